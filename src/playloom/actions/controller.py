@@ -1,0 +1,127 @@
+"""The controller's state during one step of play: sixteen named fields.
+
+Owns the table of controls (name, kind, range, rest, mirror partner). Knows nothing of tokens, files or games.
+Inside playloom `+y` is forward on the left stick and up on the right one, as XInput reports it.
+
+    >>> ControllerState(right_stick_x=1.0).right_stick_x
+    1.0
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from playloom.errors import ActionError
+
+Kind = Literal["axis", "trigger", "button"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """One row of the table of controls."""
+
+    name: str
+    """Field name, as in the `named` wire schema."""
+    kind: Kind
+    """`axis` in [-1, 1], `trigger` in [0, 1] or `button` 0 or 1."""
+    mirror: str
+    """The control that takes its place in a left-right mirrored picture (itself, or its partner)."""
+    negate: bool = False
+    """Whether a mirrored picture flips the sign as well."""
+
+    @property
+    def low(self) -> float:
+        """The smallest legal value."""
+        return -1.0 if self.kind == "axis" else 0.0
+
+    def check(self, value: float) -> float:
+        """The value as a float, or an `ActionError` that names the field and its range."""
+        number = float(value)
+        fits = math.isfinite(number) and self.low <= number <= 1.0
+        if self.kind == "button":
+            fits = number in (0.0, 1.0)
+        if not fits:
+            legal = "0 or 1" if self.kind == "button" else f"{self.low:g} to 1"
+            raise ActionError(f"{self.name} is {value}; expected {legal}")
+        return number
+
+
+def _button(name: str, mirror: str | None = None) -> Control:
+    return Control(name=name, kind="button", mirror=mirror or name)
+
+
+CONTROLS: tuple[Control, ...] = (
+    Control(name="left_stick_x", kind="axis", mirror="left_stick_x", negate=True),
+    Control(name="left_stick_y", kind="axis", mirror="left_stick_y"),
+    Control(name="right_stick_x", kind="axis", mirror="right_stick_x", negate=True),
+    Control(name="right_stick_y", kind="axis", mirror="right_stick_y"),
+    Control(name="trigger_LT", kind="trigger", mirror="trigger_LT"),
+    Control(name="trigger_RT", kind="trigger", mirror="trigger_RT"),
+    _button("button_A"),
+    _button("button_B"),
+    _button("button_X"),
+    _button("button_Y"),
+    _button("dpad_up"),
+    _button("dpad_down"),
+    _button("dpad_left", "dpad_right"),
+    _button("dpad_right", "dpad_left"),
+    _button("skill_1"),
+    _button("skill_2"),
+)
+"""The sixteen controls in the order of the `named` wire schema (and of the CSV header)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerState:
+    """What the player holds during one step of 0.1 s. Every field rests at 0.
+
+    Raises:
+        ActionError: when a value is outside its control's range; names the field and the range.
+    """
+
+    left_stick_x: float = 0.0
+    """Strafe, [-1, 1], +1 right."""
+    left_stick_y: float = 0.0
+    """Walk, [-1, 1], +1 forward."""
+    right_stick_x: float = 0.0
+    """Turn, [-1, 1], +1 clockwise."""
+    right_stick_y: float = 0.0
+    """Look, [-1, 1], +1 up."""
+    trigger_LT: float = 0.0
+    """Left trigger, [0, 1]."""
+    trigger_RT: float = 0.0
+    """Right trigger, [0, 1]."""
+    button_A: float = 0.0
+    """Face button, 0 or 1."""
+    button_B: float = 0.0
+    """Face button, 0 or 1."""
+    button_X: float = 0.0
+    """Face button, 0 or 1."""
+    button_Y: float = 0.0
+    """Face button, 0 or 1."""
+    dpad_up: float = 0.0
+    """Directional pad, 0 or 1."""
+    dpad_down: float = 0.0
+    """Directional pad, 0 or 1."""
+    dpad_left: float = 0.0
+    """Directional pad, 0 or 1."""
+    dpad_right: float = 0.0
+    """Directional pad, 0 or 1."""
+    skill_1: float = 0.0
+    """Left bumper (LB), 0 or 1."""
+    skill_2: float = 0.0
+    """Right bumper (RB), 0 or 1."""
+
+    def __post_init__(self) -> None:
+        for control in CONTROLS:
+            object.__setattr__(self, control.name, control.check(getattr(self, control.name)))
+
+    def mirrored(self) -> ControllerState:
+        """The state that fits a left-right mirrored picture: both sticks' x negated, d-pad sides swapped."""
+        swapped = {c.mirror: -getattr(self, c.name) if c.negate else getattr(self, c.name) for c in CONTROLS}
+        return ControllerState(**swapped)
+
+
+assert tuple(f.name for f in fields(ControllerState)) == tuple(c.name for c in CONTROLS)

@@ -1,0 +1,16 @@
+"""A whole model on disk: safetensors beside a JSON that rebuilds it. Atomic, checked on load, never runs code."""
+
+from playloom.checkpoint.bundle import bundled_models, model_folder
+from playloom.checkpoint.folder import Model, load_model, save_model
+from playloom.checkpoint.weights import fingerprint, load_weights, save_weights
+
+__all__ = [
+    "Model",
+    "bundled_models",
+    "fingerprint",
+    "load_model",
+    "load_weights",
+    "model_folder",
+    "save_model",
+    "save_weights",
+]

@@ -1,0 +1,105 @@
+"""A model's folder: `model.json` (config, card), `tokenizer.safetensors`, `transformer.safetensors`.
+
+    model = load_model(Path("src/playloom/models/arena-small"))
+    model.tokenizer.encode(frames)
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from playloom.checkpoint.weights import fingerprint, load_weights, save_weights
+from playloom.errors import CheckpointError, ConfigError
+from playloom.model import Transformer
+from playloom.presets import ModelConfig, build_tokenizer, build_transformer
+from playloom.runtime import atomic_write
+from playloom.tokenizer.frame_tokenizer import FrameTokenizer
+
+_FORMAT = 1
+_WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A model ready to use: its config, its two networks in evaluation mode, and where it came from."""
+
+    config: ModelConfig
+    """Builds the parts again."""
+    tokenizer: FrameTokenizer
+    """Frames to codes and back."""
+    transformer: Transformer
+    """Codes and actions to the next ones."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """What the training run recorded: data seeds, updates, hardware, figures."""
+    fingerprint: str = "fresh"
+    """Names exactly these weights, for manifests."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer lives."""
+        return self.transformer.token.weight.device
+
+    def to(self, device: torch.device | str) -> Model:
+        """The same model with its networks moved."""
+        self.tokenizer.to(device)
+        self.transformer.to(device)
+        return self
+
+
+def save_model(folder: Path, model: Model, dtype: torch.dtype | None = torch.float16) -> None:
+    """Write a model's folder; `model.json` comes last, so a folder with one is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
+        save_weights(folder / name, module, dtype)
+    content = {
+        "format": _FORMAT,
+        "config": model.config.to_dict(),
+        "weights": {name: fingerprint(folder / name) for name in _WEIGHTS},
+        "card": model.card,
+    }
+    with atomic_write(folder / "model.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
+    """Read a model's folder, float32, in evaluation mode.
+
+    Raises:
+        CheckpointError: when a file is missing, truncated, changed, or of another config; names it.
+    """
+    content = _read_json(folder / "model.json")
+    try:
+        config = ModelConfig.from_dict(content["config"])
+        wanted = {name: str(content["weights"][name]) for name in _WEIGHTS}
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{folder / 'model.json'} does not describe a model this version knows: {error}") from error
+    model = Model(
+        config=config,
+        tokenizer=build_tokenizer(config),
+        transformer=build_transformer(config),
+        card=content.get("card", {}),
+        fingerprint=wanted[_WEIGHTS[1]],
+    )
+    for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
+        load_weights(folder / name, module)
+        if fingerprint(folder / name) != wanted[name]:
+            raise CheckpointError(f"{folder / name} is not the file that model.json names; export the model again")
+        module.eval().requires_grad_(False)
+    return model.to(device)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise CheckpointError(f"no model at {path.parent}: {path.name} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); export the model again") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is not a playloom model of format {_FORMAT}")
+    return content

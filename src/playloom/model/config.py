@@ -1,0 +1,77 @@
+"""The transformer's sizes and choices, checked when they are made. Knows no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from playloom.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Sizes of the transformer.
+
+    Raises:
+        ConfigError: when the values do not fit together; names them.
+    """
+
+    layers: int
+    """Blocks."""
+    width: int
+    """Residual width: D."""
+    heads: int
+    """Query heads: M."""
+    kv_heads: int | None = None
+    """Key/value heads (grouped-query attention, Ainslie et al. 2023); None: as many as `heads`."""
+    mlp_ratio: int = 4
+    """Hidden width of the MLP over D."""
+    context_steps: int = 10
+    """Steps a layer with full context attends to, the current one included."""
+    local_steps: int | None = None
+    """Steps the local layers attend to; None: every layer has the full context."""
+    global_every: int = 1
+    """With `local_steps`: every n-th layer has the full context, the others are local."""
+    positions: Literal["absolute", "rolling"] = "rolling"
+    """`absolute`: a learned embedding per position of the context (the published model). `rolling`: a learned embedding
+    per position of the step, and rotary angles of step, row and column, so that cached keys never go stale."""
+    action_condition: bool = False
+    """Add an embedding of the previous step's action to the input of every image position."""
+    qk_norm: bool = False
+    """Normalise queries and keys per head (Dehghani et al. 2023), for stable training at high learning rates."""
+
+    def __post_init__(self) -> None:
+        if min(self.layers, self.width, self.heads, self.mlp_ratio, self.context_steps, self.global_every) < 1:
+            raise ConfigError(f"layers, width, heads, mlp_ratio, context_steps, global_every must be positive: {self}")
+        if self.width % (2 * self.heads):
+            raise ConfigError(f"width {self.width} does not split into {self.heads} heads of even width")
+        if self.heads % self.key_value_heads:
+            raise ConfigError(f"{self.heads} heads do not share {self.key_value_heads} key/value heads evenly")
+        if self.positions not in ("absolute", "rolling"):
+            raise ConfigError(f"positions is {self.positions!r}; expected 'absolute' or 'rolling'")
+        if self.local_steps is not None and not 1 <= self.local_steps <= self.context_steps:
+            raise ConfigError(f"local_steps {self.local_steps} must lie within 1 to context_steps {self.context_steps}")
+
+    @property
+    def key_value_heads(self) -> int:
+        """Key/value heads, resolved."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def head_width(self) -> int:
+        """Width of one head: E."""
+        return self.width // self.heads
+
+    def window_steps(self, layer: int) -> int:
+        """Steps that layer `layer` (from 0) attends to."""
+        if self.local_steps is None or (layer + 1) % self.global_every == 0:
+            return self.context_steps
+        return self.local_steps
+
+    def parameter_count(self, vocab_size: int) -> int:
+        """Parameters without positions and action condition, for a joint vocabulary of `vocab_size` ids."""
+        keys = self.key_value_heads * self.head_width
+        attention = 2 * self.width * (self.width + keys) + 2 * (self.width + keys)
+        mlp = 2 * self.mlp_ratio * self.width**2 + (self.mlp_ratio + 1) * self.width
+        norms = 4 * self.width + (2 * self.head_width if self.qk_norm else 0)
+        return self.layers * (attention + mlp + norms) + 2 * self.width + vocab_size * self.width

@@ -1,0 +1,61 @@
+"""Rotary angles over step, row and column (RoPE, Su et al. 2021; three axes as in axial variants for video).
+
+Only differences of step, row and column enter a dot product, so "the same place one step ago, two columns left" is one
+pattern for the whole grid, and a key stays valid however far the context rolls on. Step frequencies are whole multiples
+of one turn per `STEP_PERIOD` steps: the step index may wrap, and a dream can go on for ever.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+STEP_PERIOD = 4096
+"""Steps after which the step angles repeat exactly; far longer than any context."""
+
+
+def frequencies(pairs: int, longest: float) -> Float[Tensor, "F"]:
+    """`pairs` angular frequencies, radians a unit, geometric from a half turn per unit to one turn per `longest`."""
+    if pairs < 2:
+        return torch.full((pairs,), math.pi / 4)
+    ratio = (2.0 / longest) ** (1.0 / (pairs - 1))
+    return math.pi * ratio ** torch.arange(pairs, dtype=torch.float64)
+
+
+def step_frequencies(pairs: int, longest: float) -> Float[Tensor, "F"]:
+    """As `frequencies`, each rounded to a whole number of turns per `STEP_PERIOD` steps."""
+    unit = 2 * math.pi / STEP_PERIOD
+    return (frequencies(pairs, longest) / unit).round().clamp(min=1) * unit
+
+
+class Rotary(torch.nn.Module):
+    """Angles of every position, and the rotation of queries and keys by them."""
+
+    def __init__(self, head_width: int, place_P2: Float[Tensor, "P 2"], longest_step: int) -> None:
+        super().__init__()
+        pairs = head_width // 2
+        across = pairs // 3
+        along = pairs - 2 * across
+        longest_place = 2.0 * float(place_P2.max()) + 4.0
+        place_freq = frequencies(across, longest_place)
+        angle_P = [place_P2[:, axis, None].double() * place_freq for axis in (0, 1)]
+        self.register_buffer("place_angle_PF", torch.cat(angle_P, dim=1), persistent=False)
+        self.register_buffer("step_freq_F", step_frequencies(along, 4.0 * longest_step), persistent=False)
+        self.place_angle_PF: Tensor
+        self.step_freq_F: Tensor
+
+    def angles(self, steps_Q: Int[Tensor, "Q"], positions_Q: Int[Tensor, "Q"]) -> tuple[Tensor, Tensor]:
+        """Cosine and sine, float32 [Q, E/2], for positions of given steps."""
+        step_angle = (steps_Q % STEP_PERIOD)[:, None].double() * self.step_freq_F
+        angle = torch.cat([step_angle, self.place_angle_PF[positions_Q]], dim=1)
+        return angle.cos().float(), angle.sin().float()
+
+
+def rotate(x_BQME: Float[Tensor, "B Q M E"], cos_QF: Tensor, sin_QF: Tensor) -> Float[Tensor, "B Q M E"]:
+    """Turn each pair (i, i + E/2) of every head by the position's angles."""
+    first, second = x_BQME.chunk(2, dim=-1)
+    cos, sin = cos_QF[:, None].to(x_BQME.dtype), sin_QF[:, None].to(x_BQME.dtype)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

@@ -1,0 +1,222 @@
+"""The decoder-only transformer. Integers in, logits out. Knows nothing of frames, actions or files.
+
+Runs in two ways over the same weights: `forward` over whole steps under a sliding window (training, and the naive judge of
+decoding), and `extend` over some positions of one step with a cache (decoding). Pre-norm blocks, GELU MLP, tied
+embeddings (Radford et al. 2019), optionally grouped-query attention and rotary positions.
+
+Shapes: B batch, T steps, P positions a step, Q queries, D width, M heads, G key/value heads, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from playloom.errors import ConfigError
+from playloom.model.cache import KeyValueCache
+from playloom.model.config import TransformerConfig
+from playloom.model.rotary import Rotary, rotate
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepGeometry:
+    """What the network must know of one step: its positions and where they lie."""
+
+    vocab_size: int
+    """Joint ids: V."""
+    first_action_id: int
+    """Ids from here on are action values."""
+    place_P2: Float[Tensor, "P 2"]
+    """Row and column of each position on the code grid."""
+    image_position_P: Bool[Tensor, "P"]
+    """Positions that predict an image code."""
+
+    @property
+    def positions(self) -> int:
+        """Positions a step: P."""
+        return len(self.place_P2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with grouped key/value heads; positions and masks come from outside."""
+
+    def __init__(self, config: TransformerConfig, window: int) -> None:
+        super().__init__()
+        self.config, self.window = config, window
+        keys = config.key_value_heads * config.head_width
+        self.query_key_value = nn.Linear(config.width, config.width + 2 * keys)
+        self.out = nn.Linear(config.width, config.width)
+        self.query_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
+
+    def project(self, x_BQD: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys turned by `turn` (cosine, sine)."""
+        c = self.config
+        keys = c.key_value_heads * c.head_width
+        q, k, v = self.query_key_value(x_BQD).split([c.width, keys, keys], dim=-1)
+        q = self.query_norm(q.view(*q.shape[:2], c.heads, c.head_width))
+        k = self.key_norm(k.view(*k.shape[:2], c.key_value_heads, c.head_width))
+        v = v.view(*v.shape[:2], c.key_value_heads, c.head_width)
+        if turn is not None:
+            q, k = rotate(q, *turn), rotate(k, *turn)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def attend(self, q_BMQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None) -> Tensor:
+        """Weighted values [B, Q, D] over the keys that `mask_QR` allows (None: all)."""
+        shared = self.config.key_value_heads != self.config.heads
+        out = F.scaled_dot_product_attention(q_BMQE, k_BGRE, v_BGRE, attn_mask=mask_QR, enable_gqa=shared)
+        return self.out(rearrange(out, "b m q e -> b q (m e)"))
+
+    def steps(self, x_BTPD: Tensor, turn: tuple[Tensor, Tensor] | None, own_PP: Tensor) -> Tensor:
+        """Every step against its window. One call a step: exact work, and no mask larger than one step's."""
+        batch, steps, positions, _ = x_BTPD.shape
+        q, k, v = self.project(rearrange(x_BTPD, "b t p d -> b (t p) d"), turn)
+        out = []
+        for step in range(steps):
+            first = max(0, step - self.window + 1) * positions
+            here, end = step * positions, (step + 1) * positions
+            past_PR = own_PP.new_ones(positions, here - first)
+            mask = torch.cat([past_PR, own_PP], dim=1)
+            out.append(self.attend(q[:, :, here:end], k[:, :, first:end], v[:, :, first:end], mask))
+        return torch.stack(out, dim=1)
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each on the normalised residual stream."""
+
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        super().__init__()
+        hidden = config.mlp_ratio * config.width
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention = Attention(config, config.window_steps(layer))
+        self.mlp_norm = nn.LayerNorm(config.width)
+        self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The MLP half of the block."""
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Transformer(nn.Module):
+    """Token ids of whole steps to hidden states, and hidden states to logits."""
+
+    def __init__(self, config: TransformerConfig, geometry: StepGeometry) -> None:
+        super().__init__()
+        self.config, self.geometry = config, geometry
+        rolling = config.positions == "rolling"
+        places = geometry.positions * (1 if rolling else config.context_steps)
+        self.token = nn.Embedding(geometry.vocab_size, config.width)
+        self.place = nn.Embedding(places, config.width)
+        self.rotary = Rotary(config.head_width, geometry.place_P2, config.context_steps) if rolling else None
+        actions = geometry.vocab_size - geometry.first_action_id
+        self.action_condition = nn.Embedding(actions, config.width) if config.action_condition else None
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.register_buffer("image_position_P", geometry.image_position_P, persistent=False)
+        self.image_position_P: Tensor
+        self.apply(self._start)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            for last in (block.attention.out, block.mlp[2]):
+                nn.init.normal_(last.weight, std=0.02 / (2 * config.layers) ** 0.5)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _start(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        inputs_BTP: Int[Tensor, "B T P"],
+        own_PP: Bool[Tensor, "P P"],
+        actions_BTA: Int[Tensor, "B T A"] | None = None,
+    ) -> Float[Tensor, "B T P D"]:
+        """Hidden states of whole steps, each seeing its window of steps and, of its own step, what `own_PP` allows.
+
+        Args:
+            inputs_BTP: the token id each position reads; negative: none.
+            own_PP: own-step mask, True where row may attend to column.
+            actions_BTA: joint ids of the action taken in the step *before* each step (negative: none); needed with
+                `action_condition`, else ignored.
+
+        Raises:
+            ConfigError: when `absolute` positions are asked for more steps than the context has.
+        """
+        batch, steps, positions = inputs_BTP.shape
+        where_TP = self._where(steps, inputs_BTP.device)
+        x = self._embed(inputs_BTP, where_TP, actions_BTA, torch.arange(positions, device=inputs_BTP.device))
+        turn = None
+        if self.rotary is not None:
+            step_S = torch.arange(steps, device=x.device).repeat_interleave(positions)
+            turn = self.rotary.angles(step_S, torch.arange(positions, device=x.device).repeat(steps))
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            x = x + block.attention.steps(block.attention_norm(x), turn, own_PP)
+            x = block.feed(x)
+        return self.norm(x)
+
+    def extend(
+        self,
+        inputs_BQ: Int[Tensor, "B Q"],
+        positions_Q: Int[Tensor, "Q"],
+        step: int,
+        own_QP: Bool[Tensor, "Q P"],
+        cache: KeyValueCache,
+        actions_BA: Int[Tensor, "B A"] | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        """Hidden states of some positions of one step; their keys and values go into `cache`.
+
+        Args:
+            inputs_BQ: the token id each position reads; negative: none.
+            positions_Q: which positions of the step these are.
+            step: the step's index since the cache was empty; steps come in order.
+            own_QP: own-step mask of these positions, as rows of `forward`'s.
+            cache: holds the steps before and the passes of this step so far; is written.
+            actions_BA: as in `forward`, of the one step before.
+        """
+        where = positions_Q if self.rotary is not None else self._absolute(step) + positions_Q
+        actions = None if actions_BA is None else actions_BA[:, None]
+        x = self._embed(inputs_BQ[:, None], where[None], actions, positions_Q)[:, 0]
+        turn = None
+        if self.rotary is not None:
+            turn = self.rotary.angles(torch.full_like(positions_Q, step), positions_Q)
+        views = {w: (cache.offsets(w, step, positions_Q), cache.visible(w, step, own_QP)) for w in {*cache.windows}}
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            offsets, mask = views[block.attention.window]
+            q, k, v = block.attention.project(block.attention_norm(x), turn)
+            cache.write(layer, offsets, k, v)
+            x = x + block.attention.attend(q, cache.keys[layer].to(q.dtype), cache.values[layer].to(q.dtype), mask)
+            x = block.feed(x)
+        return self.norm(x)
+
+    def logits(self, hidden: Float[Tensor, "*N D"], first_id: int, last_id: int) -> Float[Tensor, "*N C"]:
+        """Logits of the legal ids `first_id` to `last_id` - 1 only (embeddings are tied)."""
+        return F.linear(hidden, self.token.weight[first_id:last_id])
+
+    def _where(self, steps: int, device: torch.device) -> Tensor:
+        positions = self.geometry.positions
+        if self.rotary is not None:
+            return torch.arange(positions, device=device).expand(steps, positions)
+        self._absolute(steps - 1)
+        return torch.arange(steps * positions, device=device).view(steps, positions)
+
+    def _absolute(self, step: int) -> int:
+        if step >= self.config.context_steps:
+            raise ConfigError(f"absolute positions end after {self.config.context_steps} steps; prefill a new window")
+        return step * self.geometry.positions
+
+    def _embed(self, inputs_BTP: Tensor, where_TP: Tensor, actions_BTA: Tensor | None, positions_P: Tensor) -> Tensor:
+        x = self.token(inputs_BTP.clamp(min=0)) * (inputs_BTP >= 0)[..., None] + self.place(where_TP)
+        if self.action_condition is None or actions_BTA is None:
+            return x
+        ids = (actions_BTA - self.geometry.first_action_id).clamp(min=0)
+        action_BTD = (self.action_condition(ids) * (actions_BTA >= 0)[..., None]).sum(dim=2)
+        return x + action_BTD[:, :, None] * self.image_position_P[positions_P, None]
