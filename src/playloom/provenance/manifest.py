@@ -1,0 +1,106 @@
+"""The manifest: what every generated picture says about itself, as JSON.
+
+Owns the fields and their JSON form. Knows nothing of files or models; `media` puts the text into pictures.
+
+    >>> Manifest(model="tiny", weights="ab12", seed=7, mode="world").at_step(3).step
+    3
+
+Same request, same bytes: `created` is the one field that differs between two runs of the same dream. Leave it
+out, or pin it with `created_at(epoch)` as SOURCE_DATE_EPOCH does for builds, and the files are equal byte for
+byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
+
+import numpy as np
+from numpy.typing import NDArray
+
+import playloom
+from playloom.errors import BadInputError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What made a picture. Everything but the first four fields may be unknown."""
+
+    model: str
+    """The model's name, as a preset or a folder's model card gives it."""
+    weights: str
+    """Fingerprint of the weights that dreamed it (hex)."""
+    seed: int
+    """The seed of the request."""
+    mode: str
+    """`world`, `policy` or `full`: what was dreamed and what was given."""
+    sampling: Mapping[str, float | int | str | None] = field(default_factory=dict)
+    """Temperature, top-k, top-p: whatever the request sampled with."""
+    order: str | None = None
+    """The order in which a frame's codes were dreamed."""
+    parent: str | None = None
+    """`frames_hash` of the prompt it goes on from."""
+    step: int | None = None
+    """Which dreamed step it shows, from 1; None for a file that shows several."""
+    created: str | None = None
+    """ISO 8601 time in UTC, or None to keep files of equal requests equal."""
+    note: str = "generated"
+    """What it is, in a word, for whoever opens the metadata."""
+    generator: str = "playloom"
+    """The program."""
+    version: str = playloom.__version__
+    """The program's version."""
+
+    def at_step(self, step: int) -> Manifest:
+        """The same manifest for one dreamed step, counted from 1."""
+        return replace(self, step=step)
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys; what is unknown is left out."""
+        known = {name: value for name, value in asdict(self).items() if value is not None and value != {}}
+        return json.dumps(known, sort_keys=True, ensure_ascii=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """The manifest a text holds.
+
+        Raises:
+            BadInputError: when it is no JSON object, has an unknown field or lacks one of the first four.
+        """
+        try:
+            known = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BadInputError(f"this is no playloom manifest: {error}") from error
+        if not isinstance(known, dict):
+            raise BadInputError(f"this is no playloom manifest: expected a JSON object, got {text[:40]!r}")
+        names = [f.name for f in fields(cls)]
+        for name in known:
+            if name not in names:
+                raise BadInputError(f"a manifest has no field {name!r}; {nearest(name, names)}")
+        missing = [name for name in ("model", "weights", "seed", "mode") if name not in known]
+        if missing:
+            raise BadInputError(f"this manifest lacks {', '.join(missing)}")
+        return cls(**known)
+
+
+def created_at(epoch: float | None = None) -> str:
+    """A time for `Manifest.created`: now, or a fixed one.
+
+    Args:
+        epoch: seconds since 1970 in UTC, as SOURCE_DATE_EPOCH counts them; None means now.
+
+    Returns:
+        ISO 8601 in UTC, to the second.
+    """
+    moment = datetime.now(timezone.utc) if epoch is None else datetime.fromtimestamp(epoch, timezone.utc)
+    return moment.isoformat(timespec="seconds")
+
+
+def frames_hash(frames_THWC: NDArray[np.uint8]) -> str:
+    """A 32-digit hex name (BLAKE2b) for the pictures and their size; for `Manifest.parent`."""
+    digest = hashlib.blake2b(repr(frames_THWC.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(frames_THWC).tobytes())
+    return digest.hexdigest()

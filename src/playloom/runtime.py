@@ -1,0 +1,223 @@
+"""The ground under every run: devices, random sources, and files that are whole or absent.
+
+Holds no state and decides nothing at import. Knows nothing of models or games. torch is imported by the
+functions that need it, so that `playloom --help` does not wait for it.
+
+    >>> with atomic_write(Path("notes.txt")) as temporary:  # doctest: +SKIP
+    ...     temporary.write_text("all of it, or nothing")
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from playloom.errors import BadInputError, ConfigError, PlayloomError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""The names `pick_dtype` knows."""
+
+# EFBIG is what a per-process file size limit gives; to the user it is the same trouble as a full disk.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Some libraries keep the cause only in their text: safetensors
+# ("os error 28"), ndarray.tofile ("9 requested and 5 written").
+_FULL_TEXT = re.compile(
+    r"no space left|file too large|os error (27|28)\b|requested and \d+ written", re.IGNORECASE
+)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to compute on.
+
+    Args:
+        name: `auto` (the first CUDA device, else Apple's `mps`, else `cpu`) or one of torch's, as `cuda:1`.
+
+    Raises:
+        ConfigError: when the name means nothing to torch, or that device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        known = nearest(name, ["auto", "cpu", "cuda", "mps"])
+        raise ConfigError(f"unknown device {name!r}; {known}") from error
+    if not _is_there(device):
+        raise ConfigError(f"device {name} is not available here; use --device auto or --device cpu")
+    return device
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """The floating point type of a name in `DTYPES`.
+
+    Raises:
+        ConfigError: when the name is none of them.
+    """
+    import torch
+
+    if name not in DTYPES:
+        raise ConfigError(f"unknown dtype {name!r}; {nearest(name, DTYPES)}")
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A random source that belongs to one request; the global one stays untouched.
+
+    Args:
+        seed: 0 to 2**63 - 1.
+        device: where the numbers are drawn; the same seed gives other numbers on another kind of device.
+
+    Raises:
+        ConfigError: when the seed is out of range.
+    """
+    import torch
+
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed is {seed}; expected a whole number 0 to 2**63 - 1")
+    return torch.Generator(device).manual_seed(seed)
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Write a file so that it appears whole or not at all, whatever happens in between.
+
+    The body writes to the temporary path it is given (same folder and ending as `path`); afterwards the
+    bytes are flushed to the disk and the name is swapped in. When the body raises, nothing is left and an
+    older file stays as it was.
+
+    Args:
+        path: the file to appear; missing folders above it are made.
+
+    Raises:
+        BadInputError: when the place cannot be written to.
+        PlayloomError: when the disk is full.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    try:
+        with _os_errors_as_sentences(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Opened here, not with tempfile, so that the file gets the permissions the user's umask asks for.
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        with _full_disk_as_sentence(target):
+            yield temporary
+            _flush(temporary)
+        with _os_errors_as_sentences(target):
+            temporary.replace(target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path | str) -> Iterator[Path]:
+    """Fill a folder so that it appears with everything in it, or not at all.
+
+    The body fills the temporary folder it is given, beside the final one, which takes its place afterwards.
+
+    Args:
+        folder: the folder to appear; it may exist if it is empty. See `free_folder` for a numbered one.
+
+    Raises:
+        BadInputError: when the folder holds something already or cannot be made.
+        PlayloomError: when the disk is full.
+    """
+    target = free_folder(folder)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with _os_errors_as_sentences(target):
+            temporary.mkdir(parents=True)
+        with _full_disk_as_sentence(target):
+            yield temporary
+        with _os_errors_as_sentences(target):
+            temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def free_folder(folder: Path | str, *, numbered: bool = False) -> Path:
+    """The folder itself when it is absent or empty; else its first free numbered sibling, or an error.
+
+    Raises:
+        BadInputError: when the folder holds something already and `numbered` is off, or when it is a file.
+    """
+    wanted = Path(folder).absolute()
+    candidate, number = wanted, 1
+    while not _is_free(candidate):
+        if not numbered:
+            what = "already holds files" if candidate.is_dir() else "is a file"
+            raise BadInputError(f"{folder} {what}; choose another folder, or remove it first")
+        number += 1
+        candidate = wanted.with_name(f"{wanted.name}-{number}")
+    return candidate
+
+
+def _is_free(folder: Path) -> bool:
+    if not folder.exists():
+        return True
+    return folder.is_dir() and next(folder.iterdir(), None) is None
+
+
+def _is_there(device: torch.device) -> bool:
+    import torch
+
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _os_errors_as_sentences(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if _is_disk_full(error):
+            raise _disk_full(target) from error
+        reason = error.strerror or str(error)
+        raise BadInputError(f"cannot write {target}: {reason}; choose another place") from error
+
+
+@contextmanager
+def _full_disk_as_sentence(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except PlayloomError:
+        raise
+    except Exception as error:
+        if _is_disk_full(error):
+            raise _disk_full(target) from error
+        raise
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return _FULL_TEXT.search(str(error)) is not None
+
+
+def _disk_full(target: Path) -> PlayloomError:
+    return PlayloomError(
+        f"no room left on the disk (or a file size limit was reached) while writing {target}; nothing was "
+        "kept of it: free some space or choose another place, then run again"
+    )
