@@ -1,0 +1,290 @@
+"""From recordings to stores: render episodes into a `FrameStore`, and pictures into codes in a `TokenStore`.
+
+Owns order, parallel rendering, batching and resuming by episode. Knows neither the game nor the tokenizer's insides:
+both come in as callables. Rendering processes write straight into the memory map, so no picture crosses a pipe.
+
+    >>> build_frame_store(out, list_episodes(recordings), render_episode, workers=2)
+    >>> tokenise_store(tokens, FrameStore.open(out), tokenizer.encode, fingerprint="...")
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.data.augment import mirror_states, mirror_step
+from playloom.data.recording import STATE_COLUMNS, Episode, load_episode
+from playloom.data.stores import FrameStore, StoreWriter, TokenStore
+from playloom.errors import RecordingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
+"""Gives an episode's pictures again, uint8 RGB [H, W, 3] each. A module-level function, so it can be sent to workers."""
+Encode = Callable[["Tensor"], "Tensor"]
+"""Pictures uint8 [B, H, W, 3] to codes int64 [B, N]."""
+Progress = Callable[[int, int], None]
+"""Called with frames done and frames in all."""
+
+
+def build_frame_store(
+    folder: Path | str,
+    episodes: Sequence[Path],
+    render: Render,
+    *,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> FrameStore:
+    """Render recordings into a frame store; an interrupted call goes on where it stopped.
+
+    Args:
+        folder: where the store will lie.
+        episodes: recording files, as `list_episodes` gives them.
+        render: gives the pictures of an episode.
+        workers: rendering processes; 0 renders in this one.
+        progress: told after each episode.
+
+    Raises:
+        RecordingError: when there are no episodes, or a recording does not render to its length.
+    """
+    jobs = _jobs(episodes)
+    height, width = picture_size(jobs[0][1], render)
+    total = sum(episode.meta.steps for _, episode in jobs)
+    writer = FrameStore.create(folder, total, height=height, width=width, state_columns=STATE_COLUMNS)
+    todo = [job for job in jobs if not writer.has(job[0], job[1].meta.steps, _meta(job[1]))]
+    with _pool(workers) as executor:
+        tasks = (
+            (start, episode, executor.submit(render_rows, episode, render, writer.part("frames"), start))
+            for start, episode in todo
+        )
+        for start, episode, future in _ahead(tasks, 2 * max(workers, 1)):
+            future.result()
+            writer.record(
+                start, episode.actions_TA, episode.states, _meta(episode), length=episode.meta.steps
+            )
+            _tell(progress, writer)
+    writer.finish()
+    return FrameStore.open(folder)
+
+
+def tokenise_store(
+    folder: Path | str,
+    frames: FrameStore,
+    encode: Encode,
+    *,
+    fingerprint: str,
+    batch: int = 32,
+    device: str = "cpu",
+    mirror: bool = False,
+    progress: Progress | None = None,
+) -> TokenStore:
+    """Encode every picture of a frame store once.
+
+    Args:
+        folder: where the token store will lie.
+        frames: the pictures.
+        encode: the tokenizer's encoder, on `device`.
+        fingerprint: says which tokenizer made the codes.
+        batch: pictures a pass.
+        device: where `encode` wants its pictures.
+        mirror: also add each episode of the "train" split mirrored, pictures and controller together.
+        progress: told after each episode.
+    """
+    spans = frames.spans
+    mirrored = [span for span in spans if mirror and span.meta.get("split") == "train"]
+    total = len(frames) + sum(span.length for span in mirrored)
+    encoder = _Encoder(encode, batch, device)
+    writer = TokenStore.create(
+        folder,
+        total,
+        slots=encoder.slots(frames.frames_FHWC[:1]),
+        tokenizer=fingerprint,
+        state_columns=frames.state_columns,
+    )
+    for start, span in _placed([*spans, *mirrored]):
+        flipped = start >= len(frames)
+        meta = {**span.meta, "mirrored": True} if flipped else dict(span.meta)
+        if writer.has(start, span.length, meta):
+            continue
+        actions, states = frames.actions_FA[span.rows], frames.states_FS[span.rows]
+        if flipped:
+            _, actions = mirror_step(frames.frames_FHWC[:0], actions)
+            states = mirror_states(states, frames.state_columns)
+        tokens = encoder.codes(frames.frames_FHWC[span.rows], flipped=flipped)
+        writer.append_episode(tokens, actions, states, meta)
+        _tell(progress, writer)
+    writer.finish()
+    return TokenStore.open(folder)
+
+
+def tokenise_recordings(
+    folder: Path | str,
+    episodes: Sequence[Path],
+    render: Render,
+    encode: Encode,
+    *,
+    fingerprint: str,
+    batch: int = 32,
+    device: str = "cpu",
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> TokenStore:
+    """Render and encode episode by episode, so that the pictures of a long data set never all lie on disk.
+
+    Arguments as in `build_frame_store` and `tokenise_store`.
+    """
+    jobs = _jobs(episodes)
+    size = picture_size(jobs[0][1], render)
+    encoder = _Encoder(encode, batch, device)
+    writer = TokenStore.create(
+        folder,
+        sum(episode.meta.steps for _, episode in jobs),
+        slots=encoder.slots(np.zeros((1, *size, 3), np.uint8)),
+        tokenizer=fingerprint,
+        state_columns=STATE_COLUMNS,
+    )
+    todo = [job for job in jobs if not writer.has(job[0], job[1].meta.steps, _meta(job[1]))]
+    with _pool(workers) as executor, tempfile.TemporaryDirectory(dir=folder, prefix=".frames-") as scratch:
+        tasks = (
+            (start, episode, executor.submit(render_file, episode, render, Path(scratch) / f"{start}.npy"))
+            for start, episode in todo
+        )
+        for _, episode, future in _ahead(tasks, 2 * max(workers, 1)):
+            path = future.result()
+            tokens = encoder.codes(np.load(path, mmap_mode="r", allow_pickle=False))
+            path.unlink()
+            writer.append_episode(tokens, episode.actions_TA, episode.states, _meta(episode))
+            _tell(progress, writer)
+    writer.finish()
+    return TokenStore.open(folder)
+
+
+def picture_size(episode: Episode, render: Render) -> tuple[int, int]:
+    """Height and width of an episode's pictures, from its first one."""
+    frames = render(episode)
+    first = next(iter(frames))
+    if hasattr(frames, "close"):
+        frames.close()  # a generator may hold a game process
+    return int(first.shape[0]), int(first.shape[1])
+
+
+def render_rows(episode: Episode, render: Render, path: Path, start: int) -> int:
+    """Fill rows of an existing `.npy` memory map with an episode's pictures; returns how many. Runs in a worker."""
+    target = np.lib.format.open_memmap(path, mode="r+")
+    count = 0
+    for count, frame in enumerate(render(episode), 1):
+        if count > episode.meta.steps:
+            break
+        target[start + count - 1] = frame
+    if count != episode.meta.steps:
+        raise RecordingError(
+            f"the recording with seed {episode.meta.seed} gave {count} pictures; it says {episode.meta.steps} steps"
+        )
+    target.flush()
+    return count
+
+
+def render_file(episode: Episode, render: Render, path: Path) -> Path:
+    """Render an episode into a `.npy` file of its own. Runs in a worker."""
+    frames = np.stack(list(render(episode)))
+    if len(frames) != episode.meta.steps:
+        raise RecordingError(
+            f"the recording with seed {episode.meta.seed} gave {len(frames)} pictures; "
+            f"it says {episode.meta.steps} steps"
+        )
+    np.save(path, frames, allow_pickle=False)
+    return path
+
+
+class _Encoder:
+    """Runs the encoder over long stretches in batches."""
+
+    def __init__(self, encode: Encode, batch: int, device: str) -> None:
+        self._encode, self._batch, self._device = encode, batch, device
+
+    def slots(self, frames_1HWC: NDArray[np.uint8]) -> int:
+        """Codes a picture."""
+        return int(self.codes(frames_1HWC).shape[1])
+
+    def codes(self, frames_THWC: NDArray[np.uint8], *, flipped: bool = False) -> NDArray[np.uint16]:
+        """Codes uint16 [T, N] of pictures uint8 [T, H, W, 3]."""
+        import torch
+
+        parts = []
+        with torch.inference_mode():
+            for first in range(0, len(frames_THWC), self._batch):
+                pictures = np.array(frames_THWC[first : first + self._batch])
+                if flipped:
+                    pictures = np.ascontiguousarray(pictures[:, :, ::-1])
+                codes = self._encode(torch.from_numpy(pictures).to(self._device))
+                parts.append(codes.cpu().numpy().astype(np.uint16))
+        return np.concatenate(parts)
+
+
+class _Inline(Executor):
+    """An executor that works in this process, so that both ways read alike."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def _pool(workers: int) -> Executor:
+    if workers < 1:
+        return _Inline()
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _ahead(
+    tasks: Iterable[tuple[int, Episode, Future[Any]]], depth: int
+) -> Iterator[tuple[int, Episode, Future[Any]]]:
+    """The tasks in order, with `depth` of them under way: bounded memory, busy workers."""
+    queue: list[tuple[int, Episode, Future[Any]]] = []
+    with ExitStack() as stack:
+        if hasattr(tasks, "close"):
+            stack.enter_context(closing(tasks))
+        for task in tasks:
+            queue.append(task)
+            if len(queue) >= depth:
+                yield queue.pop(0)
+        yield from queue
+
+
+def _jobs(episodes: Sequence[Path]) -> list[tuple[int, Episode]]:
+    """First row and recording of every episode."""
+    loaded = [load_episode(path) for path in episodes]
+    if not loaded:
+        raise RecordingError("no recordings were found; record some first")
+    starts = np.cumsum([0, *(episode.meta.steps for episode in loaded)])
+    return [(int(start), episode) for start, episode in zip(starts, loaded, strict=False)]
+
+
+def _placed(spans: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    start = 0
+    for span in spans:
+        yield start, span
+        start += span.length
+
+
+def _meta(episode: Episode) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(episode.meta)
+
+
+def _tell(progress: Progress | None, writer: StoreWriter) -> None:
+    if progress is not None:
+        progress(writer.done, writer.total)

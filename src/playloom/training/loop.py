@@ -1,0 +1,381 @@
+"""The one training loop: steps, checkpoints, validation, reports; on lightning-fabric.
+
+Knows no pictures and no tokens: a `Task` says what is trained, on what, and how it is judged. The randomness of a step
+is a function of (seed, step, rank), and so is its data, so a run that was killed at any moment goes on exactly as if
+nothing had happened.
+
+    >>> Loop(task, LoopConfig(steps=1000), Path("runs/one")).run()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from playloom.errors import CheckpointError, PlayloomError
+from playloom.training.journal import Journal
+from playloom.training.meter import Meter, Progress, eta
+from playloom.training.optimise import (
+    AveragedWeights,
+    copy_tensors,
+    load_optimiser,
+    make_optimiser,
+    module_tensors,
+    optimiser_tensors,
+    set_learning_rate,
+)
+from playloom.training.schedule import learning_rate_factor, progress
+from playloom.training.settings import FREE_ON_RESUME, LoopConfig, to_mapping
+from playloom.training.signals import StopRequest
+from playloom.training.snapshot import Snapshot, differences, load_newest, save_snapshot
+from playloom.training.strategy import make_fabric, read_ahead
+
+Batch = dict[str, Tensor]
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run stands when a loss is computed."""
+
+    step: int
+    """Optimiser steps done."""
+    fraction: float
+    """How much of the run is over, in [0, 1]."""
+    random: np.random.Generator
+    """Draws of this step; the same on every device."""
+
+
+@dataclass(frozen=True)
+class PlayerLoss:
+    """A loss, and the player whose gradients it is for."""
+
+    player: str
+    """Name in `Task.players`."""
+    loss: Tensor
+    """Scalar; its backward pass runs before the next loss is asked for."""
+    metrics: Mapping[str, Tensor]
+    """Scalars to report, detached."""
+
+
+class Task(Protocol):
+    """What a loop trains. A player is a module with an optimiser of its own; a GAN has two."""
+
+    players: dict[str, nn.Module]
+    """The trained modules. Anything frozen lives elsewhere in the task."""
+    rates: dict[str, float]
+    """Peak learning rate of each player over the config's."""
+    units: dict[str, int]
+    """What one example counts for in the rates, such as {"pictures": 1}."""
+    identity: dict[str, Any]
+    """Facts that must not change when a run is resumed (configs, data fingerprints)."""
+
+    def to(self, device: torch.device) -> None:
+        """Move whatever is not a player."""
+
+    def batch(self, index: int) -> Batch:
+        """Batch number `index` of this rank: a pure function."""
+
+    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: Moment) -> Iterator[PlayerLoss]:
+        """The losses of one batch, one after the other, on the given (wrapped) players."""
+
+    def validate(self) -> dict[str, float]:
+        """Figures on held-out data; the players carry their averaged weights and are in eval mode."""
+
+    def preview(self) -> NDArray[np.uint8] | None:
+        """A picture strip uint8 [H, W, 3] of where the model stands."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `Loop.run` ended."""
+
+    step: int
+    """Optimiser steps done, all pieces."""
+    elapsed: float
+    """Training time in seconds, all pieces."""
+    finished: bool
+    """Whether the run reached its end; else it waits to be resumed."""
+    validation: dict[str, float]
+    """Figures of the last validation, if there was one in this piece."""
+
+
+class Loop:
+    """One run in one folder. Resumes by itself when the folder holds checkpoints."""
+
+    def __init__(self, task: Task, config: LoopConfig, folder: Path, report: Report | None = None) -> None:
+        self.task, self.config, self.folder = task, config, folder
+        self._report = report
+        self.fabric = make_fabric(config)
+        self.device = self.fabric.device
+        task.to(self.device)
+        self._players, self._optimisers = self._set_up()
+        decay = config.ema_decay
+        self._averages = {name: AveragedWeights(m, decay) for name, m in task.players.items()} if decay else {}
+        self.step, self._before, self._started = 0, 0.0, time.monotonic()
+        self._saved_step, self._validation = -1, dict[str, float]()
+        self._resume()
+
+    def run(self) -> Outcome:
+        """Train until the end, the piece's end, or SIGINT / SIGTERM, and leave a checkpoint.
+
+        Raises:
+            PlayloomError: when the loss stops being a number.
+        """
+        journal = Journal(self.folder, self.step) if self.fabric.is_global_zero else None
+        self._started = time.monotonic()
+        try:
+            with StopRequest() as stop:
+                self._train(journal, stop)
+                if self.done >= 1 and self._saved_step != self.step:
+                    self._validate(journal)
+                self._save()
+        finally:
+            if journal is not None:
+                journal.close()
+        return Outcome(
+            step=self.step, elapsed=self.elapsed, finished=self.done >= 1, validation=self._validation
+        )
+
+    @property
+    def elapsed(self) -> float:
+        """Training time in seconds, all pieces."""
+        return self._before + time.monotonic() - self._started
+
+    @property
+    def done(self) -> float:
+        """How much of the run is over, in [0, 1]."""
+        return progress(self.config, self.step, self._now)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the task's players carry their averaged weights and are in eval mode."""
+        with contextlib.ExitStack() as stack:
+            for name, module in self.task.players.items():
+                if name in self._averages:
+                    stack.enter_context(self._averages[name].applied())
+                stack.callback(module.train, module.training)
+                module.eval()
+            yield
+
+    # -- set-up -------------------------------------------------------------------------------------------------
+
+    def _set_up(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        players, optimisers = {}, {}
+        for name, module in self.task.players.items():
+            module.to(self.device)
+            module.train()
+            raw = make_optimiser(module, self.config, self.config.learning_rate * self.task.rates[name])
+            wanted = torch.compile(module) if self.config.compile else module
+            players[name], optimisers[name] = self.fabric.setup(wanted, raw)
+        return players, optimisers
+
+    def _raw(self, name: str) -> Any:
+        """The optimiser itself, out of its wrapping."""
+        return self._optimisers[name].optimizer
+
+    def _identity(self) -> dict[str, Any]:
+        loop = {k: v for k, v in to_mapping(self.config).items() if k not in FREE_ON_RESUME}
+        return {"loop": loop, "devices": self.fabric.world_size, **self.task.identity}
+
+    def _resume(self) -> None:
+        self._now = 0.0
+        snapshot = load_newest(self.folder / "checkpoints")
+        if snapshot is None:
+            return
+        changed = differences(snapshot.identity, self._identity())
+        if changed:
+            raise CheckpointError(
+                f"{self.folder} holds another run ({'; '.join(changed[:4])}); give the same settings, or another --out"
+            )
+        sections = _sections(snapshot.tensors)
+        for name, module in self.task.players.items():
+            copy_tensors(module_tensors(module), sections[f"model.{name}"], "the checkpoint")
+            load_optimiser(module, self._raw(name), sections.get(f"optimiser.{name}", {}))
+            if name in self._averages:
+                copy_tensors(self._averages[name].tensors, sections[f"average.{name}"], "the checkpoint")
+        self.step, self._before, self._now = snapshot.step, snapshot.elapsed, snapshot.elapsed
+        self._saved_step = snapshot.step
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def _train(self, journal: Journal | None, stop: StopRequest) -> None:
+        first, saved, validated = self.done, time.monotonic(), time.monotonic()
+        meter, sums = self._meter(), _Means()
+        ahead = read_ahead(self.task.batch, self.step * self.config.accumulate, self.device)
+        while self.done < 1:
+            set_factor = learning_rate_factor(self.config, self.step, self.done)
+            self._one_step(ahead, set_factor, sums, meter)
+            meter.tick()
+            stopping = self._tick(stop)
+            if self.step % self.config.log_steps == 0:
+                self._tell(journal, sums.take(), meter.rates(), set_factor, first)
+            if self._due(validated, self.config.validate_minutes, self.config.validate_steps):
+                self._validate(journal)
+                validated = time.monotonic()
+                meter.restart()
+            if self._due(saved, self.config.save_minutes, self.config.save_steps):
+                self._save()
+                saved = time.monotonic()
+                meter.restart()
+            if stopping:
+                return
+
+    def _one_step(self, ahead: Iterator[Batch], factor: float, sums: _Means, meter: Meter) -> None:
+        seed = [self.config.seed, self.step]
+        torch.manual_seed(int(np.random.SeedSequence([*seed, self.fabric.global_rank]).generate_state(1)[0]))
+        moment = Moment(self.step, self.done, np.random.default_rng(seed))
+        touched: set[str] = set()
+        with contextlib.ExitStack() as stack:
+            counter = stack.enter_context(_flop_counter()) if meter.flops_per_step == 0 else None
+            for number in range(self.config.accumulate):
+                touched |= self._backward(next(ahead), moment, sums, last=number == self.config.accumulate - 1)
+        if counter is not None:
+            meter.flops_per_step = counter.get_total_flops() * self.fabric.world_size
+        for name in self._players:
+            if name in touched:
+                self._update(name, factor, sums)
+        self.step += 1
+        for average in self._averages.values():
+            average.update(self.step)
+
+    def _backward(self, batch: Batch, moment: Moment, sums: _Means, *, last: bool) -> set[str]:
+        touched = set()
+        with contextlib.ExitStack() as stack:
+            for player in self._players.values():
+                stack.enter_context(self.fabric.no_backward_sync(player, enabled=not last))
+            for part in self.task.losses(self._players, batch, moment):
+                self.fabric.backward(part.loss / self.config.accumulate)
+                touched.add(part.player)
+                sums.add(part.metrics)
+        return touched
+
+    def _update(self, name: str, factor: float, sums: _Means) -> None:
+        optimiser = self._optimisers[name]
+        set_learning_rate(self._raw(name), factor)
+        norm = self.fabric.clip_gradients(
+            self._players[name], optimiser, max_norm=self.config.clip, error_if_nonfinite=False
+        )
+        sums.add({"gradient" if len(self._players) == 1 else f"gradient/{name}": norm})
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    def _tick(self, stop: StopRequest) -> bool:
+        """Agree with the other devices on the time and on whether to stop."""
+        piece = self.config.piece_minutes
+        spent = time.monotonic() - self._started
+        wants = stop.asked or (piece is not None and spent >= 60 * piece)
+        now = torch.tensor([self.elapsed, float(wants)], dtype=torch.float64)
+        if self.fabric.world_size > 1:
+            now = self.fabric.broadcast(now)
+        self._now = float(now[0])
+        return bool(now[1])
+
+    def _due(self, since: float, minutes: float, steps: int | None) -> bool:
+        by_steps = steps is not None and self.step % steps == 0
+        by_time = time.monotonic() - since >= 60 * minutes
+        if self.fabric.world_size > 1:
+            by_time = bool(self.fabric.broadcast(by_time))
+        return (by_steps or by_time) and self.done < 1
+
+    # -- reports ------------------------------------------------------------------------------------------------
+
+    def _meter(self) -> Meter:
+        examples = self.config.batch * self.config.accumulate * self.fabric.world_size
+        return Meter(units_per_step={name: count * examples for name, count in self.task.units.items()})
+
+    def _tell(
+        self, journal: Journal | None, metrics: dict[str, float], rates: dict[str, float], factor: float, first: float
+    ) -> None:
+        if not all(np.isfinite(value) for value in metrics.values()):
+            raise PlayloomError(
+                f"the loss stopped being a number at step {self.step} ({metrics}); lower learning_rate or raise "
+                "warmup_steps, and resume from the last checkpoint"
+            )
+        if journal is None:
+            return
+        left = eta(self.done, first, time.monotonic() - self._started)
+        report = Progress(
+            step=self.step,
+            fraction=self.done,
+            elapsed=self._now,
+            eta=left,
+            learning_rate=factor,
+            metrics=metrics,
+            rates=rates,
+        )
+        journal.write(report)
+        if self._report is not None:
+            self._report(report)
+
+    def _validate(self, journal: Journal | None) -> None:
+        if journal is not None:
+            with self.averaged(), torch.no_grad():
+                figures = self.task.validate()
+                picture = self.task.preview()
+            self._validation = figures
+            if figures:
+                named = {f"validation/{name}": value for name, value in figures.items()}
+                self._tell(journal, named, {}, learning_rate_factor(self.config, self.step, self.done), 0.0)
+            if picture is not None:
+                journal.preview(self.step, picture)
+        self.fabric.barrier()
+
+    def _save(self) -> None:
+        if self.fabric.is_global_zero and self._saved_step != self.step:
+            tensors: dict[str, Tensor] = {}
+            for name, module in self.task.players.items():
+                tensors |= _prefixed(f"model.{name}", module_tensors(module))
+                tensors |= _prefixed(f"optimiser.{name}", optimiser_tensors(module, self._raw(name)))
+                if name in self._averages:
+                    tensors |= _prefixed(f"average.{name}", self._averages[name].tensors)
+            snapshot = Snapshot(step=self.step, elapsed=self._now, identity=self._identity(), tensors=tensors)
+            save_snapshot(self.folder / "checkpoints", snapshot, self.config.keep)
+        self._saved_step = self.step
+        self.fabric.barrier()
+
+
+class _Means:
+    """Running means of metrics; they stay on the device until they are taken."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        for name, value in metrics.items():
+            tensor = torch.as_tensor(value).detach()
+            self._sums[name] = self._sums[name] + tensor if name in self._sums else tensor
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+def _flop_counter() -> Any:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    return FlopCounterMode(display=False)
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}:{name}": tensor for name, tensor in tensors.items()}
+
+
+def _sections(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    result: dict[str, dict[str, Tensor]] = {}
+    for full, tensor in tensors.items():
+        prefix, name = full.split(":", 1)
+        result.setdefault(prefix, {})[name] = tensor
+    return result

@@ -1,0 +1,84 @@
+"""Devices of a run: the fabric for one process or torchrun, CPU habits, and reading batches ahead for a GPU.
+
+The only file that names lightning.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from playloom.errors import MissingExtraError
+from playloom.runtime import pick_device
+from playloom.training.settings import LoopConfig
+
+Batch = dict[str, Tensor]
+
+
+def make_fabric(config: LoopConfig) -> Any:
+    """A launched fabric: one device, or one a process under torchrun.
+
+    Raises:
+        MissingExtraError: when lightning-fabric is not installed.
+        ConfigError: when the device is unknown or absent.
+    """
+    try:
+        from lightning.fabric import Fabric
+    except ImportError:
+        try:
+            from lightning_fabric import Fabric
+        except ImportError as error:
+            raise MissingExtraError.of("lightning-fabric", "train") from error
+    kind = pick_device(config.device).type
+    if kind == "cpu":
+        torch.set_flush_denormal(True)  # denormals in the averages cost tenfold
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+    else:
+        torch.set_float32_matmul_precision("high")
+    precision = config.precision
+    if precision == "auto":
+        precision = "32-true" if kind == "cpu" else "bf16-mixed"
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator=kind,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        strategy="ddp" if processes > 1 else "auto",
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def world() -> tuple[int, int]:
+    """This process's rank and the number of processes, as torchrun says."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def read_ahead(batch: Callable[[int], Batch], first: int, device: torch.device) -> Iterator[Batch]:
+    """Batches `first`, `first` + 1, ... on the device.
+
+    On a GPU one thread gathers the next two while this one computes. On a CPU that would only take cores away.
+    """
+    index = first
+    if device.type == "cpu":
+        while True:
+            yield batch(index)
+            index += 1
+    with ThreadPoolExecutor(1) as executor:
+        queue = [executor.submit(_pinned, batch, first + ahead) for ahead in range(2)]
+        while True:
+            ready = queue.pop(0).result()
+            queue.append(executor.submit(_pinned, batch, index + 2))
+            index += 1
+            yield {name: tensor.to(device, non_blocking=True) for name, tensor in ready.items()}
+
+
+def _pinned(batch: Callable[[int], Batch], index: int) -> Batch:
+    return {name: tensor.pin_memory() for name, tensor in batch(index).items()}

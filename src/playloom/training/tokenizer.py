@@ -1,0 +1,246 @@
+"""Training of the tokenizer: a VQ-GAN on single pictures.
+
+Owns augmentation, the two players of the GAN, validation and the preview strip. The loop is `loop.py`, the losses are
+`tokenizer/losses.py`.
+
+    >>> train_tokenizer(preset("tiny").tokenizer, config, FrameStore.open(folder), out=Path("runs/tokenizer"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from playloom.data.augment import brightness, brightness_factors
+from playloom.data.stores import FrameStore
+from playloom.data.windows import WindowSampler, frame_batch
+from playloom.errors import ConfigError, RecordingError
+from playloom.tokenizer.config import TokenizerConfig
+from playloom.tokenizer.discriminator import hinge_loss
+from playloom.tokenizer.frame_tokenizer import FrameTokenizer, to_pixels
+from playloom.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
+from playloom.tokenizer.quality import psnr, ssim
+from playloom.tokenizer.quantizer import codebook_use
+from playloom.training.journal import strip
+from playloom.training.loop import Batch, Loop, Moment, Outcome, PlayerLoss, Report
+from playloom.training.settings import LoopConfig, to_mapping
+from playloom.training.strategy import world
+from playloom.training.tokenizer_files import save_tokenizer
+
+_STRIP = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTrainingConfig:
+    """How a tokenizer is trained.
+
+    Raises:
+        ConfigError: when a value is out of range.
+    """
+
+    loop: LoopConfig
+    """Length, rates and checkpoints."""
+    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
+    """Weights of the losses."""
+    adversarial_from: float = 0.5
+    """The part of the run, in [0, 1], after which the discriminator joins (if its loss has a weight)."""
+    discriminator_rate: float = 1.0
+    """The discriminator's learning rate over the tokenizer's."""
+    brightness: float = 0.0
+    """Pictures get a brightness factor in [1 - this, 1 + this]."""
+    mirror: bool = False
+    """Half of the pictures come mirrored."""
+    validation_pictures: int = 64
+    """Pictures of the "validation" split judged each time."""
+
+    def __post_init__(self) -> None:
+        for name in ("adversarial_from", "brightness"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class TokenizerRun:
+    """What a call of `train_tokenizer` gives back."""
+
+    tokenizer: FrameTokenizer
+    """As exported: averaged weights, rounded to float16, in eval mode on the CPU."""
+    fingerprint: str
+    """Names exactly these weights."""
+    outcome: Outcome
+    """How the loop ended."""
+
+
+def train_tokenizer(
+    tokenizer: TokenizerConfig,
+    config: TokenizerTrainingConfig,
+    store: FrameStore,
+    out: Path,
+    *,
+    perceptual: nn.Module | None = None,
+    report: Report | None = None,
+) -> TokenizerRun:
+    """Train (or go on training) a tokenizer in the folder `out`, and export it there.
+
+    Args:
+        tokenizer: sizes; the frame size must be the store's.
+        config: how.
+        store: pictures; those of the split "train" are learned, those of "validation" judged.
+        out: checkpoints, log, previews and `tokenizer.safetensors` go here; a run found here is resumed.
+        perceptual: a feature distance of one's own, see `TokenizerLoss`.
+        report: told about progress.
+
+    Raises:
+        RecordingError: when the store's pictures have another size, or none are for training.
+        CheckpointError: when `out` holds another run.
+    """
+    task = TokenizerTask(tokenizer, config, store, perceptual)
+    loop = Loop(task, config.loop, out, report)
+    outcome = loop.run()
+    with loop.averaged():
+        exported, name = save_tokenizer(out, task.tokenizer)
+    return TokenizerRun(tokenizer=exported, fingerprint=name, outcome=outcome)
+
+
+class Reconstructed(NamedTuple):
+    """What the tokenizer's training pass gives; a tuple, because wrappers look into those for tensors."""
+
+    loss: Tensor
+    """Scalar."""
+    made_BCHW: Tensor
+    """Reconstruction, float around [-1, 1], detached."""
+    codes_BN: Tensor
+    """int64."""
+    parts: dict[str, Tensor]
+    """Every part of the loss, detached."""
+
+
+class ReconstructionLoss(nn.Module):
+    """The tokenizer with its loss as one module. The loss has a discriminator inside, which is not trained here."""
+
+    def __init__(self, tokenizer: FrameTokenizer, loss: TokenizerLoss) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self._loss = [loss]  # in a list, so that its weights do not become this module's
+
+    def forward(self, pixels_BCHW: Tensor, update: int) -> Reconstructed:
+        """Judge pixels float [B, 3, H, W] in [-1, 1]."""
+        output = self.tokenizer(pixels_BCHW)
+        last = self.tokenizer.last_layer
+        judged = self._loss[0](output, pixels_BCHW, update=update, last_layer=last)
+        return Reconstructed(judged.total, output.pixels_BCHW.detach(), output.codes_BN, judged.parts)
+
+
+class TokenizerTask:
+    """What the loop trains: the tokenizer, and the discriminator when it has a weight."""
+
+    def __init__(
+        self,
+        tokenizer: TokenizerConfig,
+        config: TokenizerTrainingConfig,
+        store: FrameStore,
+        perceptual: nn.Module | None,
+    ) -> None:
+        _check_frames(tokenizer, store)
+        self._config, self._store = config, store
+        self.tokenizer = FrameTokenizer(tokenizer, seed=config.loop.seed)
+        self.loss = TokenizerLoss(config.loss, perceptual=perceptual, seed=config.loop.seed)
+        self.players: dict[str, nn.Module] = {"tokenizer": ReconstructionLoss(self.tokenizer, self.loss)}
+        self.rates = {"tokenizer": 1.0}
+        if self.loss.discriminator is not None:
+            self.players["discriminator"] = self.loss.discriminator
+            self.rates["discriminator"] = config.discriminator_rate
+        self.units = {"pictures": 1}
+        training = {k: v for k, v in to_mapping(config).items() if k != "loop"}
+        self.identity = {"tokenizer": tokenizer.to_dict(), "training": training, "data": {"rows": len(store)}}
+        rank, ranks = world()
+        loop = config.loop
+        self._train = WindowSampler(
+            spans=store.of_split("train"), steps=1, batch=loop.batch, seed=loop.seed, rank=rank, ranks=ranks
+        )
+        judged = store.of_split("validation") or store.of_split("train")
+        self._judged = WindowSampler(spans=judged, steps=1, batch=min(loop.batch, 16), seed=0)
+
+    def to(self, device: torch.device) -> None:
+        """Move the losses' networks."""
+        self.loss.to(device)
+
+    def batch(self, index: int) -> Batch:
+        """Pictures of batch `index`: uint8 [B, H, W, 3]."""
+        return {"frames": frame_batch(self._store, self._train.rows(index))}
+
+    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: Moment) -> Iterator[PlayerLoss]:
+        """The tokenizer's loss; then, once the discriminator has joined, its own on the same pictures."""
+        pixels = to_pixels(self._augmented(batch["frames"], moment.random))
+        # The discriminator joins at a part of the run, which only the loop knows; before that no update has come.
+        update = moment.step if moment.fraction >= self._config.adversarial_from else -1
+        self._hold_discriminator(True)
+        passed: Reconstructed = players["tokenizer"](pixels, update)
+        metrics = {"loss": passed.loss.detach(), **passed.parts, "psnr": _psnr_of_pixels(passed.made_BCHW, pixels)}
+        yield PlayerLoss("tokenizer", passed.loss, metrics)
+        if self.loss.adversarial_on(update):
+            self._hold_discriminator(False)
+            scores = players["discriminator"](torch.cat([pixels, passed.made_BCHW.float()]))
+            judged = hinge_loss(*scores.chunk(2))
+            yield PlayerLoss("discriminator", judged, {"discriminator": judged.detach()})
+
+    def validate(self) -> dict[str, float]:
+        """PSNR and SSIM of reconstructions, and how many codes are in use."""
+        ratios, likenesses, codes = [], [], []
+        for index in range(max(1, self._config.validation_pictures // self._judged.batch)):
+            frames = frame_batch(self._store, self._judged.rows(index)).to(self._device)
+            codes.append(self.tokenizer.encode(frames))
+            made = self.tokenizer.decode(codes[-1])
+            ratios.append(psnr(made, frames))
+            likenesses.append(ssim(made, frames))
+        use = codebook_use(torch.cat(codes), self.tokenizer.config.codebook_size)
+        return {
+            "psnr": float(torch.cat(ratios).mean()),
+            "ssim": float(torch.cat(likenesses).mean()),
+            "codes_used": use.fraction,
+            "code_perplexity": use.perplexity,
+        }
+
+    def preview(self) -> NDArray[np.uint8]:
+        """Real pictures above their reconstructions."""
+        frames = frame_batch(self._store, self._judged.rows(0)[:_STRIP])
+        made = self.tokenizer.decode(self.tokenizer.encode(frames.to(self._device)))
+        return strip([frames.numpy(), made.cpu().numpy()])
+
+    @property
+    def _device(self) -> torch.device:
+        return self.tokenizer.last_layer.device
+
+    def _augmented(self, frames_BHWC: Tensor, random: np.random.Generator) -> Tensor:
+        count = len(frames_BHWC)
+        if self._config.brightness:
+            frames_BHWC = brightness(frames_BHWC, brightness_factors(count, self._config.brightness, random))
+        if self._config.mirror:
+            flipped = torch.from_numpy(random.random(count) < 0.5).to(frames_BHWC.device)
+            frames_BHWC = torch.where(flipped[:, None, None, None], frames_BHWC.flip(2), frames_BHWC)
+        return frames_BHWC
+
+    def _hold_discriminator(self, held: bool) -> None:
+        if self.loss.discriminator is not None:
+            self.loss.discriminator.requires_grad_(not held)
+
+
+def _check_frames(tokenizer: TokenizerConfig, store: FrameStore) -> None:
+    height, width = store.frames_FHWC.shape[1:3]
+    if (height, width) != (tokenizer.frame_height, tokenizer.frame_width):
+        raise RecordingError(
+            f"{store.folder} has pictures of {width} x {height}; this tokenizer takes "
+            f"{tokenizer.frame_width} x {tokenizer.frame_height}: choose another preset, or prepare the data again"
+        )
+
+
+def _psnr_of_pixels(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
+    """PSNR of the whole batch in dB, pixels in [-1, 1]: the peak-to-peak range is 2."""
+    return 10 * torch.log10(4 / (made_BCHW.float() - true_BCHW).square().mean())
