@@ -1,0 +1,56 @@
+"""How close a picture is to the true one: PSNR and SSIM. Pure functions of pictures.
+
+Pictures are uint8 or float of range [0, 255], [B, H, W, 3]; results are float32 [B], one number a picture.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_PEAK = 255.0
+
+
+def psnr(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each picture, in dB; infinite for equal pictures."""
+    _check_same(frames_BHWC, truth_BHWC)
+    error_B = (frames_BHWC.float() - truth_BHWC.float()).square().mean((1, 2, 3))
+    return 10 * torch.log10(_PEAK**2 / error_B)
+
+
+def ssim(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
+    """Structural similarity of each picture (Wang et al. 2004), at most 1; 11 x 11 Gaussian window, sigma
+    1.5.
+
+    The mean over the positions whose window lies inside the picture and over the three channels.
+    """
+    _check_same(frames_BHWC, truth_BHWC)
+    x_BCHW, y_BCHW = (f.permute(0, 3, 1, 2).double() for f in (frames_BHWC, truth_BHWC))
+    mean_x, mean_y = _blur(x_BCHW), _blur(y_BCHW)
+    var_x = _blur(x_BCHW.square()) - mean_x.square()
+    var_y = _blur(y_BCHW.square()) - mean_y.square()
+    covariance = _blur(x_BCHW * y_BCHW) - mean_x * mean_y
+    c1, c2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
+    likeness = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
+    likeness = likeness * (2 * covariance + c2) / (var_x + var_y + c2)
+    return likeness.mean((1, 2, 3)).float()
+
+
+def _blur(x_BCHW: Tensor) -> Tensor:
+    """Gaussian window, only where it lies inside the picture."""
+    radius = 5
+    offsets = torch.arange(-radius, radius + 1, dtype=x_BCHW.dtype, device=x_BCHW.device)
+    window = torch.exp(-offsets.square() / (2 * 1.5**2))
+    window = window / window.sum()
+    channels = x_BCHW.shape[1]
+    rows = F.conv2d(x_BCHW, window.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    return F.conv2d(rows, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+
+def _check_same(a_BHWC: Tensor, b_BHWC: Tensor) -> None:
+    """Only pictures of one shape can be compared."""
+    if a_BHWC.shape != b_BHWC.shape or a_BHWC.ndim != 4:
+        raise ValueError(
+            f"both must be [B, H, W, 3] of one shape; got {list(a_BHWC.shape)}, {list(b_BHWC.shape)}"
+        )

@@ -1,0 +1,168 @@
+"""The codebook: latents to codes and back, on the unit sphere. Knows nothing of pictures or networks.
+
+Latents and entries have length 1, so the nearest entry is the one of largest cosine (Yu et al. 2021).
+Gradients pass straight through (van den Oord et al. 2017); entries follow the mean of the latents that
+chose them (ibid., appendix A.1, here on the sphere); an entry that nobody chooses is put on a recent
+latent. All state is in buffers, so a checkpoint resumes exactly; in eval mode nothing changes. Shapes: B h
+w C latents, M = B*h*w, K entries, R recent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookUse:
+    """How much of the codebook some codes use."""
+
+    used: int
+    """Different codes seen."""
+    fraction: float
+    """The same, as a share of the codebook, in [0, 1]."""
+    perplexity: float
+    """exp(entropy) of how often each code is seen: an evenly used codebook of so many is as rich."""
+
+
+def codebook_use(codes: Tensor, size: int) -> CodebookUse:
+    """Measures how evenly codes (integer, any shape, not empty) use a codebook of `size` entries."""
+    counts_K = torch.bincount(codes.reshape(-1), minlength=size).double()
+    share_K = counts_K[counts_K > 0] / counts_K.sum()
+    used = len(share_K)
+    return CodebookUse(
+        used=used, fraction=used / size, perplexity=float(torch.exp(-(share_K * share_K.log()).sum()))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """What the quantizer makes of latents."""
+
+    vectors_BhwC: Tensor
+    """Chosen entries, float [B, h, w, C], length 1; gradients go straight to the latents."""
+    codes_Bhw: Tensor
+    """Indices of the chosen entries, int64 [B, h, w]."""
+    commitment: Tensor
+    """Mean squared distance of latents (on the sphere) to their entries, a scalar in [0, 4]."""
+
+
+class Quantizer(nn.Module):
+    """L2-normalised codebook with straight-through gradients and revival of dead codes."""
+
+    codebook_KC: Tensor
+    mass_K: Tensor
+    unused_K: Tensor
+    recent_RC: Tensor
+    recent_total: Tensor
+    updates: Tensor
+    seed: Tensor
+
+    def __init__(
+        self, *, size: int, width: int, decay: float, revive_after: int, recent_outputs: int, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.decay = decay
+        self.revive_after = revive_after
+        start_KC = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("codebook_KC", F.normalize(start_KC, dim=-1))
+        self.register_buffer("mass_K", torch.ones(size))
+        self.register_buffer("unused_K", torch.zeros(size, dtype=torch.int64))
+        self.register_buffer("recent_RC", torch.zeros(recent_outputs, width))
+        self.register_buffer("recent_total", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("seed", torch.tensor(seed))
+
+    @property
+    def size(self) -> int:
+        """Entries of the codebook: K."""
+        return self.codebook_KC.shape[0]
+
+    def forward(self, latents_BhwC: Tensor) -> Quantized:
+        """Latents float [B, h, w, C] to their nearest entries; in training mode the codebook follows them."""
+        with torch.autocast(latents_BhwC.device.type, enabled=False):
+            unit_BhwC = F.normalize(latents_BhwC.float(), dim=-1)
+            if self.training and self.updates == 0:
+                self._start(unit_BhwC.detach().flatten(0, -2))
+            codes_Bhw = self.nearest(unit_BhwC)
+            entries_BhwC = self.lookup(codes_Bhw)
+            commitment = (unit_BhwC - entries_BhwC).square().sum(-1).mean()
+            if self.training:
+                self._follow(unit_BhwC.detach().flatten(0, -2), codes_Bhw.flatten())
+            vectors_BhwC = unit_BhwC + (entries_BhwC - unit_BhwC).detach()
+        return Quantized(vectors_BhwC=vectors_BhwC, codes_Bhw=codes_Bhw, commitment=commitment)
+
+    def nearest(self, latents_BhwC: Tensor) -> Tensor:
+        """The code of largest cosine for each latent; float [..., C] to int64 [...]."""
+        return (latents_BhwC @ self.codebook_KC.to(latents_BhwC.dtype).T).argmax(-1)
+
+    def lookup(self, codes_Bhw: Tensor) -> Tensor:
+        """The entry of each code; int64 [...] to float [..., C] of length 1."""
+        return F.embedding(codes_Bhw, self.codebook_KC)
+
+    @torch.no_grad()
+    def _start(self, unit_MC: Tensor) -> None:
+        """Puts all entries on latents of the first batch."""
+        self._remember(unit_MC)
+        self.codebook_KC.copy_(self._draw(self.size))
+        _same_on_all_ranks(self.codebook_KC)
+
+    @torch.no_grad()
+    def _follow(self, unit_MC: Tensor, codes_M: Tensor) -> None:
+        """Moves each entry towards the latents that chose it, then revives the dead."""
+        counts_K = torch.zeros_like(self.mass_K).index_add_(0, codes_M, torch.ones_like(unit_MC[:, 0]))
+        sums_KC = torch.zeros_like(self.codebook_KC).index_add_(0, codes_M, unit_MC)
+        _sum_over_ranks(counts_K)
+        _sum_over_ranks(sums_KC)
+        # The entry weighs as much as the latents it has gathered, so rarely chosen ones still move when
+        # chosen.
+        old_K, new_K = self.decay * self.mass_K, (1 - self.decay) * counts_K
+        moved_KC = old_K[:, None] * self.codebook_KC + (1 - self.decay) * sums_KC
+        self.codebook_KC.copy_(F.normalize(moved_KC, dim=-1))
+        self.mass_K.copy_(old_K + new_K)
+        self.unused_K.copy_(torch.where(counts_K > 0, 0, self.unused_K + 1))
+        self._remember(unit_MC)
+        self._revive(mean_count=float(counts_K.mean()))
+        self.updates += 1
+
+    def _remember(self, unit_MC: Tensor) -> None:
+        """Writes latents into the ring of recent ones."""
+        ring = self.recent_RC.shape[0]
+        kept_MC = unit_MC[-ring:]
+        places_M = (self.recent_total + torch.arange(len(kept_MC), device=unit_MC.device)) % ring
+        self.recent_RC[places_M] = kept_MC
+        self.recent_total += len(kept_MC)
+
+    def _revive(self, mean_count: float) -> None:
+        """Puts dead codes on recent latents."""
+        dead_K = self.unused_K >= self.revive_after
+        count = int(dead_K.sum())
+        if not count:
+            return
+        self.codebook_KC[dead_K] = self._draw(count)
+        self.mass_K[dead_K] = mean_count
+        self.unused_K[dead_K] = 0
+        _same_on_all_ranks(self.codebook_KC)
+
+    def _draw(self, count: int) -> Tensor:
+        """`count` random recent latents; float [count, C]. Depends on seed and update number only."""
+        filled = min(int(self.recent_total), self.recent_RC.shape[0])
+        generator = torch.Generator().manual_seed(int(self.seed) + 1_000_003 * int(self.updates))
+        order = torch.cat([torch.randperm(filled, generator=generator) for _ in range(-(-count // filled))])
+        return self.recent_RC[order[:count].to(self.recent_RC.device)]
+
+
+def _sum_over_ranks(values: Tensor) -> None:
+    """In place: every process gets the sum over all processes; nothing when there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+
+
+def _same_on_all_ranks(values: Tensor) -> None:
+    """In place: every process gets the values of the first; nothing when there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(values, src=0)
