@@ -1,0 +1,175 @@
+"""Clips of play in `.npz` files: the published data set's form coming in, the batch dream's form going out.
+
+Owns the array names and axis orders of both. Inside playloom frames are [T, H, W, 3]; in these files they are
+[T, 3, H, W]. Actions in them are always in the `binned` schema.
+
+Written by `write_dream_clip`:
+
+* `context_length`, `steps_to_dream`: how many frames were real and how many dreamed (int64).
+* `raw_context` [ctx, 3, H, W], `dreamt_images` [steps, 3, H, W] uint8: both without the visible mark.
+* `all_actions` [ctx + steps, 16] float32: action t was taken after frame t; the last one is the recorded one
+  if there is one, else rest.
+* `encoded_decoded_ground_truth_images` [ctx + steps, 3, H, W] uint8: the true frames through the tokenizer;
+  only when they are known.
+* `action_given` [ctx + steps] bool: whether the action was given, not dreamed.
+* `manifest`: text, JSON.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions import REST_VALUES, rows_to_values, values_to_rows
+from playloom.errors import ActionError, RecordingError
+from playloom.media.npz import npz_names, read_npz, write_npz
+from playloom.provenance import Manifest
+
+CLIP_NAMES = ("images", "actions")
+"""The arrays of a clip of the published data set; its `states` are not used."""
+DREAM_NAMES = ("raw_context", "dreamt_images", "all_actions")
+"""The arrays a dream can be gone on from."""
+
+
+class Clip(NamedTuple):
+    """Steps of play with their pictures."""
+
+    frames_THWC: NDArray[np.uint8]
+    """RGB [T, H, W, 3]."""
+    actions_TA: NDArray[np.uint8]
+    """Action values [T, 16] in slot order; action t was taken after seeing frame t."""
+
+
+def find_clips(folder: Path | str) -> list[Path]:
+    """Every `.npz` below a folder, searched recursively, sorted.
+
+    Raises:
+        RecordingError: when the folder is missing or holds none.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise RecordingError(f"{folder} is not a folder; expected one with .npz clips in it")
+    clips = sorted(path for path in place.rglob("*.npz") if path.is_file() and not path.name.startswith("."))
+    if not clips:
+        raise RecordingError(f"there is no .npz clip in {folder} or below it")
+    return clips
+
+
+def read_clip(path: Path | str) -> Clip:
+    """Read a clip of the published data set.
+
+    Args:
+        path: an `.npz` with `images` [T, 3, H, W] uint8 and `actions` [T, 16] in the `binned` schema.
+
+    Raises:
+        RecordingError: when it is missing or damaged, an array is missing, or shapes or types are others.
+        ActionError: when an action value is outside its range.
+    """
+    arrays = read_npz(path, CLIP_NAMES)
+    frames_THWC = _channels_last(path, "images", arrays["images"])
+    actions_TA = _actions(path, "actions", arrays["actions"])
+    return Clip(frames_THWC, _same_length(path, frames_THWC, actions_TA))
+
+
+def read_dream_clip(path: Path | str) -> Clip:
+    """Read a file of `write_dream_clip` as one clip, context and dream; both without the visible mark.
+
+    Raises:
+        RecordingError: when it is missing or damaged, an array is missing, or shapes or types are others.
+        ActionError: when an action value is outside its range.
+    """
+    arrays = read_npz(path, DREAM_NAMES)
+    parts = [_channels_last(path, name, arrays[name]) for name in DREAM_NAMES[:2]]
+    if parts[0].shape[1:] != parts[1].shape[1:]:
+        raise RecordingError(f"{path}: raw_context and dreamt_images differ in size; is the file damaged?")
+    frames_THWC = np.concatenate(parts)
+    actions_TA = _actions(path, "all_actions", arrays["all_actions"])
+    return Clip(frames_THWC, _same_length(path, frames_THWC, actions_TA))
+
+
+def write_clip(path: Path | str, clip: Clip) -> None:
+    """Write real steps in the published data set's form; `read_clip` gives them back exactly."""
+    images_TCHW = np.moveaxis(clip.frames_THWC, -1, 1)
+    write_npz(path, {"images": images_TCHW, "actions": values_to_rows(clip.actions_TA, "binned")})
+
+
+def write_dream_clip(
+    path: Path | str,
+    *,
+    context_THWC: NDArray[np.uint8],
+    dreamed_SHWC: NDArray[np.uint8],
+    actions_TA: NDArray[np.uint8],
+    given_T: NDArray[np.bool_],
+    manifest: Manifest,
+    reconstructed_THWC: NDArray[np.uint8] | None = None,
+) -> None:
+    """Write a dream with the array names of the reference's batch output (table above).
+
+    Args:
+        path: where.
+        context_THWC: the real frames, uint8 [ctx, H, W, 3].
+        dreamed_SHWC: the dreamed frames, uint8 [S, H, W, 3], unmarked.
+        actions_TA: action values [ctx+S, 16], or [ctx+S-1, 16] when nothing was done after the last frame.
+        given_T: bool [len(actions_TA)], whether each was given.
+        manifest: what made the dream.
+        reconstructed_THWC: the true frames through the tokenizer, uint8 [ctx+S, H, W, 3], if they are known.
+
+    Raises:
+        PlayloomError: when the place cannot be written to or the disk is full.
+    """
+    total = len(context_THWC) + len(dreamed_SHWC)
+    open_steps = total - len(actions_TA)
+    if open_steps not in (0, 1) or len(given_T) != len(actions_TA):
+        raise ValueError(f"{len(actions_TA)} actions and {len(given_T)} flags for {total} frames")
+    rest_TA = np.tile(REST_VALUES, (open_steps, 1))
+    arrays: dict[str, NDArray[Any]] = {
+        "context_length": np.array(len(context_THWC)),
+        "steps_to_dream": np.array(len(dreamed_SHWC)),
+        "raw_context": np.moveaxis(context_THWC, -1, 1),
+        "dreamt_images": np.moveaxis(dreamed_SHWC, -1, 1),
+        "all_actions": values_to_rows(np.concatenate([actions_TA, rest_TA]), "binned"),
+        "action_given": np.concatenate([given_T, np.ones(open_steps, bool)]),
+        "manifest": np.array(manifest.to_json()),
+    }
+    if reconstructed_THWC is not None:
+        arrays["encoded_decoded_ground_truth_images"] = np.moveaxis(reconstructed_THWC, -1, 1)
+    write_npz(path, arrays)
+
+
+def is_dream_clip(path: Path | str) -> bool:
+    """Whether the file holds the arrays of `write_dream_clip`.
+
+    Raises:
+        RecordingError: when it is missing or is no `.npz`.
+    """
+    return set(DREAM_NAMES) <= set(npz_names(path))
+
+
+def _channels_last(path: Path | str, name: str, images: NDArray[Any]) -> NDArray[np.uint8]:
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[1:]:
+        raise RecordingError(f"{path}: {name} has shape {images.shape}; expected (T, 3, height, width)")
+    if images.dtype != np.uint8:
+        raise RecordingError(f"{path}: {name} are {images.dtype}; expected uint8, 0 to 255")
+    return np.ascontiguousarray(np.moveaxis(images, 1, -1))
+
+
+def _actions(path: Path | str, name: str, actions: NDArray[Any]) -> NDArray[np.uint8]:
+    if actions.ndim != 2:
+        raise RecordingError(f"{path}: {name} has shape {actions.shape}; expected (T, 16)")
+    for step, row in enumerate(actions):
+        try:
+            rows_to_values(row, "binned")
+        except ActionError as error:
+            raise ActionError(f"{path}: {name} of step {step}: {error} (binned schema)") from error
+    return rows_to_values(actions, "binned")
+
+
+def _same_length(
+    path: Path | str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    if len(frames_THWC) != len(actions_TA):
+        raise RecordingError(f"{path} has {len(frames_THWC)} pictures but {len(actions_TA)} actions")
+    return actions_TA
