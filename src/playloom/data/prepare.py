@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
-"""Gives an episode's pictures again, uint8 RGB [H, W, 3] each. A module-level function, so it can be sent to workers."""
+"""Gives an episode's pictures again, uint8 RGB [H, W, 3] each. Module-level, so that it can be sent to workers."""
 Encode = Callable[["Tensor"], "Tensor"]
 """Pictures uint8 [B, H, W, 3] to codes int64 [B, N]."""
 Progress = Callable[[int, int], None]
@@ -155,7 +155,7 @@ def tokenise_recordings(
     todo = [job for job in jobs if not writer.has(job[0], job[1].meta.steps, _meta(job[1]))]
     with _pool(workers) as executor, tempfile.TemporaryDirectory(dir=folder, prefix=".frames-") as scratch:
         tasks = (
-            (start, episode, executor.submit(render_file, episode, render, Path(scratch) / f"{start}.npy"))
+            (start, episode, executor.submit(render_file, episode, render, Path(scratch) / f"{start}.npy", size))
             for start, episode in todo
         )
         for _, episode, future in _ahead(tasks, 2 * max(workers, 1)):
@@ -180,29 +180,30 @@ def picture_size(episode: Episode, render: Render) -> tuple[int, int]:
 def render_rows(episode: Episode, render: Render, path: Path, start: int) -> int:
     """Fill rows of an existing `.npy` memory map with an episode's pictures; returns how many. Runs in a worker."""
     target = np.lib.format.open_memmap(path, mode="r+")
-    count = 0
-    for count, frame in enumerate(render(episode), 1):
-        if count > episode.meta.steps:
-            break
-        target[start + count - 1] = frame
-    if count != episode.meta.steps:
-        raise RecordingError(
-            f"the recording with seed {episode.meta.seed} gave {count} pictures; it says {episode.meta.steps} steps"
-        )
+    count = _fill(target[start : start + episode.meta.steps], episode, render)
     target.flush()
     return count
 
 
-def render_file(episode: Episode, render: Render, path: Path) -> Path:
+def render_file(episode: Episode, render: Render, path: Path, size: tuple[int, int]) -> Path:
     """Render an episode into a `.npy` file of its own. Runs in a worker."""
-    frames = np.stack(list(render(episode)))
-    if len(frames) != episode.meta.steps:
-        raise RecordingError(
-            f"the recording with seed {episode.meta.seed} gave {len(frames)} pictures; "
-            f"it says {episode.meta.steps} steps"
-        )
-    np.save(path, frames, allow_pickle=False)
+    shape = (episode.meta.steps, *size, 3)
+    _fill(np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape), episode, render)
     return path
+
+
+def _fill(target_THWC: NDArray[np.uint8], episode: Episode, render: Render) -> int:
+    """Copy each picture as it comes (a renderer may reuse its buffer), and insist on their number."""
+    count = 0
+    for frame in render(episode):
+        if count < len(target_THWC):
+            target_THWC[count] = frame
+        count += 1
+    if count != len(target_THWC):
+        raise RecordingError(
+            f"the recording with seed {episode.meta.seed} gave {count} pictures; it says {len(target_THWC)} steps"
+        )
+    return count
 
 
 class _Encoder:

@@ -13,7 +13,6 @@ slots, S state columns.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -275,7 +274,7 @@ class StoreWriter:
             raise RecordingError(f"{self.folder} has {self.done} of {self.total} frames; it is not finished")
         self._maps.clear()
         for name in self._columns:
-            os.replace(self.part(name), self.folder / f"{name}.npy")
+            self.part(name).replace(self.folder / f"{name}.npy")
         _write_json(self.folder / _INDEX, self._index())
         (self.folder / _JOURNAL).unlink(missing_ok=True)
 

@@ -1,0 +1,213 @@
+"""`playloom train tokenizer` and `playloom train world`: parses, trains, says where the result lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from playloom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from playloom.presets import ModelConfig
+    from playloom.training.loop import Outcome, Report
+    from playloom.training.sources import Preparation
+
+Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
+Out = Annotated[Path, typer.Option(help="The run's folder: checkpoints, log, previews, result.")]
+Preset = Annotated[str, typer.Option(help="Named model sizes.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON with settings, and a 'model' of your own.")]
+Steps = Annotated[int | None, typer.Option(help="End after this many steps.")]
+Minutes = Annotated[float | None, typer.Option(help="End after this much training time, all pieces together.")]
+Piece = Annotated[float | None, typer.Option(help="Save and stop this process after this many minutes.")]
+Batch = Annotated[int | None, typer.Option(help="Examples a device takes at once.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
+Resume = Annotated[str, typer.Option(help="auto: go on with the run in --out; never: refuse if there is one.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+Workers = Annotated[int, typer.Option(help="Rendering processes, when --data holds recordings.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `train` to the program."""
+    group = typer.Typer(help="Train a tokenizer or a world model.", no_args_is_help=True)
+    group.command("tokenizer")(train_tokenizer_command)
+    group.command("world")(train_world_command)
+    app.add_typer(group, name="train")
+
+
+def train_tokenizer_command(
+    data: Data,
+    out: Out,
+    preset: Preset = "arena-small",
+    config: ConfigFile = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    piece: Piece = None,
+    batch: Batch = None,
+    seed: Seed = None,
+    resume: Resume = "auto",
+    device: Device = None,
+    threads: Threads = None,
+    workers: Workers = 0,
+) -> None:
+    """Learn to turn pictures into codes and back."""
+    from playloom.training.settings import from_mapping
+    from playloom.training.sources import frames_from
+    from playloom.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
+
+    model, values = _read_config(config, preset)
+    flags = _flags(steps, minutes, piece, batch, seed, device, threads)
+    training = from_mapping(TokenizerTrainingConfig, _with_flags(values, flags))
+    _check_resume(resume, out)
+    with _bar("preparing pictures") as bar:
+        store = frames_from(data, out / "frames", _preparation(bar, workers))
+    with _reports("tokenizer") as report:
+        run = train_tokenizer(model.tokenizer, training, store, out, report=report)
+    _say(run.outcome, out)
+    typer.echo(f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
+
+
+def train_world_command(
+    data: Data,
+    out: Out,
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of a trained tokenizer.")] = None,
+    preset: Preset = "arena-small",
+    config: ConfigFile = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    piece: Piece = None,
+    batch: Batch = None,
+    seed: Seed = None,
+    resume: Resume = "auto",
+    device: Device = None,
+    threads: Threads = None,
+    workers: Workers = 0,
+    alignment: Annotated[str, typer.Option(help="strict, warn or off: the check of actions against pictures.")] = "strict",
+) -> None:
+    """Learn how codes and controller inputs go on."""
+    from playloom.training.settings import from_mapping
+    from playloom.training.world import WorldConfig
+    from playloom.training.world_job import WorldJob, run_world
+
+    model, values = _read_config(config, preset)
+    flags = _flags(steps, minutes, piece, batch, seed, device, threads)
+    training = from_mapping(WorldConfig, _with_flags(values, flags))
+    _check_resume(resume, out)
+    with _bar("preparing codes") as bar, _reports("world") as report:
+        job = WorldJob(
+            model=model,
+            config=training,
+            data=data,
+            out=out,
+            tokenizer=tokenizer,
+            preparation=_preparation(bar, workers),
+            alignment=alignment,
+        )
+        result = run_world(job, report=report, say=typer.echo)
+    _say(result.outcome, out)
+    typer.echo(f"result: {result.path}")
+
+
+def _flags(
+    steps: int | None,
+    minutes: float | None,
+    piece: float | None,
+    batch: int | None,
+    seed: int | None,
+    device: str | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    """The loop settings given as flags."""
+    named = {"steps": steps, "minutes": minutes, "piece_minutes": piece, "batch": batch, "seed": seed}
+    named |= {"device": device, "threads": threads}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _with_flags(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {**values, "loop": {**values.get("loop", {}), **flags}}
+
+
+def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model's sizes (the file's `model`, else the preset) and the other settings of the file."""
+    from playloom.presets import ModelConfig, preset
+
+    values: Any = {}
+    if path is not None:
+        try:
+            values = json.loads(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read ({error.strerror}); give a JSON file") from error
+        except ValueError as error:
+            raise ConfigError(f"{path} is not JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} holds a {type(values).__name__}; expected an object of settings")
+    own = values.pop("model", None)
+    return (ModelConfig.from_dict(own) if own is not None else preset(name)), values
+
+
+def _check_resume(resume: str, out: Path) -> None:
+    if resume not in ("auto", "never"):
+        raise ConfigError(f"--resume is {resume!r}; choose auto or never")
+    if resume == "never" and (out / "checkpoints").exists():
+        raise ConfigError(f"{out} holds a run already; choose another --out, or --resume auto to go on with it")
+
+
+def _preparation(bar: Any, workers: int) -> Preparation:
+    from playloom.games.arena import render_episode
+    from playloom.training.sources import Preparation
+
+    return Preparation(render=render_episode, workers=workers, progress=bar)
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Any]:
+    """A callback (done, total) that draws a progress bar once it is first called."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
+
+
+@contextmanager
+def _reports(what: str) -> Iterator[Report]:
+    """A callback that draws a bar and prints a line for every validation."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.percentage:>5.1f} %"), BarColumn(bar_width=20), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=1.0)
+
+        def report(progress: Any) -> None:
+            if progress.rates:
+                bar.update(task, completed=progress.fraction, description=_line(progress))
+            else:
+                figures = "  ".join(f"{k.split('/')[-1]} {v:.4g}" for k, v in progress.metrics.items())
+                bar.console.print(f"step {progress.step}  {figures}")
+
+        yield report
+
+
+def _line(progress: Any) -> str:
+    rates = "  ".join(f"{v:,.0f} {k}/s" for k, v in progress.rates.items() if k != "flops")
+    flops = progress.rates.get("flops", 0.0) / 1e9
+    minutes = progress.eta / 60
+    loss = progress.metrics.get("loss", float("nan"))
+    return f"step {progress.step}  loss {loss:.4f}  {rates}  {flops:,.1f} GFLOP/s  {minutes:.1f} min left"
+
+
+def _say(outcome: Outcome, out: Path) -> None:
+    minutes = outcome.elapsed / 60
+    if outcome.finished:
+        typer.echo(f"finished after {outcome.step} steps and {minutes:.1f} minutes: {out}")
+    else:
+        typer.echo(f"saved at step {outcome.step} after {minutes:.1f} minutes; the same command goes on: {out}")

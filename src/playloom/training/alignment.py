@@ -1,0 +1,148 @@
+"""Does each action belong to the step it is stored with? A check before the big training, without any model.
+
+The action of step t must be what moves the picture from frame t to frame t + 1. A small ridge regression explains
+that motion from the action of step t + s, for several shifts s; the shift that explains held-out stretches best is the
+one that fits the data, and it should be 0. Off by one is the commonest fault of such data sets.
+
+    >>> report = check_alignment([(frames_THWC, actions_TA), ...])
+    >>> report.verdict
+    'aligned'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from playloom.actions import SLOT_SIZES
+from playloom.errors import RecordingError
+from playloom.training.motion import MOTIONS, motions
+
+SHIFTS = (-2, -1, 0, 1, 2)
+"""Shifts tried: s pairs the motion after frame t with the action of step t + s."""
+_FOLDS = 4
+_BLOCK = 20
+_RIDGE = 1e-2
+_LEAST_SHARE = 0.05
+_SURE = 2.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentReport:
+    """What the check found."""
+
+    verdict: Literal["aligned", "shifted", "undecided"]
+    """`shifted`: another shift than 0 explains the motion reliably better."""
+    best_shift: int
+    """The shift that explains best."""
+    motion: str
+    """The motion that the controller explains best."""
+    shares: Mapping[int, float]
+    """Share of that motion's variance explained on held-out stretches (R squared), for every shift."""
+    pairs: int
+    """Pairs of frames looked at."""
+
+    def sentence(self) -> str:
+        """The finding and what to do."""
+        table = ", ".join(f"{shift:+d}: {share:.2f}" for shift, share in self.shares.items())
+        found = f"share of the {self.motion} explained by the action of step t+s, for s = {table}"
+        if self.verdict == "aligned":
+            return f"actions fit their frames ({found})"
+        if self.verdict == "shifted":
+            way = "later" if self.best_shift > 0 else "earlier"
+            return (
+                f"actions do not fit their frames: the action stored {abs(self.best_shift)} step(s) {way} explains the "
+                f"motion best ({found}); shift the actions by {-self.best_shift:+d} step(s) and prepare the data again"
+            )
+        return f"whether actions fit their frames cannot be told from {self.pairs} pairs of frames ({found})"
+
+
+def check_alignment(
+    episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]], shifts: Sequence[int] = SHIFTS
+) -> AlignmentReport:
+    """Find the shift of actions that explains the motion of the pictures best.
+
+    Args:
+        episodes: stretches of consecutive steps: frames uint8 [T, H, W, 3] and action values uint8 [T, 16]. Some
+            hundred steps in all, without cuts, with the controller in use.
+        shifts: which to try; 0 must be among them.
+
+    Raises:
+        RecordingError: when there are too few steps.
+    """
+    motion, actions = _pairs(episodes, shifts)
+    if len(motion) < 4 * _BLOCK:
+        raise RecordingError(f"the alignment check needs at least {4 * _BLOCK} steps; {len(motion)} came")
+    errors = {shift: _held_out_errors(actions[shift], motion) for shift in shifts}
+    spread = motion.var(axis=0) + 1e-9
+    shares = {shift: 1 - error.mean(axis=0) / spread for shift, error in errors.items()}
+    column = int(np.argmax(np.max([shares[shift] for shift in shifts], axis=0)))
+    best = max(shifts, key=lambda shift: float(shares[shift][column]))
+    return AlignmentReport(
+        verdict=_verdict({shift: error[:, column] for shift, error in errors.items()}, best, shares[best][column]),
+        best_shift=best,
+        motion=MOTIONS[column],
+        shares={shift: float(shares[shift][column]) for shift in shifts},
+        pairs=len(motion),
+    )
+
+
+def _verdict(
+    errors: Mapping[int, NDArray[np.float64]], best: int, share: float
+) -> Literal["aligned", "shifted", "undecided"]:
+    """Decide by the gap of squared errors to the nearest rival, in standard errors over blocks of steps."""
+    if share < _LEAST_SHARE:
+        return "undecided"
+    rivals = [0] if best != 0 else [shift for shift in errors if shift != 0]
+    for rival in rivals:
+        gap = errors[rival] - errors[best]
+        blocks = gap[: len(gap) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(axis=1)
+        if blocks.mean() < _SURE * blocks.std(ddof=1) / np.sqrt(len(blocks)):
+            return "undecided"
+    return "aligned" if best == 0 else "shifted"
+
+
+def _pairs(
+    episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]], shifts: Sequence[int]
+) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
+    """Motions [M, 6] of the same frame pairs for all shifts, and the actions [M, values] each shift pairs with them."""
+    reach = max(abs(shift) for shift in shifts)
+    moved: list[NDArray[np.float64]] = []
+    acted: dict[int, list[NDArray[np.float64]]] = {shift: [] for shift in shifts}
+    for frames_THWC, actions_TA in episodes:
+        last = len(frames_THWC) - 1 - reach
+        if last <= reach:
+            continue
+        motion = motions(torch.from_numpy(np.array(frames_THWC))).double().numpy()
+        moved.append(motion[reach:last])
+        for shift in shifts:
+            acted[shift].append(_one_hot(actions_TA[reach + shift : last + shift]))
+    if not moved:
+        return np.zeros((0, len(MOTIONS))), {}
+    motion = np.concatenate(moved)
+    low, high = np.percentile(motion, [1, 99], axis=0)  # a failed match is a jump across the picture
+    return motion.clip(low, high), {shift: np.concatenate(parts) for shift, parts in acted.items()}
+
+
+def _one_hot(actions_MA: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Every value of every slot as a column of its own."""
+    return np.concatenate([np.eye(size)[actions_MA[:, slot]] for slot, size in enumerate(SLOT_SIZES)], axis=1)
+
+
+def _held_out_errors(x_MF: NDArray[np.float64], y_MC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared errors [M, C] of a ridge regression that has not seen the stretch it is judged on."""
+    fold_M = np.arange(len(x_MF)) * _FOLDS // len(x_MF)
+    errors = np.empty_like(y_MC)
+    for fold in range(_FOLDS):
+        seen = fold_M != fold
+        mean_x, mean_y = x_MF[seen].mean(axis=0), y_MC[seen].mean(axis=0)
+        x = x_MF[seen] - mean_x
+        ridge = _RIDGE * len(x) * np.eye(x.shape[1])
+        weights = np.linalg.solve(x.T @ x + ridge, x.T @ (y_MC[seen] - mean_y))
+        errors[~seen] = (y_MC[~seen] - mean_y - (x_MF[~seen] - mean_x) @ weights) ** 2
+    return errors
