@@ -1,0 +1,97 @@
+"""Moving pictures come back as they went in, in order, and say whose they are."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from playloom.errors import BadInputError, RecordingError
+from playloom.media.animation import read_frames, read_manifest, write_gif, write_mp4
+from playloom.provenance import Manifest, created_at
+
+MANIFEST = Manifest(
+    model="tiny", weights="ab", seed=1, mode="world", sampling={"temperature": 0.9}, created=created_at(5)
+)
+
+
+@pytest.fixture(scope="module")
+def frames_THWC() -> np.ndarray:
+    """A square that walks over a gradient."""
+    across = np.linspace(0, 200, 60, dtype=np.uint8)
+    frames = np.stack([np.repeat(across[None, :, None], 36, 0).repeat(3, 2)] * 6)
+    for step, frame in enumerate(frames):
+        frame[10:22, 8 * step : 8 * step + 12] = (255, 40, 40)
+    return frames
+
+
+@pytest.mark.parametrize(("write", "error"), [(write_mp4, 12), (write_gif, 4)])
+def test_frames_come_back_in_order_and_nearly_the_same(tmp_path, frames_THWC, write, error):
+    path = tmp_path / "new" / "animation"
+    write(path, frames_THWC, manifest=MANIFEST)
+    again = read_frames(path)
+    assert again.shape == frames_THWC.shape and again.dtype == np.uint8
+    distances = np.abs(again[:, None].astype(int) - frames_THWC[None]).mean(axis=(2, 3, 4))
+    assert (distances.argmin(axis=1) == np.arange(6)).all() and np.diag(distances).max() < error
+    assert read_manifest(path) == MANIFEST
+
+
+@pytest.mark.parametrize("write", [write_mp4, write_gif])
+def test_same_frames_same_bytes(tmp_path, frames_THWC, write):
+    for name in ("a", "b"):
+        write(tmp_path / name, iter(frames_THWC), manifest=MANIFEST)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_gif_is_endless_and_in_real_time_unless_asked(tmp_path, frames_THWC):
+    write_gif(tmp_path / "a.gif", frames_THWC)
+    write_gif(tmp_path / "b.gif", frames_THWC, seconds_per_frame=0.25)
+    for name, milliseconds in (("a.gif", 100), ("b.gif", 250)):
+        with Image.open(tmp_path / name) as image:
+            assert image.info["loop"] == 0 and image.info["duration"] == milliseconds and image.n_frames == 6
+    assert read_manifest(tmp_path / "a.gif") is None
+
+
+def test_equal_neighbours_in_a_gif_keep_their_time(tmp_path, frames_THWC):
+    write_gif(tmp_path / "a.gif", frames_THWC[[0, 0, 0, 1]])
+    with Image.open(tmp_path / "a.gif") as image:
+        assert (image.n_frames, image.info["duration"]) == (2, 300)
+
+
+def test_an_mp4_plays_everywhere_at_ten_frames_a_second(tmp_path, frames_THWC):
+    import av
+
+    write_mp4(tmp_path / "a.mp4", frames_THWC)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        codec = stream.codec_context
+        assert (codec.name, codec.pix_fmt, stream.average_rate, stream.frames) == ("h264", "yuv420p", 10, 6)
+        assert float(stream.duration * stream.time_base) == pytest.approx(0.6)
+    assert read_manifest(tmp_path / "a.mp4") is None
+
+
+def test_odd_sizes_are_padded_by_one(tmp_path):
+    write_mp4(tmp_path / "a.mp4", np.full((3, 17, 25, 3), 100, np.uint8))
+    again = read_frames(tmp_path / "a.mp4")
+    assert again.shape == (3, 18, 26, 3) and np.abs(again.astype(int) - 100).max() < 6
+
+
+def test_no_frames_and_no_video_are_sentences(tmp_path):
+    for write in (write_mp4, write_gif):
+        with pytest.raises(BadInputError, match="no pictures to write"):
+            write(tmp_path / "a", [])
+    (tmp_path / "text.mp4").write_text("hello")
+    for path in (tmp_path / "text.mp4", tmp_path / "missing.mp4"):
+        for read in (read_frames, read_manifest):
+            with pytest.raises(RecordingError, match="cannot be read as a video"):
+                read(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.mp4"]
+
+
+def test_frames_that_stop_with_an_error_leave_nothing(tmp_path, frames_THWC):
+    def broken():
+        yield from frames_THWC
+        raise RuntimeError("the model failed")
+
+    for write in (write_mp4, write_gif):
+        with pytest.raises(RuntimeError, match="the model failed"):
+            write(tmp_path / "a", broken())
+    assert list(tmp_path.iterdir()) == []
