@@ -1,0 +1,158 @@
+"""One recorded episode: its actions, the game's state at every step, and what renders its pictures again.
+
+Owns the files of the master copy: `<key>.npz` (arrays `actions` and `states`) beside `<key>.json` (the meta data,
+written last, so that an episode with both is whole). Holds no pictures and knows nothing of the game's process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import ACTION_SLOTS, check_values
+from playloom.errors import ActionError, RecordingError
+
+Mode = Literal["ffa", "4v4"]
+Split = Literal["train", "validation", "test", "heldout"]
+
+STATE_COLUMNS = ("x", "y", "z", "yaw", "pitch", "health", "dead", "weapon", "frags")
+"""Columns of a state row: map units; degrees (yaw positive clockwise, pitch positive up); dead 0/1; engine numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeMeta:
+    """Where an episode came from; with the actions it decides every pixel."""
+
+    game: str
+    """Which game, say `arena`."""
+    variant: str
+    """The arena's name."""
+    mode: Mode
+    """Everyone for themselves, or two teams of four."""
+    style: str
+    """The scripted player's style, or `human`."""
+    seed: int
+    """Seed of the engine and of the player."""
+    split: Split
+    """Which part of the data set it belongs to."""
+    steps: int
+    """Number of steps, T."""
+    frame_hash: str
+    """BLAKE2b (32 bytes, hexadecimal) of all frames' bytes in order."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of what made it: playloom, the engine."""
+
+    def __post_init__(self) -> None:
+        for name, legal in (("mode", get_args(Mode)), ("split", get_args(Split))):
+            if getattr(self, name) not in legal:
+                raise RecordingError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(legal)}")
+        if self.steps < 1:
+            raise RecordingError(f"an episode has at least one step; got steps={self.steps}")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Steps of play: frame t was seen in state t, then action t was taken."""
+
+    meta: EpisodeMeta
+    """Where it came from."""
+    actions_TA: NDArray[np.uint8]
+    """Action values [T, 16] in slot order; action t changes frame t + 1, never frame t."""
+    states: NDArray[np.float32]
+    """State rows [T, 9], measured when frame t is seen; see `STATE_COLUMNS`."""
+
+    def __post_init__(self) -> None:
+        steps = self.meta.steps
+        for name, array, shape in (
+            ("actions", self.actions_TA, (steps, ACTION_SLOTS)),
+            ("states", self.states, (steps, len(STATE_COLUMNS))),
+        ):
+            if array.shape != shape:
+                raise RecordingError(f"{name} has shape {array.shape}; expected {shape} from the meta data")
+
+
+def episode_key(meta: EpisodeMeta) -> str:
+    """The file name without its ending: readable, one per seed."""
+    return f"{meta.game}-{meta.seed:08d}"
+
+
+def save_episode(folder: Path, episode: Episode) -> Path:
+    """Write an episode into `folder` (made if needed) and return the path of its `.npz`.
+
+    Both files are written under a temporary name and renamed, the JSON last.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{episode_key(episode.meta)}.npz"
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, actions=episode.actions_TA, states=episode.states)
+    _write(path, buffer.getvalue())
+    _write(path.with_suffix(".json"), (json.dumps(dataclasses.asdict(episode.meta), indent=1) + "\n").encode())
+    return path
+
+
+def load_episode(path: Path) -> Episode:
+    """Read the episode of a `.npz` (or `.json`) path.
+
+    Raises:
+        RecordingError: when a file is missing or damaged, or the two do not fit together.
+    """
+    path = Path(path)
+    meta = load_meta(path)
+    try:
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+            actions, states = arrays["actions"], arrays["states"]
+        return Episode(meta, check_values(actions), states.astype(np.float32))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, RecordingError):
+            raise
+        reason = error if isinstance(error, ActionError) else type(error).__name__
+        raise RecordingError(f"{path.with_suffix('.npz')} is damaged ({reason}); record the episode again") from error
+
+
+def load_meta(path: Path) -> EpisodeMeta:
+    """Read only the meta data of an episode, from its `.json` or `.npz` path.
+
+    Raises:
+        RecordingError: when the file is missing or is not an episode's meta data.
+    """
+    path = Path(path).with_suffix(".json")
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be read ({error.strerror}); give an episode's .npz or .json") from error
+    except ValueError as error:
+        raise RecordingError(f"{path} is not JSON; record the episode again") from error
+    names = {f.name for f in dataclasses.fields(EpisodeMeta)}
+    if not isinstance(content, dict) or set(content) != names:
+        raise RecordingError(f"{path} is not an episode's meta data; expected the keys {', '.join(sorted(names))}")
+    return EpisodeMeta(**cast(dict[str, Any], content))
+
+
+def list_episodes(folder: Path) -> list[Path]:
+    """The `.npz` paths of every whole episode in `folder`, sorted.
+
+    Raises:
+        RecordingError: when the folder does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RecordingError(f"{folder} is not a folder; expected one written by: playloom record --out {folder}")
+    return sorted(p for p in folder.glob("*.npz") if p.with_suffix(".json").is_file())
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,302 @@
+"""Recording: scripted players fill a folder with episodes, one fresh engine process each, on all cores.
+
+Owns the plan (which seed is which arena, style and split) and the pool of processes. What an episode's files look
+like is `data.recording`'s business.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from playloom import __version__
+from playloom.actions import ACTION_SLOTS, decode_values, encode_named
+from playloom.data.recording import (
+    STATE_COLUMNS,
+    Episode,
+    EpisodeMeta,
+    Mode,
+    Split,
+    episode_key,
+    list_episodes,
+    load_episode,
+    load_meta,
+    save_episode,
+)
+from playloom.errors import ConfigError, GameError, PlayloomError, RecordingError
+from playloom.games.arena import GAME_NAME, new_frame_hash
+from playloom.games.doom import DoomEngine, GameSpec, import_vizdoom
+from playloom.games.maps import VARIANTS, variant_of
+from playloom.games.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
+
+STEPS_PER_SECOND = 10
+EPISODE_STEPS = 600
+"""Steps of an episode: a minute."""
+_CYCLE = 20
+"""Seeds after which the splits repeat."""
+_SPLITS: dict[int, Split] = {17: "validation", 18: "test", 19: "heldout"}
+"""Split by seed modulo the cycle; all others are for training."""
+_ATTEMPTS = 2
+"""How often an episode's process may die before recording stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodePlan:
+    """What will be recorded under one seed."""
+
+    seed: int
+    """Of the engine and the player."""
+    variant: str
+    """The arena."""
+    mode: Mode
+    """Free for all, or four against four."""
+    style: str
+    """The player's."""
+    split: Split
+    """Which part of the data it belongs to."""
+    steps: int = EPISODE_STEPS
+    """Length of the episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordProgress:
+    """How far a recording is; handed to the callback after every episode."""
+
+    done: int
+    """Episodes in the folder, of those asked for."""
+    total: int
+    """Episodes asked for."""
+    skipped: int
+    """Of those done, how many were there before."""
+
+
+def plan_episode(seed: int, steps: int = EPISODE_STEPS) -> EpisodePlan:
+    """The plan of a seed, the same for ever: 17 of 20 seeds train, one each validates, tests and is held out.
+
+    Arenas, styles and modes take turns; 4 v 4 has every fifth block of seeds. Held-out seeds take turns between the
+    held-out arena with a known style, a known arena with the held-out style, and both.
+    """
+    if seed < 0:
+        raise ConfigError(f"a seed is a whole number from 0; got {seed}")
+    block, place = divmod(seed, _CYCLE)
+    split = _SPLITS.get(place, "train")
+    arenas = [v.name for v in VARIANTS.values() if not v.heldout]
+    styles = [s for s in STYLES if s != HELDOUT_STYLE]
+    variant = arenas[(seed // len(styles) + block) % len(arenas)]
+    style = styles[(seed + block) % len(styles)]
+    mode: Mode = "4v4" if (seed // 2 + block) % 5 == 0 else "ffa"
+    if split == "heldout":
+        unknown = [v.name for v in VARIANTS.values() if v.heldout]
+        variant = unknown[0] if block % 3 != 1 else variant
+        style = HELDOUT_STYLE if block % 3 != 0 else style
+    return EpisodePlan(seed=seed, variant=variant, mode=mode, style=style, split=split, steps=steps)
+
+
+def record_episode(plan: EpisodePlan, folder: Path) -> Episode:
+    """Play and return one episode in this process, whose working directory becomes `folder`.
+
+    The engine can crash the process; `record_episodes` gives every episode a process of its own.
+    """
+    player = ScriptedPlayer(variant_of(plan.variant), plan.style, plan.seed)
+    engine = DoomEngine(GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed), folder, senses=True)
+    digest = new_frame_hash()
+    actions = np.empty((plan.steps, ACTION_SLOTS), np.uint8)
+    states = np.empty((plan.steps, len(STATE_COLUMNS)), np.float32)
+    for step in range(plan.steps):
+        digest.update(engine.frame().tobytes())
+        view = engine.view()
+        states[step] = view.row
+        actions[step] = encode_named(player.act(view))
+        if step + 1 < plan.steps:
+            engine.step(decode_values(actions[step]).tolist())
+    engine.close()
+    return Episode(_meta(plan, digest.hexdigest()), actions, states)
+
+
+def record_episodes(
+    folder: Path,
+    hours: float,
+    seed: int = 0,
+    processes: int | None = None,
+    progress: Callable[[RecordProgress], None] | None = None,
+    steps: int = EPISODE_STEPS,
+) -> list[Path]:
+    """Record at least `hours` of play into `folder`; episodes that are there already are kept and counted.
+
+    Args:
+        folder: where the episodes go; made if needed.
+        hours: play time asked for, at 10 steps a second.
+        seed: the first episode's seed; the others follow one by one.
+        processes: engines at a time; all cores when None.
+        progress: called at the start and after every episode.
+        steps: length of an episode.
+
+    Returns:
+        The paths of the episodes asked for, in the order of their seeds.
+
+    Raises:
+        ConfigError: when hours, steps or processes make no sense.
+        GameError: when an episode's process keeps dying.
+    """
+    if not (hours > 0 and math.isfinite(hours)) or steps < 1 or (processes is not None and processes < 1):
+        raise ConfigError(
+            f"hours, steps and processes must be above 0; got hours={hours}, steps={steps}, processes={processes}"
+        )
+    count = math.ceil(hours * 3600 * STEPS_PER_SECOND / steps)
+    return record_plans(folder, [plan_episode(seed + i, steps) for i in range(count)], processes, progress)
+
+
+def record_plans(
+    folder: Path,
+    plans: list[EpisodePlan],
+    processes: int | None = None,
+    progress: Callable[[RecordProgress], None] | None = None,
+) -> list[Path]:
+    """Record exactly these episodes; see `record_episodes`."""
+    import_vizdoom()
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    present = _present(folder, plans)
+    pending = [plan for plan in plans if plan.seed not in present]
+    done = len(present)
+
+    def report() -> None:
+        if progress is not None:
+            progress(RecordProgress(done=done, total=len(plans), skipped=len(present)))
+
+    report()
+    for _ in _run_all(folder, pending, processes or os.cpu_count() or 1):
+        done += 1
+        report()
+    wanted = {plan.seed for plan in plans}
+    return [path for path in list_episodes(folder) if load_meta(path).seed in wanted]
+
+
+def _present(folder: Path, plans: list[EpisodePlan]) -> set[int]:
+    """The seeds whose episodes are whole in the folder; one of another plan is an error, a damaged one is not there."""
+    plan_of = {plan.seed: plan for plan in plans}
+    present = set()
+    for path in list_episodes(folder):
+        try:
+            meta = load_episode(path).meta
+        except RecordingError:
+            continue
+        plan = plan_of.get(meta.seed)
+        if plan is None:
+            continue
+        found = EpisodePlan(
+            seed=meta.seed, variant=meta.variant, mode=meta.mode, style=meta.style, split=meta.split, steps=meta.steps
+        )
+        if found != plan:
+            raise ConfigError(f"{path} holds {found}, but {plan} was asked for; choose another folder")
+        present.add(meta.seed)
+    return present
+
+
+@dataclass
+class _Job:
+    plan: EpisodePlan
+    process: BaseProcess
+    pipe: Connection
+    working: tempfile.TemporaryDirectory[str]
+
+
+def _run_all(folder: Path, plans: Iterable[EpisodePlan], processes: int) -> Iterable[EpisodePlan]:
+    """Run every plan in a process of its own, `processes` at a time; yields each as it is done."""
+    queue = list(plans)[::-1]
+    failures: dict[int, int] = {}
+    jobs: list[_Job] = []
+    try:
+        while queue or jobs:
+            while queue and len(jobs) < processes:
+                jobs.append(_start(folder, queue.pop()))
+            wait([job.process.sentinel for job in jobs])
+            for job in [job for job in jobs if not job.process.is_alive()]:
+                jobs.remove(job)
+                if _finish(job):
+                    yield job.plan
+                    continue
+                failures[job.plan.seed] = failures.get(job.plan.seed, 0) + 1
+                if failures[job.plan.seed] >= _ATTEMPTS:
+                    raise GameError(
+                        f"the game's process for seed {job.plan.seed} ({job.plan.variant}) died "
+                        f"{_ATTEMPTS} times (exit code {job.process.exitcode}); the episodes so far are kept"
+                    )
+                queue.append(job.plan)
+    finally:
+        for job in jobs:
+            job.process.kill()
+            job.process.join()
+            job.working.cleanup()
+
+
+def _start(folder: Path, plan: EpisodePlan) -> _Job:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    working = tempfile.TemporaryDirectory(prefix="playloom-game-")
+    process = context.Process(target=_record, args=(plan, folder, working.name, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return _Job(plan, process, ours, working)
+
+
+def _finish(job: _Job) -> bool:
+    """Whether the episode was written; an error of ours from the child is raised here."""
+    job.process.join()
+    message: Any = None
+    try:
+        message = job.pipe.recv()
+    except EOFError:
+        pass
+    job.pipe.close()
+    job.working.cleanup()
+    if isinstance(message, Exception):
+        raise message
+    return message == "done"
+
+
+def _record(plan: EpisodePlan, folder: Path, working: str, pipe: Connection) -> None:
+    """The child: one episode."""
+    try:
+        save_episode(folder, record_episode(plan, Path(working)))
+    except (PlayloomError, OSError) as error:
+        pipe.send(error)
+    else:
+        pipe.send("done")
+
+
+def _meta(plan: EpisodePlan, frame_hash: str) -> EpisodeMeta:
+    return EpisodeMeta(
+        game=GAME_NAME,
+        variant=plan.variant,
+        mode=plan.mode,
+        style=plan.style,
+        seed=plan.seed,
+        split=plan.split,
+        steps=plan.steps,
+        frame_hash=frame_hash,
+        versions={"playloom": __version__, "vizdoom": importlib.metadata.version("vizdoom")},
+    )
+
+
+__all__ = [
+    "EPISODE_STEPS",
+    "EpisodePlan",
+    "RecordProgress",
+    "episode_key",
+    "plan_episode",
+    "record_episode",
+    "record_episodes",
+    "record_plans",
+]
