@@ -1,4 +1,4 @@
-"""The controller's three forms (state, action values, wire rows) are one thing: properties over all of them."""
+"""The controller's three forms (state, action values, wire rows) are one thing."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,9 @@ def test_mirror_twice_changes_nothing_and_once_swaps_left_and_right(values_TA):
     for negated in ("left_stick_x", "right_stick_x"):
         assert np.array_equal(after[:, NAMES.index(negated)], -before[:, NAMES.index(negated)])
     assert np.array_equal(after[:, NAMES.index("dpad_left")], before[:, NAMES.index("dpad_right")])
-    kept = [name for name in NAMES if name not in ("left_stick_x", "right_stick_x", "dpad_left", "dpad_right")]
+    kept = [
+        name for name in NAMES if name not in ("left_stick_x", "right_stick_x", "dpad_left", "dpad_right")
+    ]
     columns = [NAMES.index(name) for name in kept]
     assert np.array_equal(after[:, columns], before[:, columns])
 

@@ -19,12 +19,16 @@ from playloom.runtime import (
 )
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_a_file_appears_with_everything_in_it(tmp_path):
     target = tmp_path / "new" / "notes.txt"
     with atomic_write(target) as temporary:
         assert temporary.parent == target.parent and temporary.suffix == ".txt" and not target.exists()
         temporary.write_text("all of it")
-    assert target.read_text() == "all of it" and os.listdir(target.parent) == ["notes.txt"]
+    assert target.read_text() == "all of it" and names_in(target.parent) == ["notes.txt"]
 
 
 def test_the_file_has_the_permissions_the_umask_asks_for(tmp_path):
@@ -42,7 +46,7 @@ def test_when_the_body_fails_nothing_is_left_and_the_old_file_stays(tmp_path, er
     with pytest.raises(error), atomic_write(target) as temporary:
         temporary.write_text("half")
         raise error
-    assert target.read_text() == "old" and os.listdir(tmp_path) == ["notes.txt"]
+    assert target.read_text() == "old" and names_in(tmp_path) == ["notes.txt"]
 
 
 def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
@@ -54,7 +58,7 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(BadInputError, match="cannot write"), atomic_write(tmp_path / "folder") as temporary:
         temporary.write_text("x")
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert names_in(tmp_path) == ["file", "folder"]
 
 
 FULL_DISK = """
@@ -114,13 +118,13 @@ def test_a_folder_appears_complete_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError), atomic_folder(target) as place:
         (place / "half.txt").write_text("x")
         raise RuntimeError
-    assert os.listdir(tmp_path / "out") == []
+    assert names_in(tmp_path / "out") == []
     target.mkdir()
     with atomic_folder(target) as place:
         (place / "sub").mkdir()
         (place / "sub" / "whole.txt").write_text("x")
-        assert os.listdir(target) == []
-    assert (target / "sub" / "whole.txt").is_file() and os.listdir(tmp_path / "out") == ["dream"]
+        assert names_in(target) == []
+    assert (target / "sub" / "whole.txt").is_file() and names_in(tmp_path / "out") == ["dream"]
     with pytest.raises(BadInputError, match="already holds files"), atomic_folder(target):
         pass
 

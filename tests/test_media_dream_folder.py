@@ -1,0 +1,153 @@
+"""A dream's folder: everything people open is there; dreamed pictures are marked and signed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from playloom.actions.script import parse_script
+from playloom.errors import BadInputError
+from playloom.media.animation import read_frames, read_manifest
+from playloom.media.clips import read_dream_clip
+from playloom.media.dream_folder import DreamedStep, write_dream
+from playloom.media.pictures import enlarge, read_picture
+from playloom.media.sheet import BORDERS, Tile, contact_sheet, held_inputs, wrap
+from playloom.media.tables import read_actions
+from playloom.provenance import Manifest, frames_hash, stamp
+
+ACTIONS_TA = parse_script("forward for 2; turn_right=0.4 fire for 3; rest").values_SA
+
+
+@pytest.fixture
+def frames_THWC() -> np.ndarray:
+    """Flat frames, so that a mark is whatever is not flat."""
+    return np.stack([np.full((36, 60, 3), 20 * step, np.uint8) for step in range(7)])
+
+
+@pytest.fixture
+def dream(frames_THWC) -> dict:
+    """A context of 3 frames and 4 dreamed steps, the last two with dreamed actions."""
+    manifest = Manifest(model="tiny", weights="ab", seed=3, mode="full", parent=frames_hash(frames_THWC[:3]))
+    steps = [DreamedStep(frames_THWC[3 + s], ACTIONS_TA[2 + s], s < 2) for s in range(4)]
+    return {
+        "real_frames_THWC": frames_THWC[:3],
+        "real_actions_TA": ACTIONS_TA[:2],
+        "steps": steps,
+        "manifest": manifest,
+    }
+
+
+def test_everything_people_open_is_there(tmp_path, dream, frames_THWC):
+    told: list[str] = []
+    written = write_dream(tmp_path / "dream", **dream, on_file=told.append)
+    assert written.folder == tmp_path / "dream" and "sheet.png" in told
+    found = {str(p.relative_to(written.folder)) for p in written.folder.rglob("*") if p.is_file()}
+    singles = {f"{kind}/{n:02}.png" for kind in ("raw", "x4") for n in (1, 2, 3, 4)}
+    assert found == singles | {
+        "dream.gif", "dream.mp4", "actions.csv", "sheet.png", "dream.npz", "manifest.json",
+    }  # fmt: skip
+    assert {name.rstrip("/") for name, _ in written.files} == {name.partition("/")[0] for name in found}
+    assert dict(written.files)["actions.csv"] == "the inputs: 2 given, 2 dreamed"
+    table = read_actions(written.folder / "actions.csv", "named")
+    assert np.array_equal(table.values_TA, ACTIONS_TA[2:6])
+    clip = read_dream_clip(written.folder / "dream.npz")
+    assert np.array_equal(clip.frames_THWC, frames_THWC), "the arrays are unmarked"
+    assert np.array_equal(clip.actions_TA[:6], ACTIONS_TA[:6])
+
+
+def test_what_was_dreamed_is_marked_and_signed_and_what_was_real_is_not(tmp_path, dream, frames_THWC):
+    folder = write_dream(tmp_path / "dream", **dream).folder
+    for number in (1, 4):
+        raw = read_picture(folder / "raw" / f"{number:02}.png")
+        assert raw.manifest == dream["manifest"].at_step(number)
+        assert np.array_equal(raw.frame_HWC, stamp(frames_THWC[2 + number]))
+        large = read_picture(folder / "x4" / f"{number:02}.png")
+        assert large.manifest == raw.manifest
+        assert np.array_equal(large.frame_HWC, stamp(enlarge(frames_THWC[2 + number], 4)))
+    for name in ("dream.gif", "dream.mp4"):
+        assert read_manifest(folder / name) == dream["manifest"]
+        shown = read_frames(folder / name).astype(int)
+        assert shown.shape == (7, 72, 120, 3)
+        uneven = np.ptp(shown[..., 1], axis=(1, 2)) > 60
+        assert uneven.tolist() == [False] * 3 + [True] * 4, name
+    assert read_picture(folder / "sheet.png").manifest == dream["manifest"]
+    assert Manifest.from_json((folder / "manifest.json").read_text()) == dream["manifest"]
+
+
+def test_same_dream_same_bytes(tmp_path, dream):
+    folders = [write_dream(tmp_path / name, **dream).folder for name in ("a", "b")]
+    for path in sorted(folders[0].rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (folders[1] / path.relative_to(folders[0])).read_bytes(), path.name
+
+
+def test_an_older_dream_is_never_overwritten(tmp_path, dream):
+    names = [write_dream(tmp_path / "dream", **dream).folder.name for _ in range(3)]
+    assert names == ["dream", "dream-2", "dream-3"]
+    with pytest.raises(BadInputError, match="already holds files; choose another folder"):
+        write_dream(tmp_path / "dream", **dream, numbered=False)
+
+
+def test_a_dream_that_fails_leaves_nothing(tmp_path, dream):
+    def broken():
+        yield dream["steps"][0]
+        raise RuntimeError("the model failed")
+
+    with pytest.raises(RuntimeError):
+        write_dream(tmp_path / "dream", **dream | {"steps": broken()})
+    odd = [DreamedStep(np.zeros((36, 60, 4), np.uint8), ACTIONS_TA[0], True)]
+    with pytest.raises(Exception):  # noqa: B017  # our own mistake: any traceback, but no files
+        write_dream(tmp_path / "dream", **dream | {"steps": odd})
+    with pytest.raises(BadInputError, match="no steps"):
+        write_dream(tmp_path / "dream", **dream | {"steps": []})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_when_only_actions_were_dreamed_the_frames_stay_unmarked(tmp_path, dream, frames_THWC):
+    steps = [DreamedStep(*step[:2], False) for step in dream["steps"]]
+    steps[-1] = DreamedStep(None, steps[-1].action_A, False)
+    written = write_dream(tmp_path / "dream", **dream | {"steps": steps}, frames_dreamed=False)
+    assert not (written.folder / "raw").exists()
+    assert np.ptp(read_frames(written.folder / "dream.gif").astype(int), axis=(1, 2)).max() == 0
+    assert dict(written.files)["actions.csv"] == "the inputs: 0 given, 4 dreamed"
+    with np.load(written.folder / "dream.npz") as arrays:
+        assert arrays["raw_context"].shape[0] == 6 and arrays["dreamt_images"].shape == (0, 3, 36, 60)
+        assert arrays["action_given"].tolist() == [True] * 2 + [False] * 4
+    assert np.array_equal(read_dream_clip(written.folder / "dream.npz").frames_THWC, frames_THWC[:6])
+
+
+def test_the_sheet_shows_real_dreamed_and_true_with_their_borders(tmp_path, dream, frames_THWC):
+    plain = write_dream(tmp_path / "a", **dream).folder / "sheet.png"
+    with_truth = write_dream(tmp_path / "b", **dream, true_frames_SHWC=frames_THWC[3:]).folder / "sheet.png"
+    short, long = (read_picture(path).frame_HWC for path in (plain, with_truth))
+    assert long.shape[0] > short.shape[0] and long.shape[1] == short.shape[1]
+    for sheet, green in ((short, 3), (long, 7)):
+        border = {kind: (sheet == colour).all(axis=-1).sum() for kind, colour in BORDERS.items()}
+        tile = 154 * 94 - 150 * 90
+        assert abs(border["real"] - green * tile) < 200 and abs(border["dreamed"] - 4 * tile) < 200
+
+
+def test_dreamed_tiles_are_marked_and_captions_are_cut():
+    frame = np.full((18, 30, 3), 100, np.uint8)
+    real, dreamed = (
+        contact_sheet([[Tile(frame_HWC=frame, kind=kind, caption="long " * 40)]])
+        for kind in ("real", "dreamed")
+    )
+    assert real.shape == dreamed.shape and real.shape[1] < 170
+    inside = np.s_[20:100, 8:152]
+    assert np.ptp(real[inside]) == 0 and np.ptp(dreamed[inside].astype(int)) > 60
+    with pytest.raises(BadInputError, match="at least one picture"):
+        contact_sheet([])
+
+
+def test_rows_and_inputs_in_short():
+    tiles = [Tile(frame_HWC=np.zeros((2, 2, 3), np.uint8), kind="real")] * 23
+    assert [len(row) for row in wrap(tiles, 10)] == [10, 10, 3]
+    held = parse_script("forward turn_left=0.4 RT LB dpad_up A").values_SA[0]
+    assert held_inputs(held) == "ly+1 rx-.38 RT A up LB"
+    assert held_inputs(ACTIONS_TA[-1]) == "rest"
+
+
+def test_the_manifest_file_is_json(tmp_path, dream):
+    folder = write_dream(tmp_path / "dream", **dream).folder
+    assert json.loads((folder / "manifest.json").read_text())["note"] == "generated"
