@@ -1,0 +1,234 @@
+"""Whatever a dream may begin with arrives as frames and actions in step, cut where asked."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from playloom.actions import REST_VALUES
+from playloom.data import prompts as prompts_module
+from playloom.data.moments import find_moment, list_moments, load_moment, save_moment
+from playloom.data.prompts import PromptData, load_prompt
+from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta, save_episode
+from playloom.errors import ActionError, BadInputError, PictureError, RecordingError
+from playloom.media.clips import Clip, write_clip
+from playloom.media.dream_folder import DreamedStep, write_dream
+from playloom.media.pictures import write_picture
+from playloom.media.tables import write_actions
+from playloom.provenance import Manifest
+
+STEPS, SIZE = 12, (18, 30)
+
+
+@pytest.fixture
+def clip() -> Clip:
+    """Frame t is filled with 10 t, and action t holds t in its bins: what belongs together can be seen."""
+    frames = np.stack([np.full((*SIZE, 3), 10 * step, np.uint8) for step in range(STEPS)])
+    actions = np.tile(REST_VALUES, (STEPS, 1))
+    actions[:, 14] = np.arange(STEPS) % 11
+    actions[:, 0] = np.arange(STEPS) // 11
+    return Clip(frames, actions)
+
+
+def numbers(prompt: PromptData) -> dict[str, list[int]]:
+    """Which step of `clip` each row of a prompt is."""
+    frames = [(prompt.frames_THWC, "seen"), (prompt.true_next_frames_SHWC, "next")]
+    actions = [(prompt.actions_TA, "done"), (prompt.true_next_actions_SA, "then")]
+    return {name: [int(frame[0, 0, 0]) // 10 for frame in array] for array, name in frames} | {
+        name: [int(action[14]) + 11 * int(action[0]) for action in array] for array, name in actions
+    }
+
+
+def save_pictures(folder: Path, clip: Clip, names: list[str]) -> None:
+    for name, frame_HWC in zip(names, clip.frames_THWC, strict=False):
+        write_picture(folder / name, frame_HWC)
+
+
+def episode_of(clip: Clip) -> Episode:
+    meta = EpisodeMeta(
+        game="arena",
+        variant="zones",
+        mode="ffa",
+        style="rusher",
+        seed=3,
+        split="test",
+        steps=STEPS,
+        frame_hash="0",
+    )
+    return Episode(meta, clip.actions_TA, np.zeros((STEPS, len(STATE_COLUMNS)), np.float32))
+
+
+EXPECTED_AT_3 = {"seen": [2, 3], "done": [2], "next": [4, 5, 6], "then": [3, 4, 5]}
+
+
+def test_the_published_data_set(tmp_path, clip):
+    write_clip(tmp_path / "a.npz", clip)
+    prompt = load_prompt(tmp_path / "a.npz", context=2, frame_size=SIZE, at=3, horizon=3)
+    assert numbers(prompt) == EXPECTED_AT_3 and prompt.notes == ()
+    assert prompt.frames_THWC.dtype == prompt.actions_TA.dtype == np.uint8
+    first = load_prompt(str(tmp_path / "a.npz"), context=5, frame_size=SIZE)
+    assert numbers(first) == {
+        "seen": [0, 1, 2, 3, 4], "done": [0, 1, 2, 3], "next": [5, 6, 7, 8, 9, 10, 11],
+        "then": [4, 5, 6, 7, 8, 9, 10, 11],
+    }  # fmt: skip
+    last = load_prompt(tmp_path / "a.npz", context=1, frame_size=SIZE, at=11, horizon=9)
+    assert numbers(last) == {"seen": [11], "done": [], "next": [], "then": [11]}
+    assert last.actions_TA.shape == (0, 16) and last.true_next_frames_SHWC.shape == (0, *SIZE, 3)
+
+
+def test_a_recording_is_rendered_no_further_than_needed(tmp_path, clip):
+    path = save_episode(tmp_path, episode_of(clip))
+    rendered: list[int] = []
+
+    def render(episode):
+        assert np.array_equal(episode.actions_TA, clip.actions_TA)
+        for step, frame_HWC in enumerate(clip.frames_THWC):
+            rendered.append(step)
+            yield frame_HWC
+
+    for spec in (path, path.with_suffix(".json"), path.with_suffix("")):
+        rendered.clear()
+        prompt = load_prompt(spec, context=2, frame_size=SIZE, at=3, horizon=3, render=render)
+        assert numbers(prompt) == EXPECTED_AT_3 and rendered == list(range(7))
+    default = load_prompt(path, context=4, frame_size=SIZE, horizon=0, render=render)
+    assert numbers(default) == {"seen": [0, 1, 2, 3], "done": [0, 1, 2], "next": [], "then": []}
+    with pytest.raises(BadInputError, match="recording without pictures"):
+        load_prompt(path, context=2, frame_size=SIZE)
+    with pytest.raises(RecordingError, match="gave back 2 of 7 frames"):
+        load_prompt(
+            path,
+            context=2,
+            frame_size=SIZE,
+            at=3,
+            horizon=3,
+            render=lambda episode: iter(clip.frames_THWC[:2]),
+        )
+
+
+def test_a_folder_of_pictures_in_natural_order_with_its_actions(tmp_path, clip):
+    save_pictures(tmp_path, clip, [f"Frame {n}.png" for n in range(1, STEPS + 1)])
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / ".hidden.png").write_text("not a picture")
+    for schema in ("named", "binned"):
+        write_actions(tmp_path / "actions.csv", clip.actions_TA, schema)
+        prompt = load_prompt(tmp_path, context=2, frame_size=SIZE, schema=schema, at=3, horizon=3)
+        assert numbers(prompt) == EXPECTED_AT_3 and prompt.notes == ()
+    on = load_prompt(tmp_path, context=3, frame_size=SIZE, schema="auto")
+    assert numbers(on) == {"seen": [9, 10, 11], "done": [9, 10], "next": [], "then": [11]}
+    assert "binned" in on.notes[0]
+    write_actions(tmp_path / "actions.csv", clip.actions_TA[:10])
+    with pytest.raises(ActionError, match="10 rows for 12 pictures; expected at least 11"):
+        load_prompt(tmp_path, context=2, frame_size=SIZE)
+
+
+def test_pictures_without_actions_and_fewer_than_the_context(tmp_path, clip):
+    save_pictures(tmp_path, clip, ["a.png", "b.png", "c.png"])
+    prompt = load_prompt(tmp_path, context=10, frame_size=SIZE)
+    assert prompt.frames_THWC.shape == (3, *SIZE, 3) and prompt.true_next_actions_SA.shape == (0, 16)
+    assert np.array_equal(prompt.actions_TA, np.tile(REST_VALUES, (2, 1)))
+    assert prompt.notes == (
+        "the context is 3 steps long, not 10: no more pictures",
+        "there is no actions.csv beside the pictures: the actions between them are taken as rest",
+    )
+    single = load_prompt(tmp_path / "b.png", context=10, frame_size=SIZE)
+    assert numbers(single) == {"seen": [1], "done": [], "next": [], "then": []}
+    assert single.notes == ("the context is 1 step long, not 10: no more pictures",)
+    with pytest.raises(RecordingError, match="3 pictures; the last one seen can be 0 to 2, got 3"):
+        load_prompt(tmp_path, context=1, frame_size=SIZE, at=3)
+
+
+def test_what_was_done_to_pictures_is_said_once_for_all_of_them(tmp_path):
+    for name in ("1.png", "2.png", "3.png"):
+        Image.new("RGBA", (64, 48), (255, 255, 255, 128)).save(tmp_path / name)
+    prompt = load_prompt(tmp_path, context=3, frame_size=SIZE)
+    assert prompt.frames_THWC.shape == (3, *SIZE, 3) and abs(int(prompt.frames_THWC[0, 0, 0, 0]) - 128) <= 1
+    assert prompt.notes[1:] == (
+        "1.png and 2 more: its transparency was put on black",
+        "1.png and 2 more: centre-cropped from 64 x 48 to 64 x 38, then resized to 30 x 18 "
+        "(--fit letterbox keeps all of it)",
+    )
+    boxed = load_prompt(tmp_path, context=3, frame_size=SIZE, fit="letterbox")
+    assert "with black bars around 24 x 18" in boxed.notes[-1] and "--fit" not in boxed.notes[-1]
+
+
+def test_a_dream_is_gone_on_from_without_its_marks(tmp_path, clip):
+    manifest = Manifest(model="tiny", weights="ab", seed=1, mode="world")
+    steps = [DreamedStep(clip.frames_THWC[s + 1], clip.actions_TA[s], True) for s in range(4, 11)]
+    folder = write_dream(
+        tmp_path / "dream",
+        real_frames_THWC=clip.frames_THWC[:5],
+        real_actions_TA=clip.actions_TA[:4],
+        steps=steps,
+        manifest=manifest,
+    ).folder
+    for spec in (folder, folder / "dream.npz"):
+        prompt = load_prompt(spec, context=3, frame_size=SIZE)
+        assert numbers(prompt) == {"seen": [9, 10, 11], "done": [9, 10], "next": [], "then": []}
+        assert np.ptp(prompt.frames_THWC[-1]) == 0 and "is a dream" in prompt.notes[0]
+    marked = load_prompt(folder / "raw", context=3, frame_size=SIZE)
+    assert any("bring their mark with them" in note and "dream.npz" in note for note in marked.notes)
+
+
+def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch):
+    path = save_moment(tmp_path / "corner", clip.frames_THWC, clip.actions_TA, {"seed": 7, "step": 120})
+    save_moment(tmp_path / "alley.npz", clip.frames_THWC, clip.actions_TA, {})
+    assert path == tmp_path / "corner.npz" and list_moments(tmp_path) == ["alley", "corner"]
+    moment = load_moment(find_moment("corner", tmp_path))
+    assert np.array_equal(moment.frames_THWC, clip.frames_THWC) and moment.meta == {"seed": 7, "step": 120}
+    assert np.array_equal(moment.actions_TA, clip.actions_TA)
+    with pytest.raises(RecordingError, match="did you mean corner"):
+        find_moment("cornr", tmp_path)
+    with pytest.raises(RecordingError, match="12 and 11"):
+        save_moment(tmp_path / "x", clip.frames_THWC, clip.actions_TA[:-1], {})
+    monkeypatch.setattr(prompts_module, "find_moment", lambda name: find_moment(name, tmp_path))
+    monkeypatch.setattr(prompts_module, "list_moments", lambda: list_moments(tmp_path))
+    for spec in ("moment:corner", path):
+        assert numbers(load_prompt(spec, context=2, frame_size=SIZE, at=3, horizon=3)) == EXPECTED_AT_3
+    with pytest.raises(RecordingError, match="did you mean moment:corner"):
+        load_prompt("corner", context=2, frame_size=SIZE)
+    (tmp_path / "corner.json").write_text("nonsense")
+    with pytest.raises(RecordingError, match="is not JSON"):
+        load_moment(path)
+
+
+def test_every_bundled_moment_can_be_dreamed_on_from():
+    for name in list_moments():
+        prompt = load_prompt(f"moment:{name}", context=10, frame_size=(180, 300))
+        assert prompt.frames_THWC.shape == (10, 180, 300, 3) and prompt.notes == ()
+        assert len(prompt.true_next_frames_SHWC) > 0 and find_moment(name).stat().st_size < 1_500_000
+
+
+def test_shorter_than_asked_says_how_many_steps_there_are(tmp_path, clip):
+    write_clip(tmp_path / "a.npz", Clip(clip.frames_THWC[:4], clip.actions_TA[:4]))
+    with pytest.raises(RecordingError, match=r"a.npz has 4 steps; a context of 10 .*--context 4"):
+        load_prompt(tmp_path / "a.npz", context=10, frame_size=SIZE)
+    for at in (1, 4):
+        with pytest.raises(RecordingError, match=f"has 4 steps; .* can be 2 to 3, got {at}"):
+            load_prompt(tmp_path / "a.npz", context=3, frame_size=SIZE, at=at)
+    for wrong in ({"context": 0}, {"context": 1, "horizon": -1}):
+        with pytest.raises(BadInputError, match="expected at least"):
+            load_prompt(tmp_path / "a.npz", frame_size=SIZE, **wrong)
+
+
+def test_what_is_nothing_we_know_is_said(tmp_path, clip):
+    with pytest.raises(RecordingError, match=r"there is no .*; give a picture, a folder"):
+        load_prompt(tmp_path / "missing", context=1, frame_size=SIZE)
+    with pytest.raises(RecordingError, match="there is no moment"):
+        load_prompt("moment:no such place", context=1, frame_size=SIZE)
+    np.savez(tmp_path / "other.npz", a=np.zeros(3), b=np.zeros(3))
+    with pytest.raises(RecordingError, match=r"holds a, b; expected images and actions"):
+        load_prompt(tmp_path / "other.npz", context=1, frame_size=SIZE)
+    write_clip(tmp_path / "whole.npz", clip)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:150])
+    with pytest.raises(RecordingError, match=r"cut.npz cannot be read as .npz"):
+        load_prompt(tmp_path / "cut.npz", context=1, frame_size=SIZE)
+    (tmp_path / "text.txt").write_text("hello")
+    with pytest.raises(PictureError, match=r"text.txt is not a picture"):
+        load_prompt(tmp_path / "text.txt", context=1, frame_size=SIZE)
+    with pytest.raises(PictureError, match=r"there is no picture in .*; expected PNG"):
+        (tmp_path / "empty").mkdir()
+        load_prompt(tmp_path / "empty", context=1, frame_size=SIZE)
+    save_episode(tmp_path / "recordings", episode_of(clip))
+    with pytest.raises(PictureError, match="looks like a folder of recordings"):
+        load_prompt(tmp_path / "recordings", context=1, frame_size=SIZE)
