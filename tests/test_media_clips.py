@@ -7,6 +7,8 @@ import pytest
 
 from playloom.actions import REST_VALUES
 from playloom.errors import ActionError, RecordingError
+from playloom.media.animation import read_frames, read_manifest
+from playloom.media.batch_output import write_batch_dream
 from playloom.media.clips import (
     Clip,
     find_clips,
@@ -148,3 +150,20 @@ def test_a_dream_goes_out_with_the_references_names(tmp_path, clip):
             given_T=given,
             manifest=MANIFEST,
         )
+
+
+def test_a_batch_dream_is_a_pair_of_files_with_the_dreamed_frames_marked(tmp_path):
+    frames = np.full((5, 36, 60, 3), 120, np.uint8)
+    arrays, video = write_batch_dream(
+        tmp_path / "sub" / "clip.v1",
+        context_THWC=frames[:2],
+        dreamed_SHWC=frames[2:],
+        actions_TA=np.tile(REST_VALUES, (4, 1)),
+        given_T=np.ones(4, bool),
+        manifest=MANIFEST,
+    )
+    assert [path.name for path in (arrays, video)] == ["clip.v1.npz", "clip.v1.mp4"]
+    assert sorted(path.name for path in arrays.parent.iterdir()) == ["clip.v1.mp4", "clip.v1.npz"]
+    shown = read_frames(video).astype(int)
+    assert (np.ptp(shown[..., 1], axis=(1, 2)) > 60).tolist() == [False] * 2 + [True] * 3
+    assert np.array_equal(read_dream_clip(arrays).frames_THWC, frames) and read_manifest(video) == MANIFEST
