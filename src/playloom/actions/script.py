@@ -172,9 +172,7 @@ def _split_inputs(inputs: str, part: str) -> list[tuple[str, str | None]]:
     while position < len(text):
         match = _INPUT.match(text, position)
         if match is None:
-            raise ActionError(
-                f"cannot read {text[position:].strip()!r} in {part!r}; write name=value or name"
-            )
+            raise ActionError(f"cannot read {text[position:].strip()!r} in {part!r}; write name=value or name")
         word = match.group(1).lower()
         if word not in _WORDS:
             close = nearest(word, _WORDS)
@@ -222,9 +220,7 @@ def _note_rounding(state: dict[str, float], values_A: NDArray[np.uint8], notes: 
     for name, asked in state.items():
         if abs(played[name] - asked) > 1e-6:
             kind = _CONTROLS[name].kind
-            why = (
-                f"the sticks have {len(BIN_VALUES)} positions" if kind == "axis" else "triggers are on or off"
-            )
+            why = f"the sticks have {len(BIN_VALUES)} positions" if kind == "axis" else "triggers are on or off"
             notes[f"{name}={asked:g} is played as {played[name]:g}: {why}"] = None
 
 

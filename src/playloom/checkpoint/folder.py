@@ -1,7 +1,7 @@
 """A model's folder: `model.json` (config, card), `tokenizer.safetensors`, `transformer.safetensors`.
 
-    model = load_model(Path("src/playloom/models/arena-small"))
-    model.tokenizer.encode(frames)
+model = load_model(Path("src/playloom/models/arena-small"))
+model.tokenizer.encode(frames)
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
         config = ModelConfig.from_dict(content["config"])
         wanted = {name: str(content["weights"][name]) for name in _WEIGHTS}
     except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{folder / 'model.json'} does not describe a model this version knows: {error}") from error
+        raise CheckpointError(
+            f"{folder / 'model.json'} does not describe a model this version knows: {error}"
+        ) from error
     model = Model(
         config=config,
         tokenizer=build_tokenizer(config),

@@ -47,12 +47,12 @@ class KeyValueCache:
             positions=positions,
         )
 
-    def write(self, layer: int, slots_Q: Int[Tensor, "Q"], keys_BGQE: Tensor, values_BGQE: Tensor) -> None:
+    def write(self, layer: int, slots_Q: Int[Tensor, Q], keys_BGQE: Tensor, values_BGQE: Tensor) -> None:
         """Store keys and values of one layer at ring offsets `slots_Q` (see `offsets`)."""
         self.keys[layer].index_copy_(2, slots_Q, keys_BGQE.to(self.keys[layer].dtype))
         self.values[layer].index_copy_(2, slots_Q, values_BGQE.to(self.values[layer].dtype))
 
-    def offsets(self, window: int, step: int, positions_Q: Int[Tensor, "Q"]) -> Int[Tensor, "Q"]:
+    def offsets(self, window: int, step: int, positions_Q: Int[Tensor, Q]) -> Int[Tensor, Q]:
         """Ring offsets of positions of one step in a layer that sees `window` steps."""
         return (step % window) * self.positions + positions_Q
 

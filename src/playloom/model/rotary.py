@@ -17,7 +17,7 @@ STEP_PERIOD = 4096
 """Steps after which the step angles repeat exactly; far longer than any context."""
 
 
-def frequencies(pairs: int, longest: float) -> Float[Tensor, "F"]:
+def frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
     """`pairs` angular frequencies, radians a unit, geometric from a half turn per unit to one turn per `longest`."""
     if pairs < 2:
         return torch.full((pairs,), math.pi / 4)
@@ -25,7 +25,7 @@ def frequencies(pairs: int, longest: float) -> Float[Tensor, "F"]:
     return math.pi * ratio ** torch.arange(pairs, dtype=torch.float64)
 
 
-def step_frequencies(pairs: int, longest: float) -> Float[Tensor, "F"]:
+def step_frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
     """As `frequencies`, each rounded to a whole number of turns per `STEP_PERIOD` steps."""
     unit = 2 * math.pi / STEP_PERIOD
     return (frequencies(pairs, longest) / unit).round().clamp(min=1) * unit
@@ -47,7 +47,7 @@ class Rotary(torch.nn.Module):
         self.place_angle_PF: Tensor
         self.step_freq_F: Tensor
 
-    def angles(self, steps_Q: Int[Tensor, "Q"], positions_Q: Int[Tensor, "Q"]) -> tuple[Tensor, Tensor]:
+    def angles(self, steps_Q: Int[Tensor, Q], positions_Q: Int[Tensor, Q]) -> tuple[Tensor, Tensor]:
         """Cosine and sine, float32 [Q, E/2], for positions of given steps."""
         step_angle = (steps_Q % STEP_PERIOD)[:, None].double() * self.step_freq_F
         angle = torch.cat([step_angle, self.place_angle_PF[positions_Q]], dim=1)

@@ -1,6 +1,6 @@
 """The decoder-only transformer. Integers in, logits out. Knows nothing of frames, actions or files.
 
-Runs in two ways over the same weights: `forward` over whole steps under a sliding window (training, and the naive judge of
+Two ways over the same weights: `forward` over whole steps under a sliding window (training, and the naive judge of
 decoding), and `extend` over some positions of one step with a cache (decoding). Pre-norm blocks, GELU MLP, tied
 embeddings (Radford et al. 2019), optionally grouped-query attention and rotary positions.
 
@@ -33,7 +33,7 @@ class StepGeometry:
     """Ids from here on are action values."""
     place_P2: Float[Tensor, "P 2"]
     """Row and column of each position on the code grid."""
-    image_position_P: Bool[Tensor, "P"]
+    image_position_P: Bool[Tensor, P]
     """Positions that predict an image code."""
 
     @property
@@ -165,7 +165,7 @@ class Transformer(nn.Module):
     def extend(
         self,
         inputs_BQ: Int[Tensor, "B Q"],
-        positions_Q: Int[Tensor, "Q"],
+        positions_Q: Int[Tensor, Q],
         step: int,
         own_QP: Bool[Tensor, "Q P"],
         cache: KeyValueCache,

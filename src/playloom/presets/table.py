@@ -1,6 +1,6 @@
 """The table of named models: the published sizes, the guide's, and our own.
 
-The published rows keep the published form: the chain sequence, absolute positions, every layer with full context. Our own
+The published rows keep the published form: the chain sequence, absolute positions, full context in every layer. Our own
 rows differ on purpose: rows for exact parallel decoding, rolling positions, local layers (see docs/model.md).
 """
 

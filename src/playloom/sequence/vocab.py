@@ -1,7 +1,7 @@
 """The joint vocabulary: image codes first, then every action slot's values. Owns id ranges, nothing else.
 
-    >>> Vocab(codebook_size=16384, slot_sizes=(2,) * 12 + (11,) * 4).size
-    16452
+>>> Vocab(codebook_size=16384, slot_sizes=(2,) * 12 + (11,) * 4).size
+16452
 """
 
 from __future__ import annotations

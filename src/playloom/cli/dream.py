@@ -1,0 +1,159 @@
+"""`playloom dream`: parses, dreams one prompt or a folder of clips, says what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from playloom.dreams import DreamReport
+
+Model = Annotated[str | None, typer.Option(help="A bundled model's name or a folder; default: the bundled one.")]
+Context = Annotated[int, typer.Option(help="Real steps the model sees, 1 to 10.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+TopK = Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach p together.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same pictures.")]
+Lag = Annotated[int | None, typer.Option(help="Row lag of the decoding order: 1 fastest, the grid's width is raster.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `dream` and `dream-clips` to the program."""
+    app.command("dream")(dream_command)
+    app.command("dream-clips")(clips_command)
+
+
+def dream_command(
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="A picture, a folder of pictures, a recording, an .npz clip, or moment:NAME."),
+    ] = None,
+    mode: Annotated[str, typer.Option(help="world: pictures; policy: controller input; full: both.")] = "world",
+    steps: Annotated[
+        int | None, typer.Option(help="How many steps of 0.1 s; default: as many as actions, else 10.")
+    ] = None,
+    actions: Annotated[
+        str | None, typer.Option(help="A CSV, or held inputs such as 'right_stick_x=1 for 10; forward'.")
+    ] = None,
+    schema: Annotated[str, typer.Option(help="Of CSV files: named, binned or auto.")] = "named",
+    at: Annotated[int | None, typer.Option(help="The step of the prompt to dream on from.")] = None,
+    fit: Annotated[str, typer.Option(help="Pictures of another shape: crop or letterbox.")] = "crop",
+    out: Annotated[Path, typer.Option(help="The folder to write; numbered if it is taken.")] = Path("out/dream"),
+    model: Model = None,
+    context: Context = 10,
+    temperature: Temperature = 0.9,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    lag: Lag = None,
+    device: Device = "auto",
+    timestamp: Annotated[bool, typer.Option(help="Put the time into manifests.")] = True,
+) -> None:
+    """Dream on from a moment: the next pictures, the next controller input, or both."""
+    from playloom.dreams import DreamJob, run_dream
+    from playloom.engine import Sampling
+
+    job = DreamJob(
+        model=model,
+        prompt=prompt,
+        mode=mode,  # type: ignore[arg-type]  # checked by DreamRequest, in a sentence
+        steps=steps,
+        actions=actions,
+        schema=schema,  # type: ignore[arg-type]
+        context=context,
+        at=at,
+        fit=fit,  # type: ignore[arg-type]
+        sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+        seed=seed,
+        lag=lag,
+        device=device,
+        out=out,
+        timestamp=timestamp,
+    )
+    with _bar("dreaming") as step_done:
+        report = run_dream(job, render=_render, progress=step_done)
+    _say(report)
+
+
+def clips_command(
+    folder: Annotated[Path, typer.Argument(help="Searched for .npz clips (images, actions), folders below it too.")],
+    out: Annotated[Path, typer.Option(help="Gets an .npz and an .mp4 per clip.")] = Path("out/clips"),
+    protocol: Annotated[str, typer.Option(help="base: recorded actions are fed; comprehensive: dreamed too.")] = "base",
+    steps: Annotated[int, typer.Option(help="Frames to dream.")] = 10,
+    batch: Annotated[int, typer.Option(help="Clips dreamed together.")] = 1,
+    max_files: Annotated[int | None, typer.Option(help="Only the first so many clips.")] = None,
+    model: Model = None,
+    context: Context = 10,
+    temperature: Temperature = 0.9,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    lag: Lag = None,
+    device: Device = "auto",
+) -> None:
+    """Dream over a folder of clips, with the published data set's names and protocols."""
+    from playloom.dreams import BatchJob, dream_clips
+    from playloom.engine import Sampling
+
+    job = BatchJob(
+        folder=folder,
+        out=out,
+        model=model,
+        protocol=protocol,  # type: ignore[arg-type]  # checked by BatchJob, in a sentence
+        context=context,
+        steps=steps,
+        batch=batch,
+        max_files=max_files,
+        sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+        seed=seed,
+        lag=lag,
+        device=device,
+    )
+    summary = dream_clips(job, on_clip=lambda done, total, words: typer.echo(f"[{done}/{total}] {words}"))
+    typer.echo(f"{len(summary.written)} clips dreamed, {len(summary.skipped)} skipped")
+    if not summary.written:
+        raise typer.Exit(2)
+
+
+def _render(episode: Any) -> Iterator[Any]:
+    from playloom.games.arena import render_episode
+
+    return iter(render_episode(episode))
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Any]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn(label),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(label, total=None, rate="")
+
+        def step_done(done: int, total: int) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} frames/s" if speed else "")
+
+        yield step_done
+
+
+def _say(report: DreamReport) -> None:
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        f"{report.real_steps} real steps seen, then {report.dreamed} dreamed: "
+        f"{report.seconds:.1f} s, {report.frames_per_second:.1f} frames a second"
+    )
+    typer.echo(f"{report.written.folder}/")
+    for name, what in report.written.files:
+        typer.echo(f"  {name:<14} {what}")

@@ -1,0 +1,28 @@
+"""`playloom models`: the bundled models and the table of sizes."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `models` to the program."""
+    app.command("models")(models_command)
+
+
+def models_command() -> None:
+    """List bundled models, bundled moments and named sizes."""
+    from playloom.checkpoint import bundled_models
+    from playloom.data.moments import list_moments
+    from playloom.presets import PRESETS
+
+    typer.echo(f"bundled models:  {', '.join(bundled_models()) or 'none'}")
+    typer.echo(f"bundled moments: {', '.join(list_moments()) or 'none'}")
+    typer.echo(f"\n{'preset':<15} {'layers x width':>14} {'heads':>6} {'grid':>8} {'codes':>7} {'parameters':>11}")
+    for name, config in PRESETS.items():
+        net, grid = config.transformer, config.tokenizer
+        size = f"{config.parameter_count / 1e6:.1f} M"
+        typer.echo(
+            f"{name:<15} {f'{net.layers} x {net.width}':>14} {net.heads:>6} "
+            f"{f'{grid.grid_width} x {grid.grid_height}':>8} {grid.codebook_size:>7} {size:>11}"
+        )

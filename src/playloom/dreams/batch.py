@@ -1,0 +1,187 @@
+"""Dreaming over a folder of clips in the published data set's form, with the published protocols.
+
+`base`: the recorded actions are fed. `comprehensive`: the actions are dreamed too. A clip that cannot be used is
+skipped with its reason; the others go on, and every output keeps its clip's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from playloom.checkpoint import Model, load_model, model_folder
+from playloom.engine import Dreamer, DreamRequest, DreamStep, Prompt, Sampling
+from playloom.errors import BadInputError, PlayloomError, RecordingError
+from playloom.media.animation import write_mp4
+from playloom.media.clips import find_clips, read_clip, write_dream_clip
+from playloom.provenance import Manifest, stamp
+from playloom.provenance.manifest import created_at, frames_hash
+from playloom.runtime import pick_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchJob:
+    """What to dream over a folder.
+
+    Raises:
+        BadInputError: when a number is not positive or the protocol is unknown.
+    """
+
+    folder: Path
+    """Searched recursively for `.npz` clips."""
+    out: Path
+    """Gets an `.npz` and an `.mp4` per clip, under the clip's relative name."""
+    model: str | None = None
+    """A bundled model's name or a folder; None: the first bundled one."""
+    protocol: Literal["base", "comprehensive"] = "base"
+    """Whether actions are fed or dreamed."""
+    context: int = 10
+    """Real frames the model sees."""
+    steps: int = 10
+    """Frames to dream."""
+    batch: int = 1
+    """Clips dreamed together."""
+    max_files: int | None = None
+    """Only the first so many clips."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How tokens are drawn."""
+    seed: int = 0
+    """Clip number i is dreamed with seed + i, whatever the batch size."""
+    lag: int | None = None
+    """Row lag of the decoding order; None: what the model's card says, else raster."""
+    device: str = "auto"
+    """Where to compute."""
+
+    def __post_init__(self) -> None:
+        for name in ("context", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise BadInputError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.protocol not in ("base", "comprehensive"):
+            raise BadInputError(f"unknown protocol {self.protocol!r}; choose base or comprehensive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSummary:
+    """What became of the clips."""
+
+    written: tuple[Path, ...]
+    """The `.npz` files, in clip order."""
+    skipped: tuple[str, ...]
+    """A sentence for every clip that could not be used."""
+
+
+class _Work(NamedTuple):
+    path: Path
+    frames_THWC: NDArray[np.uint8]
+    actions_TA: NDArray[np.uint8]
+    request: DreamRequest
+
+
+def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None = None) -> BatchSummary:
+    """Dream every clip of a folder.
+
+    Args:
+        job: what to do.
+        on_clip: told clips done, clips in all, and a sentence, after each clip.
+
+    Raises:
+        PlayloomError: when the folder holds no clip or the model cannot be loaded; bad clips are only skipped.
+    """
+    paths = find_clips(job.folder)[: job.max_files]
+    model = load_model(model_folder(job.model), pick_device(job.device))
+    dreamer = Dreamer(model, lag=job.lag or model.card.get("lag"))
+    written: list[Path] = []
+    skipped: list[str] = []
+
+    def tell(sentence: str) -> None:
+        if on_clip is not None:
+            on_clip(len(written) + len(skipped), len(paths), sentence)
+
+    def skip(path: Path, error: PlayloomError) -> None:
+        skipped.append(f"skipped {path}: {error}")
+        tell(skipped[-1])
+
+    works = _usable(paths, job, model, skip)
+    while group := list(islice(works, job.batch)):
+        rows = list(dreamer.dream_batch([work.request for work in group]))
+        for index, work in enumerate(group):
+            try:
+                written.append(_write(job, model, work, [row[index] for row in rows]))
+                tell(f"wrote {written[-1]}")
+            except PlayloomError as error:
+                skip(work.path, error)
+    return BatchSummary(written=tuple(written), skipped=tuple(skipped))
+
+
+def _usable(
+    paths: list[Path], job: BatchJob, model: Model, skip: Callable[[Path, PlayloomError], None]
+) -> Iterator[_Work]:
+    for number, path in enumerate(paths):
+        try:
+            yield _read(path, job, model, job.seed + number)
+        except PlayloomError as error:
+            skip(path, error)
+
+
+def _read(path: Path, job: BatchJob, model: Model, seed: int) -> _Work:
+    clip = read_clip(path)
+    total = job.context + job.steps
+    if len(clip.frames_THWC) < total:
+        raise RecordingError(
+            f"{len(clip.frames_THWC)} steps are shorter than the {total} asked for ({job.context} + {job.steps})"
+        )
+    model.tokenizer.check_size(torch.as_tensor(clip.frames_THWC[:1]))
+    frames, actions = clip.frames_THWC[:total], clip.actions_TA[:total]
+    fed = actions[job.context - 1 : -1] if job.protocol == "base" else None
+    request = DreamRequest(
+        prompt=Prompt(frames_THWC=frames[: job.context], actions_TA=actions[: job.context - 1]),
+        mode="world" if fed is not None else "full",
+        steps=job.steps,
+        actions_SA=fed,
+        sampling=job.sampling,
+        seed=seed,
+    )
+    return _Work(path, frames, actions, request)
+
+
+def _write(job: BatchJob, model: Model, work: _Work, steps: list[DreamStep]) -> Path:
+    dreamed_SHWC = np.stack([step.frame_HWC for step in steps if step.frame_HWC is not None])
+    context_THWC = work.frames_THWC[: job.context]
+    target = job.out / work.path.relative_to(job.folder)
+    how = job.sampling
+    manifest = Manifest(
+        model=model.config.name,
+        weights=model.fingerprint,
+        seed=work.request.seed,
+        mode=work.request.mode,
+        sampling={"temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p},
+        parent=frames_hash(context_THWC),
+        created=created_at(),
+    )
+    last = work.actions_TA[-1:] if job.protocol == "base" else work.actions_TA[:0]
+    taken = np.stack([step.action_A for step in steps])
+    actions_TA = np.concatenate([work.actions_TA[: job.context - 1], taken, last])
+    given_T = np.array([True] * (job.context - 1) + [s.action_given for s in steps] + [True] * len(last))
+    codes_TN = model.tokenizer.encode(torch.as_tensor(work.frames_THWC))
+    write_mp4(
+        target.with_suffix(".mp4"),
+        [*context_THWC, *(stamp(frame_HWC) for frame_HWC in dreamed_SHWC)],
+        manifest=manifest,
+    )
+    write_dream_clip(
+        target,
+        context_THWC=context_THWC,
+        dreamed_SHWC=dreamed_SHWC,
+        actions_TA=actions_TA,
+        given_T=given_T,
+        manifest=manifest,
+        reconstructed_THWC=model.tokenizer.decode(codes_TN).cpu().numpy(),
+    )
+    return target

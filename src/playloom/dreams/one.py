@@ -1,0 +1,206 @@
+"""One dream, from what a user names to a folder of files.
+
+report = run_dream(DreamJob(prompt="moment:plaza", steps=50), progress=print)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions import Schema
+from playloom.checkpoint import Model, load_model, model_folder
+from playloom.data.moments import list_moments
+from playloom.data.prompts import PromptData, load_prompt
+from playloom.dreams.inputs import Inputs, fit_length, read_inputs
+from playloom.engine import Dreamer, DreamStep, Mode, Prompt, Sampling
+from playloom.errors import BadInputError
+from playloom.media.dream_folder import DreamedStep, DreamFolder, write_dream
+from playloom.media.pictures import Fit
+from playloom.provenance import Manifest
+from playloom.provenance.manifest import created_at, frames_hash
+from playloom.runtime import pick_device
+
+DEFAULT_STEPS = 10
+"""Steps where neither the user nor the given actions say how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamJob:
+    """What to dream, all of it as a user says it."""
+
+    model: str | None = None
+    """A bundled model's name or a folder; None: the first bundled one."""
+    prompt: str | None = None
+    """See `playloom.data.prompts`; None: the first bundled moment."""
+    mode: Mode = "world"
+    """What is given and what is dreamed."""
+    steps: int | None = None
+    """How many steps; None: as many as actions are given, else `DEFAULT_STEPS`."""
+    actions: str | None = None
+    """A CSV or a script of held inputs; None: what was really done, as far as that is known."""
+    schema: Schema | Literal["auto"] = "named"
+    """Of CSV files."""
+    context: int = 10
+    """Steps the model sees before it dreams."""
+    at: int | None = None
+    """The step of the prompt to dream on from."""
+    fit: Fit = "crop"
+    """How pictures of another shape are fitted."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How tokens are drawn."""
+    seed: int = 0
+    """Same job, same seed: same pictures."""
+    lag: int | None = None
+    """Row lag of the decoding order; None: what the model's card says, else raster."""
+    device: str = "auto"
+    """Where to compute."""
+    out: Path = Path("out/dream")
+    """The folder to write; numbered if it is taken."""
+    timestamp: bool = True
+    """Whether manifests carry the time; without it equal jobs give equal files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamReport:
+    """What was done."""
+
+    written: DreamFolder
+    """The folder and its files."""
+    notes: tuple[str, ...]
+    """What was chosen or changed on the way, as sentences."""
+    real_steps: int
+    """Frames of the context."""
+    dreamed: str
+    """What was dreamed, in words."""
+    seconds: float
+    """Time the dreaming took, loading and writing not counted."""
+    frames_per_second: float
+    """Dreamed steps a second."""
+
+
+Progress = Callable[[int, int], None]
+"""Told steps done and steps asked, after every step."""
+
+
+def run_dream(
+    job: DreamJob,
+    *,
+    render: Callable[..., Iterator[NDArray[np.uint8]]] | None = None,
+    progress: Progress | None = None,
+) -> DreamReport:
+    """Load, dream, write.
+
+    Args:
+        job: what to dream.
+        render: gives a recording its pictures back (see `playloom.games`); needed for recordings only.
+        progress: told how far it is.
+
+    Raises:
+        PlayloomError: when something the job names cannot be used; nothing is written then.
+    """
+    model = load_model(model_folder(job.model), pick_device(job.device))
+    data = _load(job, model, render)
+    given = _given(job, data)
+    steps = _steps(job, given)
+    dreamer = Dreamer(model, lag=job.lag or model.card.get("lag"))
+    started = time.perf_counter()
+    done: list[DreamStep] = []
+    for step in dreamer.dream(
+        Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA),
+        mode=job.mode,
+        steps=steps,
+        actions_SA=None if given is None else given.actions_SA,
+        frames_SHWC=data.true_next_frames_SHWC if job.mode == "policy" else None,
+        sampling=job.sampling,
+        seed=job.seed,
+    ):
+        done.append(step)
+        if progress is not None:
+            progress(len(done), steps)
+    seconds = time.perf_counter() - started
+    written = write_dream(
+        job.out,
+        real_frames_THWC=data.frames_THWC,
+        real_actions_TA=data.actions_TA,
+        steps=[DreamedStep(s.frame_HWC, s.action_A, s.action_given) for s in done],
+        manifest=manifest_of(model, dreamer, job, data.frames_THWC),
+        frames_dreamed=job.mode != "policy",
+        true_frames_SHWC=data.true_next_frames_SHWC if _recorded(job, given) else None,
+    )
+    return DreamReport(
+        written=written,
+        notes=(*data.notes, *(given.notes if given else ())),
+        real_steps=len(data.frames_THWC),
+        dreamed={"world": "pictures", "policy": "controller input", "full": "pictures and controller input"}[job.mode],
+        seconds=seconds,
+        frames_per_second=len(done) / seconds,
+    )
+
+
+def manifest_of(model: Model, dreamer: Dreamer, job: DreamJob, frames_THWC: NDArray[np.uint8]) -> Manifest:
+    """What every picture of this dream says about itself."""
+    how = job.sampling
+    lag = dreamer.schedule.lag
+    return Manifest(
+        model=model.config.name,
+        weights=model.fingerprint,
+        seed=job.seed,
+        mode=job.mode,
+        sampling={"temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p},
+        order="raster" if lag == model.config.layout.grid_width else f"row lag {lag}",
+        parent=frames_hash(frames_THWC),
+        created=created_at() if job.timestamp else None,
+    )
+
+
+def _load(job: DreamJob, model: Model, render: Callable[..., Iterator[NDArray[np.uint8]]] | None) -> PromptData:
+    spec = job.prompt
+    if spec is None:
+        moments = list_moments()
+        if not moments:
+            raise BadInputError("this installation bundles no moment; say --prompt PICTURE, FOLDER or RECORDING")
+        spec = f"moment:{moments[0]}"
+    sizes = model.config.tokenizer
+    context = min(job.context, model.config.transformer.context_steps)
+    return load_prompt(
+        spec,
+        context=context,
+        frame_size=(sizes.frame_height, sizes.frame_width),
+        schema=job.schema,
+        fit=job.fit,
+        at=job.at,
+        horizon=None if job.steps is None else job.steps,
+        render=render,
+    )
+
+
+def _given(job: DreamJob, data: PromptData) -> Inputs | None:
+    """The actions that are given: what the user says, else (in world mode) what was really done."""
+    if job.mode == "policy":
+        return None
+    if job.actions is not None:
+        return read_inputs(job.actions, job.schema, job.steps)
+    if job.mode == "full":
+        return None
+    known = Inputs(data.true_next_actions_SA, ("the actions are the recorded ones",))
+    if not len(known.actions_SA):
+        known = Inputs(known.actions_SA, ("no actions are given or known: say --actions to hold some",))
+    return fit_length(known, job.steps or len(known.actions_SA) or DEFAULT_STEPS, "the recording")
+
+
+def _steps(job: DreamJob, given: Inputs | None) -> int:
+    if job.steps is not None:
+        return job.steps
+    return len(given.actions_SA) if given is not None else DEFAULT_STEPS
+
+
+def _recorded(job: DreamJob, given: Inputs | None) -> bool:
+    """Whether the truth is comparable: the dream was given the recorded actions."""
+    return job.mode == "world" and job.actions is None and given is not None

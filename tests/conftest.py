@@ -1,0 +1,47 @@
+"""Shape and type checks on every annotated tensor function, and tiny models shared by the tests."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+_CHECKED = ["sequence", "model.transformer", "model.cache", "model.rotary", "engine"]
+install_import_hook([f"playloom.{name}" for name in _CHECKED], "beartype.beartype")
+
+from playloom.checkpoint import Model  # noqa: E402
+from playloom.presets import ModelConfig, build_tokenizer, build_transformer, preset  # noqa: E402
+
+torch.set_num_threads(1)
+settings.register_profile("playloom", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("playloom")
+
+
+def tiny_config(positions: str = "rolling", rows: bool = True, **changes: object) -> ModelConfig:
+    """The `tiny` preset with a context of 4 steps, in any of its forms."""
+    base = preset("tiny")
+    sizes = dataclasses.replace(
+        base.transformer, positions=positions, context_steps=4, action_condition=rows, kv_heads=2, **changes
+    )
+    return dataclasses.replace(base, rows=rows, transformer=sizes)
+
+
+def loud_model(config: ModelConfig, seed: int = 0) -> Model:
+    """A model whose random weights are large enough that every input matters."""
+    transformer = build_transformer(config, seed=seed)
+    source = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in transformer.parameters():
+            weight.normal_(std=0.3, generator=source)
+    return Model(config=config, tokenizer=build_tokenizer(config).eval(), transformer=transformer.eval())
+
+
+@pytest.fixture
+def tiny_model() -> Model:
+    """A tiny random model, rolling positions, rows."""
+    return loud_model(tiny_config())

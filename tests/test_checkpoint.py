@@ -1,0 +1,84 @@
+"""Models on disk: round trips, and every kind of damage as one sentence."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import loud_model, tiny_config
+from playloom.checkpoint import load_model, model_folder, save_model
+from playloom.errors import CheckpointError
+
+
+@pytest.fixture
+def saved(tmp_path, tiny_model):
+    save_model(tmp_path / "model", tiny_model, dtype=None)
+    return tmp_path / "model"
+
+
+def test_a_model_comes_back_as_it_went(saved, tiny_model):
+    again = load_model(saved)
+    assert again.config == tiny_model.config
+    for name, tensor in tiny_model.transformer.state_dict().items():
+        assert torch.equal(again.transformer.state_dict()[name], tensor)
+    assert not again.transformer.training and again.fingerprint == load_model(saved).fingerprint
+
+
+def test_half_precision_halves_the_file_and_keeps_the_numbers_close(tmp_path, tiny_model, saved):
+    save_model(tmp_path / "half", tiny_model)
+    whole, half = (folder / "transformer.safetensors" for folder in (saved, tmp_path / "half"))
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    weight = load_model(tmp_path / "half").transformer.token.weight
+    assert weight.dtype == torch.float32
+    torch.testing.assert_close(weight, tiny_model.transformer.token.weight, rtol=1e-3, atol=1e-4)
+
+
+def test_a_truncated_file_is_a_sentence(saved):
+    path = saved / "transformer.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        load_model(saved)
+
+
+def test_weights_of_another_config_name_the_tensor(saved):
+    other = tiny_config()
+    other = dataclasses.replace(other, transformer=dataclasses.replace(other.transformer, width=16))
+    content = json.loads((saved / "model.json").read_text())
+    content["config"] = other.to_dict()
+    (saved / "model.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"tensor \S+ is \[.*another config"):
+        load_model(saved)
+
+
+def test_nan_weights_are_refused(saved):
+    path = saved / "transformer.safetensors"
+    state = load_file(path)
+    state["norm.bias"][0] = torch.nan
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match=r"norm\.bias holds NaN"):
+        load_model(saved)
+
+
+def test_swapped_weights_are_noticed(saved, tmp_path):
+    save_model(tmp_path / "other", loud_model(tiny_config(), seed=1), dtype=None)
+    (saved / "transformer.safetensors").write_bytes((tmp_path / "other" / "transformer.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"not the file that model\.json names"):
+        load_model(saved)
+
+
+def test_missing_and_unknown_folders_are_sentences(tmp_path, saved):
+    (saved / "tokenizer.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no weights at"):
+        load_model(saved)
+    with pytest.raises(CheckpointError, match="no model at"):
+        load_model(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="neither a folder"):
+        model_folder(str(tmp_path / "nothing"))
+
+
+def test_a_damaged_json_is_a_sentence(saved):
+    (saved / "model.json").write_text("{")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_model(saved)

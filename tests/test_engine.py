@@ -1,0 +1,189 @@
+"""Dreaming: the cached decoder against the naive one, same seed same bytes, legal tokens, three modes in one loop."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import loud_model, tiny_config
+from playloom.actions import REST_VALUES, SLOT_SIZES
+from playloom.engine import Dreamer, DreamRequest, Prompt, Sampling, sample
+from playloom.engine.sampling import noise_like
+from playloom.errors import BadInputError
+from playloom.runtime import generator
+
+GOLDEN = Path(__file__).parent / "assets" / "golden_dream.json"
+
+
+def prompt_of(steps: int, seed: int = 0) -> Prompt:
+    source = np.random.default_rng(seed)
+    actions = np.stack([source.integers(0, n, steps - 1, dtype=np.uint8) for n in SLOT_SIZES], axis=1)
+    return Prompt(frames_THWC=source.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8), actions_TA=actions)
+
+
+def tokens_of(dreamer: Dreamer, **request: object) -> np.ndarray:
+    steps = list(dreamer.dream(**request))  # type: ignore[arg-type]
+    return np.stack([np.concatenate([s.action_A.astype(np.int64), s.codes_N]) for s in steps])
+
+
+@pytest.mark.parametrize("length", [1, 3, 4])
+@pytest.mark.parametrize(("positions", "rows"), [("rolling", True), ("absolute", True), ("absolute", False)])
+def test_the_cached_decoder_dreams_what_the_naive_one_dreams(positions, rows, length):
+    """Greedy, context 4: one frame, almost full, full; and on past two slides, for every order on offer."""
+    model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
+    for lag in (None, 2, 1) if rows else (None,):
+        naive, cached = (
+            tokens_of(
+                Dreamer(model, lag=lag, naive=naive),
+                prompt=prompt_of(length),
+                mode="full",
+                steps=6,
+                sampling=Sampling(temperature=0.0),
+            )
+            for naive in (True, False)
+        )
+        assert (naive == cached).all()
+
+
+def test_after_25_slides_the_cache_still_agrees():
+    model = loud_model(tiny_config())
+    request = dict(prompt=prompt_of(4), mode="full", steps=26, sampling=Sampling(temperature=0.0))
+    naive, cached = (tokens_of(Dreamer(model, lag=1, naive=naive), **request) for naive in (True, False))
+    assert (naive == cached).all()
+
+
+def test_same_seed_same_tokens_and_other_seed_others(tiny_model):
+    dreamer = Dreamer(tiny_model, lag=1)
+    request = dict(prompt=prompt_of(3), mode="full", steps=3)
+    first, again, other = (tokens_of(dreamer, **request, seed=seed) for seed in (5, 5, 6))
+    assert (first == again).all() and (first != other).any()
+
+
+def test_greedy_ignores_the_seed(tiny_model):
+    request = dict(prompt=prompt_of(2), mode="full", steps=2, sampling=Sampling(temperature=0.0))
+    first, other = (tokens_of(Dreamer(tiny_model), **request, seed=seed) for seed in (1, 2))
+    assert (first == other).all()
+
+
+def test_a_dream_is_the_same_alone_and_in_any_batch(tiny_model):
+    dreamer = Dreamer(tiny_model, lag=2)
+    requests = [DreamRequest(prompt=prompt_of(3, seed), mode="full", steps=3, seed=seed) for seed in range(3)]
+    together = list(dreamer.dream_batch(requests))
+    for row, request in enumerate(requests):
+        alone = [steps[0] for steps in dreamer.dream_batch([request])]
+        for single, batch in zip(alone, together, strict=True):
+            assert (single.codes_N == batch[row].codes_N).all()
+            assert (single.frame_HWC == batch[row].frame_HWC).all()
+
+
+def test_world_mode_takes_the_given_actions_and_they_matter(tiny_model):
+    dreamer = Dreamer(tiny_model)
+    rest = np.tile(REST_VALUES, (3, 1))
+    turned = rest.copy()
+    turned[:, 14] = 10
+    request = dict(prompt=prompt_of(2), steps=3, sampling=Sampling(temperature=0.0))
+    still, moved = (tokens_of(dreamer, **request, actions_SA=actions) for actions in (rest, turned))
+    assert (still[:, :16] == rest).all() and (moved[:, :16] == turned).all()
+    assert (still[:, 16:] != moved[:, 16:]).any()
+
+
+def test_policy_mode_sees_the_given_frames_and_only_dreams_actions(tiny_model):
+    true = prompt_of(4)
+    prompt = Prompt(frames_THWC=true.frames_THWC[:2], actions_TA=true.actions_TA[:1])
+    steps = list(Dreamer(tiny_model).dream(prompt, mode="policy", steps=3, frames_SHWC=true.frames_THWC[2:], seed=1))
+    assert [s.action_given for s in steps] == [False] * 3
+    assert (steps[0].frame_HWC == true.frames_THWC[2]).all()
+    assert steps[2].frame_HWC is None
+
+
+def test_full_mode_honours_forced_first_actions(tiny_model):
+    forced = REST_VALUES[None]
+    steps = list(Dreamer(tiny_model).dream(prompt_of(2), mode="full", steps=2, actions_SA=forced))
+    assert [s.action_given for s in steps] == [True, False]
+
+
+def test_going_on_from_codes_equals_going_on_from_the_same_dream(tiny_model):
+    """A dreamed frame carries its codes: dreaming 2 + 1 steps gives the tokens of dreaming 3 (within the context)."""
+    dreamer = Dreamer(tiny_model)
+    prompt, greedy = prompt_of(1), Sampling(temperature=0.0)
+    whole = list(dreamer.dream(prompt, mode="full", steps=3, sampling=greedy))
+    codes = tiny_model.tokenizer.encode(torch.as_tensor(prompt.frames_THWC)).numpy()
+    longer = Prompt(
+        frames_THWC=np.stack([prompt.frames_THWC[0], *(s.frame_HWC for s in whole[:2])]),
+        actions_TA=np.stack([s.action_A for s in whole[:2]]),
+        codes_TN=np.concatenate([codes, np.stack([s.codes_N for s in whole[:2]])]),
+    )
+    (last,) = dreamer.dream(longer, mode="full", steps=1, sampling=greedy)
+    assert (last.codes_N == whole[2].codes_N).all()
+
+
+@given(st.integers(0, 1000))
+def test_no_illegal_token_at_temperature_ten(seed):
+    model = loud_model(tiny_config(), seed=1)
+    for step in Dreamer(model, lag=1).dream(
+        prompt_of(1, seed), mode="full", steps=1, sampling=Sampling(temperature=10.0), seed=seed
+    ):
+        assert (step.action_A < np.array(SLOT_SIZES)).all()
+        assert ((step.codes_N >= 0) & (step.codes_N < 16)).all()
+
+
+def test_draws_follow_the_probabilities():
+    """The exponential race is a multinomial draw: frequencies within four standard errors."""
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    logits = probabilities.log().expand(20_000, 4)
+    drawn = sample(logits, Sampling(temperature=1.0), noise_like(logits, generator(0)))
+    found = torch.bincount(drawn, minlength=4) / len(drawn)
+    error = (probabilities * (1 - probabilities) / len(drawn)).sqrt()
+    assert ((found - probabilities).abs() < 4 * error).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "allowed"),
+    [({"top_k": 2}, {0, 1}), ({"top_p": 0.75}, {0, 1}), ({"top_p": 0.4}, {0}), ({"top_k": 9}, {0, 1, 2, 3})],
+)
+def test_top_k_and_top_p_cut_the_tail(how, allowed):
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(2_000, 4)
+    drawn = sample(logits, Sampling(temperature=1.0, **how), noise_like(logits, generator(0)))
+    assert set(drawn.tolist()) == allowed
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"temperature": -1.0}, "0 \\(greedy\\) or more"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": 0}, "1 or more"),
+        ({"top_p": 1.5}, "at most 1"),
+    ],
+)
+def test_impossible_sampling_is_a_sentence(values, words):
+    with pytest.raises(BadInputError, match=words):
+        Sampling(**values)
+
+
+def test_requests_that_do_not_fit_are_sentences(tiny_model):
+    with pytest.raises(BadInputError, match="needs an action for each of 2 steps"):
+        DreamRequest(prompt=prompt_of(1), steps=2)
+    with pytest.raises(BadInputError, match="needs 2 actions between"):
+        Prompt(frames_THWC=prompt_of(3).frames_THWC, actions_TA=prompt_of(2).actions_TA)
+    with pytest.raises(BadInputError, match="frames that follow"):
+        DreamRequest(prompt=prompt_of(1), mode="policy", steps=3)
+    mixed = [DreamRequest(prompt=prompt_of(n), mode="full", steps=1) for n in (1, 2)]
+    with pytest.raises(BadInputError, match="same mode, steps"):
+        list(Dreamer(tiny_model).dream_batch(mixed))
+
+
+def test_the_golden_dream(tiny_model):
+    """Token ids of one greedy dream: a refactor leaves them, a change of maths replaces them and says why."""
+    found = tokens_of(
+        Dreamer(tiny_model, lag=2),
+        prompt=prompt_of(3),
+        mode="full",
+        steps=3,
+        sampling=Sampling(temperature=0.0),
+    ).tolist()
+    assert found == json.loads(GOLDEN.read_text())

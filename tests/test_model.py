@@ -1,0 +1,203 @@
+"""The transformer: causality, the sliding window, rolling positions, the cache against the whole forward pass."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from conftest import loud_model, tiny_config
+from playloom.errors import ConfigError
+from playloom.model import KeyValueCache, TransformerConfig
+from playloom.model.rotary import STEP_PERIOD, Rotary, rotate
+from playloom.presets import PRESETS, ModelConfig, preset
+from playloom.sequence import NO_TOKEN, schedule
+
+FORMS = [("rolling", True), ("absolute", True), ("absolute", False)]
+PUBLISHED = {  # millions, as published; positions not counted
+    "paper-27m": 27,
+    "paper-52m": 52,
+    "paper-110m": 110,
+    "paper-206m": 206,
+    "paper-894m": 894,
+    "200m": 218,
+    "1.6b": 1600,
+    "guide-48x2048": 2400,
+}
+
+
+def steps_of(config: ModelConfig, steps: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random inputs and previous actions of `steps` steps."""
+    layout, source = config.layout, torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, layout.vocab.codebook_size, (2, steps, layout.image_slots), generator=source)
+    values = torch.stack([torch.randint(0, n, (2, steps), generator=source) for n in layout.vocab.slot_sizes], dim=-1)
+    tokens = layout.weave(codes, values)
+    actions = tokens[..., layout.image_slots :]
+    previous = torch.cat([torch.full_like(actions[:, :1], NO_TOKEN), actions[:, :-1]], dim=1)
+    return layout.inputs(tokens), previous
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_counts_are_the_published_ones(name):
+    assert preset(name).parameter_count / 1e6 == pytest.approx(PUBLISHED[name], rel=0.03)
+
+
+def test_the_formula_counts_what_is_built(tiny_model):
+    transformer = tiny_model.transformer
+    counted = sum(p.numel() for p in transformer.parameters())
+    extra = transformer.place.weight.numel() + transformer.action_condition.weight.numel()
+    assert counted - extra == tiny_model.config.parameter_count
+
+
+def test_every_preset_survives_json():
+    for config in PRESETS.values():
+        assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+def test_the_reference_context_has_its_published_positions():
+    assert preset("200m").context_positions == 10 * preset("200m").layout.slots
+    assert preset("200m").context_positions == 5_560
+
+
+def test_the_guides_model_builds_and_runs():
+    """75 x 45 codes, codebook 1,024, code width 256, with a short context and few layers to keep it quick."""
+    base = preset("guide")
+    sizes = dataclasses.replace(base.transformer, layers=1, width=32, heads=2, context_steps=2)
+    small = dataclasses.replace(base, transformer=sizes)
+    model = loud_model(dataclasses.replace(small, tokenizer=preset("tiny").tokenizer))
+    assert base.layout.image_slots == 75 * 45 and base.tokenizer.code_width == 256
+    inputs, previous = steps_of(model.config, 2)
+    assert model.transformer(inputs, schedule(model.config.layout).visible_PP(), previous).isfinite().all()
+
+
+@pytest.mark.parametrize(("positions", "rows"), FORMS)
+def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows):
+    """At every step of 4 + 25 slides, for raster and each row lag."""
+    model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2)).transformer
+    config = tiny_config(positions, rows)
+    steps = 29 if positions == "rolling" else 4
+    inputs, previous = steps_of(config, steps)
+    for lag in (6, 4, 2, 1) if rows else (6,):
+        plan = schedule(config.layout, lag)
+        visible = plan.visible_PP()
+        whole = model(inputs, visible, previous)
+        cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
+        for step in range(steps):
+            for index in range(plan.passes):
+                where = torch.as_tensor(plan.positions_of(index, index + 1))
+                part = model.extend(inputs[:, step, where], where, step, visible[where], cache, previous[:, step])
+                assert (part - whole[:, step, where]).abs().max() < 1e-5
+
+
+def test_the_future_changes_nothing():
+    config = tiny_config()
+    model = loud_model(config).transformer
+    inputs, previous = steps_of(config, 3)
+    visible = schedule(config.layout, 1).visible_PP()
+    before = model(inputs, visible, previous)
+    inputs[:, 2] = (inputs[:, 2] + 1) % 16
+    assert torch.equal(model(inputs, visible, previous)[:, :2], before[:, :2])
+
+
+def test_a_layer_sees_its_window_and_no_further():
+    """With one layer, a step beyond the window cannot matter; the last one inside it does."""
+    config = dataclasses.replace(
+        tiny_config(), transformer=dataclasses.replace(tiny_config().transformer, layers=1, local_steps=None)
+    )
+    model = loud_model(config).transformer
+    inputs, previous = steps_of(config, 6)
+    visible = schedule(config.layout).visible_PP()
+    before = model(inputs, visible, previous)[:, 5]
+    for step, matters in ((1, False), (2, True)):
+        changed = inputs.clone()
+        changed[:, step] = (changed[:, step] + 1) % 16
+        assert torch.equal(model(changed, visible, previous)[:, 5], before) is not matters
+
+
+def test_rolling_positions_do_not_know_the_date():
+    """Hidden states depend on steps' distances, never on how long the dream has gone on, even past the period."""
+    config = tiny_config()
+    model = loud_model(config).transformer
+    inputs, previous = steps_of(config, 2)
+    own = schedule(config.layout).visible_PP()
+    where = torch.arange(config.layout.positions)
+    found = []
+    for start in (0, STEP_PERIOD - 1):  # the ring index and the angles both wrap
+        cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
+        for step in range(2):
+            cache_step = start + step
+            hidden = model.extend(inputs[:, step], where, cache_step, own, _only_known(cache, start), previous[:, step])
+        found.append(hidden)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=2e-5)
+
+
+def _only_known(cache: KeyValueCache, start: int) -> KeyValueCache:
+    """A cache that hides the steps before `start`, which were never written."""
+
+    class Started(KeyValueCache):
+        def visible(self, window, step, own_QP):  # type: ignore[no-untyped-def]
+            mask = own_QP.new_zeros(own_QP.shape[0], window, self.positions)
+            mask[:, [past % window for past in range(start, step)]] = True
+            mask[:, step % window] = own_QP
+            return mask.flatten(1)
+
+    cache.__class__ = Started
+    return cache
+
+
+def test_rotation_depends_on_differences_only():
+    rotary = Rotary(12, torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]), longest_step=10)
+    query, key = torch.randn(2, 1, 1, 1, 12)
+
+    def score(query_step: int, key_step: int) -> torch.Tensor:
+        turned = [
+            rotate(x, *rotary.angles(torch.tensor([s]), torch.tensor([1])))
+            for x, s in ((query, query_step), (key, key_step))
+        ]
+        return (turned[0] * turned[1]).sum()
+
+    assert score(5, 3) == pytest.approx(score(905, 903).item(), abs=1e-5)
+    assert score(5, 3) != pytest.approx(score(5, 4).item(), abs=1e-3)
+
+
+def test_a_fork_is_independent():
+    config = tiny_config()
+    model = loud_model(config).transformer
+    inputs, previous = steps_of(config, 2)
+    own, where = schedule(config.layout).visible_PP(), torch.arange(config.layout.positions)
+    cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
+    model.extend(inputs[:, 0], where, 0, own, cache, None)
+    branch = cache.fork()
+    first = model.extend(inputs[:, 1], where, 1, own, cache, previous[:, 1])
+    again = model.extend(inputs[:, 1], where, 1, own, branch, previous[:, 1])
+    assert torch.equal(first, again) and branch.bytes == cache.bytes
+
+
+def test_absolute_positions_end_with_the_context():
+    config = tiny_config("absolute")
+    inputs, previous = steps_of(config, 5)
+    with pytest.raises(ConfigError, match="end after 4 steps"):
+        loud_model(config).transformer(inputs, schedule(config.layout).visible_PP(), previous)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"width": 30}, "does not split"),
+        ({"kv_heads": 3}, "share"),
+        ({"positions": "learned"}, "expected 'absolute' or 'rolling'"),
+        ({"layers": 0}, "must be positive"),
+        ({"local_steps": 11}, "local_steps 11"),
+    ],
+)
+def test_impossible_sizes_are_sentences(values, words):
+    with pytest.raises(ConfigError, match=words):
+        TransformerConfig(**({"layers": 2, "width": 32, "heads": 4} | values))
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean tiny"):
+        preset("tinny")
+    values = preset("tiny").to_dict()
+    values["transformer"]["widht"] = 3
+    with pytest.raises(ConfigError, match="did you mean width"):
+        ModelConfig.from_dict(values)
