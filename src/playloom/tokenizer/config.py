@@ -79,9 +79,7 @@ class TokenizerConfig:
             least = 0 if field.name in may_be_zero else 1
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                    raise ConfigError(
-                        f"tokenizer {field.name} must be whole numbers from {least}; got {value!r}"
-                    )
+                    raise ConfigError(f"tokenizer {field.name} must be whole numbers from {least}; got {value!r}")
         if not 0.0 <= self.codebook_decay < 1.0:
             raise ConfigError(f"tokenizer codebook_decay must be in [0, 1); got {self.codebook_decay!r}")
         if self.codebook_size < 2:
@@ -109,9 +107,7 @@ class TokenizerConfig:
                 f"got {lengths[0]}, {lengths[1]} and {lengths[2]}"
             )
         if self.widths[-1] % self.head_width:
-            raise ConfigError(
-                f"head_width {self.head_width} does not divide the last width {self.widths[-1]}"
-            )
+            raise ConfigError(f"head_width {self.head_width} does not divide the last width {self.widths[-1]}")
 
     @property
     def patch_height(self) -> int:

@@ -145,6 +145,4 @@ class FrameTokenizer(nn.Module):
 
     def fit(self, frames_BHWC: Tensor, mode: FitMode = "crop") -> Tensor:
         """Resizes uint8 [B, any, any, 3] to the configured size; see `fit_frames`."""
-        return fit_frames(
-            frames_BHWC, height=self.config.frame_height, width=self.config.frame_width, mode=mode
-        )
+        return fit_frames(frames_BHWC, height=self.config.frame_height, width=self.config.frame_width, mode=mode)

@@ -84,9 +84,7 @@ class LossParts:
 class TokenizerLoss(nn.Module):
     """The losses of a tokenizer; its only trained part, and all its `state_dict`, is the discriminator."""
 
-    def __init__(
-        self, config: TokenizerLossConfig, *, perceptual: nn.Module | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, config: TokenizerLossConfig, *, perceptual: nn.Module | None = None, seed: int = 0) -> None:
         """Builds the parts whose weight is not 0.
 
         Args:
@@ -115,9 +113,7 @@ class TokenizerLoss(nn.Module):
         """Whether the discriminator is trained and used at this update."""
         return self.discriminator is not None and update >= self.config.adversarial_start
 
-    def forward(
-        self, output: TokenizerOutput, pixels_BCHW: Tensor, *, update: int, last_layer: Tensor
-    ) -> LossParts:
+    def forward(self, output: TokenizerOutput, pixels_BCHW: Tensor, *, update: int, last_layer: Tensor) -> LossParts:
         """The tokenizer's loss.
 
         Args:
@@ -151,14 +147,10 @@ class TokenizerLoss(nn.Module):
         """The discriminator's own loss, a scalar; 0 while it is off. Gives the tokenizer no gradient."""
         if self.discriminator is None or not self.adversarial_on(update):
             return pixels_BCHW.new_zeros(())
-        return hinge_loss(
-            self.discriminator(pixels_BCHW), self.discriminator(output.pixels_BCHW.detach().float())
-        )
+        return hinge_loss(self.discriminator(pixels_BCHW), self.discriminator(output.pixels_BCHW.detach().float()))
 
 
-def adaptive_weight(
-    reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, *, limit: float
-) -> Tensor:
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, *, limit: float) -> Tensor:
     """Ratio of the gradient norms of two losses at the decoder's last layer: makes the second pull as hard.
 
     Args:

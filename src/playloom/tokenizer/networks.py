@@ -17,6 +17,25 @@ from torch import Tensor, nn
 from playloom.tokenizer.config import TokenizerConfig
 
 
+def initialise(network: nn.Module) -> None:
+    """Draws all weights so that signals keep their size, with no biases; residual branches start at zero.
+
+    Otherwise codes would start as small changes on large constant biases, and learning would start slowly.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, ConvBlock):
+            nn.init.zeros_(module.outer.weight)
+        elif isinstance(module, TransformerLayer):
+            nn.init.zeros_(module.attention_out.weight)
+            nn.init.zeros_(module.mlp_out.weight)
+
+
 class ChannelNorm(nn.Module):
     """Layer normalisation over the channels of each cell of a [B, C, H, W] map."""
 
@@ -39,7 +58,6 @@ class ConvBlock(nn.Module):
         self.norm = ChannelNorm(width)
         self.inner = nn.Conv2d(width, width, 3, padding=1)
         self.outer = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.outer.weight)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Float [B, C, H, W] to the same shape."""
@@ -60,14 +78,10 @@ class TransformerLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp_in = nn.Linear(width, 4 * width)
         self.mlp_out = nn.Linear(4 * width, width)
-        for layer in (self.attention_out, self.mlp_out):
-            nn.init.zeros_(layer.weight)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """Float [B, N, D] to the same shape."""
-        qkv = rearrange(
-            self.query_key_value(self.attention_norm(x_BND)), "b n (t m e) -> t b m n e", t=3, m=self.heads
-        )
+        qkv = rearrange(self.query_key_value(self.attention_norm(x_BND)), "b n (t m e) -> t b m n e", t=3, m=self.heads)
         mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
         x_BND = x_BND + self.attention_out(rearrange(mixed, "b m n e -> b n (m e)"))
         mlp_BND: Tensor = self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x_BND))))
@@ -120,6 +134,7 @@ class Encoder(nn.Module):
             self.rungs.append(nn.Sequential(*blocks, nn.Conv2d(width, coarser, stride, stride)))
         self.transformer = GridTransformer(config, config.encoder_layers)
         self.head = TanhHead(config.widths[-1], config.code_width)
+        initialise(self)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """Float pixels [B, 3, H, W] to latents [B, h, w, code_width]."""
@@ -147,6 +162,7 @@ class Decoder(nn.Module):
         # On a fine grid neighbouring cells are seen (3 x 3), so patch borders can be smooth; a plain ViT
         # sees its own.
         self.to_pixels = Unfold(config.widths[0], 3, config.stem_patch, kernel=3 if config.strides else 1)
+        initialise(self)
 
     @property
     def last_layer(self) -> nn.Parameter:

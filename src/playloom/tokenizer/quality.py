@@ -51,6 +51,4 @@ def _blur(x_BCHW: Tensor) -> Tensor:
 def _check_same(a_BHWC: Tensor, b_BHWC: Tensor) -> None:
     """Only pictures of one shape can be compared."""
     if a_BHWC.shape != b_BHWC.shape or a_BHWC.ndim != 4:
-        raise ValueError(
-            f"both must be [B, H, W, 3] of one shape; got {list(a_BHWC.shape)}, {list(b_BHWC.shape)}"
-        )
+        raise ValueError(f"both must be [B, H, W, 3] of one shape; got {list(a_BHWC.shape)}, {list(b_BHWC.shape)}")

@@ -16,6 +16,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_SPREAD_PACE = 0.1
+"""How far the running mean and variance of the latents move towards a batch's, each update."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookUse:
@@ -34,9 +37,7 @@ def codebook_use(codes: Tensor, size: int) -> CodebookUse:
     counts_K = torch.bincount(codes.reshape(-1), minlength=size).double()
     share_K = counts_K[counts_K > 0] / counts_K.sum()
     used = len(share_K)
-    return CodebookUse(
-        used=used, fraction=used / size, perplexity=float(torch.exp(-(share_K * share_K.log()).sum()))
-    )
+    return CodebookUse(used=used, fraction=used / size, perplexity=float(torch.exp(-(share_K * share_K.log()).sum())))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +117,13 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _follow_spread(self, latents_MC: Tensor) -> None:
-        """Moves the running mean and variance towards those of the batch."""
-        decay = 0.0 if self.updates == 0 else 0.9
-        mean_C, variance_C = latents_MC.mean(0), latents_MC.var(0, unbiased=False)
-        self.mean_C.lerp_(mean_C, 1 - decay)
-        self.variance_C.lerp_(variance_C, 1 - decay)
+        """Moves the running mean and variance towards those of the batch, on all processes alike."""
+        moments_3C = torch.stack([latents_MC, latents_MC.square(), torch.ones_like(latents_MC)]).sum(1)
+        _sum_over_ranks(moments_3C)
+        mean_C, square_C = moments_3C[:2] / moments_3C[2]
+        pace = 1.0 if self.updates == 0 else _SPREAD_PACE
+        self.mean_C.lerp_(mean_C, pace)
+        self.variance_C.lerp_((square_C - mean_C.square()).clamp_min(0.0), pace)
 
     def lookup(self, codes_Bhw: Tensor) -> Tensor:
         """The entry of each code; int64 [...] to float [..., C] of length 1."""
