@@ -14,8 +14,9 @@ from playloom.errors import ConfigError
 
 if TYPE_CHECKING:
     from playloom.presets import ModelConfig
-    from playloom.training.loop import Outcome, Report
+    from playloom.training.loop import Report
     from playloom.training.sources import Preparation
+    from playloom.training.task import Outcome
 
 Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
 Out = Annotated[Path, typer.Option(help="The run's folder: checkpoints, log, previews, result.")]
@@ -29,6 +30,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
 Resume = Annotated[str, typer.Option(help="auto: go on with the run in --out; never: refuse if there is one.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+Alignment = Annotated[str, typer.Option(help="Check of actions against pictures: strict, warn or off.")]
 Workers = Annotated[int, typer.Option(help="Rendering processes, when --data holds recordings.")]
 
 
@@ -87,7 +89,7 @@ def train_world_command(
     device: Device = None,
     threads: Threads = None,
     workers: Workers = 0,
-    alignment: Annotated[str, typer.Option(help="strict, warn or off: the check of actions against pictures.")] = "strict",
+    alignment: Alignment = "strict",
 ) -> None:
     """Learn how codes and controller inputs go on."""
     from playloom.training.settings import from_mapping
@@ -123,8 +125,8 @@ def _flags(
     threads: int | None,
 ) -> dict[str, Any]:
     """The loop settings given as flags."""
-    named = {"steps": steps, "minutes": minutes, "piece_minutes": piece, "batch": batch, "seed": seed}
-    named |= {"device": device, "threads": threads}
+    named: dict[str, Any] = {"steps": steps, "minutes": minutes, "piece_minutes": piece, "batch": batch}
+    named |= {"seed": seed, "device": device, "threads": threads}
     return {name: value for name, value in named.items() if value is not None}
 
 

@@ -7,7 +7,6 @@ mirrors any text in the picture, so it is off unless asked for. B batch, H W C p
 from __future__ import annotations
 
 from collections.abc import Sequence
-
 from typing import TYPE_CHECKING
 
 import numpy as np

@@ -13,7 +13,6 @@ import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +65,7 @@ def build_frame_store(
             (start, episode, executor.submit(render_rows, episode, render, writer.part("frames"), start))
             for start, episode in todo
         )
-        for start, episode, future in _ahead(tasks, 2 * max(workers, 1)):
+        for start, episode, future in _ahead(tasks, max(2 * workers, 1)):
             future.result()
             writer.record(
                 start, episode.actions_TA, episode.states, _meta(episode), length=episode.meta.steps
@@ -158,7 +157,7 @@ def tokenise_recordings(
             (start, episode, executor.submit(render_file, episode, render, Path(scratch) / f"{start}.npy", size))
             for start, episode in todo
         )
-        for _, episode, future in _ahead(tasks, 2 * max(workers, 1)):
+        for _, episode, future in _ahead(tasks, max(2 * workers, 1)):
             path = future.result()
             tokens = encoder.codes(np.load(path, mmap_mode="r", allow_pickle=False))
             path.unlink()
@@ -254,14 +253,11 @@ def _ahead(
 ) -> Iterator[tuple[int, Episode, Future[Any]]]:
     """The tasks in order, with `depth` of them under way: bounded memory, busy workers."""
     queue: list[tuple[int, Episode, Future[Any]]] = []
-    with ExitStack() as stack:
-        if hasattr(tasks, "close"):
-            stack.enter_context(closing(tasks))
-        for task in tasks:
-            queue.append(task)
-            if len(queue) >= depth:
-                yield queue.pop(0)
-        yield from queue
+    for task in tasks:
+        queue.append(task)
+        if len(queue) >= depth:
+            yield queue.pop(0)
+    yield from queue
 
 
 def _jobs(episodes: Sequence[Path]) -> list[tuple[int, Episode]]:

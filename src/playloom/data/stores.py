@@ -260,7 +260,8 @@ class StoreWriter:
         span = Span(start=start, length=length, meta=_plain(meta))
         self._spans[start] = span
         for column in self._maps.values():
-            column.flush()
+            if isinstance(column, np.memmap):
+                column.flush()
         _write_json(self.folder / _JOURNAL, self._index())
         return span
 

@@ -29,6 +29,7 @@ _FOLDS = 4
 _BLOCK = 20
 _RIDGE = 1e-2
 _LEAST_SHARE = 0.05
+_LEAST_SPREAD = 0.01
 _SURE = 2.5
 
 
@@ -79,8 +80,9 @@ def check_alignment(
     if len(motion) < 4 * _BLOCK:
         raise RecordingError(f"the alignment check needs at least {4 * _BLOCK} steps; {len(motion)} came")
     errors = {shift: _held_out_errors(actions[shift], motion) for shift in shifts}
-    spread = motion.var(axis=0) + 1e-9
-    shares = {shift: 1 - error.mean(axis=0) / spread for shift, error in errors.items()}
+    spread = motion.var(axis=0)
+    moving = spread > _LEAST_SPREAD
+    shares = {s: np.where(moving, 1 - e.mean(axis=0) / np.where(moving, spread, 1), 0.0) for s, e in errors.items()}
     column = int(np.argmax(np.max([shares[shift] for shift in shifts], axis=0)))
     best = max(shifts, key=lambda shift: float(shares[shift][column]))
     return AlignmentReport(

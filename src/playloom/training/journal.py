@@ -86,4 +86,4 @@ def _tensorboard(folder: Path, resumed_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=resumed_step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=resumed_step + 1)

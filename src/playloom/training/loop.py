@@ -12,14 +12,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from playloom.errors import CheckpointError, PlayloomError
 from playloom.training.journal import Journal
@@ -38,75 +36,9 @@ from playloom.training.settings import FREE_ON_RESUME, LoopConfig, to_mapping
 from playloom.training.signals import StopRequest
 from playloom.training.snapshot import Snapshot, differences, load_newest, save_snapshot
 from playloom.training.strategy import make_fabric, read_ahead
+from playloom.training.task import Batch, Moment, Outcome, Task
 
-Batch = dict[str, Tensor]
 Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where a run stands when a loss is computed."""
-
-    step: int
-    """Optimiser steps done."""
-    fraction: float
-    """How much of the run is over, in [0, 1]."""
-    random: np.random.Generator
-    """Draws of this step; the same on every device."""
-
-
-@dataclass(frozen=True)
-class PlayerLoss:
-    """A loss, and the player whose gradients it is for."""
-
-    player: str
-    """Name in `Task.players`."""
-    loss: Tensor
-    """Scalar; its backward pass runs before the next loss is asked for."""
-    metrics: Mapping[str, Tensor]
-    """Scalars to report, detached."""
-
-
-class Task(Protocol):
-    """What a loop trains. A player is a module with an optimiser of its own; a GAN has two."""
-
-    players: dict[str, nn.Module]
-    """The trained modules. Anything frozen lives elsewhere in the task."""
-    rates: dict[str, float]
-    """Peak learning rate of each player over the config's."""
-    units: dict[str, int]
-    """What one example counts for in the rates, such as {"pictures": 1}."""
-    identity: dict[str, Any]
-    """Facts that must not change when a run is resumed (configs, data fingerprints)."""
-
-    def to(self, device: torch.device) -> None:
-        """Move whatever is not a player."""
-
-    def batch(self, index: int) -> Batch:
-        """Batch number `index` of this rank: a pure function."""
-
-    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: Moment) -> Iterator[PlayerLoss]:
-        """The losses of one batch, one after the other, on the given (wrapped) players."""
-
-    def validate(self) -> dict[str, float]:
-        """Figures on held-out data; the players carry their averaged weights and are in eval mode."""
-
-    def preview(self) -> NDArray[np.uint8] | None:
-        """A picture strip uint8 [H, W, 3] of where the model stands."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a call of `Loop.run` ended."""
-
-    step: int
-    """Optimiser steps done, all pieces."""
-    elapsed: float
-    """Training time in seconds, all pieces."""
-    finished: bool
-    """Whether the run reached its end; else it waits to be resumed."""
-    validation: dict[str, float]
-    """Figures of the last validation, if there was one in this piece."""
 
 
 class Loop:
@@ -122,7 +54,7 @@ class Loop:
         decay = config.ema_decay
         self._averages = {name: AveragedWeights(m, decay) for name, m in task.players.items()} if decay else {}
         self.step, self._before, self._started = 0, 0.0, time.monotonic()
-        self._saved_step, self._validation = -1, dict[str, float]()
+        self._saved_step, self._flops, self._validation = -1, 0.0, dict[str, float]()
         self._resume()
 
     def run(self) -> Outcome:
@@ -204,7 +136,7 @@ class Loop:
             if name in self._averages:
                 copy_tensors(self._averages[name].tensors, sections[f"average.{name}"], "the checkpoint")
         self.step, self._before, self._now = snapshot.step, snapshot.elapsed, snapshot.elapsed
-        self._saved_step = snapshot.step
+        self._saved_step, self._flops = snapshot.step, snapshot.flops
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
@@ -214,8 +146,8 @@ class Loop:
         ahead = read_ahead(self.task.batch, self.step * self.config.accumulate, self.device)
         while self.done < 1:
             set_factor = learning_rate_factor(self.config, self.step, self.done)
-            self._one_step(ahead, set_factor, sums, meter)
-            meter.tick()
+            self._one_step(ahead, set_factor, sums)
+            meter.tick(self._flops)
             stopping = self._tick(stop)
             if self.step % self.config.log_steps == 0:
                 self._tell(journal, sums.take(), meter.rates(), set_factor, first)
@@ -230,17 +162,18 @@ class Loop:
             if stopping:
                 return
 
-    def _one_step(self, ahead: Iterator[Batch], factor: float, sums: _Means, meter: Meter) -> None:
+    def _one_step(self, ahead: Iterator[Batch], factor: float, sums: _Means) -> None:
         seed = [self.config.seed, self.step]
         torch.manual_seed(int(np.random.SeedSequence([*seed, self.fabric.global_rank]).generate_state(1)[0]))
         moment = Moment(self.step, self.done, np.random.default_rng(seed))
         touched: set[str] = set()
         with contextlib.ExitStack() as stack:
-            counter = stack.enter_context(_flop_counter()) if meter.flops_per_step == 0 else None
+            # Counting takes other kernels, which round differently: so always on the run's very first step, never later.
+            counter = stack.enter_context(_flop_counter()) if self.step == 0 else None
             for number in range(self.config.accumulate):
                 touched |= self._backward(next(ahead), moment, sums, last=number == self.config.accumulate - 1)
         if counter is not None:
-            meter.flops_per_step = counter.get_total_flops() * self.fabric.world_size
+            self._flops = counter.get_total_flops() * self.fabric.world_size
         for name in self._players:
             if name in touched:
                 self._update(name, factor, sums)
@@ -338,7 +271,9 @@ class Loop:
                 tensors |= _prefixed(f"optimiser.{name}", optimiser_tensors(module, self._raw(name)))
                 if name in self._averages:
                     tensors |= _prefixed(f"average.{name}", self._averages[name].tensors)
-            snapshot = Snapshot(step=self.step, elapsed=self._now, identity=self._identity(), tensors=tensors)
+            snapshot = Snapshot(
+                step=self.step, elapsed=self._now, flops=self._flops, identity=self._identity(), tensors=tensors
+            )
             save_snapshot(self.folder / "checkpoints", snapshot, self.config.keep)
         self._saved_step = self.step
         self.fabric.barrier()

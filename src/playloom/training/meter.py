@@ -1,6 +1,7 @@
 """Counting: floating point operations of a step, and what was achieved a second.
 
-Operations are counted once, on a real step, by watching the matrix products, convolutions and attentions that run.
+Operations are counted once, on a run's first step, by watching the matrix products, convolutions and attentions that
+run; a part that joins later (a discriminator) is not in the count.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ class Meter:
 
     units_per_step: Mapping[str, int]
     """What one optimiser step takes in, over all devices."""
-    flops_per_step: float = 0.0
-    """Operations of one optimiser step, over all devices; 0: not counted."""
     _steps: int = 0
+    _flops: float = 0.0
     _since: float = field(default_factory=time.monotonic)
 
-    def tick(self) -> None:
-        """One more step."""
+    def tick(self, flops: float) -> None:
+        """One more step, of this many operations over all devices."""
         self._steps += 1
+        self._flops = flops
 
     def rates(self) -> dict[str, float]:
         """Units and operations a second since the last call."""
@@ -51,7 +52,7 @@ class Meter:
         per_second = self._steps / max(now - self._since, 1e-9)
         self._steps, self._since = 0, now
         rates = {name: count * per_second for name, count in self.units_per_step.items()}
-        return {**rates, "flops": self.flops_per_step * per_second}
+        return {**rates, "flops": self._flops * per_second}
 
     def restart(self) -> None:
         """Forget the time since the last report (it went into a validation or a checkpoint)."""

@@ -41,7 +41,7 @@ def _bands(frames_THWC: Tensor) -> tuple[Tensor, int]:
     scale = 2 if grey_T1HW.shape[-1] >= 128 else 1
     grey_THW = F.avg_pool2d(grey_T1HW, scale)[:, 0]
     rows = grey_THW.shape[1] // BANDS
-    bands = grey_THW[:, : rows * BANDS].unflatten(1, (BANDS, rows))
+    bands = grey_THW[:, : rows * BANDS].reshape(len(grey_THW), BANDS, rows, -1)
     bands = bands - bands.mean((-1, -2), keepdim=True)
     window = torch.outer(torch.hann_window(rows, periodic=False), torch.hann_window(bands.shape[-1], periodic=False))
     return bands * window.to(bands.device), scale

@@ -67,8 +67,14 @@ def load_optimiser(module: nn.Module, optimiser: Optimizer, tensors: Mapping[str
         name, key = full.rsplit("/", 1)
         if name not in parameters:
             raise CheckpointError(f"the checkpoint has optimiser state for {name}, which this model does not have")
-        parameter = parameters[name]
-        optimiser.state[parameter][key] = tensor.clone().to(parameter.device)
+        optimiser.state[parameters[name]][key] = _like(parameters[name], tensor)
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The state on the parameter's device and in its memory order: fused kernels pair elements by place in memory."""
+    if tensor.shape != parameter.shape:
+        return tensor.clone().to(parameter.device)
+    return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
 
 
 def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], what: str) -> None:

@@ -29,6 +29,8 @@ class Snapshot:
     """Optimiser steps done; also the data position."""
     elapsed: float
     """Training time in seconds."""
+    flops: float
+    """Floating point operations of one step, all devices together."""
     identity: dict[str, Any]
     """Settings that must be equal to go on."""
     tensors: dict[str, Tensor]
@@ -45,7 +47,8 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
     with atomic_folder(target) as temporary:
         save_file(tensors, temporary / "tensors.safetensors")
-        state = {"format": _FORMAT, "step": snapshot.step, "elapsed": snapshot.elapsed, "identity": snapshot.identity}
+        scalars = {"step": snapshot.step, "elapsed": snapshot.elapsed, "flops": snapshot.flops}
+        state = {"format": _FORMAT, **scalars, "identity": snapshot.identity}
         (temporary / "state.json").write_text(json.dumps(state, indent=1))
     for old in _checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -101,6 +104,5 @@ def _load(path: Path) -> Snapshot:
         tensors = load_file(path / "tensors.safetensors")
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error})") from error
-    return Snapshot(
-        step=state["step"], elapsed=state["elapsed"], identity=state["identity"], tensors=tensors
-    )
+    scalars = {name: state[name] for name in ("step", "elapsed", "flops", "identity")}
+    return Snapshot(**scalars, tensors=tensors)

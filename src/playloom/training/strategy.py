@@ -11,13 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from playloom.errors import MissingExtraError
 from playloom.runtime import pick_device
 from playloom.training.settings import LoopConfig
-
-Batch = dict[str, Tensor]
+from playloom.training.task import Batch
 
 
 def make_fabric(config: LoopConfig) -> Any:
@@ -28,12 +26,9 @@ def make_fabric(config: LoopConfig) -> Any:
         ConfigError: when the device is unknown or absent.
     """
     try:
-        from lightning.fabric import Fabric
-    except ImportError:
-        try:
-            from lightning_fabric import Fabric
-        except ImportError as error:
-            raise MissingExtraError.of("lightning-fabric", "train") from error
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise MissingExtraError.of("lightning-fabric", "train") from error
     kind = pick_device(config.device).type
     if kind == "cpu":
         torch.set_flush_denormal(True)  # denormals in the averages cost tenfold

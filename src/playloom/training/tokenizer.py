@@ -29,9 +29,10 @@ from playloom.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from playloom.tokenizer.quality import psnr, ssim
 from playloom.tokenizer.quantizer import codebook_use
 from playloom.training.journal import strip
-from playloom.training.loop import Batch, Loop, Moment, Outcome, PlayerLoss, Report
+from playloom.training.loop import Loop, Report
 from playloom.training.settings import LoopConfig, to_mapping
 from playloom.training.strategy import world
+from playloom.training.task import Batch, Moment, Outcome, PlayerLoss
 from playloom.training.tokenizer_files import save_tokenizer
 
 _STRIP = 6

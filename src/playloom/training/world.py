@@ -23,9 +23,10 @@ from playloom.errors import ConfigError, RecordingError
 from playloom.model import Transformer
 from playloom.presets import ModelConfig, build_transformer
 from playloom.sequence import schedule
-from playloom.training.loop import Batch, Loop, Moment, Outcome, PlayerLoss, Report
+from playloom.training.loop import Loop, Report
 from playloom.training.settings import LoopConfig, to_mapping
 from playloom.training.strategy import world
+from playloom.training.task import Batch, Moment, Outcome, PlayerLoss
 from playloom.training.world_loss import Judged, WorldLoss
 
 Preview = Callable[[Transformer], NDArray[np.uint8] | None]

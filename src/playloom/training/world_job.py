@@ -22,9 +22,10 @@ from playloom.presets import ModelConfig
 from playloom.runtime import pick_device
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 from playloom.training.alignment import AlignmentReport, check_alignment
-from playloom.training.loop import Outcome, Report
+from playloom.training.loop import Report
 from playloom.training.sources import Preparation, kind_of, tokens_from
 from playloom.training.strategy import world
+from playloom.training.task import Outcome
 from playloom.training.tokenizer_files import load_tokenizer
 from playloom.training.world import Preview, WorldConfig, train_world
 
@@ -155,7 +156,8 @@ def _stretches(
         else:
             assert tokenizer is not None
             codes = torch.from_numpy(store.tokens_FN[span.rows].astype(np.int64))
-            pictures = torch.cat([tokenizer.decode(part).cpu() for part in codes.split(32)]).numpy()
+            parts = [tokenizer.decode(codes[i : i + 32]).cpu() for i in range(0, len(codes), 32)]
+            pictures = torch.cat(parts).numpy()
         yield pictures, store.actions_FA[span.rows]
 
 

@@ -1,0 +1,187 @@
+"""Stores: whole or absent, resumable, and exactly what was put in."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from training_toys import HEIGHT, SLOTS, WIDTH, episode, frame_store, render, scroll, stick_actions, token_store
+
+from playloom.actions.codec import mirror_values
+from playloom.data.augment import brightness, mirror_step
+from playloom.data.prepare import build_frame_store, tokenise_recordings, tokenise_store
+from playloom.data.recording import save_episode
+from playloom.data.stores import FrameStore, TokenStore
+from playloom.errors import RecordingError
+from playloom.presets import build_tokenizer, preset
+
+
+def writer_of(folder, rows=8):
+    return FrameStore.create(folder, rows, height=4, width=6, state_columns=("x", "dead"))
+
+
+def part(seed, rows=4):
+    random = np.random.default_rng(seed)
+    frames = random.integers(0, 256, (rows, 4, 6, 3)).astype(np.uint8)
+    return frames, stick_actions(rows, seed), random.random((rows, 2)).astype(np.float32), {"split": "train", "seed": seed}
+
+
+def test_a_store_gives_back_what_was_written(tmp_path):
+    store = token_store(tmp_path, episodes=3, steps=10)
+    assert store.tokens_FN.shape == (30, SLOTS)
+    assert store.tokens_FN.dtype == np.uint16
+    assert [span.start for span in store.spans] == [0, 10, 20]
+    assert (store.actions_FA[store.spans[2].rows] == stick_actions(10, 2)).all()
+    assert len(store.of_split("train")) == 2
+    assert store.tokenizer == "toy"
+
+
+def test_an_unfinished_store_cannot_be_opened_and_goes_on_where_it_stopped(tmp_path):
+    writer = writer_of(tmp_path)
+    writer.append_episode(*part(0))
+    with pytest.raises(RecordingError, match="unfinished"):
+        FrameStore.open(tmp_path)
+    with pytest.raises(RecordingError, match="4 of 8"):
+        writer.finish()
+    del writer
+    again = writer_of(tmp_path)
+    assert again.has(0, 4, part(0)[3])
+    assert not again.has(0, 4, part(1)[3])
+    again.append_episode(*part(1))
+    again.finish()
+    store = FrameStore.open(tmp_path)
+    assert (store.frames_FHWC == np.concatenate([part(0)[0], part(1)[0]])).all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["actions.npy", "frames.npy", "index.json", "states.npy"]
+
+
+def test_a_writer_of_another_shape_starts_anew(tmp_path):
+    writer_of(tmp_path, rows=8).append_episode(*part(0))
+    assert writer_of(tmp_path, rows=12).done == 0
+
+
+def test_lengths_that_do_not_fit_are_refused(tmp_path):
+    writer = writer_of(tmp_path, rows=6)
+    frames, actions, states, meta = part(0)
+    with pytest.raises(RecordingError, match="4 frames came with 3 actions"):
+        writer.append_episode(frames, actions[:3], states, meta)
+    writer.append_episode(frames, actions, states, meta)
+    with pytest.raises(RecordingError, match="do not fit"):
+        writer.append_episode(frames, actions, states, meta)
+
+
+def test_damage_is_one_sentence(tmp_path):
+    token_store(tmp_path)
+    with pytest.raises(RecordingError, match="store of tokens"):
+        FrameStore.open(tmp_path)
+    whole = (tmp_path / "tokens.npy").read_bytes()
+    (tmp_path / "tokens.npy").write_bytes(whole[:500])
+    with pytest.raises(RecordingError, match=r"tokens\.npy cannot be read"):
+        TokenStore.open(tmp_path)
+    np.save(tmp_path / "tokens.npy", np.zeros((3, SLOTS), np.uint16))
+    with pytest.raises(RecordingError, match="has 3 rows"):
+        TokenStore.open(tmp_path)
+    (tmp_path / "index.json").write_text("{")
+    with pytest.raises(RecordingError, match="damaged"):
+        TokenStore.open(tmp_path)
+    with pytest.raises(RecordingError, match="not a data set"):
+        TokenStore.open(tmp_path / "nowhere")
+
+
+def test_a_store_larger_than_the_disk_is_refused_before_it_is_written(tmp_path):
+    with pytest.raises(RecordingError, match="GB free"):
+        FrameStore.create(tmp_path, 10**12, height=180, width=300, state_columns=("x",))
+
+
+def recordings(folder, count=3):
+    return [save_episode(folder, episode(seed)) for seed in range(count)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_rendering_fills_the_store_with_the_renderers_pictures(tmp_path, workers):
+    seen = []
+    paths = recordings(tmp_path / "rec", 2)
+    store = build_frame_store(
+        tmp_path / "frames", paths, render, workers=workers, progress=lambda *now: seen.append(now)
+    )
+    assert store.frames_FHWC.shape == (24, HEIGHT, WIDTH, 3)
+    for seed, span in enumerate(store.spans):
+        assert (store.frames_FHWC[span.rows] == scroll(stick_actions(12, seed))).all()
+        assert span.meta["seed"] == seed
+    assert seen == [(12, 24), (24, 24)]
+
+
+def too_short(recording):
+    yield from list(render(recording))[:-1]
+
+
+def test_a_renderer_that_gives_another_number_of_pictures_is_caught(tmp_path):
+    with pytest.raises(RecordingError, match="gave 11 pictures; it says 12"):
+        build_frame_store(tmp_path / "frames", recordings(tmp_path / "rec"), too_short)
+    with pytest.raises(RecordingError, match="no recordings"):
+        build_frame_store(tmp_path / "none", [], render)
+
+
+def test_interrupted_rendering_goes_on_without_rendering_again(tmp_path):
+    rendered = []
+    interrupted = True
+
+    def until_two(recording):
+        if recording.meta.seed == 2 and interrupted:
+            raise KeyboardInterrupt
+        rendered.append(recording.meta.seed)
+        return render(recording)
+
+    paths = recordings(tmp_path / "rec")
+    with pytest.raises(KeyboardInterrupt):
+        build_frame_store(tmp_path / "frames", paths, until_two)
+    rendered.clear()
+    interrupted = False
+    store = build_frame_store(tmp_path / "frames", paths, until_two)
+    assert rendered == [0, 2]  # the first picture of episode 0 tells the size
+    assert (store.frames_FHWC[store.spans[1].rows] == scroll(stick_actions(12, 1))).all()
+
+
+def test_both_ways_to_codes_agree_with_the_tokenizer(tmp_path):
+    tokenizer = build_tokenizer(preset("tiny")).eval()
+    paths = recordings(tmp_path / "rec")
+    frames = build_frame_store(tmp_path / "frames", paths, render)
+    long = tokenise_store(tmp_path / "a", frames, tokenizer.encode, fingerprint="f", batch=5)
+    short = tokenise_recordings(tmp_path / "b", paths, render, tokenizer.encode, fingerprint="f", batch=7)
+    assert (long.tokens_FN == short.tokens_FN).all()
+    assert (long.states_FS == short.states_FS).all()
+    codes = tokenizer.encode(torch.from_numpy(np.array(frames.frames_FHWC))).numpy()
+    assert (long.tokens_FN == codes).all()
+    assert not list((tmp_path / "b").glob(".frames-*"))
+
+
+def test_mirrored_episodes_have_mirrored_pictures_and_controllers(tmp_path):
+    tokenizer = build_tokenizer(preset("tiny")).eval()
+    frames = frame_store(tmp_path / "frames")
+    store = tokenise_store(tmp_path / "a", frames, tokenizer.encode, fingerprint="f", mirror=True)
+    assert [bool(span.meta.get("mirrored")) for span in store.spans] == [False, False, False, True, True]
+    plain, mirrored = store.spans[1], store.spans[3]
+    assert (store.actions_FA[mirrored.rows] == mirror_values(store.actions_FA[plain.rows])).all()
+    flipped = np.ascontiguousarray(frames.frames_FHWC[plain.rows][:, :, ::-1])
+    assert (store.tokens_FN[mirrored.rows] == tokenizer.encode(torch.from_numpy(flipped)).numpy()).all()
+
+
+def test_mirroring_twice_changes_nothing():
+    frames, actions = scroll(stick_actions(6, 0)), stick_actions(6, 0)
+    once = mirror_step(frames, actions)
+    assert (once[1][:, 14] == 10 - actions[:, 14]).all()
+    twice = mirror_step(*once)
+    assert (twice[0] == frames).all()
+    assert (twice[1] == actions).all()
+
+
+def test_brightness_scales_and_clips():
+    frames = torch.tensor([[[[100, 200, 0]]], [[[100, 200, 0]]]], dtype=torch.uint8)
+    bright = brightness(frames, torch.tensor([1.5, 0.5]))
+    assert bright.flatten(1).tolist() == [[150, 255, 0], [50, 100, 0]]
+
+
+def test_index_is_plain_json(tmp_path):
+    token_store(tmp_path)
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert index["kind"] == "tokens"
+    assert index["episodes"][1] == {"start": 30, "length": 30, "meta": {"split": "train", "seed": 1}}

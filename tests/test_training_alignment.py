@@ -1,0 +1,61 @@
+"""The alignment check finds the shift that was put in, and says so when it cannot."""
+
+import numpy as np
+import pytest
+import torch
+from training_toys import scroll, stick_actions
+
+from playloom.errors import RecordingError
+from playloom.training.alignment import check_alignment
+from playloom.training.motion import motions
+
+STEPS = 130
+
+
+def stretch(seed, shift=0):
+    """A stretch whose stored actions are `shift` steps late against what moved the pictures."""
+    actions = stick_actions(STEPS + 4, seed)
+    frames = scroll(actions, height=48, width=64, pixels=2)
+    return frames[2 : 2 + STEPS], actions[2 - shift : 2 - shift + STEPS]
+
+
+@pytest.mark.parametrize("shift", [-1, 0, 1, 2])
+def test_the_shift_that_was_put_in_is_found(shift):
+    report = check_alignment([stretch(seed, shift) for seed in range(2)])
+    assert report.best_shift == shift
+    assert report.verdict == ("shifted" if shift else "aligned")
+    assert report.shares[shift] > 0.9
+    assert report.shares[shift] > max(share for s, share in report.shares.items() if s != shift) + 0.1
+
+
+def test_the_advice_mends_the_data():
+    frames, actions = stretch(0, shift=1)
+    report = check_alignment([(frames, actions)])
+    assert "shift the actions by -1 step(s)" in report.sentence()
+    assert check_alignment([(frames[:-1], actions[1:])]).verdict == "aligned"
+
+
+def test_shuffled_actions_are_undecided():
+    frames, actions = stretch(0)
+    shuffled = np.random.default_rng(0).permutation(actions)
+    report = check_alignment([(frames, shuffled)])
+    assert report.verdict == "undecided"
+    assert "cannot be told" in report.sentence()
+
+
+def test_still_pictures_and_too_few_steps():
+    frames, actions = stretch(0)
+    assert check_alignment([(np.repeat(frames[:1], STEPS, axis=0), actions)]).verdict == "undecided"
+    with pytest.raises(RecordingError, match="at least"):
+        check_alignment([(frames[:20], actions[:20])])
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (96, 160)])
+def test_motion_is_measured_in_pixels_and_has_its_sign(height, width):
+    random = np.random.default_rng(1)
+    wide = random.integers(0, 256, (height // 4, 100, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
+    steps = [0, 6, 2, 2, -4]
+    frames = np.stack([wide[:, 50 - x : 50 - x + width] for x in steps])
+    sideways = motions(torch.from_numpy(frames), chunk=2)[:, ::2]
+    expected = np.diff(steps)[:, None].repeat(3, 1)
+    assert np.abs(sideways.numpy() - expected).max() < 0.6

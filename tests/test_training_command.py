@@ -1,0 +1,110 @@
+"""`playloom train`: recordings to a model that loads, by the commands a user types."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import typer
+from training_toys import HEIGHT, WIDTH, frame_store, scroll, stick_actions
+from typer.testing import CliRunner
+
+from playloom.checkpoint import load_model
+from playloom.cli.train import register
+from playloom.data.stores import FrameStore, TokenStore
+from playloom.errors import BadInputError, CheckpointError, ConfigError, RecordingError
+from playloom.training.sources import kind_of
+
+SHORT = ["--preset", "tiny", "--steps", "3", "--batch", "4", "--device", "cpu", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return frame_store(tmp_path_factory.mktemp("frames"), episodes=4, steps=60).folder
+
+
+def playloom(*words):
+    app = typer.Typer()
+    register(app)
+    result = CliRunner().invoke(app, ["train", *map(str, words)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def tokenizer(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tokenizer")
+    result = playloom("tokenizer", "--data", data, "--out", out, *SHORT)
+    assert result.exit_code == 0
+    assert "finished after 3 steps" in result.output
+    return out
+
+
+def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
+    config = tmp_path / "world.json"
+    config.write_text(json.dumps({"window_steps": 5, "validation_windows": 4}))
+    words = ["world", "--data", data, "--tokenizer", tokenizer, "--out", tmp_path / "run", "--config", config]
+    result = playloom(*words, *SHORT)
+    assert result.exit_code == 0
+    assert "alignment aligned" in result.output
+    model = load_model(tmp_path / "run" / "model")
+    assert model.card["updates"] == 3
+    frames = FrameStore.open(data)
+    store = TokenStore.open(tmp_path / "run" / "tokens")
+    codes = model.tokenizer.encode(torch.from_numpy(np.array(frames.frames_FHWC[:20]))).numpy()
+    assert (store.tokens_FN[:20] == codes).all()
+    assert "finished after 3 steps" in playloom(*words, *SHORT).output
+    with pytest.raises(ConfigError, match="holds a run already"):
+        playloom(*words, *SHORT, "--resume", "never")
+
+
+def test_misaligned_data_end_the_run_unless_it_is_told_to_go_on(tokenizer, tmp_path):
+    writer = FrameStore.create(tmp_path / "late", 240, height=HEIGHT, width=WIDTH, state_columns=("x",))
+    for seed in range(2):
+        actions = stick_actions(121, seed)
+        pictures = scroll(actions)[1:]
+        writer.append_episode(pictures, actions[:-1], np.zeros((120, 1), np.float32), {"split": "train"})
+    writer.finish()
+    config = tmp_path / "world.json"
+    config.write_text(json.dumps({"window_steps": 5}))
+    words = ["world", "--data", tmp_path / "late", "--tokenizer", tokenizer, "--out", tmp_path / "run", *SHORT]
+    with pytest.raises(BadInputError, match=r"1 step\(s\) later"):
+        playloom(*words, "--config", config)
+    assert "do not fit" in playloom(*words, "--config", config, "--alignment", "warn").output
+
+
+def test_bad_input_is_one_sentence(data, tmp_path):
+    words = ["tokenizer", "--out", tmp_path / "run", *SHORT]
+    with pytest.raises(RecordingError, match="neither recordings nor"):
+        playloom(*words, "--data", tmp_path)
+    with pytest.raises(ConfigError, match="unknown preset 'tinny'; did you mean tiny"):
+        playloom(*words, "--data", data, "--preset", "tinny")
+    config = tmp_path / "c.json"
+    for text, message in (
+        ('{"brightnes": 0.1}', "did you mean brightness"),
+        ("[1]", "holds a list"),
+        ("{", "is not JSON"),
+        ('{"model": {"nam": "x"}}', "did you mean name"),
+    ):
+        config.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            playloom(*words, "--data", data, "--config", config)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        playloom(*words, "--data", data, "--config", tmp_path / "none.json")
+    with pytest.raises(ConfigError, match="choose auto or never"):
+        playloom(*words, "--data", data, "--resume", "yes")
+    world = ["world", "--data", data, "--out", tmp_path / "w", *SHORT]
+    with pytest.raises(RecordingError, match="give the tokenizer's folder"):
+        playloom(*world)
+    with pytest.raises(CheckpointError, match="no tokenizer at"):
+        playloom(*world, "--tokenizer", tmp_path)
+    with pytest.raises(ConfigError, match="alignment is 'lax'"):
+        playloom(*world, "--alignment", "lax")
+
+
+def test_kinds_of_folders(data, tmp_path):
+    assert kind_of(data) == "frames"
+    (tmp_path / "index.json").write_text("{}")
+    with pytest.raises(RecordingError, match="damaged"):
+        kind_of(tmp_path)

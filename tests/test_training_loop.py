@@ -1,0 +1,246 @@
+"""The loop's promises: same seed same bytes, exact resume after any end, golden losses, averaged weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_toys import TINY, token_store, world_config
+
+from playloom.errors import CheckpointError, PlayloomError, RecordingError
+from playloom.presets import preset
+from playloom.training.journal import read_log
+from playloom.training.optimise import AveragedWeights, module_tensors
+from playloom.training.snapshot import load_newest
+from playloom.training.world import WorldTask, train_world
+
+GOLDEN = Path(__file__).parent / "assets" / "losses_world_tiny.json"
+TIMED = ("elapsed",)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return token_store(tmp_path_factory.mktemp("tokens"))
+
+
+def train(store, out, preview=None, report=None, **settings):
+    return train_world(TINY, world_config(**settings), store, out, preview=preview, report=report)
+
+
+def log_of(out):
+    """The log without what depends on the clock."""
+    return [{k: v for k, v in line.items() if k not in TIMED and not k.endswith("/s")} for line in read_log(out)]
+
+
+def weights_of(out, step):
+    return (out / "checkpoints" / f"step-{step:09d}" / "tensors.safetensors").read_bytes()
+
+
+def test_losses_are_the_golden_ones(store, tmp_path):
+    train(store, tmp_path, steps=50, learning_rate=1e-3)
+    losses = [line["loss"] for line in log_of(tmp_path) if "loss" in line]
+    if os.environ.get("PLAYLOOM_UPDATE_GOLDEN"):
+        GOLDEN.write_text(json.dumps(losses, indent=0))
+    golden = json.loads(GOLDEN.read_text())
+    assert len(golden) == 50
+    np.testing.assert_allclose(losses, golden, rtol=0, atol=1e-5)
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_same_seed_same_bytes_and_another_seed_others(store, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(store, tmp_path / name, steps=6, seed=seed)
+    assert weights_of(tmp_path / "a", 6) == weights_of(tmp_path / "b", 6)
+    assert weights_of(tmp_path / "a", 6) != weights_of(tmp_path / "c", 6)
+    assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from playloom.data.stores import TokenStore
+from training_toys import TINY, world_config
+from playloom.training.world import train_world
+config = world_config(steps=100000, save_steps=5)
+train_world(TINY, config, TokenStore.open(Path(sys.argv[1])), Path(sys.argv[2]))
+"""
+
+
+def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(store, tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(store.folder), str(killed)], env={**os.environ, "PYTHONPATH": path}
+    )
+    try:
+        _wait_for(lambda: list(killed.glob("checkpoints/step-*")) and _lines(killed) % 5 == 3, process)
+    finally:
+        process.kill()
+        process.wait()
+    newest = load_newest(killed / "checkpoints")
+    assert newest is not None
+    end = newest.step + 12
+    for out in (killed, whole):
+        train(store, out, report=terminate_after(end), steps=100000)
+    assert weights_of(killed, end) == weights_of(whole, end)
+    assert log_of(killed) == log_of(whole)
+
+
+def terminate_after(steps):
+    """A report callback that ends a run after this many steps, politely: the step after the signal is the last."""
+
+    def report(progress):
+        if progress.step == steps - 1 and progress.rates:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return report
+
+
+def _lines(out):
+    log = out / "log.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
+def _wait_for(condition, process):
+    for _ in range(6000):
+        if condition():
+            return
+        assert process.poll() is None, "the training process ended by itself"
+        time.sleep(0.01)
+    raise AssertionError("no checkpoint appeared in a minute")
+
+
+def test_sigterm_saves_and_the_run_goes_on_from_there(store, tmp_path):
+    first = train(store, tmp_path / "a", report=terminate_after(4), steps=9)
+    assert (first.outcome.step, first.outcome.finished) == (4, False)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    second = train(store, tmp_path / "a", steps=9)
+    assert (second.outcome.step, second.outcome.finished) == (9, True)
+    train(store, tmp_path / "b", steps=9)
+    assert weights_of(tmp_path / "a", 9) == weights_of(tmp_path / "b", 9)
+
+
+def test_a_piece_ends_in_time_and_a_timed_run_ends_with_its_decay(store, tmp_path):
+    piece = train(store, tmp_path, steps=None, minutes=0.05, piece_minutes=0.01)
+    assert not piece.outcome.finished
+    rest = train(store, tmp_path, steps=None, minutes=0.05)
+    assert rest.outcome.finished
+    assert rest.outcome.step > piece.outcome.step
+    assert 3.0 <= rest.outcome.elapsed < 6.0
+    assert log_of(tmp_path)[-1]["lr"] < 0.1
+    again = train(store, tmp_path, steps=None, minutes=0.05)
+    assert again.outcome.step == rest.outcome.step
+
+
+def test_another_run_in_the_same_folder_is_refused(store, tmp_path):
+    train(store, tmp_path, steps=2)
+    with pytest.raises(CheckpointError, match="learning_rate: was 0.0003, now 0.1"):
+        train(store, tmp_path, steps=4, learning_rate=0.1)
+    with pytest.raises(CheckpointError, match="window_steps: was 5, now 4"):
+        train(store, tmp_path, steps=4, window_steps=4)
+
+
+def test_damaged_checkpoints_fall_back_to_the_one_before(store, tmp_path):
+    train(store, tmp_path, steps=8, save_steps=3)
+    folder = tmp_path / "checkpoints"
+    assert sorted(p.name for p in folder.iterdir()) == ["step-000000006", "step-000000008"]
+    (folder / ".step-000000009.ab.tmp").mkdir()
+    newest = folder / "step-000000008" / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert load_newest(folder).step == 6
+    assert not (folder / ".step-000000009.ab.tmp").exists()
+    train(store, tmp_path, steps=8, save_steps=3)
+    assert load_newest(folder).step == 8
+    for path in folder.glob("*/state.json"):
+        path.write_text("{}")
+    with pytest.raises(CheckpointError, match="no checkpoint in"):
+        load_newest(folder)
+
+
+def test_accumulated_batches_equal_one_large_batch(store, tmp_path):
+    plain = {"steps": 3, "lags": (0,), "lag_weights": (1.0,), "first_step_image_loss": True}
+    train(store, tmp_path / "large", batch=6, **plain)
+    train(store, tmp_path / "small", batch=2, accumulate=3, **plain)
+    large, small = log_of(tmp_path / "large"), log_of(tmp_path / "small")
+    for a, b in zip(large[:3], small[:3], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+        assert a["gradient"] == pytest.approx(b["gradient"], abs=1e-4)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_a_sentence(store, tmp_path):
+    with pytest.raises(PlayloomError, match="stopped being a number at step"):
+        train(store, tmp_path, steps=300, learning_rate=1e12, clip=1e20, warmup_steps=1)
+
+
+def test_reports_tell_rates_and_the_time_left(store, tmp_path):
+    reports = []
+    train(store, tmp_path, report=reports.append, steps=6, validate_steps=3)
+    trained = [r for r in reports if r.rates]
+    assert [r.step for r in trained] == [1, 2, 3, 4, 5, 6]
+    assert trained[-1].eta == 0
+    assert trained[0].eta > 0
+    slots = TINY.layout.slots
+    assert all(r.rates["tokens"] == pytest.approx(slots * r.rates["frames"]) for r in trained)
+    # Twice the parameters' products forward, four times backward; attention and the tied logits come on top.
+    counted = trained[0].rates["flops"] / trained[0].rates["tokens"]
+    weights = sum(p.numel() for p in WorldTask(TINY, world_config(), store, None).transformer.blocks.parameters())
+    assert 6 * weights < counted < 20 * weights
+    assert {"validation/image", "validation/shuffled_gap"} <= set(reports[3].metrics)
+
+
+def test_previews_are_written_with_the_averaged_weights(store, tmp_path):
+    seen = []
+
+    def preview(transformer):
+        seen.append(transformer.token.weight.detach().clone())
+        assert not transformer.training
+        return np.full((4, 6, 3), 7, np.uint8)
+
+    run = train(store, tmp_path, preview=preview, steps=4)
+    assert (tmp_path / "previews" / "step-000000004.png").exists()
+    assert torch.equal(seen[-1], run.transformer.token.weight)
+    saved = load_newest(tmp_path / "checkpoints").tensors
+    name = "world:transformer.token.weight"
+    assert torch.equal(saved[f"average.{name}"], run.transformer.token.weight)
+    assert not torch.equal(saved[f"model.{name}"], run.transformer.token.weight)
+
+
+def test_the_average_is_the_recursion_it_says():
+    module = torch.nn.Linear(2, 1)
+    average = AveragedWeights(module, decay=0.5)
+    expected = module.weight.detach().clone()
+    for step in range(1, 20):
+        with torch.no_grad():
+            module.weight += step
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * module.weight.detach()
+    assert torch.allclose(average.tensors["weight"], expected)
+    live = module.weight.detach().clone()
+    with average.applied():
+        assert torch.allclose(module.weight, expected)
+    assert torch.equal(module.weight, live)
+
+
+def test_tied_tensors_are_saved_once():
+    first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    second.weight = first.weight
+    assert list(module_tensors(torch.nn.Sequential(first, second))) == ["0.weight", "0.bias", "1.bias"]
+
+
+def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):
+    with pytest.raises(RecordingError, match="tokenise again"):
+        train_world(preset("arena-small"), world_config(), store, tmp_path)

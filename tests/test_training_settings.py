@@ -1,0 +1,76 @@
+"""Settings: unknown keys name the nearest one, and the schedule ends where it should."""
+
+import math
+
+import pytest
+
+from playloom.errors import ConfigError
+from playloom.training.schedule import learning_rate_factor, progress
+from playloom.training.settings import LoopConfig, from_mapping, to_mapping
+from playloom.training.snapshot import differences
+from playloom.training.tokenizer import TokenizerTrainingConfig
+from playloom.training.world import WorldConfig
+
+
+def test_configs_come_back_from_plain_values():
+    config = from_mapping(
+        TokenizerTrainingConfig,
+        {"loop": {"minutes": 3, "ema_decay": 0}, "loss": {"perceptual": 1}, "mirror": True},
+    )
+    assert config.loop.minutes == 3.0
+    assert config.loss.perceptual == 1.0
+    assert from_mapping(TokenizerTrainingConfig, to_mapping(config)) == config
+    world = from_mapping(WorldConfig, {"loop": {"steps": 1}, "lags": [0, 1], "lag_weights": [1, 2.5]})
+    assert world.lags == (0, 1)
+    assert world.lag_weights == (1.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loop": {"steps": 5, "learning_rat": 1}}, "did you mean learning_rate"),
+        ({"loop": {"steps": 5}, "windw_steps": 4}, "did you mean window_steps"),
+        ({"loop": {"steps": "many"}}, "steps is 'many'; expected int or None"),
+        ({"loop": {"steps": True}}, "steps is True"),
+        ({"loop": 5}, "expected settings of LoopConfig"),
+        ({"loop": {"steps": 5, "schedule": "cosin"}}, "schedule is 'cosin'"),
+        ({"loop": {}}, "needs an end"),
+        ({"loop": {"steps": 0}}, "steps is 0"),
+        ({"loop": {"steps": 1, "ema_decay": 1.5}}, "expected 0 to 1"),
+        ({"loop": {"steps": 1}, "lags": [1]}, "must pair up"),
+        ({"loop": {"steps": 1}, "lag_weights": [0, 0, 0, 0]}, "at least one above 0"),
+        ({"loop": {"steps": 1}, "window_steps": 1}, "and the next one"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(values, message):
+    with pytest.raises(ConfigError, match=message):
+        from_mapping(WorldConfig, values)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "wsd"])
+def test_the_schedule_warms_up_and_decays_to_its_end(kind):
+    config = LoopConfig(steps=1000, schedule=kind, warmup_steps=10, final_fraction=0.1, decay_fraction=0.25)
+    rates = [learning_rate_factor(config, step, progress(config, step, 0.0)) for step in range(1001)]
+    assert rates[0] == pytest.approx(0.1, abs=1e-5)
+    assert max(rates) == pytest.approx(1.0, abs=1e-3)
+    assert rates[-1] == pytest.approx(0.1)
+    assert all(b <= a for a, b in zip(rates[10:], rates[11:], strict=False))
+    stable = 0.5 if kind == "wsd" else 0.0
+    assert (rates[700] == pytest.approx(1.0)) == bool(stable)
+
+
+def test_progress_is_the_larger_of_steps_and_time():
+    both = LoopConfig(steps=100, minutes=10)
+    assert progress(both, 20, 60) == 0.2
+    assert progress(both, 20, 300) == 0.5
+    assert progress(both, 200, 0) == 1.0
+    timed = LoopConfig(minutes=10)
+    assert learning_rate_factor(timed, 5000, progress(timed, 5000, 600)) == pytest.approx(timed.final_fraction)
+    half = learning_rate_factor(timed, 5000, progress(timed, 5000, 300))
+    assert half == pytest.approx(0.5 * (1 + timed.final_fraction), rel=1e-6)
+    assert math.isclose(progress(timed, 0, 0), 0.0)
+
+
+def test_differences_name_the_setting():
+    saved = {"loop": {"seed": 0, "batch": 4}, "data": 1}
+    assert differences(saved, {"loop": {"seed": 1, "batch": 4}, "data": 1}) == ["loop.seed: was 0, now 1"]

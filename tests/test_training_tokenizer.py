@@ -1,0 +1,106 @@
+"""Tokenizer training: it learns, the GAN's players keep apart, and what is exported is what was judged."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from training_toys import TINY, frame_store, tokenizer_config
+
+from playloom.data.windows import frame_batch
+from playloom.errors import CheckpointError, RecordingError
+from playloom.presets import preset
+from playloom.tokenizer.losses import TokenizerLossConfig
+from playloom.training.journal import read_log
+from playloom.training.snapshot import load_newest
+from playloom.training.task import Moment
+from playloom.training.tokenizer import TokenizerTask, train_tokenizer
+from playloom.training.tokenizer_files import load_tokenizer
+
+GAN = TokenizerLossConfig(adversarial=0.1, discriminator_width=8, discriminator_layers=1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return frame_store(tmp_path_factory.mktemp("frames"))
+
+
+def train(store, out, **settings):
+    return train_tokenizer(TINY.tokenizer, tokenizer_config(**settings), store, out)
+
+
+def test_it_learns_and_the_export_is_what_was_judged(store, tmp_path):
+    run = train(store, tmp_path, steps=60, learning_rate=3e-3, ema_decay=0.9, validate_steps=1000)
+    log = [line for line in read_log(tmp_path) if "psnr" in line]
+    assert np.mean([line["psnr"] for line in log[-5:]]) > log[0]["psnr"] + 3
+    again, name = load_tokenizer(tmp_path)
+    assert name == run.fingerprint
+    frames = torch.from_numpy(np.array(store.frames_FHWC[:4]))
+    assert torch.equal(again.encode(frames), run.tokenizer.encode(frames))
+    for tensor in again.state_dict().values():
+        if tensor.is_floating_point():
+            assert torch.equal(tensor, tensor.half().float())
+    figures = run.outcome.validation
+    assert set(figures) == {"psnr", "ssim", "codes_used", "code_perplexity"}
+    assert 0 < figures["codes_used"] <= 1
+    assert (tmp_path / "previews" / "step-000000060.png").exists()
+
+
+def test_the_discriminator_joins_late_and_a_resumed_gan_is_exact(store, tmp_path):
+    settings = {"loss": GAN, "adversarial_from": 0.5, "brightness": 0.1, "mirror": True}
+    train(store, tmp_path / "whole", steps=10, **settings)
+    lines = [line for line in read_log(tmp_path / "whole") if "psnr" in line]
+    assert ["discriminator" in line for line in lines] == [False] * 5 + [True] * 5
+    assert ["adaptive_weight" in line for line in lines] == [False] * 5 + [True] * 5
+    halves = tmp_path / "halves"
+    train(store, halves, steps=10, piece_minutes=1e-9, **settings)
+    for _ in range(9):
+        train(store, halves, steps=10, piece_minutes=1e-9, **settings)
+    whole, parts = (load_newest(out / "checkpoints").tensors for out in (tmp_path / "whole", halves))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert any(name.startswith("optimiser.discriminator") for name in whole)
+
+
+def test_neither_player_gets_the_others_gradients(store):
+    task = TokenizerTask(TINY.tokenizer, tokenizer_config(loss=GAN, adversarial_from=0.0), store, None)
+    assert not any("discriminator" in name for name, _ in task.players["tokenizer"].named_parameters())
+    moment = Moment(3, 0.5, np.random.default_rng(0))
+    seen = []
+    for part in task.losses(task.players, task.batch(0), moment):
+        part.loss.backward()
+        seen.append({n: any(p.grad is not None for p in m.parameters()) for n, m in task.players.items()})
+        for module in task.players.values():
+            module.zero_grad(set_to_none=True)
+    assert seen == [
+        {"tokenizer": True, "discriminator": False},
+        {"tokenizer": False, "discriminator": True},
+    ]
+
+
+def test_mirroring_and_brightness_reach_the_network(store):
+    config = tokenizer_config(mirror=True, brightness=0.3)
+    task = TokenizerTask(TINY.tokenizer, config, store, None)
+    frames = frame_batch(store, np.arange(8)[:, None])
+    changed = task._augmented(frames, np.random.default_rng(1))
+    assert changed.shape == frames.shape
+    assert changed.dtype == torch.uint8
+    assert not torch.equal(changed, frames)
+
+
+def test_pictures_of_another_size_are_refused(store, tmp_path):
+    with pytest.raises(RecordingError, match="has pictures of 24 x 16; this tokenizer takes 300 x 180"):
+        train_tokenizer(preset("arena-small").tokenizer, tokenizer_config(), store, tmp_path)
+
+
+def test_a_damaged_export_is_one_sentence(store, tmp_path):
+    with pytest.raises(CheckpointError, match="train one first"):
+        load_tokenizer(tmp_path)
+    train(store, tmp_path, steps=1)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**content, "weights": "0" * 16}))
+    with pytest.raises(CheckpointError, match="is not the file"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_tokenizer(tmp_path)

@@ -1,0 +1,106 @@
+"""Small true things for the training tests: a scrolling world whose speed is the right stick."""
+
+from pathlib import Path
+
+import numpy as np
+
+from playloom.actions import REST_VALUES
+from playloom.data.recording import Episode, EpisodeMeta
+from playloom.data.stores import FrameStore, TokenStore
+from playloom.presets import preset
+from playloom.training.settings import LoopConfig
+from playloom.training.tokenizer import TokenizerTrainingConfig
+from playloom.training.world import WorldConfig
+
+TINY = preset("tiny")
+SLOTS = TINY.layout.image_slots
+RIGHT_X = 14
+HEIGHT, WIDTH = TINY.tokenizer.frame_height, TINY.tokenizer.frame_width
+
+
+def stick_actions(steps, seed):
+    """A right stick that wanders smoothly; everything else at rest."""
+    random = np.random.default_rng(seed)
+    actions = np.tile(REST_VALUES, (steps, 1))
+    speed = 0.0
+    for step in range(steps):
+        speed = 0.8 * speed + 0.6 * random.normal()
+        actions[step, RIGHT_X] = np.clip(round(5 + 5 * speed), 0, 10)
+    return actions
+
+
+def places(actions_TA):
+    """Where the world stands at each frame: the action of step t moves frame t + 1."""
+    moves = actions_TA[:-1, RIGHT_X].astype(int) - 5
+    return np.concatenate([[0], np.cumsum(moves)])
+
+
+def scroll(actions_TA, height=HEIGHT, width=WIDTH, pixels=1):
+    """Pictures [T, H, W, 3] of a fixed random panorama that slides under the camera."""
+    random = np.random.default_rng(99)
+    panorama = random.integers(0, 256, (height // 4 + 1, 200, 3)).repeat(4, 0).repeat(4, 1)[:height].astype(np.uint8)
+    return np.stack([np.roll(panorama, -int(x) * pixels, axis=1)[:, :width] for x in places(actions_TA)])
+
+
+def token_store(folder: Path, episodes=4, steps=30) -> TokenStore:
+    """Codes that follow the stick, so that there is something to learn; the first episode validates."""
+    writer = TokenStore.create(
+        folder, episodes * steps, slots=SLOTS, tokenizer="toy", state_columns=("x", "dead")
+    )
+    for seed in range(episodes):
+        actions = stick_actions(steps, seed)
+        tokens = (places(actions)[:, None] + 3 * np.arange(SLOTS)) % TINY.tokenizer.codebook_size
+        split = "train" if seed else "validation"
+        states = np.zeros((steps, 2), np.float32)
+        writer.append_episode(tokens.astype(np.uint16), actions, states, {"split": split, "seed": seed})
+    writer.finish()
+    return TokenStore.open(folder)
+
+
+def frame_store(folder: Path, episodes=3, steps=12) -> FrameStore:
+    """The scrolling pictures; the first episode validates."""
+    writer = FrameStore.create(
+        folder, episodes * steps, height=HEIGHT, width=WIDTH, state_columns=("x", "dead")
+    )
+    for seed in range(episodes):
+        actions = stick_actions(steps, seed)
+        split = "train" if seed else "validation"
+        writer.append_episode(scroll(actions), actions, np.zeros((steps, 2), np.float32), {"split": split})
+    writer.finish()
+    return FrameStore.open(folder)
+
+
+def episode(seed: int, steps: int = 12) -> Episode:
+    """A recording whose pictures `render` gives."""
+    split = "train" if seed else "validation"
+    meta = EpisodeMeta(
+        game="scroll", variant="", mode="ffa", style="", seed=seed, split=split, steps=steps, frame_hash=""
+    )
+    states = np.arange(steps * 9, dtype=np.float32).reshape(steps, 9)
+    return Episode(meta, stick_actions(steps, seed), states)
+
+
+def render(recording: Episode):
+    """The recording's pictures, one after the other, in a buffer that is used again."""
+    buffer = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+    for frame in scroll(recording.actions_TA):
+        buffer[:] = frame
+        yield buffer
+
+
+def loop(**settings) -> LoopConfig:
+    """A short deterministic run on one CPU thread."""
+    short = {"steps": 20, "batch": 4, "log_steps": 1, "device": "cpu", "threads": 1, "warmup_steps": 5}
+    return LoopConfig(**{**short, **settings})
+
+
+def world_config(**settings) -> WorldConfig:
+    """A world training on windows of five steps; loop settings may be mixed in."""
+    own = {name: settings.pop(name) for name in list(settings) if name in WorldConfig.__dataclass_fields__}
+    return WorldConfig(loop=loop(**settings), **{"window_steps": 5, "validation_windows": 4, **own})
+
+
+def tokenizer_config(**settings) -> TokenizerTrainingConfig:
+    """A tokenizer training; loop settings may be mixed in."""
+    own = {name: settings.pop(name) for name in list(settings) if name in TokenizerTrainingConfig.__dataclass_fields__}
+    return TokenizerTrainingConfig(loop=loop(**settings), **{"validation_pictures": 8, **own})
