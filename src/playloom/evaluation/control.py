@@ -1,0 +1,190 @@
+"""Does the controller steer the dream? Held inputs from many moments, and the camera motion they lead to.
+
+The protocol: one input held, everything else at rest, for some steps. Turning is the median over the steps of the yaw
+between consecutive pictures; walking is how much the scene grew from the last real picture to the last dreamed one,
+against the same at rest. Knows nothing of the game; `real_control` judges its pictures by the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions import ControllerState, encode_named
+from playloom.actions.controller import CONTROLS
+from playloom.data.stores import FrameStore, Span
+from playloom.data.windows import living_spans
+from playloom.evaluation.motion import Camera, expansion_between, yaw_between
+from playloom.evaluation.report import Row, beyond_noise
+
+TRUE_TURN = 9.0
+"""Degrees that a full stick turns the real game's camera in one step."""
+INPUTS: Mapping[str, ControllerState] = {
+    "right": ControllerState(right_stick_x=1.0),
+    "left": ControllerState(right_stick_x=-1.0),
+    "forward": ControllerState(left_stick_y=1.0),
+    "rest": ControllerState(),
+}
+"""What is held, by name."""
+
+Pictures = Callable[[str, NDArray[np.uint8]], NDArray[np.uint8]]
+"""Name and action values uint8 [S, 16] of a held input to pictures uint8 [moments, 1 + S, H, W, 3]: the last seen
+picture, then what follows."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Control:
+    """What the held inputs led to, one figure a moment."""
+
+    right: NDArray[np.float64]
+    """Degrees a step with the stick at +1, positive clockwise."""
+    left: NDArray[np.float64]
+    """Degrees a step with the stick at -1."""
+    forward: NDArray[np.float64]
+    """Growth of the scene when walking forward; 1 is none."""
+    rest: NDArray[np.float64]
+    """The same with nothing held."""
+
+    @property
+    def sign_right(self) -> float:
+        """Share of all turns, both ways, whose direction is right."""
+        return float(np.mean(np.concatenate([self.right > 0, self.left < 0])))
+
+    @property
+    def median_turn(self) -> float:
+        """Median degrees a step in the wanted direction, over all turns; wrong ways count as negative."""
+        return float(np.median(np.concatenate([self.right, -self.left])))
+
+    @property
+    def expands(self) -> float:
+        """Share of moments whose scene grows more walking than at rest; equal growth counts half."""
+        return float(np.mean((self.forward > self.rest) + 0.5 * (self.forward == self.rest)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """The yaw estimator's error on real play."""
+
+    median_error: float
+    """Median absolute error, degrees, over steps that turn by more than 2 degrees."""
+    sign_right: float
+    """Share of those steps whose direction is right."""
+    full_stick: float
+    """Median degrees a step, in the true direction, where the state says at least 8.5 degrees; NaN for none."""
+    pairs: int
+    """How many steps were measured."""
+
+
+def measure_control(pictures: Pictures, steps: int, camera: Camera) -> Control:
+    """Hold every input of `INPUTS` for `steps` steps and judge the pictures that follow."""
+    seen = {name: pictures(name, held(name, steps)) for name in INPUTS}
+    return Control(
+        right=turn_per_step(seen["right"], camera),
+        left=turn_per_step(seen["left"], camera),
+        forward=expansion_between(seen["forward"][:, 0], seen["forward"][:, -1], camera),
+        rest=expansion_between(seen["rest"][:, 0], seen["rest"][:, -1], camera),
+    )
+
+
+def held(name: str, steps: int) -> NDArray[np.uint8]:
+    """Action values uint8 [steps, 16] of one input of `INPUTS`, held."""
+    state = [getattr(INPUTS[name], control.name) for control in CONTROLS]
+    return np.tile(encode_named(state), (steps, 1))
+
+
+def turn_per_step(frames_MSHWC: NDArray[np.uint8], camera: Camera) -> NDArray[np.float64]:
+    """Median over the steps of the yaw between consecutive pictures, degrees [M].
+
+    The median, because one step whose sky is hidden by a wall would spoil a mean.
+    """
+    steps = frames_MSHWC.shape[1] - 1
+    yaw = [yaw_between(frames_MSHWC[:, step], frames_MSHWC[:, step + 1], camera) for step in range(steps)]
+    return np.asarray(np.median(np.stack(yaw), axis=0))
+
+
+def judge_estimator(
+    store: FrameStore, spans: Sequence[Span], *, count: int, seed: int, camera: Camera, batch: int = 16
+) -> Recorded:
+    """Compare the yaw seen in recorded pictures with the yaw of the recorded states.
+
+    Takes up to `count` steps that turn by more than 2 degrees, drawn from these episodes; the dead do not count.
+    """
+    dead, yaw = store.column("dead"), store.column("yaw")
+    living = living_spans(spans, dead)
+    rows = np.concatenate([np.arange(span.start, span.start + span.length - 1) for span in living])
+    truth = (yaw[rows + 1] - yaw[rows] + 180) % 360 - 180
+    rows, truth = rows[np.abs(truth) > 2], truth[np.abs(truth) > 2]
+    if not len(rows):
+        return Recorded(median_error=np.nan, sign_right=np.nan, full_stick=np.nan, pairs=0)
+    kept = np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])
+    rows, truth = rows[kept], truth[kept]
+    seen = np.concatenate(
+        [
+            yaw_between(store.frames_FHWC[part], store.frames_FHWC[part + 1], camera)
+            for part in np.split(rows, range(batch, len(rows), batch))
+        ]
+    )
+    full = np.abs(truth) >= 8.5
+    return Recorded(
+        median_error=float(np.median(np.abs(seen - truth))),
+        sign_right=float(np.mean(np.sign(seen) == np.sign(truth))),
+        full_stick=float(np.median((seen * np.sign(truth))[full])) if full.any() else np.nan,
+        pairs=len(rows),
+    )
+
+
+def control_rows(dream: Control, recorded: Recorded, game: Control | None) -> list[Row]:
+    """The table's lines; `game` is the same protocol in the real game."""
+    turns, walks = len(dream.right) + len(dream.left), len(dream.forward)
+    growth, rest = float(np.median(dream.forward)), float(np.median(dream.rest))
+    game_turn = {} if game is None else {"real game": game.median_turn}
+    return [
+        Row(
+            part="control",
+            name="right_stick_x = ±1: direction right",
+            value=dream.sign_right,
+            unit="%",
+            baselines={**({} if game is None else {"real game": game.sign_right}), "estimator": recorded.sign_right},
+            bar=">= 95 %",
+            passed=dream.sign_right >= 0.95,
+            count=turns,
+        ),
+        Row(
+            part="control",
+            name="right_stick_x = ±1: median turn a step",
+            value=dream.median_turn,
+            unit="deg",
+            baselines={"true": TRUE_TURN, **game_turn, "estimator": recorded.full_stick},
+            bar=f"{0.75 * TRUE_TURN:g} to {1.25 * TRUE_TURN:g} deg",
+            passed=abs(dream.median_turn - TRUE_TURN) <= 0.25 * TRUE_TURN,
+            count=turns,
+        ),
+        Row(
+            part="control",
+            name="yaw estimator's median error on real turns",
+            value=recorded.median_error,
+            unit="deg",
+            count=recorded.pairs,
+        ),
+        Row(
+            part="control",
+            name="forward: median growth of the scene",
+            value=growth,
+            unit="x",
+            baselines={"rest": rest, **({} if game is None else {"real game": float(np.median(game.forward))})},
+            bar="> 1, and > rest by 2 standard errors",
+            passed=growth > 1 and beyond_noise(np.log(dream.forward) - np.log(dream.rest)),
+            count=walks,
+        ),
+        Row(
+            part="control",
+            name="forward grows more than rest",
+            value=dream.expands,
+            unit="%",
+            baselines={"chance": 0.5, **({} if game is None else {"real game": game.expands})},
+            count=walks,
+        ),
+    ]

@@ -1,0 +1,210 @@
+"""Teacher-forced likelihood: how surprised the model is by real play, token by token.
+
+Owns the windows, the masks of who may see whom, and the sums. The first step of a window has no past, so its image is
+not judged (its action is). All figures are means over tokens: cross-entropy in nats, accuracy as the share of tokens
+whose likeliest legal id is the true one. B windows, T steps, N image slots, A action slots, K slots, P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from playloom.actions import SLOT_SIZES
+from playloom.checkpoint import Model
+from playloom.data.stores import FrameStore
+from playloom.evaluation.dreams import encode
+from playloom.evaluation.moments import Moment
+from playloom.sequence import NO_TOKEN, schedule
+
+BUTTONS = slice(0, SLOT_SIZES.index(max(SLOT_SIZES)))
+"""The slots of buttons and triggers."""
+STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))
+"""The slots of stick axes."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Windows:
+    """Real play as codes and actions, with one action more on either side."""
+
+    codes_BTN: NDArray[np.int64]
+    """Image codes."""
+    actions_BTA: NDArray[np.uint8]
+    """Action values; T + 2 steps: one before the first frame and one after the last."""
+
+    @property
+    def actions(self) -> NDArray[np.uint8]:
+        """The true actions [B, T, A]."""
+        return self.actions_BTA[:, 1:-1]
+
+    def shifted(self, shift: int) -> NDArray[np.uint8]:
+        """Actions [B, T, A] that come `shift` (-1, 0 or 1) steps too early: step t gets action t + shift."""
+        return self.actions_BTA[:, 1 + shift : self.actions_BTA.shape[1] - 1 + shift]
+
+    def shuffled(self) -> NDArray[np.uint8]:
+        """The actions [B, T, A] of another window: each window gets those of one half the set away."""
+        return np.roll(self.actions, len(self.actions) // 2, axis=0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Likelihood:
+    """Means over all tokens of the windows; cross-entropy in nats a token, accuracies in [0, 1]."""
+
+    image_B: NDArray[np.float64]
+    """Cross-entropy of an image code, of each window."""
+    image_accuracy: float
+    """Share of image codes whose likeliest code is the true one."""
+    buttons: float
+    """Cross-entropy of a button or trigger."""
+    buttons_accuracy: float
+    """Share of them."""
+    sticks: float
+    """Cross-entropy of a stick's bin."""
+    sticks_accuracy: float
+    """Share of them."""
+
+    @property
+    def image(self) -> float:
+        """Cross-entropy of an image code."""
+        return float(self.image_B.mean())
+
+    def to_json(self) -> dict[str, float]:
+        """The means by name."""
+        names = ("image_accuracy", "buttons", "buttons_accuracy", "sticks", "sticks_accuracy")
+        return {"image": self.image, **{name: getattr(self, name) for name in names}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """What needs no model; entropies are those of the test tokens themselves, which favours them."""
+
+    image_marginal: float
+    """Entropy of a code over all places and times, nats."""
+    image_repeat: float
+    """Share of codes that are the same one step before."""
+    buttons_marginal: float
+    """Mean entropy of a button's value, nats."""
+    buttons_given_last: float
+    """The same, given its value one step before."""
+    buttons_repeat: float
+    """Share of button values that are the same one step before."""
+    sticks_marginal: float
+    """Mean entropy of a stick's bin, nats."""
+    sticks_given_last: float
+    """The same, given its bin one step before."""
+    sticks_repeat: float
+    """Share of stick bins that are the same one step before."""
+
+
+def windows_at(model: Model, store: FrameStore, moments: Sequence[Moment]) -> Windows:
+    """Encode the frames up to each moment: `past` - 2 of them, so that there is an action on either side."""
+    steps = moments[0].past - 2
+    rows_BT = np.array([m.row - steps + 1 for m in moments])[:, None] + np.arange(steps)
+    codes = np.stack([encode(model, store.frames_FHWC[rows]) for rows in rows_BT])
+    around = np.concatenate([rows_BT[:, :1] - 1, rows_BT, rows_BT[:, -1:] + 1], axis=1)
+    return Windows(codes_BTN=codes, actions_BTA=np.array(store.actions_FA[around]))
+
+
+@torch.inference_mode()
+def likelihood(
+    model: Model, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None = None, batch: int = 4
+) -> Likelihood:
+    """Judge windows under one decoding order.
+
+    Args:
+        model: codes and actions must fit its config.
+        codes_BTN: int64 image codes.
+        actions_BTA: uint8 action values; action t follows frame t.
+        lag: row lag of the order (see `playloom.sequence.schedule`); None: raster.
+        batch: windows a pass.
+    """
+    own_PP = schedule(model.config.layout, lag).visible_PP(model.device)
+    sums = torch.zeros(5, dtype=torch.float64)
+    image_B = []
+    for first in range(0, len(codes_BTN), batch):
+        chosen = slice(first, first + batch)
+        codes = torch.as_tensor(codes_BTN[chosen], device=model.device)
+        values = torch.as_tensor(actions_BTA[chosen].astype(np.int64), device=model.device)
+        hidden_BTPD = _hidden(model, codes, values, own_PP)
+        image_loss_BTN, image_right_BTN = _judge_images(model, hidden_BTPD, codes)
+        losses_ABT, right_ABT = _judge_actions(model, hidden_BTPD, values)
+        image_B.append(image_loss_BTN.double().mean((1, 2)).cpu().numpy())
+        parts = [image_right_BTN, losses_ABT[BUTTONS], right_ABT[BUTTONS], losses_ABT[STICKS], right_ABT[STICKS]]
+        share = len(codes) / len(codes_BTN)
+        sums += torch.stack([part.double().mean().cpu() for part in parts]) * share
+    return Likelihood(
+        image_B=np.concatenate(image_B),
+        image_accuracy=float(sums[0]),
+        buttons=float(sums[1]),
+        buttons_accuracy=float(sums[2]),
+        sticks=float(sums[3]),
+        sticks_accuracy=float(sums[4]),
+    )
+
+
+def baselines(windows: Windows) -> Baselines:
+    """The figures of predictors without a model, on the same tokens that the model is judged on."""
+    codes = windows.codes_BTN
+    now, before = windows.actions_BTA[:, 1:-1], windows.actions_BTA[:, :-2]
+    marginal = [entropy(now[..., slot]) for slot in range(now.shape[-1])]
+    given = [conditional_entropy(now[..., slot], before[..., slot]) for slot in range(now.shape[-1])]
+    same = now == before
+    return Baselines(
+        image_marginal=entropy(codes[:, 1:]),
+        image_repeat=float((codes[:, 1:] == codes[:, :-1]).mean()),
+        buttons_marginal=float(np.mean(marginal[BUTTONS])),
+        buttons_given_last=float(np.mean(given[BUTTONS])),
+        buttons_repeat=float(same[..., BUTTONS].mean()),
+        sticks_marginal=float(np.mean(marginal[STICKS])),
+        sticks_given_last=float(np.mean(given[STICKS])),
+        sticks_repeat=float(same[..., STICKS].mean()),
+    )
+
+
+def entropy(values: NDArray[np.integer]) -> float:
+    """Entropy of how often each value occurs, in nats."""
+    share = np.unique(values, return_counts=True)[1] / values.size
+    return float(-(share * np.log(share)).sum())
+
+
+def conditional_entropy(values: NDArray[np.integer], given: NDArray[np.integer]) -> float:
+    """Entropy of a value once the given one is known, in nats: joint entropy less that of the given one."""
+    pairs = given.astype(np.int64) * (int(values.max()) + 1) + values
+    return entropy(pairs) - entropy(given)
+
+
+def _hidden(model: Model, codes_BTN: Tensor, values_BTA: Tensor, own_PP: Tensor) -> Tensor:
+    """Hidden states [B, T, P, D], each step conditioned on the action of the one before."""
+    layout = model.config.layout
+    tokens_BTK = layout.weave(codes_BTN, values_BTA)
+    taken_BTA = tokens_BTK[..., layout.image_slots :]
+    previous_BTA = F.pad(taken_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
+    hidden: Tensor = model.transformer(layout.inputs(tokens_BTK), own_PP, previous_BTA)
+    return hidden
+
+
+def _judge_images(model: Model, hidden_BTPD: Tensor, codes_BTN: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and rightness of every image code but those of the first step."""
+    group = model.config.layout.image_group
+    logits = model.transformer.logits(hidden_BTPD[:, 1:, list(group.positions)], group.first_id, group.last_id)
+    return _judge(logits, codes_BTN[:, 1:])
+
+
+def _judge_actions(model: Model, hidden_BTPD: Tensor, values_BTA: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and rightness [A, B, T] of every action value, among the slot's legal ones."""
+    judged = []
+    for slot, group in enumerate(model.config.layout.action_groups):
+        logits = model.transformer.logits(hidden_BTPD[:, :, group.positions[0]], group.first_id, group.last_id)
+        judged.append(_judge(logits, values_BTA[..., slot]))
+    return torch.stack([loss for loss, _ in judged]), torch.stack([right for _, right in judged])
+
+
+def _judge(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    loss = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+    return loss, (logits.argmax(-1) == targets).float()
