@@ -1,15 +1,14 @@
 """One recorded episode: its actions, the game's state at every step, and what renders its pictures again.
 
-Owns the files of the master copy: `<key>.npz` (arrays `actions` and `states`) beside `<key>.json` (the meta data,
-written last, so that an episode with both is whole). Holds no pictures and knows nothing of the game's process.
+Owns the files of the master copy: `<key>.npz` (arrays `actions` and `states`) beside `<key>.json` (the meta
+data, written last, so that an episode with both is whole). Holds no pictures and knows nothing of the game's
+process.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +19,16 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, check_values
 from playloom.errors import ActionError, RecordingError
+from playloom.runtime import atomic_write
 
 Mode = Literal["ffa", "4v4"]
 Split = Literal["train", "validation", "test", "heldout"]
 
 STATE_COLUMNS = ("x", "y", "z", "yaw", "pitch", "health", "dead", "weapon", "frags")
-"""Columns of a state row: map units; degrees (yaw positive clockwise, pitch positive up); dead 0/1; engine numbers."""
+"""Columns of a state row.
+
+Map units; degrees (yaw positive clockwise, pitch positive up); dead 0 or 1; the engine's numbers.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +91,17 @@ def episode_key(meta: EpisodeMeta) -> str:
 def save_episode(folder: Path, episode: Episode) -> Path:
     """Write an episode into `folder` (made if needed) and return the path of its `.npz`.
 
-    Both files are written under a temporary name and renamed, the JSON last.
+    Both files appear whole, the JSON last.
+
+    Raises:
+        BadInputError: when the folder cannot be written to.
+        PlayloomError: when the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{episode_key(episode.meta)}.npz"
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, actions=episode.actions_TA, states=episode.states)
-    _write(path, buffer.getvalue())
-    _write(path.with_suffix(".json"), (json.dumps(dataclasses.asdict(episode.meta), indent=1) + "\n").encode())
+    path = Path(folder) / f"{episode_key(episode.meta)}.npz"
+    with atomic_write(path) as temporary:
+        np.savez_compressed(temporary, actions=episode.actions_TA, states=episode.states)
+    with atomic_write(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(episode.meta), indent=1) + "\n")
     return path
 
 
@@ -108,14 +114,16 @@ def load_episode(path: Path) -> Episode:
     path = Path(path)
     meta = load_meta(path)
     try:
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+        # numpy leaves the file open when it is damaged, so it is opened here.
+        with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             actions, states = arrays["actions"], arrays["states"]
         return Episode(meta, check_values(actions), states.astype(np.float32))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, RecordingError):
             raise
         reason = error if isinstance(error, ActionError) else type(error).__name__
-        raise RecordingError(f"{path.with_suffix('.npz')} is damaged ({reason}); record the episode again") from error
+        damaged = path.with_suffix(".npz")
+        raise RecordingError(f"{damaged} is damaged ({reason}); record the episode again") from error
 
 
 def load_meta(path: Path) -> EpisodeMeta:
@@ -128,12 +136,14 @@ def load_meta(path: Path) -> EpisodeMeta:
     try:
         content = json.loads(path.read_text())
     except OSError as error:
-        raise RecordingError(f"{path} cannot be read ({error.strerror}); give an episode's .npz or .json") from error
+        reason = error.strerror
+        raise RecordingError(f"{path} cannot be read ({reason}); give an episode's .npz or .json") from error
     except ValueError as error:
         raise RecordingError(f"{path} is not JSON; record the episode again") from error
     names = {f.name for f in dataclasses.fields(EpisodeMeta)}
     if not isinstance(content, dict) or set(content) != names:
-        raise RecordingError(f"{path} is not an episode's meta data; expected the keys {', '.join(sorted(names))}")
+        expected = ", ".join(sorted(names))
+        raise RecordingError(f"{path} is not an episode's meta data; expected the keys {expected}")
     return EpisodeMeta(**cast(dict[str, Any], content))
 
 
@@ -145,14 +155,6 @@ def list_episodes(folder: Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise RecordingError(f"{folder} is not a folder; expected one written by: playloom record --out {folder}")
-    return sorted(p for p in folder.glob("*.npz") if p.with_suffix(".json").is_file())
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise RecordingError(f"{folder} is not a folder; make one with: playloom record --out {folder}")
+    paths = (p for p in folder.glob("*.npz") if not p.name.startswith("."))
+    return sorted(p for p in paths if p.with_suffix(".json").is_file())

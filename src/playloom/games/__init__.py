@@ -1,1 +1,1 @@
-"""The game we record and learn from: a third-person arena in ViZDoom, its scripted players and its recorder."""
+"""The game we record and learn from: a third-person arena in ViZDoom, its players and its recorder."""

@@ -1,7 +1,7 @@
 """The arena as a Gymnasium environment, and recorded episodes rendered again.
 
-Owns the environment's face (spaces, reward, episode end) and the check of an episode's frame hash. The engine runs
-in a process of its own (`games.process`).
+Owns the environment's face (spaces, reward, episode end) and the check of an episode's frame hash. The engine
+runs in a process of its own (`games.process`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from playloom.actions import CONTROLS, decode_values, encode_named
 from playloom.data.recording import STATE_COLUMNS, Episode
-from playloom.errors import GameError, MissingExtraError
+from playloom.errors import ActionError, GameError, MissingExtraError
 from playloom.games.doom import FRAME_SHAPE, GameSpec
 from playloom.games.process import GameProcess
 
@@ -35,10 +35,11 @@ _FRAGS = STATE_COLUMNS.index("frags")
 class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """Third-person deathmatch in one of our arenas; a step is 0.1 s.
 
-    Observation: uint8 [180, 300, 3] RGB. Action: float32 [16] in [-1, 1], the controller state in the order of
-    `CONTROLS` with +y forward / up; it passes through the action codec, so sticks act at their eleven bins and
-    triggers and buttons are pressed from 0.5. Reward: frags won in the step. Never terminates; truncates after
-    `max_steps`. `info["state"]` is the state row, see `STATE_COLUMNS`; `info["actions"]` the action values taken.
+    Observation: uint8 [180, 300, 3] RGB. Action: float32 [16] in [-1, 1], the controller state in the order
+    of `CONTROLS` with +y forward / up; it passes through the action codec, so sticks act at their eleven bins
+    and triggers and buttons are pressed from 0.5. Reward: frags won in the step. Never terminates; truncates
+    after `max_steps`. `info["state"]` is the state row, see `STATE_COLUMNS`; `info["actions"]` the action
+    values taken.
 
     Raises:
         GameError: when the engine's process does not start or dies.
@@ -65,9 +66,7 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self._steps = 0
         return self._game.frame_HWC.copy(), {"state": self._game.row.copy()}
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Hold the controller state for one step."""
         if self._game is None:
             raise GameError("the arena has not been started; call reset() before step()")
@@ -78,7 +77,7 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         info = {"state": row.copy(), "actions": values}
         return frame.copy(), float(row[_FRAGS]) - before, False, self._steps >= self._max_steps, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The frame now, uint8 [180, 300, 3]; None before the first reset."""
         return None if self._game is None else self._game.frame_HWC.copy()
 
@@ -90,8 +89,14 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
 
 def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A vector in [-1, 1] as a legal controller state: sticks as they are, the rest on from 0.5."""
-    state = np.asarray(action_A, np.float32).copy()
+    """A vector in [-1, 1] as a legal controller state: sticks as they are, the rest on from 0.5.
+
+    Raises:
+        ActionError: when it is not 16 numbers.
+    """
+    state = np.array(action_A, np.float32)
+    if state.shape != (len(CONTROLS),):
+        raise ActionError(f"an action of the arena has {len(CONTROLS)} numbers; got the shape {state.shape}")
     for index, control in enumerate(CONTROLS):
         if control.kind != "axis":
             state[index] = float(state[index] >= 0.5)
@@ -106,7 +111,7 @@ def render_episode(episode: Episode, verify: bool = True) -> Iterator[NDArray[np
         verify: whether to compare the hash of all frames with the recorded one, after the last.
 
     Raises:
-        GameError: when the episode is of another game, the engine fails, or the frames differ from the recorded ones.
+        GameError: when the episode is of another game, the engine fails, or the frames are not the recorded.
     """
     meta = episode.meta
     if meta.game != GAME_NAME:
@@ -122,8 +127,8 @@ def render_episode(episode: Episode, verify: bool = True) -> Iterator[NDArray[np
                 game.step(states[step])
     if verify and digest.hexdigest() != meta.frame_hash:
         raise GameError(
-            f"the frames of episode seed {meta.seed} differ from the recorded ones (made with {meta.versions}); "
-            "install those versions or record it again"
+            f"the frames of seed {meta.seed} differ from those recorded with {meta.versions}; "
+            "install those versions, or record it again"
         )
 
 

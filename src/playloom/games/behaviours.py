@@ -1,6 +1,7 @@
-"""What a scripted player can be busy with for a second or a few: travelling, turning, circling, fighting, resting.
+"""What a scripted player can be busy with for a second or a few: travelling, turning, fighting, resting.
 
-Owns the small programs; each moves the sticks until it is done. Which comes next is `games.players`' business.
+Owns the small programs; each moves the sticks until it is done. Which comes next is the business of
+`games.players`.
 """
 
 from __future__ import annotations

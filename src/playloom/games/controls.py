@@ -2,8 +2,8 @@
 
 Owns the scale of every motion and the table printed in the docs. Knows nothing of the engine's process.
 
-Turning has no inertia: a stick at x turns by 9 degrees * sign(x) * |x|^1.7 in one step of three tics. Walking has:
-the engine's friction lets speed build up over some four steps.
+Turning has no inertia: a stick at x turns by 9 degrees * sign(x) * |x|^1.7 in one step of three tics. Walking
+has: the engine's friction lets speed build up over some four steps.
 """
 
 from __future__ import annotations

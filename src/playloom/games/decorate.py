@@ -1,4 +1,4 @@
-"""The arena's actors, in the engine's DECORATE language: what the player carries, and what each fire button does.
+"""The arena's actors, in the engine's DECORATE language: what players carry, what each fire button does.
 
 Owns game rules that are not in the map or the settings. Knows nothing of Python.
 
@@ -132,9 +132,14 @@ _BOT = """{{
 }}
 """
 _COLOURS = {
-    "Amber": "f0 c0 20", "Bluebell": "30 50 f0", "Cherry": "e0 20 20", "Dove": "e8 e8 e8", "Ember": "f0 80 20",
-    "Fig": "c0 30 c0", "Gull": "b0 b0 b0",
-}  # fmt: skip
+    "Amber": "f0 c0 20",
+    "Bluebell": "30 50 f0",
+    "Cherry": "e0 20 20",
+    "Dove": "e8 e8 e8",
+    "Ember": "f0 80 20",
+    "Fig": "c0 30 c0",
+    "Gull": "b0 b0 b0",
+}
 BOT_NAMES: tuple[str, ...] = tuple(_COLOURS)
 """The bots' names, which choose their colours."""
 BOTS = "".join(_BOT.format(name=name, colour=colour) for name, colour in _COLOURS.items())

@@ -1,6 +1,6 @@
-"""The engine itself: starts ViZDoom on one of our arenas and steps it. To be used inside a process of its own.
+"""The engine itself: starts ViZDoom on one of our arenas and steps it. For use inside a process of its own.
 
-Owns the engine's settings and how its state is read. Knows nothing of other processes, files of ours or players.
+Owns the engine's settings and how its state is read. Knows nothing of other processes, recordings or players.
 The engine writes a settings file into its working directory and can crash the process: see `games.process`.
 """
 
@@ -16,25 +16,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, GameError, MissingExtraError, nearest
 from playloom.games.controls import BUTTONS, TICS_PER_STEP, engine_buttons
 from playloom.games.decorate import BOT_NAMES, BOTS
-from playloom.games.maps import arena_wad, variant_of
+from playloom.games.maps import variant_of
+from playloom.games.udmf import arena_wad
 
 FRAME_SHAPE = (180, 300, 3)
 """Height, width and channels of a frame, uint8 RGB."""
 MODES = {"ffa": 3, "4v4": 7}
 """Bots beside the player, by mode."""
 
+_VARIABLES = (
+    "POSITION_X",
+    "POSITION_Y",
+    "POSITION_Z",
+    "ANGLE",
+    "PITCH",
+    "HEALTH",
+    "DEAD",
+    "SELECTED_WEAPON",
+    "FRAGCOUNT",
+)
 _MARGIN = 10
 """Columns cut from each side of the engine's 320."""
 _WARM_UP_STEPS = 14
 """Steps before the first frame: bots arrive, the chase camera settles."""
 _ARGUMENTS = (
-    "-host 1 -deathmatch +sv_chasecam 1 +sv_forcerespawn 0 +sv_spawnfarthest 1 +sv_itemrespawn 1 +sv_weaponstay 1 "
-    "+sv_nocrouch 0 +timelimit 0 +fraglimit 0 +viz_respawn_delay 0 +cl_run 1 +sb_deathmatch_enable 0 "
-    "+sb_teamdeathmatch_enable 0 +sb_cooperative_enable 0 +movebob 0 +name Player +colorset 0"
+    "-host 1 -deathmatch +sv_chasecam 1 +sv_forcerespawn 0 +sv_spawnfarthest 1 +sv_itemrespawn 1 "
+    "+sv_weaponstay 1 +sv_nocrouch 0 +timelimit 0 +fraglimit 0 +viz_respawn_delay 0 +cl_run 1 "
+    "+sb_deathmatch_enable 0 +sb_teamdeathmatch_enable 0 +sb_cooperative_enable 0 "
+    "+movebob 0 +name Player +colorset 0"
 )
 _TEAM_ARGUMENTS = " +teamplay 1 +team 0 +teamdamage 0"
 
@@ -110,7 +122,7 @@ class DoomEngine:
     """
 
     def __init__(self, spec: GameSpec, folder: Path, senses: bool = False) -> None:
-        """Start the game with `folder` as the process's working directory; `senses` lets `view` see enemies."""
+        """Start the game; `folder` becomes the working directory, `senses` lets `view` see enemies."""
         if spec.mode not in MODES:
             raise ConfigError(f"unknown game mode {spec.mode!r}; {nearest(spec.mode, MODES)}")
         variant = variant_of(spec.variant)
@@ -170,10 +182,7 @@ class DoomEngine:
     def row(self) -> NDArray[np.float32]:
         """The state now, float32 [9], see `STATE_COLUMNS`."""
         variables = self._vzd.GameVariable
-        names = (
-            "POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH", "HEALTH", "DEAD", "SELECTED_WEAPON", "FRAGCOUNT",
-        )  # fmt: skip
-        row = np.array([self._game.get_game_variable(getattr(variables, name)) for name in names], np.float32)
+        row = np.array([self._game.get_game_variable(getattr(variables, n)) for n in _VARIABLES], np.float32)
         row[3] = (-row[3]) % 360
         row[4] = -((row[4] + 180) % 360 - 180)
         return row
@@ -200,7 +209,10 @@ class DoomEngine:
         self._game.close()
 
     def _advance(self, buttons: list[float]) -> None:
-        self._game.make_action(buttons, TICS_PER_STEP)
+        try:
+            self._game.make_action(buttons, TICS_PER_STEP)
+        except self._vzd.ViZDoomUnexpectedExitException as error:
+            raise GameError("the engine crashed in the middle of a game; start a new one") from error
 
     def _state(self) -> Any:
         state = self._game.get_state()

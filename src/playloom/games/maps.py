@@ -1,27 +1,20 @@
-"""The arenas: character grids and what they become, a UDMF text map inside a PWAD.
+"""The arenas: what stands where, as character grids.
 
-Owns the layout of every variant, its heights, things and zones. The engine builds its own nodes. Knows nothing of
-how a game is started or played.
+Owns the layout of every variant, its zones and items. Knows nothing of the engine's map format, nor of how a
+game is started or played.
 
-Cells are 128 units: `.` floor, `a` and `b` steps of 16 and 24, `~` pool, `#` block, `T` tower, `P` light pillar,
-`G` gate (a block that sinks for a while when used).
+Cells are 128 units: `.` floor, `a` and `b` steps of 16 and 24, `~` pool, `#` block, `T` tower, `P` light
+pillar, `G` gate (a block that sinks for a while when used).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from playloom.errors import ConfigError, nearest
-from playloom.games import textures
-from playloom.games.decorate import ACTORS, MAPINFO
-from playloom.games.wad import pwad_bytes
 
 CELL = 128
 """Width of a grid cell in map units; one floor tile."""
-SKY_CEILING = 512
-WALL_HEIGHT = 88
-"""Height of the wall around the arena."""
-_HEIGHTS = {".": 0, "a": 16, "b": 24, "~": -20, "#": 80, "T": 216, "P": 120, "G": 80}
 _SOLID = "#TPG"
 
 Point = tuple[int, int]
@@ -124,10 +117,20 @@ VARIANTS: dict[str, Variant] = {
             grid=_PLAZA,
             zones=_quarters(12, 12, 4),
             items=(
-                ("medikit", 1, 3), ("medikit", 10, 8), ("stimpack", 3, 10), ("stimpack", 8, 1),
-                ("green_armor", 5.5, 2), ("soulsphere", 5.5, 5.5), ("cells", 0, 6), ("rockets", 11, 5),
-                ("shells", 6, 9), ("cells", 3.5, 4), ("torch_red", 11, 11), ("torch_blue", 11, 0),
-                ("torch_green", 0, 11), ("column", 0, 0),
+                ("medikit", 1, 3),
+                ("medikit", 10, 8),
+                ("stimpack", 3, 10),
+                ("stimpack", 8, 1),
+                ("green_armor", 5.5, 2),
+                ("soulsphere", 5.5, 5.5),
+                ("cells", 0, 6),
+                ("rockets", 11, 5),
+                ("shells", 6, 9),
+                ("cells", 3.5, 4),
+                ("torch_red", 11, 11),
+                ("torch_blue", 11, 0),
+                ("torch_green", 0, 11),
+                ("column", 0, 0),
             ),
         ),
         Variant(
@@ -135,10 +138,20 @@ VARIANTS: dict[str, Variant] = {
             grid=_COURT,
             zones=_quarters(12, 13, 2),
             items=(
-                ("medikit", 0.5, 6), ("medikit", 10.5, 6), ("stimpack", 4, 4), ("stimpack", 7, 8),
-                ("green_armor", 5.5, 5.5), ("soulsphere", 5.5, 9.5), ("cells", 3, 12), ("rockets", 8, 0),
-                ("shells", 4, 1), ("cells", 8, 10), ("torch_red", 11, 12), ("torch_blue", 11, 0),
-                ("torch_green", 0, 12), ("column", 0, 0),
+                ("medikit", 0.5, 6),
+                ("medikit", 10.5, 6),
+                ("stimpack", 4, 4),
+                ("stimpack", 7, 8),
+                ("green_armor", 5.5, 5.5),
+                ("soulsphere", 5.5, 9.5),
+                ("cells", 3, 12),
+                ("rockets", 8, 0),
+                ("shells", 4, 1),
+                ("cells", 8, 10),
+                ("torch_red", 11, 12),
+                ("torch_blue", 11, 0),
+                ("torch_green", 0, 12),
+                ("column", 0, 0),
             ),
         ),
         Variant(
@@ -146,22 +159,23 @@ VARIANTS: dict[str, Variant] = {
             grid=_CANYON,
             zones=_stripes(16, 10),
             items=(
-                ("medikit", 1, 4), ("medikit", 13, 5), ("stimpack", 8, 1), ("stimpack", 5, 8),
-                ("green_armor", 6.5, 4.5), ("soulsphere", 7.5, 7.5), ("cells", 0, 0), ("rockets", 15, 9),
-                ("shells", 9, 4), ("torch_blue", 15, 0), ("column", 0, 9),
+                ("medikit", 1, 4),
+                ("medikit", 13, 5),
+                ("stimpack", 8, 1),
+                ("stimpack", 5, 8),
+                ("green_armor", 6.5, 4.5),
+                ("soulsphere", 7.5, 7.5),
+                ("cells", 0, 0),
+                ("rockets", 15, 9),
+                ("shells", 9, 4),
+                ("torch_blue", 15, 0),
+                ("column", 0, 9),
             ),
             heldout=True,
         ),
     )
 }
 """Every arena by name."""
-
-_ITEM_TYPES = {
-    "medikit": 2012, "stimpack": 2011, "green_armor": 2018, "soulsphere": 2013, "cells": 17, "rockets": 2046,
-    "shells": 2049, "torch_red": 46, "torch_blue": 44, "torch_green": 45, "column": 48,
-}  # fmt: skip
-_DEATHMATCH_START = 11
-_PLAYER_START = 1
 
 
 def variant_of(name: str) -> Variant:
@@ -175,130 +189,7 @@ def variant_of(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def arena_wad(variant: Variant) -> bytes:
-    """The whole PWAD of an arena: actors, textures, sky and map; the same bytes every time."""
-    lumps: list[tuple[str, bytes]] = [
-        ("DECORATE", ACTORS.encode()),
-        ("MAPINFO", MAPINFO.encode()),
-        ("TX_START", b""),
-        *sorted(textures.all_textures().items()),
-        ("TX_END", b""),
-        ("MAP01", b""),
-        ("TEXTMAP", _Udmf(variant).text().encode()),
-        ("ENDMAP", b""),
-    ]
-    return pwad_bytes(lumps)
-
-
 def free_cells(variant: Variant) -> list[Point]:
     """(column, row) of every cell a player can stand on."""
     columns, rows = variant.size
     return [(x, y) for y in range(rows) for x in range(columns) if variant.grid[y][x] not in _SOLID]
-
-
-@dataclass
-class _Udmf:
-    """Collects vertices, sides, lines and sectors of one arena, then prints them."""
-
-    variant: Variant
-    vertices: dict[Point, int] = field(default_factory=dict)
-    sectors: dict[tuple[str, str, int], int] = field(default_factory=dict)
-    sides: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-
-    def text(self) -> str:
-        """The TEXTMAP lump."""
-        columns, rows = self.variant.size
-        for y in range(-1, rows + 2):
-            for x in range(-1, columns + 2):
-                if x <= columns:
-                    self._edge((x, y), (x + 1, y), (x, y), (x, y - 1))
-                if y <= rows:
-                    self._edge((x, y + 1), (x, y), (x, y), (x - 1, y))
-        parts = ['namespace = "zdoom";']
-        parts += [f"vertex{{x={x * CELL}.0;y={-y * CELL}.0;}}" for x, y in self.vertices]
-        parts += self.lines + self.sides + [self._sector(*key) for key in self.sectors]
-        parts += self._things()
-        return "\n".join(parts)
-
-    def _key(self, column: int, row: int) -> tuple[str, str, int] | None:
-        columns, rows = self.variant.size
-        if not (-1 <= column <= columns and -1 <= row <= rows):
-            return None
-        kind = self.variant.cell(column, row)
-        tag = 1 + row * columns + column if kind == "G" else 0
-        return kind, self.variant.zone(column, row), tag
-
-    def _edge(self, start: Point, end: Point, right: Point, left: Point) -> None:
-        """The line from `start` to `end` between the cells on its right and left, where they differ."""
-        front, back = self._key(*right), self._key(*left)
-        if front == back:
-            return
-        if front is None:
-            start, end, front, back = end, start, back, front
-        assert front is not None
-        ends = f"v1={self._vertex(start)};v2={self._vertex(end)};"
-        if back is None:
-            self.lines.append(f"linedef{{{ends}sidefront={self._side(front, front, start)};blocking=true;}}")
-            return
-        if front[0] == "G":
-            # A line is used from its front, so the gate has to be at its back.
-            start, end, front, back = end, start, back, front
-            ends = f"v1={self._vertex(start)};v2={self._vertex(end)};"
-        flags = "twosided=true;"
-        if back[0] == "G":
-            # 62 Plat_DownWaitUpStay (tag, speed, wait): the block sinks, waits three seconds, comes back.
-            flags += f"special=62;arg0={back[2]};arg1=64;arg2=105;playeruse=true;repeatspecial=true;"
-        sides = f"sidefront={self._side(front, back, start)};sideback={self._side(back, front, end)};"
-        self.lines.append(f"linedef{{{ends}{sides}{flags}}}")
-
-    def _vertex(self, point: Point) -> int:
-        return self.vertices.setdefault(point, len(self.vertices))
-
-    def _side(self, own: tuple[str, str, int], other: tuple[str, str, int], start: Point) -> int:
-        """The side of a line that shows the face of `other`; seen from it the line begins at `start`."""
-        sector = self.sectors.setdefault(own, len(self.sectors))
-        self.sectors.setdefault(other, len(self.sectors))
-        texture = _face_texture(other[0], other[1])
-        self.sides.append(
-            # Wall textures are two cells wide: every second line begins in their middle.
-            f'sidedef{{sector={sector};offsetx={CELL * (sum(start) % 2)};texturetop="-";texturebottom="{texture}";'
-            f'texturemiddle="{"-" if own != other else texture}";}}'
-        )
-        return len(self.sides) - 1
-
-    def _sector(self, kind: str, zone: str, tag: int) -> str:
-        floor = WALL_HEIGHT if kind == "W" else _HEIGHTS[kind]
-        # The wall around has a sky ceiling just above its top: between two skies the engine draws only sky.
-        ceiling = WALL_HEIGHT + 8 if kind == "W" else SKY_CEILING
-        name = "POOL" if kind == "~" else textures.floor_name(zone)
-        return (
-            f'sector{{heightfloor={floor};heightceiling={ceiling};texturefloor="{name}";'
-            f'textureceiling="F_SKY1";lightlevel=224;id={tag};}}'
-        )
-
-    def _things(self) -> list[str]:
-        cells = free_cells(self.variant)
-        columns, rows = self.variant.size
-        spots = [c for i, c in enumerate(cells) if self.variant.cell(*c) == "." and i % 7 == 3]
-        things = [_thing(_DEATHMATCH_START, x, y, _facing(x, y, columns, rows)) for x, y in spots]
-        things += [_thing(_PLAYER_START + i, *cells[i], 270) for i in range(4)]
-        return things + [_thing(_ITEM_TYPES[kind], x, y, 0) for kind, x, y in self.variant.items]
-
-
-def _facing(x: float, y: float, columns: int, rows: int) -> int:
-    """Towards the middle of the arena, in whole eighths of a turn (0 east, 90 north)."""
-    east, north = x * 2 < columns, y * 2 >= rows
-    return {(True, True): 45, (False, True): 135, (False, False): 225, (True, False): 315}[east, north]
-
-
-def _face_texture(kind: str, zone: str) -> str:
-    if kind in "#W":
-        return textures.wall_name(zone)
-    return {"T": textures.tower_name(zone), "P": "PILLAR", "G": "GATE"}.get(kind, "STEP")
-
-
-def _thing(kind: int, column: float, row: float, angle: int) -> str:
-    x, y = column * CELL + CELL / 2, -row * CELL - CELL / 2
-    skills = "".join(f"skill{i}=true;" for i in range(1, 6))
-    return f"thing{{x={x};y={y};angle={angle};type={kind};{skills}single=true;coop=true;dm=true;}}"

@@ -1,7 +1,7 @@
-"""The scripted player's hands: how wishes become stick positions and button presses that look like a person's.
+"""The scripted player's hands: how wishes become stick positions and presses that look like a person's.
 
-Owns smoothness: a turn is one steady sweep at a held stick position that starts and ends gently, small errors are
-left alone, buttons are held for a while. Knows nothing of goals or of the engine.
+Owns smoothness: a turn is one steady sweep at a held stick position that starts and ends gently, small errors
+are left alone, buttons are held for a while. Knows nothing of goals or of the engine.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Thumb:
         return self.sign * _LEVELS[self.level]
 
     def hold(self, sign: int, level: int) -> float:
-        """Move towards a held position, at most two levels a step; through rest when it lies on the other side."""
+        """Move towards a held position, two levels a step; through rest when it is on the other side."""
         if sign != self.sign and self.level > 0:
             self.level = max(0, self.level - 2)
         else:
@@ -92,8 +92,8 @@ class Thumb:
     def follow(self, error: float, dead_band: float, top: int, patience: float = 1.6) -> float:
         """Sweep an error (degrees, positive clockwise or up) away.
 
-        A resting stick leaves errors within `dead_band` alone. A sweep keeps to the highest level up to `top` that
-        makes it last `patience` steps, slows down only at its end, and stops when little is left.
+        A resting stick leaves errors within `dead_band` alone. A sweep keeps to the highest level up to `top`
+        that makes it last `patience` steps, slows down only at its end, and stops when little is left.
         """
         size, sign = abs(error), 1 if error > 0 else -1
         if self.level == 0:

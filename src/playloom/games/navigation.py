@@ -24,7 +24,8 @@ _SOLID = "#TPGW"
 _NEAR_WALL = 4.0
 """Extra cost factor beside walls, so that paths keep to the open and the camera has room."""
 _STEPS: tuple[tuple[int, int, float], ...] = (
-    (0, 1, 1.0), (0, -1, 1.0), (1, 0, 1.0), (-1, 0, 1.0), (1, 1, 1.42), (1, -1, 1.42), (-1, 1, 1.42), (-1, -1, 1.42),
+    (0, 1, 1.0), (0, -1, 1.0), (1, 0, 1.0), (-1, 0, 1.0),
+    (1, 1, 1.42), (1, -1, 1.42), (-1, 1, 1.42), (-1, -1, 1.42),
 )  # fmt: skip
 
 
@@ -35,12 +36,15 @@ class Navigation:
         columns, rows = variant.size
         self._shape = (rows * _PER_CELL, columns * _PER_CELL)
         self._open = np.zeros(self._shape, bool)
+        self.items: list[Spot] = []
         for row, column in np.ndindex(self._shape):
             cell = variant.cell(column // _PER_CELL, row // _PER_CELL)
             self._open[row, column] = cell not in _SOLID
         for name, column, row in variant.items:
             if name.startswith(("torch", "column")):
                 self._open[self._node(*cell_centre(column, row))] = False
+            else:
+                self.items.append(cell_centre(column, row))
         self._walkable = self._open & ~_touching(~self._open, edge=True)
         self._cramped = _touching(~self._walkable, edge=True) | ~self._walkable
         self.nodes: list[Node] = [(int(r), int(c)) for r, c in np.argwhere(self._walkable)]
@@ -51,7 +55,7 @@ class Navigation:
         return self._spot(self.nodes[int(rng.integers(len(self.nodes)))])
 
     def next_spot(self, start: Spot, goal: Spot) -> Spot | None:
-        """The farthest place on the shortest path to `goal` that is reached in a straight line; None at the goal."""
+        """The farthest place on the shortest path that is reached in a straight line; None at the goal."""
         distances = self._field(self.nearest(goal))
         node = self.nearest(start)
         best: Spot | None = None
@@ -67,7 +71,7 @@ class Navigation:
         return best
 
     def distance(self, start: Spot, goal: Spot) -> float:
-        """Length of the shortest path in map units, with the cost of hugging walls; infinite when there is none."""
+        """Cost of the shortest path: map units, dearer beside walls; infinite when there is none."""
         return float(self._field(self.nearest(goal))[self.nearest(start)]) * _SQUARE
 
     def clear_line(self, start: Spot, end: Spot) -> bool:

@@ -1,6 +1,6 @@
 """Scripted players: styles that differ in what they are busy with, and the player that lives by one.
 
-Owns the styles' table and the choice of the next behaviour. Knows nothing of the engine's process or of files.
+Owns the styles' table and the choice of the next behaviour. Knows nothing of the engine's process or files.
 """
 
 from __future__ import annotations
@@ -67,27 +67,87 @@ class Style:
 
 STYLES: dict[str, Style] = {
     "rusher": Style(
-        travel=1.4, scan=0.15, circle=0.1, straight=0.4, idle=0.08, greed=0.2, aggression=0.5, aim=4, strafe=0.625,
-        distance=150, sprint=0.012, jump=0.012,
+        travel=1.4,
+        scan=0.15,
+        circle=0.1,
+        straight=0.4,
+        idle=0.08,
+        greed=0.2,
+        aggression=0.5,
+        aim=4,
+        strafe=0.625,
+        distance=150,
+        sprint=0.012,
+        jump=0.012,
     ),
     "sniper": Style(
-        travel=0.7, scan=0.45, circle=0.05, sidestep=0.2, back=0.12, idle=0.35, aggression=0.45, aim=2, strafe=0.375,
-        distance=480, speed=0.625, top=3, crouch=0.012,
+        travel=0.7,
+        scan=0.45,
+        circle=0.05,
+        sidestep=0.2,
+        back=0.12,
+        idle=0.35,
+        aggression=0.45,
+        aim=2,
+        strafe=0.375,
+        distance=480,
+        speed=0.625,
+        top=3,
+        crouch=0.012,
     ),
     "collector": Style(travel=1.6, scan=0.2, greed=0.85, gates=0.1, aggression=0.18, aim=5, distance=300, idle=0.1),
     "explorer": Style(
-        travel=0.9, scan=0.4, circle=0.3, sidestep=0.2, back=0.15, straight=0.6, idle=0.15, greed=0.15, gates=0.12,
-        aggression=0.12, aim=6, distance=350, speed=0.85, glance=0.015, jump=0.015,
+        travel=0.9,
+        scan=0.4,
+        circle=0.3,
+        sidestep=0.2,
+        back=0.15,
+        straight=0.6,
+        idle=0.15,
+        greed=0.15,
+        gates=0.12,
+        aggression=0.12,
+        aim=6,
+        distance=350,
+        speed=0.85,
+        glance=0.015,
+        jump=0.015,
     ),
     "novice": Style(
-        travel=0.5, scan=0.6, circle=0.4, sidestep=0.4, back=0.4, straight=0.5, idle=0.4, aggression=0.25, aim=9,
-        strafe=0.15, speed=0.625, top=3, tinker=0.04, crouch=0.008, jump=0.015, glance=0.015,
+        travel=0.5,
+        scan=0.6,
+        circle=0.4,
+        sidestep=0.4,
+        back=0.4,
+        straight=0.5,
+        idle=0.4,
+        aggression=0.25,
+        aim=9,
+        strafe=0.15,
+        speed=0.625,
+        top=3,
+        tinker=0.04,
+        crouch=0.008,
+        jump=0.015,
+        glance=0.015,
     ),
     "dancer": Style(
-        travel=0.6, scan=0.3, circle=0.9, sidestep=0.8, back=0.3, straight=0.3, idle=0.05, aggression=0.4, aim=3,
-        strafe=1.0, distance=220, jump=0.06, sprint=0.01, tinker=0.03,
+        travel=0.6,
+        scan=0.3,
+        circle=0.9,
+        sidestep=0.8,
+        back=0.3,
+        straight=0.3,
+        idle=0.05,
+        aggression=0.4,
+        aim=3,
+        strafe=1.0,
+        distance=220,
+        jump=0.06,
+        sprint=0.01,
+        tinker=0.03,
     ),
-}  # fmt: skip
+}
 """Every style by name."""
 HELDOUT_STYLE = "dancer"
 """The style that training never sees."""
@@ -116,7 +176,7 @@ class ScriptedPlayer:
         self._busy: Behaviour | None = None
 
     def act(self, view: View) -> NDArray[np.float32]:
-        """The controller state to hold after seeing `view`: float32 [16], order of `CONTROLS`, +y forward / up."""
+        """The controller state after seeing `view`: float32 [16], order of `CONTROLS`, +y forward / up."""
         pad = Pad()
         body = self._body
         if view.dead:
@@ -174,8 +234,7 @@ class ScriptedPlayer:
         body, style = self._body, self._style
         dice = body.rng.random()
         if dice < style.greed:
-            items = [cell_centre(c, r) for n, c, r in self._variant.items if not n.startswith(("torch", "column"))]
-            goal = items[int(body.rng.integers(len(items)))]
+            goal = body.navigation.items[int(body.rng.integers(len(body.navigation.items)))]
         elif dice < style.greed + style.gates:
             return self._use_gate(view.position)
         else:

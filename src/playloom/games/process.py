@@ -1,17 +1,25 @@
 """A game in a process of its own: what crashes there becomes a `GameError` here.
 
 Owns the child process, its temporary folder and the messages between. Knows nothing of what is played.
+
+ViZDoom runs the engine as a program of its own, a child of our child. When our child dies the engine would
+live on and keep our pipes open, so the child shares nothing with it and both form one process group that ends
+together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import signal
 import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +28,10 @@ from playloom.errors import GameError, PlayloomError
 from playloom.games.doom import FRAME_SHAPE, DoomEngine, GameSpec, import_vizdoom
 
 _STOP = "stop"
+_PATIENCE = 5.0
+"""Seconds a child has to end by itself."""
+_DESCRIPTORS = 256
+"""File descriptors looked at; a fresh child has a handful."""
 
 
 class GameProcess:
@@ -46,7 +58,7 @@ class GameProcess:
         return cast(int, self._process.pid)
 
     def step(self, state_A: Sequence[float] | NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Hold a controller state for one step; returns the frame uint8 [180, 300, 3] and state row that follow."""
+        """Hold a controller state for one step; the frame, uint8 [180, 300, 3], and state row that follow."""
         try:
             self._pipe.send(np.asarray(state_A, np.float32).tobytes())
         except OSError as error:
@@ -60,11 +72,9 @@ class GameProcess:
             try:
                 self._pipe.send(_STOP)
             except OSError:
-                self._process.terminate()
-            self._process.join(3)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+                self._process.kill()
+            self._process.join(_PATIENCE)
+        end_game_process(self._process)
         self._pipe.close()
         self._folder.cleanup()
 
@@ -88,7 +98,7 @@ class GameProcess:
         return frame, np.frombuffer(row, np.float32)
 
     def _died(self) -> GameError:
-        self._process.join(3)
+        self._process.join(_PATIENCE)
         code = self._process.exitcode
         self.close()
         return GameError(f"the game's process ended without a word (exit code {code}); start a new game")
@@ -96,18 +106,46 @@ class GameProcess:
 
 def _serve(pipe: Connection, spec: GameSpec, folder: str) -> None:
     """The child: answers every state with the frame and row that follow, until told to stop."""
+    enter_game_process()
     try:
         engine = DoomEngine(spec, Path(folder))
+    except (PlayloomError, OSError) as error:
+        ours = isinstance(error, PlayloomError)
+        pipe.send(("error", error if ours else GameError(f"the game could not write its files: {error}"), None))
+        return
+    try:
+        _answer(pipe, engine)
     except PlayloomError as error:
         pipe.send(("error", error, None))
-        return
-    message: Any = None
-    while message != _STOP:
+    except (EOFError, OSError):
+        pass  # the parent is gone
+    finally:
+        engine.close()
+
+
+def _answer(pipe: Connection, engine: DoomEngine) -> None:
+    while True:
         pipe.send(("frame", engine.frame().tobytes(), engine.row().tobytes()))
-        try:
-            message = pipe.recv()
-        except EOFError:
-            break
-        if message != _STOP:
-            engine.step(np.frombuffer(message, np.float32).tolist())
-    engine.close()
+        message = pipe.recv()
+        if message == _STOP:
+            return
+        engine.step(np.frombuffer(message, np.float32).tolist())
+
+
+def enter_game_process() -> None:
+    """To be called first in a child that will start an engine: see the top of this file."""
+    for descriptor in range(3, _DESCRIPTORS):
+        with contextlib.suppress(OSError):
+            os.set_inheritable(descriptor, False)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
+def end_game_process(process: BaseProcess) -> None:
+    """Kill a child that called `enter_game_process`, if it lives, and the engine it may have left behind."""
+    if process.is_alive():
+        process.kill()
+    process.join()
+    if hasattr(os, "killpg") and process.pid is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)

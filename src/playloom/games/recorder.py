@@ -1,11 +1,13 @@
 """Recording: scripted players fill a folder with episodes, one fresh engine process each, on all cores.
 
-Owns the plan (which seed is which arena, style and split) and the pool of processes. What an episode's files look
-like is `data.recording`'s business.
+Owns the plan (which seed is which arena, style and split) and the pool of processes. What an episode's files
+look like is the business of `data.recording`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.metadata
 import math
 import multiprocessing
@@ -28,17 +30,17 @@ from playloom.data.recording import (
     EpisodeMeta,
     Mode,
     Split,
-    episode_key,
     list_episodes,
     load_episode,
     load_meta,
     save_episode,
 )
-from playloom.errors import ConfigError, GameError, PlayloomError, RecordingError
+from playloom.errors import BadInputError, ConfigError, GameError, PlayloomError, RecordingError
 from playloom.games.arena import GAME_NAME, new_frame_hash
 from playloom.games.doom import DoomEngine, GameSpec, import_vizdoom
 from playloom.games.maps import VARIANTS, variant_of
 from playloom.games.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
+from playloom.games.process import end_game_process, enter_game_process
 
 STEPS_PER_SECOND = 10
 EPISODE_STEPS = 600
@@ -84,7 +86,7 @@ class RecordProgress:
 def plan_episode(seed: int, steps: int = EPISODE_STEPS) -> EpisodePlan:
     """The plan of a seed, the same for ever: 17 of 20 seeds train, one each validates, tests and is held out.
 
-    Arenas, styles and modes take turns; 4 v 4 has every fifth block of seeds. Held-out seeds take turns between the
+    Arenas, styles and modes take turns; one episode in five is 4 v 4. Held-out seeds take turns between the
     held-out arena with a known style, a known arena with the held-out style, and both.
     """
     if seed < 0:
@@ -166,7 +168,10 @@ def record_plans(
     """Record exactly these episodes; see `record_episodes`."""
     import_vizdoom()
     folder = Path(folder).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
     present = _present(folder, plans)
     pending = [plan for plan in plans if plan.seed not in present]
     done = len(present)
@@ -184,7 +189,7 @@ def record_plans(
 
 
 def _present(folder: Path, plans: list[EpisodePlan]) -> set[int]:
-    """The seeds whose episodes are whole in the folder; one of another plan is an error, a damaged one is not there."""
+    """The seeds whose episodes are whole; a damaged one counts as absent, one of another plan is an error."""
     plan_of = {plan.seed: plan for plan in plans}
     present = set()
     for path in list_episodes(folder):
@@ -195,11 +200,11 @@ def _present(folder: Path, plans: list[EpisodePlan]) -> set[int]:
         plan = plan_of.get(meta.seed)
         if plan is None:
             continue
-        found = EpisodePlan(
-            seed=meta.seed, variant=meta.variant, mode=meta.mode, style=meta.style, split=meta.split, steps=meta.steps
-        )
+        found = EpisodePlan(**{f.name: getattr(meta, f.name) for f in dataclasses.fields(EpisodePlan)})
         if found != plan:
-            raise ConfigError(f"{path} holds {found}, but {plan} was asked for; choose another folder")
+            names = [f.name for f in dataclasses.fields(plan) if getattr(plan, f.name) != getattr(found, f.name)]
+            other = ", ".join(f"{n}={getattr(found, n)} instead of {getattr(plan, n)}" for n in names)
+            raise ConfigError(f"{path} holds another recording ({other}); choose another folder")
         present.add(meta.seed)
     return present
 
@@ -236,8 +241,7 @@ def _run_all(folder: Path, plans: Iterable[EpisodePlan], processes: int) -> Iter
                 queue.append(job.plan)
     finally:
         for job in jobs:
-            job.process.kill()
-            job.process.join()
+            end_game_process(job.process)
             job.working.cleanup()
 
 
@@ -253,21 +257,22 @@ def _start(folder: Path, plan: EpisodePlan) -> _Job:
 
 def _finish(job: _Job) -> bool:
     """Whether the episode was written; an error of ours from the child is raised here."""
-    job.process.join()
+    end_game_process(job.process)
     message: Any = None
-    try:
+    with contextlib.suppress(EOFError):
         message = job.pipe.recv()
-    except EOFError:
-        pass
     job.pipe.close()
     job.working.cleanup()
-    if isinstance(message, Exception):
+    if isinstance(message, PlayloomError):
         raise message
-    return message == "done"
+    if isinstance(message, OSError):
+        raise GameError(f"the game's process could not write its files ({message}); make room and run again")
+    return bool(message == "done")
 
 
 def _record(plan: EpisodePlan, folder: Path, working: str, pipe: Connection) -> None:
     """The child: one episode."""
+    enter_game_process()
     try:
         save_episode(folder, record_episode(plan, Path(working)))
     except (PlayloomError, OSError) as error:
@@ -288,15 +293,3 @@ def _meta(plan: EpisodePlan, frame_hash: str) -> EpisodeMeta:
         frame_hash=frame_hash,
         versions={"playloom": __version__, "vizdoom": importlib.metadata.version("vizdoom")},
     )
-
-
-__all__ = [
-    "EPISODE_STEPS",
-    "EpisodePlan",
-    "RecordProgress",
-    "episode_key",
-    "plan_episode",
-    "record_episode",
-    "record_episodes",
-    "record_plans",
-]

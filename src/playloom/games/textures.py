@@ -1,7 +1,7 @@
 """Our own pictures for the arena: walls, floors and the sky, drawn from a few flat shapes.
 
-Owns their look: bright, flat colours and large shapes, so that a small tokenizer can learn them, and every place and
-heading can be told apart. The engine shows 256 colours, so all tones are entries of the Doom palette's ramps.
+Owns their look: bright, flat colours and large shapes, so that a small tokenizer can learn them, and every
+place and heading can be told apart. The engine shows 256 colours, so all tones are entries of its palette.
 Knows nothing of where the map puts them.
 """
 
@@ -138,7 +138,7 @@ _SUN = (516, 130, 30, "ffff6b")
 
 
 def sky() -> Picture:
-    """The sky, uint8 [256, 1024, 3]: a pale gradient, hills each of its own colour, a sun; no heading looks alike."""
+    """The sky, uint8 [256, 1024, 3]: pale gradient, hills of their own colours, a sun."""
     picture = np.empty((SKY_HEIGHT, SKY_WIDTH, 3), np.uint8)
     horizon = SKY_HORIZON
     for row in range(SKY_HEIGHT):

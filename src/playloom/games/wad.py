@@ -1,4 +1,4 @@
-"""Doom archives (PWAD): named lumps in order, after the format id's 12-byte header and 16-byte directory entries.
+"""Doom archives (PWAD): named lumps in order, behind a 12-byte header, before 16-byte directory entries.
 
 Owns the byte layout of the container. Knows nothing of maps or textures.
 """
