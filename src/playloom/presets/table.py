@@ -66,11 +66,12 @@ def _own(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: 
 _ARENA_GRID = TokenizerConfig(
     grid_height=18,
     grid_width=30,
-    codebook_size=4096,
+    codebook_size=2048,
     strides=(2,),
     widths=(96, 256),
     encoder_blocks=(2,),
     decoder_blocks=(3,),
+    encoder_layers=1,
 )
 _TINY = TokenizerConfig(
     frame_height=16,

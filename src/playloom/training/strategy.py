@@ -5,6 +5,8 @@ The only file that names lightning.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +27,7 @@ def make_fabric(config: LoopConfig) -> Any:
         MissingExtraError: when lightning-fabric is not installed.
         ConfigError: when the device is unknown or absent.
     """
-    try:
-        from lightning_fabric import Fabric
-    except ImportError as error:
-        raise MissingExtraError.of("lightning-fabric", "train") from error
+    fabric_class = _fabric_class()
     kind = pick_device(config.device).type
     if kind == "cpu":
         torch.set_flush_denormal(True)  # denormals in the averages cost tenfold
@@ -40,7 +39,7 @@ def make_fabric(config: LoopConfig) -> Any:
     if precision == "auto":
         precision = "32-true" if kind == "cpu" else "bf16-mixed"
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    fabric = Fabric(
+    fabric = fabric_class(
         accelerator=kind,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
@@ -49,6 +48,14 @@ def make_fabric(config: LoopConfig) -> Any:
     )
     fabric.launch()
     return fabric
+
+
+def _fabric_class() -> Any:
+    """Fabric, which comes as a package of its own or inside `lightning`."""
+    for name in ("lightning_fabric", "lightning.fabric"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name).Fabric
+    raise MissingExtraError.of("lightning-fabric", "train")
 
 
 def world() -> tuple[int, int]:

@@ -1,0 +1,77 @@
+"""The stages `evaluate` and `export`: the model's figures, and the folder that is shipped. Owns no measure."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+from playloom.checkpoint import load_model
+from playloom.data.moment_choice import choose_good_moments, save_chosen
+from playloom.data.prepare import build_frame_store
+from playloom.data.recording import load_meta
+from playloom.data.stores import FrameStore
+from playloom.evaluation import evaluate, summary, table
+from playloom.games.arena import render_episode
+from playloom.recipes.card import card_text, model_card
+from playloom.recipes.recording import recorded
+from playloom.recipes.shop import Shop
+from playloom.runtime import atomic_write, pick_device
+
+_MEASURED = ("test", "heldout")
+REPORT = "evaluation.json"
+"""The figures, in the evaluation's folder."""
+
+
+def measure(shop: Shop) -> dict[str, Any]:
+    """Render the test episodes and measure the model on them."""
+    settings = shop.recipe.evaluate
+    store = _test_store(shop)
+    shop.piece.need(settings.minutes)
+    model = load_model(shop.world / "model", pick_device(shop.machine.device))
+    report = evaluate(
+        model,
+        store,
+        settings.measure,
+        pictures=shop.evaluation / "pictures",
+        tick=lambda what: shop.say(f"  measured: {what}"),
+    )
+    report.write(shop.evaluation / REPORT)
+    shop.say(table(report.rows))
+    shop.say(summary(report))
+    return {"summary": summary(report), "reached": list(report.passed)}
+
+
+def export(shop: Shop) -> dict[str, Any]:
+    """Put the weights, the card and some moments of real play where they can be shipped from."""
+    source, target = shop.world / "model", shop.result / "model"
+    target.mkdir(parents=True, exist_ok=True)
+    weights = sorted(source.glob("*.safetensors"))
+    for path in weights:
+        with atomic_write(target / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+    content = json.loads((source / "model.json").read_text())
+    report = json.loads((shop.evaluation / REPORT).read_text())
+    content["card"] = model_card(shop, content["card"], report)
+    with atomic_write(target / "card.md") as temporary:
+        temporary.write_text(card_text(content["card"]))
+    with atomic_write(target / "model.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    load_model(target)  # checks what will be shipped
+    store = FrameStore.open(shop.evaluation / "frames")
+    chosen = choose_good_moments(store, store.of_split("test"), count=shop.recipe.export.moments)
+    moments = save_chosen(store, chosen, shop.result / "moments")
+    sizes = {path.name: path.stat().st_size for path in weights}
+    return {"bytes": sizes, "total_bytes": sum(sizes.values()), "moments": [path.stem for path in moments]}
+
+
+def _test_store(shop: Shop) -> FrameStore:
+    folder = shop.evaluation / "frames"
+    count = shop.recipe.evaluate.episodes
+    paths = [path for split in _MEASURED for path in recorded(shop, split)[:count]]
+    if (folder / "index.json").is_file():
+        store = FrameStore.open(folder)
+        if [span.meta["seed"] for span in store.spans] == [load_meta(path).seed for path in paths]:
+            return store
+    tell = shop.teller("rendering test episodes, frames")
+    return build_frame_store(folder, paths, render_episode, workers=shop.machine.games, progress=tell)

@@ -1,0 +1,64 @@
+"""A strip of pictures during world training: what was seen, what followed, what is dreamed. Owns no measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from playloom.checkpoint import Model
+from playloom.data.stores import Span, TokenStore
+from playloom.data.windows import living_spans
+from playloom.engine import Dreamer, Prompt
+from playloom.model import Transformer
+from playloom.presets import ModelConfig
+from playloom.tokenizer.frame_tokenizer import FrameTokenizer
+from playloom.training.world import Preview
+
+_SHOWN = 6
+"""Steps dreamed, and as many seen ones shown."""
+
+
+def dream_preview(config: ModelConfig) -> Callable[[FrameTokenizer, TokenStore], Preview]:
+    """What `run_world` wants as `preview_of`: two rows of pictures, reconstructed truth above, dream below."""
+
+    def of(tokenizer: FrameTokenizer, store: TokenStore) -> Preview:
+        span = _moment(store, config.transformer.context_steps + _SHOWN)
+
+        def preview(transformer: Transformer) -> NDArray[np.uint8] | None:
+            if span is None:
+                return None
+            return _strip(Model(config=config, tokenizer=tokenizer, transformer=transformer), store, span)
+
+        return preview
+
+    return of
+
+
+@torch.inference_mode()
+def _strip(model: Model, store: TokenStore, span: Span) -> NDArray[np.uint8]:
+    codes_TN = store.tokens_FN[span.rows].astype(np.int64)
+    actions_TA = np.array(store.actions_FA[span.rows])
+    true_THWC = model.tokenizer.decode(torch.from_numpy(codes_TN)).cpu().numpy()
+    seen = model.config.transformer.context_steps
+    prompt = Prompt(frames_THWC=true_THWC[:seen], actions_TA=actions_TA[: seen - 1], codes_TN=codes_TN[:seen])
+    dreamer = Dreamer(model, lag=1 if model.config.rows else None)
+    held = actions_TA[seen - 1 : seen - 1 + _SHOWN]
+    dreamed = [step.frame_HWC for step in dreamer.dream(prompt, mode="world", steps=_SHOWN, actions_SA=held)]
+    frames = [frame for frame in dreamed if frame is not None]
+    above = np.concatenate(list(true_THWC[seen - 1 : seen + _SHOWN]), axis=1)
+    below = np.concatenate([true_THWC[seen - 1], *frames], axis=1)
+    return np.concatenate([above, below], axis=0)
+
+
+def _moment(store: TokenStore, steps: int) -> Span | None:
+    """The first stretch of the validation split (else of any) that is long enough and without a death."""
+    spans = store.of_split("validation") or store.spans
+    if "dead" in store.state_columns:
+        spans = living_spans(spans, store.column("dead"))
+    long = [span for span in spans if span.length >= steps]
+    if not long:
+        return None
+    return Span(start=long[0].start, length=steps, meta=long[0].meta)

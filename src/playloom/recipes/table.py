@@ -1,0 +1,163 @@
+"""The bundled recipes as a table, and the toy form of each. Values only; docs/recipe.md has the arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from playloom.errors import ConfigError, nearest
+from playloom.evaluation import EvaluationSettings
+from playloom.presets import ModelConfig, preset
+from playloom.recipes.recipe import (
+    EvaluateSettings,
+    ExportSettings,
+    Recipe,
+    RecordSettings,
+    TokenizerSettings,
+    TokensSettings,
+)
+from playloom.tokenizer.config import TokenizerConfig
+from playloom.tokenizer.losses import TokenizerLossConfig
+from playloom.training.settings import LoopConfig
+from playloom.training.tokenizer import TokenizerTrainingConfig
+from playloom.training.world import WorldConfig
+
+_ON_TWO_CORES = Recipe(
+    name="arena-cpu",
+    model=preset("arena-small"),
+    record=RecordSettings(episodes=200),
+    tokenizer=TokenizerSettings(
+        episodes=65,
+        training=TokenizerTrainingConfig(
+            loop=LoopConfig(
+                minutes=25,
+                batch=8,
+                learning_rate=1e-3,
+                beta2=0.99,
+                weight_decay=0.01,
+                ema_decay=0.995,
+                save_minutes=2,
+                validate_minutes=4,
+            ),
+            loss=TokenizerLossConfig(),
+        ),
+    ),
+    world=WorldConfig(
+        loop=LoopConfig(
+            minutes=65, batch=4, learning_rate=1e-3, ema_decay=0.995, save_minutes=2, validate_minutes=8
+        ),
+        window_steps=8,
+        validation_windows=16,
+    ),
+    evaluate=EvaluateSettings(minutes=15),
+)
+_ON_A_GPU = Recipe(
+    name="arena",
+    model=preset("arena"),
+    record=RecordSettings(episodes=1200, first=96, rest_minutes=3),
+    tokenizer=TokenizerSettings(
+        episodes=80,
+        training=TokenizerTrainingConfig(
+            loop=LoopConfig(
+                minutes=7,
+                batch=64,
+                learning_rate=5e-4,
+                beta2=0.99,
+                weight_decay=0.01,
+                warmup_steps=200,
+                ema_decay=0.998,
+                log_steps=50,
+                save_minutes=3,
+                validate_minutes=2,
+            ),
+            loss=TokenizerLossConfig(perceptual=0.3, adversarial=0.1),
+            adversarial_from=0.6,
+        ),
+    ),
+    tokens=TokensSettings(minutes=4, batch=200),
+    world=WorldConfig(
+        loop=LoopConfig(
+            minutes=9.5,
+            batch=8,
+            learning_rate=1e-3,
+            warmup_steps=200,
+            log_steps=20,
+            save_minutes=3,
+            validate_minutes=3,
+        ),
+        window_steps=16,
+    ),
+    evaluate=EvaluateSettings(minutes=3),
+)
+RECIPES: dict[str, Recipe] = {row.name: row for row in (_ON_A_GPU, _ON_TWO_CORES)}
+"""By name: `arena` for one GPU and 16 cores (25 minutes), `arena-cpu` for two cores (two hours)."""
+
+_TOY_TOKENIZER = TokenizerConfig(
+    codebook_size=32,
+    code_width=4,
+    strides=(2,),
+    widths=(8, 16),
+    encoder_blocks=(0,),
+    decoder_blocks=(1,),
+    encoder_layers=1,
+    decoder_layers=1,
+    head_width=8,
+    recent_outputs=512,
+)
+_TOY_MEASURE = EvaluationSettings(
+    batch=2,
+    frames=4,
+    windows=2,
+    horizon_moments=2,
+    horizon_steps=3,
+    greedy_moments=1,
+    greedy_steps=1,
+    collapse_step=4,
+    control_moments=2,
+    control_steps=2,
+    game_moments=0,
+    estimator_pairs=20,
+)
+
+
+def recipe(name: str) -> Recipe:
+    """The row of a name.
+
+    Raises:
+        ConfigError: for an unknown name; names the nearest one.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}; {nearest(name, RECIPES)}")
+    return RECIPES[name]
+
+
+def toy(full: Recipe) -> Recipe:
+    """The same stages, losses and orders at a size that a CPU does in a minute or two: a rehearsal, not a model.
+
+    Seeds 16 to 19 are an episode each for training, validation, test and held out.
+    """
+    first = None if full.record.first is None else 3
+    training = full.tokenizer.training
+    return dataclasses.replace(
+        full,
+        name=f"{full.name}-toy",
+        model=_toy_model(full.model),
+        record=RecordSettings(seed=16, episodes=4, steps=60, first=first),
+        tokenizer=TokenizerSettings(
+            episodes=2,
+            training=dataclasses.replace(training, loop=_toy_loop(training.loop), validation_pictures=2),
+        ),
+        world=dataclasses.replace(
+            full.world, loop=_toy_loop(full.world.loop), window_steps=4, validation_windows=2
+        ),
+        evaluate=EvaluateSettings(episodes=1, minutes=0.1, measure=_TOY_MEASURE),
+        export=ExportSettings(moments=1),
+    )
+
+
+def _toy_model(full: ModelConfig) -> ModelConfig:
+    sizes = dataclasses.replace(full.transformer, layers=2, width=32, heads=4, global_every=2)
+    return dataclasses.replace(full, name=f"{full.name}-toy", tokenizer=_TOY_TOKENIZER, transformer=sizes)
+
+
+def _toy_loop(full: LoopConfig) -> LoopConfig:
+    return dataclasses.replace(full, minutes=None, steps=6, batch=2, warmup_steps=2, log_steps=2)
