@@ -36,7 +36,7 @@ def test_an_unknown_key_names_the_nearest():
         ({"strides": (3, 2)}, "does not divide the patch"),
         ({"widths": (64, 256)}, "need 3 widths"),
         ({"encoder_blocks": (1,)}, "2 encoder_blocks"),
-        ({"head_width": 48}, "head_width 48"),
+        ({"head_width": 50}, "head_width 50"),
         ({"codebook_size": 1}, "at least 2"),
         ({"codebook_size": 0}, "codebook_size"),
         ({"code_width": 1.5}, "whole numbers"),

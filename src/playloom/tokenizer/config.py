@@ -44,11 +44,11 @@ class TokenizerConfig:
     """Numbers a codebook entry has (its direction only: entries have length 1)."""
     strides: tuple[int, ...] = (2, 2)
     """How much coarser each next grid is, from the finest to the code grid; empty for a plain ViT."""
-    widths: tuple[int, ...] = (64, 128, 256)
+    widths: tuple[int, ...] = (48, 96, 192)
     """Channels on each grid, finest first; one more than strides. The last is the transformer's width."""
-    encoder_blocks: tuple[int, ...] = (1, 2)
+    encoder_blocks: tuple[int, ...] = (0, 1)
     """Residual convolution blocks of the encoder on each grid but the last, finest first."""
-    decoder_blocks: tuple[int, ...] = (2, 2)
+    decoder_blocks: tuple[int, ...] = (1, 2)
     """Residual convolution blocks of the decoder on each grid but the last, finest first."""
     encoder_layers: int = 2
     """Transformer layers of the encoder, on the code grid."""
@@ -58,7 +58,7 @@ class TokenizerConfig:
     """Width of one attention head; divides the last width."""
     codebook_decay: float = 0.99
     """How slowly a codebook entry follows the encoder outputs that choose it (0 at once, 1 never)."""
-    revive_after: int = 50
+    revive_after: int = 20
     """A code that no frame has chosen for so many updates is dead and is put on a recent encoder output."""
     recent_outputs: int = 4096
     """How many recent encoder outputs are kept to revive dead codes from."""
