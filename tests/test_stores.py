@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from training_toys import HEIGHT, SLOTS, WIDTH, episode, frame_store, render, scroll, stick_actions, token_store
 
 from playloom.actions.codec import mirror_values
 from playloom.data.augment import brightness, mirror_step
@@ -14,6 +13,7 @@ from playloom.data.recording import save_episode
 from playloom.data.stores import FrameStore, TokenStore
 from playloom.errors import RecordingError
 from playloom.presets import build_tokenizer, preset
+from training_toys import HEIGHT, SLOTS, WIDTH, episode, frame_store, render, scroll, stick_actions, token_store
 
 
 def writer_of(folder, rows=8):
@@ -23,7 +23,8 @@ def writer_of(folder, rows=8):
 def part(seed, rows=4):
     random = np.random.default_rng(seed)
     frames = random.integers(0, 256, (rows, 4, 6, 3)).astype(np.uint8)
-    return frames, stick_actions(rows, seed), random.random((rows, 2)).astype(np.float32), {"split": "train", "seed": seed}
+    states = random.random((rows, 2)).astype(np.float32)
+    return frames, stick_actions(rows, seed), states, {"split": "train", "seed": seed}
 
 
 def test_a_store_gives_back_what_was_written(tmp_path):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from training_toys import scroll, stick_actions
 
 from playloom.errors import RecordingError
 from playloom.training.alignment import check_alignment
 from playloom.training.motion import motions
+from training_toys import scroll, stick_actions
 
 STEPS = 130
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import typer
-from training_toys import HEIGHT, WIDTH, frame_store, scroll, stick_actions
 from typer.testing import CliRunner
 
 from playloom.checkpoint import load_model
@@ -14,6 +13,7 @@ from playloom.cli.train import register
 from playloom.data.stores import FrameStore, TokenStore
 from playloom.errors import BadInputError, CheckpointError, ConfigError, RecordingError
 from playloom.training.sources import kind_of
+from training_toys import HEIGHT, WIDTH, frame_store, scroll, stick_actions
 
 SHORT = ["--preset", "tiny", "--steps", "3", "--batch", "4", "--device", "cpu", "--threads", "1"]
 
@@ -43,11 +43,13 @@ def tokenizer(data, tmp_path_factory):
 
 def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
     config = tmp_path / "world.json"
-    config.write_text(json.dumps({"window_steps": 5, "validation_windows": 4}))
+    config.write_text(json.dumps({"window_steps": 5, "validation_windows": 4, "loop": {"validate_steps": 2}}))
     words = ["world", "--data", data, "--tokenizer", tokenizer, "--out", tmp_path / "run", "--config", config]
     result = playloom(*words, *SHORT)
     assert result.exit_code == 0
     assert "alignment aligned" in result.output
+    previews = sorted(path.name for path in (tmp_path / "run" / "previews").iterdir())
+    assert previews == ["step-000000002.png", "step-000000003.png"]
     model = load_model(tmp_path / "run" / "model")
     assert model.card["updates"] == 3
     frames = FrameStore.open(data)

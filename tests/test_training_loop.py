@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_toys import TINY, token_store, world_config
 
 from playloom.errors import CheckpointError, PlayloomError, RecordingError
 from playloom.presets import preset
@@ -19,6 +18,7 @@ from playloom.training.journal import read_log
 from playloom.training.optimise import AveragedWeights, module_tensors
 from playloom.training.snapshot import load_newest
 from playloom.training.world import WorldTask, train_world
+from training_toys import TINY, token_store, world_config
 
 GOLDEN = Path(__file__).parent / "assets" / "losses_world_tiny.json"
 TIMED = ("elapsed",)
@@ -147,7 +147,7 @@ def test_a_piece_ends_in_time_and_a_timed_run_ends_with_its_decay(store, tmp_pat
 
 def test_another_run_in_the_same_folder_is_refused(store, tmp_path):
     train(store, tmp_path, steps=2)
-    with pytest.raises(CheckpointError, match="learning_rate: was 0.0003, now 0.1"):
+    with pytest.raises(CheckpointError, match=r"learning_rate: was 0\.0003, now 0\.1"):
         train(store, tmp_path, steps=4, learning_rate=0.1)
     with pytest.raises(CheckpointError, match="window_steps: was 5, now 4"):
         train(store, tmp_path, steps=4, window_steps=4)

@@ -1,6 +1,7 @@
 """Settings: unknown keys name the nearest one, and the schedule ends where it should."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_the_schedule_warms_up_and_decays_to_its_end(kind):
     assert rates[0] == pytest.approx(0.1, abs=1e-5)
     assert max(rates) == pytest.approx(1.0, abs=1e-3)
     assert rates[-1] == pytest.approx(0.1)
-    assert all(b <= a for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(b <= a for a, b in pairwise(rates[10:]))
     stable = 0.5 if kind == "wsd" else 0.0
     assert (rates[700] == pytest.approx(1.0)) == bool(stable)
 

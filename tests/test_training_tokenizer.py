@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from training_toys import TINY, frame_store, tokenizer_config
 
 from playloom.data.windows import frame_batch
 from playloom.errors import CheckpointError, RecordingError
@@ -16,6 +15,7 @@ from playloom.training.snapshot import load_newest
 from playloom.training.task import Moment
 from playloom.training.tokenizer import TokenizerTask, train_tokenizer
 from playloom.training.tokenizer_files import load_tokenizer
+from training_toys import TINY, frame_store, tokenizer_config
 
 GAN = TokenizerLossConfig(adversarial=0.1, discriminator_width=8, discriminator_layers=1)
 
@@ -30,7 +30,7 @@ def train(store, out, **settings):
 
 
 def test_it_learns_and_the_export_is_what_was_judged(store, tmp_path):
-    run = train(store, tmp_path, steps=60, learning_rate=3e-3, ema_decay=0.9, validate_steps=1000)
+    run = train(store, tmp_path, steps=60, learning_rate=3e-3, validate_steps=1000)
     log = [line for line in read_log(tmp_path) if "psnr" in line]
     assert np.mean([line["psnr"] for line in log[-5:]]) > log[0]["psnr"] + 3
     again, name = load_tokenizer(tmp_path)

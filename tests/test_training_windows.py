@@ -1,14 +1,16 @@
 """Windows: inside episodes, a pure function of their number, fair to every frame."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training_toys import token_store
 
 from playloom.data.stores import Span
 from playloom.data.windows import WindowSampler, living_spans, token_windows
 from playloom.errors import RecordingError
+from training_toys import token_store
 
 
 def spans_of(lengths):
@@ -70,7 +72,7 @@ def test_living_spans_hold_exactly_the_living_rows(dead):
     rows = [row for span in alive for row in range(span.start, span.start + span.length)]
     assert rows == [i for i, d in enumerate(dead) if not d]
     assert all(not dead[s.start + i] for s in alive for i in range(s.length))
-    assert all(a.start + a.length < b.start for a, b in zip(alive, alive[1:], strict=False))
+    assert all(a.start + a.length < b.start for a, b in itertools.pairwise(alive))
 
 
 def test_windows_carry_codes_and_actions_of_their_rows(tmp_path):

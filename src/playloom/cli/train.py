@@ -92,6 +92,7 @@ def train_world_command(
     alignment: Alignment = "strict",
 ) -> None:
     """Learn how codes and controller inputs go on."""
+    from playloom.cli.dream_preview import dream_preview
     from playloom.training.settings import from_mapping
     from playloom.training.world import WorldConfig
     from playloom.training.world_job import WorldJob, run_world
@@ -110,7 +111,7 @@ def train_world_command(
             preparation=_preparation(bar, workers),
             alignment=alignment,
         )
-        result = run_world(job, report=report, say=typer.echo)
+        result = run_world(job, preview_of=dream_preview(model), report=report, say=typer.echo)
     _say(result.outcome, out)
     typer.echo(f"result: {result.path}")
 

@@ -52,7 +52,8 @@ class Loop:
         task.to(self.device)
         self._players, self._optimisers = self._set_up()
         decay = config.ema_decay
-        self._averages = {name: AveragedWeights(m, decay) for name, m in task.players.items()} if decay else {}
+        averaged = task.averaged if decay else frozenset[str]()
+        self._averages = {name: AveragedWeights(task.players[name], decay) for name in sorted(averaged)}
         self.step, self._before, self._started = 0, 0.0, time.monotonic()
         self._saved_step, self._flops, self._validation = -1, 0.0, dict[str, float]()
         self._resume()
@@ -90,7 +91,7 @@ class Loop:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the task's players carry their averaged weights and are in eval mode."""
+        """Inside, the players that have averaged weights carry them, and all are in eval mode."""
         with contextlib.ExitStack() as stack:
             for name, module in self.task.players.items():
                 if name in self._averages:
@@ -168,7 +169,7 @@ class Loop:
         moment = Moment(self.step, self.done, np.random.default_rng(seed))
         touched: set[str] = set()
         with contextlib.ExitStack() as stack:
-            # Counting takes other kernels, which round differently: so always on the run's very first step, never later.
+            # Counting takes other kernels, which round differently: so always on a run's first step, and never later.
             counter = stack.enter_context(_flop_counter()) if self.step == 0 else None
             for number in range(self.config.accumulate):
                 touched |= self._backward(next(ahead), moment, sums, last=number == self.config.accumulate - 1)

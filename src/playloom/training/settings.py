@@ -59,7 +59,7 @@ class LoopConfig:
     clip: float = 1.0
     """Largest norm of all gradients together."""
     ema_decay: float = 0.999
-    """Decay a step of the averaged weights that are validated and exported; 0: no average."""
+    """Decay a step of the averaged weights that are validated and exported; 0: no average. Tokenizers have none."""
     log_steps: int = 10
     """Steps between lines of the log."""
     save_minutes: float = 3.0

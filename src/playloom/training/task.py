@@ -47,6 +47,8 @@ class Task(Protocol):
 
     players: dict[str, nn.Module]
     """The trained modules. Anything frozen lives elsewhere in the task."""
+    averaged: frozenset[str]
+    """Players whose weights are averaged (if the config averages at all)."""
     rates: dict[str, float]
     """Peak learning rate of each player over the config's."""
     units: dict[str, int]

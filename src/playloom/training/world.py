@@ -124,6 +124,7 @@ class WorldTask:
             first_step_image=config.first_step_image_loss,
         )
         self.players: dict[str, nn.Module] = {"world": self.loss}
+        self.averaged = frozenset(self.players)
         self.rates = {"world": 1.0}
         self.units = {"frames": config.window_steps, "tokens": config.window_steps * model.layout.slots}
         self.identity = {
