@@ -12,7 +12,6 @@ from playloom.model.rotary import STEP_PERIOD, Rotary, rotate
 from playloom.presets import PRESETS, ModelConfig, preset
 from playloom.sequence import NO_TOKEN, schedule
 
-FORMS = [("rolling", True), ("absolute", True), ("absolute", False)]
 PUBLISHED = {  # millions, as published; positions not counted
     "paper-27m": 27,
     "paper-52m": 52,
@@ -69,23 +68,31 @@ def test_the_guides_model_builds_and_runs():
     assert model.transformer(inputs, schedule(model.config.layout).visible_PP(), previous).isfinite().all()
 
 
-@pytest.mark.parametrize(("positions", "rows"), FORMS)
-def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows):
-    """At every step of 4 + 25 slides, for raster and each row lag."""
-    model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2)).transformer
-    config = tiny_config(positions, rows)
-    steps = 29 if positions == "rolling" else 4
+@pytest.mark.parametrize(
+    ("positions", "rows", "lag", "steps"),
+    [
+        ("rolling", True, 6, 6),
+        ("rolling", True, 4, 6),
+        ("rolling", True, 2, 6),
+        ("rolling", True, 1, 29),
+        ("absolute", True, 2, 4),
+        ("absolute", False, 6, 4),
+    ],
+)
+def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows, lag, steps):
+    """For raster and each row lag; once over 25 slides of the window of 4."""
+    config = tiny_config(positions, rows, local_steps=2, global_every=2)
+    model = loud_model(config).transformer
     inputs, previous = steps_of(config, steps)
-    for lag in (6, 4, 2, 1) if rows else (6,):
-        plan = schedule(config.layout, lag)
-        visible = plan.visible_PP()
-        whole = model(inputs, visible, previous)
-        cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
-        for step in range(steps):
-            for index in range(plan.passes):
-                where = torch.as_tensor(plan.positions_of(index, index + 1))
-                part = model.extend(inputs[:, step, where], where, step, visible[where], cache, previous[:, step])
-                assert (part - whole[:, step, where]).abs().max() < 1e-5
+    plan = schedule(config.layout, lag)
+    visible = plan.visible_PP()
+    whole = model(inputs, visible, previous)
+    cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
+    for step in range(steps):
+        for index in range(plan.passes):
+            where = torch.as_tensor(plan.positions_of(index, index + 1))
+            part = model.extend(inputs[:, step, where], where, step, visible[where], cache, previous[:, step])
+            assert (part - whole[:, step, where]).abs().max() < 1e-5
 
 
 def test_the_future_changes_nothing():

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from playloom.actions.controller import CONTROLS
 from playloom.errors import ActionError
 
-BIN_EDGES = np.array([-0.95, -0.75, -0.5, -0.25, -0.05, 0.05, 0.25, 0.5, 0.75, 0.95], np.float32)
-"""Inner edges between the eleven stick bins; the outer ones are -1.05 and 1.05."""
+BIN_EDGES = np.array([0.05, 0.25, 0.5, 0.75, 0.95], np.float32)
+"""Edges between the stick bins right of rest; those left of it mirror them. The outer ones are -1.05 and 1.05."""
 BIN_VALUES = np.array([-1, -0.85, -0.625, -0.375, -0.15, 0, 0.15, 0.375, 0.625, 0.85, 1], np.float32)
 """The stick position each bin stands for."""
 REST_BIN = 5
@@ -50,12 +50,12 @@ def encode_named(state_N16: ArrayLike) -> NDArray[np.uint8]:
         ActionError: when the last dimension is not 16 or a value is out of range; names the field and its range.
     """
     state = np.asarray(state_N16, np.float32)
-    if state.ndim == 0 or state.shape[-1] != len(CONTROLS):
-        raise ActionError(f"an action has {len(CONTROLS)} numbers; got an array of shape {state.shape}")
-    _check_ranges(state)
+    check_state(state)
     values = np.empty(state.shape, np.uint8)
     values[..., : len(_BINARY)] = state[..., _BINARY] >= 0.5
-    values[..., len(_BINARY) :] = np.searchsorted(BIN_EDGES, state[..., _AXES], side="right")
+    sticks = state[..., _AXES]
+    away = np.searchsorted(BIN_EDGES, np.abs(sticks), side="right")  # mirrored states get mirrored bins
+    values[..., len(_BINARY) :] = REST_BIN + np.where(sticks < 0, -away, away)
     return values
 
 
@@ -103,10 +103,13 @@ def mirror_values(values_NA: ArrayLike) -> NDArray[np.uint8]:
     return encode_named(mirrored)
 
 
-def _check_ranges(state: NDArray[np.float32]) -> None:
+def check_state(state_N16: NDArray[np.float32]) -> None:
+    """An `ActionError` that names the first field outside its range, or the shape when that is wrong."""
+    if state_N16.ndim == 0 or state_N16.shape[-1] != len(CONTROLS):
+        raise ActionError(f"an action has {len(CONTROLS)} numbers; got an array of shape {state_N16.shape}")
     low = np.array([c.low for c in CONTROLS], np.float32)
     buttons = np.array([c.kind == "button" for c in CONTROLS])
-    wrong = ~((state >= low) & (state <= 1)) | (buttons & (state != 0) & (state != 1))
+    wrong = ~((state_N16 >= low) & (state_N16 <= 1)) | (buttons & (state_N16 != 0) & (state_N16 != 1))
     if wrong.any():
         index = int(np.argwhere(wrong)[0][-1])
-        CONTROLS[index].check(float(state[wrong].flat[0]))
+        CONTROLS[index].check(float(state_N16[wrong].flat[0]))

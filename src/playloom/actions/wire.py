@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from playloom.actions.codec import SLOT_SIZES, check_values, decode_values, encode_named
+from playloom.actions.codec import SLOT_SIZES, check_state, check_values, decode_values, encode_named
 from playloom.actions.controller import CONTROLS
 from playloom.errors import ActionError, nearest
 
@@ -33,7 +33,9 @@ def rows_to_values(rows_N16: ArrayLike, schema: Schema) -> NDArray[np.uint8]:
     _check_schema(schema)
     if schema == "binned":
         return check_values(rows_N16)
-    return encode_named(_flip_y(np.asarray(rows_N16, np.float32)))
+    rows = np.asarray(rows_N16, np.float32)
+    check_state(rows)  # before the flip, so that an error shows the number that came
+    return encode_named(_flip_y(rows))
 
 
 def values_to_rows(values_NA: ArrayLike, schema: Schema) -> NDArray[np.float32]:

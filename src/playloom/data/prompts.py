@@ -64,6 +64,10 @@ class PromptData:
     """What was really done from the last frame on, [S', 16]; its first row answers the last frame seen."""
     notes: tuple[str, ...]
     """What was chosen or changed, as sentences."""
+    codes_TN: NDArray[np.int64] | None = None
+    """Codes of the frames seen, [T, N], where a dream kept them."""
+    weights: str | None = None
+    """Fingerprint of the weights that the codes belong to."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,9 +160,7 @@ def _existing(path: Path) -> Path:
     if path.name in names:
         raise RecordingError(f"there is no file {path}; did you mean {MOMENT_PREFIX}{path.name}?")
     moments = f", or a bundled moment: {', '.join(MOMENT_PREFIX + name for name in names)}" if names else ""
-    raise RecordingError(
-        f"there is no {path}; give a picture, a folder of pictures, a recording or .npz{moments}"
-    )
+    raise RecordingError(f"there is no {path}; give a picture, a folder of pictures, a recording or .npz{moments}")
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -197,7 +199,13 @@ def _from_dream(path: Path, cut: _Cut) -> PromptData:
     note = f"{path} is a dream: some of these frames were dreamed, and none is kept as the truth"
     frames = len(clip.frames_THWC)
     found = _from_arrays(str(path), clip.frames_THWC, clip.actions_TA, replace(cut, horizon=0), frames - 1)
-    return replace(found, notes=(note, *found.notes))
+    kept = None if clip.codes_TN is None else _seen(clip.codes_TN, cut, frames - 1)
+    return replace(found, notes=(note, *found.notes), codes_TN=kept, weights=clip.weights)
+
+
+def _seen(codes_TN: NDArray[np.int64], cut: _Cut, default_at: int) -> NDArray[np.int64]:
+    at = default_at if cut.at is None else cut.at
+    return codes_TN[at + 1 - cut.context : at + 1]
 
 
 def _from_episode(path: Path, cut: _Cut, render: Render | None) -> PromptData:
@@ -243,11 +251,7 @@ def _from_folder(folder: Path, cut: _Cut, schema: Schema | Literal["auto"]) -> P
     )
     if not pictures:
         episodes = any(path.with_suffix(".npz").is_file() for path in folder.glob("*.json"))
-        hint = (
-            "it looks like a folder of recordings: name one of them"
-            if episodes
-            else "expected PNG or JPEG files"
-        )
+        hint = "it looks like a folder of recordings: name one of them" if episodes else "expected PNG or JPEG files"
         raise PictureError(f"there is no picture in {folder}; {hint}")
     if not (folder / ACTIONS_FILE).is_file():
         return _from_pictures(pictures, cut, None, ())
@@ -275,9 +279,7 @@ def _from_pictures(
     if seen < cut.context:
         said.append(f"the context is {seen} step{'s' * (seen > 1)} long, not {cut.context}: no more pictures")
     if actions_TA is None and seen > 1:
-        said.append(
-            f"there is no {ACTIONS_FILE} beside the pictures: the actions between them are taken as rest"
-        )
+        said.append(f"there is no {ACTIONS_FILE} beside the pictures: the actions between them are taken as rest")
     known_TA = np.tile(REST_VALUES, (at, 1)) if actions_TA is None else actions_TA
     pictures = [read_picture(path) for path in paths[first:stop]]
     names = [path.name for path in paths[first:stop]]

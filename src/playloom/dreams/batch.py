@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from playloom.checkpoint import Model, load_model, model_folder
 from playloom.engine import Dreamer, DreamRequest, DreamStep, Prompt, Sampling
 from playloom.errors import BadInputError, PlayloomError, RecordingError
-from playloom.media.animation import write_mp4
-from playloom.media.clips import find_clips, read_clip, write_dream_clip
-from playloom.provenance import Manifest, stamp
+from playloom.media.batch_output import write_batch_dream
+from playloom.media.clips import find_clips, read_clip
+from playloom.provenance import Manifest
 from playloom.provenance.manifest import created_at, frames_hash
 from playloom.runtime import pick_device
 
@@ -170,13 +170,8 @@ def _write(job: BatchJob, model: Model, work: _Work, steps: list[DreamStep]) -> 
     actions_TA = np.concatenate([work.actions_TA[: job.context - 1], taken, last])
     given_T = np.array([True] * (job.context - 1) + [s.action_given for s in steps] + [True] * len(last))
     codes_TN = model.tokenizer.encode(torch.as_tensor(work.frames_THWC))
-    write_mp4(
-        target.with_suffix(".mp4"),
-        [*context_THWC, *(stamp(frame_HWC) for frame_HWC in dreamed_SHWC)],
-        manifest=manifest,
-    )
-    write_dream_clip(
-        target,
+    arrays, _ = write_batch_dream(
+        target.with_suffix(""),
         context_THWC=context_THWC,
         dreamed_SHWC=dreamed_SHWC,
         actions_TA=actions_TA,
@@ -184,4 +179,4 @@ def _write(job: BatchJob, model: Model, work: _Work, steps: list[DreamStep]) -> 
         manifest=manifest,
         reconstructed_THWC=model.tokenizer.decode(codes_TN).cpu().numpy(),
     )
-    return target
+    return arrays

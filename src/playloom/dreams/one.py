@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions import Schema
+from playloom.actions import REST_VALUES, Schema
 from playloom.checkpoint import Model, load_model, model_folder
 from playloom.data.moments import list_moments
 from playloom.data.prompts import PromptData, load_prompt
@@ -112,8 +112,9 @@ def run_dream(
     dreamer = Dreamer(model, lag=job.lag or model.card.get("lag"))
     started = time.perf_counter()
     done: list[DreamStep] = []
+    prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=_known_codes(data, model))
     for step in dreamer.dream(
-        Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA),
+        prompt,
         mode=job.mode,
         steps=steps,
         actions_SA=None if given is None else given.actions_SA,
@@ -133,6 +134,7 @@ def run_dream(
         manifest=manifest_of(model, dreamer, job, data.frames_THWC),
         frames_dreamed=job.mode != "policy",
         true_frames_SHWC=data.true_next_frames_SHWC if _recorded(job, given) else None,
+        codes_TN=np.concatenate([dreamer.codes(prompt), *(s.codes_N[None] for s in done if s.codes_N is not None)]),
     )
     return DreamReport(
         written=written,
@@ -189,16 +191,23 @@ def _given(job: DreamJob, data: PromptData) -> Inputs | None:
         return read_inputs(job.actions, job.schema, job.steps)
     if job.mode == "full":
         return None
+    steps = job.steps or len(data.true_next_actions_SA) or DEFAULT_STEPS
+    if not len(data.true_next_actions_SA):
+        note = "no actions are given or known, so nothing is held; say --actions to hold something"
+        return Inputs(np.tile(REST_VALUES, (steps, 1)), (note,))
     known = Inputs(data.true_next_actions_SA, ("the actions are the recorded ones",))
-    if not len(known.actions_SA):
-        known = Inputs(known.actions_SA, ("no actions are given or known: say --actions to hold some",))
-    return fit_length(known, job.steps or len(known.actions_SA) or DEFAULT_STEPS, "the recording")
+    return fit_length(known, steps, "the recording")
 
 
 def _steps(job: DreamJob, given: Inputs | None) -> int:
     if job.steps is not None:
         return job.steps
     return len(given.actions_SA) if given is not None else DEFAULT_STEPS
+
+
+def _known_codes(data: PromptData, model: Model) -> NDArray[np.int64] | None:
+    """The codes a dream kept, if these very weights made them."""
+    return data.codes_TN if data.weights == model.fingerprint else None
 
 
 def _recorded(job: DreamJob, given: Inputs | None) -> bool:

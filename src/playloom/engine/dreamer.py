@@ -214,7 +214,7 @@ class Dreamer:
             [generator(r.seed) for r in requests],
         )
         prompts = [r.prompt.last(self.model.config.transformer.context_steps) for r in requests]
-        codes_BTN = torch.stack([self._codes(p) for p in prompts])
+        codes_BTN = torch.stack([torch.as_tensor(self.codes(p)) for p in prompts])
         actions_BTA = torch.as_tensor(np.stack([p.actions_TA for p in prompts]).astype(np.int64))
         for step in range(codes_BTN.shape[1]):
             context.give_frame(codes_BTN[:, step])
@@ -222,10 +222,12 @@ class Dreamer:
                 context.give_action(actions_BTA[:, step])
         return context
 
-    def _codes(self, prompt: Prompt) -> torch.Tensor:
+    @torch.inference_mode()
+    def codes(self, prompt: Prompt) -> NDArray[np.int64]:
+        """The codes of a prompt's frames, int64 [T, N]: its own where it brings them, else encoded now."""
         if prompt.codes_TN is not None:
-            return torch.as_tensor(prompt.codes_TN.astype(np.int64))
-        return self.model.tokenizer.encode(torch.as_tensor(np.ascontiguousarray(prompt.frames_THWC))).cpu()
+            return prompt.codes_TN.astype(np.int64)
+        return self.model.tokenizer.encode(torch.as_tensor(np.ascontiguousarray(prompt.frames_THWC))).cpu().numpy()
 
     def _act(self, context: Context, given: list[NDArray[np.uint8] | None]) -> NDArray[np.uint8]:
         if given[0] is None:

@@ -12,6 +12,7 @@ Written by `write_dream_clip`:
 * `encoded_decoded_ground_truth_images` [ctx + steps, 3, H, W] uint8: the true frames through the tokenizer;
   only when they are known.
 * `action_given` [ctx + steps] bool: whether the action was given, not dreamed.
+* `tokens` [ctx + steps, N] int32: every frame's codes, so that a dream goes on without re-encoding; ours.
 * `manifest`: text, JSON.
 """
 
@@ -41,6 +42,10 @@ class Clip(NamedTuple):
     """RGB [T, H, W, 3]."""
     actions_TA: NDArray[np.uint8]
     """Action values [T, 16] in slot order; action t was taken after seeing frame t."""
+    codes_TN: NDArray[np.int64] | None = None
+    """The frames' codes [T, N] where a dream kept them: going on from these re-encodes nothing."""
+    weights: str | None = None
+    """Fingerprint of the weights that the codes belong to."""
 
 
 def find_clips(folder: Path | str) -> list[Path]:
@@ -87,7 +92,7 @@ def read_dream_clip(path: Path | str) -> Clip:
         raise RecordingError(f"{path}: raw_context and dreamt_images differ in size; is the file damaged?")
     frames_THWC = np.concatenate(parts)
     actions_TA = _actions(path, "all_actions", arrays["all_actions"])
-    return Clip(frames_THWC, _same_length(path, frames_THWC, actions_TA))
+    return Clip(frames_THWC, _same_length(path, frames_THWC, actions_TA), *_codes(path, len(frames_THWC)))
 
 
 def write_clip(path: Path | str, clip: Clip) -> None:
@@ -105,6 +110,7 @@ def write_dream_clip(
     given_T: NDArray[np.bool_],
     manifest: Manifest,
     reconstructed_THWC: NDArray[np.uint8] | None = None,
+    codes_TN: NDArray[np.int64] | None = None,
 ) -> None:
     """Write a dream with the array names of the reference's batch output (table above).
 
@@ -116,6 +122,7 @@ def write_dream_clip(
         given_T: bool [len(actions_TA)], whether each was given.
         manifest: what made the dream.
         reconstructed_THWC: the true frames through the tokenizer, uint8 [ctx+S, H, W, 3], if they are known.
+        codes_TN: every frame's codes, [ctx+S, N], if they are known.
 
     Raises:
         PlayloomError: when the place cannot be written to or the disk is full.
@@ -136,6 +143,8 @@ def write_dream_clip(
     }
     if reconstructed_THWC is not None:
         arrays["encoded_decoded_ground_truth_images"] = np.moveaxis(reconstructed_THWC, -1, 1)
+    if codes_TN is not None:
+        arrays["tokens"] = codes_TN.astype(np.int32)
     write_npz(path, arrays)
 
 
@@ -156,6 +165,17 @@ def _channels_last(path: Path | str, name: str, images: NDArray[Any]) -> NDArray
     return np.ascontiguousarray(np.moveaxis(images, 1, -1))
 
 
+def _codes(path: Path | str, steps: int) -> tuple[NDArray[np.int64] | None, str | None]:
+    """The codes a dream kept, and the weights they belong to; nothing where either is missing."""
+    if not {"tokens", "manifest"} <= set(npz_names(path)):
+        return None, None
+    arrays = read_npz(path, ("tokens", "manifest"))
+    codes_TN = arrays["tokens"]
+    if codes_TN.ndim != 2 or len(codes_TN) != steps or codes_TN.dtype.kind not in "iu":
+        raise RecordingError(f"{path}: tokens have shape {codes_TN.shape}; expected integers ({steps}, N)")
+    return codes_TN.astype(np.int64), Manifest.from_json(str(arrays["manifest"])).weights
+
+
 def _actions(path: Path | str, name: str, actions: NDArray[Any]) -> NDArray[np.uint8]:
     if actions.ndim != 2:
         raise RecordingError(f"{path}: {name} has shape {actions.shape}; expected (T, 16)")
@@ -167,9 +187,7 @@ def _actions(path: Path | str, name: str, actions: NDArray[Any]) -> NDArray[np.u
     return rows_to_values(actions, "binned")
 
 
-def _same_length(
-    path: Path | str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def _same_length(path: Path | str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if len(frames_THWC) != len(actions_TA):
         raise RecordingError(f"{path} has {len(frames_THWC)} pictures but {len(actions_TA)} actions")
     return actions_TA

@@ -72,6 +72,7 @@ class _Dream:
     manifest: Manifest
     frames_dreamed: bool
     true_SHWC: NDArray[np.uint8]
+    codes_TN: NDArray[np.int64] | None
 
     def __post_init__(self) -> None:
         if len(self.actions_TA) != len(self.real_THWC) - 1:
@@ -103,6 +104,7 @@ def write_dream(
     frames_dreamed: bool = True,
     true_frames_SHWC: NDArray[np.uint8] | None = None,
     reconstructed_THWC: NDArray[np.uint8] | None = None,
+    codes_TN: NDArray[np.int64] | None = None,
     numbered: bool = True,
     on_file: Callable[[str], None] | None = None,
 ) -> DreamFolder:
@@ -119,6 +121,7 @@ def write_dream(
             marked, and no single pictures are written.
         true_frames_SHWC: what really followed, for the sheet.
         reconstructed_THWC: the true frames through the tokenizer, for `dream.npz`.
+        codes_TN: codes of the context's and the dream's frames, for `dream.npz`.
         numbered: False to fail instead of choosing a numbered folder.
         on_file: told the name of each file before it is written.
 
@@ -134,6 +137,7 @@ def write_dream(
         manifest=manifest,
         frames_dreamed=frames_dreamed,
         true_SHWC=real_frames_THWC[:0] if true_frames_SHWC is None else true_frames_SHWC,
+        codes_TN=codes_TN,
     )
     target = free_folder(folder, numbered=numbered)
     with atomic_folder(target) as place:
@@ -235,4 +239,5 @@ def _write_clip(path: Path, dream: _Dream, reconstructed_THWC: NDArray[np.uint8]
         given_T=np.array([True] * len(dream.actions_TA) + [step.action_given for step in dream.steps]),
         manifest=dream.manifest,
         reconstructed_THWC=reconstructed_THWC,
+        codes_TN=dream.codes_TN,
     )

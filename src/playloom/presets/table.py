@@ -63,6 +63,16 @@ def _own(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: 
     return ModelConfig(name=name, tokenizer=tokenizer, transformer=sizes)
 
 
+_SMALL_GRID = TokenizerConfig(
+    grid_height=9,
+    grid_width=15,
+    codebook_size=1024,
+    strides=(2, 2),
+    widths=(48, 96, 192),
+    encoder_blocks=(0, 1),
+    decoder_blocks=(1, 2),
+    revive_after=20,
+)
 _ARENA_GRID = TokenizerConfig(
     grid_height=18,
     grid_width=30,
@@ -101,7 +111,7 @@ _ROWS = (
     _published("guide", _GUIDE_GRID, 16, 1024, 16),
     _published("guide-48x2048", _LARGE_GRID, 48, 2048, 16),
     _own("tiny", _TINY, 2, 32, 4),
-    _own("arena-small", TokenizerConfig(codebook_size=1024), 6, 256, 4),
+    _own("arena-small", _SMALL_GRID, 6, 192, 6),
     _own("arena", _ARENA_GRID, 9, 256, 4),
 )
 

@@ -7,7 +7,7 @@ step; a position reads one token (or none) and predicts one slot (or none):
   before; P = K and only raster order can be decoded.
 * **rows**: the position of image slot (r, c) reads its left neighbour; at a row start there is no token to read; each
   row has one extra row-end position that reads the row's last token, so that it enters the cache. Actions likewise:
-  the first reads nothing, one extra position reads the last. P = h (w + 1) + A + 1, and rows can be decoded in parallel.
+  row has one extra row-end position that reads the row's last token, so it enters the cache. Actions likewise:
 
 Knows the order of tokens, not their meaning to the network. Shapes: B batch, T steps, N, A, K, P as above.
 """

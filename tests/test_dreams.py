@@ -1,0 +1,216 @@
+"""Whole dreaming jobs on real files: what is written, what is said, and what bad input gets."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import loud_model, tiny_config
+from playloom.actions import REST_VALUES
+from playloom.checkpoint import save_model
+from playloom.cli.app import main
+from playloom.dreams import BatchJob, DreamJob, dream_clips, run_dream
+from playloom.media.animation import read_frames
+from playloom.media.clips import Clip, read_dream_clip, write_clip
+from playloom.media.pictures import read_picture
+from playloom.media.tables import read_actions
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_model(folder, loud_model(tiny_config()), dtype=None)
+    return str(folder)
+
+
+def clip_of(steps: int, seed: int = 0) -> Clip:
+    source = np.random.default_rng(seed)
+    frames = source.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8)
+    actions = np.tile(REST_VALUES, (steps, 1))
+    actions[:, 14] = source.integers(0, 11, steps)
+    return Clip(frames, actions)
+
+
+@pytest.fixture
+def recording(tmp_path) -> Path:
+    path = tmp_path / "clip.npz"
+    write_clip(path, clip_of(12))
+    return path
+
+
+def run_cli(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["playloom", *arguments])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    out, err = capsys.readouterr()
+    return int(exit_info.value.code or 0), out, err
+
+
+def test_the_command_writes_everything_it_names(model, recording, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "dream"
+    code, said, _ = run_cli(
+        monkeypatch,
+        capsys,
+        *("dream", "--model", model, "--prompt", str(recording), "--context", "4", "--steps", "3"),
+        *("--actions", "right_stick_x=1 for 10", "--out", str(out), "--lag", "1"),
+    )
+    assert code == 0 and "4 real steps seen, then pictures dreamed" in said and str(out) in said
+    for name in ("raw/01.png", "raw/03.png", "x4/03.png", "dream.gif", "dream.mp4", "sheet.png", "dream.npz"):
+        assert (out / name).is_file(), name
+    assert (read_actions(out / "actions.csv", "named").values_TA[:, 14] == 10).all()
+    assert len(read_frames(out / "dream.mp4")) == 7
+    manifest = read_picture(out / "raw" / "01.png").manifest
+    assert manifest is not None and (manifest.mode, manifest.step, manifest.order) == ("world", 1, "row lag 1")
+
+
+def test_equal_jobs_give_equal_bytes(model, recording, tmp_path):
+    jobs = [
+        DreamJob(model=model, prompt=str(recording), context=3, steps=2, out=tmp_path / name, timestamp=False)
+        for name in ("first", "second")
+    ]
+    folders = [run_dream(job).written.folder for job in jobs]
+    for path in folders[0].rglob("*.*"):
+        assert path.read_bytes() == (folders[1] / path.relative_to(folders[0])).read_bytes(), path.name
+
+
+def test_a_dream_goes_on_from_a_dream(model, recording, tmp_path):
+    first = run_dream(DreamJob(model=model, prompt=str(recording), context=3, steps=2, out=tmp_path / "a"))
+    again = run_dream(DreamJob(model=model, prompt=str(first.written.folder), steps=1, context=4, out=tmp_path / "b"))
+    assert again.real_steps == 4
+    before = read_dream_clip(tmp_path / "a" / "dream.npz").frames_THWC[-4:]
+    after = read_dream_clip(tmp_path / "b" / "dream.npz").frames_THWC[:4]
+    assert (before == after).all(), "the mark entered the context"
+    codes = [read_dream_clip(tmp_path / name / "dream.npz").codes_TN for name in ("a", "b")]
+    assert (codes[0][-4:] == codes[1][:4]).all(), "frames were encoded again"
+
+
+def test_policy_and_full_modes_dream_inputs(model, recording, tmp_path):
+    for mode in ("policy", "full"):
+        job = DreamJob(model=model, prompt=str(recording), context=3, steps=2, mode=mode, out=tmp_path / mode)
+        report = run_dream(job)
+        assert "controller input" in report.dreamed
+        assert len(read_actions(report.written.folder / "actions.csv", "named").values_TA) == 2
+
+
+def test_one_picture_is_enough(model, tmp_path):
+    Image.fromarray(np.full((64, 64, 4), 90, np.uint8), "RGBA").save(tmp_path / "one.png")
+    report = run_dream(DreamJob(model=model, prompt=str(tmp_path / "one.png"), steps=2, out=tmp_path / "d"))
+    said = " ".join(report.notes)
+    assert report.real_steps == 1 and "crop" in said and "transparency" in said and "--actions" in said
+
+
+def test_batch_dreaming_skips_what_it_cannot_use_and_keeps_names(model, tmp_path):
+    folder = tmp_path / "clips"
+    for number, steps in (("a/1", 8), ("a/2", 3), ("b/3", 8)):
+        (folder / number).parent.mkdir(parents=True, exist_ok=True)
+        write_clip(folder / f"{number}.npz", clip_of(steps))
+    (folder / "a" / "broken.npz").write_bytes(b"PK not really")
+    summary = dream_clips(BatchJob(folder=folder, out=tmp_path / "o", model=model, context=4, steps=3, batch=2))
+    names = [str(p.relative_to(tmp_path / "o")) for p in summary.written]
+    assert names == ["a/1.npz", "b/3.npz"]
+    assert len(summary.skipped) == 2 and any("shorter than the 7" in s for s in summary.skipped)
+    with np.load(tmp_path / "o" / "b" / "3.npz") as found:
+        assert found["raw_context"].shape == (4, 3, 16, 24) and found["dreamt_images"].shape == (3, 3, 16, 24)
+        assert found["all_actions"].shape == (7, 16)
+        assert found["encoded_decoded_ground_truth_images"].shape == (7, 3, 16, 24)
+        assert (found["all_actions"][:, 14] == clip_of(8).actions_TA[:7, 14]).all()
+    assert len(read_frames(tmp_path / "o" / "a" / "1.mp4")) == 7
+
+
+def test_a_clips_dream_does_not_depend_on_the_batch(model, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number in range(3):
+        write_clip(folder / f"{number}.npz", clip_of(6, number))
+    found = []
+    for batch in (1, 3):
+        job = BatchJob(
+            folder=folder,
+            out=tmp_path / str(batch),
+            model=model,
+            context=3,
+            steps=2,
+            batch=batch,
+            protocol="comprehensive",
+        )
+        found.append([read_dream_clip(p) for p in dream_clips(job).written])
+    for alone, together in zip(*found, strict=True):
+        assert (alone.frames_THWC == together.frames_THWC).all() and (alone.actions_TA == together.actions_TA).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--prompt", "nowhere.png"), "there is no"),
+        (("--model", "tniy"), "neither a folder"),
+        (("--actions", "right_stick_x=2"), "right_stick_x"),
+        (("--actions", "jmup"), "did you mean"),
+        (("--mode", "dreamy"), "choose world, policy or full"),
+        (("--temperature", "-1"), "0 (greedy) or more"),
+        (("--lag", "99"), "choose 1 to 6"),
+        (("--context", "0"), "at least 1"),
+        (("--steps", "0"), "1 or more"),
+        (("--schema", "binary"), "schema"),
+        (("--device", "tpu"), "device"),
+        (("--fit", "stretch"), "fit"),
+        (("--at", "500"), "12 steps"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    arguments, words, model, recording, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "dream"
+    table = tmp_path / "table.csv"
+    table.write_text("step\n1\n")
+    base = ["dream", "--out", str(out)]
+    for name, value in (("--model", model), ("--prompt", str(recording)), ("--steps", "2"), ("--context", "3")):
+        base += [] if name in arguments else [name, value]
+    if "--schema" in arguments:
+        base += ["--actions", str(table)]
+    code, _, err = run_cli(monkeypatch, capsys, *base, *arguments)
+    assert code == 2 and words in err and "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert not out.exists()
+
+
+def test_a_table_without_its_columns_names_them(model, recording, tmp_path, monkeypatch, capsys):
+    table = tmp_path / "table.csv"
+    table.write_text("step,left_stick_x\n1,0\n")
+    arguments = ("dream", "--model", model, "--prompt", str(recording), "--context", "3", "--actions", str(table))
+    code, _, err = run_cli(monkeypatch, capsys, *arguments)
+    assert code == 2 and "left_stick_y" in err
+
+
+def test_the_installed_program_answers():
+    result = subprocess.run(
+        [Path(sys.executable).with_name("playloom"), "dream", "--prompt", "nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2 and result.stderr.startswith("playloom: ")
+
+
+def test_every_command_has_help_and_is_in_the_docs(monkeypatch, capsys):
+    docs = "".join(path.read_text() for path in (Path(__file__).parent.parent / "docs").glob("*.md"))
+    code, said, _ = run_cli(monkeypatch, capsys, "--help")
+    assert code == 0
+    for command in ("dream", "dream-clips", "record", "view", "train", "evaluate", "recipe", "models"):
+        assert command in said and f"playloom {command}" in docs, command
+
+
+def test_bundled_model_matches_its_card():
+    """Whatever is bundled loads, is small enough for the package, and carries its figures."""
+    from playloom.checkpoint import bundled_models, load_model, model_folder
+
+    total = 0
+    for name in bundled_models():
+        folder = model_folder(name)
+        total += sum(path.stat().st_size for path in folder.iterdir())
+        assert load_model(folder).card.get("evaluation"), f"{name} has no figures"
+        json.loads((folder / "model.json").read_text())
+    assert 0 < total <= 24 * 2**20
