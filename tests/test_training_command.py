@@ -45,9 +45,11 @@ def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
     config = tmp_path / "world.json"
     config.write_text(json.dumps({"window_steps": 5, "validation_windows": 4, "loop": {"validate_steps": 2}}))
     words = ["world", "--data", data, "--tokenizer", tokenizer, "--out", tmp_path / "run", "--config", config]
+    prepared = playloom(*words, *SHORT, "--prepare-only")
+    assert "alignment aligned" in prepared.output
+    assert not (tmp_path / "run" / "checkpoints").exists()
     result = playloom(*words, *SHORT)
     assert result.exit_code == 0
-    assert "alignment aligned" in result.output
     previews = sorted(path.name for path in (tmp_path / "run" / "previews").iterdir())
     assert previews == ["step-000000002.png", "step-000000003.png"]
     model = load_model(tmp_path / "run" / "model")
@@ -103,6 +105,12 @@ def test_bad_input_is_one_sentence(data, tmp_path):
         playloom(*world, "--tokenizer", tmp_path)
     with pytest.raises(ConfigError, match="alignment is 'lax'"):
         playloom(*world, "--alignment", "lax")
+
+
+def test_several_processes_do_not_prepare_the_same_data(data, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecordingError, match="--prepare-only"):
+        playloom("world", "--data", data, "--tokenizer", tokenizer, "--out", tmp_path, *SHORT)
 
 
 def test_kinds_of_folders(data, tmp_path):

@@ -30,6 +30,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
 Resume = Annotated[str, typer.Option(help="auto: go on with the run in --out; never: refuse if there is one.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+PrepareOnly = Annotated[bool, typer.Option("--prepare-only", help="Prepare the data, then stop.")]
 Alignment = Annotated[str, typer.Option(help="Check of actions against pictures: strict, warn or off.")]
 Workers = Annotated[int, typer.Option(help="Rendering processes, when --data holds recordings.")]
 
@@ -56,6 +57,7 @@ def train_tokenizer_command(
     device: Device = None,
     threads: Threads = None,
     workers: Workers = 0,
+    prepare_only: PrepareOnly = False,
 ) -> None:
     """Learn to turn pictures into codes and back."""
     from playloom.training.settings import from_mapping
@@ -68,10 +70,12 @@ def train_tokenizer_command(
     _check_resume(resume, out)
     with _bar("preparing pictures") as bar:
         store = frames_from(data, out / "frames", _preparation(bar, workers))
+    if prepare_only:
+        typer.echo(f"{len(store)} frames in {len(store.spans)} episodes: {store.folder}")
+        return
     with _reports("tokenizer") as report:
         run = train_tokenizer(model.tokenizer, training, store, out, report=report)
-    _say(run.outcome, out)
-    typer.echo(f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
+    _say(run.outcome, out, f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
 
 
 def train_world_command(
@@ -89,13 +93,14 @@ def train_world_command(
     device: Device = None,
     threads: Threads = None,
     workers: Workers = 0,
+    prepare_only: PrepareOnly = False,
     alignment: Alignment = "strict",
 ) -> None:
     """Learn how codes and controller inputs go on."""
     from playloom.cli.dream_preview import dream_preview
     from playloom.training.settings import from_mapping
     from playloom.training.world import WorldConfig
-    from playloom.training.world_job import WorldJob, run_world
+    from playloom.training.world_job import WorldJob, prepare_world, run_world
 
     model, values = _read_config(config, preset)
     flags = _flags(steps, minutes, piece, batch, seed, device, threads)
@@ -111,9 +116,11 @@ def train_world_command(
             preparation=_preparation(bar, workers),
             alignment=alignment,
         )
+        if prepare_only:
+            prepare_world(job, typer.echo)
+            return
         result = run_world(job, preview_of=dream_preview(model), report=report, say=typer.echo)
-    _say(result.outcome, out)
-    typer.echo(f"result: {result.path}")
+    _say(result.outcome, out, f"result: {result.path}")
 
 
 def _flags(
@@ -170,11 +177,10 @@ def _preparation(bar: Any, workers: int) -> Preparation:
 @contextmanager
 def _bar(title: str) -> Iterator[Any]:
     """A callback (done, total) that draws a progress bar once it is first called."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=_console()) as bar:
         task = bar.add_task(title, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
 
@@ -182,12 +188,10 @@ def _bar(title: str) -> Iterator[Any]:
 @contextmanager
 def _reports(what: str) -> Iterator[Report]:
     """A callback that draws a bar and prints a line for every validation."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    console = Console(stderr=True)
     columns = (TextColumn("{task.percentage:>5.1f} %"), BarColumn(bar_width=20), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=_console()) as bar:
         task = bar.add_task(what, total=1.0)
 
         def report(progress: Any) -> None:
@@ -200,6 +204,19 @@ def _reports(what: str) -> Iterator[Report]:
         yield report
 
 
+def _console() -> Any:
+    """Where bars are drawn; only the first process of several draws."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=_is_silent())
+
+
+def _is_silent() -> bool:
+    from playloom.training.strategy import world
+
+    return world()[0] > 0
+
+
 def _line(progress: Any) -> str:
     rates = "  ".join(f"{v:,.0f} {k}/s" for k, v in progress.rates.items() if k != "flops")
     flops = progress.rates.get("flops", 0.0) / 1e9
@@ -208,9 +225,13 @@ def _line(progress: Any) -> str:
     return f"step {progress.step}  loss {loss:.4f}  {rates}  {flops:,.1f} GFLOP/s  {minutes:.1f} min left"
 
 
-def _say(outcome: Outcome, out: Path) -> None:
+def _say(outcome: Outcome, out: Path, result: str) -> None:
+    """How a run ended, and what it left."""
+    if _is_silent():
+        return
     minutes = outcome.elapsed / 60
     if outcome.finished:
         typer.echo(f"finished after {outcome.step} steps and {minutes:.1f} minutes: {out}")
     else:
         typer.echo(f"saved at step {outcome.step} after {minutes:.1f} minutes; the same command goes on: {out}")
+    typer.echo(result)

@@ -170,7 +170,7 @@ class Loop:
         touched: set[str] = set()
         with contextlib.ExitStack() as stack:
             # Counting takes other kernels, which round differently: so always on a run's first step, and never later.
-            counter = stack.enter_context(_flop_counter()) if self.step == 0 else None
+            counter = _flop_counter(stack) if self.step == 0 else None
             for number in range(self.config.accumulate):
                 touched |= self._backward(next(ahead), moment, sums, last=number == self.config.accumulate - 1)
         if counter is not None:
@@ -299,10 +299,12 @@ class _Means:
         return means
 
 
-def _flop_counter() -> Any:
+def _flop_counter(stack: contextlib.ExitStack) -> Any:
+    """A counter that watches every operation until the stack unwinds; compiled code would hide them."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    return FlopCounterMode(display=False)
+    stack.enter_context(torch.compiler.set_stance("force_eager"))
+    return stack.enter_context(FlopCounterMode(display=False))
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from playloom.data.recording import list_episodes, load_meta
 from playloom.data.stores import FrameStore, TokenStore
 from playloom.errors import RecordingError
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
+from playloom.training.strategy import world
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ def tokens_from(
             raise RecordingError(
                 f"{data} was made by tokenizer {store.tokenizer}; the one given is {fingerprint}: tokenise again"
             )
+    _alone(cache)
     if tokenizer is None or fingerprint is None:
         raise RecordingError(f"{data} holds {kind}; to tokenise it, give the tokenizer's folder with --tokenizer")
     device = str(tokenizer.last_layer.device)
@@ -116,11 +118,21 @@ def _cached_frames(data: Path, cache: Path, how: Preparation) -> FrameStore:
         store = FrameStore.open(cache)
         if len(store.spans) == len(paths):
             return store
+    _alone(cache)
     return build_frame_store(cache, paths, how.render, workers=how.workers, progress=how.progress)
 
 
 def _episodes(data: Path, how: Preparation) -> list[Path]:
     return [path for path in list_episodes(data) if load_meta(path).split in how.splits]
+
+
+def _alone(cache: Path) -> None:
+    """Several processes must not prepare the same data."""
+    if world()[1] > 1:
+        raise RecordingError(
+            f"{cache} is not prepared, and {world()[1]} processes would do it at once; run the same command once "
+            "without torchrun and with --prepare-only"
+        )
 
 
 def _finished(cache: Path) -> bool:

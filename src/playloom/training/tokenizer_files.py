@@ -23,13 +23,12 @@ _WEIGHTS = "tokenizer.safetensors"
 _CONFIG = "tokenizer.json"
 
 
-def save_tokenizer(folder: Path, tokenizer: FrameTokenizer) -> tuple[FrameTokenizer, str]:
-    """Write a tokenizer and return it as it will be read again, with its fingerprint."""
+def save_tokenizer(folder: Path, tokenizer: FrameTokenizer) -> None:
+    """Write a tokenizer."""
     save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
     content = {"format": 1, "config": tokenizer.config.to_dict(), "weights": fingerprint(folder / _WEIGHTS)}
     with atomic_write(folder / _CONFIG) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
-    return load_tokenizer(folder)
 
 
 def load_tokenizer(folder: Path) -> tuple[FrameTokenizer, str]:

@@ -90,14 +90,7 @@ def run_world(
         BadInputError: when the actions do not fit their frames and the check is strict.
         RecordingError, CheckpointError, ConfigError: as in the stages.
     """
-    tokenizer, name = load_tokenizer(job.tokenizer) if job.tokenizer is not None else (None, None)
-    if tokenizer is not None:
-        _check_same(job.model, tokenizer)
-        tokenizer.to(pick_device(job.config.loop.device))
-    store = tokens_from(job.data, job.out / "tokens", job.preparation, tokenizer, name)
-    say(f"{len(store)} frames in {len(store.spans)} episodes, tokenizer {store.tokenizer}")
-    if not (job.out / "checkpoints").exists():
-        _align(job, store, tokenizer, say)
+    store, tokenizer = prepare_world(job, say)
     preview = preview_of(tokenizer, store) if preview_of is not None and tokenizer is not None else None
     run = train_world(job.model, job.config, store, job.out, preview=preview, report=report)
     path = job.out
@@ -107,6 +100,20 @@ def run_world(
         model = Model(config=job.model, tokenizer=tokenizer.cpu(), transformer=run.transformer, card=card)
         save_model(path, model)
     return WorldResult(run.outcome, path)
+
+
+def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenStore, FrameTokenizer | None]:
+    """The first half of a job: codes, and for a new run the alignment check. Arguments as in `run_world`."""
+    tokenizer, name = load_tokenizer(job.tokenizer) if job.tokenizer is not None else (None, None)
+    if tokenizer is not None:
+        _check_same(job.model, tokenizer)
+        tokenizer.to(pick_device(job.config.loop.device))
+    store = tokens_from(job.data, job.out / "tokens", job.preparation, tokenizer, name)
+    if world()[0] == 0:
+        say(f"{len(store)} frames in {len(store.spans)} episodes, tokenizer {store.tokenizer}")
+        if not (job.out / "checkpoints").exists():
+            _align(job, store, tokenizer, say)
+    return store, tokenizer
 
 
 def training_card(job: WorldJob, store: TokenStore, outcome: Outcome) -> dict[str, Any]:
