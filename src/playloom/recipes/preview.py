@@ -1,4 +1,4 @@
-"""A strip of pictures during world training: what was seen, what followed, what is dreamed. Owns no measure."""
+"""A strip of pictures during world training: what followed, and below it what is dreamed, marked. Owns no measure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from playloom.data.windows import living_spans
 from playloom.engine import Dreamer, Prompt
 from playloom.model import Transformer
 from playloom.presets import ModelConfig
+from playloom.provenance import stamp
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
+from playloom.training.journal import strip
 from playloom.training.world import Preview
 
 _SHOWN = 6
@@ -47,10 +49,9 @@ def _strip(model: Model, store: TokenStore, span: Span) -> NDArray[np.uint8]:
     dreamer = Dreamer(model, lag=1 if model.config.rows else None)
     held = actions_TA[seen - 1 : seen - 1 + _SHOWN]
     dreamed = [step.frame_HWC for step in dreamer.dream(prompt, mode="world", steps=_SHOWN, actions_SA=held)]
-    frames = [frame for frame in dreamed if frame is not None]
-    above = np.concatenate(list(true_THWC[seen - 1 : seen + _SHOWN]), axis=1)
-    below = np.concatenate([true_THWC[seen - 1], *frames], axis=1)
-    return np.concatenate([above, below], axis=0)
+    frames = [stamp(frame) for frame in dreamed if frame is not None]
+    last_seen = true_THWC[seen - 1 : seen]
+    return strip([true_THWC[seen - 1 : seen + _SHOWN], np.concatenate([last_seen, np.stack(frames)])])
 
 
 def _moment(store: TokenStore, steps: int) -> Span | None:

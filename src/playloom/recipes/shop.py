@@ -108,8 +108,8 @@ class Shop:
 
         def tell(done: int, total: int) -> None:
             rate = pace.rate(done)
-            if pace.due() or done == total:
-                left = (total - done) / rate / 60 if rate > 0 else float("inf")
+            if rate and (pace.due() or done == total):
+                left = (total - done) / rate / 60
                 self.say(f"  {what}: {done:,} of {total:,}, {rate:,.1f} a second, {left:.1f} min left")
             self.piece.check()
 

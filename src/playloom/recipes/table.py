@@ -30,7 +30,7 @@ _ON_TWO_CORES = Recipe(
         training=TokenizerTrainingConfig(
             loop=LoopConfig(
                 minutes=25,
-                batch=8,
+                batch=4,
                 learning_rate=1e-3,
                 beta2=0.99,
                 weight_decay=0.01,
@@ -53,14 +53,14 @@ _ON_TWO_CORES = Recipe(
 _ON_A_GPU = Recipe(
     name="arena",
     model=preset("arena"),
-    record=RecordSettings(episodes=1200, first=96, rest_minutes=3),
+    record=RecordSettings(episodes=1000, first=96, rest_minutes=3),
     tokenizer=TokenizerSettings(
         episodes=80,
         training=TokenizerTrainingConfig(
             loop=LoopConfig(
                 minutes=7,
-                batch=64,
-                learning_rate=5e-4,
+                batch=32,
+                learning_rate=1e-3,
                 beta2=0.99,
                 weight_decay=0.01,
                 warmup_steps=200,
@@ -105,7 +105,7 @@ _TOY_TOKENIZER = TokenizerConfig(
 )
 _TOY_MEASURE = EvaluationSettings(
     batch=2,
-    frames=4,
+    frames=8,
     windows=2,
     horizon_moments=2,
     horizon_steps=3,
@@ -141,7 +141,7 @@ def toy(full: Recipe) -> Recipe:
         full,
         name=f"{full.name}-toy",
         model=_toy_model(full.model),
-        record=RecordSettings(seed=16, episodes=4, steps=60, first=first),
+        record=RecordSettings(seed=16, episodes=4, steps=90, first=first),
         tokenizer=TokenizerSettings(
             episodes=2,
             training=dataclasses.replace(training, loop=_toy_loop(training.loop), validation_pictures=2),
