@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from playloom.actions import REST_VALUES
-from playloom.data.recording import Episode, EpisodeMeta
+from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta
 from playloom.data.stores import FrameStore, TokenStore
 from playloom.presets import preset
 from playloom.training.settings import LoopConfig
@@ -44,9 +44,7 @@ def scroll(actions_TA, height=HEIGHT, width=WIDTH, pixels=1):
 
 def token_store(folder: Path, episodes=4, steps=30) -> TokenStore:
     """Codes that follow the stick, so that there is something to learn; the first episode validates."""
-    writer = TokenStore.create(
-        folder, episodes * steps, slots=SLOTS, tokenizer="toy", state_columns=("x", "dead")
-    )
+    writer = TokenStore.create(folder, episodes * steps, slots=SLOTS, tokenizer="toy", state_columns=("x", "dead"))
     for seed in range(episodes):
         actions = stick_actions(steps, seed)
         tokens = (places(actions)[:, None] + 3 * np.arange(SLOTS)) % TINY.tokenizer.codebook_size
@@ -59,9 +57,7 @@ def token_store(folder: Path, episodes=4, steps=30) -> TokenStore:
 
 def frame_store(folder: Path, episodes=3, steps=12) -> FrameStore:
     """The scrolling pictures; the first episode validates."""
-    writer = FrameStore.create(
-        folder, episodes * steps, height=HEIGHT, width=WIDTH, state_columns=("x", "dead")
-    )
+    writer = FrameStore.create(folder, episodes * steps, height=HEIGHT, width=WIDTH, state_columns=("x", "dead"))
     for seed in range(episodes):
         actions = stick_actions(steps, seed)
         split = "train" if seed else "validation"
@@ -76,7 +72,8 @@ def episode(seed: int, steps: int = 12) -> Episode:
     meta = EpisodeMeta(
         game="scroll", variant="", mode="ffa", style="", seed=seed, split=split, steps=steps, frame_hash=""
     )
-    states = np.arange(steps * 9, dtype=np.float32).reshape(steps, 9)
+    states = np.arange(steps * len(STATE_COLUMNS), dtype=np.float32).reshape(steps, -1)
+    states[:, STATE_COLUMNS.index("dead")] = 0
     return Episode(meta, stick_actions(steps, seed), states)
 
 

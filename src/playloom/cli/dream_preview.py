@@ -47,9 +47,7 @@ def _strip(
     rows = slice(first, first + _CONTEXT + _DREAMED)
     codes, actions = store.tokens_FN[rows].astype(np.int64), np.asarray(store.actions_FA[rows])
     true = tokenizer.decode(torch.from_numpy(codes)).cpu().numpy()
-    prompt = Prompt(
-        frames_THWC=true[:_CONTEXT], actions_TA=actions[: _CONTEXT - 1], codes_TN=codes[:_CONTEXT]
-    )
+    prompt = Prompt(frames_THWC=true[:_CONTEXT], actions_TA=actions[: _CONTEXT - 1], codes_TN=codes[:_CONTEXT])
     dreamer = Dreamer(Model(config=config, tokenizer=tokenizer, transformer=transformer))
     given = actions[_CONTEXT - 1 : -1]
     steps = dreamer.dream(prompt, steps=_DREAMED, actions_SA=given, sampling=Sampling(temperature=0.9))

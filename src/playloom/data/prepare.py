@@ -67,9 +67,7 @@ def build_frame_store(
         )
         for start, episode, future in _ahead(tasks, max(2 * workers, 1)):
             future.result()
-            writer.record(
-                start, episode.actions_TA, episode.states, _meta(episode), length=episode.meta.steps
-            )
+            writer.record(start, episode.actions_TA, episode.states, _meta(episode), length=episode.meta.steps)
             _tell(progress, writer)
     writer.finish()
     return FrameStore.open(folder)
@@ -248,9 +246,7 @@ def _pool(workers: int) -> Executor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _ahead(
-    tasks: Iterable[tuple[int, Episode, Future[Any]]], depth: int
-) -> Iterator[tuple[int, Episode, Future[Any]]]:
+def _ahead(tasks: Iterable[tuple[int, Episode, Future[Any]]], depth: int) -> Iterator[tuple[int, Episode, Future[Any]]]:
     """The tasks in order, with `depth` of them under way: bounded memory, busy workers."""
     queue: list[tuple[int, Episode, Future[Any]]] = []
     for task in tasks:

@@ -300,9 +300,7 @@ class StoreWriter:
         shape, dtype = self._columns[name]
         if mode == "r+":
             return np.lib.format.open_memmap(self.part(name), mode="r+")
-        return np.lib.format.open_memmap(
-            self.part(name), mode="w+", dtype=np.dtype(dtype), shape=(self.total, *shape)
-        )
+        return np.lib.format.open_memmap(self.part(name), mode="w+", dtype=np.dtype(dtype), shape=(self.total, *shape))
 
     def _check_space(self) -> None:
         """A sparse map on a full disk dies with SIGBUS at the write, so ask before."""
@@ -353,7 +351,6 @@ def _map(folder: Path, name: str, index: Mapping[str, Any]) -> NDArray[Any]:
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
     """The meta as JSON gives it back, so that a booked one compares equal."""
     return dict(json.loads(json.dumps(dict(meta))))
-
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

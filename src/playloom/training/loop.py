@@ -75,9 +75,7 @@ class Loop:
         finally:
             if journal is not None:
                 journal.close()
-        return Outcome(
-            step=self.step, elapsed=self.elapsed, finished=self.done >= 1, validation=self._validation
-        )
+        return Outcome(step=self.step, elapsed=self.elapsed, finished=self.done >= 1, validation=self._validation)
 
     @property
     def elapsed(self) -> float:

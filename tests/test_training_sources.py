@@ -1,0 +1,88 @@
+"""From recordings to what a trainer reads: made once, from the right splits, and refused when it does not fit."""
+
+from pathlib import Path
+
+import pytest
+
+from playloom.data.recording import save_episode
+from playloom.errors import CheckpointError, RecordingError
+from playloom.presets import build_tokenizer, preset
+from playloom.training.sources import Preparation, frames_from, tokens_from
+from playloom.training.tokenizer_files import load_tokenizer, save_tokenizer
+from playloom.training.world_job import WorldJob, run_world
+from training_toys import TINY, episode, render, world_config
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    for seed in range(3):
+        save_episode(folder, episode(seed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(folder, build_tokenizer(TINY, seed=3))
+    return folder
+
+
+def never(recording):
+    raise AssertionError("what is prepared must not be rendered again")
+
+
+def test_recordings_are_rendered_once(recordings, tmp_path):
+    first = frames_from(recordings, tmp_path, Preparation(render=render))
+    assert len(first) == 36
+    assert len(frames_from(recordings, tmp_path, Preparation(render=never))) == 36
+    training = Preparation(render=render, splits=("train",))
+    assert len(frames_from(recordings, tmp_path / "train", training)) == 24
+    with pytest.raises(RecordingError, match="no recordings were found"):
+        frames_from(recordings, tmp_path / "test", Preparation(render=render, splits=("test",)))
+
+
+def test_codes_are_made_once_and_belong_to_their_tokenizer(recordings, tokenizer, tmp_path):
+    network, name = load_tokenizer(tokenizer)
+    made = tokens_from(recordings, tmp_path, Preparation(render=render), network, name)
+    again = tokens_from(recordings, tmp_path, Preparation(render=never), network, name)
+    assert (made.tokens_FN == again.tokens_FN).all()
+    assert tokens_from(tmp_path, Path("unused"), Preparation(render=never), None, None).tokenizer == name
+    with pytest.raises(RecordingError, match="tokenise again"):
+        tokens_from(tmp_path, Path("unused"), Preparation(render=never), network, "another")
+    other = tokens_from(recordings, tmp_path, Preparation(render=render), network, "another")
+    assert other.tokenizer == "another"
+    with pytest.raises(RecordingError, match="a token store; a tokenizer learns from"):
+        frames_from(tmp_path, Path("unused"), Preparation(render=never))
+
+
+def test_a_job_goes_from_recordings_to_a_model_and_says_each_stage(recordings, tokenizer, tmp_path):
+    said = []
+    job = WorldJob(
+        model=TINY,
+        config=world_config(steps=2),
+        data=recordings,
+        out=tmp_path,
+        tokenizer=tokenizer,
+        preparation=Preparation(render=render),
+    )
+    result = run_world(job, say=said.append)
+    assert (result.path / "model.json").exists()
+    assert said[0].startswith("36 frames in 3 episodes")
+    assert "at least 80 steps" in said[1]
+    said.clear()
+    run_world(job, say=said.append)
+    assert len(said) == 1  # a finished run is not checked again
+
+
+def test_a_tokenizer_of_other_sizes_is_refused(recordings, tokenizer, tmp_path):
+    job = WorldJob(
+        model=preset("arena-small"),
+        config=world_config(steps=2),
+        data=recordings,
+        out=tmp_path,
+        tokenizer=tokenizer,
+        preparation=Preparation(render=never),
+    )
+    with pytest.raises(CheckpointError, match="frame_height 16 instead of 180"):
+        run_world(job)
