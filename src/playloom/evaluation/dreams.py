@@ -5,6 +5,7 @@ Owns batching and seeds. Knows nothing of what is measured. B dreams of a batch,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -75,6 +76,11 @@ def encode(model: Model, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDA
         for first in range(0, len(frames_FHWC), batch)
     ]
     return np.concatenate(parts)
+
+
+def with_codes(model: Model, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The same prompts with their frames' codes, so that dreaming several times from them encodes once."""
+    return [dataclasses.replace(prompt, codes_TN=encode(model, prompt.frames_THWC)) for prompt in prompts]
 
 
 @torch.inference_mode()

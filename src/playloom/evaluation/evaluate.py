@@ -27,7 +27,7 @@ from playloom.errors import MissingExtraError
 from playloom.evaluation.collapse import collapse_rows, measure_collapse
 from playloom.evaluation.control import Control, control_rows, judge_estimator, measure_control
 from playloom.evaluation.drawings import horizon_plot, strip
-from playloom.evaluation.dreams import dream_all, reconstruct
+from playloom.evaluation.dreams import dream_all, reconstruct, with_codes
 from playloom.evaluation.horizon import Horizon, horizon_curves, horizon_rows, measure_horizon
 from playloom.evaluation.likelihood import baselines, likelihood, windows_at
 from playloom.evaluation.likelihood_rows import likelihood_rows, measure_likelihood
@@ -184,7 +184,7 @@ def _horizon(run: _Run) -> None:
 def _control(run: _Run) -> None:
     s, camera = run.settings, Camera()
     moments = run.moments(s.control_moments, s.control_steps)
-    prompts = [moment.prompt(run.store) for moment in moments]
+    prompts = with_codes(run.model, [moment.prompt(run.store) for moment in moments])
     seen = reconstruct(run.model, np.stack([moment.last_frame(run.store) for moment in moments]), s.batch)
     dreamer = Dreamer(run.model, lag=s.lag)
 

@@ -42,4 +42,4 @@ def sharpness(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _tensor(frames_BHWC: NDArray[np.uint8]) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames_BHWC))
+    return torch.from_numpy(np.array(frames_BHWC))  # a copy, since torch refuses views of read-only memory maps

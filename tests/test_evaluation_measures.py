@@ -1,0 +1,270 @@
+"""Moments, likelihood, horizon and collapse: what must hold for the figures to mean what they say."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+
+from conftest import loud_model, tiny_config
+from playloom.actions import REST_VALUES, SLOT_SIZES
+from playloom.checkpoint import Model
+from playloom.data.recording import STATE_COLUMNS
+from playloom.data.stores import FrameStore
+from playloom.engine import Dreamer, NaiveRunner, Sampling
+from playloom.errors import RecordingError
+from playloom.evaluation.collapse import collapse_rows, measure_collapse
+from playloom.evaluation.dreams import encode, reconstruct
+from playloom.evaluation.horizon import Horizon, horizon_rows, measure_horizon
+from playloom.evaluation.likelihood import (
+    BUTTONS,
+    STICKS,
+    baselines,
+    conditional_entropy,
+    entropy,
+    likelihood,
+    windows_at,
+)
+from playloom.evaluation.likelihood_rows import likelihood_rows, measure_likelihood
+from playloom.evaluation.moments import choose_moments
+from playloom.evaluation.pictures import PSNR_CAP, psnr, sharpness
+from playloom.evaluation.tokenizer import frame_rows, measure_tokenizer, tokenizer_rows
+from playloom.presets import build_transformer
+from playloom.sequence import schedule
+from playloom.training.world_loss import WorldLoss
+
+DEAD = STATE_COLUMNS.index("dead")
+
+
+def random_actions(steps: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, SLOT_SIZES, (steps, len(SLOT_SIZES))).astype(np.uint8)
+
+
+def store_of(
+    folder: Path, frames: np.ndarray, actions: np.ndarray, lengths: list[int], dead: tuple[int, ...] = ()
+) -> FrameStore:
+    states = np.zeros((len(frames), len(STATE_COLUMNS)), np.float32)
+    states[list(dead), DEAD] = 1
+    size = frames.shape[1:3]
+    writer = FrameStore.create(folder, len(frames), height=size[0], width=size[1], state_columns=STATE_COLUMNS)
+    edges = np.cumsum([0, *lengths])
+    for seed, (first, stop) in enumerate(itertools.pairwise(edges)):
+        rows = slice(first, stop)
+        writer.append_episode(frames[rows], actions[rows], states[rows], {"split": "test", "seed": seed})
+    writer.finish()
+    return FrameStore.open(folder)
+
+
+def noise_store(folder: Path, steps: int = 40, **more: object) -> FrameStore:
+    frames = np.random.default_rng(1).integers(0, 256, (steps, 16, 24, 3)).astype(np.uint8)
+    return store_of(folder, frames, random_actions(steps), [steps], **more)
+
+
+def test_moments_keep_clear_of_the_dead_and_of_episode_ends(tmp_path: Path) -> None:
+    frames = np.zeros((60, 16, 24, 3), np.uint8)
+    store = store_of(tmp_path, frames, random_actions(60), [30, 30], dead=(45,))
+    moments = choose_moments(store, store.spans, count=100, past=4, future=6, seed=0)
+    seen = {m.row for m in moments}
+    assert seen == {row for row in range(60) if 3 <= row % 30 <= 23 and not row - 3 <= 45 <= row + 6}
+    again = choose_moments(store, store.spans, count=5, past=4, future=6, seed=3)
+    assert again == choose_moments(store, store.spans, count=5, past=4, future=6, seed=3)
+    assert again != choose_moments(store, store.spans, count=5, past=4, future=6, seed=4)
+    with pytest.raises(RecordingError, match="31 steps"):
+        choose_moments(store, store.spans, count=5, past=10, future=21, seed=0)
+
+
+def test_a_moment_is_cut_without_an_off_by_one(tmp_path: Path) -> None:
+    frames = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 24, 3), np.uint8)
+    store = store_of(tmp_path, frames, random_actions(20), [20])
+    moment = next(m for m in choose_moments(store, store.spans, count=99, past=3, future=4, seed=0) if m.row == 7)
+    prompt = moment.prompt(store)
+    assert prompt.frames_THWC[:, 0, 0, 0].tolist() == [5, 6, 7]
+    assert np.array_equal(prompt.actions_TA, store.actions_FA[5:7])
+    assert np.array_equal(moment.future_actions(store), store.actions_FA[7:11])
+    assert moment.future_frames(store)[:, 0, 0, 0].tolist() == [8, 9, 10, 11]
+    assert moment.future_frame(store, 1)[0, 0, 0] == 8
+
+
+@pytest.mark.parametrize("lag", [None, 1, 2])
+def test_likelihood_equals_going_token_by_token_without_the_future(lag: int | None) -> None:
+    """The judge sees, for every pass, only what is known by then; everything later is overwritten with zeros."""
+    model = loud_model(tiny_config())
+    layout, order = model.config.layout, schedule(model.config.layout, lag)
+    source = torch.Generator().manual_seed(5)
+    codes = torch.randint(0, layout.vocab.codebook_size, (2, 3, layout.image_slots), generator=source)
+    values = torch.from_numpy(random_actions(6).astype(np.int64)).view(2, 3, -1)
+    tokens = layout.weave(codes, values)
+    losses = torch.full(tokens.shape, torch.nan)
+    with torch.inference_mode():
+        for step, index in itertools.product(range(3), range(order.passes)):
+            positions = order.positions_of(index, index + 1)
+            slots = layout.target_P[positions]
+            known = tokens[:, : step + 1].clone()
+            later = [s for s in range(layout.slots) if order.pass_P[layout.position_of_K[s]] >= index]
+            known[:, -1, later] = 0 if index < order.image_passes else layout.vocab.codebook_size
+            hidden = NaiveRunner(model.transformer, layout, order).run(known, torch.as_tensor(positions))
+            for row, slot in enumerate(slots):
+                if slot >= 0:
+                    groups = [layout.image_group] * layout.image_slots + list(layout.action_groups)
+                    group = groups[slot]
+                    logits = model.transformer.logits(hidden[:, row], group.first_id, group.last_id)
+                    right = tokens[:, step, slot] - group.first_id
+                    losses[:, step, slot] = -logits.log_softmax(-1).gather(-1, right[:, None])[:, 0]
+    judged = likelihood(model, codes.numpy(), values.numpy().astype(np.uint8), lag, batch=1)
+    images, actions = losses[:, 1:, : layout.image_slots], losses[..., layout.image_slots :]
+    assert judged.image_B == pytest.approx(images.mean((1, 2)).numpy(), abs=1e-4)
+    assert judged.buttons == pytest.approx(float(actions[..., BUTTONS].mean()), abs=1e-4)
+    assert judged.sticks == pytest.approx(float(actions[..., STICKS].mean()), abs=1e-4)
+
+
+def test_likelihood_does_not_depend_on_the_batch() -> None:
+    model = loud_model(tiny_config())
+    codes = np.random.default_rng(0).integers(0, 16, (5, 4, 24))
+    actions = random_actions(20).reshape(5, 4, 16)
+    one, all_at_once = (likelihood(model, codes, actions, 1, batch=b) for b in (2, 5))
+    assert one.image_B == pytest.approx(all_at_once.image_B, abs=1e-5)
+    assert one.to_json() == pytest.approx(all_at_once.to_json(), abs=1e-5)
+
+
+def test_windows_carry_the_actions_around_them(tmp_path: Path) -> None:
+    model, store = loud_model(tiny_config()), noise_store(tmp_path)
+    moments = choose_moments(store, store.spans, count=4, past=6, future=1, seed=0)
+    windows = windows_at(model, store, moments)
+    rows = moments[1].row - 3 + np.arange(4)
+    assert np.array_equal(windows.codes_BTN[1], encode(model, store.frames_FHWC[rows]))
+    assert np.array_equal(windows.actions[1], store.actions_FA[rows])
+    assert np.array_equal(windows.shifted(-1)[1], store.actions_FA[rows - 1])
+    assert np.array_equal(windows.shifted(1)[1], store.actions_FA[rows + 1])
+    assert np.array_equal(windows.shuffled()[1], windows.actions[3])
+
+
+def test_entropies_of_known_sequences() -> None:
+    even = np.arange(400) % 4
+    assert entropy(even) == pytest.approx(np.log(4))
+    assert conditional_entropy(even[1:], even[:-1]) == pytest.approx(0, abs=1e-9)
+    coins = np.random.default_rng(0).integers(0, 2, 20_000)
+    assert conditional_entropy(coins[1:], coins[:-1]) == pytest.approx(np.log(2), abs=1e-3)
+
+
+def test_repeat_baselines_of_still_play(tmp_path: Path) -> None:
+    frames = np.full((30, 16, 24, 3), 90, np.uint8)
+    store = store_of(tmp_path, frames, np.tile(REST_VALUES, (30, 1)), [30])
+    model = loud_model(tiny_config())
+    still = baselines(windows_at(model, store, choose_moments(store, store.spans, count=3, past=6, future=1, seed=0)))
+    assert still.image_repeat == still.buttons_repeat == still.sticks_repeat == 1.0
+    assert still.sticks_marginal == still.buttons_given_last == 0.0
+
+
+def test_a_model_that_never_looks_at_actions_has_no_alignment_gap(tmp_path: Path) -> None:
+    store = noise_store(tmp_path, steps=80)
+    model = loud_model(tiny_config())
+    with torch.no_grad():
+        model.transformer.token.weight[model.config.layout.vocab.codebook_size :] = 0
+        model.transformer.action_condition.weight.zero_()
+    moments = choose_moments(store, store.spans, count=6, past=6, future=1, seed=0)
+    result = measure_likelihood(model, windows_at(model, store, moments), (None,), 1)
+    rows = [row for row in likelihood_rows(result, None) if row.part == "alignment"]
+    assert len(rows) == 3 and not any(row.passed for row in rows)
+    assert [row.value for row in rows] == pytest.approx([0, 0, 0], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, FrameStore]:
+    """A world whose picture changes between two for ever, and a tiny model that has learned it."""
+    source = np.random.default_rng(0)
+    two = source.integers(0, 256, (2, 4, 6, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    frames = two[np.arange(64) % 2]
+    store = store_of(tmp_path_factory.mktemp("blink"), frames, np.tile(REST_VALUES, (64, 1)), [64])
+    model = dataclasses.replace(loud_model(tiny_config()), transformer=build_transformer(tiny_config()))
+    codes = torch.from_numpy(encode(model, np.asarray(store.frames_FHWC[:8])))
+    assert not torch.equal(codes[0], codes[1])
+    loss = WorldLoss(model.transformer.train(), model.config.layout, action_weight=1.0, first_step_image=False)
+    optimiser = torch.optim.AdamW(model.transformer.parameters(), lr=1e-2)
+    own_PP = schedule(model.config.layout, 1).visible_PP()
+    values = torch.from_numpy(np.array(store.actions_FA, np.int64))
+    rows = torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
+    for _ in range(300):
+        optimiser.zero_grad()
+        judged = loss(codes[rows], values[rows], own_PP)
+        judged.loss.backward()
+        optimiser.step()
+        if judged.image_accuracy == 1 and judged.image < 0.05:
+            break
+    model.transformer.eval().requires_grad_(False)
+    return model, store
+
+
+def horizon_of(model: Model, store: FrameStore, steps: int, count: int = 3) -> Horizon:
+    moments = choose_moments(store, store.spans, count=count, past=4, future=steps, seed=0)
+    return measure_horizon(
+        model, Dreamer(model, lag=1), store, moments, steps=steps, sampling=Sampling(temperature=0.0), seed=0, batch=2
+    )
+
+
+def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(
+    blinking: tuple[Model, FrameStore],
+) -> None:
+    """A dream one step off would be the other picture; the repeated frame is right at even steps only."""
+    model, store = blinking
+    horizon = horizon_of(model, store, 4)
+    for step in (1, 3):
+        assert horizon.dream_MS[:, step - 1] == pytest.approx(horizon.ceiling_M[step])
+    assert (horizon.repeat_MS[:, [1, 3]] == PSNR_CAP).all() and (horizon.repeat_MS[:, [0, 2]] < 20).all()
+    assert horizon.gain(1)[0] == pytest.approx(float((horizon.dream_MS - horizon.repeat_MS)[:, 0].mean()))
+
+
+def test_the_horizon_bar_is_the_repeated_frame(blinking: tuple[Model, FrameStore]) -> None:
+    model, store = blinking
+    horizon = horizon_of(model, store, 4)
+    better = dataclasses.replace(horizon, dream_MS=horizon.repeat_MS + 1)
+    verdicts = [row.passed for row in horizon_rows(better, None, None) if row.bar]
+    assert verdicts == [True, True]
+    worse = dataclasses.replace(horizon, dream_MS=horizon.repeat_MS - 1)
+    assert [row.passed for row in horizon_rows(worse, None, horizon) if row.bar] == [False, False]
+
+
+def test_collapse_compares_with_the_real_frames_of_that_step(blinking: tuple[Model, FrameStore]) -> None:
+    model, store = blinking
+    moments = choose_moments(store, store.spans, count=3, past=4, future=6, seed=0)
+    horizon = horizon_of(model, store, 6)
+    collapse = measure_collapse(model, store, moments, horizon, 6)
+    real = np.stack([moment.future_frame(store, 6) for moment in moments])
+    assert collapse.real == pytest.approx(float(sharpness(real).mean()))
+    assert collapse.dream == pytest.approx(float(sharpness(reconstruct(model, real)).mean()), rel=1e-5)
+    (row,) = collapse_rows(dataclasses.replace(collapse, dream=0.6 * collapse.real))
+    assert row.passed is False and row.value == pytest.approx(0.6)
+    (row,) = collapse_rows(dataclasses.replace(collapse, dream=1.25 * collapse.real))
+    assert row.passed is True
+
+
+def test_sharpness_falls_with_blur_and_rises_with_noise() -> None:
+    source = np.random.default_rng(0)
+    blocks = source.integers(0, 256, (12, 20, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    blurred = [np.array(Image.fromarray(blocks).filter(ImageFilter.GaussianBlur(r))) for r in (0, 1, 2, 4)]
+    values = sharpness(np.stack(blurred))
+    assert (np.diff(values) < 0).all()
+    noisy = np.clip(blocks + source.normal(0, 25, blocks.shape), 0, 255).astype(np.uint8)
+    assert sharpness(noisy[None])[0] > values[0]
+    assert sharpness(np.full((1, 8, 8, 3), 77, np.uint8))[0] == 0
+
+
+def test_psnr_is_capped_for_equal_pictures() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3)).astype(np.uint8)
+    assert psnr(picture, picture)[0] == PSNR_CAP
+    assert psnr(picture, picture ^ 1)[0] == pytest.approx(10 * np.log10(255**2), abs=1e-3)
+
+
+def test_the_tokenizer_is_measured_on_the_frames_it_was_given(tmp_path: Path) -> None:
+    store, model = noise_store(tmp_path), loud_model(tiny_config())
+    measured = measure_tokenizer(model, store, store.spans, count=12, seed=0, batch=5)
+    truth = np.array(store.frames_FHWC[frame_rows(store.spans, 12, 0)])
+    assert measured.psnr == pytest.approx(float(psnr(reconstruct(model, truth), truth).mean()), abs=1e-4)
+    mean = np.broadcast_to(truth.mean(0).round().astype(np.uint8), truth.shape)
+    assert measured.mean_frame_psnr == pytest.approx(float(psnr(mean, truth).mean()), abs=1e-4)
+    assert 1 <= measured.perplexity <= measured.used <= 16 and measured.frames == 12
+    verdict = [row.passed for row in tokenizer_rows(measured, None) if row.bar]
+    assert verdict == [False]
+    assert tokenizer_rows(dataclasses.replace(measured, psnr=24.0), measured)[0].passed is True

@@ -1,0 +1,188 @@
+"""The report's forms, the whole evaluation on a tiny model, and its command."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from conftest import loud_model, tiny_config
+from playloom.actions import SLOT_SIZES
+from playloom.checkpoint import save_model
+from playloom.cli import evaluate as command
+from playloom.data.recording import STATE_COLUMNS
+from playloom.data.stores import FrameStore
+from playloom.errors import ConfigError, PictureError, RecordingError
+from playloom.evaluation import EvaluationSettings, Report, Row, evaluate, markdown, open_test_set, summary, table
+from playloom.evaluation.drawings import Series, plot, strip
+from playloom.evaluation.report import beyond_noise, show
+from playloom.media.pictures import read_picture
+
+SMALL = EvaluationSettings(
+    frames=6,
+    windows=3,
+    horizon_moments=2,
+    horizon_steps=3,
+    greedy_moments=1,
+    greedy_steps=1,
+    collapse_step=4,
+    control_moments=2,
+    control_steps=2,
+    game_moments=0,
+    estimator_pairs=5,
+)
+ROWS = [
+    Row(
+        part="horizon",
+        name="PSNR at step 1",
+        value=21.25,
+        unit="dB",
+        baselines={"repeat": 20.0},
+        bar="> repeat",
+        passed=True,
+    ),
+    Row(part="horizon", name="PSNR at step 3", value=18.0, unit="dB", bar="> repeat", passed=False),
+    Row(part="control", name="direction | right", value=0.5, unit="%"),
+    Row(part="control", name="turn", value=math.nan, unit="deg", bar="9", passed=False),
+]
+
+
+def small_store(folder: Path, *, split: str = "test", size: tuple[int, int] = (16, 24)) -> FrameStore:
+    source = np.random.default_rng(0)
+    writer = FrameStore.create(folder, 60, height=size[0], width=size[1], state_columns=STATE_COLUMNS)
+    for name, steps in ((split, 40), ("heldout", 20)):
+        frames = source.integers(0, 256, (steps, *size, 3)).astype(np.uint8)
+        actions = source.integers(0, SLOT_SIZES, (steps, 16)).astype(np.uint8)
+        states = np.zeros((steps, len(STATE_COLUMNS)), np.float32)
+        states[:, STATE_COLUMNS.index("yaw")] = 5 * np.arange(steps) % 360
+        writer.append_episode(frames, actions, states, {"split": name, "seed": steps})
+    writer.finish()
+    return FrameStore.open(folder)
+
+
+def test_the_table_is_aligned_and_says_what_failed() -> None:
+    lines = table(ROWS).splitlines()
+    assert len(lines) == 2 + len(ROWS)
+    column = lines[0].index("value")
+    assert lines[2][column:].startswith("21.25 dB") and lines[2].endswith("pass")
+    assert lines[3][column:].startswith("18.00 dB") and lines[3].endswith("FAIL")
+    assert lines[3].startswith("  ") and lines[4].startswith("control")
+    assert "repeat 20.00 dB" in lines[2] and lines[4][column:].strip() == "50.0 %"
+    assert "n/a" in lines[5]
+
+
+def test_markdown_has_a_row_each_and_escapes_bars() -> None:
+    lines = markdown(ROWS).splitlines()
+    assert len(lines) == 2 + len(ROWS)
+    assert all(line.replace("\\|", "").count("|") == 7 for line in lines)
+
+
+def test_the_summary_counts_and_names() -> None:
+    report = Report(rows=tuple(ROWS), curves={}, run={})
+    assert report.passed == (1, 3)
+    assert summary(report) == "1 of 3 bars reached; not reached: horizon: PSNR at step 3; control: turn"
+
+
+def test_json_is_strict_and_complete(tmp_path: Path) -> None:
+    curves = {"a": np.array([1.0, np.nan]), "b": [math.inf]}
+    report = Report(rows=tuple(ROWS), curves=curves, run={"seed": np.int64(3)})
+    report.write(tmp_path / "deep" / "figures.json")
+    content = json.loads((tmp_path / "deep" / "figures.json").read_text(), parse_constant=pytest.fail)
+    assert content["format"] == 1 and content["run"] == {"seed": 3}
+    assert content["curves"] == {"a": [1.0, None], "b": [None]}
+    assert set(content["rows"][0]) == {field.name for field in dataclasses.fields(Row)}
+    assert content["rows"][3]["value"] is None and content["rows"][0]["baselines"] == {"repeat": 20.0}
+
+
+def test_figures_are_shown_in_the_digits_they_deserve() -> None:
+    assert [show(1.23456, unit) for unit in ("", "dB", "nats", "%", "codes")] == [
+        "1.235", "1.23 dB", "1.235 nats", "123.5 %", "1 codes",
+    ]  # fmt: skip
+
+
+def test_beyond_noise_asks_for_two_standard_errors() -> None:
+    source = np.random.default_rng(0)
+    assert beyond_noise(source.normal(1.0, 1.0, 50))
+    assert not beyond_noise(source.normal(0.0, 1.0, 50))
+    assert not beyond_noise(-source.normal(1.0, 1.0, 50))
+    assert not beyond_noise(np.array([5.0]))
+
+
+def test_settings_refuse_nonsense_and_quick_is_smaller() -> None:
+    with pytest.raises(ConfigError, match="windows"):
+        EvaluationSettings(windows=0)
+    quick = EvaluationSettings().quick()
+    assert quick.horizon_moments < EvaluationSettings().horizon_moments and quick.game_moments == 0
+    assert (quick.horizon_steps, quick.collapse_step) == (30, 50)
+
+
+def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
+    store, model = small_store(tmp_path / "store"), loud_model(tiny_config())
+    done: list[str] = []
+    report = evaluate(model, store, SMALL, pictures=tmp_path / "pictures", tick=done.append)
+    parts = list(dict.fromkeys(row.part for row in report.rows))
+    assert parts == ["tokenizer", "likelihood", "alignment", "horizon", "collapse", "control"]
+    assert "horizon" in done and "control, left" in done
+    content = report.to_json()
+    json.dumps(content, allow_nan=False)
+    run = content["run"]
+    assert run["model"]["fingerprint"] == model.fingerprint and run["data"]["test_seeds"] == [40]
+    assert run["machine"]["cpu"] and run["machine"]["cores"] and run["machine"]["torch"] and run["seconds"]["all"] > 0
+    assert len(content["curves"]["horizon"]["dream_psnr"]) == 4
+    again = evaluate(model, store, SMALL)
+    assert [dataclasses.asdict(row) for row in again.rows] == [dataclasses.asdict(row) for row in report.rows]
+    other = evaluate(model, store, dataclasses.replace(SMALL, seed=1))
+    assert [row.value for row in other.rows] != [row.value for row in report.rows]
+    manifest = read_picture(tmp_path / "pictures" / "strip.png").manifest
+    assert manifest is not None and manifest.weights == model.fingerprint
+    assert read_picture(tmp_path / "pictures" / "horizon.png").frame_HWC.shape == (400, 720, 3)
+
+
+def test_evaluate_says_what_does_not_fit(tmp_path: Path) -> None:
+    model = loud_model(tiny_config())
+    with pytest.raises(PictureError, match="30 x 20"):
+        evaluate(model, small_store(tmp_path / "big", size=(20, 30)), SMALL)
+    with pytest.raises(ConfigError, match="row lag 7"):
+        evaluate(model, small_store(tmp_path / "store"), dataclasses.replace(SMALL, lag=7))
+    with pytest.raises(RecordingError, match="no stretch of 504 steps"):
+        evaluate(model, FrameStore.open(tmp_path / "store"), dataclasses.replace(SMALL, collapse_step=500))
+
+
+def test_a_store_without_test_episodes_is_refused(tmp_path: Path) -> None:
+    small_store(tmp_path / "train", split="train")
+    with pytest.raises(RecordingError, match="no episode of the test split"):
+        open_test_set(tmp_path / "train", tmp_path / "work")
+    with pytest.raises(RecordingError, match="is not a folder"):
+        open_test_set(tmp_path / "nothing", tmp_path / "work")
+
+
+def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_store(tmp_path / "store")
+    save_model(tmp_path / "model", loud_model(tiny_config()))
+    monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, lag=self.lag))
+    app = typer.Typer()
+    command.register(app)
+    call = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "store"), "--work", str(tmp_path / "work")]
+    result = CliRunner().invoke(app, [*call, "--quick", "--lag", "2", "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    assert "PSNR of reconstructions" in result.output and "FAIL" in result.output and "bars reached" in result.output
+    content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
+    assert content["run"]["settings"]["lag"] == 2
+    assert (tmp_path / "work" / "strip.png").is_file()
+
+
+def test_a_plot_shows_its_lines_and_a_strip_marks_dreams() -> None:
+    lines = [Series("one", [1, 2, 3], [20.0, 18.0, 15.0]), Series("two", [1, 3], [17.0, 17.0])]
+    picture = plot(lines, title="t", x_label="x", y_label="y")
+    for colour in ((220, 90, 20), (110, 110, 110)):
+        assert (picture == colour).all(-1).sum() > 100
+    black = np.zeros((4, 18, 30, 3), np.uint8)
+    actions = np.zeros((4, 16), np.uint8)
+    actions[:, 12:] = 5
+    sheet = strip(black, black, actions, [1, 4], "title")
+    badge = (sheet == (20, 20, 20)).all(-1)
+    assert badge.any() and not badge[: sheet.shape[0] // 2].any()
