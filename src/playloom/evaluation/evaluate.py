@@ -23,7 +23,7 @@ import playloom
 from playloom.checkpoint import Model
 from playloom.data.stores import FrameStore, Span
 from playloom.engine import Dreamer
-from playloom.errors import MissingExtraError
+from playloom.errors import ConfigError, GameError, MissingExtraError
 from playloom.evaluation.collapse import collapse_rows, measure_collapse
 from playloom.evaluation.control import Control, control_rows, judge_estimator, measure_control
 from playloom.evaluation.drawings import horizon_plot, strip
@@ -208,7 +208,7 @@ def _in_the_game(run: _Run, moments: Sequence[Moment], camera: Camera) -> Contro
     some = moments[:: max(1, len(moments) // run.settings.game_moments)][: run.settings.game_moments]
     try:
         return game_control(run.store, some, steps=run.settings.control_steps, camera=camera, tick=run.tick)
-    except MissingExtraError:  # the game is an extra; its rows are only baselines
+    except (MissingExtraError, GameError, ConfigError):  # only a baseline: not worth losing all other figures
         return None
 
 
