@@ -7,6 +7,8 @@ its last steps and run again, here and nowhere else.
 
 from __future__ import annotations
 
+from collections import deque
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -32,36 +34,47 @@ class Context:
         self.model, self.layout, self.schedule, self.runner = model, layout, schedule, runner
         self.samplings, self.generators = samplings, generators
         self.device = model.token.weight.device
-        self.tokens_BTK = torch.empty(len(samplings), 0, layout.slots, dtype=torch.int64, device=self.device)
+        self.step = -1
+        self.window: deque[Tensor] = deque(maxlen=model.config.context_steps)
+        self._nothing_BK = torch.full((len(samplings), layout.slots), NO_TOKEN, device=self.device)
         self._passes = self._plan()
+        first_action, end = schedule.image_passes, schedule.passes
+        self._image = self._positions(0, first_action)
+        self._actions = self._positions(first_action, end)
+        self._whole = self._positions(0, end)
+
+    @property
+    def tokens_BK(self) -> Tensor:
+        """The newest step's tokens, negative where they are not known yet."""
+        return self.window[-1]
 
     def give_frame(self, codes_BN: Int[Tensor, "B N"]) -> None:
         """A frame that was seen: opens a new step."""
         self._open_step()
-        self.tokens_BTK[:, -1, : self.layout.image_slots] = codes_BN.to(self.device)
-        self._run(0, self.schedule.image_passes)
+        self.tokens_BK[:, : self.layout.image_slots] = codes_BN.to(self.device)
+        self._run(self._image)
 
     def dream_frame(self) -> Int[Tensor, "B N"]:
         """The frame that follows, pass by pass; opens a new step."""
         self._open_step()
-        group = self.layout.image_group
         for index in range(self.schedule.image_passes):
-            self._run_and_draw(index, group)
-        return self.tokens_BTK[:, -1, : self.layout.image_slots].clone()
+            self._run_and_draw(index, self.layout.image_group)
+        return self.tokens_BK[:, : self.layout.image_slots].clone()
 
     def give_action(self, values_BA: Int[Tensor, "B A"]) -> None:
         """An action that was taken: closes the open step."""
         offsets_A = torch.tensor(self.layout.vocab.action_offsets, device=self.device)
-        self.tokens_BTK[:, -1, self.layout.image_slots :] = values_BA.to(self.device) + offsets_A
-        self._run(self.schedule.image_passes, self.schedule.passes)
+        self.tokens_BK[:, self.layout.image_slots :] = values_BA.to(self.device) + offsets_A
+        self._run(self._actions)
 
     def dream_action(self) -> Int[Tensor, "B A"]:
         """The action the player takes next, slot by slot; closes the open step."""
         first = self.schedule.image_passes
         for slot, group in enumerate(self.layout.action_groups):
             self._run_and_draw(first + slot, group)
-        self._run(first + self.layout.action_slots, self.schedule.passes)
-        return self.layout.unweave(self.tokens_BTK[:, -1:])[1][:, 0]
+        for index in range(first + self.layout.action_slots, self.schedule.passes):
+            self._run(self._passes[index][0])
+        return self.layout.unweave(self.tokens_BK[:, None])[1][:, 0]
 
     def _plan(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Per pass: its positions, which of them predict a slot, and the slots they predict."""
@@ -76,32 +89,29 @@ class Context:
     def _positions(self, first: int, last: int) -> Tensor:
         return torch.as_tensor(self.schedule.positions_of(first, last), device=self.device)
 
-    def _run(self, first: int, last: int) -> None:
-        positions_Q = self._positions(first, last)
-        if len(positions_Q):
-            self.runner.run(self.tokens_BTK, positions_Q)
+    def _run(self, positions_Q: Tensor) -> Tensor:
+        previous_BK = self.window[-2] if self.step else self._nothing_BK
+        return self.runner.run(self.step, previous_BK, self.tokens_BK, positions_Q)
 
     def _run_and_draw(self, index: int, group: TokenGroup) -> None:
         positions_Q, rows, slots = self._passes[index]
-        hidden_BQD = self.runner.run(self.tokens_BTK, positions_Q)
-        logits_BQC = self.model.logits(hidden_BQD[:, rows], group.first_id, group.last_id)
+        logits_BQC = self.model.logits(self._run(positions_Q)[:, rows], group.first_id, group.last_id)
         for row, (logits_QC, how, source) in enumerate(zip(logits_BQC, self.samplings, self.generators, strict=True)):
             noise_QC = None if how.greedy else noise_like(logits_QC, source)
-            self.tokens_BTK[row, -1, slots] = sample(logits_QC, how, noise_QC) + group.first_id
+            self.tokens_BK[row, slots] = sample(logits_QC, how, noise_QC) + group.first_id
 
     def _open_step(self) -> None:
-        if self.model.config.positions == "absolute" and self.tokens_BTK.shape[1] >= self.model.config.context_steps:
-            self._prefill_last(self.model.config.context_steps - 1)
-        new_B1K = torch.full_like(self.tokens_BTK[:, :1], NO_TOKEN)
-        if not new_B1K.numel():
-            new_B1K = self.tokens_BTK.new_full((len(self.samplings), 1, self.layout.slots), NO_TOKEN)
-        self.tokens_BTK = torch.cat([self.tokens_BTK, new_B1K], dim=1)
+        if self.model.config.positions == "absolute" and self.step + 1 >= self.model.config.context_steps:
+            self._prefill_again()
+        self.step += 1
+        self.window.append(self._nothing_BK.clone())
 
-    def _prefill_last(self, steps: int) -> None:
-        kept_BTK = self.tokens_BTK[:, self.tokens_BTK.shape[1] - steps :]
+    def _prefill_again(self) -> None:
+        """Make room for one step: run all but the oldest step of the window again, at their new positions."""
+        kept = list(self.window)[1:]
         self.runner.restart()
-        self.tokens_BTK = kept_BTK[:, :0]
-        every = self._positions(0, self.schedule.passes)
-        for step in range(steps):
-            self.tokens_BTK = kept_BTK[:, : step + 1]
-            self.runner.run(self.tokens_BTK, every)
+        self.window.clear()
+        for self.step, tokens_BK in enumerate(kept):
+            self.window.append(tokens_BK)
+            self._run(self._whole)
+        self.step = len(kept) - 1

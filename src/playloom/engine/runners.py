@@ -19,14 +19,20 @@ from playloom.sequence import NO_TOKEN, Schedule, StepLayout
 class Runner(Protocol):
     """Runs positions of the newest step of a window of steps."""
 
-    def run(self, tokens_BTK: Tensor, positions_Q: Tensor) -> Tensor:
-        """Hidden states [B, Q, D] of positions of the last step of `tokens_BTK` (unknown tokens are negative).
+    def run(self, step: int, previous_BK: Tensor, current_BK: Tensor, positions_Q: Tensor) -> Tensor:
+        """Hidden states [B, Q, D] of positions of one step.
 
         Steps come in order: all positions of a step are run, pass by pass, before the next step begins.
+
+        Args:
+            step: the step's index in the window, from 0.
+            previous_BK: the step before; all `NO_TOKEN` at step 0.
+            current_BK: this step, negative where a token is not known yet.
+            positions_Q: which positions to run.
         """
 
     def restart(self) -> None:
-        """Forget everything: the next tokens are a new window."""
+        """Forget everything: the next step is step 0 of a new window."""
 
 
 class NaiveRunner:
@@ -35,9 +41,12 @@ class NaiveRunner:
     def __init__(self, model: Transformer, layout: StepLayout, schedule: Schedule) -> None:
         self.model, self.layout = model, layout
         self.own_PP = schedule.visible_PP(model.token.weight.device)
+        self.steps: list[Tensor] = []
 
-    def run(self, tokens_BTK: Tensor, positions_Q: Tensor) -> Tensor:
+    def run(self, step: int, previous_BK: Tensor, current_BK: Tensor, positions_Q: Tensor) -> Tensor:
         """See `Runner.run`."""
+        self.steps[step:] = [current_BK]
+        tokens_BTK = torch.stack(self.steps, dim=1)
         actions_BTA = tokens_BTK[..., self.layout.image_slots :]
         none_B1A = torch.full_like(actions_BTA[:, :1], NO_TOKEN)
         previous_BTA = torch.cat([none_B1A, actions_BTA[:, :-1]], dim=1)
@@ -45,7 +54,8 @@ class NaiveRunner:
         return hidden_BTPD[:, -1, positions_Q]
 
     def restart(self) -> None:
-        """Nothing is remembered."""
+        """See `Runner.restart`."""
+        self.steps = []
 
 
 class CachedRunner:
@@ -56,16 +66,13 @@ class CachedRunner:
         weight = model.token.weight
         self.own_PP = schedule.visible_PP(weight.device)
         self.cache = KeyValueCache.empty(model.config, layout.positions, batch, weight.device, weight.dtype)
-        self.source_P = torch.as_tensor(layout.source_P, device=weight.device)
 
-    def run(self, tokens_BTK: Tensor, positions_Q: Tensor) -> Tensor:
+    def run(self, step: int, previous_BK: Tensor, current_BK: Tensor, positions_Q: Tensor) -> Tensor:
         """See `Runner.run`."""
-        step = tokens_BTK.shape[1] - 1
-        past_BTK = tokens_BTK[:, -2:]
-        inputs_BP = self.layout.inputs(past_BTK)[:, -1]
-        previous_BA = past_BTK[:, 0, self.layout.image_slots :] if step else None
+        inputs_BP = self.layout.inputs(torch.stack([previous_BK, current_BK], dim=1))[:, -1]
+        previous_BA = previous_BK[:, self.layout.image_slots :]
         own_QP = self.own_PP[positions_Q]
         return self.model.extend(inputs_BP[:, positions_Q], positions_Q, step, own_QP, self.cache, previous_BA)
 
     def restart(self) -> None:
-        """Begin a new window; the ring's old steps are hidden by their step index."""
+        """Nothing to do: entries of steps after the present one are never looked at."""

@@ -111,7 +111,7 @@ _ROWS = (
     _published("guide", _GUIDE_GRID, 16, 1024, 16),
     _published("guide-48x2048", _LARGE_GRID, 48, 2048, 16),
     _own("tiny", _TINY, 2, 32, 4),
-    _own("arena-small", _SMALL_GRID, 6, 192, 6),
+    _own("arena-small", _SMALL_GRID, 6, 192, 3),
     _own("arena", _ARENA_GRID, 9, 256, 4),
 )
 
