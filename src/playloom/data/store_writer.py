@@ -1,0 +1,209 @@
+"""Writing a data set: columns as memory maps under temporary names, a journal of what is done, the index last.
+
+Owns the folder layout's unfinished half. What a finished store is, `stores.py` says.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions import ACTION_SLOTS
+from playloom.errors import RecordingError
+from playloom.runtime import atomic_write
+
+INDEX = "index.json"
+"""Written last: a folder without it is unfinished."""
+JOURNAL = "part-index.json"
+"""The index of an unfinished folder, as far as it has come."""
+_PART = "part-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """The rows of one episode inside a store."""
+
+    start: int
+    """First row."""
+    length: int
+    """Number of rows (steps of 0.1 s)."""
+    meta: Mapping[str, Any]
+    """What the recording says about the episode (game, style, seed, split ...)."""
+
+    @property
+    def rows(self) -> slice:
+        """The rows as a slice."""
+        return slice(self.start, self.start + self.length)
+
+
+class StoreWriter:
+    """Fills a store episode by episode, under temporary names until `finish`.
+
+    What is already on disk after a crash counts: `done` says which rows. Not safe for two writers on one folder, but
+    other processes may fill the rows of an announced episode through `open_part` before `record` books it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        total: int,
+        columns: Mapping[str, tuple[tuple[int, ...], str]],
+        state_columns: Sequence[str],
+        extra: Mapping[str, Any],
+    ) -> None:
+        if total < 1:
+            raise RecordingError(f"a data set needs at least one frame; {folder} was to have {total}")
+        self.folder, self.kind, self.total = folder, kind, total
+        self._columns: dict[str, tuple[tuple[int, ...], str]] = {
+            **columns,
+            "actions": ((ACTION_SLOTS,), "uint8"),
+            "states": ((len(state_columns),), "float32"),
+        }
+        self._head = {"kind": kind, "rows": total, "state_columns": list(state_columns), **extra}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._spans = self._resume()
+        mode = "r+" if self._spans else "w+"
+        if mode == "w+":
+            self._check_space()
+        self._maps = {name: self._open(name, mode) for name in self._columns}
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The episodes booked so far, in order of their rows."""
+        return tuple(self._spans[start] for start in sorted(self._spans))
+
+    @property
+    def done(self) -> int:
+        """Rows booked so far."""
+        return sum(span.length for span in self._spans.values())
+
+    def has(self, start: int, length: int, meta: Mapping[str, Any]) -> bool:
+        """Whether these rows are booked for this very episode."""
+        span = self._spans.get(start)
+        return span is not None and span.length == length and dict(span.meta) == _plain(meta)
+
+    def part(self, column: str) -> Path:
+        """The unfinished file of a column, for another process that fills rows of it."""
+        return self.folder / f"{_PART}{column}.npy"
+
+    def append_episode(
+        self,
+        pixels_or_tokens: NDArray[Any],
+        actions_TA: NDArray[np.uint8],
+        states_TS: NDArray[np.float32],
+        meta: Mapping[str, Any],
+    ) -> Span:
+        """Write one episode after the last booked row.
+
+        Args:
+            pixels_or_tokens: [T, H, W, 3] uint8 or [T, N] codes, by kind of store.
+            actions_TA: uint8 [T, 16].
+            states_TS: float32 [T, S].
+            meta: JSON-able facts.
+
+        Raises:
+            RecordingError: when the lengths differ or the store is full.
+        """
+        last = self.spans[-1] if self._spans else None
+        start = last.start + last.length if last else 0
+        self.write(start, pixels_or_tokens, self.kind)
+        return self.record(start, actions_TA, states_TS, meta, length=len(pixels_or_tokens))
+
+    def write(self, start: int, rows: NDArray[Any], column: str) -> None:
+        """Fill rows of a column without booking them."""
+        target = self._maps[column]
+        if start + len(rows) > self.total or rows.shape[1:] != target.shape[1:]:
+            raise RecordingError(
+                f"{self.folder}: rows {start} to {start + len(rows)} of shape {rows.shape[1:]} do not fit "
+                f"{column} of shape {target.shape}"
+            )
+        target[start : start + len(rows)] = rows
+
+    def record(
+        self,
+        start: int,
+        actions_TA: NDArray[np.uint8],
+        states_TS: NDArray[np.float32],
+        meta: Mapping[str, Any],
+        *,
+        length: int,
+    ) -> Span:
+        """Write actions and states and book the episode whose pictures or codes are in place."""
+        if len(actions_TA) != length or len(states_TS) != length:
+            raise RecordingError(
+                f"{self.folder}: {length} frames came with {len(actions_TA)} actions and {len(states_TS)} states"
+            )
+        self.write(start, actions_TA, "actions")
+        self.write(start, states_TS, "states")
+        span = Span(start=start, length=length, meta=_plain(meta))
+        self._spans[start] = span
+        for column in self._maps.values():
+            if isinstance(column, np.memmap):
+                column.flush()
+        _write_json(self.folder / JOURNAL, self._index())
+        return span
+
+    def finish(self) -> None:
+        """Give the files their final names; `index.json` last. The store can now be opened.
+
+        Raises:
+            RecordingError: when rows are missing.
+        """
+        if self.done != self.total:
+            raise RecordingError(f"{self.folder} has {self.done} of {self.total} frames; it is not finished")
+        self._maps.clear()
+        for name in self._columns:
+            self.part(name).replace(self.folder / f"{name}.npy")
+        _write_json(self.folder / INDEX, self._index())
+        (self.folder / JOURNAL).unlink(missing_ok=True)
+
+    def _index(self) -> dict[str, Any]:
+        episodes = [{"start": s.start, "length": s.length, "meta": dict(s.meta)} for s in self.spans]
+        return {**self._head, "episodes": episodes}
+
+    def _resume(self) -> dict[int, Span]:
+        """Episodes that an interrupted writer of the same data set booked; a finished store is replaced."""
+        (self.folder / INDEX).unlink(missing_ok=True)
+        journal = self.folder / JOURNAL
+        parts = all(self.part(name).exists() for name in self._columns)
+        if not journal.exists() or not parts:
+            return {}
+        index = json.loads(journal.read_text())
+        if {key: index.get(key) for key in self._head} != self._head:
+            return {}
+        spans = [Span(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"]]
+        return {span.start: span for span in spans}
+
+    def _open(self, name: str, mode: str) -> NDArray[Any]:
+        shape, dtype = self._columns[name]
+        if mode == "r+":
+            return np.lib.format.open_memmap(self.part(name), mode="r+")
+        return np.lib.format.open_memmap(self.part(name), mode="w+", dtype=np.dtype(dtype), shape=(self.total, *shape))
+
+    def _check_space(self) -> None:
+        """A sparse map on a full disk dies with SIGBUS at the write, so ask before."""
+        widths = [int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self._columns.values()]
+        need, free = self.total * sum(widths), shutil.disk_usage(self.folder).free
+        if need > free:
+            raise RecordingError(
+                f"{self.folder} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
+                "make room, or tokenise from the recording without a frame store"
+            )
+
+
+def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The meta as JSON gives it back, so that a booked one compares equal."""
+    return dict(json.loads(json.dumps(dict(meta))))
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1))
