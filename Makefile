@@ -9,7 +9,7 @@ dream: $(STAMP)
 	$(BIN)/playloom dream --steps 50 --out out/dream
 
 test: .venv/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from playloom.errors import RecordingError
 
 CONTEXT_STEPS = 10
 """Steps of a moment that a model sees."""
-FOLLOWING_STEPS = 30
+FOLLOWING_STEPS = 50
 """Steps of a moment that follow: the truth to compare a dream with."""
 _STRIDE = 5
 _WALK = 300.0
