@@ -28,6 +28,8 @@ from playloom.training.tokenizer_files import load_tokenizer
 from playloom.training.world_job import WorldJob, alignment_of, run_world
 
 _LEARNED = ("train", "validation")
+_SURE_PAIRS = 400
+"""Pairs of frames from which a finding of shifted actions ends the run; from fewer (a toy) it is only said."""
 
 
 def train_the_tokenizer(shop: Shop) -> dict[str, Any]:
@@ -168,9 +170,11 @@ def _alignment(store: FrameStore) -> str:
         report = alignment_of(store)
     except RecordingError as error:
         return f"not checked: {error}"
-    if report.verdict == "shifted":
-        raise BadInputError(report.sentence())
-    return report.sentence()
+    if report.verdict != "shifted":
+        return report.sentence()
+    if report.pairs < _SURE_PAIRS:
+        return f"not decided, {report.pairs} pairs of frames are too few: {report.sentence()}"
+    raise BadInputError(report.sentence())
 
 
 def _go_on_if_finished(outcome: Outcome) -> None:
