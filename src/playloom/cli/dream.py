@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Model = Annotated[str | None, typer.Option(help="A bundled model's name or a folder; default: the bundled one.")]
 Context = Annotated[int, typer.Option(help="Real steps the model sees, 1 to 10.")]
-Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default: the model's card, else 0.9.")]
 TopK = Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")]
 TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach p together.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same pictures.")]
@@ -46,7 +46,7 @@ def dream_command(
     out: Annotated[Path, typer.Option(help="The folder to write; numbered if it is taken.")] = Path("out/dream"),
     model: Model = None,
     context: Context = 10,
-    temperature: Temperature = 0.9,
+    temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
     seed: Seed = 0,
@@ -56,7 +56,6 @@ def dream_command(
 ) -> None:
     """Dream on from a moment: the next pictures, the next controller input, or both."""
     from playloom.dreams import DreamJob, run_dream
-    from playloom.engine import Sampling
 
     job = DreamJob(
         model=model,
@@ -68,7 +67,9 @@ def dream_command(
         context=context,
         at=at,
         fit=fit,  # type: ignore[arg-type]
-        sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
         seed=seed,
         lag=lag,
         device=device,
@@ -89,7 +90,7 @@ def clips_command(
     max_files: Annotated[int | None, typer.Option(help="Only the first so many clips.")] = None,
     model: Model = None,
     context: Context = 10,
-    temperature: Temperature = 0.9,
+    temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
     seed: Seed = 0,
@@ -109,7 +110,7 @@ def clips_command(
         steps=steps,
         batch=batch,
         max_files=max_files,
-        sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+        sampling=Sampling(temperature=0.9 if temperature is None else temperature, top_k=top_k, top_p=top_p),
         seed=seed,
         lag=lag,
         device=device,

@@ -31,7 +31,9 @@ def evaluate_command(
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer moments: a rough look.")] = False,
     lag: Annotated[int | None, typer.Option(help="Row lag of decoding; 0: raster. Default: by card, else 1.")] = None,
-    temperature: Annotated[float, typer.Option(help="Of the dreams; 0: greedy.")] = 0.9,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of the dreams; 0: greedy. Default: by card, else 0.9.")
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Only the k most likely tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens up to this probability.")] = None,
     seed: Annotated[int, typer.Option(help="Decides moments and dreams.")] = 0,
@@ -66,7 +68,7 @@ def _settings(
     quick: bool,
     game: bool,
     seed: int,
-    temperature: float,
+    temperature: float | None,
     top_k: int | None,
     top_p: float | None,
 ) -> EvaluationSettings:
@@ -79,7 +81,7 @@ def _settings(
     asked = int(model.card.get("lag", 1)) if lag is None else lag
     if not model.config.layout.rows and lag is None:
         asked = 0
-    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    sampling = Sampling.of_card(model.card, temperature=temperature, top_k=top_k, top_p=top_p)
     settings = EvaluationSettings(lag=asked or None, seed=seed, sampling=sampling)
     settings = settings.quick() if quick else settings
     return settings if game else dataclasses.replace(settings, game_moments=0)

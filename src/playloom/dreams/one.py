@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -53,8 +53,12 @@ class DreamJob:
     """The step of the prompt to dream on from."""
     fit: Fit = "crop"
     """How pictures of another shape are fitted."""
-    sampling: Sampling = field(default_factory=Sampling)
-    """How tokens are drawn."""
+    temperature: float | None = None
+    """Divides the logits, 0 is greedy; None: what the model's card says, else 0.9."""
+    top_k: int | None = None
+    """Only the k most likely tokens."""
+    top_p: float | None = None
+    """Only the likeliest tokens that reach p together."""
     seed: int = 0
     """Same job, same seed: same pictures."""
     lag: int | None = None
@@ -110,6 +114,7 @@ def run_dream(
     given = _given(job, data)
     steps = _steps(job, given)
     dreamer = Dreamer(model, lag=job.lag or model.card.get("lag"))
+    how = Sampling.of_card(model.card, temperature=job.temperature, top_k=job.top_k, top_p=job.top_p)
     started = time.perf_counter()
     done: list[DreamStep] = []
     prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=_known_codes(data, model))
@@ -119,7 +124,7 @@ def run_dream(
         steps=steps,
         actions_SA=None if given is None else given.actions_SA,
         frames_SHWC=data.true_next_frames_SHWC if job.mode == "policy" else None,
-        sampling=job.sampling,
+        sampling=how,
         seed=job.seed,
     ):
         done.append(step)
@@ -131,7 +136,7 @@ def run_dream(
         real_frames_THWC=data.frames_THWC,
         real_actions_TA=data.actions_TA,
         steps=[DreamedStep(s.frame_HWC, s.action_A, s.action_given) for s in done],
-        manifest=manifest_of(model, dreamer, job, data.frames_THWC),
+        manifest=manifest_of(dreamer, job, how, data.frames_THWC),
         frames_dreamed=job.mode != "policy",
         true_frames_SHWC=data.true_next_frames_SHWC if _recorded(job, given) else None,
         codes_TN=np.concatenate([dreamer.codes(prompt), *(s.codes_N[None] for s in done if s.codes_N is not None)]),
@@ -146,10 +151,9 @@ def run_dream(
     )
 
 
-def manifest_of(model: Model, dreamer: Dreamer, job: DreamJob, frames_THWC: NDArray[np.uint8]) -> Manifest:
+def manifest_of(dreamer: Dreamer, job: DreamJob, how: Sampling, frames_THWC: NDArray[np.uint8]) -> Manifest:
     """What every picture of this dream says about itself."""
-    how = job.sampling
-    lag = dreamer.schedule.lag
+    model, lag = dreamer.model, dreamer.schedule.lag
     return Manifest(
         model=model.config.name,
         weights=model.fingerprint,

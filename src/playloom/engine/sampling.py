@@ -8,7 +8,9 @@ the request's own generator, so a request's tokens do not depend on what it is b
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -39,6 +41,17 @@ class Sampling:
             raise BadInputError(f"top_k is {self.top_k}; expected 1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise BadInputError(f"top_p is {self.top_p}; expected more than 0 and at most 1")
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any], **asked: float | int | None) -> Sampling:
+        """What was asked for, over what a model's card recommends, over the defaults.
+
+        Args:
+            card: a model's card; its `sampling` holds fields of this class.
+            asked: fields of this class; None where nothing was asked.
+        """
+        wanted = {name: value for name, value in asked.items() if value is not None}
+        return cls(**{**card.get("sampling", {}), **wanted})
 
     @property
     def greedy(self) -> bool:
