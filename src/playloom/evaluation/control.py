@@ -111,7 +111,10 @@ def judge_estimator(
     """Compare the yaw seen in recorded pictures with the yaw of the recorded states.
 
     Takes up to `count` steps that turn by more than 2 degrees, drawn from these episodes; the dead do not count.
+    All figures are NaN when nothing turns, or the states do not say the heading.
     """
+    if not {"dead", "yaw"} <= set(store.state_columns):
+        return Recorded(median_error=np.nan, sign_right=np.nan, full_stick=np.nan, pairs=0)
     dead, yaw = store.column("dead"), store.column("yaw")
     living = living_spans(spans, dead)
     rows = np.concatenate([np.arange(span.start, span.start + span.length - 1) for span in living])
@@ -144,7 +147,7 @@ def control_rows(dream: Control, recorded: Recorded, game: Control | None) -> li
     return [
         Row(
             part="control",
-            name="right_stick_x = ±1: direction right",
+            name="right_stick_x ±1: direction right",
             value=dream.sign_right,
             unit="%",
             baselines={**({} if game is None else {"real game": game.sign_right}), "estimator": recorded.sign_right},
@@ -154,7 +157,7 @@ def control_rows(dream: Control, recorded: Recorded, game: Control | None) -> li
         ),
         Row(
             part="control",
-            name="right_stick_x = ±1: median turn a step",
+            name="right_stick_x ±1: median turn a step",
             value=dream.median_turn,
             unit="deg",
             baselines={"true": TRUE_TURN, **game_turn, "estimator": recorded.full_stick},
@@ -164,7 +167,7 @@ def control_rows(dream: Control, recorded: Recorded, game: Control | None) -> li
         ),
         Row(
             part="control",
-            name="yaw estimator's median error on real turns",
+            name="yaw estimator, median error on real turns",
             value=recorded.median_error,
             unit="deg",
             count=recorded.pairs,
@@ -175,7 +178,7 @@ def control_rows(dream: Control, recorded: Recorded, game: Control | None) -> li
             value=growth,
             unit="x",
             baselines={"rest": rest, **({} if game is None else {"real game": float(np.median(game.forward))})},
-            bar="> 1, and > rest by 2 standard errors",
+            bar="> 1, > rest by 2 SE",
             passed=growth > 1 and beyond_noise(np.log(dream.forward) - np.log(dream.rest)),
             count=walks,
         ),

@@ -182,6 +182,8 @@ def _horizon(run: _Run) -> None:
 
 
 def _control(run: _Run) -> None:
+    if {span.meta.get("game", "arena") for span in run.test} != {"arena"}:
+        return  # camera and turning speed of another game are not known here
     s, camera = run.settings, Camera()
     moments = run.moments(s.control_moments, s.control_steps)
     prompts = with_codes(run.model, [moment.prompt(run.store) for moment in moments])

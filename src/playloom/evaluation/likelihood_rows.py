@@ -102,11 +102,11 @@ def _alignment_rows(result: LikelihoodResult) -> list[Row]:
     return [
         Row(
             part="alignment",
-            name=f"image loss with actions {name}, less true",
+            name=f"gap with actions {name}",
             value=float(gap_B.mean()),
             unit="nats",
             baselines={"true actions": true},
-            bar="> 2 standard errors",
+            bar="> 2 SE",
             passed=beyond_noise(gap_B),
             count=result.windows,
         )
