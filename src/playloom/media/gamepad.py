@@ -95,9 +95,7 @@ def _rounded(
     draw.rounded_rectangle([value * _FINE for value in box], radius * _FINE, fill=colour)
 
 
-def _disc(
-    draw: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, colour: tuple[int, int, int]
-) -> None:
+def _disc(draw: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, colour: tuple[int, int, int]) -> None:
     x, y = centre
     box = [value * _FINE for value in (x - radius, y - radius, x + radius, y + radius)]
     draw.ellipse(box, fill=colour)
