@@ -123,9 +123,7 @@ def cut_store(growing: Path, target: Path, paths: list[Path], *, slots: int, tok
     if not source.done:
         raise RecordingError(f"no episode was encoded in time; give tokens.minutes more, or redo tokens: {growing}")
     columns = [np.load(source.part(name), mmap_mode="r") for name in ("tokens", "actions", "states")]
-    writer = TokenStore.create(
-        target, source.done, slots=slots, tokenizer=tokenizer, state_columns=STATE_COLUMNS
-    )
+    writer = TokenStore.create(target, source.done, slots=slots, tokenizer=tokenizer, state_columns=STATE_COLUMNS)
     start = writer.done
     for span in source.spans[len(writer.spans) :]:
         tokens, actions, states = (column[span.rows] for column in columns)

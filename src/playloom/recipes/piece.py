@@ -1,7 +1,7 @@
 """The time a process has before it must stop cleanly. Knows no stages.
 
-    >>> Piece(None).left
-    inf
+>>> Piece(None).left
+inf
 """
 
 from __future__ import annotations

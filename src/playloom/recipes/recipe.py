@@ -1,7 +1,7 @@
 """What a recipe is: the settings of its stages as one frozen value. Runs nothing and knows no files.
 
-    >>> changed(recipe, {"world.loop.minutes": 30}).world.loop.minutes
-    30.0
+>>> changed(recipe, {"world.loop.minutes": 30}).world.loop.minutes
+30.0
 """
 
 from __future__ import annotations

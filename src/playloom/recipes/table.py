@@ -42,9 +42,7 @@ _ON_TWO_CORES = Recipe(
         ),
     ),
     world=WorldConfig(
-        loop=LoopConfig(
-            minutes=65, batch=4, learning_rate=1e-3, ema_decay=0.995, save_minutes=2, validate_minutes=8
-        ),
+        loop=LoopConfig(minutes=65, batch=4, learning_rate=1e-3, ema_decay=0.995, save_minutes=2, validate_minutes=8),
         window_steps=8,
         validation_windows=16,
     ),
@@ -146,9 +144,7 @@ def toy(full: Recipe) -> Recipe:
             episodes=2,
             training=dataclasses.replace(training, loop=_toy_loop(training.loop), validation_pictures=2),
         ),
-        world=dataclasses.replace(
-            full.world, loop=_toy_loop(full.world.loop), window_steps=4, validation_windows=2
-        ),
+        world=dataclasses.replace(full.world, loop=_toy_loop(full.world.loop), window_steps=4, validation_windows=2),
         evaluate=EvaluateSettings(episodes=1, minutes=0.1, measure=_TOY_MEASURE),
         export=ExportSettings(moments=1),
     )
