@@ -14,7 +14,7 @@ from playloom.actions import REST_VALUES, SLOT_SIZES
 from playloom.checkpoint import Model
 from playloom.data.recording import STATE_COLUMNS
 from playloom.data.stores import FrameStore
-from playloom.engine import Dreamer, NaiveRunner, Sampling
+from playloom.engine import Dreamer, Sampling
 from playloom.errors import RecordingError
 from playloom.evaluation.collapse import collapse_rows, measure_collapse
 from playloom.evaluation.dreams import encode, reconstruct
@@ -33,7 +33,7 @@ from playloom.evaluation.moments import choose_moments
 from playloom.evaluation.pictures import PSNR_CAP, psnr, sharpness
 from playloom.evaluation.tokenizer import frame_rows, measure_tokenizer, tokenizer_rows
 from playloom.presets import build_transformer
-from playloom.sequence import schedule
+from playloom.sequence import NO_TOKEN, schedule
 from playloom.training.world_loss import WorldLoss
 
 DEAD = STATE_COLUMNS.index("dead")
@@ -105,7 +105,9 @@ def test_likelihood_equals_going_token_by_token_without_the_future(lag: int | No
             known = tokens[:, : step + 1].clone()
             later = [s for s in range(layout.slots) if order.pass_P[layout.position_of_K[s]] >= index]
             known[:, -1, later] = 0 if index < order.image_passes else layout.vocab.codebook_size
-            hidden = NaiveRunner(model.transformer, layout, order).run(known, torch.as_tensor(positions))
+            taken = known[..., layout.image_slots :]
+            previous = torch.cat([torch.full_like(taken[:, :1], NO_TOKEN), taken[:, :-1]], dim=1)
+            hidden = model.transformer(layout.inputs(known), order.visible_PP(), previous)[:, -1, positions]
             for row, slot in enumerate(slots):
                 if slot >= 0:
                     groups = [layout.image_group] * layout.image_slots + list(layout.action_groups)

@@ -72,15 +72,14 @@ def _settings(
     top_k: int | None,
     top_p: float | None,
 ) -> EvaluationSettings:
-    """The settings of the flags; row lag 0 is raster, as is a model that knows no other order."""
+    """The settings of the flags; row lag 0 is raster, the only order of a model without row starts."""
     import dataclasses
 
     from playloom.engine import Sampling
     from playloom.evaluation import EvaluationSettings
 
-    asked = int(model.card.get("lag", 1)) if lag is None else lag
-    if not model.config.layout.rows and lag is None:
-        asked = 0
+    usual = model.card.get("lag", 1) if model.config.layout.rows else None
+    asked = usual if lag is None else lag
     sampling = Sampling.of_card(model.card, temperature=temperature, top_k=top_k, top_p=top_p)
     settings = EvaluationSettings(lag=asked or None, seed=seed, sampling=sampling)
     settings = settings.quick() if quick else settings
