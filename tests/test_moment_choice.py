@@ -55,9 +55,9 @@ def store_of(folder, *episodes):
 
 
 def test_the_walk_with_a_view_is_chosen(tmp_path):
-    store = store_of(tmp_path, episode(walk=[(20, 60), (100, 140)], colours=[(100, 145)]))
+    store = store_of(tmp_path, episode(walk=[(20, 60), (90, 90 + LONG)], colours=[(90, 90 + LONG)]))
     (best,) = choose_good_moments(store, store.of_split("test"), count=1)
-    assert best.start == 100 and best.rows == slice(100, 140)
+    assert best.start == 90 and best.rows == slice(90, 90 + LONG)
     assert best.parts["walks"] == best.parts["turns"] == best.parts["sees"] == 1.0
 
 
@@ -98,7 +98,7 @@ def test_chosen_moments_are_kept_exactly_and_named(tmp_path):
 
 def test_too_short_a_life_is_said(tmp_path):
     store = store_of(tmp_path, episode(dead=[(30, 40), (70, 80), (110, 120), (150, 160)]))
-    with pytest.raises(RecordingError, match="no 40 steps without a death"):
+    with pytest.raises(RecordingError, match=f"no {LONG} steps without a death"):
         choose_good_moments(store, store.spans, count=1)
 
 

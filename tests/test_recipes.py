@@ -10,9 +10,11 @@ from typer.testing import CliRunner
 import training_toys as toys
 from playloom.checkpoint import load_model
 from playloom.cli.app import app
+from playloom.data.moment_choice import CONTEXT_STEPS, FOLLOWING_STEPS
 from playloom.data.moments import load_moment
 from playloom.data.prepare import tokenise_recordings
 from playloom.data.recording import list_episodes, save_episode
+from playloom.engine import Sampling
 from playloom.errors import ConfigError, RecordingError
 from playloom.presets import build_tokenizer, build_transformer
 from playloom.recipes.collect import LARGEST, collect
@@ -25,6 +27,7 @@ from playloom.recipes.stamps import Stamp, read_stamp, settings_hash, write_stam
 from playloom.recipes.table import RECIPES, recipe, toy
 
 PACKAGE_BYTES = 24_000_000
+LONG = CONTEXT_STEPS + FOLLOWING_STEPS
 MACHINE = Machine(device="cpu", threads=1, processes=2)
 
 
@@ -158,12 +161,13 @@ def test_a_toy_run_in_pieces_from_nothing_to_a_model(tmp_path):
     card = load_model(second.result / "model").card
     assert card["data"]["seeds"] == {"train": [16], "validation": [17], "test": [18], "heldout": [19]}
     assert card["world"]["updates"] == card["tokenizer"]["updates"] == 3
+    assert card["lag"] == 1 and Sampling.of_card(card) == wanted.evaluate.measure.sampling
     assert {row["part"] for row in card["evaluation"]["rows"]} >= {"tokenizer", "horizon", "control"}
     assert set(card["wall_seconds"]) >= {"record", "tokenizer", "tokens", "world", "evaluate", "all"}
     text = (second.result / "model" / "card.md").read_text()
     assert "* test seeds: 18" in text and "| horizon |" in text
     (moment,) = sorted((second.result / "moments").glob("*.npz"))
-    assert load_moment(moment).meta["seed"] == 18 and len(load_moment(moment).frames_THWC) == 40
+    assert load_moment(moment).meta["seed"] == 18 and len(load_moment(moment).frames_THWC) == LONG
 
     assert go().finished and not lines, "what is done is not done again"
 

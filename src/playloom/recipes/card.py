@@ -5,6 +5,7 @@ Knows the form only; facts come from the stages' stamps and from the evaluation.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,9 @@ def model_card(shop: Shop, trained: Mapping[str, Any], report: Mapping[str, Any]
         "hardware": {name: stamp["machine"] for name, stamp in stamps.items() if name in ("tokenizer", "world")},
         "wall_seconds": {**seconds, "all": round(sum(seconds.values()), 1)},
         "trained": dict(trained),
+        # The figures below were measured with these, so a dream uses them unless told otherwise.
+        "lag": recipe.evaluate.measure.lag,
+        "sampling": dataclasses.asdict(recipe.evaluate.measure.sampling),
         "evaluation": {"run": report["run"], "rows": report["rows"]},
     }
 
