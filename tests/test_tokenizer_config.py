@@ -18,9 +18,7 @@ def test_sizes_follow_from_the_grid():
 
 
 def test_json_round_trip_gives_an_equal_config():
-    config = TokenizerConfig(
-        codebook_size=77, strides=(4,), widths=(8, 64), encoder_blocks=(0,), decoder_blocks=(1,)
-    )
+    config = TokenizerConfig(codebook_size=77, strides=(4,), widths=(8, 64), encoder_blocks=(0,), decoder_blocks=(1,))
     assert TokenizerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 

@@ -69,9 +69,7 @@ def test_parts_of_weight_zero_are_not_even_built():
 
 
 def test_the_discriminator_waits_for_its_start():
-    config = TokenizerLossConfig(
-        adversarial=1.0, adversarial_start=5, discriminator_width=8, discriminator_layers=2
-    )
+    config = TokenizerLossConfig(adversarial=1.0, adversarial_start=5, discriminator_width=8, discriminator_layers=2)
     tokenizer, loss, output, pixels, early = one_pass(config, update=4)
     assert "adversarial" not in early.parts
     assert not loss.discriminator_loss(output, pixels, update=4).requires_grad
@@ -85,11 +83,12 @@ def test_neither_backward_reaches_into_the_other_network():
     tokenizer, loss, output, pixels, made = one_pass(config)
     made.total.backward()
     assert all(weight.grad is None for weight in loss.parameters())
-    assert all(weight.grad is not None for weight in tokenizer.parameters())
-    before = [weight.grad.clone() for weight in tokenizer.parameters()]
+    trained = [weight for weight in tokenizer.parameters() if weight.requires_grad]
+    assert all(weight.grad is not None for weight in trained)
+    before = [weight.grad.clone() for weight in trained]
     loss.discriminator_loss(output, pixels, update=0).backward()
-    assert all(float(weight.grad.abs().sum()) >= 0 for weight in loss.parameters())
-    assert all(torch.equal(a, b.grad) for a, b in zip(before, tokenizer.parameters(), strict=True))
+    assert all(weight.grad is not None for weight in loss.parameters())
+    assert all(torch.equal(a, b.grad) for a, b in zip(before, trained, strict=True))
 
 
 def test_the_discriminator_learns_to_tell_real_from_made():
@@ -148,12 +147,8 @@ def test_a_user_may_bring_another_feature_network():
     _, _, output, pixels, made = one_pass(
         TokenizerLossConfig(perceptual=1.0), perceptual=FeatureDistance(Blur(), "mean of 4 x 4 pixels")
     )
-    a, b = (
-        nn.functional.normalize(nn.functional.avg_pool2d(p, 4), dim=1) for p in (output.pixels_BCHW, pixels)
-    )
-    assert float(made.parts["perceptual"]) == pytest.approx(
-        float((a - b).square().sum(1).mean().detach()), rel=1e-4
-    )
+    a, b = (nn.functional.normalize(nn.functional.avg_pool2d(p, 4), dim=1) for p in (output.pixels_BCHW, pixels))
+    assert float(made.parts["perceptual"]) == pytest.approx(float((a - b).square().sum(1).mean().detach()), rel=1e-4)
 
 
 def test_a_file_that_is_no_efficientnet_says_so(tmp_path):
@@ -182,17 +177,13 @@ def test_impossible_weights_are_refused(values, said):
 def test_psnr_and_ssim_agree_with_another_library():
     functional = pytest.importorskip("torchmetrics.functional.image")
     truth = pictures(3, 40, 50)
-    made = (truth.float() + 20 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))).clamp(
-        0, 255
-    )
+    made = (truth.float() + 20 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 255)
     made = made.to(torch.uint8)
     a, b = made.permute(0, 3, 1, 2).float(), truth.permute(0, 3, 1, 2).float()
     for i in range(3):
         expected = functional.peak_signal_noise_ratio(a[i], b[i], data_range=255.0)
         assert float(psnr(made, truth)[i]) == pytest.approx(float(expected), abs=1e-3)
-        similarity = functional.structural_similarity_index_measure(
-            a[i : i + 1], b[i : i + 1], data_range=255.0
-        )
+        similarity = functional.structural_similarity_index_measure(a[i : i + 1], b[i : i + 1], data_range=255.0)
         assert float(ssim(made, truth)[i]) == pytest.approx(float(similarity), abs=2e-3)
 
 

@@ -8,9 +8,7 @@ from playloom.tokenizer.quantizer import Quantizer, codebook_use
 
 
 def make(size: int = 12, width: int = 4, **more) -> Quantizer:
-    return Quantizer(
-        **{"size": size, "width": width, "decay": 0.9, "revive_after": 3, "recent_outputs": 64, **more}
-    )
+    return Quantizer(**{"size": size, "width": width, "decay": 0.9, "revive_after": 3, "recent_outputs": 64, **more})
 
 
 def latents(seed: int = 0, count: int = 2) -> torch.Tensor:
@@ -20,9 +18,7 @@ def latents(seed: int = 0, count: int = 2) -> torch.Tensor:
 def test_the_code_is_the_entry_of_largest_cosine():
     quantizer = make().eval()
     x = latents()
-    brute = torch.stack(
-        [F.cosine_similarity(x, entry, dim=-1) for entry in quantizer.codebook_KC], -1
-    ).argmax(-1)
+    brute = torch.stack([F.cosine_similarity(x, entry, dim=-1) for entry in quantizer.codebook_KC], -1).argmax(-1)
     quantized = quantizer(x)
     assert torch.equal(quantized.codes_Bhw, brute)
     torch.testing.assert_close(quantized.vectors_BhwC, quantizer.codebook_KC[brute])
@@ -38,9 +34,7 @@ def test_the_gradient_passes_straight_through():
     vectors = quantizer(unit).vectors_BhwC
     (vectors.square() * weight).sum().backward()
     at_decoder = 2 * vectors.detach() * weight
-    through_norm = torch.autograd.functional.vjp(lambda u: F.normalize(u, dim=-1), unit.detach(), at_decoder)[
-        1
-    ]
+    through_norm = torch.autograd.functional.vjp(lambda u: F.normalize(u, dim=-1), unit.detach(), at_decoder)[1]
     torch.testing.assert_close(unit.grad, through_norm)
 
 

@@ -3,8 +3,8 @@
 Latents and entries have length 1, so the nearest entry is the one of largest cosine (Yu et al. 2021).
 Gradients pass straight through (van den Oord et al. 2017); entries follow the mean of the latents that
 chose them (ibid., appendix A.1, here on the sphere); an entry that nobody chooses is put on a recent
-latent. All state is in buffers, so a checkpoint resumes exactly; in eval mode nothing changes. Shapes: B h
-w C latents, M = B*h*w, K entries, R recent.
+latent. All state is in `state_dict`, so a checkpoint resumes exactly; in eval mode nothing changes. Shapes:
+B h w C latents, M = B*h*w, K entries, R recent.
 """
 
 from __future__ import annotations
@@ -55,13 +55,10 @@ class Quantized:
 class Quantizer(nn.Module):
     """L2-normalised codebook with straight-through gradients and revival of dead codes."""
 
-    codebook_KC: Tensor
     mass_K: Tensor
     unused_K: Tensor
     recent_RC: Tensor
     recent_total: Tensor
-    mean_C: Tensor
-    variance_C: Tensor
     updates: Tensor
     seed: Tensor
 
@@ -72,13 +69,14 @@ class Quantizer(nn.Module):
         self.decay = decay
         self.revive_after = revive_after
         start_KC = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
-        self.register_buffer("codebook_KC", F.normalize(start_KC, dim=-1))
+        # Parameters, though no gradient trains them: whoever averages weights must average these with the encoder.
+        self.codebook_KC = nn.Parameter(F.normalize(start_KC, dim=-1), requires_grad=False)
+        self.mean_C = nn.Parameter(torch.zeros(width), requires_grad=False)
+        self.variance_C = nn.Parameter(torch.ones(width), requires_grad=False)
         self.register_buffer("mass_K", torch.ones(size))
         self.register_buffer("unused_K", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("recent_RC", torch.zeros(recent_outputs, width))
         self.register_buffer("recent_total", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("mean_C", torch.zeros(width))
-        self.register_buffer("variance_C", torch.ones(width))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seed", torch.tensor(seed))
 
@@ -108,11 +106,20 @@ class Quantizer(nn.Module):
         return self._nearest(self._to_sphere(latents_BhwC.float()))
 
     def _nearest(self, unit_BhwC: Tensor) -> Tensor:
-        return (unit_BhwC @ self.codebook_KC.float().T).argmax(-1)
+        return (unit_BhwC @ self._entries().T).argmax(-1)
+
+    def _entries(self) -> Tensor:
+        """The codebook, float [K, C], of length 1 again where averaging has shortened it.
+
+        What is only rounding stays, so that a stored tokenizer makes the same codes for ever.
+        """
+        stored_KC = self.codebook_KC.detach().float()
+        length_K1 = stored_KC.norm(dim=-1, keepdim=True)
+        return torch.where((length_K1 - 1).abs() < 1e-3, stored_KC, stored_KC / length_K1)
 
     def _to_sphere(self, latents_BhwC: Tensor) -> Tensor:
         """Standardises each latent number by its running mean and deviation, then makes the length 1."""
-        spread_BhwC = (latents_BhwC - self.mean_C.float()) * torch.rsqrt(self.variance_C.float() + 1e-6)
+        spread_BhwC = (latents_BhwC - self.mean_C.detach()) * torch.rsqrt(self.variance_C.detach() + 1e-6)
         return F.normalize(spread_BhwC, dim=-1)
 
     @torch.no_grad()
@@ -127,7 +134,7 @@ class Quantizer(nn.Module):
 
     def lookup(self, codes_Bhw: Tensor) -> Tensor:
         """The entry of each code; int64 [...] to float [..., C] of length 1."""
-        return F.embedding(codes_Bhw, self.codebook_KC)
+        return F.embedding(codes_Bhw, self._entries())
 
     @torch.no_grad()
     def _start(self, unit_MC: Tensor) -> None:
