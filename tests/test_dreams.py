@@ -199,7 +199,7 @@ def test_every_command_has_help_and_is_in_the_docs(monkeypatch, capsys):
     docs = "".join(path.read_text() for path in (Path(__file__).parent.parent / "docs").glob("*.md"))
     code, said, _ = run_cli(monkeypatch, capsys, "--help")
     assert code == 0
-    for command in ("dream", "dream-clips", "record", "view", "train", "evaluate", "recipe", "models"):
+    for command in ("dream", "record", "view", "train", "evaluate", "recipe", "models"):
         assert command in said and f"playloom {command}" in docs, command
 
 
@@ -214,3 +214,11 @@ def test_bundled_model_matches_its_card():
         assert load_model(folder).card.get("evaluation"), f"{name} has no figures"
         json.loads((folder / "model.json").read_text())
     assert 0 < total <= 24 * 2**20
+
+
+def test_the_folder_form_is_an_option_of_the_same_command(model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips" / "one.npz", clip_of(6))
+    arguments = ("dream", "--model", model, "--clips", str(tmp_path / "clips"), "--out", str(tmp_path / "o"))
+    code, said, _ = run_cli(monkeypatch, capsys, *arguments, "--context", "3", "--steps", "2")
+    assert code == 0 and "1 clips dreamed, 0 skipped" in said and (tmp_path / "o" / "one.npz").is_file()

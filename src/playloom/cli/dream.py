@@ -12,31 +12,19 @@ import typer
 if TYPE_CHECKING:
     from playloom.dreams import DreamReport
 
-Model = Annotated[str | None, typer.Option(help="A bundled model's name or a folder; default: the bundled one.")]
-Context = Annotated[int, typer.Option(help="Real steps the model sees, 1 to 10.")]
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default: the model's card, else 0.9.")]
-TopK = Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")]
-TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach p together.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same pictures.")]
-Lag = Annotated[int | None, typer.Option(help="Row lag of the decoding order: 1 fastest, the grid's width is raster.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-
 
 def register(app: typer.Typer) -> None:
-    """Add `dream` and `dream-clips` to the program."""
+    """Add `dream` to the program."""
     app.command("dream")(dream_command)
-    app.command("dream-clips")(clips_command)
 
 
 def dream_command(
     prompt: Annotated[
         str | None,
-        typer.Option(help="A picture, a folder of pictures, a recording, an .npz clip, or moment:NAME."),
+        typer.Option(help="A picture, a folder of pictures, a recording, an .npz clip, a dream, or moment:NAME."),
     ] = None,
     mode: Annotated[str, typer.Option(help="world: pictures; policy: controller input; full: both.")] = "world",
-    steps: Annotated[
-        int | None, typer.Option(help="How many steps of 0.1 s; default: as many as actions, else 10.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of 0.1 s; default: as many as actions, else 10.")] = None,
     actions: Annotated[
         str | None, typer.Option(help="A CSV, or held inputs such as 'right_stick_x=1 for 10; forward'.")
     ] = None,
@@ -44,17 +32,32 @@ def dream_command(
     at: Annotated[int | None, typer.Option(help="The step of the prompt to dream on from.")] = None,
     fit: Annotated[str, typer.Option(help="Pictures of another shape: crop or letterbox.")] = "crop",
     out: Annotated[Path, typer.Option(help="The folder to write; numbered if it is taken.")] = Path("out/dream"),
-    model: Model = None,
-    context: Context = 10,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    seed: Seed = 0,
-    lag: Lag = None,
-    device: Device = "auto",
+    model: Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")] = None,
+    context: Annotated[int, typer.Option(help="Real steps the model sees, 1 to 10.")] = 10,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; default: the model's card, else 0.9.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach p together.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
+    lag: Annotated[
+        int | None, typer.Option(help="Row lag of the decoding order: 1 is fastest, the grid's width is raster.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     timestamp: Annotated[bool, typer.Option(help="Put the time into manifests.")] = True,
+    clips: Annotated[
+        Path | None, typer.Option(help="Dream over a folder of .npz clips (images, actions) instead of one prompt.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="With --clips. base: recorded actions are fed; comprehensive: dreamed too.")
+    ] = "base",
+    batch: Annotated[int, typer.Option(help="With --clips: clips dreamed together.")] = 1,
+    max_files: Annotated[int | None, typer.Option(help="With --clips: only the first so many.")] = None,
 ) -> None:
     """Dream on from a moment: the next pictures, the next controller input, or both."""
+    if clips is not None:
+        how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        sizes = {"context": context, "steps": 10 if steps is None else steps, "batch": batch, "max_files": max_files}
+        _dream_clips(clips, out, protocol, how, **sizes, model=model, seed=seed, lag=lag, device=device)
+        return
     from playloom.dreams import DreamJob, run_dream
 
     job = DreamJob(
@@ -81,40 +84,13 @@ def dream_command(
     _say(report)
 
 
-def clips_command(
-    folder: Annotated[Path, typer.Argument(help="Searched for .npz clips (images, actions), folders below it too.")],
-    out: Annotated[Path, typer.Option(help="Gets an .npz and an .mp4 per clip.")] = Path("out/clips"),
-    protocol: Annotated[str, typer.Option(help="base: recorded actions are fed; comprehensive: dreamed too.")] = "base",
-    steps: Annotated[int, typer.Option(help="Frames to dream.")] = 10,
-    batch: Annotated[int, typer.Option(help="Clips dreamed together.")] = 1,
-    max_files: Annotated[int | None, typer.Option(help="Only the first so many clips.")] = None,
-    model: Model = None,
-    context: Context = 10,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    seed: Seed = 0,
-    lag: Lag = None,
-    device: Device = "auto",
-) -> None:
-    """Dream over a folder of clips, with the published data set's names and protocols."""
+def _dream_clips(folder: Path, out: Path, protocol: str, how: dict[str, Any], **settings: Any) -> None:
+    """The folder form, with the published program's defaults."""
     from playloom.dreams import BatchJob, dream_clips
     from playloom.engine import Sampling
 
-    job = BatchJob(
-        folder=folder,
-        out=out,
-        model=model,
-        protocol=protocol,  # type: ignore[arg-type]  # checked by BatchJob, in a sentence
-        context=context,
-        steps=steps,
-        batch=batch,
-        max_files=max_files,
-        sampling=Sampling(temperature=0.9 if temperature is None else temperature, top_k=top_k, top_p=top_p),
-        seed=seed,
-        lag=lag,
-        device=device,
-    )
+    sampling = Sampling.of_card({}, **how)
+    job = BatchJob(folder=folder, out=out, protocol=protocol, sampling=sampling, **settings)  # type: ignore[arg-type]
     summary = dream_clips(job, on_clip=lambda done, total, words: typer.echo(f"[{done}/{total}] {words}"))
     typer.echo(f"{len(summary.written)} clips dreamed, {len(summary.skipped)} skipped")
     if not summary.written:
