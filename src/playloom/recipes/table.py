@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from playloom.engine import Sampling
 from playloom.errors import ConfigError, nearest
 from playloom.evaluation import EvaluationSettings
 from playloom.presets import ModelConfig, preset
@@ -42,11 +43,21 @@ _ON_TWO_CORES = Recipe(
         ),
     ),
     world=WorldConfig(
-        loop=LoopConfig(minutes=65, batch=4, learning_rate=1e-3, ema_decay=0.995, save_minutes=2, validate_minutes=8),
-        window_steps=8,
+        loop=LoopConfig(
+            minutes=65,
+            batch=2,
+            learning_rate=1.5e-3,
+            warmup_steps=150,
+            weight_decay=0.05,
+            ema_decay=0.995,
+            save_minutes=3,
+            validate_minutes=10,
+        ),
+        window_steps=12,
+        lag_weights=(0.2, 0.1, 0.2, 0.5),
         validation_windows=16,
     ),
-    evaluate=EvaluateSettings(minutes=15),
+    evaluate=EvaluateSettings(minutes=15, measure=EvaluationSettings(sampling=Sampling(temperature=0.5))),
 )
 _ON_A_GPU = Recipe(
     name="arena",
