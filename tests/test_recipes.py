@@ -175,7 +175,7 @@ def test_a_toy_run_in_pieces_from_nothing_to_a_model(tmp_path):
     assert any(line.startswith("export: done again") for line in lines)
     assert not any(line.startswith(("world", "evaluate")) for line in lines)
 
-    with pytest.raises(ConfigError, match=r"learning_rate 0\.001 -> 0\.01.*--redo world"):
+    with pytest.raises(ConfigError, match=r"learning_rate 0\.0015 -> 0\.01.*--redo world"):
         go(changed(wanted, {"world.loop.learning_rate": 0.01}))
     go(changed(wanted, {"world.loop.steps": 4}), until="world")
     assert "world: goes on, because loop.steps 3 -> 4" in lines
