@@ -28,10 +28,7 @@ action_values = st.tuples(*(st.integers(0, size - 1) for size in SLOT_SIZES)).ma
 )
 clips_of_values = st.lists(action_values, min_size=1, max_size=5).map(np.stack)
 states = st.fixed_dictionaries(
-    {
-        c.name: st.sampled_from([0.0, 1.0]) if c.kind == "button" else st.floats(c.low, 1.0, width=32)
-        for c in CONTROLS
-    }
+    {c.name: st.sampled_from([0.0, 1.0]) if c.kind == "button" else st.floats(c.low, 1.0, width=32) for c in CONTROLS}
 ).map(lambda fields: ControllerState(**fields))
 
 
@@ -74,9 +71,7 @@ def test_mirror_twice_changes_nothing_and_once_swaps_left_and_right(values_TA):
     for negated in ("left_stick_x", "right_stick_x"):
         assert np.array_equal(after[:, NAMES.index(negated)], -before[:, NAMES.index(negated)])
     assert np.array_equal(after[:, NAMES.index("dpad_left")], before[:, NAMES.index("dpad_right")])
-    kept = [
-        name for name in NAMES if name not in ("left_stick_x", "right_stick_x", "dpad_left", "dpad_right")
-    ]
+    kept = [name for name in NAMES if name not in ("left_stick_x", "right_stick_x", "dpad_left", "dpad_right")]
     columns = [NAMES.index(name) for name in kept]
     assert np.array_equal(after[:, columns], before[:, columns])
 

@@ -130,8 +130,7 @@ def test_the_sheet_shows_real_dreamed_and_true_with_their_borders(tmp_path, drea
 def test_dreamed_tiles_are_marked_and_captions_are_cut():
     frame = np.full((18, 30, 3), 100, np.uint8)
     real, dreamed = (
-        contact_sheet([[Tile(frame_HWC=frame, kind=kind, caption="long " * 40)]])
-        for kind in ("real", "dreamed")
+        contact_sheet([[Tile(frame_HWC=frame, kind=kind, caption="long " * 40)]]) for kind in ("real", "dreamed")
     )
     assert real.shape == dreamed.shape and real.shape[1] < 170
     inside = np.s_[20:100, 8:152]

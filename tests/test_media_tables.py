@@ -17,9 +17,9 @@ GUIDE_HEADER = (
 )
 VALUES = np.array([[0, 1] + [0] * 10 + [5, 10, 7, 5], [0] * 12 + [5] * 4, [1] * 12 + [0, 3, 8, 10]], np.uint8)
 
-values_TA = st.lists(
-    st.tuples(*(st.integers(0, size - 1) for size in SLOT_SIZES)), min_size=1, max_size=6
-).map(lambda rows: np.array(rows, np.uint8))
+values_TA = st.lists(st.tuples(*(st.integers(0, size - 1) for size in SLOT_SIZES)), min_size=1, max_size=6).map(
+    lambda rows: np.array(rows, np.uint8)
+)
 
 
 def csv_of(**columns: list[object]) -> str:

@@ -31,9 +31,7 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Some libraries keep the cause only in their text: safetensors
 # ("os error 28"), ndarray.tofile ("9 requested and 5 written").
-_FULL_TEXT = re.compile(
-    r"no space left|file too large|os error (27|28)\b|requested and \d+ written", re.IGNORECASE
-)
+_FULL_TEXT = re.compile(r"no space left|file too large|os error (27|28)\b|requested and \d+ written", re.IGNORECASE)
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -51,9 +51,7 @@ def find_moment(name: str, folder: Path = BUNDLED) -> Path:
     """
     names = list_moments(folder)
     if name not in names:
-        raise RecordingError(
-            f"there is no moment {name!r}; {nearest(name, names) if names else 'none is there'}"
-        )
+        raise RecordingError(f"there is no moment {name!r}; {nearest(name, names) if names else 'none is there'}")
     return folder / f"{name}.npz"
 
 
@@ -93,9 +91,7 @@ def save_moment(
         PlayloomError: when the place cannot be written to or the disk is full.
     """
     if len(frames_THWC) != len(actions_TA):
-        raise RecordingError(
-            f"a moment needs an action a frame; got {len(frames_THWC)} and {len(actions_TA)}"
-        )
+        raise RecordingError(f"a moment needs an action a frame; got {len(frames_THWC)} and {len(actions_TA)}")
     target = Path(path).with_suffix(".npz")
     write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
     with atomic_write(target.with_suffix(".json")) as temporary:

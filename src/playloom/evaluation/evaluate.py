@@ -1,7 +1,7 @@
 """The whole evaluation of one model: every part in turn, one report. Owns the order and what is said about the run.
 
-    report = evaluate(load_model(folder), FrameStore.open(data), EvaluationSettings())
-    print(table(report.rows))
+report = evaluate(load_model(folder), FrameStore.open(data), EvaluationSettings())
+print(table(report.rows))
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ class _Run:
         seed = self.settings.seed
         return choose_moments(self.store, spans, count=count, past=past or self.past, future=future, seed=seed)
 
-    def horizon(
-        self, moments: Sequence[Moment], steps: int, *, greedy: bool = False, detail: bool = True
-    ) -> Horizon:
+    def horizon(self, moments: Sequence[Moment], steps: int, *, greedy: bool = False, detail: bool = True) -> Horizon:
         sampling = self.settings.sampling
         return measure_horizon(
             self.model,

@@ -93,9 +93,7 @@ def horizontal_shift(
     return np.array(peaks, np.float64) - reach
 
 
-def phase_correlation(
-    before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def phase_correlation(before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32]) -> NDArray[np.float64]:
     """The correlation surface [B, H, W] with shift zero in its middle; see `yaw_between`."""
     height, width = before_BHWC.shape[1:3]
     before, after = (np.fft.rfft2(_windowed(x), axes=(1, 2)) for x in (before_BHWC, after_BHWC))

@@ -45,8 +45,7 @@ def write_gif(
     """
     # Without dithering flat walls stay flat, and the file is half as large.
     images = [
-        Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        for frame in frames
+        Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for frame in frames
     ]
     if not images:
         raise BadInputError(f"no pictures to write to {path}; expected at least one")

@@ -50,9 +50,7 @@ def npz_names(path: Path | str) -> tuple[str, ...]:
     except FileNotFoundError as error:
         raise RecordingError(f"there is no file {path}") from error
     except (zipfile.BadZipFile, OSError) as error:
-        raise RecordingError(
-            f"{path} cannot be read as .npz ({error}); is it damaged or cut short?"
-        ) from error
+        raise RecordingError(f"{path} cannot be read as .npz ({error}); is it damaged or cut short?") from error
 
 
 def read_npz(path: Path | str, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:

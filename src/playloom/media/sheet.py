@@ -51,9 +51,7 @@ class Tile:
     """One line below the frame; cut off where it does not fit."""
 
 
-def contact_sheet(
-    rows: Sequence[Sequence[Tile]], *, title: str = "", tile_width: int = 150
-) -> NDArray[np.uint8]:
+def contact_sheet(rows: Sequence[Sequence[Tile]], *, title: str = "", tile_width: int = 150) -> NDArray[np.uint8]:
     """Lay out rows of tiles.
 
     Args:

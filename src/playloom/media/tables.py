@@ -67,9 +67,7 @@ def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTa
     return ActionTable(rows_to_values(ordered, chosen), chosen, tuple(notes))
 
 
-def write_actions(
-    path: Path | str, values_TA: ArrayLike, schema: Schema = "named", *, first_step: int = 1
-) -> None:
+def write_actions(path: Path | str, values_TA: ArrayLike, schema: Schema = "named", *, first_step: int = 1) -> None:
     """Write action values [T, 16] as CSV in a schema; `read_actions` gives exactly these back.
 
     Args:
@@ -107,9 +105,7 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         raise ActionError(f"{path} cannot be read as a CSV file ({error}); expected UTF-8 text") from error
     lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if any(line)]
     if len(lines) < 2:
-        raise ActionError(
-            f"{path} holds no actions; expected a header step,{','.join(_NAMED_ORDER)} and rows"
-        )
+        raise ActionError(f"{path} holds no actions; expected a header step,{','.join(_NAMED_ORDER)} and rows")
     header, rows = lines[0], lines[1:]
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
@@ -122,9 +118,7 @@ def _check_columns(path: Path | str, header: Sequence[str]) -> None:
     if missing:
         close = "; separate columns with commas" if len(header) == 1 and ";" in header[0] else ""
         expected = ",".join(_NAMED_ORDER)
-        raise ActionError(
-            f"{path} has no column {', '.join(missing)}{close}; expected the header step,{expected}"
-        )
+        raise ActionError(f"{path} has no column {', '.join(missing)}{close}; expected the header step,{expected}")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise ActionError(f"{path} has the column {', '.join(twice)} more than once; keep one")
@@ -144,9 +138,7 @@ def _check_steps(path: Path | str, header: Sequence[str], rows: Sequence[Sequenc
         try:
             number = int(row[column])
         except ValueError as error:
-            raise ActionError(
-                f"{path} row {index}: step is {row[column]!r}; expected a whole number"
-            ) from error
+            raise ActionError(f"{path} row {index}: step is {row[column]!r}; expected a whole number") from error
         if expected is not None and number != expected:
             raise ActionError(f"{path} row {index}: step is {number}; expected {expected}, one row a step")
         expected = number + 1
