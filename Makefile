@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# Fifty steps of held inputs: wait, turn, walk, turn back.
+HELD := "rest for 3; turn_right for 12; forward for 20; turn_left=0.625 for 15"
+
 .PHONY: dream test check docs clean
 
 dream: $(STAMP)
-	$(BIN)/playloom dream --steps 50 --out out/dream
+	$(BIN)/playloom dream --prompt moment:plaza-explorer --actions $(HELD) --out out/dream
 
 test: .venv/.installed-dev
 	$(BIN)/pytest -n 2
