@@ -97,7 +97,7 @@ def train_world_command(
     alignment: Alignment = "strict",
 ) -> None:
     """Learn how codes and controller inputs go on."""
-    from playloom.cli.dream_preview import dream_preview
+    from playloom.recipes.preview import dream_preview
     from playloom.training.settings import from_mapping
     from playloom.training.world import WorldConfig
     from playloom.training.world_job import WorldJob, prepare_world, run_world
