@@ -16,8 +16,8 @@ LEVELS = [
     ["presets"],
     ["checkpoint", "data"],
     ["engine", "games"],
-    ["training", "evaluation", "dreams"],
-    ["recipes"],
+    ["training", "evaluation", "dreams", "live"],
+    ["recipes", "benchmarks"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
