@@ -11,7 +11,7 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-_CHECKED = ["sequence", "model.transformer", "model.cache", "model.rotary", "engine.context", "engine.runners"]
+_CHECKED = ["sequence", "model.transformer", "model.cache", "model.rotary", "engine.cached", "engine.plan", "engine.naive"]
 install_import_hook([f"playloom.{name}" for name in _CHECKED], "beartype.beartype")
 
 from playloom.checkpoint import Model  # noqa: E402
@@ -26,7 +26,8 @@ def tiny_config(positions: str = "rolling", rows: bool = True, **changes: object
     """The `tiny` preset with a context of 4 steps, in any of its forms."""
     base = preset("tiny")
     sizes = dataclasses.replace(
-        base.transformer, positions=positions, context_steps=4, action_condition=rows, kv_heads=2, **changes
+        base.transformer,
+        **{"positions": positions, "context_steps": 4, "action_condition": rows, "kv_heads": 2, **changes},
     )
     return dataclasses.replace(base, rows=rows, transformer=sizes)
 

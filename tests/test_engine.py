@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import loud_model, tiny_config
 from playloom.actions import REST_VALUES, SLOT_SIZES
-from playloom.engine import Dreamer, DreamRequest, Prompt, Sampling, sample
-from playloom.engine.sampling import noise_like
+from playloom.engine import Dreamer, DreamRequest, Draws, Prompt, Sampling, noise
 from playloom.errors import BadInputError
 from playloom.runtime import generator
 
@@ -138,14 +137,21 @@ def test_no_illegal_token_at_temperature_ten(seed):
         assert ((step.codes_N >= 0) & (step.codes_N < 16)).all()
 
 
+LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+
+
+def drawn(how: Sampling, rows: int) -> torch.Tensor:
+    """Many draws from the same four probabilities."""
+    draws = Draws([how], noise(how, (rows, 4), generator(0))[None])
+    return draws.pick(LOGITS.expand(1, rows, 4), torch.arange(rows))[0]
+
+
 def test_draws_follow_the_probabilities():
-    """The exponential race is a multinomial draw: frequencies within four standard errors."""
-    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    logits = probabilities.log().expand(20_000, 4)
-    drawn = sample(logits, Sampling(temperature=1.0), noise_like(logits, generator(0)))
-    found = torch.bincount(drawn, minlength=4) / len(drawn)
-    error = (probabilities * (1 - probabilities) / len(drawn)).sqrt()
-    assert ((found - probabilities).abs() < 4 * error).all()
+    """Gumbel-max is a multinomial draw: frequencies within four standard errors."""
+    found = torch.bincount(drawn(Sampling(temperature=1.0), 20_000), minlength=4) / 20_000
+    expected = LOGITS.exp()
+    error = (expected * (1 - expected) / 20_000).sqrt()
+    assert ((found - expected).abs() < 4 * error).all()
 
 
 @pytest.mark.parametrize(
@@ -153,9 +159,19 @@ def test_draws_follow_the_probabilities():
     [({"top_k": 2}, {0, 1}), ({"top_p": 0.75}, {0, 1}), ({"top_p": 0.4}, {0}), ({"top_k": 9}, {0, 1, 2, 3})],
 )
 def test_top_k_and_top_p_cut_the_tail(how, allowed):
-    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(2_000, 4)
-    drawn = sample(logits, Sampling(temperature=1.0, **how), noise_like(logits, generator(0)))
-    assert set(drawn.tolist()) == allowed
+    assert set(drawn(Sampling(temperature=1.0, **how), 2_000).tolist()) == allowed
+
+
+def test_every_dream_of_a_batch_draws_its_own_way():
+    """Greedy beside hot beside cut: each row as if it were alone."""
+    hows = [Sampling(temperature=0.0), Sampling(temperature=5.0), Sampling(temperature=5.0, top_k=1)]
+    noises = [noise(how, (50, 4), generator(seed)) for seed, how in enumerate(hows)]
+    logits = LOGITS.expand(3, 50, 4)
+    together = Draws(hows, torch.stack(noises)).pick(logits, torch.arange(50))
+    for row, how in enumerate(hows):
+        alone = Draws([how], noises[row][None]).pick(logits[:1], torch.arange(50))
+        assert (together[row] == alone[0]).all()
+    assert (together[0] == 0).all() and (together[2] == 0).all() and set(together[1].tolist()) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(
@@ -179,8 +195,8 @@ def test_requests_that_do_not_fit_are_sentences(tiny_model):
         Prompt(frames_THWC=prompt_of(3).frames_THWC, actions_TA=prompt_of(2).actions_TA)
     with pytest.raises(BadInputError, match="frames that follow"):
         DreamRequest(prompt=prompt_of(1), mode="policy", steps=3)
-    mixed = [DreamRequest(prompt=prompt_of(n), mode="full", steps=1) for n in (1, 2)]
-    with pytest.raises(BadInputError, match="same mode, steps"):
+    mixed = [DreamRequest(prompt=prompt_of(1), mode="full", steps=n) for n in (1, 2)]
+    with pytest.raises(BadInputError, match="same number of steps"):
         list(Dreamer(tiny_model).dream_batch(mixed))
 
 

@@ -7,7 +7,7 @@ import torch
 
 from conftest import loud_model, tiny_config
 from playloom.errors import ConfigError
-from playloom.model import KeyValueCache, TransformerConfig
+from playloom.model import KeyValueCache, Reach, TransformerConfig
 from playloom.model.rotary import STEP_PERIOD, Rotary, rotate
 from playloom.presets import PRESETS, ModelConfig, preset
 from playloom.sequence import NO_TOKEN, schedule
@@ -84,15 +84,19 @@ def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows, lag, s
     config = tiny_config(positions, rows, local_steps=2, global_every=2)
     model = loud_model(config).transformer
     inputs, previous = steps_of(config, steps)
-    plan = schedule(config.layout, lag)
-    visible = plan.visible_PP()
+    order = schedule(config.layout, lag)
+    visible = order.visible_PP()
     whole = model(inputs, visible, previous)
     cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
+    order_P = torch.as_tensor(order.order_P)
     for step in range(steps):
-        for index in range(plan.passes):
-            where = torch.as_tensor(plan.positions_of(index, index + 1))
-            part = model.extend(inputs[:, step, where], where, step, visible[where], cache, previous[:, step])
+        tables = model.begin(torch.tensor([step, step]), order_P, previous[:, step])
+        for index in range(order.passes):
+            first, last = order.span(index, index + 1)
+            where = order_P[first:last]
+            part = model.extend(inputs[:, step, where], tables, cache, Reach(past_steps=step, first=first, last=last))
             assert (part - whole[:, step, where]).abs().max() < 1e-5
+        cache.commit([step, step])
 
 
 def test_the_future_changes_nothing():
@@ -125,30 +129,20 @@ def test_rolling_positions_do_not_know_the_date():
     config = tiny_config()
     model = loud_model(config).transformer
     inputs, previous = steps_of(config, 2)
-    own = schedule(config.layout).visible_PP()
-    where = torch.arange(config.layout.positions)
+    order = schedule(config.layout)
+    order_P = torch.as_tensor(order.order_P)
     found = []
-    for start in (0, STEP_PERIOD - 1):  # the ring index and the angles both wrap
+    for start in (0, STEP_PERIOD - 1):  # the angles wrap between the two steps
         cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
         for step in range(2):
-            cache_step = start + step
-            hidden = model.extend(inputs[:, step], where, cache_step, own, _only_known(cache, start), previous[:, step])
+            tables = model.begin(torch.tensor([start + step] * 2), order_P, previous[:, step])
+            for index in range(order.passes):
+                first, last = order.span(index, index + 1)
+                reach = Reach(past_steps=step, first=first, last=last)
+                hidden = model.extend(inputs[:, step, order_P[first:last]], tables, cache, reach)
+            cache.commit([step, step])
         found.append(hidden)
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=2e-5)
-
-
-def _only_known(cache: KeyValueCache, start: int) -> KeyValueCache:
-    """A cache that hides the steps before `start`, which were never written."""
-
-    class Started(KeyValueCache):
-        def visible(self, window, step, own_QP):  # type: ignore[no-untyped-def]
-            mask = own_QP.new_zeros(own_QP.shape[0], window, self.positions)
-            mask[:, [past % window for past in range(start, step)]] = True
-            mask[:, step % window] = own_QP
-            return mask.flatten(1)
-
-    cache.__class__ = Started
-    return cache
 
 
 def test_rotation_depends_on_differences_only():
@@ -166,17 +160,15 @@ def test_rotation_depends_on_differences_only():
     assert score(5, 3) != pytest.approx(score(5, 4).item(), abs=1e-3)
 
 
-def test_a_fork_is_independent():
+def test_what_one_dream_has_seen_moves_to_any_row():
     config = tiny_config()
-    model = loud_model(config).transformer
-    inputs, previous = steps_of(config, 2)
-    own, where = schedule(config.layout).visible_PP(), torch.arange(config.layout.positions)
-    cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
-    model.extend(inputs[:, 0], where, 0, own, cache, None)
-    branch = cache.fork()
-    first = model.extend(inputs[:, 1], where, 1, own, cache, previous[:, 1])
-    again = model.extend(inputs[:, 1], where, 1, own, branch, previous[:, 1])
-    assert torch.equal(first, again) and branch.bytes == cache.bytes
+    cache = KeyValueCache.empty(config.transformer, config.layout.positions, 3)
+    for tensor in (*cache.keys, *cache.values):
+        tensor.normal_()
+    before = cache.take(0)
+    cache.put(2, before)
+    assert all(torch.equal(moved, kept) for moved, kept in zip(cache.take(2), before, strict=True))
+    assert not torch.equal(cache.take(1)[0], before[0])
 
 
 def test_absolute_positions_end_with_the_context():

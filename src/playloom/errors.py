@@ -8,6 +8,7 @@
     ├── ConfigError          an unknown preset or key, or values that do not fit together
     ├── CheckpointError      weights that are truncated, damaged or of another config
     ├── MissingExtraError    an optional package is not installed
+    ├── ResourceError        the machine has not the memory that was asked for
     └── GameError            the game's process failed
 
 The command line prints the message of a `PlayloomError` as one sentence and exits with 2. A message says what
@@ -55,6 +56,10 @@ class MissingExtraError(PlayloomError):
     def of(cls, package: str, extra: str) -> MissingExtraError:
         """The one sentence for a missing package: which, and how to get it."""
         return cls(f"{package} is not installed; get it with: pip install 'playloom[{extra}]'")
+
+
+class ResourceError(PlayloomError):
+    """Raised when a machine has less memory than is needed."""
 
 
 class GameError(PlayloomError):

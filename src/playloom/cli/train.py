@@ -1,4 +1,4 @@
-"""`playloom train tokenizer` and `playloom train world`: parses, trains, says where the result lies."""
+"""`playloom train tokenizer`, `world` and `decoder`: parses, trains, says where the result lies."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ Workers = Annotated[int, typer.Option(help="Rendering processes, when --data hol
 
 def register(app: typer.Typer) -> None:
     """Add `train` to the program."""
-    group = typer.Typer(help="Train a tokenizer or a world model.", no_args_is_help=True)
+    group = typer.Typer(help="Train a tokenizer, a world model, or a decoder again.", no_args_is_help=True)
     group.command("tokenizer")(train_tokenizer_command)
     group.command("world")(train_world_command)
+    group.command("decoder")(train_decoder_command)
     app.add_typer(group, name="train")
 
 
@@ -123,6 +124,44 @@ def train_world_command(
     _say(result.outcome, out, f"result: {result.path}")
 
 
+def train_decoder_command(
+    data: Data,
+    out: Out,
+    model: Annotated[str, typer.Option(help="A bundled model's name, a model's folder, or a tokenizer's run.")],
+    config: ConfigFile = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    piece: Piece = None,
+    batch: Batch = None,
+    seed: Seed = None,
+    resume: Resume = "auto",
+    device: Device = None,
+    threads: Threads = None,
+    workers: Workers = 0,
+    prepare_only: PrepareOnly = False,
+) -> None:
+    """Sharpen a trained model's pictures: only its decoder learns, codes and transformer stay as they are."""
+    from playloom.training.decoder import DecoderTrainingConfig
+    from playloom.training.decoder_job import DecoderJob, prepare_decoder, run_decoder
+    from playloom.training.settings import from_mapping
+
+    values = _with_flags(_read_settings(config), _flags(steps, minutes, piece, batch, seed, device, threads))
+    if "model" in values:
+        raise ConfigError(
+            f"{config} has a 'model', but sizes come from --model; only decoder_blocks and decoder_layers may change"
+        )
+    training = from_mapping(DecoderTrainingConfig, values)
+    _check_resume(resume, out)
+    with _bar("preparing") as bar, _reports("decoder") as report:
+        how = _preparation(bar, workers)
+        job = DecoderJob(source=model, data=data, out=out, config=training, preparation=how)
+        if prepare_only:
+            prepare_decoder(job, typer.echo)
+            return
+        result = run_decoder(job, report=report, say=typer.echo)
+    _say(result.outcome, out, f"result: {result.path}")
+
+
 def _flags(
     steps: int | None,
     minutes: float | None,
@@ -146,18 +185,24 @@ def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, A
     """The model's sizes (the file's `model`, else the preset) and the other settings of the file."""
     from playloom.presets import ModelConfig, preset
 
-    values: Any = {}
-    if path is not None:
-        try:
-            values = json.loads(path.read_text())
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read ({error.strerror}); give a JSON file") from error
-        except ValueError as error:
-            raise ConfigError(f"{path} is not JSON ({error})") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path} holds a {type(values).__name__}; expected an object of settings")
+    values = _read_settings(path)
     own = values.pop("model", None)
     return (ModelConfig.from_dict(own) if own is not None else preset(name)), values
+
+
+def _read_settings(path: Path | None) -> dict[str, Any]:
+    """The settings in a JSON file; none without a file."""
+    if path is None:
+        return {}
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); give a JSON file") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}; expected an object of settings")
+    return values
 
 
 def _check_resume(resume: str, out: Path) -> None:

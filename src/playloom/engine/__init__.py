@@ -1,20 +1,23 @@
 """Dreaming on: sampling, decoding with and without a cache, and the three modes as one loop."""
 
-from playloom.engine.context import Context
-from playloom.engine.dreamer import Dreamer, DreamRequest, DreamStep, Mode, Prompt
-from playloom.engine.runners import CachedRunner, NaiveRunner, Runner
-from playloom.engine.sampling import Sampling, sample
+from playloom.engine.cached import CachedDecoder
+from playloom.engine.dreamer import Dreamer
+from playloom.engine.naive import NaiveDecoder
+from playloom.engine.requests import DreamRequest, DreamStep, Mode, Prompt
+from playloom.engine.sampling import Draws, Sampling, noise
+from playloom.engine.session import Session, Turn
 
 __all__ = [
-    "CachedRunner",
-    "Context",
+    "CachedDecoder",
     "DreamRequest",
     "DreamStep",
     "Dreamer",
+    "Draws",
     "Mode",
-    "NaiveRunner",
+    "NaiveDecoder",
     "Prompt",
-    "Runner",
     "Sampling",
-    "sample",
+    "Session",
+    "Turn",
+    "noise",
 ]

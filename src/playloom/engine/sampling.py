@@ -1,14 +1,15 @@
 """From logits to a token: temperature, top-k, top-p, greedy. Pure; neither loops nor caches.
 
-Draws by arg-max of probability over exponential noise, which is the same distribution as a multinomial draw (the
-"exponential race", equivalent to the Gumbel-max trick) and needs no synchronisation with a device. The noise comes from
-the request's own generator, so a request's tokens do not depend on what it is batched with.
+Draws by arg-max of logits plus Gumbel noise, which is the same distribution as a multinomial draw (Gumbel-max trick,
+Maddison et al. 2014, section 2) and needs no synchronisation with a device. The noise of a whole step is drawn at once,
+slot by slot, from the dream's own generator: its tokens depend neither on what it is batched with nor on how its slots
+are shared out among passes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,39 +60,50 @@ class Sampling:
         return self.temperature == 0
 
 
-def noise_like(logits_QC: Float[Tensor, "Q C"], generator: torch.Generator) -> Float[Tensor, "Q C"]:
-    """Exponential noise for one request's logits, drawn from its own generator (on the generator's device)."""
-    noise = torch.empty(logits_QC.shape, device=generator.device).exponential_(generator=generator)
-    return noise.to(logits_QC.device)
+class Draws:
+    """The draws of one step for a batch of dreams, each with its own sampling: all noise there is, ahead of time."""
+
+    def __init__(self, samplings: Sequence[Sampling], noise_BSC: Tensor) -> None:
+        """Ready to pick.
+
+        Args:
+            samplings: how each dream draws.
+            noise_BSC: Gumbel noise by dream, slot and choice; zeros for a greedy dream (see `noise`).
+        """
+        self.samplings, self.noise_BSC = tuple(samplings), noise_BSC
+        scale = [1.0 if how.greedy else how.temperature for how in samplings]
+        self.temperature_B11 = torch.tensor(scale, device=noise_BSC.device)[:, None, None]
+
+    @property
+    def cuts(self) -> tuple[tuple[int | None, float | None], ...]:
+        """Each dream's top-k and top-p; the only part that is not a tensor."""
+        return tuple((None, None) if how.greedy else (how.top_k, how.top_p) for how in self.samplings)
+
+    def pick(self, logits_BRC: Float[Tensor, "B R C"], slots_R: Int[Tensor, R]) -> Int[Tensor, "B R"]:
+        """One token per row: an index into the C legal tokens of the slot, int64."""
+        scaled_BRC = logits_BRC.float() / self.temperature_B11
+        if any(cut != (None, None) for cut in self.cuts):
+            rows = [_cut(row, *cut) for row, cut in zip(scaled_BRC, self.cuts, strict=True)]
+            scaled_BRC = torch.stack(rows)
+        return (scaled_BRC + self.noise_BSC[:, slots_R, : scaled_BRC.shape[-1]]).argmax(dim=-1)
 
 
-def sample(
-    logits_QC: Float[Tensor, "Q C"], sampling: Sampling, noise_QC: Float[Tensor, "Q C"] | None
-) -> Int[Tensor, Q]:
-    """One token per row.
-
-    Args:
-        logits_QC: logits of the legal tokens only.
-        sampling: how to draw.
-        noise_QC: exponential noise (see `noise_like`); not needed for greedy.
-
-    Returns:
-        int64 [Q], indices into the C legal tokens.
-    """
+def noise(sampling: Sampling, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Gumbel noise, float32, from a dream's own generator and on its device; zeros for a greedy dream."""
     if sampling.greedy:
-        return logits_QC.argmax(dim=-1)
-    assert noise_QC is not None, "drawing needs noise"
-    logits = logits_QC.float() / sampling.temperature
-    if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
-        least = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if sampling.top_p is not None and sampling.top_p < 1:
-        logits = _nucleus(logits, sampling.top_p)
-    return (logits.softmax(dim=-1) / noise_QC).argmax(dim=-1)
+        return torch.zeros(shape, device=generator.device)
+    return torch.rand(shape, generator=generator, device=generator.device).log_().neg_().log_().neg_()
 
 
-def _nucleus(logits_QC: Tensor, top_p: float) -> Tensor:
-    ordered, index = logits_QC.sort(dim=-1, descending=True)
-    before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
-    drop = (before >= top_p).scatter(-1, index, before >= top_p)
-    return logits_QC.masked_fill(drop, -torch.inf)
+def _cut(logits_RC: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    if top_k is not None and top_k < logits_RC.shape[-1]:
+        least = logits_RC.topk(top_k, dim=-1).values[:, -1:]
+        logits_RC = logits_RC.masked_fill(logits_RC < least, -torch.inf)
+    return logits_RC if top_p is None or top_p >= 1 else _nucleus(logits_RC, top_p)
+
+
+def _nucleus(logits_RC: Tensor, top_p: float) -> Tensor:
+    ordered, index = logits_RC.sort(dim=-1, descending=True)
+    likely = ordered.softmax(dim=-1)
+    drop = likely.cumsum(dim=-1) - likely >= top_p
+    return logits_RC.masked_fill(drop.scatter(-1, index, drop), -torch.inf)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import playloom
 from playloom.checkpoint import Model
@@ -25,9 +24,10 @@ from playloom.data.stores import FrameStore, Span
 from playloom.engine import Dreamer
 from playloom.errors import ConfigError, GameError, MissingExtraError
 from playloom.evaluation.collapse import collapse_rows, measure_collapse
-from playloom.evaluation.control import Control, control_rows, judge_estimator, measure_control
+from playloom.evaluation.control import Control, control_rows, judge_estimator
 from playloom.evaluation.drawings import horizon_plot, strip
-from playloom.evaluation.dreams import dream_all, reconstruct, with_codes
+from playloom.evaluation.dream_control import dream_control
+from playloom.evaluation.dreams import dream_all
 from playloom.evaluation.horizon import Horizon, horizon_curves, horizon_rows, measure_horizon
 from playloom.evaluation.likelihood import baselines, likelihood, windows_at
 from playloom.evaluation.likelihood_rows import likelihood_rows, measure_likelihood
@@ -184,17 +184,18 @@ def _control(run: _Run) -> None:
         return  # camera and turning speed of another game are not known here
     s, camera = run.settings, Camera()
     moments = run.moments(s.control_moments, s.control_steps)
-    prompts = with_codes(run.model, [moment.prompt(run.store) for moment in moments])
-    seen = reconstruct(run.model, np.stack([moment.last_frame(run.store) for moment in moments]), s.batch)
-    dreamer = Dreamer(run.model, lag=s.lag)
-
-    def pictures(name: str, held_SA: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        held = [held_SA] * len(prompts)
-        frames = dream_all(dreamer, prompts, held, sampling=s.sampling, seed=s.seed, batch=s.batch)
-        run.tick(f"control, {name}")
-        return np.concatenate([seen[:, None], frames], axis=1)
-
-    dream = measure_control(pictures, s.control_steps, camera)
+    dream = dream_control(
+        run.model,
+        Dreamer(run.model, lag=s.lag),
+        run.store,
+        moments,
+        steps=s.control_steps,
+        sampling=s.sampling,
+        seed=s.seed,
+        batch=s.batch,
+        camera=camera,
+        tick=run.tick,
+    )
     recorded = judge_estimator(run.store, run.test, count=s.estimator_pairs, seed=s.seed, camera=camera)
     run.tick("control, estimator")
     game = _in_the_game(run, moments, camera) if s.game_moments else None

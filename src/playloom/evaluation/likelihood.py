@@ -148,6 +148,30 @@ def likelihood(
     )
 
 
+@torch.inference_mode()
+def likeliest_codes(
+    model: Model, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None = None
+) -> NDArray[np.int64]:
+    """The likeliest legal code at every image slot of every step but the first, the truth before it given.
+
+    Args:
+        model: codes and actions must fit its config.
+        codes_BTN: int64 image codes.
+        actions_BTA: uint8 action values; action t follows frame t.
+        lag: row lag of the order; None: raster.
+
+    Returns:
+        int64 [B, T - 1, N].
+    """
+    group = model.config.layout.image_group
+    own_PP = schedule(model.config.layout, lag).visible_PP(model.device)
+    codes = torch.as_tensor(codes_BTN, device=model.device)
+    values = torch.as_tensor(actions_BTA.astype(np.int64), device=model.device)
+    hidden_BTND = _hidden(model, codes, values, own_PP)[:, 1:, list(group.positions)]
+    likeliest = model.transformer.logits(hidden_BTND, group.first_id, group.last_id).argmax(-1)
+    return likeliest.cpu().numpy()
+
+
 def baselines(windows: Windows) -> Baselines:
     """The figures of predictors without a model, on the same tokens that the model is judged on."""
     codes = windows.codes_BTN

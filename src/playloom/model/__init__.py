@@ -1,7 +1,7 @@
 """The decoder-only transformer and its cache. Integers in, logits out."""
 
-from playloom.model.cache import KeyValueCache
+from playloom.model.cache import KeyValueCache, Reach
 from playloom.model.config import TransformerConfig
-from playloom.model.transformer import StepGeometry, Transformer
+from playloom.model.transformer import StepGeometry, StepTables, Transformer
 
-__all__ = ["KeyValueCache", "StepGeometry", "Transformer", "TransformerConfig"]
+__all__ = ["KeyValueCache", "Reach", "StepGeometry", "StepTables", "Transformer", "TransformerConfig"]

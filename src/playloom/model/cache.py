@@ -1,30 +1,50 @@
-"""Keys and values of the steps a dream can still see: one ring of steps per layer. An argument, never a secret.
+"""Keys and values of the steps a dream can still see. An argument, never a secret; knows nothing of tokens.
 
-Step t of a layer that sees w steps lives in ring slot t mod w, position p at offset p, so a new step overwrites exactly
-the step that left the window, and memory never grows. Knows nothing of tokens or of the network.
+A layer that sees w steps keeps w - 1 past steps and, behind them, the step that is being run, in the order it is run.
+So whatever a pass may attend to is one stretch of memory: no mask, the same addresses for the same pass of every step,
+and a cost that stays as a dream goes on. When a step is complete, `commit` copies it over the oldest past step. Past
+steps fill from the end, so that the stretch stays one while there are fewer than w - 1 of them.
+
+    past, oldest last filled ...      own step
+    [ t-2 | t-3 | ... | t-1 ]         [ pass 0, pass 1, ... ]
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
 
 from playloom.model.config import TransformerConfig
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reach:
+    """Which places of a step are run, in the order of the passes, and what they may attend to."""
+
+    past_steps: int
+    """Complete steps before this one; of the dream that has most."""
+    first: int
+    """First place that is run."""
+    last: int
+    """One past the last place that is run; keys of the step's places before it can be seen."""
+    masks: Mapping[int, Tensor] = field(default_factory=dict)
+    """By window, where not all of the stretch may be seen: bool [B or 1, 1, Q or 1, R], True where it may."""
+
+
 @dataclass
 class KeyValueCache:
-    """A batch's cache. `keys[l]` and `values[l]` are [B, G, w P, E]: batch, key/value heads, ring, head width."""
+    """Caches of a batch of dreams. `keys[l]` and `values[l]` are [B, G, w P, E]: dreams, key/value heads, steps x
+    positions, head width."""
 
     keys: list[Tensor]
     """Rotated keys, a tensor per layer."""
     values: list[Tensor]
     """Values, a tensor per layer."""
     windows: tuple[int, ...]
-    """Steps each layer's ring holds: w."""
+    """Steps each layer attends to, its own included: w."""
     positions: int
     """Positions a step: P."""
 
@@ -47,33 +67,61 @@ class KeyValueCache:
             positions=positions,
         )
 
-    def write(self, layer: int, slots_Q: Int[Tensor, Q], keys_BGQE: Tensor, values_BGQE: Tensor) -> None:
-        """Store keys and values of one layer at ring offsets `slots_Q` (see `offsets`)."""
-        self.keys[layer].index_copy_(2, slots_Q, keys_BGQE.to(self.keys[layer].dtype))
-        self.values[layer].index_copy_(2, slots_Q, values_BGQE.to(self.values[layer].dtype))
-
-    def offsets(self, window: int, step: int, positions_Q: Int[Tensor, Q]) -> Int[Tensor, Q]:
-        """Ring offsets of positions of one step in a layer that sees `window` steps."""
-        return (step % window) * self.positions + positions_Q
-
-    def visible(self, window: int, step: int, own_QP: Bool[Tensor, "Q P"]) -> Bool[Tensor, "Q R"]:
-        """Which ring entries each query may attend to: all of the steps before, `own_QP` of its own step."""
-        mask = own_QP.new_zeros(own_QP.shape[0], window, self.positions)
-        first = max(0, step - window + 1)
-        mask[:, [past % window for past in range(first, step)]] = True
-        mask[:, step % window] = own_QP
-        return mask.flatten(1)
-
-    def fork(self, copies: int = 1) -> KeyValueCache:
-        """An independent copy (for a branch of a dream), repeated `copies` times along the batch."""
-        return KeyValueCache(
-            keys=[k.repeat(copies, 1, 1, 1) for k in self.keys],
-            values=[v.repeat(copies, 1, 1, 1) for v in self.values],
-            windows=self.windows,
-            positions=self.positions,
-        )
+    @property
+    def batch(self) -> int:
+        """Dreams there is room for: B."""
+        return len(self.keys[0])
 
     @property
     def bytes(self) -> int:
         """Memory taken by keys and values."""
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
+
+    def rows(self, first: int, last: int) -> KeyValueCache:
+        """A view of some dreams of the batch; what is written there is written here."""
+        return KeyValueCache(
+            keys=[k[first:last] for k in self.keys],
+            values=[v[first:last] for v in self.values],
+            windows=self.windows,
+            positions=self.positions,
+        )
+
+    def write(self, layer: int, first: int, keys_BGQE: Tensor, values_BGQE: Tensor) -> None:
+        """Store keys and values of one layer, for places `first`, `first` + 1, ... of the step that is being run."""
+        start = (self.windows[layer] - 1) * self.positions + first
+        end = start + keys_BGQE.shape[2]
+        self.keys[layer][:, :, start:end].copy_(keys_BGQE)
+        self.values[layer][:, :, start:end].copy_(values_BGQE)
+
+    def visible(self, layer: int, past_steps: int, last: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the past steps and of places before `last` of the step that is being run."""
+        stretch = slice(self.start(layer, past_steps), (self.windows[layer] - 1) * self.positions + last)
+        return self.keys[layer][:, :, stretch], self.values[layer][:, :, stretch]
+
+    def start(self, layer: int, past_steps: int) -> int:
+        """Where the stretch that can be seen begins, with `past_steps` complete steps."""
+        window = self.windows[layer]
+        return (window - 1 - min(past_steps, window - 1)) * self.positions
+
+    def commit(self, steps_B: list[int]) -> None:
+        """The step that was run is complete, and number `steps_B[b]` (from 0) of dream b: it joins the past."""
+        for window, keys, values in zip(self.windows, self.keys, self.values, strict=True):
+            if window == 1:
+                continue
+            own = slice((window - 1) * self.positions, None)
+            slots = [window - 2 - step % (window - 1) for step in steps_B]
+            # Dreams in step with each other need one copy, not one each.
+            together = [(slice(0, len(slots)), slots[0])] if len({*slots}) == 1 else list(enumerate(slots))
+            for rows, slot in together:
+                to = slice(slot * self.positions, (slot + 1) * self.positions)
+                for tensor in (keys, values):
+                    tensor[rows, :, to] = tensor[rows, :, own]
+
+    def take(self, row: int) -> list[Tensor]:
+        """A copy of everything one dream has seen, for `put`."""
+        return [t[row].clone() for t in (*self.keys, *self.values)]
+
+    def put(self, row: int, taken: list[Tensor]) -> None:
+        """Bring back what `take` returned, into any row."""
+        for tensor, saved in zip((*self.keys, *self.values), taken, strict=True):
+            tensor[row].copy_(saved)

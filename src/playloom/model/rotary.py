@@ -47,15 +47,26 @@ class Rotary(torch.nn.Module):
         self.place_angle_PF: Tensor
         self.step_freq_F: Tensor
 
-    def angles(self, steps_Q: Int[Tensor, Q], positions_Q: Int[Tensor, Q]) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, float32 [Q, E/2], for positions of given steps."""
-        step_angle = (steps_Q % STEP_PERIOD)[:, None].double() * self.step_freq_F
-        angle = torch.cat([step_angle, self.place_angle_PF[positions_Q]], dim=1)
-        return angle.cos().float(), angle.sin().float()
+    def angles(
+        self, steps_XQ: Int[Tensor, "*X #Q"], positions_Q: Int[Tensor, Q]
+    ) -> tuple[Float[Tensor, "*X Q E"], Float[Tensor, "*X Q E"]]:
+        """Cosine and signed sine for positions of given steps, float32, in the form that `rotate` takes.
+
+        Args:
+            steps_XQ: step of every position; may broadcast over positions (a last axis of 1).
+            positions_Q: which positions.
+        """
+        step_angle = (steps_XQ % STEP_PERIOD)[..., None].double() * self.step_freq_F
+        place_angle = self.place_angle_PF[positions_Q]
+        shape = torch.broadcast_shapes(step_angle.shape[:-1], place_angle.shape[:-1])
+        both = [angle.expand(*shape, -1) for angle in (step_angle, place_angle)]
+        cosine, sine = torch.cat([a.cos() for a in both], -1).float(), torch.cat([a.sin() for a in both], -1).float()
+        return torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
 
 
-def rotate(x_BQME: Float[Tensor, "B Q M E"], cos_QF: Tensor, sin_QF: Tensor) -> Float[Tensor, "B Q M E"]:
+def rotate(
+    x_BQME: Float[Tensor, "B Q M E"], cosine_QE: Float[Tensor, "*X Q E"], sine_QE: Float[Tensor, "*X Q E"]
+) -> Float[Tensor, "B Q M E"]:
     """Turn each pair (i, i + E/2) of every head by the position's angles."""
-    first, second = x_BQME.chunk(2, dim=-1)
-    cos, sin = cos_QF[:, None].to(x_BQME.dtype), sin_QF[:, None].to(x_BQME.dtype)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    swapped = x_BQME.roll(x_BQME.shape[-1] // 2, dims=-1)
+    return x_BQME * cosine_QE[..., None, :] + swapped * sine_QE[..., None, :]

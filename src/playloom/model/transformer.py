@@ -10,6 +10,7 @@ Shapes: B batch, T steps, P positions a step, Q queries, D width, M heads, G key
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from playloom.errors import ConfigError
-from playloom.model.cache import KeyValueCache
+from playloom.model.cache import KeyValueCache, Reach
 from playloom.model.config import TransformerConfig
 from playloom.model.rotary import Rotary, rotate
 
@@ -42,6 +43,15 @@ class StepGeometry:
         return len(self.place_P2)
 
 
+class StepTables(NamedTuple):
+    """What the positions of one step bring before any token is known, in the order they are run; see `begin`."""
+
+    x_BPD: Float[Tensor, "B P D"]
+    """Embeddings of position and previous action."""
+    turn: tuple[Float[Tensor, "B P E"], Float[Tensor, "B P E"]] | None
+    """Rotary cosine and signed sine; None for absolute positions."""
+
+
 class Attention(nn.Module):
     """Multi-head attention with grouped key/value heads; positions and masks come from outside."""
 
@@ -57,20 +67,32 @@ class Attention(nn.Module):
     def project(self, x_BQD: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys turned by `turn` (cosine, sine)."""
         c = self.config
-        keys = c.key_value_heads * c.head_width
-        q, k, v = self.query_key_value(x_BQD).split([c.width, keys, keys], dim=-1)
-        q = self.query_norm(q.view(*q.shape[:2], c.heads, c.head_width))
-        k = self.key_norm(k.view(*k.shape[:2], c.key_value_heads, c.head_width))
-        v = v.view(*v.shape[:2], c.key_value_heads, c.head_width)
+        heads = [c.heads, c.key_value_heads, c.key_value_heads]
+        all_BQHE = self.query_key_value(x_BQD).unflatten(-1, (sum(heads), c.head_width))
+        turned = all_BQHE[:, :, : c.heads + c.key_value_heads]
+        if isinstance(self.query_norm, nn.RMSNorm) and isinstance(self.key_norm, nn.RMSNorm):
+            scales = [norm.weight.expand(n, -1) for norm, n in zip((self.query_norm, self.key_norm), heads, strict=False)]
+            turned = F.rms_norm(turned, (c.head_width,)) * torch.cat(scales)
         if turn is not None:
-            q, k = rotate(q, *turn), rotate(k, *turn)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            turned = rotate(turned, *turn)
+        q, k = turned.transpose(1, 2).split(heads[:2], dim=1)
+        return q, k, all_BQHE[:, :, -c.key_value_heads :].transpose(1, 2)
 
     def attend(self, q_BMQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None) -> Tensor:
-        """Weighted values [B, Q, D] over the keys that `mask_QR` allows (None: all)."""
-        shared = self.config.key_value_heads != self.config.heads
-        out = F.scaled_dot_product_attention(q_BMQE, k_BGRE, v_BGRE, attn_mask=mask_QR, enable_gqa=shared)
-        return self.out(rearrange(out, "b m q e -> b q (m e)"))
+        """Weighted values [B, Q, D] over the keys that `mask_QR` allows (None: all).
+
+        Query heads that share a key/value head are laid side by side as more queries of that head, so keys and values
+        are read once and never expanded.
+        """
+        heads, shared, queries = self.config.heads, self.config.key_value_heads, q_BMQE.shape[2]
+        if shared != heads:
+            q_BMQE = q_BMQE.unflatten(1, (shared, heads // shared)).flatten(2, 3)
+            if mask_QR is not None and mask_QR.shape[-2] > 1:
+                mask_QR = mask_QR.tile((heads // shared, 1))
+        out = F.scaled_dot_product_attention(q_BMQE, k_BGRE, v_BGRE, attn_mask=mask_QR)
+        if shared != heads:
+            out = out.unflatten(2, (heads // shared, queries)).flatten(1, 2)
+        return self.out(out.transpose(1, 2).flatten(2))
 
     def steps(self, x_BTPD: Tensor, turn: tuple[Tensor, Tensor] | None, own_PP: Tensor) -> Tensor:
         """Every step against its window. One call a step: exact work, and no mask larger than one step's."""
@@ -151,49 +173,63 @@ class Transformer(nn.Module):
         """
         batch, steps, positions = inputs_BTP.shape
         where_TP = self._where(steps, inputs_BTP.device)
-        x = self._embed(inputs_BTP, where_TP, actions_BTA, torch.arange(positions, device=inputs_BTP.device))
+        x = self._embed(inputs_BTP, where_TP, actions_BTA)
         turn = None
         if self.rotary is not None:
             step_S = torch.arange(steps, device=x.device).repeat_interleave(positions)
-            turn = self.rotary.angles(step_S, torch.arange(positions, device=x.device).repeat(steps))
+            angles = self.rotary.angles(step_S, torch.arange(positions, device=x.device).repeat(steps))
+            turn = angles[0].to(x.dtype), angles[1].to(x.dtype)
         for block in self.blocks:
             assert isinstance(block, Block)
             x = x + block.attention.steps(block.attention_norm(x), turn, own_PP)
             x = block.feed(x)
         return self.norm(x)
 
-    def extend(
+    def begin(
         self,
-        inputs_BQ: Int[Tensor, "B Q"],
-        positions_Q: Int[Tensor, Q],
-        step: int,
-        own_QP: Bool[Tensor, "Q P"],
-        cache: KeyValueCache,
+        steps_B: Int[Tensor, B],
+        order_P: Int[Tensor, P],
         actions_BA: Int[Tensor, "B A"] | None = None,
-    ) -> Float[Tensor, "B Q D"]:
-        """Hidden states of some positions of one step; their keys and values go into `cache`.
+    ) -> StepTables:
+        """What one step's positions bring before any of its tokens is known; once a step, for `extend`.
 
         Args:
-            inputs_BQ: the token id each position reads; negative: none.
-            positions_Q: which positions of the step these are.
-            step: the step's index since the cache was empty; steps come in order.
-            own_QP: own-step mask of these positions, as rows of `forward`'s.
-            cache: holds the steps before and the passes of this step so far; is written.
+            steps_B: the step's index in each dream; below the context's length for `absolute` positions.
+            order_P: the positions in the order they will be run.
             actions_BA: as in `forward`, of the one step before.
         """
-        where = positions_Q if self.rotary is not None else self._absolute(step) + positions_Q
-        actions = None if actions_BA is None else actions_BA[:, None]
-        x = self._embed(inputs_BQ[:, None], where[None], actions, positions_Q)[:, 0]
-        turn = None
-        if self.rotary is not None:
-            turn = self.rotary.angles(torch.full_like(positions_Q, step), positions_Q)
-        views = {w: (cache.offsets(w, step, positions_Q), cache.visible(w, step, own_QP)) for w in {*cache.windows}}
+        if self.rotary is None:
+            where = steps_B[:, None] * self.geometry.positions + order_P
+        else:
+            where = order_P.expand(len(steps_B), -1)
+        x_BPD = self.place(where)
+        if self.action_condition is not None and actions_BA is not None:
+            x_BPD = x_BPD + self._condition(actions_BA)[:, None] * self.image_position_P[order_P, None]
+        if self.rotary is None:
+            return StepTables(x_BPD, None)
+        cosine, sine = self.rotary.angles(steps_B[:, None], order_P)
+        return StepTables(x_BPD, (cosine.to(x_BPD.dtype), sine.to(x_BPD.dtype)))
+
+    def extend(
+        self, inputs_BQ: Int[Tensor, "B Q"], tables: StepTables, cache: KeyValueCache, reach: Reach
+    ) -> Float[Tensor, "B Q D"]:
+        """Hidden states of some places of one step; their keys and values go into `cache`.
+
+        Args:
+            inputs_BQ: the token id each place reads; negative: none.
+            tables: of the whole step, from `begin`.
+            cache: holds the steps before and the places of this step that were run so far; is written.
+            reach: which places these are, and what they may attend to.
+        """
+        here = slice(reach.first, reach.last)
+        x = self._token(inputs_BQ) + tables.x_BPD[:, here]
+        turn = None if tables.turn is None else (tables.turn[0][:, here], tables.turn[1][:, here])
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            offsets, mask = views[block.attention.window]
             q, k, v = block.attention.project(block.attention_norm(x), turn)
-            cache.write(layer, offsets, k, v)
-            x = x + block.attention.attend(q, cache.keys[layer].to(q.dtype), cache.values[layer].to(q.dtype), mask)
+            cache.write(layer, reach.first, k, v)
+            keys, values = cache.visible(layer, reach.past_steps, reach.last)
+            x = x + block.attention.attend(q, keys, values, reach.masks.get(block.attention.window))
             x = block.feed(x)
         return self.norm(x)
 
@@ -205,18 +241,21 @@ class Transformer(nn.Module):
         positions = self.geometry.positions
         if self.rotary is not None:
             return torch.arange(positions, device=device).expand(steps, positions)
-        self._absolute(steps - 1)
+        if steps > self.config.context_steps:
+            raise ConfigError(f"absolute positions end after {self.config.context_steps} steps; prefill a new window")
         return torch.arange(steps * positions, device=device).view(steps, positions)
 
-    def _absolute(self, step: int) -> int:
-        if step >= self.config.context_steps:
-            raise ConfigError(f"absolute positions end after {self.config.context_steps} steps; prefill a new window")
-        return step * self.geometry.positions
-
-    def _embed(self, inputs_BTP: Tensor, where_TP: Tensor, actions_BTA: Tensor | None, positions_P: Tensor) -> Tensor:
-        x = self.token(inputs_BTP.clamp(min=0)) * (inputs_BTP >= 0)[..., None] + self.place(where_TP)
+    def _embed(self, inputs_BTP: Tensor, where_TP: Tensor, actions_BTA: Tensor | None) -> Tensor:
+        x = self._token(inputs_BTP) + self.place(where_TP)
         if self.action_condition is None or actions_BTA is None:
             return x
-        ids = (actions_BTA - self.geometry.first_action_id).clamp(min=0)
-        action_BTD = (self.action_condition(ids) * (actions_BTA >= 0)[..., None]).sum(dim=2)
-        return x + action_BTD[:, :, None] * self.image_position_P[positions_P, None]
+        return x + self._condition(actions_BTA)[:, :, None] * self.image_position_P[:, None]
+
+    def _token(self, inputs: Tensor) -> Tensor:
+        return self.token(inputs.clamp(min=0)) * (inputs >= 0)[..., None]
+
+    def _condition(self, actions: Tensor) -> Tensor:
+        """The sum of the embeddings of one action's values; negative ids add nothing."""
+        assert self.action_condition is not None
+        ids = (actions - self.geometry.first_action_id).clamp(min=0)
+        return (self.action_condition(ids) * (actions >= 0)[..., None]).sum(dim=-2)

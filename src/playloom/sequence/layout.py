@@ -6,8 +6,7 @@ step; a position reads one token (or none) and predicts one slot (or none):
 * a **chain** (the published model): position p reads the token of slot p - 1, position 0 the last token of the step
   before; P = K and only raster order can be decoded.
 * **rows**: the position of image slot (r, c) reads its left neighbour; at a row start there is no token to read; each
-  row has one extra row-end position that reads the row's last token, so that it enters the cache. Actions likewise:
-  row has one extra row-end position that reads the row's last token, so it enters the cache. Actions likewise:
+  row has one extra row-end position that reads the row's last token, so that it enters the cache. Actions likewise.
 
 Knows the order of tokens, not their meaning to the network. Shapes: B batch, T steps, N, A, K, P as above.
 """
@@ -94,6 +93,17 @@ class StepLayout:
         image = np.pad(grid, ((0, 0), (1, 0)), constant_values=NO_TOKEN)
         actions = np.arange(self.image_slots, self.slots)
         return np.concatenate([image.ravel(), [NO_TOKEN], actions])
+
+    @property
+    def columns(self) -> int:
+        """Width of a decoder's row of tokens: the K slots, then `NO_TOKEN`, then the last token of the step before."""
+        return self.slots + 2
+
+    @cached_property
+    def column_P(self) -> NDArray[np.int64]:
+        """Where in such a row each position reads."""
+        special = np.where(self.source_P == NO_TOKEN, self.slots, self.slots + 1)
+        return np.where(self.source_P < 0, special, self.source_P)
 
     @cached_property
     def target_P(self) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ so parallel decoding is exact: it computes what was trained.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -35,6 +36,15 @@ class Schedule:
     """Passes that predict image codes; the passes after them predict actions."""
     pass_P: NDArray[np.int64]
     """The pass in which each position runs."""
+
+    @cached_property
+    def order_P(self) -> NDArray[np.int64]:
+        """The positions in the order they run; those of one pass, or of several in a row, lie side by side."""
+        return np.argsort(self.pass_P, kind="stable")
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """Where passes `first` to `last` - 1 begin and end within `order_P`."""
+        return int((self.pass_P < first).sum()), int((self.pass_P < last).sum())
 
     @property
     def passes(self) -> int:

@@ -1,4 +1,4 @@
-"""How close a picture is to the true one: PSNR and SSIM. Pure functions of pictures.
+"""How close a picture is to the true one (PSNR, SSIM), and how sharp it is. Pure functions of pictures.
 
 Pictures are uint8 or float of range [0, 255], [B, H, W, 3]; results are float32 [B], one number a picture.
 """
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _PEAK = 255.0
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def psnr(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
@@ -35,6 +36,13 @@ def ssim(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
     likeness = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
     likeness = likeness * (2 * covariance + c2) / (var_x + var_y + c2)
     return likeness.mean((1, 2, 3)).float()
+
+
+def sharpness(frames_BHWC: Tensor) -> Tensor:
+    """Mean absolute Laplacian (four neighbours) of the brightness of each picture, in grey levels; 0 for one colour."""
+    y_BHW = frames_BHWC.float() @ torch.tensor(_LUMA, device=frames_BHWC.device)
+    around_BHW = y_BHW[:, :-2, 1:-1] + y_BHW[:, 2:, 1:-1] + y_BHW[:, 1:-1, :-2] + y_BHW[:, 1:-1, 2:]
+    return (around_BHW - 4 * y_BHW[:, 1:-1, 1:-1]).abs().mean((1, 2))
 
 
 def _blur(x_BCHW: Tensor) -> Tensor:

@@ -1,0 +1,52 @@
+"""One benchmark run: the wanted cases in turn, one report.
+
+report = bench(BenchSettings(quick=True))
+print(report.text())
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from playloom.benchmarks.about import about
+from playloom.benchmarks.bundled import bundled_rows
+from playloom.benchmarks.rows import BenchReport, BenchRow, speed_table
+from playloom.benchmarks.settings import BUNDLED_CASES, GPU_PRESETS, SHAPE_CASES, BenchSettings
+from playloom.benchmarks.shapes import shape_rows
+from playloom.benchmarks.stream import Tick
+
+NO_GPU = "The rows of the sizes {} are skipped: there is no GPU here, or --device cpu was asked for."
+"""Said where nothing is measured on a GPU."""
+
+
+def bench(settings: BenchSettings, tick: Tick = lambda _: None) -> BenchReport:
+    """Measure speed.
+
+    Args:
+        settings: what and how much.
+        tick: told what is being measured.
+
+    Raises:
+        ConfigError: when a device is not there.
+        CheckpointError: when the model cannot be loaded.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    shape_device = settings.shape_device
+    rows: list[BenchRow] = []
+    more: dict[str, Any] = {}
+    rates: dict[str, Any] = {}
+    notes: list[str] = []
+    if settings.bundled and any(map(settings.wants, BUNDLED_CASES)):
+        rows, rates["cpu"], more = bundled_rows(settings, tick)
+    if any(map(settings.wants, SHAPE_CASES)):
+        if shape_device is None:
+            notes.append(NO_GPU.format(" and ".join(GPU_PRESETS)))
+        else:
+            found, rates[shape_device.type] = shape_rows(settings, shape_device, tick)
+            rows = [*rows, *found]
+    device = shape_device or torch.device("cpu")
+    run = about(settings, device, **more, rates={name: known for name, known in rates.items() if known})
+    return BenchReport(kind="speed", rows=rows, table=speed_table(rows), run=run, notes=tuple(notes))

@@ -1,0 +1,209 @@
+"""Decoding with a cache: every token is run once. Owns the order of runs; memory is `Rows`', tables are `DecodingPlan`'s.
+
+All dreams of a call advance together in one batch, however far each has come. With rolling positions nothing is ever
+run twice. With absolute positions every position changes when the window slides, so a cached past would be a lie: the
+window is cut to its last steps and run again, here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from playloom.engine.graphs import FrameGraphs
+from playloom.engine.plan import Chunk, DecodingPlan
+from playloom.engine.rows import Rows
+from playloom.engine.sampling import Draws
+from playloom.engine.state import DreamState
+from playloom.model import KeyValueCache, Reach, StepTables, Transformer
+from playloom.sequence import NO_TOKEN, Schedule, StepLayout, TokenGroup
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Batch:
+    """Dreams that advance together, and views of their rows."""
+
+    states: Sequence[DreamState]
+    first: int
+    tokens_BC: Tensor
+    actions_BA: Tensor
+    previous_BA: Tensor
+    cache: KeyValueCache
+
+    def hand_over(self) -> None:
+        """A new step: what was this step's action and last token becomes the previous one's."""
+        self.previous_BA.copy_(self.actions_BA)
+        self.tokens_BC[:, -1] = self.tokens_BC[:, -3]
+
+
+class CachedDecoder:
+    """Steps for any number of dreams; the states handed in together must be in the order `arrange` gave."""
+
+    def __init__(self, model: Transformer, layout: StepLayout, schedule: Schedule) -> None:
+        weight = model.token.weight
+        self.model, self.layout, self.schedule = model, layout, schedule
+        self.plan = DecodingPlan(layout, schedule, weight.device)
+        self.rows = Rows(model.config, layout, weight.device, weight.dtype)
+        self.graphs = FrameGraphs(weight.device)
+        self.slides = model.config.positions == "absolute"
+        self._offsets_A = torch.tensor(layout.vocab.action_offsets, device=weight.device)
+
+    @property
+    def bytes_each(self) -> int:
+        """Memory of one dream's cache."""
+        return self.rows.bytes_each
+
+    def begin(self) -> DreamState:
+        """A dream that has seen nothing."""
+        keep = self.model.config.context_steps - 1 if self.slides else 0
+        return DreamState(window=deque(maxlen=keep))
+
+    def arrange(self, states: Sequence[DreamState]) -> list[int]:
+        """Make the dreams ready to advance together; returns their indices in the order to hand them in.
+
+        Raises:
+            ResourceError: when there is no memory for one of them.
+        """
+        return self.rows.arrange(states)
+
+    def fork(self, state: DreamState) -> DreamState:
+        """A dream that goes on from the same place. The memory is shared until one of the two moves on."""
+        if state.saved is None:
+            state.saved = self.rows.save(state)
+            self.rows.release(state)
+        window = deque(state.window, maxlen=state.window.maxlen)
+        return DreamState(past=state.past, saved=state.saved, window=window)
+
+    def close(self, state: DreamState) -> None:
+        """Give the dream's memory back."""
+        self.rows.release(state)
+        state.saved = None
+
+    def give_frame(self, states: Sequence[DreamState], codes_BN: Int[Tensor, "B N"]) -> None:
+        """Frames that were seen: opens a step in every dream."""
+        batch = self._opening(states)
+        batch.tokens_BC[:, : self.layout.image_slots] = codes_BN.to(self.plan.device)
+        self._run(batch, self._tables(batch), self.plan.frame)
+
+    def dream_frame(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B N"]:
+        """The frames that follow, pass by pass; opens a step in every dream."""
+        batch = self._opening(states)
+        key = self._steady(batch)
+        if key is None:
+            self._frame_passes(batch, self._tables(batch), draws)
+        else:
+            work = partial(self._frame_passes, batch)
+            self.graphs.run((*key, draws.cuts), work, self._tables(batch), draws)
+        return batch.tokens_BC[:, : self.layout.image_slots].clone()
+
+    def give_action(self, states: Sequence[DreamState], values_BA: Int[Tensor, "B A"]) -> None:
+        """Actions that were taken: closes the open steps."""
+        batch = self._batch(states)
+        batch.actions_BA[:] = values_BA.to(self.plan.device) + self._offsets_A
+        self._run(batch, self._tables(batch), self.plan.action)
+        self._close_step(batch)
+
+    def dream_action(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B A"]:
+        """The actions the players take next, slot by slot; closes the open steps."""
+        batch = self._batch(states)
+        tables = self._tables(batch)
+        for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
+            self._run_and_draw(batch, tables, chunk, group, draws)
+        for chunk in self.plan.action_passes[self.layout.action_slots :]:
+            self._run(batch, tables, chunk)
+        values_BA = batch.actions_BA - self._offsets_A
+        self._close_step(batch)
+        return values_BA
+
+    def _frame_passes(self, batch: _Batch, tables: StepTables, draws: Draws) -> None:
+        for chunk in self.plan.frame_passes:
+            self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws)
+
+    def _run_and_draw(self, batch: _Batch, tables: StepTables, chunk: Chunk, group: TokenGroup, draws: Draws) -> None:
+        hidden_BRD = self._run(batch, tables, chunk).index_select(1, chunk.row_R)
+        logits_BRC = self.model.logits(hidden_BRD, group.first_id, group.last_id)
+        ids_BR = draws.pick(logits_BRC, chunk.draw_R) + group.first_id
+        batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
+
+    def _run(self, batch: _Batch, tables: StepTables, chunk: Chunk) -> Tensor:
+        inputs_BQ = batch.tokens_BC.index_select(1, chunk.column_Q)
+        return self.model.extend(inputs_BQ, tables, batch.cache, self._reach(batch, chunk))
+
+    def _reach(self, batch: _Batch, chunk: Chunk) -> Reach:
+        """Masks only where they are needed: many passes in one run, or dreams that have not come equally far."""
+        past = [state.past for state in batch.states]
+        masks: dict[int, Tensor] = {}
+        if chunk.own_QL is not None or min(past) != max(past):
+            masks = {window: self._mask(window, past, chunk) for window in {*batch.cache.windows}}
+        return Reach(past_steps=max(past), first=chunk.first, last=chunk.last, masks=masks)
+
+    def _mask(self, window: int, past: list[int], chunk: Chunk) -> Tensor:
+        """Bool [B, 1, Q, R] over the stretch of the dream that has come furthest."""
+        positions = self.layout.positions
+        seen_B = torch.tensor([min(steps, window - 1) for steps in past], device=self.plan.device)
+        most = min(max(past), window - 1)
+        place_R = torch.arange(most * positions + chunk.last, device=self.plan.device)
+        past_B1R = (place_R >= (most - seen_B[:, None]) * positions)[:, None]
+        if chunk.own_QL is None:
+            return past_B1R[:, None]
+        own_QR = torch.nn.functional.pad(chunk.own_QL, (most * positions, 0), value=True)
+        return (past_B1R & own_QR)[:, None]
+
+    def _opening(self, states: Sequence[DreamState]) -> _Batch:
+        for state in states:
+            if self.slides and state.past >= self.model.config.context_steps:
+                self._prefill_again(state)
+        batch = self._batch(states)
+        batch.hand_over()
+        return batch
+
+    def _close_step(self, batch: _Batch) -> None:
+        """Only now has the step happened: a call that failed for want of memory can be made again."""
+        batch.cache.commit([state.past for state in batch.states])
+        for state, tokens_C in zip(batch.states, batch.tokens_BC, strict=True):
+            state.past += 1
+            if self.slides:
+                state.window.append(tokens_C.clone())
+
+    def _prefill_again(self, state: DreamState) -> None:
+        """Make room for one step: run all but the oldest step of the window again, at their new positions."""
+        again = DreamState(row=state.row)
+        batch = self._batch([again])
+        batch.tokens_BC.fill_(NO_TOKEN)
+        for kept_C in state.window:
+            batch.hand_over()
+            batch.tokens_BC[0, : self.layout.slots] = kept_C[: self.layout.slots]
+            self._run(batch, self._tables(batch), self.plan.whole)
+            batch.cache.commit([again.past])
+            again.past += 1
+        state.past = again.past
+
+    def _tables(self, batch: _Batch) -> StepTables:
+        steps = [state.past for state in batch.states]  # the open step's index
+        return self.model.begin(torch.tensor(steps, device=self.plan.device), self.plan.order_P, batch.previous_BA)
+
+    def _steady(self, batch: _Batch) -> tuple[int, ...] | None:
+        """Names the rows and memory of a frame whose work is the same every step; None while contexts still grow."""
+        full = max(batch.cache.windows) - 1
+        if any(state.past < full for state in batch.states):
+            return None
+        return (self.rows.generation, batch.first, len(batch.states))
+
+    def _batch(self, states: Sequence[DreamState]) -> _Batch:
+        first = states[0].row
+        assert first is not None and all(s.row == first + i for i, s in enumerate(states)), "not arranged"
+        rows = slice(first, first + len(states))
+        return _Batch(
+            states=states,
+            first=first,
+            tokens_BC=self.rows.tokens_BC[rows],
+            actions_BA=self.rows.tokens_BC[rows, self.layout.image_slots : self.layout.slots],
+            previous_BA=self.rows.previous_BA[rows],
+            cache=self.rows.cache.rows(rows.start, rows.stop),
+        )

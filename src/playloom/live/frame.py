@@ -1,0 +1,39 @@
+"""One frame of a live session, as it is handed to whoever shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveFrame:
+    """A dreamed frame with what a player needs to know of it. Unmarked: whoever shows or writes it marks a copy."""
+
+    sequence: int
+    """Frames of this session before this one; goes on over a reset."""
+    dream: int
+    """How often the session had been reset when it was made, so that a frame of the old dream is known as such."""
+    time: float
+    """When it was in hand, in seconds since the session was made."""
+    frame_HWC: NDArray[np.uint8]
+    """RGB, uint8 [H, W, 3]."""
+    action_A: NDArray[np.uint8]
+    """The action that led to it, values uint8 [16]."""
+    action_given: bool
+    """Whether a person gave that action; else the model dreamed it."""
+    cost: float
+    """Seconds that dreaming it took."""
+    late_by: float
+    """Seconds by which it came after the next tick was due; 0 for one in time, or stepped by hand."""
+    skipped: int
+    """Ticks missed right before it: the frame before was seen so many ticks longer."""
+    key_to_frame: float | None
+    """Seconds since the press that it is the first to show; None where it shows no new press."""
+
+    @property
+    def late(self) -> bool:
+        """Whether the next tick was due before it was in hand."""
+        return self.late_by > 0

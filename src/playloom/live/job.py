@@ -1,0 +1,222 @@
+"""A whole run of live play without a screen: from what a user names to figures, and a folder if one is wanted.
+
+result = play_live(LiveJob(script_SA=actions, seconds=60))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions import Schema
+from playloom.actions.codec import check_values
+from playloom.checkpoint import Model, load_model, model_folder
+from playloom.data.moments import list_moments
+from playloom.data.prompts import load_prompt
+from playloom.engine import Dreamer, Prompt, Sampling
+from playloom.errors import ActionError, BadInputError
+from playloom.live.clock import Clock
+from playloom.live.contract import Who, check_who
+from playloom.live.recording import Recent, write_play
+from playloom.live.script import ScriptPlayer
+from playloom.live.session import LiveSession
+from playloom.live.statistics import LiveReport
+from playloom.media.pictures import Fit
+from playloom.provenance import Manifest
+from playloom.provenance.manifest import created_at, frames_hash
+from playloom.runtime import pick_device
+
+_LEAD = 0.02  # seconds between starting the script's thread and the first tick
+
+Render = Callable[..., Iterator[NDArray[np.uint8]]]
+"""Gives a recording its pictures back (see `playloom.games`)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LiveJob:
+    """What to play, and how.
+
+    Raises:
+        BadInputError: when a value is out of range, or a person is to play without a script.
+    """
+
+    script_SA: NDArray[np.uint8] | None = None
+    """What the scripted person presses, action values [S, 16], repeated until the end; may be None for `model`."""
+    seconds: float = 60.0
+    """How long."""
+    hertz: float = 10.0
+    """Frames a second."""
+    who: Who = "person"
+    """Who plays."""
+    model: str | None = None
+    """A bundled model's name or a folder; None: the first bundled one."""
+    prompt: str | None = None
+    """See `playloom.data.prompts`; None: the first bundled moment."""
+    schema: Schema | Literal["auto"] = "named"
+    """Of a CSV file beside the prompt's pictures."""
+    context: int = 10
+    """Steps the model sees before it plays."""
+    at: int | None = None
+    """The step of the prompt to go on from."""
+    fit: Fit = "crop"
+    """How pictures of another shape are fitted."""
+    temperature: float | None = None
+    """Divides the logits, 0 is greedy; None: what the model's card says, else 0.9."""
+    top_k: int | None = None
+    """Only the k most likely tokens."""
+    top_p: float | None = None
+    """Only the likeliest tokens that reach p together."""
+    seed: int = 0
+    """Of the dream, and of the moments between the ticks at which the script presses."""
+    lag: int | None = None
+    """Row lag of the decoding order; None: what the model's card says, else raster."""
+    device: str = "auto"
+    """Where to compute."""
+    out: Path | None = None
+    """A folder for the last ten minutes of it; numbered if taken. None: figures only."""
+    timestamp: bool = True
+    """Whether the manifest carries the time."""
+
+    def __post_init__(self) -> None:
+        check_who(self.who)
+        Clock(self.hertz)
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise BadInputError(f"seconds is {self.seconds:g}; expected more than 0")
+        if self.script_SA is None and self.who != "model":
+            raise ActionError("nobody plays without a script; say --script 'forward for 2s; turn_left for 1s'")
+        if self.script_SA is not None and not len(check_values(self.script_SA)):
+            raise ActionError("the script holds no actions; write for example: forward for 2s; turn_left for 1s")
+
+    @property
+    def ticks(self) -> int:
+        """How many ticks the seconds hold, at least one."""
+        return max(1, round(self.seconds * self.hertz))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveResult:
+    """What came of it."""
+
+    report: LiveReport
+    """The figures, up to where it ended."""
+    facts: Mapping[str, Any]
+    """What the figures belong to: model, seed, who played, rate. JSON can hold it."""
+    notes: tuple[str, ...]
+    """What was chosen or changed on the way, as sentences."""
+    folder: Path | None
+    """What was written, if anything."""
+    failure: Exception | None
+    """What ended the dream before its time, if anything."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Facts and figures as one, for JSON."""
+        return {**self.facts, **self.report.to_dict(), "failure": None if self.failure is None else str(self.failure)}
+
+
+def play_live(
+    job: LiveJob,
+    *,
+    render: Render | None = None,
+    machine: Mapping[str, Any] | None = None,
+    on_start: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> LiveResult:
+    """Play against the real clock.
+
+    Args:
+        job: what to play.
+        render: needed where the prompt is a recording.
+        machine: what the figures were measured on; goes beside them.
+        on_start: told the model's name when the clock is about to start.
+        stop: asked before every tick; True ends it, with the report so far.
+
+    Returns:
+        The figures. A dream that fails while it is played ends the run; the failure lies beside the figures.
+
+    Raises:
+        PlayloomError: when something the job names cannot be used.
+    """
+    model = load_model(model_folder(job.model), pick_device(job.device))
+    dreamer = Dreamer(model, lag=job.lag or model.card.get("lag"))
+    how = Sampling.of_card(model.card, temperature=job.temperature, top_k=job.top_k, top_p=job.top_p)
+    prompt, notes = _prompt(job, model, render)
+    recent, failure = Recent(), None
+    with LiveSession(dreamer, prompt, sampling=how, seed=job.seed, who=job.who, hertz=job.hertz) as session:
+        if on_start is not None:
+            on_start(model.config.name)
+        try:
+            _drive(session, job, recent, stop)
+        except Exception as error:  # the figures so far are worth keeping, whatever went wrong
+            failure = error
+        report = session.report()
+    facts = {
+        "model": model.config.name,
+        "weights": model.fingerprint,
+        "who": job.who,
+        "seed": job.seed,
+        "hertz": job.hertz,
+        "ticks_wanted": job.ticks,
+        "machine": dict(machine or {}),
+    }
+    result = LiveResult(report=report, facts=facts, notes=notes, folder=None, failure=failure)
+    return result if job.out is None else _write(result, job, recent, _manifest(job, dreamer, how, prompt))
+
+
+def _drive(session: LiveSession, job: LiveJob, recent: Recent, stop: Callable[[], bool]) -> None:
+    keep = recent.add if job.out is not None else lambda frame: None
+    start = session.time.now() + _LEAD
+    if job.script_SA is None:
+        session.run(keep, stop, ticks=job.ticks, first_tick=start)
+        return
+    with ScriptPlayer(
+        session.press, job.script_SA, first_tick=start, hertz=job.hertz, seed=job.seed, time=session.time
+    ):
+        session.run(keep, stop, ticks=job.ticks, first_tick=start)
+
+
+def _prompt(job: LiveJob, model: Model, render: Render | None) -> tuple[Prompt, tuple[str, ...]]:
+    moments = list_moments()
+    if job.prompt is None and not moments:
+        raise BadInputError("this installation bundles no moment; say --prompt PICTURE, FOLDER or RECORDING")
+    sizes = model.config.tokenizer
+    data = load_prompt(
+        job.prompt if job.prompt is not None else f"moment:{moments[0]}",
+        context=min(job.context, model.config.transformer.context_steps),
+        frame_size=(sizes.frame_height, sizes.frame_width),
+        schema=job.schema,
+        fit=job.fit,
+        at=job.at,
+        horizon=0,
+        render=render,
+    )
+    codes_TN = data.codes_TN if data.weights == model.fingerprint else None
+    return Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN), data.notes
+
+
+def _manifest(job: LiveJob, dreamer: Dreamer, how: Sampling, prompt: Prompt) -> Manifest:
+    model, lag = dreamer.model, dreamer.schedule.lag
+    return Manifest(
+        model=model.config.name,
+        weights=model.fingerprint,
+        seed=job.seed,
+        mode="world" if job.who == "person" else "full",
+        sampling={"temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p},
+        order="raster" if lag == model.config.layout.grid_width else f"row lag {lag}",
+        parent=frames_hash(prompt.frames_THWC),
+        created=created_at() if job.timestamp else None,
+    )
+
+
+def _write(result: LiveResult, job: LiveJob, recent: Recent, manifest: Manifest) -> LiveResult:
+    assert job.out is not None, "called only where a folder is wanted"
+    frames = recent.frames()
+    if not frames:
+        return replace(result, notes=(*result.notes, f"no frame was made, so nothing was written to {job.out}"))
+    folder = write_play(job.out, frames, manifest=manifest, report=result.to_dict(), hertz=job.hertz)
+    return replace(result, folder=folder)

@@ -1,0 +1,249 @@
+"""Training of a tokenizer's decoder alone, on codes made once: sharper pictures for a model that is already trained.
+
+Owns the decoder's task: its data, its players, how it is judged. Encoder and codebook are never touched, so every code
+keeps its meaning, and a transformer trained on the codes stays valid. What is loaded and exported is the business of
+`decoder_job.py`, the loop is `loop.py`.
+
+    >>> DecoderTask(grown_tokenizer(tokenizer, blocks=(2, 3), layers=3, seed=0), config, frames, codes)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from playloom.data.stores import FrameStore, Span, TokenStore
+from playloom.data.windows import WindowSampler
+from playloom.errors import ConfigError, RecordingError
+from playloom.tokenizer.config import TokenizerConfig
+from playloom.tokenizer.discriminator import hinge_loss
+from playloom.tokenizer.frame_tokenizer import FrameTokenizer, TokenizerOutput, to_pixels
+from playloom.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
+from playloom.tokenizer.networks import Decoder
+from playloom.tokenizer.quality import psnr, sharpness, ssim
+from playloom.training.journal import strip
+from playloom.training.settings import LoopConfig, to_mapping
+from playloom.training.strategy import world
+from playloom.training.task import Batch, Moment, PlayerLoss
+
+_STRIP = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderTrainingConfig:
+    """How a decoder is trained.
+
+    Raises:
+        ConfigError: when a value is out of range.
+    """
+
+    loop: LoopConfig
+    """Length, rates and checkpoints. The decoder's weights are averaged with `ema_decay`."""
+    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
+    """Weights of the losses; `commitment` is the encoder's and plays no part."""
+    decoder_blocks: tuple[int, ...] | None = None
+    """Residual convolution blocks of the decoder on each grid but the last, finest first; None: as many as it has."""
+    decoder_layers: int | None = None
+    """Transformer layers of the decoder; None: as many as it has."""
+    adversarial_from: float = 0.5
+    """The part of the run, in [0, 1], after which the discriminator joins (if its loss has a weight)."""
+    discriminator_rate: float = 1.0
+    """The discriminator's learning rate over the decoder's."""
+    validation_pictures: int = 64
+    """Pictures of the "validation" split judged each time."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.adversarial_from <= 1:
+            raise ConfigError(f"adversarial_from is {self.adversarial_from}; expected 0 to 1")
+        if self.validation_pictures < 1 or self.discriminator_rate <= 0:
+            raise ConfigError(
+                "validation_pictures must be at least 1 and discriminator_rate more than 0; got "
+                f"{self.validation_pictures} and {self.discriminator_rate}"
+            )
+
+
+def grown_tokenizer(
+    tokenizer: FrameTokenizer, *, blocks: Sequence[int] | None, layers: int | None, seed: int
+) -> FrameTokenizer:
+    """The same tokenizer with a decoder of another depth.
+
+    Encoder and codebook are copied bit for bit, and so is all of the old decoder that has a place in the new one. Added
+    blocks and layers start as the identity, so a deeper decoder begins with the very pictures of the old one.
+
+    Args:
+        tokenizer: the trained one; stays as it is.
+        blocks: `decoder_blocks` of the new config, finest grid first; None: unchanged.
+        layers: `decoder_layers` of the new config; None: unchanged.
+        seed: of the added weights.
+
+    Returns:
+        In eval mode, on the CPU; only the decoder wants gradients.
+
+    Raises:
+        ConfigError: when the depths are impossible.
+    """
+    old = tokenizer.config
+    config = dataclasses.replace(
+        old,
+        decoder_blocks=old.decoder_blocks if blocks is None else tuple(blocks),
+        decoder_layers=old.decoder_layers if layers is None else layers,
+    )
+    grown = FrameTokenizer(config, seed=seed)
+    known = tokenizer.state_dict()
+    grown.load_state_dict({name: known.get(name, fresh) for name, fresh in grown.state_dict().items()})
+    grown.requires_grad_(False).decoder.requires_grad_(True)
+    return grown.eval()
+
+
+class Decoded(NamedTuple):
+    """What the decoder's training pass gives; a tuple, because wrappers look into those for tensors."""
+
+    loss: Tensor
+    """Scalar."""
+    made_BCHW: Tensor
+    """Reconstruction, float around [-1, 1], detached."""
+    parts: dict[str, Tensor]
+    """Every part of the loss, detached."""
+
+
+class DecodingLoss(nn.Module):
+    """A decoder with its loss as one module. The loss has a discriminator inside, which is not trained here."""
+
+    def __init__(self, decoder: Decoder, loss: TokenizerLoss) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self._loss = [loss]  # in a list, so that its weights do not become this module's
+
+    def forward(self, vectors_BhwC: Tensor, pixels_BCHW: Tensor, update: int) -> Decoded:
+        """Decode codebook entries float [B, h, w, C] and judge against pixels float [B, 3, H, W] in [-1, 1]."""
+        made_BCHW = self.decoder(vectors_BhwC)
+        # No loss of a decoder looks at codes or commitment: the encoder rests.
+        no_codes_BN = torch.empty((len(made_BCHW), 0), dtype=torch.int64)
+        output = TokenizerOutput(pixels_BCHW=made_BCHW, codes_BN=no_codes_BN, commitment=pixels_BCHW.new_zeros(()))
+        judged = self._loss[0](output, pixels_BCHW, update=update, last_layer=self.decoder.last_layer)
+        return Decoded(judged.total, made_BCHW.detach(), judged.parts)
+
+
+class DecoderTask:
+    """What the loop trains: the decoder, and the discriminator when it has a weight."""
+
+    def __init__(
+        self,
+        tokenizer: FrameTokenizer,
+        config: DecoderTrainingConfig,
+        frames: FrameStore,
+        codes: TokenStore,
+        *,
+        perceptual: nn.Module | None = None,
+    ) -> None:
+        """Train the decoder of `tokenizer` (see `grown_tokenizer`) in place.
+
+        Raises:
+            RecordingError: when the codes are not those of the frames, row for row.
+        """
+        _check_same_rows(frames, codes)
+        self.tokenizer, self._config, self._frames, self._codes = tokenizer, config, frames, codes
+        loop = config.loop
+        # The commitment is between encoder and codebook, and both rest.
+        weights = dataclasses.replace(config.loss, commitment=0.0)
+        self.loss = TokenizerLoss(weights, perceptual=perceptual, seed=loop.seed)
+        self.players: dict[str, nn.Module] = {"decoder": DecodingLoss(tokenizer.decoder, self.loss)}
+        self.averaged = frozenset({"decoder"})
+        self.rates = {"decoder": 1.0}
+        if self.loss.discriminator is not None:
+            self.players["discriminator"] = self.loss.discriminator
+            self.rates["discriminator"] = config.discriminator_rate
+        self.units = {"pictures": 1}
+        self.identity = _identity(tokenizer.config, config, codes)
+        rank, ranks = world()
+        learned, judged = codes.of_split("train"), codes.of_split("validation") or codes.of_split("train")
+        self._train = WindowSampler(spans=learned, steps=1, batch=loop.batch, seed=loop.seed, rank=rank, ranks=ranks)
+        self._judged_rows = _spread_rows(judged, config.validation_pictures)
+
+    def to(self, device: torch.device) -> None:
+        """Move the frozen networks and the losses'."""
+        self.tokenizer.to(device)
+        self.loss.to(device)
+
+    def batch(self, index: int) -> Batch:
+        """Pictures of batch `index`, uint8 [B, H, W, 3], and their codes, int64 [B, N]."""
+        return self._gather(np.sort(self._train.rows(index)[:, 0]))
+
+    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: Moment) -> Iterator[PlayerLoss]:
+        """The decoder's loss; then, once the discriminator has joined, its own on the same pictures."""
+        pixels = to_pixels(batch["frames"])
+        # The discriminator joins at a part of the run, which only the loop knows; before that no update has come.
+        update = moment.step if moment.fraction >= self._config.adversarial_from else -1
+        self._hold_discriminator(True)
+        passed: Decoded = players["decoder"](self._vectors(batch["codes"]), pixels, update)
+        error = (passed.made_BCHW.float() - pixels).square().mean()
+        metrics = {"loss": passed.loss.detach(), **passed.parts, "psnr": 10 * torch.log10(4 / error)}
+        yield PlayerLoss("decoder", passed.loss, metrics)
+        if self.loss.adversarial_on(update):
+            self._hold_discriminator(False)
+            scores = players["discriminator"](torch.cat([pixels, passed.made_BCHW.float()]))
+            judged = hinge_loss(*scores.float().chunk(2))
+            yield PlayerLoss("discriminator", judged, {"discriminator": judged.detach()})
+
+    def validate(self) -> dict[str, float]:
+        """PSNR and SSIM of the decoded codes, and their sharpness over that of the true pictures."""
+        figures = []
+        for first in range(0, len(self._judged_rows), 16):
+            batch = self._gather(self._judged_rows[first : first + 16])
+            truth = batch["frames"]
+            made = self.tokenizer.decode(batch["codes"]).cpu()
+            figures.append(torch.stack([psnr(made, truth), ssim(made, truth), sharpness(made), sharpness(truth)]))
+        ratio, likeness, sharp, true_sharp = torch.cat(figures, dim=1).mean(1).tolist()
+        return {"psnr": ratio, "ssim": likeness, "sharpness": sharp / true_sharp if true_sharp else float("nan")}
+
+    def preview(self) -> NDArray[np.uint8]:
+        """Real pictures above their codes, decoded."""
+        places = np.linspace(0, len(self._judged_rows) - 1, min(_STRIP, len(self._judged_rows))).astype(int)
+        batch = self._gather(self._judged_rows[places])
+        return strip([batch["frames"].numpy(), self.tokenizer.decode(batch["codes"]).cpu().numpy()])
+
+    def _gather(self, rows_B: NDArray[np.int64]) -> Batch:
+        frames = torch.from_numpy(self._frames.frames_FHWC[rows_B])
+        return {"frames": frames, "codes": torch.from_numpy(self._codes.tokens_FN[rows_B].astype(np.int64))}
+
+    def _vectors(self, codes_BN: Tensor) -> Tensor:
+        """The codebook's entries, float [B, h, w, C]."""
+        height = self.tokenizer.config.grid_height
+        return self.tokenizer.quantizer.lookup(rearrange(codes_BN, "b (h w) -> b h w", h=height))
+
+    def _hold_discriminator(self, held: bool) -> None:
+        if self.loss.discriminator is not None:
+            self.loss.discriminator.requires_grad_(not held)
+
+
+def _identity(tokenizer: TokenizerConfig, config: DecoderTrainingConfig, codes: TokenStore) -> dict[str, Any]:
+    """What must stay the same when a run is resumed. The codes' name stands for the encoder that made them."""
+    training = {k: v for k, v in to_mapping(config).items() if k != "loop"}
+    return {
+        "tokenizer": tokenizer.to_dict(),
+        "training": {k: list(v) if isinstance(v, tuple) else v for k, v in training.items()},
+        "data": {"rows": len(codes), "codes": codes.tokenizer},
+    }
+
+
+def _spread_rows(spans: Sequence[Span], count: int) -> NDArray[np.int64]:
+    """About `count` rows evenly spread over these episodes, ascending."""
+    rows = np.concatenate([np.arange(span.start, span.start + span.length) for span in spans])
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+
+
+def _check_same_rows(frames: FrameStore, codes: TokenStore) -> None:
+    """Codes and frames must be of the same episodes in the same order."""
+    if frames.spans != codes.spans:
+        raise RecordingError(
+            f"{codes.folder} holds codes of other episodes ({len(codes)} steps) than {frames.folder} has pictures of "
+            f"({len(frames)} steps); remove the codes and start again, or give the recordings they were made of"
+        )

@@ -1,0 +1,171 @@
+"""The live clock: exact ticks, none queued; and the pad, on which the newest input wins."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from live_toys import TURN, WALK
+from playloom.actions import REST_VALUES
+from playloom.errors import ActionError, BadInputError
+from playloom.live import Clock, Pad, RealTime, ScriptPlayer, VirtualTime, press_times
+
+
+def test_ten_thousand_ticks_do_not_drift():
+    virtual = VirtualTime(123.456)
+    clock = Clock(10, virtual)
+    for number in range(10_000):
+        tick = clock.wait()
+        assert tick is not None and (tick.number, tick.skipped) == (number, 0)
+        assert virtual.now() == tick.due == 123.456 + number / 10
+        virtual.spend(0.03 + 0.069 * (number % 7) / 7)
+    assert clock.skipped == 0
+
+
+def test_a_late_tick_does_not_move_later_ones():
+    virtual = VirtualTime()
+    clock = Clock(10, virtual)
+    clock.wait()
+    virtual.spend(0.13)
+    late = clock.wait()
+    assert late is not None and (late.number, late.due, virtual.now()) == (1, 0.1, 0.13)
+    after = clock.wait()
+    assert after is not None and (after.number, virtual.now()) == (2, 0.2)
+    assert clock.skipped == 0
+
+
+def test_missed_ticks_are_skipped_and_counted():
+    virtual = VirtualTime()
+    clock = Clock(10, virtual)
+    clock.wait()
+    virtual.spend(0.57)
+    tick = clock.wait()
+    assert tick is not None and (tick.number, tick.skipped, tick.due) == (5, 4, 0.5)
+    assert (virtual.now(), clock.skipped, clock.passed) == (0.57, 4, 6)
+
+
+@given(st.lists(st.floats(0, 0.6), max_size=40), st.sampled_from([3.0, 10.0, 12.5, 60.0]), st.floats(0, 1e6))
+def test_every_tick_is_made_or_skipped_whatever_the_work_costs(costs, hertz, start):
+    virtual = VirtualTime(start)
+    clock = Clock(hertz, virtual)
+    made = 0
+    for cost in costs:
+        tick = clock.wait()
+        assert tick is not None
+        made += 1
+        assert virtual.now() >= tick.due, "a tick came early"
+        assert virtual.now() < tick.next_due, "the newest tick that is due comes"
+        virtual.spend(cost)
+    assert made + clock.skipped == clock.passed
+
+
+def test_a_limit_counts_what_was_missed_at_the_end():
+    virtual = VirtualTime()
+    clock = Clock(10, virtual)
+    clock.wait(5)
+    virtual.spend(2.0)
+    assert clock.wait(5) is None
+    assert (clock.passed, clock.skipped) == (5, 4)
+    assert clock.wait(5) is None and clock.skipped == 4
+
+
+def test_a_restart_misses_nothing():
+    virtual = VirtualTime()
+    clock = Clock(10, virtual)
+    clock.wait()
+    virtual.spend(60)
+    clock.restart()
+    tick = clock.wait()
+    assert tick is not None and (tick.number, tick.due, tick.skipped, clock.skipped) == (1, 60.0, 0, 0)
+
+
+@pytest.mark.parametrize("hertz", [0, -1, float("nan"), float("inf")])
+def test_a_rate_that_is_none(hertz):
+    with pytest.raises(BadInputError, match=r"Hz; expected more than 0"):
+        Clock(hertz)
+
+
+def test_real_time_never_returns_early():
+    real = RealTime()
+    for wait in (0.0, 0.001, 0.02):
+        until = real.now() + wait
+        real.sleep_until(until)
+        assert real.now() >= until
+    assert abs(real.now() - time.perf_counter()) < 60
+
+
+def test_virtual_time_does_not_go_back():
+    virtual = VirtualTime(5)
+    virtual.sleep_until(3)
+    assert virtual.now() == 5
+
+
+def test_the_newest_press_wins_and_nothing_queues():
+    pad = Pad()
+    assert pad.take().resting
+    pad.press(TURN, 1.0)
+    pad.press(WALK, 1.2)
+    taken = pad.take()
+    assert (taken.action_A == WALK).all() and taken.at == 1.2
+    assert (pad.presses, pad.replaced) == (2, 1)
+    held = pad.take()
+    assert (held.action_A == WALK).all() and held.at is None, "it is held, but waits no more"
+    pad.press(REST_VALUES, 2.0)
+    assert pad.take().resting and (pad.presses, pad.replaced) == (3, 1)
+
+
+def test_repeating_a_waiting_press_does_not_make_it_look_quicker():
+    pad = Pad()
+    pad.press(TURN, 1.0)
+    pad.press(TURN, 1.09)
+    assert pad.take().at == 1.0 and (pad.presses, pad.replaced) == (1, 0)
+    pad.press(TURN, 2.0)
+    assert pad.take().at == 2.0, "once shown, it is a press like any other"
+
+
+def test_the_pad_keeps_its_own_copy():
+    pad, action = Pad(), TURN.copy()
+    pad.press(action, 0.0)
+    action[:] = 0
+    assert (pad.take().action_A == TURN).all()
+
+
+@pytest.mark.parametrize("wrong", [[0] * 15, np.full(16, 99), np.zeros((2, 16)), [float("nan")] * 16])
+def test_a_press_that_is_none(wrong):
+    with pytest.raises(ActionError):
+        Pad().press(wrong, 0.0)
+
+
+def test_presses_fall_between_the_ticks_one_in_each():
+    times = press_times(10, seed=3)
+    found = np.array([next(times) for _ in range(2000)]) * 10
+    assert (np.floor(found) == np.arange(2000)).all()
+    within = found % 1
+    assert within.min() < 0.01 and within.max() > 0.99 and abs(within.mean() - 0.5) < 0.02
+    again = press_times(10, seed=3)
+    assert [next(again) * 10 for _ in range(3)] == found[:3].tolist()
+
+
+def test_the_script_is_pressed_over_and_over():
+    real, seen = RealTime(), []
+    start = real.now()
+    with ScriptPlayer(
+        lambda action, at: seen.append((action, at)),
+        np.stack([TURN, WALK, REST_VALUES]),
+        first_tick=start,
+        hertz=200,
+        seed=0,
+        time=real,
+    ):
+        real.sleep_until(start + 0.1)
+    wanted = [TURN, WALK, REST_VALUES]
+    assert len(seen) > 3
+    assert all((action == wanted[number % 3]).all() for number, (action, _) in enumerate(seen))
+    assert [at for _, at in seen[1:]] == [start + t for t, _ in zip(press_times(200, 0), seen[1:], strict=False)]
+
+
+def test_an_empty_script():
+    with pytest.raises(ActionError, match="holds no actions"):
+        ScriptPlayer(print, np.zeros((0, 16), np.uint8), first_tick=0, hertz=10, seed=0, time=RealTime())

@@ -1,0 +1,375 @@
+"""Live sessions on a clock that is moved by hand: who plays, what is late, pausing, starting over."""
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+
+from live_toys import TURN, WALK, ToyDreams, prompt
+from playloom.actions import REST_VALUES
+from playloom.engine import Sampling
+from playloom.errors import ActionError, BadInputError
+from playloom.live import LiveFrame, LiveSession, RealTime, Spread, VirtualTime
+
+
+def session(cost=lambda index: 0.05, **settings) -> LiveSession:
+    virtual = VirtualTime(50.0)
+    return LiveSession(ToyDreams(virtual, cost), prompt(), time=virtual, **settings)
+
+
+def played(live: LiveSession, ticks: int, at_frame=lambda frame: None, **how) -> list[LiveFrame]:
+    frames: list[LiveFrame] = []
+
+    def take(frame: LiveFrame) -> None:
+        frames.append(frame)
+        at_frame(frame)
+
+    live.run(take, ticks=ticks, **how)
+    return frames
+
+
+def pictures(frames: list[LiveFrame]) -> list[list[int]]:
+    return [frame.frame_HWC.ravel().tolist() for frame in frames]
+
+
+def test_a_step_waits_for_the_tick_and_says_what_was_played():
+    live = session()
+    first, second = live.step(TURN), live.step()
+    assert (first.sequence, second.sequence) == (0, 1)
+    assert (first.action_A == TURN).all() and (second.action_A == TURN).all() and first.action_given
+    assert first.time == pytest.approx(0.05) and second.time == pytest.approx(0.15)
+    assert not first.late and first.cost == pytest.approx(0.05)
+    assert live.time.now() == pytest.approx(50.15)
+
+
+def test_frames_keep_to_the_clock():
+    live = session(cost=lambda index: 0.02 + 0.07 * (index % 3) / 3)
+    frames = played(live, 3000)
+    began = np.array([frame.time - frame.cost for frame in frames])
+    assert np.abs(began - np.arange(3000) / 10).max() < 1e-9
+    report = live.report()
+    assert (report.frames, report.late, report.skipped) == (3000, 0, 0)
+    assert report.seconds == 300.0 and report.frames_per_second == 10.0
+    assert report.jitter_ms.p99 == 0.0 and report.frame_cost_ms.count == 3000
+
+
+def test_late_frames_and_missed_ticks_are_counted():
+    live = session(cost=lambda index: 0.35 if index == 4 else 0.12 if index == 7 else 0.05)
+    frames = played(live, 20)
+    report = live.report()
+    assert [frame.sequence for frame in frames if frame.late] == [4, 7]
+    assert frames[4].late_by == pytest.approx(0.25) and frames[7].late_by == pytest.approx(0.02)
+    assert [(f.sequence, f.skipped) for f in frames if f.skipped] == [(5, 2)]
+    assert (report.late, report.skipped, report.frames) == (2, 2, 18)
+    assert report.frames + report.skipped == 20
+    assert report.seconds == 2.0 and report.frames_per_second == 9.0
+    assert report.jitter_ms.count == 18 and report.jitter_ms.p99 > 40
+
+
+def test_a_model_that_is_too_slow_is_never_behind_by_more_than_a_frame():
+    live = session(cost=lambda index: 0.25)
+    frames = played(live, 100)
+    report = live.report()
+    assert report.late == report.frames == len(frames) and report.frames + report.skipped == 100
+    assert report.frames_per_second == pytest.approx(4.0, abs=0.1)
+    assert max(frame.late_by for frame in frames) < 0.25
+    live = session(cost=lambda index: 0.101)
+    assert len(played(live, 100)) == 99, "a frame that is a little too slow costs a tick in a hundred, not every other"
+
+
+def test_stale_input_never_queues():
+    live = session()
+    presses = [(0.01, TURN), (0.03, WALK), (0.08, TURN), (0.31, WALK)]
+
+    def at_frame(frame: LiveFrame) -> None:
+        while presses and frame.time <= presses[0][0] + 0.1:
+            after, action = presses.pop(0)
+            live.press(action, at=50.0 + after)
+
+    frames = played(live, 5, at_frame)
+    held = ["turn" if (f.action_A == TURN).all() else "walk" if (f.action_A == WALK).all() else "rest" for f in frames]
+    assert held == ["rest", "turn", "turn", "turn", "walk"] or held[1:] == ["walk"] * 4
+    report = live.report()
+    assert report.presses - report.replaced == report.key_to_frame_ms.count
+
+
+def test_key_to_frame_counts_the_wait_for_the_tick():
+    live = session()
+    live.run(lambda frame: None, ticks=1)
+    live = session()
+
+    def at_frame(frame: LiveFrame) -> None:
+        if frame.sequence == 2:
+            live.press(TURN)  # in hand at 0.25; the next tick is at 0.3, its frame at 0.35
+
+    frames = played(live, 6, at_frame)
+    waits = [frame.key_to_frame for frame in frames]
+    assert waits[3] == pytest.approx(0.1) and waits.count(None) == 5
+    spread = live.report().key_to_frame_ms
+    assert (spread.count, spread.p50) == (1, pytest.approx(100))
+
+
+def test_the_time_of_a_press_is_believed_but_not_from_the_future():
+    live = session()
+    live.step()
+    live.time.sleep_until(50.09)
+    live.press(TURN, at=50.06)
+    assert live.step().key_to_frame == pytest.approx(0.09)
+    live.press(WALK, at=99.0)
+    assert live.step().key_to_frame == pytest.approx(0.1)
+
+
+def test_the_model_plays_when_told_so():
+    live = session(who="model")
+    frames = played(live, 3, lambda frame: live.press(TURN))
+    assert not any(frame.action_given for frame in frames)
+    assert all((frame.action_A == WALK).all() for frame in frames)
+    assert live.report().key_to_frame_ms.count == 0
+
+
+def test_both_the_person_wins_while_something_is_pressed():
+    live = session(who="both")
+    actions = {1: TURN, 3: REST_VALUES, 5: TURN}
+    frames = played(live, 8, lambda frame: live.press(actions[frame.sequence]) if frame.sequence in actions else None)
+    assert [frame.action_given for frame in frames] == [False, False, True, True, False, False, True, True]
+    assert all((frame.action_A == (TURN if frame.action_given else WALK)).all() for frame in frames)
+    assert live.report().key_to_frame_ms.count == 2, "letting go is not answered by a frame of the person's"
+
+
+def test_who_plays_can_change_at_any_time():
+    live = session()
+    assert live.step().action_given
+    live.press(TURN)
+    live.who = "model"
+    assert live.who == "model" and not live.step().action_given
+    live.who = "person"
+    after = live.step()
+    assert (after.action_A == TURN).all() and after.key_to_frame is None
+    with pytest.raises(BadInputError, match="unknown player 'modle'; did you mean model"):
+        live.who = "modle"
+
+
+def test_a_pause_misses_nothing_and_steps_by_hand():
+    live = session()
+    before = live.step(TURN)
+    live.pause()
+    assert live.paused
+    live.time.sleep_until(80)
+    live.press(WALK)
+    stepped = live.step()
+    assert (stepped.action_A == WALK).all() and stepped.key_to_frame is None and not stepped.late
+    assert live.time.now() == pytest.approx(80.05), "a step by hand waits for nothing"
+    live.time.sleep_until(90)
+    live.press(TURN)
+    live.resume()
+    after = live.step()
+    assert (before.sequence, stepped.sequence, after.sequence) == (0, 1, 2)
+    assert after.key_to_frame is None, "the pause is no part of a press's wait"
+    report = live.report()
+    assert (report.frames, report.stepped, report.skipped, report.late) == (3, 1, 0, 0)
+    assert report.seconds == pytest.approx(0.2) and report.frames_per_second == 10.0
+
+
+def test_stepping_needs_a_pause():
+    with pytest.raises(BadInputError, match="pause it first"):
+        session().single_step()
+
+
+def test_a_reset_dreams_the_same_again_and_a_seed_another():
+    live = session(seed=3)
+    first = [live.step(TURN) for _ in range(4)]
+    live.restart()
+    again = [live.step() for _ in range(4)]
+    assert pictures(first) == pictures(again)
+    assert [f.dream for f in first + again] == [0] * 4 + [1] * 4
+    assert [f.sequence for f in first + again] == list(range(8))
+    live.restart(seed=4)
+    assert live.seed == 4 and pictures([live.step() for _ in range(4)]) != pictures(first)
+    live.restart(prompt=prompt(9))
+    other = pictures([live.step() for _ in range(4)])
+    assert live.prompt.frames_THWC.max() == 9
+    live.restart()
+    assert pictures([live.step() for _ in range(4)]) == other, "reset goes to the newest prompt and seed"
+
+
+def test_a_restart_closes_the_old_dream_and_keeps_it_if_the_new_one_fails():
+    live = session()
+    toys = live._dreams
+    greedy = Sampling(temperature=0)
+    live.restart(sampling=greedy)
+    live.restart()
+    assert [dream.closed for dream in toys.opened] == [True, True, False]
+    assert toys.samplings == [None, greedy, greedy]
+    with pytest.raises(BadInputError, match="seed is -1"):
+        live.restart(seed=-1)
+    assert live.seed == 0 and live.step().dream == 2
+
+
+def test_the_same_presses_at_the_same_ticks_give_the_same_frames():
+    def one() -> list[list[int]]:
+        live = session(seed=5)
+        actions = {0: TURN, 2: WALK, 6: REST_VALUES}
+        return pictures(played(live, 9, lambda f: live.press(actions[f.sequence]) if f.sequence in actions else None))
+
+    assert one() == one()
+
+
+def test_sessions_can_share_a_phase():
+    live = session()
+    frames = played(live, 3, first_tick=50.25)
+    assert [round(frame.time - frame.cost, 9) for frame in frames] == [0.25, 0.35, 0.45]
+
+
+def test_stop_ends_it_before_the_next_tick():
+    live = session()
+    seen: list[LiveFrame] = []
+    live.run(seen.append, lambda: len(seen) == 3)
+    assert len(seen) == 3 and live.report().frames == 3
+    live.run(seen.append, lambda: len(seen) == 5)
+    assert [frame.sequence for frame in seen] == [0, 1, 2, 3, 4] and live.report().skipped == 0
+
+
+def test_a_closed_session_says_so():
+    live = session()
+    with live:
+        live.step()
+    live.close()
+    assert live.closed and live._dreams.opened[0].closed and live.report().frames == 1
+    for call in (live.step, lambda: live.run(print), live.restart):
+        with pytest.raises(BadInputError, match="closed"):
+            call()
+
+
+def test_closing_from_inside_the_loop_ends_it():
+    live = session()
+    frames: list[LiveFrame] = []
+
+    def take(frame: LiveFrame) -> None:
+        frames.append(frame)
+        if len(frames) == 2:
+            live.close()
+
+    live.run(take)
+    assert len(frames) == 2
+
+
+def test_a_dream_that_fails_keeps_the_report():
+    def cost(index: int) -> float:
+        if index == 3:
+            raise RuntimeError("out of memory")
+        return 0.05
+
+    live = session(cost=cost)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        live.run(lambda frame: None)
+    assert live.report().frames == 3
+    live.restart()
+    assert live.step().dream == 1, "a new dream goes on"
+
+
+def test_only_one_drives():
+    live = session()
+    said: list[str] = []
+
+    def inside(frame: LiveFrame) -> None:
+        try:
+            live.step()
+        except BadInputError as error:
+            said.append(str(error))
+
+    live.run(inside, ticks=1)
+    assert said and "run already" in said[0]
+    live.step()
+
+
+def test_wrong_settings_are_sentences():
+    with pytest.raises(BadInputError, match="0 Hz"):
+        session(hertz=0)
+    with pytest.raises(BadInputError, match="unknown player 'nobody'; choose one of: person, model, both"):
+        session(who="nobody")
+    live = session()
+    with pytest.raises(ActionError, match="expected a whole number"):
+        live.press([77] * 16)
+
+
+def test_history_is_bounded_and_counts_are_not():
+    live = session(history=10, cost=lambda index: 0.09 if index < 40 else 0.01)
+    played(live, 50)
+    report = live.report()
+    assert report.frames == 50 and report.frame_cost_ms.count == 10
+    assert report.frame_cost_ms.p99 == pytest.approx(10)
+
+
+def test_spreads():
+    spread = Spread.of([0.001 * n for n in range(101)])
+    assert dataclasses.astuple(spread) == (101, 50.0, 95.0, 99.0)
+    assert dataclasses.astuple(Spread.of([])) == (0, None, None, None)
+
+
+def test_threads_press_and_steer_while_it_runs():
+    """The real clock, fast: everything at once; nothing may be lost, doubled or stuck."""
+    real = RealTime()
+    toys = ToyDreams(VirtualTime())
+    live = LiveSession(toys, prompt(), time=real, hertz=500)
+    frames: list[LiveFrame] = []
+    ended, errors = threading.Event(), []
+
+    def pressing(action: np.ndarray) -> None:
+        while not ended.is_set():
+            live.press(action)
+
+    def steering() -> None:
+        try:
+            for round_ in range(20):
+                live.pause()
+                live.single_step()
+                live.resume()
+                live.who = ("person", "model", "both")[round_ % 3]
+                live.restart(seed=round_)
+                live.report()
+        except Exception as error:
+            errors.append(error)
+
+    others = [threading.Thread(target=pressing, args=(a,)) for a in (TURN, WALK)] + [threading.Thread(target=steering)]
+    driver = threading.Thread(target=live.run, args=(frames.append, ended.is_set))
+    for thread in (driver, *others):
+        thread.start()
+    others[-1].join(20)
+    until = len(frames) + 20
+    while len(frames) < until and driver.is_alive():
+        real.sleep_until(real.now() + 0.005)
+    ended.set()
+    for thread in (driver, *others):
+        thread.join(20)
+        assert not thread.is_alive()
+    live.close()
+    report = live.report()
+    assert not errors and len(frames) == report.frames >= 20
+    assert [frame.sequence for frame in frames] == list(range(len(frames)))
+    assert frames[-1].dream == 20 and len(toys.opened) == 21 and all(dream.closed for dream in toys.opened)
+    assert report.key_to_frame_ms.count <= report.presses - report.replaced
+
+
+def test_a_paused_run_makes_single_steps_and_nothing_else():
+    live = LiveSession(ToyDreams(VirtualTime()), prompt(), time=RealTime(), hertz=200)
+    frames: list[LiveFrame] = []
+    made, ended = threading.Semaphore(0), threading.Event()
+
+    def take(frame: LiveFrame) -> None:
+        frames.append(frame)
+        made.release()
+
+    live.pause()
+    driver = threading.Thread(target=live.run, args=(take, ended.is_set))
+    driver.start()
+    assert not made.acquire(timeout=0.1), "a paused session made a frame"
+    for count in (1, 2):
+        live.single_step()
+        assert made.acquire(timeout=10) and len(frames) == count
+    assert not made.acquire(timeout=0.1)
+    live.resume()
+    assert made.acquire(timeout=10)
+    ended.set()
+    driver.join(10)
+    assert live.report().stepped == 2

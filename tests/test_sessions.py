@@ -1,0 +1,255 @@
+"""Many dreams at once: each as it would be alone, in any company, joining, leaving, branching, or short of memory."""
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import loud_model, tiny_config
+from playloom.actions import REST_VALUES, SLOT_SIZES
+from playloom.checkpoint import Model
+from playloom.engine import Dreamer, Draws, Prompt, Sampling, Session, Turn
+from playloom.engine.state import DreamState
+from playloom.errors import BadInputError, ResourceError
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def prompt_of(steps: int, seed: int = 0) -> Prompt:
+    source = np.random.default_rng(seed)
+    actions = np.stack([source.integers(0, n, steps - 1, dtype=np.uint8) for n in SLOT_SIZES], axis=1)
+    return Prompt(frames_THWC=source.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8), actions_TA=actions)
+
+
+def action(seed: int) -> np.ndarray:
+    source = np.random.default_rng(seed)
+    return np.array([source.integers(0, n) for n in SLOT_SIZES], np.uint8)
+
+
+class Player:
+    """One session's plan: what it does at each of its turns, and what came of it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.sampling = seed, Sampling(temperature=[0.0, 0.7, 2.0][seed % 3], top_k=[None, 5][seed % 2])
+        self.found: list[np.ndarray] = []
+        self.session: Session | None = None
+
+    def open(self, dreamer: Dreamer) -> None:
+        self.session = dreamer.open(prompt_of(1 + self.seed % 4, self.seed), sampling=self.sampling, seed=self.seed)
+
+    def turn(self) -> Turn:
+        assert self.session is not None
+        step = len(self.found)
+        kind = (self.seed + step) % 3  # an action given; an action dreamed; a frame given
+        frame = prompt_of(1, step).frames_THWC[0] if kind == 2 else "dream"
+        return Turn(self.session, None if kind == 1 else action(step), frame)
+
+    def take(self, step) -> None:  # type: ignore[no-untyped-def]
+        self.found.append(np.concatenate([step.action_A.astype(np.int64), step.codes_N]))
+
+
+def alone(model: Model, lag: int | None, seed: int, steps: int) -> list[np.ndarray]:
+    player = Player(seed)
+    player.open(Dreamer(model, lag=lag))
+    for _ in range(steps):
+        player.take(player.session.dreamer.advance([player.turn()])[0])
+    return player.found
+
+
+@pytest.mark.parametrize(("positions", "rows", "lag"), [("rolling", True, 1), ("absolute", False, None)])
+def test_a_session_is_the_same_alone_and_in_any_company(positions, rows, lag):
+    """Five dreams of other lengths, modes and samplings join and leave; none of them notices."""
+    model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
+    dreamer = Dreamer(model, lag=lag)
+    players = [Player(seed) for seed in range(5)]
+    present = {0: [0, 1], 1: [0, 1, 2], 2: [0, 2, 3], 3: [3, 0, 2, 4], 4: [4, 3], 5: [3, 4, 0], 6: [0, 1, 2, 3, 4]}
+    for tick in range(7):
+        here = [players[index] for index in present[tick]]
+        for player in here:
+            if player.session is None:
+                player.open(dreamer)
+        for player, step in zip(here, dreamer.advance([p.turn() for p in here]), strict=True):
+            player.take(step)
+        if tick == 4:
+            players[3].session.close()
+            players[3].session, players[3].found = None, []
+            players[3].open(dreamer)
+    for player in players:
+        expected = alone(model, lag, player.seed, len(player.found))
+        assert all((found == wanted).all() for found, wanted in zip(player.found, expected, strict=True))
+
+
+def test_a_dream_of_many_steps_equals_sessions_step_by_step(tiny_model):
+    actions = np.stack([action(seed) for seed in range(6)])
+    dreamer = Dreamer(tiny_model, lag=1)
+    whole = [s.codes_N for s in dreamer.dream(prompt_of(3), steps=6, actions_SA=actions, seed=4)]
+    session = dreamer.open(prompt_of(3), seed=4)
+    for codes_N, action_A in zip(whole, actions, strict=True):
+        assert (session.step(action_A).codes_N == codes_N).all()
+    assert session.index == 6
+
+
+@pytest.mark.parametrize("naive", [False, True])
+def test_a_fork_goes_on_as_its_parent_would_and_leaves_it_alone(tiny_model, naive):
+    dreamer = Dreamer(tiny_model, lag=2, naive=naive)
+    parent = dreamer.open(prompt_of(2), seed=1)
+    parent.step(action(0))
+    twin, other = parent.fork(), parent.fork(seed=99)
+    moved = [twin.step(action(7)), other.step(action(7)), twin.step(action(8))]
+    again = [parent.step(action(7)), parent.step(action(8))]
+    assert (moved[0].codes_N == again[0].codes_N).all() and (moved[2].codes_N == again[1].codes_N).all()
+    assert (moved[0].codes_N != moved[1].codes_N).any() and moved[0].index == 1
+
+
+def test_forks_share_memory_until_they_move(tiny_model):
+    dreamer = Dreamer(tiny_model, lag=1)
+    parent = dreamer.open(prompt_of(2))
+    branches = [parent.fork(seed) for seed in range(20)]
+    assert len({id(branch.state.saved) for branch in (parent, *branches)}) == 1
+    assert not dreamer.decoder.rows.owners
+    branches[3].step(action(0))
+    assert len(dreamer.decoder.rows.owners) == 1 and parent.state.saved is branches[0].state.saved
+
+
+def test_bytes_per_session_is_what_a_row_of_the_cache_takes(tiny_model):
+    dreamer = Dreamer(tiny_model)
+    sessions = [dreamer.open(prompt_of(1)) for _ in range(4)]
+    assert 4 * sessions[0].bytes == dreamer.decoder.rows.cache.bytes > 0
+    for session in sessions:
+        session.close()
+        session.close()
+    assert sessions[0].bytes == 0 and not dreamer.decoder.rows.owners
+
+
+def test_a_prompt_can_be_seen_a_step_at_a_time_while_others_go_on(tiny_model):
+    dreamer = Dreamer(tiny_model, lag=1)
+    player, prompt = dreamer.open(prompt_of(1)), prompt_of(4, 3)
+    late = dreamer.open(prompt, seed=2, warm=False)
+    for count in range(4):
+        assert not late.ready
+        player.step(action(count))
+        late.warm()
+    assert late.ready and late.warm()
+    found = late.step(action(0)).codes_N
+    assert (found == dreamer.open(prompt, seed=2).step(action(0)).codes_N).all()
+    unseen = dreamer.open(prompt, seed=2, warm=False)
+    assert (found == unseen.step(action(0)).codes_N).all()
+
+
+def test_a_batch_too_large_for_the_memory_is_split_and_comes_out_the_same(tiny_model, monkeypatch):
+    """Only the batch size is made to fail; the halves are really run."""
+    steps = {}
+    for limit in (9, 1):
+        dreamer = Dreamer(tiny_model, lag=1)
+        real = tiny_model.transformer.extend
+
+        def extend(inputs_BQ, *rest, limit=limit, real=real):  # type: ignore[no-untyped-def]
+            if len(inputs_BQ) > limit:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(inputs_BQ, *rest)
+
+        sessions = [dreamer.open(prompt_of(2, seed), seed=seed) for seed in range(5)]
+        monkeypatch.setattr(tiny_model.transformer, "extend", extend)
+        found = [dreamer.advance([Turn(s) for s in sessions]) for _ in range(2)]
+        steps[limit] = [np.concatenate([s.action_A, s.codes_N]) for row in found for s in row]
+        monkeypatch.undo()
+    assert all((a == b).all() for a, b in zip(steps[9], steps[1], strict=True))
+
+
+def test_no_memory_for_even_one_is_a_sentence_and_the_session_lives(tiny_model, monkeypatch):
+    dreamer = Dreamer(tiny_model, lag=1)
+    session = dreamer.open(prompt_of(2), seed=5)
+
+    def extend(*_):  # type: ignore[no-untyped-def]
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(tiny_model.transformer, "extend", extend)
+    with pytest.raises(ResourceError, match="does not fit the memory"):
+        session.step(action(0))
+    monkeypatch.undo()
+    expected = dreamer.open(prompt_of(2), seed=5).step(action(0)).codes_N
+    assert (session.step(action(0)).codes_N == expected).all()
+
+
+def test_no_room_for_another_session_is_a_sentence_and_the_others_go_on(tiny_model, monkeypatch):
+    from playloom.model import KeyValueCache
+
+    dreamer = Dreamer(tiny_model, lag=1)
+    first = dreamer.open(prompt_of(1))
+
+    def empty(*_):  # type: ignore[no-untyped-def]
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    real = KeyValueCache.empty
+    monkeypatch.setattr(KeyValueCache, "empty", lambda *a: real(*a) if "meta" in a else empty())
+    with pytest.raises(ResourceError, match="no memory for another dream: each needs .* bytes"):
+        dreamer.open(prompt_of(1))
+    assert first.step(action(0)).frame_HWC is not None
+
+
+def test_wrong_turns_are_sentences(tiny_model):
+    dreamer = Dreamer(tiny_model)
+    session = dreamer.open(prompt_of(1))
+    with pytest.raises(BadInputError, match="one turn at a time"):
+        dreamer.advance([Turn(session), Turn(session)])
+    with pytest.raises(BadInputError):
+        session.step(np.full(16, 99, np.uint8))
+    session.close()
+    with pytest.raises(BadInputError, match="was closed"):
+        session.step(REST_VALUES)
+
+
+class Recorder(Draws):
+    """Draws that keep the logits they saw."""
+
+    def __init__(self, draws: Draws) -> None:
+        super().__init__(draws.samplings, draws.noise_BSC)
+        self.logits: list[torch.Tensor] = []
+
+    def pick(self, logits_BRC, slots_R):  # type: ignore[no-untyped-def]
+        self.logits.append(logits_BRC[0].clone())
+        return super().pick(logits_BRC, slots_R)
+
+
+@pytest.mark.parametrize("length", [1, 9, 10, 35])
+@pytest.mark.parametrize(
+    ("positions", "rows", "lag"),
+    [
+        ("rolling", True, None),
+        ("rolling", True, 4),
+        ("rolling", True, 2),
+        ("rolling", True, 1),
+        ("absolute", True, 1),
+        ("absolute", False, None),
+    ],
+)
+@torch.inference_mode()
+def test_logits_are_the_judges_at_every_context_length(positions, rows, lag, length):
+    """Context of 10 as shipped; 35 steps are 25 slides. Logits of a whole dreamed frame within 1e-5, tokens equal."""
+    config = tiny_config(positions, rows, local_steps=3, global_every=2, layers=3, context_steps=10)
+    model = loud_model(config)
+    dreamer, judge = (Dreamer(model, lag=lag, naive=naive) for naive in (False, True))
+    source = torch.Generator().manual_seed(length)
+    cached, naive = dreamer.decoder.begin(), judge.decoder.begin()
+    dreamer.decoder.arrange([cached])
+    for _ in range(length):
+        codes_BN = torch.randint(0, 16, (1, config.layout.image_slots), generator=source)
+        values_BA = torch.stack([torch.randint(0, n, (1,), generator=source) for n in SLOT_SIZES], dim=1)
+        for decoder, state in ((dreamer.decoder, cached), (judge.decoder, naive)):
+            decoder.give_frame([state], codes_BN)
+            decoder.give_action([state], values_BA)
+    recorder = Recorder(Draws([GREEDY], torch.zeros(1, config.layout.image_slots, 16)))
+    codes_BN = dreamer.decoder.dream_frame([cached], recorder)
+    judge.decoder.give_frame([naive], codes_BN)
+    for index, logits_RC in enumerate(recorder.logits):
+        expected_RC, slot_R = judge.decoder.logits(naive, index, config.layout.image_group)
+        assert (logits_RC - expected_RC).abs().max() < 1e-5
+        assert (codes_BN[0, slot_R] == expected_RC.argmax(dim=-1)).all()
+
+
+def test_states_must_be_arranged(tiny_model):
+    """Decoders refuse rows that do not lie side by side: a wrong batch would be silent."""
+    decoder = Dreamer(tiny_model).decoder
+    states = [DreamState(), DreamState()]
+    decoder.arrange(states)
+    with pytest.raises(AssertionError, match="not arranged"):
+        decoder.give_frame(states[::-1], torch.zeros(2, 24, dtype=torch.long))
