@@ -75,23 +75,18 @@ def test_a_model_that_is_too_slow_is_never_behind_by_more_than_a_frame():
     assert report.frames_per_second == pytest.approx(4.0, abs=0.1)
     assert max(frame.late_by for frame in frames) < 0.25
     live = session(cost=lambda index: 0.101)
-    assert len(played(live, 100)) == 99, "a frame that is a little too slow costs a tick in a hundred, not every other"
+    played(live, 10_000)
+    assert live.report().skipped in (99, 100), "a frame that is 1 % too slow costs a tick in a hundred, not every other"
 
 
 def test_stale_input_never_queues():
     live = session()
-    presses = [(0.01, TURN), (0.03, WALK), (0.08, TURN), (0.31, WALK)]
-
-    def at_frame(frame: LiveFrame) -> None:
-        while presses and frame.time <= presses[0][0] + 0.1:
-            after, action = presses.pop(0)
-            live.press(action, at=50.0 + after)
-
-    frames = played(live, 5, at_frame)
-    held = ["turn" if (f.action_A == TURN).all() else "walk" if (f.action_A == WALK).all() else "rest" for f in frames]
-    assert held == ["rest", "turn", "turn", "turn", "walk"] or held[1:] == ["walk"] * 4
+    bursts = {0: [TURN, WALK], 1: [WALK, TURN, REST_VALUES, TURN], 3: [REST_VALUES, WALK]}
+    frames = played(live, 6, lambda frame: [live.press(action) for action in bursts.get(frame.sequence, [])])
+    wanted = [REST_VALUES, WALK, TURN, TURN, WALK, WALK]
+    assert [f.action_A.tolist() for f in frames] == [action.tolist() for action in wanted]
     report = live.report()
-    assert report.presses - report.replaced == report.key_to_frame_ms.count
+    assert (report.presses, report.replaced, report.key_to_frame_ms.count) == (8, 5, 3)
 
 
 def test_key_to_frame_counts_the_wait_for_the_tick():
