@@ -23,8 +23,9 @@ def prompt(brightness: int = 0) -> Prompt:
 class ToyDream:
     """Every frame is a function of the seed, the prompt and all actions so far; its own input is to walk."""
 
-    def __init__(self, toys: ToyDreams, prompt: Prompt, seed: int) -> None:
+    def __init__(self, toys: ToyDreams, prompt: Prompt, sampling: Sampling, seed: int) -> None:
         self.toys, self.closed, self.index = toys, False, 0
+        self.sampling = sampling
         self.sum = seed + int(prompt.frames_THWC.sum())
 
     def step(self, action_A: NDArray[np.uint8] | None = None) -> DreamStep:
@@ -49,13 +50,11 @@ class ToyDreams:
     def __init__(self, time: VirtualTime, cost=lambda index: 0.0) -> None:
         self.time, self.cost = time, cost
         self.opened: list[ToyDream] = []
-        self.samplings: list[Sampling | None] = []
 
     def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> ToyDream:
         if seed < 0:
             raise BadInputError(f"seed is {seed}; expected 0 or more")
-        self.opened.append(ToyDream(self, prompt, seed))
-        self.samplings.append(sampling)
+        self.opened.append(ToyDream(self, prompt, sampling or Sampling(), seed))
         return self.opened[-1]
 
     def before_step(self, index: int) -> None:

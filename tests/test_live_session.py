@@ -191,11 +191,11 @@ def test_a_reset_dreams_the_same_again_and_a_seed_another():
 def test_a_restart_closes_the_old_dream_and_keeps_it_if_the_new_one_fails():
     live = session()
     toys = live._dreams
-    greedy = Sampling(temperature=0)
-    live.restart(sampling=greedy)
+    live.restart()
+    live.sampling = Sampling(temperature=0)
     live.restart()
     assert [dream.closed for dream in toys.opened] == [True, True, False]
-    assert toys.samplings == [None, greedy, greedy]
+    assert [dream.sampling.temperature for dream in toys.opened] == [0.9, 0, 0] and live.sampling.greedy
     with pytest.raises(BadInputError, match="seed is -1"):
         live.restart(seed=-1)
     assert live.seed == 0 and live.step().dream == 2

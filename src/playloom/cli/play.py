@@ -97,7 +97,7 @@ def play_command(
     _say(result, () if given is None else given.notes)
     if result.failure is not None:
         raise PlayloomError(
-            f"the dream failed after {result.report.frames} frames: {result.failure}"
+            f"the dream failed after {result.report.frames} frames: {result.reason}"
         ) from result.failure
     if was_stopped:
         raise typer.Exit(_STOPPED)
@@ -168,6 +168,7 @@ def _table(result: LiveResult) -> Any:
 def _counts(result: LiveResult) -> str:
     report = result.report
     return (
-        f"{report.frames} frames in {report.seconds:.1f} s, {report.frames_per_second:.2f} a second: {report.late} late, "
-        f"{report.skipped} ticks skipped; {report.presses} presses, {report.replaced} replaced before their tick"
+        f"{report.frames} frames in {report.seconds:.1f} s, {report.frames_per_second:.2f} a second: "
+        f"{report.late} late, {report.skipped} ticks skipped; "
+        f"{report.presses} presses, {report.replaced} replaced before their tick"
     )

@@ -18,6 +18,9 @@ long as something is pressed, else the model."""
 class Dream(Protocol):
     """A dream that goes on step by step: the engine's session, or what stands between it and many users."""
 
+    sampling: Sampling
+    """How tokens are drawn from the next step on."""
+
     def step(self, action_A: NDArray[np.uint8] | None = None) -> DreamStep:
         """One step with that action, values uint8 [16], or with a dreamed one; its `frame_HWC` is never None here."""
 

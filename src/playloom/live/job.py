@@ -20,7 +20,7 @@ from playloom.checkpoint import Model, load_model, model_folder
 from playloom.data.moments import list_moments
 from playloom.data.prompts import load_prompt
 from playloom.engine import Dreamer, Prompt, Sampling
-from playloom.errors import ActionError, BadInputError
+from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.live.clock import Clock
 from playloom.live.contract import Who, check_who
 from playloom.live.recording import Recent, write_play
@@ -116,7 +116,14 @@ class LiveResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Facts and figures as one, for JSON."""
-        return {**self.facts, **self.report.to_dict(), "failure": None if self.failure is None else str(self.failure)}
+        return {**self.facts, **self.report.to_dict(), "failure": self.reason}
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended before its time, in words; None when it did not."""
+        if self.failure is None or isinstance(self.failure, PlayloomError):
+            return None if self.failure is None else str(self.failure)
+        return f"{type(self.failure).__name__}: {self.failure}"
 
 
 def play_live(

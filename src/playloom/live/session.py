@@ -6,8 +6,8 @@
     session.run(on_frame=show, stop=stop.is_set)         # push: in one thread ...
     session.press(action_A); session.pause()             # ... steered from any other
 
-Owns who plays, pausing, starting over, and the lock that keeps one dream from being moved by two. Knows nothing of
-models, files or sockets: what dreams is behind two small protocols that `playloom.engine` meets.
+Owns who plays, pausing, starting over, and that one dream is moved by one at a time. What dreams is behind two small
+protocols that `playloom.engine` meets (see `contract`); files and sockets are others' business.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,7 +64,7 @@ class LiveSession:
         self.time: TimeSource = time or RealTime()
         self._clock = Clock(hertz, self.time)
         self._who: Who = check_who(who)
-        self._dreams, self._prompt, self._sampling, self._seed = dreams, prompt, sampling, seed
+        self._dreams, self._prompt, self._seed = dreams, prompt, seed
         self._pad, self._statistics = Pad(), Statistics(history)
         self._sequence = self._restarts = 0
         self._closed, self._clock_stale = threading.Event(), True
@@ -159,9 +158,7 @@ class LiveSession:
         """
         self._pause.ask_step()
 
-    def restart(
-        self, *, prompt: Prompt | None = None, seed: int | None = None, sampling: Sampling | None = None
-    ) -> None:
+    def restart(self, *, prompt: Prompt | None = None, seed: int | None = None) -> None:
         """Start over at the prompt; what is held stays held. Waits until the new dream is open.
 
         The old dream is given up only when the new one is open. Ticks that pass meanwhile are missed, and counted.
@@ -169,7 +166,6 @@ class LiveSession:
         Args:
             prompt: begin somewhere else from now on; None: where this dream began.
             seed: go on with another seed from now on; None: the same again.
-            sampling: draw in another way from now on; None: as before.
 
         Raises:
             BadInputError: when the session is closed. Whatever opening raises comes through, and nothing changes.
@@ -178,10 +174,9 @@ class LiveSession:
             self._check_open()
             prompt = self._prompt if prompt is None else prompt
             seed = self._seed if seed is None else seed
-            sampling = self._sampling if sampling is None else sampling
-            dream = self._dreams.open(prompt, sampling=sampling, seed=seed)
+            dream = self._dreams.open(prompt, sampling=self._dream.sampling, seed=seed)
             old, self._dream = self._dream, dream
-            self._prompt, self._seed, self._sampling = prompt, seed, sampling
+            self._prompt, self._seed = prompt, seed
             self._restarts += 1
             old.close()
 
@@ -194,9 +189,8 @@ class LiveSession:
 
     def report(self) -> LiveReport:
         """The figures so far; kept after a failure and after `close`."""
-        return self._statistics.report(
-            skipped=self._clock.skipped, presses=self._pad.presses, replaced=self._pad.replaced
-        )
+        pad = self._pad
+        return self._statistics.report(skipped=self._clock.skipped, presses=pad.presses, replaced=pad.replaced)
 
     @property
     def who(self) -> Who:
@@ -207,6 +201,16 @@ class LiveSession:
     def who(self, who: Who) -> None:
         self._who = check_who(who)
         self._pad.stop_waiting()
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens are drawn; may be set at any time, and holds from the next frame on."""
+        return self._dream.sampling
+
+    @sampling.setter
+    def sampling(self, sampling: Sampling) -> None:
+        with self._turns.take():
+            self._dream.sampling = sampling
 
     @property
     def seed(self) -> int:
@@ -236,9 +240,7 @@ class LiveSession:
     def __enter__(self) -> LiveSession:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _make(self, tick: Tick | None) -> LiveFrame:
@@ -289,7 +291,6 @@ class LiveSession:
 
     @contextmanager
     def _driving(self) -> Iterator[None]:
-        """One thread at a time makes frames."""
         self._check_open()
         if not self._driver.acquire(blocking=False):
             raise BadInputError("this live session is being run already; press and pause it, but let one drive")

@@ -57,7 +57,7 @@ class LiveReport:
     frames_per_second: float
     """Frames that had a tick, by the time played."""
     presses: int
-    """Inputs that came in."""
+    """Inputs that came in; repetitions of one that still waited for its frame not counted."""
     replaced: int
     """Inputs of which no frame was made, because a newer one came before the tick."""
     key_to_frame_ms: Spread

@@ -1,0 +1,236 @@
+"""`playloom play` and what it stands on, with the real tiny model: the same dreams, whole files, whole sentences."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conftest import loud_model, tiny_config
+from live_toys import TURN, WALK
+from playloom.actions import REST_VALUES
+from playloom.actions.script import parse_script
+from playloom.checkpoint import save_model
+from playloom.cli.app import main
+from playloom.dreams import DreamJob, run_dream
+from playloom.engine import Dreamer, DreamStep, Prompt, Session
+from playloom.errors import ActionError, BadInputError
+from playloom.live import LiveFrame, LiveJob, LiveSession, VirtualTime, play_live, write_play
+from playloom.media.animation import read_frames, read_manifest
+from playloom.media.clips import Clip, write_clip
+from playloom.media.tables import read_actions, write_actions
+from playloom.provenance import Manifest
+
+SCRIPT = "forward for 2; turn_left for 2; rest"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_model(folder, loud_model(tiny_config()), dtype=None)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> str:
+    source = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("clip") / "clip.npz"
+    frames = source.integers(0, 256, (6, 16, 24, 3), dtype=np.uint8)
+    write_clip(path, Clip(frames, np.tile(REST_VALUES, (6, 1))))
+    return str(path)
+
+
+@pytest.fixture
+def said(model, clip, monkeypatch, capsys):
+    """Runs `playloom play` with the tiny model: (exit code, what it printed, what it complained)."""
+
+    def run(*words: str, prompt: str = clip) -> tuple[int, str, str]:
+        common = ("--model", model, "--prompt", prompt, "--context", "3", "--device", "cpu")
+        monkeypatch.setattr(sys, "argv", ["playloom", "play", *words, *common])
+        with pytest.raises(SystemExit) as exit_info:
+            main()
+        printed = capsys.readouterr()
+        return int(exit_info.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def prompt_of(steps: int = 3) -> Prompt:
+    frames = np.random.default_rng(1).integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8)
+    return Prompt(frames_THWC=frames, actions_TA=np.tile(REST_VALUES, (steps - 1, 1)))
+
+
+def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
+    dreamer = Dreamer(tiny_model, lag=1)
+    actions_SA = np.stack([REST_VALUES, TURN, TURN, WALK, REST_VALUES, TURN])
+    wanted = list(dreamer.dream(prompt_of(), steps=6, actions_SA=actions_SA, seed=11))
+    with LiveSession(dreamer, prompt_of(), seed=11, time=VirtualTime()) as live:
+        pulled = [live.step(action_A) for action_A in actions_SA]
+        live.restart()
+        pushed: list[LiveFrame] = []
+        live.press(actions_SA[0])
+
+        def take(frame: LiveFrame) -> None:
+            pushed.append(frame)
+            live.press(actions_SA[len(pushed) % 6])
+
+        live.run(take, ticks=6)
+    for frames in (pulled, pushed):
+        assert all((w.frame_HWC == f.frame_HWC).all() for w, f in zip(wanted, frames, strict=True))
+        assert all((f.action_A == a).all() for f, a in zip(frames, actions_SA, strict=True))
+
+
+def test_the_model_plays_what_the_dreamer_would(tiny_model):
+    dreamer = Dreamer(tiny_model, lag=1)
+    wanted = list(dreamer.dream(prompt_of(), mode="full", steps=4, seed=2))
+    with LiveSession(dreamer, prompt_of(), seed=2, who="model", time=VirtualTime()) as live:
+        frames = [live.step() for _ in range(4)]
+    for step, frame in zip(wanted, frames, strict=True):
+        assert (step.action_A == frame.action_A).all() and (step.frame_HWC == frame.frame_HWC).all()
+        assert not frame.action_given
+
+
+def test_the_command_plays_and_counts_everything(said, tmp_path):
+    out = tmp_path / "play"
+    code, printed, _ = said(
+        *("--headless", "--script", SCRIPT, "--seconds", "1", "--hertz", "20", "--out", str(out), "--lag", "1")
+    )
+    assert code == 0
+    for words in ("key to frame, ms", "ticks skipped", "frames in", "playing tiny for 1 s at 20 Hz"):
+        assert words in printed
+    figures = json.loads(printed.splitlines()[-1])
+    assert figures["frames"] + figures["skipped"] == figures["ticks_wanted"] == 20
+    assert 0 <= figures["late"] <= figures["frames"] == figures["frame_cost_ms"]["count"]
+    assert 0 < figures["key_to_frame_ms"]["count"] <= figures["presses"] - figures["replaced"]
+    assert (figures["model"], figures["who"], figures["seed"], figures["failure"]) == ("tiny", "person", 0, None)
+    assert figures["machine"]["torch"] and figures["machine"]["device"] == "cpu"
+
+    table = read_actions(out / "actions.csv", "named").values_TA
+    scripted = {row.tobytes() for row in parse_script(SCRIPT).values_SA}
+    assert len(table) == figures["frames"] and {row.tobytes() for row in table} <= scripted
+    frames = read_frames(out / "play.mp4")
+    assert figures["frames"] <= len(frames) <= 20 and frames.shape[1:] == (32, 48, 3)
+    manifest = read_manifest(out / "play.mp4")
+    assert manifest is not None and (manifest.mode, manifest.seed, manifest.order) == ("world", 0, "row lag 1")
+    report = json.loads((out / "report.json").read_text())
+    assert report["frames"] == figures["frames"] and report["manifest"]["model"] == "tiny"
+
+
+def test_what_was_played_can_be_dreamed_again(model, clip, tmp_path):
+    settings = {"model": model, "prompt": clip, "context": 3, "seed": 4, "lag": 1, "temperature": 0.7}
+    job = LiveJob(script_SA=parse_script(SCRIPT).values_SA, seconds=0.6, hertz=10, out=tmp_path / "play", **settings)
+    result = play_live(job)
+    assert result.failure is None and result.folder == tmp_path / "play"
+    again = run_dream(DreamJob(actions=str(result.folder / "actions.csv"), out=tmp_path / "dream", **settings))
+    dreamed, played = read_frames(again.written.folder / "dream.mp4")[3:], read_frames(result.folder / "play.mp4")
+    assert len(dreamed) == result.report.frames
+    for ours, theirs, other in ((played[0], dreamed[0], dreamed[-1]), (played[-1], dreamed[-1], dreamed[0])):
+        same, unlike = (np.abs(ours.astype(int) - frame).mean() for frame in (theirs, other))
+        assert same < unlike / 3, "the same frame, up to what the video's compression takes"
+    assert play_live(job).folder == tmp_path / "play-2", "an older run is never overwritten"
+
+
+def test_the_model_plays_without_a_script(said):
+    code, printed, _ = said("--headless", "--who", "model", "--seconds", "0.2")
+    figures = json.loads(printed.splitlines()[-1])
+    assert code == 0 and figures["presses"] == 0 and figures["key_to_frame_ms"]["p50"] is None
+
+
+def test_a_csv_of_either_schema_is_a_script(said, tmp_path):
+    path = tmp_path / "held.csv"
+    write_actions(path, np.stack([TURN, WALK]), "binned")
+    words = ("--headless", "--script", str(path), "--seconds", "0.2")
+    code, printed, _ = said(*words, "--schema", "auto")
+    assert code == 0 and "binned schema" in printed
+    code, _, complaint = said(*words, "--schema", "named")
+    assert code == 2 and "--schema binned" in complaint
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "playloom play --headless --script"),
+        (("--headless",), "nobody plays without a script"),
+        (("--headless", "--script", "  "), "the action script is empty"),
+        (("--headless", "--script", "jmp"), "did you mean jump"),
+        (("--headless", "--script", "jump", "--hertz", "0"), "rate is 0 Hz; expected more than 0"),
+        (("--headless", "--script", "jump", "--hertz", "-5"), "rate is -5 Hz"),
+        (("--headless", "--script", "jump", "--seconds", "0"), "seconds is 0; expected more than 0"),
+        (("--headless", "--script", "jump", "--who", "robot"), "unknown player 'robot'; "),
+        (("--headless", "--script", "jump", "--seed", "-1"), "seed is -1"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(said, words, sentence):
+    code, _, complaint = said(*words)
+    assert code == 2 and sentence in complaint and len(complaint.splitlines()) == 1
+
+
+def test_an_empty_script_is_refused_by_the_library():
+    with pytest.raises(ActionError, match="holds no actions"):
+        LiveJob(script_SA=np.zeros((0, 16), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [(BadInputError("that did not fit"), "that did not fit"), (RuntimeError("no memory"), "RuntimeError: no memory")],
+)
+def test_a_dream_that_fails_leaves_its_figures(said, tmp_path, monkeypatch, error, sentence):
+    true_step = Session.step
+
+    def step(session: Session, action_A: np.ndarray | None = None) -> DreamStep:
+        if session.index == 2:
+            raise error
+        return true_step(session, action_A)
+
+    monkeypatch.setattr(Session, "step", step)
+    out = tmp_path / "play"
+    code, printed, complaint = said("--headless", "--script", SCRIPT, "--seconds", "9", "--out", str(out))
+    assert code == 2 and complaint == f"playloom: the dream failed after 2 frames: {sentence}\n"
+    assert json.loads(printed.splitlines()[-1])["failure"] == sentence
+    assert len(read_actions(out / "actions.csv", "named").values_TA) == 2
+    assert json.loads((out / "report.json").read_text())["failure"] == sentence
+
+
+def test_ctrl_c_ends_with_the_figures_so_far(model, clip):
+    words = ["--headless", "--script", SCRIPT, "--seconds", "600", "--model", model, "--prompt", clip, "--context", "3"]
+    with subprocess.Popen(
+        [sys.executable, "-c", "from playloom.cli.app import main; main()", "play", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert "playing tiny" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        printed, complaint = process.communicate(timeout=60)
+    figures = json.loads(printed.splitlines()[-1])
+    assert process.returncode == 130 and complaint == "" and figures["frames"] < 600 == figures["ticks_wanted"] / 10
+
+
+def test_a_frame_is_held_for_the_ticks_missed_after_it(tmp_path):
+    def frame(sequence: int, skipped: int, brightness: int) -> LiveFrame:
+        return LiveFrame(
+            sequence=sequence,
+            dream=0,
+            time=0.1 * sequence,
+            frame_HWC=np.full((32, 48, 3), brightness, np.uint8),
+            action_A=WALK,
+            action_given=True,
+            cost=0.05,
+            late_by=0.0,
+            skipped=skipped,
+            key_to_frame=None,
+        )
+
+    manifest = Manifest(model="tiny", weights="00", seed=0, mode="world")
+    frames = [frame(0, 0, 40), frame(1, 3, 200), frame(2, 0, 120)]
+    folder = write_play(tmp_path / "play", frames, manifest=manifest, report={"frames": 3})
+    film = read_frames(folder / "play.mp4")
+    assert [round(int(picture[0, 0, 0]), -1) for picture in film] == [40, 40, 40, 40, 200, 120]
+    assert film[0, -4:, -40:].std() > 20, "the mark is on every frame"
+    with pytest.raises(BadInputError, match="no frame was made"):
+        write_play(tmp_path / "none", [], manifest=manifest, report={})
