@@ -1,16 +1,18 @@
 """The losses: each part alone, what is off costs nothing, the adversarial part, and the picture measures."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from playloom.errors import CheckpointError, ConfigError
+from playloom.evaluation import pictures as evaluated
 from playloom.tokenizer.config import TokenizerConfig
 from playloom.tokenizer.discriminator import hinge_loss
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer, to_pixels
-from playloom.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, adaptive_weight
+from playloom.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, adaptive_weight, detail_distance
 from playloom.tokenizer.perceptual import EfficientNetLite0, FeatureDistance, efficientnet_distance
-from playloom.tokenizer.quality import psnr, ssim
+from playloom.tokenizer.quality import psnr, sharpness, ssim
 
 CONFIG = TokenizerConfig(
     frame_height=36,
@@ -57,6 +59,30 @@ def test_the_total_is_the_weighted_sum_of_the_parts():
     assert parts["edge"] == pytest.approx(edges, rel=1e-5)
     expected = 0.5 * parts["l1"] + 2.0 * parts["l2"] + 0.25 * parts["edge"] + 0.1 * parts["commitment"]
     assert float(made.total.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_detail_asks_for_edges_but_not_for_their_place():
+    costs = {"moved": 0.0, "blurred": 0.0}
+    for place in range(28, 34):
+        edge, moved = (torch.full((1, 3, 36, 60), -0.5) for _ in range(2))
+        edge[..., place:], moved[..., place + 2 :] = 0.5, 0.5
+        blurred = nn.functional.avg_pool2d(edge, 9, 1, 4, count_include_pad=False)
+        costs["moved"] += float(detail_distance(moved, edge))
+        costs["blurred"] += float(detail_distance(blurred, edge))
+        assert float(detail_distance(edge, edge)) == 0
+        assert (moved - edge).square().sum() > 2 * (blurred - edge).square().sum()  # by pixels the blur is nearer
+    assert 0 < costs["moved"] < 0.6 * costs["blurred"]
+    still = torch.zeros_like(edge, requires_grad=True)
+    detail_distance(still, edge).backward()
+    assert torch.isfinite(still.grad).all()
+    _, _, output, pixels, made = one_pass(TokenizerLossConfig(detail=0.5, l2=0, commitment=0))
+    assert float(made.parts["detail"]) == pytest.approx(float(detail_distance(output.pixels_BCHW, pixels).detach()))
+
+
+def test_sharpness_is_the_one_that_evaluation_reports():
+    frames = pictures(3)
+    np.testing.assert_allclose(sharpness(frames).numpy(), evaluated.sharpness(frames.numpy()), rtol=1e-4)
+    assert float(sharpness(torch.full((1, 8, 8, 3), 77, dtype=torch.uint8))) == 0
 
 
 def test_parts_of_weight_zero_are_not_even_built():

@@ -56,7 +56,11 @@ def config(**settings):
 
 def job(source, frames, out, **settings):
     return DecoderJob(
-        source=str(source), data=frames.folder, out=out, config=config(**settings), preparation=Preparation(render=render)
+        source=str(source),
+        data=frames.folder,
+        out=out,
+        config=config(**settings),
+        preparation=Preparation(render=render),
     )
 
 
@@ -85,9 +89,11 @@ def test_it_learns_and_the_card_tells(frames, model, tmp_path):
     assert set(result.outcome.validation) == {"psnr", "ssim", "sharpness"}
     card = load_model(result.path).card
     assert card["lag"] == 1
+    assert [one["updates"] for one in card["decoder"]] == [60]
+    assert card["decoder"][0]["before"] == load_source(str(model)).name
     assert "evaluation" not in card  # those figures were of the old decoder
-    assert card["decoder"]["updates"] == 60
-    assert card["decoder"]["before"] == load_source(str(model)).name
+    twice = run_decoder(job(result.path, frames, tmp_path / "again", steps=1), **SILENT)
+    assert [one["updates"] for one in load_model(twice.path).card["decoder"]] == [60, 1]
     assert (tmp_path / "previews" / "step-000000060.png").exists()
 
 

@@ -26,8 +26,8 @@ from playloom.tokenizer.discriminator import PatchDiscriminator, hinge_loss
 from playloom.tokenizer.frame_tokenizer import TokenizerOutput
 from playloom.tokenizer.perceptual import efficientnet_distance
 
-_WINDOW = 6
-"""Side of the windows of `detail_distance`, in pixels."""
+_WINDOW, _STRIDE = 12, 4
+"""Side of the windows of `detail_distance` and the way from one to the next, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +195,10 @@ def detail_distance(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
     """How unlike two pictures are in the strength of their edges, neighbourhood by neighbourhood.
 
     Where a code does not say exactly where an edge lies, the best guess for every pixel is a blur. This loss
-    asks in each window of 6 x 6 pixels for as much difference between neighbours (their root mean square) as
-    the true picture has, not for the same differences: an edge a pixel beside its place costs nothing here, a
-    blurred one does. The idea is the gradient variance loss (Abrahamyan et al. 2022, arXiv:2202.00997); root
-    mean square in place of variance keeps it in the unit of the pixels.
+    asks in each window of 12 x 12 pixels for as much difference between neighbours (their root mean square) as
+    the true picture has, not for the same differences: a sharp edge two pixels beside its place costs less than
+    a blurred one in its place. The idea is the gradient variance loss (Abrahamyan et al. 2022,
+    arXiv:2202.00997); root mean square in place of variance keeps it in the unit of the pixels.
 
     Args:
         made_BCHW: float [B, 3, H, W] around [-1, 1]; gradients flow here.
@@ -218,4 +218,4 @@ def _local_contrast(x_BCHW: Tensor, axis: int) -> Tensor:
     """Root mean square of the differences of neighbours along an axis, in overlapping windows."""
     step_BCHW = x_BCHW.diff(dim=axis)
     # The small number keeps the root's slope finite where a window is flat.
-    return (F.avg_pool2d(step_BCHW.square(), _WINDOW, _WINDOW // 2) + 1e-4).sqrt()
+    return (F.avg_pool2d(step_BCHW.square(), _WINDOW, _STRIDE) + 1e-4).sqrt()

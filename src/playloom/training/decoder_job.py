@@ -135,7 +135,7 @@ def load_source(name: str) -> Source:
 
 
 def refinement_card(job: DecoderJob, source: Source, codes: TokenStore, outcome: Outcome) -> dict[str, Any]:
-    """The model's card with an entry `decoder` about this training; without figures, which were of the old decoder."""
+    """The model's card, this training added to its list `decoder`; without figures, which were of the old decoder."""
     seeds = {
         split: [int(span.meta["seed"]) for span in codes.of_split(split) if "seed" in span.meta]
         for split in ("train", "validation")
@@ -152,7 +152,8 @@ def refinement_card(job: DecoderJob, source: Source, codes: TokenStore, outcome:
         "settings": to_mapping(job.config),
     }
     kept = source.model.card if source.model is not None else {}
-    return {**{name: value for name, value in kept.items() if name != "evaluation"}, "decoder": decoder}
+    rest = {name: value for name, value in kept.items() if name not in ("evaluation", "decoder")}
+    return {**rest, "decoder": [*kept.get("decoder", []), decoder]}
 
 
 def _export(folder: Path, source: Source, tokenizer: FrameTokenizer, card: dict[str, Any]) -> None:
