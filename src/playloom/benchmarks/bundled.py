@@ -223,27 +223,29 @@ def batch_rows(run: BundledRun) -> list[BenchRow]:
 
 
 def together(
-    dreamer: Dreamer, prompt: Prompt, actions_TA: NDArray[np.uint8], size: int, rounds: int, sampling: Sampling
+    dreamer: Dreamer,
+    prompt: Prompt,
+    actions_TA: NDArray[np.uint8],
+    size: int,
+    rounds: int,
+    sampling: Sampling,
+    warm: int = 1,
 ) -> tuple[float, int]:
-    """Frames a second of `size` independent dreams over `rounds`, one before not timed; and the bytes of one."""
+    """Frames a second of `size` independent dreams over `rounds`, after `warm` more; and the bytes of one."""
     device = dreamer.model.device
     sessions = [dreamer.open(prompt, sampling=sampling, seed=seed) for seed in range(size)]
-    started = 0.0
-    for index in range(rounds + 1):
-        if index == 1:
-            started = now(device)
-        # each dream is somewhere else in the recorded play
-        dreamer.advance(
-            [
-                Turn(session, action_A=actions_TA[(index + 7 * i) % len(actions_TA)])
-                for i, session in enumerate(sessions)
-            ]
-        )
-    rate = size * rounds / (now(device) - started)
-    memory = sessions[0].bytes
-    for session in sessions:
-        session.close()
-    return rate, memory
+    try:
+        started = 0.0
+        for index in range(warm + rounds):
+            if index == warm:
+                started = now(device)
+            # each dream is somewhere else in the recorded play
+            held = [actions_TA[(index + 7 * number) % len(actions_TA)] for number in range(size)]
+            dreamer.advance([Turn(session, action_A) for session, action_A in zip(sessions, held, strict=True)])
+        return size * rounds / (now(device) - started), sessions[0].bytes
+    finally:
+        for session in sessions:
+            session.close()
 
 
 def branch_rows(run: BundledRun) -> list[BenchRow]:

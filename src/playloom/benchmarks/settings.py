@@ -71,6 +71,11 @@ class BenchSettings:
         return pick_device("cuda" if self.device == "auto" else self.device)
 
     @property
+    def model_device(self) -> torch.device:
+        """Where the ladder and the agreement are measured: on the CPU, unless a GPU is asked for."""
+        return pick_device("cpu" if self.device == "auto" else self.device)
+
+    @property
     def bundled(self) -> bool:
         """Whether the cases of a whole model are run: on the CPU only."""
         return self.device in ("auto", "cpu")

@@ -1,8 +1,8 @@
 """The cases of a named size with random weights: decoding orders, many dreams at once, the published positions.
 
 World mode, pictures decoded, the context filled with random codes: speed does not depend on what the weights say. The
-same code runs on a GPU and, with a small size, on a CPU. A published size is measured with rolling positions and rows (the
-`order` and `many` cases) and as it was published (the `absolute` case).
+same code runs on a GPU and, with a small size, on a CPU. A published size is measured with rolling positions and rows
+(the `order` and `many` cases) and as it was published (the `absolute` case).
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ MANY_BARS = {None: Bar(least=4.0), 4: Bar(least=8.0)}
 """Times one dream's frames a second that 16 dreams must reach together, by key/value heads."""
 MANY, MANY_BAR_AT, GROUPED = (16, 64), 16, 4
 """Dreams at once, the number the bar is for, and the key/value heads of the grouped form."""
+WARM = 3
+"""Frames before the clock starts: kernels are chosen and graphs captured in them."""
 MANY_PRESET = "200m"
 """The size whose many dreams and published positions are measured; with other sizes asked for, the first of them."""
 
@@ -158,7 +160,7 @@ def many_rows(run: ShapeRun, heads: int | None) -> list[BenchRow]:
         run.tick(f"{shown}: {size} dreams at once")
         try:
             need(config, run.dtype, run.device, sessions=size)
-            rate, memory = together(dreamer, prompt, actions, size, rounds, Sampling())
+            rate, memory = together(dreamer, prompt, actions, size, rounds, Sampling(), warm=WARM)
         except (PlayloomError, torch.OutOfMemoryError) as error:
             rows.append(_missing("many", f"{shown}, k = 1: {size} dreams at once", "frames/s", error))
             continue
@@ -241,10 +243,10 @@ def random_prompt(config: ModelConfig, seed: int, steps: int | None = None) -> t
 
 def frame_spans(run: ShapeRun, dreamer: Dreamer) -> NDArray[np.float64]:
     """Seconds of single frames, the context full; frames before the clock let kernels and graphs settle."""
-    warm, frames = (1, 2) if run.settings.quick else (3, 10)
+    frames = run.settings.count(10, 2)
     prompt, actions = random_prompt(dreamer.model.config, run.settings.seed)
-    times = time_dream(dreamer, prompt, actions, warm + frames, sampling=Sampling(), seed=run.settings.seed)
-    return times.frames_F[warm:]
+    times = time_dream(dreamer, prompt, actions, WARM + frames, sampling=Sampling(), seed=run.settings.seed)
+    return times.frames_F[WARM:]
 
 
 def prefill_spans(run: ShapeRun, dreamer: Dreamer, steps: int) -> NDArray[np.float64]:
