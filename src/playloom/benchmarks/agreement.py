@@ -21,7 +21,7 @@ from playloom.benchmarks.rows import BenchReport, aligned
 from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.stream import Tick, bundled_prompt
 from playloom.checkpoint import Model, load_model, model_folder
-from playloom.engine import CachedDecoder, Dreamer, Draws, NaiveDecoder, Prompt, Sampling
+from playloom.engine import CachedDecoder, Draws, Dreamer, NaiveDecoder, Prompt, Sampling
 from playloom.errors import BadInputError
 from playloom.evaluation.evaluate import LAGS
 from playloom.evaluation.likelihood import likeliest_codes

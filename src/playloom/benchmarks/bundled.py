@@ -22,7 +22,6 @@ from playloom.benchmarks.start import start_rows
 from playloom.benchmarks.stream import FrameTimes, Tick, bundled_prompt, median, time_dream
 from playloom.checkpoint import Model, load_model, model_folder
 from playloom.engine import Dreamer, Prompt, Sampling, Turn
-from playloom.runtime import pick_dtype
 
 RATE_BAR = Bar(least=10.0)
 """Frames a second, sustained."""
@@ -55,7 +54,7 @@ class BundledRun:
     def load(cls, settings: BenchSettings, tick: Tick) -> BundledRun:
         """The model of the settings, in their dtype."""
         folder = model_folder(settings.model)
-        model = load_model(folder).to("cpu", pick_dtype(settings.dtype or "float32"))
+        model = load_model(folder).to("cpu", settings.dtype_on(torch.device("cpu")))
         return cls(model=model, folder=folder, settings=settings, tick=tick)
 
     @cached_property

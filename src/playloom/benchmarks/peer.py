@@ -98,7 +98,12 @@ def measure_peer(
     # Both libraries draw from the global generator here; it is put back afterwards.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        return _measure(config, device, dtype, budget_seconds, warm, transformers.__version__)
+        try:
+            return _measure(config, device, dtype, budget_seconds, warm, transformers.__version__)
+        finally:
+            if device.type == "cuda":  # compiled graphs keep weights and caches alive
+                torch.compiler.reset()
+                torch.cuda.empty_cache()
 
 
 def _measure(

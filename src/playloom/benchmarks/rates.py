@@ -46,6 +46,9 @@ def measure_rates(device: torch.device, dtype: torch.dtype, seconds: float = 1.0
     side = _SIDE[kind]
     left = torch.randn(side, side, device=device).to(dtype)
     product = 2 * side**3 / best_seconds(lambda: left @ left, device, seconds)
+    del left
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     return Rates(bytes_per_second=max(reading, copying), flops_per_second=product)
 
 

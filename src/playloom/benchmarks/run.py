@@ -48,5 +48,7 @@ def bench(settings: BenchSettings, tick: Tick = lambda _: None) -> BenchReport:
             found, rates[shape_device.type] = shape_rows(settings, shape_device, tick)
             rows = [*rows, *found]
     device = shape_device or torch.device("cpu")
-    run = about(settings, device, **more, rates={name: known for name, known in rates.items() if known})
+    dtypes = {name: str(settings.dtype_on(torch.device(name))).removeprefix("torch.") for name in rates}
+    more |= {"dtype": dtypes, "rates": {name: known for name, known in rates.items() if known}}
+    run = about(settings, device, **more)
     return BenchReport(kind="speed", rows=rows, table=speed_table(rows), run=run, notes=tuple(notes))

@@ -103,6 +103,7 @@ class ShapeRun:
 def shape_rows(settings: BenchSettings, device: torch.device, tick: Tick) -> tuple[list[BenchRow], dict[str, float]]:
     """All rows of the wanted cases, and the device's measured rates."""
     run = ShapeRun(settings=settings, device=device, tick=tick)
+    rates = run.rates  # first, while nothing else takes memory or time on the device
     rows: list[BenchRow] = []
     if settings.wants("order"):
         for name in run.names:
@@ -113,7 +114,7 @@ def shape_rows(settings: BenchSettings, device: torch.device, tick: Tick) -> tup
             rows += _or_why("many", name, lambda heads=heads: many_rows(run, heads), device)  # type: ignore[misc]
     if settings.wants("absolute"):
         rows += _or_why("absolute", run.many_name, lambda: absolute_rows(run), device)
-    return rows, run.rates.to_json()
+    return rows, rates.to_json()
 
 
 def order_rows(run: ShapeRun, name: str) -> list[BenchRow]:
