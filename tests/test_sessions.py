@@ -140,7 +140,7 @@ def test_a_batch_too_large_for_the_memory_is_split_and_comes_out_the_same(tiny_m
     steps = {}
     for limit in (9, 1):
         dreamer = Dreamer(tiny_model, lag=1)
-        real = tiny_model.transformer.extend
+        real = dreamer.decoder.model.extend
 
         def extend(inputs_BQ, *rest, limit=limit, real=real):  # type: ignore[no-untyped-def]
             if len(inputs_BQ) > limit:
@@ -148,7 +148,7 @@ def test_a_batch_too_large_for_the_memory_is_split_and_comes_out_the_same(tiny_m
             return real(inputs_BQ, *rest)
 
         sessions = [dreamer.open(prompt_of(2, seed), seed=seed) for seed in range(5)]
-        monkeypatch.setattr(tiny_model.transformer, "extend", extend)
+        monkeypatch.setattr(dreamer.decoder.model, "extend", extend)
         found = [dreamer.advance([Turn(s) for s in sessions]) for _ in range(2)]
         steps[limit] = [np.concatenate([s.action_A, s.codes_N]) for row in found for s in row]
         monkeypatch.undo()
@@ -162,7 +162,7 @@ def test_no_memory_for_even_one_is_a_sentence_and_the_session_lives(tiny_model, 
     def extend(*_):  # type: ignore[no-untyped-def]
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(tiny_model.transformer, "extend", extend)
+    monkeypatch.setattr(dreamer.decoder.model, "extend", extend)
     with pytest.raises(ResourceError, match="does not fit the memory"):
         session.step(action(0))
     monkeypatch.undo()

@@ -21,7 +21,7 @@ from playloom.engine.plan import Chunk, DecodingPlan
 from playloom.engine.rows import Rows
 from playloom.engine.sampling import Draws
 from playloom.engine.state import DreamState
-from playloom.model import KeyValueCache, Reach, StepTables, Transformer
+from playloom.model import KeyValueCache, Reach, StepTables, Transformer, pack, pack_head
 from playloom.sequence import NO_TOKEN, Schedule, StepLayout, TokenGroup
 
 
@@ -47,7 +47,9 @@ class CachedDecoder:
 
     def __init__(self, model: Transformer, layout: StepLayout, schedule: Schedule) -> None:
         weight = model.token.weight
-        self.model, self.layout, self.schedule = model, layout, schedule
+        self.model, self.layout, self.schedule = pack(model), layout, schedule
+        groups = (layout.image_group, *layout.action_groups)
+        self.heads = {group.span: pack_head(model, *group.span) for group in groups}
         self.plan = DecodingPlan(layout, schedule, weight.device)
         self.rows = Rows(model.config, layout, weight.device, weight.dtype)
         self.graphs = FrameGraphs(weight.device)
@@ -127,7 +129,7 @@ class CachedDecoder:
 
     def _run_and_draw(self, batch: _Batch, tables: StepTables, chunk: Chunk, group: TokenGroup, draws: Draws) -> None:
         hidden_BRD = self._run(batch, tables, chunk).index_select(1, chunk.row_R)
-        logits_BRC = self.model.logits(hidden_BRD, group.first_id, group.last_id)
+        logits_BRC = self.heads[group.span](hidden_BRD)
         ids_BR = draws.pick(logits_BRC, chunk.draw_R) + group.first_id
         batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
 

@@ -49,8 +49,8 @@ class Rotary(torch.nn.Module):
 
     def angles(
         self, steps_XQ: Int[Tensor, "*X #Q"], positions_Q: Int[Tensor, Q]
-    ) -> tuple[Float[Tensor, "*X Q E"], Float[Tensor, "*X Q E"]]:
-        """Cosine and signed sine for positions of given steps, float32, in the form that `rotate` takes.
+    ) -> tuple[Float[Tensor, "*X Q 1 E"], Float[Tensor, "*X Q 1 E"]]:
+        """Cosine and signed sine for positions of given steps, float32, in the form that `rotate` takes: equal for all heads.
 
         Args:
             steps_XQ: step of every position; may broadcast over positions (a last axis of 1).
@@ -58,15 +58,14 @@ class Rotary(torch.nn.Module):
         """
         step_angle = (steps_XQ % STEP_PERIOD)[..., None].double() * self.step_freq_F
         place_angle = self.place_angle_PF[positions_Q]
-        shape = torch.broadcast_shapes(step_angle.shape[:-1], place_angle.shape[:-1])
-        both = [angle.expand(*shape, -1) for angle in (step_angle, place_angle)]
+        shape = (*step_angle.shape[:-2], len(positions_Q), -1)
+        both = [angle.expand(shape) for angle in (step_angle, place_angle)]
         cosine, sine = torch.cat([a.cos() for a in both], -1).float(), torch.cat([a.sin() for a in both], -1).float()
-        return torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
+        return torch.cat([cosine, cosine], -1).unsqueeze(-2), torch.cat([-sine, sine], -1).unsqueeze(-2)
 
 
 def rotate(
-    x_BQME: Float[Tensor, "B Q M E"], cosine_QE: Float[Tensor, "*X Q E"], sine_QE: Float[Tensor, "*X Q E"]
+    x_BQME: Float[Tensor, "B Q M E"], cosine: Float[Tensor, "*X Q 1 E"], sine: Float[Tensor, "*X Q 1 E"]
 ) -> Float[Tensor, "B Q M E"]:
-    """Turn each pair (i, i + E/2) of every head by the position's angles."""
-    swapped = x_BQME.roll(x_BQME.shape[-1] // 2, dims=-1)
-    return x_BQME * cosine_QE[..., None, :] + swapped * sine_QE[..., None, :]
+    """Turn each pair (i, i + E/2) of every head by the position's angles, which have the dtype of `x_BQME`."""
+    return torch.addcmul(x_BQME * cosine, x_BQME.roll(x_BQME.shape[-1] // 2, dims=-1), sine)

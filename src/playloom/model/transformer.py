@@ -43,12 +43,16 @@ class StepGeometry:
         return len(self.place_P2)
 
 
+_SHORTEST = 1e-6
+"""Length below which queries and keys are not normalised any further."""
+
+
 class StepTables(NamedTuple):
     """What the positions of one step bring before any token is known, in the order they are run; see `begin`."""
 
     x_BPD: Float[Tensor, "B P D"]
     """Embeddings of position and previous action."""
-    turn: tuple[Float[Tensor, "B P E"], Float[Tensor, "B P E"]] | None
+    turn: tuple[Float[Tensor, "B P 1 E"], Float[Tensor, "B P 1 E"]] | None
     """Rotary cosine and signed sine; None for absolute positions."""
 
 
@@ -67,16 +71,21 @@ class Attention(nn.Module):
     def project(self, x_BQD: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys turned by `turn` (cosine, sine)."""
         c = self.config
-        heads = [c.heads, c.key_value_heads, c.key_value_heads]
-        all_BQHE = self.query_key_value(x_BQD).unflatten(-1, (sum(heads), c.head_width))
-        turned = all_BQHE[:, :, : c.heads + c.key_value_heads]
-        if isinstance(self.query_norm, nn.RMSNorm) and isinstance(self.key_norm, nn.RMSNorm):
-            scales = [norm.weight.expand(n, -1) for norm, n in zip((self.query_norm, self.key_norm), heads, strict=False)]
-            turned = F.rms_norm(turned, (c.head_width,)) * torch.cat(scales)
+        groups = c.key_value_heads
+        all_BQHE = self.query_key_value(x_BQD).view(*x_BQD.shape[:2], c.heads + 2 * groups, c.head_width)
+        turned = all_BQHE[:, :, : c.heads + groups]
+        if c.qk_norm:
+            length = torch.linalg.vector_norm(turned, dim=-1, keepdim=True)
+            turned = turned * (self.scales() / length.clamp_min(_SHORTEST))
         if turn is not None:
-            turned = rotate(turned, *turn)
-        q, k = turned.transpose(1, 2).split(heads[:2], dim=1)
-        return q, k, all_BQHE[:, :, -c.key_value_heads :].transpose(1, 2)
+            turned = rotate(turned, turn[0].to(turned.dtype), turn[1].to(turned.dtype))
+        turned = turned.transpose(1, 2)
+        return turned[:, : c.heads], turned[:, c.heads :], all_BQHE[:, :, c.heads + groups :].transpose(1, 2)
+
+    def scales(self) -> Tensor:
+        """What queries and keys of length 1 are multiplied by, [M + G, E]: root mean square 1, then learned scales."""
+        weights = [self.query_norm.weight] * self.config.heads + [self.key_norm.weight] * self.config.key_value_heads
+        return torch.stack(weights) * self.config.head_width**0.5  # type: ignore[arg-type]
 
     def attend(self, q_BMQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None) -> Tensor:
         """Weighted values [B, Q, D] over the keys that `mask_QR` allows (None: all).

@@ -42,6 +42,11 @@ class TokenGroup:
     last_id: int
     """One past the last legal id."""
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """First legal id and one past the last."""
+        return self.first_id, self.last_id
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepLayout:
