@@ -124,7 +124,7 @@ def bundled_rows(settings: BenchSettings, tick: Tick) -> tuple[list[BenchRow], d
 
 def stream_rows(run: BundledRun) -> list[BenchRow]:
     """Frames a second over a long dream, key-to-frame times, and late frames against early ones."""
-    frames = run.settings.count(300, 40)
+    frames = run.settings.count(run.settings.frames, 40)
     run.tick(f"{frames} frames, sustained")
     run.times(min(frames, 3))  # first calls choose kernels
     times = run.times(frames)

@@ -145,9 +145,11 @@ def ladder(
     sizes = sizes or (EvaluationSettings().quick() if settings.quick else EvaluationSettings())
     rows: list[LadderRow] = []
     device = settings.model_device
+    judged = {}
     names = [settings.model] if settings.model else bundled_models()
     for name in names:
         model = load_model(model_folder(name), device)
+        judged[model.config.name] = model.fingerprint
         sizes = dataclasses.replace(sizes, seed=settings.seed, sampling=Sampling.of_card(model.card))
         rows += verdicts(_Climb(model, store, sizes, settings, tick).rungs())
     data = {"episodes": len(store.of_split("test")), "windows": sizes.windows, "moments": sizes.horizon_moments}
@@ -155,7 +157,7 @@ def ladder(
         kind="ladder",
         rows=rows,
         table=aligned(_HEAD, [row.cells() for row in rows]),
-        run=about(settings, device, data=data, rule=RULE),
+        run=about(settings, device, models=judged, data=data, rule=RULE),
         notes=("Differences in brackets: positive is worse than raster, ± one standard error.", RULE),
     )
 
