@@ -96,7 +96,19 @@ def run(*arguments: str):
 def test_the_command_prints_a_table_and_a_last_line_of_json(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "speed.json"
     result = run(
-        *("--model", str(folder), "--device", "cpu", "--only", "branch, order", "--frames", "3", "--threads", "1"),
+        *(
+            "--model",
+            str(folder),
+            "--device",
+            "cpu",
+            "--quick",
+            "--only",
+            "branch, order",
+            "--frames",
+            "3",
+            "--threads",
+            "1",
+        ),
         *("--out", str(out)),
     )
     assert result.exit_code == 0, result.output

@@ -232,8 +232,10 @@ def together(
 ) -> tuple[float, int]:
     """Frames a second of `size` independent dreams over `rounds`, after `warm` more; and the bytes of one."""
     device = dreamer.model.device
-    sessions = [dreamer.open(prompt, sampling=sampling, seed=seed) for seed in range(size)]
+    sessions = [dreamer.open(prompt, sampling=sampling, seed=seed, warm=False) for seed in range(size)]
     try:
+        while not all(session.ready for session in sessions):
+            dreamer.warm(sessions)
         started = 0.0
         for index in range(warm + rounds):
             if index == warm:
