@@ -50,7 +50,7 @@ class AttentionReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("changes", [{}, MIXED])
+@pytest.mark.parametrize("changes", [{}, MIXED, {"parallel": True}])
 @pytest.mark.parametrize("lag", [None, 2, 1])
 def test_cache_reads_are_what_attention_is_given_in_a_frame_of_a_full_context(lag, changes):
     model = loud_model(tiny_config(**changes))
@@ -67,7 +67,9 @@ def test_cache_reads_are_what_attention_is_given_in_a_frame_of_a_full_context(la
     assert reads.numbers == cache_reads(model.config, dreamer.schedule)
 
 
-@pytest.mark.parametrize("config", [tiny_config(), tiny_config(**MIXED), tiny_config(kv_heads=None)])
+@pytest.mark.parametrize(
+    "config", [tiny_config(), tiny_config(**MIXED), tiny_config(kv_heads=None), tiny_config(parallel=True)]
+)
 def test_pass_weights_are_the_parameters_a_pass_reads(config):
     model = loud_model(config)
     net, codes = model.transformer, model.config.layout.vocab.codebook_size
@@ -75,7 +77,7 @@ def test_pass_weights_are_the_parameters_a_pass_reads(config):
     assert pass_weights(model.config) == blocks + net.token.weight[:codes].numel()
 
 
-@pytest.mark.parametrize("changes", [{}, MIXED])
+@pytest.mark.parametrize("changes", [{}, MIXED, {"parallel": True}])
 def test_step_flops_are_what_torch_counts(changes):
     """`forward` computes masked pairs of its own step too; the floor leaves them out."""
     model = loud_model(tiny_config(**changes))

@@ -65,6 +65,15 @@ def test_the_decoders_agree_to_the_last_logit(positions, rows, lag) -> None:
     assert other.equal == other.tokens == 24 and other.largest_logit != row.largest_logit
 
 
+def test_bf16_weights_keep_exact_angles() -> None:
+    """Angles once followed the weights into bf16, which moved far columns by whole places."""
+    model = loud_model(tiny_config()).to("cpu", torch.bfloat16)
+    rotary = model.transformer.rotary
+    assert rotary is not None and model.transformer.token.weight.dtype == torch.bfloat16
+    assert rotary.step_freq_F.dtype == rotary.place_angle_PF.dtype == torch.float64
+    assert torch.equal(rotary.step_freq_F, loud_model(tiny_config()).transformer.rotary.step_freq_F)
+
+
 def test_agreement_covers_every_order_and_both_number_types(folder: Path) -> None:
     report = agreement(BenchSettings(model=str(folder), frames=1))
     rows = report.to_json()["rows"]

@@ -8,6 +8,7 @@ of one turn per `STEP_PERIOD` steps: the step index may wrap, and a dream can go
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -47,10 +48,20 @@ class Rotary(torch.nn.Module):
         self.place_angle_PF: Tensor
         self.step_freq_F: Tensor
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
+        """Follows the network to another device, but stays float64: angles in bf16 would be off by whole places."""
+        kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            moved = self._buffers[name]
+            assert moved is not None
+            self._buffers[name] = buffer.to(moved.device)
+        return self
+
     def angles(
         self, steps_XQ: Int[Tensor, "*X #Q"], positions_Q: Int[Tensor, Q]
     ) -> tuple[Float[Tensor, "*X Q 1 E"], Float[Tensor, "*X Q 1 E"]]:
-        """Cosine and signed sine for positions of given steps, float32, in the form that `rotate` takes: equal for all heads.
+        """Cosine and signed sine for positions of given steps, float32, as `rotate` takes them: equal for all heads.
 
         Args:
             steps_XQ: step of every position; may broadcast over positions (a last axis of 1).
