@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import loud_model, tiny_config
 from playloom.actions import REST_VALUES, SLOT_SIZES
-from playloom.engine import Dreamer, DreamRequest, Draws, Prompt, Sampling, noise
+from playloom.engine import Draws, Dreamer, DreamRequest, Prompt, Sampling, noise
 from playloom.errors import BadInputError
 from playloom.runtime import generator
 

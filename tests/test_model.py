@@ -7,7 +7,7 @@ import torch
 
 from conftest import loud_model, tiny_config
 from playloom.errors import ConfigError
-from playloom.model import KeyValueCache, Reach, TransformerConfig
+from playloom.model import KeyValueCache, Reach, TransformerConfig, pack, pack_head
 from playloom.model.rotary import STEP_PERIOD, Rotary, rotate
 from playloom.presets import PRESETS, ModelConfig, preset
 from playloom.sequence import NO_TOKEN, schedule
@@ -97,6 +97,38 @@ def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows, lag, s
             part = model.extend(inputs[:, step, where], tables, cache, Reach(past_steps=step, first=first, last=last))
             assert (part - whole[:, step, where]).abs().max() < 1e-5
         cache.commit([step, step])
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_packed_weights_give_the_same_numbers(parallel, qk_norm):
+    config = tiny_config(parallel=parallel, qk_norm=qk_norm)
+    model = loud_model(config).transformer
+    inputs, previous = steps_of(config, 1)
+    order = schedule(config.layout, 1)
+    order_P = torch.as_tensor(order.order_P)
+    packed = pack(model)
+    assert packed is not model
+    hidden = []
+    with torch.no_grad():
+        for network in (model, packed):
+            cache = KeyValueCache.empty(model.config, config.layout.positions, 2)
+            tables = network.begin(torch.tensor([0, 0]), order_P, previous[:, 0])
+            for index in range(order.passes):
+                first, last = order.span(index, index + 1)
+                reach = Reach(past_steps=0, first=first, last=last)
+                hidden.append(network.extend(inputs[:, 0, order_P[first:last]], tables, cache, reach))
+        for plain, fast in zip(hidden[: order.passes], hidden[order.passes :], strict=True):
+            torch.testing.assert_close(fast, plain, rtol=0, atol=1e-5)
+        torch.testing.assert_close(pack_head(model, 3, 9)(plain), model.logits(plain, 3, 9), rtol=0, atol=1e-5)
+
+
+def test_only_float32_on_a_cpu_is_packed():
+    model = loud_model(tiny_config()).transformer
+    half = model.to(torch.bfloat16)
+    assert pack(half) is half
+    hidden = torch.randn(2, model.config.width, dtype=torch.bfloat16)
+    assert torch.equal(pack_head(half, 0, 5)(hidden), half.logits(hidden, 0, 5))
 
 
 def test_the_future_changes_nothing():

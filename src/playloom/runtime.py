@@ -74,6 +74,16 @@ def pick_dtype(name: str) -> torch.dtype:
     return dtype
 
 
+def free_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that a program can still take on a device; main memory for everything but CUDA devices."""
+    import psutil
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
 def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A random source that belongs to one request; the global one stays untouched.
 

@@ -26,9 +26,8 @@ from playloom.benchmarks.settings import GPU_PRESETS, BenchSettings
 from playloom.benchmarks.stream import Tick, median, time_dream
 from playloom.checkpoint import Model
 from playloom.engine import Dreamer, Prompt, Sampling
-from playloom.engine.memory import need
 from playloom.errors import PlayloomError
-from playloom.presets import ModelConfig, build_tokenizer, build_transformer, preset
+from playloom.presets import ModelConfig, build_tokenizer, build_transformer, preset, require_memory
 
 ORDER_BARS = {
     ("200m", 1): Bar(most=32.0),
@@ -85,7 +84,7 @@ class ShapeRun:
         Raises:
             PlayloomError: when weights and caches of so many dreams do not fit; nothing was allocated then.
         """
-        need(config, self.dtype, self.device, sessions=sessions)
+        require_memory(config, self.device, dtype=self.dtype, sessions=sessions)
         model = Model(
             config=config,
             tokenizer=build_tokenizer(config, seed=self.settings.seed).eval().requires_grad_(False),
@@ -160,7 +159,7 @@ def many_rows(run: ShapeRun, heads: int | None) -> list[BenchRow]:
     for size in (1, *MANY):
         run.tick(f"{shown}: {size} dreams at once")
         try:
-            need(config, run.dtype, run.device, sessions=size)
+            require_memory(config, run.device, dtype=run.dtype, sessions=size, weights=0)  # built already
             rate, memory = together(dreamer, prompt, actions, size, rounds, Sampling(), warm=WARM)
         except (PlayloomError, torch.OutOfMemoryError) as error:
             rows.append(_missing("many", f"{shown}, k = 1: {size} dreams at once", "frames/s", error))

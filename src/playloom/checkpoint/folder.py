@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from playloom.checkpoint.weights import fingerprint, load_weights, save_weights
+from playloom.checkpoint.weights import bytes_loaded, fingerprint, load_weights, save_weights
 from playloom.errors import CheckpointError, ConfigError
 from playloom.model import Transformer
-from playloom.presets import ModelConfig, build_tokenizer, build_transformer
+from playloom.presets import ModelConfig, build_tokenizer, build_transformer, require_memory
 from playloom.runtime import atomic_write
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 
@@ -44,10 +44,10 @@ class Model:
         """Where the transformer lives."""
         return self.transformer.token.weight.device
 
-    def to(self, device: torch.device | str) -> Model:
-        """The same model with its networks moved."""
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Model:
+        """The same model with its networks moved; `dtype` is for the transformer, whose cache follows its weights."""
         self.tokenizer.to(device)
-        self.transformer.to(device)
+        self.transformer.to(device, dtype)
         return self
 
 
@@ -71,6 +71,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
 
     Raises:
         CheckpointError: when a file is missing, truncated, changed, or of another config; names it.
+        ResourceError: when the device has not the memory for it and one dream.
     """
     content = _read_json(folder / "model.json")
     try:
@@ -80,6 +81,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
         raise CheckpointError(
             f"{folder / 'model.json'} does not describe a model this version knows: {error}"
         ) from error
+    require_memory(config, device, weights=sum(bytes_loaded(folder / name) for name in _WEIGHTS))
     model = Model(
         config=config,
         tokenizer=build_tokenizer(config),

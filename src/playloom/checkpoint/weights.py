@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -38,6 +39,15 @@ def load_weights(path: Path, module: nn.Module) -> None:
         raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch or export it again") from error
     _compare(path, module.state_dict(), found)
     module.load_state_dict(found)
+
+
+def bytes_loaded(path: Path) -> int:
+    """Memory that a file's numbers take once loaded in float32; 0 for a file that `load_weights` will refuse."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return 4 * sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return 0
 
 
 def fingerprint(path: Path) -> str:

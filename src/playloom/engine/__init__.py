@@ -9,10 +9,10 @@ from playloom.engine.session import Session, Turn
 
 __all__ = [
     "CachedDecoder",
+    "Draws",
     "DreamRequest",
     "DreamStep",
     "Dreamer",
-    "Draws",
     "Mode",
     "NaiveDecoder",
     "Prompt",

@@ -206,7 +206,11 @@ class Dreamer:
             for index in range(requests[0].steps):
                 yield self.advance(
                     [
-                        Turn(session, request.action(index), request.frame(index) if request.mode == "policy" else "dream")
+                        Turn(
+                            session,
+                            request.action(index),
+                            request.frame(index) if request.mode == "policy" else "dream",
+                        )
                         for session, request in zip(sessions, requests, strict=True)
                     ]
                 )

@@ -20,9 +20,7 @@ from playloom.sequence import NO_TOKEN, StepLayout
 class Rows:
     """Rows 0 to n - 1 belong to the n dreams that have one."""
 
-    def __init__(
-        self, config: TransformerConfig, layout: StepLayout, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, config: TransformerConfig, layout: StepLayout, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.layout, self.device, self.dtype = config, layout, device, dtype
         self.owners: list[DreamState] = []
         self.generation = 0
@@ -34,7 +32,7 @@ class Rows:
     @property
     def bytes_each(self) -> int:
         """Memory of one row's cache."""
-        return KeyValueCache.empty(self.config, self.layout.positions, 1, "meta", self.dtype).bytes
+        return KeyValueCache.bytes_each(self.config, self.layout.positions, self.dtype)
 
     def arrange(self, states: Sequence[DreamState]) -> list[int]:
         """Give every dream a row, all of them side by side; returns the dreams' indices in the order of their rows."""

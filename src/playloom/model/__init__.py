@@ -5,4 +5,13 @@ from playloom.model.config import TransformerConfig
 from playloom.model.packed import pack, pack_head
 from playloom.model.transformer import StepGeometry, StepTables, Transformer
 
-__all__ = ["KeyValueCache", "Reach", "StepGeometry", "StepTables", "Transformer", "TransformerConfig", "pack", "pack_head"]
+__all__ = [
+    "KeyValueCache",
+    "Reach",
+    "StepGeometry",
+    "StepTables",
+    "Transformer",
+    "TransformerConfig",
+    "pack",
+    "pack_head",
+]

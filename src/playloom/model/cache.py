@@ -67,6 +67,12 @@ class KeyValueCache:
             positions=positions,
         )
 
+    @staticmethod
+    def bytes_each(config: TransformerConfig, positions: int, dtype: torch.dtype = torch.float32) -> int:
+        """Memory that `empty` takes for one dream."""
+        entries = positions * sum(config.window_steps(layer) for layer in range(config.layers))
+        return 2 * entries * config.key_value_heads * config.head_width * dtype.itemsize
+
     @property
     def batch(self) -> int:
         """Dreams there is room for: B."""

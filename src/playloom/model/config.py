@@ -37,6 +37,9 @@ class TransformerConfig:
     per position of the step, and rotary angles of step, row and column, so that cached keys never go stale."""
     action_condition: bool = False
     """Add an embedding of the previous step's action to the input of every image position."""
+    parallel: bool = False
+    """Attention and MLP of a block both read the block's input, behind one norm, instead of one after the other (GPT-J,
+    Wang and Komatsuzaki 2021; PaLM, Chowdhery et al. 2022, section 2): half as many dependent products a layer."""
     qk_norm: bool = False
     """Normalise queries and keys per head (Dehghani et al. 2023), for stable training at high learning rates."""
 
@@ -73,5 +76,5 @@ class TransformerConfig:
         keys = self.key_value_heads * self.head_width
         attention = 2 * self.width * (self.width + keys) + 2 * (self.width + keys)
         mlp = 2 * self.mlp_ratio * self.width**2 + (self.mlp_ratio + 1) * self.width
-        norms = 4 * self.width + (2 * self.head_width if self.qk_norm else 0)
+        norms = (2 if self.parallel else 4) * self.width + (2 * self.head_width if self.qk_norm else 0)
         return self.layers * (attention + mlp + norms) + 2 * self.width + vocab_size * self.width

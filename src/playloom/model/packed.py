@@ -1,7 +1,7 @@
 """A copy of a transformer for decoding on a CPU: the same numbers from weights laid out for a handful of tokens.
 
 torch's float32 product reads its weights in an order that suits many rows. A pass of decoding has one to nine, and its
-weights come cold from memory every time: measured, oneDNN's blocked layout is two to three times faster there (docs/log.md).
+weights come cold from memory every time: oneDNN's blocked layout measured about twice as fast there (docs/log.md).
 The packing operators are those that torch's own compiler emits for a CPU; where they are missing, or on another device
 or dtype, modules stay as they are.
 """
@@ -9,12 +9,16 @@ or dtype, modules stay as they are.
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from playloom.model.transformer import Attention, Transformer
+from playloom.model.cache import KeyValueCache, Reach
+from playloom.model.transformer import Attention, Block, Transformer
 
+_M = TypeVar("_M", bound=nn.Module)
 _TYPICAL_ROWS = 8
 """Rows the layout is chosen for; any number is computed."""
 
@@ -34,19 +38,38 @@ class PackedLinear(nn.Module):
         return out
 
 
+class PackedParallelBlock(Block):
+    """A parallel block in two products: everything that reads its input, everything that ends in its output."""
+
+    def __init__(self, block: Block) -> None:
+        nn.Module.__init__(self)
+        first, last = _linear(block.mlp[0]), _linear(block.mlp[2])
+        enter, leave = block.attention.query_key_value, block.attention.out
+        self.attention, self.attention_norm = _with_fixed_scales(block.attention), block.attention_norm
+        self.widths = [enter.out_features, first.out_features]
+        self.enter = PackedLinear(torch.cat([enter.weight, first.weight]), torch.cat([enter.bias, first.bias]))
+        self.leave = PackedLinear(torch.cat([leave.weight, last.weight], dim=1), leave.bias + last.bias)
+
+    def extend(
+        self, x_BQD: Tensor, turn: tuple[Tensor, Tensor] | None, layer: int, cache: KeyValueCache, reach: Reach
+    ) -> Tensor:
+        """See `Block.extend`."""
+        all_BQO, hidden = self.enter(self.attention_norm(x_BQD)).split(self.widths, dim=-1)
+        attended = self.attention.cached(*self.attention.project(all_BQO, turn), layer, cache, reach)
+        return x_BQD + self.leave(torch.cat([attended, F.gelu(hidden)], dim=-1))
+
+
 def can_pack(weight: Tensor) -> bool:
     """Whether the packing operators take this weight."""
-    available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return available and weight.device.type == "cpu" and weight.dtype == torch.float32
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+    return known and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def pack(transformer: Transformer) -> Transformer:
-    """The transformer for decoding: a copy with packed weights where that is possible, else itself. Not for training."""
+    """The transformer for decoding: a copy with packed weights where that is possible, else itself."""
     if not can_pack(transformer.token.weight):
         return transformer
-    packed = copy.copy(transformer)
-    packed._modules = {**transformer._modules, "blocks": nn.ModuleList(_block(block) for block in transformer.blocks)}
-    return packed
+    return _with(transformer, blocks=nn.ModuleList(_packed(block) for block in transformer.blocks))
 
 
 def pack_head(transformer: Transformer, first_id: int, last_id: int) -> nn.Module:
@@ -61,28 +84,38 @@ class _Head(nn.Module):
         self.weight_CD = weight
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return nn.functional.linear(hidden, self.weight_CD)
+        return F.linear(hidden, self.weight_CD)
 
 
-def _block(block: nn.Module) -> nn.Module:
-    """A block with the same norms and packed products; nothing else of it is copied."""
-    attention, mlp = block.attention, block.mlp
-    assert isinstance(mlp, nn.Sequential)
-    assert isinstance(attention, Attention)
-    new_attention = _with(attention, query_key_value=_linear(attention.query_key_value), out=_linear(attention.out))
+def _packed(block: nn.Module) -> Block:
+    """A block with the same norms and packed products."""
+    assert isinstance(block, Block)
+    if block.parallel:
+        return PackedParallelBlock(block)
+    attention = block.attention
+    enter, leave = (PackedLinear(li.weight, li.bias) for li in (attention.query_key_value, attention.out))
+    first, last = _linear(block.mlp[0]), _linear(block.mlp[2])
+    mlp = nn.Sequential(PackedLinear(first.weight, first.bias, gelu=True), PackedLinear(last.weight, last.bias))
+    new_attention = _with(_with_fixed_scales(attention), query_key_value=enter, out=leave)
+    return _with(block, attention=new_attention, mlp=mlp)
+
+
+def _with_fixed_scales(attention: Attention) -> Attention:
+    """The same attention, its scales computed once: they no longer change."""
+    fixed = copy.copy(attention)
     if attention.config.qk_norm:
         scales_HE = attention.scales().detach()
-        new_attention.scales = lambda: scales_HE  # type: ignore[assignment]  # they no longer change
-    new_mlp = nn.Sequential(_linear(mlp[0], gelu=True), _linear(mlp[2]))
-    return _with(block, attention=new_attention, mlp=new_mlp)
+        fixed.scales = lambda: scales_HE  # type: ignore[method-assign]
+    return fixed
 
 
-def _with(module: nn.Module, **changed: nn.Module) -> nn.Module:
+def _with(module: _M, **changed: nn.Module) -> _M:
+    """A copy that shares everything with the module but some of its parts."""
     other = copy.copy(module)
     other._modules = {**module._modules, **changed}
     return other
 
 
-def _linear(linear: object, *, gelu: bool = False) -> PackedLinear:
-    assert isinstance(linear, nn.Linear)
-    return PackedLinear(linear.weight, linear.bias, gelu=gelu)
+def _linear(module: nn.Module) -> nn.Linear:
+    assert isinstance(module, nn.Linear)
+    return module

@@ -68,11 +68,14 @@ class Attention(nn.Module):
         self.query_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
 
-    def project(self, x_BQD: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys turned by `turn` (cosine, sine)."""
+    def project(self, all_BQO: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys turned by `turn` (cosine, sine).
+
+        Takes what `query_key_value` gave.
+        """
         c = self.config
         groups = c.key_value_heads
-        all_BQHE = self.query_key_value(x_BQD).view(*x_BQD.shape[:2], c.heads + 2 * groups, c.head_width)
+        all_BQHE = all_BQO.view(*all_BQO.shape[:2], c.heads + 2 * groups, c.head_width)
         turned = all_BQHE[:, :, : c.heads + groups]
         if c.qk_norm:
             length = torch.linalg.vector_norm(turned, dim=-1, keepdim=True)
@@ -88,25 +91,33 @@ class Attention(nn.Module):
         return torch.stack(weights) * self.config.head_width**0.5  # type: ignore[arg-type]
 
     def attend(self, q_BMQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None) -> Tensor:
-        """Weighted values [B, Q, D] over the keys that `mask_QR` allows (None: all).
+        """Weighted values [B, Q, M E] over the keys that `mask_QR` allows (None: all).
 
         Query heads that share a key/value head are laid side by side as more queries of that head, so keys and values
         are read once and never expanded.
         """
         heads, shared, queries = self.config.heads, self.config.key_value_heads, q_BMQE.shape[2]
         if shared != heads:
-            q_BMQE = q_BMQE.unflatten(1, (shared, heads // shared)).flatten(2, 3)
+            q_BMQE = q_BMQE.reshape(len(q_BMQE), shared, -1, self.config.head_width)
             if mask_QR is not None and mask_QR.shape[-2] > 1:
                 mask_QR = mask_QR.tile((heads // shared, 1))
         out = F.scaled_dot_product_attention(q_BMQE, k_BGRE, v_BGRE, attn_mask=mask_QR)
         if shared != heads:
-            out = out.unflatten(2, (heads // shared, queries)).flatten(1, 2)
-        return self.out(out.transpose(1, 2).flatten(2))
+            out = out.reshape(len(out), heads, queries, -1)
+        return out.transpose(1, 2).flatten(2)
+
+    def cached(
+        self, q_BMQE: Tensor, k_BGQE: Tensor, v_BGQE: Tensor, layer: int, cache: KeyValueCache, reach: Reach
+    ) -> Tensor:
+        """Weighted values [B, Q, M E] over the cache, to which these keys and values are added first."""
+        cache.write(layer, reach.first, k_BGQE, v_BGQE)
+        keys, values = cache.visible(layer, reach.past_steps, reach.last)
+        return self.attend(q_BMQE, keys, values, reach.masks.get(self.window))
 
     def steps(self, x_BTPD: Tensor, turn: tuple[Tensor, Tensor] | None, own_PP: Tensor) -> Tensor:
         """Every step against its window. One call a step: exact work, and no mask larger than one step's."""
         batch, steps, positions, _ = x_BTPD.shape
-        q, k, v = self.project(rearrange(x_BTPD, "b t p d -> b (t p) d"), turn)
+        q, k, v = self.project(self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d")), turn)
         out = []
         for step in range(steps):
             first = max(0, step - self.window + 1) * positions
@@ -114,23 +125,41 @@ class Attention(nn.Module):
             past_PR = own_PP.new_ones(positions, here - first)
             mask = torch.cat([past_PR, own_PP], dim=1)
             out.append(self.attend(q[:, :, here:end], k[:, :, first:end], v[:, :, first:end], mask))
-        return torch.stack(out, dim=1)
+        return self.out(torch.stack(out, dim=1))
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each on the normalised residual stream."""
+    """Attention, then an MLP, each on the normalised residual stream; or both on the same one (`parallel`)."""
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         hidden = config.mlp_ratio * config.width
+        self.parallel = config.parallel
         self.attention_norm = nn.LayerNorm(config.width)
         self.attention = Attention(config, config.window_steps(layer))
-        self.mlp_norm = nn.LayerNorm(config.width)
+        self.mlp_norm = nn.Identity() if config.parallel else nn.LayerNorm(config.width)
         self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
 
-    def feed(self, x: Tensor) -> Tensor:
-        """The MLP half of the block."""
+    def feed(self, x: Tensor, attended: Tensor, normed: Tensor) -> Tensor:
+        """The residual stream behind the block, from what came in, what attention made of it, and its norm."""
+        if self.parallel:
+            return x + attended + self.mlp(normed)
+        x = x + attended
         return x + self.mlp(self.mlp_norm(x))
+
+    def steps(self, x_BTPD: Tensor, turn: tuple[Tensor, Tensor] | None, own_PP: Tensor) -> Tensor:
+        """The block over whole steps."""
+        normed = self.attention_norm(x_BTPD)
+        return self.feed(x_BTPD, self.attention.steps(normed, turn, own_PP), normed)
+
+    def extend(
+        self, x_BQD: Tensor, turn: tuple[Tensor, Tensor] | None, layer: int, cache: KeyValueCache, reach: Reach
+    ) -> Tensor:
+        """The block over some places of one step; see `Transformer.extend`."""
+        normed = self.attention_norm(x_BQD)
+        q, k, v = self.attention.project(self.attention.query_key_value(normed), turn)
+        attended = self.attention.out(self.attention.cached(q, k, v, layer, cache, reach))
+        return self.feed(x_BQD, attended, normed)
 
 
 class Transformer(nn.Module):
@@ -190,8 +219,7 @@ class Transformer(nn.Module):
             turn = angles[0].to(x.dtype), angles[1].to(x.dtype)
         for block in self.blocks:
             assert isinstance(block, Block)
-            x = x + block.attention.steps(block.attention_norm(x), turn, own_PP)
-            x = block.feed(x)
+            x = block.steps(x, turn, own_PP)
         return self.norm(x)
 
     def begin(
@@ -235,11 +263,7 @@ class Transformer(nn.Module):
         turn = None if tables.turn is None else (tables.turn[0][:, here], tables.turn[1][:, here])
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            q, k, v = block.attention.project(block.attention_norm(x), turn)
-            cache.write(layer, reach.first, k, v)
-            keys, values = cache.visible(layer, reach.past_steps, reach.last)
-            x = x + block.attention.attend(q, keys, values, reach.masks.get(block.attention.window))
-            x = block.feed(x)
+            x = block.extend(x, turn, layer, cache, reach)
         return self.norm(x)
 
     def logits(self, hidden: Float[Tensor, "*N D"], first_id: int, last_id: int) -> Float[Tensor, "*N C"]:

@@ -6,6 +6,8 @@ rows differ on purpose: rows for exact parallel decoding, rolling positions, loc
 
 from __future__ import annotations
 
+from typing import Any
+
 from playloom.errors import ConfigError, nearest
 from playloom.model.config import TransformerConfig
 from playloom.presets.model_config import ModelConfig
@@ -50,15 +52,12 @@ def _published(name: str, tokenizer: TokenizerConfig, layers: int, width: int, h
     return ModelConfig(name=name, tokenizer=tokenizer, transformer=sizes, rows=False)
 
 
-def _own(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: int) -> ModelConfig:
+def _own(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: int, **changes: Any) -> ModelConfig:
     sizes = TransformerConfig(
         layers=layers,
         width=width,
         heads=heads,
-        local_steps=3,
-        global_every=3,
-        action_condition=True,
-        qk_norm=True,
+        **{"local_steps": 3, "global_every": 3, "action_condition": True, "qk_norm": True, **changes},
     )
     return ModelConfig(name=name, tokenizer=tokenizer, transformer=sizes)
 
@@ -112,6 +111,8 @@ _ROWS = (
     _published("guide-48x2048", _LARGE_GRID, 48, 2048, 16),
     _own("tiny", _TINY, 2, 32, 4),
     _own("arena-small", _SMALL_GRID, 6, 192, 3),
+    # For playing on a CPU, where the number of products counts, not their size: few and wide layers (docs/speed.md).
+    _own("arena-live", _SMALL_GRID, 4, 256, 4, kv_heads=2, global_every=4, parallel=True),
     _own("arena", _ARENA_GRID, 9, 256, 4),
 )
 

@@ -1,0 +1,48 @@
+"""What a model takes of memory is said before it is taken, and is what it then takes."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from conftest import tiny_config
+from playloom.checkpoint import load_model, save_model
+from playloom.errors import ResourceError
+from playloom.model import KeyValueCache
+from playloom.presets import build_tokenizer, build_transformer, cache_bytes, preset, require_memory, weight_bytes
+
+
+@pytest.mark.parametrize(
+    "config", [tiny_config(), tiny_config("absolute", rows=False), tiny_config(parallel=True), preset("arena-live")]
+)
+def test_the_formulas_count_what_is_built(config):
+    networks = (build_tokenizer(config), build_transformer(config))
+    assert weight_bytes(config) == 4 * sum(w.numel() for network in networks for w in network.parameters())
+    cache = KeyValueCache.empty(config.transformer, config.layout.positions, 3)
+    assert 3 * cache_bytes(config) == cache.bytes
+
+
+def test_half_the_dtype_is_half_the_cache():
+    config = preset("1.6b")
+    assert 2 * cache_bytes(config, torch.bfloat16) == cache_bytes(config)
+
+
+def test_a_preset_that_does_not_fit_says_so_before_it_is_built():
+    with pytest.raises(
+        ResourceError, match=r"1.6b needs [\d,]+ bytes on cpu .* for 100000 dreams\) and [\d,]+ are free"
+    ):
+        require_memory(preset("1.6b"), sessions=100_000)
+
+
+def test_a_model_that_does_not_fit_is_not_loaded(tiny_model, tmp_path, monkeypatch):
+    save_model(tmp_path, tiny_model)
+    assert load_model(tmp_path).config == tiny_model.config
+    monkeypatch.setattr("playloom.presets.memory.free_memory", lambda _: 1000)
+    with pytest.raises(ResourceError, match="and 1,000 are free"):
+        load_model(tmp_path)
+
+
+def test_the_live_preset_is_parallel_and_shares_heads():
+    sizes = preset("arena-live").transformer
+    assert sizes.parallel and sizes.key_value_heads < sizes.heads
+    assert dataclasses.replace(preset("arena-live"), name="x").tokenizer == preset("arena-small").tokenizer
