@@ -11,7 +11,15 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-_CHECKED = ["sequence", "model.transformer", "model.cache", "model.rotary", "engine.cached", "engine.plan", "engine.naive"]
+_CHECKED = [
+    "sequence",
+    "model.transformer",
+    "model.cache",
+    "model.rotary",
+    "engine.cached",
+    "engine.plan",
+    "engine.naive",
+]
 install_import_hook([f"playloom.{name}" for name in _CHECKED], "beartype.beartype")
 
 from playloom.checkpoint import Model  # noqa: E402
