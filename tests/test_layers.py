@@ -12,21 +12,28 @@ LEVELS = [
     ["errors"],
     ["runtime"],
     ["actions", "provenance"],
-    ["tokenizer", "sequence", "model", "media"],
+    ["tokenizer", "sequence", "model", "media", "client"],
     ["presets"],
     ["checkpoint", "data"],
     ["engine", "games"],
     ["training", "evaluation", "dreams", "live"],
-    ["recipes", "benchmarks"],
+    ["recipes", "benchmarks", "serving"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 FENCES = {
-    "torch": {"actions", "provenance", "media", "games"},  # packages that must not know it
+    "torch": {"actions", "provenance", "media", "games", "client"},  # packages that must not know it
     "gymnasium": set(LEVEL) - {"games"},
     "vizdoom": set(LEVEL) - {"games"},
     "lightning": set(LEVEL) - {"training"},
     "lightning_fabric": set(LEVEL) - {"training"},
+    "fastapi": set(LEVEL) - {"serving"},
+    "starlette": set(LEVEL) - {"serving"},
+    "uvicorn": set(LEVEL) - {"serving"},
+    "pydantic": set(LEVEL) - {"serving"},
+    "pydantic_settings": set(LEVEL) - {"serving"},
+    "prometheus_client": set(LEVEL) - {"serving"},
+    "httpx": set(LEVEL) - {"client"},
     "typer": set(LEVEL) - {"cli"},
     "rich": set(LEVEL) - {"cli"},
 }
