@@ -152,39 +152,42 @@ def many_rows(run: ShapeRun, heads: int | None) -> list[BenchRow]:
     if heads is not None:
         config = dataclasses.replace(config, transformer=dataclasses.replace(config.transformer, kv_heads=heads))
     model, shown = run.build(config), f"{name}{_heads_name(heads)}"
-    dreamer = Dreamer(model, lag=1)
-    prompt, actions = random_prompt(config, run.settings.seed)
-    rounds = run.settings.count(8, 2)
-    rows, single = [], 0.0
+    rows: list[BenchRow] = []
+    single: float | None = None
     for size in (1, *MANY):
         run.tick(f"{shown}: {size} dreams at once")
-        try:
-            require_memory(config, run.device, dtype=run.dtype, sessions=size, weights=0)  # built already
-            rate, memory = together(dreamer, prompt, actions, size, rounds, Sampling(), warm=WARM)
-        except (PlayloomError, torch.OutOfMemoryError) as error:
-            rows.append(_missing("many", f"{shown}, k = 1: {size} dreams at once", "frames/s", error))
-            continue
-        floor = size / run.frame_floor(dreamer, size)
-        detail = {"bytes_per_session": memory, "rounds": rounds}
-        rows.append(
-            BenchRow(
-                case="many",
-                name=f"{shown}, k = 1: {size} at once, all their frames",
-                value=rate,
-                unit="frames/s",
-                floor=floor,
-                detail=detail,
-            )
-        )
+        row = _many_row(run, model, size, f"{shown}, k = 1: {size} at once, all their frames")
+        rows.append(row)
         if size == 1:
-            single = rate
-            rows.append(BenchRow(case="many", name=f"{shown}: memory of one dream", value=memory / 2**20, unit="MiB"))
-        else:
+            single = row.value
+            memory = row.detail.get("bytes_per_session", 0) / 2**20
+            rows.append(BenchRow(case="many", name=f"{shown}: memory of one dream", value=memory or None, unit="MiB"))
+        elif single and row.value:
             bar = MANY_BARS[heads] if (size, name, run.device.type) == (MANY_BAR_AT, MANY_PRESET, "cuda") else None
-            rows.append(
-                BenchRow(case="many", name=f"{shown}: {size} at once over one", value=rate / single, unit="x", bar=bar)
-            )
+            over = row.value / single
+            rows.append(BenchRow(case="many", name=f"{shown}: {size} at once over one", value=over, unit="x", bar=bar))
     return rows
+
+
+def _many_row(run: ShapeRun, model: Model, size: int, name: str) -> BenchRow:
+    """Frames a second of so many dreams; a dreamer of its own, so that nothing is left of the caches before."""
+    _give_back(run.device)
+    dreamer = Dreamer(model, lag=1)
+    prompt, actions = random_prompt(model.config, run.settings.seed)
+    rounds = run.settings.count(8, 2)
+    try:
+        require_memory(model.config, run.device, dtype=run.dtype, sessions=size, weights=0)  # built already
+        rate, memory = together(dreamer, prompt, actions, size, rounds, Sampling(), warm=WARM)
+    except (PlayloomError, torch.OutOfMemoryError) as error:
+        return _missing("many", name, "frames/s", error)
+    return BenchRow(
+        case="many",
+        name=name,
+        value=rate,
+        unit="frames/s",
+        floor=size / run.frame_floor(dreamer, size),
+        detail={"bytes_per_session": memory, "rounds": rounds},
+    )
 
 
 def absolute_rows(run: ShapeRun) -> list[BenchRow]:
@@ -268,8 +271,13 @@ def _or_why(case: str, name: str, measure: Callable[[], list[BenchRow]], device:
     except (PlayloomError, torch.OutOfMemoryError) as error:
         return [_missing(case, name, "ms", error)]
     finally:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        _give_back(device)
+
+
+def _give_back(device: torch.device) -> None:
+    """Memory that torch keeps for later use counts as taken; hand it back."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _missing(case: str, name: str, unit: str, error: Exception) -> BenchRow:
