@@ -171,9 +171,9 @@ class Dreamer:
         if len({id(turn.session) for turn in turns}) != len(turns):
             raise BadInputError("a session came twice; it can take one turn at a time")
         for turn in turns:
-            if turn.action_A is not None:
-                check_values(turn.action_A)
-            while not _open(turn.session).ready:
+            self.check(turn)  # all of them before any is moved
+        for turn in turns:
+            while not turn.session.ready:
                 self.warm([turn.session])
         taken = self.stepper.act(turns)
         seen = self.stepper.see(turns)
@@ -190,6 +190,14 @@ class Dreamer:
             )
             turn.session.index += 1
         return steps
+
+    def check(self, turn: Turn) -> None:
+        """Raise what `advance` would raise for this turn whatever the state of things, and move nothing."""
+        _open(turn.session)
+        if turn.action_A is not None:
+            check_values(turn.action_A)
+        if isinstance(turn.frame, np.ndarray):
+            self.model.tokenizer.check_size(torch.as_tensor(turn.frame[None]))
 
     @torch.inference_mode()
     def codes(self, prompt: Prompt) -> NDArray[np.int64]:

@@ -1,0 +1,1 @@
+"""A model for many users at once: the broker that batches them, and the HTTP application before it."""

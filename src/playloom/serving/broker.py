@@ -1,0 +1,258 @@
+"""The one thread that owns the dreamer: gathers what many users want next and lets it happen as one batch, frame by frame.
+
+    broker = Broker(Dreamer(model, lag=1))
+    handle = broker.open(prompt, seed=7)                  # from any thread
+    step = handle.step(action_A)                          # waits; or handle.submit(action_A) for a future
+
+Nobody starves: whatever waits when a frame begins takes part in it. A newcomer's prompt is seen a step at a time between
+the frames of the others. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.engine import Dreamer, DreamStep, Prompt, Sampling, Session, Turn
+from playloom.errors import PlayloomError, ResourceError
+from playloom.serving.inbox import Inbox
+
+Frame = NDArray[np.uint8] | Literal["dream"] | None
+"""What follows an action; see `playloom.engine.Turn`."""
+
+
+class BusyError(ResourceError):
+    """Raised when there is no room for another session now; trying again later may help."""
+
+
+class StoppedError(PlayloomError):
+    """Raised when the broker takes no more work, or ended before some was done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerLimits:
+    """How much is taken on at once."""
+
+    sessions: int = 64
+    """Sessions open or waiting for their prompt."""
+    batch: int = 16
+    """Sessions that advance together; more take turns, longest waiting first."""
+
+
+@dataclass(kw_only=True)
+class BrokerStats:
+    """What a broker has done, and what it has before it."""
+
+    sessions: int = 0
+    """Sessions open."""
+    waiting: int = 0
+    """Turns asked for and not begun."""
+    frames: int = 0
+    """Turns done."""
+    batches: Counter[int] = field(default_factory=Counter)
+    """How often a batch of each size was run."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Wish:
+    """A turn somebody waits for."""
+
+    handle: Handle
+    action_A: NDArray[np.uint8] | None
+    frame: Frame
+    done: Future[DreamStep]
+
+
+class Handle:
+    """A session of the broker's dreamer, for one user; any thread may use it, one turn at a time."""
+
+    def __init__(self, broker: Broker, session: Session) -> None:
+        self._broker, self._session = broker, session
+        self.closed = False
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens are drawn; may be set between turns."""
+        return self._session.sampling
+
+    @sampling.setter
+    def sampling(self, sampling: Sampling) -> None:
+        self._session.sampling = sampling
+
+    def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[DreamStep]:
+        """A future of the next step; see `playloom.engine.Turn` for the arguments."""
+        return self._broker.submit(self, action_A, frame)
+
+    def step(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> DreamStep:
+        """The next step, waited for.
+
+        Raises:
+            PlayloomError: what the engine raised for this turn, or `StoppedError`.
+        """
+        return self.submit(action_A, frame).result()
+
+    def close(self) -> None:
+        """Give the session's memory back; what was asked for before fails with a `StoppedError`."""
+        self._broker.close_session(self)
+
+
+class Broker:
+    """Owns a dreamer and the thread that moves it."""
+
+    def __init__(self, dreamer: Dreamer, limits: BrokerLimits | None = None) -> None:
+        self.dreamer, self.limits = dreamer, limits or BrokerLimits()
+        self.stats = BrokerStats()
+        self._inbox = Inbox()
+        self._newcomers: deque[tuple[Session, Future[Handle]]] = deque()
+        self._wishes: deque[_Wish] = deque()
+        self._room = threading.BoundedSemaphore(self.limits.sessions)
+        self._thread = threading.Thread(target=self._run, name="playloom-broker", daemon=True)
+        self._thread.start()
+
+    def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> Handle:
+        """A session that has seen its prompt; waits for it.
+
+        Raises:
+            BusyError: when `limits.sessions` are open.
+            StoppedError: after `close`.
+        """
+        return self.open_async(prompt, sampling=sampling, seed=seed).result()
+
+    def open_async(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> Future[Handle]:
+        """A future of `open`; `BusyError` is raised at once."""
+        if not self._room.acquire(blocking=False):
+            raise BusyError(f"all {self.limits.sessions} sessions are taken; try again in a while")
+        future: Future[Handle] = Future()
+
+        def arrive() -> None:
+            session = self.dreamer.open(prompt, sampling=sampling, seed=seed, warm=False)
+            self._newcomers.append((session, future))
+
+        def refuse(error: Exception) -> None:
+            self._room.release()
+            _fail(future, error)
+
+        self._post(arrive, refuse)
+        return future
+
+    def submit(self, handle: Handle, action_A: NDArray[np.uint8] | None, frame: Frame) -> Future[DreamStep]:
+        """See `Handle.submit`."""
+        wish = _Wish(handle=handle, action_A=action_A, frame=frame, done=Future())
+
+        def arrive() -> None:
+            if handle.closed:
+                raise StoppedError("this session was closed; open another one")
+            self.dreamer.check(self._turn(wish))  # a bad turn is its asker's alone
+            self._wishes.append(wish)
+
+        self._post(arrive, lambda error: _fail(wish.done, error))
+        return wish.done
+
+    def close_session(self, handle: Handle) -> None:
+        """See `Handle.close`."""
+
+        def leave() -> None:
+            if handle.closed:
+                return
+            handle.closed = True
+            for wish in [w for w in self._wishes if w.handle is handle]:
+                self._wishes.remove(wish)
+                _fail(wish.done, StoppedError("this session was closed; open another one"))
+            self.dreamer.close(handle._session)
+            self.stats.sessions -= 1
+            self._room.release()
+
+        self._post(leave, lambda _: None)
+
+    def close(self, timeout: float = 10.0) -> bool:
+        """Finish what was asked for, take nothing new, and end; returns whether that took less than `timeout` seconds."""
+        self._inbox.close()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _post(self, work: Callable[[], None], refuse: Callable[[Exception], None]) -> None:
+        if not self._inbox.put(work, refuse):
+            refuse(StoppedError("the server is stopping and takes no more work"))
+
+    def _run(self) -> None:
+        while True:
+            more = self._inbox.take(wait=not (self._wishes or self._newcomers))
+            if not more and not self._wishes and not self._newcomers:
+                return
+            self._see_a_step()
+            self._advance()
+
+    def _see_a_step(self) -> None:
+        """Every newcomer sees one more step of its prompt, or is ready."""
+        if not self._newcomers:
+            return
+        sessions = [session for session, _ in self._newcomers]
+        try:
+            self.dreamer.warm(sessions)
+        except Exception as error:  # one of many users' prompts: say it to those it concerns, and go on
+            for session, future in self._newcomers:
+                self.dreamer.close(session)
+                self._room.release()
+                _fail(future, error)
+            self._newcomers.clear()
+            return
+        for session, future in [pair for pair in self._newcomers if pair[0].ready]:
+            self._newcomers.remove((session, future))
+            self.stats.sessions += 1
+            handle = Handle(self, session)
+            if not _give(future, handle):
+                self.close_session(handle)  # nobody waits for it any more
+
+    def _advance(self) -> None:
+        batch = self._next_batch()
+        if not batch:
+            return
+        self.stats.batches[len(batch)] += 1
+        try:
+            self._answer(batch, self.dreamer.advance([self._turn(wish) for wish in batch]))
+        except Exception as error:  # how far each session has come is not known now, so none of them can go on
+            for wish in batch:
+                _fail(wish.done, error)
+                wish.handle.close()
+
+    def _answer(self, batch: Sequence[_Wish], steps: Sequence[DreamStep]) -> None:
+        self.stats.frames += len(batch)
+        for wish, step in zip(batch, steps, strict=True):
+            _give(wish.done, step)
+
+    def _next_batch(self) -> list[_Wish]:
+        """The longest waiting turns, one of each session."""
+        batch: list[_Wish] = []
+        for wish in list(self._wishes):
+            if len(batch) == self.limits.batch:
+                break
+            if any(wish.handle is other.handle for other in batch):
+                continue
+            self._wishes.remove(wish)
+            if wish.done.set_running_or_notify_cancel():
+                batch.append(wish)
+        self.stats.waiting = len(self._wishes)
+        return batch
+
+    def _turn(self, wish: _Wish) -> Turn:
+        return Turn(wish.handle._session, wish.action_A, wish.frame)
+
+
+def _give(future: Future[object] | Future[DreamStep] | Future[Handle], value: object) -> bool:
+    """Answer; False where the asker has gone."""
+    if future.cancelled():
+        return False
+    future.set_result(value)  # type: ignore[arg-type]
+    return True
+
+
+def _fail(future: Future[DreamStep] | Future[Handle], error: Exception) -> None:
+    if not future.cancelled():
+        future.set_exception(error)

@@ -1,0 +1,57 @@
+"""Work that other threads leave for one thread; closing it lets in no more and loses none."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+Work = Callable[[], None]
+"""Something to do in the owning thread."""
+Refuse = Callable[[Exception], None]
+"""Told what the work raised."""
+
+
+class Inbox:
+    """A queue that one thread empties."""
+
+    def __init__(self) -> None:
+        self._items: queue.SimpleQueue[tuple[Work, Refuse] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def put(self, work: Work, refuse: Refuse) -> bool:
+        """Leave work; False when the inbox is closed and it was not taken."""
+        with self._lock:
+            if self._closed:
+                return False
+            self._items.put((work, refuse))
+            return True
+
+    def close(self) -> None:
+        """Take no more; what is in it is still done."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._items.put(None)
+
+    def take(self, *, wait: bool) -> bool:
+        """Do everything that lies here, in the thread that calls; False once it is closed and empty.
+
+        Args:
+            wait: for something to come, when nothing lies here.
+        """
+        while True:
+            try:
+                item = self._items.get(block=wait)
+            except queue.Empty:
+                return True
+            if item is None:
+                self._items.put(None)  # for the next call
+                return False
+            work, refuse = item
+            try:
+                work()
+            except Exception as error:  # the asker's trouble, not the owner's
+                refuse(error)
+            wait = False

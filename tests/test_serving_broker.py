@@ -1,0 +1,130 @@
+"""The broker: the engine's own dreams for every user, batched, in order, and nobody pays for another's mistake."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from playloom.actions import REST_VALUES, SLOT_SIZES
+from playloom.engine import Dreamer, Prompt, Sampling
+from playloom.errors import BadInputError, PictureError
+from playloom.serving.broker import Broker, BrokerLimits, BusyError, StoppedError
+
+GREEDY = Sampling(temperature=0.0)
+
+
+def prompt_of(steps: int, seed: int = 0) -> Prompt:
+    source = np.random.default_rng(seed)
+    actions = np.stack([source.integers(0, n, steps - 1, dtype=np.uint8) for n in SLOT_SIZES], axis=1)
+    return Prompt(frames_THWC=source.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8), actions_TA=actions)
+
+
+@pytest.fixture
+def broker(tiny_model):
+    broker = Broker(Dreamer(tiny_model, lag=1), BrokerLimits(sessions=6, batch=3))
+    yield broker
+    assert broker.close(10)
+
+
+def test_many_threads_get_what_each_would_get_alone(tiny_model, broker):
+    found: dict[int, list[np.ndarray]] = {}
+
+    def play(seed: int) -> None:
+        handle = broker.open(prompt_of(1 + seed % 4, seed), seed=seed)
+        found[seed] = [handle.step(REST_VALUES).codes_N for _ in range(4)]
+        handle.close()
+
+    threads = [threading.Thread(target=play, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(6):
+        session = Dreamer(tiny_model, lag=1).open(prompt_of(1 + seed % 4, seed), seed=seed)
+        assert all((session.step(REST_VALUES).codes_N == codes).all() for codes in found[seed])
+    assert broker.stats.frames == 24 and max(broker.stats.batches) <= 3
+
+
+def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
+    handles = [broker.open(prompt_of(1, seed)) for seed in range(5)]
+    for future in [handle.submit(REST_VALUES) for _ in range(3) for handle in handles]:
+        assert future.result(timeout=20).frame_HWC is not None
+    assert sum(size * count for size, count in broker.stats.batches.items()) == 15
+    assert any(size > 1 for size in broker.stats.batches)
+
+
+def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
+    handles = [broker.open(prompt_of(1)) for _ in range(6)]
+    with pytest.raises(BusyError, match="all 6 sessions are taken"):
+        broker.open(prompt_of(1))
+    handles[0].close()
+    for _ in range(100):
+        try:
+            broker.open(prompt_of(1)).close()
+            break
+        except BusyError:
+            threading.Event().wait(0.02)
+    else:
+        pytest.fail("the closed session's place never came free")
+
+
+def test_one_bad_turn_spoils_no_other(tiny_model, broker):
+    good, bad, wrong_size = (broker.open(prompt_of(1, seed), seed=seed) for seed in range(3))
+    gate = threading.Event()
+    broker._inbox.put(gate.wait, lambda _: None)  # so that all three lie there when the next batch is made
+    futures = [
+        good.submit(REST_VALUES),
+        bad.submit(np.full(16, 99, np.uint8)),
+        wrong_size.submit(REST_VALUES, np.zeros((3, 3, 3), np.uint8)),
+    ]
+    gate.set()
+    alone = Dreamer(tiny_model, lag=1).open(prompt_of(1, 0), seed=0)
+    assert (futures[0].result(20).codes_N == alone.step(REST_VALUES).codes_N).all()
+    with pytest.raises(BadInputError):
+        futures[1].result(20)
+    with pytest.raises(PictureError):
+        futures[2].result(20)
+    assert (good.step(REST_VALUES).codes_N == alone.step(REST_VALUES).codes_N).all()
+    assert wrong_size.step(REST_VALUES).index == 0
+
+
+def test_a_failure_of_the_machine_ends_the_sessions_it_hit_and_no_other(broker, monkeypatch):
+    hit, other = broker.open(prompt_of(1, 1)), broker.open(prompt_of(1, 2))
+    monkeypatch.setattr(broker.dreamer.stepper, "act", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        hit.step(REST_VALUES)
+    monkeypatch.undo()
+    with pytest.raises(StoppedError, match="was closed"):
+        hit.step(REST_VALUES)
+    assert other.step(REST_VALUES).index == 0
+
+
+def test_a_closed_session_and_a_stopped_broker_are_sentences(tiny_model):
+    broker = Broker(Dreamer(tiny_model))
+    handle = broker.open(prompt_of(2), sampling=GREEDY)
+    last = handle.submit(REST_VALUES)
+    handle.close()
+    with pytest.raises(StoppedError, match="was closed"):
+        handle.step(REST_VALUES)
+    assert broker.close(10)
+    assert last.done()
+    with pytest.raises(StoppedError, match="stopping"):
+        broker.open(prompt_of(1))
+
+
+def test_what_was_asked_for_is_finished_before_the_end(tiny_model):
+    broker = Broker(Dreamer(tiny_model, lag=1))
+    handle = broker.open(prompt_of(1))
+    futures = [handle.submit(REST_VALUES) for _ in range(5)]
+    assert broker.close(20)
+    assert [future.result(0).index for future in futures] == [0, 1, 2, 3, 4]
+
+
+def test_nobody_waits_for_a_cancelled_turn(broker):
+    handle = broker.open(prompt_of(1))
+    gate = threading.Event()
+    broker._inbox.put(gate.wait, lambda _: None)
+    futures = [handle.submit(REST_VALUES) for _ in range(3)]
+    assert futures[1].cancel()
+    gate.set()
+    assert [futures[0].result(20).index, futures[2].result(20).index] == [0, 1]
