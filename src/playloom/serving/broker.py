@@ -1,11 +1,11 @@
-"""The one thread that owns the dreamer: gathers what many users want next and lets it happen as one batch, frame by frame.
+"""The one thread that owns the dreamer: gathers what many users want next and lets it happen as one batch a frame.
 
     broker = Broker(Dreamer(model, lag=1))
     handle = broker.open(prompt, seed=7)                  # from any thread
     step = handle.step(action_A)                          # waits; or handle.submit(action_A) for a future
 
-Nobody starves: whatever waits when a frame begins takes part in it. A newcomer's prompt is seen a step at a time between
-the frames of the others. Knows nothing of HTTP.
+Nobody starves: whatever waits when a frame begins takes part in it. A newcomer's prompt is seen a step at a time
+between the frames of the others. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Broker:
         self._post(leave, lambda _: None)
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Finish what was asked for, take nothing new, and end; returns whether that took less than `timeout` seconds."""
+        """Finish what was asked for, take nothing new, and end; returns whether `timeout` seconds sufficed."""
         self._inbox.close()
         self._thread.join(timeout)
         return not self._thread.is_alive()
