@@ -49,6 +49,8 @@ def require_memory(
         ResourceError: when the device has less; says how many bytes are needed and how many there are.
     """
     weights = weight_bytes(config, dtype) if weights is None else weights
+    if torch.device(device).type == "cpu" and dtype == torch.float32:
+        weights += config.parameter_count * dtype.itemsize  # the copy that is laid out for decoding
     caches = sessions * cache_bytes(config, dtype)
     there = free_memory(device)
     if weights + caches > there:
