@@ -9,7 +9,8 @@
     ├── CheckpointError      weights that are truncated, damaged or of another config
     ├── MissingExtraError    an optional package is not installed
     ├── ResourceError        the machine has not the memory that was asked for
-    └── GameError            the game's process failed
+    ├── GameError            the game's process failed
+    └── EndpointError        a remote endpoint refused, failed or answered nonsense
 
 The command line prints the message of a `PlayloomError` as one sentence and exits with 2. A message says what
 came, what was expected, and what to do. Our own mistakes stay plain exceptions, with their traceback.
@@ -64,6 +65,10 @@ class ResourceError(PlayloomError):
 
 class GameError(PlayloomError):
     """Raised when the game's process fails to start, dies or answers nonsense."""
+
+
+class EndpointError(PlayloomError):
+    """Raised when a remote endpoint refuses, fails or answers something that cannot be used."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
