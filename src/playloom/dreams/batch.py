@@ -16,14 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.checkpoint import Model, load_model, model_folder
+from playloom.checkpoint import Model
 from playloom.engine import Dreamer, DreamRequest, DreamStep, Prompt, Sampling
+from playloom.engine.opening import manifest_of, open_dreamer
 from playloom.errors import BadInputError, PlayloomError, RecordingError
 from playloom.media.batch_output import write_batch_dream
 from playloom.media.clips import find_clips, read_clip
-from playloom.provenance import Manifest
-from playloom.provenance.manifest import created_at, frames_hash
-from playloom.runtime import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +93,8 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
         PlayloomError: when the folder holds no clip or the model cannot be loaded; bad clips are only skipped.
     """
     paths = find_clips(job.folder)[: job.max_files]
-    model = load_model(model_folder(job.model), pick_device(job.device))
-    dreamer = Dreamer(model, lag=job.lag or model.card.get("lag"))
+    dreamer = open_dreamer(job.model, device=job.device, lag=job.lag)
+    model = dreamer.model
     written: list[Path] = []
     skipped: list[str] = []
 
@@ -113,7 +111,7 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
         rows = list(dreamer.dream_batch([work.request for work in group]))
         for index, work in enumerate(group):
             try:
-                written.append(_write(job, model, work, [row[index] for row in rows]))
+                written.append(_write(job, dreamer, work, [row[index] for row in rows]))
                 tell(f"wrote {written[-1]}")
             except PlayloomError as error:
                 skip(work.path, error)
@@ -151,25 +149,18 @@ def _read(path: Path, job: BatchJob, model: Model, seed: int) -> _Work:
     return _Work(path, frames, actions, request)
 
 
-def _write(job: BatchJob, model: Model, work: _Work, steps: list[DreamStep]) -> Path:
+def _write(job: BatchJob, dreamer: Dreamer, work: _Work, steps: list[DreamStep]) -> Path:
     dreamed_SHWC = np.stack([step.frame_HWC for step in steps if step.frame_HWC is not None])
     context_THWC = work.frames_THWC[: job.context]
     target = job.out / work.path.relative_to(job.folder)
-    how = job.sampling
-    manifest = Manifest(
-        model=model.config.name,
-        weights=model.fingerprint,
-        seed=work.request.seed,
-        mode=work.request.mode,
-        sampling={"temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p},
-        parent=frames_hash(context_THWC),
-        created=created_at(),
-    )
+    request = work.request
+    manifest = manifest_of(dreamer, context_THWC, mode=request.mode, sampling=job.sampling, seed=request.seed)
     last = work.actions_TA[-1:] if job.protocol == "base" else work.actions_TA[:0]
     taken = np.stack([step.action_A for step in steps])
     actions_TA = np.concatenate([work.actions_TA[: job.context - 1], taken, last])
     given_T = np.array([True] * (job.context - 1) + [s.action_given for s in steps] + [True] * len(last))
-    codes_TN = model.tokenizer.encode(torch.as_tensor(work.frames_THWC))
+    tokenizer = dreamer.model.tokenizer
+    codes_TN = tokenizer.encode(torch.as_tensor(work.frames_THWC))
     arrays, _ = write_batch_dream(
         target.with_suffix(""),
         context_THWC=context_THWC,
@@ -177,6 +168,6 @@ def _write(job: BatchJob, model: Model, work: _Work, steps: list[DreamStep]) -> 
         actions_TA=actions_TA,
         given_T=given_T,
         manifest=manifest,
-        reconstructed_THWC=model.tokenizer.decode(codes_TN).cpu().numpy(),
+        reconstructed_THWC=tokenizer.decode(codes_TN).cpu().numpy(),
     )
     return arrays

@@ -6,26 +6,20 @@ report = run_dream(DreamJob(prompt="moment:plaza", steps=50), progress=print)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from playloom.actions import REST_VALUES, Schema
-from playloom.checkpoint import Model, load_model, model_folder
-from playloom.data.moments import list_moments
-from playloom.data.prompts import PromptData, load_prompt
+from playloom.data.prompts import PromptData
 from playloom.dreams.inputs import Inputs, fit_length, read_inputs
-from playloom.engine import Dreamer, DreamStep, Mode, Prompt, Sampling
-from playloom.errors import BadInputError
+from playloom.engine import DreamStep, Mode, Sampling
+from playloom.engine.opening import Render, manifest_of, open_dreamer, read_prompt
 from playloom.media.dream_folder import DreamedStep, DreamFolder, write_dream
 from playloom.media.pictures import Fit
-from playloom.provenance import Manifest
-from playloom.provenance.manifest import created_at, frames_hash
-from playloom.runtime import pick_device
 
 DEFAULT_STEPS = 10
 """Steps where neither the user nor the given actions say how many."""
@@ -96,7 +90,7 @@ Progress = Callable[[int, int], None]
 def run_dream(
     job: DreamJob,
     *,
-    render: Callable[..., Iterator[NDArray[np.uint8]]] | None = None,
+    render: Render | None = None,
     progress: Progress | None = None,
 ) -> DreamReport:
     """Load, dream, write.
@@ -109,15 +103,23 @@ def run_dream(
     Raises:
         PlayloomError: when something the job names cannot be used; nothing is written then.
     """
-    model = load_model(model_folder(job.model), pick_device(job.device))
-    data = _load(job, model, render)
+    dreamer = open_dreamer(job.model, device=job.device, lag=job.lag)
+    model = dreamer.model
+    prompt, data = read_prompt(
+        model,
+        job.prompt,
+        context=job.context,
+        schema=job.schema,
+        fit=job.fit,
+        at=job.at,
+        horizon=job.steps,
+        render=render,
+    )
     given = _given(job, data)
     steps = _steps(job, given)
-    dreamer = Dreamer(model, lag=job.lag or model.card.get("lag"))
     how = Sampling.of_card(model.card, temperature=job.temperature, top_k=job.top_k, top_p=job.top_p)
     started = time.perf_counter()
     done: list[DreamStep] = []
-    prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=_known_codes(data, model))
     for step in dreamer.dream(
         prompt,
         mode=job.mode,
@@ -136,7 +138,9 @@ def run_dream(
         real_frames_THWC=data.frames_THWC,
         real_actions_TA=data.actions_TA,
         steps=[DreamedStep(s.frame_HWC, s.action_A, s.action_given) for s in done],
-        manifest=manifest_of(dreamer, job, how, data.frames_THWC),
+        manifest=manifest_of(
+            dreamer, data.frames_THWC, mode=job.mode, sampling=how, seed=job.seed, timestamp=job.timestamp
+        ),
         frames_dreamed=job.mode != "policy",
         true_frames_SHWC=data.true_next_frames_SHWC if _recorded(job, given) else None,
         codes_TN=np.concatenate([dreamer.codes(prompt), *(s.codes_N[None] for s in done if s.codes_N is not None)]),
@@ -148,42 +152,6 @@ def run_dream(
         dreamed={"world": "pictures", "policy": "controller input", "full": "pictures and controller input"}[job.mode],
         seconds=seconds,
         frames_per_second=len(done) / seconds,
-    )
-
-
-def manifest_of(dreamer: Dreamer, job: DreamJob, how: Sampling, frames_THWC: NDArray[np.uint8]) -> Manifest:
-    """What every picture of this dream says about itself."""
-    model, lag = dreamer.model, dreamer.schedule.lag
-    return Manifest(
-        model=model.config.name,
-        weights=model.fingerprint,
-        seed=job.seed,
-        mode=job.mode,
-        sampling={"temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p},
-        order="raster" if lag == model.config.layout.grid_width else f"row lag {lag}",
-        parent=frames_hash(frames_THWC),
-        created=created_at() if job.timestamp else None,
-    )
-
-
-def _load(job: DreamJob, model: Model, render: Callable[..., Iterator[NDArray[np.uint8]]] | None) -> PromptData:
-    spec = job.prompt
-    if spec is None:
-        moments = list_moments()
-        if not moments:
-            raise BadInputError("this installation bundles no moment; say --prompt PICTURE, FOLDER or RECORDING")
-        spec = f"moment:{moments[0]}"
-    sizes = model.config.tokenizer
-    context = min(job.context, model.config.transformer.context_steps)
-    return load_prompt(
-        spec,
-        context=context,
-        frame_size=(sizes.frame_height, sizes.frame_width),
-        schema=job.schema,
-        fit=job.fit,
-        at=job.at,
-        horizon=None if job.steps is None else job.steps,
-        render=render,
     )
 
 
@@ -207,11 +175,6 @@ def _steps(job: DreamJob, given: Inputs | None) -> int:
     if job.steps is not None:
         return job.steps
     return len(given.actions_SA) if given is not None else DEFAULT_STEPS
-
-
-def _known_codes(data: PromptData, model: Model) -> NDArray[np.int64] | None:
-    """The codes a dream kept, if these very weights made them."""
-    return data.codes_TN if data.weights == model.fingerprint else None
 
 
 def _recorded(job: DreamJob, given: Inputs | None) -> bool:

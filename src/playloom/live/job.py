@@ -6,7 +6,7 @@ result = play_live(LiveJob(script_SA=actions, seconds=60))
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 
 from playloom.actions import Schema
 from playloom.actions.codec import check_values
-from playloom.checkpoint import Model, load_model, model_folder
-from playloom.data.moments import list_moments
-from playloom.data.prompts import load_prompt
-from playloom.engine import Dreamer, Prompt, Sampling
+from playloom.engine import Sampling
+from playloom.engine.opening import Render, manifest_of, open_dreamer, read_prompt
 from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.live.clock import Clock
 from playloom.live.contract import Who, check_who
@@ -29,13 +27,8 @@ from playloom.live.session import LiveSession
 from playloom.live.statistics import LiveReport
 from playloom.media.pictures import Fit
 from playloom.provenance import Manifest
-from playloom.provenance.manifest import created_at, frames_hash
-from playloom.runtime import pick_device
 
 _LEAD = 0.02  # seconds between starting the script's thread and the first tick
-
-Render = Callable[..., Iterator[NDArray[np.uint8]]]
-"""Gives a recording its pictures back (see `playloom.games`)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,10 +142,12 @@ def play_live(
     Raises:
         PlayloomError: when something the job names cannot be used.
     """
-    model = load_model(model_folder(job.model), pick_device(job.device))
-    dreamer = Dreamer(model, lag=job.lag or model.card.get("lag"))
+    dreamer = open_dreamer(job.model, device=job.device, lag=job.lag)
+    model = dreamer.model
     how = Sampling.of_card(model.card, temperature=job.temperature, top_k=job.top_k, top_p=job.top_p)
-    prompt, notes = _prompt(job, model, render)
+    prompt, data = read_prompt(
+        model, job.prompt, context=job.context, schema=job.schema, fit=job.fit, at=job.at, horizon=0, render=render
+    )
     recent, failure = Recent(), None
     with LiveSession(dreamer, prompt, sampling=how, seed=job.seed, who=job.who, hertz=job.hertz) as session:
         if on_start is not None:
@@ -171,8 +166,12 @@ def play_live(
         "ticks_wanted": job.ticks,
         "machine": dict(machine or {}),
     }
-    result = LiveResult(report=report, facts=facts, notes=notes, folder=None, failure=failure)
-    return result if job.out is None else _write(result, job, recent, _manifest(job, dreamer, how, prompt))
+    result = LiveResult(report=report, facts=facts, notes=data.notes, folder=None, failure=failure)
+    if job.out is None:
+        return result
+    mode = "world" if job.who == "person" else "full"
+    manifest = manifest_of(dreamer, prompt.frames_THWC, mode=mode, sampling=how, seed=job.seed, timestamp=job.timestamp)
+    return _write(result, job, recent, manifest)
 
 
 def _drive(session: LiveSession, job: LiveJob, recent: Recent, stop: Callable[[], bool]) -> None:
@@ -185,39 +184,6 @@ def _drive(session: LiveSession, job: LiveJob, recent: Recent, stop: Callable[[]
         session.press, job.script_SA, first_tick=start, hertz=job.hertz, seed=job.seed, time=session.time
     ):
         session.run(keep, stop, ticks=job.ticks, first_tick=start)
-
-
-def _prompt(job: LiveJob, model: Model, render: Render | None) -> tuple[Prompt, tuple[str, ...]]:
-    moments = list_moments()
-    if job.prompt is None and not moments:
-        raise BadInputError("this installation bundles no moment; say --prompt PICTURE, FOLDER or RECORDING")
-    sizes = model.config.tokenizer
-    data = load_prompt(
-        job.prompt if job.prompt is not None else f"moment:{moments[0]}",
-        context=min(job.context, model.config.transformer.context_steps),
-        frame_size=(sizes.frame_height, sizes.frame_width),
-        schema=job.schema,
-        fit=job.fit,
-        at=job.at,
-        horizon=0,
-        render=render,
-    )
-    codes_TN = data.codes_TN if data.weights == model.fingerprint else None
-    return Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN), data.notes
-
-
-def _manifest(job: LiveJob, dreamer: Dreamer, how: Sampling, prompt: Prompt) -> Manifest:
-    model, lag = dreamer.model, dreamer.schedule.lag
-    return Manifest(
-        model=model.config.name,
-        weights=model.fingerprint,
-        seed=job.seed,
-        mode="world" if job.who == "person" else "full",
-        sampling={"temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p},
-        order="raster" if lag == model.config.layout.grid_width else f"row lag {lag}",
-        parent=frames_hash(prompt.frames_THWC),
-        created=created_at() if job.timestamp else None,
-    )
 
 
 def _write(result: LiveResult, job: LiveJob, recent: Recent, manifest: Manifest) -> LiveResult:
