@@ -9,60 +9,32 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from playloom.actions import REST_VALUES, Schema
+from playloom.actions import REST_VALUES
 from playloom.data.prompts import PromptData
 from playloom.dreams.inputs import Inputs, fit_length, read_inputs
-from playloom.engine import DreamStep, Mode, Sampling
-from playloom.engine.opening import Render, manifest_of, open_dreamer, read_prompt
+from playloom.engine import DreamStep, Mode
+from playloom.engine.opening import Opening, Render, manifest_of
 from playloom.media.dream_folder import DreamedStep, DreamFolder, write_dream
-from playloom.media.pictures import Fit
 
 DEFAULT_STEPS = 10
 """Steps where neither the user nor the given actions say how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DreamJob:
+class DreamJob(Opening):
     """What to dream, all of it as a user says it."""
 
-    model: str | None = None
-    """A bundled model's name or a folder; None: the first bundled one."""
-    prompt: str | None = None
-    """See `playloom.data.prompts`; None: the first bundled moment."""
     mode: Mode = "world"
     """What is given and what is dreamed."""
     steps: int | None = None
     """How many steps; None: as many as actions are given, else `DEFAULT_STEPS`."""
     actions: str | None = None
     """A CSV or a script of held inputs; None: what was really done, as far as that is known."""
-    schema: Schema | Literal["auto"] = "named"
-    """Of CSV files."""
-    context: int = 10
-    """Steps the model sees before it dreams."""
-    at: int | None = None
-    """The step of the prompt to dream on from."""
-    fit: Fit = "crop"
-    """How pictures of another shape are fitted."""
-    temperature: float | None = None
-    """Divides the logits, 0 is greedy; None: what the model's card says, else 0.9."""
-    top_k: int | None = None
-    """Only the k most likely tokens."""
-    top_p: float | None = None
-    """Only the likeliest tokens that reach p together."""
-    seed: int = 0
-    """Same job, same seed: same pictures."""
-    lag: int | None = None
-    """Row lag of the decoding order; None: what the model's card says, else raster."""
-    device: str = "auto"
-    """Where to compute."""
     out: Path = Path("out/dream")
     """The folder to write; numbered if it is taken."""
-    timestamp: bool = True
-    """Whether manifests carry the time; without it equal jobs give equal files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,21 +75,11 @@ def run_dream(
     Raises:
         PlayloomError: when something the job names cannot be used; nothing is written then.
     """
-    dreamer = open_dreamer(job.model, device=job.device, lag=job.lag)
-    model = dreamer.model
-    prompt, data = read_prompt(
-        model,
-        job.prompt,
-        context=job.context,
-        schema=job.schema,
-        fit=job.fit,
-        at=job.at,
-        horizon=job.steps,
-        render=render,
-    )
+    dreamer = job.dreamer()
+    model, how = dreamer.model, job.sampling(dreamer.model)
+    prompt, data = job.read_prompt(model, horizon=job.steps, render=render)
     given = _given(job, data)
     steps = _steps(job, given)
-    how = Sampling.of_card(model.card, temperature=job.temperature, top_k=job.top_k, top_p=job.top_p)
     started = time.perf_counter()
     done: list[DreamStep] = []
     for step in dreamer.dream(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from playloom.actions import Schema
 from playloom.checkpoint import Model, load_model, model_folder
 from playloom.data.moments import list_moments
 from playloom.data.prompts import PromptData, load_prompt
@@ -15,12 +17,81 @@ from playloom.engine.dreamer import Dreamer
 from playloom.engine.requests import Prompt
 from playloom.engine.sampling import Sampling
 from playloom.errors import BadInputError
+from playloom.media.pictures import Fit
 from playloom.provenance import Manifest
 from playloom.provenance.manifest import created_at, frames_hash
 from playloom.runtime import pick_device
 
 Render = Callable[..., Iterator[NDArray[np.uint8]]]
 """Gives a recording its pictures back (see `playloom.games`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """All that a user can say of how a dream begins; what is to become of it is said by those who build on this."""
+
+    model: str | None = None
+    """A bundled model's name or a folder; None: the first bundled one."""
+    prompt: str | None = None
+    """See `playloom.data.prompts`; None: the first bundled moment."""
+    schema: Schema | Literal["auto"] = "named"
+    """Of CSV files."""
+    context: int = 10
+    """Real steps the model sees first; its context is the most."""
+    at: int | None = None
+    """The step of the prompt to go on from."""
+    fit: Fit = "crop"
+    """How pictures of another shape are fitted."""
+    temperature: float | None = None
+    """Divides the logits, 0 is greedy; None: what the model's card says, else 0.9."""
+    top_k: int | None = None
+    """Only the k most likely tokens."""
+    top_p: float | None = None
+    """Only the likeliest tokens that reach p together."""
+    seed: int = 0
+    """Of every random draw; all the same and the same seed: the same pictures."""
+    lag: int | None = None
+    """Row lag of the decoding order; None: what the model's card says, else raster."""
+    device: str = "auto"
+    """Where to compute."""
+    timestamp: bool = True
+    """Whether manifests carry the time; without it equal jobs give equal files."""
+
+    def dreamer(self) -> Dreamer:
+        """See `open_dreamer`."""
+        return open_dreamer(self.model, device=self.device, lag=self.lag)
+
+    def sampling(self, model: Model) -> Sampling:
+        """How tokens are drawn: as asked for, else as the model's card recommends."""
+        return Sampling.of_card(model.card, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+
+    def read_prompt(self, model: Model, *, horizon: int | None, render: Render | None) -> tuple[Prompt, PromptData]:
+        """The prompt of whatever `prompt` names, and all that is known of it.
+
+        Args:
+            model: decides the frames' size, and whether the codes a dream kept are its own.
+            horizon: true steps that are wanted after the prompt; None: all there are.
+            render: needed where the prompt is a recording.
+
+        Raises:
+            BadInputError: when it cannot be used, or nothing is named and no moment is bundled.
+        """
+        moments = list_moments()
+        if self.prompt is None and not moments:
+            raise BadInputError("this installation bundles no moment; say --prompt PICTURE, FOLDER or RECORDING")
+        sizes = model.config.tokenizer
+        data = load_prompt(
+            f"moment:{moments[0]}" if self.prompt is None else self.prompt,
+            context=min(self.context, model.config.transformer.context_steps),
+            frame_size=(sizes.frame_height, sizes.frame_width),
+            schema=self.schema,
+            fit=self.fit,
+            at=self.at,
+            horizon=horizon,
+            render=render,
+        )
+        codes_TN = data.codes_TN if data.weights == model.fingerprint else None
+        return Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN), data
 
 
 def open_dreamer(model: str | None = None, *, device: str = "auto", lag: int | None = None) -> Dreamer:
@@ -36,32 +107,6 @@ def open_dreamer(model: str | None = None, *, device: str = "auto", lag: int | N
     """
     loaded = load_model(model_folder(model), pick_device(device))
     return Dreamer(loaded, lag=lag or loaded.card.get("lag"))
-
-
-def read_prompt(model: Model, spec: str | None, *, context: int, **how: Any) -> tuple[Prompt, PromptData]:
-    """The prompt of whatever a user names, and all that is known of it.
-
-    Args:
-        model: decides the frames' size, and whether the codes a dream kept are its own.
-        spec: see `playloom.data.prompts`; None: the first bundled moment.
-        context: real steps that are wanted; the model's context is the most.
-        how: the other arguments of `playloom.data.prompts.load_prompt`.
-
-    Raises:
-        BadInputError: when it cannot be used, or nothing is named and no moment is bundled.
-    """
-    moments = list_moments()
-    if spec is None and not moments:
-        raise BadInputError("this installation bundles no moment; say --prompt PICTURE, FOLDER or RECORDING")
-    sizes = model.config.tokenizer
-    data = load_prompt(
-        f"moment:{moments[0]}" if spec is None else spec,
-        context=min(context, model.config.transformer.context_steps),
-        frame_size=(sizes.frame_height, sizes.frame_width),
-        **how,
-    )
-    codes_TN = data.codes_TN if data.weights == model.fingerprint else None
-    return Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN), data
 
 
 def manifest_of(

@@ -9,15 +9,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions import Schema
 from playloom.actions.codec import check_values
-from playloom.engine import Sampling
-from playloom.engine.opening import Render, manifest_of, open_dreamer, read_prompt
+from playloom.engine.opening import Opening, Render, manifest_of
 from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.live.clock import Clock
 from playloom.live.contract import Who, check_who
@@ -25,14 +23,13 @@ from playloom.live.recording import Recent, write_play
 from playloom.live.script import ScriptPlayer
 from playloom.live.session import LiveSession
 from playloom.live.statistics import LiveReport
-from playloom.media.pictures import Fit
 from playloom.provenance import Manifest
 
 _LEAD = 0.02  # seconds between starting the script's thread and the first tick
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LiveJob:
+class LiveJob(Opening):
     """What to play, and how.
 
     Raises:
@@ -47,34 +44,8 @@ class LiveJob:
     """Frames a second."""
     who: Who = "person"
     """Who plays."""
-    model: str | None = None
-    """A bundled model's name or a folder; None: the first bundled one."""
-    prompt: str | None = None
-    """See `playloom.data.prompts`; None: the first bundled moment."""
-    schema: Schema | Literal["auto"] = "named"
-    """Of a CSV file beside the prompt's pictures."""
-    context: int = 10
-    """Steps the model sees before it plays."""
-    at: int | None = None
-    """The step of the prompt to go on from."""
-    fit: Fit = "crop"
-    """How pictures of another shape are fitted."""
-    temperature: float | None = None
-    """Divides the logits, 0 is greedy; None: what the model's card says, else 0.9."""
-    top_k: int | None = None
-    """Only the k most likely tokens."""
-    top_p: float | None = None
-    """Only the likeliest tokens that reach p together."""
-    seed: int = 0
-    """Of the dream, and of the moments between the ticks at which the script presses."""
-    lag: int | None = None
-    """Row lag of the decoding order; None: what the model's card says, else raster."""
-    device: str = "auto"
-    """Where to compute."""
     out: Path | None = None
     """A folder for the last ten minutes of it; numbered if taken. None: figures only."""
-    timestamp: bool = True
-    """Whether the manifest carries the time."""
 
     def __post_init__(self) -> None:
         check_who(self.who)
@@ -142,12 +113,9 @@ def play_live(
     Raises:
         PlayloomError: when something the job names cannot be used.
     """
-    dreamer = open_dreamer(job.model, device=job.device, lag=job.lag)
-    model = dreamer.model
-    how = Sampling.of_card(model.card, temperature=job.temperature, top_k=job.top_k, top_p=job.top_p)
-    prompt, data = read_prompt(
-        model, job.prompt, context=job.context, schema=job.schema, fit=job.fit, at=job.at, horizon=0, render=render
-    )
+    dreamer = job.dreamer()
+    model, how = dreamer.model, job.sampling(dreamer.model)
+    prompt, data = job.read_prompt(model, horizon=0, render=render)
     recent, failure = Recent(), None
     with LiveSession(dreamer, prompt, sampling=how, seed=job.seed, who=job.who, hertz=job.hertz) as session:
         if on_start is not None:
