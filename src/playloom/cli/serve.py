@@ -1,0 +1,53 @@
+"""`playloom serve`: parses, serves the model over HTTP until it is told to stop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from playloom.errors import MissingExtraError
+
+
+def register(app: typer.Typer) -> None:
+    """Add `serve` to the program."""
+    app.command("serve")(serve_command)
+
+
+def serve_command(
+    model: Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; default 5000, 0 takes a free one.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Requests must carry it; better in the environment: PLAYLOOM_API_KEY.", show_default=False),
+    ] = None,
+    lag: Annotated[int | None, typer.Option(help="Row lag of the decoding order; default: the model's card.")] = None,
+    sessions: Annotated[int | None, typer.Option(help="Live sessions at once; default 16.")] = None,
+    queue: Annotated[int | None, typer.Option(help="Requests that may wait; default 32.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps one request may ask for; default 100.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+) -> None:
+    """Serve the page to play on, the hosted endpoint's API, the job server's, and our own.
+
+    Every other limit is an environment variable, PLAYLOOM_...: see docs/serve.md. Ctrl-C finishes what runs.
+    """
+    try:
+        from playloom.serving.server import run
+        from playloom.serving.settings import read_settings
+    except ImportError as error:
+        if error.name is None or error.name.startswith("playloom"):
+            raise
+        raise MissingExtraError.of(error.name, "serve") from error
+    settings = read_settings(
+        model=model,
+        host=host,
+        port=port,
+        api_key=key,
+        lag=lag,
+        sessions=sessions,
+        queue=queue,
+        steps=steps,
+        device=device,
+    )
+    run(settings, say=lambda sentence: typer.echo(sentence))
