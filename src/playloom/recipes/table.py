@@ -97,8 +97,20 @@ _ON_A_GPU = Recipe(
     ),
     evaluate=EvaluateSettings(minutes=3),
 )
-RECIPES: dict[str, Recipe] = {row.name: row for row in (_ON_A_GPU, _ON_TWO_CORES)}
-"""By name: `arena` for one GPU and 16 cores (25 minutes), `arena-cpu` for two cores (two hours)."""
+_LIVE_ON_A_GPU = dataclasses.replace(
+    _ON_A_GPU,
+    name="arena-live",
+    model=preset("arena-live"),
+    # A quarter of the codes a picture: four times as many windows fit a batch, and more updates the same minutes.
+    world=dataclasses.replace(
+        _ON_A_GPU.world,
+        loop=dataclasses.replace(_ON_A_GPU.world.loop, batch=32, learning_rate=1.5e-3),
+        lag_weights=(0.15, 0.1, 0.15, 0.6),
+    ),
+)
+RECIPES: dict[str, Recipe] = {row.name: row for row in (_ON_A_GPU, _LIVE_ON_A_GPU, _ON_TWO_CORES)}
+"""By name: `arena` and `arena-live` for one GPU and 16 cores (25 minutes each), `arena-cpu` for two cores (two hours).
+`arena-live` is played in real time on a CPU."""
 
 _TOY_TOKENIZER = TokenizerConfig(
     codebook_size=32,
