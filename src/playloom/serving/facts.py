@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
@@ -130,10 +131,13 @@ def _add_page(app: FastAPI, studio: Studio, page: Path) -> None:
 
     if (page / "assets").is_dir():
         app.mount("/assets", StaticFiles(directory=page / "assets"))
-    loose = {path.name: path for path in page.glob("*") if path.suffix in (".svg", ".ico", ".png", ".webmanifest")}
+    for path in page.glob("*"):
+        if path.suffix in (".svg", ".ico", ".png", ".webmanifest"):
+            app.add_route(f"/{path.name}", _file(path), include_in_schema=False)
 
-    @app.get("/{name}", include_in_schema=False)
-    async def loose_file(name: str) -> Response:
-        if name not in loose:
-            raise Refusal(404, "there is no such page here; GET /v1/openapi.json lists what there is")
-        return FileResponse(loose[name])
+
+def _file(path: Path) -> Callable[[Request], Awaitable[Response]]:
+    async def send(request: Request) -> Response:
+        return FileResponse(path)
+
+    return send

@@ -105,13 +105,13 @@ def add_jobs(app: FastAPI, studio: Studio, jobs: Jobs) -> None:
     async def new_job(request: Request) -> NewJobReply:
         """Begin a dream for each parallel prediction; their results are fetched as they come."""
         studio.gate.check_open()
-        form = await request.form(max_files=_MOST_STEPS, max_fields=10, max_part_size=_FORM_BYTES)
-        text = form.get("json")
+        async with request.form(max_files=_MOST_STEPS, max_fields=10, max_part_size=_FORM_BYTES) as form:
+            text = form.get("json")
+            files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
         if not isinstance(text, str):
             raise Refusal(400, "the form has no field json; it says what to dream")
-        asked = await studio.side(lambda: parse(text.encode(), NewJob))
+        asked = await studio.side(lambda: parse(text.encode("utf-8", "replace"), NewJob))
         studio.check_steps(asked.num_steps_to_predict)
-        files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
         names = jobs.start(await _orders(studio, asked, files))
         return NewJobReply(job_ids=names, current_jobs_in_queue=jobs.running)
 

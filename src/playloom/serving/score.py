@@ -33,10 +33,12 @@ def _blank_is_none(value: Any) -> Any:
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Vector = Annotated[list[Number], Field(max_length=64)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=65536)]
-Temperature = Annotated[float | None, BeforeValidator(_blank_is_none), Field(ge=0, allow_inf_nan=False)]
-TopK = Annotated[int | None, BeforeValidator(_blank_is_none), Field(ge=1)]
-TopP = Annotated[float | None, BeforeValidator(_blank_is_none), Field(gt=0, le=1)]
-Seed = Annotated[int | None, BeforeValidator(_blank_is_none), Field(ge=0, lt=_SEED_END)]
+Temperature = Annotated[
+    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None, BeforeValidator(_blank_is_none)
+]
+TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_blank_is_none)]
+TopP = Annotated[Annotated[float, Field(gt=0, le=1)] | None, BeforeValidator(_blank_is_none)]
+Seed = Annotated[Annotated[int, Field(ge=0, lt=_SEED_END)] | None, BeforeValidator(_blank_is_none)]
 
 
 class ScoreEntry(BaseModel):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from playloom.errors import BadInputError
 from playloom.serving.app import Server as Application
@@ -64,34 +65,44 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
     Raises:
         PlayloomError: when the model cannot be used or the port is taken.
     """
-    listener = _listen(settings)
-    with listener:
-        app = create_app(settings)
-        application: Application = app.state.server
-        config = uvicorn.Config(
-            app,
-            http=guarded_protocol(settings),
-            ws="websockets-sansio",
-            ws_max_size=settings.socket_bytes,
-            ws_per_message_deflate=False,
-            ws_ping_interval=10,
-            ws_ping_timeout=10,
-            h11_max_incomplete_event_size=64 * 2**10,
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            backlog=_BACKLOG,
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=1,
-        )
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        greeting = _greeting(application, listener.getsockname()[1])
-        DrainingServer(config, application, lambda: say(greeting)).run(sockets=[listener])
+    with listen(settings) as listener:
+        server_of(settings, create_app(settings), listener, say).run(sockets=[listener])
 
 
-def _listen(settings: Settings) -> socket.socket:
+def server_of(
+    settings: Settings, app: FastAPI, listener: socket.socket, say: Callable[[str], None] = lambda sentence: None
+) -> DrainingServer:
+    """The server of an application, ready to run on a socket of `listen`."""
+    application: Application = app.state.server
+    config = uvicorn.Config(
+        app,
+        http=guarded_protocol(settings),
+        ws="websockets-sansio",
+        ws_max_size=settings.socket_bytes,
+        ws_per_message_deflate=False,
+        ws_ping_interval=10,
+        ws_ping_timeout=10,
+        h11_max_incomplete_event_size=64 * 2**10,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=1,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    greeting = _greeting(application, listener.getsockname()[1])
+    return DrainingServer(config, application, lambda: say(greeting))
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket on the address that the settings name.
+
+    Raises:
+        BadInputError: when it is taken or not this machine's.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

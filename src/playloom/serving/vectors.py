@@ -24,6 +24,8 @@ from playloom.actions.codec import SLOT_NAMES
 from playloom.errors import ActionError
 
 Form = Literal["auto", "named", "binned", "sticks"]
+_LARGEST = 10
+"""The last bin of a stick; no form knows a larger number."""
 _PLACE = [[c.name for c in CONTROLS].index(name) for name in SLOT_NAMES]
 """Where each slot's control stands in the order of `CONTROLS`."""
 
@@ -42,8 +44,8 @@ def read_vector(numbers: Sequence[float], form: Form, where: str) -> NDArray[np.
     row = np.array(numbers, np.float64)
     if row.shape != (len(CONTROLS),):
         raise ActionError(f"{where} has {len(numbers)} numbers; expected {len(CONTROLS)}")
-    if not np.isfinite(row).all():
-        raise ActionError(f"{where} holds a number that is not finite")
+    if not (np.abs(row) <= _LARGEST).all():  # NaN included
+        raise ActionError(f"{where} holds a number that no control has")
     known = _form_of(row) if form == "auto" else form
     try:
         return _sticks_to_values(row) if known == "sticks" else rows_to_values(row, known)

@@ -1,0 +1,139 @@
+"""Our own API: three modes, policy, sessions stepped by requests, and what the server says about itself."""
+
+import io
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from serving_toys import b64, client, error_of, picture, pixels_of
+
+from playloom.actions import values_to_rows
+from playloom.data.moments import list_moments
+from playloom.media.pictures import read_picture
+
+TURN = [0.0, 0.0, 1.0] + [0.0] * 13
+
+
+@pytest.fixture(scope="module")
+def web():
+    with client(sessions=2, steps=20) as found:
+        yield found
+
+
+def dream(web, **order):
+    response = web.post("/v1/dream", json={"seed": 3, **order})
+    assert response.status_code == 200, response.text
+    return response.json()["steps"]
+
+
+def test_world_is_the_engine_s_own_dream(web):
+    steps = dream(web, actions=[TURN] * 3, steps=3, moment=list_moments()[1])
+    studio = web.app.state.server.studio
+    session = studio.dreamer.open(studio.moment(list_moments()[1])[0], sampling=studio.sampling(), seed=3)
+    turn = np.array([0] * 14 + [10, 5], np.uint8)
+    turn[12:14] = 5
+    for step in steps:
+        assert step["action"] == TURN
+        assert step["action_given"]
+        assert step["tokens"] == session.step(turn).codes_N.tolist()
+
+
+def test_full_and_policy(web):
+    full = dream(web, mode="full", steps=2, images=[b64(picture(seed)) for seed in range(2)])
+    assert [step["action_given"] for step in full] == [False, False]
+    assert all(step["image"] for step in full)
+    policy = dream(web, mode="policy", steps=3, images=[b64(picture())], frames=[b64(picture(1)), b64(picture(2))])
+    assert [step["image"] for step in policy] == [None] * 3
+    from_moment = dream(web, mode="policy", steps=3)
+    assert len(from_moment) == 3
+    assert "mode needs" in error_of(web.post("/v1/dream", json={"images": [b64(picture())]}))
+    assert "policy mode" in error_of(web.post("/v1/dream", json={"images": [b64(picture())], "mode": "policy"}))
+
+
+def test_the_next_action_alone(web):
+    one = web.post("/v1/policy", json={"images": [b64(picture())], "seed": 1, "schema": "binned"}).json()
+    assert len(one["action"]) == 16
+    assert one == web.post("/v1/policy", json={"images": [b64(picture())], "seed": 1, "schema": "binned"}).json()
+
+
+def test_a_dream_of_a_moment_needs_nothing_but_a_post(web):
+    steps = dream(web, steps=2)
+    manifest = read_picture(__import__("base64").b64decode(steps[1]["image"])).manifest
+    assert (manifest.mode, manifest.step, manifest.seed) == ("world", 2, 3)
+
+
+def test_a_session_goes_on_step_by_step_and_is_recorded(web):
+    opened = web.post("/v1/sessions", json={"seed": 4})
+    assert opened.status_code == 201
+    token = opened.json()["token"]
+    place = f"/v1/sessions/{token}"
+    assert "no frame" in error_of(web.get(f"{place}/recording.mp4"))
+    steps = [web.post(f"{place}/step", json={"action": TURN}).json(), web.post(f"{place}/step", json={}).json()]
+    assert [step["index"] for step in steps] == [0, 1]
+    assert [step["action_given"] for step in steps] == [True, False]
+    whole = dream(web, mode="full", steps=2, seed=4, actions=[TURN])
+    assert [step["tokens"] for step in whole] == [step["tokens"] for step in steps]
+    video = web.get(f"{place}/recording.mp4")
+    assert video.headers["content-type"] == "video/mp4"
+    with av.open(io.BytesIO(video.content)) as movie:
+        assert sum(1 for _ in movie.decode(video=0)) == 2
+    rows = web.get(f"{place}/recording.csv").text.splitlines()
+    assert len(rows) == 3
+    assert rows[0].startswith("step,left_stick_x")
+    assert web.delete(place).status_code == 204
+    assert web.post(f"{place}/step", json={}).status_code == 404
+    assert web.delete(place).status_code == 404
+
+
+def test_sessions_are_bounded_and_idle_ones_go():
+    with client(sessions=1, idle_seconds=0.5) as web:
+        assert web.post("/v1/sessions", json={}).status_code == 201
+        full = web.post("/v1/sessions", json={})
+        assert full.status_code == 503
+        assert int(full.headers["retry-after"]) > 0
+        assert "taken" in error_of(full)
+        import time
+
+        time.sleep(2)
+        assert web.post("/v1/sessions", json={}).status_code == 201
+
+
+def test_bad_orders(web):
+    for order, expected in (
+        ({"moment": "nowhere"}, "no moment"),
+        ({"moment": list_moments()[0], "images": [b64(picture())]}, "one of the two"),
+        ({"images": []}, "images"),
+        ({"images": [b64(picture())] * 2, "context_actions": []}, "1 context_actions"),
+        ({"actions": [[2.0] * 16], "steps": 1}, "action 0"),
+        ({"actions": [TURN], "steps": 2}, "2 steps"),
+        ({"steps": 21}, "at most 20"),
+        ({"mode": "dream"}, "mode"),
+        ({"images": ["%%%"]}, "base64"),
+    ):
+        response = web.post("/v1/dream", json=order)
+        assert response.status_code == 400
+        assert expected in error_of(response)
+
+
+def test_facts(web):
+    models = web.get("/v1/models").json()
+    assert models[0]["name"] == "tiny"
+    assert [model["serving"] for model in models] == [True] + [False] * (len(models) - 1)
+    moments = web.get("/v1/moments").json()
+    assert [moment["name"] for moment in moments] == list_moments()
+    shown = web.get(moments[0]["picture"])
+    assert Image.open(io.BytesIO(shown.content)).size == (300, 180)
+    assert web.get("/v1/moments/..%2f..%2fx/picture.png").status_code == 404
+    assert "nothing here" not in error_of(web.get("/v2"))
+    assert web.get("/score").status_code == 405
+    text = web.get("/metrics").text
+    for name in ("requests_total", "batch_size_bucket", "frames_total", "key_to_frame_seconds", "requests_waiting"):
+        assert f"playloom_{name}" in text
+
+
+def test_named_actions_are_the_guide_s(web):
+    forward = values_to_rows(np.array([0] * 12 + [5, 10, 5, 5], np.uint8), "named").tolist()
+    steps = dream(web, steps=1, actions=[forward])
+    assert steps[0]["action"][1] == -1
+    assert pixels_of(steps[0]["image"]).shape == (*web.app.state.server.studio.size, 3)
