@@ -1,0 +1,96 @@
+/** Listens to keyboard and gamepads of this window and tells the hands. Losing the focus lets go of everything. */
+import { type Action, REST, together } from "./controls";
+import { fromGamepad, menuOf, type PadState } from "./gamepad";
+import type { Hands } from "./hands";
+import { type Command, commandOf, fromKeys, keyBelongsTo, KEYS } from "./keyboard";
+
+export interface Ears {
+  onCommand(command: Command): void;
+  /** How many pads are plugged in that can be used, and how many cannot. */
+  onPads(usable: number, unusable: number): void;
+}
+
+/** Starts listening; the function that comes back stops it. */
+export function listen(hands: Hands, ears: Ears): () => void {
+  const stopKeys = listenToKeys(hands, ears);
+  const stopPads = listenToPads(hands, ears);
+  return () => {
+    stopKeys();
+    stopPads();
+    hands.release(performance.now());
+  };
+}
+
+function listenToKeys(hands: Hands, ears: Ears): () => void {
+  const down = new Set<string>();
+  const isOurs = (event: KeyboardEvent): boolean =>
+    !(event.ctrlKey || event.metaKey || event.altKey) && !keyBelongsTo(focused(), event.code);
+
+  const press = (event: KeyboardEvent): void => {
+    if (!isOurs(event)) return;
+    const command = commandOf(event.code);
+    if (!command && !KEYS[event.code]) return;
+    event.preventDefault(); // or the page scrolls
+    if (event.repeat) return;
+    if (command) ears.onCommand(command);
+    else hands.hold("keys", fromKeys(down.add(event.code)), event.timeStamp);
+  };
+  const release = (event: KeyboardEvent): void => {
+    if (down.delete(event.code)) hands.hold("keys", fromKeys(down), event.timeStamp);
+  };
+  const letGo = (event: Event): void => {
+    if (event.type === "visibilitychange" && !document.hidden) return;
+    down.clear();
+    hands.release(performance.now());
+  };
+  const enter = (event: FocusEvent): void => {
+    if (keyBelongsTo(event.target as HTMLElement, "KeyW")) letGo(event); // somebody begins to write
+  };
+  window.addEventListener("keydown", press);
+  window.addEventListener("keyup", release);
+  window.addEventListener("blur", letGo);
+  document.addEventListener("visibilitychange", letGo);
+  document.addEventListener("focusin", enter);
+  return () => {
+    window.removeEventListener("keydown", press);
+    window.removeEventListener("keyup", release);
+    window.removeEventListener("blur", letGo);
+    document.removeEventListener("visibilitychange", letGo);
+    document.removeEventListener("focusin", enter);
+  };
+}
+
+function listenToPads(hands: Hands, ears: Ears): () => void {
+  let frame = 0;
+  let counted = "";
+  let menu = { start: false, view: false };
+  const poll = (): void => {
+    frame = requestAnimationFrame(poll);
+    const pads = navigator.getGamepads().filter((pad) => pad !== null);
+    const actions = pads.map(fromGamepad).filter((action): action is Action => action !== null);
+    const count = `${actions.length} ${pads.length}`;
+    if (count !== counted) ears.onPads(actions.length, pads.length - actions.length);
+    const gone = counted !== "" && !counted.startsWith("0") && actions.length === 0;
+    counted = count;
+    if (actions.length || gone)
+      hands.hold("gamepad", document.hasFocus() ? together(actions) : REST, performance.now());
+    menu = command(pads, menu, ears);
+  };
+  poll();
+  return () => {
+    cancelAnimationFrame(frame);
+  };
+}
+
+function command(pads: readonly PadState[], before: { start: boolean; view: boolean }, ears: Ears): typeof before {
+  const now = pads.map(menuOf);
+  const menu = { start: now.some(({ start }) => start), view: now.some(({ view }) => view) };
+  if (menu.start && !before.start) ears.onCommand("pause");
+  if (menu.view && !before.view) ears.onCommand("reset");
+  return menu;
+}
+
+/** The element that has the focus; its type only where it has one. */
+function focused(): HTMLElement | null {
+  return document.activeElement instanceof HTMLElement ? document.activeElement : null;
+}

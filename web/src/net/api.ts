@@ -1,0 +1,68 @@
+/** What is asked over HTTP: the moments, their pictures, the recording. Errors come out as sentences. */
+
+export interface Moment {
+  name: string;
+  picture: string;
+}
+
+export class ApiError extends Error {
+  readonly status: number;
+
+  constructor(message: string, status: number) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export const NO_ANSWER = 0;
+
+const headers = (key: string | null): HeadersInit => (key ? { Authorization: `Bearer ${key}` } : {});
+
+/** Paths of the server are absolute; the page may lie under a prefix. */
+const urlOf = (path: string): string => new URL(path.replace(/^\//, ""), document.baseURI).href;
+
+export const socketUrl = (): string => urlOf("v1/play").replace(/^http/, "ws");
+
+export async function fetchMoments(key: string | null): Promise<Moment[]> {
+  const found: unknown = await (await get("v1/moments", key)).json();
+  if (!Array.isArray(found)) throw new ApiError("The list of moments is in a form this page does not know.", 200);
+  return (found as Partial<Moment>[]).flatMap(({ name, picture }) => (name && picture ? [{ name, picture }] : []));
+}
+
+/** A picture or file as a blob's address; the key goes along, which an `img` could not do. */
+export async function fetchBlob(path: string, key: string | null): Promise<Blob> {
+  return (await get(path, key)).blob();
+}
+
+/** Hands a blob to the person as a file. */
+export function saveBlob(blob: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => {
+    URL.revokeObjectURL(link.href);
+  }, 10_000);
+}
+
+async function get(path: string, key: string | null): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(urlOf(path), { headers: headers(key) });
+  } catch {
+    throw new ApiError("The server does not answer.", NO_ANSWER);
+  }
+  if (!response.ok) throw new ApiError(await sentenceOf(response), response.status);
+  return response;
+}
+
+async function sentenceOf(response: Response): Promise<string> {
+  const fallback = `The server answered ${response.status}.`;
+  try {
+    const body: unknown = await response.json();
+    const said = typeof body === "object" && body !== null && "error" in body ? body.error : null;
+    return typeof said === "string" && said ? said : fallback;
+  } catch {
+    return fallback;
+  }
+}

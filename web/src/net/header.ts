@@ -1,0 +1,60 @@
+/** A frame as it travels: 96 bytes of header, little-endian, then the picture. */
+import { type Action, CONTROLS } from "../control/controls";
+
+export const HEADER_BYTES = 96;
+const MAGIC = 0x31464c50; // "PLF1", read little-endian
+const FORMATS: Readonly<Record<number, string>> = { 1: "image/jpeg", 2: "image/webp" };
+const AT = { sequence: 4, dream: 8, time: 12, keyToFrame: 20, cost: 24, given: 28, format: 29, action: 32 } as const;
+
+export interface Frame {
+  sequence: number;
+  /** How often the dream was started over before this frame. */
+  dream: number;
+  /** Seconds of the session when the frame was in hand. */
+  time: number;
+  /** Seconds from the server's hearing of the press to this frame, the first made with it; null for the others. */
+  keyToFrame: number | null;
+  /** Seconds it took to dream. */
+  cost: number;
+  /** Whether a person's input was used, not one the model dreamed. */
+  given: boolean;
+  action: Action;
+  mime: string;
+  picture: Uint8Array<ArrayBuffer>;
+}
+
+/**
+ * Reads one binary message.
+ *
+ * @throws Error with a sentence when these bytes are not such a frame.
+ */
+export function parseFrame(message: ArrayBuffer): Frame {
+  if (message.byteLength <= HEADER_BYTES) {
+    throw new Error(`The server sent a frame of ${message.byteLength} bytes; a header alone has ${HEADER_BYTES}.`);
+  }
+  const view = new DataView(message);
+  if (view.getUint32(0, true) !== MAGIC) throw new Error("The server sent a frame in a form this page does not know.");
+  const mime = FORMATS[view.getUint8(AT.format)];
+  if (mime === undefined) throw new Error(`The server sent a picture of unknown format ${view.getUint8(AT.format)}.`);
+  const keyToFrame = view.getFloat32(AT.keyToFrame, true);
+  return {
+    sequence: view.getUint32(AT.sequence, true),
+    dream: view.getUint32(AT.dream, true),
+    time: view.getFloat64(AT.time, true),
+    keyToFrame: Number.isNaN(keyToFrame) ? null : keyToFrame,
+    cost: view.getFloat32(AT.cost, true),
+    given: view.getUint8(AT.given) === 1,
+    action: CONTROLS.map((_, index) => view.getFloat32(AT.action + 4 * index, true)),
+    mime,
+    picture: new Uint8Array(message, HEADER_BYTES),
+  };
+}
+
+/** An action as it travels: sixteen float32, little-endian. */
+export function packAction(action: Action): ArrayBuffer {
+  const view = new DataView(new ArrayBuffer(4 * CONTROLS.length));
+  CONTROLS.forEach((_, index) => {
+    view.setFloat32(4 * index, action[index] ?? 0, true);
+  });
+  return view.buffer;
+}

@@ -1,0 +1,257 @@
+/**
+ * One person at one session: joins line, hands, screen and figures, and keeps what the page shows.
+ *
+ * The one object behind the page. React reads `snapshot`, which changes some ten times a second at most while playing.
+ */
+import { type Action, REST } from "../control/controls";
+import { Hands } from "../control/hands";
+import { Sender } from "../control/sender";
+import { socketUrl } from "../net/api";
+import { Connection, type Line, type Listener } from "../net/connection";
+import type { Frame } from "../net/header";
+import type { Opening, SessionState, Who } from "../net/messages";
+import { KeyToPicture, Rate, Recent } from "./latency";
+import { Memory } from "./memory";
+import { Screen } from "./screen";
+import { Weave } from "./weave";
+
+export interface Figures {
+  framesPerSecond: number;
+  /** Milliseconds, medians of the last presses; null before the first. */
+  keyToPicture: number | null;
+  keyToPictureWorst: number | null;
+  keyToFrame: number | null;
+  presses: number;
+  cost: number | null;
+}
+
+export interface Snapshot {
+  line: Line;
+  session: SessionState | null;
+  /** The bundled moment that is played, or about to be. */
+  moment: string | null;
+  /** A frame of this session has been drawn. */
+  seen: boolean;
+  held: Action;
+  /** What the last frame was made with, and by whom. */
+  used: Action;
+  given: boolean;
+  figures: Figures;
+  notice: { text: string; id: number } | null;
+}
+
+const NO_FIGURES: Figures = {
+  framesPerSecond: 0,
+  keyToPicture: null,
+  keyToPictureWorst: null,
+  keyToFrame: null,
+  presses: 0,
+  cost: null,
+};
+export const NEW_OPENING: Opening = { moment: null, image: null, who: "person", seed: null, temperature: null };
+const FIGURES_EVERY_MS = 500;
+
+export class Player implements Listener {
+  readonly weave = new Weave();
+  readonly hands = new Hands((action, at) => {
+    this.held(action, at);
+  });
+  readonly screen = new Screen((frame, at) => {
+    this.drawn(frame, at);
+  });
+  private snapshot: Snapshot = {
+    line: { kind: "idle" },
+    session: null,
+    moment: null,
+    seen: false,
+    held: REST,
+    used: REST,
+    given: true,
+    figures: NO_FIGURES,
+    notice: null,
+  };
+  private readonly memory: Memory;
+  private readonly connection: Connection;
+  private readonly sender: Sender;
+  private readonly latency = new KeyToPicture();
+  private readonly rate = new Rate();
+  private readonly serverLatency = new Recent();
+  private readonly cost = new Recent();
+  private readonly watchers = new Set<() => void>();
+  private ticker: ReturnType<typeof setInterval> | null = null;
+
+  constructor(memory: Memory, makeSocket = () => new WebSocket(socketUrl())) {
+    this.memory = memory;
+    this.connection = new Connection(this, makeSocket);
+    this.sender = new Sender((action) => {
+      this.connection.act(action);
+    });
+  }
+
+  readonly watch = (watcher: () => void): (() => void) => {
+    this.watchers.add(watcher);
+    return () => this.watchers.delete(watcher);
+  };
+
+  readonly look = (): Snapshot => this.snapshot;
+
+  get key(): string | null {
+    return this.connection.key;
+  }
+
+  /** The key of a server that wants one; from the next hello on. */
+  useKey(key: string | null): void {
+    this.connection.key = key;
+  }
+
+  /** Go on with the session this tab had, if it had one. */
+  comeBack(): boolean {
+    const kept = this.memory.load();
+    if (kept) {
+      this.change({ moment: kept.opening.moment });
+      this.connection.start(kept.opening, kept.token);
+    }
+    return kept !== null;
+  }
+
+  start(opening: Opening): void {
+    this.weave.clear();
+    this.change({ session: null, moment: opening.moment, seen: false, used: REST, notice: null });
+    this.memory.save({ opening, token: null });
+    this.connection.start(opening);
+  }
+
+  leave(): void {
+    this.memory.forget();
+    this.connection.stop();
+    this.weave.clear();
+    this.change({ session: null, seen: false, notice: null });
+  }
+
+  tryNow(): void {
+    this.connection.tryNow();
+  }
+
+  togglePause(): void {
+    this.connection.say({ type: this.snapshot.session?.paused ? "resume" : "pause" });
+  }
+
+  step(): void {
+    if (this.snapshot.session?.paused) this.connection.say({ type: "step" });
+  }
+
+  /** Start over: with the same seed and moment, or with what is named. */
+  reset(change: { seed?: number; moment?: string; image?: string } = {}): void {
+    if (!this.connection.say({ type: "reset", ...change })) return;
+    const from: Partial<Opening> = {};
+    if (change.moment !== undefined) Object.assign(from, { moment: change.moment, image: null });
+    if (change.image !== undefined) Object.assign(from, { moment: null, image: change.image });
+    if (change.seed !== undefined) from.seed = change.seed;
+    this.remember(from);
+  }
+
+  /** Play from another moment: in this session while there is one, else in a new one. */
+  begin(moment: string): void {
+    if (this.snapshot.line.kind === "open") this.reset({ moment });
+    else this.start({ ...(this.memory.load()?.opening ?? NEW_OPENING), moment, image: null });
+  }
+
+  setWho(value: Who): void {
+    if (this.connection.say({ type: "who", value })) this.expect({ who: value });
+  }
+
+  setTemperature(value: number): void {
+    if (this.connection.say({ type: "temperature", value })) this.expect({ temperature: value });
+  }
+
+  notify(text: string | null): void {
+    this.change({ notice: text === null ? null : { text, id: (this.snapshot.notice?.id ?? 0) + 1 } });
+  }
+
+  onLine(line: Line): void {
+    if (line.kind !== "open") {
+      this.sender.stop();
+      this.latency.forget();
+      this.stopTicking();
+    }
+    if (line.kind === "refused") this.memory.forget();
+    this.change({ line });
+  }
+
+  onReady(session: SessionState, fresh: boolean): void {
+    if (fresh) this.weave.clear();
+    this.change({ session, moment: session.moment, seen: this.snapshot.seen && !fresh });
+    this.remember({ seed: session.seed });
+    this.memory.keepToken(session.token);
+    this.sender.start();
+    this.startTicking();
+  }
+
+  onState(session: SessionState): void {
+    this.change({ session, moment: session.moment });
+  }
+
+  onFrame(frame: Frame): void {
+    this.rate.add(performance.now());
+    this.cost.add(1000 * frame.cost);
+    if (frame.keyToFrame !== null) this.serverLatency.add(1000 * frame.keyToFrame);
+    this.latency.receive(frame);
+    this.weave.add(frame);
+    this.screen.put(frame);
+  }
+
+  onNotice(sentence: string): void {
+    this.notify(sentence);
+  }
+
+  private held(action: Action, at: number): void {
+    this.latency.press(action, at);
+    this.sender.offer(action);
+    this.change({ held: action });
+  }
+
+  private drawn(frame: Frame, at: number): void {
+    this.latency.drawn(at);
+    this.change({ seen: true, used: frame.action, given: frame.given });
+  }
+
+  /** Shown at once; the server's next word on it counts. */
+  private expect(changes: { who: Who } | { temperature: number }): void {
+    const session = this.snapshot.session;
+    if (session) this.change({ session: { ...session, ...changes } });
+    this.remember(changes);
+  }
+
+  private remember(changes: Partial<Opening>): void {
+    this.connection.remember(changes);
+    this.memory.change(changes);
+  }
+
+  private startTicking(): void {
+    this.stopTicking();
+    this.ticker = setInterval(() => {
+      this.change({ figures: this.figures() });
+    }, FIGURES_EVERY_MS);
+  }
+
+  private stopTicking(): void {
+    if (this.ticker !== null) clearInterval(this.ticker);
+    this.ticker = null;
+  }
+
+  private figures(): Figures {
+    return {
+      framesPerSecond: this.rate.at(performance.now()),
+      keyToPicture: this.latency.times.median,
+      keyToPictureWorst: this.latency.times.worst,
+      keyToFrame: this.serverLatency.median,
+      presses: this.latency.times.count,
+      cost: this.cost.median,
+    };
+  }
+
+  private change(changes: Partial<Snapshot>): void {
+    this.snapshot = { ...this.snapshot, ...changes };
+    for (const watcher of this.watchers) watcher();
+  }
+}

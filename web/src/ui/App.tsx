@@ -1,0 +1,134 @@
+/** The page: lobby or play, and the one line of news above both. */
+import { useCallback, useEffect, useEffectEvent, useState, useSyncExternalStore } from "react";
+import { ApiError, fetchMoments } from "../net/api";
+import type { Opening } from "../net/messages";
+import { pictureOf } from "../net/picture";
+import { NEW_OPENING, type Player } from "../play/player";
+import { Icon } from "./Icon";
+import { type Found, Lobby } from "./Lobby";
+import { useDrop } from "./Moments";
+import { Play } from "./Play";
+
+const ASK_AGAIN_MS = 3_000;
+const KEY = "playloom.key";
+const NEWS_MS = 10_000;
+
+export function App({ player }: { player: Player }) {
+  const shot = useSyncExternalStore(player.watch, player.look);
+  const [key, setKey] = useState<string | null>(player.key);
+  const [found, ask] = useMoments(key);
+  const [options, setOptions] = useState<Opening>(NEW_OPENING);
+  const playing = shot.line.kind !== "idle";
+
+  const bring = useCallback(
+    (file: File) => {
+      pictureOf(file)
+        .then(({ base64 }) => {
+          if (player.look().line.kind === "open") player.reset({ image: base64 });
+          else player.start({ ...options, image: base64 });
+        })
+        .catch((error: unknown) => {
+          player.notify(error instanceof Error ? error.message : "The picture could not be read.");
+        });
+    },
+    [player, options],
+  );
+  const over = useDrop(bring);
+
+  return (
+    <>
+      <News
+        shot={shot.notice}
+        onClose={() => {
+          player.notify(null);
+        }}
+      />
+      {playing ? (
+        <Play player={player} shot={shot} moments={found.kind === "moments" ? found.moments : []} onFile={bring} />
+      ) : (
+        <Lobby
+          found={found}
+          apiKey={key}
+          onKey={(given) => {
+            sessionStorage.setItem(KEY, given);
+            player.useKey(given);
+            setKey(given);
+          }}
+          onRetry={ask}
+          options={options}
+          onOptions={setOptions}
+          onMoment={(moment) => {
+            player.start({ ...options, moment });
+          }}
+          onFile={bring}
+        />
+      )}
+      <footer>
+        The starting moments are frames of the real game; every picture after them is generated, and marked so.
+      </footer>
+      {over ? (
+        <div className="drop" aria-hidden="true">
+          Drop the picture to begin from it
+        </div>
+      ) : null}
+    </>
+  );
+}
+
+/** The key given in this tab, if one was. */
+export const keptKey = (): string | null => sessionStorage.getItem(KEY);
+
+/** One sentence at a time; gone after a while, or when it is closed. */
+function News({ shot, onClose }: { shot: { text: string; id: number } | null; onClose: () => void }) {
+  const close = useEffectEvent(onClose);
+  useEffect(() => {
+    if (!shot) return undefined;
+    const timer = setTimeout(close, NEWS_MS);
+    return () => {
+      clearTimeout(timer);
+    };
+  }, [shot]);
+  return (
+    <div className="news" role="alert">
+      {shot ? (
+        <p key={shot.id}>
+          {shot.text}
+          <button type="button" onClick={onClose} aria-label="Close this message">
+            <Icon name="close" />
+          </button>
+        </p>
+      ) : null}
+    </div>
+  );
+}
+
+/** The server's moments; asked again until it answers. */
+function useMoments(key: string | null): [Found, () => void] {
+  const [found, setFound] = useState<Found>({ kind: "loading" });
+  const [asked, setAsked] = useState(0);
+  const ask = useCallback(() => {
+    setAsked((count) => count + 1);
+  }, []);
+  useEffect(() => {
+    let gone = false;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    fetchMoments(key)
+      .then((moments) => {
+        if (!gone) setFound({ kind: "moments", moments });
+      })
+      .catch((error: unknown) => {
+        if (gone) return;
+        if (error instanceof ApiError && error.status === 401) {
+          setFound({ kind: "locked", wrong: key !== null });
+          return;
+        }
+        setFound({ kind: "failed", sentence: error instanceof Error ? error.message : "The server does not answer." });
+        timer = setTimeout(ask, ASK_AGAIN_MS);
+      });
+    return () => {
+      gone = true;
+      clearTimeout(timer);
+    };
+  }, [key, asked, ask]);
+  return [found, ask];
+}

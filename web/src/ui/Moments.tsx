@@ -1,0 +1,140 @@
+/** Where a dream can begin: the bundled moments, and a picture of one's own by file or by drop. */
+import { useEffect, useRef, useState } from "react";
+import { fetchBlob, type Moment } from "../net/api";
+import { Icon } from "./Icon";
+
+interface Props {
+  moments: readonly Moment[];
+  apiKey: string | null;
+  /** The one being played. */
+  current?: string | null;
+  onMoment: (name: string) => void;
+  onFile: (file: File) => void;
+  small?: boolean;
+}
+
+export function Moments({ moments, apiKey, current = null, onMoment, onFile, small = false }: Props) {
+  return (
+    <ul className={small ? "moments small" : "moments"} aria-label="Starting moments">
+      {moments.map((moment) => (
+        <li key={moment.name}>
+          <MomentCard
+            moment={moment}
+            apiKey={apiKey}
+            current={moment.name === current}
+            onPick={() => {
+              onMoment(moment.name);
+            }}
+          />
+        </li>
+      ))}
+      <li>
+        <OwnPicture onFile={onFile} />
+      </li>
+    </ul>
+  );
+}
+
+interface CardProps {
+  moment: Moment;
+  apiKey: string | null;
+  current: boolean;
+  onPick: () => void;
+}
+
+function MomentCard({ moment, apiKey, current, onPick }: CardProps) {
+  const url = usePicture(moment.picture, apiKey);
+  return (
+    <button type="button" className="moment" aria-pressed={current} data-moment={moment.name} onClick={onPick}>
+      <span className="picture">{url ? <img src={url} alt="" /> : null}</span>
+      <span className="name">{titleOf(moment.name)}</span>
+    </button>
+  );
+}
+
+function OwnPicture({ onFile }: { onFile: (file: File) => void }) {
+  const input = useRef<HTMLInputElement>(null);
+  return (
+    <>
+      <button type="button" className="moment own" onClick={() => input.current?.click()}>
+        <span className="picture">
+          <Icon name="picture" />
+        </span>
+        <span className="name">Your picture</span>
+      </button>
+      <input
+        ref={input}
+        type="file"
+        accept="image/*"
+        hidden
+        aria-label="Picture file"
+        onChange={(event) => {
+          const file = event.target.files?.[0];
+          if (file) onFile(file);
+          event.target.value = "";
+        }}
+      />
+    </>
+  );
+}
+
+/** "court-explorer" as a person would write it. */
+export function titleOf(name: string): string {
+  const words = name.replaceAll("-", ", ").replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+/** The picture's address once it is here; the key goes along with the request. */
+export function usePicture(path: string | null, apiKey: string | null): string | null {
+  const [url, setUrl] = useState<string | null>(null);
+  useEffect(() => {
+    if (path === null) return undefined;
+    let made: string | null = null;
+    let gone = false;
+    fetchBlob(path, apiKey)
+      .then((blob) => {
+        if (gone) return;
+        made = URL.createObjectURL(blob);
+        setUrl(made);
+      })
+      .catch(() => {
+        setUrl(null); // the name stays, which is enough to choose by
+      });
+    return () => {
+      gone = true;
+      if (made) URL.revokeObjectURL(made);
+    };
+  }, [path, apiKey]);
+  return url;
+}
+
+/** Lets a picture be dropped anywhere in the window; true while one hangs above it. */
+export function useDrop(onFile: (file: File) => void): boolean {
+  const [over, setOver] = useState(false);
+  useEffect(() => {
+    const hover = (event: DragEvent): void => {
+      if (!event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      setOver(true);
+    };
+    const leave = (event: DragEvent): void => {
+      if (event.relatedTarget === null) setOver(false);
+    };
+    const drop = (event: DragEvent): void => {
+      setOver(false);
+      const file = event.dataTransfer?.files[0];
+      if (!file) return;
+      event.preventDefault();
+      onFile(file);
+    };
+    window.addEventListener("dragover", hover);
+    window.addEventListener("dragleave", leave);
+    window.addEventListener("drop", drop);
+    return () => {
+      window.removeEventListener("dragover", hover);
+      window.removeEventListener("dragleave", leave);
+      window.removeEventListener("drop", drop);
+    };
+  }, [onFile]);
+  return over;
+}

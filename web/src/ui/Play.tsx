@@ -1,0 +1,178 @@
+/** During play: the stage, the transport under it, and beside it the controller, who plays, figures and settings. */
+import { useRef } from "react";
+import type { Moment } from "../net/api";
+import type { Player, Snapshot } from "../play/player";
+import { Figures } from "./Figures";
+import { Icon, Wordmark } from "./Icon";
+import { Keys } from "./Keys";
+import { LastMinute } from "./LastMinute";
+import { Moments, titleOf, usePicture } from "./Moments";
+import { Pad } from "./Pad";
+import { Seed, Temperature, WhoPlays } from "./Settings";
+import { Stage } from "./Stage";
+import { aboutPads, useControls, useFocusOnStage } from "./steering";
+
+interface Props {
+  player: Player;
+  shot: Snapshot;
+  moments: readonly Moment[];
+  onFile: (file: File) => void;
+}
+
+export function Play({ player, shot, moments, onFile }: Props) {
+  const { line, session } = shot;
+  const stage = useRef<HTMLDivElement>(null);
+  const pads = useControls(player);
+  useFocusOnStage(stage);
+  const live = line.kind === "open" && session !== null;
+  const poster = usePicture(moments.find(({ name }) => name === shot.moment)?.picture ?? null, player.key);
+  return (
+    <main className="play">
+      <header>
+        <Wordmark />
+        <p className="where">
+          {session ? (
+            <>
+              {session.moment === null ? "Your picture" : titleOf(session.moment)} · <span>{session.model}</span>
+            </>
+          ) : null}
+        </p>
+        <Light kind={line.kind} />
+        <button
+          type="button"
+          onClick={() => {
+            player.leave();
+          }}
+        >
+          <Icon name="leave" />
+          <span>Leave</span>
+        </button>
+      </header>
+      <div className="column">
+        <Stage
+          stage={stage}
+          screen={player.screen}
+          line={line}
+          session={session}
+          seen={shot.seen}
+          poster={poster}
+          onTryNow={() => {
+            player.tryNow();
+          }}
+          onLeave={() => {
+            player.leave();
+          }}
+        />
+        <Transport player={player} paused={session?.paused ?? false} live={live} />
+        {session ? <LastMinute player={player} token={session.token} disabled={!live} /> : null}
+        <section className="elsewhere" aria-labelledby="elsewhere">
+          <h2 id="elsewhere">Begin somewhere else</h2>
+          <Moments
+            small
+            moments={moments}
+            apiKey={player.key}
+            current={shot.moment}
+            onMoment={(moment) => {
+              player.begin(moment);
+            }}
+            onFile={onFile}
+          />
+          <Keys />
+        </section>
+      </div>
+      <aside aria-label="Controls and figures">
+        <Pad hands={player.hands} held={shot.held} used={shot.used} given={shot.given} />
+        <p className="hint pads">{aboutPads(pads)}</p>
+        {session ? (
+          <>
+            <WhoPlays
+              who={session.who}
+              disabled={!live}
+              onWho={(who) => {
+                player.setWho(who);
+              }}
+            />
+            <Figures values={shot.figures} session={session} />
+            <section className="settings" aria-label="Settings of the dream">
+              <Seed
+                seed={session.seed}
+                disabled={!live}
+                onSeed={(seed) => {
+                  player.reset({ seed });
+                }}
+              />
+              <Temperature
+                value={session.temperature}
+                disabled={!live}
+                onValue={(value) => {
+                  player.setTemperature(value);
+                }}
+              />
+            </section>
+          </>
+        ) : null}
+      </aside>
+    </main>
+  );
+}
+
+function Transport({ player, paused, live }: { player: Player; paused: boolean; live: boolean }) {
+  return (
+    <div className="transport" role="toolbar" aria-label="Transport">
+      <button
+        type="button"
+        className="strong"
+        disabled={!live}
+        data-do="pause"
+        onClick={() => {
+          player.togglePause();
+        }}
+      >
+        <Icon name={paused ? "play" : "pause"} />
+        <span>{paused ? "Go on" : "Pause"}</span>
+        <kbd>P</kbd>
+      </button>
+      <button
+        type="button"
+        disabled={!live || !paused}
+        data-do="step"
+        onClick={() => {
+          player.step();
+        }}
+      >
+        <Icon name="step" />
+        <span>Step</span>
+        <kbd>N</kbd>
+      </button>
+      <button
+        type="button"
+        disabled={!live}
+        data-do="reset"
+        onClick={() => {
+          player.reset();
+        }}
+      >
+        <Icon name="reset" />
+        <span>Start over</span>
+        <kbd>⌫</kbd>
+      </button>
+    </div>
+  );
+}
+
+const WORDS = {
+  idle: "Not connected",
+  opening: "Connecting",
+  open: "Connected",
+  waiting: "Trying again",
+  refused: "Refused",
+} as const;
+
+function Light({ kind }: { kind: keyof typeof WORDS }) {
+  return (
+    <p className="light" data-line={kind}>
+      <i aria-hidden="true" />
+      {WORDS[kind]}
+    </p>
+  );
+}

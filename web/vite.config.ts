@@ -1,0 +1,43 @@
+/** Builds the page into the Python package, with the hash of its sources beside it and a strict content policy. */
+import react from "@vitejs/plugin-react";
+import type { Plugin } from "vite";
+import { defineConfig } from "vitest/config";
+import { hashOfSources } from "./stamp.ts";
+
+const POLICY = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' blob: data:",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+].join("; ");
+
+function stamped(): Plugin {
+  return {
+    name: "stamped",
+    apply: "build",
+    transformIndexHtml: () => [
+      { tag: "meta", attrs: { "http-equiv": "Content-Security-Policy", content: POLICY }, injectTo: "head-prepend" },
+    ],
+    generateBundle() {
+      const sources = hashOfSources(import.meta.dirname);
+      this.emitFile({ type: "asset", fileName: "build.json", source: `${JSON.stringify({ sources }, null, 2)}\n` });
+    },
+  };
+}
+
+export default defineConfig({
+  base: "./",
+  plugins: [react(), stamped()],
+  build: {
+    outDir: "../src/playloom/serving/static",
+    emptyOutDir: true,
+    sourcemap: false,
+    modulePreload: { polyfill: false },
+    assetsInlineLimit: 0,
+  },
+  server: { proxy: { "/v1": { target: "http://127.0.0.1:5000", ws: true } } },
+  test: { include: ["test/**/*.test.ts"], environment: "node" },
+});
