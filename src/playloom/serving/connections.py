@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections import OrderedDict
 from typing import Any
 
@@ -14,6 +15,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from playloom.serving.settings import Settings
+
+_SOCKET_BUFFER = 16 * 2**10
 
 
 def guarded_protocol(settings: Settings) -> type[asyncio.Protocol]:
@@ -63,8 +66,13 @@ class GuardedProtocol(H11Protocol):
             self._idle()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """From here on it is a WebSocket's business."""
+        """From here on it is a WebSocket's business.
+
+        Little is buffered for it, so that a slow reader falls frames behind, not megabytes.
+        """
         self._busy()
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+        self.transport.set_write_buffer_limits(high=_SOCKET_BUFFER)
         super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:

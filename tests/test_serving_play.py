@@ -1,0 +1,307 @@
+"""`WS /v1/play` over a real socket: frames out, actions in, leaving and coming back, and messages that are none."""
+
+import json
+import math
+import socket
+import struct
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from serving_toys import b64, picture, pixels_of, served
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from playloom.actions import CONTROLS
+from playloom.provenance import stamp
+
+HEADER = struct.Struct("<4sIIdffBBxx16f")
+TURN = [0.0, 0.0, 1.0] + [0.0] * 13
+
+
+@pytest.fixture(scope="module")
+def server():
+    with served(hertz=40, keep_seconds=1.0, hello_seconds=0.5, sessions=6) as found:
+        yield found
+
+
+def join(server, **hello):
+    found = connect(f"ws://{server[0]}/v1/play", proxy=None, max_size=None, compression=None)
+    found.send(json.dumps({"type": "hello", "seed": 1, **hello}))
+    return found
+
+
+def text(player, kind):
+    """The next text of that type."""
+    while True:
+        message = player.recv(timeout=10)
+        if isinstance(message, str) and json.loads(message)["type"] == kind:
+            return json.loads(message)
+
+
+def frame(player):
+    """The next frame: header fields, then the picture."""
+    while True:
+        message = player.recv(timeout=10)
+        if isinstance(message, bytes):
+            magic, sequence, dream, at, key, cost, given_, form, *action = HEADER.unpack_from(message)
+            assert magic == b"PLF1"
+            return {
+                "sequence": sequence, "dream": dream, "time": at, "key": key, "cost": cost,
+                "given": given_, "form": form, "action": action, "picture": message[HEADER.size :],
+            }  # fmt: skip
+
+
+def press(player, action):
+    player.send(struct.pack("<16f", *action))
+
+
+def say(player, kind, **fields):
+    player.send(json.dumps({"type": kind, **fields}))
+
+
+def room(server):
+    return server[1].state.server.room
+
+
+def wait_until(happened, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert happened()
+
+
+def test_frames_come_marked_and_follow_the_newest_action(server):
+    with join(server) as player:
+        ready = text(player, "ready")
+        assert ready["controls"] == [control.name for control in CONTROLS]
+        assert (ready["who"], ready["seed"], ready["paused"], ready["model"]) == ("person", 1, False, "tiny")
+        assert (ready["height"], ready["width"]) == server[1].state.server.studio.size
+        first = frame(player)
+        assert first["given"] == 1
+        assert first["action"] == [0.0] * 16
+        assert math.isnan(first["key"])
+        press(player, [0.0, -1.0] + [0.0] * 14)
+        press(player, TURN)
+        turned = next(f for f in iter(lambda: frame(player), None) if any(f["action"]))
+        assert turned["action"] == TURN
+        assert 0 < turned["key"] < 5
+        assert turned["time"] > first["time"]
+        assert turned["cost"] > 0
+        pixels = pixels_of(turned["picture"])
+        badge = np.abs(stamp(pixels).astype(int) - pixels).mean()
+        assert badge < 12, "the mark is there already, up to JPEG's losses"
+        assert b"playloom" in turned["picture"], "and says what made it"
+
+
+def test_pause_step_reset_who_and_temperature(server):
+    with join(server, format="webp", who="model") as player:
+        assert frame(player)["form"] == 2
+        say(player, "pause")
+        while not text(player, "state")["paused"]:
+            pass
+        time.sleep(0.1)
+        say(player, "step")
+        stepped = [frame(player)["sequence"]]
+        say(player, "who", value="person")
+        while text(player, "state")["who"] != "person":
+            pass
+        say(player, "temperature", value=0)
+        while text(player, "state")["temperature"] != 0:
+            pass
+        say(player, "reset", seed=9)
+        while text(player, "state")["seed"] != 9:
+            pass
+        say(player, "step")
+        again = frame(player)
+        while again["dream"] == 0:
+            again = frame(player)
+        assert again["sequence"] > stepped[0]
+        assert again["given"] == 1
+        say(player, "resume")
+        assert frame(player)["sequence"] > again["sequence"]
+        assert text(player, "state")["late"] >= 0
+
+
+def test_a_picture_to_begin_from_and_another_to_go_on_with(server):
+    with join(server, image=b64(picture(0, (90, 70), "JPEG"))) as player:
+        assert text(player, "ready")["moment"] is None
+        say(player, "reset", image=b64(picture(1)))
+        while frame(player)["dream"] == 0:
+            pass
+        say(player, "reset", image="%%%")
+        assert "base64" in text(player, "error")["message"]
+        say(player, "reset", moment="nowhere")
+        assert "no moment" in text(player, "error")["message"]
+        assert frame(player)["dream"] == 1, "what cannot be done changes nothing"
+
+
+def test_whoever_comes_back_in_time_goes_on(server):
+    player = join(server)
+    token = text(player, "ready")["token"]
+    last = frame(player)["sequence"]
+    player.close()
+    wait_until(lambda: room(server).seats[token].outbox is None)
+    assert room(server).seats[token].session.paused
+    with join(server, resume=token) as back:
+        assert text(back, "ready")["token"] == token
+        assert frame(back)["sequence"] > last
+        with join(server, resume=token) as third:
+            assert "taken over" in text(back, "error")["message"]
+            assert text(third, "ready")["token"] == token
+            frame(third)
+    wait_until(lambda: token not in room(server).seats)
+    with join(server, resume=token) as anew:
+        assert text(anew, "ready")["token"] != token
+
+
+def test_the_recording_is_what_was_shown(server):
+    with join(server) as player:
+        token = text(player, "ready")["token"]
+        for _ in range(3):
+            frame(player)
+        place = f"http://{server[0]}/v1/sessions/{token}/recording"
+        with urllib.request.urlopen(f"{place}.csv") as answer:
+            assert len(answer.read().splitlines()) > 3
+        with urllib.request.urlopen(f"{place}.mp4") as answer:
+            assert answer.read()[4:8] == b"ftyp"
+
+
+def test_a_slow_reader_loses_frames_and_delays_nobody():
+    with served(hertz=100) as server:
+        host, port = server[0].split(":")
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        narrow.connect((host, int(port)))
+        lost = room(server).metrics.unseen._value.get
+        slow = connect(
+            f"ws://{server[0]}/v1/play", sock=narrow, proxy=None, compression=None, max_queue=1, close_timeout=0.1
+        )
+        slow.send(json.dumps({"type": "hello"}))
+        with slow, join(server) as quick:
+            seat = room(server).seats[text(slow, "ready")["token"]]
+            sequences, end = [], time.monotonic() + 15
+            while not lost() and time.monotonic() < end:  # nobody reads from the slow one meanwhile
+                sequences.append(frame(quick)["sequence"])
+            assert lost() > 0
+            assert sequences == sorted(set(sequences))
+            shown = len(seat.reel.shots())
+            assert shown > 20, "its session goes on all the same"
+            assert frame(slow)["sequence"] < shown
+
+
+def broken(server, *messages, hello=True):
+    """How the server ends it: (code, sentence)."""
+    address = f"ws://{server[0]}/v1/play"
+    player = join(server) if hello else connect(address, proxy=None, max_size=None, compression=None)
+    with player:
+        if hello:
+            text(player, "ready")
+        for message in messages:
+            player.send(message)
+        said = None
+        try:
+            while True:
+                message = player.recv(timeout=10)
+                if isinstance(message, str) and json.loads(message)["type"] == "error":
+                    said = json.loads(message)["message"]
+        except ConnectionClosed as closed:
+            assert closed.rcvd is not None
+            return closed.rcvd.code, said
+
+
+NAN = struct.pack("<16f", *[math.nan] * 16)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"short", bytes(65), NAN, struct.pack("<16f", *[9.0] * 16), "hello", "{}", '{"type": "fly"}', "[" * 5000,
+     '{"type": "temperature", "value": NaN}', '{"type": "who", "value": "nobody"}', '{"type": "reset", "seed": -1}'],
+)  # fmt: skip
+def test_a_message_that_is_none_ends_the_session(server, message):
+    code, said = broken(server, message)
+    assert code == 1008
+    assert len(said) > 10
+
+
+@pytest.mark.parametrize(
+    "hello",
+    ["", "null", b"\x00", '{"type": "pause"}', '{"type": "hello", "who": "dog"}', '{"type":"hello","moment":"x/../y"}',
+     '{"type":"hello","image":"AAAA"}', '{"type":"hello","seed":-1}', '{"type":"hello","format":"gif"}'],
+)  # fmt: skip
+def test_a_hello_that_is_none(server, hello):
+    code, said = broken(server, hello, hello=False)
+    assert code == 1008
+    assert len(said) > 10
+
+
+def test_nobody_may_sit_there_in_silence(server):
+    code, said = broken(server, hello=False)
+    assert code == 1008
+    assert "no hello" in said
+
+
+def test_too_large_a_message_is_cut_off():
+    with served(socket_bytes=5000) as small:
+        assert broken(small, "x" * 6000, hello=False)[0] == 1009
+
+
+def test_foreign_pages_may_not_play(server):
+    for origin in ("https://evil.example", "null", f"https://{server[0]}.evil.example"):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"ws://{server[0]}/v1/play", proxy=None, origin=origin)
+        assert refused.value.response.status_code == 403
+    with connect(f"ws://{server[0]}/v1/play", proxy=None, origin=f"http://{server[0]}"):
+        pass
+
+
+def test_all_seats_taken_and_the_key():
+    with served(sessions=1, api_key="sesame") as guarded:
+        hello = {"type": "hello", "key": "sesame"}
+        assert broken(guarded, json.dumps({**hello, "key": "Sesame"}), hello=False) == (
+            1008,
+            "the key is missing or wrong; send it as key in hello",
+        )
+        with join(guarded, key="sesame") as player:
+            text(player, "ready")
+            code, said = broken(guarded, json.dumps(hello), hello=False)
+            assert code == 1013
+            assert "taken" in said
+
+
+MESSAGES = st.lists(
+    st.binary(max_size=80)
+    | st.text(max_size=40)
+    | st.lists(st.floats(width=32), min_size=16, max_size=16).map(lambda row: struct.pack("<16f", *row))
+    | st.fixed_dictionaries(
+        {"type": st.sampled_from(["pause", "resume", "step", "reset", "who", "temperature", "hello"])},
+        optional={"value": st.floats() | st.sampled_from(["person", "model", "both"]), "seed": st.integers(-1, 5)},
+    ).map(json.dumps),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=20)
+@given(messages=MESSAGES)
+def test_no_messages_break_it(server, messages):
+    with join(server) as player:
+        text(player, "ready")
+        try:
+            for message in messages:
+                player.send(message)
+            player.send('{"type": "fly"}')
+            while True:
+                player.recv(timeout=10)
+        except ConnectionClosed as closed:
+            assert closed.rcvd is None or closed.rcvd.code == 1008
+    with urllib.request.urlopen(f"http://{server[0]}/v1/health") as answer:
+        assert json.load(answer)["status"] == "ok"
+
+
+def test_in_the_end_nothing_is_left(server):
+    wait_until(lambda: not room(server).seats, 8)
+    wait_until(lambda: server[1].state.server.studio.broker.stats.sessions == 0)
