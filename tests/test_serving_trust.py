@@ -1,0 +1,321 @@
+"""Who may speak to the server, and what happens to those who speak too slowly, too much, or all at once."""
+
+import asyncio
+import json
+import logging
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from serving_toys import HOME, b64, client, entry, error_of, picture, score_body, served, settings
+
+from playloom.errors import ConfigError, PlayloomError
+from playloom.serving.gate import Gate
+from playloom.serving.refusals import Refusal, refusal_of
+from playloom.serving.settings import read_settings
+
+
+def test_without_a_key_only_this_machine_is_served():
+    for host in ("0.0.0.0", "192.168.1.5", "::", "example.org"):
+        with pytest.raises(ConfigError, match="without a key only this machine"):
+            read_settings(host=host)
+        assert read_settings(host=host, api_key="secret").key == "secret"
+    for host in ("127.0.0.1", "localhost", "::1", "127.9.9.9"):
+        assert read_settings(host=host).local
+
+
+def test_settings_come_from_the_environment_and_mistakes_are_sentences(monkeypatch):
+    monkeypatch.setenv("PLAYLOOM_SESSIONS", "3")
+    monkeypatch.setenv("PLAYLOOM_API_KEY", "secret")
+    assert read_settings().sessions == 3
+    assert read_settings(sessions=4).sessions == 4
+    assert read_settings().key == "secret"
+    assert "secret" not in repr(read_settings())
+    monkeypatch.setenv("PLAYLOOM_SESSIONS", "many")
+    with pytest.raises(ConfigError, match="sessions"):
+        read_settings()
+    monkeypatch.setenv("PLAYLOOM_SESSIONS", "3")
+    monkeypatch.setenv("PLAYLOOM_ALLOWED_ORIGINS", "not json")
+    with pytest.raises(ConfigError, match="environment"):
+        read_settings()
+
+
+def test_the_key():
+    with client(api_key="sesame") as web:
+        for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer sesam"}, {"Authorization": "é"}):
+            sent = {name: value.encode() for name, value in headers.items()}
+            for method, path in (("POST", "/score"), ("GET", "/metrics"), ("POST", "/new_job"), ("GET", "/v1/models")):
+                refused = web.request(method, path, headers=sent)
+                assert refused.status_code == 401
+                assert "Bearer KEY" in error_of(refused)
+        right = {"Authorization": "Bearer sesame"}
+        assert web.post("/score", json=score_body(), headers=right).status_code == 200
+        assert web.get("/v1/models", headers=right).status_code == 200
+        for path in ("/", "/v1/health", "/v1/moments", "/v1/openapi.json"):
+            assert web.get(path).status_code == 200, "what the page shows before a key is typed in"
+        assert web.get("/", headers={"Host": "any.example"}).status_code == 200
+
+
+def test_a_name_pointed_at_this_machine_is_not_ours():
+    with client() as web:
+        for host in ("evil.example", "evil.example:5000", "127.0.0.1.evil.example", "", "[", "10.0.0.1"):
+            refused = web.get("/v1/health", headers={"Host": host})
+            assert refused.status_code == 403
+            error_of(refused)
+        for host in ("127.0.0.1", "localhost:1234", "[::1]:5000", "LOCALHOST"):
+            assert web.get("/v1/health", headers={"Host": host}).status_code == 200
+
+
+def test_pages_of_other_origins_are_kept_out_until_they_are_let_in():
+    with client() as web:
+        for origin in ("https://evil.example", "null", "http://127.0.0.1:9", "http://["):
+            assert web.post("/score", json=score_body(), headers={"Origin": origin}).status_code == 403
+        assert web.post("/score", json=score_body(), headers={"Origin": HOME}).status_code == 200
+        hidden = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+        assert web.get("/cancel_job", params={"job_id": "x"}, headers=hidden).status_code == 403
+        assert web.get("/", headers={**hidden, "Sec-Fetch-Mode": "navigate"}).status_code == 200
+        assert "access-control-allow-origin" not in web.get("/v1/health", headers={"Origin": HOME}).headers
+    with client(allowed_origins=("https://friend.example",)) as web:
+        friend = {"Origin": "https://friend.example"}
+        assert web.get("/v1/health", headers=friend).headers["access-control-allow-origin"] == friend["Origin"]
+        asked = {**friend, "Access-Control-Request-Method": "POST"}
+        assert web.options("/score", headers=asked).status_code == 200
+        assert web.get("/v1/health", headers={"Origin": "https://evil.example"}).status_code == 403
+
+
+def test_no_traceback_leaves(caplog):
+    with client() as web:
+        studio = web.app.state.server.studio
+
+        async def broken(*args, **kwargs):
+            raise RuntimeError("secret detail")
+
+        studio.prompt = broken
+        with caplog.at_level(logging.CRITICAL):
+            failed = web.post("/score", json=score_body())
+        assert failed.status_code == 500
+        assert "secret" not in error_of(failed)
+        assert web.get("/metrics").text.count('status="500"') > 0
+    assert refusal_of(PlayloomError("said")).sentence == "said"
+
+
+def test_the_page_for_browsers_and_facts_for_programs():
+    with client() as web:
+        assert "max_concurrent_jobs" in web.get("/", headers={"Accept": "application/json"}).json()
+        assert "max_concurrent_jobs" in web.get("/", headers={"Accept": "*/*"}).json()
+        shown = web.get("/", headers={"Accept": "text/html,*/*"})
+        assert shown.headers["x-content-type-options"] == "nosniff"
+        if "text/html" in shown.headers["content-type"]:
+            assert "frame-ancestors 'none'" in shown.headers["content-security-policy"]
+
+
+def test_bodies_are_bounded_all_together():
+    with client(bodies_bytes=1000) as web:
+        refused = web.post("/score", json=score_body())
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"]
+        assert web.get("/v1/health").status_code == 200
+
+
+def test_whoever_takes_too_long_is_told():
+    with client(request_seconds=0.2, steps=10_000) as web:
+        slow = web.post("/score", json=score_body(num_steps_to_predict=10_000))
+        assert slow.status_code == 504
+        error_of(slow)
+        broker = web.app.state.server.studio.broker
+        end = time.monotonic() + 5
+        while broker.stats.sessions and time.monotonic() < end:
+            time.sleep(0.02)
+        assert broker.stats.sessions == 0, "its session was given back"
+        assert web.post("/score", json=score_body()).status_code == 200
+
+
+def test_the_gate_is_first_come_first_served_and_says_no_at_once():
+    async def play():
+        gate, order = Gate(1, 2), []
+
+        async def one(name):
+            async with gate.turn():
+                order.append(name)
+                await asyncio.sleep(0.01)
+
+        tasks = [asyncio.ensure_future(one(name)) for name in "abc"]
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal) as refused:
+            await one("d")
+        assert refused.value.status == 503
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        await asyncio.gather(*tasks)
+        assert order == ["a", "b", "c"]
+        assert gate.running == gate.waiting == 0
+        gate.draining = True
+        with pytest.raises(Refusal, match="stopping"):
+            await one("e")
+
+    asyncio.run(play())
+
+
+def test_many_at_once_all_succeed_in_shared_batches_and_too_many_are_told():
+    with served(requests=4, queue=4, batch=4) as (address, app):
+        body = score_body(num_steps_to_predict=5)
+        with httpx.Client(timeout=20) as web, ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: web.post(f"http://{address}/score", json=body), range(8)))
+            assert [reply.status_code for reply in found] == [200] * 8
+            tokens = [[step["tokens"] for step in reply.json()["results"]] for reply in found]
+            assert tokens == [tokens[0]] * 8, "the same alone and in any company"
+            sizes = app.state.server.studio.broker.stats.batches
+            assert any(size > 1 for size in sizes)
+            with ThreadPoolExecutor(24) as crowd:
+                codes = list(crowd.map(lambda _: web.post(f"http://{address}/score", json=body), range(24)))
+        refused = [reply for reply in codes if reply.status_code == 503]
+        assert {reply.status_code for reply in codes} == {200, 503}
+        assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
+
+
+@pytest.fixture(scope="module")
+def tight():
+    with served(header_seconds=0.6, body_seconds=0.6, connections=12, body_bytes=200_000) as found:
+        yield found
+
+
+def dial(server):
+    host, port = server[0].split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def all_of(line):
+    """Everything that comes until the other side closes."""
+    data = b""
+    try:
+        while chunk := line.recv(65536):
+            data += chunk
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def healthy(server):
+    with httpx.Client() as web:
+        return web.get(f"http://{server[0]}/v1/health").status_code == 200
+
+
+def test_a_head_that_does_not_come_is_cut_off(tight):
+    silent, slow = dial(tight), dial(tight)
+    with silent, slow:
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        drip = threading.Thread(target=dripped, args=(slow, b"X-A: b\r\n"))
+        drip.start()
+        assert healthy(tight)
+        for line in (silent, slow):
+            assert b" 408 " in all_of(line)
+        drip.join()
+
+
+def dripped(line, piece, pause=0.05, times=60):
+    try:
+        for _ in range(times):
+            line.sendall(piece)
+            time.sleep(pause)
+    except OSError:
+        pass
+
+
+def test_a_body_that_does_not_come_is_cut_off(tight):
+    with dial(tight) as line:
+        line.sendall(b"POST /score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n{")
+        drip = threading.Thread(target=dripped, args=(line, b" "))
+        drip.start()
+        answer = all_of(line)
+        drip.join()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"within 0.6 seconds" in answer
+
+
+def test_a_body_that_says_it_is_too_large_is_not_read(tight):
+    with dial(tight) as line:
+        line.sendall(b"POST /score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000000\r\n\r\n{")
+        answer = line.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+    with dial(tight) as line:
+        line.sendall(b"POST /score HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
+        threading.Thread(target=dripped, args=(line, piece, 0.0, 8)).start()
+        assert line.recv(65536).startswith(b"HTTP/1.1 413 ")
+    assert tight[1].state.server.studio is not None
+    assert healthy(tight)
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\x16\x03\x01\x02\x00" * 20, b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nA: " + b"b" * 200_000 + b"\r\n\r\n"]
+)
+def test_what_is_no_http_gets_a_sentence(tight, junk):
+    with dial(tight) as line:
+        line.sendall(junk)
+        answer = all_of(line)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b" 400 " in head
+    assert "no HTTP request" in json.loads(body)["error"]
+
+
+def test_idle_sockets_make_room(tight):
+    """More connections than may be: the longest idle ones go, and whoever wants something gets in."""
+    lines = [dial(tight) for _ in range(40)]
+    try:
+        assert healthy(tight)
+        assert b"too many connections" in all_of(lines[0])
+    finally:
+        for line in lines:
+            line.close()
+    assert healthy(tight)
+
+
+def test_a_connection_is_used_again_and_again(tight):
+    with httpx.Client() as web:
+        for _ in range(3):
+            assert web.get(f"http://{tight[0]}/v1/health").status_code == 200
+            time.sleep(0.1)
+        assert web.post(f"http://{tight[0]}/score", json=score_body([entry()])).status_code == 200
+
+
+def test_a_client_that_hangs_up_frees_its_session(tight):
+    body = json.dumps(score_body(num_steps_to_predict=90)).encode()
+    head = f"POST /score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    server = tight[1].state.server
+    with dial(tight) as line:
+        line.sendall(head + body)
+        until(lambda: server.studio.broker.stats.sessions == 1)
+    began = server.studio.broker.stats.frames
+    until(lambda: server.studio.broker.stats.sessions == 0 and server.studio.gate.running == 0)
+    assert server.studio.broker.stats.frames - began < 80
+
+
+def until(happened, seconds=8.0):
+    end = time.monotonic() + seconds
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.005)
+    assert happened()
+
+
+def test_every_setting_is_in_the_guide():
+    from pathlib import Path
+
+    guide = (Path(__file__).parents[1] / "docs" / "serve.md").read_text()
+    for name in type(settings()).model_fields:
+        assert f"`PLAYLOOM_{name.upper()}`" in guide, f"docs/serve.md does not say what {name} is"
+
+
+def test_pictures_are_judged_by_their_heads():
+    from playloom.errors import PictureError
+    from playloom.serving.pictures import picture_size, read_frame
+
+    for kind in ("PNG", "JPEG"):
+        assert picture_size(picture(0, (30, 50), kind), "it") == (50, 30)
+    with pytest.raises(PictureError, match="at most 100 pixels"):
+        read_frame(picture(), (4, 6), where="it", pixels=100)
+    for cut in range(0, 400, 7):
+        with pytest.raises(PictureError):
+            read_frame(picture(0, (30, 50), "JPEG")[:cut], (4, 6), where="it", pixels=10**6)
+    assert b64(b"") == ""
