@@ -31,7 +31,8 @@ class Key:
         Raises:
             BadInputError: when nothing is left, or no header can carry it. The message does not show it.
         """
-        bare = text.strip().removeprefix("Bearer ").strip()
+        first, _, rest = text.strip().partition(" ")
+        bare = rest.strip() if first.lower() == "bearer" else text.strip()
         if not bare:
             raise BadInputError("the key is empty; leave --key out, or give the endpoint's key")
         if not (bare.isascii() and bare.isprintable() and " " not in bare):

@@ -1,0 +1,179 @@
+"""The parts of the client alone: what a reply holds, how long to wait, and a key that is never shown."""
+
+import base64
+import json
+import random
+import urllib.parse
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from call_toys import ACTIONS_SA, frame, result
+from playloom.actions import values_to_rows
+from playloom.client import Endpoint, Key, Retries, find_key
+from playloom.client.endpoint import printable
+from playloom.client.reply import choose_action, read_reply
+from playloom.client.retry import asked_wait, passes
+from playloom.errors import BadInputError
+from playloom.media.pictures import encode_png
+
+BINNED = [float(value) for value in ACTIONS_SA[2]]
+NAMED = values_to_rows(ACTIONS_SA[2], "named").tolist()
+IMAGE = base64.b64encode(encode_png(frame(1))).decode()
+ECHO = {"input_data": {"context": [{"image": "AAAA", "actions": [0] * 16}]}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"results": [result(3)]},
+        {"results": [result(3, actions=None)]},
+        {"results": [result(3, actions=None, actions_output=None, whatever=BINNED)]},
+        {"results": [{"image": IMAGE, "deep": {"er": [[BINNED]]}}, result(9)]},
+        {"results": [{"image": IMAGE}], "actions": BINNED},
+        {"output": {"results": [{"other": [1] * 16, "image": IMAGE, "actions_output": [2] * 16, "actions": BINNED}]}},
+        {"results": [{"image": IMAGE, "tokens": [1] * 16, "a": [True] * 16, "b": ["1"] * 16, "c": BINNED}]},
+        {**ECHO, "results": [{"image": IMAGE, "c": BINNED}]},
+        {**ECHO, "prediction": {"image": IMAGE, "c": BINNED}},
+        {"results": [{"c": BINNED, "frame_as_text": f"data:image/png;base64,{IMAGE}"}]},
+        {"picture": IMAGE[:40] + "\n" + IMAGE[40:], "c": BINNED},
+        json.dumps({"results": [result(3)]}),
+    ],
+)
+def test_the_action_is_found_wherever_it_is(body):
+    reply = read_reply(json.dumps(body).encode())
+    assert reply.rows[0] == tuple(BINNED)
+    assert reply.data.startswith(b"\x89PNG") and reply.ending == ".png"
+    values_A, schema = choose_action(reply.rows, "auto")
+    assert (schema, values_A.tolist()) == ("binned", ACTIONS_SA[2].tolist())
+
+
+@pytest.mark.parametrize(
+    "row", [[0.0] * 15, [0.0] * 17, [0.0] * 15 + [None], [0.0] * 15 + [float("nan")], [10**400] * 16]
+)
+def test_what_is_no_list_of_sixteen_numbers_is_none(row):
+    assert read_reply(json.dumps({"results": [{"image": IMAGE, "actions": row}]}).encode()).rows == ()
+
+
+@pytest.mark.parametrize("tokens", [None, [], [1.5], [-1], [True], "1", {"a": 1}, [[1]]])
+def test_tokens_that_are_none_are_left_out(tokens):
+    assert read_reply(json.dumps({"results": [result(1, tokens=tokens)]}).encode()).tokens == ()
+
+
+def test_both_schemas_and_neither():
+    for schema, row in (("binned", BINNED), ("named", NAMED)):
+        for asked in ("auto", schema):
+            values_A, found = choose_action((tuple(row),), asked)
+            assert found == schema and np.array_equal(values_A, ACTIONS_SA[2])
+    assert choose_action(((77.0,) * 16,), "auto") is None
+    assert choose_action((tuple(NAMED),), "binned") is None
+    values_A, _ = choose_action(((77.0,) * 16, tuple(BINNED)), "auto")
+    assert np.array_equal(values_A, ACTIONS_SA[2]), "the next list that is an action"
+
+
+def test_a_row_that_fits_both_schemas_is_read_as_the_one_before():
+    both = ((0.0,) * 16,)  # named: at rest; binned: both sticks in the lower left corner
+    assert choose_action(both, "auto")[1] == "named"
+    assert choose_action(both, "auto", "binned")[1] == "binned"
+    assert choose_action((tuple(NAMED),), "auto", "binned")[1] == "named", "unless it does not fit"
+
+
+KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
+
+
+@given(key=KEYS, around=st.text(max_size=20))
+def test_a_key_is_hidden_in_every_form_it_is_written(key, around):
+    assume(key.lower() != "bearer" and "*" not in key)
+    secret = Key(f"  {key}\n")
+    assert secret.header() == {"Authorization": f"Bearer {key}"}
+    for form in (key, json.dumps({"k": key}), f"/?k={urllib.parse.quote(key, safe='')}", f"Bearer {key}"):
+        assert key not in secret.hide(around + form).replace(around, "")
+    assert key not in (repr(secret) + str(secret)) or key in "Key(hidden)"
+
+
+def test_a_key_shows_itself_nowhere():
+    key = Key("Bearer s3cret-KEY")
+    assert key.header() == {"Authorization": "Bearer s3cret-KEY"}
+    with Endpoint("http://127.0.0.1:1/s3cret-KEY/score", key) as endpoint:
+        assert "s3cret" not in f"{key} {key!r} {[key]} {endpoint.shown}"
+    with Endpoint("http://127.0.0.1:1/score", key) as endpoint:
+        assert "s3cret" not in f"{endpoint!r} {vars(endpoint)}"
+    assert not hasattr(key, "__dict__")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "  ", "Bearer ", "two words", "sch\N{LATIN SMALL LETTER O WITH DIAERESIS}n", "a\nb"]
+)
+def test_keys_that_cannot_be_sent(text):
+    with pytest.raises(BadInputError) as caught:
+        Key(text)
+    assert not text.strip() or text == "Bearer " or text not in str(caught.value)
+
+
+def test_where_the_key_comes_from():
+    environment = {"MUSE_API_KEY": "muse", "PLAYLOOM_API_KEY": "loom"}
+    sent = [
+        find_key("flag", environment, lambda: "asked"),
+        find_key(None, environment, lambda: "asked"),
+        find_key(None, {"MUSE_API_KEY": " ", "PLAYLOOM_API_KEY": "loom"}, lambda: "asked"),
+        find_key(None, {}, lambda: "asked"),
+    ]
+    names = [key.header()["Authorization"].split()[1] for key in sent]
+    assert names == ["flag", "muse", "loom", "asked"]
+    assert find_key(None, {}, lambda: "") is None and find_key(None, {}) is None
+
+
+def test_waits_double_are_drawn_and_end():
+    retries, source = Retries(first_wait=1, longest_wait=8), random.Random(0)
+    for failures, doubled in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (500, 8)):
+        drawn = {retries.wait(failures, None, source) for _ in range(50)}
+        assert doubled / 2 <= min(drawn) < 0.7 * doubled < 0.8 * doubled < max(drawn) <= doubled
+    assert 20 <= retries.wait(1, 20, source) <= 20.1
+    assert retries.wait(4, 0.1, source) >= 4, "nor is the doubling undercut"
+    with pytest.raises(BadInputError, match="retries is -1"):
+        Retries(times=-1)
+
+
+def test_retry_after_as_seconds_and_as_a_date():
+    now = datetime(2030, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    later = format_datetime(now + timedelta(seconds=90), usegmt=True)
+    assert asked_wait(later, now) == 90 and asked_wait("1.5") == 1.5
+    assert asked_wait("-3") == 0 and asked_wait(later, now + timedelta(days=1)) == 0
+    assert [asked_wait(text) for text in (None, "", "soon", "nan", "inf")] == [None] * 5
+
+
+def test_which_refusals_pass():
+    assert [s for s in (200, 400, 401, 404, 408, 422, 425, 429, 500, 502, 503, 504, 599) if passes(s)] == [
+        408, 425, 429, 500, 502, 503, 504, 599,
+    ]  # fmt: skip
+
+
+def test_an_address_without_a_path_means_score():
+    for address, shown in {
+        "http://127.0.0.1:5000": "http://127.0.0.1:5000/score",
+        "https://x.example/v2/?code=secret": "https://x.example/v2/",
+    }.items():
+        with Endpoint(address) as endpoint:
+            assert endpoint.shown == shown
+
+
+def test_a_key_over_http_is_warned_of_beyond_this_machine():
+    cases = {
+        "http://muse.example": True,
+        "https://muse.example": False,
+        "http://localhost": False,
+        "http://[::1]:5000": False,
+    }
+    for address, open_to_readers in cases.items():
+        with Endpoint(address, Key("k")) as endpoint:
+            assert endpoint.is_open_to_readers is open_to_readers
+        with Endpoint(address) as endpoint:
+            assert not endpoint.is_open_to_readers
+
+
+def test_what_is_shown_cannot_steer_a_terminal():
+    assert printable("a\x1b[2J\r\nb\u202ec", 50) == "a [2J b c"

