@@ -37,6 +37,7 @@ export const SILENCE_MS = 6_000;
 const POLICY_VIOLATION = 1008;
 const OPEN = 1;
 const GONE = "The server is gone.";
+const FORGOTTEN = "The server no longer has this session, so the dream starts over.";
 
 const NEW_SESSION: SessionState = {
   token: "",
@@ -133,8 +134,7 @@ export class Connection {
 
   private hello(socket: Socket): void {
     if (!this.opening) return;
-    const begin = this.token === null ? this.opening : { ...this.opening, image: null };
-    const hello: ClientMessage = { type: "hello", key: this.key, resume: this.token, format: "jpeg", ...begin };
+    const hello: ClientMessage = { type: "hello", key: this.key, resume: this.token, format: "jpeg", ...this.opening };
     socket.send(JSON.stringify(hello));
   }
 
@@ -170,6 +170,7 @@ export class Connection {
 
   private ready(changes: Partial<SessionState>): void {
     const fresh = changes.token !== this.token;
+    if (fresh && this.token !== null) this.listener.onNotice(FORGOTTEN);
     this.state = { ...NEW_SESSION, ...changes };
     this.token = this.state.token;
     this.attempt = 0;
@@ -183,7 +184,7 @@ export class Connection {
     this.drop();
     if (opening && this.token !== null && said !== null) {
       this.token = null; // the server has no such session (any more): begin again where this one began
-      this.listener.onNotice("The server no longer has this session, so the dream starts over.");
+      this.listener.onNotice(FORGOTTEN);
       this.connect(true);
     } else if (code === POLICY_VIOLATION) {
       this.refuse(said ?? "The server refused this page, and did not say why.");

@@ -30,8 +30,12 @@ export interface Snapshot {
   session: SessionState | null;
   /** The bundled moment that is played, or about to be. */
   moment: string | null;
-  /** A frame of this session has been drawn. */
+  /** The person's own picture instead, as a data address. */
+  own: string | null;
+  /** A frame of this dream has been drawn. */
   seen: boolean;
+  /** The number of the frame that is on the canvas. */
+  frame: number;
   held: Action;
   /** What the last frame was made with, and by whom. */
   used: Action;
@@ -51,6 +55,13 @@ const NO_FIGURES: Figures = {
 export const NEW_OPENING: Opening = { moment: null, image: null, who: "person", seed: null, temperature: null };
 const FIGURES_EVERY_MS = 500;
 
+const addressOf = (image: string): string => `data:image/jpeg;base64,${image}`;
+
+/** What is seen of an opening before its first frame. */
+function beginning({ moment, image }: Opening): Pick<Snapshot, "moment" | "own"> {
+  return { moment, own: image === null ? null : addressOf(image) };
+}
+
 export class Player implements Listener {
   readonly weave = new Weave();
   readonly hands = new Hands((action, at) => {
@@ -63,7 +74,9 @@ export class Player implements Listener {
     line: { kind: "idle" },
     session: null,
     moment: null,
+    own: null,
     seen: false,
+    frame: 0,
     held: REST,
     used: REST,
     given: true,
@@ -108,7 +121,7 @@ export class Player implements Listener {
   comeBack(): boolean {
     const kept = this.memory.load();
     if (kept) {
-      this.change({ moment: kept.opening.moment });
+      this.change(beginning(kept.opening));
       this.connection.start(kept.opening, kept.token);
     }
     return kept !== null;
@@ -116,7 +129,7 @@ export class Player implements Listener {
 
   start(opening: Opening): void {
     this.weave.clear();
-    this.change({ session: null, moment: opening.moment, seen: false, used: REST, notice: null });
+    this.change({ ...beginning(opening), session: null, seen: false, used: REST, notice: null });
     this.memory.save({ opening, token: null });
     this.connection.start(opening);
   }
@@ -148,6 +161,8 @@ export class Player implements Listener {
     if (change.image !== undefined) Object.assign(from, { moment: null, image: change.image });
     if (change.seed !== undefined) from.seed = change.seed;
     this.remember(from);
+    if (change.image !== undefined) this.change({ own: addressOf(change.image) });
+    if (this.snapshot.session?.paused) this.change({ seen: false }); // nothing of the new dream comes before a step
   }
 
   /** Play from another moment: in this session while there is one, else in a new one. */
@@ -212,7 +227,7 @@ export class Player implements Listener {
 
   private drawn(frame: Frame, at: number): void {
     this.latency.drawn(at);
-    this.change({ seen: true, used: frame.action, given: frame.given });
+    this.change({ seen: true, frame: frame.sequence, used: frame.action, given: frame.given });
   }
 
   /** Shown at once; the server's next word on it counts. */

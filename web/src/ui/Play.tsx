@@ -55,7 +55,8 @@ export function Play({ player, shot, moments, onFile }: Props) {
           line={line}
           session={session}
           seen={shot.seen}
-          poster={poster}
+          frame={shot.frame}
+          poster={shot.moment === null ? shot.own : poster}
           onTryNow={() => {
             player.tryNow();
           }}

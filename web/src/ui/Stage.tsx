@@ -10,13 +10,14 @@ interface Props {
   line: Line;
   session: SessionState | null;
   seen: boolean;
+  frame: number;
   /** Shown, dimmed, until the first frame is there. */
   poster: string | null;
   onTryNow: () => void;
   onLeave: () => void;
 }
 
-export function Stage({ stage, screen, line, session, seen, poster, onTryNow, onLeave }: Props) {
+export function Stage({ stage, screen, line, session, seen, frame, poster, onTryNow, onLeave }: Props) {
   const shape = session?.width ? `${session.width} / ${session.height}` : undefined;
   return (
     <div
@@ -26,6 +27,7 @@ export function Stage({ stage, screen, line, session, seen, poster, onTryNow, on
       role="group"
       aria-label="The dream. Keys steer it while it, or no text field, has the focus."
       data-live={line.kind === "open" && seen}
+      data-frame={frame}
       style={shape ? { aspectRatio: shape } : undefined}
     >
       {poster && !seen ? <img className="poster" src={poster} alt="" /> : null}
@@ -37,8 +39,8 @@ export function Stage({ stage, screen, line, session, seen, poster, onTryNow, on
         role="img"
         aria-label="The dreamed picture"
       />
-      <Curtain line={line} seen={seen} onTryNow={onTryNow} onLeave={onLeave} />
-      {line.kind === "open" && seen && session?.paused ? <p className="chip">Paused</p> : null}
+      <Curtain line={line} seen={seen || (session?.paused ?? false)} onTryNow={onTryNow} onLeave={onLeave} />
+      {line.kind === "open" && session?.paused ? <p className="chip">Paused</p> : null}
     </div>
   );
 }

@@ -1,0 +1,87 @@
+"""A real server in a process of its own and a real headless Chromium, for the tests of the page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+STUB_GAMEPAD = """
+window.stub = {mapping: "standard", id: "stub", index: 0, connected: true, timestamp: 0, axes: [0, 0, 0, 0],
+  buttons: Array.from({length: 17}, () => ({pressed: false, touched: false, value: 0}))};
+navigator.getGamepads = () => [window.stub, null, null, null];
+"""
+
+
+def chromium_or_skip() -> str:
+    """The path of a Chromium. Without one these tests are skipped, saying so; where CI is set they fail."""
+    named = os.environ.get("PLAYLOOM_CHROMIUM")
+    found = named or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if found is None:
+        missing("no Chromium on the PATH (`make browser` installs Debian's; or set PLAYLOOM_CHROMIUM to one)")
+    return str(found)
+
+
+def missing(what: str) -> None:
+    """Skip with the reason; in CI, where everything must be there, fail with it."""
+    reason = f"THE PAGE IS NOT TESTED: {what}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def launch(playwright: Any) -> Any:
+    """Headless Chromium that asks nothing of the network."""
+    return playwright.chromium.launch(executable_path=chromium_or_skip(), args=list(QUIET))
+
+
+class ServerProcess:
+    """`playloom serve` on one port, which may be killed and started again."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        command = [str(Path(sys.executable).with_name("playloom")), "serve", "--port", str(self.port)]
+        quiet = {key: value for key, value in os.environ.items() if key != "PLAYLOOM_API_KEY"}
+        self._process = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            assert self._process.poll() is None, f"`{' '.join(command)}` ended with {self._process.returncode}"
+            try:
+                with urlopen(self.url + "v1/health", timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError("the server did not answer for a minute")
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
