@@ -1,0 +1,59 @@
+import { describe, expect, it } from "vitest";
+import { REST } from "../src/control/controls";
+import { fromKeys } from "../src/control/keyboard";
+import { backOff } from "../src/net/backoff";
+import { HEADER_BYTES, packAction, parseFrame } from "../src/net/header";
+import { parseMessage } from "../src/net/messages";
+import { frameBytes } from "./frames";
+
+describe("frame header", () => {
+  it("is read field by field", () => {
+    const action = fromKeys(["KeyW", "Space"]);
+    const frame = parseFrame(
+      frameBytes({ sequence: 70_000, dream: 2, time: 12.5, keyToFrame: 0.125, action, given: false }),
+    );
+    expect(frame).toMatchObject({ sequence: 70_000, dream: 2, time: 12.5, keyToFrame: 0.125, cost: 0.0625 });
+    expect(frame.given).toBe(false);
+    expect(frame.mime).toBe("image/jpeg");
+    expect(frame.action).toEqual(action);
+    expect([...frame.picture]).toEqual([1, 2, 3]);
+  });
+
+  it("says null where no press waited", () => {
+    expect(parseFrame(frameBytes({ keyToFrame: Number.NaN })).keyToFrame).toBeNull();
+  });
+
+  it("refuses what is no frame, in a sentence", () => {
+    expect(() => parseFrame(new ArrayBuffer(HEADER_BYTES))).toThrow(/header alone has 96/);
+    expect(() => parseFrame(frameBytes({ magic: 0x32464c50 }))).toThrow(/form this page does not know/);
+    expect(() => parseFrame(frameBytes({ format: 9 }))).toThrow(/unknown format 9/);
+  });
+
+  it("packs an action into 64 bytes, little-endian", () => {
+    const view = new DataView(packAction(fromKeys(["KeyW"])));
+    expect(view.byteLength).toBe(64);
+    expect(view.getFloat32(4, true)).toBe(-1);
+    expect(packAction(REST).byteLength).toBe(64);
+  });
+});
+
+describe("text messages", () => {
+  it("are believed only in what has the right type", () => {
+    const message = parseMessage('{"type":"state","paused":true,"seed":"7","who":"nobody","late":3,"moment":null}');
+    expect(message).toEqual({ type: "state", changes: { paused: true, late: 3, moment: null } });
+  });
+
+  it("may be nonsense", () => {
+    for (const text of ["", "null", "7", "[]", "{}", '{"type":"news"}']) expect(parseMessage(text)).toBeNull();
+    expect(parseMessage('{"type":"error"}')).toEqual({ type: "error", message: "The server said no, and not why." });
+  });
+});
+
+describe("back-off", () => {
+  it("doubles to ten seconds and stays there", () => {
+    expect([0, 1, 2, 3, 4, 5, 60].map((attempt) => backOff(attempt, 1))).toEqual([
+      500, 1000, 2000, 4000, 8000, 10_000, 10_000,
+    ]);
+    expect(backOff(0, 0)).toBe(375);
+  });
+});
