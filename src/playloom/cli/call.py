@@ -114,7 +114,7 @@ def _ask() -> str:
 
 def _say(report: CallReport) -> None:
     there = f" ({report.steps - report.asked} were there already)" if report.asked < report.steps else ""
-    typer.echo(f"{report.steps} steps{there}: {report.seconds:.1f} s")
+    typer.echo(f"{report.steps} step{'' if report.steps == 1 else 's'}{there}: {report.seconds:.1f} s")
     if report.random_steps:
         typer.echo(f"{len(report.random_steps)} of them with a random action, because the reply held none")
     typer.echo(f"{report.folder}/")
