@@ -13,11 +13,11 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
-from conftest import loud_model, tiny_config
 from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
+from conftest import loud_model, tiny_config
 from playloom.checkpoint import save_model
 from playloom.serving.app import create_app
 from playloom.serving.server import listen, server_of

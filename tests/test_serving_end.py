@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from serving_toys import model_folder, score_body
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+from serving_toys import model_folder, score_body
 
 PROGRAM = "from playloom.cli.app import main; main()"
 
@@ -107,8 +108,6 @@ def test_what_cannot_be_served_is_said_in_a_sentence():
         for options, expected in (
             (["--port", str(port)], "already in use"),
             (["--host", "0.0.0.0"], "without a key"),
-            (["--model", "nothing"], "neither a folder"),
-            (["--sessions", "0"], "sessions"),
         ):
             command = [sys.executable, "-c", PROGRAM, "serve", "--port", "0", *options]
             ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -6,9 +6,9 @@ import time
 import zipfile
 
 import pytest
-from serving_toys import client, error_of, picture, pixels_of
 
 from playloom.provenance import stamp
+from serving_toys import client, error_of, picture, pixels_of
 
 STILL = [0.0] * 16
 AHEAD = [0.0] * 13 + [1.0, 0.0, 0.0]

@@ -1,5 +1,7 @@
 """The OpenAPI document is true: schemathesis makes requests of it, good and bad, and judges every answer."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
@@ -11,6 +13,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+
 from serving_toys import client, served
 
 CHECKS = [
@@ -43,10 +46,8 @@ def judge(operation, statuses):
     def every_answer(case):
         statuses.add(case.call_and_validate(checks=CHECKS).status_code)
 
-    try:
+    with suppress(Unsatisfiable):  # nothing bad can be sent where nothing is taken
         every_answer()
-    except Unsatisfiable:  # nothing bad can be sent where nothing is taken
-        pass
 
 
 def test_the_document_holds_every_route_and_its_bodies():

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_toys import b64, picture, pixels_of, served
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from playloom.actions import CONTROLS
 from playloom.provenance import stamp
+from serving_toys import b64, picture, pixels_of, served
 
 HEADER = struct.Struct("<4sIIdffBBxx16f")
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13

@@ -7,15 +7,17 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
-from serving_toys import HOME, b64, client, entry, error_of, picture, score_body, served, settings
 
-from playloom.errors import ConfigError, PlayloomError
+from playloom.errors import ConfigError, PictureError, PlayloomError
 from playloom.serving.gate import Gate
+from playloom.serving.pictures import picture_size, read_frame
 from playloom.serving.refusals import Refusal, refusal_of
 from playloom.serving.settings import read_settings
+from serving_toys import HOME, client, entry, error_of, picture, score_body, served, settings
 
 
 def test_without_a_key_only_this_machine_is_served():
@@ -130,7 +132,7 @@ def test_whoever_takes_too_long_is_told():
         while broker.stats.sessions and time.monotonic() < end:
             time.sleep(0.02)
         assert broker.stats.sessions == 0, "its session was given back"
-        assert web.post("/score", json=score_body()).status_code == 200
+        assert web.app.state.server.studio.gate.running == 0
 
 
 def test_the_gate_is_first_come_first_served_and_says_no_at_once():
@@ -244,7 +246,6 @@ def test_a_body_that_says_it_is_too_large_is_not_read(tight):
         piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
         threading.Thread(target=dripped, args=(line, piece, 0.0, 8)).start()
         assert line.recv(65536).startswith(b"HTTP/1.1 413 ")
-    assert tight[1].state.server.studio is not None
     assert healthy(tight)
 
 
@@ -300,17 +301,12 @@ def until(happened, seconds=8.0):
 
 
 def test_every_setting_is_in_the_guide():
-    from pathlib import Path
-
     guide = (Path(__file__).parents[1] / "docs" / "serve.md").read_text()
     for name in type(settings()).model_fields:
         assert f"`PLAYLOOM_{name.upper()}`" in guide, f"docs/serve.md does not say what {name} is"
 
 
 def test_pictures_are_judged_by_their_heads():
-    from playloom.errors import PictureError
-    from playloom.serving.pictures import picture_size, read_frame
-
     for kind in ("PNG", "JPEG"):
         assert picture_size(picture(0, (30, 50), kind), "it") == (50, 30)
     with pytest.raises(PictureError, match="at most 100 pixels"):
@@ -318,4 +314,3 @@ def test_pictures_are_judged_by_their_heads():
     for cut in range(0, 400, 7):
         with pytest.raises(PictureError):
             read_frame(picture(0, (30, 50), "JPEG")[:cut], (4, 6), where="it", pixels=10**6)
-    assert b64(b"") == ""

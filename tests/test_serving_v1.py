@@ -1,16 +1,18 @@
 """Our own API: three modes, policy, sessions stepped by requests, and what the server says about itself."""
 
+import base64
 import io
+import time
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
-from serving_toys import b64, client, error_of, picture, pixels_of
 
 from playloom.actions import values_to_rows
 from playloom.data.moments import list_moments
 from playloom.media.pictures import read_picture
+from serving_toys import b64, client, error_of, picture, pixels_of
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13
 
@@ -59,7 +61,7 @@ def test_the_next_action_alone(web):
 
 def test_a_dream_of_a_moment_needs_nothing_but_a_post(web):
     steps = dream(web, steps=2)
-    manifest = read_picture(__import__("base64").b64decode(steps[1]["image"])).manifest
+    manifest = read_picture(base64.b64decode(steps[1]["image"])).manifest
     assert (manifest.mode, manifest.step, manifest.seed) == ("world", 2, 3)
 
 
@@ -93,8 +95,6 @@ def test_sessions_are_bounded_and_idle_ones_go():
         assert full.status_code == 503
         assert int(full.headers["retry-after"]) > 0
         assert "taken" in error_of(full)
-        import time
-
         time.sleep(2)
         assert web.post("/v1/sessions", json={}).status_code == 201
 

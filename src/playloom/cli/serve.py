@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from playloom.errors import MissingExtraError
+
+_NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "prometheus_client", "python_multipart")
 
 
 def register(app: typer.Typer) -> None:
@@ -32,13 +35,11 @@ def serve_command(
 
     Every other limit is an environment variable, PLAYLOOM_...: see docs/serve.md. Ctrl-C finishes what runs.
     """
-    try:
-        from playloom.serving.server import run
-        from playloom.serving.settings import read_settings
-    except ImportError as error:
-        if error.name is None or error.name.startswith("playloom"):
-            raise
-        raise MissingExtraError.of(error.name, "serve") from error
+    for package in _NEEDED:
+        if find_spec(package) is None:
+            raise MissingExtraError.of(package, "serve")
+    from playloom.serving.settings import read_settings
+
     settings = read_settings(
         model=model,
         host=host,
@@ -50,4 +51,6 @@ def serve_command(
         steps=steps,
         device=device,
     )
+    from playloom.serving.server import run
+
     run(settings, say=lambda sentence: typer.echo(sentence))

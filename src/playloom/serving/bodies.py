@@ -42,7 +42,7 @@ class Bodies:
     async def _read(self, headers: Headers, receive: Receive, chunks: list[bytes]) -> None:
         limit = self.settings.body_bytes
         declared = headers.get("content-length", "0")
-        if declared.isdigit() and int(declared[:20]) > limit:
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
             raise _too_large(limit)
         end, size, more = time.monotonic() + self.settings.body_seconds, 0, True
         while more:

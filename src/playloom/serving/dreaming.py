@@ -173,7 +173,8 @@ async def _dream(studio: Studio, order: DreamOrder, request: Request) -> Respons
                 steps.append((await shown(studio, step, manifest, order.schema_))[0])
                 if await request.is_disconnected():
                     return Response(status_code=499)  # nobody reads it; do not dream on
-    return JSONResponse({"model": studio.model.config.name, "seed": asked.seed, "steps": steps})
+        content = {"model": studio.model.config.name, "seed": asked.seed, "steps": steps}
+        return await studio.side(lambda: JSONResponse(content))
 
 
 async def _request(studio: Studio, order: DreamOrder) -> DreamRequest:

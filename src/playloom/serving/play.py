@@ -39,6 +39,7 @@ from playloom.serving.seats import Outbox, Room, Seat
 from playloom.serving.studio import Seen, pick_moment, pick_seed
 
 _MOST_CONTROLS = 64
+_LONGEST_REASON = 120  # bytes; a close frame holds 123
 _TRY_LATER, _BROKEN, _POLICY = 1013, 1011, 1008
 
 
@@ -100,7 +101,8 @@ class _Player:
         with suppress(Exception):  # it may be gone already
             if self.socket.application_state is WebSocketState.CONNECTED:
                 await asyncio.wait_for(self._say({"type": "error", "message": refusal.sentence}), 2)
-                await asyncio.wait_for(self.socket.close(code, refusal.sentence[:100]), 2)
+                reason = refusal.sentence.encode("ascii", "replace")[:_LONGEST_REASON].decode()
+                await asyncio.wait_for(self.socket.close(code, reason), 2)
 
     async def _hello(self) -> Hello:
         seconds = self.studio.settings.hello_seconds

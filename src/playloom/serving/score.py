@@ -145,7 +145,8 @@ async def _answer(studio: Studio, asked: ScoreInput, request: Request) -> Respon
                 results.append(_result(png, action_A, step.codes_N))
                 if await request.is_disconnected():
                     return Response(status_code=499)  # nobody reads it; do not dream on
-    return Response(json.dumps({"results": results}), media_type="application/json")
+        content = await studio.side(lambda: json.dumps({"results": results}))
+    return Response(content, media_type="application/json")
 
 
 def _context(asked: ScoreInput) -> tuple[list[Seen], list[NDArray[np.uint8] | None]]:

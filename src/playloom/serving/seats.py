@@ -152,12 +152,6 @@ class Seat:
         except Exception as error:
             if not self.session.closed:
                 self.failure = refusal_of(error).sentence
-                self._tell(lambda: self.say_failure())
-
-    def say_failure(self) -> None:
-        """Tell the player that it is over."""
-        if self.outbox is not None:
-            self.outbox.put_text({"type": "error", "message": self.failure or "the session ended"})
 
     def _show(self, frame: LiveFrame) -> None:
         picture = live_picture(frame.frame_HWC, self.form, self._text)
@@ -218,7 +212,7 @@ class Room:
         self.check_room()
         self._opening += 1
         try:
-            session = await asyncio.shield(asyncio.ensure_future(self._open_session(prompt, sampling, seed, who)))
+            session = await self._open_session(prompt, sampling, seed, who)
         finally:
             self._opening -= 1
         seat = Seat(self.studio, self.metrics, session, moment=moment, form=form)
@@ -226,7 +220,7 @@ class Room:
         return seat
 
     def check_room(self) -> None:
-        """See that there is room for one more session, at the cost of the longest deserted one if need be.
+        """See that there is room for one more session.
 
         Raises:
             Refusal: 503.

@@ -244,7 +244,12 @@ def pick_moment(name: str | None) -> str:
 
 async def waited(future: Future[_T]) -> _T:
     """What another thread's future gives. Left alone when the one who waits is cancelled: that thread goes on."""
-    return await asyncio.shield(asyncio.wrap_future(future))
+    inner = asyncio.wrap_future(future)
+    try:
+        return await asyncio.shield(inner)
+    except asyncio.CancelledError:
+        inner.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else will look at it
+        raise
 
 
 def _give_back(future: Future[Handle]) -> None:
