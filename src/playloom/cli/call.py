@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +68,6 @@ def call_command(
         start=_start(payload, image),
         steps=steps,
         endpoint=endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT,
-        key=find_key(key, os.environ, _ask if sys.stdin.isatty() else None),
         out=out,
         resume=resume,
         upscale=upscale,  # type: ignore[arg-type]  # checked in a sentence, as the schema is
@@ -78,6 +78,7 @@ def call_command(
         timeout=timeout,
         retries=Retries(times=retries),
     )
+    job = replace(job, key=find_key(key, os.environ, _ask if sys.stdin.isatty() else None))  # asked when all else fits
     events = CallEvents(
         step=lambda number, of, words: typer.echo(f"[{number}/{of}] {words}"),
         note=lambda words: typer.echo(f"note: {words}", err=True),
