@@ -35,6 +35,7 @@ const PAIRS: readonly (readonly [string, string, number])[] = [
   ["bad", "ground", TEXT],
   ["on-person", "person-fill", TEXT],
   ["on-model", "model", TEXT],
+  ["on-person", "model-fill", TEXT],
   ["person", "sunk", SHAPE],
   ["model", "sunk", SHAPE],
   ["edge", "ground", SHAPE],

@@ -24,6 +24,7 @@ describe("key to picture", () => {
     latency.receive(frame(TURN)); // still held, not new
     latency.drawn(1230);
     expect([latency.times.count, latency.times.median]).toEqual([1, 130]);
+    expect(latency.serverTimes.median).toBeCloseTo(90);
   });
 
   it("counts a press whose own frame was overtaken before it was drawn", () => {

@@ -27,6 +27,7 @@ function listenToKeys(hands: Hands, ears: Ears): () => void {
     !(event.ctrlKey || event.metaKey || event.altKey) && !keyBelongsTo(focused(), event.code);
 
   const press = (event: KeyboardEvent): void => {
+    if (event.key === "Meta") letGo(event); // while it is down, some systems do not tell which keys come up
     if (!isOurs(event)) return;
     const command = commandOf(event.code);
     if (!command && !KEYS[event.code]) return;

@@ -44,8 +44,10 @@ export class Recent {
 
 export class KeyToPicture {
   readonly times = new Recent();
+  /** Of the same presses, what the server says it took there. */
+  readonly serverTimes = new Recent();
   private pressed: Press[] = [];
-  private arrived: number[] = [];
+  private arrived: { at: number; server: number }[] = [];
 
   /** A new action is held since `at` (ms, the time of the key event). */
   press(action: Action, at: number): void {
@@ -55,17 +57,21 @@ export class KeyToPicture {
 
   /** A frame came in; the press it was made with, and every older one, waits no more. */
   receive(frame: Frame): void {
-    if (frame.keyToFrame === null || !frame.given) return;
+    const server = frame.keyToFrame;
+    if (server === null || !frame.given) return;
     const index = this.pressed.findLastIndex((press) => sameAction(press.action, frame.action));
     const press = this.pressed[index];
     if (!press) return;
     this.pressed = this.pressed.slice(index + 1);
-    this.arrived.push(press.at);
+    this.arrived.push({ at: press.at, server: 1000 * server });
   }
 
   /** The newest frame is on the canvas, and with it every press that came in before. */
   drawn(at: number): void {
-    for (const pressedAt of this.arrived) this.times.add(at - pressedAt);
+    for (const press of this.arrived) {
+      this.times.add(at - press.at);
+      this.serverTimes.add(press.server);
+    }
     this.arrived = [];
   }
 

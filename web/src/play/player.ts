@@ -88,7 +88,6 @@ export class Player implements Listener {
   private readonly sender: Sender;
   private readonly latency = new KeyToPicture();
   private readonly rate = new Rate();
-  private readonly serverLatency = new Recent();
   private readonly cost = new Recent();
   private readonly watchers = new Set<() => void>();
   private ticker: ReturnType<typeof setInterval> | null = null;
@@ -209,7 +208,6 @@ export class Player implements Listener {
   onFrame(frame: Frame): void {
     this.rate.add(performance.now());
     this.cost.add(1000 * frame.cost);
-    if (frame.keyToFrame !== null) this.serverLatency.add(1000 * frame.keyToFrame);
     this.latency.receive(frame);
     this.weave.add(frame);
     this.screen.put(frame);
@@ -259,7 +257,7 @@ export class Player implements Listener {
       framesPerSecond: this.rate.at(performance.now()),
       keyToPicture: this.latency.times.median,
       keyToPictureWorst: this.latency.times.worst,
-      keyToFrame: this.serverLatency.median,
+      keyToFrame: this.latency.serverTimes.median,
       presses: this.latency.times.count,
       cost: this.cost.median,
     };

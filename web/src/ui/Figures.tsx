@@ -18,7 +18,7 @@ export function Figures({ values, session }: { values: Values; session: SessionS
         <dt>Frames a second</dt>
         <dd data-figure="rate">
           {session.paused ? "–" : values.framesPerSecond.toFixed(1)}
-          <small> of {session.hertz}</small>
+          <small> {session.paused ? "paused" : `of ${session.hertz}`}</small>
         </dd>
         <dd className="note">{misses(session)}</dd>
       </div>

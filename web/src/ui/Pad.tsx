@@ -15,6 +15,8 @@ interface Props {
   used: Action;
   /** Whether the last frame's input was a person's. */
   given: boolean;
+  /** A sentence on what can steer. */
+  hint: string;
 }
 
 interface ButtonSpec {
@@ -43,7 +45,7 @@ const FACE: readonly ButtonSpec[] = [
 ];
 const SIDES = ["up", "right", "down", "left"] as const;
 
-export function Pad({ hands, held, used, given }: Props) {
+export function Pad({ hands, held, used, given, hint }: Props) {
   const touch = useTouch(hands);
   const label = useKeyLabels();
   const model = given ? null : used;
@@ -84,6 +86,7 @@ export function Pad({ hands, held, used, given }: Props) {
       <p className="in-words" data-given={given}>
         <b>{given ? "You" : "Model"}</b> {inWords(used)}
       </p>
+      <p className="hint">{hint}</p>
     </section>
   );
 }
@@ -104,8 +107,10 @@ function useTouch(hands: Hands): Touch {
       held.clear();
     };
     window.addEventListener("blur", clear);
+    document.addEventListener("visibilitychange", clear);
     return () => {
       window.removeEventListener("blur", clear);
+      document.removeEventListener("visibilitychange", clear);
     };
   }, []);
   const set = (changes: readonly (readonly [Control, number])[], at: number): void => {

@@ -30,13 +30,15 @@ export function Play({ player, shot, moments, onFile }: Props) {
     <main className="play">
       <header>
         <Wordmark />
-        <p className="where">
+        <h1 className="where">
           {session ? (
             <>
               {session.moment === null ? "Your picture" : titleOf(session.moment)} · <span>{session.model}</span>
             </>
-          ) : null}
-        </p>
+          ) : (
+            "Play"
+          )}
+        </h1>
         <Light kind={line.kind} />
         <button
           type="button"
@@ -82,8 +84,7 @@ export function Play({ player, shot, moments, onFile }: Props) {
         </section>
       </div>
       <aside aria-label="Controls and figures">
-        <Pad hands={player.hands} held={shot.held} used={shot.used} given={shot.given} />
-        <p className="hint pads">{aboutPads(pads)}</p>
+        <Pad hands={player.hands} held={shot.held} used={shot.used} given={shot.given} hint={aboutPads(pads)} />
         {session ? (
           <>
             <WhoPlays

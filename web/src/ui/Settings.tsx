@@ -7,7 +7,7 @@ const NAMES: Readonly<Record<Who, string>> = { person: "I play", model: "The mod
 const MEANING: Readonly<Record<Who, string>> = {
   person: "What you hold is played, rest included.",
   model: "The model presses the controller itself.",
-  both: "You play while you press something, else the model does.",
+  both: "You, while you press something; else the model.",
 };
 
 export function WhoPlays({
