@@ -117,13 +117,12 @@ class Studio:
         """
         used = min(steps, self.context, len(seen))
         seen, actions_TA = seen[len(seen) - used :], actions_TA[len(actions_TA) - used + 1 :]
-        frames, codes = [], []
+        looks: list[tuple[NDArray[np.uint8], NDArray[np.int64] | None]] = []
         for step in seen:  # one at a time, so that requests take turns in the side thread
-            frame_HWC, codes_N = await self.side(lambda step=step: self._look(step, stretch))  # type: ignore[misc]
-            frames.append(frame_HWC)
-            codes.append(codes_N)
+            looks.append(await self.side(lambda step=step: self._look(step, stretch)))  # type: ignore[misc]
+        codes_TN = await self.side(lambda: self._codes(looks))
         actions = np.stack(actions_TA) if actions_TA else np.zeros((0, len(REST_VALUES)), np.uint8)
-        return Prompt(frames_THWC=np.stack(frames), actions_TA=actions, codes_TN=np.stack(codes))
+        return Prompt(frames_THWC=np.stack([frame for frame, _ in looks]), actions_TA=actions, codes_TN=codes_TN)
 
     async def dream(
         self,
@@ -190,13 +189,13 @@ class Studio:
         for pool in (self._side, self._films, self._waiters):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self, step: Seen, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """In the side thread: a step's frame and tokens."""
+    def _look(self, step: Seen, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """In the side thread: a step's frame, and its tokens where they are known."""
         limit = self.settings.picture_pixels
         frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
         known_N = step.codes_N if step.codes_N is not None else self.remembered.codes(frame_HWC)
         if known_N is None:
-            return frame_HWC, self._encode(frame_HWC[None])[0]
+            return frame_HWC, None
         layout = self.model.config.layout
         slots, codebook = layout.grid_height * layout.grid_width, layout.vocab.codebook_size
         if len(known_N) != slots or known_N.min() < 0 or known_N.max() >= codebook:
@@ -204,6 +203,12 @@ class Studio:
                 f"the tokens of {step.where} are none of this model's; expected {slots} of 0 to {codebook - 1}"
             )
         return frame_HWC, known_N
+
+    def _codes(self, looks: Sequence[tuple[NDArray[np.uint8], NDArray[np.int64] | None]]) -> NDArray[np.int64]:
+        """In the side thread: the tokens of every frame; those not known are encoded as one batch."""
+        fresh = [frame for frame, known_N in looks if known_N is None]
+        encoded = iter(self._encode(np.stack(fresh)) if fresh else ())
+        return np.stack([next(encoded) if known_N is None else known_N for _, known_N in looks])
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
         rest_TA = np.tile(REST_VALUES, (len(frames_THWC) - 1, 1))
