@@ -33,6 +33,9 @@ def bench_command(
     agreement: Annotated[
         bool, typer.Option("--agreement", help="The cached decoder against the naive one, bf16 against float32.")
     ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="A server of its own under load: users of /score, live players, memory.")
+    ] = False,
     data: Annotated[
         Path | None, typer.Option(help="With --ladder: frame store or recordings with test episodes, as in evaluate.")
     ] = None,
@@ -49,9 +52,9 @@ def bench_command(
     from playloom import benchmarks
     from playloom.errors import BadInputError
 
-    if ladder and agreement:
-        raise BadInputError("--ladder and --agreement are two runs; ask for one of them")
-    if (ladder or agreement) and (only or presets or dtype):
+    if ladder + agreement + serve > 1:
+        raise BadInputError("--ladder, --agreement and --serve are separate runs; ask for one of them")
+    if (ladder or agreement or serve) and (only or presets or dtype):
         raise BadInputError("--only, --presets and --dtype belong to the speed table; leave them out here")
     if data is not None and not ladder:
         raise BadInputError("--data is for --ladder, which measures quality; add it or leave --data out")
@@ -73,6 +76,10 @@ def bench_command(
             report = benchmarks.ladder(open_test_set(data, work, bar), settings, tick=tick)
         elif agreement:
             report = benchmarks.agreement(settings, tick)
+        elif serve:
+            from playloom.benchmarks.service import service
+
+            report = service(settings, tick=tick)
         else:
             report = benchmarks.bench(settings, tick)
     if out is not None:
