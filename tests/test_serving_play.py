@@ -254,6 +254,7 @@ def test_foreign_pages_may_not_play(server):
         with pytest.raises(InvalidStatus) as refused:
             connect(f"ws://{server[0]}/v1/play", proxy=None, origin=origin)
         assert refused.value.response.status_code == 403
+        assert "other origins" in json.loads(refused.value.response.body)["error"]
     with connect(f"ws://{server[0]}/v1/play", proxy=None, origin=f"http://{server[0]}"):
         pass
 

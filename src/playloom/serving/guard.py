@@ -39,8 +39,7 @@ class Guard:
         if refusal is None:
             return await self.app(scope, receive, send)
         if scope["type"] == "websocket":
-            await receive()
-            return await send({"type": "websocket.close", "code": 1008, "reason": refusal.sentence[:120]})
+            return await _turn_away(refusal, scope, receive, send)
         return await refusal.response()(scope, receive, send)
 
     def judge(self, scope: Scope) -> Refusal | None:
@@ -63,6 +62,17 @@ class Guard:
             return origin in self.settings.allowed_origins or urlsplit_host(origin) == host.lower()
         # A picture or script tag of a foreign page sends no Origin, but browsers say where it comes from.
         return headers.get("sec-fetch-site", "none") != "cross-site" or headers.get("sec-fetch-mode") == "navigate"
+
+
+async def _turn_away(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket before it is one: with the same answer as a request, where the server can send it."""
+    await receive()
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        return await send({"type": "websocket.close", "code": 1008})
+    answer = refusal.response()
+    start = {"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
+    await send(start)
+    return await send({"type": "websocket.http.response.body", "body": answer.body})
 
 
 def key_fits(given: str | None, key: str | None) -> bool:
