@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from conftest import loud_model
 from playloom.checkpoint import load_model, save_model
+from playloom.cli.train import register
 from playloom.data.stores import TokenStore
 from playloom.errors import CheckpointError, ConfigError, RecordingError
 from playloom.tokenizer.losses import TokenizerLossConfig
@@ -169,6 +172,32 @@ def test_what_is_no_model_is_one_sentence(frames, tmp_path):
 def test_pictures_of_another_size_are_refused(frames, tmp_path):
     with pytest.raises(RecordingError, match="pictures of 24 x 16; this tokenizer takes 300 x 180"):
         run_decoder(job("arena-small", frames, tmp_path / "run", steps=1), **SILENT)
+
+
+def test_the_command_trains_resumes_and_refuses_other_sizes(frames, model, tmp_path):
+    app = typer.Typer()
+    register(app)
+
+    def playloom(*more):
+        words = ["train", "decoder", "--model", model, "--data", frames.folder, "--out", tmp_path / "run", *more]
+        result = CliRunner().invoke(app, [*map(str, words), "--steps", "2", "--batch", "4", "--device", "cpu"])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.output
+
+    settings = tmp_path / "decoder.json"
+    settings.write_text('{"decoder_layers": 2, "validation_pictures": 4, "loop": {"threads": 1}}')
+    assert "36 frames in 3 episodes" in playloom("--config", settings, "--prepare-only")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    said = playloom("--config", settings)
+    assert "finished after 2 steps" in said and f"result: {tmp_path / 'run' / 'model'}" in said.replace("\n", "")
+    assert "finished after 2 steps" in playloom("--config", settings)
+    settings.write_text('{"model": {}}')
+    with pytest.raises(ConfigError, match="only decoder_blocks and decoder_layers may change"):
+        playloom("--config", settings)
+    settings.write_text('{"encoder_layers": 3}')
+    with pytest.raises(ConfigError, match="has no setting 'encoder_layers'"):
+        playloom("--config", settings)
 
 
 def made_codes(frames, tokenizer_run, folder):
