@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from serving_toys import model_folder, score_body
+from serving_toys import model_folder, picture, score_body
 
 PROGRAM = "from playloom.cli.app import main; main()"
 
@@ -70,11 +70,13 @@ def test_sigterm_finishes_what_runs_refuses_the_rest_and_a_restart_takes_over():
 
     with program(port) as process:
         began = time.monotonic()
-        httpx.post(f"{home}/score", json=score_body(num_steps_to_predict=50), timeout=30).raise_for_status()
-        steps = max(50, int(50 * 1.5 / (time.monotonic() - began)))
+        httpx.post(f"{home}/score", json=score_body(num_steps_to_predict=20), timeout=30).raise_for_status()
+        steps = max(20, int(20 / (time.monotonic() - began)))
         player, token = join(port)
         running = threading.Thread(target=long_request)
         running.start()
+        order = {"steps": [{"image_name": "a"}], "num_steps_to_predict": 5}
+        job = httpx.post(f"{home}/new_job", data={"json": json.dumps(order)}, files={"a": picture()}, timeout=10).json()
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
         asked = time.monotonic()
@@ -89,6 +91,8 @@ def test_sigterm_finishes_what_runs_refuses_the_rest_and_a_restart_takes_over():
         assert code == 1013
         assert "stopping" in said
         running.join(20)
+        results = httpx.get(f"{home}/get_job_results", params=job)
+        assert results.headers["content-type"] == "application/zip", "what was dreamed can still be fetched"
         assert finished[0].status_code == 200
         assert len(finished[0].json()["results"]) == steps
         assert process.wait(12) == 0
@@ -100,6 +104,24 @@ def test_sigterm_finishes_what_runs_refuses_the_rest_and_a_restart_takes_over():
             assert isinstance(player.recv(timeout=10), (str, bytes))
         process.kill()
         assert process.wait(5) == -signal.SIGKILL
+
+
+def test_what_takes_too_long_is_given_up_and_told():
+    port, answers = free_port(), []
+
+    def endless():
+        body = score_body(num_steps_to_predict=10_000)
+        answers.append(httpx.post(f"http://127.0.0.1:{port}/score", json=body, timeout=30))
+
+    with program(port, PLAYLOOM_DRAIN_SECONDS="0.5") as process:
+        running = threading.Thread(target=endless)
+        running.start()
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(6) == 0
+        running.join(5)
+    assert answers[0].status_code == 503
+    assert "stopped before" in answers[0].json()["error"]
 
 
 def test_what_cannot_be_served_is_said_in_a_sentence():

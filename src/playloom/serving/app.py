@@ -66,7 +66,7 @@ class Server:
     def working(self) -> bool:
         """Whether something runs that is worth waiting for before the process ends."""
         gate = self.studio.gate
-        return bool(gate.running or gate.waiting or self.jobs.running or self.room.playing)
+        return bool(gate.running or gate.waiting or self.jobs.running or self.jobs.unread or self.room.playing)
 
     def drain(self) -> None:
         """Take no new work from now on; what runs goes on."""

@@ -19,7 +19,7 @@ from playloom.provenance import Manifest
 from playloom.serving.parsing import body_of, takes
 from playloom.serving.pictures import from_base64, read_frame
 from playloom.serving.refusals import Refusal
-from playloom.serving.score import Seed, Temperature, TopK, TopP, Vector, in_time
+from playloom.serving.score import Seed, Temperature, TopK, TopP, Vector
 from playloom.serving.studio import Seen, Studio, pick_moment, pick_seed
 from playloom.serving.vectors import read_vector
 
@@ -111,13 +111,13 @@ def add_dreaming(app: FastAPI, studio: Studio) -> None:
         studio.gate.check_open()
         order = await body_of(request, DreamOrder)
         studio.check_steps(order.steps)
-        return await in_time(studio, _dream(studio, order, request))
+        return await studio.in_time(_dream(studio, order, request))
 
     @app.post("/v1/policy", response_model=Policy, openapi_extra=takes(Begin), tags=["playloom"])
     async def policy(request: Request) -> Response:
         """What would the model press now?"""
         studio.gate.check_open()
-        return await in_time(studio, _policy(studio, await body_of(request, Begin)))
+        return await studio.in_time(_policy(studio, await body_of(request, Begin)))
 
 
 async def begin(studio: Studio, asked: Begin) -> Prompt:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from playloom.serving.refusals import Refusal, busy
 
+_T = TypeVar("_T")
 _WEIGHT = 0.2  # of the newest request in the running mean of how long one takes
 
 
@@ -23,6 +25,8 @@ class Gate:
         """Whether the server is stopping and takes no new work."""
         self._free = asyncio.Semaphore(slots)
         self._seconds = 1.0
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._ended = False
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -47,6 +51,31 @@ class Gate:
             self.running -= 1
             self._seconds += _WEIGHT * (time.monotonic() - began - self._seconds)
             self._free.release()
+
+    async def within(self, work: Coroutine[Any, Any, _T], seconds: float) -> _T:
+        """What some work gives, if that does not take too long.
+
+        Raises:
+            Refusal: 504 when it takes longer, 503 when `end` comes first.
+        """
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        try:
+            return await asyncio.wait_for(task, seconds)
+        except asyncio.TimeoutError:
+            raise Refusal(504, f"this took longer than {seconds:g} seconds; ask for fewer steps at once") from None
+        except asyncio.CancelledError:
+            if not self._ended:
+                raise
+            raise busy("the server stopped before this was done; try again in a while", 10) from None
+        finally:
+            self._tasks.discard(task)
+
+    def end(self) -> None:
+        """Give up what runs; whoever waits for it is told."""
+        self.draining = self._ended = True
+        for task in self._tasks:
+            task.cancel()
 
     def check_open(self) -> None:
         """Refuse new work while the server is stopping.

@@ -90,6 +90,11 @@ class Jobs:
         """Jobs that still dream."""
         return sum(job.running for job in self._jobs.values())
 
+    @property
+    def unread(self) -> int:
+        """Jobs with results nobody has read yet."""
+        return sum(bool(job.ready) for job in self._jobs.values())
+
     def start(self, orders: Sequence[JobOrder]) -> list[str]:
         """Begin these jobs, all or none.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from contextlib import aclosing
@@ -17,7 +16,6 @@ from starlette.responses import Response
 from playloom.errors import BadInputError
 from playloom.serving.parsing import body_of, takes
 from playloom.serving.pictures import from_base64
-from playloom.serving.refusals import Refusal
 from playloom.serving.steps import predict
 from playloom.serving.studio import Seen, Studio, pick_seed
 from playloom.serving.vectors import Form, bins_of, read_vector
@@ -116,16 +114,7 @@ def add_score(app: FastAPI, studio: Studio) -> None:
         studio.gate.check_open()
         asked = (await body_of(request, ScoreRequest)).input_data
         studio.check_steps(asked.num_steps_to_predict)
-        return await in_time(studio, _answer(studio, asked, request))
-
-
-async def in_time(studio: Studio, work: Any) -> Response:
-    """The answer, or 504 when it takes too long."""
-    try:
-        return await asyncio.wait_for(work, studio.settings.request_seconds)
-    except asyncio.TimeoutError:
-        seconds = studio.settings.request_seconds
-        raise Refusal(504, f"this took longer than {seconds:g} seconds; ask for fewer steps at once") from None
+        return await studio.in_time(_answer(studio, asked, request))
 
 
 async def _answer(studio: Studio, asked: ScoreInput, request: Request) -> Response:

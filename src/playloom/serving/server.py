@@ -9,7 +9,9 @@ signal ends it at once.
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -23,6 +25,8 @@ from playloom.serving.connections import guarded_protocol
 from playloom.serving.settings import Settings
 
 _BACKLOG = 1024
+_TICK = 0.1  # seconds, uvicorn's
+_GRACE = 1.8  # seconds after the time to finish is over, in which everything is closed
 
 
 class DrainingServer(uvicorn.Server):
@@ -43,14 +47,19 @@ class DrainingServer(uvicorn.Server):
         if self._draining is None:
             self._draining = self.application.settings.drain_seconds
             self.application.drain()
+            # Whatever hangs then (a device, a video being written), the process ends.
+            last = threading.Timer(self._draining + _GRACE, os._exit, (1,))
+            last.daemon = True
+            last.start()
         else:
             self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         """uvicorn's look around, ten times a second."""
         if self._draining is not None:
-            self._draining -= 0.1
+            self._draining -= _TICK
             if self._draining <= 0 or not self.application.working:
+                self.application.studio.gate.end()
                 self.should_exit = True
         return await super().on_tick(counter)
 

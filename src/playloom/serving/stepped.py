@@ -20,7 +20,7 @@ from playloom.serving.parsing import body_of, takes
 from playloom.serving.pictures import live_picture
 from playloom.serving.reel import Reel, Shot, as_csv, as_mp4
 from playloom.serving.refusals import Refusal
-from playloom.serving.score import Vector, in_time
+from playloom.serving.score import Vector
 from playloom.serving.seats import Room
 from playloom.serving.studio import Studio, pick_seed, waited
 from playloom.serving.vectors import read_vector
@@ -132,13 +132,13 @@ def add_sessions(app: FastAPI, studio: Studio, room: Room, stepped: Stepped) -> 
     @app.post("/v1/sessions", status_code=201, response_model=Opened, openapi_extra=takes(Begin), tags=["playloom"])
     async def open_session(request: Request) -> Response:
         """A dream that goes on step by step, as its client asks."""
-        return await in_time(studio, stepped.open(await body_of(request, Begin)))
+        return await studio.in_time(stepped.open(await body_of(request, Begin)))
 
     @app.post("/v1/sessions/{token}/step", response_model=Step, openapi_extra=takes(Turn), tags=["playloom"])
     async def step_session(token: str, request: Request) -> Response:
         """One step: an action, given or dreamed, and the picture that follows."""
         stepped.find(token)
-        return await in_time(studio, stepped.step(token, await body_of(request, Turn)))
+        return await studio.in_time(stepped.step(token, await body_of(request, Turn)))
 
     @app.delete("/v1/sessions/{token}", status_code=204, tags=["playloom"])
     async def close_session(token: str) -> Response:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,6 +173,14 @@ class Studio:
             return png
 
         return await self.side(encode)
+
+    async def in_time(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """What a request's work gives, within the time that a request may take.
+
+        Raises:
+            Refusal: 504 when it takes longer, 503 when the server ends first.
+        """
+        return await self.gate.within(work, self.settings.request_seconds)
 
     def check_steps(self, steps: int) -> None:
         """Refuse more steps than one request may ask for.
