@@ -57,18 +57,22 @@ def launch(playwright: Any) -> Any:
 class ServerProcess:
     """`playloom serve` on one port, which may be killed and started again."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
+        self._environment = {name: value for name, value in os.environ.items() if name != "PLAYLOOM_API_KEY"}
+        if key is not None:
+            self._environment["PLAYLOOM_API_KEY"] = key
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start, and wait until it answers."""
         command = [str(Path(sys.executable).with_name("playloom")), "serve", "--port", str(self.port)]
-        quiet = {key: value for key, value in os.environ.items() if key != "PLAYLOOM_API_KEY"}
-        self._process = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         until = time.monotonic() + 60
         while time.monotonic() < until:
             assert self._process.poll() is None, f"`{' '.join(command)}` ended with {self._process.returncode}"

@@ -23,6 +23,15 @@ const urlOf = (path: string): string => new URL(path.replace(/^\//, ""), documen
 
 export const socketUrl = (): string => urlOf("v1/play").replace(/^http/, "ws");
 
+/**
+ * Whether the server takes this key, or wants none.
+ *
+ * @throws ApiError with status 401 when it does not.
+ */
+export async function checkKey(key: string | null): Promise<void> {
+  await get("v1/models", key);
+}
+
 export async function fetchMoments(key: string | null): Promise<Moment[]> {
   const found: unknown = await (await get("v1/moments", key)).json();
   if (!Array.isArray(found)) throw new ApiError("The list of moments is in a form this page does not know.", 200);

@@ -1,6 +1,6 @@
 /** The page: lobby or play, and the one line of news above both. */
 import { useCallback, useEffect, useEffectEvent, useState, useSyncExternalStore } from "react";
-import { ApiError, fetchMoments } from "../net/api";
+import { ApiError, checkKey, fetchMoments } from "../net/api";
 import type { Opening } from "../net/messages";
 import { pictureOf } from "../net/picture";
 import { NEW_OPENING, type Player } from "../play/player";
@@ -44,7 +44,16 @@ export function App({ player }: { player: Player }) {
         }}
       />
       {playing ? (
-        <Play player={player} shot={shot} moments={found.kind === "moments" ? found.moments : []} onFile={bring} />
+        <Play
+          player={player}
+          shot={shot}
+          moments={found.kind === "moments" ? found.moments : []}
+          onLeave={() => {
+            player.leave();
+            ask();
+          }}
+          onFile={bring}
+        />
       ) : (
         <Lobby
           found={found}
@@ -112,8 +121,8 @@ function useMoments(key: string | null): [Found, () => void] {
   useEffect(() => {
     let gone = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    fetchMoments(key)
-      .then((moments) => {
+    Promise.all([fetchMoments(key), checkKey(key)])
+      .then(([moments]) => {
         if (!gone) setFound({ kind: "moments", moments });
       })
       .catch((error: unknown) => {

@@ -16,10 +16,11 @@ interface Props {
   player: Player;
   shot: Snapshot;
   moments: readonly Moment[];
+  onLeave: () => void;
   onFile: (file: File) => void;
 }
 
-export function Play({ player, shot, moments, onFile }: Props) {
+export function Play({ player, shot, moments, onLeave, onFile }: Props) {
   const { line, session } = shot;
   const stage = useRef<HTMLDivElement>(null);
   const pads = useControls(player);
@@ -40,12 +41,7 @@ export function Play({ player, shot, moments, onFile }: Props) {
           )}
         </h1>
         <Light kind={line.kind} />
-        <button
-          type="button"
-          onClick={() => {
-            player.leave();
-          }}
-        >
+        <button type="button" onClick={onLeave}>
           <Icon name="leave" />
           <span>Leave</span>
         </button>
@@ -62,9 +58,7 @@ export function Play({ player, shot, moments, onFile }: Props) {
           onTryNow={() => {
             player.tryNow();
           }}
-          onLeave={() => {
-            player.leave();
-          }}
+          onLeave={onLeave}
         />
         <Transport player={player} paused={session?.paused ?? false} live={live} />
         {session ? <LastMinute player={player} token={session.token} disabled={!live} /> : null}

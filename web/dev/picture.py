@@ -1,0 +1,48 @@
+"""Takes the picture of the page for the docs: plays a little at a running server and writes a PNG.
+
+    playloom serve & python web/dev/picture.py http://127.0.0.1:5000/ docs/images/page.png
+
+The figures on it are those of the machine it is taken on, so take it on a quiet one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from playwright.sync_api import Page, sync_playwright
+
+SCENE = (("KeyW", 1400), ("ArrowRight", 900), ("KeyW", 1600), ("Space", 300), ("ArrowLeft", 1200), ("KeyD", 800))
+
+
+def play(page: Page) -> None:
+    """A person for a while, then the model, then both."""
+    for key, milliseconds in SCENE * 2:
+        page.keyboard.down(key)
+        page.wait_for_timeout(milliseconds)
+        page.keyboard.up(key)
+        page.wait_for_timeout(250)
+    page.click(".segments [data-who=model]")
+    page.wait_for_timeout(12_000)
+    page.click(".segments [data-who=person]")
+    page.click("[data-do=reset]")
+    for key in ("KeyW", "ArrowRight"):
+        page.keyboard.down(key)
+    page.wait_for_timeout(900)
+
+
+def main(url: str, out: str) -> None:
+    """Open the page, play, and keep what is on the screen."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1010}, color_scheme="dark")
+        page.goto(url)
+        page.click("[data-moment=plaza-explorer]")
+        page.wait_for_selector(".stage[data-live=true]")
+        play(page)
+        page.screenshot(path=out)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
