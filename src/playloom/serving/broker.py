@@ -13,9 +13,10 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from playloom.engine import Dreamer, DreamStep, Prompt, Sampling, Session, Turn
 from playloom.errors import PlayloomError, ResourceError
 from playloom.serving.inbox import Inbox
 
+_T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
 """What follows an action; see `playloom.engine.Turn`."""
 
@@ -245,14 +247,15 @@ class Broker:
         return Turn(wish.handle._session, wish.action_A, wish.frame)
 
 
-def _give(future: Future[object] | Future[DreamStep] | Future[Handle], value: object) -> bool:
+def _give(future: Future[_T], value: _T) -> bool:
     """Answer; False where the asker has gone."""
-    if future.cancelled():
+    try:
+        future.set_result(value)
+    except InvalidStateError:  # cancelled, perhaps at this very moment
         return False
-    future.set_result(value)  # type: ignore[arg-type]
     return True
 
 
-def _fail(future: Future[DreamStep] | Future[Handle], error: Exception) -> None:
-    if not future.cancelled():
+def _fail(future: Future[_T], error: Exception) -> None:
+    with suppress(InvalidStateError):
         future.set_exception(error)
