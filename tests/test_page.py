@@ -236,6 +236,16 @@ def test_on_a_phone_fingers_steer_and_nothing_sticks_out(server, browser):
     context.close()
 
 
+def test_who_leaves_gives_the_place_back(page):
+    begin(page)
+    with page.expect_response(lambda answer: answer.request.method == "DELETE") as answer:
+        page.click("text=Leave")
+    assert answer.value.status == 204
+    page.wait_for_selector("text=Pick a moment")
+    page.reload()
+    page.wait_for_selector("[data-moment]")  # not back in the session
+
+
 def test_what_is_not_a_picture_is_told_in_a_sentence(page):
     page.wait_for_selector("[data-moment]")
     page.set_input_files("input[type=file]", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"})

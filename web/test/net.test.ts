@@ -45,6 +45,7 @@ describe("text messages", () => {
 
   it("may be nonsense", () => {
     for (const text of ["", "null", "7", "[]", "{}", '{"type":"news"}']) expect(parseMessage(text)).toBeNull();
+    expect(parseMessage('{"type":"error","message":"no such moment"}')).toMatchObject({ message: "No such moment." });
     expect(parseMessage('{"type":"error"}')).toEqual({ type: "error", message: "The server said no, and not why." });
   });
 });

@@ -41,13 +41,21 @@ export interface SessionState {
 export type ServerMessage =
   { type: "ready" | "state"; changes: Partial<SessionState> } | { type: "error"; message: string };
 
+const NO_REASON = "The server said no, and not why.";
+
+/** What a server said, with a capital and a full stop. */
+export function asSentence(text: string): string {
+  const said = text.trim();
+  return `${said.charAt(0).toUpperCase()}${said.slice(1)}${/[.!?…]$/.test(said) ? "" : "."}`;
+}
+
 /** Reads one text message; null for one of a type this page does not know. */
 export function parseMessage(text: string): ServerMessage | null {
   const message = asObject(text);
   if (!message) return null;
   if (message.type === "error") {
     const said = message.message;
-    return { type: "error", message: typeof said === "string" && said ? said : "The server said no, and not why." };
+    return { type: "error", message: typeof said === "string" && said ? asSentence(said) : NO_REASON };
   }
   if (message.type !== "ready" && message.type !== "state") return null;
   return { type: message.type, changes: changesIn(message) };

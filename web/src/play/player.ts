@@ -6,7 +6,7 @@
 import { type Action, REST } from "../control/controls";
 import { Hands } from "../control/hands";
 import { Sender } from "../control/sender";
-import { socketUrl } from "../net/api";
+import { endSession, socketUrl } from "../net/api";
 import { Connection, type Line, type Listener } from "../net/connection";
 import type { Frame } from "../net/header";
 import type { Opening, SessionState, Who } from "../net/messages";
@@ -135,6 +135,7 @@ export class Player implements Listener {
 
   leave(): void {
     this.memory.forget();
+    if (this.snapshot.line.kind === "open" && this.snapshot.session) endSession(this.snapshot.session.token, this.key);
     this.connection.stop();
     this.weave.clear();
     this.change({ session: null, seen: false, notice: null });
