@@ -53,7 +53,7 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture
 def page(server, browser):
-    context = browser.new_context(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
+    context = browser.new_context(viewport={"width": 1000, "height": 600}, reduced_motion="reduce")
     context.set_default_timeout(30_000)
     page = context.new_page()
     page.add_init_script(STUB_GAMEPAD)
