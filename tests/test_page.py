@@ -233,6 +233,8 @@ def test_on_a_phone_fingers_steer_and_nothing_sticks_out(server, browser):
     page.wait_for_selector("text=walk forward")
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     page.wait_for_selector("text=nothing pressed")
+    leave = page.locator("text=Leave").bounding_box()
+    assert leave["x"] + leave["width"] <= 360 - 16
     context.close()
 
 

@@ -32,13 +32,8 @@ export function Play({ player, shot, moments, onLeave, onFile }: Props) {
       <header>
         <Wordmark />
         <h1 className="where">
-          {session ? (
-            <>
-              {session.moment === null ? "Your picture" : titleOf(session.moment)} · <span>{session.model}</span>
-            </>
-          ) : (
-            "Play"
-          )}
+          {shot.moment === null ? "Your picture" : titleOf(shot.moment)}
+          {session ? ` · ${session.model}` : null}
         </h1>
         <Light kind={line.kind} />
         <button type="button" onClick={onLeave}>
