@@ -47,8 +47,15 @@ def test_a_change_of_one_byte_would_be_seen(tmp_path):
 
 def test_it_is_small_and_has_no_map_files():
     files = [file for file in BUILT.rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} == {".html", ".svg", ".json", ".js", ".css"}
+    assert {file.suffix for file in files} == {".html", ".svg", ".json", ".js", ".css", ".txt"}
     assert sum(file.stat().st_size for file in files) < MOST_BYTES
+
+
+def test_the_licences_of_what_is_bundled_travel_with_it():
+    needed = json.loads((WEB / "package.json").read_text())["dependencies"]
+    text = (BUILT / "licences.txt").read_text()
+    assert all(f"\n{name}\n" in text for name in needed)
+    assert text.count("Permission is hereby granted") >= len(needed)
 
 
 def test_index_names_only_files_that_are_there():

@@ -1,4 +1,6 @@
 /** Builds the page into the Python package, with the hash of its sources beside it and a strict content policy. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import react from "@vitejs/plugin-react";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
@@ -14,6 +16,17 @@ const POLICY = [
   "form-action 'none'",
 ].join("; ");
 
+/** What the built script holds of others; their licences travel with it. */
+const BUNDLED = ["react", "react-dom", "scheduler"];
+
+function licences(): string {
+  const texts = BUNDLED.map((name) => {
+    const text = readFileSync(join(import.meta.dirname, "node_modules", name, "LICENSE"), "utf8");
+    return `${name}\n\n${text.trim()}\n`;
+  });
+  return `The script of this page contains:\n\n${texts.join("\n")}`;
+}
+
 function stamped(): Plugin {
   return {
     name: "stamped",
@@ -22,6 +35,7 @@ function stamped(): Plugin {
       { tag: "meta", attrs: { "http-equiv": "Content-Security-Policy", content: POLICY }, injectTo: "head-prepend" },
     ],
     generateBundle() {
+      this.emitFile({ type: "asset", fileName: "licences.txt", source: licences() });
       const sources = hashOfSources(import.meta.dirname);
       this.emitFile({ type: "asset", fileName: "build.json", source: `${JSON.stringify({ sources }, null, 2)}\n` });
     },
