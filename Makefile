@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 # Fifty steps of held inputs: wait, turn, walk, turn back.
 HELD := "rest for 3; turn_right for 12; forward for 20; turn_left=0.625 for 15"
 
-.PHONY: dream test check docs clean
+.PHONY: dream test check docs browser page page-check clean
 
 dream: $(STAMP)
 	$(BIN)/playloom dream --prompt moment:plaza-explorer --actions $(HELD) --out out/dream
@@ -21,6 +21,22 @@ check: .venv/.installed-dev
 
 docs: .venv/.installed-docs
 	$(BIN)/mkdocs build --strict
+
+# The page's tests drive a real Chromium; Debian and Ubuntu have it as a package.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+
+# The page is committed as built; only who changes its sources needs Node (20.19 or newer).
+page: web/node_modules/.installed
+	cd web && npm run build
+
+page-check: web/node_modules/.installed
+	cd web && npm run check && npm test && npm run verify
+
+web/node_modules/.installed: web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --silent
+	touch $@
 
 # torch first and alone: pip then keeps the build that the configured index offers (a CPU one where there is one).
 .venv/.torch: constraints.txt
