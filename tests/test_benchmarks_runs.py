@@ -130,7 +130,7 @@ def test_the_command_runs_the_ladder(folder: Path, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--ladder", "--agreement"], "two runs"),
+        (["--ladder", "--agreement"], "separate runs"),
         (["--agreement", "--only", "stream"], "belong to the speed table"),
         (["--data", "x"], "--data is for --ladder"),
         (["--only", "strem"], "unknown case"),

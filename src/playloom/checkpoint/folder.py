@@ -6,7 +6,9 @@ model.tokenizer.encode(frames)
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
         tokenizer=build_tokenizer(config),
         transformer=build_transformer(config),
         card=content.get("card", {}),
-        fingerprint=wanted[_WEIGHTS[1]],
+        fingerprint=_both(wanted),
     )
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         load_weights(folder / name, module)
@@ -95,6 +97,11 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
             raise CheckpointError(f"{folder / name} is not the file that model.json names; export the model again")
         module.eval().requires_grad_(False)
     return model.to(device)
+
+
+def _both(fingerprints: Mapping[str, str]) -> str:
+    """One name for both networks' weights: another decoder is another model."""
+    return hashlib.blake2b(" ".join(fingerprints[name] for name in _WEIGHTS).encode(), digest_size=8).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
