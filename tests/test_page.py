@@ -260,7 +260,7 @@ def test_a_picture_of_ones_own_begins_a_dream(page):
     page.wait_for_selector("[data-moment]")
     page.set_input_files("input[type=file]", {"name": "own.png", "mimeType": "image/png", "buffer": held.getvalue()})
     page.wait_for_selector(LIVE)
-    page.wait_for_selector("text=Your picture · arena-small")
+    page.wait_for_selector("text=Your picture · arena-")
 
 
 def test_a_server_with_a_key_is_opened_with_it(locked_server, browser):

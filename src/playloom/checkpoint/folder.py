@@ -1,6 +1,6 @@
 """A model's folder: `model.json` (config, card), `tokenizer.safetensors`, `transformer.safetensors`.
 
-model = load_model(Path("src/playloom/models/arena-small"))
+model = load_model(Path("src/playloom/models/arena-live"))
 model.tokenizer.encode(frames)
 """
 

@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
 def train_tokenizer_command(
     data: Data,
     out: Out,
-    preset: Preset = "arena-small",
+    preset: Preset = "arena-live",
     config: ConfigFile = None,
     steps: Steps = None,
     minutes: Minutes = None,
@@ -83,7 +83,7 @@ def train_world_command(
     data: Data,
     out: Out,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of a trained tokenizer.")] = None,
-    preset: Preset = "arena-small",
+    preset: Preset = "arena-live",
     config: ConfigFile = None,
     steps: Steps = None,
     minutes: Minutes = None,

@@ -24,7 +24,7 @@ from playloom.training.world import WorldConfig
 
 _ON_TWO_CORES = Recipe(
     name="arena-cpu",
-    model=preset("arena-small"),
+    model=preset("arena-live"),
     record=RecordSettings(episodes=200),
     tokenizer=TokenizerSettings(
         episodes=65,

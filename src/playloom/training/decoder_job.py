@@ -3,7 +3,7 @@
 Owns loading, making the codes, and the export; a test holds that codes, encoder and codebook come out bit for bit as
 they went in. The training itself is `decoder.py`.
 
-    >>> run_decoder(DecoderJob(source="arena-small", data=Path("recordings"), out=Path("runs/decoder"), ...))
+    >>> run_decoder(DecoderJob(source="arena-live", data=Path("recordings"), out=Path("runs/decoder"), ...))
 """
 
 from __future__ import annotations
