@@ -40,9 +40,9 @@ class FrameTimes:
         """The time that this share of frames stays within."""
         return float(np.quantile(self.frames_F, share))
 
-    def mean(self, first: int, last: int) -> float:
-        """Mean time of frames `first` to `last`, both counted, from 1."""
-        return float(self.frames_F[first - 1 : last].mean())
+    def median(self, first: int, last: int) -> float:
+        """Median time of frames `first` to `last`, both counted, from 1."""
+        return float(np.median(self.frames_F[first - 1 : last]))
 
 
 def time_dream(
