@@ -38,7 +38,7 @@ def test_the_model_cases_measure_every_figure(folder: Path) -> None:
     rows = {row["name"]: row for row in report.to_json()["rows"]}
     assert rows["40 frames sustained, k = 1"]["bar"] == ">= 10 frames/s"
     assert rows["key to frame, p95"]["bar"] == "<= 150 ms" and rows["key to frame, p50"]["beside"] > 0
-    assert rows["median of frames 26 to 40 over frames 10 to 25"]["bar"] == "0.9 to 1.1 x"
+    assert rows["a frame around 50 over one around 20, in turns"]["bar"] == "0.9 to 1.1 x"
     assert rows["first frame after 4 pictures"]["bar"] == "<= 1 s"
     assert all(f"{size} dreams at once, all their frames" in rows for size in (1, 2, 4, 8))
     assert all(row["value"] > 0 for row in rows.values())
@@ -77,7 +77,6 @@ def test_a_dream_is_timed_frame_by_frame(tiny_model) -> None:
     times = time_dream(Dreamer(tiny_model, lag=1), prompt, played[:3], 5, sampling=Sampling())
     assert len(times.frames_F) == 5 and times.first > 0
     assert times.rate == pytest.approx(5 / times.frames_F.sum())
-    assert times.median(1, 3) == sorted(times.frames_F[:3])[1]
     assert times.quantile(0.5) == pytest.approx(sorted(times.frames_F)[2])
 
 

@@ -5,6 +5,7 @@ World mode, pictures decoded, the context full from the first frame on. Rows com
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,8 +32,8 @@ EVEN_BAR = Bar(least=0.9, most=1.1)
 """Time of late frames over that of early ones."""
 FIRST_BAR = Bar(most=1.0)
 """Seconds from a prompt of pictures to its first frame."""
-EARLY, LATE, SPAN = (10, 25), 300, 15
-"""Early frames from 10 to 25, late ones the last 15 up to frame 300. Medians: a single hiccup is not a trend."""
+YOUNG, TURNS = 10, 20
+"""Age of the young dream, and how many frames of old and young are compared."""
 BATCHES = (1, 2, 4, 8)
 """Dreams at once."""
 
@@ -155,26 +156,32 @@ def stream_rows(run: BundledRun) -> list[BenchRow]:
                 beside=None if beside is None else 1e3 * beside,
             )
         )
-    return [*rows, *_even(times)]
+    return [*rows, _even(run, max(frames, YOUNG + 2 * TURNS))]
 
 
-def _even(times: FrameTimes) -> list[BenchRow]:
-    """Late frames over early ones; no row where the dream was too short to have both."""
-    last = min(len(times.frames_F), LATE)
-    first, (begin, end) = last - SPAN + 1, EARLY
-    if first <= end:
-        return []
-    early, late = times.median(begin, end), times.median(first, last)
-    return [
-        BenchRow(
-            case="stream",
-            name=f"median of frames {first} to {last} over frames {begin} to {end}",
-            value=late / early,
-            unit="x",
-            bar=EVEN_BAR,
-            detail={"early_milliseconds": 1e3 * early, "late_milliseconds": 1e3 * late},
-        )
-    ]
+def _even(run: BundledRun, frames: int) -> BenchRow:
+    """A dream that is old against one that is young, step by step in turns: the machine's own drift hits both alike."""
+    prompt, played = run.begin
+    sessions = [run.dreamer.open(prompt, sampling=run.sampling, seed=run.settings.seed) for _ in range(2)]
+    for session, age in zip(sessions, (frames - TURNS, YOUNG), strict=True):
+        for step in range(age):
+            session.step(played[step % len(played)])
+    spent: list[list[float]] = [[], []]
+    for step in range(TURNS):
+        for session, seconds in zip(sessions, spent, strict=True):
+            begun = time.perf_counter()
+            session.step(played[step % len(played)])
+            seconds.append(time.perf_counter() - begun)
+    for session in sessions:
+        session.close()
+    return BenchRow(
+        case="stream",
+        name=f"a frame around {frames} over one around {YOUNG + TURNS // 2}, in turns",
+        value=median(spent[0]) / median(spent[1]),
+        unit="x",
+        bar=EVEN_BAR,
+        detail={"old_milliseconds": [1e3 * s for s in spent[0]], "young_milliseconds": [1e3 * s for s in spent[1]]},
+    )
 
 
 def first_rows(run: BundledRun) -> list[BenchRow]:

@@ -40,10 +40,6 @@ class FrameTimes:
         """The time that this share of frames stays within."""
         return float(np.quantile(self.frames_F, share))
 
-    def median(self, first: int, last: int) -> float:
-        """Median time of frames `first` to `last`, both counted, from 1."""
-        return float(np.median(self.frames_F[first - 1 : last]))
-
 
 def time_dream(
     dreamer: Dreamer,
