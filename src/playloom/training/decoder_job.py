@@ -70,6 +70,8 @@ class Source:
     """Fingerprint of its weights."""
     model: Model | None = None
     """The whole model."""
+    transformer: str | None = None
+    """Fingerprint of that model's transformer file."""
 
 
 def run_decoder(
@@ -131,7 +133,12 @@ def load_source(name: str) -> Source:
     inner = folder / "model"
     place = inner if (inner / "model.json").is_file() else model_folder(name)
     model = load_model(place)
-    return Source(tokenizer=model.tokenizer, name=fingerprint(place / "tokenizer.safetensors"), model=model)
+    return Source(
+        tokenizer=model.tokenizer,
+        name=fingerprint(place / "tokenizer.safetensors"),
+        model=model,
+        transformer=fingerprint(place / _TRANSFORMER),
+    )
 
 
 def refinement_card(job: DecoderJob, source: Source, codes: TokenStore, outcome: Outcome) -> dict[str, Any]:
@@ -166,7 +173,7 @@ def _export(folder: Path, source: Source, tokenizer: FrameTokenizer, card: dict[
     # Written as the source was stored, so that the transformer's file comes out byte for byte.
     for dtype in (torch.float16, None):
         save_model(folder, refined, dtype)
-        if fingerprint(folder / _TRANSFORMER) == model.fingerprint:
+        if fingerprint(folder / _TRANSFORMER) == source.transformer:
             return
     raise CheckpointError(f"{folder / _TRANSFORMER} differs from the source's, which is stored in an unusual type")
 
