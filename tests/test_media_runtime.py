@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from playloom.runtime import (
     atomic_write,
     free_folder,
     generator,
+    in_passing,
     pick_device,
     pick_dtype,
 )
@@ -165,6 +167,13 @@ def test_a_generator_belongs_to_its_request():
     for seed in (-1, 2**63):
         with pytest.raises(ConfigError, match="seed"):
             generator(seed)
+
+
+def test_work_in_passing_leaves_its_thread_behind():
+    assert in_passing(lambda: threading.current_thread().name) == "playloom-in-passing"
+    assert all(thread.name != "playloom-in-passing" for thread in threading.enumerate())
+    with pytest.raises(ZeroDivisionError):
+        in_passing(lambda: 1 // 0)
 
 
 def test_errors_of_the_body_stay_what_they_are(tmp_path):

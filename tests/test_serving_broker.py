@@ -53,6 +53,35 @@ def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
     assert any(size > 1 for size in broker.stats.batches)
 
 
+def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
+    broker = Broker(Dreamer(tiny_model, lag=1), BrokerLimits(sessions=2, batch=2, gather=20.0))
+    handles = [broker.open(prompt_of(1, seed)) for seed in range(2)]
+    both_asked = threading.Event()
+    broker.run(both_asked.wait)
+    futures = [handle.submit(REST_VALUES) for handle in handles]
+    both_asked.set()
+    assert all(future.result(20).frame_HWC is not None for future in futures)
+
+    def play(handle) -> None:
+        for _ in range(5):
+            handle.step(REST_VALUES)
+        handle.close()
+
+    threads = [threading.Thread(target=play, args=(handle,)) for handle in handles]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert broker.stats.batches == {2: 6}
+    assert broker.close(10)
+
+
+def test_other_work_of_the_model_is_done_in_the_one_thread(broker):
+    assert broker.run(lambda: threading.current_thread().name).result(10) == "playloom-broker"
+    with pytest.raises(ZeroDivisionError):
+        broker.run(lambda: 1 // 0).result(10)
+
+
 def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
     handles = [broker.open(prompt_of(1)) for _ in range(6)]
     with pytest.raises(BusyError, match="all 6 sessions are taken"):

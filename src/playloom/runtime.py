@@ -14,15 +14,18 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from playloom.errors import BadInputError, ConfigError, PlayloomError, nearest
 
 if TYPE_CHECKING:
     import torch
+
+_T = TypeVar("_T")
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """The names `pick_dtype` knows."""
@@ -82,6 +85,31 @@ def free_memory(device: torch.device | str = "cpu") -> int:
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def in_passing(work: Callable[[], _T]) -> _T:
+    """What `work` gives, done in a thread that ends with it.
+
+    A thread that computes on the CPU keeps a team of helpers for as long as it lives. When two threads have one, the
+    teams outnumber the cores, and OpenMP (libgomp) lets helpers sleep between any two operations: a frame of the
+    bundled model then takes about twice as long. So whoever loads a model in one thread to use it in another loads it
+    here.
+    """
+    given: list[_T] = []
+    failures: list[BaseException] = []
+
+    def do() -> None:
+        try:
+            given.append(work())
+        except BaseException as error:  # raised again below, where it belongs
+            failures.append(error)
+
+    thread = threading.Thread(target=do, name="playloom-in-passing")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return given[0]
 
 
 def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:

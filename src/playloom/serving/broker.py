@@ -22,20 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.engine import Dreamer, DreamStep, Prompt, Sampling, Session, Turn
-from playloom.errors import PlayloomError, ResourceError
 from playloom.serving.inbox import Inbox
+from playloom.serving.unavailable import BusyError, StoppedError
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
 """What follows an action; see `playloom.engine.Turn`."""
-
-
-class BusyError(ResourceError):
-    """Raised when there is no room for another session now; trying again later may help."""
-
-
-class StoppedError(PlayloomError):
-    """Raised when the broker takes no more work, or ended before some was done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +38,8 @@ class BrokerLimits:
     """Sessions open or waiting for their prompt."""
     batch: int = 16
     """Sessions that advance together; more take turns, longest waiting first."""
+    gather: float = 0.004
+    """Seconds that a frame waits for sessions that took part in the last one and have not asked again yet."""
 
 
 @dataclass(kw_only=True)
@@ -114,6 +108,7 @@ class Broker:
         self._inbox = Inbox()
         self._newcomers: deque[tuple[Session, Future[Handle]]] = deque()
         self._wishes: deque[_Wish] = deque()
+        self._company: list[Handle] = []
         self._room = threading.BoundedSemaphore(self.limits.sessions)
         self._thread = threading.Thread(target=self._run, name="playloom-broker", daemon=True)
         self._thread.start()
@@ -157,6 +152,25 @@ class Broker:
         self._post(arrive, lambda error: _fail(wish.done, error))
         return wish.done
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that does the work still runs."""
+        return self._thread.is_alive()
+
+    def run(self, work: Callable[[], _T]) -> Future[_T]:
+        """A future of what `work` gives, done between two frames in the one thread that computes: keep it short.
+
+        Two threads that compute at once hinder each other far more than they share, see `runtime.in_passing`.
+        """
+        future: Future[_T] = Future()
+
+        def do() -> None:
+            if future.set_running_or_notify_cancel():
+                future.set_result(work())
+
+        self._post(do, lambda error: _fail(future, error))
+        return future
+
     def close_session(self, handle: Handle) -> None:
         """See `Handle.close`."""
 
@@ -189,6 +203,7 @@ class Broker:
             if not more and not self._wishes and not self._newcomers:
                 return
             self._see_a_step()
+            self._gather()
             self._advance()
 
     def _see_a_step(self) -> None:
@@ -212,10 +227,21 @@ class Broker:
             if not _give(future, handle):
                 self.close_session(handle)  # nobody waits for it any more
 
+    def _gather(self) -> None:
+        """Wait a moment for those who were in the last batch: one batch of two costs less than two of one."""
+
+        def all_here() -> bool:
+            here = {id(wish.handle) for wish in self._wishes}
+            return len(here) >= self.limits.batch or all(h.closed or id(h) in here for h in self._company)
+
+        if self._wishes:
+            self._inbox.take_until(all_here, self.limits.gather)
+
     def _advance(self) -> None:
         batch = self._next_batch()
         if not batch:
             return
+        self._company = [wish.handle for wish in batch]
         self.stats.batches[len(batch)] += 1
         try:
             self._answer(batch, self.dreamer.advance([self._turn(wish) for wish in batch]))

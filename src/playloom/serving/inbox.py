@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 Work = Callable[[], None]
@@ -46,12 +47,29 @@ class Inbox:
                 item = self._items.get(block=wait)
             except queue.Empty:
                 return True
-            if item is None:
-                self._items.put(None)  # for the next call
+            if not self._do(item):
                 return False
-            work, refuse = item
-            try:
-                work()
-            except Exception as error:  # the asker's trouble, not the owner's
-                refuse(error)
             wait = False
+
+    def take_until(self, enough: Callable[[], bool], seconds: float) -> None:
+        """Do what comes, in the thread that calls, until it is enough or the time is over or the inbox closed."""
+        end = time.monotonic() + seconds
+        while not enough():
+            try:
+                item = self._items.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                return
+            if not self._do(item):
+                return
+
+    def _do(self, item: tuple[Work, Refuse] | None) -> bool:
+        """One thing that lay here; False where it is the end."""
+        if item is None:
+            self._items.put(None)  # for the next call
+            return False
+        work, refuse = item
+        try:
+            work()
+        except Exception as error:  # the asker's trouble, not the owner's
+            refuse(error)
+        return True

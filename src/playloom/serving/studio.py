@@ -1,6 +1,7 @@
 """What all routes share: the model, the broker before it, the limits, and the way from what was sent to a dream.
 
-Owns that nothing slow happens in the event loop: pictures are decoded, tokenized and encoded in one side thread.
+Owns that nothing slow happens in the event loop, and that one thread alone computes: picture files are read and written
+in a side thread, everything of the model's happens in the broker's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from playloom.errors import BadInputError
 from playloom.media.pictures import encode_png
 from playloom.provenance import Manifest
 from playloom.provenance.manifest import created_at, frames_hash
-from playloom.runtime import pick_device
+from playloom.runtime import in_passing, pick_device
 from playloom.serving.broker import Broker, BrokerLimits, Frame, Handle
 from playloom.serving.gate import Gate
 from playloom.serving.pictures import marked_png, read_frame
@@ -57,9 +58,9 @@ class Studio:
         Raises:
             PlayloomError: when the model or the device cannot be used.
         """
-        model = load_model(model_folder(settings.model), pick_device(settings.device))
-        self.settings, self.model = settings, model
-        self.dreamer = Dreamer(model, lag=settings.lag or model.card.get("lag"))
+        self.settings = settings
+        self.dreamer = in_passing(lambda: _dreamer(settings))
+        self.model = self.dreamer.model
         # A live session that starts over opens its new dream before it gives up the old one, hence twice.
         room = 2 * settings.sessions + settings.requests + settings.jobs
         self.broker = Broker(self.dreamer, BrokerLimits(sessions=room, batch=settings.batch))
@@ -117,12 +118,14 @@ class Studio:
         """
         used = min(steps, self.context, len(seen))
         seen, actions_TA = seen[len(seen) - used :], actions_TA[len(actions_TA) - used + 1 :]
-        looks: list[tuple[NDArray[np.uint8], NDArray[np.int64] | None]] = []
-        for step in seen:  # one at a time, so that requests take turns in the side thread
-            looks.append(await self.side(lambda step=step: self._look(step, stretch)))  # type: ignore[misc]
-        codes_TN = await self.side(lambda: self._codes(looks))
+        frames: list[NDArray[np.uint8]] = []
+        codes: list[NDArray[np.int64]] = []
+        for step in seen:  # one at a time, so that requests take turns
+            frame_HWC, known_N = await self.side(lambda step=step: self._look(step, stretch))  # type: ignore[misc]
+            frames.append(frame_HWC)
+            codes.append(await waited(self._encode(frame_HWC)) if known_N is None else known_N)
         actions = np.stack(actions_TA) if actions_TA else np.zeros((0, len(REST_VALUES)), np.uint8)
-        return Prompt(frames_THWC=np.stack([frame for frame, _ in looks]), actions_TA=actions, codes_TN=codes_TN)
+        return Prompt(frames_THWC=np.stack(frames), actions_TA=actions, codes_TN=np.stack(codes))
 
     async def dream(
         self,
@@ -131,11 +134,19 @@ class Studio:
         sampling: Sampling,
         seed: int,
     ) -> AsyncGenerator[DreamStep, None]:
-        """Steps of one dream, batched with everybody's; its session is given back when the iterator is closed."""
+        """Steps of one dream, batched with everybody's; its session is given back when the iterator is closed.
+
+        One step is asked for ahead, so that the next frame is dreamed while what came is written as a picture.
+        """
         handle = await self.open(prompt, sampling, seed)
+        ahead: Future[DreamStep] | None = None
         try:
             for action_A, frame in turns:
-                yield await waited(handle.submit(action_A, frame))
+                before, ahead = ahead, handle.submit(action_A, frame)
+                if before is not None:
+                    yield await waited(before)
+            if ahead is not None:
+                yield await waited(ahead)
         finally:
             handle.close()
 
@@ -212,27 +223,27 @@ class Studio:
             )
         return frame_HWC, known_N
 
-    def _codes(self, looks: Sequence[tuple[NDArray[np.uint8], NDArray[np.int64] | None]]) -> NDArray[np.int64]:
-        """In the side thread: the tokens of every frame; those not known are encoded as one batch."""
-        fresh = [frame for frame, known_N in looks if known_N is None]
-        encoded = iter(self._encode(np.stack(fresh)) if fresh else ())
-        return np.stack([next(encoded) if known_N is None else known_N for _, known_N in looks])
-
-    def _encode(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-        rest_TA = np.tile(REST_VALUES, (len(frames_THWC) - 1, 1))
-        return self.dreamer.codes(Prompt(frames_THWC=frames_THWC, actions_TA=rest_TA))
+    def _encode(self, frame_HWC: NDArray[np.uint8]) -> Future[NDArray[np.int64]]:
+        """A future of a frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
+        alone = Prompt(frames_THWC=frame_HWC[None], actions_TA=np.zeros((0, len(REST_VALUES)), np.uint8))
+        return self.broker.run(lambda: self.dreamer.codes(alone)[0])
 
     def _moment(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
         """In the side thread: a bundled moment as a prompt, then the true frames and actions that follow."""
         find_moment(name)
         data = load_prompt(f"moment:{name}", context=self.context, frame_size=self.size)
-        codes_TN = self._encode(data.frames_THWC)
+        codes_TN = np.stack([self._encode(frame_HWC).result() for frame_HWC in data.frames_THWC])
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
         return prompt, data.true_next_frames_SHWC, data.true_next_actions_SA
 
     def _moment_picture(self, name: str) -> bytes:
         """In the side thread: the last real frame of a moment's prompt, as PNG."""
         return encode_png(load_moment(find_moment(name)).frames_THWC[self.context - 1])
+
+
+def _dreamer(settings: Settings) -> Dreamer:
+    model = load_model(model_folder(settings.model), pick_device(settings.device))
+    return Dreamer(model, lag=settings.lag or model.card.get("lag"))
 
 
 def pick_seed(asked: int | None) -> int:
