@@ -18,6 +18,7 @@ LEVELS = [
     ["engine", "games"],
     ["training", "evaluation", "dreams", "live"],
     ["recipes", "benchmarks", "serving"],
+    ["cluster"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -27,12 +28,13 @@ FENCES = {
     "vizdoom": set(LEVEL) - {"games"},
     "lightning": set(LEVEL) - {"training"},
     "lightning_fabric": set(LEVEL) - {"training"},
-    "fastapi": set(LEVEL) - {"serving"},
-    "starlette": set(LEVEL) - {"serving"},
+    "fastapi": set(LEVEL) - {"serving", "cluster"},
+    "starlette": set(LEVEL) - {"serving", "cluster"},
     "uvicorn": set(LEVEL) - {"serving"},
     "pydantic": set(LEVEL) - {"serving"},
     "pydantic_settings": set(LEVEL) - {"serving"},
     "prometheus_client": set(LEVEL) - {"serving"},
+    "ray": set(LEVEL) - {"cluster"},
     "httpx": set(LEVEL) - {"client"},
     "typer": set(LEVEL) - {"cli"},
     "rich": set(LEVEL) - {"cli"},

@@ -1,4 +1,4 @@
-"""`playloom serve`: parses, serves the model over HTTP until it is told to stop."""
+"""`playloom serve`: parses, serves the model over HTTP until it is told to stop, here or on a cluster."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def serve_command(
     queue: Annotated[int | None, typer.Option(help="Requests that may wait; default 32.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps one request may ask for; default 100.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="On Ray Serve: replicas, here or on many machines.")
+    ] = False,
+    replicas: Annotated[int | None, typer.Option(help="With --cluster: how many, at least; default 2.")] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="With --cluster: at most, as work comes.")] = None,
 ) -> None:
     """Serve the page to play on, the hosted endpoint's API, the job server's, and our own.
 
@@ -38,6 +43,8 @@ def serve_command(
     for package in _NEEDED:
         if find_spec(package) is None:
             raise MissingExtraError.of(package, "serve")
+    if cluster and find_spec("ray") is None:
+        raise MissingExtraError.of("ray", "cluster")
     from playloom.serving.settings import read_settings
 
     settings = read_settings(
@@ -50,7 +57,12 @@ def serve_command(
         queue=queue,
         steps=steps,
         device=device,
+        replicas=replicas,
+        max_replicas=max_replicas,
     )
-    from playloom.serving.server import run
+    if cluster:
+        from playloom.cluster.run import run
+    else:
+        from playloom.serving.server import run
 
     run(settings, say=lambda sentence: typer.echo(sentence))

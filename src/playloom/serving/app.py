@@ -149,7 +149,7 @@ def create_app(settings: Settings, studio: Studio | None = None) -> FastAPI:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"]
         )
-    app.add_middleware(Watch, metrics=server.metrics)
+    app.add_middleware(Watch, metrics=server.metrics, replica=settings.replica)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 

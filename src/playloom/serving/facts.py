@@ -64,6 +64,8 @@ class Health(BaseModel):
     """Of playloom."""
     model: str
     """What is served."""
+    replica: str | None = None
+    """Which server this is, where there are several."""
 
 
 def add_facts(app: FastAPI, studio: Studio, metrics: Metrics, page: Path = PAGE) -> None:
@@ -107,7 +109,12 @@ def add_facts(app: FastAPI, studio: Studio, metrics: Metrics, page: Path = PAGE)
     async def health() -> Response:
         """Whether new work is taken."""
         status = "stopping" if studio.gate.draining else "ok"
-        content = {"status": status, "version": playloom.__version__, "model": studio.model.config.name}
+        content = {
+            "status": status,
+            "version": playloom.__version__,
+            "model": studio.model.config.name,
+            "replica": studio.settings.replica,
+        }
         return JSONResponse(content, 503 if studio.gate.draining else 200)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["playloom"])

@@ -39,7 +39,8 @@ class Guard:
         if refusal is None:
             return await self.app(scope, receive, send)
         if scope["type"] == "websocket":
-            return await _turn_away(refusal, scope, receive, send)
+            await receive()
+            return await turn_away(refusal, scope, send)
         return await refusal.response()(scope, receive, send)
 
     def judge(self, scope: Scope) -> Refusal | None:
@@ -64,9 +65,8 @@ class Guard:
         return headers.get("sec-fetch-site", "none") != "cross-site" or headers.get("sec-fetch-mode") == "navigate"
 
 
-async def _turn_away(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+async def turn_away(refusal: Refusal, scope: Scope, send: Send) -> None:
     """Refuse a WebSocket before it is one: with the same answer as a request, where the server can send it."""
-    await receive()
     if "websocket.http.response" not in scope.get("extensions", {}):
         return await send({"type": "websocket.close", "code": 1008})
     answer = refusal.response()

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from playloom.errors import BadInputError
 from playloom.serving.jobs import JobOrder, JobResult, Jobs
+from playloom.serving.names import LONGEST
 from playloom.serving.parsing import parse
 from playloom.serving.refusals import Refusal
 from playloom.serving.score import Seed, Temperature, Tokens, TopK, TopP, Vector
@@ -24,7 +25,7 @@ from playloom.serving.vectors import read_vector, sticks_of
 
 _FORM_BYTES = 4 * 2**20
 _MOST_STEPS = 100
-JobIds = Annotated[list[Annotated[str, Field(max_length=64)]], Query(min_length=1, max_length=100)]
+JobIds = Annotated[list[Annotated[str, Field(max_length=LONGEST)]], Query(min_length=1, max_length=100)]
 
 
 class JobStep(BaseModel):
@@ -133,7 +134,7 @@ def add_jobs(app: FastAPI, studio: Studio, jobs: Jobs) -> None:
         return Response(status_code=204)
 
     @app.get("/cancel_job", tags=["job server"])
-    async def cancel_job(job_id: Annotated[str, Query(max_length=64)]) -> dict[str, Any]:
+    async def cancel_job(job_id: Annotated[str, Query(max_length=LONGEST)]) -> dict[str, Any]:
         """End a job and drop what it has ready."""
         if not jobs.cancel(job_id):
             raise Refusal(404, "there is no such job; it was cancelled before, or is past its lifespan")

@@ -6,7 +6,6 @@ Owns the life of a job. Knows nothing of forms and archives.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from playloom.engine import Prompt, Sampling
 from playloom.errors import BadInputError
+from playloom.serving.names import mint
 from playloom.serving.refusals import refusal_of
 from playloom.serving.steps import predict
 from playloom.serving.studio import Studio
@@ -152,7 +152,7 @@ class Jobs:
             self.cancel(job.name)
 
     def _begin(self, order: JobOrder) -> str:
-        job = Job(name=secrets.token_hex(16), born=time.monotonic())
+        job = Job(name=mint(self._studio.settings.replica), born=time.monotonic())
         self._jobs[job.name] = job
         job.task = asyncio.get_running_loop().create_task(self._run(job, order))
         return job.name

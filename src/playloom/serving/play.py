@@ -19,6 +19,7 @@ from playloom.engine import Prompt
 from playloom.errors import BadInputError, PlayloomError
 from playloom.live.contract import check_who
 from playloom.serving.guard import key_fits
+from playloom.serving.outbox import Outbox
 from playloom.serving.parsing import parse_any
 from playloom.serving.pictures import from_base64
 from playloom.serving.play_format import (
@@ -35,7 +36,7 @@ from playloom.serving.play_format import (
     read_action,
 )
 from playloom.serving.refusals import Refusal, refusal_of
-from playloom.serving.seats import Outbox, Room, Seat
+from playloom.serving.seats import Room, Seat
 from playloom.serving.studio import Seen, pick_moment, pick_seed
 
 _MOST_CONTROLS = 64
@@ -66,7 +67,7 @@ class _Player:
     def __init__(self, socket: WebSocket, room: Room) -> None:
         self.socket, self.room, self.studio = socket, room, room.studio
         self.seat: Seat | None = None
-        self.outbox = Outbox()
+        self.outbox: Outbox[dict[str, Any]] = Outbox()
         self.controls: asyncio.Queue[Control] = asyncio.Queue(_MOST_CONTROLS)
 
     async def play(self) -> None:

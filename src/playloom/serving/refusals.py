@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from playloom.errors import PlayloomError, ResourceError
-from playloom.serving.broker import StoppedError
+from playloom.serving.unavailable import StoppedError
 
 log = logging.getLogger("playloom.serving")
 

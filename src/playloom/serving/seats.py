@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 import threading
 import time
-from collections import deque
 from typing import Any
 
 from playloom.actions import CONTROLS
@@ -19,44 +17,13 @@ from playloom.engine import Prompt, Sampling
 from playloom.live import LiveFrame, LiveSession, Who
 from playloom.provenance import Manifest
 from playloom.serving.metrics import Metrics
+from playloom.serving.names import mint
+from playloom.serving.outbox import Outbox
 from playloom.serving.pictures import Live, live_picture
 from playloom.serving.play_format import pack_frame
 from playloom.serving.reel import Reel, Shot
 from playloom.serving.refusals import busy, refusal_of
 from playloom.serving.studio import Studio
-
-_MOST_TEXTS = 64
-
-
-class Outbox:
-    """What waits to be sent to one player: every text, and only the newest frame. Used from the event loop."""
-
-    def __init__(self) -> None:
-        self._texts: deque[dict[str, Any]] = deque(maxlen=_MOST_TEXTS)
-        self._frame: bytes | None = None
-        self._changed = asyncio.Event()
-
-    def put_text(self, text: dict[str, Any]) -> None:
-        """Send this after what waits."""
-        self._texts.append(text)
-        self._changed.set()
-
-    def put_frame(self, frame: bytes) -> bool:
-        """Send this when there is room; whether it took the place of one never sent."""
-        lost, self._frame = self._frame is not None, frame
-        self._changed.set()
-        return lost
-
-    async def take(self) -> dict[str, Any] | bytes:
-        """The next thing to send, texts first."""
-        while not self._texts and self._frame is None:
-            self._changed.clear()
-            await self._changed.wait()
-        if self._texts:
-            return self._texts.popleft()
-        frame, self._frame = self._frame, None
-        assert frame is not None, "checked above"
-        return frame
 
 
 class Seat:
@@ -65,11 +32,11 @@ class Seat:
     def __init__(
         self, studio: Studio, metrics: Metrics, session: LiveSession, *, moment: str | None, form: Live
     ) -> None:
-        self.token = secrets.token_urlsafe(24)
+        self.token = mint(studio.settings.replica)
         self.studio, self.metrics, self.session = studio, metrics, session
         self.moment, self.form = moment, form
         self.reel = Reel(studio.settings.recording_frames)
-        self.outbox: Outbox | None = None
+        self.outbox: Outbox[dict[str, Any]] | None = None
         """Of the player who sits here; None: nobody does."""
         self.left_at = time.monotonic()
         """Since when nobody sits here."""
@@ -81,7 +48,7 @@ class Seat:
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._run, name="playloom-live", daemon=True).start()
 
-    def sit(self) -> Outbox:
+    def sit(self) -> Outbox[dict[str, Any]]:
         """A player comes (back); whoever sat here before gets no more frames."""
         if self.outbox is not None:
             self.outbox.put_text({"type": "error", "message": "this session was taken over by another connection"})
@@ -91,7 +58,7 @@ class Seat:
         self._paused_by_leaving = False
         return self.outbox
 
-    def leave(self, outbox: Outbox) -> None:
+    def leave(self, outbox: Outbox[dict[str, Any]]) -> None:
         """The player's connection is gone: wait, paused. Nothing happens when another one sits here already."""
         if self.outbox is outbox:
             self.outbox, self.left_at = None, time.monotonic()

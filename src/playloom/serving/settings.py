@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from playloom.errors import ConfigError
+from playloom.serving.names import TAG
 
 _MIB = 2**20
 Count = Annotated[int, Field(ge=1)]
@@ -86,6 +87,18 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = 8
     """After SIGTERM: how long what runs may take to finish."""
 
+    replica: str | None = Field(default=None, pattern=f"^{TAG}$")
+    """Name of this server among several at one address: leads the names of its sessions and jobs (`NAME.secret`)."""
+    replicas: Count = 2
+    """With `--cluster`: servers of the model, at least."""
+    max_replicas: int | None = Field(default=None, ge=1)
+    """With `--cluster`: servers of the model at most, as work comes; none: no more than `replicas`."""
+
+    @property
+    def most_replicas(self) -> int:
+        """How many servers of the model there may be in a cluster."""
+        return self.max_replicas or self.replicas
+
     @property
     def local(self) -> bool:
         """Whether only this machine can reach the address."""
@@ -120,5 +133,10 @@ def read_settings(**asked: Any) -> Settings:
         raise ConfigError(
             f"without a key only this machine is served, and {settings.host} can be reached by others; "
             "set PLAYLOOM_API_KEY (or --key), or listen on 127.0.0.1"
+        )
+    if settings.most_replicas < settings.replicas:
+        raise ConfigError(
+            f"at least {settings.replicas} replicas and at most {settings.most_replicas} do not fit together; "
+            "raise max_replicas or leave it out"
         )
     return settings

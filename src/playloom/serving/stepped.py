@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from playloom.provenance import Manifest
 from playloom.serving.broker import Handle
 from playloom.serving.dreaming import Begin, Step, begin, shown
+from playloom.serving.names import mint
 from playloom.serving.parsing import body_of, takes
 from playloom.serving.pictures import live_picture
 from playloom.serving.reel import Reel, Shot, as_csv, as_mp4
@@ -98,7 +98,7 @@ class Stepped:
         except BaseException:
             self.room.others -= 1
             raise
-        token = secrets.token_urlsafe(24)
+        token = mint(studio.settings.replica)
         self.sessions[token] = _Session(
             handle=handle,
             manifest=studio.manifest(prompt, how, seed, "full"),

@@ -7,6 +7,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from playloom.serving.metrics import Metrics
+from playloom.serving.names import REPLICA_HEADER
 from playloom.serving.refusals import refusal_of
 
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
@@ -15,8 +16,17 @@ _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-r
 class Watch:
     """The outermost layer."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, replica: str | None = None) -> None:
+        """See the module.
+
+        Args:
+            app: what is inside.
+            metrics: where requests are counted.
+            replica: the server's name among several, told in every answer.
+        """
         self.app, self.metrics = app, metrics
+        own = [] if replica is None else [(REPLICA_HEADER.encode(), replica.encode())]
+        self._headers = [*_HEADERS, *own]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; everything else passes."""
@@ -28,7 +38,7 @@ class Watch:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
+                message = {**message, "headers": [*message.get("headers", []), *self._headers]}
             await send(message)
 
         try:

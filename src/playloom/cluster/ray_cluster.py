@@ -1,0 +1,67 @@
+"""Joining a Ray cluster, or beginning one on this machine that ends with this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from playloom.cluster.environment import environment_of
+from playloom.cluster.plan import Node
+from playloom.errors import ResourceError
+from playloom.serving.settings import Settings
+
+ADDRESS = "RAY_ADDRESS"
+"""The environment variable that names a cluster to join."""
+_LOOPBACK = "127.0.0.1"
+_LEAST_STORE = 128 * 2**20
+_NAMESPACE = "playloom"
+
+
+def joins() -> bool:
+    """Whether a cluster is named that others began."""
+    return bool(os.environ.get(ADDRESS))
+
+
+@contextmanager
+def cluster(settings: Settings) -> Iterator[list[Node]]:
+    """What its machines have; on leaving, one begun here is ended.
+
+    Raises:
+        ResourceError: when the one that is named does not answer, or none can be begun.
+    """
+    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", **environment_of(settings)})
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    quiet = {"logging_level": logging.CRITICAL, "log_to_driver": False, "namespace": _NAMESPACE}
+    try:
+        if joins():
+            ray.init(address=os.environ[ADDRESS], **quiet)
+        else:
+            # Ray's own ports are for this machine only, whatever address the proxy listens on.
+            store = max(_LEAST_STORE, 2 * settings.bodies_bytes)
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=store,
+                _node_ip_address=_LOOPBACK,
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        where = f"Ray at {os.environ[ADDRESS]} (from {ADDRESS})" if joins() else "Ray on this machine"
+        raise ResourceError(f"{where} cannot be used: {str(error).splitlines()[0]}") from error
+    try:
+        yield [_node(found["Resources"]) for found in ray.nodes() if found["Alive"]]
+    finally:
+        ray.shutdown()
+
+
+def addresses() -> list[str]:
+    """Of the machines of the cluster."""
+    return [found["NodeManagerAddress"] for found in ray.nodes() if found["Alive"]]
+
+
+def _node(resources: dict[str, float]) -> Node:
+    return Node(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
