@@ -14,6 +14,7 @@ from playloom.actions import REST_VALUES
 from playloom.checkpoint import save_model
 from playloom.cli.app import main
 from playloom.dreams import BatchJob, DreamJob, dream_clips, run_dream
+from playloom.errors import ActionError, BadInputError
 from playloom.media.animation import read_frames
 from playloom.media.clips import Clip, read_dream_clip, write_clip
 from playloom.media.pictures import read_picture
@@ -149,6 +150,12 @@ def test_a_clips_dream_does_not_depend_on_the_batch(model, tmp_path):
         (("--model", "tniy"), "neither a folder"),
         (("--actions", "right_stick_x=2"), "right_stick_x"),
         (("--actions", "jmup"), "did you mean"),
+        (("--actions", "forgotten.csv"), "there is no file forgotten.csv"),
+        (("--actions", "/"), "there is no file /"),
+        (("--prompt", ""), "the prompt is empty"),
+        (("--prompt", "/"), "there is no picture in /"),
+        (("--steps", "-1"), "steps is -1; expected 1 or more"),
+        (("--steps", "999999999999"), "dream fewer steps"),
         (("--mode", "dreamy"), "choose world, policy or full"),
         (("--temperature", "-1"), "0 (greedy) or more"),
         (("--lag", "99"), "choose 1 to 6"),
@@ -175,6 +182,30 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert code == 2 and words in err and "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
     assert not out.exists()
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_the_dream(model, recording, tmp_path):
+    (tmp_path / "file").write_text("taken")
+    job = DreamJob(model=model, prompt=str(recording), context=3, steps=2, out=tmp_path / "file" / "dream")
+    with pytest.raises(BadInputError, match="cannot write"):
+        run_dream(job, progress=lambda done, of: pytest.fail("it dreamed first"))
+
+
+def test_an_unknown_schema_is_told_even_without_a_table():
+    with pytest.raises(ActionError, match="did you mean binned"):
+        DreamJob(schema="bined")  # type: ignore[arg-type]
+
+
+def test_policy_goes_as_far_as_the_pictures_go(model, tmp_path):
+    """One picture is answered once; asking for the default of ten steps was refused."""
+    Image.fromarray(clip_of(1).frames_THWC[0]).save(tmp_path / "a.png")
+    report = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a.png"), mode="policy", out=tmp_path / "out"))
+    assert len(read_actions(report.written.folder / "actions.csv", "named").values_TA) == 1
+
+
+def test_python_m_playloom_is_the_program(tmp_path):
+    words = [sys.executable, "-m", "playloom", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout == "playloom 0.1.0\n"
 
 
 def test_a_table_without_its_columns_names_them(model, recording, tmp_path, monkeypatch, capsys):

@@ -20,6 +20,7 @@ LEVELS = [
     ["recipes", "benchmarks", "serving"],
     ["cluster"],
     ["cli"],
+    ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 FENCES = {

@@ -101,7 +101,7 @@ def test_auto_finds_the_schema_and_says_why(tmp_path, schema):
             "named",
             "no column button_A; expected the header",
         ),
-        (csv_of(button_A=[0]).replace(",", ";"), "named", "separate columns with commas"),
+        ("0,0,0\n1,1,1", "named", "has no column that names a control; expected the header step,left_stick_x"),
         (csv_of(button_A=[0]).replace("button_B", "button_A"), "named", "no column button_B"),
         (csv_of(button_A=[0], left=[0]).replace(",left\n", ",skill_1\n"), "named", "skill_1 more than once"),
         (csv_of(button_A=[0]) + ",7", "named", "row 1 has 18 cells; the header has 17"),
@@ -115,6 +115,14 @@ def test_every_mistake_is_named(tmp_path, text, schema, says):
     with pytest.raises(ActionError) as caught:
         read_actions(tmp_path / "a.csv", schema)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_what_spreadsheets_of_other_countries_write_can_be_read(tmp_path, mark):
+    """Excel in German writes semicolons, and a half as 0,5; a table copied from a sheet has tabs."""
+    text = csv_of(right_stick_x=["0.625", "-1"]).replace(",", mark).replace(".", ",")
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8-sig")
+    assert read_actions(tmp_path / "a.csv", "named").values_TA[:, 14].tolist() == [8, 0]
 
 
 def test_no_file_and_no_text(tmp_path):

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -202,6 +203,20 @@ def free_folder(folder: Path | str, *, numbered: bool = False) -> Path:
         number += 1
         candidate = wanted.with_name(f"{wanted.name}-{number}")
     return candidate
+
+
+def check_place(folder: Path | str) -> None:
+    """Find out before long work, not after it, whether a folder can be written; makes nothing that stays.
+
+    Raises:
+        BadInputError: when the nearest folder above it that exists cannot be written to, or is a file.
+        PlayloomError: when the disk is full.
+    """
+    target = Path(folder).absolute()
+    above = next(place for place in target.parents if place.exists())
+    with _os_errors_as_sentences(target), tempfile.TemporaryFile(dir=above) as probe:
+        probe.write(b"room")
+        probe.flush()
 
 
 def _is_free(folder: Path) -> bool:

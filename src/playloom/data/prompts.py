@@ -138,6 +138,8 @@ def load_prompt(
     text = str(spec)
     if text.startswith(MOMENT_PREFIX):
         return _from_moment(find_moment(text.removeprefix(MOMENT_PREFIX)), cut)
+    if not text.strip():
+        raise BadInputError("the prompt is empty; give a picture, a folder of pictures, a recording or moment:NAME")
     path = _existing(Path(spec))
     if path.is_dir():
         if (path / CLIP_FILE).is_file():
@@ -153,7 +155,7 @@ def load_prompt(
 
 def _existing(path: Path) -> Path:
     """The path, also when the ending of an episode was left out."""
-    for candidate in (path, path.with_name(f"{path.name}.json")):
+    for candidate in (path, path.parent / f"{path.name}.json"):
         if candidate.exists():
             return candidate
     names = list_moments()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from playloom.actions import REST_VALUES, Schema
 from playloom.actions.script import parse_script
+from playloom.errors import ActionError
 from playloom.media.tables import read_actions
 
 
@@ -37,8 +38,14 @@ def read_inputs(text: str, schema: Schema | Literal["auto"], steps: int | None) 
         table = read_actions(text, schema)
         found = Inputs(table.values_TA, table.notes)
         return found if steps is None else fit_length(found, steps, "the table")
+    if Path(text).suffix.lower() == ".csv" or _is_folder(text):
+        raise ActionError(f"there is no file {text}; give a CSV of actions, or held inputs such as 'forward for 10'")
     script = parse_script(text, steps)
     return Inputs(script.values_SA, tuple(script.notes))
+
+
+def _is_folder(text: str) -> bool:
+    return bool(text.strip()) and Path(text).is_dir()
 
 
 def fit_length(inputs: Inputs, steps: int, what: str) -> Inputs:

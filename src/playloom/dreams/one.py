@@ -17,24 +17,37 @@ from playloom.data.prompts import PromptData
 from playloom.dreams.inputs import Inputs, fit_length, read_inputs
 from playloom.engine import DreamStep, Mode
 from playloom.engine.opening import Opening, Render, manifest_of
+from playloom.errors import BadInputError, ResourceError
 from playloom.media.dream_folder import DreamedStep, DreamFolder, write_dream
+from playloom.media.tables import check_schema
+from playloom.runtime import check_place, free_memory
 
 DEFAULT_STEPS = 10
 """Steps where neither the user nor the given actions say how many."""
+_COPIES = 4  # of every picture: in its step, in the stack, and in what becomes dream.npz
 
 
 @dataclass(frozen=True, kw_only=True)
 class DreamJob(Opening):
-    """What to dream, all of it as a user says it."""
+    """What to dream, all of it as a user says it.
+
+    Raises:
+        BadInputError: when the number of steps is no such number, or the schema is unknown.
+    """
 
     mode: Mode = "world"
     """What is given and what is dreamed."""
     steps: int | None = None
-    """How many steps; None: as many as actions are given, else `DEFAULT_STEPS`."""
+    """How many steps; None: as many as actions are given, else `DEFAULT_STEPS` (`policy`: as far as pictures go)."""
     actions: str | None = None
     """A CSV or a script of held inputs; None: what was really done, as far as that is known."""
     out: Path = Path("out/dream")
     """The folder to write; numbered if it is taken."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise BadInputError(f"steps is {self.steps}; expected 1 or more")
+        check_schema(self.schema)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +86,17 @@ def run_dream(
         progress: told how far it is.
 
     Raises:
-        PlayloomError: when something the job names cannot be used; nothing is written then.
+        PlayloomError: when something the job names cannot be used, the folder cannot be written, or the pictures of
+            so many steps do not fit into the memory; nothing is written then.
     """
+    check_place(job.out)
     dreamer = job.dreamer()
     model, how = dreamer.model, job.sampling(dreamer.model)
     prompt, data = job.read_prompt(model, horizon=job.steps, render=render)
+    _require_room(job.steps or 0, data.frames_THWC[0].nbytes)
     given = _given(job, data)
-    steps = _steps(job, given)
+    steps = _steps(job, given, data)
+    _require_room(steps, data.frames_THWC[0].nbytes)
     started = time.perf_counter()
     done: list[DreamStep] = []
     for step in dreamer.dream(
@@ -133,10 +150,21 @@ def _given(job: DreamJob, data: PromptData) -> Inputs | None:
     return fit_length(known, steps, "the recording")
 
 
-def _steps(job: DreamJob, given: Inputs | None) -> int:
+def _steps(job: DreamJob, given: Inputs | None, data: PromptData) -> int:
     if job.steps is not None:
         return job.steps
+    if job.mode == "policy":  # the last action answers a picture that nothing need follow
+        return min(DEFAULT_STEPS, 1 + len(data.true_next_frames_SHWC))
     return len(given.actions_SA) if given is not None else DEFAULT_STEPS
+
+
+def _require_room(steps: int, frame_bytes: int) -> None:
+    needed, free = _COPIES * steps * frame_bytes, free_memory()
+    if needed > free:
+        raise ResourceError(
+            f"{steps} steps need about {needed / 2**30:.1f} GiB of memory for their pictures; {free / 2**30:.1f} GiB "
+            "are free: dream fewer steps, and then on from the folder they leave (--prompt FOLDER)"
+        )
 
 
 def _recorded(job: DreamJob, given: Inputs | None) -> bool:

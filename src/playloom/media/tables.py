@@ -43,14 +43,15 @@ def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTa
     """Read a CSV of actions.
 
     Args:
-        path: the file; UTF-8, separated by commas. Columns that are no control are left out, with a note.
+        path: the file; UTF-8, separated by commas, or by semicolons or tabs (then decimal commas are fine too).
+            Columns that are no control are left out, with a note.
         schema: `named`, `binned`, or `auto` to decide by the values and say what was decided.
 
     Raises:
         ActionError: when the file is missing or empty, a column is missing, the steps are not consecutive, or
             a value is out of its range (names the row counted from 1, the column and the range).
     """
-    _check_schema(schema)
+    check_schema(schema)
     header, rows = _read_cells(Path(path))
     _check_columns(path, header)
     notes = _unknown_columns(path, header)
@@ -90,7 +91,8 @@ def write_actions(path: Path | str, values_TA: ArrayLike, schema: Schema = "name
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _check_schema(schema: str) -> None:
+def check_schema(schema: str) -> None:
+    """Raise an ActionError, naming the choices, unless it is a schema or `auto`."""
     known = [*get_args(Schema), "auto"]
     if schema not in known:
         raise ActionError(f"unknown action schema {schema!r}; {nearest(schema, known)}")
@@ -103,22 +105,33 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         raise ActionError(f"there is no file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ActionError(f"{path} cannot be read as a CSV file ({error}); expected UTF-8 text") from error
-    lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if any(line)]
+    separator = _separator(text)
+    lines = [
+        [cell.strip() for cell in line] for line in csv.reader(io.StringIO(text), delimiter=separator) if any(line)
+    ]
     if len(lines) < 2:
         raise ActionError(f"{path} holds no actions; expected a header step,{','.join(_NAMED_ORDER)} and rows")
     header, rows = lines[0], lines[1:]
+    if separator != ",":  # where a spreadsheet writes these, it writes 0,5 for a half
+        rows = [[cell.replace(",", ".") for cell in row] for row in rows]
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise ActionError(f"{path} row {number} has {len(row)} cells; the header has {len(header)}")
     return header, rows
 
 
+def _separator(text: str) -> str:
+    """What stands between the header's cells: a comma, or what spreadsheets of other countries write."""
+    header = text.lstrip().partition("\n")[0]
+    return next((mark for mark in ";\t" if mark in header and "," not in header), ",")
+
+
 def _check_columns(path: Path | str, header: Sequence[str]) -> None:
     missing = [name for name in _NAMED_ORDER if name not in header]
     if missing:
-        close = "; separate columns with commas" if len(header) == 1 and ";" in header[0] else ""
         expected = ",".join(_NAMED_ORDER)
-        raise ActionError(f"{path} has no column {', '.join(missing)}{close}; expected the header step,{expected}")
+        which = "that names a control" if len(missing) == len(_NAMED_ORDER) else ", ".join(missing)
+        raise ActionError(f"{path} has no column {which}; expected the header step,{expected}")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise ActionError(f"{path} has the column {', '.join(twice)} more than once; keep one")
