@@ -82,3 +82,33 @@ def test_a_damaged_json_is_a_sentence(saved):
     (saved / "model.json").write_text("{")
     with pytest.raises(CheckpointError, match="damaged"):
         load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": 2}, "is of format 2; this playloom"),
+        ({"format": None}, "is of format None"),
+        ({"card": "good"}, "its card is 'good'"),
+        ({"card": {"lag": "1"}}, "lag is '1'; expected a whole number"),
+        ({"card": {"sampling": 5}}, "sampling is 5"),
+        ({"card": {"sampling": {"temperature": "hot"}}}, "temperature is 'hot'; expected a number"),
+        ({"card": {"sampling": {"temprature": 1}}}, "did you mean temperature"),
+        ({"weights": {}}, "it has no 'tokenizer.safetensors'"),
+    ],
+)
+def test_what_model_json_may_not_say(saved, change, words):
+    """Each of these was a traceback, or a sentence that did not say what was wrong."""
+    content = json.loads((saved / "model.json").read_text())
+    (saved / "model.json").write_text(json.dumps({**content, **change}))
+    with pytest.raises(CheckpointError) as caught:
+        load_model(saved)
+    assert words in str(caught.value)
+
+
+def test_a_layer_and_a_half_is_a_sentence(saved):
+    content = json.loads((saved / "model.json").read_text())
+    content["config"]["transformer"]["layers"] = 1.5
+    (saved / "model.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="does not describe a model"):
+        load_model(saved)

@@ -199,7 +199,10 @@ def test_an_unknown_schema_is_told_even_without_a_table():
 def test_policy_goes_as_far_as_the_pictures_go(model, tmp_path):
     """One picture is answered once; asking for the default of ten steps was refused."""
     Image.fromarray(clip_of(1).frames_THWC[0]).save(tmp_path / "a.png")
-    report = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a.png"), mode="policy", out=tmp_path / "out"))
+    report = run_dream(
+        DreamJob(model=model, prompt=str(tmp_path / "a.png"), mode="policy", actions="fire", out=tmp_path / "out")
+    )
+    assert "policy mode dreams the input, so --actions is not used" in report.notes
     assert len(read_actions(report.written.folder / "actions.csv", "named").values_TA) == 1
 
 

@@ -15,14 +15,16 @@ from typing import Any
 
 import torch
 
+import playloom
 from playloom.checkpoint.weights import bytes_loaded, fingerprint, load_weights, save_weights
-from playloom.errors import CheckpointError, ConfigError
+from playloom.errors import CheckpointError, ConfigError, nearest
 from playloom.model import Transformer
 from playloom.presets import ModelConfig, build_tokenizer, build_transformer, require_memory
 from playloom.runtime import atomic_write
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 
 _FORMAT = 1
+_SAMPLING = ("temperature", "top_k", "top_p")
 _WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
 
 
@@ -79,18 +81,15 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
     try:
         config = ModelConfig.from_dict(content["config"])
         wanted = {name: str(content["weights"][name]) for name in _WEIGHTS}
+        card = _checked_card(content.get("card", {}))
+        require_memory(config, device, weights=sum(bytes_loaded(folder / name) for name in _WEIGHTS))
+        tokenizer, transformer = build_tokenizer(config), build_transformer(config)
     except (KeyError, TypeError, ConfigError) as error:
+        cause = f"it has no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(
-            f"{folder / 'model.json'} does not describe a model this version knows: {error}"
+            f"{folder / 'model.json'} does not describe a model this version knows: {cause}"
         ) from error
-    require_memory(config, device, weights=sum(bytes_loaded(folder / name) for name in _WEIGHTS))
-    model = Model(
-        config=config,
-        tokenizer=build_tokenizer(config),
-        transformer=build_transformer(config),
-        card=content.get("card", {}),
-        fingerprint=_both(wanted),
-    )
+    model = Model(config=config, tokenizer=tokenizer, transformer=transformer, card=card, fingerprint=_both(wanted))
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         load_weights(folder / name, module)
         if fingerprint(folder / name) != wanted[name]:
@@ -104,6 +103,23 @@ def _both(fingerprints: Mapping[str, str]) -> str:
     return hashlib.blake2b(" ".join(fingerprints[name] for name in _WEIGHTS).encode(), digest_size=8).hexdigest()
 
 
+def _checked_card(card: object) -> dict[str, Any]:
+    """The card, if what is read from it (the rest is for people) has the kinds of values that it must have."""
+    if not isinstance(card, dict):
+        raise ConfigError(f"its card is {card!r}; expected an object")
+    lag, sampling = card.get("lag"), card.get("sampling") or {}
+    if lag is not None and (not isinstance(lag, int) or isinstance(lag, bool)):
+        raise ConfigError(f"its card's lag is {lag!r}; expected a whole number")
+    if not isinstance(sampling, dict):
+        raise ConfigError(f"its card's sampling is {sampling!r}; expected an object")
+    for name, value in sampling.items():
+        if name not in _SAMPLING:
+            raise ConfigError(f"its card's sampling holds {name!r}; {nearest(name, _SAMPLING)}")
+        if value is not None and not isinstance(value, (int, float)):
+            raise ConfigError(f"its card's {name} is {value!r}; expected a number")
+    return card
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
@@ -111,6 +127,11 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"no model at {path.parent}: {path.name} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged ({error}); export the model again") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is not a playloom model of format {_FORMAT}")
+    if not isinstance(content, dict) or "format" not in content:
+        raise CheckpointError(f"{path} does not describe a playloom model; give the folder that a training left")
+    if content["format"] != _FORMAT:
+        raise CheckpointError(
+            f"{path} is of format {content['format']!r}; this playloom ({playloom.__version__}) reads format "
+            f"{_FORMAT}: take the playloom that wrote it, or export the model again"
+        )
     return content

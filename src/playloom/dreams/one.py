@@ -126,7 +126,7 @@ def run_dream(
     )
     return DreamReport(
         written=written,
-        notes=(*data.notes, *(given.notes if given else ())),
+        notes=(*data.notes, *(given.notes if given else _unused(job))),
         real_steps=len(data.frames_THWC),
         dreamed={"world": "pictures", "policy": "controller input", "full": "pictures and controller input"}[job.mode],
         seconds=seconds,
@@ -156,6 +156,10 @@ def _steps(job: DreamJob, given: Inputs | None, data: PromptData) -> int:
     if job.mode == "policy":  # the last action answers a picture that nothing need follow
         return min(DEFAULT_STEPS, 1 + len(data.true_next_frames_SHWC))
     return len(given.actions_SA) if given is not None else DEFAULT_STEPS
+
+
+def _unused(job: DreamJob) -> tuple[str, ...]:
+    return ("policy mode dreams the input, so --actions is not used",) if job.actions is not None else ()
 
 
 def _require_room(steps: int, frame_bytes: int) -> None:

@@ -153,7 +153,8 @@ def _write_files(
         yield from _write_pictures(place, dream, on_file)
     on_file("dream.gif")
     write_gif(place / "dream.gif", _animation(dream, smooth=False), manifest=manifest)
-    yield "dream.gif", f"{len(dream.real_THWC)} real frames, then {count} {dream.kind} ones, in real time"
+    after = f"then {count} dreamed ones" if dream.frames_dreamed else f"then the {count} that really followed"
+    yield "dream.gif", f"{len(dream.real_THWC)} real frames, {after}, in real time"
     on_file("dream.mp4")
     write_mp4(place / "dream.mp4", _animation(dream, smooth=True), manifest=manifest)
     yield "dream.mp4", "the same as a video, 10 frames a second"
