@@ -174,6 +174,21 @@ def test_every_dream_of_a_batch_draws_its_own_way():
     assert (together[0] == 0).all() and (together[2] == 0).all() and set(together[1].tolist()) == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("temperature", [1e-7, 1e-38, 1e-45])
+def test_next_to_no_temperature_takes_the_likeliest(temperature):
+    """Divided by so little, all logits above 0 became infinite, and the first of them was taken."""
+    how = Sampling(temperature=temperature)
+    draws = Draws([how], noise(how, (4, 4), generator(0))[None])
+    logits_14C = torch.tensor([1.0, 3.0, 2.0, -5.0]).expand(1, 4, 4)
+    assert draws.pick(logits_14C, torch.arange(4)).tolist() == [[1] * 4]
+
+
+def test_noise_is_finite():
+    """A uniform draw of exactly 0 gave -infinity: the only allowed token then tied with those that were cut."""
+    for part in range(8):
+        assert noise(Sampling(), (1 << 23,), generator(part)).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from playloom.engine.graphs import FrameGraphs
+from playloom.engine.graphs import FrameGraphs, Place, Work, cuda_capture
 from playloom.engine.plan import Chunk, DecodingPlan
 from playloom.engine.rows import Rows
 from playloom.engine.sampling import Draws
@@ -52,7 +52,9 @@ class CachedDecoder:
         self.heads = {group.span: pack_head(model, *group.span) for group in groups}
         self.plan = DecodingPlan(layout, schedule, weight.device)
         self.rows = Rows(model.config, layout, weight.device, weight.dtype)
-        self.graphs = FrameGraphs(weight.device)
+        self.graphs = FrameGraphs(cuda_capture(weight.device))
+        # A GPU pays by the kernel, a CPU by the product (docs/speed.md).
+        self.as_matrices = weight.device.type == "cuda"
         self.slides = model.config.positions == "absolute"
         self._offsets_A = torch.tensor(layout.vocab.action_offsets, device=weight.device)
 
@@ -96,19 +98,14 @@ class CachedDecoder:
     def dream_frame(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B N"]:
         """The frames that follow, pass by pass; opens a step in every dream."""
         batch = self._opening(states)
-        key = self._steady(batch)
-        if key is None:
-            self._frame_passes(batch, self._tables(batch), draws)
-        else:
-            work = partial(self._frame_passes, batch)
-            self.graphs.run((*key, draws.cuts), work, self._tables(batch), draws)
+        self._do(batch, "frame", partial(self._frame_passes, batch), draws)
         return batch.tokens_BC[:, : self.layout.image_slots].clone()
 
     def give_action(self, states: Sequence[DreamState], values_BA: Int[Tensor, "B A"]) -> None:
         """Actions that were taken: closes the open steps."""
         batch = self._batch(states)
         batch.actions_BA[:] = values_BA.to(self.plan.device) + self._offsets_A
-        self._run(batch, self._tables(batch), self.plan.action)
+        self._do(batch, "action", partial(self._read_action, batch))
         self._close_step(batch)
 
     def dream_action(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B A"]:
@@ -123,7 +120,21 @@ class CachedDecoder:
         self._close_step(batch)
         return values_BA
 
-    def _frame_passes(self, batch: _Batch, tables: StepTables, draws: Draws) -> None:
+    def _do(self, batch: _Batch, name: str, work: Work, draws: Draws | None = None) -> None:
+        """A run of which nothing is read before it ends; captured where it is the same every step."""
+        tables = self._tables(batch)
+        full = max(batch.cache.windows) - 1
+        if any(state.past < full for state in batch.states):  # a context still grows: so does the work
+            work(tables, draws)
+            return
+        place = Place(self.rows.generation, self.rows.cache.batch, batch.first, len(batch.states))
+        self.graphs.run(place, name, work, tables, draws)
+
+    def _read_action(self, batch: _Batch, tables: StepTables, draws: Draws | None) -> None:
+        self._run(batch, tables, self.plan.action)
+
+    def _frame_passes(self, batch: _Batch, tables: StepTables, draws: Draws | None) -> None:
+        assert draws is not None, "a frame is drawn"
         for chunk in self.plan.frame_passes:
             self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws)
 
@@ -138,24 +149,30 @@ class CachedDecoder:
         return self.model.extend(inputs_BQ, tables, batch.cache, self._reach(batch, chunk))
 
     def _reach(self, batch: _Batch, chunk: Chunk) -> Reach:
-        """Masks only where they are needed: many passes in one run, or dreams that have not come equally far."""
+        """Masks only where they are needed: many passes in one run, or dreams that do not see equally far."""
         past = [state.past for state in batch.states]
         masks: dict[int, Tensor] = {}
-        if chunk.own_QL is not None or min(past) != max(past):
-            masks = {window: self._mask(window, past, chunk) for window in {*batch.cache.windows}}
+        for window in {*batch.cache.windows}:
+            seen = [min(steps, window - 1) for steps in past]
+            if min(seen) != max(seen):
+                masks[window] = self._mask_each(seen, chunk)
+            elif chunk.own_QL is not None:
+                masks[window] = self._mask_own(seen[0], chunk.own_QL)[None, None]
         return Reach(past_steps=max(past), first=chunk.first, last=chunk.last, masks=masks)
 
-    def _mask(self, window: int, past: list[int], chunk: Chunk) -> Tensor:
-        """Bool [B, 1, Q, R] over the stretch of the dream that has come furthest."""
-        positions = self.layout.positions
-        seen_B = torch.tensor([min(steps, window - 1) for steps in past], device=self.plan.device)
-        most = min(max(past), window - 1)
+    def _mask_own(self, seen: int, own_QL: Tensor) -> Tensor:
+        """Bool [Q, R] over the stretch of dreams that all see so many steps."""
+        return torch.nn.functional.pad(own_QL, (seen * self.layout.positions, 0), value=True)
+
+    def _mask_each(self, seen: list[int], chunk: Chunk) -> Tensor:
+        """Bool [B, 1, Q or 1, R] over the stretch of the dream that sees furthest."""
+        positions, most = self.layout.positions, max(seen)
+        seen_B = torch.tensor(seen, device=self.plan.device)
         place_R = torch.arange(most * positions + chunk.last, device=self.plan.device)
         past_B1R = (place_R >= (most - seen_B[:, None]) * positions)[:, None]
         if chunk.own_QL is None:
             return past_B1R[:, None]
-        own_QR = torch.nn.functional.pad(chunk.own_QL, (most * positions, 0), value=True)
-        return (past_B1R & own_QR)[:, None]
+        return (past_B1R & self._mask_own(most, chunk.own_QL))[:, None]
 
     def _opening(self, states: Sequence[DreamState]) -> _Batch:
         for state in states:
@@ -188,14 +205,8 @@ class CachedDecoder:
 
     def _tables(self, batch: _Batch) -> StepTables:
         steps = [state.past for state in batch.states]  # the open step's index
-        return self.model.begin(torch.tensor(steps, device=self.plan.device), self.plan.order_P, batch.previous_BA)
-
-    def _steady(self, batch: _Batch) -> tuple[int, ...] | None:
-        """Names the rows and memory of a frame whose work is the same every step; None while contexts still grow."""
-        full = max(batch.cache.windows) - 1
-        if any(state.past < full for state in batch.states):
-            return None
-        return (self.rows.generation, batch.first, len(batch.states))
+        steps_B = torch.tensor(steps, device=self.plan.device)
+        return self.model.begin(steps_B, self.plan.order_P, batch.previous_BA, as_matrices=self.as_matrices)
 
     def _batch(self, states: Sequence[DreamState]) -> _Batch:
         first = states[0].row

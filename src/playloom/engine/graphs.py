@@ -1,13 +1,14 @@
-"""CUDA graphs of whole frames: thousands of small kernels launched as one. On other devices it only calls through.
+"""CUDA graphs of whole runs: thousands of small kernels launched as one. Where nothing captures, it only calls through.
 
-A frame of a full context does the same work at the same addresses every step (see `playloom.model.cache`), so it is
-captured once per batch and replayed. What changes from step to step is copied into tensors that stay.
+Dreams with a full context do the same work at the same addresses every step (see `playloom.model.cache`), so a run is
+captured once per batch and replayed. What changes from step to step is copied into tensors that stay: one set for all
+captures, a part of it for every row of the dreams' memory. Knows neither network nor tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,60 +16,129 @@ from torch import Tensor
 from playloom.engine.sampling import Draws
 from playloom.model import StepTables
 
-Frame = Callable[[StepTables, Draws], None]
-"""Runs all passes of a frame."""
-_KEPT = 8
-"""Captured frames that are kept; the least recently used one makes room."""
+Inputs = tuple[StepTables, Draws | None]
+"""What changes from step to step: tables of the step, and its draws where anything is drawn."""
+Work = Callable[[StepTables, Draws | None], None]
+"""A run: asks the device for the same every time, but for what is in the tensors of its inputs."""
+Replay = Callable[[], None]
+"""Does what was captured once more."""
+Capture = Callable[[Callable[[], None]], Replay]
+"""Calls a function, notes what it asks of the device instead of doing it, and returns what does it."""
+_KEPT = 16
+"""Captures that are kept; the least recently used one makes room. As many runs are remembered as seen once."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Captured:
-    graph: torch.cuda.CUDAGraph
-    tables: StepTables
-    draws: Draws
+class Place(NamedTuple):
+    """The memory a run works in."""
+
+    generation: int
+    """Changes when the dreams' memory is another one than before."""
+    room: int
+    """Rows there are."""
+    first: int
+    """First row of the batch."""
+    rows: int
+    """Rows of the batch."""
+
+
+def cuda_capture(device: torch.device) -> Capture | None:
+    """How runs are captured on a device; None where they cannot be."""
+    if device.type != "cuda":
+        return None
+
+    def capture(work: Callable[[], None]) -> Replay:
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may use the device meanwhile: what they do is not ours to forbid.
+        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            work()
+        return graph.replay
+
+    return capture
 
 
 class FrameGraphs:
-    """Captures of frames, by what makes them the same."""
+    """Captures of runs, by what makes them the same."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._seen: set[Hashable] = set()
-        self._captured: dict[Hashable, _Captured] = {}
+    def __init__(self, capture: Capture | None) -> None:
+        self._capture = capture
+        self._generation = -1
+        self._seen: dict[Hashable, None] = {}
+        self._replays: dict[Hashable, Replay] = {}
+        self._inputs: dict[Hashable, Tensor] = {}
+        self._exhausted = False
 
-    def run(self, key: Hashable, frame: Frame, tables: StepTables, draws: Draws) -> None:
-        """Run a frame; the second time with the same key it is captured, from then on it is replayed."""
-        if self.device.type != "cuda":
-            frame(tables, draws)
-        elif key in self._captured:
-            self._replay(key, tables, draws)
-        elif key in self._seen:
-            self._capture(key, frame, tables, draws)
-            self._replay(key, tables, draws)
-        else:
-            frame(tables, draws)  # warms up libraries, as a capture must not
-            self._seen.add(key)
+    def run(self, place: Place, name: Hashable, work: Work, tables: StepTables, draws: Draws | None = None) -> None:
+        """Do the work; the second time it comes with the same name and place it is captured, from then on replayed.
 
-    def _capture(self, key: Hashable, frame: Frame, tables: StepTables, draws: Draws) -> None:
-        turn = None if tables.turn is None else (tables.turn[0].clone(), tables.turn[1].clone())
-        kept = _Captured(
-            graph=torch.cuda.CUDAGraph(),
-            tables=StepTables(tables.x_BPD.clone(), turn),
-            draws=Draws(draws.samplings, draws.noise_BSC.clone()),
-        )
-        with torch.cuda.graph(kept.graph):
-            frame(kept.tables, kept.draws)
-        if len(self._captured) == _KEPT:
-            oldest = next(iter(self._captured))
-            del self._captured[oldest]
-        self._captured[key] = kept
+        Args:
+            place: where its dreams lie.
+            name: tells works apart that differ in more than their tensors.
+            work: what is to be done.
+            tables: of the step.
+            draws: of the step, where anything is drawn.
+        """
+        if self._capture is None:
+            work(tables, draws)
+            return
+        if place.generation != self._generation:
+            self._forget(place.generation)
+        key = (place, name, None if draws is None else draws.cuts)
+        if key not in self._replays and (self._exhausted or not self._was_seen(key)):
+            work(tables, draws)  # warms up libraries, as a capture must not
+            return
+        self._replay(key, place, work, (tables, draws))
 
-    def _replay(self, key: Hashable, tables: StepTables, draws: Draws) -> None:
-        kept = self._captured[key] = self._captured.pop(key)
-        for to, source in zip(_tensors(kept.tables, kept.draws), _tensors(tables, draws), strict=True):
+    def _replay(self, key: Hashable, place: Place, work: Work, inputs: Inputs) -> None:
+        try:
+            kept = self._kept(place, inputs)
+            replay = self._replays.pop(key, None) or self._captured(work, kept)
+        except torch.OutOfMemoryError:  # a capture takes memory of its own; the work itself may still find enough
+            self._forget(place.generation)
+            self._exhausted = True
+            work(*inputs)
+            return
+        self._replays[key] = replay
+        for to, source in zip(_tensors(kept), _tensors(inputs), strict=True):
             to.copy_(source)
-        kept.graph.replay()
+        replay()
+
+    def _captured(self, work: Work, kept: Inputs) -> Replay:
+        assert self._capture is not None
+        while len(self._replays) >= _KEPT:
+            del self._replays[next(iter(self._replays))]
+        return self._capture(lambda: work(*kept))
+
+    def _was_seen(self, key: Hashable) -> bool:
+        """Whether this key came before and was not forgotten; it counts as seen from now on."""
+        if key in self._seen:
+            del self._seen[key]
+            return True
+        while len(self._seen) >= _KEPT:
+            del self._seen[next(iter(self._seen))]
+        self._seen[key] = None
+        return False
+
+    def _kept(self, place: Place, inputs: Inputs) -> Inputs:
+        """Tensors that stay, for the rows of this batch."""
+        kept = []
+        for index, tensor in enumerate(_tensors(inputs)):
+            key = (index, tensor.shape[1:], tensor.dtype)
+            if key not in self._inputs:
+                self._inputs[key] = tensor.new_zeros(place.room, *tensor.shape[1:])
+            kept.append(self._inputs[key][place.first : place.first + place.rows])
+        tables, draws = inputs
+        turns = 1 + len(tables.turn)
+        return StepTables(kept[0], tuple(kept[1:turns])), None if draws is None else draws.over(*kept[turns:])
+
+    def _forget(self, generation: int) -> None:
+        """Nothing that was captured is of use any more: it works in memory that was given back."""
+        self._seen.clear()
+        self._replays.clear()
+        self._inputs.clear()
+        self._generation, self._exhausted = generation, False
 
 
-def _tensors(tables: StepTables, draws: Draws) -> list[Tensor]:
-    return [tables.x_BPD, *(tables.turn or ()), draws.noise_BSC, draws.temperature_B11]
+def _tensors(inputs: Inputs) -> list[Tensor]:
+    tables, draws = inputs
+    drawn = [] if draws is None else [draws.noise_BSC, draws.temperature_B11]
+    return [tables.x_BPD, *tables.turn, *drawn]

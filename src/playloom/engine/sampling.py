@@ -29,9 +29,9 @@ class Sampling:
     """
 
     temperature: float = 0.9
-    """Divides the logits; 0 takes the most likely token (greedy) and ignores the seed."""
+    """Divides the logits; 0 takes the most likely token (greedy) and ignores the seed. Least above it: a millionth."""
     top_k: int | None = None
-    """Only the k most likely tokens; None: all."""
+    """Only the k most likely tokens, and those that are exactly as likely as the last of them; None: all."""
     top_p: float | None = None
     """Only the smallest set of tokens whose probability reaches p (nucleus, Holtzman et al. 2020); None: all."""
 
@@ -60,6 +60,12 @@ class Sampling:
         return self.temperature == 0
 
 
+_LEAST = torch.finfo(torch.float32).tiny
+"""What a uniform draw of exactly 0 becomes: one in sixteen million does come."""
+_COLDEST = 1e-6
+"""Least temperature that logits are divided by: with less they would overflow, and all of them look alike."""
+
+
 class Draws:
     """The draws of one step for a batch of dreams, each with its own sampling: all noise there is, ahead of time."""
 
@@ -71,8 +77,14 @@ class Draws:
             noise_BSC: Gumbel noise by dream, slot and choice; zeros for a greedy dream (see `noise`).
         """
         self.samplings, self.noise_BSC = tuple(samplings), noise_BSC
-        scale = [1.0 if how.greedy else how.temperature for how in samplings]
+        scale = [1.0 if how.greedy else max(how.temperature, _COLDEST) for how in samplings]
         self.temperature_B11 = torch.tensor(scale, device=noise_BSC.device)[:, None, None]
+
+    def over(self, noise_BSC: Tensor, temperature_B11: Tensor) -> Draws:
+        """The same kind of draws from other tensors."""
+        other = object.__new__(Draws)
+        other.samplings, other.noise_BSC, other.temperature_B11 = self.samplings, noise_BSC, temperature_B11
+        return other
 
     @property
     def cuts(self) -> tuple[tuple[int | None, float | None], ...]:
@@ -89,10 +101,12 @@ class Draws:
 
 
 def noise(sampling: Sampling, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Gumbel noise, float32, from a dream's own generator and on its device; zeros for a greedy dream."""
+    """Gumbel noise, float32, from a dream's own generator and on its device; zeros for a greedy dream. Finite: a token
+    that may be drawn can always be told from one that was cut."""
     if sampling.greedy:
         return torch.zeros(shape, device=generator.device)
-    return torch.rand(shape, generator=generator, device=generator.device).log_().neg_().log_().neg_()
+    uniform = torch.rand(shape, generator=generator, device=generator.device).clamp_(min=_LEAST)
+    return uniform.log_().neg_().log_().neg_()
 
 
 def _cut(logits_RC: Tensor, top_k: int | None, top_p: float | None) -> Tensor:

@@ -75,8 +75,20 @@ class Rotary(torch.nn.Module):
         return torch.cat([cosine, cosine], -1).unsqueeze(-2), torch.cat([-sine, sine], -1).unsqueeze(-2)
 
 
-def rotate(
-    x_BQME: Float[Tensor, "B Q M E"], cosine: Float[Tensor, "*X Q 1 E"], sine: Float[Tensor, "*X Q 1 E"]
-) -> Float[Tensor, "B Q M E"]:
-    """Turn each pair (i, i + E/2) of every head by the position's angles, which have the dtype of `x_BQME`."""
+Turn = tuple[Tensor, ...]
+"""How queries and keys are turned: nothing (absolute positions); cosine and signed sine, see `Rotary.angles`; or one
+matrix a position, see `matrices`. In the dtype of what is turned."""
+
+
+def matrices(cosine: Float[Tensor, "*X Q 1 E"], sine: Float[Tensor, "*X Q 1 E"]) -> Float[Tensor, "*X Q E E"]:
+    """The same rotation as a product from the right: one kernel on a GPU, where three small ones would be launched."""
+    keep = torch.eye(cosine.shape[-1], device=cosine.device, dtype=cosine.dtype)
+    return torch.addcmul(keep * cosine, keep.roll(cosine.shape[-1] // 2, dims=-1), sine)
+
+
+def rotate(x_BQME: Float[Tensor, "B Q M E"], *turn: Tensor) -> Float[Tensor, "B Q M E"]:
+    """Turn each pair (i, i + E/2) of every head by the position's angles, in either form of `Turn`."""
+    if len(turn) == 1:
+        return x_BQME @ turn[0]
+    cosine, sine = turn
     return torch.addcmul(x_BQME * cosine, x_BQME.roll(x_BQME.shape[-1] // 2, dims=-1), sine)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from playloom.errors import ConfigError
 from playloom.model.cache import KeyValueCache, Reach
 from playloom.model.config import TransformerConfig
-from playloom.model.rotary import Rotary, rotate
+from playloom.model.rotary import Rotary, Turn, matrices, rotate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,8 +52,8 @@ class StepTables(NamedTuple):
 
     x_BPD: Float[Tensor, "B P D"]
     """Embeddings of position and previous action."""
-    turn: tuple[Float[Tensor, "B P 1 E"], Float[Tensor, "B P 1 E"]] | None
-    """Rotary cosine and signed sine; None for absolute positions."""
+    turn: Turn
+    """Rotary cosine and signed sine [B, P, 1, E], or matrices [B, P, E, E]; empty for absolute positions."""
 
 
 class Attention(nn.Module):
@@ -68,8 +68,8 @@ class Attention(nn.Module):
         self.query_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
 
-    def project(self, all_BQO: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys turned by `turn` (cosine, sine).
+    def project(self, all_BQO: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys turned by `turn`.
 
         Takes what `query_key_value` gave.
         """
@@ -80,8 +80,8 @@ class Attention(nn.Module):
         if c.qk_norm:
             length = torch.linalg.vector_norm(turned, dim=-1, keepdim=True)
             turned = turned * (self.scales() / length.clamp_min(_SHORTEST))
-        if turn is not None:
-            turned = rotate(turned, turn[0].to(turned.dtype), turn[1].to(turned.dtype))
+        if turn:
+            turned = rotate(turned, *(part.to(turned.dtype) for part in turn))
         turned = turned.transpose(1, 2)
         return turned[:, : c.heads], turned[:, c.heads :], all_BQHE[:, :, c.heads + groups :].transpose(1, 2)
 
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         keys, values = cache.visible(layer, reach.past_steps, reach.last)
         return self.attend(q_BMQE, keys, values, reach.masks.get(self.window))
 
-    def steps(self, x_BTPD: Tensor, turn: tuple[Tensor, Tensor] | None, own_PP: Tensor) -> Tensor:
+    def steps(self, x_BTPD: Tensor, turn: Turn, own_PP: Tensor) -> Tensor:
         """Every step against its window. One call a step: exact work, and no mask larger than one step's."""
         batch, steps, positions, _ = x_BTPD.shape
         q, k, v = self.project(self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d")), turn)
@@ -147,14 +147,12 @@ class Block(nn.Module):
         x = x + attended
         return x + self.mlp(self.mlp_norm(x))
 
-    def steps(self, x_BTPD: Tensor, turn: tuple[Tensor, Tensor] | None, own_PP: Tensor) -> Tensor:
+    def steps(self, x_BTPD: Tensor, turn: Turn, own_PP: Tensor) -> Tensor:
         """The block over whole steps."""
         normed = self.attention_norm(x_BTPD)
         return self.feed(x_BTPD, self.attention.steps(normed, turn, own_PP), normed)
 
-    def extend(
-        self, x_BQD: Tensor, turn: tuple[Tensor, Tensor] | None, layer: int, cache: KeyValueCache, reach: Reach
-    ) -> Tensor:
+    def extend(self, x_BQD: Tensor, turn: Turn, layer: int, cache: KeyValueCache, reach: Reach) -> Tensor:
         """The block over some places of one step; see `Transformer.extend`."""
         normed = self.attention_norm(x_BQD)
         q, k, v = self.attention.project(self.attention.query_key_value(normed), turn)
@@ -212,7 +210,7 @@ class Transformer(nn.Module):
         batch, steps, positions = inputs_BTP.shape
         where_TP = self._where(steps, inputs_BTP.device)
         x = self._embed(inputs_BTP, where_TP, actions_BTA)
-        turn = None
+        turn: Turn = ()
         if self.rotary is not None:
             step_S = torch.arange(steps, device=x.device).repeat_interleave(positions)
             angles = self.rotary.angles(step_S, torch.arange(positions, device=x.device).repeat(steps))
@@ -227,6 +225,8 @@ class Transformer(nn.Module):
         steps_B: Int[Tensor, B],
         order_P: Int[Tensor, P],
         actions_BA: Int[Tensor, "B A"] | None = None,
+        *,
+        as_matrices: bool = False,
     ) -> StepTables:
         """What one step's positions bring before any of its tokens is known; once a step, for `extend`.
 
@@ -234,6 +234,7 @@ class Transformer(nn.Module):
             steps_B: the step's index in each dream; below the context's length for `absolute` positions.
             order_P: the positions in the order they will be run.
             actions_BA: as in `forward`, of the one step before.
+            as_matrices: turn queries and keys by products; worth it where launching a kernel is what costs.
         """
         if self.rotary is None:
             where = steps_B[:, None] * self.geometry.positions + order_P
@@ -243,9 +244,11 @@ class Transformer(nn.Module):
         if self.action_condition is not None and actions_BA is not None:
             x_BPD = x_BPD + self._condition(actions_BA)[:, None] * self.image_position_P[order_P, None]
         if self.rotary is None:
-            return StepTables(x_BPD, None)
-        cosine, sine = self.rotary.angles(steps_B[:, None], order_P)
-        return StepTables(x_BPD, (cosine.to(x_BPD.dtype), sine.to(x_BPD.dtype)))
+            return StepTables(x_BPD, ())
+        turn: Turn = self.rotary.angles(steps_B[:, None], order_P)
+        if as_matrices:
+            turn = (matrices(*turn),)
+        return StepTables(x_BPD, tuple(part.to(x_BPD.dtype) for part in turn))
 
     def extend(
         self, inputs_BQ: Int[Tensor, "B Q"], tables: StepTables, cache: KeyValueCache, reach: Reach
@@ -260,7 +263,7 @@ class Transformer(nn.Module):
         """
         here = slice(reach.first, reach.last)
         x = self._token(inputs_BQ) + tables.x_BPD[:, here]
-        turn = None if tables.turn is None else (tables.turn[0][:, here], tables.turn[1][:, here])
+        turn = tuple(part[:, here] for part in tables.turn)
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             x = block.extend(x, turn, layer, cache, reach)
