@@ -216,6 +216,18 @@ def test_sessions_can_share_a_phase():
     assert [round(frame.time - frame.cost, 9) for frame in frames] == [0.25, 0.35, 0.45]
 
 
+def test_aligned_sessions_tick_together_after_a_pause_too():
+    live = session(aligned=True)
+    live.time.sleep_until(50.03)
+    ticks = [live.step() for _ in range(2)]
+    live.pause()
+    live.time.sleep_until(60.06)
+    live.resume()
+    ticks += [live.step() for _ in range(2)]
+    began = [frame.time - frame.cost + live._opened for frame in ticks]
+    assert began == pytest.approx([50.1, 50.2, 60.1, 60.2]) and live.report().skipped == 0
+
+
 def test_stop_ends_it_before_the_next_tick():
     live = session()
     seen: list[LiveFrame] = []

@@ -12,6 +12,7 @@ protocols that `playloom.engine` meets (see `contract`); files and sockets are o
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ class LiveSession:
         who: Who = "person",
         hertz: float = 10.0,
         time: TimeSource | None = None,
+        aligned: bool = False,
         history: int = HISTORY,
     ) -> None:
         """Open the dream; its clock starts with the first step.
@@ -56,13 +58,15 @@ class LiveSession:
             who: who plays, see `Who`.
             hertz: frames a second.
             time: where time comes from; None: the machine's monotonic clock.
+            aligned: whether ticks fall on whole multiples of 1 / hertz of `time`, after a pause too: all such sessions
+                tick together, and can be dreamed in one batch.
             history: frames that the report's spreads are taken over.
 
         Raises:
             BadInputError: when the rate is not above 0 or `who` is unknown.
         """
         self.time: TimeSource = time or RealTime()
-        self._clock = Clock(hertz, self.time)
+        self._clock, self._aligned = Clock(hertz, self.time), aligned
         self._who: Who = check_who(who)
         self._dreams, self._prompt, self._seed = dreams, prompt, seed
         self._pad, self._statistics = Pad(), Statistics(history)
@@ -116,8 +120,7 @@ class LiveSession:
             on_frame: takes each frame, in this thread: the next tick waits for it, so let it be quick.
             stop: asked before every tick.
             ticks: end after so many ticks, made or missed; None: never.
-            first_tick: when the first is due, in seconds of `time`; None: now. Sessions with equal phases can be
-                dreamed in one batch.
+            first_tick: when the first is due, in seconds of `time`; None: now, or where ticks are `aligned`.
 
         Raises:
             BadInputError: when the session is closed or driven already. Whatever dreaming raises comes through; the
@@ -281,6 +284,9 @@ class LiveSession:
     def _start_clock(self, at: float | None) -> None:
         """Begin a stretch of play: what was pressed before it did not wait for us."""
         self._clock_stale = False
+        if at is None and self._aligned:
+            hertz = self._clock.hertz
+            at = math.ceil(self.time.now() * hertz) / hertz
         self._clock.restart(at)
         self._statistics.start(self._clock.due(self._clock.passed))
         self._pad.stop_waiting()

@@ -7,7 +7,6 @@ the network lets them: a slow one loses frames and delays nobody. Knows no socke
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from typing import Any
@@ -113,9 +112,7 @@ class Seat:
     def _run(self) -> None:
         """The session's own thread."""
         try:
-            now, hertz = self.session.time.now(), self.session.hertz
-            # On a grid that all sessions share, so that their frames are dreamed in one batch.
-            self.session.run(self._show, first_tick=math.ceil(now * hertz) / hertz)
+            self.session.run(self._show)
         except Exception as error:
             if not self.session.closed:
                 self.failure = refusal_of(error).sentence
@@ -212,5 +209,7 @@ class Room:
     async def _open_session(self, prompt: Prompt, sampling: Sampling, seed: int, who: Who) -> LiveSession:
         hertz = self.studio.settings.hertz
         return await self.studio.wait_for(
-            lambda: LiveSession(self.studio.broker, prompt, sampling=sampling, seed=seed, who=who, hertz=hertz)
+            lambda: LiveSession(
+                self.studio.broker, prompt, sampling=sampling, seed=seed, who=who, hertz=hertz, aligned=True
+            )
         )
