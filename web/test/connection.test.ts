@@ -51,7 +51,9 @@ function setUp() {
     onFrame: (frame) => frames.push(frame),
     onNotice: (sentence) => notices.push(sentence),
   };
-  const connection = new Connection(listener, () => {
+  const tokens: (string | null)[] = [];
+  const connection = new Connection(listener, (token) => {
+    tokens.push(token);
     const wire = new Wire();
     wires.push(wire);
     return wire;
@@ -62,7 +64,7 @@ function setUp() {
     return last;
   };
   const line = (): Line | undefined => lines.at(-1);
-  return { connection, wires, wire, line, notices, ready, frames };
+  return { connection, wires, wire, line, notices, ready, frames, tokens };
 }
 
 /** Started, and the server has said ready. */
@@ -93,11 +95,12 @@ describe("a line", () => {
   });
 
   it("comes back by itself with its token", () => {
-    const { wires, wire, line, ready, notices } = playing();
+    const { wires, wire, line, ready, notices, tokens } = playing();
     wire().breaks();
     expect(line()).toMatchObject({ kind: "waiting", reason: "The server is gone." });
     vi.advanceTimersByTime(500);
     expect(wires).toHaveLength(2);
+    expect(tokens).toEqual([null, "T"]);
     wire().opens();
     expect(wire().hello).toMatchObject({ resume: "T" });
     wire().says({ type: "ready", token: "T" });

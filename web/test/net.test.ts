@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { REST } from "../src/control/controls";
 import { fromKeys } from "../src/control/keyboard";
+import { playPath } from "../src/net/api";
 import { backOff } from "../src/net/backoff";
 import { HEADER_BYTES, packAction, parseFrame } from "../src/net/header";
 import { parseMessage } from "../src/net/messages";
@@ -34,6 +35,15 @@ describe("frame header", () => {
     expect(view.byteLength).toBe(64);
     expect(view.getFloat32(4, true)).toBe(-1);
     expect(packAction(REST).byteLength).toBe(64);
+  });
+});
+
+describe("where to play", () => {
+  it("is the server that the token names, or any", () => {
+    expect(playPath(null)).toBe("v1/play");
+    expect(playPath("secret")).toBe("v1/play");
+    expect(playPath("a7_-B.secret")).toBe("v1/play?at=a7_-B");
+    expect(playPath("a&b=c.secret")).toBe("v1/play");
   });
 });
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from playloom.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from playloom.serving.settings import Settings
 
 _NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "prometheus_client", "python_multipart")
 
@@ -61,8 +65,18 @@ def serve_command(
         max_replicas=max_replicas,
     )
     if cluster:
-        from playloom.cluster.run import run
-    else:
-        from playloom.serving.server import run
+        _run_cluster(settings)
+        return
+    from playloom.serving.server import run
+
+    run(settings, say=lambda sentence: typer.echo(sentence))
+
+
+def _run_cluster(settings: Settings) -> None:
+    """The same on Ray, which reads its environment as it is imported."""
+    from playloom.cluster.environment import prepare
+
+    prepare(settings, os.environ)
+    from playloom.cluster.run import run
 
     run(settings, say=lambda sentence: typer.echo(sentence))

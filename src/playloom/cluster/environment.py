@@ -1,14 +1,40 @@
-"""Settings as environment variables, for processes of Ray's that read them from there."""
+"""What Ray and its processes read from their environment: the settings, and how Ray is to behave.
+
+prepare(settings, os.environ)       # before `ray` is imported; what is begun from then on inherits it
+"""
 
 from __future__ import annotations
 
 import json
+import secrets
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 from playloom.checkpoint import bundled_models
 from playloom.cluster.layers import CALLBACK, VARIABLE
 from playloom.serving.settings import Settings
+
+
+ADDRESS = "RAY_ADDRESS"
+"""The environment variable that names a cluster to join."""
+_OWN_CLUSTER = {
+    # Ray listens on loopback only: whoever reaches its ports can run code.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",  # and nobody else on this machine can use them
+}
+
+
+def prepare(settings: Settings, environment: MutableMapping[str, str]) -> None:
+    """Put what Ray needs into an environment such as `os.environ`.
+
+    Args:
+        settings: what is to be served.
+        environment: is changed; whether it names a cluster to join decides what Ray's own ports are open to.
+    """
+    environment.update({"RAY_USAGE_STATS_ENABLED": "0", **environment_of(settings)})
+    if not environment.get(ADDRESS):
+        environment.update({**_OWN_CLUSTER, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

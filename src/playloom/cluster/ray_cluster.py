@@ -9,14 +9,11 @@ from contextlib import contextmanager
 
 import ray
 
-from playloom.cluster.environment import environment_of
+from playloom.cluster.environment import ADDRESS
 from playloom.cluster.plan import Node
 from playloom.errors import ResourceError
 from playloom.serving.settings import Settings
 
-ADDRESS = "RAY_ADDRESS"
-"""The environment variable that names a cluster to join."""
-_LOOPBACK = "127.0.0.1"
 _LEAST_STORE = 128 * 2**20
 _NAMESPACE = "playloom"
 
@@ -33,22 +30,14 @@ def cluster(settings: Settings) -> Iterator[list[Node]]:
     Raises:
         ResourceError: when the one that is named does not answer, or none can be begun.
     """
-    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", **environment_of(settings)})
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet = {"logging_level": logging.CRITICAL, "log_to_driver": False, "namespace": _NAMESPACE}
     try:
         if joins():
             ray.init(address=os.environ[ADDRESS], **quiet)
         else:
-            # Ray's own ports are for this machine only, whatever address the proxy listens on.
             store = max(_LEAST_STORE, 2 * settings.bodies_bytes)
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=store,
-                _node_ip_address=_LOOPBACK,
-                **quiet,
-            )
+            ray.init(address="local", include_dashboard=False, object_store_memory=store, **quiet)
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         where = f"Ray at {os.environ[ADDRESS]} (from {ADDRESS})" if joins() else "Ray on this machine"
         raise ResourceError(f"{where} cannot be used: {str(error).splitlines()[0]}") from error

@@ -1,6 +1,8 @@
 """Running the application on Ray Serve: from nothing to a greeting, and an end that finishes what was begun.
 
-    run(read_settings(replicas=2), say=print)
+    settings = read_settings(replicas=2)
+    prepare(settings, os.environ)       # of playloom.cluster.environment, before this module is imported
+    run(settings, say=print)
 
 On SIGTERM or Ctrl-C every replica takes no new work while what runs is finished, for at most `drain_seconds`; a second
 signal ends it at once.

@@ -23,7 +23,13 @@ const headers = (key: string | null): HeadersInit => (key ? { Authorization: `Be
 /** Paths of the server are absolute; the page may lie under a prefix. */
 const urlOf = (path: string): string => new URL(path.replace(/^\//, ""), document.baseURI).href;
 
-export const socketUrl = (): string => urlOf("v1/play").replace(/^http/, "ws");
+/** Where to play; of several servers, the one that has this session: its name leads the token. */
+export function playPath(token: string | null): string {
+  const server = token === null ? undefined : /^([\w-]+)\./.exec(token)?.[1];
+  return server === undefined ? "v1/play" : `v1/play?at=${server}`;
+}
+
+export const socketUrl = (token: string | null): string => urlOf(playPath(token)).replace(/^http/, "ws");
 
 /**
  * Whether the server takes this key, or wants none.

@@ -66,9 +66,9 @@ export class Connection {
   private silence: ReturnType<typeof setTimeout> | null = null;
   private line: Line = { kind: "idle" };
   private readonly listener: Listener;
-  private readonly makeSocket: () => Socket;
+  private readonly makeSocket: (token: string | null) => Socket;
 
-  constructor(listener: Listener, makeSocket: () => Socket) {
+  constructor(listener: Listener, makeSocket: (token: string | null) => Socket) {
     this.listener = listener;
     this.makeSocket = makeSocket;
   }
@@ -117,7 +117,7 @@ export class Connection {
     this.retry = null;
     this.said = null;
     this.set({ kind: "opening", again });
-    const socket = this.makeSocket();
+    const socket = this.makeSocket(this.token);
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {

@@ -92,7 +92,7 @@ export class Player implements Listener {
   private readonly watchers = new Set<() => void>();
   private ticker: ReturnType<typeof setInterval> | null = null;
 
-  constructor(memory: Memory, makeSocket = () => new WebSocket(socketUrl())) {
+  constructor(memory: Memory, makeSocket = (token: string | null) => new WebSocket(socketUrl(token))) {
     this.memory = memory;
     this.connection = new Connection(this, makeSocket);
     this.sender = new Sender((action) => {
