@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def recipe_command(
-    name: Annotated[str, typer.Argument(help="arena (one GPU, 16 cores) or arena-cpu (two cores).")] = "arena",
+    name: Annotated[str, typer.Argument(help="arena, arena-live (one GPU, 16 cores) or arena-cpu.")] = "arena",
     out: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/NAME.")] = None,
     piece: Annotated[float | None, typer.Option(help="Save and stop after so many minutes; exit code 3.")] = None,
     toy: Annotated[bool, typer.Option("--toy", help="A rehearsal: all stages, tiny sizes, a minute or two.")] = False,

@@ -25,7 +25,8 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON with set
 Steps = Annotated[int | None, typer.Option(help="End after this many steps.")]
 Minutes = Annotated[float | None, typer.Option(help="End after this much training time, all pieces together.")]
 Piece = Annotated[float | None, typer.Option(help="Save and stop this process after this many minutes.")]
-Batch = Annotated[int | None, typer.Option(help="Examples a device takes at once.")]
+Batch = Annotated[int | None, typer.Option(help="Examples a device takes at once. [default: 16]")]
+Rate = Annotated[float | None, typer.Option(help="Peak of the learning rate. [default: 0.0003]")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
 Resume = Annotated[str, typer.Option(help="auto: go on with the run in --out; never: refuse if there is one.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
@@ -53,6 +54,7 @@ def train_tokenizer_command(
     minutes: Minutes = None,
     piece: Piece = None,
     batch: Batch = None,
+    learning_rate: Rate = None,
     seed: Seed = None,
     resume: Resume = "auto",
     device: Device = None,
@@ -66,7 +68,7 @@ def train_tokenizer_command(
     from playloom.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 
     model, values = _read_config(config, preset)
-    flags = _flags(steps, minutes, piece, batch, seed, device, threads)
+    flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
     training = from_mapping(TokenizerTrainingConfig, _with_flags(values, flags))
     _check_resume(resume, out)
     with _bar("preparing pictures") as bar:
@@ -89,6 +91,7 @@ def train_world_command(
     minutes: Minutes = None,
     piece: Piece = None,
     batch: Batch = None,
+    learning_rate: Rate = None,
     seed: Seed = None,
     resume: Resume = "auto",
     device: Device = None,
@@ -104,7 +107,7 @@ def train_world_command(
     from playloom.training.world_job import WorldJob, prepare_world, run_world
 
     model, values = _read_config(config, preset)
-    flags = _flags(steps, minutes, piece, batch, seed, device, threads)
+    flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
     training = from_mapping(WorldConfig, _with_flags(values, flags))
     _check_resume(resume, out)
     with _bar("preparing codes") as bar, _reports("world") as report:
@@ -133,6 +136,7 @@ def train_decoder_command(
     minutes: Minutes = None,
     piece: Piece = None,
     batch: Batch = None,
+    learning_rate: Rate = None,
     seed: Seed = None,
     resume: Resume = "auto",
     device: Device = None,
@@ -145,7 +149,9 @@ def train_decoder_command(
     from playloom.training.decoder_job import DecoderJob, prepare_decoder, run_decoder
     from playloom.training.settings import from_mapping
 
-    values = _with_flags(_read_settings(config), _flags(steps, minutes, piece, batch, seed, device, threads))
+    values = _with_flags(
+        _read_settings(config), _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
+    )
     if "model" in values:
         raise ConfigError(
             f"{config} has a 'model', but sizes come from --model; only decoder_blocks and decoder_layers may change"
@@ -167,13 +173,14 @@ def _flags(
     minutes: float | None,
     piece: float | None,
     batch: int | None,
+    learning_rate: float | None,
     seed: int | None,
     device: str | None,
     threads: int | None,
 ) -> dict[str, Any]:
     """The loop settings given as flags."""
     named: dict[str, Any] = {"steps": steps, "minutes": minutes, "piece_minutes": piece, "batch": batch}
-    named |= {"seed": seed, "device": device, "threads": threads}
+    named |= {"learning_rate": learning_rate, "seed": seed, "device": device, "threads": threads}
     return {name: value for name, value in named.items() if value is not None}
 
 
@@ -265,9 +272,9 @@ def _is_silent() -> bool:
 def _line(progress: Any) -> str:
     rates = "  ".join(f"{v:,.0f} {k}/s" for k, v in progress.rates.items() if k != "flops")
     flops = progress.rates.get("flops", 0.0) / 1e9
-    minutes = progress.eta / 60
     loss = progress.metrics.get("loss", float("nan"))
-    return f"step {progress.step}  loss {loss:.4f}  {rates}  {flops:,.1f} GFLOP/s  {minutes:.1f} min left"
+    left = f"{progress.eta / 60:.1f} min left"
+    return f"step {progress.step}  loss {loss:.4f}  {rates}  {flops:,.1f} GFLOP/s  {left}"
 
 
 def _say(outcome: Outcome, out: Path, result: str) -> None:

@@ -148,7 +148,7 @@ class Loop:
             self._one_step(ahead, set_factor, sums)
             meter.tick(self._flops)
             stopping = self._tick(stop)
-            if self.step % self.config.log_steps == 0:
+            if self.step % self.config.log_steps == 0 or self.step == 1:  # one at once: it works, and how fast
                 self._tell(journal, sums.take(), meter.rates(), set_factor, first)
             if self._due(validated, self.config.validate_minutes, self.config.validate_steps):
                 self._validate(journal)
@@ -241,7 +241,7 @@ class Loop:
             fraction=self.done,
             elapsed=self._now,
             eta=left,
-            learning_rate=factor,
+            learning_rate=factor * self.config.learning_rate,
             metrics=metrics,
             rates=rates,
         )

@@ -24,7 +24,7 @@ class Progress:
     eta: float
     """Estimated seconds to the end."""
     learning_rate: float
-    """Factor of the peak learning rate in force."""
+    """The learning rate in force, of the first optimiser."""
     metrics: Mapping[str, float]
     """Means since the last report; `loss` among them, or the `validation/...` figures."""
     rates: Mapping[str, float]
