@@ -1,5 +1,7 @@
 """Many dreams at once: each as it would be alone, in any company, joining, leaving, branching, or short of memory."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -170,6 +172,109 @@ def test_no_memory_for_even_one_is_a_sentence_and_the_session_lives(tiny_model, 
     assert (session.step(action(0)).codes_N == expected).all()
 
 
+def fail_at(monkeypatch: pytest.MonkeyPatch, dreamer: Dreamer, call: int) -> None:
+    """Only the given run of the network, counted from now, finds no memory."""
+    real, calls = dreamer.decoder.model.extend, iter(range(10_000))
+
+    def extend(*rest):  # type: ignore[no-untyped-def]
+        if next(calls) == call:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*rest)
+
+    monkeypatch.setattr(dreamer.decoder.model, "extend", extend)
+
+
+@pytest.mark.parametrize("call", [0, 1, 5])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_step_that_failed_anywhere_can_be_made_again(tiny_model, monkeypatch, call, given):
+    """The action had been taken, or half of the frame drawn: the second try took another one, with other noise."""
+    hot, pressed = Sampling(temperature=2.0), action(0) if given else None
+    dreamer, other = Dreamer(tiny_model, lag=1), Dreamer(tiny_model, lag=1)
+    session, expected = (d.open(prompt_of(2), sampling=hot, seed=5) for d in (dreamer, other))
+    fail_at(monkeypatch, dreamer, call)
+    with pytest.raises(ResourceError, match="does not fit the memory"):
+        session.step(pressed)
+    monkeypatch.undo()
+    for _ in range(2):
+        found, wanted = session.step(pressed), expected.step(pressed)
+        assert (found.codes_N == wanted.codes_N).all() and (found.action_A == wanted.action_A).all()
+        assert (found.index, found.action_given) == (wanted.index, given)
+
+
+def test_a_batch_of_which_one_failed_can_be_made_again(tiny_model, monkeypatch):
+    """One dreams its action, one is given it; the second of the two frames fails, alone too. Both come out right."""
+    found = []
+    for fails in (False, True):
+        dreamer = Dreamer(tiny_model, lag=1)
+        sessions = [dreamer.open(prompt_of(2, seed), seed=seed) for seed in range(2)]
+        turns = [Turn(sessions[0]), Turn(sessions[1], action(3), prompt_of(1, 9).frames_THWC[0])]
+        if fails:
+            runs = len(dreamer.decoder.plan.frame_passes) + len(dreamer.decoder.plan.action_passes)
+            fail_at(monkeypatch, dreamer, runs + 1)  # an action dreamed, one given, a frame dreamed; then the given one
+            with pytest.raises(ResourceError):
+                dreamer.advance(turns)
+            monkeypatch.undo()
+        found.append([np.concatenate([s.action_A, s.codes_N]) for _ in range(2) for s in dreamer.advance(turns)])
+    assert all((a == b).all() for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("call", [0, 1, 3])
+def test_a_prompt_that_failed_half_way_can_be_seen_again(tiny_model, monkeypatch, call):
+    """A frame was then seen twice, the second time as if the action after it had come before it."""
+    dreamer, prompt = Dreamer(tiny_model, lag=1), prompt_of(4)
+    session = dreamer.open(prompt, seed=1, warm=False)
+    fail_at(monkeypatch, dreamer, call)
+    with pytest.raises(ResourceError, match="does not fit the memory"):
+        while not session.warm():
+            pass
+    monkeypatch.undo()
+    while not session.warm():
+        pass
+    expected = dreamer.open(prompt, seed=1)
+    for step in range(5):  # until the prompt has left the window
+        assert (session.step(action(step)).codes_N == expected.step(action(step)).codes_N).all()
+
+
+def test_a_session_that_cannot_be_opened_leaves_nothing(tiny_model, monkeypatch):
+    dreamer = Dreamer(tiny_model, lag=1)
+    fail_at(monkeypatch, dreamer, 2)
+    with pytest.raises(ResourceError):
+        dreamer.open(prompt_of(3))
+    assert not dreamer.decoder.rows.owners
+
+
+def test_no_room_for_one_of_a_batch_moves_none_of_it(tiny_model, monkeypatch):
+    dreamer, other = Dreamer(tiny_model, lag=1), Dreamer(tiny_model, lag=1)
+    session, expected = dreamer.open(prompt_of(2), seed=1), other.open(prompt_of(2), seed=1)
+    parent = dreamer.open(prompt_of(2), seed=2)
+    branches = [parent, *(parent.fork(seed) for seed in range(2))]
+    with monkeypatch.context() as patch:
+        patch.setattr("playloom.model.KeyValueCache.empty", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+        with pytest.raises(ResourceError, match="no memory for another dream"):
+            dreamer.advance([Turn(session, action(0)), *(Turn(branch) for branch in branches)])
+    assert (session.step(action(1)).codes_N == expected.step(action(1)).codes_N).all()
+
+
+def test_threads_may_share_a_dreamer(tiny_model):
+    """Two live sessions over one dreamer moved each other's rows."""
+    dreamer, found = Dreamer(tiny_model, lag=1), {}
+
+    def play(seed: int) -> None:
+        for _ in range(3):
+            session = dreamer.open(prompt_of(2, seed), seed=seed)
+            found[seed] = [session.step(action(step)).codes_N for step in range(3)]
+            session.close()
+
+    threads = [threading.Thread(target=play, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(4):
+        session = Dreamer(tiny_model, lag=1).open(prompt_of(2, seed), seed=seed)
+        assert all((session.step(action(step)).codes_N == found[seed][step]).all() for step in range(3))
+
+
 def test_no_room_for_another_session_is_a_sentence_and_the_others_go_on(tiny_model, monkeypatch):
     from playloom.model import KeyValueCache
 
@@ -192,9 +297,30 @@ def test_wrong_turns_are_sentences(tiny_model):
         dreamer.advance([Turn(session), Turn(session)])
     with pytest.raises(BadInputError):
         session.step(np.full(16, 99, np.uint8))
+    session.step(REST_VALUES, frame=None)
+    with pytest.raises(BadInputError, match="ended with a turn that had no frame"):
+        session.step(REST_VALUES)
     session.close()
     with pytest.raises(BadInputError, match="was closed"):
         session.step(REST_VALUES)
+
+
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (np.full((2, 24), 16), "0 to 15; got 16 to 16"),
+        (np.full((2, 24), -1), "0 to 15; got -1 to -1"),
+        (np.zeros((2, 23), np.int64), r"\[steps, 24\]; got int64 \[2, 23\]"),
+        (np.zeros((2, 24)), "whole numbers .* got float64"),
+        (np.zeros((1, 24), np.int64), "2 frames came with the codes of 1"),
+    ],
+)
+def test_codes_that_are_none_are_sentences(tiny_model, codes, words):
+    """On a GPU an id beyond the table ends the process; one frame's codes too few would shift all the others."""
+    frames = prompt_of(2)
+    with pytest.raises(BadInputError, match=words):
+        prompt = Prompt(frames_THWC=frames.frames_THWC, actions_TA=frames.actions_TA, codes_TN=codes)
+        Dreamer(tiny_model).open(prompt)
 
 
 class Recorder(Draws):

@@ -12,6 +12,7 @@ Frames leave unmarked: marking is the exits' business, so that the mark never en
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -29,11 +30,14 @@ from playloom.engine.session import PromptStep, Session, Turn
 from playloom.engine.stepper import Stepper
 from playloom.errors import BadInputError
 from playloom.runtime import generator
-from playloom.sequence import schedule
+from playloom.sequence import StepLayout, schedule
 
 
 class Dreamer:
-    """A model that dreams on from prompts: any number of sessions, batched frame by frame."""
+    """A model that dreams on from prompts: any number of sessions, batched frame by frame.
+
+    Any thread may call it; what moves sessions is done one after the other.
+    """
 
     def __init__(self, model: Model, *, lag: int | None = None, naive: bool = False) -> None:
         """A dreamer over a loaded model.
@@ -52,6 +56,7 @@ class Dreamer:
         kind = NaiveDecoder if naive else CachedDecoder
         self.decoder = kind(model.transformer, self.layout, self.schedule)
         self.stepper = Stepper(model, self.decoder)
+        self._moving = threading.RLock()
 
     def dream(
         self,
@@ -97,6 +102,7 @@ class Dreamer:
             warm: see the whole prompt now. False: leave it to `Session.warm`, a step at a time, or to the first turn.
 
         Raises:
+            BadInputError: when the prompt's codes are no codes of this model.
             ResourceError: when there is no memory for another session.
         """
         prompt = prompt.last(self.model.config.transformer.context_steps)
@@ -109,31 +115,39 @@ class Dreamer:
             source=generator(seed, self.model.device),
             pending=deque(map(PromptStep, codes_TN, [*actions, None])),
         )
-        while warm and not session.ready:
-            self.warm([session])
+        try:
+            while warm and not session.ready:
+                self.warm([session])
+        except BaseException:
+            self.close(session)  # nobody else could
+            raise
         return session
 
     @torch.inference_mode()
     def fork(self, session: Session, seed: int | None = None) -> Session:
         """A branch of a session; see `Session.fork`."""
         source = generator(0 if seed is None else seed, self.model.device)
-        if seed is None:
-            source.set_state(session.source.get_state())
-        return Session(
-            self,
-            self.decoder.fork(_open(session).state),
-            sampling=session.sampling,
-            source=source,
-            pending=deque(session.pending),
-            index=session.index,
-        )
+        with self._moving:
+            if seed is None:
+                source.set_state(session.source.get_state())
+            branch = Session(
+                self,
+                self.decoder.fork(_open(session).state),
+                sampling=session.sampling,
+                source=source,
+                pending=deque(session.pending),
+                index=session.index,
+            )
+            branch.taken, branch.ended = session.taken, session.ended
+        return branch
 
     @torch.inference_mode()
     def close(self, session: Session) -> None:
         """Give a session's memory back."""
-        if not session.closed:
-            self.decoder.close(session.state)
-            session.closed = True
+        with self._moving:
+            if not session.closed:
+                self.decoder.close(session.state)
+                session.closed = True
 
     @property
     def bytes_per_session(self) -> int:
@@ -142,58 +156,47 @@ class Dreamer:
 
     @torch.inference_mode()
     def warm(self, sessions: Sequence[Session]) -> None:
-        """Let each session see one more step of its prompt, together."""
-        waiting = [_open(session) for session in sessions if not session.ready]
-        if not waiting:
-            return
-        waiting = [waiting[index] for index in self.decoder.arrange([s.state for s in waiting])]
-        self.decoder.give_frame([s.state for s in waiting], torch.stack([s.pending[0].codes_N for s in waiting]))
-        answered = [s for s in waiting if s.pending[0].values_A is not None]
-        if answered:
-            answered = [answered[index] for index in self.decoder.arrange([s.state for s in answered])]
-            values = [values_A for s in answered if (values_A := s.pending[0].values_A) is not None]
-            self.decoder.give_action([s.state for s in answered], torch.stack(values))
-        for session in waiting:
-            session.pending.popleft()
+        """Let each session see one more step of its prompt, together; what failed can be asked for again.
+
+        Raises:
+            ResourceError: when there is no memory for it.
+        """
+        with self._moving:
+            self.stepper.look([_open(session) for session in sessions if not session.ready])
 
     @torch.inference_mode()
     def advance(self, turns: Sequence[Turn]) -> list[DreamStep]:
         """One step of every session, batched; each comes out as it would alone.
 
+        A call that failed for want of memory can be made again, for any of its sessions: an action that was taken
+        stays taken, and the frame after it is the one that would have come.
+
         Returns:
             A step per turn, in the order of the turns.
 
         Raises:
-            BadInputError: for a closed session, two turns of one session, or an action that is none.
+            BadInputError: for a session that was closed or has ended, two turns of one session, or an action that is
+                none.
             PictureError: for a given frame of another size.
             ResourceError: when a step does not fit the memory even alone.
         """
         if len({id(turn.session) for turn in turns}) != len(turns):
             raise BadInputError("a session came twice; it can take one turn at a time")
-        for turn in turns:
-            self.check(turn)  # all of them before any is moved
-        for turn in turns:
-            while not turn.session.ready:
-                self.warm([turn.session])
-        taken = self.stepper.act(turns)
-        seen = self.stepper.see(turns)
-        steps = []
-        for turn, action_A, (frame_HWC, codes_N) in zip(turns, taken, seen, strict=True):
-            steps.append(
-                DreamStep(
-                    index=turn.session.index,
-                    action_A=action_A,
-                    action_given=turn.action_A is not None,
-                    frame_HWC=frame_HWC,
-                    codes_N=codes_N,
-                )
-            )
-            turn.session.index += 1
-        return steps
+        with self._moving:
+            for turn in turns:
+                self.check(turn)  # all of them before any is moved
+            for turn in turns:
+                while not turn.session.ready:
+                    self.warm([turn.session])
+            self.decoder.arrange([turn.session.state for turn in turns])  # room for all, before any is moved
+            self.stepper.act([turn for turn in turns if turn.session.taken is None])
+            seen = self.stepper.see(turns)
+            return [_done(turn, frame_HWC, codes_N) for turn, (frame_HWC, codes_N) in zip(turns, seen, strict=True)]
 
     def check(self, turn: Turn) -> None:
         """Raise what `advance` would raise for this turn whatever the state of things, and move nothing."""
-        _open(turn.session)
+        if _open(turn.session).ended:
+            raise BadInputError("this session ended with a turn that had no frame; open another one")
         if turn.action_A is not None:
             check_values(turn.action_A)
         if isinstance(turn.frame, np.ndarray):
@@ -201,9 +204,14 @@ class Dreamer:
 
     @torch.inference_mode()
     def codes(self, prompt: Prompt) -> NDArray[np.int64]:
-        """The codes of a prompt's frames, int64 [T, N]: its own where it brings them, else encoded now."""
+        """The codes of a prompt's frames, int64 [T, N]: its own where it brings them, else encoded now.
+
+        Raises:
+            BadInputError: when its own are no codes of this model.
+            PictureError: when its frames are of another size.
+        """
         if prompt.codes_TN is not None:
-            return prompt.codes_TN.astype(np.int64)
+            return _checked(prompt.codes_TN, self.layout)
         return self.stepper.encode(prompt.frames_THWC).numpy()
 
     def _dream(self, requests: Sequence[DreamRequest]) -> Iterator[list[DreamStep]]:
@@ -231,3 +239,31 @@ def _open(session: Session) -> Session:
     if session.closed:
         raise BadInputError("this session was closed; open another one")
     return session
+
+
+def _done(turn: Turn, frame_HWC: NDArray[np.uint8] | None, codes_N: NDArray[np.int64] | None) -> DreamStep:
+    """The step a session has made; it is ready for the next."""
+    session = turn.session
+    assert session.taken is not None, "every session has taken its action"
+    (action_A, given), session.taken = session.taken, None
+    session.ended = turn.frame is None
+    session.index += 1
+    return DreamStep(
+        index=session.index - 1, action_A=action_A, action_given=given, frame_HWC=frame_HWC, codes_N=codes_N
+    )
+
+
+def _checked(codes_TN: NDArray[np.int64], layout: StepLayout) -> NDArray[np.int64]:
+    """Codes that can be looked up; a GPU would not survive others."""
+    codebook, wanted = layout.vocab.codebook_size, layout.image_slots
+    if codes_TN.ndim != 2 or codes_TN.shape[1] != wanted or not np.issubdtype(codes_TN.dtype, np.integer):
+        raise BadInputError(
+            f"codes are whole numbers [steps, {wanted}]; got {codes_TN.dtype} {list(codes_TN.shape)}: are they from "
+            "another model?"
+        )
+    if codes_TN.size and not 0 <= codes_TN.min() <= codes_TN.max() < codebook:
+        raise BadInputError(
+            f"codes must be in 0 to {codebook - 1}; got {codes_TN.min()} to {codes_TN.max()}: are they from another "
+            "model?"
+        )
+    return codes_TN.astype(np.int64)

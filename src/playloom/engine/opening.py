@@ -106,7 +106,7 @@ def open_dreamer(model: str | None = None, *, device: str = "auto", lag: int | N
         PlayloomError: when the model cannot be loaded there, or not decode in that order.
     """
     loaded = load_model(model_folder(model), pick_device(device))
-    return Dreamer(loaded, lag=lag or loaded.card.get("lag"))
+    return Dreamer(loaded, lag=loaded.card.get("lag") if lag is None else lag)
 
 
 def manifest_of(

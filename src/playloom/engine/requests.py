@@ -21,7 +21,7 @@ class Prompt:
     """Real steps to dream on from; the last one is open: seen, not yet answered.
 
     Raises:
-        BadInputError: when there is no frame, or not one action less than frames.
+        BadInputError: when there is no frame, or not one action less than frames, or codes of another number.
     """
 
     frames_THWC: NDArray[np.uint8]
@@ -37,6 +37,8 @@ class Prompt:
             raise BadInputError(
                 f"a prompt of {frames} frames needs {max(frames - 1, 0)} actions between; got {actions}"
             )
+        if self.codes_TN is not None and len(self.codes_TN) != frames:
+            raise BadInputError(f"a prompt of {frames} frames came with the codes of {len(self.codes_TN)}")
         check_values(np.asarray(self.actions_TA).reshape(actions, -1) if actions else np.zeros((0, 16)))
 
     def last(self, steps: int) -> Prompt:

@@ -1,5 +1,7 @@
 """The memory of many dreams at once: one row each of tokens and cache, without gaps. Knows no network.
 
+It grows with the dreams and is kept when they leave, for the next ones.
+
 Dreams that advance together must lie side by side, so that a run reads their rows as one view. Rows move only when
 dreams join, leave, or advance in other company than before.
 """
@@ -14,6 +16,7 @@ from torch import Tensor
 from playloom.engine.state import DreamState, Saved
 from playloom.errors import ResourceError
 from playloom.model import KeyValueCache, TransformerConfig
+from playloom.model.cache import copy_row, exchange_rows
 from playloom.sequence import NO_TOKEN, StepLayout
 
 
@@ -46,10 +49,13 @@ class Rows:
         """The dream needs its row no more; the last row moves into the gap."""
         if state.row is None:
             return
-        last = self.owners.pop()
-        if last is not state:
-            self._load(state.row, self.save(last))
-            self.owners[state.row], last.row = last, state.row
+        last = len(self.owners) - 1
+        if last != state.row:
+            self.cache.copy(last, state.row)
+            for tensor in (self.tokens_BC, self.previous_BA):
+                copy_row(tensor, last, state.row)
+            self.owners[state.row], self.owners[last].row = self.owners[last], state.row
+        self.owners.pop()
         state.row = None
 
     def save(self, state: DreamState) -> Saved:
@@ -94,9 +100,9 @@ class Rows:
 
     def _exchange(self, one: DreamState, other: DreamState) -> None:
         assert one.row is not None and other.row is not None
-        mine, theirs = self.save(one), self.save(other)
-        self._load(one.row, theirs)
-        self._load(other.row, mine)
+        self.cache.exchange(one.row, other.row)
+        for tensor in (self.tokens_BC, self.previous_BA):
+            exchange_rows(tensor, one.row, other.row)
         one.row, other.row = other.row, one.row
         self.owners[one.row], self.owners[other.row] = one, other
 
@@ -106,13 +112,12 @@ class Rows:
         for room in dict.fromkeys((max(1, 2 * used), used + 1)):
             try:
                 cache = KeyValueCache.empty(self.config, self.layout.positions, room, self.device, self.dtype)
-            except (torch.OutOfMemoryError, RuntimeError):
+                tokens_BC, previous_BA = self._longer(self.tokens_BC, room), self._longer(self.previous_BA, room)
+            except (torch.OutOfMemoryError, RuntimeError):  # the latter is what a CPU's allocator raises
                 continue
             for new, old in zip((*cache.keys, *cache.values), (*self.cache.keys, *self.cache.values), strict=True):
                 new[:used] = old
-            self.cache = cache
-            self.tokens_BC = self._longer(self.tokens_BC, room)
-            self.previous_BA = self._longer(self.previous_BA, room)
+            self.cache, self.tokens_BC, self.previous_BA = cache, tokens_BC, previous_BA
             self.generation += 1
             return
         raise ResourceError(

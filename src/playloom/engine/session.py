@@ -21,10 +21,19 @@ if TYPE_CHECKING:
 class PromptStep(NamedTuple):
     """One step of a prompt that a session has still to see."""
 
-    codes_N: Tensor
-    """The frame's codes."""
+    codes_N: Tensor | None
+    """The frame's codes; None: seen already, and to be answered."""
     values_A: Tensor | None
     """The action taken after it; None: the last frame, not yet answered."""
+
+
+class Taken(NamedTuple):
+    """The action of a step whose frame is still to come."""
+
+    action_A: NDArray[np.uint8]
+    """Action values, uint8 [16]."""
+    given: bool
+    """Whether it was given, not dreamed."""
 
 
 class Session:
@@ -45,6 +54,10 @@ class Session:
         self.index = index
         """Number of the next step, from 0."""
         self.closed = False
+        self.taken: Taken | None = None
+        """Set while a step is half done: the next turn goes on with this action, whatever it brings itself."""
+        self.ended = False
+        """Whether its last turn had no frame: nothing can follow."""
 
     @property
     def ready(self) -> bool:
@@ -84,4 +97,5 @@ class Turn(NamedTuple):
     action_A: NDArray[np.uint8] | None = None
     """The action taken, uint8 [16]; None: it is dreamed."""
     frame: NDArray[np.uint8] | Literal["dream"] | None = "dream"
-    """The frame that follows, uint8 [H, W, 3], where it is known; "dream"; or None: none follows, the session ends."""
+    """The frame that follows, uint8 [H, W, 3], where it is known; "dream"; or None: none follows, the session ends and
+    can only be closed."""

@@ -17,7 +17,7 @@ from playloom.checkpoint import Model
 from playloom.engine.cached import CachedDecoder
 from playloom.engine.naive import NaiveDecoder
 from playloom.engine.sampling import Draws, noise
-from playloom.engine.session import Turn
+from playloom.engine.session import PromptStep, Session, Taken, Turn
 from playloom.errors import ResourceError
 
 Seen = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None]
@@ -31,26 +31,58 @@ class Stepper:
     def __init__(self, model: Model, decoder: CachedDecoder | NaiveDecoder) -> None:
         self.model, self.decoder, self.layout = model, decoder, model.config.layout
 
-    def act(self, turns: Sequence[Turn]) -> list[NDArray[np.uint8]]:
-        """The action of every turn, uint8 [16]: given, or dreamed."""
-        return self._by_kind(turns, lambda turn: "dream" if turn.action_A is None else "given", self._act)
+    def look(self, sessions: Sequence[Session]) -> None:
+        """Every session sees one more step of its prompt."""
+        self._by_kind([Turn(s) for s in sessions if s.pending[0].codes_N is not None], lambda _: "frame", self._show)
+        answered = [Turn(s) for s in sessions if s.pending and s.pending[0].codes_N is None]
+        self._by_kind(answered, lambda _: "action", self._answer)
+
+    def act(self, turns: Sequence[Turn]) -> None:
+        """Every session takes its action, given or dreamed: see `Session.taken`."""
+        self._by_kind(turns, lambda turn: "dream" if turn.action_A is None else "given", self._act)
 
     def see(self, turns: Sequence[Turn]) -> list[Seen]:
-        """The frame that follows every turn: given, dreamed, or none."""
-        return self._by_kind(turns, _frame_kind, self._see)
+        """The frame that follows every turn: given, dreamed, or none. All of them, or it can be asked again."""
+        sources = [turn.session.source for turn in turns]
+        before = [source.get_state() for source in sources]
+        try:
+            return self._by_kind(turns, _frame_kind, self._see)
+        except BaseException:
+            _restore(sources, before)
+            raise
 
     def encode(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
         """Codes of frames, int64 [T, N]."""
         return self.model.tokenizer.encode(torch.as_tensor(np.ascontiguousarray(frames_THWC))).cpu()
 
-    def _act(self, turns: list[Turn]) -> list[NDArray[np.uint8]]:
+    def _show(self, turns: list[Turn]) -> list[None]:
+        codes = [codes_N for turn in turns if (codes_N := turn.session.pending[0].codes_N) is not None]
+        self.decoder.give_frame([turn.session.state for turn in turns], torch.stack(codes))
+        for turn in turns:
+            values_A = turn.session.pending.popleft().values_A
+            if values_A is not None:
+                turn.session.pending.appendleft(PromptStep(None, values_A))
+        return [None] * len(turns)
+
+    def _answer(self, turns: list[Turn]) -> list[None]:
+        values = [values_A for turn in turns if (values_A := turn.session.pending[0].values_A) is not None]
+        self.decoder.give_action([turn.session.state for turn in turns], torch.stack(values))
+        for turn in turns:
+            turn.session.pending.popleft()
+        return [None] * len(turns)
+
+    def _act(self, turns: list[Turn]) -> list[None]:
         states = [turn.session.state for turn in turns]
-        given = [turn.action_A for turn in turns if turn.action_A is not None]
+        taken = [turn.action_A for turn in turns if turn.action_A is not None]
+        given = bool(taken)
         if given:
-            self.decoder.give_action(states, torch.as_tensor(np.stack(given).astype(np.int64)))
-            return given
-        draws = self._draws(turns, self.layout.action_slots, max(self.layout.vocab.slot_sizes))
-        return list(self.decoder.dream_action(states, draws).cpu().numpy().astype(np.uint8))
+            self.decoder.give_action(states, torch.as_tensor(np.stack(taken).astype(np.int64)))
+        else:
+            draws = self._draws(turns, self.layout.action_slots, max(self.layout.vocab.slot_sizes))
+            taken = list(self.decoder.dream_action(states, draws).cpu().numpy().astype(np.uint8))
+        for turn, action_A in zip(turns, taken, strict=True):
+            turn.session.taken = Taken(action_A, given)
+        return [None] * len(turns)
 
     def _see(self, turns: list[Turn]) -> list[Seen]:
         if turns[0].frame is None:
@@ -88,16 +120,23 @@ class Stepper:
         before = [source.get_state() for source in sources]
         try:
             return work(turns)
-        except torch.OutOfMemoryError as error:
+        except BaseException as error:
+            _restore(sources, before)
+            if not isinstance(error, torch.OutOfMemoryError):
+                raise
             if len(turns) == 1:
                 raise ResourceError(
                     f"a step of one dream does not fit the memory of {self.model.device} beside the open sessions; "
                     "close some, or use a smaller model"
                 ) from error
-        for source, state in zip(sources, before, strict=True):
-            source.set_state(state)
         half = len(turns) // 2
         return self._in_parts(turns[:half], work) + self._in_parts(turns[half:], work)
+
+
+def _restore(sources: Sequence[torch.Generator], before: Sequence[Tensor]) -> None:
+    """What is asked again draws the same noise again."""
+    for source, state in zip(sources, before, strict=True):
+        source.set_state(state)
 
 
 def _frame_kind(turn: Turn) -> str:

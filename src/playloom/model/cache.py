@@ -131,3 +131,25 @@ class KeyValueCache:
         """Bring back what `take` returned, into any row."""
         for tensor, saved in zip((*self.keys, *self.values), taken, strict=True):
             tensor[row].copy_(saved)
+
+    def copy(self, source: int, target: int) -> None:
+        """What one dream has seen, into another row."""
+        for tensor in (*self.keys, *self.values):
+            copy_row(tensor, source, target)
+
+    def exchange(self, one: int, other: int) -> None:
+        """Two dreams change places; takes memory for one row of one layer on the way."""
+        for tensor in (*self.keys, *self.values):
+            exchange_rows(tensor, one, other)
+
+
+def copy_row(tensor: Tensor, source: int, target: int) -> None:
+    """One row over another; takes no memory."""
+    tensor[target].copy_(tensor[source])
+
+
+def exchange_rows(tensor: Tensor, one: int, other: int) -> None:
+    """Two rows change places; takes memory for one."""
+    kept = tensor[one].clone()
+    copy_row(tensor, other, one)
+    tensor[other].copy_(kept)
