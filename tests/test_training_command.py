@@ -84,12 +84,16 @@ def test_bad_input_is_one_sentence(data, tmp_path):
         playloom(*words, "--data", tmp_path)
     with pytest.raises(ConfigError, match="unknown preset 'tinny'; did you mean tiny"):
         playloom(*words, "--data", data, "--preset", "tinny")
+    with pytest.raises(RecordingError, match="there is no"):
+        playloom(*words, "--data", tmp_path / "forgotten")
     config = tmp_path / "c.json"
     for text, message in (
         ('{"brightnes": 0.1}', "did you mean brightness"),
         ("[1]", "holds a list"),
         ("{", "is not JSON"),
         ('{"model": {"nam": "x"}}', "did you mean name"),
+        ('{"model": 5}', "model is 5; expected"),
+        ('{"loop": 5}', "loop is 5; expected"),
     ):
         config.write_text(text)
         with pytest.raises(ConfigError, match=message):

@@ -37,6 +37,11 @@ def test_configs_come_back_from_plain_values():
         ({"loop": {"steps": 5, "schedule": "cosin"}}, "schedule is 'cosin'"),
         ({"loop": {}}, "needs an end"),
         ({"loop": {"steps": 0}}, "steps is 0"),
+        # NaN compares false with everything: such a run went on for ever.
+        ({"loop": {"minutes": math.nan}}, "minutes is nan; expected more than 0"),
+        ({"loop": {"steps": 1, "learning_rate": math.nan}}, "learning_rate is nan"),
+        ({"loop": {"steps": 1, "seed": -1}}, "seed is -1; expected 0 or more"),
+        ({"loop": {"steps": 1, "warmup_steps": -5}}, "warmup_steps is -5"),
         ({"loop": {"steps": 1, "ema_decay": 1.5}}, "expected 0 to 1"),
         ({"loop": {"steps": 1}, "lags": [1]}, "must pair up"),
         ({"loop": {"steps": 1}, "lag_weights": [0, 0, 0, 0]}, "at least one above 0"),

@@ -185,7 +185,10 @@ def _flags(
 
 
 def _with_flags(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    return {**values, "loop": {**values.get("loop", {}), **flags}}
+    loop = values.get("loop", {})
+    if not isinstance(loop, dict):
+        raise ConfigError(f"loop is {loop!r}; expected an object of settings")
+    return {**values, "loop": {**loop, **flags}}
 
 
 def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, Any]]:
@@ -194,6 +197,8 @@ def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, A
 
     values = _read_settings(path)
     own = values.pop("model", None)
+    if own is not None and not isinstance(own, dict):
+        raise ConfigError(f"{path}: model is {own!r}; expected a model's sizes, as in a model.json's config")
     return (ModelConfig.from_dict(own) if own is not None else preset(name)), values
 
 

@@ -9,6 +9,7 @@ Knows no model and no data; the configs of the two trainers hold a `LoopConfig`.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,11 +87,14 @@ class LoopConfig:
             raise ConfigError("a run needs an end: give steps, minutes or both")
         for name in ("steps", "minutes", "piece_minutes", "save_steps", "validate_steps", "threads"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:  # so that NaN, which compares false, is refused too
                 raise ConfigError(f"{name} is {value}; expected more than 0")
         for name in ("batch", "accumulate", "log_steps", "keep", "learning_rate", "clip"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected more than 0")
+        for name in ("seed", "warmup_steps", "weight_decay", "save_minutes", "validate_minutes"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
         for name in ("decay_fraction", "final_fraction", "beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 to 1")

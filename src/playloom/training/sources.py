@@ -105,10 +105,12 @@ def kind_of(data: Path) -> str:
     if index.exists():
         try:
             return str(json.loads(index.read_text())["kind"])
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise RecordingError(f"{index} is damaged ({error}); prepare the data set again") from error
     if data.is_dir() and list_episodes(data):
         return "recordings"
+    if not data.exists():
+        raise RecordingError(f"there is no {data}; give a folder of recordings, see: playloom record --help")
     raise RecordingError(f"{data} holds neither recordings nor a prepared data set; see: playloom record --help")
 
 
