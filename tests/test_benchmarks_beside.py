@@ -9,13 +9,14 @@ import torch
 
 from conftest import loud_model, tiny_config
 from playloom.benchmarks import BenchSettings, agreement, ladder
-from playloom.benchmarks.agreement import cached_against_naive
+from playloom.benchmarks.agreement import cached_against_naive, captured_against_plain
 from playloom.benchmarks.peer import measure_peer, peer_or_note
 from playloom.benchmarks.stream import bundled_prompt
 from playloom.checkpoint import save_model
 from playloom.errors import MissingExtraError, PictureError
 from playloom.evaluation import EvaluationSettings
 from playloom.presets import preset
+from test_engine_device import Recorder
 from test_evaluation_report import small_store
 
 CPU = torch.device("cpu")
@@ -51,6 +52,16 @@ def test_without_transformers_the_note_says_how_to_get_it(monkeypatch: pytest.Mo
         None,
         "beside: not measured: pip install 'playloom[bench]'",
     )
+
+
+def test_replayed_frames_are_counted_against_plain_ones() -> None:
+    """And a capture that plays back something else is found out."""
+    model = loud_model(tiny_config())
+    prompt, played = bundled_prompt(model)
+    recorder = Recorder()
+    row = captured_against_plain(model, 1, prompt, played[:4], recorder)
+    assert row.equal == row.tokens == 4 * 24 and recorder.replayed >= 4
+    assert captured_against_plain(model, 1, prompt, played[:4], lambda work: lambda: None).equal < row.tokens
 
 
 @pytest.mark.parametrize(("positions", "rows", "lag"), [("rolling", True, 1), ("absolute", False, None)])

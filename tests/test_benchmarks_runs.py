@@ -10,8 +10,9 @@ import typer
 from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
-from playloom.benchmarks import BenchSettings, bench
+from playloom.benchmarks import BenchSettings, bench, shapes
 from playloom.benchmarks.run import NO_GPU
+from playloom.benchmarks.settings import SHAPE_CASES
 from playloom.benchmarks.start import run_seconds
 from playloom.benchmarks.stream import bundled_prompt, time_dream
 from playloom.checkpoint import save_model
@@ -64,6 +65,45 @@ def test_sizes_are_measured_on_a_cpu_too_and_have_no_bars_there() -> None:
     assert all(row["value"] > 0 and row["bar"] is None for row in report["rows"])
     passes = [row["detail"]["passes"] for row in report["rows"] if row["case"] == "order"]
     assert passes == [9, 24]
+
+
+def test_a_row_that_fails_says_why_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16, as on a GPU. Raster order, sixteen dreams and GPT-2 fail, each in another way; nothing else does."""
+    real_spans, real_together = shapes.frame_spans, shapes.together
+
+    def frame_spans(run, dreamer):  # type: ignore[no-untyped-def]
+        if dreamer.schedule.lag == 1 or not dreamer.layout.rows:
+            return real_spans(run, dreamer)
+        raise RuntimeError("CUDA error: operation not permitted\nmore of it")
+
+    def together(dreamer, prompt, actions, size, *rest, **how):  # type: ignore[no-untyped-def]
+        if size == 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real_together(dreamer, prompt, actions, size, *rest, **how)
+
+    monkeypatch.setattr(shapes, "frame_spans", frame_spans)
+    monkeypatch.setattr(shapes, "together", together)
+    monkeypatch.setattr("playloom.benchmarks.peer._gpt2", lambda *_: (_ for _ in ()).throw(ValueError("no such thing")))
+    said: list[str] = []
+    settings = BenchSettings(device="cpu", presets=("tiny",), dtype="bfloat16", only=SHAPE_CASES, quick=True)
+    report = bench(settings, found=lambda row: said.append(row.said()))
+    rows = {row["name"]: row for row in report.to_json()["rows"]}
+    failed = {name: row["note"] for name, row in rows.items() if row["value"] is None}
+    assert failed == {
+        "tiny, rolling, bf16, raster: a frame": "not measured: RuntimeError: CUDA error: operation not permitted",
+        "tiny, k = 1: 16 at once, all their frames": "not measured: the device ran out of memory",
+        "tiny, 4 key/value heads, k = 1: 16 at once, all their frames": "not measured: the device ran out of memory",
+    }
+    assert rows["tiny, rolling, bf16, k = 1: a frame"]["note"] == "beside: not measured: ValueError: no such thing"
+    assert len(rows) == len(said) == 14 and "many: tiny: 64 at once over one: " in " ".join(said)
+
+
+def test_a_case_of_the_model_that_fails_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("playloom.benchmarks.bundled.together", lambda *_: 1 / 0)
+    report = bench(BenchSettings(model=str(folder), device="cpu", only=("batch", "branch"), quick=True)).to_json()
+    first, *others = report["rows"]
+    assert first["value"] is None and first["note"] == "not measured: ZeroDivisionError: division by zero"
+    assert len(others) == 3 and all(row["value"] > 0 for row in others)
 
 
 def test_without_a_gpu_a_sentence_says_what_is_skipped() -> None:

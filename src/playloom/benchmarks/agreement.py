@@ -2,8 +2,9 @@
 
 Cached against naive: the cached decoder dreams frames greedily and its logits are kept; the naive decoder goes through
 the same frames pass by pass, each slot unknown until its pass, and its likeliest tokens and logits are compared. bf16:
-the share of image slots whose likeliest code is the same with bf16 weights, real play given. Owns the comparison, no
-bar: what tests hold the decoders to is their business.
+the share of image slots whose likeliest code is the same with bf16 weights, real play given. On a GPU also: frames that
+are captured and replayed against the same frames run plainly. Owns the comparison, no bar: what tests hold the decoders
+to is their business.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.stream import Tick, bundled_prompt
 from playloom.checkpoint import Model, load_model, model_folder
 from playloom.engine import CachedDecoder, Draws, Dreamer, NaiveDecoder, Prompt, Sampling
+from playloom.engine.graphs import Capture, FrameGraphs, cuda_capture
 from playloom.errors import BadInputError
 from playloom.evaluation.evaluate import LAGS
 from playloom.evaluation.likelihood import likeliest_codes
@@ -30,6 +32,8 @@ from playloom.sequence import NO_TOKEN
 
 _HEAD = ("compared", "order", "frames", "tokens", "equal greedy tokens", "largest logit difference", "largest logit")
 _GREEDY = Sampling(temperature=0.0)
+REPLAYED = 6
+"""Frames over which captured ones are compared: the first is run, the second captured, the others only replayed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,10 @@ def agreement(settings: BenchSettings, tick: Tick = lambda _: None) -> BenchRepo
     for lag in lags:
         tick(f"{order_name(lag)}: cached against naive")
         rows.append(cached_against_naive(model, lag, prompt, played[: settings.count(2, 1)]))
+    capture = cuda_capture(device)
+    if capture is not None:
+        tick("captured against plain frames")
+        rows += [captured_against_plain(model, lag, prompt, played[:REPLAYED], capture) for lag in lags]
     tick("bf16 against float32")
     narrow = load_model(model_folder(settings.model)).to(device, torch.bfloat16)
     rows += [bf16_against_float32(model, narrow, lag, prompt) for lag in lags]
@@ -116,6 +124,7 @@ def cached_against_naive(model: Model, lag: int | None, prompt: Prompt, actions_
     layout = model.config.layout
     fast, slow = Dreamer(model, lag=lag), Dreamer(model, lag=lag, naive=True)
     assert isinstance(fast.decoder, CachedDecoder) and isinstance(slow.decoder, NaiveDecoder)
+    fast.decoder.graphs = FrameGraphs(None)  # a replayed frame would not come by to have its logits kept
     fast_state, slow_state = fast.open(prompt).state, slow.open(prompt).state
     equal, difference, largest = 0, 0.0, 0.0
     for action_A in actions_TA:
@@ -129,8 +138,9 @@ def cached_against_naive(model: Model, lag: int | None, prompt: Prompt, actions_
         for index in range(slow.schedule.image_passes):
             logits_RC, slot_R = slow.decoder.logits(slow_state, index, layout.image_group)
             equal += int((logits_RC.argmax(-1) == codes_N[slot_R]).sum())
-            difference = max(difference, float((logits_RC - draws.logits_NC[slot_R]).abs().max()))
-            largest = max(largest, float(logits_RC.abs().max()))
+            # numpy's maximum, for NaN must not look like agreement
+            difference = float(np.maximum(difference, (logits_RC - draws.logits_NC[slot_R]).abs().max().item()))
+            largest = float(np.maximum(largest, logits_RC.abs().max().item()))
             slow_state.window[-1][slot_R] = codes_N[slot_R]
     return AgreementRow(
         compared="cached, naive decoder",
@@ -140,6 +150,28 @@ def cached_against_naive(model: Model, lag: int | None, prompt: Prompt, actions_
         equal=equal,
         largest_difference=difference,
         largest_logit=largest,
+    )
+
+
+def captured_against_plain(
+    model: Model, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8], capture: Capture
+) -> AgreementRow:
+    """Dream a frame per action with the default settings' noise, once with captures and once without."""
+    found: list[NDArray[np.int64]] = []
+    for graphs in (FrameGraphs(capture), FrameGraphs(None)):
+        dreamer = Dreamer(model, lag=lag)
+        assert isinstance(dreamer.decoder, CachedDecoder)
+        dreamer.decoder.graphs = graphs
+        session = dreamer.open(prompt)
+        steps = [session.step(action_A) for action_A in actions_TA]
+        found.append(np.stack([step.codes_N for step in steps if step.codes_N is not None]))
+        session.close()
+    return AgreementRow(
+        compared="captured, plain frames",
+        order=order_name(lag),
+        frames=len(actions_TA),
+        tokens=found[0].size,
+        equal=int((found[0] == found[1]).sum()),
     )
 
 

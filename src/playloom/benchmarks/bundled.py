@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from playloom.benchmarks.attempt import Found, rows_or_why
 from playloom.benchmarks.floor import Cost, frame_cost, prefill_cost, tokenizer_cost
 from playloom.benchmarks.peer import PeerFrame, peer_or_note
 from playloom.benchmarks.rates import Rates, measure_rates, now
@@ -114,11 +115,16 @@ class BundledRun:
         return time_dream(self.dreamer, prompt, played, frames, sampling=self.sampling, seed=self.settings.seed)
 
 
-def bundled_rows(settings: BenchSettings, tick: Tick) -> tuple[list[BenchRow], dict[str, float], dict[str, str]]:
+def bundled_rows(
+    settings: BenchSettings, tick: Tick, found: Found = lambda _: None
+) -> tuple[list[BenchRow], dict[str, float], dict[str, str]]:
     """All rows of the wanted cases; this machine's rates where they were needed; which model it was."""
     run = BundledRun.load(settings, tick)
     parts = {"stream": stream_rows, "first": first_rows, "start": _start, "batch": batch_rows, "branch": branch_rows}
-    rows = [row for case, part in parts.items() if settings.wants(case) for row in part(run)]
+    rows: list[BenchRow] = []
+    for case, part in parts.items():
+        if settings.wants(case):
+            rows += rows_or_why(case, case, "", partial(part, run), found)
     rates = run.rates.to_json() if "rates" in vars(run) else {}
     return rows, rates, {"model": run.model.config.name, "fingerprint": run.model.fingerprint}
 

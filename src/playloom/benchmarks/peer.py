@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from playloom.benchmarks.attempt import reason
 from playloom.errors import MissingExtraError
 from playloom.presets import ModelConfig
 
@@ -197,4 +198,6 @@ def peer_or_note(
         return None, "beside: not measured: pip install 'playloom[bench]'"
     except torch.OutOfMemoryError:
         return None, "beside: not measured: GPT-2 of this shape does not fit in the device's memory"
+    except Exception as error:  # another library's trouble must not cost our own figures
+        return None, f"beside: not measured: {reason(error)}"
     return frame, frame.note

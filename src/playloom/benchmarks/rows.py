@@ -80,6 +80,10 @@ class BenchRow:
             return None
         return self.floor / self.value if "/s" in self.unit else self.value / self.floor
 
+    def said(self) -> str:
+        """The figure alone, or why there is none, in one line."""
+        return f"{self.case}: {self.name}: {show(self.value, self.unit) or self.note or 'not measured'}"
+
     def to_json(self) -> dict[str, Any]:
         """JSON values, with what follows from them."""
         asked = None if self.bar is None else self.bar.words(self.unit)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from playloom.actions import SLOT_SIZES
+from playloom.benchmarks.attempt import Found, missing, rows_or_why
 from playloom.benchmarks.bundled import together
 from playloom.benchmarks.floor import frame_cost, prefill_cost, tokenizer_cost
 from playloom.benchmarks.peer import peer_or_note
@@ -26,7 +27,6 @@ from playloom.benchmarks.settings import GPU_PRESETS, BenchSettings
 from playloom.benchmarks.stream import Tick, median, time_dream
 from playloom.checkpoint import Model
 from playloom.engine import Dreamer, Prompt, Sampling
-from playloom.errors import PlayloomError
 from playloom.presets import ModelConfig, build_tokenizer, build_transformer, preset, require_memory
 
 ORDER_BARS = {
@@ -56,6 +56,8 @@ class ShapeRun:
     """Where."""
     tick: Tick
     """Told what is being measured."""
+    found: Found = lambda _: None
+    """Told every row."""
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -79,7 +81,7 @@ class ShapeRun:
         return MANY_PRESET if MANY_PRESET in self.names else self.names[0]
 
     def build(self, config: ModelConfig, sessions: int = 1) -> Model:
-        """Random weights on the device.
+        """Random weights on the device, those of the pixel decoder in the same dtype.
 
         Raises:
             PlayloomError: when weights and caches of so many dreams do not fit; nothing was allocated then.
@@ -90,7 +92,15 @@ class ShapeRun:
             tokenizer=build_tokenizer(config, seed=self.settings.seed).eval().requires_grad_(False),
             transformer=build_transformer(config, seed=self.settings.seed).eval().requires_grad_(False),
         )
+        model.tokenizer.decoder.to(self.dtype)
         return model.to(self.device, self.dtype)
+
+    def attempt(self, case: str, name: str, measure: Callable[[], list[BenchRow]]) -> list[BenchRow]:
+        """The rows, or why there are none; the device's memory is free again afterwards."""
+        try:
+            return rows_or_why(case, name, "ms", measure, self.found)
+        finally:
+            _give_back(self.device)
 
     def frame_floor(self, dreamer: Dreamer, sessions: int = 1) -> float:
         """Least seconds of one frame of so many dreams, pixels included."""
@@ -99,50 +109,62 @@ class ShapeRun:
         return (cost + tokenizer_cost(model.tokenizer, decode=sessions)).seconds(self.rates)
 
 
-def shape_rows(settings: BenchSettings, device: torch.device, tick: Tick) -> tuple[list[BenchRow], dict[str, float]]:
-    """All rows of the wanted cases, and the device's measured rates."""
-    run = ShapeRun(settings=settings, device=device, tick=tick)
+def shape_rows(
+    settings: BenchSettings, device: torch.device, tick: Tick, found: Found = lambda _: None
+) -> tuple[list[BenchRow], dict[str, float]]:
+    """All rows of the wanted cases, and the device's measured rates. GPT-2 comes last: it can spoil none of ours."""
+    run = ShapeRun(settings=settings, device=device, tick=tick, found=found)
     rates = run.rates  # first, while nothing else takes memory or time on the device
+    ordered: dict[str, list[BenchRow]] = {}
     rows: list[BenchRow] = []
     if settings.wants("order"):
-        for name in run.names:
-            rows += _or_why("order", name, lambda name=name: order_rows(run, name), device)  # type: ignore[misc]
+        ordered = {name: run.attempt("order", name, partial(order_rows, run, name)) for name in run.names}
     if settings.wants("many"):
         for heads in (None, GROUPED):
-            name = f"{run.many_name}{_heads_name(heads)}"
-            rows += _or_why("many", name, lambda heads=heads: many_rows(run, heads), device)  # type: ignore[misc]
+            rows += run.attempt("many", f"{run.many_name}{_heads_name(heads)}", partial(many_rows, run, heads))
     if settings.wants("absolute"):
-        rows += _or_why("absolute", run.many_name, lambda: absolute_rows(run), device)
-    return rows, rates.to_json()
+        rows += run.attempt("absolute", run.many_name, partial(absolute_rows, run))
+    compared = [row for name, measured in ordered.items() for row in beside(run, name, measured)]
+    return compared + rows, rates.to_json()
 
 
 def order_rows(run: ShapeRun, name: str) -> list[BenchRow]:
-    """Time a frame of one size, k = 1 and raster, beside GPT-2 of its shape."""
-    config = rolling(preset(name))
-    model = run.build(config)
-    run.tick(f"{name}: GPT-2 of the same shape")
-    peer, note = peer_or_note(config, run.device, run.dtype)
-    beside = None if peer is None or peer.frame_seconds is None else 1e3 * peer.frame_seconds
-    rows = []
+    """Time a frame of one size, k = 1 and raster."""
+    model = run.build(rolling(preset(name)))
+    rows: list[BenchRow] = []
     for lag in (1, None):
         order = "raster" if lag is None else f"k = {lag}"
         run.tick(f"{name}, rolling, {order}")
-        dreamer = Dreamer(model, lag=lag)
-        spans = frame_spans(run, dreamer)
-        rows.append(
-            BenchRow(
-                case="order",
-                name=f"{name}, rolling, {_type_name(run.dtype)}, {order}: a frame",
-                value=1e3 * median(list(spans)),
-                unit="ms",
-                bar=ORDER_BARS.get((name, lag)) if run.device.type == "cuda" else None,
-                floor=1e3 * run.frame_floor(dreamer),
-                beside=beside,
-                note=note,
-                detail={"milliseconds": (1e3 * spans).round(3), "passes": dreamer.schedule.image_passes},
-            )
-        )
+        shown = f"{name}, rolling, {_type_name(run.dtype)}, {order}: a frame"
+        rows += rows_or_why("order", shown, "ms", partial(_order_row, run, model, name, lag, shown))
+        _give_back(run.device)
     return rows
+
+
+def _order_row(run: ShapeRun, model: Model, name: str, lag: int | None, shown: str) -> list[BenchRow]:
+    dreamer = Dreamer(model, lag=lag)
+    spans = frame_spans(run, dreamer)
+    return [
+        BenchRow(
+            case="order",
+            name=shown,
+            value=1e3 * median(list(spans)),
+            unit="ms",
+            bar=ORDER_BARS.get((name, lag)) if run.device.type == "cuda" else None,
+            floor=1e3 * run.frame_floor(dreamer),
+            detail={"milliseconds": (1e3 * spans).round(3), "passes": dreamer.schedule.image_passes},
+        )
+    ]
+
+
+def beside(run: ShapeRun, name: str, rows: list[BenchRow]) -> list[BenchRow]:
+    """The rows of one size with GPT-2 of its shape beside them; as they are where none was measured."""
+    if all(row.value is None for row in rows):
+        return rows
+    run.tick(f"{name}: GPT-2 of the same shape")
+    peer, note = peer_or_note(rolling(preset(name)), run.device, run.dtype)
+    usual = None if peer is None or peer.frame_seconds is None else 1e3 * peer.frame_seconds
+    return [row if row.value is None else dataclasses.replace(row, beside=usual, note=note) for row in rows]
 
 
 def many_rows(run: ShapeRun, heads: int | None) -> list[BenchRow]:
@@ -178,8 +200,8 @@ def _many_row(run: ShapeRun, model: Model, size: int, name: str) -> BenchRow:
     try:
         require_memory(model.config, run.device, dtype=run.dtype, sessions=size, weights=0)  # built already
         rate, memory = together(dreamer, prompt, actions, size, rounds, Sampling(), warm=WARM)
-    except (PlayloomError, torch.OutOfMemoryError) as error:
-        return _missing("many", name, "frames/s", error)
+    except Exception as error:  # fewer dreams may do
+        return missing("many", name, "frames/s", error)
     return BenchRow(
         case="many",
         name=name,
@@ -264,25 +286,10 @@ def prefill_spans(run: ShapeRun, dreamer: Dreamer, steps: int) -> NDArray[np.flo
     return np.array(spans[1:])
 
 
-def _or_why(case: str, name: str, measure: Callable[[], list[BenchRow]], device: torch.device) -> list[BenchRow]:
-    """The rows; or one that says why there are none, when the size does not fit the memory."""
-    try:
-        return measure()
-    except (PlayloomError, torch.OutOfMemoryError) as error:
-        return [_missing(case, name, "ms", error)]
-    finally:
-        _give_back(device)
-
-
 def _give_back(device: torch.device) -> None:
     """Memory that torch keeps for later use counts as taken; hand it back."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def _missing(case: str, name: str, unit: str, error: Exception) -> BenchRow:
-    why = "the device ran out of memory" if isinstance(error, torch.OutOfMemoryError) else str(error)
-    return BenchRow(case=case, name=name, value=None, unit=unit, note=f"not measured: {why}")
 
 
 def _heads_name(heads: int | None) -> str:

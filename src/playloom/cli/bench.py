@@ -69,7 +69,7 @@ def bench_command(
         seed=seed,
         quick=quick,
     )
-    with _progress() as (tick, bar):
+    with _progress() as (tick, bar, found):
         if ladder:
             from playloom.evaluation import open_test_set
 
@@ -81,7 +81,7 @@ def bench_command(
 
             report = service(settings, tick=tick)
         else:
-            report = benchmarks.bench(settings, tick)
+            report = benchmarks.bench(settings, tick, found)
     if out is not None:
         report.write(out)
     typer.echo(report.text())
@@ -93,12 +93,14 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 @contextmanager
-def _progress() -> Iterator[tuple[Any, Any]]:
-    """Two callbacks that show on one status line what is being done: (what) and (what, done, of)."""
+def _progress() -> Iterator[tuple[Any, Any, Any]]:
+    """Three callbacks: (what) and (what, done, of) are shown on one status line, (row) stays on the screen."""
     from rich.console import Console
 
-    with Console(stderr=True).status("measuring") as status:
+    console = Console(stderr=True)
+    with console.status("measuring") as status:
         yield (
             lambda what: status.update(f"measuring: {what}"),
             lambda what, done, total: status.update(f"{what}: {done} of {total}"),
+            lambda row: console.print(row.said(), markup=False, highlight=False, soft_wrap=True),
         )

@@ -46,10 +46,12 @@ def cuda_capture(device: torch.device) -> Capture | None:
     if device.type != "cuda":
         return None
 
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own one belongs to whichever device captured first
+
     def capture(work: Callable[[], None]) -> Replay:
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the device meanwhile: what they do is not ours to forbid.
-        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             work()
         return graph.replay
 

@@ -245,10 +245,8 @@ class Transformer(nn.Module):
             x_BPD = x_BPD + self._condition(actions_BA)[:, None] * self.image_position_P[order_P, None]
         if self.rotary is None:
             return StepTables(x_BPD, ())
-        turn: Turn = self.rotary.angles(steps_B[:, None], order_P)
-        if as_matrices:
-            turn = (matrices(*turn),)
-        return StepTables(x_BPD, tuple(part.to(x_BPD.dtype) for part in turn))
+        cosine, sine = (part.to(x_BPD.dtype) for part in self.rotary.angles(steps_B[:, None], order_P))
+        return StepTables(x_BPD, (matrices(cosine, sine),) if as_matrices else (cosine, sine))
 
     def extend(
         self, inputs_BQ: Int[Tensor, "B Q"], tables: StepTables, cache: KeyValueCache, reach: Reach
