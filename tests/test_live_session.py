@@ -166,6 +166,50 @@ def test_a_pause_misses_nothing_and_steps_by_hand():
     assert report.seconds == pytest.approx(0.2) and report.frames_per_second == 10.0
 
 
+def test_pausing_while_a_tick_is_waited_for_costs_no_tick():
+    """Ten ticks were asked for; each pause took one of them, neither made nor counted as missed."""
+    live = session()
+    ticks_seen, wait = [], live._clock.wait
+
+    def wait_and_pause(limit):
+        tick = wait(limit)
+        ticks_seen.append(tick)
+        if len(ticks_seen) in (3, 6):
+            live.pause()
+            live.single_step()  # the loop makes it, and the frame below resumes
+        return tick
+
+    live._clock.wait = wait_and_pause
+    frames = []
+
+    def take(frame):
+        frames.append(frame)
+        if live.paused:
+            live.resume()
+
+    live.run(take, ticks=10)
+    report = live.report()
+    assert (report.frames - report.stepped, report.stepped, report.skipped) == (10, 2, 0)
+
+
+def test_the_first_tick_after_a_pause_may_come_before_resume_returns():
+    """The loop is let go inside `resume`; it then took the whole pause for missed ticks."""
+    live = session()
+    live.step()
+    live.pause()
+    live.time.sleep_until(90)
+    release, frames = live._pause.release, []
+
+    def release_and_run():
+        was_on = release()
+        frames.append(live.step())
+        return was_on
+
+    live._pause.release = release_and_run
+    live.resume()
+    assert frames[0].skipped == 0 and live.report().skipped == 0
+
+
 def test_stepping_needs_a_pause():
     with pytest.raises(BadInputError, match="pause it first"):
         session().single_step()

@@ -137,6 +137,7 @@ class LiveSession:
                 if tick is None and not stepped:
                     return
                 if tick is not None and self._pause.on:
+                    self._clock.give_back(tick)
                     continue
                 with self._turns.take():
                     if self._closed.is_set():
@@ -150,8 +151,9 @@ class LiveSession:
 
     def resume(self) -> None:
         """Go on by the clock, from now."""
-        if self._pause.release():
-            self._clock_stale = True
+        if self._pause.on:
+            self._clock_stale = True  # before `run` is let go: it would count the pause as missed
+        self._pause.release()
 
     def single_step(self) -> None:
         """While paused: have `run` make one frame with what is held. (Without `run`, call `step`.)
