@@ -114,12 +114,25 @@ def test_batch_dreaming_skips_what_it_cannot_use_and_keeps_names(model, tmp_path
     names = [str(p.relative_to(tmp_path / "o")) for p in summary.written]
     assert names == ["a/1.npz", "b/3.npz"]
     assert len(summary.skipped) == 2 and any("shorter than the 7" in s for s in summary.skipped)
+    assert all(sentence.count(".npz ") + sentence.count(".npz:") == 1 for sentence in summary.skipped)
     with np.load(tmp_path / "o" / "b" / "3.npz") as found:
         assert found["raw_context"].shape == (4, 3, 16, 24) and found["dreamt_images"].shape == (3, 3, 16, 24)
         assert found["all_actions"].shape == (7, 16)
         assert found["encoded_decoded_ground_truth_images"].shape == (7, 3, 16, 24)
         assert (found["all_actions"][:, 14] == clip_of(8).actions_TA[:7, 14]).all()
     assert len(read_frames(tmp_path / "o" / "a" / "1.mp4")) == 7
+
+
+def test_no_clips_at_all_may_not_be_asked_for(tmp_path):
+    """A negative number cut clips off the end of the list."""
+    with pytest.raises(BadInputError, match="max_files is -1; expected 1 or more"):
+        BatchJob(folder=tmp_path, out=tmp_path / "o", max_files=-1)
+
+
+@pytest.mark.parametrize("option", ["--episodes", "--every"])
+def test_view_shows_at_least_one(option, tmp_path, monkeypatch, capsys):
+    code, _, err = run_cli(monkeypatch, capsys, "view", str(tmp_path), option, "0")
+    assert code == 2 and f"{option} is 0; expected a whole number from 1" in err
 
 
 def test_a_clips_dream_does_not_depend_on_the_batch(model, tmp_path):

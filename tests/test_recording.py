@@ -75,6 +75,14 @@ def test_a_cut_file_is_an_error_with_advice(tmp_path: Path) -> None:
         load_episode(path)
 
 
+def test_one_half_of_an_episode_names_the_other(tmp_path: Path) -> None:
+    """It said that the missing file was damaged."""
+    path = save_episode(tmp_path, make_episode())
+    path.unlink()
+    with pytest.raises(RecordingError, match=r"there is no \S+\.npz beside"):
+        load_episode(path.with_suffix(".json"))
+
+
 def test_actions_out_of_range_name_the_control(tmp_path: Path) -> None:
     path = save_episode(tmp_path, make_episode())
     actions = np.tile(REST_VALUES, (12, 1))

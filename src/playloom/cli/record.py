@@ -37,14 +37,14 @@ def record_command(
     skipped = 0
     try:
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-            task = bar.add_task("recording", total=None)
+            task = bar.add_task("recording", total=None, visible=False)  # until the settings are found good
 
             def report(progress: RecordProgress) -> None:
                 nonlocal skipped
                 if bar.tasks[0].total is None:
                     # What was there before must not make the estimate of the time left too good.
                     skipped = progress.skipped
-                bar.update(task, total=progress.total - skipped, completed=progress.done - skipped)
+                bar.update(task, total=progress.total - skipped, completed=progress.done - skipped, visible=True)
 
             paths = record_episodes(out, hours, seed, processes, report, steps)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from playloom.errors import PlayloomError
+from playloom.errors import BadInputError, PlayloomError
 
 if TYPE_CHECKING:
     from playloom.games.statistics import PlayStatistics
@@ -30,18 +30,21 @@ def view_command(
     """Show a recording: every frame rendered again, the controller drawn beside it."""
     from playloom.games.viewing import episodes_at
 
+    for name, value in (("episodes", episodes), ("every", every)):
+        if value < 1:
+            raise BadInputError(f"--{name} is {value}; expected a whole number from 1")
     paths = episodes_at(recording)
     if figures:
         _print_figures(paths)
         return
     skipped = []
-    for path in paths[: max(1, episodes)]:
+    for path in paths[:episodes]:
         try:
             _view(path, out, every, verify)
         except PlayloomError as error:
             if len(paths) == 1:
                 raise
-            skipped.append(f"{path}: {error}")
+            skipped.append(str(error) if str(path) in str(error) else f"{path}: {error}")
     for line in skipped:
         typer.echo(f"skipped {line}", err=True)
     if skipped:

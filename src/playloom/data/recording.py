@@ -118,6 +118,9 @@ def load_episode(path: Path) -> Episode:
         with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             actions, states = arrays["actions"], arrays["states"]
         return Episode(meta, check_values(actions), states.astype(np.float32))
+    except FileNotFoundError as error:
+        missing = path.with_suffix(".npz")
+        raise RecordingError(f"there is no {missing} beside the episode's .json; copy both, or record again") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, RecordingError):
             raise

@@ -61,6 +61,8 @@ class BatchJob:
         for name in ("context", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise BadInputError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.max_files is not None and self.max_files < 1:
+            raise BadInputError(f"max_files is {self.max_files}; expected 1 or more")
         if self.protocol not in ("base", "comprehensive"):
             raise BadInputError(f"unknown protocol {self.protocol!r}; choose base or comprehensive")
 
@@ -103,7 +105,8 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
             on_clip(len(written) + len(skipped), len(paths), sentence)
 
     def skip(path: Path, error: PlayloomError) -> None:
-        skipped.append(f"skipped {path}: {error}")
+        words = str(error)
+        skipped.append(f"skipped {words}" if str(path) in words else f"skipped {path}: {words}")
         tell(skipped[-1])
 
     works = _usable(paths, job, model, skip)
