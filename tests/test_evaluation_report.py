@@ -173,6 +173,8 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
     content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
     assert content["run"]["settings"]["lag"] == 2
     assert (tmp_path / "work" / "strip.png").is_file()
+    refused = CliRunner().invoke(app, [*call, "--threads", "-1"])
+    assert "threads is -1; expected 1 or more" in str(refused.exception)
 
 
 def test_a_plot_shows_its_lines_and_a_strip_marks_dreams() -> None:

@@ -8,7 +8,7 @@ import torch
 from conftest import loud_model, tiny_config
 from playloom.errors import ConfigError
 from playloom.model import KeyValueCache, Reach, TransformerConfig, pack, pack_head
-from playloom.model.rotary import STEP_PERIOD, Rotary, rotate
+from playloom.model.rotary import STEP_PERIOD, Rotary, matrices, rotate
 from playloom.presets import PRESETS, ModelConfig, preset
 from playloom.sequence import NO_TOKEN, schedule
 
@@ -197,10 +197,22 @@ def test_what_one_dream_has_seen_moves_to_any_row():
     cache = KeyValueCache.empty(config.transformer, config.layout.positions, 3)
     for tensor in (*cache.keys, *cache.values):
         tensor.normal_()
-    before = cache.take(0)
-    cache.put(2, before)
-    assert all(torch.equal(moved, kept) for moved, kept in zip(cache.take(2), before, strict=True))
-    assert not torch.equal(cache.take(1)[0], before[0])
+    zero, one = cache.take(0), cache.take(1)
+    cache.put(2, zero)
+    cache.exchange(0, 1)
+    for row, expected in enumerate((one, zero, zero)):
+        assert all(torch.equal(moved, kept) for moved, kept in zip(cache.take(row), expected, strict=True))
+    cache.copy(0, 2)
+    assert torch.equal(cache.take(2)[0], one[0]) and not torch.equal(cache.take(1)[0], one[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_turning_by_a_matrix_is_turning(dtype):
+    """One product in place of three small operators, head by head the same."""
+    rotary = Rotary(12, torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]), longest_step=10)
+    turn = tuple(part.to(dtype) for part in rotary.angles(torch.tensor([[7], [4095]]), torch.arange(3)))
+    x_BQME = torch.randn(2, 3, 5, 12, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(rotate(x_BQME, matrices(*turn)), rotate(x_BQME, *turn))
 
 
 def test_absolute_positions_end_with_the_context():
@@ -215,6 +227,8 @@ def test_absolute_positions_end_with_the_context():
     [
         ({"width": 30}, "does not split"),
         ({"kv_heads": 3}, "share"),
+        ({"kv_heads": 0}, "4 heads do not share 0"),
+        ({"kv_heads": -2}, "4 heads do not share -2"),
         ({"positions": "learned"}, "expected 'absolute' or 'rolling'"),
         ({"layers": 0}, "must be positive"),
         ({"local_steps": 11}, "local_steps 11"),

@@ -337,22 +337,24 @@ class Recorder(Draws):
 
 @pytest.mark.parametrize("length", [1, 9, 10, 35])
 @pytest.mark.parametrize(
-    ("positions", "rows", "lag"),
+    ("positions", "rows", "lag", "as_matrices"),
     [
-        ("rolling", True, None),
-        ("rolling", True, 4),
-        ("rolling", True, 2),
-        ("rolling", True, 1),
-        ("absolute", True, 1),
-        ("absolute", False, None),
+        ("rolling", True, None, False),
+        ("rolling", True, 4, False),
+        ("rolling", True, 2, False),
+        ("rolling", True, 1, False),
+        ("rolling", True, 1, True),
+        ("absolute", True, 1, False),
+        ("absolute", False, None, False),
     ],
 )
 @torch.inference_mode()
-def test_logits_are_the_judges_at_every_context_length(positions, rows, lag, length):
+def test_logits_are_the_judges_at_every_context_length(positions, rows, lag, as_matrices, length):
     """Context of 10 as shipped; 35 steps are 25 slides. Logits of a whole dreamed frame within 1e-5, tokens equal."""
     config = tiny_config(positions, rows, local_steps=3, global_every=2, layers=3, context_steps=10)
     model = loud_model(config)
     dreamer, judge = (Dreamer(model, lag=lag, naive=naive) for naive in (False, True))
+    dreamer.decoder.as_matrices = as_matrices
     source = torch.Generator().manual_seed(length)
     cached, naive = dreamer.decoder.begin(), judge.decoder.begin()
     dreamer.decoder.arrange([cached])

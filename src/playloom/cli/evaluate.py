@@ -46,9 +46,12 @@ def evaluate_command(
     import torch
 
     from playloom.checkpoint import load_model, model_folder
+    from playloom.errors import BadInputError
     from playloom.evaluation import evaluate, open_test_set, report
     from playloom.runtime import pick_device
 
+    if threads is not None and threads < 1:
+        raise BadInputError(f"threads is {threads}; expected 1 or more")
     torch.set_num_threads(threads or os.cpu_count() or 1)
     loaded = load_model(model_folder(model), pick_device(device))
     settings = _settings(loaded, lag, quick, game, seed, temperature, top_k, top_p)

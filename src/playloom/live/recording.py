@@ -65,7 +65,7 @@ def write_play(
         frames: of one session, in order.
         manifest: what made them.
         report: figures for `report.json`; anything JSON can hold.
-        hertz: ticks a second.
+        hertz: ticks a second; the video takes the nearest whole rate.
 
     Returns:
         The folder written.

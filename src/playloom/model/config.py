@@ -48,7 +48,7 @@ class TransformerConfig:
             raise ConfigError(f"layers, width, heads, mlp_ratio, context_steps, global_every must be positive: {self}")
         if self.width % (2 * self.heads):
             raise ConfigError(f"width {self.width} does not split into {self.heads} heads of even width")
-        if self.heads % self.key_value_heads:
+        if self.key_value_heads < 1 or self.heads % self.key_value_heads:
             raise ConfigError(f"{self.heads} heads do not share {self.key_value_heads} key/value heads evenly")
         if self.positions not in ("absolute", "rolling"):
             raise ConfigError(f"positions is {self.positions!r}; expected 'absolute' or 'rolling'")
