@@ -15,7 +15,7 @@ from playloom.data.moments import load_moment
 from playloom.data.prepare import tokenise_recordings
 from playloom.data.recording import list_episodes, save_episode
 from playloom.engine import Sampling
-from playloom.errors import ConfigError, RecordingError
+from playloom.errors import BadInputError, ConfigError, RecordingError
 from playloom.presets import build_tokenizer, build_transformer
 from playloom.recipes.collect import LARGEST, collect
 from playloom.recipes.learning import cut_store
@@ -87,6 +87,26 @@ def test_the_plan_shows_every_stage_and_what_is_begun(tmp_path):
     assert "done, 1.5 min" in plan_lines(shown, tmp_path)[0]
     other = dataclasses.replace(shown, record=RecordSettings(seed=36, episodes=4))
     assert "changed" in plan_lines(other, tmp_path)[0]
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
+def test_a_piece_is_a_time(minutes):
+    with pytest.raises(ConfigError, match="expected more than 0"):
+        Piece(minutes)
+
+
+def test_a_machine_has_at_least_one_of_each():
+    with pytest.raises(ConfigError, match="processes is 0; expected 1 or more"):
+        Machine(processes=0)
+
+
+def test_a_place_for_the_outputs_that_cannot_be_is_told_first(tmp_path):
+    """It was a traceback, after the last stage."""
+    (tmp_path / "taken").write_text("a file")
+    words = ["recipe", "arena", "--toy", "--out", str(tmp_path / "run"), "--collect", str(tmp_path / "taken")]
+    with pytest.raises(BadInputError, match="cannot write"):
+        app(words, standalone_mode=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_piece_ends_and_a_fresh_one_always_begins():

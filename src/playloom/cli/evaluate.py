@@ -48,17 +48,19 @@ def evaluate_command(
     from playloom.checkpoint import load_model, model_folder
     from playloom.errors import BadInputError
     from playloom.evaluation import evaluate, open_test_set, report
-    from playloom.runtime import pick_device
+    from playloom.runtime import check_place, pick_device
 
     if threads is not None and threads < 1:
         raise BadInputError(f"threads is {threads}; expected 1 or more")
+    path = out or work / "evaluation.json"
+    for place in (path, work / "horizon.png"):
+        check_place(place)
     torch.set_num_threads(threads or os.cpu_count() or 1)
     loaded = load_model(model_folder(model), pick_device(device))
     settings = _settings(loaded, lag, quick, game, seed, temperature, top_k, top_p)
     with _progress() as (tick, bar):
         store = open_test_set(data, work, bar)
         result = evaluate(loaded, store, settings, pictures=work, tick=tick)
-    path = out or work / "evaluation.json"
     result.write(path)
     typer.echo((report.markdown if markdown else report.table)(result.rows))
     typer.echo(f"\n{report.summary(result)}; {result.run['seconds']['all']:.0f} s on {_machine(result.run['machine'])}")

@@ -42,6 +42,7 @@ def recipe_command(
     from playloom.recipes.shop import Machine
     from playloom.recipes.table import recipe
     from playloom.recipes.table import toy as toy_of
+    from playloom.runtime import check_place
 
     wanted = recipe(name)
     wanted = changed(toy_of(wanted) if toy else wanted, dict(parse_change(text) for text in change or []))
@@ -49,6 +50,8 @@ def recipe_command(
     if plan:
         typer.echo("\n".join(plan_lines(wanted, folder)))
         return
+    if collect is not None:
+        check_place(collect / "model")
     machine = Machine(device=device, threads=threads, processes=processes)
     try:
         outcome = run_recipe(

@@ -51,7 +51,8 @@ def plot(series: Sequence[Series], *, title: str, x_label: str, y_label: str) ->
         for left, top in points:
             draw.ellipse((left - 2, top - 2, left + 2, top + 2), fill=colour)
         draw.text((_BOX[2] - 190, _BOX[1] + 6 + 16 * number), line.name, fill=colour, font=font)
-    draw.text((_BOX[0], 8), title, fill=_INK, font=ImageFont.load_default(size=14))
+    beside = max(_BOX[0], 6 + draw.textlength(y_label, font=font) + 24)  # the label of y may be wider than its margin
+    draw.text((beside, 8), title, fill=_INK, font=ImageFont.load_default(size=14))
     draw.text(((_BOX[0] + _BOX[2]) / 2, _SIZE[1] - 18), x_label, fill=_INK, font=font)
     draw.text((6, 10), y_label, fill=_INK, font=font)
     return np.array(image)

@@ -54,8 +54,9 @@ class EvaluationSettings:
             value = getattr(self, item.name)
             if item.name in ("lag", "sampling"):
                 continue
-            if value < (0 if item.name in may_be_zero else 1):
-                raise ConfigError(f"evaluation {item.name} is {value}; expected a whole number above zero")
+            least = 0 if item.name in may_be_zero else 1
+            if value < least:
+                raise ConfigError(f"evaluation {item.name} is {value}; expected a whole number from {least}")
 
     @property
     def horizon_reach(self) -> int:

@@ -78,5 +78,5 @@ def _need_test(found: tuple[Span, ...] | list[Path], folder: Path) -> None:
     if not found:
         raise RecordingError(
             f"{folder} holds no episode of the test split; record some with seeds 18, 38, 58 ... (every twentieth is a "
-            "test episode), or leave out --data"
+            f"test episode: playloom record --seed 18 --hours 0.016 --out {folder}), or leave out --data"
         )

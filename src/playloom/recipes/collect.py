@@ -28,7 +28,6 @@ def collect(run: Path, target: Path) -> tuple[list[Path], list[str]]:
     Returns:
         The files written, and a note for each that is too large to carry in one piece.
     """
-    target.mkdir(parents=True, exist_ok=True)
     written = [_copy(run / "export/model" / name, target / "model" / name) for name in _MODEL]
     if not (run / "export/model/model.json").is_file():
         names = ("tokenizer.json", "tokenizer.safetensors")

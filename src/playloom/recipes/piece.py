@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import time
 
+from playloom.errors import ConfigError
+
 _MARGIN = 0.03
 """Part of a piece kept for the last checkpoint and the way out."""
 
@@ -21,7 +23,13 @@ class Piece:
     """A stop watch that says when to stop."""
 
     def __init__(self, minutes: float | None) -> None:
-        """Start it now; None: no limit."""
+        """Start it now; None: no limit.
+
+        Raises:
+            ConfigError: when it is no time.
+        """
+        if minutes is not None and not 0 < minutes < math.inf:
+            raise ConfigError(f"a piece is {minutes} minutes; expected more than 0")
         self._seconds = math.inf if minutes is None else 60 * minutes * (1 - _MARGIN)
         self._started = time.monotonic()
         self.fresh = True

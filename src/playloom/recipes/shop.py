@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from playloom.errors import ConfigError
 from playloom.recipes.piece import Piece
 from playloom.recipes.recipe import Recipe
 from playloom.runtime import pick_device
@@ -28,7 +29,11 @@ _EVERY = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a run may use; decides how fast it is, not what it makes."""
+    """What a run may use; decides how fast it is, not what it makes.
+
+    Raises:
+        ConfigError: when a number is below one.
+    """
 
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
@@ -36,6 +41,12 @@ class Machine:
     """CPU threads of the networks; None: torch's choice."""
     processes: int | None = None
     """Games at a time; None: one a core."""
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "processes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; expected 1 or more")
 
     @property
     def games(self) -> int:
