@@ -93,7 +93,7 @@ class CachedDecoder:
         """Frames that were seen: opens a step in every dream."""
         batch = self._opening(states)
         batch.tokens_BC[:, : self.layout.image_slots] = codes_BN.to(self.plan.device)
-        self._run(batch, self._tables(batch), self.plan.frame)
+        self._run(batch, self._tables(batch, self._steps(batch)), self.plan.frame)
 
     def dream_frame(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B N"]:
         """The frames that follow, pass by pass; opens a step in every dream."""
@@ -111,7 +111,7 @@ class CachedDecoder:
     def dream_action(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B A"]:
         """The actions the players take next, slot by slot; closes the open steps."""
         batch = self._batch(states)
-        tables = self._tables(batch)
+        tables = self._tables(batch, self._steps(batch))
         for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
             self._run_and_draw(batch, tables, chunk, group, draws)
         for chunk in self.plan.action_passes[self.layout.action_slots :]:
@@ -122,19 +122,20 @@ class CachedDecoder:
 
     def _do(self, batch: _Batch, name: str, work: Work, draws: Draws | None = None) -> None:
         """A run of which nothing is read before it ends; captured where it is the same every step."""
-        tables = self._tables(batch)
+        steps_B = self._steps(batch)
         full = max(batch.cache.windows) - 1
         if any(state.past < full for state in batch.states):  # a context still grows: so does the work
-            work(tables, draws)
+            work(steps_B, draws)
             return
         place = Place(self.rows.generation, self.rows.cache.batch, batch.first, len(batch.states))
-        self.graphs.run(place, name, work, tables, draws)
+        self.graphs.run(place, name, work, steps_B, draws)
 
-    def _read_action(self, batch: _Batch, tables: StepTables, draws: Draws | None) -> None:
-        self._run(batch, tables, self.plan.action)
+    def _read_action(self, batch: _Batch, steps_B: Tensor, draws: Draws | None) -> None:
+        self._run(batch, self._tables(batch, steps_B), self.plan.action)
 
-    def _frame_passes(self, batch: _Batch, tables: StepTables, draws: Draws | None) -> None:
+    def _frame_passes(self, batch: _Batch, steps_B: Tensor, draws: Draws | None) -> None:
         assert draws is not None, "a frame is drawn"
+        tables = self._tables(batch, steps_B)
         for chunk in self.plan.frame_passes:
             self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws)
 
@@ -198,14 +199,16 @@ class CachedDecoder:
         for kept_C in state.window:
             batch.hand_over()
             batch.tokens_BC[0, : self.layout.slots] = kept_C[: self.layout.slots]
-            self._run(batch, self._tables(batch), self.plan.whole)
+            self._run(batch, self._tables(batch, self._steps(batch)), self.plan.whole)
             batch.cache.commit([again.past])
             again.past += 1
         state.past = again.past
 
-    def _tables(self, batch: _Batch) -> StepTables:
-        steps = [state.past for state in batch.states]  # the open step's index
-        steps_B = torch.tensor(steps, device=self.plan.device)
+    def _steps(self, batch: _Batch) -> Tensor:
+        """Of each dream, the open step's index."""
+        return torch.tensor([state.past for state in batch.states], device=self.plan.device)
+
+    def _tables(self, batch: _Batch, steps_B: Tensor) -> StepTables:
         return self.model.begin(steps_B, self.plan.order_P, batch.previous_BA, as_matrices=self.as_matrices)
 
     def _batch(self, states: Sequence[DreamState]) -> _Batch:

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from playloom.engine.sampling import Draws
-from playloom.model import StepTables
 
-Inputs = tuple[StepTables, Draws | None]
-"""What changes from step to step: tables of the step, and its draws where anything is drawn."""
-Work = Callable[[StepTables, Draws | None], None]
+Inputs = tuple[Tensor, Draws | None]
+"""What changes from step to step: each dream's step [B], and the draws where anything is drawn."""
+Work = Callable[[Tensor, Draws | None], None]
 """A run: asks the device for the same every time, but for what is in the tensors of its inputs."""
 Replay = Callable[[], None]
 """Does what was captured once more."""
@@ -69,26 +68,26 @@ class FrameGraphs:
         self._inputs: dict[Hashable, Tensor] = {}
         self._exhausted = False
 
-    def run(self, place: Place, name: Hashable, work: Work, tables: StepTables, draws: Draws | None = None) -> None:
+    def run(self, place: Place, name: Hashable, work: Work, steps_B: Tensor, draws: Draws | None = None) -> None:
         """Do the work; the second time it comes with the same name and place it is captured, from then on replayed.
 
         Args:
             place: where its dreams lie.
             name: tells works apart that differ in more than their tensors.
             work: what is to be done.
-            tables: of the step.
+            steps_B: each dream's step, on the device.
             draws: of the step, where anything is drawn.
         """
         if self._capture is None:
-            work(tables, draws)
+            work(steps_B, draws)
             return
         if place.generation != self._generation:
             self._forget(place.generation)
         key = (place, name, None if draws is None else draws.cuts)
         if key not in self._replays and (self._exhausted or not self._was_seen(key)):
-            work(tables, draws)  # warms up libraries, as a capture must not
+            work(steps_B, draws)  # warms up libraries, as a capture must not
             return
-        self._replay(key, place, work, (tables, draws))
+        self._replay(key, place, work, (steps_B, draws))
 
     def _replay(self, key: Hashable, place: Place, work: Work, inputs: Inputs) -> None:
         try:
@@ -128,9 +127,8 @@ class FrameGraphs:
             if key not in self._inputs:
                 self._inputs[key] = tensor.new_zeros(place.room, *tensor.shape[1:])
             kept.append(self._inputs[key][place.first : place.first + place.rows])
-        tables, draws = inputs
-        turns = 1 + len(tables.turn)
-        return StepTables(kept[0], tuple(kept[1:turns])), None if draws is None else draws.over(*kept[turns:])
+        draws = inputs[1]
+        return kept[0], None if draws is None else draws.over(*kept[1:])
 
     def _forget(self, generation: int) -> None:
         """Nothing that was captured is of use any more: it works in memory that was given back."""
@@ -141,6 +139,5 @@ class FrameGraphs:
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:
-    tables, draws = inputs
-    drawn = [] if draws is None else [draws.noise_BSC, draws.temperature_B11]
-    return [tables.x_BPD, *tables.turn, *drawn]
+    steps_B, draws = inputs
+    return [steps_B] if draws is None else [steps_B, draws.noise_BSC, draws.temperature_B11]
