@@ -50,6 +50,7 @@ class GameProcess:
         self._process = context.Process(target=_serve, args=(theirs, spec, self._folder.name), daemon=True)
         self._process.start()
         theirs.close()
+        self._begun = False
         self.frame_HWC, self.row = self._receive()
 
     @property
@@ -94,6 +95,7 @@ class GameProcess:
         if kind == "error":
             self.close()
             raise cast(PlayloomError, content)
+        self._begun = True
         frame = np.frombuffer(content, np.uint8).reshape(FRAME_SHAPE)
         return frame, np.frombuffer(row, np.float32)
 
@@ -101,7 +103,9 @@ class GameProcess:
         self._process.join(_PATIENCE)
         code = self._process.exitcode
         self.close()
-        return GameError(f"the game's process ended without a word (exit code {code}); start a new game")
+        # The commonest cause before the first frame: the child imports the script that started it, and starts again.
+        guard = "; in a script, put what starts games under: if __name__ == '__main__':" if not self._begun else ""
+        return GameError(f"the game's process ended without a word (exit code {code}); start a new game{guard}")
 
 
 def _serve(pipe: Connection, spec: GameSpec, folder: str) -> None:

@@ -16,6 +16,10 @@ FitMode = Literal["crop", "fit"]
 
 def check_frames(frames_BHWC: Tensor) -> None:
     """Raises PictureError unless the tensor is uint8 [B, H, W, 3]."""
+    if not isinstance(frames_BHWC, Tensor):
+        raise PictureError(
+            f"pictures must be a torch tensor; got {type(frames_BHWC).__name__}: torch.from_numpy makes one"
+        )
     if frames_BHWC.dtype != torch.uint8 or frames_BHWC.ndim != 4 or frames_BHWC.shape[-1] != 3:
         raise PictureError(
             "pictures must be uint8 RGB of shape [batch, height, width, 3]; got "
