@@ -12,8 +12,9 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 
 from playloom.actions import REST_VALUES
 from playloom.benchmarks.about import about
+from playloom.benchmarks.attempt import rows_or_why
 from playloom.benchmarks.live_load import PlayedLive, play_together
 from playloom.benchmarks.rows import Bar, BenchReport, BenchRow, speed_table
 from playloom.benchmarks.server_process import ServerProcess, server_process
@@ -61,7 +63,7 @@ _MIB = 2**20
 
 
 def service(settings: BenchSettings, load: Load | None = None, tick: Tick = lambda _: None) -> BenchReport:
-    """Measure a server.
+    """Measure a server. A group that fails gives a row that says why; the others go on.
 
     Args:
         settings: the model, threads, and whether it is a short look.
@@ -81,14 +83,14 @@ def service(settings: BenchSettings, load: Load | None = None, tick: Tick = lamb
         rates: dict[int, float] = {}
         for users in load.users:
             tick(f"/score, {users} users")
-            seconds, lasted = _ask(server, request, users=users, each=max(3, load.requests // users))
-            rates[users] = len(seconds) / lasted
-            rows += _score_rows(users, seconds, lasted, rates)
+            ask = partial(_ask, server, request, users=users, each=max(3, load.requests // users))
+            rows += rows_or_why(f"score {users}", "requests", "/s", partial(_score_rows, users, ask, rates))
         for players in load.players:
             tick(f"live, {players} players")
-            rows += _live_rows(play_together(server.address, players, seconds=load.seconds))
+            play = partial(play_together, server.address, players, seconds=load.seconds)
+            rows += rows_or_why(f"live {players}", "players", "frames/s", partial(_live_rows, play))
         tick("memory")
-        rows += _memory_rows(server, load)
+        rows += rows_or_why("memory", "after requests", "MiB", partial(_memory_rows, server, load))
     return BenchReport(
         kind="service", rows=rows, table=speed_table(rows), run=about(settings, torch.device("cpu")), notes=()
     )
@@ -135,11 +137,14 @@ def _ask(server: ServerProcess, request: Mapping[str, Any], *, users: int, each:
     return seconds, time.perf_counter() - started
 
 
-def _score_rows(users: int, seconds: Sequence[float], lasted: float, rates: Mapping[int, float]) -> list[BenchRow]:
+def _score_rows(users: int, ask: Callable[[], tuple[list[float], float]], rates: dict[int, float]) -> list[BenchRow]:
+    """One group of users, whose requests a second are kept in `rates`."""
+    seconds, lasted = ask()
+    rates[users] = len(seconds) / lasted
     p50, p95, p99 = (float(np.percentile(seconds, q)) for q in (50, 95, 99))
-    case, detail = f"score {users}", {"seconds": list(seconds), "lasted": lasted}
+    case, detail = f"score {users}", {"seconds": seconds, "lasted": lasted}
     fair = Bar(most=3.0) if users == 8 else None
-    steady = Bar(least=rates[1]) if users == 8 else None
+    steady = Bar(least=rates[1]) if users == 8 and 1 in rates else None
     return [
         BenchRow(case=case, name="requests a second, all users", value=rates[users], unit="/s", bar=steady),
         BenchRow(case=case, name="time of a request, p50", value=p50, unit="s", detail=detail),
@@ -149,7 +154,9 @@ def _score_rows(users: int, seconds: Sequence[float], lasted: float, rates: Mapp
     ]
 
 
-def _live_rows(played: Sequence[PlayedLive]) -> list[BenchRow]:
+def _live_rows(play: Callable[[], Sequence[PlayedLive]]) -> list[BenchRow]:
+    """One group of players."""
+    played = play()
     case = f"live {len(played)}"
     slowest = min(one.frames_per_second for one in played)
     delays = [delay for one in played for delay in one.key_to_frame]

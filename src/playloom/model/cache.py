@@ -114,14 +114,15 @@ class KeyValueCache:
         for window, keys, values in zip(self.windows, self.keys, self.values, strict=True):
             if window == 1:
                 continue
-            own = slice((window - 1) * self.positions, None)
             slots = [window - 2 - step % (window - 1) for step in steps_B]
-            # Dreams in step with each other need one copy, not one each.
-            together = [(slice(0, len(slots)), slots[0])] if len({*slots}) == 1 else list(enumerate(slots))
-            for rows, slot in together:
-                to = slice(slot * self.positions, (slot + 1) * self.positions)
-                for tensor in (keys, values):
-                    tensor[rows, :, to] = tensor[rows, :, own]
+            for tensor in (keys, values):
+                by_step_BGwPE = tensor.view(*tensor.shape[:2], window, self.positions, -1)
+                if len({*slots}) == 1:  # dreams in step with each other
+                    by_step_BGwPE[:, :, slots[0]] = by_step_BGwPE[:, :, -1]
+                else:  # still one copy for all of them, not one each
+                    rows_B = torch.arange(len(slots), device=tensor.device)
+                    slot_B = torch.tensor(slots, device=tensor.device)
+                    by_step_BGwPE[rows_B, :, slot_B] = by_step_BGwPE[:, :, -1]
 
     def take(self, row: int) -> list[Tensor]:
         """A copy of everything one dream has seen, for `put`."""
