@@ -25,7 +25,7 @@ def test_a_group_the_server_has_no_room_for_costs_no_other_row(monkeypatch):
     load = Load(users=(1,), requests=2, players=(2,), seconds=0.5, memory=(4, 8), context=1, held=1)
     rows = {row.case: row for row in service(BenchSettings(threads=1), load).rows}
     assert rows["live 2"].value is None and "turned a player away" in rows["live 2"].note
-    assert rows["score 1"].value and rows["memory"].value
+    assert rows["score 1"].value and "memory" in rows  # whose player may find the seat still kept
 
 
 def test_a_player_the_server_has_no_room_for_is_a_sentence(monkeypatch):
