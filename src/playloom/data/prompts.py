@@ -245,7 +245,12 @@ def _from_arrays(
     )
 
 
-def _from_folder(folder: Path, cut: _Cut, schema: Schema | Literal["auto"]) -> PromptData:
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures in a folder in natural order: `2.png` before `10.png`.
+
+    Raises:
+        PictureError: when there is none.
+    """
     endings = Image.registered_extensions()
     pictures = sorted(
         (p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")),
@@ -255,6 +260,11 @@ def _from_folder(folder: Path, cut: _Cut, schema: Schema | Literal["auto"]) -> P
         episodes = any(path.with_suffix(".npz").is_file() for path in folder.glob("*.json"))
         hint = "it looks like a folder of recordings: name one of them" if episodes else "expected PNG or JPEG files"
         raise PictureError(f"there is no picture in {folder}; {hint}")
+    return pictures
+
+
+def _from_folder(folder: Path, cut: _Cut, schema: Schema | Literal["auto"]) -> PromptData:
+    pictures = pictures_in(folder)
     if not (folder / ACTIONS_FILE).is_file():
         return _from_pictures(pictures, cut, None, ())
     table = read_actions(folder / ACTIONS_FILE, schema)

@@ -1,0 +1,131 @@
+"""Recordings of somebody's own game: what is a take, where it goes, and that a model learns from it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from playloom.actions import REST_VALUES
+from playloom.checkpoint import load_model
+from playloom.cli.app import app
+from playloom.data.stores import FrameStore
+from playloom.data.takes import build_from_takes, find_takes, read_take
+from playloom.errors import ActionError, BadInputError, RecordingError
+from playloom.evaluation import open_test_set
+from playloom.media.clips import Clip, write_clip
+from playloom.media.tables import write_actions
+from playloom.presets import preset
+
+SIZES = preset("tiny").tokenizer
+SIZE = (SIZES.frame_height, SIZES.frame_width)
+
+
+def play(steps: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A pattern that moves sideways by what the right stick held."""
+    source = np.random.default_rng(seed)
+    actions = np.tile(REST_VALUES, (steps, 1))
+    actions[:, 14] = source.integers(0, 11, steps)
+    wide = source.integers(0, 256, (SIZE[0], SIZE[1] * 2, 3), dtype=np.uint8)
+    moved = np.concatenate([[0], np.cumsum(actions[:-1, 14].astype(int) - 5)])
+    return np.stack([np.roll(wide, -shift, axis=1)[:, : SIZE[1]] for shift in moved]), actions
+
+
+def clip_at(path: Path, steps: int, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_clip(path, Clip(*play(steps, seed)))
+    return path
+
+
+def pictures_at(folder: Path, steps: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    frames, actions = play(steps)
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames, 1):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+    write_actions(folder / "actions.csv", actions[:rows])
+    return frames, actions
+
+
+def test_a_folder_of_pictures_is_a_take_in_natural_order(tmp_path):
+    frames, actions = pictures_at(tmp_path / "monday", 12, rows=11)
+    assert find_takes(tmp_path) == [tmp_path / "monday"]
+    seen, held = read_take(tmp_path / "monday", SIZE)
+    assert (seen == frames).all() and (held[:-1] == actions[:-1]).all() and (held[-1] == REST_VALUES).all()
+
+
+def test_of_twenty_takes_one_is_for_validation_and_one_for_tests(tmp_path):
+    for number in range(20):
+        clip_at(tmp_path / "in" / f"{number:02}.npz", 3, number)
+    store = build_from_takes(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
+    assert [s.meta["take"] for s in store.of_split("validation")] == ["09.npz"]
+    assert [s.meta["take"] for s in store.of_split("test")] == ["19.npz"]
+    assert len(store.of_split("train")) == 18 and len(store) == 60
+
+
+def test_a_single_take_keeps_its_end_for_validation(tmp_path):
+    frames, actions = play(30)
+    clip_at(tmp_path / "in" / "a.npz", 30)
+    store = build_from_takes(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
+    train, validation = store.spans
+    assert (train.rows, validation.rows) == (slice(0, 27), slice(27, 30))
+    assert (store.frames_FHWC == frames).all() and (store.actions_FA == actions).all()
+
+
+def test_other_sizes_are_fitted(tmp_path):
+    clip_at(tmp_path / "in" / "a.npz", 4)
+    store = build_from_takes(tmp_path / "in", tmp_path / "out", frame_size=(8, 8), split="test")
+    assert store.frames_FHWC.shape == (4, 8, 8, 3)
+
+
+def test_an_interrupted_import_goes_on(tmp_path):
+    for number in range(3):
+        clip_at(tmp_path / "in" / f"{number}.npz", 4, number)
+
+    def stop(done: int, total: int) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_from_takes(tmp_path / "in", tmp_path / "out", frame_size=SIZE, progress=stop)
+    with pytest.raises(RecordingError, match="unfinished"):
+        FrameStore.open(tmp_path / "out")
+    store = build_from_takes(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
+    wanted = np.concatenate([play(4, number)[0] for number in range(3)])
+    assert (store.frames_FHWC == wanted).all()
+
+
+def test_what_cannot_be_used_is_named(tmp_path):
+    with pytest.raises(RecordingError, match="is not a folder"):
+        find_takes(tmp_path / "nowhere")
+    with pytest.raises(RecordingError, match="holds no take"):
+        find_takes(tmp_path)
+    pictures_at(tmp_path / "short", 5, rows=3)
+    with pytest.raises(ActionError, match="has 3 rows for 5 pictures"):
+        build_from_takes(tmp_path / "short", tmp_path / "out", frame_size=SIZE)
+    with pytest.raises(BadInputError, match="did you mean train"):
+        build_from_takes(tmp_path, tmp_path / "out", frame_size=SIZE, split="trian")
+    clip_at(tmp_path / "in" / "a.npz", 4)
+    build_from_takes(tmp_path / "in", tmp_path / "done", frame_size=SIZE)
+    with pytest.raises(RecordingError, match="holds a finished data set"):
+        build_from_takes(tmp_path / "in", tmp_path / "done", frame_size=SIZE)
+
+
+def playloom(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.exception or result.output
+    return result.output
+
+
+def test_from_ones_own_clips_to_a_model_that_dreams(tmp_path):
+    for number in range(3):
+        clip_at(tmp_path / "play" / f"{number}.npz", 24, number)
+    said = playloom("import", tmp_path / "play", "--out", tmp_path / "data", "--preset", "tiny")
+    assert "train: 48 frames of 2 takes" in said and "validation: 24 frames of 1 take\n" in said
+    short = ["--preset", "tiny", "--steps", 2, "--batch", 2, "--device", "cpu", "--threads", 1]
+    playloom("train", "tokenizer", "--data", tmp_path / "data", "--out", tmp_path / "t", *short)
+    words = ["--data", tmp_path / "data", "--tokenizer", tmp_path / "t", "--alignment", "warn"]
+    playloom("train", "world", *words, "--out", tmp_path / "w", *short)
+    assert load_model(tmp_path / "w" / "model").config.name == preset("tiny").name
+    playloom("import", tmp_path / "play", "--out", tmp_path / "test", "--preset", "tiny", "--split", "test")
+    assert len(open_test_set(tmp_path / "test", tmp_path / "work").of_split("test")) == 3
