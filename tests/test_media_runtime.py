@@ -13,6 +13,8 @@ from playloom.errors import BadInputError, ConfigError, PlayloomError
 from playloom.runtime import (
     atomic_folder,
     atomic_write,
+    check_place,
+    claimed,
     free_folder,
     generator,
     in_passing,
@@ -129,6 +131,27 @@ def test_a_folder_appears_complete_or_not_at_all(tmp_path):
     assert (target / "sub" / "whole.txt").is_file() and names_in(tmp_path / "out") == ["dream"]
     with pytest.raises(BadInputError, match="already holds files"), atomic_folder(target):
         pass
+
+
+def test_a_place_is_tried_without_leaving_anything(tmp_path):
+    check_place(tmp_path / "a" / "b" / "c")
+    (tmp_path / "file").write_text("taken")
+    with pytest.raises(BadInputError, match="cannot write"):
+        check_place(tmp_path / "file" / "c")
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
+    """Two trainings in one folder wrote over each other, and both said that all went well."""
+    code = "import sys; from playloom.runtime import claimed as c\nwith c(sys.argv[1]): print('mine', flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "mine\n"
+        with pytest.raises(BadInputError, match="another process works in"), claimed(tmp_path / "run"):
+            pass
+        other.kill()
+    with claimed(tmp_path / "run"):
+        assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_taken_folder_gets_a_number(tmp_path):

@@ -70,6 +70,7 @@ def test_a_single_take_keeps_its_end_for_validation(tmp_path):
     train, validation = store.spans
     assert (train.rows, validation.rows) == (slice(0, 27), slice(27, 30))
     assert (store.frames_FHWC == frames).all() and (store.actions_FA == actions).all()
+    assert all(span.meta["game"] == "other" for span in store.spans)  # so the arena's camera is not assumed
 
 
 def test_other_sizes_are_fitted(tmp_path):

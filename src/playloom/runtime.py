@@ -219,6 +219,40 @@ def check_place(folder: Path | str) -> None:
         probe.flush()
 
 
+@contextmanager
+def claimed(folder: Path | str) -> Iterator[None]:
+    """Keep a second process out of a folder (made if needed) for as long as the body runs, or this process lives.
+
+    Where the system has no such claims (Windows, some network disks) nobody is kept out.
+
+    Raises:
+        BadInputError: when another process has claimed it, or the folder cannot be made.
+    """
+    target = Path(folder)
+    with _os_errors_as_sentences(target):
+        target.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(target, os.O_RDONLY) if os.name == "posix" else None
+    try:
+        if descriptor is not None and not _is_claimed(descriptor):
+            raise BadInputError(f"another process works in {folder}; wait for its end, or choose another --out")
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _is_claimed(descriptor: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a disk without claims
+        return True
+    return True
+
+
 def _is_free(folder: Path) -> bool:
     if not folder.exists():
         return True

@@ -71,13 +71,14 @@ def train_tokenizer_command(
     flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
     training = from_mapping(TokenizerTrainingConfig, _with_flags(values, flags))
     _check_resume(resume, out)
-    with _bar("preparing pictures") as bar:
-        store = frames_from(data, out / "frames", _preparation(bar, workers))
-    if prepare_only:
-        typer.echo(f"{len(store)} frames in {len(store.spans)} episodes: {store.folder}")
-        return
-    with _reports("tokenizer") as report:
-        run = train_tokenizer(model.tokenizer, training, store, out, report=report)
+    with _alone(out):
+        with _bar("preparing pictures") as bar:
+            store = frames_from(data, out / "frames", _preparation(bar, workers))
+        if prepare_only:
+            typer.echo(f"{len(store)} frames in {len(store.spans)} episodes: {store.folder}")
+            return
+        with _reports("tokenizer") as report:
+            run = train_tokenizer(model.tokenizer, training, store, out, report=report)
     _say(run.outcome, out, f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
 
 
@@ -110,7 +111,7 @@ def train_world_command(
     flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
     training = from_mapping(WorldConfig, _with_flags(values, flags))
     _check_resume(resume, out)
-    with _bar("preparing codes") as bar, _reports("world") as report:
+    with _alone(out), _bar("preparing codes") as bar, _reports("world") as report:
         job = WorldJob(
             model=model,
             config=training,
@@ -158,7 +159,7 @@ def train_decoder_command(
         )
     training = from_mapping(DecoderTrainingConfig, values)
     _check_resume(resume, out)
-    with _bar("preparing") as bar, _reports("decoder") as report:
+    with _alone(out), _bar("preparing") as bar, _reports("decoder") as report:
         how = _preparation(bar, workers)
         job = DecoderJob(source=model, data=data, out=out, config=training, preparation=how)
         if prepare_only:
@@ -222,6 +223,18 @@ def _check_resume(resume: str, out: Path) -> None:
         raise ConfigError(f"--resume is {resume!r}; choose auto or never")
     if resume == "never" and (out / "checkpoints").exists():
         raise ConfigError(f"{out} holds a run already; choose another --out, or --resume auto to go on with it")
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two runs in one folder would write over each other; of several devices' processes the first one claims it."""
+    from playloom.runtime import claimed
+
+    if _is_silent():
+        yield
+        return
+    with claimed(out):
+        yield
 
 
 def _preparation(bar: Any, workers: int) -> Preparation:

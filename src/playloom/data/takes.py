@@ -23,6 +23,7 @@ from playloom.media.clips import read_clip
 from playloom.media.npz import read_npz
 from playloom.media.pictures import Fit, fit_picture, read_picture
 from playloom.media.tables import read_actions
+from playloom.runtime import claimed
 
 SPLITS = ("train", "validation", "test")
 _CYCLE = 20
@@ -120,12 +121,30 @@ def build_from_takes(
         raise RecordingError(f"{out} holds a finished data set; choose another folder, or remove it first")
     place = Path(folder)
     pieces = _pieces(find_takes(place), split)
+    with claimed(out):
+        return _fill(place, pieces, Path(out), frame_size, fit, schema, progress)
+
+
+def _fill(
+    place: Path,
+    pieces: Sequence[_Piece],
+    out: Path,
+    frame_size: tuple[int, int],
+    fit: Fit,
+    schema: Schema | Literal["auto"],
+    progress: Progress | None,
+) -> FrameStore:
     height, width = frame_size
     total = sum(piece.length for piece in pieces)
     writer = FrameStore.create(out, total, height=height, width=width, state_columns=())
     start, loaded = 0, None
     for piece in pieces:
-        meta = {"take": piece.path.relative_to(place).as_posix(), "first": piece.first, "split": piece.split}
+        meta = {
+            "game": "other",
+            "take": piece.path.relative_to(place).as_posix(),
+            "first": piece.first,
+            "split": piece.split,
+        }
         if not writer.has(start, piece.length, meta):
             if loaded is None or loaded[0] != piece.path:
                 loaded = (piece.path, *read_take(piece.path, frame_size, fit, schema))

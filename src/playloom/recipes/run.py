@@ -23,6 +23,7 @@ from playloom.recipes.recipe import Recipe
 from playloom.recipes.recording import record
 from playloom.recipes.shop import Machine, Say, Shop
 from playloom.recipes.stamps import Stamp, differences, plain, read_stamp, remove_stamp, settings_hash, write_stamp
+from playloom.runtime import claimed
 from playloom.training.settings import FREE_ON_RESUME, to_mapping
 
 _LENGTHS = frozenset({"steps", "minutes"})
@@ -146,8 +147,14 @@ def run_recipe(
     """
     for name in (redo, until):
         _known(name)
-    piece = Piece(piece_minutes)
-    shop = Shop(recipe=recipe, folder=folder, piece=piece, machine=machine or Machine(), say=say)
+    with claimed(folder):
+        return _run_stages(recipe, folder, Piece(piece_minutes), machine or Machine(), redo, until, say)
+
+
+def _run_stages(
+    recipe: Recipe, folder: Path, piece: Piece, machine: Machine, redo: str | None, until: str | None, say: Say
+) -> RecipeOutcome:
+    shop = Shop(recipe=recipe, folder=folder, piece=piece, machine=machine, say=say)
     if redo is not None:
         _forget(folder, redo)
     hashes: dict[str, str] = {}

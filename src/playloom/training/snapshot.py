@@ -70,7 +70,7 @@ def load_newest(folder: Path) -> Snapshot | None:
     for path in reversed(found):
         try:
             return _load(path)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"{path.name}: {error}")
     if problems:
         raise CheckpointError(f"no checkpoint in {folder} can be read ({'; '.join(problems)}); remove them to restart")
