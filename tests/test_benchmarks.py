@@ -28,7 +28,7 @@ from playloom.benchmarks.floor import (
 from playloom.benchmarks.ladder import RULE, Rung, verdicts
 from playloom.benchmarks.rates import Rates, measure_rates
 from playloom.benchmarks.rows import show, speed_table
-from playloom.benchmarks.shapes import random_prompt, rolling
+from playloom.benchmarks.shape_run import random_prompt, rolling
 from playloom.engine import Dreamer, Sampling
 from playloom.errors import BadInputError, ConfigError
 from playloom.presets import PRESETS, preset

@@ -98,6 +98,18 @@ def test_a_row_that_fails_says_why_and_the_others_stay(monkeypatch: pytest.Monke
     assert len(rows) == len(said) == 14 and "many: tiny: 64 at once over one: " in " ".join(said)
 
 
+def test_where_frames_are_captured_plain_ones_are_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "cuda_capture", lambda _: lambda work: work)
+    report = bench(BenchSettings(device="cpu", presets=("tiny",), only=("order",), quick=True)).to_json()
+    assert [row["name"].partition("fp32, ")[2] for row in report["rows"]] == [
+        "k = 1: a frame",
+        "k = 1: a frame, nothing captured",
+        "raster: a frame",
+        "raster: a frame, nothing captured",
+    ]
+    assert all(row["value"] > 0 for row in report["rows"])
+
+
 def test_a_case_of_the_model_that_fails_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("playloom.benchmarks.bundled.together", lambda *_: 1 / 0)
     report = bench(BenchSettings(model=str(folder), device="cpu", only=("batch", "branch"), quick=True)).to_json()

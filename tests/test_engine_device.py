@@ -203,13 +203,18 @@ def test_captures_are_given_up_with_the_memory_they_work_in_and_few_are_kept():
     assert len(graphs._replays) <= 16 and len(graphs._seen) <= 16
 
 
-def test_no_memory_for_a_capture_is_no_end(tiny_model):
-    """A capture takes memory of its own; without it the frame is run as it was before."""
+@pytest.mark.parametrize("also", [False, True])
+def test_no_memory_for_a_capture_is_no_end(tiny_model, also):
+    """A capture takes memory of its own; without it frames are run as before, whatever else is complained of."""
     plain, (fast, _) = Dreamer(tiny_model, lag=1), graphed(tiny_model, 1)
 
     def capture(work):  # type: ignore[no-untyped-def]
-        work()
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        try:
+            work()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            if also:
+                raise RuntimeError("operation failed due to a previous error during capture")
 
     fast.decoder.graphs = FrameGraphs(capture)
     found = []
@@ -217,6 +222,15 @@ def test_no_memory_for_a_capture_is_no_end(tiny_model):
         session = dreamer.open(prompt_of(4), seed=3)
         found.append([session.step(action(step)).codes_N for step in range(5)])
     assert all((a == b).all() for a, b in zip(*found, strict=True))
+
+
+def test_a_capture_that_fails_otherwise_says_so(tiny_model):
+    dreamer, _ = graphed(tiny_model, 1)
+    dreamer.decoder.graphs = FrameGraphs(lambda work: 1 / 0)  # type: ignore[arg-type,return-value]
+    session = dreamer.open(prompt_of(4))
+    with pytest.raises(ZeroDivisionError):
+        for step in range(4):
+            session.step(action(step))
 
 
 def test_only_a_gpu_captures():

@@ -8,26 +8,31 @@ same code runs on a GPU and, with a small size, on a CPU. A published size is me
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from playloom.actions import SLOT_SIZES
 from playloom.benchmarks.attempt import Found, missing, rows_or_why
 from playloom.benchmarks.bundled import together
-from playloom.benchmarks.floor import frame_cost, prefill_cost, tokenizer_cost
+from playloom.benchmarks.floor import prefill_cost
 from playloom.benchmarks.peer import peer_or_note
-from playloom.benchmarks.rates import Rates, measure_rates, now
 from playloom.benchmarks.rows import Bar, BenchRow
-from playloom.benchmarks.settings import GPU_PRESETS, BenchSettings
-from playloom.benchmarks.stream import Tick, median, time_dream
+from playloom.benchmarks.settings import BenchSettings
+from playloom.benchmarks.shape_run import (
+    MANY_PRESET,
+    WARM,
+    ShapeRun,
+    frame_spans,
+    give_back,
+    prefill_spans,
+    random_prompt,
+    rolling,
+)
+from playloom.benchmarks.stream import Tick, median
 from playloom.checkpoint import Model
-from playloom.engine import Dreamer, Prompt, Sampling
-from playloom.presets import ModelConfig, build_tokenizer, build_transformer, preset, require_memory
+from playloom.engine import CachedDecoder, Dreamer, Sampling
+from playloom.engine.graphs import FrameGraphs, cuda_capture
+from playloom.presets import preset, require_memory
 
 ORDER_BARS = {
     ("200m", 1): Bar(most=32.0),
@@ -40,73 +45,8 @@ MANY_BARS = {None: Bar(least=4.0), 4: Bar(least=8.0)}
 """Times one dream's frames a second that 16 dreams must reach together, by key/value heads."""
 MANY, MANY_BAR_AT, GROUPED = (16, 64), 16, 4
 """Dreams at once, the number the bar is for, and the key/value heads of the grouped form."""
-WARM = 3
-"""Frames before the clock starts: kernels are chosen and graphs captured in them."""
-MANY_PRESET = "200m"
-"""The size whose many dreams and published positions are measured; with other sizes asked for, the first of them."""
-
-
-@dataclass(kw_only=True)
-class ShapeRun:
-    """What the cases of all sizes on one device share."""
-
-    settings: BenchSettings
-    """How much to measure."""
-    device: torch.device
-    """Where."""
-    tick: Tick
-    """Told what is being measured."""
-    found: Found = lambda _: None
-    """Told every row."""
-
-    @cached_property
-    def dtype(self) -> torch.dtype:
-        """Of weights and cache."""
-        return self.settings.dtype_on(self.device)
-
-    @cached_property
-    def rates(self) -> Rates:
-        """Of this device, now."""
-        self.tick(f"bandwidth and matrix rate of {self.device}")
-        return measure_rates(self.device, self.dtype, 0.2 if self.settings.quick else 1.0)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The sizes to measure."""
-        return self.settings.presets or GPU_PRESETS
-
-    @property
-    def many_name(self) -> str:
-        """The size of the cases that take only one."""
-        return MANY_PRESET if MANY_PRESET in self.names else self.names[0]
-
-    def build(self, config: ModelConfig, sessions: int = 1) -> Model:
-        """Random weights on the device, those of the pixel decoder in the same dtype.
-
-        Raises:
-            PlayloomError: when weights and caches of so many dreams do not fit; nothing was allocated then.
-        """
-        require_memory(config, self.device, dtype=self.dtype, sessions=sessions)
-        model = Model(
-            config=config,
-            tokenizer=build_tokenizer(config, seed=self.settings.seed).eval().requires_grad_(False),
-            transformer=build_transformer(config, seed=self.settings.seed).eval().requires_grad_(False),
-        )
-        model.tokenizer.decoder.to(self.dtype)
-        return model.to(self.device, self.dtype)
-
-    def attempt(self, case: str, name: str, measure: Callable[[], list[BenchRow]]) -> list[BenchRow]:
-        """The rows, or why there are none; the device's memory is free again afterwards."""
-        try:
-            return rows_or_why(case, name, "ms", measure, self.found)
-        finally:
-            _give_back(self.device)
-
-    def frame_floor(self, dreamer: Dreamer, sessions: int = 1) -> float:
-        """Least seconds of one frame of so many dreams, pixels included."""
-        model = dreamer.model
-        cost = frame_cost(model.config, dreamer.schedule, self.dtype, sessions)
-        return (cost + tokenizer_cost(model.tokenizer, decode=sessions)).seconds(self.rates)
+PLAIN = ", nothing captured"
+"""What the name of a row ends in whose frames were run plainly."""
 
 
 def shape_rows(
@@ -129,7 +69,7 @@ def shape_rows(
 
 
 def order_rows(run: ShapeRun, name: str) -> list[BenchRow]:
-    """Time a frame of one size, k = 1 and raster."""
+    """Time a frame of one size, k = 1 and raster; where frames are captured, uncaptured ones too."""
     model = run.build(rolling(preset(name)))
     rows: list[BenchRow] = []
     for lag in (1, None):
@@ -137,7 +77,13 @@ def order_rows(run: ShapeRun, name: str) -> list[BenchRow]:
         run.tick(f"{name}, rolling, {order}")
         shown = f"{name}, rolling, {_type_name(run.dtype)}, {order}: a frame"
         rows += rows_or_why("order", shown, "ms", partial(_order_row, run, model, name, lag, shown))
-        _give_back(run.device)
+        give_back(run.device)
+        if cuda_capture(run.device) is not None:
+            run.tick(f"{name}, rolling, {order}, nothing captured")
+            rows += rows_or_why(
+                "order", f"{shown}{PLAIN}", "ms", partial(_plain_row, run, model, lag, f"{shown}{PLAIN}")
+            )
+            give_back(run.device)
     return rows
 
 
@@ -155,6 +101,16 @@ def _order_row(run: ShapeRun, model: Model, name: str, lag: int | None, shown: s
             detail={"milliseconds": (1e3 * spans).round(3), "passes": dreamer.schedule.image_passes},
         )
     ]
+
+
+def _plain_row(run: ShapeRun, model: Model, lag: int | None, shown: str) -> list[BenchRow]:
+    """What captures are worth; and a figure, should they fail."""
+    dreamer = Dreamer(model, lag=lag)
+    assert isinstance(dreamer.decoder, CachedDecoder)
+    dreamer.decoder.graphs = FrameGraphs(None)
+    spans = frame_spans(run, dreamer)
+    detail = {"milliseconds": (1e3 * spans).round(3)}
+    return [BenchRow(case="order", name=shown, value=1e3 * median(list(spans)), unit="ms", detail=detail)]
 
 
 def beside(run: ShapeRun, name: str, rows: list[BenchRow]) -> list[BenchRow]:
@@ -193,7 +149,7 @@ def many_rows(run: ShapeRun, heads: int | None) -> list[BenchRow]:
 
 def _many_row(run: ShapeRun, model: Model, size: int, name: str) -> BenchRow:
     """Frames a second of so many dreams; a dreamer of its own, so that nothing is left of the caches before."""
-    _give_back(run.device)
+    give_back(run.device)
     dreamer = Dreamer(model, lag=1)
     prompt, actions = random_prompt(model.config, run.settings.seed)
     rounds = run.settings.count(8, 2)
@@ -245,51 +201,6 @@ def absolute_rows(run: ShapeRun) -> list[BenchRow]:
             detail={"milliseconds": (1e3 * prefill).round(3)},
         ),
     ]
-
-
-def rolling(config: ModelConfig) -> ModelConfig:
-    """A size made over to rolling positions and rows; all else stays."""
-    sizes = dataclasses.replace(config.transformer, positions="rolling")
-    return dataclasses.replace(config, rows=True, transformer=sizes)
-
-
-def random_prompt(config: ModelConfig, seed: int, steps: int | None = None) -> tuple[Prompt, NDArray[np.uint8]]:
-    """A full context (or `steps` steps) of random codes and actions, and 64 more actions uint8 [64, 16]."""
-    source = np.random.default_rng(seed)
-    steps = steps or config.transformer.context_steps
-    codes_TN = source.integers(0, config.layout.vocab.codebook_size, (steps, config.layout.image_slots))
-    actions_TA = np.stack([source.integers(0, n, steps + 63, dtype=np.uint8) for n in SLOT_SIZES], axis=1)
-    height, width = config.tokenizer.frame_height, config.tokenizer.frame_width
-    frames_THWC = np.zeros((steps, height, width, 3), np.uint8)  # never looked at: the codes are given
-    return Prompt(frames_THWC=frames_THWC, actions_TA=actions_TA[: steps - 1], codes_TN=codes_TN), actions_TA[
-        steps - 1 :
-    ]
-
-
-def frame_spans(run: ShapeRun, dreamer: Dreamer) -> NDArray[np.float64]:
-    """Seconds of single frames, the context full; frames before the clock let kernels and graphs settle."""
-    frames = run.settings.count(10, 2)
-    prompt, actions = random_prompt(dreamer.model.config, run.settings.seed)
-    times = time_dream(dreamer, prompt, actions, WARM + frames, sampling=Sampling(), seed=run.settings.seed)
-    return times.frames_F[WARM:]
-
-
-def prefill_spans(run: ShapeRun, dreamer: Dreamer, steps: int) -> NDArray[np.float64]:
-    """Seconds to open a dream on `steps` encoded steps."""
-    prompt, _ = random_prompt(dreamer.model.config, run.settings.seed, steps)
-    spans = []
-    for _ in range(run.settings.count(5, 2) + 1):
-        started = now(run.device)
-        session = dreamer.open(prompt, sampling=Sampling())
-        spans.append(now(run.device) - started)
-        session.close()
-    return np.array(spans[1:])
-
-
-def _give_back(device: torch.device) -> None:
-    """Memory that torch keeps for later use counts as taken; hand it back."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _heads_name(heads: int | None) -> str:

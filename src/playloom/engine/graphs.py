@@ -93,7 +93,10 @@ class FrameGraphs:
         try:
             kept = self._kept(place, inputs)
             replay = self._replays.pop(key, None) or self._captured(work, kept)
-        except torch.OutOfMemoryError:  # a capture takes memory of its own; the work itself may still find enough
+        except Exception as error:
+            if not _is_want_of_memory(error):
+                raise
+            # A capture takes memory of its own; the work itself may still find enough.
             self._forget(place.generation)
             self._exhausted = True
             work(*inputs)
@@ -136,6 +139,11 @@ class FrameGraphs:
         self._replays.clear()
         self._inputs.clear()
         self._generation, self._exhausted = generation, False
+
+
+def _is_want_of_memory(error: BaseException | None) -> bool:
+    """Whether this is what began it; a capture that is broken off complains of that as well."""
+    return error is not None and (isinstance(error, torch.OutOfMemoryError) or _is_want_of_memory(error.__context__))
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:
