@@ -143,7 +143,7 @@ def test_a_place_is_tried_without_leaving_anything(tmp_path):
 
 def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
     """Two trainings in one folder wrote over each other, and both said that all went well."""
-    code = "import sys; from playloom.runtime import claimed as c\nwith c(sys.argv[1]): print('mine', flush=True); input()"
+    code = "import sys, playloom.runtime as r\nwith r.claimed(sys.argv[1]): print('mine', flush=True); input()"
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "mine\n"
