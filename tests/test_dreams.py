@@ -123,6 +123,15 @@ def test_batch_dreaming_skips_what_it_cannot_use_and_keeps_names(model, tmp_path
     assert len(read_frames(tmp_path / "o" / "a" / "1.mp4")) == 7
 
 
+def test_a_place_for_clips_that_cannot_be_written_is_found_out_first(model, tmp_path):
+    """Every clip was dreamed, and then skipped."""
+    (tmp_path / "in").mkdir()
+    write_clip(tmp_path / "in" / "a.npz", clip_of(8))
+    (tmp_path / "file").write_text("taken")
+    with pytest.raises(BadInputError, match="cannot write"):
+        dream_clips(BatchJob(folder=tmp_path / "in", out=tmp_path / "file", model=model, context=4, steps=3))
+
+
 def test_no_clips_at_all_may_not_be_asked_for(tmp_path):
     """A negative number cut clips off the end of the list."""
     with pytest.raises(BadInputError, match="max_files is -1; expected 1 or more"):

@@ -22,6 +22,7 @@ from playloom.engine.opening import manifest_of, open_dreamer
 from playloom.errors import BadInputError, PlayloomError, RecordingError
 from playloom.media.batch_output import write_batch_dream
 from playloom.media.clips import find_clips, read_clip
+from playloom.runtime import check_place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +93,10 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
         on_clip: told clips done, clips in all, and a sentence, after each clip.
 
     Raises:
-        PlayloomError: when the folder holds no clip or the model cannot be loaded; bad clips are only skipped.
+        PlayloomError: when the folder holds no clip, the model cannot be loaded or `out` not be written; bad clips are only skipped.
     """
     paths = find_clips(job.folder)[: job.max_files]
+    check_place(job.out / "clip")
     dreamer = open_dreamer(job.model, device=job.device, lag=job.lag)
     model = dreamer.model
     written: list[Path] = []
