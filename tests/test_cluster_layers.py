@@ -12,6 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 from playloom.cluster.affinity import Affinity, replicas_in
 from playloom.cluster.environment import environment_of
 from playloom.cluster.layers import layers_of
+from playloom.cluster.messages import Messages
 from playloom.cluster.newest import Newest
 from playloom.cluster.plain import Plain
 from playloom.cluster.plan import Node, fair_share
@@ -44,9 +45,6 @@ def test_a_server_among_several_says_which_one_it_is():
         job = http.post("/new_job", data={"json": json.dumps(order)}, files={"a": picture()}).json()["job_ids"][0]
         assert replica_in(job) == "a7"
         assert http.get("/cancel_job", params={"job_id": job}).json()["cancelled"]
-        with http.websocket_connect("ws://127.0.0.1:5000/v1/play") as socket:
-            socket.send_json({"type": "hello"})
-            assert replica_in(socket.receive_json()["token"]) == "a7"
     with client() as http:
         assert "x-playloom-replica" not in http.get("/v1/health").headers
 
@@ -235,6 +233,26 @@ def test_a_player_whose_replica_dies_is_told_to_come_back():
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_json()
     assert closed.value.code == 1013
+
+
+def test_a_message_that_is_too_large_ends_the_connection():
+    heard = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] != "websocket.disconnect":
+            heard.append(message["text"])
+        await send(text("to nobody"))
+
+    limited = Newest(Messages(app, settings(socket_bytes=10)))
+    with TestClient(limited).websocket_connect("/v1/play") as socket:
+        socket.send_text("x" * 10)
+        socket.send_text("é" * 6)
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_text()
+    assert closed.value.code == 1009
+    assert heard == ["x" * 10]
 
 
 def test_the_layers_together_refuse_what_the_server_would():

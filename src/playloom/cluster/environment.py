@@ -15,13 +15,14 @@ from playloom.checkpoint import bundled_models
 from playloom.cluster.layers import CALLBACK, VARIABLE
 from playloom.serving.settings import Settings
 
-
 ADDRESS = "RAY_ADDRESS"
 """The environment variable that names a cluster to join."""
 _OWN_CLUSTER = {
     # Ray listens on loopback only: whoever reaches its ports can run code.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",  # and nobody else on this machine can use them
+    # A proxy that takes longer to start is killed and begun again; Ray's five seconds are few on a busy machine.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",
 }
 
 

@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from playloom.cluster.affinity import Affinity
+from playloom.cluster.messages import Messages
 from playloom.cluster.newest import Newest
 from playloom.cluster.plain import Plain
 from playloom.serving.bodies import Bodies
@@ -32,6 +33,7 @@ def layers_of(settings: Settings) -> list[Middleware]:
     cors = [Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])]
     return [
         Middleware(Plain),
+        Middleware(Messages, settings=settings),
         Middleware(Newest),
         Middleware(Affinity),
         Middleware(Bodies, settings=settings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +35,7 @@ def cluster(settings: Settings) -> Iterator[list[Node]]:
     quiet = {"logging_level": logging.CRITICAL, "log_to_driver": False, "namespace": _NAMESPACE}
     try:
         if joins():
+            _knock(os.environ[ADDRESS])
             ray.init(address=os.environ[ADDRESS], **quiet)
         else:
             store = max(_LEAST_STORE, 2 * settings.bodies_bytes)
@@ -47,9 +49,30 @@ def cluster(settings: Settings) -> Iterator[list[Node]]:
         ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """See at once whether anybody listens; Ray itself tries for minutes.
+
+    Raises:
+        OSError: when nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
 def addresses() -> list[str]:
     """Of the machines of the cluster."""
     return [found["NodeManagerAddress"] for found in ray.nodes() if found["Alive"]]
+
+
+def check_alive() -> None:
+    """See that the cluster is still there.
+
+    Raises:
+        ResourceError: when none of its machines is.
+    """
+    if not addresses():
+        raise ResourceError("Ray has ended, so nothing is served any more; its logs, in /tmp/ray, say why")
 
 
 def _node(resources: dict[str, float]) -> Node:

@@ -11,28 +11,34 @@ signal ends it at once.
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from playloom.checkpoint import load_model, model_folder
 from playloom.cluster.deployment import APPLICATION, application
-from playloom.cluster.plan import fair_share
+from playloom.cluster.plan import Node, fair_share
 from playloom.cluster.probe import check_layers, wait_until_up
-from playloom.cluster.ray_cluster import addresses, cluster, joins
+from playloom.cluster.ray_cluster import addresses, check_alive, cluster, joins
 from playloom.cluster.signals import Ending
 from playloom.errors import ConfigError, ResourceError
 from playloom.runtime import pick_device
 from playloom.serving.server import listen
 from playloom.serving.settings import Settings
 
+_RAISED = re.compile(r"^[\w.]*(Error|Exception): ")
 _EVERYWHERE = ("0.0.0.0", "::")
 _START_SECONDS = 600.0  # a large model on slow disks
 _PROXY_SECONDS = 60.0
 _TICK = 0.2
+_WATCH = 5.0
 _GRACE = 10.0  # seconds after the time to finish is over, in which Ray is ended
 _FLUSH = 0.5  # seconds for last answers to be sent
 
@@ -55,10 +61,11 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
     with cluster(settings) as nodes:
         ending.listen()  # Ray took them
         try:
-            handle = _begin(settings, application(settings, fair_share(settings, nodes)))
+            handle = _begin(settings, nodes)
             ending.serving = True
             say(_greeting(settings, name))
-            ending.asked.wait()
+            while not ending.asked.wait(_WATCH):
+                check_alive()
             ending.no_later_than(settings.drain_seconds + _GRACE)
             _drain(handle, settings.drain_seconds)
         finally:
@@ -72,22 +79,32 @@ def _check_model(settings: Settings) -> str:
     return load_model(model_folder(settings.model), pick_device("cpu")).config.name
 
 
-def _begin(settings: Settings, app: serve.Application) -> DeploymentHandle[Any]:
+def _begin(settings: Settings, nodes: Sequence[Node]) -> DeploymentHandle[Any]:
     """Start replicas and proxies, and see that they answer."""
+    app = application(settings, fair_share(settings, nodes))
     _check_alone()
-    quiet = {"log_level": logging.ERROR, "enable_access_log": False}
-    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-    serve.start(
-        proxy_location="HeadOnly" if settings.local else "EveryNode",
-        http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": 5},
-        logging_config=quiet,
-    )
-    target = serve.RunTarget(target=app, name=APPLICATION, logging_config=quiet)
-    handle = serve.run_many([target], wait_for_applications_running=False)[0]
-    _wait_until_running()
+    try:
+        handle = _start(settings, app)
+    except (RayError, RayServeException, RuntimeError) as error:
+        raise ResourceError(f"Ray cannot begin to serve: {str(error).strip().splitlines()[0]}") from error
     for home in _homes(settings):
         wait_until_up(home, settings, _PROXY_SECONDS)
         check_layers(home, settings)
+    return handle
+
+
+def _start(settings: Settings, app: serve.Application) -> DeploymentHandle[Any]:
+    quiet = {"log_level": logging.ERROR, "enable_access_log": False}
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+    with suppress(TimeoutError, RayActorError):  # a slow or restarted proxy: `wait_until_up` judges
+        serve.start(
+            proxy_location="HeadOnly" if settings.local else "EveryNode",
+            http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": 5},
+            logging_config=quiet,
+        )
+    target = serve.RunTarget(target=app, name=APPLICATION, logging_config=quiet)
+    handle = serve.run_many([target], wait_for_applications_running=False)[0]
+    _wait_until_running()
     return handle
 
 
@@ -104,10 +121,15 @@ def _wait_until_running() -> None:
         if status.status == "RUNNING":
             return
         if status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            said = [line for line in status.message.splitlines() if line.strip()]
-            raise ResourceError(f"a replica cannot start: {said[-1].strip() if said else 'Ray does not say why'}")
+            raise ResourceError(f"a replica cannot start: {_why(status.deployments[APPLICATION].message)}")
         time.sleep(_TICK)
     raise ResourceError(f"no replica was up within {_START_SECONDS:g} seconds; the cluster may be busy with others")
+
+
+def _why(message: str) -> str:
+    """What was raised, of Ray's account of it: a traceback's last line."""
+    said = [line.strip() for line in message.splitlines() if line.strip()]
+    return _RAISED.sub("", said[-1]) if said else "Ray does not say why"
 
 
 def _homes(settings: Settings) -> list[str]:
