@@ -89,6 +89,26 @@ def test_a_dream_goes_on_from_a_dream(model, recording, tmp_path):
     assert (codes[0][-4:] == codes[1][:4]).all(), "frames were encoded again"
 
 
+def test_a_dream_shorter_than_the_context_is_gone_on_from(model, tmp_path):
+    """One picture, two steps dreamed, and on from there: it asked for a shorter context instead."""
+    Image.fromarray(clip_of(1).frames_THWC[0]).save(tmp_path / "a.png")
+    run_dream(DreamJob(model=model, prompt=str(tmp_path / "a.png"), steps=2, out=tmp_path / "a"))
+    report = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, out=tmp_path / "b"))
+    assert report.real_steps == 3 and any("the context is 3 steps long" in note for note in report.notes)
+    second = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, at=1, out=tmp_path / "c"))
+    assert second.real_steps == 2
+
+
+@pytest.mark.parametrize(("actions", "forced"), [("fire for 2", 2), ("fire for 2; jump", 3), ("fire for 9", 5)])
+def test_full_mode_forces_the_first_inputs_and_dreams_the_rest(actions, forced, model, recording, tmp_path):
+    """A script was filled up to the last step with rest, so nothing was left to dream."""
+    where = {"model": model, "prompt": str(recording), "context": 3, "mode": "full"}
+    report = run_dream(DreamJob(**where, steps=5, actions=actions, out=tmp_path / "a"))
+    assert ("actions.csv", f"the inputs: {forced} given, {5 - forced} dreamed") in report.written.files
+    usual = run_dream(DreamJob(**where, actions=actions, out=tmp_path / "b"))
+    assert len(read_actions(usual.written.folder / "actions.csv", "named").values_TA) == 10
+
+
 def test_policy_and_full_modes_dream_inputs(model, recording, tmp_path):
     for mode in ("policy", "full"):
         job = DreamJob(model=model, prompt=str(recording), context=3, steps=2, mode=mode, out=tmp_path / mode)

@@ -200,9 +200,18 @@ def _from_dream(path: Path, cut: _Cut) -> PromptData:
     clip = read_dream_clip(path)
     note = f"{path} is a dream: some of these frames were dreamed, and none is kept as the truth"
     frames = len(clip.frames_THWC)
+    cut, short = _shortened(cut, frames if cut.at is None or cut.at not in range(frames) else cut.at + 1)
     found = _from_arrays(str(path), clip.frames_THWC, clip.actions_TA, replace(cut, horizon=0), frames - 1)
     kept = None if clip.codes_TN is None else _seen(clip.codes_TN, cut, frames - 1)
-    return replace(found, notes=(note, *found.notes), codes_TN=kept, weights=clip.weights)
+    return replace(found, notes=(note, *short, *found.notes), codes_TN=kept, weights=clip.weights)
+
+
+def _shortened(cut: _Cut, seen: int) -> tuple[_Cut, list[str]]:
+    """A context of what there is, and a note if that is less than was asked for."""
+    if seen >= cut.context:
+        return cut, []
+    note = f"the context is {seen} step{'s' * (seen > 1)} long, not {cut.context}: no more pictures"
+    return replace(cut, context=seen), [note]
 
 
 def _seen(codes_TN: NDArray[np.int64], cut: _Cut, default_at: int) -> NDArray[np.int64]:
@@ -287,9 +296,7 @@ def _from_pictures(
         )
     first, stop = max(0, at + 1 - cut.context), cut.stop(at, len(paths))
     seen = at + 1 - first
-    said = list(notes)
-    if seen < cut.context:
-        said.append(f"the context is {seen} step{'s' * (seen > 1)} long, not {cut.context}: no more pictures")
+    said = [*notes, *_shortened(cut, seen)[1]]
     if actions_TA is None and seen > 1:
         said.append(f"there is no {ACTIONS_FILE} beside the pictures: the actions between them are taken as rest")
     known_TA = np.tile(REST_VALUES, (at, 1)) if actions_TA is None else actions_TA

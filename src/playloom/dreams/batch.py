@@ -93,7 +93,8 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
         on_clip: told clips done, clips in all, and a sentence, after each clip.
 
     Raises:
-        PlayloomError: when the folder holds no clip, the model cannot be loaded or `out` not be written; bad clips are only skipped.
+        PlayloomError: when the folder holds no clip, the model cannot be loaded or `out` not be written; bad clips are
+            only skipped.
     """
     paths = find_clips(job.folder)[: job.max_files]
     check_place(job.out / "clip")

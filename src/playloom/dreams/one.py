@@ -139,7 +139,8 @@ def _given(job: DreamJob, data: PromptData) -> Inputs | None:
     if job.mode == "policy":
         return None
     if job.actions is not None:
-        return read_inputs(job.actions, job.schema, job.steps)
+        # In full mode they are the first ones: what is not said is dreamed, so nothing is filled up with rest.
+        return read_inputs(job.actions, job.schema, job.steps if job.mode == "world" else None)
     if job.mode == "full":
         return None
     steps = job.steps or len(data.true_next_actions_SA) or DEFAULT_STEPS
@@ -155,7 +156,9 @@ def _steps(job: DreamJob, given: Inputs | None, data: PromptData) -> int:
         return job.steps
     if job.mode == "policy":  # the last action answers a picture that nothing need follow
         return min(DEFAULT_STEPS, 1 + len(data.true_next_frames_SHWC))
-    return len(given.actions_SA) if given is not None else DEFAULT_STEPS
+    if job.mode == "full":
+        return max(DEFAULT_STEPS, 0 if given is None else len(given.actions_SA))
+    return DEFAULT_STEPS if given is None else len(given.actions_SA)
 
 
 def _unused(job: DreamJob) -> tuple[str, ...]:
