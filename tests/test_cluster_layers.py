@@ -3,11 +3,16 @@
 import asyncio
 import json
 import os
+import socket
+import threading
+import time
 
 import pytest
+import uvicorn
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
+from websockets.sync.client import connect
 
 from playloom.cluster.affinity import Affinity, replicas_in
 from playloom.cluster.environment import environment_of
@@ -140,6 +145,46 @@ def test_a_slow_reader_loses_frames_and_holds_up_nobody():
     assert len(frames) <= 4, "of two hundred"
     assert 4 in frames
     assert got[-1] == "websocket.close", "after all that was said"
+
+
+def test_little_lies_between_the_server_and_a_slow_reader():
+    """Behind a real socket: who looked away for a second is shown the present, not the second."""
+    made = 0
+
+    async def app(scope, receive, send):
+        nonlocal made
+        if scope["type"] != "websocket":
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        for made in range(400):
+            await send({"type": "websocket.send", "bytes": made.to_bytes(4, "little") + bytes(20_000)})
+            await asyncio.sleep(0.005)
+        await send({"type": "websocket.close", "code": 1000})
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # As Ray's proxy runs it: uvicorn's own protocol, with nothing said about buffers.
+        config = uvicorn.Config(Newest(app), lifespan="off", log_level="critical", ws_per_message_deflate=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        with little_buffered(listener.getsockname()) as line, connect("ws://a/", sock=line, max_queue=1) as player:
+            player.recv(timeout=20)
+            time.sleep(1)
+            lag = [made - int.from_bytes(player.recv(timeout=20)[:4], "little") for _ in range(20)][-1]
+            seen = sum(1 for _ in player) + 21
+        server.should_exit = True
+        thread.join(20)
+    assert lag <= 10, "of some two hundred made meanwhile"
+    assert seen < 399
+
+
+def little_buffered(address):
+    """A connection whose reader's machine takes in little for it."""
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)
+    line.connect(address)
+    return line
 
 
 def test_a_reader_that_went_away_breaks_nothing():

@@ -81,6 +81,6 @@ def _hold_little(send: Send) -> None:
     ASGI has no word for it: uvicorn's `send` is a method of the connection's protocol, which has the transport.
     """
     transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
-    if isinstance(transport, asyncio.Transport):
+    if transport is not None:
         transport.set_write_buffer_limits(high=_BUFFER)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
