@@ -13,6 +13,7 @@ from conftest import loud_model, tiny_config
 from playloom.actions import REST_VALUES
 from playloom.checkpoint import save_model
 from playloom.cli.app import main
+from playloom.data.prompts import load_prompt
 from playloom.dreams import BatchJob, DreamJob, dream_clips, run_dream
 from playloom.errors import ActionError, BadInputError
 from playloom.media.animation import read_frames
@@ -87,6 +88,20 @@ def test_a_dream_goes_on_from_a_dream(model, recording, tmp_path):
     assert (before == after).all(), "the mark entered the context"
     codes = [read_dream_clip(tmp_path / name / "dream.npz").codes_TN for name in ("a", "b")]
     assert (codes[0][-4:] == codes[1][:4]).all(), "frames were encoded again"
+
+
+def test_what_was_dreamed_stays_known_as_dreamed(model, recording, tmp_path):
+    """Going on from a dream showed its frames unmarked and called them real, and their origin was lost."""
+    where = {"model": model, "context": 4, "steps": 2}
+    run_dream(DreamJob(**{**where, "context": 3}, prompt=str(recording), out=tmp_path / "a"))
+    second = run_dream(DreamJob(**where, prompt=str(tmp_path / "a"), out=tmp_path / "b"))
+    assert dict(second.written.files)["dream.gif"].startswith("4 frames seen (2 dreamed before), then 2 dreamed ones")
+    third = load_prompt(tmp_path / "b", context=5, frame_size=(16, 24))
+    assert third.dreamed_T is not None and third.dreamed_T.tolist() == [False, True, True, True, True]
+    shown, first = read_frames(tmp_path / "b" / "dream.gif"), read_frames(tmp_path / "a" / "dream.gif")
+    assert (shown[2] == first[3]).all(), "an earlier dream's frame lost its mark"
+    picture = load_prompt(tmp_path / "a" / "raw" / "01.png", context=1, frame_size=(16, 24))
+    assert picture.dreamed_T is not None and picture.dreamed_T.tolist() == [True]
 
 
 def test_a_dream_shorter_than_the_context_is_gone_on_from(model, tmp_path):

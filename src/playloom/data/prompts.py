@@ -26,7 +26,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ MOMENT_PREFIX = "moment:"
 ACTIONS_FILE = "actions.csv"
 """The table that may lie in a folder of pictures: one row for every picture but the last, or more."""
 
+_T = TypeVar("_T", bound=np.generic)
 Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
 """Yields an episode's frames again, from its first; given by whoever knows the game."""
 
@@ -68,6 +69,8 @@ class PromptData:
     """Codes of the frames seen, [T, N], where a dream kept them."""
     weights: str | None = None
     """Fingerprint of the weights that the codes belong to."""
+    dreamed_T: NDArray[np.bool_] | None = None
+    """Which of the frames seen were dreamed, [T]; None: none."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -203,7 +206,8 @@ def _from_dream(path: Path, cut: _Cut) -> PromptData:
     cut, short = _shortened(cut, frames if cut.at is None or cut.at not in range(frames) else cut.at + 1)
     found = _from_arrays(str(path), clip.frames_THWC, clip.actions_TA, replace(cut, horizon=0), frames - 1)
     kept = None if clip.codes_TN is None else _seen(clip.codes_TN, cut, frames - 1)
-    return replace(found, notes=(note, *short, *found.notes), codes_TN=kept, weights=clip.weights)
+    dreamed = None if clip.dreamed_T is None else _seen(clip.dreamed_T, cut, frames - 1)
+    return replace(found, notes=(note, *short, *found.notes), codes_TN=kept, weights=clip.weights, dreamed_T=dreamed)
 
 
 def _shortened(cut: _Cut, seen: int) -> tuple[_Cut, list[str]]:
@@ -214,9 +218,9 @@ def _shortened(cut: _Cut, seen: int) -> tuple[_Cut, list[str]]:
     return replace(cut, context=seen), [note]
 
 
-def _seen(codes_TN: NDArray[np.int64], cut: _Cut, default_at: int) -> NDArray[np.int64]:
+def _seen(rows_T: NDArray[_T], cut: _Cut, default_at: int) -> NDArray[_T]:
     at = default_at if cut.at is None else cut.at
-    return codes_TN[at + 1 - cut.context : at + 1]
+    return rows_T[at + 1 - cut.context : at + 1]
 
 
 def _from_episode(path: Path, cut: _Cut, render: Render | None) -> PromptData:
@@ -311,6 +315,7 @@ def _from_pictures(
     fitted_THWC, fit_notes = _fit_all(names, [picture.frame_HWC for picture in pictures], cut)
     return PromptData(
         frames_THWC=fitted_THWC[:seen],
+        dreamed_T=np.array([picture.manifest is not None for picture in pictures[:seen]]),
         actions_TA=known_TA[first:at],
         true_next_frames_SHWC=fitted_THWC[seen:],
         true_next_actions_SA=known_TA[at : None if cut.horizon is None else at + cut.horizon],

@@ -115,6 +115,7 @@ def run_dream(
     written = write_dream(
         job.out,
         real_frames_THWC=data.frames_THWC,
+        dreamed_before_T=data.dreamed_T,
         real_actions_TA=data.actions_TA,
         steps=[DreamedStep(s.frame_HWC, s.action_A, s.action_given) for s in done],
         manifest=manifest_of(

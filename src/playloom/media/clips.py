@@ -5,7 +5,8 @@ Owns the array names and axis orders of both. Inside playloom frames are [T, H, 
 
 Written by `write_dream_clip`:
 
-* `context_length`, `steps_to_dream`: how many frames were real and how many dreamed (int64).
+* `context_length`, `steps_to_dream`: how many frames were seen and how many dreamed (int64).
+* `context_dreamed` [ctx] bool: which of those seen were dreamed earlier; only when there are any; ours.
 * `raw_context` [ctx, 3, H, W], `dreamt_images` [steps, 3, H, W] uint8: both without the visible mark.
 * `all_actions` [ctx + steps, 16] float32: action t was taken after frame t; the last one is the recorded one
   if there is one, else rest.
@@ -46,6 +47,8 @@ class Clip(NamedTuple):
     """The frames' codes [T, N] where a dream kept them: going on from these re-encodes nothing."""
     weights: str | None = None
     """Fingerprint of the weights that the codes belong to."""
+    dreamed_T: NDArray[np.bool_] | None = None
+    """Which frames were dreamed, [T]; None: none."""
 
 
 def find_clips(folder: Path | str) -> list[Path]:
@@ -92,7 +95,9 @@ def read_dream_clip(path: Path | str) -> Clip:
         raise RecordingError(f"{path}: raw_context and dreamt_images differ in size; is the file damaged?")
     frames_THWC = np.concatenate(parts)
     actions_TA = _actions(path, "all_actions", arrays["all_actions"])
-    return Clip(frames_THWC, _same_length(path, frames_THWC, actions_TA), *_codes(path, len(frames_THWC)))
+    codes_TN, weights = _codes(path, len(frames_THWC))
+    dreamed_T = np.concatenate([_dreamed_before(path, len(parts[0])), np.ones(len(parts[1]), bool)])
+    return Clip(frames_THWC, _same_length(path, frames_THWC, actions_TA), codes_TN, weights, dreamed_T)
 
 
 def write_clip(path: Path | str, clip: Clip) -> None:
@@ -111,18 +116,20 @@ def write_dream_clip(
     manifest: Manifest,
     reconstructed_THWC: NDArray[np.uint8] | None = None,
     codes_TN: NDArray[np.int64] | None = None,
+    dreamed_before_T: NDArray[np.bool_] | None = None,
 ) -> None:
     """Write a dream with the array names of the reference's batch output (table above).
 
     Args:
         path: where.
-        context_THWC: the real frames, uint8 [ctx, H, W, 3].
+        context_THWC: the frames seen, uint8 [ctx, H, W, 3].
         dreamed_SHWC: the dreamed frames, uint8 [S, H, W, 3], unmarked.
         actions_TA: action values [ctx+S, 16], or [ctx+S-1, 16] when nothing was done after the last frame.
         given_T: bool [len(actions_TA)], whether each was given.
         manifest: what made the dream.
         reconstructed_THWC: the true frames through the tokenizer, uint8 [ctx+S, H, W, 3], if they are known.
         codes_TN: every frame's codes, [ctx+S, N], if they are known.
+        dreamed_before_T: bool [ctx], which frames seen were themselves dreamed; None: none.
 
     Raises:
         PlayloomError: when the place cannot be written to or the disk is full.
@@ -145,6 +152,8 @@ def write_dream_clip(
         arrays["encoded_decoded_ground_truth_images"] = np.moveaxis(reconstructed_THWC, -1, 1)
     if codes_TN is not None:
         arrays["tokens"] = codes_TN.astype(np.int32)
+    if dreamed_before_T is not None and dreamed_before_T.any():
+        arrays["context_dreamed"] = dreamed_before_T
     write_npz(path, arrays)
 
 
@@ -163,6 +172,16 @@ def _channels_last(path: Path | str, name: str, images: NDArray[Any]) -> NDArray
     if images.dtype != np.uint8:
         raise RecordingError(f"{path}: {name} are {images.dtype}; expected uint8, 0 to 255")
     return np.ascontiguousarray(np.moveaxis(images, 1, -1))
+
+
+def _dreamed_before(path: Path | str, context: int) -> NDArray[np.bool_]:
+    """Which frames of a dream's context were dreamed themselves, [context]."""
+    if "context_dreamed" not in npz_names(path):
+        return np.zeros(context, bool)
+    flags = read_npz(path, ("context_dreamed",))["context_dreamed"]
+    if flags.shape != (context,):
+        raise RecordingError(f"{path}: context_dreamed has shape {flags.shape}; expected ({context},)")
+    return flags.astype(bool)
 
 
 def _codes(path: Path | str, steps: int) -> tuple[NDArray[np.int64] | None, str | None]:

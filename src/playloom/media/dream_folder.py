@@ -73,10 +73,13 @@ class _Dream:
     frames_dreamed: bool
     true_SHWC: NDArray[np.uint8]
     codes_TN: NDArray[np.int64] | None
+    before_T: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
         if len(self.actions_TA) != len(self.real_THWC) - 1:
             raise ValueError(f"{len(self.actions_TA)} actions between {len(self.real_THWC)} frames")
+        if len(self.before_T) != len(self.real_THWC):
+            raise ValueError(f"{len(self.before_T)} flags for {len(self.real_THWC)} frames")
         if not self.steps:
             raise BadInputError("the dream has no steps; ask for at least one")
 
@@ -105,6 +108,7 @@ def write_dream(
     true_frames_SHWC: NDArray[np.uint8] | None = None,
     reconstructed_THWC: NDArray[np.uint8] | None = None,
     codes_TN: NDArray[np.int64] | None = None,
+    dreamed_before_T: NDArray[np.bool_] | None = None,
     numbered: bool = True,
     on_file: Callable[[str], None] | None = None,
 ) -> DreamFolder:
@@ -122,6 +126,7 @@ def write_dream(
         true_frames_SHWC: what really followed, for the sheet.
         reconstructed_THWC: the true frames through the tokenizer, for `dream.npz`.
         codes_TN: codes of the context's and the dream's frames, for `dream.npz`.
+        dreamed_before_T: bool [T], which frames of the context were dreamed earlier; None: none. They are marked too.
         numbered: False to fail instead of choosing a numbered folder.
         on_file: told the name of each file before it is written.
 
@@ -138,6 +143,7 @@ def write_dream(
         frames_dreamed=frames_dreamed,
         true_SHWC=real_frames_THWC[:0] if true_frames_SHWC is None else true_frames_SHWC,
         codes_TN=codes_TN,
+        before_T=np.zeros(len(real_frames_THWC), bool) if dreamed_before_T is None else dreamed_before_T,
     )
     target = free_folder(folder, numbered=numbered)
     with atomic_folder(target) as place:
@@ -154,7 +160,13 @@ def _write_files(
     on_file("dream.gif")
     write_gif(place / "dream.gif", _animation(dream, smooth=False), manifest=manifest)
     after = f"then {count} dreamed ones" if dream.frames_dreamed else f"then the {count} that really followed"
-    yield "dream.gif", f"{len(dream.real_THWC)} real frames, {after}, in real time"
+    before = int(dream.before_T.sum())
+    seen = (
+        f"{len(dream.real_THWC)} frames seen ({before} dreamed before)"
+        if before
+        else f"{len(dream.real_THWC)} real frames"
+    )
+    yield "dream.gif", f"{seen}, {after}, in real time"
     on_file("dream.mp4")
     write_mp4(place / "dream.mp4", _animation(dream, smooth=True), manifest=manifest)
     yield "dream.mp4", "the same as a video, 10 frames a second"
@@ -188,8 +200,9 @@ def _write_pictures(place: Path, dream: _Dream, on_file: Callable[[str], None]) 
 
 def _animation(dream: _Dream, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
     """Context and dream, enlarged; smoothly for a video, in blocks for a GIF and its 256 colours."""
-    for frames_THWC, marked in ((dream.real_THWC, False), (dream.frames_SHWC, dream.frames_dreamed)):
-        for frame_HWC in frames_THWC:
+    after_S = np.full(len(dream.frames_SHWC), dream.frames_dreamed)
+    for frames_THWC, marked_T in ((dream.real_THWC, dream.before_T), (dream.frames_SHWC, after_S)):
+        for frame_HWC, marked in zip(frames_THWC, marked_T, strict=True):
             large = (
                 enlarge(frame_HWC, _ANIMATED)
                 if smooth
@@ -203,8 +216,10 @@ def _sheet(dream: _Dream) -> NDArray[np.uint8]:
     inputs = ["", *(held_inputs(action_A) for action_A in dream.actions_TA)]
     first = 1 - len(dream.real_THWC)
     context = [
-        Tile(frame_HWC=frame_HWC, kind="real", caption=f"{number}  {held}")
-        for number, (frame_HWC, held) in enumerate(zip(dream.real_THWC, inputs, strict=True), first)
+        Tile(frame_HWC=frame_HWC, kind="dreamed" if before else "real", caption=f"{number}  {held}")
+        for number, (frame_HWC, held, before) in enumerate(
+            zip(dream.real_THWC, inputs, dream.before_T, strict=True), first
+        )
     ]
     after = [
         Tile(frame_HWC=step.frame_HWC, kind=dream.kind, caption=f"{number}  {_held(step)}")
@@ -229,12 +244,14 @@ def _held(step: DreamedStep) -> str:
 
 def _write_clip(path: Path, dream: _Dream, reconstructed_THWC: NDArray[np.uint8] | None) -> None:
     frames_SHWC = dream.frames_SHWC
-    real_THWC, dreamed_SHWC = dream.real_THWC, frames_SHWC
+    real_THWC, dreamed_SHWC, before_T = dream.real_THWC, frames_SHWC, dream.before_T
     if not dream.frames_dreamed:
         real_THWC, dreamed_SHWC = np.concatenate([real_THWC, frames_SHWC]), frames_SHWC[:0]
+        before_T = np.concatenate([before_T, np.zeros(len(frames_SHWC), bool)])
     write_dream_clip(
         path,
         context_THWC=real_THWC,
+        dreamed_before_T=before_T,
         dreamed_SHWC=dreamed_SHWC,
         actions_TA=np.concatenate([dream.actions_TA, dream.step_actions_SA]),
         given_T=np.array([True] * len(dream.actions_TA) + [step.action_given for step in dream.steps]),
