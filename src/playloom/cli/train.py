@@ -238,10 +238,16 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _preparation(bar: Any, workers: int) -> Preparation:
-    from playloom.games.arena import render_episode
     from playloom.training.sources import Preparation
 
-    return Preparation(render=render_episode, workers=workers, progress=bar)
+    return Preparation(render=_render, workers=workers, progress=bar)
+
+
+def _render(episode: Any) -> Iterator[Any]:
+    """A recording's pictures; the game is needed only here, not for data of another one."""
+    from playloom.games.arena import render_episode
+
+    return iter(render_episode(episode))
 
 
 @contextmanager
