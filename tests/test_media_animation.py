@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from playloom.data.moments import find_moment, load_moment
 from playloom.errors import BadInputError, RecordingError
@@ -53,12 +53,12 @@ def test_a_gif_is_endless_and_in_real_time_unless_asked(tmp_path, frames_THWC):
 
 
 def test_a_long_film_is_the_same_bytes_whatever_lay_in_memory(tmp_path):
-    """x264's macroblock tree read memory it had not written: about every second film differed."""
+    """x264's macroblock tree read memory it had not written: films of soft pictures, as dreams are, differed nearly always."""
     source = np.random.default_rng(0)
     play = load_moment(find_moment("plaza-explorer")).frames_THWC[:16]
-    frames = [enlarge(frame, 2) for frame in play]
+    frames = [np.array(Image.fromarray(enlarge(frame, 2)).filter(ImageFilter.BoxBlur(6))) for frame in play]
     films = set()
-    for size in source.integers(1, 9_999_999, 10):
+    for size in source.integers(1, 9_999_999, 6):
         littered = source.integers(0, 256, size, dtype=np.uint8)
         del littered
         write_mp4(tmp_path / "a.mp4", [frame.copy() for frame in frames])

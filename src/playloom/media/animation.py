@@ -90,8 +90,8 @@ def write_mp4(
     first = next(iterator, None)
     if first is None:
         raise BadInputError(f"no pictures to write to {path}; expected at least one")
-    # Equal dreams shall be equal files. One thread: the encoder's choices depend on the number. No macroblock tree: with
-    # it x264 (seen in its AVX-512 code) lets memory it never wrote decide, and the same frames give other bytes.
+    # Equal dreams shall be equal files. One thread: the encoder's choices depend on the number. No macroblock tree:
+    # with it x264 (seen in its AVX-512 code) lets memory it never wrote decide, and equal frames give other bytes.
     options = {"crf": str(quality), "preset": "medium", "threads": "1", "mbtree": "0"}
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         if manifest is not None:
