@@ -53,16 +53,15 @@ def test_a_gif_is_endless_and_in_real_time_unless_asked(tmp_path, frames_THWC):
 
 
 def test_a_long_film_is_the_same_bytes_whatever_lay_in_memory(tmp_path):
-    """x264's macroblock tree read memory it had not written: films of soft pictures, as dreams are, differed nearly always."""
-    source = np.random.default_rng(0)
+    """x264's macroblock tree read memory it had not written: films of soft pictures, as dreams are, differed."""
     play = load_moment(find_moment("plaza-explorer")).frames_THWC[:16]
     frames = [np.array(Image.fromarray(enlarge(frame, 2)).filter(ImageFilter.BoxBlur(6))) for frame in play]
-    films = set()
-    for size in source.integers(1, 9_999_999, 6):
-        littered = source.integers(0, 256, size, dtype=np.uint8)
+    source, films = np.random.default_rng(0), set()
+    for number in range(6):
+        littered = [source.integers(0, 256, size, dtype=np.uint8) for size in source.integers(1, 9_999_999, 3)]
         del littered
-        write_mp4(tmp_path / "a.mp4", [frame.copy() for frame in frames])
-        films.add((tmp_path / "a.mp4").read_bytes())
+        write_mp4(tmp_path / f"{number}.mp4", [frame.copy() for frame in frames])
+        films.add((tmp_path / f"{number}.mp4").read_bytes())
     assert len(films) == 1
 
 
