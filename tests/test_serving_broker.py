@@ -4,10 +4,11 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from playloom.actions import REST_VALUES, SLOT_SIZES
 from playloom.engine import Dreamer, Prompt, Sampling
-from playloom.errors import BadInputError, PictureError
+from playloom.errors import BadInputError, PictureError, ResourceError
 from playloom.serving.broker import Broker, BrokerLimits, BusyError, StoppedError
 
 GREEDY = Sampling(temperature=0.0)
@@ -126,6 +127,32 @@ def test_a_failure_of_the_machine_ends_the_sessions_it_hit_and_no_other(broker, 
     with pytest.raises(StoppedError, match="was closed"):
         hit.step(REST_VALUES)
     assert other.step(REST_VALUES).index == 0
+
+
+def test_nobody_waits_for_a_thread_that_failed(tiny_model, monkeypatch):
+    broker = Broker(Dreamer(tiny_model))
+    handle = broker.open(prompt_of(1))
+    monkeypatch.setattr(broker, "_gather", lambda: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(StoppedError, match=r"failed|stopping"):
+            handle.submit(REST_VALUES).result(20)
+    with pytest.raises(StoppedError, match=r"failed|stopping"):
+        broker.open_async(prompt_of(1)).result(20)
+    assert broker.close(10) and not broker.alive
+
+
+def test_want_of_memory_fails_the_turn_and_keeps_the_session(tiny_model, broker, monkeypatch):
+    handle = broker.open(prompt_of(1, 1), seed=3)
+    monkeypatch.setattr(broker.dreamer.decoder, "dream_frame", _no_memory)
+    with pytest.raises(ResourceError, match="does not fit the memory"):
+        handle.step(REST_VALUES)
+    monkeypatch.undo()
+    alone = Dreamer(tiny_model, lag=1).open(prompt_of(1, 1), seed=3)
+    assert (handle.step(REST_VALUES).codes_N == alone.step(REST_VALUES).codes_N).all()
+
+
+def _no_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("no room")
 
 
 def test_a_closed_session_and_a_stopped_broker_are_sentences(tiny_model):

@@ -17,7 +17,9 @@ def test_whatever_users_ask_for_is_computed_in_the_brokers_thread():
                 module.register_forward_pre_hook(lambda *_: names.add(threading.current_thread().name))
         assert web.post("/score", json=score_body([entry(0), entry(1)], num_steps_to_predict=2)).status_code == 200
         assert names == {"playloom-broker"}
-        assert web.post("/v1/dream", json={"images": [entry(2)["image"]], "steps": 1, "mode": "full"}).status_code == 200
+        assert (
+            web.post("/v1/dream", json={"images": [entry(2)["image"]], "steps": 1, "mode": "full"}).status_code == 200
+        )
         with web.websocket_connect("ws://127.0.0.1:5000/v1/play") as socket:
             socket.send_text(json.dumps({"type": "hello", "image": entry(3)["image"]}))
             assert socket.receive_json()["type"] == "ready"

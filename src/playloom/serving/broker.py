@@ -10,6 +10,7 @@ between the frames of the others. Knows nothing of HTTP.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -22,8 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.engine import Dreamer, DreamStep, Prompt, Sampling, Session, Turn
+from playloom.errors import ResourceError
 from playloom.serving.inbox import Inbox
 from playloom.serving.unavailable import BusyError, StoppedError
+
+log = logging.getLogger("playloom.serving")
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
@@ -198,6 +202,18 @@ class Broker:
             refuse(StoppedError("the server is stopping and takes no more work"))
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception:  # a fault of this file; nobody must wait for ever for a thread that has ended
+            log.exception("the thread that dreams failed")
+            gone = StoppedError("the thread that dreams failed; start the server again")
+            for wish in self._wishes:
+                _fail(wish.done, gone)
+            for _, future in self._newcomers:
+                _fail(future, gone)
+            self._inbox.refuse_all(gone)
+
+    def _work(self) -> None:
         while True:
             more = self._inbox.take(wait=not (self._wishes or self._newcomers))
             if not more and not self._wishes and not self._newcomers:
@@ -245,10 +261,11 @@ class Broker:
         self.stats.batches[len(batch)] += 1
         try:
             self._answer(batch, self.dreamer.advance([self._turn(wish) for wish in batch]))
-        except Exception as error:  # how far each session has come is not known now, so none of them can go on
+        except Exception as error:
             for wish in batch:
                 _fail(wish.done, error)
-                wish.handle.close()
+                if not isinstance(error, ResourceError):  # that turn can be asked for again; after all else none can
+                    wish.handle.close()
 
     def _answer(self, batch: Sequence[_Wish], steps: Sequence[DreamStep]) -> None:
         self.stats.frames += len(batch)

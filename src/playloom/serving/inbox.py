@@ -62,6 +62,12 @@ class Inbox:
             if not self._do(item):
                 return
 
+    def refuse_all(self, error: Exception) -> None:
+        """Take no more, and do nothing of what lies here: who left it is told why."""
+        self.close()
+        while (item := self._items.get()) is not None:
+            item[1](error)
+
     def _do(self, item: tuple[Work, Refuse] | None) -> bool:
         """One thing that lay here; False where it is the end."""
         if item is None:
