@@ -3,26 +3,27 @@
 import json
 import threading
 
+import httpx
 from torch import nn
+from websockets.sync.client import connect
 
-from serving_toys import client, entry, score_body
+from serving_toys import entry, score_body, served
 
 
 def test_whatever_users_ask_for_is_computed_in_the_brokers_thread():
     names: set[str] = set()
-    with client(remembered_frames=0) as web:
-        tokenizer = web.app.state.server.studio.model.tokenizer
-        for module in tokenizer.modules():
+    with served(remembered_frames=0) as (address, app):
+        for module in app.state.server.studio.model.tokenizer.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.register_forward_pre_hook(lambda *_: names.add(threading.current_thread().name))
-        assert web.post("/score", json=score_body([entry(0), entry(1)], num_steps_to_predict=2)).status_code == 200
+        score = score_body([entry(0), entry(1)], num_steps_to_predict=2)
+        assert httpx.post(f"http://{address}/score", json=score, timeout=30).status_code == 200
         assert names == {"playloom-broker"}
-        assert (
-            web.post("/v1/dream", json={"images": [entry(2)["image"]], "steps": 1, "mode": "full"}).status_code == 200
-        )
-        with web.websocket_connect("ws://127.0.0.1:5000/v1/play") as socket:
-            socket.send_text(json.dumps({"type": "hello", "image": entry(3)["image"]}))
-            assert socket.receive_json()["type"] == "ready"
-            while "bytes" not in socket.receive():
+        order = {"images": [entry(2)["image"]], "steps": 1, "mode": "full"}
+        assert httpx.post(f"http://{address}/v1/dream", json=order, timeout=30).status_code == 200
+        with connect(f"ws://{address}/v1/play", proxy=None) as socket:
+            socket.send(json.dumps({"type": "hello", "image": entry(3)["image"]}))
+            assert json.loads(socket.recv(20))["type"] == "ready"
+            while not isinstance(socket.recv(20), bytes):
                 pass
     assert names == {"playloom-broker"}
