@@ -1,5 +1,6 @@
 """`playloom serve --cluster`, the whole program: two replicas on one machine, one killed under load, an orderly end."""
 
+import io
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -75,7 +77,9 @@ def replicas_up(home, expected=2, seconds=STARTUP, besides=frozenset()):
 
 
 def join(home, at=None, **hello):
-    player = connect(f"ws://{home}/v1/play" + (f"?at={at}" if at else ""), proxy=None, ping_interval=None)
+    player = connect(
+        f"ws://{home}/v1/play" + (f"?at={at}" if at else ""), proxy=None, ping_interval=None, close_timeout=1
+    )
     player.send(json.dumps({"type": "hello", "key": KEY, **hello}))
     ready = json.loads(player.recv(timeout=30))
     assert ready["type"] == "ready", ready
@@ -114,7 +118,7 @@ def sessions_and_jobs_stick(home, tags):
 
         jobs = list(pool.map(a_job, range(4)))
         results = list(pool.map(lambda job: wait_for_results(home, job), jobs))
-    assert all(results)
+    assert results == [list(range(ORDER["num_steps_to_predict"]))] * 4
     homes = {replica_in(job): job for job in jobs}
     if len(homes) == 2:
         refused = asked(home, "/get_job_results", params={"job_ids": list(homes.values())})
@@ -122,13 +126,18 @@ def sessions_and_jobs_stick(home, tags):
 
 
 def wait_for_results(home, job):
-    for _ in range(300):
+    """All steps of a job, as they come; what is left unread would be waited for at the end."""
+    found = []
+    for _ in range(600):
         answer = asked(home, "/get_job_results", params={"job_ids": job})
         if answer.status_code == 200:
-            return answer.content
-        assert answer.status_code == 204
-        time.sleep(0.05)
-    return None
+            found += json.loads(zipfile.ZipFile(io.BytesIO(answer.content)).read("predictions.json"))
+            if len(found) == ORDER["num_steps_to_predict"]:
+                break
+        else:
+            assert answer.status_code == 204
+            time.sleep(0.05)
+    return [step["dream_step_index"] for step in found]
 
 
 def a_player_goes_on(home, tags):
@@ -198,6 +207,12 @@ class Load:
         self.threads.append(threading.Thread(target=ask))
         self.threads[-1].start()
 
+    def until_asked_after(self, moment):
+        """Go on until some who may go anywhere have asked after a moment, and have an answer."""
+        end = time.monotonic() + 60
+        while sum(where is None and began > moment for where, began, _ in self.answers) < 3 and time.monotonic() < end:
+            time.sleep(0.1)
+
     def end(self):
         self.over.set()
         for thread in self.threads:
@@ -220,7 +235,7 @@ def one_is_killed_under_load(home, process, tags):
     victim = next(child for child in family(process) if "ServeReplica" in " ".join(child.cmdline()))
     victim.kill()
     killed = time.monotonic()
-    time.sleep(1)
+    load.until_asked_after(killed)
     load.end()
     new = replicas_up(home, expected=1, besides=tags)
     assert new, "a replica begins in its place"
@@ -237,8 +252,8 @@ def one_is_killed_under_load(home, process, tags):
             assert int(answer.headers["retry-after"]) >= 1
             assert "is gone" in error_of(answer)
     alone = [answer for where, began, answer in load.answers if where not in (None, dead)]
-    assert len(alone) > 10
-    assert any(began > killed for where, began, answer in load.answers if where is None)
+    assert len(alone) > 3
+    assert sum(where is None and began > killed for where, began, _ in load.answers) >= 3
     assert sum(answer.status_code == 503 for _, _, answer in failed) <= len(load.threads)
     with player:
         if replica_in(token) == dead:
