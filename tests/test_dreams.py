@@ -1,8 +1,12 @@
 """Whole dreaming jobs on real files: what is written, what is said, and what bad input gets."""
 
 import json
+import signal
 import subprocess
 import sys
+import threading
+import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +64,47 @@ def test_the_command_writes_everything_it_names(model, recording, tmp_path, monk
         *("dream", "--model", model, "--prompt", str(recording), "--context", "4", "--steps", "3"),
         *("--actions", "right_stick_x=1 for 10", "--out", str(out), "--lag", "1"),
     )
-    assert code == 0 and "4 real steps seen, then pictures dreamed" in said and str(out) in said
+    assert code == 0 and "4 steps seen, then 3 steps of pictures dreamed" in said and str(out) in said
     for name in ("raw/01.png", "raw/03.png", "x4/03.png", "dream.gif", "dream.mp4", "sheet.png", "dream.npz"):
         assert (out / name).is_file(), name
     assert (read_actions(out / "actions.csv", "named").values_TA[:, 14] == 10).all()
     assert len(read_frames(out / "dream.mp4")) == 7
     manifest = read_picture(out / "raw" / "01.png").manifest
     assert manifest is not None and (manifest.mode, manifest.step, manifest.order) == ("world", 1, "row lag 1")
+
+
+def test_the_command_says_what_was_seen_and_what_was_cut(model, recording, tmp_path, monkeypatch, capsys):
+    """Piped, it began with an empty line, called dreamed steps real, and cut a longer context without a word."""
+    most = tiny_config().transformer.context_steps
+    where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "1", "--out", str(tmp_path / "a"))
+    code, said, complaint = run_cli(monkeypatch, capsys, *where, "--context", "11")
+    lines = said.splitlines()
+    assert code == 0 and complaint == ""
+    assert lines[0] == f"note: the model sees at most {most} steps, so a context of 11 is cut to that"
+    assert any(line.startswith(f"{most} steps seen, then 1 step of pictures dreamed: ") for line in lines)
+    _, said, _ = run_cli(monkeypatch, capsys, *where, "--context", "3")
+    assert "cut" not in said
+
+
+def test_ctrl_c_says_that_nothing_was_written(model, recording, tmp_path, monkeypatch, capsys):
+    main_thread = threading.get_ident()
+
+    def press() -> None:
+        while not any(
+            frame.name == "run_dream" for frame in traceback.extract_stack(sys._current_frames()[main_thread])
+        ):
+            time.sleep(0.01)
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    out = tmp_path / "dream"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
+    try:
+        threading.Thread(target=press, daemon=True).start()
+        where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "20000", "--out", str(out))
+        code, said, complaint = run_cli(monkeypatch, capsys, *where)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, said, complaint) == (130, "", "stopped; nothing was written\n") and not list(tmp_path.glob("dream*"))
 
 
 def test_equal_jobs_give_equal_bytes(model, recording, tmp_path):
@@ -82,7 +120,7 @@ def test_equal_jobs_give_equal_bytes(model, recording, tmp_path):
 def test_a_dream_goes_on_from_a_dream(model, recording, tmp_path):
     first = run_dream(DreamJob(model=model, prompt=str(recording), context=3, steps=2, out=tmp_path / "a"))
     again = run_dream(DreamJob(model=model, prompt=str(first.written.folder), steps=1, context=4, out=tmp_path / "b"))
-    assert again.real_steps == 4
+    assert again.steps_seen == 4
     before = read_dream_clip(tmp_path / "a" / "dream.npz").frames_THWC[-4:]
     after = read_dream_clip(tmp_path / "b" / "dream.npz").frames_THWC[:4]
     assert (before == after).all(), "the mark entered the context"
@@ -109,9 +147,9 @@ def test_a_dream_shorter_than_the_context_is_gone_on_from(model, tmp_path):
     Image.fromarray(clip_of(1).frames_THWC[0]).save(tmp_path / "a.png")
     run_dream(DreamJob(model=model, prompt=str(tmp_path / "a.png"), steps=2, out=tmp_path / "a"))
     report = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, out=tmp_path / "b"))
-    assert report.real_steps == 3 and any("the context is 3 steps long" in note for note in report.notes)
+    assert report.steps_seen == 3 and any("the context is 3 steps long" in note for note in report.notes)
     second = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, at=1, out=tmp_path / "c"))
-    assert second.real_steps == 2
+    assert second.steps_seen == 2
 
 
 @pytest.mark.parametrize(("actions", "forced"), [("fire for 2", 2), ("fire for 2; jump", 3), ("fire for 9", 5)])
@@ -136,7 +174,7 @@ def test_one_picture_is_enough(model, tmp_path):
     Image.fromarray(np.full((64, 64, 4), 90, np.uint8), "RGBA").save(tmp_path / "one.png")
     report = run_dream(DreamJob(model=model, prompt=str(tmp_path / "one.png"), steps=2, out=tmp_path / "d"))
     said = " ".join(report.notes)
-    assert report.real_steps == 1 and "crop" in said and "transparency" in said and "--actions" in said
+    assert report.steps_seen == 1 and "crop" in said and "transparency" in said and "--actions" in said
 
 
 def test_batch_dreaming_skips_what_it_cannot_use_and_keeps_names(model, tmp_path):
@@ -216,6 +254,7 @@ def test_a_clips_dream_does_not_depend_on_the_batch(model, tmp_path):
         (("--mode", "dreamy"), "choose world, policy or full"),
         (("--temperature", "-1"), "0 (greedy) or more"),
         (("--lag", "99"), "choose 1 to 6"),
+        (("--lag", "0"), "choose 1 to 6"),
         (("--context", "0"), "at least 1"),
         (("--steps", "0"), "1 or more"),
         (("--schema", "binary"), "schema"),
@@ -235,9 +274,9 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
         base += [] if name in arguments else [name, value]
     if "--schema" in arguments:
         base += ["--actions", str(table)]
-    code, _, err = run_cli(monkeypatch, capsys, *base, *arguments)
-    assert code == 2 and words in err and "Traceback" not in err
-    assert len(err.strip().splitlines()) == 1
+    code, said, err = run_cli(monkeypatch, capsys, *base, *arguments)
+    assert code == 2 and words in err and said == ""
+    assert len(err.splitlines()) == 1
     assert not out.exists()
 
 
@@ -312,4 +351,4 @@ def test_the_folder_form_is_an_option_of_the_same_command(model, tmp_path, monke
     write_clip(tmp_path / "clips" / "one.npz", clip_of(6))
     arguments = ("dream", "--model", model, "--clips", str(tmp_path / "clips"), "--out", str(tmp_path / "o"))
     code, said, _ = run_cli(monkeypatch, capsys, *arguments, "--context", "3", "--steps", "2")
-    assert code == 0 and "1 clips dreamed, 0 skipped" in said and (tmp_path / "o" / "one.npz").is_file()
+    assert code == 0 and "1 clip dreamed, 0 skipped" in said and (tmp_path / "o" / "one.npz").is_file()

@@ -1,4 +1,4 @@
-"""`playloom dream`: parses, dreams one prompt or a folder of clips, says what came of it."""
+"""`playloom dream`: parses, dreams one prompt or a folder of clips, says what came of it or that it was stopped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import typer
 
 if TYPE_CHECKING:
     from playloom.dreams import DreamReport
+
+_STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -33,13 +36,14 @@ def dream_command(
     fit: Annotated[str, typer.Option(help="Pictures of another shape: crop or letterbox.")] = "crop",
     out: Annotated[Path, typer.Option(help="The folder to write; numbered if it is taken.")] = Path("out/dream"),
     model: Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")] = None,
-    context: Annotated[int, typer.Option(help="Real steps the model sees, 1 to 10.")] = 10,
+    context: Annotated[int, typer.Option(help="Steps the model sees first; its own context (10) is the most.")] = 10,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; default: the model's card, else 0.9.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach p together.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
     lag: Annotated[
-        int | None, typer.Option(help="Row lag of the decoding order: 1 is fastest, the grid's width is raster.")
+        int | None,
+        typer.Option(help="Row lag of the decoding order: 1 to the grid's width (raster). Default: the model's card."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     timestamp: Annotated[bool, typer.Option(help="Put the time into manifests.")] = True,
@@ -79,7 +83,7 @@ def dream_command(
         out=out,
         timestamp=timestamp,
     )
-    with _bar("dreaming") as step_done:
+    with _stopped("nothing was written"), _bar("dreaming") as step_done:
         report = run_dream(job, render=_render, progress=step_done)
     _say(report)
 
@@ -91,10 +95,21 @@ def _dream_clips(folder: Path, out: Path, protocol: str, how: dict[str, Any], **
 
     sampling = Sampling.of_card({}, **how)
     job = BatchJob(folder=folder, out=out, protocol=protocol, sampling=sampling, **settings)  # type: ignore[arg-type]
-    summary = dream_clips(job, on_clip=lambda done, total, words: typer.echo(f"[{done}/{total}] {words}"))
-    typer.echo(f"{len(summary.written)} clips dreamed, {len(summary.skipped)} skipped")
+    with _stopped(f"clips that were finished are kept: {out}"):
+        summary = dream_clips(job, on_clip=lambda done, total, words: typer.echo(f"[{done}/{total}] {words}"))
+    typer.echo(f"{_count(len(summary.written), 'clip')} dreamed, {len(summary.skipped)} skipped")
     if not summary.written:
         raise typer.Exit(2)
+
+
+@contextmanager
+def _stopped(left: str) -> Iterator[None]:
+    """Ctrl-C in the body ends the program, which says what is left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {left}", err=True)
+        raise typer.Exit(_STOPPED) from None
 
 
 def _render(episode: Any) -> Iterator[Any]:
@@ -105,6 +120,7 @@ def _render(episode: Any) -> Iterator[Any]:
 
 @contextmanager
 def _bar(label: str) -> Iterator[Any]:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -114,7 +130,8 @@ def _bar(label: str) -> Iterator[Any]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None, rate="")
 
         def step_done(done: int, total: int) -> None:
@@ -128,9 +145,13 @@ def _say(report: DreamReport) -> None:
     for note in report.notes:
         typer.echo(f"note: {note}")
     typer.echo(
-        f"{report.real_steps} real steps seen, then {report.dreamed} dreamed: "
-        f"{report.seconds:.1f} s, {report.frames_per_second:.1f} frames a second"
+        f"{_count(report.steps_seen, 'step')} seen, then {_count(report.steps_dreamed, 'step')} "
+        f"of {report.dreamed} dreamed: {report.seconds:.1f} s, {report.frames_per_second:.1f} frames a second"
     )
     typer.echo(f"{report.written.folder}/")
     for name, what in report.written.files:
         typer.echo(f"  {name:<14} {what}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

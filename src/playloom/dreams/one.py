@@ -58,8 +58,10 @@ class DreamReport:
     """The folder and its files."""
     notes: tuple[str, ...]
     """What was chosen or changed on the way, as sentences."""
-    real_steps: int
-    """Frames of the context."""
+    steps_seen: int
+    """Frames of the context, real ones or of an earlier dream."""
+    steps_dreamed: int
+    """Steps after them."""
     dreamed: str
     """What was dreamed, in words."""
     seconds: float
@@ -127,8 +129,13 @@ def run_dream(
     )
     return DreamReport(
         written=written,
-        notes=(*data.notes, *(given.notes if given else _unused(job))),
-        real_steps=len(data.frames_THWC),
+        notes=(
+            *_cut(job.context, model.config.transformer.context_steps),
+            *data.notes,
+            *(given.notes if given else _unused(job)),
+        ),
+        steps_seen=len(data.frames_THWC),
+        steps_dreamed=len(done),
         dreamed={"world": "pictures", "policy": "controller input", "full": "pictures and controller input"}[job.mode],
         seconds=seconds,
         frames_per_second=len(done) / seconds,
@@ -173,6 +180,10 @@ def _require_room(steps: int, frame_bytes: int) -> None:
             f"{steps} steps need about {needed / 2**30:.1f} GiB of memory for their pictures; {free / 2**30:.1f} GiB "
             "are free: dream fewer steps, and then on from the folder they leave (--prompt FOLDER)"
         )
+
+
+def _cut(asked: int, most: int) -> tuple[str, ...]:
+    return (f"the model sees at most {most} steps, so a context of {asked} is cut to that",) if asked > most else ()
 
 
 def _recorded(job: DreamJob, given: Inputs | None) -> bool:
