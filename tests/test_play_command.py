@@ -168,6 +168,14 @@ def test_what_is_wrong_is_one_sentence(said, words, sentence):
     assert code == 2 and sentence in complaint and len(complaint.splitlines()) == 1
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_play(said, tmp_path):
+    """It played the whole minute first."""
+    (tmp_path / "file").write_text("")
+    words = ("--headless", "--script", SCRIPT, "--seconds", "600", "--out", str(tmp_path / "file" / "play"))
+    code, printed, complaint = said(*words)
+    assert (code, printed) == (2, "") and "cannot write" in complaint and len(complaint.splitlines()) == 1
+
+
 def test_an_empty_script_is_refused_by_the_library():
     with pytest.raises(ActionError, match="holds no actions"):
         LiveJob(script_SA=np.zeros((0, 16), np.uint8))

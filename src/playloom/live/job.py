@@ -24,6 +24,7 @@ from playloom.live.script import ScriptPlayer
 from playloom.live.session import LiveSession
 from playloom.live.statistics import LiveReport
 from playloom.provenance import Manifest
+from playloom.runtime import check_place
 
 _LEAD = 0.02  # seconds between starting the script's thread and the first tick
 
@@ -111,8 +112,11 @@ def play_live(
         The figures. A dream that fails while it is played ends the run; the failure lies beside the figures.
 
     Raises:
-        PlayloomError: when something the job names cannot be used.
+        PlayloomError: when something the job names cannot be used, or the folder not be written; before anything is
+            played.
     """
+    if job.out is not None:
+        check_place(job.out)
     dreamer = job.dreamer()
     model, how = dreamer.model, job.sampling(dreamer.model)
     prompt, data = job.read_prompt(model, horizon=0, render=render)
