@@ -173,6 +173,8 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
     content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
     assert content["run"]["settings"]["lag"] == 2
     assert (tmp_path / "work" / "strip.png").is_file()
+    refused = CliRunner().invoke(app, [*call, "--lag", "0"])
+    assert isinstance(refused.exception, ConfigError) and "row lag 0 does not fit" in str(refused.exception)
     refused = CliRunner().invoke(app, [*call, "--threads", "-1"])
     assert "threads is -1; expected 1 or more" in str(refused.exception)
 

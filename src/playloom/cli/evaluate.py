@@ -30,7 +30,10 @@ def evaluate_command(
         "out/evaluation"
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer moments: a rough look.")] = False,
-    lag: Annotated[int | None, typer.Option(help="Row lag of decoding; 0: raster. Default: by card, else 1.")] = None,
+    lag: Annotated[
+        int | None,
+        typer.Option(help="Row lag of decoding: 1 to the grid's width (raster). Default: by card, else 1."),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Of the dreams; 0: greedy. Default: by card, else 0.9.")
     ] = None,
@@ -77,7 +80,7 @@ def _settings(
     top_k: int | None,
     top_p: float | None,
 ) -> EvaluationSettings:
-    """The settings of the flags; row lag 0 is raster, the only order of a model without row starts."""
+    """The settings of the flags; without one, a model without row starts gets raster, its only order."""
     import dataclasses
 
     from playloom.engine import Sampling
@@ -86,7 +89,9 @@ def _settings(
     usual = model.card.get("lag", 1) if model.config.layout.rows else None
     asked = usual if lag is None else lag
     sampling = Sampling.of_card(model.card, temperature=temperature, top_k=top_k, top_p=top_p)
-    settings = EvaluationSettings(lag=asked or None, seed=seed, sampling=sampling)
+    settings = EvaluationSettings(
+        lag=None if asked == model.config.layout.grid_width else asked, seed=seed, sampling=sampling
+    )
     settings = settings.quick() if quick else settings
     return settings if game else dataclasses.replace(settings, game_moments=0)
 

@@ -41,11 +41,16 @@ def play_command(
         str | None, typer.Option(help="Where it begins: a picture, a folder, a recording, a dream, or moment:NAME.")
     ] = None,
     at: Annotated[int | None, typer.Option(help="The step of the prompt to go on from.")] = None,
-    steps_seen: Annotated[int, typer.Option("--context", help="Real steps the model sees, 1 to 10.")] = 10,
+    steps_seen: Annotated[
+        int, typer.Option("--context", help="Steps the model sees first; its own context (10) is the most.")
+    ] = 10,
     fit: Annotated[str, typer.Option(help="Pictures of another shape: crop or letterbox.")] = "crop",
     schema: Annotated[str, typer.Option(help="Of CSV files: named, binned or auto.")] = "named",
     seed: Annotated[int, typer.Option(help="Of the dream, and of when between two ticks the script presses.")] = 0,
-    lag: Annotated[int | None, typer.Option(help="Row lag of the decoding order; default: the model's card.")] = None,
+    lag: Annotated[
+        int | None,
+        typer.Option(help="Row lag of the decoding order: 1 to the grid's width (raster). Default: the model's card."),
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; default: the model's card, else 0.9.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach p together.")] = None,
