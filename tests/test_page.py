@@ -263,6 +263,16 @@ def test_a_picture_of_ones_own_begins_a_dream(page):
     page.wait_for_selector("text=Your picture · arena-")
 
 
+def test_the_temperature_begins_at_the_model_s_own(page):
+    """The thumb stood at 0.9 while the label said "model's own", which was 0.50."""
+    served = page.evaluate("fetch('v1/models').then((answer) => answer.json())")[0]
+    page.wait_for_selector(".temperature input")
+    assert float(page.input_value(".temperature input")) == pytest.approx(served["temperature"], abs=0.025)
+    assert page.inner_text(".temperature output") == f"model’s own, {served['temperature']:.2f}"
+    begin(page)
+    assert page.inner_text(".temperature output") == f"{served['temperature']:.2f}"
+
+
 def test_a_server_with_a_key_is_opened_with_it(locked_server, browser):
     page = browser.new_page()
     page.goto(locked_server.url)

@@ -120,6 +120,10 @@ def test_facts(web):
     models = web.get("/v1/models").json()
     assert models[0]["name"] == "tiny"
     assert [model["serving"] for model in models] == [True] + [False] * (len(models) - 1)
+    used = web.app.state.server.studio.sampling().temperature
+    assert [model["temperature"] for model in models] == [used] + [None] * (len(models) - 1)
+    schema = web.get("/v1/openapi.json").json()["components"]["schemas"]["ModelInfo"]["properties"]
+    assert "card" in schema["temperature"]["description"]
     moments = web.get("/v1/moments").json()
     assert [moment["name"] for moment in moments] == list_moments()
     shown = web.get(moments[0]["picture"])

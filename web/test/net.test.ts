@@ -1,11 +1,28 @@
 import { describe, expect, it } from "vitest";
 import { REST } from "../src/control/controls";
 import { fromKeys } from "../src/control/keyboard";
-import { playPath } from "../src/net/api";
+import { playPath, temperatureIn } from "../src/net/api";
 import { backOff } from "../src/net/backoff";
 import { HEADER_BYTES, packAction, parseFrame } from "../src/net/header";
 import { parseMessage } from "../src/net/messages";
 import { frameBytes } from "./frames";
+
+describe("the model's own temperature", () => {
+  it("is that of the model that is served", () => {
+    const models = [
+      { name: "a", serving: true, temperature: 0.5 },
+      { name: "b", serving: false, temperature: null },
+    ];
+    expect(temperatureIn(models)).toBe(0.5);
+    expect(temperatureIn([{ name: "a", serving: true, temperature: 0 }])).toBe(0);
+  });
+
+  it("is unknown where the answer does not say it", () => {
+    for (const answer of [[], {}, null, [null], [{ serving: true }], [{ serving: false, temperature: 1 }]]) {
+      expect(temperatureIn(answer)).toBeNull();
+    }
+  });
+});
 
 describe("frame header", () => {
   it("is read field by field", () => {

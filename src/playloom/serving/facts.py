@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -32,6 +32,8 @@ _PAGE_HEADERS = {
 class ModelInfo(BaseModel):
     """A model."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     name: str
     """What it is called."""
     serving: bool
@@ -44,10 +46,14 @@ class ModelInfo(BaseModel):
     """Steps it sees, where it is served."""
     tokens: int | None = None
     """Tokens a frame, where it is served."""
+    temperature: float | None = None
+    """Its own, used where nobody asks for another: what its card says, else 0.9; where it is served."""
 
 
 class MomentInfo(BaseModel):
     """A bundled moment of real play."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     """Its name."""
@@ -57,6 +63,8 @@ class MomentInfo(BaseModel):
 
 class Health(BaseModel):
     """How the server is."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     status: Literal["ok", "stopping"]
     """`stopping`, with 503, after SIGTERM."""
@@ -83,6 +91,7 @@ def add_facts(app: FastAPI, studio: Studio, metrics: Metrics, page: Path = PAGE)
             height=height,
             context=studio.context,
             tokens=layout.grid_height * layout.grid_width,
+            temperature=studio.sampling().temperature,
         )
         return [served, *(ModelInfo(name=other, serving=False) for other in bundled_models() if other != name)]
 

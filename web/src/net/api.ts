@@ -31,13 +31,20 @@ export function playPath(token: string | null): string {
 
 export const socketUrl = (token: string | null): string => urlOf(playPath(token)).replace(/^http/, "ws");
 
+/** The temperature that the served model's card asks for, in the answer of `v1/models`; null where it says none. */
+export function temperatureIn(models: unknown): number | null {
+  if (!Array.isArray(models)) return null;
+  const served = (models as ({ serving?: unknown; temperature?: unknown } | null)[]).find((model) => model?.serving);
+  return typeof served?.temperature === "number" ? served.temperature : null;
+}
+
 /**
- * Whether the server takes this key, or wants none.
+ * The served model's own temperature. The server answers this only to whom it knows, so it tries the key too.
  *
- * @throws ApiError with status 401 when it does not.
+ * @throws ApiError with status 401 when the server wants another key.
  */
-export async function checkKey(key: string | null): Promise<void> {
-  await get("v1/models", key);
+export async function fetchTemperature(key: string | null): Promise<number | null> {
+  return temperatureIn(await (await get("v1/models", key)).json());
 }
 
 export async function fetchMoments(key: string | null): Promise<Moment[]> {

@@ -1,6 +1,6 @@
 /** The page: lobby or play, and the one line of news above both. */
 import { useCallback, useEffect, useEffectEvent, useState, useSyncExternalStore } from "react";
-import { ApiError, checkKey, fetchMoments } from "../net/api";
+import { ApiError, fetchMoments, fetchTemperature } from "../net/api";
 import type { Opening } from "../net/messages";
 import { pictureOf } from "../net/picture";
 import { NEW_OPENING, type Player } from "../play/player";
@@ -111,7 +111,7 @@ function News({ shot, onClose }: { shot: { text: string; id: number } | null; on
   );
 }
 
-/** The server's moments; asked again until it answers. */
+/** The server's moments, and its model's temperature; asked again until it answers. */
 function useMoments(key: string | null): [Found, () => void] {
   const [found, setFound] = useState<Found>({ kind: "loading" });
   const [asked, setAsked] = useState(0);
@@ -121,9 +121,9 @@ function useMoments(key: string | null): [Found, () => void] {
   useEffect(() => {
     let gone = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    Promise.all([fetchMoments(key), checkKey(key)])
-      .then(([moments]) => {
-        if (!gone) setFound({ kind: "moments", moments });
+    Promise.all([fetchMoments(key), fetchTemperature(key)])
+      .then(([moments, temperature]) => {
+        if (!gone) setFound({ kind: "moments", moments, temperature });
       })
       .catch((error: unknown) => {
         if (gone) return;

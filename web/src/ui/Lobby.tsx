@@ -9,7 +9,7 @@ import { Seed, Temperature, WhoPlays } from "./Settings";
 
 export type Found =
   | { kind: "loading" }
-  | { kind: "moments"; moments: readonly Moment[] }
+  | { kind: "moments"; moments: readonly Moment[]; temperature: number | null }
   | { kind: "locked"; wrong: boolean }
   | { kind: "failed"; sentence: string };
 
@@ -71,6 +71,7 @@ export function Lobby({ found, apiKey, onKey, onRetry, options, onOptions, onMom
             />
             <Temperature
               value={options.temperature}
+              own={found.temperature}
               onValue={(temperature) => {
                 change({ temperature });
               }}

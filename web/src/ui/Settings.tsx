@@ -46,15 +46,18 @@ export function WhoPlays({
 
 interface TemperatureProps {
   value: number | null;
+  /** The model's own, where the thumb stands until it is moved; null: not known. */
+  own?: number | null;
   onValue: (value: number) => void;
   disabled?: boolean;
 }
 
 /** 0 is the likeliest token every time. Moves at once here; is sent when let go. */
-export function Temperature({ value, onValue, disabled = false }: TemperatureProps) {
+export function Temperature({ value, own = null, onValue, disabled = false }: TemperatureProps) {
   const id = useId();
   const [moving, setMoving] = useState<number | null>(null);
   const shown = moving ?? value;
+  const words = shown?.toFixed(2) ?? (own === null ? "model’s own" : `model’s own, ${own.toFixed(2)}`);
   const settle = (): void => {
     if (moving !== null) onValue(moving);
     setMoving(null);
@@ -62,7 +65,7 @@ export function Temperature({ value, onValue, disabled = false }: TemperaturePro
   return (
     <div className="field temperature">
       <label htmlFor={id}>Temperature</label>
-      <output htmlFor={id}>{shown === null ? "model’s own" : shown.toFixed(2)}</output>
+      <output htmlFor={id}>{words}</output>
       <input
         id={id}
         type="range"
@@ -70,8 +73,8 @@ export function Temperature({ value, onValue, disabled = false }: TemperaturePro
         max={1.5}
         step={0.05}
         disabled={disabled}
-        value={shown ?? 0.9}
-        aria-valuetext={shown === null ? "the model’s own" : shown.toFixed(2)}
+        value={shown ?? own ?? 0.9}
+        aria-valuetext={words}
         onChange={(event) => {
           setMoving(event.target.valueAsNumber);
         }}
