@@ -1,5 +1,6 @@
 """The loop's promises: same seed same bytes, exact resume after any end, golden losses, averaged weights."""
 
+import contextlib
 import json
 import os
 import signal
@@ -59,6 +60,14 @@ def test_losses_are_the_golden_ones(store, tmp_path):
     assert len(golden) == 50
     np.testing.assert_allclose(losses, golden, rtol=0, atol=1e-5)
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_the_program_that_trained_still_knows_the_smallest_numbers(store, tmp_path):
+    for steps_and_seed in ((2, 0), (2, 1)):  # the second is another run in the same folder: refused
+        with contextlib.suppress(CheckpointError):
+            steps, seed = steps_and_seed
+            train_world(preset("tiny"), world_config(steps=steps, seed=seed), store, tmp_path)
+        assert float(torch.tensor(1e-40) * 1.0) > 0
 
 
 def test_same_seed_same_bytes_and_another_seed_others(store, tmp_path):

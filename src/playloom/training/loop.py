@@ -56,7 +56,11 @@ class Loop:
         self._averages = {name: AveragedWeights(task.players[name], decay) for name in sorted(averaged)}
         self.step, self._before, self._started = 0, 0.0, time.monotonic()
         self._saved_step, self._flops, self._validation = -1, 0.0, dict[str, float]()
-        self._resume()
+        try:
+            self._resume()
+        except PlayloomError:
+            torch.set_flush_denormal(False)  # as at the end of `run`
+            raise
 
     def run(self) -> Outcome:
         """Train until the end, the piece's end, or SIGINT / SIGTERM, and leave a checkpoint.
@@ -73,6 +77,7 @@ class Loop:
                     self._validate(journal)
                 self._save()
         finally:
+            torch.set_flush_denormal(False)  # `make_fabric` set it; the program that trained may go on with other work
             if journal is not None:
                 journal.close()
         return Outcome(step=self.step, elapsed=self.elapsed, finished=self.done >= 1, validation=self._validation)
