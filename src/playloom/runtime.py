@@ -42,7 +42,8 @@ def pick_device(name: str = "auto") -> torch.device:
     """The device to compute on.
 
     Args:
-        name: `auto` (the first CUDA device, else Apple's `mps`, else `cpu`) or one of torch's, as `cuda:1`.
+        name: `auto` (the first CUDA device, else `cpu`; Apple's `mps` only if asked for: nothing was tried on it) or one
+            of torch's, as `cuda:1`.
 
     Raises:
         ConfigError: when the name means nothing to torch, or that device is not there.
@@ -50,9 +51,7 @@ def pick_device(name: str = "auto") -> torch.device:
     import torch
 
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
