@@ -42,8 +42,8 @@ def pick_device(name: str = "auto") -> torch.device:
     """The device to compute on.
 
     Args:
-        name: `auto` (the first CUDA device, else `cpu`; Apple's `mps` only if asked for: nothing was tried on it) or one
-            of torch's, as `cuda:1`.
+        name: `auto` (the first CUDA device, else `cpu`; Apple's `mps` only if asked for: nothing was tried on it) or
+            one of torch's, as `cuda:1`.
 
     Raises:
         ConfigError: when the name means nothing to torch, or that device is not there.
