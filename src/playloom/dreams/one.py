@@ -6,7 +6,7 @@ report = run_dream(DreamJob(prompt="moment:plaza", steps=50), progress=print)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from playloom.actions import REST_VALUES
 from playloom.data.prompts import PromptData
 from playloom.dreams.inputs import Inputs, fit_length, read_inputs
-from playloom.engine import DreamStep, Mode
+from playloom.engine import Dreamer, DreamStep, Mode, Prompt, Sampling
 from playloom.engine.opening import Opening, Render, manifest_of
 from playloom.errors import BadInputError, ResourceError
 from playloom.media.dream_folder import DreamedStep, DreamFolder, write_dream
@@ -114,21 +114,8 @@ def run_dream(
         if progress is not None:
             progress(len(done), steps)
     seconds = time.perf_counter() - started
-    written = write_dream(
-        job.out,
-        real_frames_THWC=data.frames_THWC,
-        dreamed_before_T=data.dreamed_T,
-        real_actions_TA=data.actions_TA,
-        steps=[DreamedStep(s.frame_HWC, s.action_A, s.action_given) for s in done],
-        manifest=manifest_of(
-            dreamer, data.frames_THWC, mode=job.mode, sampling=how, seed=job.seed, timestamp=job.timestamp
-        ),
-        frames_dreamed=job.mode != "policy",
-        true_frames_SHWC=data.true_next_frames_SHWC if _recorded(job, given) else None,
-        codes_TN=np.concatenate([dreamer.codes(prompt), *(s.codes_N[None] for s in done if s.codes_N is not None)]),
-    )
     return DreamReport(
-        written=written,
+        written=_write(job, dreamer, prompt, data, given, how, done),
         notes=(
             *_cut(job.context, model.config.transformer.context_steps),
             *data.notes,
@@ -139,6 +126,31 @@ def run_dream(
         dreamed={"world": "pictures", "policy": "controller input", "full": "pictures and controller input"}[job.mode],
         seconds=seconds,
         frames_per_second=len(done) / seconds,
+    )
+
+
+def _write(
+    job: DreamJob,
+    dreamer: Dreamer,
+    prompt: Prompt,
+    data: PromptData,
+    given: Inputs | None,
+    how: Sampling,
+    done: Sequence[DreamStep],
+) -> DreamFolder:
+    codes = [step.codes_N[None] for step in done if step.codes_N is not None]
+    return write_dream(
+        job.out,
+        real_frames_THWC=data.frames_THWC,
+        dreamed_before_T=data.dreamed_T,
+        real_actions_TA=data.actions_TA,
+        steps=[DreamedStep(s.frame_HWC, s.action_A, s.action_given) for s in done],
+        manifest=manifest_of(
+            dreamer, data.frames_THWC, mode=job.mode, sampling=how, seed=job.seed, timestamp=job.timestamp
+        ),
+        frames_dreamed=job.mode != "policy",
+        true_frames_SHWC=data.true_next_frames_SHWC if _recorded(job, given) else None,
+        codes_TN=np.concatenate([dreamer.codes(prompt), *codes]),
     )
 
 
