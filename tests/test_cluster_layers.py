@@ -188,7 +188,10 @@ def little_buffered(address):
 
 
 def test_a_reader_that_went_away_breaks_nothing():
+    tried = []
+
     async def gone(message):
+        tried.append(message["type"])
         if message["type"] != "websocket.accept":
             raise OSError("gone")
 
@@ -200,6 +203,7 @@ def test_a_reader_that_went_away_breaks_nothing():
         await send({"type": "websocket.close", "code": 1000})
 
     asyncio.run(Newest(app)({"type": "websocket"}, None, gone))
+    assert tried == ["websocket.accept", "websocket.send"], "nothing more is sent to one who is gone"
 
 
 async def _silent(scope, receive, send):

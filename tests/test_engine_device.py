@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from conftest import loud_model, tiny_config
+from engine_toys import action, prompt_of
 from playloom.actions import SLOT_SIZES
 from playloom.checkpoint import Model
-from playloom.engine import CachedDecoder, Draws, Dreamer, Prompt, Sampling, Turn
+from playloom.engine import CachedDecoder, Draws, Dreamer, Sampling, Turn
 from playloom.engine.graphs import FrameGraphs, cuda_capture
 from playloom.sequence import schedule
 
@@ -111,17 +111,6 @@ def graphed(model: Model, lag: int | None) -> tuple[Dreamer, Recorder]:
     assert isinstance(dreamer.decoder, CachedDecoder)
     dreamer.decoder.graphs, dreamer.decoder.as_matrices = FrameGraphs(recorder), True
     return dreamer, recorder
-
-
-def prompt_of(steps: int, seed: int = 0) -> Prompt:
-    source = np.random.default_rng(seed)
-    actions = np.stack([source.integers(0, n, steps - 1, dtype=np.uint8) for n in SLOT_SIZES], axis=1)
-    return Prompt(frames_THWC=source.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8), actions_TA=actions)
-
-
-def action(seed: int) -> np.ndarray:
-    source = np.random.default_rng(seed)
-    return np.array([source.integers(0, n) for n in SLOT_SIZES], np.uint8)
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from playloom.actions import REST_VALUES, SLOT_SIZES
-from playloom.engine import Dreamer, Prompt, Sampling
+from engine_toys import prompt_of
+from playloom.actions import REST_VALUES
+from playloom.engine import Dreamer, Sampling
 from playloom.errors import BadInputError, PictureError, ResourceError
 from playloom.serving.broker import Broker, BrokerLimits, BusyError, StoppedError
 
 GREEDY = Sampling(temperature=0.0)
-
-
-def prompt_of(steps: int, seed: int = 0) -> Prompt:
-    source = np.random.default_rng(seed)
-    actions = np.stack([source.integers(0, n, steps - 1, dtype=np.uint8) for n in SLOT_SIZES], axis=1)
-    return Prompt(frames_THWC=source.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8), actions_TA=actions)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from conftest import loud_model, tiny_config
+from engine_toys import action, prompt_of
 from playloom.actions import REST_VALUES, SLOT_SIZES
 from playloom.checkpoint import Model
 from playloom.engine import Draws, Dreamer, Prompt, Sampling, Session, Turn
@@ -14,17 +15,6 @@ from playloom.engine.state import DreamState
 from playloom.errors import BadInputError, ResourceError
 
 GREEDY = Sampling(temperature=0.0)
-
-
-def prompt_of(steps: int, seed: int = 0) -> Prompt:
-    source = np.random.default_rng(seed)
-    actions = np.stack([source.integers(0, n, steps - 1, dtype=np.uint8) for n in SLOT_SIZES], axis=1)
-    return Prompt(frames_THWC=source.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8), actions_TA=actions)
-
-
-def action(seed: int) -> np.ndarray:
-    source = np.random.default_rng(seed)
-    return np.array([source.integers(0, n) for n in SLOT_SIZES], np.uint8)
 
 
 class Player:

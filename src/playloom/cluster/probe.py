@@ -38,7 +38,10 @@ def wait_until_up(home: str, settings: Settings, seconds: float) -> None:
         if answer is not None and answer.status == 200 and answer.replica is not None:
             return
         time.sleep(_PAUSE)
-    raise ResourceError(f"Ray's proxy at {home} does not answer for a replica; look into its logs, in /tmp/ray")
+    raise ResourceError(
+        f"Ray's proxy at {home} does not answer for a replica; "
+        "Ray's logs (session_latest/logs of its temporary folder) say why"
+    )
 
 
 def check_layers(home: str, settings: Settings) -> None:

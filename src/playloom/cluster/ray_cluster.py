@@ -72,7 +72,10 @@ def check_alive() -> None:
         ResourceError: when none of its machines is.
     """
     if not addresses():
-        raise ResourceError("Ray has ended, so nothing is served any more; its logs, in /tmp/ray, say why")
+        raise ResourceError(
+            "Ray has ended, so nothing is served any more; "
+            "its logs (session_latest/logs of its temporary folder) say why"
+        )
 
 
 def _node(resources: dict[str, float]) -> Node:

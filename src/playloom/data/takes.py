@@ -19,7 +19,7 @@ from playloom.data.prompts import ACTIONS_FILE, pictures_in
 from playloom.data.store_writer import INDEX
 from playloom.data.stores import FrameStore
 from playloom.errors import ActionError, BadInputError, RecordingError, nearest
-from playloom.media.clips import read_clip
+from playloom.media.clips import clips_below, read_clip
 from playloom.media.npz import read_npz
 from playloom.media.pictures import Fit, fit_picture, read_picture
 from playloom.media.tables import read_actions
@@ -52,8 +52,7 @@ def find_takes(folder: Path | str) -> list[Path]:
     place = Path(folder)
     if not place.is_dir():
         raise RecordingError(f"{folder} is not a folder; expected one with takes in it")
-    clips = [path for path in place.rglob("*.npz") if path.is_file() and not path.name.startswith(".")]
-    takes = sorted([*clips, *(table.parent for table in place.rglob(ACTIONS_FILE))])
+    takes = sorted([*clips_below(place), *(table.parent for table in place.rglob(ACTIONS_FILE))])
     if not takes:
         raise RecordingError(
             f"{folder} holds no take: give .npz clips (images, actions), or folders of pictures with an {ACTIONS_FILE}"

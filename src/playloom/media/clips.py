@@ -60,10 +60,15 @@ def find_clips(folder: Path | str) -> list[Path]:
     place = Path(folder)
     if not place.is_dir():
         raise RecordingError(f"{folder} is not a folder; expected one with .npz clips in it")
-    clips = sorted(path for path in place.rglob("*.npz") if path.is_file() and not path.name.startswith("."))
+    clips = clips_below(place)
     if not clips:
         raise RecordingError(f"there is no .npz clip in {folder} or below it")
     return clips
+
+
+def clips_below(folder: Path) -> list[Path]:
+    """Every `.npz` in or below a folder, sorted; hidden ones are others' half-written files."""
+    return sorted(path for path in folder.rglob("*.npz") if path.is_file() and not path.name.startswith("."))
 
 
 def read_clip(path: Path | str) -> Clip:
