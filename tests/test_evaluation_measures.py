@@ -22,6 +22,7 @@ from playloom.evaluation.horizon import Horizon, horizon_rows, measure_horizon
 from playloom.evaluation.likelihood import (
     BUTTONS,
     STICKS,
+    Windows,
     baselines,
     conditional_entropy,
     entropy,
@@ -116,7 +117,7 @@ def test_likelihood_equals_going_token_by_token_without_the_future(lag: int | No
                     right = tokens[:, step, slot] - group.first_id
                     losses[:, step, slot] = -logits.log_softmax(-1).gather(-1, right[:, None])[:, 0]
     judged = likelihood(model, codes.numpy(), values.numpy().astype(np.uint8), lag, batch=1)
-    images, actions = losses[:, 1:, : layout.image_slots], losses[..., layout.image_slots :]
+    images, actions = losses[:, 1:, : layout.image_slots], losses[:, 1:, layout.image_slots :]
     assert judged.image_B == pytest.approx(images.mean((1, 2)).numpy(), abs=1e-4)
     assert judged.buttons == pytest.approx(float(actions[..., BUTTONS].mean()), abs=1e-4)
     assert judged.sticks == pytest.approx(float(actions[..., STICKS].mean()), abs=1e-4)
@@ -158,6 +159,24 @@ def test_repeat_baselines_of_still_play(tmp_path: Path) -> None:
     still = baselines(windows_at(model, store, choose_moments(store, store.spans, count=3, past=6, future=1, seed=0)))
     assert still.image_repeat == still.buttons_repeat == still.sticks_repeat == 1.0
     assert still.sticks_marginal == still.buttons_given_last == 0.0
+
+
+def test_the_action_of_a_windows_first_step_is_nobodys_to_foretell() -> None:
+    """A model and the predictors beside it are judged on the same actions: those that have one before them."""
+    model = loud_model(tiny_config())
+    codes = np.random.default_rng(0).integers(0, 16, (5, 4, 24))
+    around = random_actions(30).reshape(5, 6, 16)
+    windows = Windows(codes_BTN=codes, actions_BTA=around)
+    pairs = windows.actions[:, 1:] == windows.actions[:, :-1]
+    beside = baselines(windows)
+    assert beside.sticks_repeat == pytest.approx(pairs[..., STICKS].mean())
+    other = around.copy()
+    other[:, 0] = 0  # the action before the first frame: nobody's business
+    assert baselines(Windows(codes_BTN=codes, actions_BTA=other)) == beside
+    moved = around.copy()
+    moved[:, 1, -1] = (moved[:, 1, -1] + 1) % 11
+    first, second = (likelihood(model, codes, w[:, 1:-1], 1) for w in (around, moved))
+    assert first.sticks != second.sticks, "it is seen by what follows"
 
 
 def test_a_model_that_never_looks_at_actions_has_no_alignment_gap(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from playloom.checkpoint import load_model
 from playloom.cli.train import register
 from playloom.data.stores import FrameStore, TokenStore
-from playloom.errors import BadInputError, CheckpointError, ConfigError, RecordingError
+from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
+from playloom.training.origin import load_origin
 from playloom.training.sources import kind_of
 from training_toys import HEIGHT, WIDTH, frame_store, scroll, stick_actions
 
@@ -122,3 +123,45 @@ def test_kinds_of_folders(data, tmp_path):
     (tmp_path / "index.json").write_text("{}")
     with pytest.raises(RecordingError, match="damaged"):
         kind_of(tmp_path)
+
+
+def test_a_world_training_begins_with_a_trained_model(data, tokenizer, tmp_path):
+    config = tmp_path / "world.json"
+    config.write_text(json.dumps({"window_steps": 5, "validation_windows": 4}))
+    words = ["world", "--data", data, "--config", config]
+    first, second = tmp_path / "first", tmp_path / "second"
+    playloom(*words, "--tokenizer", tokenizer, "--out", first, *SHORT)
+    heavier = tmp_path / "heavier.json"
+    heavier.write_text(json.dumps({"window_steps": 5, "validation_windows": 4, "action_weight": 4.0}))
+    start = ["world", "--data", first / "tokens", "--config", heavier, "--start", first, "--out", second]
+    still = ["--steps", "1", "--batch", "4", "--device", "cpu", "--threads", "1", "--learning-rate", "1e-12"]
+    assert "finished after 1 steps" in playloom(*start, *still).output
+    old, new = load_model(first / "model"), load_model(second / "model")
+    assert new.config == old.config
+    for name, weight in old.transformer.state_dict().items():
+        assert torch.allclose(new.transformer.state_dict()[name], weight, atol=1e-4), name
+    assert new.card["start"] == {
+        "transformer": load_origin(str(first)).transformer,
+        "updates": 3,
+        "training_seconds": old.card["training_seconds"],
+    }
+    assert old.card["lag"] == new.card["lag"] == 2
+    assert "finished after 1 steps" in playloom(*start, *still).output, "the same command goes on"
+    with pytest.raises(CheckpointError, match="holds another run"):
+        playloom("world", "--data", first / "tokens", "--config", heavier, "--out", second, *SHORT)
+
+
+def test_what_a_start_may_not_be(data, tokenizer, tmp_path):
+    words = ["world", "--data", data, "--out", tmp_path / "run"]
+    with pytest.raises(ConfigError, match="--preset is 'tiny', but sizes come from --start"):
+        playloom(*words, "--start", "arena-live", "--preset", "tiny")
+    config = tmp_path / "world.json"
+    config.write_text(json.dumps({"model": {}}))
+    with pytest.raises(ConfigError, match="has a 'model', but sizes come from --start"):
+        playloom(*words, "--start", "arena-live", "--config", config)
+    with pytest.raises(CheckpointError, match="starts with a whole model"):
+        playloom(*words, "--start", tokenizer)
+    with pytest.raises(CheckpointError, match="did you mean arena-live"):
+        playloom(*words, "--start", "arena-liv")
+    with pytest.raises(PictureError, match="a picture of 24 x 16 pixels came; this model takes 300 x 180"):
+        playloom(*words, "--start", "arena-live", "--steps", "1", "--device", "cpu", "--threads", "1")

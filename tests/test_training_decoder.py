@@ -17,8 +17,9 @@ from playloom.data.stores import TokenStore
 from playloom.errors import CheckpointError, ConfigError, RecordingError
 from playloom.tokenizer.losses import TokenizerLossConfig
 from playloom.training.decoder import DecoderTask, DecoderTrainingConfig, grown_tokenizer
-from playloom.training.decoder_job import DecoderJob, load_source, run_decoder
+from playloom.training.decoder_job import DecoderJob, run_decoder
 from playloom.training.journal import read_log
+from playloom.training.origin import load_origin
 from playloom.training.snapshot import load_newest
 from playloom.training.sources import Preparation
 from playloom.training.task import Moment
@@ -93,7 +94,7 @@ def test_it_learns_and_the_card_tells(frames, model, tmp_path):
     card = load_model(result.path).card
     assert card["lag"] == 1
     assert [one["updates"] for one in card["decoder"]] == [60]
-    assert card["decoder"][0]["before"] == load_source(str(model)).name
+    assert card["decoder"][0]["before"] == load_origin(str(model)).name
     assert "evaluation" not in card  # those figures were of the old decoder
     twice = run_decoder(job(result.path, frames, tmp_path / "again", steps=1), **SILENT)
     assert [one["updates"] for one in load_model(twice.path).card["decoder"]] == [60, 1]

@@ -15,6 +15,7 @@ from playloom.errors import ConfigError
 if TYPE_CHECKING:
     from playloom.presets import ModelConfig
     from playloom.training.loop import Report
+    from playloom.training.origin import Origin
     from playloom.training.sources import Preparation
     from playloom.training.task import Outcome
 
@@ -86,7 +87,8 @@ def train_world_command(
     data: Data,
     out: Out,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of a trained tokenizer.")] = None,
-    preset: Preset = "arena-live",
+    start: Annotated[str | None, typer.Option(help="Begin with this model's weights (a name or a folder).")] = None,
+    preset: Annotated[str | None, typer.Option(help="Named model sizes. [default: arena-live]")] = None,
     config: ConfigFile = None,
     steps: Steps = None,
     minutes: Minutes = None,
@@ -107,7 +109,11 @@ def train_world_command(
     from playloom.training.world import WorldConfig
     from playloom.training.world_job import WorldJob, prepare_world, run_world
 
-    model, values = _read_config(config, preset)
+    origin = None
+    if start is not None:
+        model, values, origin = _read_start(config, preset, start)
+    else:
+        model, values = _read_config(config, preset or "arena-live")
     flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
     training = from_mapping(WorldConfig, _with_flags(values, flags))
     _check_resume(resume, out)
@@ -118,6 +124,7 @@ def train_world_command(
             data=data,
             out=out,
             tokenizer=tokenizer,
+            start=origin,
             preparation=_preparation(bar, workers),
             alignment=alignment,
         )
@@ -201,6 +208,18 @@ def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, A
     if own is not None and not isinstance(own, dict):
         raise ConfigError(f"{path}: model is {own!r}; expected a model's sizes, as in a model.json's config")
     return (ModelConfig.from_dict(own) if own is not None else preset(name)), values
+
+
+def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelConfig, dict[str, Any], Origin]:
+    """The sizes of the model to begin with, the file's settings, and that model."""
+    from playloom.training.origin import load_whole_origin
+
+    values = _read_settings(path)
+    if "model" in values or name is not None:
+        given = f"{path} has a 'model'" if "model" in values else f"--preset is {name!r}"
+        raise ConfigError(f"{given}, but sizes come from --start {start}; leave one of them out")
+    model, origin = load_whole_origin(start)
+    return model.config, values, origin
 
 
 def _read_settings(path: Path | None) -> dict[str, Any]:

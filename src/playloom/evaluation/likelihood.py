@@ -1,8 +1,9 @@
 """Teacher-forced likelihood: how surprised the model is by real play, token by token.
 
-Owns the windows, the masks of who may see whom, and the sums. The first step of a window has no past, so its image is
-not judged (its action is). All figures are means over tokens: cross-entropy in nats, accuracy as the share of tokens
-whose likeliest legal id is the true one. B windows, T steps, N image slots, A action slots, K slots, P positions.
+Owns the windows, the masks of who may see whom, and the sums. The first step of a window has no past, so neither its
+image nor its action is judged, for the model as for the predictors beside it. All figures are means over tokens:
+cross-entropy in nats, accuracy as the share of tokens whose likeliest legal id is the true one. B windows, T steps, N
+image slots, A action slots, K slots, P positions.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ def likeliest_codes(
 def baselines(windows: Windows) -> Baselines:
     """The figures of predictors without a model, on the same tokens that the model is judged on."""
     codes = windows.codes_BTN
-    now, before = windows.actions_BTA[:, 1:-1], windows.actions_BTA[:, :-2]
+    now, before = windows.actions[:, 1:], windows.actions[:, :-1]
     marginal = [entropy(now[..., slot]) for slot in range(now.shape[-1])]
     given = [conditional_entropy(now[..., slot], before[..., slot]) for slot in range(now.shape[-1])]
     same = now == before
@@ -221,11 +222,11 @@ def _judge_images(model: Model, hidden_BTPD: Tensor, codes_BTN: Tensor) -> tuple
 
 
 def _judge_actions(model: Model, hidden_BTPD: Tensor, values_BTA: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and rightness [A, B, T] of every action value, among the slot's legal ones."""
+    """Loss and rightness [A, B, T - 1] of every action value but the first step's, among the slot's legal ones."""
     judged = []
     for slot, group in enumerate(model.config.layout.action_groups):
-        logits = model.transformer.logits(hidden_BTPD[:, :, group.positions[0]], group.first_id, group.last_id)
-        judged.append(_judge(logits, values_BTA[..., slot]))
+        logits = model.transformer.logits(hidden_BTPD[:, 1:, group.positions[0]], group.first_id, group.last_id)
+        judged.append(_judge(logits, values_BTA[:, 1:, slot]))
     return torch.stack([loss for loss, _ in judged]), torch.stack([right for _, right in judged])
 
 

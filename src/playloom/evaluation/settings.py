@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from playloom.engine import Sampling
 from playloom.errors import ConfigError
+from playloom.sequence import DEFAULT_LAG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class EvaluationSettings:
         ConfigError: when a size is not positive.
     """
 
-    lag: int | None = 1
+    lag: int | None = DEFAULT_LAG
     """Row lag of the decoding order in every dream; None: raster."""
     seed: int = 0
     """Decides moments, frames and the dreams' noise."""

@@ -61,6 +61,10 @@ class Schedule:
         return pass_P[None, :] <= pass_P[:, None]
 
 
+DEFAULT_LAG = 2
+"""Row lag of the order that models with row starts are dreamed in unless said otherwise: docs/speed.md, the ladder."""
+
+
 def schedule(layout: StepLayout, lag: int | None = None) -> Schedule:
     """The pass of every position for row lag `lag` (None or the grid's width: raster).
 

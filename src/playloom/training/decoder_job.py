@@ -17,21 +17,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from playloom.checkpoint import Model, fingerprint, load_model, model_folder, save_model
+from playloom.checkpoint import fingerprint, save_model
 from playloom.data.stores import FrameStore, TokenStore
 from playloom.errors import CheckpointError, RecordingError
 from playloom.runtime import pick_device
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 from playloom.training.decoder import DecoderTask, DecoderTrainingConfig, grown_tokenizer
 from playloom.training.loop import Loop, Report
+from playloom.training.origin import TRANSFORMER_FILE, Origin, load_origin
 from playloom.training.settings import to_mapping
 from playloom.training.sources import Preparation, frames_from, tokens_from
 from playloom.training.strategy import world
 from playloom.training.task import Outcome
-from playloom.training.tokenizer_files import load_tokenizer, save_tokenizer
+from playloom.training.tokenizer_files import save_tokenizer
 
 Say = Callable[[str], None]
-_TRANSFORMER = "transformer.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,20 +58,6 @@ class DecoderResult:
     """How the training ended."""
     path: Path
     """The exported model's folder; of a tokenizer alone, the run's folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A trained tokenizer, and the model it belongs to if it does."""
-
-    tokenizer: FrameTokenizer
-    """In eval mode on the CPU."""
-    name: str
-    """Fingerprint of its weights."""
-    model: Model | None = None
-    """The whole model."""
-    transformer: str | None = None
-    """Fingerprint of that model's transformer file."""
 
 
 def run_decoder(
@@ -105,9 +91,9 @@ def run_decoder(
     return DecoderResult(outcome, path)
 
 
-def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[Source, FrameStore, TokenStore]:
+def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[Origin, FrameStore, TokenStore]:
     """The first half of a job: pictures and codes, made once in `out`. Arguments as in `run_decoder`."""
-    source = load_source(job.source)
+    source = load_origin(job.source)
     frames = frames_from(job.data, job.out / "frames", job.preparation)
     _check_size(source.tokenizer, frames)
     device = pick_device(job.config.loop.device)
@@ -120,28 +106,7 @@ def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[Source, FrameSto
     return source, frames, codes
 
 
-def load_source(name: str) -> Source:
-    """The tokenizer of a bundled model, a model's folder, or a run's folder.
-
-    Raises:
-        CheckpointError: when there is none, or a file is damaged.
-    """
-    folder = Path(name)
-    if (folder / "tokenizer.json").is_file() and not (folder / "model" / "model.json").is_file():
-        tokenizer, weights = load_tokenizer(folder)
-        return Source(tokenizer=tokenizer, name=weights)
-    inner = folder / "model"
-    place = inner if (inner / "model.json").is_file() else model_folder(name)
-    model = load_model(place)
-    return Source(
-        tokenizer=model.tokenizer,
-        name=fingerprint(place / "tokenizer.safetensors"),
-        model=model,
-        transformer=fingerprint(place / _TRANSFORMER),
-    )
-
-
-def refinement_card(job: DecoderJob, source: Source, codes: TokenStore, outcome: Outcome) -> dict[str, Any]:
+def refinement_card(job: DecoderJob, source: Origin, codes: TokenStore, outcome: Outcome) -> dict[str, Any]:
     """The model's card, this training added to its list `decoder`; without figures, which were of the old decoder."""
     seeds = {
         split: [int(span.meta["seed"]) for span in codes.of_split(split) if "seed" in span.meta]
@@ -163,7 +128,7 @@ def refinement_card(job: DecoderJob, source: Source, codes: TokenStore, outcome:
     return {**rest, "decoder": [*kept.get("decoder", []), decoder]}
 
 
-def _export(folder: Path, source: Source, tokenizer: FrameTokenizer, card: dict[str, Any]) -> None:
+def _export(folder: Path, source: Origin, tokenizer: FrameTokenizer, card: dict[str, Any]) -> None:
     model = source.model
     if model is None:
         save_tokenizer(folder, tokenizer)
@@ -173,9 +138,9 @@ def _export(folder: Path, source: Source, tokenizer: FrameTokenizer, card: dict[
     # Written as the source was stored, so that the transformer's file comes out byte for byte.
     for dtype in (torch.float16, None):
         save_model(folder, refined, dtype)
-        if fingerprint(folder / _TRANSFORMER) == source.transformer:
+        if fingerprint(folder / TRANSFORMER_FILE) == source.transformer:
             return
-    raise CheckpointError(f"{folder / _TRANSFORMER} differs from the source's, which is stored in an unusual type")
+    raise CheckpointError(f"{folder / TRANSFORMER_FILE} differs from the source's, which is stored in an unusual type")
 
 
 def _check_size(tokenizer: FrameTokenizer, frames: FrameStore) -> None:

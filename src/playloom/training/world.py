@@ -67,6 +67,16 @@ class WorldConfig:
             raise ConfigError(f"window_steps is {self.window_steps}; a window needs a step and the next one")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A trained transformer whose weights a training begins with; the optimiser begins anew."""
+
+    transformer: Transformer
+    """Of the very sizes that are trained."""
+    fingerprint: str
+    """Of its weights' file; part of what makes a run this run."""
+
+
 @dataclass(frozen=True)
 class WorldRun:
     """What a call of `train_world` gives back."""
@@ -83,6 +93,7 @@ def train_world(
     store: TokenStore,
     out: Path,
     *,
+    start: Start | None = None,
     preview: Preview | None = None,
     report: Report | None = None,
 ) -> WorldRun:
@@ -93,6 +104,7 @@ def train_world(
         config: how.
         store: codes and actions; episodes of the split "train" are learned, "validation" judged.
         out: checkpoints, log and previews go here; a run found here is resumed.
+        start: weights to begin with; None: random ones.
         preview: makes a strip at each validation.
         report: told about progress.
 
@@ -100,7 +112,7 @@ def train_world(
         RecordingError: when the store does not fit the model or has no training episodes.
         CheckpointError: when `out` holds another run.
     """
-    task = WorldTask(model, config, store, preview)
+    task = WorldTask(model, config, store, preview, start)
     loop = Loop(task, config.loop, out, report)
     outcome = loop.run()
     with loop.averaged():
@@ -113,10 +125,19 @@ def train_world(
 class WorldTask:
     """What the loop trains: one player, the transformer with its loss."""
 
-    def __init__(self, model: ModelConfig, config: WorldConfig, store: TokenStore, preview: Preview | None) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        config: WorldConfig,
+        store: TokenStore,
+        preview: Preview | None,
+        start: Start | None = None,
+    ) -> None:
         check_store(model, store)
         self._config, self._store, self._preview = config, store, preview
         self.transformer = build_transformer(model, seed=config.loop.seed)
+        if start is not None:
+            self.transformer.load_state_dict(start.transformer.state_dict())
         self.loss = WorldLoss(
             self.transformer,
             model.layout,
@@ -132,6 +153,8 @@ class WorldTask:
             "world": {k: _plain(v) for k, v in to_mapping(config).items() if k != "loop"},
             "data": {"tokenizer": store.tokenizer, "rows": len(store)},
         }
+        if start is not None:
+            self.identity["start"] = {"transformer": start.fingerprint}
         self._own, self._weights = self._orders(model)
         rank, ranks = world()
         self._train = self._sampler(self._spans("train"), config.loop.batch, config.loop.seed, rank, ranks)

@@ -20,14 +20,16 @@ from playloom.data.windows import living_spans
 from playloom.errors import BadInputError, CheckpointError, ConfigError, RecordingError, nearest
 from playloom.presets import ModelConfig
 from playloom.runtime import pick_device
+from playloom.sequence import DEFAULT_LAG
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 from playloom.training.alignment import AlignmentReport, check_alignment
 from playloom.training.loop import Report
+from playloom.training.origin import Origin
 from playloom.training.sources import Preparation, kind_of, tokens_from
 from playloom.training.strategy import world
 from playloom.training.task import Outcome
 from playloom.training.tokenizer_files import load_tokenizer
-from playloom.training.world import Preview, WorldConfig, train_world
+from playloom.training.world import Preview, Start, WorldConfig, train_world
 
 _CHECKS = ("strict", "warn", "off")
 _STRETCH = 120
@@ -54,9 +56,11 @@ class WorldJob:
     out: Path
     """The run's folder."""
     tokenizer: Path | None
-    """Folder of a trained tokenizer; needed to tokenise, and to export a whole model."""
+    """Folder of a trained tokenizer; needed to tokenise, and to export a whole model. None: that of `start`."""
     preparation: Preparation
     """How recordings are rendered and tokenised."""
+    start: Origin | None = None
+    """A whole model of these sizes whose transformer the training begins with; None: random weights."""
     alignment: str = "strict"
     """`strict`: misaligned data ends the run; `warn`: only say so; `off`: no check."""
 
@@ -92,7 +96,7 @@ def run_world(
     """
     store, tokenizer = prepare_world(job, say)
     preview = preview_of(tokenizer, store) if preview_of is not None and tokenizer is not None else None
-    run = train_world(job.model, job.config, store, job.out, preview=preview, report=report)
+    run = train_world(job.model, job.config, store, job.out, start=_start(job), preview=preview, report=report)
     path = job.out
     if tokenizer is not None and world()[0] == 0:
         path = job.out / "model"
@@ -104,7 +108,7 @@ def run_world(
 
 def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenStore, FrameTokenizer | None]:
     """The first half of a job: codes, and for a new run the alignment check. Arguments as in `run_world`."""
-    tokenizer, name = load_tokenizer(job.tokenizer) if job.tokenizer is not None else (None, None)
+    tokenizer, name = _tokenizer(job)
     if tokenizer is not None:
         _check_same(job.model, tokenizer)
         tokenizer.to(pick_device(job.config.loop.device))
@@ -120,7 +124,8 @@ def training_card(job: WorldJob, store: TokenStore, outcome: Outcome) -> dict[st
     """What a model's card says about its training."""
     seeds = [int(span.meta["seed"]) for span in store.of_split("train") if "seed" in span.meta]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
+    card: dict[str, Any] = {
+        **_recommended(job),
         "data": {"frames": len(store), "episodes": len(store.spans), "train_seeds": seeds},
         "tokenizer": store.tokenizer,
         "updates": outcome.step,
@@ -128,6 +133,32 @@ def training_card(job: WorldJob, store: TokenStore, outcome: Outcome) -> dict[st
         "hardware": gpu or f"CPU, {torch.get_num_threads()} threads",
         "validation": outcome.validation,
     }
+    if job.start is not None and job.start.model is not None:
+        before = {k: v for k, v in job.start.model.card.items() if k in ("updates", "training_seconds", "start")}
+        card["start"] = {"transformer": job.start.transformer, **before}
+    return card
+
+
+def _recommended(job: WorldJob) -> dict[str, Any]:
+    """How to dream with the model: as with the one it began with; else in the usual order, if that was trained."""
+    if job.start is not None and job.start.model is not None:
+        return {name: value for name, value in job.start.model.card.items() if name in ("lag", "sampling")}
+    return {"lag": DEFAULT_LAG} if job.model.rows and DEFAULT_LAG in job.config.lags else {}
+
+
+def _tokenizer(job: WorldJob) -> tuple[FrameTokenizer | None, str | None]:
+    """The job's tokenizer and its fingerprint; none where the data must do without."""
+    if job.tokenizer is not None:
+        return load_tokenizer(job.tokenizer)
+    return (job.start.tokenizer, job.start.name) if job.start is not None else (None, None)
+
+
+def _start(job: WorldJob) -> Start | None:
+    """What the transformer begins with."""
+    if job.start is None:
+        return None
+    assert job.start.model is not None and job.start.transformer is not None
+    return Start(transformer=job.start.model.transformer, fingerprint=job.start.transformer)
 
 
 def _align(job: WorldJob, store: TokenStore, tokenizer: FrameTokenizer | None, say: Say) -> None:
