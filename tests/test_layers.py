@@ -16,7 +16,7 @@ LEVELS = [
     ["presets", "client"],
     ["checkpoint", "data"],
     ["engine", "games"],
-    ["training", "evaluation", "dreams", "live"],
+    ["training", "evaluation", "dreams", "live", "env", "acting"],
     ["recipes", "benchmarks", "serving"],
     ["cluster"],
     ["cli"],
@@ -25,7 +25,7 @@ LEVELS = [
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 FENCES = {
     "torch": {"actions", "provenance", "media", "games", "client"},  # packages that must not know it
-    "gymnasium": set(LEVEL) - {"games"},
+    "gymnasium": set(LEVEL) - {"games", "env"},
     "vizdoom": set(LEVEL) - {"games"},
     "lightning": set(LEVEL) - {"training"},
     "lightning_fabric": set(LEVEL) - {"training"},

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import bench, call, dream, evaluate, import_, models, play, recipe, record, serve, train, view
+from playloom.cli import act, bench, call, dream, evaluate, import_, models, play, recipe, record, serve, train, view
 from playloom.errors import PlayloomError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (dream, play, serve, call, record, view, import_, train, evaluate, bench, recipe, models):
+for command in (dream, play, act, serve, call, record, view, import_, train, evaluate, bench, recipe, models):
     command.register(app)
 
 

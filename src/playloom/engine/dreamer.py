@@ -180,18 +180,41 @@ class Dreamer:
             PictureError: for a given frame of another size.
             ResourceError: when a step does not fit the memory even alone.
         """
-        if len({id(turn.session) for turn in turns}) != len(turns):
-            raise BadInputError("a session came twice; it can take one turn at a time")
         with self._moving:
-            for turn in turns:
-                self.check(turn)  # all of them before any is moved
-            for turn in turns:
-                while not turn.session.ready:
-                    self.warm([turn.session])
-            self.decoder.arrange([turn.session.state for turn in turns])  # room for all, before any is moved
-            self.stepper.act([turn for turn in turns if turn.session.taken is None])
+            self._act(turns)
             seen = self.stepper.see(turns)
             return [_done(turn, frame_HWC, codes_N) for turn, (frame_HWC, codes_N) in zip(turns, seen, strict=True)]
+
+    @torch.inference_mode()
+    def decide(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
+        """The action each session takes next, dreamed before the frame that follows is known.
+
+        For whoever acts with it first and has the frame only then, as in a real game. The step is half done: the
+        session's next turn goes on with this action and brings the frame. Asked again, it says the same.
+
+        Returns:
+            Action values, uint8 [16], in the order of the sessions: those that a turn without an action would take.
+
+        Raises:
+            BadInputError: for a session that was closed or has ended, or came twice.
+            ResourceError: when a step does not fit the memory even alone.
+        """
+        turns = [Turn(session) for session in sessions]
+        with self._moving:
+            self._act(turns)
+            return [session.taken.action_A.copy() for session in sessions if session.taken is not None]
+
+    def _act(self, turns: Sequence[Turn]) -> None:
+        """Every session takes its action, where it has not."""
+        if len({id(turn.session) for turn in turns}) != len(turns):
+            raise BadInputError("a session came twice; it can take one turn at a time")
+        for turn in turns:
+            self.check(turn)  # all of them before any is moved
+        for turn in turns:
+            while not turn.session.ready:
+                self.warm([turn.session])
+        self.decoder.arrange([turn.session.state for turn in turns])  # room for all, before any is moved
+        self.stepper.act([turn for turn in turns if turn.session.taken is None])
 
     def check(self, turn: Turn) -> None:
         """Raise what `advance` would raise for this turn whatever the state of things, and move nothing."""

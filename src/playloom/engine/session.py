@@ -75,6 +75,10 @@ class Session:
         """One step alone; see `Turn` for the arguments and `Dreamer.advance` for the errors."""
         return self.dreamer.advance([Turn(self, action_A, frame)])[0]
 
+    def decide(self) -> NDArray[np.uint8]:
+        """The action it takes next, before the frame that follows is known; see `Dreamer.decide`."""
+        return self.dreamer.decide([self])[0]
+
     def warm(self) -> bool:
         """See one step of the prompt; returns `ready`. For callers that must not wait for all of it at once."""
         self.dreamer.warm([self])

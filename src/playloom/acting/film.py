@@ -1,0 +1,65 @@
+"""A game that was played, made visible: a sheet and a film of its real frames, the controller drawn beside them.
+
+Owns what a step looks like and says who pressed. The frames are rendered again from the recording, which proves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.data.recording import Episode, episode_key
+from playloom.games.arena import render_episode
+from playloom.games.viewing import describe
+from playloom.media.animation import write_mp4
+from playloom.media.gamepad import beside, draw_gamepad
+from playloom.media.pictures import write_picture
+from playloom.media.sheet import Tile, contact_sheet, held_inputs, wrap
+from playloom.provenance import Manifest
+
+_COLUMNS, _TILE_WIDTH, _TILES = 6, 252, 60
+
+
+def write_film(
+    folder: Path, episode: Episode, *, lead: int, who: str, manifest: Manifest | None = None
+) -> tuple[Path, Path]:
+    """Write `<key>.png` and `<key>.mp4` into `folder`.
+
+    The pictures are the game's own, so they are not marked as generated.
+
+    Args:
+        folder: where; made if needed.
+        episode: what was played.
+        lead: steps at its beginning that the scripted player pressed.
+        who: who pressed after that, in a word or two.
+        manifest: goes into both files, where the inputs are a model's.
+
+    Returns:
+        Sheet and film.
+
+    Raises:
+        GameError: when the game fails, or its frames are not those that were played with.
+        PlayloomError: when the place cannot be written to.
+    """
+    tiles: list[Tile] = []
+    every = max(10, -(-episode.meta.steps // _TILES))
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        for step, frame_HWC in enumerate(render_episode(episode)):
+            values_A = episode.actions_TA[step]
+            presses = "script" if step < lead else who
+            picture_HWC = beside(frame_HWC, draw_gamepad(values_A, f"{presses}, {step}"))
+            if step % every == 0:
+                caption = f"{step} {presses}: {held_inputs(values_A)}"
+                tiles.append(Tile(frame_HWC=picture_HWC, kind="real", caption=caption))
+            yield picture_HWC
+
+    key = episode_key(episode.meta)
+    sheet, film = folder / f"{key}.png", folder / f"{key}.mp4"
+    write_mp4(film, frames(), manifest=manifest)
+    rows = wrap(tiles, _COLUMNS)
+    write_picture(sheet, contact_sheet(rows, title=describe(episode.meta), tile_width=_TILE_WIDTH), manifest)
+    return sheet, film
