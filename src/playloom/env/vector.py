@@ -1,0 +1,232 @@
+"""Many dreams as one Gymnasium vector environment: a step of all of them is one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from playloom.engine import Dreamer, Sampling
+from playloom.env.controls import Actions, pad_of
+from playloom.env.episode import Episode, Info, chosen_prompt
+from playloom.env.prompts import Prompts
+from playloom.env.transition import Ended, Reward, Task
+from playloom.env.world import HERTZ, RENDER_MODES, AnyModel, Outcome, World, check_render_mode
+from playloom.errors import ActionError, BadInputError, ConfigError
+
+Frames: TypeAlias = NDArray[np.uint8]
+Seeds: TypeAlias = int | Sequence[int | None] | None
+MASK_OPTION = "reset_mask"
+"""The option of `reset` that says which dreams begin anew, bool [N]; Gymnasium's own name."""
+
+
+class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
+    """N dreams that advance together, each as a `DreamEnv` of the same seed would alone.
+
+    Observations, actions, rewards and infos are those of `DreamEnv`, batched as Gymnasium does. An episode that is over
+    begins anew by itself: with the next step (whose action it ignores, reward 0), with the same step (what was seen
+    last is in `info["final_obs"]`), or not at all, see `autoreset_mode`.
+    """
+
+    metadata = {  # noqa: RUF012 (Gymnasium's own form)
+        "render_modes": list(RENDER_MODES),
+        "render_fps": HERTZ,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+    _world: World | None = None  # Gymnasium closes also what was never whole
+    _episodes: tuple[Episode, ...] = ()
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        model: AnyModel = None,
+        prompts: Prompts = None,
+        *,
+        actions: Actions = None,
+        reward: Reward | None = None,
+        ended: Ended | None = None,
+        max_steps: int | None = 600,
+        sampling: Sampling | None = None,
+        device: str = "auto",
+        lag: int | None = None,
+        render_mode: str | None = "rgb_array",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        """Dreams that have not begun.
+
+        Args:
+            num_envs: how many.
+            model: see `DreamEnv`, as for all that is not named here.
+            prompts: where episodes begin.
+            actions: a table of what can be held.
+            reward: of a step.
+            ended: whether a step ends its episode.
+            max_steps: steps after which an episode is cut off.
+            sampling: how tokens are drawn.
+            device: where to compute.
+            lag: row lag of the decoding order.
+            render_mode: `rgb_array`, or None.
+            autoreset_mode: `NextStep`, `SameStep` or `Disabled`.
+
+        Raises:
+            PlayloomError: when one of these cannot be used.
+        """
+        if num_envs < 1:
+            raise ConfigError(f"num_envs is {num_envs}; expected 1 or more")
+        self.num_envs = num_envs
+        self.render_mode = check_render_mode(render_mode)
+        self.autoreset_mode = _mode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        task = Task(reward=reward, ended=ended, max_steps=max_steps)
+        world = World(model, prompts, pad=pad_of(actions), task=task, sampling=sampling, device=device, lag=lag)
+        self._world = world
+        self.single_observation_space, self.single_action_space = world.observation_space, world.pad.space
+        self.observation_space: gym.Space[Any] = batch_space(self.single_observation_space, num_envs)
+        self.action_space: gym.Space[Any] = batch_space(self.single_action_space, num_envs)
+        self._episodes = tuple(Episode() for _ in range(num_envs))
+        self._sources = [seeding.np_random()[0] for _ in range(num_envs)]
+
+    @property
+    def dreamer(self) -> Dreamer:
+        """What dreams."""
+        return self._open().dreamer
+
+    def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Frames, Info]:
+        """Begin an episode in every dream.
+
+        Args:
+            seed: dream i gets `seed + i`, or its own of a list; None: go on drawing.
+            options: `prompt` as in `DreamEnv`; `reset_mask`, bool [N]: only these begin anew.
+
+        Raises:
+            BadInputError: for seeds or options that do not fit.
+            ResourceError: when there is no memory for one of them; the call can be made again.
+        """
+        world = self._open()
+        super().reset(seed=int(seed) if isinstance(seed, int | np.integer) else None)
+        seeds, options = _seeds(seed, self.num_envs), dict(options or {})
+        mask_N = _mask(options.pop(MASK_OPTION, None), self.num_envs)
+        prompt = chosen_prompt(options, len(world.beginnings))
+        self._begin(world, np.flatnonzero(mask_N), seeds, prompt)
+        frames_NHWC = self._frames()
+        infos: Info = {}
+        for index in np.flatnonzero(mask_N):
+            infos = self._add_info(infos, self._episodes[index].first(), int(index))
+        return frames_NHWC, infos
+
+    def step(self, actions: Any) -> tuple[Frames, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
+        """Hold an action in every dream for one step.
+
+        What `reward` or `ended` raise comes through; the dreams have made the step by then.
+
+        Raises:
+            ActionError: when an action is outside the space, or there are not as many as dreams; nothing has moved.
+            BadInputError: before the first reset or, without autoreset, when an episode is over.
+            ResourceError: when there is no memory for it; the same call can be made again.
+        """
+        world = self._open()
+        values_NA = world.pad.values(actions)
+        if values_NA.ndim != 2 or len(values_NA) != self.num_envs:
+            raise ActionError(f"{self.num_envs} dreams need as many actions; got an array of {np.shape(actions)}")
+        self._begin_overdue(world)
+        running = [index for index, episode in enumerate(self._episodes) if not episode.fresh]
+        moved: dict[int, Outcome] = {}
+        if running:
+            outcomes = world.advance([self._episodes[index] for index in running], values_NA[running])
+            moved = dict(zip(running, outcomes, strict=True))
+        return self._results(world, moved)
+
+    def render(self) -> tuple[NDArray[np.uint8] | None, ...] | None:  # type: ignore[override]
+        """Every dream's frame as people may see it; see `DreamEnv.render`."""
+        return None if self.render_mode is None else tuple(episode.picture() for episode in self._episodes)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Give the memory of all dreams back."""
+        for episode in self._episodes:
+            episode.close()
+        if self._world is not None:
+            self._world.beginnings.close()
+
+    def _begin(self, world: World, indices: NDArray[np.intp], seeds: list[int | None], prompt: int | None) -> None:
+        """Begin anew; where one cannot, all draw again what they drew when the call is made again."""
+        before = [source.bit_generator.state for source in self._sources]
+        sources = list(self._sources)
+        try:
+            for index in indices:
+                if seeds[index] is not None:
+                    self._sources[index] = seeding.np_random(seeds[index])[0]
+                self._episodes[index].begin(world.beginnings, self._sources[index], prompt)
+        except BaseException:
+            self._sources = sources
+            for source, state in zip(sources, before, strict=True):
+                source.bit_generator.state = state
+            raise
+
+    def _begin_overdue(self, world: World) -> None:
+        """What is over begins anew; with a step that is repeated after a failure, only what has not yet."""
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            return
+        for episode, source in zip(self._episodes, self._sources, strict=True):
+            if episode.over:
+                episode.begin(world.beginnings, source)
+
+    def _results(
+        self, world: World, moved: dict[int, Outcome]
+    ) -> tuple[Frames, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
+        rewards_N = np.zeros(self.num_envs, np.float64)
+        terminated_N, truncated_N = np.zeros((2, self.num_envs), np.bool_)
+        infos: Info = {}
+        for index, episode in enumerate(self._episodes):
+            outcome = moved.get(index)
+            if outcome is None:
+                infos = self._add_info(infos, episode.first(), index)
+                continue
+            rewards_N[index], terminated_N[index], truncated_N[index], info = outcome
+            if episode.over and self.autoreset_mode == AutoresetMode.SAME_STEP:
+                last = {"final_obs": episode.frame_HWC.copy(), "final_info": info}
+                infos = self._add_info(infos, last, index)
+                episode.begin(world.beginnings, self._sources[index])
+                info = episode.first()
+            infos = self._add_info(infos, info, index)
+        return self._frames(), rewards_N, terminated_N, truncated_N, infos
+
+    def _frames(self) -> Frames:
+        return np.stack([episode.frame_HWC for episode in self._episodes])
+
+    def _open(self) -> World:
+        if self.closed or self._world is None:
+            raise BadInputError("this environment was closed; make another one")
+        return self._world
+
+
+def _mode(mode: AutoresetMode | str) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError as error:
+        known = ", ".join(each.value for each in AutoresetMode)
+        raise ConfigError(f"unknown autoreset mode {mode!r}; choose from {known}") from error
+
+
+def _seeds(seed: Seeds, count: int) -> list[int | None]:
+    if seed is None:
+        return [None] * count
+    if isinstance(seed, int | np.integer):
+        return [int(seed) + index for index in range(count)]
+    if len(seed) != count:
+        raise BadInputError(f"{count} dreams need as many seeds; got {len(seed)}")
+    return list(seed)
+
+
+def _mask(mask: Any, count: int) -> NDArray[np.bool_]:
+    if mask is None:
+        return np.ones(count, np.bool_)
+    mask_N = np.asarray(mask)
+    if mask_N.shape != (count,) or mask_N.dtype != np.bool_:
+        raise BadInputError(f"{MASK_OPTION} is {mask_N.dtype} of shape {mask_N.shape}; expected bool of ({count},)")
+    return mask_N

@@ -1,0 +1,38 @@
+"""A tiny dreamer, prompts for it, and rewards to judge it by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from conftest import loud_model, tiny_config
+from engine_toys import prompt_of
+from playloom.engine import Dreamer
+from playloom.env import Transition
+
+WORDS = ["rest", "forward", "turn_left=0.625", "fire"]
+
+
+def dreamer() -> Dreamer:
+    return Dreamer(loud_model(tiny_config()), lag=1)
+
+
+def prompts(count: int = 3) -> list[Any]:
+    return [prompt_of(steps=4, seed=seed) for seed in range(count)]
+
+
+def brightness(transition: Transition) -> float:
+    return float(transition.after_HWC.mean())
+
+
+def alone(dreamer: Dreamer, index: int, seed: int, actions: np.ndarray) -> list[np.ndarray]:
+    """The frames of a plain session on prompt `index`: what an environment must show."""
+    session = dreamer.open(prompts()[index], seed=seed)
+    frames = [session.step(action_A).frame_HWC for action_A in actions]
+    session.close()
+    return [frame for frame in frames if frame is not None]
+
+
+def rows_in_use(dreamer: Dreamer) -> int:
+    return len(dreamer.decoder.rows.owners)  # type: ignore[union-attr]  # the cached decoder's

@@ -1,0 +1,311 @@
+"""A dream as a Gymnasium environment: the contract, what is seen, what the user makes of a step."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from conftest import loud_model, tiny_config
+from env_toys import WORDS, alone, brightness, dreamer, prompts, rows_in_use
+from playloom.actions import REST_VALUES, ControllerState, decode_values, encode_named
+from playloom.actions.controller import CONTROLS
+from playloom.checkpoint import save_model
+from playloom.data.stores import FrameStore
+from playloom.engine import Dreamer, Sampling
+from playloom.env import ENV_ID, ActionTable, Controller, DreamEnv, DreamVectorEnv, Transition, pad_of
+from playloom.env.beginnings import Beginnings
+from playloom.env.prompts import Ready, Window, sources_of
+from playloom.errors import ActionError, BadInputError, ConfigError, PictureError, RecordingError
+from playloom.games.arena import ArenaEnv, as_state
+from playloom.provenance import stamp
+
+REST = np.zeros(16, np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("env") / "tiny"
+    save_model(path, loud_model(tiny_config()), dtype=None)
+    return path
+
+
+@pytest.mark.parametrize("actions", [None, WORDS])
+def test_it_keeps_gymnasiums_contract(folder, actions):
+    env = gym.make(ENV_ID, model=str(folder), prompts=["moment:plaza-rusher", "moment:court-rusher"], actions=actions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env.unwrapped)
+    env.close()
+
+
+def test_the_name_is_known_without_an_import_of_ours(folder):
+    code = (
+        "import gymnasium, sys\n"
+        f"env = gymnasium.make('playloom.env:{ENV_ID}', model=sys.argv[1], prompts='moment:plaza-rusher')\n"
+        "assert env.reset(seed=1)[0].shape == (16, 24, 3)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+
+
+def test_a_missing_gymnasium_is_one_sentence():
+    code = (
+        "import sys\n"
+        "sys.modules['gymnasium'] = None\n"
+        "from playloom.errors import MissingExtraError\n"
+        "try:\n    import playloom.env\n"
+        "except MissingExtraError as error:\n    print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said == "gymnasium is not installed; get it with: pip install 'playloom[rl]'\n"
+
+
+def test_same_seed_same_everything_and_the_frames_are_the_engines():
+    shared = dreamer()
+    env = DreamEnv(shared, prompts())
+    actions = np.random.default_rng(0).uniform(-1, 1, (6, 16)).astype(np.float32)
+    runs = []
+    for _ in range(2):
+        frame, info = env.reset(seed=5)
+        steps = [env.step(action) for action in actions]
+        runs.append([frame, *[step[0] for step in steps]])
+    np.testing.assert_array_equal(runs[0], runs[1])
+    np.testing.assert_array_equal(frame, prompts()[info["prompt"]].frames_THWC[-1])
+    np.testing.assert_array_equal(steps[0][4]["actions"], encode_named(as_state(actions[0])))
+    values = np.stack([step[4]["actions"] for step in steps])
+    np.testing.assert_array_equal(runs[0][1:], alone(shared, info["prompt"], info["dream_seed"], values))
+    assert (
+        not np.array_equal(env.reset(seed=6)[0], runs[0][0]) or env.step(actions[0])[0].tolist() != runs[0][1].tolist()
+    )
+    env.close()
+
+
+def test_later_episodes_follow_from_the_first_seed_and_reach_every_prompt():
+    env = DreamEnv(dreamer(), prompts())
+    seen = [[env.reset(seed=3)[1]["prompt"], *[env.reset()[1]["prompt"] for _ in range(20)]] for _ in range(2)]
+    assert seen[0] == seen[1]
+    assert set(seen[0]) == {0, 1, 2}
+    assert env.reset(options={"prompt": 2})[1]["prompt"] == 2
+    for wrong in (3, -1, 1.5, "moment:x"):
+        with pytest.raises(BadInputError, match="0 to 2"):
+            env.reset(options={"prompt": wrong})
+    with pytest.raises(BadInputError, match="unknown reset option 'promt'"):
+        env.reset(options={"promt": 1})
+    env.close()
+
+
+def test_observations_are_unmarked_and_pictures_for_people_are_marked():
+    env = DreamEnv(dreamer(), prompts())
+    assert env.render() is None
+    first, _ = env.reset(seed=1)
+    np.testing.assert_array_equal(env.render(), first)  # a real picture, so no mark
+    dreamed, *_ = env.step(REST)
+    np.testing.assert_array_equal(env.render(), stamp(dreamed))
+    assert not np.array_equal(env.render(), dreamed)
+    dreamed[:] = 0  # the agent's own copy
+    assert env.render().any()
+    assert DreamEnv(dreamer(), prompts(), render_mode=None).render() is None
+    with pytest.raises(ConfigError, match="rgb_array"):
+        DreamEnv(dreamer(), prompts(), render_mode="human")
+    env.close()
+
+
+def test_a_prompt_that_was_dreamed_is_marked_too():
+    shared = dreamer()
+    beginnings = Beginnings(shared, [Ready(prompt=prompts(1)[0], dreamed=True)], Sampling())
+    assert beginnings.begin(0, 1)[1].dreamed
+    beginnings.close()
+
+
+def test_without_a_reward_there_is_none_and_the_users_is_taken_as_it_is():
+    seen: list[Transition] = []
+
+    def reward(transition: Transition) -> float:
+        seen.append(transition)
+        return brightness(transition)
+
+    plain = DreamEnv(dreamer(), prompts(), max_steps=3)
+    judged = DreamEnv(dreamer(), prompts(), max_steps=3, reward=reward, ended=lambda move: move.step == 1)
+    for env in (plain, judged):
+        frame, _ = env.reset(seed=2)
+    assert [plain.step(REST)[1:4] for _ in range(3)] == [(0.0, False, False)] * 2 + [(0.0, False, True)]
+    after, paid, terminated, truncated, _ = judged.step(REST)
+    assert paid == brightness(seen[0]) > 0 and not terminated and not truncated
+    np.testing.assert_array_equal(seen[0].before_HWC, frame)
+    np.testing.assert_array_equal(seen[0].after_HWC, after)
+    np.testing.assert_array_equal(seen[0].action_A, REST_VALUES)
+    assert judged.step(REST)[2:4] == (True, False)
+    assert [move.step for move in seen] == [0, 1]
+    with pytest.raises(ValueError, match="read-only"):
+        seen[0].after_HWC[:] = 0
+    for env in (plain, judged):
+        with pytest.raises(BadInputError, match="over after"):
+            env.step(REST)
+        env.reset()
+        env.step(REST)
+        env.close()
+
+
+@pytest.mark.parametrize("which", ["reward", "ended"])
+def test_what_the_users_functions_raise_comes_through_and_the_dream_goes_on(which):
+    shared = dreamer()
+
+    def fails(transition: Transition) -> float:
+        if transition.step == 1:
+            raise ZeroDivisionError("mine")
+        return 0.0
+
+    env = DreamEnv(shared, prompts(), **{which: fails})
+    _, info = env.reset(seed=4)
+    env.step(REST)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        env.step(REST)
+    after, *_ = env.step(REST)
+    np.testing.assert_array_equal(after, alone(shared, info["prompt"], info["dream_seed"], [REST_VALUES] * 3)[-1])
+    env.close()
+
+
+def test_what_cannot_be_stepped_says_why():
+    env = DreamEnv(dreamer(), prompts())
+    for broken in (lambda: env.step(REST), lambda: env.session):
+        with pytest.raises(BadInputError, match=r"call reset\(\) before"):
+            broken()
+    env.reset(seed=1)
+    for wrong in (np.zeros(3), np.full(16, 2.0), np.full(16, np.nan), "forward", None):
+        with pytest.raises(ActionError):
+            env.step(wrong)
+    with pytest.raises(ActionError, match="one dream takes one action"):
+        env.step(np.zeros((2, 16)))
+    env.step(REST)
+    for _ in range(2):
+        env.close()
+    with pytest.raises(BadInputError, match="reset"):
+        env.step(REST)
+    env.reset()  # as the arena: closed is not the end
+    env.close()
+    with pytest.raises(ConfigError, match="max_steps is 0"):
+        DreamEnv(dreamer(), prompts(), max_steps=0)
+    with pytest.raises(ConfigError, match="dreamer's own"):
+        DreamEnv(dreamer(), prompts(), lag=2)
+
+
+def test_closing_gives_the_memory_back():
+    shared = dreamer()
+    env = DreamEnv(shared, prompts())
+    for seed in range(6):
+        env.reset(seed=seed)
+        env.step(REST)
+    assert rows_in_use(shared) == 1
+    session = env.session
+    env.close()
+    assert rows_in_use(shared) == 0 and session.closed
+
+
+def test_warmed_sessions_are_few_and_the_same_when_they_are_warmed_again():
+    shared = dreamer()
+    sources = [Ready(prompt=prompt) for prompt in prompts()]
+    beginnings = Beginnings(shared, sources, Sampling(), kept=1)
+    frames = []
+    for index in (0, 1, 0):
+        session, _ = beginnings.begin(index, seed=7)
+        frames.append(session.step(REST_VALUES).frame_HWC)
+        session.close()
+        assert len(beginnings._warm) == 1
+    np.testing.assert_array_equal(frames[0], frames[2])
+    assert not np.array_equal(frames[0], frames[1])
+    beginnings.close()
+    assert rows_in_use(shared) == 0
+
+
+def test_looking_ahead_does_not_move_the_dream():
+    env = DreamEnv(dreamer(), prompts())
+    env.reset(seed=1)
+    env.step(REST)
+    branch = env.session.fork()
+    ahead = [branch.step(REST_VALUES).frame_HWC for _ in range(2)]
+    branch.close()
+    np.testing.assert_array_equal([env.step(REST)[0] for _ in range(2)], ahead)
+    env.close()
+
+
+def test_the_whole_controller_is_the_arenas():
+    rng = np.random.default_rng(1)
+    actions = rng.uniform(-1, 1, (50, 16)).astype(np.float32)
+    pad = Controller()
+    assert pad.space == ArenaEnv().action_space
+    np.testing.assert_array_equal(pad.values(actions), [encode_named(as_state(action)) for action in actions])
+    np.testing.assert_array_equal(pad.state(actions), decode_values(pad.values(actions)))
+
+
+def test_a_table_of_actions_is_discrete():
+    pad = ActionTable({"walk": ControllerState(left_stick_y=1.0), "shoot": ControllerState(trigger_RT=1.0)})
+    assert pad.space == gym.spaces.Discrete(2) and pad.names == ("walk", "shoot")
+    names = [control.name for control in CONTROLS]
+    assert pad.state(0)[names.index("left_stick_y")] == 1 == pad.state(1)[names.index("trigger_RT")]
+    assert pad.values([0, 1, 0]).shape == (3, 16)
+    np.testing.assert_array_equal(pad_of(WORDS).values(0), REST_VALUES)
+    for wrong in (2, -1, 0.0, None):
+        with pytest.raises(ActionError, match="0 to 1"):
+            pad.values(wrong)
+    for table, said in (([], "empty"), ("rest", "a list"), (["forward for 2"], "lasts 2 steps"), (["fowrard"], "did")):
+        with pytest.raises((ConfigError, ActionError), match=said):
+            pad_of(table)
+
+
+def frame_store(folder: Path) -> FrameStore:
+    """Nine living rows and a dead one, then five living: of the tiny model's context three windows."""
+    rng = np.random.default_rng(0)
+    writer = FrameStore.create(folder, 15, height=16, width=24, state_columns=["dead"])
+    for steps in (10, 5):
+        dead = np.zeros((steps, 1), np.float32)
+        dead[9:] = 1
+        frames = rng.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8)
+        writer.append_episode(frames, np.tile(REST_VALUES, (steps, 1)), dead, {"split": "train"})
+    writer.finish()
+    return FrameStore.open(folder)
+
+
+def test_prompts_may_be_names_stores_and_prompts(tmp_path):
+    shared = dreamer()
+    store = frame_store(tmp_path / "frames")
+    both = sources_of([store, *prompts(2)], shared.model)
+    assert [source.first for source in both if isinstance(source, Window)] == [0, 4, 10]
+    assert len(both) == 5
+    prompt, dreamed = both[1].read()
+    np.testing.assert_array_equal(prompt.frames_THWC, store.frames_FHWC[4:8])
+    assert len(prompt.actions_TA) == 3 and not dreamed
+    assert len(sources_of(str(tmp_path / "frames"), shared.model)) == 3
+    assert len(sources_of(None, shared.model)) >= 5  # the bundled moments
+    env = DreamEnv(shared, store)
+    frame, info = env.reset(seed=1)
+    np.testing.assert_array_equal(frame, store.frames_FHWC[[3, 7, 13][info["prompt"]]])
+    env.close()
+
+
+def test_prompts_that_cannot_be_used_say_why(tmp_path):
+    model = dreamer().model
+    big = loud_model(tiny_config(context_steps=12))
+    with pytest.raises(RecordingError, match="no episode of 12 steps"):
+        sources_of(frame_store(tmp_path / "frames"), big)
+    with pytest.raises(RecordingError):
+        sources_of("moment:nowhere", model)
+    with pytest.raises(BadInputError, match="no prompt to begin from"):
+        sources_of([], model)
+    with pytest.raises(BadInputError, match="got int"):
+        sources_of([7], model)  # type: ignore[list-item]
+    wide = type(prompts()[0])(frames_THWC=np.zeros((1, 8, 8, 3), np.uint8), actions_TA=np.zeros((0, 16), np.uint8))
+    with pytest.raises(PictureError):
+        DreamEnv(Dreamer(model), wide)
+
+
+def test_the_bundled_model_is_seen_as_the_arena_is():
+    env, arena = DreamEnv(), ArenaEnv()
+    assert env.observation_space == arena.observation_space
+    assert env.action_space == arena.action_space
+    assert DreamVectorEnv(2, env.dreamer).single_observation_space == arena.observation_space

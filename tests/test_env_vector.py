@@ -1,0 +1,230 @@
+"""Many dreams as one vector environment: each as it would be alone, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import data_equivalence
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from env_toys import WORDS, brightness, dreamer, prompts, rows_in_use
+from playloom.engine import Dreamer
+from playloom.env import ENV_ID, DreamEnv, DreamVectorEnv, Transition
+from playloom.errors import ActionError, BadInputError, ConfigError, ResourceError
+from playloom.provenance import stamp
+
+MODES = list(AutoresetMode)
+
+
+def dark(transition: Transition) -> bool:
+    """Ends episodes at steps that differ from dream to dream."""
+    return int(transition.after_HWC.sum()) % 3 == 0
+
+
+def both(mode: AutoresetMode, **task: Any) -> tuple[DreamVectorEnv, SyncVectorEnv]:
+    """Four dreams in a batch, and four environments of Gymnasium's own vectoriser, one after the other."""
+    settings: dict[str, Any] = {"reward": brightness, "ended": dark, "max_steps": 3, **task}
+    shared = dreamer()
+    loop = SyncVectorEnv([lambda: DreamEnv(shared, prompts(), **settings)] * 4, autoreset_mode=mode)
+    return DreamVectorEnv(4, dreamer(), prompts(), autoreset_mode=mode, **settings), loop
+
+
+def assert_same(one: Any, other: Any) -> None:
+    np.testing.assert_array_equal(one[0], other[0])
+    assert data_equivalence(one, other)
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP], ids=str)
+@pytest.mark.parametrize("actions", [None, WORDS])
+def test_every_dream_is_what_it_would_be_alone(mode, actions):
+    """Frames, rewards, ends, infos: equal to environments that are stepped one after the other, over many episodes."""
+    batch, loop = both(mode, actions=actions)
+    assert batch.observation_space == loop.observation_space and batch.action_space == loop.action_space
+    assert batch.metadata["autoreset_mode"] == mode
+    batch.action_space.seed(0)
+    over = 0
+    assert_same(batch.reset(seed=11), loop.reset(seed=11))
+    for _ in range(12):
+        pressed = batch.action_space.sample()
+        one = batch.step(pressed)
+        assert_same(one, loop.step(pressed))
+        over += int((one[2] | one[3]).sum())
+    assert over > 8  # else nothing was said about new episodes
+    assert_same(batch.reset(), loop.reset())
+    assert_same(batch.reset(seed=[5, 5, None, 7]), loop.reset(seed=[5, 5, None, 7]))
+    for env in (batch, loop):
+        env.close()
+
+
+def test_without_autoreset_what_is_over_waits_for_its_reset():
+    batch, loop = both(AutoresetMode.DISABLED, ended=lambda move: move.step == 1 and bool(move.after_HWC[0, 0, 0] % 2))
+    batch.action_space.seed(0)
+    assert_same(batch.reset(seed=1), loop.reset(seed=1))
+    for _ in range(9):
+        pressed = batch.action_space.sample()
+        one = batch.step(pressed)
+        assert_same(one, loop.step(pressed))
+        mask = one[2] | one[3]
+        if mask.any():
+            with pytest.raises(BadInputError, match="over after"):
+                batch.step(pressed)
+            assert_same(batch.reset(options={"reset_mask": mask}), loop.reset(options={"reset_mask": mask}))
+    for env in (batch, loop):
+        env.close()
+
+
+def test_the_name_makes_a_batch_and_the_batch_is_for_people_too():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        envs = gym.make_vec(ENV_ID, num_envs=2, model=dreamer(), prompts=prompts(), actions=WORDS)
+    assert isinstance(envs.unwrapped, DreamVectorEnv)
+    assert envs.action_space == gym.spaces.MultiDiscrete([4, 4])
+    envs.reset(seed=1)
+    frames, rewards, *_ = envs.step(np.array([1, 2]))
+    assert frames.dtype == np.uint8 and frames.shape == (2, 16, 24, 3) and not rewards.any()
+    for picture, frame in zip(envs.render(), frames, strict=True):
+        np.testing.assert_array_equal(picture, stamp(frame))
+    envs.close()
+
+
+def test_gymnasiums_own_wrappers_fit():
+    envs = gym.wrappers.vector.RecordEpisodeStatistics(DreamVectorEnv(2, dreamer(), prompts(), max_steps=2))
+    envs.reset(seed=1)
+    for _ in range(2):
+        *_, infos = envs.step(envs.action_space.sample())
+    assert infos["episode"]["l"].tolist() == [2, 2]
+    envs.close()
+
+
+def test_closing_gives_the_memory_back_and_is_the_end():
+    shared = dreamer()
+    envs = DreamVectorEnv(3, shared, prompts(), max_steps=2)
+    envs.reset(seed=1)
+    for _ in range(7):
+        envs.step(envs.action_space.sample())
+        assert rows_in_use(shared) <= 3  # what is over holds none for long
+    for _ in range(2):
+        envs.close()
+    assert rows_in_use(shared) == 0
+    for broken in (envs.reset, lambda: envs.step(np.zeros((3, 16))), lambda: envs.dreamer):
+        with pytest.raises(BadInputError, match="was closed"):
+            broken()
+
+
+def test_dreams_of_several_environments_share_a_model():
+    shared = dreamer()
+    one, other = DreamVectorEnv(2, shared, prompts()), DreamEnv(shared, prompts())
+    one.reset(seed=1)
+    frame, _ = other.reset(seed=1)
+    pressed = np.zeros((2, 16), np.float32)
+    for _ in range(3):
+        np.testing.assert_array_equal(one.step(pressed)[0][0], other.step(pressed[0])[0])
+    one.close()
+    other.step(pressed[0])
+    other.close()
+
+
+def no_memory(monkeypatch: pytest.MonkeyPatch, dreamer: Dreamer, calls: range) -> None:
+    """These runs of the network, counted from now, find no memory."""
+    real, count = dreamer.decoder.model.extend, iter(range(10_000))
+
+    def extend(*rest: Any) -> Any:
+        if next(count) in calls:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(*rest)
+
+    monkeypatch.setattr(dreamer.decoder.model, "extend", extend)
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_a_step_that_failed_can_be_made_again(monkeypatch, begun):
+    """Also where some of the dreams had to begin anew, and one of those already had."""
+    found = []
+    for fails in (False, True):
+        shared = dreamer()
+        envs = DreamVectorEnv(3, shared, prompts(), ended=lambda move: move.step == begun - 1)
+        envs.reset(seed=2)
+        pressed = np.zeros((3, 16), np.float32)
+        for _ in range(2):
+            envs.step(pressed)
+        envs.reset(options={"reset_mask": np.array([True, False, False])})
+        if fails:
+            no_memory(monkeypatch, shared, range(100))
+            with pytest.raises(ResourceError):
+                envs.step(pressed)
+            monkeypatch.undo()
+        found.append([envs.step(pressed) for _ in range(3)])
+        envs.close()
+    assert data_equivalence(*found)
+
+
+def test_what_cannot_begin_leaves_the_draws_as_they_were(monkeypatch):
+    """A prompt that was never seen needs a prefill; where the second dream's fails, the first draws again the same."""
+    shared = dreamer()
+    envs, expected = DreamVectorEnv(2, shared, prompts(2)), DreamVectorEnv(2, dreamer(), prompts(2))
+    for seed in range(100):  # until both begin at one prompt, and then only the second dream at the other
+        first, then = expected.reset(seed=seed)[1]["prompt"], expected.reset()[1]["prompt"]
+        if first.tolist() == [0, 0] and then.tolist() == [0, 1]:
+            break
+    no_memory(monkeypatch, shared, range(100))
+    with pytest.raises(ResourceError):
+        envs.reset(seed=seed)
+    with pytest.raises(BadInputError, match="not begun"):
+        envs.step(np.zeros((2, 16)))
+    assert rows_in_use(shared) == 0
+    monkeypatch.undo()
+    assert data_equivalence(envs.reset(seed=seed), expected.reset(seed=seed))
+    no_memory(monkeypatch, shared, range(100))
+    with pytest.raises(ResourceError):
+        envs.reset()
+    monkeypatch.undo()
+    found, wanted = envs.reset(), expected.reset()
+    assert wanted[1]["prompt"].tolist() == [0, 1]
+    assert data_equivalence(found, wanted)
+    for env in (envs, expected):
+        env.close()
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_what_the_users_functions_raise_comes_through_and_the_dreams_go_on(mode):
+    def fails(transition: Transition) -> float:
+        if transition.step == 1:
+            raise ZeroDivisionError("mine")
+        return 0.0
+
+    envs, expected = (DreamVectorEnv(2, dreamer(), prompts(), reward=r, autoreset_mode=mode) for r in (fails, None))
+    pressed = np.zeros((2, 16), np.float32)
+    for env in (envs, expected):
+        env.reset(seed=1)
+        env.step(pressed)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        envs.step(pressed)
+    expected.step(pressed)
+    assert data_equivalence(envs.step(pressed), expected.step(pressed))
+    for env in (envs, expected):
+        env.close()
+
+
+def test_what_does_not_fit_says_why():
+    envs = DreamVectorEnv(2, dreamer(), prompts(), autoreset_mode="SameStep")
+    with pytest.raises(BadInputError, match="reset"):
+        envs.step(np.zeros((2, 16)))
+    envs.reset(seed=1)
+    for wrong in (np.zeros((3, 16)), np.zeros(16), np.zeros((2, 3))):
+        with pytest.raises(ActionError):
+            envs.step(wrong)
+    with pytest.raises(BadInputError, match="2 dreams need as many seeds; got 3"):
+        envs.reset(seed=[1, 2, 3])
+    for mask in ([True], [1, 0]):
+        with pytest.raises(BadInputError, match="reset_mask"):
+            envs.reset(options={"reset_mask": mask})
+    envs.close()
+    with pytest.raises(ConfigError, match="num_envs is 0"):
+        DreamVectorEnv(0, dreamer(), prompts())
+    with pytest.raises(ConfigError, match="SameStep"):
+        DreamVectorEnv(1, dreamer(), prompts(), autoreset_mode="same")
