@@ -4,9 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-import threading
-import time
-import traceback
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -86,24 +84,50 @@ def test_the_command_says_what_was_seen_and_what_was_cut(model, recording, tmp_p
     assert "cut" not in said
 
 
-def test_ctrl_c_says_that_nothing_was_written(model, recording, tmp_path, monkeypatch, capsys):
-    main_thread = threading.get_ident()
+@contextmanager
+def ctrl_c_at(*functions):
+    """SIGINT at the first call of each of these functions, one after the other."""
+    waiting = list(functions)
 
-    def press() -> None:
-        while not any(
-            frame.name == "run_dream" for frame in traceback.extract_stack(sys._current_frames()[main_thread])
-        ):
-            time.sleep(0.01)
-        signal.pthread_kill(main_thread, signal.SIGINT)
+    def press(frame, event, argument) -> None:
+        if event == "call" and waiting and frame.f_code.co_name == waiting[0]:
+            waiting.pop(0)
+            signal.raise_signal(signal.SIGINT)
 
-    out = tmp_path / "dream"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
+    sys.setprofile(press)
     try:
-        threading.Thread(target=press, daemon=True).start()
-        where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "20000", "--out", str(out))
-        code, said, complaint = run_cli(monkeypatch, capsys, *where)
+        yield
     finally:
+        sys.setprofile(None)
         signal.signal(signal.SIGINT, before)
+    assert not waiting
+
+
+def test_ctrl_c_before_the_first_step_leaves_nothing(model, recording, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "dream"
+    where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "5000", "--out", str(out))
+    with ctrl_c_at("load_prompt"):
+        code, said, complaint = run_cli(monkeypatch, capsys, *where)
+    assert (code, said, complaint) == (130, "", "stopped; nothing was written\n") and not list(tmp_path.glob("dream*"))
+
+
+def test_ctrl_c_keeps_what_was_dreamed(model, recording, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "dream"
+    where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "5000", "--actions", "forward")
+    with ctrl_c_at("advance"):
+        code, said, complaint = run_cli(monkeypatch, capsys, *where, "--out", str(out))
+    count = len(list((out / "raw").glob("*.png")))
+    assert code == 130 and complaint == "" and 1 <= count < 5000
+    assert f"note: stopped after {count} of 5000 steps; these are kept" in said.splitlines()
+    assert len(read_actions(out / "actions.csv", "named").values_TA) == count
+
+
+def test_a_second_ctrl_c_leaves_nothing(model, recording, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "dream"
+    where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "5000", "--out", str(out))
+    with ctrl_c_at("advance", "write_dream"):
+        code, said, complaint = run_cli(monkeypatch, capsys, *where)
     assert (code, said, complaint) == (130, "", "stopped; nothing was written\n") and not list(tmp_path.glob("dream*"))
 
 

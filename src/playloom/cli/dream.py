@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from playloom.cli.stopping import STOPPED, ctrl_c
+
 if TYPE_CHECKING:
     from playloom.dreams import DreamReport
-
-_STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +55,10 @@ def dream_command(
     batch: Annotated[int, typer.Option(help="With --clips: clips dreamed together.")] = 1,
     max_files: Annotated[int | None, typer.Option(help="With --clips: only the first so many.")] = None,
 ) -> None:
-    """Dream on from a moment: the next pictures, the next controller input, or both."""
+    """Dream on from a moment: the next pictures, the next controller input, or both.
+
+    Ctrl-C ends it and keeps what was dreamed.
+    """
     if clips is not None:
         how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         sizes = {"context": context, "steps": 10 if steps is None else steps, "batch": batch, "max_files": max_files}
@@ -83,9 +85,11 @@ def dream_command(
         out=out,
         timestamp=timestamp,
     )
-    with _stopped("nothing was written"), _bar("dreaming") as step_done:
-        report = run_dream(job, render=_render, progress=step_done)
+    with _interrupted("nothing was written"), ctrl_c() as stopped, _bar("dreaming") as step_done:
+        report = run_dream(job, render=_render, progress=step_done, stop=stopped)
     _say(report)
+    if report.stopped:
+        raise typer.Exit(STOPPED)
 
 
 def _dream_clips(folder: Path, out: Path, protocol: str, how: dict[str, Any], **settings: Any) -> None:
@@ -95,7 +99,7 @@ def _dream_clips(folder: Path, out: Path, protocol: str, how: dict[str, Any], **
 
     sampling = Sampling.of_card({}, **how)
     job = BatchJob(folder=folder, out=out, protocol=protocol, sampling=sampling, **settings)  # type: ignore[arg-type]
-    with _stopped(f"clips that were finished are kept: {out}"):
+    with _interrupted(f"clips that were finished are kept: {out}"):
         summary = dream_clips(job, on_clip=lambda done, total, words: typer.echo(f"[{done}/{total}] {words}"))
     typer.echo(f"{_count(len(summary.written), 'clip')} dreamed, {len(summary.skipped)} skipped")
     if not summary.written:
@@ -103,13 +107,13 @@ def _dream_clips(folder: Path, out: Path, protocol: str, how: dict[str, Any], **
 
 
 @contextmanager
-def _stopped(left: str) -> Iterator[None]:
+def _interrupted(left: str) -> Iterator[None]:
     """Ctrl-C in the body ends the program, which says what is left."""
     try:
         yield
     except KeyboardInterrupt:
         typer.echo(f"stopped; {left}", err=True)
-        raise typer.Exit(_STOPPED) from None
+        raise typer.Exit(STOPPED) from None
 
 
 def _render(episode: Any) -> Iterator[Any]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from playloom.cli.stopping import STOPPED, ctrl_c
 from playloom.errors import BadInputError, PlayloomError
 
 if TYPE_CHECKING:
     from playloom.live import LiveResult
-
-_STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -90,7 +85,7 @@ def play_command(
         out=out,
         timestamp=timestamp,
     )
-    with _ctrl_c() as stopped:
+    with ctrl_c() as stopped:
         result = play_live(
             job,
             render=_render,
@@ -105,7 +100,7 @@ def play_command(
             f"the dream failed after {result.report.frames} frames: {result.reason}"
         ) from result.failure
     if was_stopped:
-        raise typer.Exit(_STOPPED)
+        raise typer.Exit(STOPPED)
 
 
 def _where_to_play(context: typer.Context) -> str:
@@ -115,22 +110,6 @@ def _where_to_play(context: typer.Context) -> str:
     if "serve" in commands:
         return f"the page to play on comes with `playloom serve`; {without}"
     return f"there is no window to play in yet; {without}"
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C came; a second one interrupts as usual."""
-    pressed = threading.Event()
-
-    def note(number: int, frame: Any) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _render(episode: Any) -> Iterator[Any]:

@@ -68,6 +68,8 @@ class DreamReport:
     """Time the dreaming took, loading and writing not counted."""
     frames_per_second: float
     """Dreamed steps a second."""
+    stopped: bool = False
+    """Whether it was stopped before all steps asked for were dreamed."""
 
 
 Progress = Callable[[int, int], None]
@@ -79,6 +81,7 @@ def run_dream(
     *,
     render: Render | None = None,
     progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> DreamReport:
     """Load, dream, write.
 
@@ -86,6 +89,8 @@ def run_dream(
         job: what to dream.
         render: gives a recording its pictures back (see `playloom.games`); needed for recordings only.
         progress: told how far it is.
+        stop: asked after every step; True ends the dream there, and what was dreamed is written. Before the first
+            step it is a KeyboardInterrupt, and nothing is written.
 
     Raises:
         PlayloomError: when something the job names cannot be used, the folder cannot be written, or the pictures of
@@ -99,6 +104,8 @@ def run_dream(
     given = _given(job, data)
     steps = _steps(job, given, data)
     _require_room(steps, data.frames_THWC[0].nbytes)
+    if stop():
+        raise KeyboardInterrupt
     started = time.perf_counter()
     done: list[DreamStep] = []
     for step in dreamer.dream(
@@ -113,19 +120,23 @@ def run_dream(
         done.append(step)
         if progress is not None:
             progress(len(done), steps)
+        if stop():
+            break
     seconds = time.perf_counter() - started
     return DreamReport(
         written=_write(job, dreamer, prompt, data, given, how, done),
         notes=(
-            *_cut(job.context, model.config.transformer.context_steps),
+            *job.cut(model),
             *data.notes,
             *(given.notes if given else _unused(job)),
+            *([f"stopped after {len(done)} of {steps} steps; these are kept"] if len(done) < steps else []),
         ),
         steps_seen=len(data.frames_THWC),
         steps_dreamed=len(done),
         dreamed={"world": "pictures", "policy": "controller input", "full": "pictures and controller input"}[job.mode],
         seconds=seconds,
         frames_per_second=len(done) / seconds,
+        stopped=len(done) < steps,
     )
 
 
@@ -192,10 +203,6 @@ def _require_room(steps: int, frame_bytes: int) -> None:
             f"{steps} steps need about {needed / 2**30:.1f} GiB of memory for their pictures; {free / 2**30:.1f} GiB "
             "are free: dream fewer steps, and then on from the folder they leave (--prompt FOLDER)"
         )
-
-
-def _cut(asked: int, most: int) -> tuple[str, ...]:
-    return (f"the model sees at most {most} steps, so a context of {asked} is cut to that",) if asked > most else ()
 
 
 def _recorded(job: DreamJob, given: Inputs | None) -> bool:

@@ -65,6 +65,13 @@ class Opening:
         """How tokens are drawn: as asked for, else as the model's card recommends."""
         return Sampling.of_card(model.card, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
+    def cut(self, model: Model) -> tuple[str, ...]:
+        """A note where more context was asked for than the model has."""
+        most = model.config.transformer.context_steps
+        if self.context <= most:
+            return ()
+        return (f"the model sees at most {most} steps, so a context of {self.context} is cut to that",)
+
     def read_prompt(self, model: Model, *, horizon: int | None, render: Render | None) -> tuple[Prompt, PromptData]:
         """The prompt of whatever `prompt` names, and all that is known of it.
 

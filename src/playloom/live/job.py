@@ -138,7 +138,7 @@ def play_live(
         "ticks_wanted": job.ticks,
         "machine": dict(machine or {}),
     }
-    result = LiveResult(report=report, facts=facts, notes=data.notes, folder=None, failure=failure)
+    result = LiveResult(report=report, facts=facts, notes=(*job.cut(model), *data.notes), folder=None, failure=failure)
     if job.out is None:
         return result
     mode = "world" if job.who == "person" else "full"
