@@ -9,7 +9,8 @@ from PIL import Image
 from playloom.actions import REST_VALUES
 from playloom.data import prompts as prompts_module
 from playloom.data.moments import find_moment, list_moments, load_moment, save_moment
-from playloom.data.prompts import PromptData, load_prompt
+from playloom.data.prompt_cut import PromptData
+from playloom.data.prompts import load_prompt
 from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta, save_episode
 from playloom.errors import ActionError, BadInputError, PictureError, RecordingError
 from playloom.media.clips import Clip, write_clip

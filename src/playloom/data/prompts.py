@@ -22,91 +22,29 @@ an episode (.npz or .json)   a recording of `playloom record`; needs `render`   
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from playloom.actions import REST_VALUES, Schema
+from playloom.actions import Schema
 from playloom.data.moments import MOMENT_NAMES, find_moment, list_moments, load_moment
+from playloom.data.prompt_cut import PromptCut, PromptData, fit_all, shortened
+from playloom.data.prompt_pictures import from_folder, from_pictures
 from playloom.data.recording import Episode, load_episode
-from playloom.errors import ActionError, BadInputError, PictureError, RecordingError
+from playloom.errors import BadInputError, RecordingError
 from playloom.media.clips import CLIP_NAMES, is_dream_clip, read_clip, read_dream_clip
 from playloom.media.dream_folder import CLIP_FILE
 from playloom.media.npz import npz_names
-from playloom.media.pictures import Fit, fit_picture, read_picture
-from playloom.media.tables import read_actions
+from playloom.media.pictures import Fit
 
 MOMENT_PREFIX = "moment:"
-ACTIONS_FILE = "actions.csv"
-"""The table that may lie in a folder of pictures: one row for every picture but the last, or more."""
-
 _T = TypeVar("_T", bound=np.generic)
 Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
 """Yields an episode's frames again, from its first; given by whoever knows the game."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PromptData:
-    """A prompt, ready for a model."""
-
-    frames_THWC: NDArray[np.uint8]
-    """The frames seen, RGB [T, H, W, 3] in the wanted size."""
-    actions_TA: NDArray[np.uint8]
-    """The actions between them, values [T - 1, 16]: the last frame is still unanswered."""
-    true_next_frames_SHWC: NDArray[np.uint8]
-    """What really followed, [S, H, W, 3]; S is 0 when nothing is known."""
-    true_next_actions_SA: NDArray[np.uint8]
-    """What was really done from the last frame on, [S', 16]; its first row answers the last frame seen."""
-    notes: tuple[str, ...]
-    """What was chosen or changed, as sentences."""
-    codes_TN: NDArray[np.int64] | None = None
-    """Codes of the frames seen, [T, N], where a dream kept them."""
-    weights: str | None = None
-    """Fingerprint of the weights that the codes belong to."""
-    dreamed_T: NDArray[np.bool_] | None = None
-    """Which of the frames seen were dreamed, [T]; None: none."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Cut:
-    """Which part of a source is wanted."""
-
-    context: int
-    frame_size: tuple[int, int]
-    fit: Fit
-    at: int | None
-    horizon: int | None
-
-    def __post_init__(self) -> None:
-        if self.context < 1:
-            raise BadInputError(f"the context is {self.context} steps; expected at least 1")
-        if self.horizon is not None and self.horizon < 0:
-            raise BadInputError(f"the horizon is {self.horizon} steps; expected at least 0")
-
-    def end_of(self, name: str, steps: int, default: int) -> int:
-        """The index of the last frame seen, checked against a source of `steps` steps."""
-        at = default if self.at is None else self.at
-        if steps < self.context:
-            raise RecordingError(
-                f"{name} has {steps} steps; a context of {self.context} needs at least as many: ask for a "
-                f"shorter context (--context {max(1, steps)}) or give a longer recording"
-            )
-        if not self.context - 1 <= at < steps:
-            raise RecordingError(
-                f"{name} has {steps} steps; with a context of {self.context} the last step seen can be "
-                f"{self.context - 1} to {steps - 1}, got {at}"
-            )
-        return at
-
-    def stop(self, at: int, steps: int) -> int:
-        """One past the last frame that is needed."""
-        return steps if self.horizon is None else min(steps, at + 1 + self.horizon)
 
 
 def load_prompt(
@@ -137,7 +75,7 @@ def load_prompt(
         PictureError: when a picture is damaged.
         ActionError: when an actions table does not fit.
     """
-    cut = _Cut(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
+    cut = PromptCut(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
     text = str(spec)
     if text.startswith(MOMENT_PREFIX):
         return _from_moment(find_moment(text.removeprefix(MOMENT_PREFIX)), cut)
@@ -147,13 +85,13 @@ def load_prompt(
     if path.is_dir():
         if (path / CLIP_FILE).is_file():
             return _from_dream(path / CLIP_FILE, cut)
-        return _from_folder(path, cut, schema)
+        return from_folder(path, cut, schema)
     opening = _first_bytes(path)
     if opening.startswith(b"PK"):
         return _from_npz(path, cut, render)
     if opening.lstrip().startswith(b"{"):
         return _from_episode(path, cut, render)
-    return _from_pictures([path], cut, None, ())
+    return from_pictures([path], cut, None, ())
 
 
 def _existing(path: Path) -> Path:
@@ -176,7 +114,7 @@ def _first_bytes(path: Path) -> bytes:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _from_npz(path: Path, cut: _Cut, render: Render | None) -> PromptData:
+def _from_npz(path: Path, cut: PromptCut, render: Render | None) -> PromptData:
     names = set(npz_names(path))
     if is_dream_clip(path):
         return _from_dream(path, cut)
@@ -193,37 +131,29 @@ def _from_npz(path: Path, cut: _Cut, render: Render | None) -> PromptData:
     )
 
 
-def _from_moment(path: Path, cut: _Cut) -> PromptData:
+def _from_moment(path: Path, cut: PromptCut) -> PromptData:
     moment = load_moment(path)
     name = f"{MOMENT_PREFIX}{path.stem}"
     return _from_arrays(name, moment.frames_THWC, moment.actions_TA, cut, cut.context - 1)
 
 
-def _from_dream(path: Path, cut: _Cut) -> PromptData:
+def _from_dream(path: Path, cut: PromptCut) -> PromptData:
     clip = read_dream_clip(path)
     note = f"{path} is a dream: some of these frames were dreamed, and none is kept as the truth"
     frames = len(clip.frames_THWC)
-    cut, short = _shortened(cut, frames if cut.at is None or cut.at not in range(frames) else cut.at + 1)
+    cut, short = shortened(cut, frames if cut.at is None or cut.at not in range(frames) else cut.at + 1)
     found = _from_arrays(str(path), clip.frames_THWC, clip.actions_TA, replace(cut, horizon=0), frames - 1)
     kept = None if clip.codes_TN is None else _seen(clip.codes_TN, cut, frames - 1)
     dreamed = None if clip.dreamed_T is None else _seen(clip.dreamed_T, cut, frames - 1)
     return replace(found, notes=(note, *short, *found.notes), codes_TN=kept, weights=clip.weights, dreamed_T=dreamed)
 
 
-def _shortened(cut: _Cut, seen: int) -> tuple[_Cut, list[str]]:
-    """A context of what there is, and a note if that is less than was asked for."""
-    if seen >= cut.context:
-        return cut, []
-    note = f"the context is {seen} step{'s' * (seen > 1)} long, not {cut.context}: no more pictures"
-    return replace(cut, context=seen), [note]
-
-
-def _seen(rows_T: NDArray[_T], cut: _Cut, default_at: int) -> NDArray[_T]:
+def _seen(rows_T: NDArray[_T], cut: PromptCut, default_at: int) -> NDArray[_T]:
     at = default_at if cut.at is None else cut.at
     return rows_T[at + 1 - cut.context : at + 1]
 
 
-def _from_episode(path: Path, cut: _Cut, render: Render | None) -> PromptData:
+def _from_episode(path: Path, cut: PromptCut, render: Render | None) -> PromptData:
     episode = load_episode(path)
     if render is None:
         raise BadInputError(
@@ -243,12 +173,12 @@ def _from_arrays(
     name: str,
     frames_THWC: NDArray[np.uint8],
     actions_TA: NDArray[np.uint8],
-    cut: _Cut,
+    cut: PromptCut,
     default_at: int,
 ) -> PromptData:
     at = cut.end_of(name, len(frames_THWC), default_at)
     first, stop = at + 1 - cut.context, cut.stop(at, len(frames_THWC))
-    fitted_THWC, fit_notes = _fit_all([name] * (stop - first), frames_THWC[first:stop], cut)
+    fitted_THWC, fit_notes = fit_all([name] * (stop - first), frames_THWC[first:stop], cut)
     return PromptData(
         frames_THWC=fitted_THWC[: cut.context],
         actions_TA=actions_TA[first:at],
@@ -256,102 +186,3 @@ def _from_arrays(
         true_next_actions_SA=actions_TA[at : None if cut.horizon is None else at + cut.horizon],
         notes=fit_notes,
     )
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder in natural order: `2.png` before `10.png`.
-
-    Raises:
-        PictureError: when there is none.
-    """
-    endings = Image.registered_extensions()
-    pictures = sorted(
-        (p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")),
-        key=_natural,
-    )
-    if not pictures:
-        episodes = any(path.with_suffix(".npz").is_file() for path in folder.glob("*.json"))
-        hint = "it looks like a folder of recordings: name one of them" if episodes else "expected PNG or JPEG files"
-        raise PictureError(f"there is no picture in {folder}; {hint}")
-    return pictures
-
-
-def _from_folder(folder: Path, cut: _Cut, schema: Schema | Literal["auto"]) -> PromptData:
-    pictures = pictures_in(folder)
-    if not (folder / ACTIONS_FILE).is_file():
-        return _from_pictures(pictures, cut, None, ())
-    table = read_actions(folder / ACTIONS_FILE, schema)
-    if len(table.values_TA) < len(pictures) - 1:
-        raise ActionError(
-            f"{folder / ACTIONS_FILE} has {len(table.values_TA)} rows for {len(pictures)} pictures; expected "
-            f"at least {len(pictures) - 1}: one for every picture but the last"
-        )
-    return _from_pictures(pictures, cut, table.values_TA, table.notes)
-
-
-def _from_pictures(
-    paths: Sequence[Path], cut: _Cut, actions_TA: NDArray[np.uint8] | None, notes: tuple[str, ...]
-) -> PromptData:
-    """Pictures are few and may be any: a context shorter than asked is fine, and so are unknown actions."""
-    at = len(paths) - 1 if cut.at is None else cut.at
-    if not 0 <= at < len(paths):
-        raise RecordingError(
-            f"there are {len(paths)} pictures; the last one seen can be 0 to {len(paths) - 1}, got {at}"
-        )
-    first, stop = max(0, at + 1 - cut.context), cut.stop(at, len(paths))
-    seen = at + 1 - first
-    said = [*notes, *_shortened(cut, seen)[1]]
-    if actions_TA is None and seen > 1:
-        said.append(f"there is no {ACTIONS_FILE} beside the pictures: the actions between them are taken as rest")
-    known_TA = np.tile(REST_VALUES, (at, 1)) if actions_TA is None else actions_TA
-    pictures = [read_picture(path) for path in paths[first:stop]]
-    names = [path.name for path in paths[first:stop]]
-    said += _grouped(_picture_notes(names, [picture.notes for picture in pictures]))
-    if any(picture.manifest for picture in pictures):
-        said.append(
-            "some pictures were dreamed by playloom and bring their mark with them; to go on without it, "
-            f"point at the dream's {CLIP_FILE}"
-        )
-    fitted_THWC, fit_notes = _fit_all(names, [picture.frame_HWC for picture in pictures], cut)
-    return PromptData(
-        frames_THWC=fitted_THWC[:seen],
-        dreamed_T=np.array([picture.manifest is not None for picture in pictures[:seen]]),
-        actions_TA=known_TA[first:at],
-        true_next_frames_SHWC=fitted_THWC[seen:],
-        true_next_actions_SA=known_TA[at : None if cut.horizon is None else at + cut.horizon],
-        notes=(*said, *fit_notes),
-    )
-
-
-def _fit_all(
-    names: Sequence[str], frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], cut: _Cut
-) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    fitted, notes = [], []
-    for name, frame_HWC in zip(names, frames, strict=True):
-        frame, note = fit_picture(frame_HWC, cut.frame_size, cut.fit)
-        fitted.append(frame)
-        if note:
-            hint = " (--fit letterbox keeps all of it)" if "cropped" in note else ""
-            notes.append((name, note + hint))
-    return np.stack(fitted), tuple(_grouped(notes))
-
-
-def _picture_notes(names: Sequence[str], notes: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
-    return [(name, note) for name, several in zip(names, notes, strict=True) for note in several]
-
-
-def _grouped(notes: Sequence[tuple[str, str]]) -> list[str]:
-    """One sentence for each thing that was done, however many pictures it was done to."""
-    groups: dict[str, dict[str, None]] = {}
-    for name, note in notes:
-        groups.setdefault(note, {})[name] = None
-    return [
-        f"{next(iter(names))}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}"
-        for note, names in groups.items()
-    ]
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """A sort key that puts `2.png` before `10.png`."""
-    parts = re.findall(r"\d+|\D+", path.name.lower())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions import REST_VALUES, Schema
-from playloom.data.prompts import ACTIONS_FILE, pictures_in
+from playloom.data.prompt_pictures import ACTIONS_FILE, pictures_in
 from playloom.data.store_writer import INDEX
 from playloom.data.stores import FrameStore
 from playloom.errors import ActionError, BadInputError, RecordingError, nearest

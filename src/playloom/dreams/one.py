@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from playloom.actions import REST_VALUES
-from playloom.data.prompts import PromptData
+from playloom.data.prompt_cut import PromptData
 from playloom.dreams.inputs import Inputs, fit_length, read_inputs
 from playloom.engine import Dreamer, DreamStep, Mode, Prompt, Sampling
 from playloom.engine.opening import Opening, Render, manifest_of

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from playloom.actions import Schema
 from playloom.checkpoint import Model, load_model, model_folder
 from playloom.data.moments import list_moments
-from playloom.data.prompts import PromptData, load_prompt
+from playloom.data.prompt_cut import PromptData
+from playloom.data.prompts import load_prompt
 from playloom.engine.dreamer import Dreamer
 from playloom.engine.requests import Prompt
 from playloom.engine.sampling import Sampling
