@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from playloom.benchmarks.attempt import Found, rows_or_why
+from playloom.benchmarks.environment import env_rows
 from playloom.benchmarks.floor import Cost, frame_cost, prefill_cost, tokenizer_cost
 from playloom.benchmarks.peer import PeerFrame, peer_or_note
 from playloom.benchmarks.rates import Rates, measure_rates, now
@@ -121,6 +122,7 @@ def bundled_rows(
     """All rows of the wanted cases; this machine's rates where they were needed; which model it was."""
     run = BundledRun.load(settings, tick)
     parts = {"stream": stream_rows, "first": first_rows, "start": _start, "batch": batch_rows, "branch": branch_rows}
+    parts["env"] = env_rows
     rows: list[BenchRow] = []
     for case, part in parts.items():
         if settings.wants(case):

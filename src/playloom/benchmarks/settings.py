@@ -11,8 +11,9 @@ from playloom.errors import ConfigError, nearest
 from playloom.presets import preset
 from playloom.runtime import pick_device, pick_dtype
 
-BUNDLED_CASES = ("stream", "first", "start", "batch", "branch")
-"""Cases of a whole model on the CPU: sustained play, first frame, start of the program, many at once, branches."""
+BUNDLED_CASES = ("stream", "first", "start", "batch", "branch", "env")
+"""Cases of a whole model on the CPU: sustained play, first frame, start of the program, many at once, branches,
+dreams as environments."""
 SHAPE_CASES = ("order", "many", "absolute")
 """Cases of a named size with random weights: decoding orders, many at once, the published positions."""
 CASES = (*BUNDLED_CASES, *SHAPE_CASES)

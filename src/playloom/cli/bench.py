@@ -27,7 +27,7 @@ def bench_command(
         str | None, typer.Option(help="Of weights and cache; default: float32 on a CPU, bfloat16 on a GPU.")
     ] = None,
     only: Annotated[
-        str | None, typer.Option(help="Cases: stream,first,start,batch,branch,order,many,absolute.")
+        str | None, typer.Option(help="Cases: stream,first,start,batch,branch,env,order,many,absolute.")
     ] = None,
     ladder: Annotated[bool, typer.Option("--ladder", help="Speed and quality of every decoding order.")] = False,
     agreement: Annotated[
