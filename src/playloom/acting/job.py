@@ -28,6 +28,7 @@ COMPARED = (MODEL, REPEAT, RANDOM, *(style for style in STYLES if style != HELDO
 DEFAULT_LEAD = 9
 """Steps of the scripted player before a game without a model; with one, its context decides."""
 _LEAST_SECONDS = 2 / STEPS_PER_SECOND
+_SOLID = "#TPG"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +120,8 @@ class ActJob:
                 f"the game's are {FRAME_SHAPE[1]} x {FRAME_SHAPE[0]}: choose a model that learned from its recordings"
             )
         return dreamer
+
+
+def floor_tiles(variant: str) -> int:
+    """How many tiles of an arena can be stood on: all but blocks, towers, pillars and gates."""
+    return sum(cell not in _SOLID for row in variant_of(variant).grid for cell in row)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from playloom.acting.film import write_film
 from playloom.acting.hands import Hand, ModelHand, RandomHand, RepeatHand
-from playloom.acting.job import DEFAULT_LEAD, MODEL, RANDOM, REPEAT, ActJob
+from playloom.acting.job import DEFAULT_LEAD, MODEL, RANDOM, REPEAT, ActJob, floor_tiles
 from playloom.acting.play import LEAD_STYLE, Played, play_game
 from playloom.acting.report import ActReport, Game
 from playloom.data.recording import load_episode, save_episode
@@ -191,6 +191,7 @@ def _facts(job: ActJob, model: _Model | None, lead: int, machine: Mapping[str, A
     return {
         "variant": job.variant,
         "mode": job.mode,
+        "tiles": floor_tiles(job.variant),
         "seconds": job.seconds,
         "seed": job.seed,
         "lead": {"steps": lead, "style": LEAD_STYLE},

@@ -103,7 +103,12 @@ def _say(report: ActReport) -> None:
 
     from playloom.benchmarks.rows import aligned
 
+    facts = report.facts
     typer.echo(aligned(report.head(), report.lines()))
+    typer.echo(
+        f"mean ± standard error over games of {facts['seconds']:g} s in {facts['variant']}, which has {facts['tiles']} "
+        "tiles; dead and blocked: share of steps"
+    )
     typer.echo(f"{report.folder}/")
     for game in report.games:
         if len(game.files) > 1:
