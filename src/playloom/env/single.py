@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from playloom.actions import ACTION_SLOTS
 from playloom.engine import Dreamer, Sampling, Session
-from playloom.env.controls import Actions, pad_of
+from playloom.env.controls import Actions, Pad, pad_of
 from playloom.env.episode import Episode, Info, chosen_prompt
 from playloom.env.prompts import Prompts
 from playloom.env.transition import Ended, Reward, Task
@@ -74,6 +74,11 @@ class DreamEnv(gym.Env[NDArray[np.uint8], Any]):
     def dreamer(self) -> Dreamer:
         """What dreams; steps many sessions at once."""
         return self._world.dreamer
+
+    @property
+    def pad(self) -> Pad:
+        """What the actions mean: `values` for the engine, `state` for the real arena."""
+        return self._world.pad
 
     @property
     def session(self) -> Session:

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from playloom.engine import Dreamer, Sampling
-from playloom.env.controls import Actions, pad_of
+from playloom.env.controls import Actions, Pad, pad_of
 from playloom.env.episode import Episode, Info, chosen_prompt
 from playloom.env.prompts import Prompts
 from playloom.env.transition import Ended, Reward, Task
@@ -96,6 +96,11 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
     def dreamer(self) -> Dreamer:
         """What dreams."""
         return self._open().dreamer
+
+    @property
+    def pad(self) -> Pad:
+        """What the actions mean: `values` for the engine, `state` for the real arena."""
+        return self._open().pad
 
     def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Frames, Info]:
         """Begin an episode in every dream.
