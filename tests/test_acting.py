@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -18,12 +19,14 @@ from engine_toys import prompt_of
 from playloom.acting.figures import play_figures, summary
 from playloom.acting.hands import ModelHand, RandomHand, RepeatHand
 from playloom.acting.job import COMPARED, PLAYERS, ActJob, floor_tiles
+from playloom.acting.lives import Lives
 from playloom.acting.report import COLUMNS, ActReport, Game
 from playloom.actions import CONTROLS, REST_VALUES, SLOT_SIZES, encode_named
 from playloom.cli.app import main
 from playloom.data.recording import STATE_COLUMNS
 from playloom.engine import Dreamer, Prompt, Sampling
 from playloom.errors import BadInputError, ConfigError, PictureError, RecordingError
+from playloom.games.maps import variant_of
 
 NAMES = [control.name for control in CONTROLS]
 
@@ -58,6 +61,16 @@ def test_the_figures_of_a_walk():
     assert (figures.frags, figures.deaths, figures.dead) == (0, 0, 0)
 
 
+def test_only_the_players_own_steps_count():
+    """The script walks two steps, the player turns two, the script walks again."""
+    states = rows(x=[0, 30, 60, 60, 60, 200], yaw=[0, 0, 0, 9, 18, 18.0])
+    walk, turn = held(left_stick_y=1), held(right_stick_x=1)
+    own_T = np.array([0, 0, 1, 1, 0, 0], bool)
+    figures = play_figures(states, np.stack([walk, walk, turn, turn, walk, walk]), own_T)
+    assert (figures.steps, figures.way, figures.turning, figures.cells) == (2, 0, 90, 1)
+    assert (figures.changes, figures.blocked, figures.resting) == (0, 0, 0)
+
+
 def test_lying_dead_and_coming_back_is_no_way():
     states = rows(
         x=[0, 10, 10, 10, 900, 910], dead=[0, 0, 1, 1, 0, 0], yaw=[0, 0, 0, 0, 180, 180], frags=[2, 3, 3, 3, 3, 4]
@@ -65,7 +78,7 @@ def test_lying_dead_and_coming_back_is_no_way():
     figures = play_figures(states, np.stack([held(left_stick_y=1)] * 6))
     assert figures.way == pytest.approx(10 * 10), "two steps alive, ten units each"
     assert figures.turning == 0 and figures.blocked == 0
-    assert (figures.frags, figures.deaths) == (2, 1)
+    assert (figures.frags, figures.deaths, figures.steps) == (2, 1, 4)
     assert figures.dead == pytest.approx(2 / 6)
     assert figures.cells == 2
 
@@ -147,6 +160,53 @@ def test_a_hand_refuses_frames_of_another_size():
         ModelHand(
             dreamer, Prompt(frames_THWC=wrong, actions_TA=np.zeros((0, 16), np.uint8)), sampling=Sampling(), seed=0
         )
+
+
+@dataclasses.dataclass
+class Toy:
+    """A game that goes on as it was written down."""
+
+    frame_HWC: np.ndarray
+    row: np.ndarray
+
+
+class Noting:
+    """A hand that writes down what it is given."""
+
+    def __init__(self, log: list[str], prompt: Prompt, life: int) -> None:
+        self.log = log
+        assert len(prompt.actions_TA) == len(prompt.frames_THWC) - 1
+        log.append(f"life {life} from {prompt.frames_THWC[:, 0, 0, 0].tolist()}")
+
+    def press(self) -> np.ndarray:
+        return held(left_stick_y=1)
+
+    def see(self, frame_HWC: np.ndarray) -> None:
+        self.log.append(f"sees {frame_HWC[0, 0, 0]}")
+
+    def close(self) -> None:
+        self.log.append("done")
+
+
+def test_every_life_begins_with_the_script_and_no_hand_sees_two():
+    """Ten frames, the fifth and sixth lying; two scripted steps begin a life."""
+    dead = [0, 0, 0, 0, 1, 1, 0, 0, 0, 0]
+    log: list[str] = []
+    lives = Lives(variant_of("plaza"), 3, lead=2, take=lambda prompt, life: Noting(log, prompt, life))
+    toy = Toy(np.zeros((2, 2, 3), np.uint8), rows(dead=[0.0])[0])
+    own = []
+    for step, lying in enumerate(dead):
+        toy.frame_HWC, toy.row = np.full((2, 2, 3), step, np.uint8), rows(x=[200.0], y=[-200.0], dead=[lying])[0]
+        if step:
+            lives.see(toy)
+        looked = lives.look(toy)
+        pressed = lives.press(toy)
+        assert pressed.own == looked and pressed.values_A.shape == (16,)
+        own.append(pressed.own)
+    lives.close()
+    lives.close()
+    assert own == [False, False, True, True, False, False, False, False, True, True]
+    assert log == ["life 0 from [0, 1, 2]", "sees 3", "done", "life 1 from [6, 7, 8]", "sees 9", "done"]
 
 
 @pytest.mark.parametrize(

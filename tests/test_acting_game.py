@@ -17,14 +17,14 @@ from acting_toys import arena_model, saved
 from playloom.acting.job import DEFAULT_LEAD, ActJob
 from playloom.acting.run import Progress, run_act
 from playloom.cli.app import main
+from playloom.cli.stopping import ctrl_c
 from playloom.cli.view import view_command
-from playloom.data.recording import Episode, list_episodes, load_episode
+from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes, load_episode
 from playloom.engine import Prompt
 from playloom.errors import MissingExtraError
 from playloom.games.arena import render_episode
 from playloom.media.animation import read_frames, read_manifest
 from playloom.media.pictures import read_picture
-from playloom.training.signals import StopRequest
 
 LEAD, STEPS = 3, 20
 """The tiny model sees four steps."""
@@ -72,7 +72,7 @@ def test_the_recording_holds_what_policy_mode_presses_on_its_frames(model: str, 
 def test_it_says_that_a_model_played(acted: Path, episode: Episode) -> None:
     meta = episode.meta
     assert meta.style == "model tiny" and meta.versions["model"] == "tiny" and meta.versions["weights"]
-    assert meta.versions["lead"] == "3 steps by the scripted explorer"
+    assert meta.versions["script"] == "explorer at steps 0 to 2"
     report = json.loads((acted / "report.json").read_text())
     assert report["weights"] == meta.versions["weights"] and report["machine"] == {"cpu": "some"}
     (game,) = report["games"]
@@ -86,7 +86,7 @@ def test_the_film_shows_real_pictures_and_names_the_player(acted: Path, episode:
     for manifest in (read_manifest(film), read_picture(film.with_suffix(".png")).manifest):
         assert manifest is not None and manifest.mode == "policy" and manifest.seed == 1000
         assert manifest.weights == episode.meta.versions["weights"]
-        assert manifest.note.startswith("real pictures of the game") and manifest.note.endswith("from step 3 on")
+        assert manifest.note.startswith("real pictures of the game; its player is a model")
 
 
 def test_playloom_view_shows_it(acted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,14 +121,30 @@ def test_another_seed_is_another_game(model: str, episode: Episode, tmp_path: Pa
     assert len({e.states[0].tobytes() for e in (episode, first, second)}) == 3
 
 
+def test_who_falls_is_brought_back_by_the_script(tmp_path: Path) -> None:
+    """Eight bodies and a player that hardly moves: it falls, lies a while, and begins another life."""
+    out = tmp_path / "act"
+    (game,) = run_act(ActJob(players=("random",), out=out, mode="4v4", seconds=60.0, films=0)).games
+    kept = load_episode(game.files[0])
+    dead = kept.states[:, STATE_COLUMNS.index("dead")] > 0
+    assert game.figures is not None and game.figures.deaths >= 1 and not dead[-1]
+    back = int(np.flatnonzero(dead)[-1]) + 1
+    first, *later = kept.meta.versions["script"].removeprefix("explorer at steps ").split(", ")
+    assert first == f"0 to {DEFAULT_LEAD - 1}" and len(later) == game.figures.deaths
+    assert later[-1] == f"{np.flatnonzero(dead & ~np.roll(dead, 1))[-1]} to {back + DEFAULT_LEAD - 1}"
+    scripted = sum(1 + int(b) - int(a) for a, b in (span.split(" to ") for span in (first, *later)))
+    assert game.steps == game.figures.steps == kept.meta.steps - scripted
+    assert len(list(render_episode(kept))) == kept.meta.steps
+
+
 def test_ctrl_c_keeps_what_was_played(model: str, tmp_path: Path) -> None:
     def interrupt(now: Progress) -> None:
         if now.done == 7:
             signal.raise_signal(signal.SIGINT)
 
     asked = job(model, tmp_path / "act", players=("model", "rusher"), games=2, seconds=60.0, films=1)
-    with StopRequest() as request:
-        report = run_act(asked, stop=lambda: request.asked, progress=interrupt)
+    with ctrl_c() as stopped:
+        report = run_act(asked, stop=stopped, progress=interrupt)
     (game,) = report.games
     assert game.steps == 7
     kept = load_episode(tmp_path / "act" / "model" / "arena-00001000.npz")

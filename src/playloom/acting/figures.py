@@ -30,12 +30,12 @@ _STUCK = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class PlayFigures:
-    """Figures of one game; over the steps in which the player is alive, where not said otherwise."""
+    """Figures of one game; over the player's own steps in which it is alive, where not said otherwise."""
 
     steps: int
-    """Inputs given."""
+    """Those steps."""
     way: float
-    """Map units walked a second; what a fall or coming back to life does is not walking."""
+    """Map units walked a second."""
     cells: int
     """Floor tiles visited."""
     blocked: float
@@ -43,15 +43,15 @@ class PlayFigures:
     turning: float
     """Degrees turned a second, to either side."""
     changes: float
-    """Share of all steps whose input is not that of the step before."""
+    """Share of steps whose input is not that of the step before."""
     resting: float
-    """Share of all steps in which nothing is touched."""
+    """Share of steps in which nothing is touched."""
     frags: float
-    """Others beaten, less own falls, as the game counts."""
+    """Others beaten, less own falls, as the game counts; whoever pressed."""
     deaths: float
-    """How often the player fell."""
+    """How often the player fell; whoever pressed."""
     dead: float
-    """Share of all steps spent lying."""
+    """Share of all steps of the game spent lying."""
 
 
 class Summary(NamedTuple):
@@ -63,12 +63,15 @@ class Summary(NamedTuple):
     """Standard error of the mean; None with one game."""
 
 
-def play_figures(states: NDArray[np.float32], actions_TA: NDArray[np.uint8]) -> PlayFigures:
+def play_figures(
+    states: NDArray[np.float32], actions_TA: NDArray[np.uint8], own_T: NDArray[np.bool_] | None = None
+) -> PlayFigures:
     """The figures of a stretch of play.
 
     Args:
         states: state rows [T, 9], see `STATE_COLUMNS`; row t is measured when frame t is seen.
         actions_TA: action values, uint8 [T, 16]; action t leads from row t to row t + 1.
+        own_T: which steps are the player's own; None: all.
 
     Raises:
         RecordingError: when there are fewer than two steps, or not as many actions as rows.
@@ -79,19 +82,21 @@ def play_figures(states: NDArray[np.float32], actions_TA: NDArray[np.uint8]) -> 
             f"{len(actions_TA)} actions"
         )
     dead_T = _column(states, "dead") > 0
-    moving = ~(dead_T[:-1] | dead_T[1:])
+    own_T = ~dead_T if own_T is None else own_T & ~dead_T
+    moving = own_T[:-1] & ~dead_T[1:]
     way = np.hypot(np.diff(_column(states, "x")), np.diff(_column(states, "y")))[moving]
     turned = ((np.diff(_column(states, "yaw")) + 180) % 360 - 180)[moving]
     forward = decode_values(actions_TA)[:-1, _FORWARD][moving] >= _PRESSED
+    changed = (actions_TA[1:] != actions_TA[:-1]).any(1)[own_T[1:] & own_T[:-1]]
     frags = _column(states, "frags")
     return PlayFigures(
-        steps=len(actions_TA),
+        steps=int(own_T.sum()),
         way=_mean(way) * STEPS_PER_SECOND,
-        cells=len(_cells(states[~dead_T])),
+        cells=len(_cells(states[own_T])),
         blocked=_mean(forward & (way < _STUCK)),
         turning=_mean(np.abs(turned)) * STEPS_PER_SECOND,
-        changes=_mean((actions_TA[1:] != actions_TA[:-1]).any(1)),
-        resting=_mean((actions_TA == REST_VALUES).all(1)),
+        changes=_mean(changed),
+        resting=_mean((actions_TA == REST_VALUES).all(1)[own_T]),
         frags=float(frags[-1] - frags[0]),
         deaths=float((dead_T[1:] & ~dead_T[:-1]).sum()),
         dead=_mean(dead_T),

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.data.recording import Episode, episode_key
+from playloom.acting.play import Played
+from playloom.data.recording import episode_key
 from playloom.games.arena import render_episode
 from playloom.games.viewing import describe
 from playloom.media.animation import write_mp4
@@ -23,18 +24,15 @@ from playloom.provenance import Manifest
 _COLUMNS, _TILE_WIDTH, _TILES = 6, 252, 60
 
 
-def write_film(
-    folder: Path, episode: Episode, *, lead: int, who: str, manifest: Manifest | None = None
-) -> tuple[Path, Path]:
+def write_film(folder: Path, played: Played, *, who: str, manifest: Manifest | None = None) -> tuple[Path, Path]:
     """Write `<key>.png` and `<key>.mp4` into `folder`.
 
     The pictures are the game's own, so they are not marked as generated.
 
     Args:
         folder: where; made if needed.
-        episode: what was played.
-        lead: steps at its beginning that the scripted player pressed.
-        who: who pressed after that, in a word or two.
+        played: the recording, and which steps are the player's own.
+        who: the player, in a word or two; other steps are captioned as the script's.
         manifest: goes into both files, where the inputs are a model's.
 
     Returns:
@@ -44,13 +42,14 @@ def write_film(
         GameError: when the game fails, or its frames are not those that were played with.
         PlayloomError: when the place cannot be written to.
     """
+    episode = played.episode
     tiles: list[Tile] = []
     every = max(10, -(-episode.meta.steps // _TILES))
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         for step, frame_HWC in enumerate(render_episode(episode)):
             values_A = episode.actions_TA[step]
-            presses = "script" if step < lead else who
+            presses = who if played.own_T[step] else "script"
             picture_HWC = beside(frame_HWC, draw_gamepad(values_A, f"{presses}, {step}"))
             if step % every == 0:
                 caption = f"{step} {presses}: {held_inputs(values_A)}"

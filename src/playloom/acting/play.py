@@ -1,7 +1,7 @@
-"""One game, played by a hand: the frame is seen, an input pressed, the frame that really follows is seen next.
+"""One game, played and recorded: the frame is seen, an input pressed, the frame that really follows is seen next.
 
-Owns the order of these, and the recording of them. What a hand does is the business of `acting.hands`, how the game
-runs that of `games.process`.
+Owns the order of these, and the recording of them. Who presses is the business of `acting.lives`, how the game runs
+that of `games.process`.
 """
 
 from __future__ import annotations
@@ -9,59 +9,58 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom import __version__
-from playloom.acting.hands import Hand
-from playloom.actions import ACTION_SLOTS, decode_values, encode_named
+from playloom.acting.lives import LEAD_STYLE, Lives, Pressed, Running, Take
+from playloom.actions import decode_values
 from playloom.data.recording import Episode, EpisodeMeta
-from playloom.engine import Prompt
 from playloom.games.arena import GAME_NAME, new_frame_hash
-from playloom.games.doom import GameSpec, View
+from playloom.games.doom import GameSpec
 from playloom.games.maps import variant_of
-from playloom.games.players import ScriptedPlayer
 from playloom.games.process import GameProcess
 from playloom.games.recorder import EpisodePlan
 
-LEAD_STYLE = "explorer"
-"""Of the scripted player that plays the first steps: a hand that is to go on needs something to go on from."""
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Played:
     """A game that was played, to its end or until it was stopped."""
 
     episode: Episode
     """Its recording."""
-    seconds: float | None
-    """Time the hand's steps took: its own, and the game's; None where nobody took it."""
+    own_T: NDArray[np.bool_]
+    """Which steps are the player's own, [T]; the others are the script's (`LEAD_STYLE`)."""
+    seconds: float | None = None
+    """Time those steps took: the player's, and the game's; None where nobody took it."""
 
 
 @dataclass
 class _Tape:
     """What has happened so far; every step goes on it whole, so it can be cut anywhere."""
 
-    actions: list[NDArray[np.uint8]] = field(default_factory=list)
     rows: list[NDArray[np.float32]] = field(default_factory=list)
+    pressed: list[Pressed] = field(default_factory=list)
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.hash = new_frame_hash()
 
-    def add(self, game: GameProcess, values_A: NDArray[np.uint8]) -> None:
+    def add(self, game: Running, pressed: Pressed) -> None:
         """The frame and state now, and the input that answers them."""
         self.hash.update(game.frame_HWC.tobytes())
         self.rows.append(game.row)
-        self.actions.append(values_A)
+        self.pressed.append(pressed)
 
 
 def play_game(
     plan: EpisodePlan,
     *,
     lead: int,
-    take: Callable[[Prompt], Hand],
+    take: Take,
     versions: Mapping[str, str],
     stop: Callable[[], bool] = lambda: False,
     tick: Callable[[], None] = lambda: None,
@@ -69,12 +68,12 @@ def play_game(
     """Play one game.
 
     Args:
-        plan: which game; `style` says who plays, as the recording will. The last input has no frame after it.
-        lead: steps that a scripted player (`LEAD_STYLE`, blind to enemies) plays first; they count as steps.
-        take: called once, with what was seen and done in the lead: makes the hand that goes on from there.
+        plan: which game, and how many steps in all; `style` says who plays, as the recording will.
+        lead: steps that a scripted player plays at the beginning of every life. It also presses X where one lies.
+        take: called once a life, with what was seen and done in the lead: makes the hand that goes on from there.
         versions: for the recording, beside those of playloom and the engine: what made the inputs.
-        stop: asked before every step of the hand; True ends the game.
-        tick: told after every step of the hand.
+        stop: asked before every step after the first lead; True ends the game.
+        tick: told after every step after the first lead.
 
     Returns:
         What was played; None when it was stopped before the hand's first step.
@@ -85,37 +84,37 @@ def play_game(
         MissingExtraError: when ViZDoom is not installed.
     """
     tape = _Tape()
-    with GameProcess(GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)) as game:
-        hand = take(_lead(game, plan, lead, tape))
-        started = time.perf_counter()
-        try:
-            for step in range(lead, plan.steps):
-                if stop():
-                    break
-                tape.add(game, hand.press())
-                if step + 1 < plan.steps:
-                    frame_HWC, _ = game.step(decode_values(tape.actions[-1]))
-                    hand.see(frame_HWC)
+    lives = Lives(variant_of(plan.variant), plan.seed, lead=lead, take=take)
+    spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
+    with GameProcess(spec) as game, closing(lives):
+        for step in range(plan.steps):
+            if step >= lead and stop():
+                break
+            _step(game, lives, tape, last=step + 1 == plan.steps)
+            if step >= lead:
                 tick()
-            seconds = time.perf_counter() - started
-        finally:
-            hand.close()
-    if len(tape.actions) <= lead:
+    own_T = np.array([pressed.own for pressed in tape.pressed], bool)
+    if not own_T.any():
         return None
-    return Played(episode=_episode(plan, tape, versions), seconds=seconds)
+    return Played(episode=_episode(plan, tape, {**versions, **_script(own_T)}), own_T=own_T, seconds=tape.seconds)
 
 
-def _lead(game: GameProcess, plan: EpisodePlan, steps: int, tape: _Tape) -> Prompt:
-    """The scripted player's steps, as the prompt that the hand goes on from."""
-    player = ScriptedPlayer(variant_of(plan.variant), LEAD_STYLE, plan.seed)
-    frames = [game.frame_HWC]
-    for _ in range(steps):
-        values_A = encode_named(player.act(View(row=tuple(game.row.tolist()), enemies=())))
-        tape.add(game, values_A)
-        game.step(decode_values(values_A))
-        frames.append(game.frame_HWC)
-    actions_TA = np.array(tape.actions, np.uint8).reshape(-1, ACTION_SLOTS)
-    return Prompt(frames_THWC=np.stack(frames), actions_TA=actions_TA)
+def _step(game: GameProcess, lives: Lives, tape: _Tape, last: bool) -> None:
+    """One step; the input of the last one has no frame after it."""
+    own = lives.look(game)
+    started = time.perf_counter()
+    tape.add(game, lives.press(game))
+    if not last:
+        game.step(decode_values(tape.pressed[-1].values_A))
+        lives.see(game)
+    tape.seconds += own * (time.perf_counter() - started)
+
+
+def _script(own_T: NDArray[np.bool_]) -> dict[str, str]:
+    """For a recording: which of its steps are not those of the player it names."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], own_T, [True]]).astype(np.int8)))
+    spans = [f"{first} to {stop - 1}" for first, stop in zip(edges[::2], edges[1::2], strict=True)]
+    return {"script": f"{LEAD_STYLE} at steps {', '.join(spans)}"} if spans else {}
 
 
 def _episode(plan: EpisodePlan, tape: _Tape, versions: Mapping[str, str]) -> Episode:
@@ -126,8 +125,8 @@ def _episode(plan: EpisodePlan, tape: _Tape, versions: Mapping[str, str]) -> Epi
         style=plan.style,
         seed=plan.seed,
         split=plan.split,
-        steps=len(tape.actions),
+        steps=len(tape.pressed),
         frame_hash=tape.hash.hexdigest(),
         versions={"playloom": __version__, "vizdoom": importlib.metadata.version("vizdoom"), **versions},
     )
-    return Episode(meta, np.stack(tape.actions), np.stack(tape.rows))
+    return Episode(meta, np.stack([pressed.values_A for pressed in tape.pressed]), np.stack(tape.rows))

@@ -62,14 +62,15 @@ class Game:
 
     @classmethod
     def of(cls, player: str, played: Played, lead: int, files: tuple[Path, ...]) -> Game:
-        """The figures of what came after the lead."""
-        states, actions_TA = played.episode.states[lead:], played.episode.actions_TA[lead:]
+        """The figures of what came after the first lead."""
+        states, actions_TA, own_T = played.episode.states[lead:], played.episode.actions_TA[lead:], played.own_T[lead:]
+        steps = int(own_T.sum())
         return cls(
             player=player,
             seed=played.episode.meta.seed,
-            steps=len(actions_TA),
-            figures=play_figures(states, actions_TA) if len(states) > 1 else None,
-            steps_per_second=len(actions_TA) / played.seconds if played.seconds else None,
+            steps=steps,
+            figures=play_figures(states, actions_TA, own_T) if len(states) > 1 else None,
+            steps_per_second=steps / played.seconds if played.seconds else None,
             files=files,
         )
 

@@ -19,10 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from playloom.acting.film import write_film
 from playloom.acting.hands import Hand, ModelHand, RandomHand, RepeatHand
 from playloom.acting.job import DEFAULT_LEAD, MODEL, RANDOM, REPEAT, ActJob, floor_tiles
-from playloom.acting.play import LEAD_STYLE, Played, play_game
+from playloom.acting.lives import LEAD_STYLE
+from playloom.acting.play import Played, play_game
 from playloom.acting.report import ActReport, Game
 from playloom.data.recording import load_episode, save_episode
 from playloom.engine import Dreamer, Prompt, Sampling
@@ -32,7 +35,10 @@ from playloom.games.recorder import EpisodePlan, record_plans
 from playloom.provenance import Manifest, created_at
 from playloom.runtime import atomic_write, check_place, free_folder
 
-_NOTE = "real pictures of the game; its player is a model, which pressed from step {lead} on"
+_NOTE = "real pictures of the game; its player is a model, but for the steps captioned script"
+
+_LIFE = 2**32
+"""Between the seeds of two lives of one game."""
 
 
 class Progress(NamedTuple):
@@ -68,7 +74,7 @@ class _Model:
     def hand(self, prompt: Prompt, seed: int) -> Hand:
         return ModelHand(self.dreamer, prompt, sampling=self.sampling, seed=seed)
 
-    def manifest(self, seed: int, lead: int) -> Manifest:
+    def manifest(self, seed: int) -> Manifest:
         how = self.sampling
         return Manifest(
             model=self.name,
@@ -76,7 +82,7 @@ class _Model:
             seed=seed,
             mode="policy",
             sampling={"temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p},
-            note=_NOTE.format(lead=lead),
+            note=_NOTE,
             created=created_at() if self.timestamp else None,
         )
 
@@ -154,13 +160,14 @@ class _Run:
         if player in STYLES:
             (path,) = record_plans(folder, [plan], processes=1)
             self._tick(player, self._job.steps)
-            return Played(episode=load_episode(path), seconds=None), path
+            episode = load_episode(path)
+            return Played(episode=episode, own_T=np.ones(episode.meta.steps, bool)), path
         facts = {} if player != MODEL or self._model is None else self._model.facts
         played = play_game(
             plan,
             lead=self._lead,
-            take=lambda prompt: self._hand(player, prompt, plan.seed),
-            versions={**facts, "lead": f"{self._lead} steps by the scripted {LEAD_STYLE}"},
+            take=lambda prompt, life: self._hand(player, prompt, plan.seed + life * _LIFE),
+            versions=facts,
             stop=self._stop,
             tick=lambda: self._tick(player, 1),
         )
@@ -175,10 +182,9 @@ class _Run:
         return self._model.hand(prompt, seed)
 
     def _film(self, player: str, played: Played, folder: Path) -> tuple[Path, Path]:
-        seed, scripted = played.episode.meta.seed, player in STYLES
-        manifest = self._model.manifest(seed, self._lead) if player == MODEL and self._model is not None else None
-        lead = 0 if scripted else self._lead
-        return write_film(folder, played.episode, lead=lead, who=player, manifest=manifest)
+        seed = played.episode.meta.seed
+        manifest = self._model.manifest(seed) if player == MODEL and self._model is not None else None
+        return write_film(folder, played, who=player, manifest=manifest)
 
     def _tick(self, player: str, steps: int) -> None:
         self._done += steps

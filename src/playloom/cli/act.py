@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from playloom.cli.stopping import STOPPED, ctrl_c
 from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
     from playloom.acting.report import ActReport
     from playloom.acting.run import Progress
-
-_STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +55,6 @@ def act_command(
     from playloom.acting.run import run_act
     from playloom.evaluation.evaluate import machine
     from playloom.runtime import pick_device
-    from playloom.training.signals import StopRequest
 
     job = ActJob(
         players=COMPARED if compare else (by or "model",),
@@ -75,14 +72,15 @@ def act_command(
         films=1 if compare and films is None else films,
         timestamp=timestamp,
     )
-    with StopRequest() as request, _bar() as progress:
-        report = run_act(job, machine=machine(pick_device(device)), stop=lambda: request.asked, progress=progress)
+    with ctrl_c() as stopped, _bar() as progress:
+        report = run_act(job, machine=machine(pick_device(device)), stop=stopped, progress=progress)
+        was_stopped = stopped()
     if report.games:
         _say(report)
-    if request.asked:
+    if was_stopped:
         left = f"what was played is kept: {report.folder}" if report.games else "nothing was played"
         typer.echo(f"stopped; {left}", err=True)
-        raise typer.Exit(_STOPPED)
+        raise typer.Exit(STOPPED)
 
 
 @contextmanager
