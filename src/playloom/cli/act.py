@@ -103,10 +103,8 @@ def _say(report: ActReport) -> None:
 
     facts = report.facts
     typer.echo(aligned(report.head(), report.lines()))
-    typer.echo(
-        f"mean ± standard error over games of {facts['seconds']:g} s in {facts['variant']}, which has {facts['tiles']} "
-        "tiles; dead and blocked: share of steps"
-    )
+    where = f"{facts['variant']}, which has {facts['tiles']} tiles"
+    typer.echo(f"mean ± standard error over games of {facts['seconds']:g} s in {where}")
     typer.echo(f"{report.folder}/")
     for game in report.games:
         if len(game.files) > 1:
