@@ -38,6 +38,7 @@ class Beginnings:
     def __init__(self, dreamer: Dreamer, sources: Sequence[Source], sampling: Sampling, kept: int = KEPT) -> None:
         self._dreamer, self._sources, self._sampling, self._kept = dreamer, sources, sampling, kept
         self._warm: OrderedDict[int, Beginning] = OrderedDict()
+        self._codes: dict[int, NDArray[np.int32]] = {}  # of every prompt that was ever asked for: a few kilobytes each
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -65,7 +66,9 @@ class Beginnings:
     def _open(self, index: int) -> Beginning:
         prompt, dreamed = self._sources[index].read()
         prompt = prompt.last(self._dreamer.model.config.transformer.context_steps)
-        codes_TN = self._dreamer.codes(prompt)
+        if index not in self._codes:
+            self._codes[index] = self._dreamer.codes(prompt).astype(np.int32)
+        codes_TN = self._codes[index].astype(np.int64)
         known = Prompt(frames_THWC=prompt.frames_THWC, actions_TA=prompt.actions_TA, codes_TN=codes_TN)
         session = self._dreamer.open(known, sampling=self._sampling)
         return Beginning(session, prompt.frames_THWC[-1].copy(), codes_TN[-1], dreamed)

@@ -225,7 +225,7 @@ def _seeds(seed: Seeds, count: int) -> list[int | None]:
         return [int(seed) + index for index in range(count)]
     if len(seed) != count:
         raise BadInputError(f"{count} dreams need as many seeds; got {len(seed)}")
-    return list(seed)
+    return [None if one is None else int(one) for one in seed]
 
 
 def _mask(mask: Any, count: int) -> NDArray[np.bool_]:
