@@ -34,6 +34,11 @@ SMALL = EvaluationSettings(
     control_steps=2,
     game_moments=0,
     estimator_pairs=5,
+    diversity_moments=2,
+    diversity_steps=2,
+    persistency_moments=2,
+    persistency_steps=2,
+    persistency_kept=0,
 )
 ROWS = [
     Row(
@@ -125,8 +130,17 @@ def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
     done: list[str] = []
     report = evaluate(model, store, SMALL, pictures=tmp_path / "pictures", tick=done.append)
     parts = list(dict.fromkeys(row.part for row in report.rows))
-    assert parts == ["tokenizer", "likelihood", "alignment", "horizon", "collapse", "control"]
-    assert "horizon" in done and "control, left" in done
+    assert parts == [
+        "tokenizer",
+        "likelihood",
+        "alignment",
+        "horizon",
+        "collapse",
+        "control",
+        "diversity",
+        "persistency",
+    ]
+    assert {"horizon", "control, left", "diversity, full dream", "persistency"} <= set(done)
     content = report.to_json()
     json.dumps(content, allow_nan=False)
     run = content["run"]

@@ -29,11 +29,11 @@ from playloom.acting.play import Played, play_game
 from playloom.acting.report import ActReport, Game
 from playloom.data.recording import load_episode, save_episode
 from playloom.engine import Dreamer, Prompt, Sampling
+from playloom.files import atomic_write, check_place, free_folder
 from playloom.games.doom import import_vizdoom
 from playloom.games.players import STYLES
 from playloom.games.recorder import EpisodePlan, record_plans
 from playloom.provenance import Manifest, created_at
-from playloom.runtime import atomic_write, check_place, free_folder
 
 _NOTE = "real pictures of the game; its player is a model, but for the steps captioned script"
 

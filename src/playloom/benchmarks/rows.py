@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from playloom.runtime import atomic_write
+from playloom.files import atomic_write
 
 FORMAT = 1
 """Version of the JSON form."""

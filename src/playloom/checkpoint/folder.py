@@ -18,9 +18,9 @@ import torch
 import playloom
 from playloom.checkpoint.weights import bytes_loaded, fingerprint, load_weights, save_weights
 from playloom.errors import CheckpointError, ConfigError, nearest
+from playloom.files import atomic_write
 from playloom.model import Transformer
 from playloom.presets import ModelConfig, build_tokenizer, build_transformer, require_memory
-from playloom.runtime import atomic_write
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 
 _FORMAT = 1

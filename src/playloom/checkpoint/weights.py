@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from playloom.errors import CheckpointError
-from playloom.runtime import atomic_write
+from playloom.files import atomic_write
 
 
 def save_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:

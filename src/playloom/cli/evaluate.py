@@ -51,7 +51,8 @@ def evaluate_command(
     from playloom.checkpoint import load_model, model_folder
     from playloom.errors import BadInputError
     from playloom.evaluation import evaluate, open_test_set, report
-    from playloom.runtime import check_place, pick_device
+    from playloom.files import check_place
+    from playloom.runtime import pick_device
 
     if threads is not None and threads < 1:
         raise BadInputError(f"threads is {threads}; expected 1 or more")

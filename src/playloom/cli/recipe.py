@@ -36,13 +36,13 @@ def recipe_command(
 
     Stop it at any time: the same command goes on where it was.
     """
+    from playloom.files import check_place
     from playloom.recipes.collect import collect as collect_outputs
     from playloom.recipes.recipe import changed, parse_change
     from playloom.recipes.run import plan_lines, run_recipe
     from playloom.recipes.shop import Machine
     from playloom.recipes.table import recipe
     from playloom.recipes.table import toy as toy_of
-    from playloom.runtime import check_place
 
     wanted = recipe(name)
     wanted = changed(toy_of(wanted) if toy else wanted, dict(parse_change(text) for text in change or []))

@@ -247,7 +247,7 @@ def _check_resume(resume: str, out: Path) -> None:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Two runs in one folder would write over each other; of several devices' processes the first one claims it."""
-    from playloom.runtime import claimed
+    from playloom.files import claimed
 
     if _is_silent():
         yield

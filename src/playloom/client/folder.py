@@ -27,8 +27,8 @@ from playloom.actions.codec import check_values
 from playloom.client.reply import ENDINGS
 from playloom.client.start import Request, context_entry, context_limit, next_request
 from playloom.errors import BadInputError, PlayloomError
+from playloom.files import atomic_write, free_folder
 from playloom.media.tables import write_actions
-from playloom.runtime import atomic_write, free_folder
 
 START_FILE, ACTIONS_FILE = "start.json", "actions.csv"
 

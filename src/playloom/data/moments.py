@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
 from playloom.errors import RecordingError, nearest
+from playloom.files import atomic_write
 from playloom.media.npz import read_npz, write_npz
-from playloom.runtime import atomic_write
 
 BUNDLED = Path(__file__).parents[1] / "moments"
 """Where the package keeps its own."""

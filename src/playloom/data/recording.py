@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, check_values
 from playloom.errors import ActionError, RecordingError
-from playloom.runtime import atomic_write
+from playloom.files import atomic_write
 
 Mode = Literal["ffa", "4v4"]
 Split = Literal["train", "validation", "test", "heldout"]

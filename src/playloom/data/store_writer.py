@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from playloom.actions import ACTION_SLOTS
 from playloom.errors import RecordingError
-from playloom.runtime import atomic_write
+from playloom.files import atomic_write
 
 INDEX = "index.json"
 """Written last: a folder without it is unfinished."""

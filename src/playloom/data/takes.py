@@ -19,11 +19,11 @@ from playloom.data.prompt_pictures import ACTIONS_FILE, pictures_in
 from playloom.data.store_writer import INDEX
 from playloom.data.stores import FrameStore
 from playloom.errors import ActionError, BadInputError, RecordingError, nearest
+from playloom.files import claimed
 from playloom.media.clips import clips_below, read_clip
 from playloom.media.npz import read_npz
 from playloom.media.pictures import Fit, fit_picture, read_picture
 from playloom.media.tables import read_actions
-from playloom.runtime import claimed
 
 SPLITS = ("train", "validation", "test")
 _CYCLE = 20

@@ -20,9 +20,9 @@ from playloom.checkpoint import Model
 from playloom.engine import Dreamer, DreamRequest, DreamStep, Prompt, Sampling
 from playloom.engine.opening import manifest_of, open_dreamer
 from playloom.errors import BadInputError, PlayloomError, RecordingError
+from playloom.files import check_place
 from playloom.media.batch_output import write_batch_dream
 from playloom.media.clips import find_clips, read_clip
-from playloom.runtime import check_place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,10 @@ from playloom.dreams.inputs import Inputs, fit_length, read_inputs
 from playloom.engine import Dreamer, DreamStep, Mode, Prompt, Sampling
 from playloom.engine.opening import Opening, Render, manifest_of
 from playloom.errors import BadInputError, ResourceError
+from playloom.files import check_place
 from playloom.media.dream_folder import DreamedStep, DreamFolder, write_dream
 from playloom.media.tables import check_schema
-from playloom.runtime import check_place, free_memory
+from playloom.runtime import free_memory
 
 DEFAULT_STEPS = 10
 """Steps where neither the user nor the given actions say how many."""

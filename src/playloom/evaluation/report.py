@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.runtime import atomic_write
+from playloom.files import atomic_write
 
 FORMAT = 1
 """Version of the JSON form."""

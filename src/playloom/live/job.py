@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import check_values
 from playloom.engine.opening import Opening, Render, manifest_of
 from playloom.errors import ActionError, BadInputError, PlayloomError
+from playloom.files import check_place
 from playloom.live.clock import Clock
 from playloom.live.contract import Who, check_who
 from playloom.live.recording import Recent, write_play
@@ -24,7 +25,6 @@ from playloom.live.script import ScriptPlayer
 from playloom.live.session import LiveSession
 from playloom.live.statistics import LiveReport
 from playloom.provenance import Manifest
-from playloom.runtime import check_place
 
 _LEAD = 0.02  # seconds between starting the script's thread and the first tick
 

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import BadInputError
+from playloom.files import atomic_folder, atomic_write, free_folder
 from playloom.live.frame import LiveFrame
 from playloom.live.statistics import HISTORY
 from playloom.media.animation import write_mp4
 from playloom.media.pictures import enlarge
 from playloom.media.tables import write_actions
 from playloom.provenance import Manifest, stamp
-from playloom.runtime import atomic_folder, atomic_write, free_folder
 
 _ENLARGED = 2
 _LONGEST_HOLD = 100  # ticks: a longer gap (a lost machine, a debugger) need not be watched in full

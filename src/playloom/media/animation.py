@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from playloom.errors import BadInputError, RecordingError
+from playloom.files import atomic_write
 from playloom.provenance import Manifest
-from playloom.runtime import atomic_write
 
 STEP_SECONDS = 0.1
 """How long one step of play lasts: pictures shown this long move at the speed of the game."""

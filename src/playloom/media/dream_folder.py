@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import BadInputError
+from playloom.files import atomic_folder, atomic_write, free_folder
 from playloom.media.animation import write_gif, write_mp4
 from playloom.media.clips import write_dream_clip
 from playloom.media.pictures import enlarge, write_generated, write_picture
 from playloom.media.sheet import Kind, Tile, contact_sheet, held_inputs, wrap
 from playloom.media.tables import write_actions
 from playloom.provenance import Manifest, stamp
-from playloom.runtime import atomic_folder, atomic_write, free_folder
 
 CLIP_FILE = "dream.npz"
 """The file to go on from."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import RecordingError
-from playloom.runtime import atomic_write
+from playloom.files import atomic_write
 
 Packing = Literal["fast", "small"]
 """`fast`: deflate. `small`: LZMA, about half the size for pictures of a game, ten times slower to write."""

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from playloom.errors import BadInputError, PictureError, PlayloomError, nearest
+from playloom.files import atomic_write
 from playloom.provenance import Manifest, stamp
-from playloom.runtime import atomic_write
 
 Fit = Literal["crop", "letterbox"]
 """`crop` cuts the middle out to the wanted shape; `letterbox` keeps everything and adds black bars."""

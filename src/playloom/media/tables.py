@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from playloom.actions import CONTROLS, SLOT_SIZES, Schema, detect_schema, rows_to_values, values_to_rows
 from playloom.actions.codec import SLOT_NAMES
 from playloom.errors import ActionError, PlayloomError, nearest
-from playloom.runtime import atomic_write
+from playloom.files import atomic_write
 
 STEP_COLUMN = "step"
 """The first column; it may be missing in a file that is read."""

@@ -12,11 +12,12 @@ from playloom.data.prepare import build_frame_store
 from playloom.data.recording import load_meta
 from playloom.data.stores import FrameStore
 from playloom.evaluation import evaluate, summary, table
+from playloom.files import atomic_write
 from playloom.games.arena import render_episode
 from playloom.recipes.card import card_text, model_card
 from playloom.recipes.recording import recorded
 from playloom.recipes.shop import Shop
-from playloom.runtime import atomic_write, pick_device
+from playloom.runtime import pick_device
 
 _MEASURED = ("test", "heldout")
 REPORT = "evaluation.json"

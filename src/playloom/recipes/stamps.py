@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from playloom.errors import RecordingError
-from playloom.runtime import atomic_write
+from playloom.files import atomic_write
 
 _MISSING = "nothing"
 

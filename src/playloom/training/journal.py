@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from playloom.runtime import atomic_write
+from playloom.files import atomic_write
 from playloom.training.meter import Progress
 
 

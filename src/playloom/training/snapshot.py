@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from playloom.errors import CheckpointError
-from playloom.runtime import atomic_folder
+from playloom.files import atomic_folder
 
 _FORMAT = 1
 _PREFIX = "step-"

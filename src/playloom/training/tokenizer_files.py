@@ -15,7 +15,7 @@ import torch
 
 from playloom.checkpoint import fingerprint, load_weights, save_weights
 from playloom.errors import CheckpointError
-from playloom.runtime import atomic_write
+from playloom.files import atomic_write
 from playloom.tokenizer.config import TokenizerConfig
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 

@@ -1,0 +1,197 @@
+"""Files and folders that are whole or absent, and whose places are known to be good before long work begins.
+
+Holds no state. Knows nothing of what is written.
+
+    >>> with atomic_write(Path("notes.txt")) as temporary:  # doctest: +SKIP
+    ...     temporary.write_text("all of it, or nothing")
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from playloom.errors import BadInputError, PlayloomError
+
+# EFBIG is what a per-process file size limit gives; to the user it is the same trouble as a full disk.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Some libraries keep the cause only in their text: safetensors
+# ("os error 28"), ndarray.tofile ("9 requested and 5 written").
+_FULL_TEXT = re.compile(r"no space left|file too large|os error (27|28)\b|requested and \d+ written", re.IGNORECASE)
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Write a file so that it appears whole or not at all, whatever happens in between.
+
+    The body writes to the temporary path it is given (same folder and ending as `path`); afterwards the
+    bytes are flushed to the disk and the name is swapped in. When the body raises, nothing is left and an
+    older file stays as it was.
+
+    Args:
+        path: the file to appear; missing folders above it are made.
+
+    Raises:
+        BadInputError: when the place cannot be written to.
+        PlayloomError: when the disk is full.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    try:
+        with _os_errors_as_sentences(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Opened here, not with tempfile, so that the file gets the permissions the user's umask asks for.
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        with _full_disk_as_sentence(target):
+            yield temporary
+            _flush(temporary)
+        with _os_errors_as_sentences(target):
+            temporary.replace(target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path | str) -> Iterator[Path]:
+    """Fill a folder so that it appears with everything in it, or not at all.
+
+    The body fills the temporary folder it is given, beside the final one, which takes its place afterwards.
+
+    Args:
+        folder: the folder to appear; it may exist if it is empty. See `free_folder` for a numbered one.
+
+    Raises:
+        BadInputError: when the folder holds something already or cannot be made.
+        PlayloomError: when the disk is full.
+    """
+    target = free_folder(folder)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with _os_errors_as_sentences(target):
+            temporary.mkdir(parents=True)
+        with _full_disk_as_sentence(target):
+            yield temporary
+        with _os_errors_as_sentences(target):
+            temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def free_folder(folder: Path | str, *, numbered: bool = False) -> Path:
+    """The folder itself when it is absent or empty; else its first free numbered sibling, or an error.
+
+    Raises:
+        BadInputError: when the folder holds something already and `numbered` is off, or when it is a file.
+    """
+    wanted = Path(folder).absolute()
+    candidate, number = wanted, 1
+    while not _is_free(candidate):
+        if not numbered:
+            what = "already holds files" if candidate.is_dir() else "is a file"
+            raise BadInputError(f"{folder} {what}; choose another folder, or remove it first")
+        number += 1
+        candidate = wanted.with_name(f"{wanted.name}-{number}")
+    return candidate
+
+
+def check_place(folder: Path | str) -> None:
+    """Find out before long work, not after it, whether a folder can be written; makes nothing that stays.
+
+    Raises:
+        BadInputError: when the nearest folder above it that exists cannot be written to, or is a file.
+        PlayloomError: when the disk is full.
+    """
+    target = Path(folder).absolute()
+    above = next(place for place in target.parents if place.exists())
+    with _os_errors_as_sentences(target), tempfile.TemporaryFile(dir=above) as probe:
+        probe.write(b"room")
+        probe.flush()
+
+
+@contextmanager
+def claimed(folder: Path | str) -> Iterator[None]:
+    """Keep a second process out of a folder (made if needed) for as long as the body runs, or this process lives.
+
+    Where the system has no such claims (Windows, some network disks) nobody is kept out.
+
+    Raises:
+        BadInputError: when another process has claimed it, or the folder cannot be made.
+    """
+    target = Path(folder)
+    with _os_errors_as_sentences(target):
+        target.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(target, os.O_RDONLY) if os.name == "posix" else None
+    try:
+        if descriptor is not None and not _is_claimed(descriptor):
+            raise BadInputError(f"another process works in {folder}; wait for its end, or choose another --out")
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _is_claimed(descriptor: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a disk without claims
+        return True
+    return True
+
+
+def _is_free(folder: Path) -> bool:
+    if not folder.exists():
+        return True
+    return folder.is_dir() and next(folder.iterdir(), None) is None
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _os_errors_as_sentences(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if _is_disk_full(error):
+            raise _disk_full(target) from error
+        reason = error.strerror or str(error)
+        raise BadInputError(f"cannot write {target}: {reason}; choose another place") from error
+
+
+@contextmanager
+def _full_disk_as_sentence(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except PlayloomError:
+        raise
+    except Exception as error:
+        if _is_disk_full(error):
+            raise _disk_full(target) from error
+        raise
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return _FULL_TEXT.search(str(error)) is not None
+
+
+def _disk_full(target: Path) -> PlayloomError:
+    return PlayloomError(
+        f"no room left on the disk (or a file size limit was reached) while writing {target}; nothing was "
+        "kept of it: free some space or choose another place, then run again"
+    )
