@@ -25,6 +25,7 @@ from playloom.engine import Dreamer
 from playloom.errors import ConfigError, GameError, MissingExtraError
 from playloom.evaluation.collapse import collapse_rows, measure_collapse
 from playloom.evaluation.control import Control, control_rows, judge_estimator
+from playloom.evaluation.diversity import diversity_curves, diversity_rows, measure_diversity
 from playloom.evaluation.drawings import horizon_plot, strip
 from playloom.evaluation.dream_control import dream_control
 from playloom.evaluation.dreams import dream_all
@@ -33,6 +34,13 @@ from playloom.evaluation.likelihood import baselines, likelihood, windows_at
 from playloom.evaluation.likelihood_rows import likelihood_rows, measure_likelihood
 from playloom.evaluation.moments import Moment, choose_moments
 from playloom.evaluation.motion import Camera
+from playloom.evaluation.persistency import (
+    CALM,
+    calm_moments,
+    measure_persistency,
+    persistency_curves,
+    persistency_rows,
+)
 from playloom.evaluation.real_control import game_control
 from playloom.evaluation.report import Report, Row
 from playloom.evaluation.settings import EvaluationSettings
@@ -120,7 +128,7 @@ def evaluate(
     Dreamer(model, lag=settings.lag)  # a lag the model does not know should fail now, not after a minute
     model.tokenizer.check_size(torch.from_numpy(np.array(store.frames_FHWC[:1])))
     run = _Run(model, store, settings, tick)
-    for part in (_tokenizer, _likelihood, _horizon, _control):
+    for part in (_tokenizer, _likelihood, _horizon, _control, _diversity, _persistency):
         before = time.perf_counter()
         part(run)
         run.seconds[part.__name__.strip("_")] = round(time.perf_counter() - before, 1)
@@ -211,6 +219,28 @@ def _in_the_game(run: _Run, moments: Sequence[Moment], camera: Camera) -> Contro
         return game_control(run.store, some, steps=run.settings.control_steps, camera=camera, tick=run.tick)
     except (MissingExtraError, GameError, ConfigError):  # only a baseline: not worth losing all other figures
         return None
+
+
+def _diversity(run: _Run) -> None:
+    s = run.settings
+    if not s.diversity_moments:
+        return
+    moments = run.moments(s.diversity_moments, s.diversity_steps)
+    result = measure_diversity(run.model, run.store, run.test, moments, s, run.tick)
+    run.rows += diversity_rows(result)
+    run.curves["diversity"] = diversity_curves(result)
+    run.counts["diversity_moments"] = len(moments)
+
+
+def _persistency(run: _Run) -> None:
+    s = run.settings
+    if not s.persistency_moments:
+        return
+    moments = calm_moments(run.store, run.moments(CALM * s.persistency_moments, 1), s.persistency_moments)
+    result = measure_persistency(run.model, run.store, moments, s, run.tick)
+    run.rows += persistency_rows(result)
+    run.curves["persistency"] = persistency_curves(result)
+    run.counts["persistency_moments"] = len(moments)
 
 
 def _draw(run: _Run, folder: Path) -> None:

@@ -15,7 +15,7 @@ class EvaluationSettings:
     """Sizes of every part. The defaults are the ones that reported figures use.
 
     Raises:
-        ConfigError: when a size is not positive.
+        ConfigError: when a size is not positive, or a share not from 0 to 1.
     """
 
     lag: int | None = DEFAULT_LAG
@@ -48,16 +48,28 @@ class EvaluationSettings:
     """Moments at which the real game is asked for the same held inputs; 0: none."""
     estimator_pairs: int = 400
     """Real steps the yaw estimator is judged on."""
+    diversity_moments: int = 20
+    """Moments from which actions are dreamed, among dreamed pictures and among recorded ones; 0: none."""
+    diversity_steps: int = 10
+    """Actions dreamed from each, each way."""
+    persistency_moments: int = 12
+    """Moments at which an object is pasted into the prompt; 0: none."""
+    persistency_steps: int = 10
+    """Dreamed steps after which it should still be there."""
+    persistency_kept: float = 0.5
+    """Share of an object that the tokenizer must keep, else another object is pasted; 0 to 1."""
 
     def __post_init__(self) -> None:
-        may_be_zero = {"seed", "greedy_moments", "game_moments"}
+        may_be_zero = {"seed", "greedy_moments", "game_moments", "diversity_moments", "persistency_moments"}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            if item.name in ("lag", "sampling"):
+            if item.name in ("lag", "sampling", "persistency_kept"):
                 continue
             least = 0 if item.name in may_be_zero else 1
             if value < least:
                 raise ConfigError(f"evaluation {item.name} is {value}; expected a whole number from {least}")
+        if not 0 <= self.persistency_kept <= 1:
+            raise ConfigError(f"evaluation persistency_kept is {self.persistency_kept}; expected a share from 0 to 1")
 
     @property
     def horizon_reach(self) -> int:
@@ -75,4 +87,6 @@ class EvaluationSettings:
             control_moments=16,
             game_moments=0,
             estimator_pairs=150,
+            diversity_moments=8,
+            persistency_moments=0,
         )

@@ -1,0 +1,158 @@
+"""Diversity: both distances against brute force, what a spread means, and a whole measurement on a tiny model."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import loud_model, tiny_config
+from playloom.actions import REST_VALUES, SLOT_SIZES
+from playloom.data.recording import STATE_COLUMNS
+from playloom.data.stores import FrameStore
+from playloom.errors import ConfigError
+from playloom.evaluation import EvaluationSettings
+from playloom.evaluation.diversity import DREAMS, diversity_curves, diversity_rows, measure_diversity, spread
+from playloom.evaluation.diversity_distance import cheapest_pairing, joint_distance, marginal_distances
+from playloom.evaluation.moments import choose_moments
+
+SETTINGS = EvaluationSettings(diversity_steps=3, batch=2)
+
+
+def random_actions(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, SLOT_SIZES, (*shape, 16)).astype(np.uint8)
+
+
+def resting(count: int) -> np.ndarray:
+    return np.tile(REST_VALUES, (count, 1))
+
+
+def store_of(folder: Path, steps: int = 40, dead: tuple[int, ...] = ()) -> FrameStore:
+    frames = np.random.default_rng(1).integers(0, 256, (steps, 16, 24, 3)).astype(np.uint8)
+    states = np.zeros((steps, len(STATE_COLUMNS)), np.float32)
+    states[list(dead), STATE_COLUMNS.index("dead")] = 1
+    writer = FrameStore.create(folder, steps, height=16, width=24, state_columns=STATE_COLUMNS)
+    writer.append_episode(frames, random_actions(steps), states, {"split": "test", "seed": 0})
+    writer.finish()
+    return FrameStore.open(folder)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_pairing_is_the_cheapest_of_all(seed: int) -> None:
+    source = np.random.default_rng(seed)
+    cost = source.integers(0, 5, (6, 6)).astype(float) if seed % 2 else source.random((6, 6))
+    pairs = cheapest_pairing(cost)
+    assert sorted(pairs) == list(range(6))
+    best = min(sum(cost[row, column] for row, column in enumerate(order)) for order in itertools.permutations(range(6)))
+    assert cost[np.arange(6), pairs].sum() == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_joint_distance_is_that_of_the_cheapest_pairing_of_whole_actions(seed: int) -> None:
+    """Half of the actions are shared: taking those out first must not change the distance."""
+    first, second = random_actions(6, seed=seed), random_actions(6, seed=seed + 100)
+    second[:3] = first[3:]
+    lengths = np.sqrt(((first[:, None].astype(float) - second[None]) ** 2).sum(-1))
+    orders = itertools.permutations(range(6))
+    best = min(sum(lengths[row, column] for row, column in enumerate(order)) for order in orders) / 6
+    assert joint_distance(first, second) == pytest.approx(best)
+
+
+def test_known_distances() -> None:
+    rest = resting(20)
+    assert joint_distance(rest, rest) == 0
+    fired, turned, both = rest.copy(), rest.copy(), rest.copy()
+    fired[:, 1] = 1
+    turned[:5, 14] = 9
+    both[:, 1], both[:, 15] = 1, 8
+    assert joint_distance(rest, fired) == 1
+    assert joint_distance(rest, turned) == 4 * 5 / 20
+    assert joint_distance(rest, both) == pytest.approx(np.sqrt(1 + 9))
+    assert marginal_distances(rest, both).tolist() == [0, 1] + [0] * 13 + [3]
+    assert marginal_distances(rest[:3], turned)[14] == pytest.approx(1)
+
+
+def test_a_marginal_distance_is_the_mean_gap_of_the_sorted_values() -> None:
+    first, second = random_actions(50), random_actions(50, seed=1)
+    gaps = np.abs(np.sort(first, axis=0).astype(int) - np.sort(second, axis=0)).mean(0)
+    assert marginal_distances(first, second) == pytest.approx(gaps)
+
+
+def test_inputs_apart_do_not_see_what_belongs_together_and_the_joint_distance_does() -> None:
+    together, crossed = resting(20), resting(20)
+    together[:10, 12], together[:10, 13] = 0, 0
+    crossed[:10, 12], crossed[10:, 13] = 0, 0
+    assert marginal_distances(together, crossed).sum() == 0
+    assert joint_distance(together, crossed) == 5
+
+
+def test_distances_need_actions_of_both_sides() -> None:
+    with pytest.raises(ValueError, match="samples of 3 and 2 actions"):
+        joint_distance(resting(3), resting(2))
+    with pytest.raises(ValueError, match="both sides"):
+        marginal_distances(resting(0), resting(2))
+
+
+def test_the_same_play_is_near_random_play_far_and_held_inputs_never_change() -> None:
+    source = np.random.default_rng(0)
+    play = resting(400)
+    play[:, 13] = source.choice([5, 10], 400)
+    play[:, 14] = source.choice([3, 5, 7], 400)
+    last = play[:20]
+    same = spread(play[200:].reshape(20, 10, 16), last, play[:200], 0)
+    held = spread(np.repeat(last[:, None], 10, axis=1), last, play[:200], 0)
+    random = spread(random_actions(20, 10), last, play[:200], 0)
+    assert 0 <= same.distance < 0.5 < 4 < random.distance < 7
+    assert same.apart_A.sum() < held.apart_A.sum() + 1 < random.apart_A.sum()
+    assert held.changes == 0 and random.changes == 1 and 0.6 < same.changes < 0.95
+    assert 0 < same.deviation < 0.3
+    assert spread(play[200:].reshape(20, 10, 16), last, play[:200], 0).distance == same.distance
+    still = spread(resting(8).reshape(2, 4, 16), resting(2), resting(50), 0)
+    assert (still.distance, still.deviation, still.changes, still.apart_A.sum()) == (0, 0, 0, 0)
+
+
+def test_a_change_is_counted_from_the_last_input_of_the_prompt_on() -> None:
+    actions = resting(4).reshape(1, 4, 16)
+    actions[0, 2:, 3] = 1
+    assert spread(actions, resting(1), resting(9), 0).changes == 0.25
+    assert spread(actions, actions[:, 3], resting(9), 0).changes == 0.5
+
+
+def test_without_a_reference_there_is_no_distance() -> None:
+    alone = spread(random_actions(2, 3), resting(2), resting(0), 0)
+    assert np.isnan(alone.distance) and np.isnan(alone.apart_A).all() and alone.changes == 1
+
+
+def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of_the_recording(tmp_path: Path) -> None:
+    store, model = store_of(tmp_path, dead=(39,)), loud_model(tiny_config())
+    moments = choose_moments(store, store.spans, count=3, past=4, future=3, seed=0)
+    done: list[str] = []
+    result = measure_diversity(model, store, store.spans, moments, SETTINGS, done.append)
+    assert list(result.spreads) == [*DREAMS, "recorded", "held", "uniform"]
+    futures = {row for moment in moments for row in range(moment.row, moment.row + 3)}
+    assert result.actions == 9 and result.reference == 39 - len(futures)
+    recorded = np.stack([moment.future_actions(store, 3) for moment in moments])
+    assert len(done) == 2 * 2 * 3  # two ways, two batches, three steps
+    reference = np.array(store.actions_FA)[[row for row in range(39) if row not in futures]]
+    last = np.stack([store.actions_FA[moment.row - 1] for moment in moments])
+    assert result.spreads["recorded"].distance == spread(recorded, last, reference, 0).distance
+    rows = diversity_rows(result)
+    assert [row.name for row in rows[:2]] == [
+        "distance to recorded actions, full dream",
+        "the same, inputs apart, summed, full dream",
+    ]
+    assert all({"recorded", "held", "uniform"} <= set(row.baselines) and row.count == 9 for row in rows)
+    again = measure_diversity(model, store, store.spans, moments, SETTINGS)
+    assert [row.value for row in diversity_rows(again)] == [row.value for row in rows]
+    other = measure_diversity(model, store, store.spans, moments, dataclasses.replace(SETTINGS, seed=1, batch=3))
+    assert [row.value for row in diversity_rows(other)] != [row.value for row in rows]
+    curves = diversity_curves(result)
+    assert curves["kinds"]["held"]["steps_that_change"] == 0 and len(curves["inputs"]) == 16
+
+
+def test_settings_of_diversity_that_make_no_sense_are_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="diversity_moments is -1; expected a whole number from 0"):
+        EvaluationSettings(diversity_moments=-1)
+    with pytest.raises(ConfigError, match="diversity_steps is 0; expected a whole number from 1"):
+        EvaluationSettings(diversity_steps=0)
