@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from playloom.cli.training_bars import bar_of, is_silent, reports_of, say_end
 from playloom.errors import ConfigError
 
 if TYPE_CHECKING:
     from playloom.presets import ModelConfig
-    from playloom.training.loop import Report
     from playloom.training.origin import Origin
     from playloom.training.sources import Preparation
-    from playloom.training.task import Outcome
 
 Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
 Out = Annotated[Path, typer.Option(help="The run's folder: checkpoints, log, previews, result.")]
@@ -73,14 +72,14 @@ def train_tokenizer_command(
     training = from_mapping(TokenizerTrainingConfig, _with_flags(values, flags))
     _check_resume(resume, out)
     with _alone(out):
-        with _bar("preparing pictures") as bar:
+        with bar_of("preparing pictures") as bar:
             store = frames_from(data, out / "frames", _preparation(bar, workers))
         if prepare_only:
             typer.echo(f"{len(store)} frames in {len(store.spans)} episodes: {store.folder}")
             return
-        with _reports("tokenizer") as report:
+        with reports_of("tokenizer") as report:
             run = train_tokenizer(model.tokenizer, training, store, out, report=report)
-    _say(run.outcome, out, f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
+    say_end(run.outcome, out, f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
 
 
 def train_world_command(
@@ -117,7 +116,7 @@ def train_world_command(
     flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
     training = from_mapping(WorldConfig, _with_flags(values, flags))
     _check_resume(resume, out)
-    with _alone(out), _bar("preparing codes") as bar, _reports("world") as report:
+    with _alone(out), bar_of("preparing codes") as bar, reports_of("world") as report:
         job = WorldJob(
             model=model,
             config=training,
@@ -132,7 +131,7 @@ def train_world_command(
             prepare_world(job, typer.echo)
             return
         result = run_world(job, preview_of=dream_preview(model), report=report, say=typer.echo)
-    _say(result.outcome, out, f"result: {result.path}")
+    say_end(result.outcome, out, f"result: {result.path}")
 
 
 def train_decoder_command(
@@ -166,14 +165,14 @@ def train_decoder_command(
         )
     training = from_mapping(DecoderTrainingConfig, values)
     _check_resume(resume, out)
-    with _alone(out), _bar("preparing") as bar, _reports("decoder") as report:
+    with _alone(out), bar_of("preparing") as bar, reports_of("decoder") as report:
         how = _preparation(bar, workers)
         job = DecoderJob(source=model, data=data, out=out, config=training, preparation=how)
         if prepare_only:
             prepare_decoder(job, typer.echo)
             return
         result = run_decoder(job, report=report, say=typer.echo)
-    _say(result.outcome, out, f"result: {result.path}")
+    say_end(result.outcome, out, f"result: {result.path}")
 
 
 def _flags(
@@ -249,7 +248,7 @@ def _alone(out: Path) -> Iterator[None]:
     """Two runs in one folder would write over each other; of several devices' processes the first one claims it."""
     from playloom.files import claimed
 
-    if _is_silent():
+    if is_silent():
         yield
         return
     with claimed(out):
@@ -267,66 +266,3 @@ def _render(episode: Any) -> Iterator[Any]:
     from playloom.games.arena import render_episode
 
     return iter(render_episode(episode))
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Any]:
-    """A callback (done, total) that draws a progress bar once it is first called."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_console()) as bar:
-        task = bar.add_task(title, total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=done < total)
-
-
-@contextmanager
-def _reports(what: str) -> Iterator[Report]:
-    """A callback that draws a bar and prints a line for every validation."""
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.percentage:>5.1f} %"), BarColumn(bar_width=20), TextColumn("{task.description}"))
-    with Progress(*columns, console=_console()) as bar:
-        task = bar.add_task(what, total=1.0)
-
-        def report(progress: Any) -> None:
-            if progress.rates:
-                bar.update(task, completed=progress.fraction, description=_line(progress))
-            else:
-                figures = "  ".join(f"{k.split('/')[-1]} {v:.4g}" for k, v in progress.metrics.items())
-                bar.console.print(f"step {progress.step}  {figures}")
-
-        yield report
-
-
-def _console() -> Any:
-    """Where bars are drawn; only the first process of several draws."""
-    from rich.console import Console
-
-    return Console(stderr=True, quiet=_is_silent())
-
-
-def _is_silent() -> bool:
-    from playloom.training.strategy import world
-
-    return world()[0] > 0
-
-
-def _line(progress: Any) -> str:
-    rates = "  ".join(f"{v:,.0f} {k}/s" for k, v in progress.rates.items() if k != "flops")
-    flops = progress.rates.get("flops", 0.0) / 1e9
-    loss = progress.metrics.get("loss", float("nan"))
-    left = f"{progress.eta / 60:.1f} min left"
-    return f"step {progress.step}  loss {loss:.4f}  {rates}  {flops:,.1f} GFLOP/s  {left}"
-
-
-def _say(outcome: Outcome, out: Path, result: str) -> None:
-    """How a run ended, and what it left."""
-    if _is_silent():
-        return
-    minutes = outcome.elapsed / 60
-    if outcome.finished:
-        typer.echo(f"finished after {outcome.step} steps and {minutes:.1f} minutes: {out}")
-    else:
-        typer.echo(f"saved at step {outcome.step} after {minutes:.1f} minutes; the same command goes on: {out}")
-    typer.echo(result)
