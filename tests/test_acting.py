@@ -231,11 +231,11 @@ def test_a_job_says_what_is_wrong_with_it(wrong, error, said):
 
 def test_the_games_of_a_job():
     job = ActJob(seed=16, games=4, seconds=2.0, mode="4v4")
-    plans = list(job.plans("model tiny", lead=3))
+    plans = list(job.plans("model-tiny", lead=3))
     assert [(plan.seed, plan.split) for plan in plans] == [
         (16, "train"), (17, "validation"), (18, "test"), (19, "heldout"),
     ]  # fmt: skip
-    assert {(plan.steps, plan.style, plan.mode) for plan in plans} == {(23, "model tiny", "4v4")}
+    assert {(plan.steps, plan.style, plan.mode) for plan in plans} == {(23, "model-tiny", "4v4")}
     assert {plan.split for plan in ActJob(variant="canyon", games=4).plans("repeat", 9)} == {"heldout"}
     assert set(COMPARED) < set(PLAYERS) and COMPARED[0] == "model"
     assert floor_tiles("plaza") == 144 - 14

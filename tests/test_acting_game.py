@@ -71,7 +71,7 @@ def test_the_recording_holds_what_policy_mode_presses_on_its_frames(model: str, 
 
 def test_it_says_that_a_model_played(acted: Path, episode: Episode) -> None:
     meta = episode.meta
-    assert meta.style == "model tiny" and meta.versions["model"] == "tiny" and meta.versions["weights"]
+    assert meta.style == "model-tiny" and meta.versions["model"] == "tiny" and meta.versions["weights"]
     assert meta.versions["script"] == "explorer at steps 0 to 2"
     report = json.loads((acted / "report.json").read_text())
     assert report["weights"] == meta.versions["weights"] and report["machine"] == {"cpu": "some"}
@@ -93,7 +93,7 @@ def test_playloom_view_shows_it(acted: Path, tmp_path: Path, capsys: pytest.Capt
     view_command(acted, out=tmp_path, episodes=1, every=10, verify=True, figures=False)
     assert (tmp_path / "arena-00001000.mp4").is_file()
     view_command(acted, out=tmp_path, episodes=1, every=10, verify=True, figures=True)
-    assert "model tiny" in capsys.readouterr().out
+    assert "model-tiny" in capsys.readouterr().out
 
 
 def test_same_seed_same_play_and_the_baselines_begin_alike(model: str, episode: Episode, tmp_path: Path) -> None:

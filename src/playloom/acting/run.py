@@ -144,7 +144,7 @@ class _Run:
 
     def play_all(self, player: str, folder: Path) -> None:
         """Every game of a player; each is kept as soon as it is over."""
-        style = f"model {self._model.name}" if player == MODEL and self._model is not None else player
+        style = f"model-{self._model.name}" if player == MODEL and self._model is not None else player
         for index, plan in enumerate(self._job.plans(style, self._lead)):
             if self._stop():
                 return
