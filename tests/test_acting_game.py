@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from playloom.cli.stopping import ctrl_c
 from playloom.cli.view import view_command
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes, load_episode
 from playloom.engine import Prompt
-from playloom.errors import MissingExtraError
+from playloom.errors import GameError, MissingExtraError
 from playloom.games.arena import render_episode
 from playloom.media.animation import read_frames, read_manifest
 from playloom.media.pictures import read_picture
@@ -150,6 +151,21 @@ def test_ctrl_c_keeps_what_was_played(model: str, tmp_path: Path) -> None:
     kept = load_episode(tmp_path / "act" / "model" / "arena-00001000.npz")
     assert kept.meta.steps == LEAD + 7 == len(list(render_episode(kept)))
     assert (tmp_path / "act" / "report.json").is_file() and len(game.files) == 3
+
+
+def test_a_game_that_dies_leaves_what_was_played(tmp_path: Path) -> None:
+    def kill(now: Progress) -> None:
+        if now.done == 5:
+            (game,) = multiprocessing.active_children()
+            game.kill()
+
+    out = tmp_path / "act"
+    with pytest.raises(GameError, match="ended without a word"):
+        run_act(ActJob(players=("repeat",), out=out, games=2, films=0), progress=kill)
+    (path,) = list_episodes(out)
+    kept = load_episode(path)
+    assert kept.meta.steps == DEFAULT_LEAD + 6 == len(list(render_episode(kept)))
+    assert json.loads((out / "report.json").read_text())["games"][0]["steps"] == 6
 
 
 def test_stopped_before_it_began_leaves_nothing(tmp_path: Path) -> None:

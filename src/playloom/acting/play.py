@@ -19,6 +19,7 @@ from playloom import __version__
 from playloom.acting.lives import LEAD_STYLE, Lives, Pressed, Running, Take
 from playloom.actions import decode_values
 from playloom.data.recording import Episode, EpisodeMeta
+from playloom.errors import GameError
 from playloom.games.arena import GAME_NAME, new_frame_hash
 from playloom.games.doom import GameSpec
 from playloom.games.maps import variant_of
@@ -36,6 +37,8 @@ class Played:
     """Which steps are the player's own, [T]; the others are the script's (`LEAD_STYLE`)."""
     seconds: float | None = None
     """Time those steps took: the player's, and the game's; None where nobody took it."""
+    failure: GameError | None = None
+    """What ended the game before its time, if anything."""
 
 
 @dataclass
@@ -76,27 +79,35 @@ def play_game(
         tick: told after every step after the first lead.
 
     Returns:
-        What was played; None when it was stopped before the hand's first step.
+        What was played, up to where the game failed if it did; None when it was stopped before the hand's first step.
 
     Raises:
-        GameError: when the game fails.
+        GameError: when the game fails before the hand's first step.
         ConfigError: when there is no such arena.
         MissingExtraError: when ViZDoom is not installed.
     """
     tape = _Tape()
     lives = Lives(variant_of(plan.variant), plan.seed, lead=lead, take=take)
     spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
+    failure: GameError | None = None
     with GameProcess(spec) as game, closing(lives):
         for step in range(plan.steps):
             if step >= lead and stop():
                 break
-            _step(game, lives, tape, last=step + 1 == plan.steps)
+            try:
+                _step(game, lives, tape, last=step + 1 == plan.steps)
+            except GameError as error:
+                failure = error
+                break
             if step >= lead:
                 tick()
     own_T = np.array([pressed.own for pressed in tape.pressed], bool)
     if not own_T.any():
+        if failure is not None:
+            raise failure
         return None
-    return Played(episode=_episode(plan, tape, {**versions, **_script(own_T)}), own_T=own_T, seconds=tape.seconds)
+    episode = _episode(plan, tape, {**versions, **_script(own_T)})
+    return Played(episode=episode, own_T=own_T, seconds=tape.seconds, failure=failure)
 
 
 def _step(game: GameProcess, lives: Lives, tape: _Tape, last: bool) -> None:

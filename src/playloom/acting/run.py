@@ -117,12 +117,13 @@ def run_act(
     folder = free_folder(job.out, numbered=True)
     report = ActReport(folder=folder, facts=_facts(job, model, lead, machine))
     run = _Run(job, model, lead, report, stop, progress)
-    for player in job.players:
-        run.play_all(player, folder / player if len(job.players) > 1 else folder)
-    if not report.games:
-        return report
-    with atomic_write(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+    try:
+        for player in job.players:
+            run.play_all(player, folder / player if len(job.players) > 1 else folder)
+    finally:  # whatever ended it, what was played has its figures
+        if report.games:
+            with atomic_write(folder / "report.json") as temporary:
+                temporary.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
     return report
 
 
@@ -155,6 +156,8 @@ class _Run:
             shown = films is None or index < films
             files = (path, *(self._film(player, played, folder) if shown else ()))
             self._report.add(Game.of(player, played, self._lead, files))
+            if played.failure is not None:
+                raise played.failure
 
     def _play(self, player: str, plan: EpisodePlan, folder: Path) -> tuple[Played | None, Path | None]:
         if player in STYLES:
