@@ -64,6 +64,21 @@ def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
         playloom(*words, *SHORT, "--resume", "never")
 
 
+def test_who_played_is_said_and_on_the_card(tokenizer, tmp_path):
+    writer = FrameStore.create(tmp_path / "played", 240, height=HEIGHT, width=WIDTH, state_columns=("x",))
+    for seed, style in enumerate(("explorer", "model-tiny", "explorer", "model-tiny")):
+        actions = stick_actions(60, seed)
+        meta = {"split": "train" if seed else "validation", "style": style}
+        writer.append_episode(scroll(actions), actions, np.zeros((60, 1), np.float32), meta)
+    writer.finish()
+    config = tmp_path / "world.json"
+    config.write_text(json.dumps({"window_steps": 5}))
+    run = tmp_path / "run"
+    words = ["world", "--data", tmp_path / "played", "--tokenizer", tokenizer, "--out", run, "--config", config]
+    assert "in 4 episodes, played by explorer 1, model-tiny 2," in playloom(*words, *SHORT).output
+    assert load_model(run / "model").card["data"]["players"] == {"explorer": 1, "model-tiny": 2}
+
+
 def test_misaligned_data_end_the_run_unless_it_is_told_to_go_on(tokenizer, tmp_path):
     writer = FrameStore.create(tmp_path / "late", 240, height=HEIGHT, width=WIDTH, state_columns=("x",))
     for seed in range(2):

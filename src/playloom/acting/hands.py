@@ -48,7 +48,7 @@ class ModelHand:
 
     def see(self, frame_HWC: NDArray[np.uint8]) -> None:
         """The real frame goes into its context; the step is complete."""
-        self._session.step(frame=frame_HWC.copy())  # the game gives views that cannot be written
+        self._session.step(frame=frame_HWC)
 
     def close(self) -> None:
         """Give its memory back."""

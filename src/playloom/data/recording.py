@@ -42,7 +42,7 @@ class EpisodeMeta:
     mode: Mode
     """Everyone for themselves, or two teams of four."""
     style: str
-    """The scripted player's style, or `human`."""
+    """The scripted player's style, `human`, or `model-NAME` where a model pressed."""
     seed: int
     """Seed of the engine and of the player."""
     split: Split

@@ -223,7 +223,7 @@ class Dreamer:
         if turn.action_A is not None:
             check_values(turn.action_A)
         if isinstance(turn.frame, np.ndarray):
-            self.model.tokenizer.check_size(torch.as_tensor(turn.frame[None]))
+            self.model.tokenizer.check_size(torch.tensor(turn.frame[None]))
 
     @torch.inference_mode()
     def codes(self, prompt: Prompt) -> NDArray[np.int64]:

@@ -53,7 +53,7 @@ class Stepper:
 
     def encode(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
         """Codes of frames, int64 [T, N]."""
-        return self.model.tokenizer.encode(torch.as_tensor(np.ascontiguousarray(frames_THWC))).cpu()
+        return self.model.tokenizer.encode(torch.tensor(np.ascontiguousarray(frames_THWC))).cpu()
 
     def _show(self, turns: list[Turn]) -> list[None]:
         codes = [codes_N for turn in turns if (codes_N := turn.session.pending[0].codes_N) is not None]

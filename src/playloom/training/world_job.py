@@ -5,6 +5,7 @@ Owns the order of these. What each does lies in `sources`, `alignment`, `world` 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,9 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenStore, FrameTok
         tokenizer.to(pick_device(job.config.loop.device))
     store = tokens_from(job.data, job.out / "tokens", job.preparation, tokenizer, name)
     if world()[0] == 0:
-        say(f"{len(store)} frames in {len(store.spans)} episodes, tokenizer {store.tokenizer}")
+        players = ", ".join(f"{name} {count}" for name, count in _players(store).items())
+        by = f", played by {players}" if players else ""
+        say(f"{len(store)} frames in {len(store.spans)} episodes{by}, tokenizer {store.tokenizer}")
         if not (job.out / "checkpoints").exists():
             _align(job, store, tokenizer, say)
     return store, tokenizer
@@ -126,7 +129,7 @@ def training_card(job: WorldJob, store: TokenStore, outcome: Outcome) -> dict[st
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     card: dict[str, Any] = {
         **_recommended(job),
-        "data": {"frames": len(store), "episodes": len(store.spans), "train_seeds": seeds},
+        "data": {"frames": len(store), "episodes": len(store.spans), "train_seeds": seeds, "players": _players(store)},
         "tokenizer": store.tokenizer,
         "updates": outcome.step,
         "training_seconds": round(outcome.elapsed, 1),
@@ -137,6 +140,11 @@ def training_card(job: WorldJob, store: TokenStore, outcome: Outcome) -> dict[st
         before = {k: v for k, v in job.start.model.card.items() if k in ("updates", "training_seconds", "start")}
         card["start"] = {"transformer": job.start.transformer, **before}
     return card
+
+
+def _players(store: TokenStore) -> dict[str, int]:
+    """Training episodes by who played them, as far as that is known: what a model played should not go unseen."""
+    return dict(sorted(Counter(str(s.meta["style"]) for s in store.of_split("train") if s.meta.get("style")).items()))
 
 
 def _recommended(job: WorldJob) -> dict[str, Any]:
