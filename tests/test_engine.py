@@ -174,6 +174,31 @@ def test_every_dream_of_a_batch_draws_its_own_way():
     assert (together[0] == 0).all() and (together[2] == 0).all() and set(together[1].tolist()) == {0, 1, 2, 3}
 
 
+def test_inputs_and_pictures_have_temperatures_of_their_own():
+    dreamer = Dreamer(loud_model(tiny_config()), lag=1)
+
+    def dreamed(seed, **how):
+        steps = dreamer.dream(prompt_of(2), mode="full", steps=3, sampling=Sampling(**how), seed=seed)
+        found = list(steps)
+        return np.stack([s.action_A for s in found]), np.stack([s.codes_N for s in found])
+
+    cold, warm = (dreamed(1, temperature=0.0, action_temperature=heat) for heat in (0.0, 5.0))
+    assert (dreamed(1, temperature=0.0)[0] == cold[0]).all(), "unsaid, it is that of the pictures"
+    assert (cold[0][0] != warm[0][0]).any()
+    assert (dreamed(2, temperature=5.0, action_temperature=0.0)[0][0] == cold[0][0]).all()
+    assert (dreamed(2, temperature=5.0, action_temperature=0.0)[1][0] != cold[1][0]).any()
+
+
+def test_a_cards_temperatures_and_what_is_asked_for():
+    card = {"sampling": {"temperature": 0.5, "action_temperature": 1.0}}
+    assert Sampling.of_card(card) == Sampling(temperature=0.5, action_temperature=1.0)
+    assert Sampling.of_card(card, temperature=0.9) == Sampling(temperature=0.9), "asked for: it holds for all tokens"
+    assert Sampling.of_card(card, action_temperature=0.2).of_actions == Sampling(temperature=0.2)
+    assert Sampling.of_card(card, temperature=0.9, action_temperature=0.2).of_actions.temperature == 0.2
+    assert "action_temperature" not in Sampling().to_dict()
+    assert Sampling.of_card(card).to_dict()["action_temperature"] == 1.0
+
+
 @pytest.mark.parametrize("temperature", [1e-7, 1e-38, 1e-45])
 def test_next_to_no_temperature_takes_the_likeliest(temperature):
     """Divided by so little, all logits above 0 became infinite, and the first of them was taken."""
@@ -195,6 +220,7 @@ def test_noise_is_finite():
     [
         ({"temperature": -1.0}, "0 \\(greedy\\) or more"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"action_temperature": -0.5}, "action_temperature is -0.5"),
         ({"top_k": 0}, "1 or more"),
         ({"top_p": 1.5}, "at most 1"),
     ],

@@ -21,7 +21,14 @@ class Player:
     """One session's plan: what it does at each of its turns, and what came of it."""
 
     def __init__(self, seed: int) -> None:
-        self.seed, self.sampling = seed, Sampling(temperature=[0.0, 0.7, 2.0][seed % 3], top_k=[None, 5][seed % 2])
+        self.seed, self.sampling = (
+            seed,
+            Sampling(
+                temperature=[0.0, 0.7, 2.0][seed % 3],
+                top_k=[None, 5][seed % 2],
+                action_temperature=[None, 1.5, 0.0, None, 0.3][seed % 5],
+            ),
+        )
         self.found: list[np.ndarray] = []
         self.session: Session | None = None
 

@@ -6,9 +6,12 @@ functions that need it, so that `playloom --help` does not wait for it.
 
 from __future__ import annotations
 
+import os
+import platform
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from playloom.errors import ConfigError, nearest
 
@@ -95,6 +98,21 @@ def in_passing(work: Callable[[], _T]) -> _T:
     return given[0]
 
 
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures of speed belong to: processor, cores, accelerator, versions."""
+    import torch
+
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
 def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A random source that belongs to one request; the global one stays untouched.
 
@@ -118,3 +136,11 @@ def _is_there(device: torch.device) -> bool:
     if device.type == "cuda":
         return (device.index or 0) < torch.cuda.device_count()
     return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
+
+
+def _cpu_name() -> str:
+    """The processor's name as Linux knows it, else as the platform does."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -81,7 +81,7 @@ class _Model:
             weights=self.dreamer.model.fingerprint,
             seed=seed,
             mode="policy",
-            sampling={"temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p},
+            sampling=how.to_dict(),
             note=_NOTE,
             created=created_at() if self.timestamp else None,
         )

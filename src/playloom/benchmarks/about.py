@@ -13,7 +13,7 @@ import torch
 
 import playloom
 from playloom.benchmarks.settings import BenchSettings
-from playloom.evaluation.evaluate import machine
+from playloom.runtime import machine
 
 _PACKAGES = ("torch", "numpy", "transformers")
 

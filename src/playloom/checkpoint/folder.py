@@ -24,7 +24,7 @@ from playloom.presets import ModelConfig, build_tokenizer, build_transformer, re
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 
 _FORMAT = 1
-_SAMPLING = ("temperature", "top_k", "top_p")
+_SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
 _WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
 
 

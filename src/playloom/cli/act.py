@@ -53,8 +53,7 @@ def act_command(
         raise BadInputError("--compare lets everybody play; leave out --by")
     from playloom.acting.job import COMPARED, ActJob
     from playloom.acting.run import run_act
-    from playloom.evaluation.evaluate import machine
-    from playloom.runtime import pick_device
+    from playloom.runtime import machine, pick_device
 
     job = ActJob(
         players=COMPARED if compare else (by or "model",),

@@ -39,6 +39,9 @@ def dream_command(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; default: the model's card, else 0.9.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach p together.")] = None,
+    action_temperature: Annotated[
+        float | None, typer.Option(help="Of dreamed inputs; default: as --temperature, else the model's card.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
     lag: Annotated[
         int | None,
@@ -60,7 +63,12 @@ def dream_command(
     Ctrl-C ends it and keeps what was dreamed.
     """
     if clips is not None:
-        how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        how = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "action_temperature": action_temperature,
+        }
         sizes = {"context": context, "steps": 10 if steps is None else steps, "batch": batch, "max_files": max_files}
         _dream_clips(clips, out, protocol, how, **sizes, model=model, seed=seed, lag=lag, device=device)
         return
@@ -79,6 +87,7 @@ def dream_command(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        action_temperature=action_temperature,
         seed=seed,
         lag=lag,
         device=device,

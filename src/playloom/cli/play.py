@@ -49,6 +49,9 @@ def play_command(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy; default: the model's card, else 0.9.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach p together.")] = None,
+    action_temperature: Annotated[
+        float | None, typer.Option(help="Of dreamed inputs; default: as --temperature, else the model's card.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for video, inputs and figures; numbered if taken.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     timestamp: Annotated[bool, typer.Option(help="Put the time into manifests.")] = True,
@@ -60,9 +63,8 @@ def play_command(
     if not headless:
         raise BadInputError(_where_to_play(context))
     from playloom.dreams.inputs import read_inputs
-    from playloom.evaluation.evaluate import machine
     from playloom.live import LiveJob, play_live
-    from playloom.runtime import pick_device
+    from playloom.runtime import machine, pick_device
 
     given = None if script is None else read_inputs(script, schema, None)  # type: ignore[arg-type]  # it checks
     job = LiveJob(
@@ -79,6 +81,7 @@ def play_command(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        action_temperature=action_temperature,
         seed=seed,
         lag=lag,
         device=device,

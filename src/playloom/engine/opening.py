@@ -49,6 +49,8 @@ class Opening:
     """Only the k most likely tokens."""
     top_p: float | None = None
     """Only the likeliest tokens that reach p together."""
+    action_temperature: float | None = None
+    """The same for dreamed inputs; None: what was asked for pictures, else what the card says."""
     seed: int = 0
     """Of every random draw; all the same and the same seed: the same pictures."""
     lag: int | None = None
@@ -64,7 +66,13 @@ class Opening:
 
     def sampling(self, model: Model) -> Sampling:
         """How tokens are drawn: as asked for, else as the model's card recommends."""
-        return Sampling.of_card(model.card, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+        return Sampling.of_card(
+            model.card,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            action_temperature=self.action_temperature,
+        )
 
     def cut(self, model: Model) -> tuple[str, ...]:
         """A note where more context was asked for than the model has."""
@@ -142,7 +150,7 @@ def manifest_of(
         weights=model.fingerprint,
         seed=seed,
         mode=mode,
-        sampling={"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p},
+        sampling=sampling.to_dict(),
         order="raster" if lag == model.config.layout.grid_width else f"row lag {lag}",
         parent=frames_hash(frames_THWC),
         created=created_at() if timestamp else None,

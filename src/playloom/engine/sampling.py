@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,9 +35,14 @@ class Sampling:
     top_p: float | None = None
     """Only the smallest set of tokens whose probability reaches p (nucleus, Holtzman et al. 2020); None: all."""
 
+    action_temperature: float | None = None
+    """The same for controller input; None: as for pictures. Pictures are best drawn cold, but a cold player holds on
+    to what it presses."""
+
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise BadInputError(f"temperature is {self.temperature}; expected 0 (greedy) or more")
+        for name, value in (("temperature", self.temperature), ("action_temperature", self.action_temperature)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise BadInputError(f"{name} is {value}; expected 0 (greedy) or more")
         if self.top_k is not None and self.top_k < 1:
             raise BadInputError(f"top_k is {self.top_k}; expected 1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -49,10 +54,27 @@ class Sampling:
 
         Args:
             card: a model's card; its `sampling` holds fields of this class.
-            asked: fields of this class; None where nothing was asked.
+            asked: fields of this class; None where nothing was asked. A temperature that is asked for holds for all
+                tokens, unless one for actions is asked for too.
         """
         wanted = {name: value for name, value in asked.items() if value is not None}
-        return cls(**{**card.get("sampling", {}), **wanted})
+        own = dict(card.get("sampling", {}))
+        if "temperature" in wanted:
+            own.pop("action_temperature", None)
+        return cls(**{**own, **wanted})
+
+    @property
+    def of_actions(self) -> Sampling:
+        """How controller input is drawn."""
+        if self.action_temperature is None:
+            return self
+        return replace(self, temperature=self.action_temperature, action_temperature=None)
+
+    def to_dict(self) -> dict[str, float | int | str | None]:
+        """What a manifest says of it; the actions' temperature only where it is another."""
+        own: dict[str, float | int | str | None] = {"temperature": self.temperature}
+        own |= {"top_k": self.top_k, "top_p": self.top_p}
+        return own if self.action_temperature is None else {**own, "action_temperature": self.action_temperature}
 
     @property
     def greedy(self) -> bool:

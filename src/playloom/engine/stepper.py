@@ -16,7 +16,7 @@ from torch import Tensor
 from playloom.checkpoint import Model
 from playloom.engine.cached import CachedDecoder
 from playloom.engine.naive import NaiveDecoder
-from playloom.engine.sampling import Draws, noise
+from playloom.engine.sampling import Draws, Sampling, noise
 from playloom.engine.session import PromptStep, Session, Taken, Turn
 from playloom.errors import ResourceError
 
@@ -78,7 +78,8 @@ class Stepper:
         if given:
             self.decoder.give_action(states, torch.as_tensor(np.stack(taken).astype(np.int64)))
         else:
-            draws = self._draws(turns, self.layout.action_slots, max(self.layout.vocab.slot_sizes))
+            how = [turn.session.sampling.of_actions for turn in turns]
+            draws = _draws(turns, how, self.layout.action_slots, max(self.layout.vocab.slot_sizes))
             taken = list(self.decoder.dream_action(states, draws).cpu().numpy().astype(np.uint8))
         for turn, action_A in zip(turns, taken, strict=True):
             turn.session.taken = Taken(action_A, given)
@@ -93,15 +94,11 @@ class Stepper:
             codes_BN = self.encode(np.stack(given))
             self.decoder.give_frame(states, codes_BN)
             return list(zip(given, codes_BN.numpy(), strict=True))
-        draws = self._draws(turns, self.layout.image_slots, self.layout.vocab.codebook_size)
+        how = [turn.session.sampling for turn in turns]
+        draws = _draws(turns, how, self.layout.image_slots, self.layout.vocab.codebook_size)
         codes_BN = self.decoder.dream_frame(states, draws)
         frames_BHWC = self.model.tokenizer.decode(codes_BN).cpu().numpy()
         return list(zip(frames_BHWC, codes_BN.cpu().numpy(), strict=True))
-
-    def _draws(self, turns: list[Turn], slots: int, choices: int) -> Draws:
-        samplings = [turn.session.sampling for turn in turns]
-        parts = [noise(turn.session.sampling, (slots, choices), turn.session.source) for turn in turns]
-        return Draws(samplings, torch.stack(parts))
 
     def _by_kind(
         self, turns: Sequence[Turn], kind: Callable[[Turn], str], work: Callable[[list[Turn]], list[_T]]
@@ -131,6 +128,12 @@ class Stepper:
                 ) from error
         half = len(turns) // 2
         return self._in_parts(turns[:half], work) + self._in_parts(turns[half:], work)
+
+
+def _draws(turns: Sequence[Turn], samplings: Sequence[Sampling], slots: int, choices: int) -> Draws:
+    """All noise of one step, each dream's from its own source."""
+    parts = [noise(how, (slots, choices), turn.session.source) for turn, how in zip(turns, samplings, strict=True)]
+    return Draws(samplings, torch.stack(parts))
 
 
 def _restore(sources: Sequence[torch.Generator], before: Sequence[Tensor]) -> None:

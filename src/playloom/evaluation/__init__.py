@@ -1,4 +1,5 @@
-"""Measuring a model on test episodes: tokenizer, likelihood, horizon, control, collapse, and one report of it all."""
+"""Measuring a model on test episodes: tokenizer, likelihood, horizon, control, collapse, diversity and persistency,
+and one report of it all."""
 
 from playloom.evaluation.evaluate import evaluate
 from playloom.evaluation.report import Report, Row, markdown, summary, table

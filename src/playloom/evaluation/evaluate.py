@@ -7,8 +7,6 @@ print(table(report.rows))
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +45,7 @@ from playloom.evaluation.settings import EvaluationSettings
 from playloom.evaluation.tokenizer import measure_tokenizer, tokenizer_rows
 from playloom.media.pictures import write_picture
 from playloom.provenance import Manifest
+from playloom.runtime import machine
 
 LAGS = (4, 2, 1)
 """Row lags judged beside raster order, as far as the model knows them."""
@@ -283,27 +282,6 @@ def _about(run: _Run, seconds: float) -> dict[str, Any]:
         "seconds": {**run.seconds, "all": round(seconds, 1)},
         "playloom": playloom.__version__,
     }
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures of speed belong to: processor, cores, accelerator, versions."""
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _cpu_name() -> str:
-    """The processor's name as Linux knows it, else as the platform does."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _sampling(settings: EvaluationSettings) -> dict[str, float | int | str | None]:

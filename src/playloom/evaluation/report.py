@@ -32,7 +32,7 @@ class Row:
     """One figure beside what it has to be compared with."""
 
     part: str
-    """Which part measured it: tokenizer, likelihood, alignment, horizon, control, collapse."""
+    """Which part measured it: tokenizer, likelihood, alignment, horizon, collapse, diversity, persistency, control."""
     name: str
     """What it is."""
     value: float

@@ -57,7 +57,9 @@ _ON_TWO_CORES = Recipe(
         lag_weights=(0.2, 0.1, 0.2, 0.5),
         validation_windows=16,
     ),
-    evaluate=EvaluateSettings(minutes=15, measure=EvaluationSettings(sampling=Sampling(temperature=0.5))),
+    evaluate=EvaluateSettings(
+        minutes=15, measure=EvaluationSettings(sampling=Sampling(temperature=0.5, action_temperature=1.0))
+    ),
 )
 _ON_A_GPU = Recipe(
     name="arena",
@@ -137,6 +139,11 @@ _TOY_MEASURE = EvaluationSettings(
     control_steps=2,
     game_moments=0,
     estimator_pairs=20,
+    diversity_moments=2,
+    diversity_steps=2,
+    persistency_moments=1,
+    persistency_steps=2,
+    persistency_kept=0.0,
 )
 
 

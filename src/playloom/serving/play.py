@@ -128,9 +128,10 @@ class _Player:
             return kept
         self.room.check_room()
         prompt, moment = await self._prompt(hello.moment, hello.image)
+        how = self.studio.sampling()
         return await self.room.open(
             prompt,
-            sampling=self.studio.sampling(hello.temperature),
+            sampling=how if hello.temperature is None else replace(how, temperature=hello.temperature),
             seed=pick_seed(hello.seed),
             who=check_who(hello.who),
             moment=moment,

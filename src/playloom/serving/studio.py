@@ -167,7 +167,7 @@ class Studio:
             weights=self.model.fingerprint,
             seed=seed,
             mode=mode,
-            sampling={"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p},
+            sampling=sampling.to_dict(),
             order="raster" if lag == self.model.config.layout.grid_width else f"row lag {lag}",
             parent=frames_hash(prompt.frames_THWC),
             created=created_at(),
