@@ -80,6 +80,17 @@ class Tape(TorchDispatchMode):
                 kept.copy_(again[index])
 
 
+def test_pixels_of_dreamed_codes_wait_for_nothing():
+    """So the pixel decoder's launches are under way while the frame's own graph still runs."""
+    tokenizer = loud_model(tiny_config()).tokenizer.to("meta")
+    codes = torch.zeros(2, tokenizer.config.image_slots, dtype=torch.int64, device="meta")
+    with Watch(strict=True) as watch:
+        frames = tokenizer.decode(codes, checked=False)
+    assert frames.shape == (2, tokenizer.config.frame_height, tokenizer.config.frame_width, 3) and watch.launched
+    with pytest.raises(RuntimeError), Watch(strict=True):
+        tokenizer.decode(codes)
+
+
 def begun(decoder: CachedDecoder):  # type: ignore[no-untyped-def]
     """A batch of one dream that has seen nothing."""
     state = decoder.begin()

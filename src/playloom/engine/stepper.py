@@ -97,7 +97,7 @@ class Stepper:
         how = [turn.session.sampling for turn in turns]
         draws = _draws(turns, how, self.layout.image_slots, self.layout.vocab.codebook_size)
         codes_BN = self.decoder.dream_frame(states, draws)
-        frames_BHWC = self.model.tokenizer.decode(codes_BN).cpu().numpy()
+        frames_BHWC = self.model.tokenizer.decode(codes_BN, checked=False).cpu().numpy()
         return list(zip(frames_BHWC, codes_BN.cpu().numpy(), strict=True))
 
     def _by_kind(
