@@ -155,11 +155,8 @@ def test_a_world_training_begins_with_a_trained_model(data, tokenizer, tmp_path)
     assert new.config == old.config
     for name, weight in old.transformer.state_dict().items():
         assert torch.allclose(new.transformer.state_dict()[name], weight, atol=1e-4), name
-    assert new.card["start"] == {
-        "transformer": load_origin(str(first)).transformer,
-        "updates": 3,
-        "training_seconds": old.card["training_seconds"],
-    }
+    assert new.card["start"] == {**old.card, "transformer": load_origin(str(first)).transformer}
+    assert new.card["start"]["data"]["frames"] == 240, "what it learned from before is not forgotten"
     assert old.card["lag"] == new.card["lag"] == 2
     assert "finished after 1 steps" in playloom(*start, *still).output, "the same command goes on"
     with pytest.raises(CheckpointError, match="holds another run"):
@@ -180,3 +177,19 @@ def test_what_a_start_may_not_be(data, tokenizer, tmp_path):
         playloom(*words, "--start", "arena-liv")
     with pytest.raises(PictureError, match="a picture of 24 x 16 pixels came; this model takes 300 x 180"):
         playloom(*words, "--start", "arena-live", "--steps", "1", "--device", "cpu", "--threads", "1")
+
+
+def test_a_start_keeps_its_own_tokenizer_and_is_not_written_over(data, tokenizer, tmp_path):
+    first, other = tmp_path / "first", tmp_path / "other"
+    playloom("world", "--data", data, "--tokenizer", tokenizer, "--out", first, *SHORT)
+    playloom("tokenizer", "--data", data, "--out", other, *SHORT, "--seed", "1")
+    start, length = ["world", "--data", data, "--start", first], ["--steps", "1", "--device", "cpu", "--threads", "1"]
+    with pytest.raises(CheckpointError, match=r"learned the codes of .*; leave --tokenizer out"):
+        playloom(*start, "--tokenizer", other, "--out", tmp_path / "second", *length)
+    same = playloom(*start, "--tokenizer", tokenizer, "--out", tmp_path / "third", *length, "--batch", "4")
+    assert "finished after 1 steps" in same.output
+    weights = (first / "model" / "transformer.safetensors").read_bytes()
+    for place in (first, first / "model"):
+        with pytest.raises(ConfigError, match="would write over what --start"):
+            playloom("world", "--data", data, "--start", place, "--out", first, *length)
+    assert (first / "model" / "transformer.safetensors").read_bytes() == weights

@@ -110,7 +110,7 @@ def train_world_command(
 
     origin = None
     if start is not None:
-        model, values, origin = _read_start(config, preset, start)
+        model, values, origin = _read_start(config, preset, start, out)
     else:
         model, values = _read_config(config, preset or "arena-live")
     flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
@@ -209,11 +209,16 @@ def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, A
     return (ModelConfig.from_dict(own) if own is not None else preset(name)), values
 
 
-def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelConfig, dict[str, Any], Origin]:
+def _read_start(
+    path: Path | None, name: str | None, start: str, out: Path
+) -> tuple[ModelConfig, dict[str, Any], Origin]:
     """The sizes of the model to begin with, the file's settings, and that model."""
     from playloom.training.origin import load_whole_origin
 
     values = _read_settings(path)
+    result = (out / "model").resolve()
+    if result in (Path(start).resolve(), (Path(start) / "model").resolve()):
+        raise ConfigError(f"--out {out} would write over what --start {start} begins with; choose another --out")
     if "model" in values or name is not None:
         given = f"{path} has a 'model'" if "model" in values else f"--preset is {name!r}"
         raise ConfigError(f"{given}, but sizes come from --start {start}; leave one of them out")

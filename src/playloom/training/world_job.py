@@ -137,8 +137,9 @@ def training_card(job: WorldJob, store: TokenStore, outcome: Outcome) -> dict[st
         "validation": outcome.validation,
     }
     if job.start is not None and job.start.model is not None:
-        before = {k: v for k, v in job.start.model.card.items() if k in ("updates", "training_seconds", "start")}
-        card["start"] = {"transformer": job.start.transformer, **before}
+        # All that is known of it, for it learned from those data too; but figures are of its own weights.
+        before = {name: value for name, value in job.start.model.card.items() if name != "evaluation"}
+        card["start"] = {**before, "transformer": job.start.transformer}
     return card
 
 
@@ -156,9 +157,15 @@ def _recommended(job: WorldJob) -> dict[str, Any]:
 
 def _tokenizer(job: WorldJob) -> tuple[FrameTokenizer | None, str | None]:
     """The job's tokenizer and its fingerprint; none where the data must do without."""
-    if job.tokenizer is not None:
-        return load_tokenizer(job.tokenizer)
-    return (job.start.tokenizer, job.start.name) if job.start is not None else (None, None)
+    if job.tokenizer is None:
+        return (job.start.tokenizer, job.start.name) if job.start is not None else (None, None)
+    tokenizer, name = load_tokenizer(job.tokenizer)
+    if job.start is not None and name != job.start.name:
+        raise CheckpointError(
+            f"{job.tokenizer} holds tokenizer {name}, but the model to start with learned the codes of "
+            f"{job.start.name}; leave --tokenizer out"
+        )
+    return tokenizer, name
 
 
 def _start(job: WorldJob) -> Start | None:
