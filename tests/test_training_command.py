@@ -163,6 +163,18 @@ def test_a_world_training_begins_with_a_trained_model(data, tokenizer, tmp_path)
         playloom("world", "--data", first / "tokens", "--config", heavier, "--out", second, *SHORT)
 
 
+def test_the_card_recommends_an_order_that_was_trained(data, tokenizer, tmp_path):
+    first, config = tmp_path / "first", tmp_path / "world.json"
+    playloom("world", "--data", data, "--tokenizer", tokenizer, "--out", first, *SHORT)
+    words = ["world", "--data", data, "--config", config, *SHORT[2:]]
+    for lags, weights, said in (((0,), (1,), None), ((0, 4, 1), (0.2, 0.2, 0.6), 1), ((0, 2), (0.5, 0), None)):
+        config.write_text(json.dumps({"lags": lags, "lag_weights": weights}))
+        alone, after = (tmp_path / f"{how}{lags}" for how in ("alone", "after"))
+        playloom(*words, "--preset", "tiny", "--tokenizer", tokenizer, "--out", alone)
+        playloom(*words, "--start", first, "--out", after)
+        assert load_model(alone / "model").card["lag"] == load_model(after / "model").card["lag"] == said
+
+
 def test_what_a_start_may_not_be(data, tokenizer, tmp_path):
     words = ["world", "--data", data, "--out", tmp_path / "run"]
     with pytest.raises(ConfigError, match="--preset is 'tiny', but sizes come from --start"):

@@ -149,10 +149,15 @@ def _players(store: TokenStore) -> dict[str, int]:
 
 
 def _recommended(job: WorldJob) -> dict[str, Any]:
-    """How to dream with the model: as with the one it began with; else in the usual order, if that was trained."""
-    if job.start is not None and job.start.model is not None:
-        return {name: value for name, value in job.start.model.card.items() if name in ("lag", "sampling")}
-    return {"lag": DEFAULT_LAG} if job.model.rows and DEFAULT_LAG in job.config.lags else {}
+    """How to dream with the model: as with the one it began with, or as usual, but in an order that was trained."""
+    before = job.start.model.card if job.start is not None and job.start.model is not None else {}
+    card = {name: value for name, value in before.items() if name in ("lag", "sampling")}
+    if not job.model.rows:
+        return card
+    lag, trained = card.get("lag", DEFAULT_LAG) or 0, dict(zip(job.config.lags, job.config.lag_weights, strict=True))
+    if not trained.get(lag):
+        lag = max(trained, key=trained.__getitem__)
+    return {**card, "lag": lag or None}  # in a card None is raster
 
 
 def _tokenizer(job: WorldJob) -> tuple[FrameTokenizer | None, str | None]:
