@@ -15,7 +15,7 @@ from playloom.data.stores import FrameStore
 from playloom.engine import Sampling
 from playloom.errors import ConfigError
 from playloom.evaluation import EvaluationSettings
-from playloom.evaluation.dreams import encode
+from playloom.evaluation.dreams import encode, reconstruct
 from playloom.evaluation.moments import Moment, choose_moments
 from playloom.evaluation.persistency import (
     Persistency,
@@ -175,18 +175,33 @@ def test_what_the_tokenizer_loses_is_not_asked_for(still: tuple[Model, FrameStor
     result = measure_persistency(model, store, moments_of(store), dataclasses.replace(SETTINGS, persistency_kept=1.0))
     rows = persistency_rows(result)
     assert all(np.isnan(row.value) and row.count == 0 for row in rows[:-1])
-    assert rows[-1].count == 2 * len(OBJECTS) and rows[-1].value < 1
+    assert rows[-1].count == 2 and rows[-1].value < 1
     assert np.isnan(persistency_curves(result)["another_seed"]["mean"]).all()
+
+
+def test_the_other_object_is_one_that_the_tokenizer_keeps_too(still: tuple[Model, FrameStore]) -> None:
+    """One of which nothing is left would be found many times over, or its opposite, in any change of colour."""
+    model, store = still
+    prompts = [moment.prompt(store) for moment in moments_of(store)]
+    edits, kept = make_edits(model, prompts[:1], 0)
+    least = float(np.sort(kept[0])[1])  # the object of which least is kept is none to look for
+    (edit,), _ = make_edits(model, prompts[:1], least)
+    for number, name in enumerate(OBJECTS):
+        shown = reconstruct(model, np.stack([GREY, paste(GREY[None], name, edit.own.box)[0]]))
+        template = Template.between(name, edit.own.box, shown[1], shown[0])
+        looked_for = any(np.array_equal(template.change_PC, t.change_PC) for t in (edit.own, edit.other))
+        assert looked_for == (kept[0, number] >= least), name
 
 
 def test_half_of_an_object_is_still_there() -> None:
     shares = {1: np.array([[0.9, 0.5], [0.9, 0.49], [0.9, 0.1], [0.9, 0.8]])}
+    kept_MO = np.array([[0.2, 0.8], [0.1, 0.9], [0.4, 0.6], [1.0, 0.0]])
     result = Persistency(
-        there_MS=shares, other_MS={1: 0 * shares[1]}, chance_MS=0 * shares[1], kept_MO=np.array([[0.7, np.nan, 0.5]]),
-        prompt_frames=10,
-    )  # fmt: skip
+        there_MS=shares, other_MS={1: 0 * shares[1]}, chance_MS=0 * shares[1], kept_MO=kept_MO, prompt_frames=10
+    )
     there, left, kept = persistency_rows(result)
-    assert (there.value, left.value, kept.value, kept.count) == pytest.approx((0.5, 0.4725, 0.6, 2))
+    assert (there.value, left.value, kept.value, kept.count) == pytest.approx((0.5, 0.4725, 0.5, 4))
+    assert kept.baselines["SE"] == pytest.approx(0), "over moments, whose objects share a picture"
     assert there.baselines["SE"] == pytest.approx(np.std([1, 0, 0, 1], ddof=1) / 2)
 
 

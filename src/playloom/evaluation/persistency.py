@@ -47,7 +47,7 @@ class Persistency:
     chance_MS: NDArray[np.float64]
     """Share of the object in a dream without it, of another seed."""
     kept_MO: NDArray[np.float64]
-    """Share of each object of `OBJECTS` that the tokenizer keeps in the last frame of every moment tried."""
+    """Share of each object of `OBJECTS` that the tokenizer keeps in the last frame of every moment tried [M, O]."""
     prompt_frames: int
     """T."""
 
@@ -95,7 +95,7 @@ def make_edits(model: Model, prompts: Sequence[Prompt], least: float) -> tuple[l
     Returns:
         The edits, and the share that the tokenizer keeps of each object in each prompt [prompts, objects].
     """
-    names, edits, kept = list(OBJECTS), [], np.full((len(prompts), len(OBJECTS)), np.nan)
+    names, edits, kept = list(OBJECTS), [], np.empty((len(prompts), len(OBJECTS)))
     for index, plain in enumerate(with_codes(model, prompts)):
         height, width = plain.frames_THWC.shape[1:3]
         box = place(height, width, side=index)
@@ -107,8 +107,9 @@ def make_edits(model: Model, prompts: Sequence[Prompt], least: float) -> tuple[l
                 plain, frames_THWC=paste(plain.frames_THWC, names[able[0]], box), codes_TN=None
             )
             (edited,) = with_codes(model, [pasted])
-            other = templates[(able[0] + 1) % len(names)]
-            edits.append(Edit(plain=plain, edited=edited, own=templates[able[0]], other=other))
+            # Of an object that is hardly kept little colour is left, and any change is many times that.
+            other = able[1] if len(able) > 1 else (able[0] + 1) % len(names)
+            edits.append(Edit(plain=plain, edited=edited, own=templates[able[0]], other=templates[other]))
     return edits, kept
 
 
@@ -164,8 +165,7 @@ def persistency_rows(result: Persistency) -> list[Row]:
         left, other_M = there_MS[:, -1], result.other_MS[count][:, -1]
         rows.append(_row(f"object there after {steps} steps, {where}", *map(_there, (left, chance_M, other_M))))
         rows.append(_row(f"share of it left after {steps} steps, {where}", left, chance_M, other_M))
-    kept = result.kept_MO[np.isfinite(result.kept_MO)]
-    rows.append(_row("share of an object the tokenizer keeps", kept))
+    rows.append(_row("share of an object the tokenizer keeps", result.kept_MO.mean(1)))
     return rows
 
 
