@@ -163,6 +163,31 @@ def test_a_step_that_failed_can_be_made_again(monkeypatch, begun):
     assert data_equivalence(*found)
 
 
+def test_a_step_whose_ended_episodes_cannot_begin_anew_can_be_made_again(monkeypatch):
+    """With SameStep the dreams have moved by then: made again, the step moves none of them twice and loses nothing."""
+
+    def no_room(*_: Any, **__: Any) -> None:
+        raise ResourceError("no room")
+
+    found = []
+    for fails in (False, True):
+        shared = dreamer()
+        envs = DreamVectorEnv(4, shared, prompts(), max_steps=2, reward=brightness, autoreset_mode="SameStep")
+        pressed = np.zeros((4, 16), np.float32)
+        begun = envs.reset(seed=4)[1]["prompt"].tolist()
+        envs.step(pressed)
+        if fails:
+            monkeypatch.setattr(shared, "open", no_room)  # a prompt that was never seen cannot be opened
+            with pytest.raises(ResourceError):
+                envs.step(pressed)
+            monkeypatch.undo()
+        found.append([envs.step(pressed) for _ in range(4)])
+        envs.close()
+    then = found[0][0][4]["prompt"].tolist()
+    assert then[0] in begun and not set(then) <= set(begun), "one begins anew before the one that cannot"
+    assert data_equivalence(*found)
+
+
 def test_what_cannot_begin_leaves_the_draws_as_they_were(monkeypatch):
     """A prompt that was never seen needs a prefill; where the second dream's fails, the first draws again the same."""
     shared = dreamer()

@@ -41,6 +41,8 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
     }
     _world: World | None = None  # Gymnasium closes also what was never whole
     _episodes: tuple[Episode, ...] = ()
+    _moved: dict[int, Outcome] | None = None
+    """Set while a step is half done: the dreams have moved, but not every episode that ended has begun anew."""
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         self.action_space: gym.Space[Any] = batch_space(self.single_action_space, num_envs)
         self._episodes = tuple(Episode() for _ in range(num_envs))
         self._sources = [seeding.np_random()[0] for _ in range(num_envs)]
+        self._last: dict[int, Info] = {}
 
     @property
     def dreamer(self) -> Dreamer:
@@ -118,6 +121,7 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         seeds, options = _seeds(seed, self.num_envs), dict(options or {})
         mask_N = _mask(options.pop(MASK_OPTION, None), self.num_envs)
         prompt = chosen_prompt(options, len(world.beginnings))
+        self._moved, self._last = None, {}
         self._begin(world, np.flatnonzero(mask_N), seeds, prompt)
         frames_NHWC = self._frames()
         infos: Info = {}
@@ -139,13 +143,13 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         values_NA = world.pad.values(actions)
         if values_NA.ndim != 2 or len(values_NA) != self.num_envs:
             raise ActionError(f"{self.num_envs} dreams need as many actions; got an array of {np.shape(actions)}")
-        self._begin_overdue(world)
-        running = [index for index, episode in enumerate(self._episodes) if not episode.fresh]
-        moved: dict[int, Outcome] = {}
-        if running:
-            outcomes = world.advance([self._episodes[index] for index in running], values_NA[running])
-            moved = dict(zip(running, outcomes, strict=True))
-        return self._results(world, moved)
+        if self._moved is None:
+            self._begin_overdue(world)
+            self._moved = self._advance(world, values_NA)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            self._begin_ended(world, self._moved)
+        moved, last, self._moved, self._last = self._moved, self._last, None, {}
+        return self._results(moved, last)
 
     def render(self) -> tuple[NDArray[np.uint8] | None, ...] | None:  # type: ignore[override]
         """Every dream's frame as people may see it; see `DreamEnv.render`."""
@@ -181,24 +185,35 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
             if episode.over:
                 episode.begin(world.beginnings, source)
 
+    def _advance(self, world: World, values_NA: NDArray[np.uint8]) -> dict[int, Outcome]:
+        """A step of every dream that has not just begun, by number."""
+        running = [index for index, episode in enumerate(self._episodes) if not episode.fresh]
+        if not running:
+            return {}
+        outcomes = world.advance([self._episodes[index] for index in running], values_NA[running])
+        return dict(zip(running, outcomes, strict=True))
+
+    def _begin_ended(self, world: World, moved: dict[int, Outcome]) -> None:
+        """What this step has ended begins anew; what was seen last is noted. Again: only what has not yet."""
+        for index, outcome in moved.items():
+            episode = self._episodes[index]
+            if episode.over:
+                self._last[index] = {"final_obs": episode.frame_HWC.copy(), "final_info": outcome.info}
+                episode.begin(world.beginnings, self._sources[index])
+
     def _results(
-        self, world: World, moved: dict[int, Outcome]
+        self, moved: dict[int, Outcome], last: dict[int, Info]
     ) -> tuple[Frames, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
         rewards_N = np.zeros(self.num_envs, np.float64)
         terminated_N, truncated_N = np.zeros((2, self.num_envs), np.bool_)
         infos: Info = {}
         for index, episode in enumerate(self._episodes):
-            outcome = moved.get(index)
-            if outcome is None:
-                infos = self._add_info(infos, episode.first(), index)
-                continue
-            rewards_N[index], terminated_N[index], truncated_N[index], info = outcome
-            if episode.over and self.autoreset_mode == AutoresetMode.SAME_STEP:
-                last = {"final_obs": episode.frame_HWC.copy(), "final_info": info}
-                infos = self._add_info(infos, last, index)
-                episode.begin(world.beginnings, self._sources[index])
-                info = episode.first()
-            infos = self._add_info(infos, info, index)
+            info: Info | None = None
+            if index in moved:
+                rewards_N[index], terminated_N[index], truncated_N[index], info = moved[index]
+            if index in last:
+                infos, info = self._add_info(infos, last[index], index), None
+            infos = self._add_info(infos, episode.first() if info is None else info, index)
         return self._frames(), rewards_N, terminated_N, truncated_N, infos
 
     def _frames(self) -> Frames:
