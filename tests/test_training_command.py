@@ -1,6 +1,7 @@
 """`playloom train`: recordings to a model that loads, by the commands a user types."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -205,3 +206,7 @@ def test_a_start_keeps_its_own_tokenizer_and_is_not_written_over(data, tokenizer
         with pytest.raises(ConfigError, match="would write over what --start"):
             playloom("world", "--data", data, "--start", place, "--out", first, *length)
     assert (first / "model" / "transformer.safetensors").read_bytes() == weights
+    copy = tmp_path / "copy"
+    shutil.copytree(other, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(ConfigError, match="would write over what --model"):
+        playloom("decoder", "--data", data, "--model", copy, "--out", copy, *length)

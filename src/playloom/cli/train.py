@@ -110,7 +110,8 @@ def train_world_command(
 
     origin = None
     if start is not None:
-        model, values, origin = _read_start(config, preset, start, out)
+        _check_apart("--start", start, out)
+        model, values, origin = _read_start(config, preset, start)
     else:
         model, values = _read_config(config, preset or "arena-live")
     flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
@@ -164,6 +165,7 @@ def train_decoder_command(
             f"{config} has a 'model', but sizes come from --model; only decoder_blocks and decoder_layers may change"
         )
     training = from_mapping(DecoderTrainingConfig, values)
+    _check_apart("--model", model, out)
     _check_resume(resume, out)
     with _alone(out), bar_of("preparing") as bar, reports_of("decoder") as report:
         how = _preparation(bar, workers)
@@ -209,16 +211,11 @@ def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, A
     return (ModelConfig.from_dict(own) if own is not None else preset(name)), values
 
 
-def _read_start(
-    path: Path | None, name: str | None, start: str, out: Path
-) -> tuple[ModelConfig, dict[str, Any], Origin]:
+def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelConfig, dict[str, Any], Origin]:
     """The sizes of the model to begin with, the file's settings, and that model."""
     from playloom.training.origin import load_whole_origin
 
     values = _read_settings(path)
-    result = (out / "model").resolve()
-    if result in (Path(start).resolve(), (Path(start) / "model").resolve()):
-        raise ConfigError(f"--out {out} would write over what --start {start} begins with; choose another --out")
     if "model" in values or name is not None:
         given = f"{path} has a 'model'" if "model" in values else f"--preset is {name!r}"
         raise ConfigError(f"{given}, but sizes come from --start {start}; leave one of them out")
@@ -239,6 +236,13 @@ def _read_settings(path: Path | None) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}; expected an object of settings")
     return values
+
+
+def _check_apart(flag: str, origin: str, out: Path) -> None:
+    """A run that writes over what it began with cannot be gone on with: it would begin with something else."""
+    begins, ends = ({place.resolve(), (place / "model").resolve()} for place in (Path(origin), out))
+    if begins & ends:
+        raise ConfigError(f"--out {out} would write over what {flag} {origin} begins with; choose another --out")
 
 
 def _check_resume(resume: str, out: Path) -> None:
