@@ -189,8 +189,15 @@ def test_what_cannot_be_stepped_says_why():
         env.step(REST)
     env.reset()  # as the arena: closed is not the end
     env.close()
-    with pytest.raises(ConfigError, match="max_steps is 0"):
-        DreamEnv(dreamer(), prompts(), max_steps=0)
+    for wrong, said in (
+        ({"max_steps": 0}, "max_steps is 0"),
+        ({"max_steps": 2.5}, "max_steps is 2.5"),
+        ({"reward": 1.0}, "reward is 1.0"),
+        ({"ended": True}, "ended is True"),
+        ({"model": dreamer().model}, "the model is of Model"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            DreamEnv(**{"model": dreamer(), "prompts": prompts(), **wrong})
     with pytest.raises(ConfigError, match="dreamer's own"):
         DreamEnv(dreamer(), prompts(), lag=2)
 
@@ -255,7 +262,15 @@ def test_a_table_of_actions_is_discrete():
     for wrong in (2, -1, 0.0, None):
         with pytest.raises(ActionError, match="0 to 1"):
             pad.values(wrong)
-    for table, said in (([], "empty"), ("rest", "a list"), (["forward for 2"], "lasts 2 steps"), (["fowrard"], "did")):
+    for table, said in (
+        ([], "empty"),
+        ("rest", "a list"),
+        (5, "a list"),
+        (["forward for 2"], "lasts 2 steps"),
+        (["fowrard"], "did"),
+        ([ControllerState()], "holds words"),
+        ({"walk": "forward"}, "ControllerState for each"),
+    ):
         with pytest.raises((ConfigError, ActionError), match=said):
             pad_of(table)
 
@@ -299,8 +314,9 @@ def test_prompts_that_cannot_be_used_say_why(tmp_path):
         sources_of("moment:nowhere", model)
     with pytest.raises(BadInputError, match="no prompt to begin from"):
         sources_of([], model)
-    with pytest.raises(BadInputError, match="got int"):
-        sources_of([7], model)  # type: ignore[list-item]
+    for wrong in (7, [7]):
+        with pytest.raises(BadInputError, match="got int"):
+            sources_of(wrong, model)  # type: ignore[arg-type]
     wide = type(prompts()[0])(frames_THWC=np.zeros((1, 8, 8, 3), np.uint8), actions_TA=np.zeros((0, 16), np.uint8))
     with pytest.raises(PictureError):
         DreamEnv(Dreamer(model), wide)

@@ -245,11 +245,15 @@ def test_what_does_not_fit_says_why():
             envs.step(wrong)
     with pytest.raises(BadInputError, match="2 dreams need as many seeds; got 3"):
         envs.reset(seed=[1, 2, 3])
+    for seed in ("ab", 1.5, [1.5, 2]):
+        with pytest.raises(BadInputError, match="the seed is"):
+            envs.reset(seed=seed)
     for mask in ([True], [1, 0]):
         with pytest.raises(BadInputError, match="reset_mask"):
             envs.reset(options={"reset_mask": mask})
     envs.close()
-    with pytest.raises(ConfigError, match="num_envs is 0"):
-        DreamVectorEnv(0, dreamer(), prompts())
+    for count in (0, 2.5, "3"):
+        with pytest.raises(ConfigError, match=f"num_envs is {count!r}"):
+            DreamVectorEnv(count, dreamer(), prompts())
     with pytest.raises(ConfigError, match="SameStep"):
         DreamVectorEnv(1, dreamer(), prompts(), autoreset_mode="same")

@@ -76,13 +76,13 @@ class ActionTable:
     """A few things to hold, by number, in the order they were given.
 
     Raises:
-        ConfigError: when there is none.
+        ConfigError: when there is none, or it is no table of words or states.
         ActionError: when a word is not understood, or lasts longer than a step.
     """
 
     def __init__(self, actions: Mapping[str, ControllerState] | Sequence[str]) -> None:
-        if isinstance(actions, str):
-            raise ConfigError(f"actions is the text {actions!r}; expected a list, as ['rest', 'forward', 'turn_left']")
+        if not isinstance(actions, Mapping | Sequence) or isinstance(actions, str):
+            raise ConfigError(f"actions is {actions!r}; expected a list, as ['rest', 'forward', 'turn_left']")
         if not len(actions):
             raise ConfigError("the table of actions is empty; name at least one, as ['rest', 'forward']")
         self.names: tuple[str, ...] = tuple(actions)
@@ -114,10 +114,14 @@ def pad_of(actions: Actions) -> Pad:
 
 
 def _of_state(state: ControllerState) -> NDArray[np.uint8]:
+    if not isinstance(state, ControllerState):
+        raise ConfigError(f"a table with names holds a ControllerState for each; got {state!r}: give words as a list")
     return encode_named([getattr(state, control.name) for control in CONTROLS])
 
 
 def _of_words(words: str) -> NDArray[np.uint8]:
+    if not isinstance(words, str):
+        raise ConfigError(f"a list of actions holds words, as 'forward'; got {words!r}: give states by name")
     held_SA = parse_script(words).values_SA
     if len(held_SA) != 1:
         raise ActionError(f"{words!r} lasts {len(held_SA)} steps; an agent chooses anew every step: name what is held")

@@ -5,7 +5,7 @@ Owns how a list of such things is taken apart. What one of them is, `data.prompt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -79,7 +79,7 @@ def sources_of(prompts: Prompts, model: Model) -> list[Source]:
     """
     if prompts is None:
         prompts = [f"{MOMENT_PREFIX}{name}" for name in list_moments()]
-    several = [prompts] if isinstance(prompts, str | Path | Prompt | FrameStore) else prompts
+    several = prompts if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [prompts]
     found = [source for one in several for source in _sources(one, model)]
     if not found:
         raise BadInputError("there is no prompt to begin from; name a picture, a recording, or moment:NAME")

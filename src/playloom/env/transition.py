@@ -38,7 +38,7 @@ class Task:
     """What makes a dream an episode.
 
     Raises:
-        ConfigError: when an episode would have no step.
+        ConfigError: when an episode would have no step, or a function is none.
     """
 
     reward: Reward | None = None
@@ -49,8 +49,11 @@ class Task:
     """Steps after which an episode is cut off; None: it goes on for as long as it is stepped."""
 
     def __post_init__(self) -> None:
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ConfigError(f"max_steps is {self.max_steps}; expected 1 or more, or None for no end")
+        if self.max_steps is not None and not (isinstance(self.max_steps, int) and self.max_steps >= 1):
+            raise ConfigError(f"max_steps is {self.max_steps!r}; expected a whole number from 1, or None for no end")
+        for name, function in (("reward", self.reward), ("ended", self.ended)):
+            if function is not None and not callable(function):
+                raise ConfigError(f"{name} is {function!r}; expected a function of a Transition, or None")
 
     def truncates(self, steps: int) -> bool:
         """Whether an episode of so many steps is cut off."""

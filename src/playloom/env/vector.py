@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -79,8 +79,8 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         Raises:
             PlayloomError: when one of these cannot be used.
         """
-        if num_envs < 1:
-            raise ConfigError(f"num_envs is {num_envs}; expected 1 or more")
+        if not isinstance(num_envs, int | np.integer) or num_envs < 1:
+            raise ConfigError(f"num_envs is {num_envs!r}; expected a whole number from 1")
         self.num_envs = num_envs
         self.render_mode = check_render_mode(render_mode)
         self.autoreset_mode = _mode(autoreset_mode)
@@ -238,6 +238,8 @@ def _seeds(seed: Seeds, count: int) -> list[int | None]:
         return [None] * count
     if isinstance(seed, int | np.integer):
         return [int(seed) + index for index in range(count)]
+    if not isinstance(seed, Iterable) or not all(one is None or isinstance(one, int | np.integer) for one in seed):
+        raise BadInputError(f"the seed is {seed!r}; expected a whole number, or one for each of {count} dreams")
     if len(seed) != count:
         raise BadInputError(f"{count} dreams need as many seeds; got {len(seed)}")
     return [None if one is None else int(one) for one in seed]

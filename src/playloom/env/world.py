@@ -102,6 +102,8 @@ def check_render_mode(render_mode: str | None) -> str | None:
 
 
 def _dreamer(model: AnyModel, device: str, lag: int | None) -> Dreamer:
+    if not isinstance(model, str | Path | Dreamer | None):
+        raise ConfigError(f"the model is of {type(model).__name__}; expected a name, a folder, or a Dreamer of it")
     if not isinstance(model, Dreamer):
         return open_dreamer(None if model is None else str(model), device=device, lag=lag)
     if device != "auto" or lag is not None:
