@@ -191,6 +191,8 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
     assert isinstance(refused.exception, ConfigError) and "row lag 0 does not fit" in str(refused.exception)
     refused = CliRunner().invoke(app, [*call, "--threads", "-1"])
     assert "threads is -1; expected 1 or more" in str(refused.exception)
+    refused = CliRunner().invoke(app, [*call, "--out", str(tmp_path)])
+    assert "is a folder; --out names the JSON file" in str(refused.exception), "now, not after minutes"
 
 
 def test_a_plot_shows_its_lines_and_a_strip_marks_dreams() -> None:

@@ -57,6 +57,8 @@ def evaluate_command(
     if threads is not None and threads < 1:
         raise BadInputError(f"threads is {threads}; expected 1 or more")
     path = out or work / "evaluation.json"
+    if path.is_dir():
+        raise BadInputError(f"{path} is a folder; --out names the JSON file to write")
     for place in (path, work / "horizon.png"):
         check_place(place)
     torch.set_num_threads(threads or os.cpu_count() or 1)
