@@ -254,6 +254,7 @@ def test_a_model_of_other_pictures_cannot_play(tmp_path):
     ("words", "said"),
     [
         (["--by", "nobody"], "unknown player 'nobody'"),
+        (["--by", ""], "unknown player ''"),
         (["--by", "random", "--compare"], "leave out --by"),
         (["--variant", "moon"], "moon"),
         (["--seconds", "0"], "seconds is 0"),

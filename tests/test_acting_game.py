@@ -22,7 +22,7 @@ from playloom.cli.stopping import ctrl_c
 from playloom.cli.view import view_command
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes, load_episode
 from playloom.engine import Prompt
-from playloom.errors import GameError, MissingExtraError
+from playloom.errors import GameError, MissingExtraError, PlayloomError
 from playloom.games.arena import render_episode
 from playloom.media.animation import read_frames, read_manifest
 from playloom.media.pictures import read_picture
@@ -166,6 +166,18 @@ def test_a_game_that_dies_leaves_what_was_played(tmp_path: Path) -> None:
     kept = load_episode(path)
     assert kept.meta.steps == DEFAULT_LEAD + 6 == len(list(render_episode(kept)))
     assert json.loads((out / "report.json").read_text())["games"][0]["steps"] == 6
+
+
+def test_a_film_that_cannot_be_made_takes_no_figures_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "act"
+
+    def obstruct(now: Progress) -> None:
+        (out / "arena-00001000.mp4").mkdir(parents=True, exist_ok=True)
+
+    with pytest.raises(PlayloomError, match=r"arena-00001000\.mp4"):
+        run_act(ActJob(players=("repeat",), out=out, seconds=0.5), progress=obstruct)
+    (game,) = json.loads((out / "report.json").read_text())["games"]
+    assert game["steps"] == 5 and game["files"] == ["arena-00001000.npz"] and (out / game["files"][0]).is_file()
 
 
 def test_stopped_before_it_began_leaves_nothing(tmp_path: Path) -> None:

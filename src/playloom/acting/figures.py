@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from playloom.actions import CONTROLS, REST_VALUES, decode_values
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import RecordingError
+from playloom.games.maps import CELL
 
 STEPS_PER_SECOND = 10
-CELL = 128.0
-"""Width of a floor tile in map units."""
 _FORWARD = [control.name for control in CONTROLS].index("left_stick_y")
 _PRESSED = 0.375
 """Least forward stick that counts as walking."""
@@ -47,7 +46,7 @@ class PlayFigures:
     resting: float
     """Share of steps in which nothing is touched."""
     frags: float
-    """Others beaten, less own falls, as the game counts; whoever pressed."""
+    """Others beaten, less the times it beat itself, as the game counts; whoever pressed. A fall takes none away."""
     deaths: float
     """How often the player fell; whoever pressed."""
     dead: float

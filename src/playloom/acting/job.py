@@ -16,7 +16,7 @@ from playloom.engine import Dreamer, Sampling
 from playloom.engine.opening import open_dreamer
 from playloom.errors import BadInputError, ConfigError, nearest
 from playloom.games.doom import FRAME_SHAPE, MODES
-from playloom.games.maps import variant_of
+from playloom.games.maps import free_cells, variant_of
 from playloom.games.players import HELDOUT_STYLE, STYLES
 from playloom.games.recorder import EpisodePlan, plan_episode
 
@@ -28,7 +28,6 @@ COMPARED = (MODEL, REPEAT, RANDOM, *(style for style in STYLES if style != HELDO
 DEFAULT_LEAD = 9
 """Steps of the scripted player before a game without a model; with one, its context decides."""
 _LEAST_SECONDS = 2 / STEPS_PER_SECOND
-_SOLID = "#TPG"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,4 +123,4 @@ class ActJob:
 
 def floor_tiles(variant: str) -> int:
     """How many tiles of an arena can be stood on: all but blocks, towers, pillars and gates."""
-    return sum(cell not in _SOLID for row in variant_of(variant).grid for cell in row)
+    return len(free_cells(variant_of(variant)))

@@ -99,7 +99,8 @@ def run_act(
     Args:
         job: who plays what.
         machine: what the speed was measured on; goes into the report.
-        stop: asked before every step; True ends the run, with all that was played kept.
+        stop: asked before every step of a hand and every game; True ends the run, with all that was played kept. A
+            style's game is played to its end.
         progress: told after every step of a hand, and every game.
 
     Raises:
@@ -154,8 +155,12 @@ class _Run:
                 return
             films = self._job.films
             shown = films is None or index < films
-            files = (path, *(self._film(player, played, folder) if shown else ()))
-            self._report.add(Game.of(player, played, self._lead, files))
+            files: tuple[Path, ...] = (path,)
+            try:
+                if shown:
+                    files = (path, *self._film(player, played, folder))
+            finally:  # a film that cannot be made takes no figures with it
+                self._report.add(Game.of(player, played, self._lead, files))
             if played.failure is not None:
                 raise played.failure
 

@@ -56,7 +56,7 @@ def act_command(
     from playloom.runtime import machine, pick_device
 
     job = ActJob(
-        players=COMPARED if compare else (by or "model",),
+        players=COMPARED if compare else ("model" if by is None else by,),
         model=model,
         variant=variant,
         mode=mode,  # type: ignore[arg-type]  # checked by ActJob, in a sentence
