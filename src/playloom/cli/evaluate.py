@@ -32,7 +32,7 @@ def evaluate_command(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer moments: a rough look.")] = False,
     lag: Annotated[
         int | None,
-        typer.Option(help="Row lag of decoding: 1 to the grid's width (raster). Default: by card, else 2."),
+        typer.Option(help="Row lag of decoding: 1 to the grid's width (raster). Default: as dreams, by card, else raster."),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Of the dreams; 0: greedy. Default: by card, else 0.9.")
@@ -88,9 +88,8 @@ def _settings(
 
     from playloom.engine import Sampling
     from playloom.evaluation import EvaluationSettings
-    from playloom.sequence import DEFAULT_LAG
 
-    usual = model.card.get("lag", DEFAULT_LAG) if model.config.layout.rows else None
+    usual = model.card.get("lag") if model.config.layout.rows else None
     asked = usual if lag is None else lag
     sampling = Sampling.of_card(model.card, temperature=temperature, top_k=top_k, top_p=top_p)
     settings = EvaluationSettings(
