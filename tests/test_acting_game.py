@@ -180,6 +180,20 @@ def test_a_film_that_cannot_be_made_takes_no_figures_with_it(tmp_path: Path) -> 
     assert game["steps"] == 5 and game["files"] == ["arena-00001000.npz"] and (out / game["files"][0]).is_file()
 
 
+def test_a_game_that_was_over_before_its_player_could_press_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The script falls in its lead, so that there is no time for another life; the games after that are played."""
+    monkeypatch.setattr("playloom.acting.run.DEFAULT_LEAD", 300)
+    asked = ActJob(players=("repeat",), out=tmp_path / "act", mode="4v4", seconds=0.2, games=2, films=0)
+    assert [game.seed for game in run_act(asked).games] == [1001]
+    words = ["--by", "repeat", "--mode", "4v4", "--seconds", "0.2", "--out", str(tmp_path / "other")]
+    monkeypatch.setattr(sys, "argv", ["playloom", "act", *words])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert exit_info.value.code == 2 and "say more --seconds" in capsys.readouterr().err
+
+
 def test_stopped_before_it_began_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "act"
     asked = ActJob(players=("repeat",), out=out)

@@ -56,6 +56,21 @@ def test_codes_are_made_once_and_belong_to_their_tokenizer(recordings, tokenizer
         frames_from(tmp_path, Path("unused"), Preparation(render=never))
 
 
+def test_codes_of_other_data_are_not_taken_for_these(recordings, tokenizer, tmp_path):
+    network, name = load_tokenizer(tokenizer)
+    tokens_from(recordings, tmp_path / "tokens", Preparation(render=render), network, name)
+    for seed in range(4):
+        save_episode(tmp_path / "more", episode(seed))
+    with pytest.raises(RecordingError, match="codes of 36 frames; .*more has 48: other data needs another --out"):
+        tokens_from(tmp_path / "more", tmp_path / "tokens", Preparation(render=render), network, name)
+    frames = frames_from(tmp_path / "more", tmp_path / "frames", Preparation(render=render))
+    with pytest.raises(RecordingError, match="other data"):
+        tokens_from(frames.folder, tmp_path / "tokens", Preparation(render=render), network, name)
+    mirrored = Preparation(render=render, mirror=True)
+    made = tokens_from(frames.folder, tmp_path / "both", mirrored, network, name)
+    assert len(made) > 48 and len(tokens_from(frames.folder, tmp_path / "both", mirrored, network, name)) == len(made)
+
+
 def test_a_job_goes_from_recordings_to_a_model_and_says_each_stage(recordings, tokenizer, tmp_path):
     said = []
     job = WorldJob(

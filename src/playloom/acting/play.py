@@ -79,7 +79,8 @@ def play_game(
         tick: told after every step after the first lead.
 
     Returns:
-        What was played, up to where the game failed if it did; None when it was stopped before the hand's first step.
+        What was played, up to where the game failed if it did; None when it was over before the hand's first step:
+        stopped, or too short for another life after a fall in the first lead.
 
     Raises:
         GameError: when the game fails before the hand's first step.

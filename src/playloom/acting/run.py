@@ -152,7 +152,7 @@ class _Run:
                 return
             played, path = self._play(player, plan, folder)
             if played is None or path is None:
-                return
+                continue  # it was stopped, which is asked above, or the script fell and was all that played
             films = self._job.films
             shown = films is None or index < films
             files: tuple[Path, ...] = (path,)

@@ -76,6 +76,8 @@ def act_command(
         was_stopped = stopped()
     if report.games:
         _say(report)
+    elif not was_stopped:
+        raise BadInputError("every game was over before its player could press anything; say more --seconds")
     if was_stopped:
         left = f"what was played is kept: {report.folder}" if report.games else "nothing was played"
         typer.echo(f"stopped; {left}", err=True)

@@ -32,7 +32,7 @@ def evaluate_command(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer moments: a rough look.")] = False,
     lag: Annotated[
         int | None,
-        typer.Option(help="Row lag of decoding: 1 to the grid's width (raster). Default: as dreams, by card, else raster."),
+        typer.Option(help="Row lag of decoding: 1 to the grid's width (raster). Default: as in dreams."),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Of the dreams; 0: greedy. Default: by card, else 0.9.")

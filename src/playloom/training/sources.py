@@ -56,12 +56,15 @@ def tokens_from(
     """The token store at `data`, or one made from the frames or recordings at `data` into `cache`.
 
     Raises:
-        RecordingError: when a tokenizer is needed and not given, or the store was made by another one.
+        RecordingError: when a tokenizer is needed and not given, or the store was made by another one, or the cache of
+            other data.
     """
     kind = kind_of(data)
     if kind == "tokens" or _finished(cache):
         store = TokenStore.open(data if kind == "tokens" else cache)
         if fingerprint is None or store.tokenizer == fingerprint:
+            if kind != "tokens":
+                _check_same_data(store, data, how)
             return store
         if kind == "tokens":
             raise RecordingError(
@@ -112,6 +115,20 @@ def kind_of(data: Path) -> str:
     if not data.exists():
         raise RecordingError(f"there is no {data}; give a folder of recordings, see: playloom record --help")
     raise RecordingError(f"{data} holds neither recordings nor a prepared data set; see: playloom record --help")
+
+
+def _check_same_data(store: TokenStore, data: Path, how: Preparation) -> None:
+    """Codes that were made once are used again only for the data they were made of, as far as lengths tell."""
+    if kind_of(data) == "frames":
+        frames = len(FrameStore.open(data))
+    else:
+        frames = sum(load_meta(path).steps for path in _episodes(data, how))
+    own = sum(span.length for span in store.spans if not span.meta.get("mirrored"))
+    if own != frames:
+        raise RecordingError(
+            f"{store.folder} holds the codes of {own} frames; {data} has {frames}: other data needs another --out (or "
+            "remove that folder)"
+        )
 
 
 def _cached_frames(data: Path, cache: Path, how: Preparation) -> FrameStore:
