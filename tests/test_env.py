@@ -130,7 +130,7 @@ def test_without_a_reward_there_is_none_and_the_users_is_taken_as_it_is():
         seen.append(transition)
         return brightness(transition)
 
-    plain = DreamEnv(dreamer(), prompts(), max_steps=3)
+    plain = DreamEnv(dreamer(), prompts(), max_steps=np.int64(3))  # type: ignore[arg-type]  # as configurations have it
     judged = DreamEnv(dreamer(), prompts(), max_steps=3, reward=reward, ended=lambda move: move.step == 1)
     for env in (plain, judged):
         frame, _ = env.reset(seed=2)

@@ -49,7 +49,7 @@ class Task:
     """Steps after which an episode is cut off; None: it goes on for as long as it is stepped."""
 
     def __post_init__(self) -> None:
-        if self.max_steps is not None and not (isinstance(self.max_steps, int) and self.max_steps >= 1):
+        if self.max_steps is not None and not (isinstance(self.max_steps, int | np.integer) and self.max_steps >= 1):
             raise ConfigError(f"max_steps is {self.max_steps!r}; expected a whole number from 1, or None for no end")
         for name, function in (("reward", self.reward), ("ended", self.ended)):
             if function is not None and not callable(function):
