@@ -55,8 +55,8 @@ class ActJob:
     """Of the first game and all that is drawn in it; the others follow one by one. The bundled models' games end before
     200."""
     temperature: float = 1.0
-    """Divides the logits of the inputs, 0 is greedy; 1: as the model learned them. A card speaks of pictures; a cold
-    player hardly ever lets go of what it holds."""
+    """Divides the logits of the inputs, 0 is greedy; 1: as the model learned them. A cold player hardly ever
+    lets go of what it holds."""
     top_k: int | None = None
     """Only the k most likely values of a control."""
     top_p: float | None = None

@@ -54,7 +54,8 @@ _ON_TWO_CORES = Recipe(
             validate_minutes=10,
         ),
         window_steps=12,
-        lag_weights=(0.2, 0.1, 0.2, 0.5),
+        action_weight=4.0,
+        lag_weights=(0.2, 0.15, 0.4, 0.25),
         validation_windows=16,
     ),
     evaluate=EvaluateSettings(
@@ -107,7 +108,8 @@ _LIVE_ON_A_GPU = dataclasses.replace(
     world=dataclasses.replace(
         _ON_A_GPU.world,
         loop=dataclasses.replace(_ON_A_GPU.world.loop, batch=32, learning_rate=1.5e-3),
-        lag_weights=(0.15, 0.1, 0.15, 0.6),
+        action_weight=4.0,
+        lag_weights=(0.2, 0.15, 0.4, 0.25),
     ),
 )
 RECIPES: dict[str, Recipe] = {row.name: row for row in (_ON_A_GPU, _LIVE_ON_A_GPU, _ON_TWO_CORES)}
