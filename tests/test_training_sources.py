@@ -61,7 +61,7 @@ def test_codes_of_other_data_are_not_taken_for_these(recordings, tokenizer, tmp_
     tokens_from(recordings, tmp_path / "tokens", Preparation(render=render), network, name)
     for seed in range(4):
         save_episode(tmp_path / "more", episode(seed))
-    with pytest.raises(RecordingError, match="codes of 36 frames; .*more has 48: other data needs another --out"):
+    with pytest.raises(RecordingError, match=r"codes of 36 frames; .*more has 48: other data needs another --out"):
         tokens_from(tmp_path / "more", tmp_path / "tokens", Preparation(render=render), network, name)
     frames = frames_from(tmp_path / "more", tmp_path / "frames", Preparation(render=render))
     with pytest.raises(RecordingError, match="other data"):
