@@ -155,8 +155,11 @@ def test_neither_player_gets_the_others_gradients(frames, tokenizer_run, tmp_pat
 def test_codes_of_other_episodes_are_refused(frames, tokenizer_run, tmp_path):
     made_codes(frames, tokenizer_run, tmp_path)
     fewer = frame_store(tmp_path / "fewer", episodes=2)
-    with pytest.raises(RecordingError, match="codes of other episodes"):
+    with pytest.raises(RecordingError, match="codes of 36 frames"):
         run_decoder(job(tokenizer_run, fewer, tmp_path / "run", steps=2), **SILENT)
+    longer = frame_store(tmp_path / "longer", episodes=2, steps=18)
+    with pytest.raises(RecordingError, match="codes of other episodes"):
+        run_decoder(job(tokenizer_run, longer, tmp_path / "run", steps=2), **SILENT)
 
 
 def test_what_is_no_model_is_one_sentence(frames, tmp_path):
