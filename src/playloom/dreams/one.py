@@ -6,7 +6,7 @@ report = run_dream(DreamJob(prompt="moment:plaza", steps=50), progress=print)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,11 +105,7 @@ def run_dream(
     given = _given(job, data)
     steps = _steps(job, given, data)
     _require_room(steps, data.frames_THWC[0].nbytes)
-    if stop():
-        raise KeyboardInterrupt
-    started = time.perf_counter()
-    done: list[DreamStep] = []
-    for step in dreamer.dream(
+    dreamed = dreamer.dream(
         prompt,
         mode=job.mode,
         steps=steps,
@@ -117,12 +113,9 @@ def run_dream(
         frames_SHWC=data.true_next_frames_SHWC if job.mode == "policy" else None,
         sampling=how,
         seed=job.seed,
-    ):
-        done.append(step)
-        if progress is not None:
-            progress(len(done), steps)
-        if stop():
-            break
+    )
+    started = time.perf_counter()
+    done = _until_stopped(dreamed, steps, progress, stop)
     seconds = time.perf_counter() - started
     return DreamReport(
         written=_write(job, dreamer, prompt, data, given, how, done),
@@ -139,6 +132,21 @@ def run_dream(
         frames_per_second=len(done) / seconds,
         stopped=len(done) < steps,
     )
+
+
+def _until_stopped(
+    dreamed: Iterator[DreamStep], steps: int, progress: Progress | None, stop: Callable[[], bool]
+) -> list[DreamStep]:
+    if stop():
+        raise KeyboardInterrupt
+    done: list[DreamStep] = []
+    for step in dreamed:
+        done.append(step)
+        if progress is not None:
+            progress(len(done), steps)
+        if stop():
+            break
+    return done
 
 
 def _write(
