@@ -6,7 +6,6 @@ that of `games.process`.
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -15,16 +14,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom import __version__
 from playloom.acting.lives import LEAD_STYLE, Lives, Pressed, Running, Take
 from playloom.actions import decode_values
-from playloom.data.recording import Episode, EpisodeMeta
+from playloom.data.recording import Episode
 from playloom.errors import GameError
-from playloom.games.arena import GAME_NAME, new_frame_hash
+from playloom.games.arena import new_frame_hash
 from playloom.games.doom import GameSpec
 from playloom.games.maps import variant_of
 from playloom.games.process import GameProcess
-from playloom.games.recorder import EpisodePlan
+from playloom.games.recorder import EpisodePlan, episode_meta
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,15 +128,5 @@ def _script(own_T: NDArray[np.bool_]) -> dict[str, str]:
 
 
 def _episode(plan: EpisodePlan, tape: _Tape, versions: Mapping[str, str]) -> Episode:
-    meta = EpisodeMeta(
-        game=GAME_NAME,
-        variant=plan.variant,
-        mode=plan.mode,
-        style=plan.style,
-        seed=plan.seed,
-        split=plan.split,
-        steps=len(tape.pressed),
-        frame_hash=tape.hash.hexdigest(),
-        versions={"playloom": __version__, "vizdoom": importlib.metadata.version("vizdoom"), **versions},
-    )
+    meta = episode_meta(plan, tape.hash.hexdigest(), steps=len(tape.pressed), versions=versions)
     return Episode(meta, np.stack([pressed.values_A for pressed in tape.pressed]), np.stack(tape.rows))

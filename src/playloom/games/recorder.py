@@ -13,7 +13,7 @@ import math
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -123,7 +123,7 @@ def record_episode(plan: EpisodePlan, folder: Path) -> Episode:
         if step + 1 < plan.steps:
             engine.step(decode_values(actions[step]).tolist())
     engine.close()
-    return Episode(_meta(plan, digest.hexdigest()), actions, states)
+    return Episode(episode_meta(plan, digest.hexdigest()), actions, states)
 
 
 def record_episodes(
@@ -281,7 +281,10 @@ def _record(plan: EpisodePlan, folder: Path, working: str, pipe: Connection) -> 
         pipe.send("done")
 
 
-def _meta(plan: EpisodePlan, frame_hash: str) -> EpisodeMeta:
+def episode_meta(
+    plan: EpisodePlan, frame_hash: str, *, steps: int | None = None, versions: Mapping[str, str] | None = None
+) -> EpisodeMeta:
+    """What a recording says of itself; `steps` where not all were played, `versions` of what else had a part in it."""
     return EpisodeMeta(
         game=GAME_NAME,
         variant=plan.variant,
@@ -289,7 +292,7 @@ def _meta(plan: EpisodePlan, frame_hash: str) -> EpisodeMeta:
         style=plan.style,
         seed=plan.seed,
         split=plan.split,
-        steps=plan.steps,
+        steps=plan.steps if steps is None else steps,
         frame_hash=frame_hash,
-        versions={"playloom": __version__, "vizdoom": importlib.metadata.version("vizdoom")},
+        versions={"playloom": __version__, "vizdoom": importlib.metadata.version("vizdoom"), **(versions or {})},
     )
