@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "playloom"
 LEVELS = [
     ["errors"],
-    ["files", "runtime"],
+    ["attention", "files", "runtime"],
     ["actions", "provenance"],
     ["tokenizer", "sequence", "model", "media", "upscaling"],
     ["presets", "client"],

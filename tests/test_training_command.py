@@ -15,6 +15,7 @@ from playloom.data.stores import FrameStore, TokenStore
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
 from playloom.training.origin import load_origin
 from playloom.training.sources import kind_of
+from playloom.training.tokenizer_files import ancestors, load_tokenizer
 from training_toys import HEIGHT, WIDTH, frame_store, scroll, stick_actions
 
 SHORT = ["--preset", "tiny", "--steps", "3", "--batch", "4", "--device", "cpu", "--threads", "1"]
@@ -190,6 +191,32 @@ def test_what_a_start_may_not_be(data, tokenizer, tmp_path):
         playloom(*words, "--start", "arena-liv")
     with pytest.raises(PictureError, match="a picture of 24 x 16 pixels came; this model takes 300 x 180"):
         playloom(*words, "--start", "arena-live", "--steps", "1", "--device", "cpu", "--threads", "1")
+
+
+def test_tokenizer_and_world_go_on_from_a_trained_model(data, tokenizer, tmp_path):
+    first, finer, second = (tmp_path / name for name in ("first", "finer", "second"))
+    playloom("world", "--data", data, "--tokenizer", tokenizer, "--out", first, *SHORT)
+    still = ["--steps", "1", "--batch", "4", "--device", "cpu", "--threads", "1", "--learning-rate", "1e-12"]
+    start = ["tokenizer", "--data", data, "--start", first]
+    playloom(*start, "--out", finer, *still)
+    (old, began), (new, name) = load_tokenizer(tokenizer), load_tokenizer(finer)
+    for key, weight in old.encoder.state_dict().items():
+        assert torch.allclose(new.encoder.state_dict()[key], weight, atol=1e-4), key
+    assert name != began, "the codebook follows the encoder, with whatever rate"
+    assert ancestors(finer) == (began,)
+    done = playloom("world", "--data", data, "--start", first, "--tokenizer", finer, "--out", second, *still)
+    assert "finished after 1 steps" in done.output
+    assert load_model(second / "model").card["tokenizer"] == name
+    assert load_model(second / "model").card["start"]["tokenizer"] == began
+    finest = tmp_path / "finest"
+    playloom("tokenizer", "--data", data, "--start", finer, "--out", finest, *still)
+    assert ancestors(finest) == (began, name)
+    with pytest.raises(CheckpointError, match="holds another run"):
+        playloom("tokenizer", "--data", data, "--preset", "tiny", "--out", finest, *still)
+    with pytest.raises(ConfigError, match="--preset is 'tiny', but sizes come from --start"):
+        playloom(*start, "--preset", "tiny", "--out", tmp_path / "other", *still)
+    with pytest.raises(ConfigError, match="would write over what --start"):
+        playloom("tokenizer", "--data", data, "--start", finest, "--out", finest, *still)
 
 
 def test_a_start_keeps_its_own_tokenizer_and_is_not_written_over(data, tokenizer, tmp_path):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
 Out = Annotated[Path, typer.Option(help="The run's folder: checkpoints, log, previews, result.")]
-Preset = Annotated[str, typer.Option(help="Named model sizes.")]
+Preset = Annotated[str | None, typer.Option(help="Named model sizes. [default: arena-live]")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON with settings, and a 'model' of your own.")]
 Steps = Annotated[int | None, typer.Option(help="End after this many steps.")]
 Minutes = Annotated[float | None, typer.Option(help="End after this much training time, all pieces together.")]
@@ -31,6 +31,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
 Resume = Annotated[str, typer.Option(help="auto: go on with the run in --out; never: refuse if there is one.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed (fast where a CPU has it), or auto.")]
 PrepareOnly = Annotated[bool, typer.Option("--prepare-only", help="Prepare the data, then stop.")]
 Alignment = Annotated[str, typer.Option(help="Check of actions against pictures: strict, warn or off.")]
 Workers = Annotated[int, typer.Option(help="Rendering processes, when --data holds recordings.")]
@@ -48,7 +49,8 @@ def register(app: typer.Typer) -> None:
 def train_tokenizer_command(
     data: Data,
     out: Out,
-    preset: Preset = "arena-live",
+    start: Annotated[str | None, typer.Option(help="Begin with this tokenizer (a model or a run).")] = None,
+    preset: Preset = None,
     config: ConfigFile = None,
     steps: Steps = None,
     minutes: Minutes = None,
@@ -59,6 +61,7 @@ def train_tokenizer_command(
     resume: Resume = "auto",
     device: Device = None,
     threads: Threads = None,
+    precision: Precision = None,
     workers: Workers = 0,
     prepare_only: PrepareOnly = False,
 ) -> None:
@@ -67,8 +70,15 @@ def train_tokenizer_command(
     from playloom.training.sources import frames_from
     from playloom.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 
-    model, values = _read_config(config, preset)
-    flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
+    origin = None
+    if start is not None:
+        _check_apart("--start", start, out)
+        origin, values = _read_tokenizer_start(config, preset, start)
+        sizes = origin.tokenizer.config
+    else:
+        model, values = _read_config(config, preset or "arena-live")
+        sizes = model.tokenizer
+    flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads, precision)
     training = from_mapping(TokenizerTrainingConfig, _with_flags(values, flags))
     _check_resume(resume, out)
     with _alone(out):
@@ -78,7 +88,7 @@ def train_tokenizer_command(
             typer.echo(f"{len(store)} frames in {len(store.spans)} episodes: {store.folder}")
             return
         with reports_of("tokenizer") as report:
-            run = train_tokenizer(model.tokenizer, training, store, out, report=report)
+            run = train_tokenizer(sizes, training, store, out, start=origin, report=report)
     say_end(run.outcome, out, f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
 
 
@@ -87,7 +97,7 @@ def train_world_command(
     out: Out,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of a trained tokenizer.")] = None,
     start: Annotated[str | None, typer.Option(help="Begin with this model's weights (a name or a folder).")] = None,
-    preset: Annotated[str | None, typer.Option(help="Named model sizes. [default: arena-live]")] = None,
+    preset: Preset = None,
     config: ConfigFile = None,
     steps: Steps = None,
     minutes: Minutes = None,
@@ -98,6 +108,7 @@ def train_world_command(
     resume: Resume = "auto",
     device: Device = None,
     threads: Threads = None,
+    precision: Precision = None,
     workers: Workers = 0,
     prepare_only: PrepareOnly = False,
     alignment: Alignment = "strict",
@@ -114,7 +125,7 @@ def train_world_command(
         model, values, origin = _read_start(config, preset, start)
     else:
         model, values = _read_config(config, preset or "arena-live")
-    flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
+    flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads, precision)
     training = from_mapping(WorldConfig, _with_flags(values, flags))
     _check_resume(resume, out)
     with _alone(out), bar_of("preparing codes") as bar, reports_of("world") as report:
@@ -149,6 +160,7 @@ def train_decoder_command(
     resume: Resume = "auto",
     device: Device = None,
     threads: Threads = None,
+    precision: Precision = None,
     workers: Workers = 0,
     prepare_only: PrepareOnly = False,
 ) -> None:
@@ -158,7 +170,7 @@ def train_decoder_command(
     from playloom.training.settings import from_mapping
 
     values = _with_flags(
-        _read_settings(config), _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads)
+        _read_settings(config), _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads, precision)
     )
     if "model" in values:
         raise ConfigError(
@@ -186,10 +198,12 @@ def _flags(
     seed: int | None,
     device: str | None,
     threads: int | None,
+    precision: str | None,
 ) -> dict[str, Any]:
     """The loop settings given as flags."""
     named: dict[str, Any] = {"steps": steps, "minutes": minutes, "piece_minutes": piece, "batch": batch}
     named |= {"learning_rate": learning_rate, "seed": seed, "device": device, "threads": threads}
+    named["precision"] = precision
     return {name: value for name, value in named.items() if value is not None}
 
 
@@ -215,12 +229,26 @@ def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelC
     """The sizes of the model to begin with, the file's settings, and that model."""
     from playloom.training.origin import load_whole_origin
 
+    values = _start_settings(path, name, start)
+    model, origin = load_whole_origin(start)
+    return model.config, values, origin
+
+
+def _read_tokenizer_start(path: Path | None, name: str | None, start: str) -> tuple[Origin, dict[str, Any]]:
+    """The tokenizer to begin with, and the file's settings."""
+    from playloom.training.origin import load_origin
+
+    values = _start_settings(path, name, start)
+    return load_origin(start), values
+
+
+def _start_settings(path: Path | None, name: str | None, start: str) -> dict[str, Any]:
+    """The file's settings, without sizes of a model: those come from what is begun with."""
     values = _read_settings(path)
     if "model" in values or name is not None:
         given = f"{path} has a 'model'" if "model" in values else f"--preset is {name!r}"
         raise ConfigError(f"{given}, but sizes come from --start {start}; leave one of them out")
-    model, origin = load_whole_origin(start)
-    return model.config, values, origin
+    return values
 
 
 def _read_settings(path: Path | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from playloom.attention import attend
 from playloom.errors import ConfigError
 from playloom.model.cache import KeyValueCache, Reach
 from playloom.model.config import TransformerConfig
@@ -101,7 +102,7 @@ class Attention(nn.Module):
             q_BMQE = q_BMQE.reshape(len(q_BMQE), shared, -1, self.config.head_width)
             if mask_QR is not None and mask_QR.shape[-2] > 1:
                 mask_QR = mask_QR.tile((heads // shared, 1))
-        out = F.scaled_dot_product_attention(q_BMQE, k_BGRE, v_BGRE, attn_mask=mask_QR)
+        out = attend(q_BMQE, k_BGRE, v_BGRE, mask_QR)
         if shared != heads:
             out = out.reshape(len(out), heads, queries, -1)
         return out.transpose(1, 2).flatten(2)
@@ -117,7 +118,9 @@ class Attention(nn.Module):
     def steps(self, x_BTPD: Tensor, turn: Turn, own_PP: Tensor) -> Tensor:
         """Every step against its window. One call a step: exact work, and no mask larger than one step's."""
         batch, steps, positions, _ = x_BTPD.shape
-        q, k, v = self.project(self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d")), turn)
+        all_BQO = self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d"))
+        # Under autocast the norm makes queries and keys float32; rounded here once, not again for every window.
+        q, k, v = (x.to(all_BQO.dtype) for x in self.project(all_BQO, turn))
         out = []
         for step in range(steps):
             first = max(0, step - self.window + 1) * positions

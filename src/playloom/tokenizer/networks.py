@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from playloom.attention import attend
 from playloom.tokenizer.config import TokenizerConfig
 
 
@@ -82,7 +83,7 @@ class TransformerLayer(nn.Module):
     def forward(self, x_BND: Tensor) -> Tensor:
         """Float [B, N, D] to the same shape."""
         qkv = rearrange(self.query_key_value(self.attention_norm(x_BND)), "b n (t m e) -> t b m n e", t=3, m=self.heads)
-        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
+        mixed = attend(qkv[0], qkv[1], qkv[2])
         x_BND = x_BND + self.attention_out(rearrange(mixed, "b m n e -> b n (m e)"))
         mlp_BND: Tensor = self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x_BND))))
         return x_BND + mlp_BND

@@ -11,7 +11,7 @@ from pathlib import Path
 from playloom.checkpoint import Model, fingerprint, load_model, model_folder
 from playloom.errors import CheckpointError
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
-from playloom.training.tokenizer_files import load_tokenizer
+from playloom.training.tokenizer_files import ancestors, load_tokenizer
 
 TRANSFORMER_FILE = "transformer.safetensors"
 """What a model's folder calls its transformer's weights."""
@@ -25,6 +25,8 @@ class Origin:
     """In eval mode on the CPU."""
     name: str
     """Fingerprint of its weights."""
+    ancestors: tuple[str, ...] = ()
+    """Fingerprints of the tokenizers it was trained on from, oldest first, as far as that is known."""
     model: Model | None = None
     """The whole model."""
     transformer: str | None = None
@@ -40,7 +42,7 @@ def load_origin(name: str) -> Origin:
     folder = Path(name)
     if (folder / "tokenizer.json").is_file() and not (folder / "model" / "model.json").is_file():
         tokenizer, weights = load_tokenizer(folder)
-        return Origin(tokenizer=tokenizer, name=weights)
+        return Origin(tokenizer=tokenizer, name=weights, ancestors=ancestors(folder))
     inner = folder / "model"
     place = inner if (inner / "model.json").is_file() else model_folder(name)
     model = load_model(place)

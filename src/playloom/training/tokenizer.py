@@ -30,6 +30,7 @@ from playloom.tokenizer.quality import psnr, ssim
 from playloom.tokenizer.quantizer import codebook_use
 from playloom.training.journal import strip
 from playloom.training.loop import Loop, Report
+from playloom.training.origin import Origin
 from playloom.training.settings import LoopConfig, to_mapping
 from playloom.training.strategy import world
 from playloom.training.task import Batch, Moment, Outcome, PlayerLoss
@@ -85,6 +86,7 @@ def train_tokenizer(
     store: FrameStore,
     out: Path,
     *,
+    start: Origin | None = None,
     perceptual: nn.Module | None = None,
     report: Report | None = None,
 ) -> TokenizerRun:
@@ -95,6 +97,7 @@ def train_tokenizer(
         config: how.
         store: pictures; those of the split "train" are learned, those of "validation" judged.
         out: checkpoints, log, previews and `tokenizer.safetensors` go here; a run found here is resumed.
+        start: a tokenizer of the very sizes whose weights to begin with; None: random ones.
         perceptual: a feature distance of one's own, see `TokenizerLoss`.
         report: told about progress.
 
@@ -102,12 +105,12 @@ def train_tokenizer(
         RecordingError: when the store's pictures have another size, or none are for training.
         CheckpointError: when `out` holds another run.
     """
-    task = TokenizerTask(tokenizer, config, store, perceptual)
+    task = TokenizerTask(tokenizer, config, store, perceptual, start)
     loop = Loop(task, config.loop, out, report)
     outcome = loop.run()
     if loop.fabric.is_global_zero:
         with loop.averaged():
-            save_tokenizer(out, task.tokenizer)
+            save_tokenizer(out, task.tokenizer, () if start is None else (*start.ancestors, start.name))
     loop.fabric.barrier()
     exported, name = load_tokenizer(out)
     return TokenizerRun(tokenizer=exported, fingerprint=name, outcome=outcome)
@@ -151,10 +154,13 @@ class TokenizerTask:
         config: TokenizerTrainingConfig,
         store: FrameStore,
         perceptual: nn.Module | None,
+        start: Origin | None = None,
     ) -> None:
         _check_frames(tokenizer, store)
         self._config, self._store = config, store
         self.tokenizer = FrameTokenizer(tokenizer, seed=config.loop.seed)
+        if start is not None:
+            self.tokenizer.load_state_dict(start.tokenizer.state_dict())
         self.loss = TokenizerLoss(config.loss, perceptual=perceptual, seed=config.loop.seed)
         self.players: dict[str, nn.Module] = {"tokenizer": ReconstructionLoss(self.tokenizer, self.loss)}
         # The codebook and the latents' mean and variance follow the live encoder, in buffers of their own: an averaged
@@ -167,6 +173,8 @@ class TokenizerTask:
         self.units = {"pictures": 1}
         training = {k: v for k, v in to_mapping(config).items() if k != "loop"}
         self.identity = {"tokenizer": tokenizer.to_dict(), "training": training, "data": {"rows": len(store)}}
+        if start is not None:
+            self.identity["start"] = {"tokenizer": start.name}
         rank, ranks = world()
         loop = config.loop
         self._train = WindowSampler(

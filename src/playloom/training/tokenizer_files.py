@@ -9,7 +9,9 @@ codes a transformer learns are exactly the codes its model will make.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,10 +25,12 @@ _WEIGHTS = "tokenizer.safetensors"
 _CONFIG = "tokenizer.json"
 
 
-def save_tokenizer(folder: Path, tokenizer: FrameTokenizer) -> None:
-    """Write a tokenizer."""
+def save_tokenizer(folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = ()) -> None:
+    """Write a tokenizer, with the fingerprints of those it was trained on from, oldest first."""
     save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
     content = {"format": 1, "config": tokenizer.config.to_dict(), "weights": fingerprint(folder / _WEIGHTS)}
+    if ancestors:
+        content["ancestors"] = list(ancestors)
     with atomic_write(folder / _CONFIG) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -37,15 +41,29 @@ def load_tokenizer(folder: Path) -> tuple[FrameTokenizer, str]:
     Raises:
         CheckpointError: when a file is missing, damaged or changed.
     """
-    try:
-        content = json.loads((folder / _CONFIG).read_text())
-        config, wanted = TokenizerConfig.from_dict(content["config"]), content["weights"]
-    except OSError as error:
-        raise CheckpointError(f"no tokenizer at {folder} ({error.strerror}: {_CONFIG}); train one first") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / _CONFIG} is damaged ({error}); train or export again") from error
+    config, wanted, _ = _read(folder)
     tokenizer = FrameTokenizer(config)
     load_weights(folder / _WEIGHTS, tokenizer)
     if fingerprint(folder / _WEIGHTS) != wanted:
         raise CheckpointError(f"{folder / _WEIGHTS} is not the file that {_CONFIG} names; train or export again")
     return tokenizer.eval().requires_grad_(False), wanted
+
+
+def ancestors(folder: Path) -> tuple[str, ...]:
+    """Fingerprints of the tokenizers that this one was trained on from, oldest first: its codes mean much the same.
+
+    Raises:
+        CheckpointError: when the file beside the weights is missing or damaged.
+    """
+    return _read(folder)[2]
+
+
+def _read(folder: Path) -> tuple[TokenizerConfig, str, tuple[str, ...]]:
+    try:
+        content: dict[str, Any] = json.loads((folder / _CONFIG).read_text())
+        config, weights = TokenizerConfig.from_dict(content["config"]), str(content["weights"])
+        return config, weights, tuple(str(name) for name in content.get("ancestors", ()))
+    except OSError as error:
+        raise CheckpointError(f"no tokenizer at {folder} ({error.strerror}: {_CONFIG}); train one first") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / _CONFIG} is damaged ({error}); train or export again") from error

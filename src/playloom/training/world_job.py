@@ -29,7 +29,7 @@ from playloom.training.origin import Origin
 from playloom.training.sources import Preparation, kind_of, tokens_from
 from playloom.training.strategy import world
 from playloom.training.task import Outcome
-from playloom.training.tokenizer_files import load_tokenizer
+from playloom.training.tokenizer_files import ancestors, load_tokenizer
 from playloom.training.world import Preview, Start, WorldConfig, train_world
 
 _CHECKS = ("strict", "warn", "off")
@@ -57,7 +57,8 @@ class WorldJob:
     out: Path
     """The run's folder."""
     tokenizer: Path | None
-    """Folder of a trained tokenizer; needed to tokenise, and to export a whole model. None: that of `start`."""
+    """Folder of a trained tokenizer; needed to tokenise, and to export a whole model. With `start`: its tokenizer, or
+    one that was trained on from it. None: that of `start`."""
     preparation: Preparation
     """How recordings are rendered and tokenised."""
     start: Origin | None = None
@@ -165,10 +166,10 @@ def _tokenizer(job: WorldJob) -> tuple[FrameTokenizer | None, str | None]:
     if job.tokenizer is None:
         return (job.start.tokenizer, job.start.name) if job.start is not None else (None, None)
     tokenizer, name = load_tokenizer(job.tokenizer)
-    if job.start is not None and name != job.start.name:
+    if job.start is not None and job.start.name not in (name, *ancestors(job.tokenizer)):
         raise CheckpointError(
             f"{job.tokenizer} holds tokenizer {name}, but the model to start with learned the codes of "
-            f"{job.start.name}; leave --tokenizer out"
+            f"{job.start.name}; leave --tokenizer out, or give one that was trained on from it"
         )
     return tokenizer, name
 

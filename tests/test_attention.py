@@ -1,0 +1,54 @@
+"""Attention by two plain products, where the fused kernel is slow: the same numbers, forward and backward."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from playloom.attention import attend
+
+
+def parts(dtype, *, batch=2, queries=6, keys=9):
+    source = torch.Generator().manual_seed(0)
+    sizes = (queries, keys, keys)
+    return [torch.randn(batch, 2, n, 8, generator=source).to(dtype).requires_grad_() for n in sizes]
+
+
+def masks(batch=2, queries=6, keys=9):
+    each = torch.rand(batch, 1, queries, keys, generator=torch.Generator().manual_seed(1)) < 0.5
+    each[..., 0] = True
+    return {"none": None, "shared": each[0, 0], "each": each, "each, for all queries": each[:, :, :1]}
+
+
+def by_hand(q, k, v, mask):
+    """In float64, and nothing of torch's own attention."""
+    q, k, v = (x.detach().double().requires_grad_() for x in (q, k, v))
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return (scores.softmax(-1) @ v), (q, k, v)
+
+
+@pytest.mark.parametrize("name", masks())
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_it_is_attention_and_so_is_its_way_back(dtype, tolerance, name):
+    mask, (q, k, v) = masks()[name], parts(dtype)
+    out, (expected, leaves) = attend(q, k, v, mask), by_hand(q, k, v, mask)
+    assert out.dtype == dtype
+    assert torch.allclose(out.double(), expected, atol=tolerance)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
+    (out * weights.to(dtype)).sum().backward()
+    (expected * weights.to(dtype).double()).sum().backward()
+    for mine, true in zip((q, k, v), leaves, strict=True):
+        assert torch.allclose(mine.grad.double(), true.grad, atol=2 * tolerance)
+
+
+def test_only_bfloat16_on_a_cpu_goes_its_own_way(monkeypatch):
+    called = []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: called.append(1) or fused(*a, **k))
+    attend(*parts(torch.float32))
+    assert called == [1]
+    attend(*parts(torch.bfloat16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert attend(*parts(torch.float32)).dtype == torch.bfloat16
+    assert called == [1]
