@@ -22,7 +22,7 @@ def attend(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | Non
         Float [B, G, Q, E].
     """
     kind = q_BGQE.device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         q_BGQE, k_BGRE, v_BGRE = (x.to(dtype) for x in (q_BGQE, k_BGRE, v_BGRE))
     if kind != "cpu" or q_BGQE.dtype != torch.bfloat16:
