@@ -1,0 +1,144 @@
+/** The panel of a picture that is laid onto frames: size, turn, opacity, and on how many of them. */
+import type { View } from "../../story/room";
+import { Icon } from "../Icon";
+import type { Placement } from "./placement";
+
+interface PanelProps {
+  placement: Placement;
+  view: View;
+  busy: boolean;
+  onPut: () => void;
+}
+
+export function Placing({ placement, view, busy, onPut }: PanelProps) {
+  const { overlay, sticker, copies, most } = placement;
+  if (!overlay || !sticker) return null;
+  const percent = Math.round((100 * overlay.width) / view.width);
+  return (
+    <form
+      className="placing"
+      aria-labelledby="placing"
+      onSubmit={(event) => {
+        event.preventDefault();
+        onPut();
+      }}
+    >
+      <h2 id="placing">A picture onto frame {view.gaze.at + 1}</h2>
+      <p className="hint">Drag it where it belongs; pull a corner to size it, the round handle to turn it.</p>
+      <Slider
+        label="Size"
+        words={`${percent} %`}
+        value={overlay.width}
+        least={4}
+        most={view.width * 1.5}
+        step={1}
+        onValue={(width) => {
+          placement.change((now) => ({ ...now, width }));
+        }}
+      />
+      <Slider
+        label="Turn"
+        words={`${Math.round(overlay.turn)}°`}
+        value={overlay.turn}
+        least={-180}
+        most={180}
+        step={1}
+        onValue={(turn) => {
+          placement.change((now) => ({ ...now, turn }));
+        }}
+      />
+      <Slider
+        label="Opacity"
+        words={`${Math.round(100 * overlay.opacity)} %`}
+        value={overlay.opacity}
+        least={0.1}
+        most={1}
+        step={0.05}
+        onValue={(opacity) => {
+          placement.change((now) => ({ ...now, opacity }));
+        }}
+      />
+      <div className="buttons wrap">
+        <button
+          type="button"
+          aria-pressed={overlay.flipped}
+          onClick={() => {
+            placement.change((now) => ({ ...now, flipped: !now.flipped }));
+          }}
+        >
+          <Icon name="flip" />
+          <span>Mirror</span>
+        </button>
+        {sticker.cut ? (
+          <label className="check">
+            <input
+              type="checkbox"
+              checked={placement.cut}
+              onChange={(event) => {
+                placement.setCut(event.target.checked);
+              }}
+            />
+            Without its background
+          </label>
+        ) : null}
+      </div>
+      <Slider
+        label="Also on the next frames"
+        words={most === 0 ? "there are none" : copies === 0 ? "only this one" : `${copies} more`}
+        value={copies}
+        least={0}
+        most={Math.max(1, most)}
+        step={1}
+        off={most === 0}
+        onValue={placement.setCopies}
+      />
+      <p className="hint">
+        {most === 0
+          ? "This is the last frame of its way. An edit seen in several frames is kept more often: begin earlier."
+          : "An edit seen in several frames is kept more often. Then dream on from the last of them."}
+      </p>
+      <div className="buttons">
+        <button type="submit" className="strong" disabled={busy} data-do="put">
+          <Icon name="check" />
+          <span>{copies === 0 ? "Put it on" : `Put it on ${copies + 1} frames`}</span>
+          <kbd>↵</kbd>
+        </button>
+        <button type="button" onClick={placement.drop} data-do="drop">
+          Cancel <kbd>Esc</kbd>
+        </button>
+      </div>
+    </form>
+  );
+}
+
+interface SliderProps {
+  label: string;
+  words: string;
+  value: number;
+  least: number;
+  most: number;
+  step: number;
+  off?: boolean;
+  onValue: (value: number) => void;
+}
+
+function Slider({ label, words, value, least, most, step, off = false, onValue }: SliderProps) {
+  return (
+    <label className="field temperature">
+      <span className="label">{label}</span>
+      <output>{words}</output>
+      <input
+        type="range"
+        min={least}
+        max={most}
+        step={step}
+        value={value}
+        disabled={off}
+        aria-valuetext={words}
+        onChange={(event) => {
+          onValue(event.target.valueAsNumber);
+        }}
+      />
+    </label>
+  );
+}
