@@ -31,7 +31,7 @@ from playloom.serving.refusals import Problem, install
 from playloom.serving.score import ScoreRequest, add_score
 from playloom.serving.seats import Room
 from playloom.serving.settings import Settings
-from playloom.serving.stepped import Stepped, Turn, add_sessions
+from playloom.serving.stepped import Stepped, Turn, add_sessions, recent_of
 from playloom.serving.stories import Stories
 from playloom.serving.story_branches import Branches
 from playloom.serving.story_format import BranchOrder, EditOrder, NewStory, NodePatch, Renaming
@@ -65,7 +65,7 @@ class Server:
         self.room = Room(self.studio, self.metrics)
         self.stepped = Stepped(self.studio, self.room)
         self.jobs = Jobs(self.studio)
-        self.stories = Stories(self.studio)
+        self.stories = Stories(self.studio, lambda token: recent_of(self.room, self.stepped, token))
         self.branches = Branches(self.stories)
 
     @property

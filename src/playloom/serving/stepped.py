@@ -18,6 +18,7 @@ from playloom.serving.dreaming import Begin, Step, begin, shown
 from playloom.serving.names import mint
 from playloom.serving.parsing import body_of, takes
 from playloom.serving.pictures import live_picture
+from playloom.serving.recent import Recent
 from playloom.serving.reel import Reel, Shot, as_csv, as_mp4
 from playloom.serving.refusals import Refusal
 from playloom.serving.score import Vector
@@ -52,6 +53,7 @@ class _Session:
     manifest: Manifest
     schema: Literal["named", "binned"]
     reel: Reel
+    recent: Recent
     used_at: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -104,6 +106,7 @@ class Stepped:
             manifest=studio.manifest(prompt, how, seed, "full"),
             schema=asked.schema_,
             reel=Reel(studio.settings.recording_frames),
+            recent=Recent(prompt, studio.context),
             used_at=time.monotonic(),
         )
         return JSONResponse({"token": token, "model": studio.model.config.name, "seed": seed}, 201)
@@ -117,8 +120,9 @@ class Stepped:
             session.used_at = time.monotonic()
             step = await waited(session.handle.submit(action_A))
             answer, _ = await shown(studio, step, session.manifest, session.schema)
-            frame_HWC = step.frame_HWC
-            assert frame_HWC is not None, "a step of a session dreams a frame"
+            frame_HWC, codes_N = step.frame_HWC, step.codes_N
+            assert frame_HWC is not None and codes_N is not None, "a step of a session dreams a frame"
+            session.recent.add(frame_HWC, codes_N, step.action_A, step.action_given, session.manifest)
             text = session.manifest.to_json()
             picture = await studio.side(lambda: live_picture(frame_HWC, "jpeg", text))
             session.reel.add(Shot(picture, step.action_A, 0))
@@ -174,6 +178,17 @@ def _file(kind: str) -> dict[int | str, dict[str, object]]:
 
 def _download(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{name}"'}
+
+
+def recent_of(room: Room, stepped: Stepped, token: str) -> tuple[str, Recent]:
+    """What to call what a session plays, and its newest frames.
+
+    Raises:
+        Refusal: 404.
+    """
+    if token in room.seats:
+        return room.seats[token].moment or "live play", room.seats[token].recent
+    return "a session", stepped.find(token).recent
 
 
 def _reel(room: Room, stepped: Stepped, token: str) -> tuple[Reel, Manifest]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -14,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from playloom.actions import REST_VALUES
 from playloom.engine import Prompt
 from playloom.errors import BadInputError, PictureError, PlayloomError
 from playloom.provenance import Manifest
 from playloom.provenance.manifest import created_at
 from playloom.serving.dreaming import Begin, begin
 from playloom.serving.pictures import from_base64, picture_size
+from playloom.serving.recent import Recent
 from playloom.serving.refusals import Refusal
 from playloom.serving.story import Story
 from playloom.serving.story_format import EditOrder, NewStory, item_dict
@@ -49,8 +52,14 @@ class Beginning(NamedTuple):
 class Stories:
     """The stories of a folder."""
 
-    def __init__(self, studio: Studio) -> None:
-        self.studio = studio
+    def __init__(self, studio: Studio, recent_of: Callable[[str], tuple[str, Recent]]) -> None:
+        """See the module.
+
+        Args:
+            studio: encodes and dreams.
+            recent_of: what a session plays, and its newest frames, by its token.
+        """
+        self.studio, self._recent_of = studio, recent_of
         self._shelf = Shelf(studio.settings.stories)
         self._disk = ThreadPoolExecutor(1, "playloom-stories")
         self._open: dict[str, Story] = {}
@@ -227,7 +236,9 @@ class Stories:
 
     async def _beginning(self, asked: NewStory) -> Beginning:
         if asked.session is not None:
-            raise BadInputError("a story cannot begin at a session yet")
+            if asked.moment is not None or asked.images is not None:
+                raise BadInputError("a story begins at a moment, at images or at a session; send one of them")
+            return _of_session(*self._recent_of(asked.session))
         prompt = await begin(
             self.studio,
             Begin(
@@ -288,6 +299,17 @@ class Stories:
 
     async def _in_disk_thread(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+
+
+def _of_session(name: str, recent: Recent) -> Beginning:
+    kept = recent.frames()
+    actions = [frame.action_A for frame in kept[1:]]
+    prompt = Prompt(
+        frames_THWC=np.stack([frame.frame_HWC for frame in kept]),
+        actions_TA=np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8),
+        codes_TN=np.stack([frame.codes_N for frame in kept]),
+    )
+    return Beginning(name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.pressed for frame in kept))
 
 
 def is_open(story: Story, branch: int) -> bool:

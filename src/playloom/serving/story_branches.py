@@ -153,10 +153,14 @@ class Branches:
             return
         studio.gate.check_open()
         prompt = await self._prompt(order)
-        async with story.lock:
-            if not is_open(story, branch.id):
-                return
-            await story.add([replace(story.tree.branches[branch.id], state="dreaming")])
+        marked = asyncio.ensure_future(self._mark(story, branch.id))
+        try:  # beside it, so that the branches of an order begin together and share every batch
+            await self._dream_on(order, branch, prompt)
+        finally:
+            await marked
+
+    async def _dream_on(self, order: _Order, branch: Branch, prompt: Prompt) -> None:
+        story, studio = order.story, self.studio
         mode = "world" if branch.presses == "player" else "full"
         manifest = studio.manifest(prompt, order.sampling, branch.seed, mode)
         turns: list[tuple[NDArray[np.uint8] | None, Following]] = [(action_A, "dream") for action_A in order.actions]
@@ -167,6 +171,12 @@ class Branches:
                 if kept is None:
                     return
                 parent = kept
+
+    async def _mark(self, story: Story, branch: int) -> None:
+        """Write down that a branch is being dreamed."""
+        async with story.lock:
+            if is_open(story, branch):
+                await story.add([replace(story.tree.branches[branch], state="dreaming")])
 
     async def _keep(self, story: Story, branch: int, parent: int, step: DreamStep, manifest: Manifest) -> int | None:
         """Put a dreamed step into the tree; returns its id, or None where the branch has been ended."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from enum import Enum
-from typing import Annotated
+from typing import IO, Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
@@ -33,8 +35,18 @@ from playloom.serving.story_format import (
     removed_dict,
     story_dict,
 )
+from playloom.stories.export import PathKind, read_walk, write_path, write_story
 
 _TAGS: list[str | Enum] = ["stories"]
+_CHUNK = 2**18
+_KINDS: dict[PathKind, str] = {
+    "mp4": "video/mp4",
+    "gif": "image/gif",
+    "csv": "text/csv",
+    "npz": "application/octet-stream",
+    "zip": "application/zip",
+}
+_PATHS: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in _KINDS.values()}}}
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
@@ -43,6 +55,7 @@ def add_stories(app: FastAPI, stories: Stories, branches: Branches) -> None:
     _add_whole(app, stories, branches)
     _add_parts(app, stories, branches)
     _add_pictures(app, stories)
+    _add_files(app, stories)
 
 
 def _add_whole(app: FastAPI, stories: Stories, branches: Branches) -> None:
@@ -200,3 +213,47 @@ def _add_pictures(app: FastAPI, stories: Stories) -> None:
         except OSError as error:
             raise RecordingError(f"the picture of frame {node} is missing") from error
         return Response(data, media_type="image/webp", headers=_FOR_EVER)
+
+
+def _add_files(app: FastAPI, stories: Stories) -> None:
+    """Files to take away."""
+    studio = stories.studio
+
+    @app.get("/v1/stories/{story}/nodes/{node}/path.{kind}", response_class=Response, responses=_PATHS, tags=_TAGS)
+    async def path_file(story: str, node: int, kind: PathKind) -> Response:
+        """The way from the beginning to a frame: a video, a GIF, its inputs, its arrays, or a folder of all that."""
+        found = await stories.find(story)
+        found.node(node)
+        nodes = found.tree.path(node)
+        data = await studio.film(lambda: write_path(read_walk(found.place, nodes), kind))
+        return Response(data, media_type=_KINDS[kind], headers=_download(f"story-{node}.{kind}"))
+
+    @app.get(
+        "/v1/stories/{story}/story.zip",
+        response_class=Response,
+        responses={200: {"content": {"application/zip": {}}}},
+        tags=_TAGS,
+    )
+    async def story_file(story: str) -> Response:
+        """All of a story: what it is as JSON, every picture, the codes of every frame."""
+        found = await stories.find(story)
+        about = story_dict(found.name, found.tree, context=studio.context, model=studio.model.config.name)
+        nodes = list(found.tree.nodes.values())
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has been sent
+        try:
+            await studio.film(lambda: write_story(file, found.place, nodes, about))
+        except BaseException:
+            file.close()
+            raise
+        return StreamingResponse(_chunks(file), media_type="application/zip", headers=_download("story.zip"))
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _download(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
