@@ -169,6 +169,7 @@ export class Room {
     const ids = branches.map(({ id }) => id);
     const gaze = look.beside({ ...this.view.gaze, side: null }, ids.length > 1 ? ids : []);
     this.look({ ...gaze, follow: gaze.side ? true : (ids[0] ?? null) });
+    this.show(); // its first frames may have been heard of before the answer
     return true;
   }
 

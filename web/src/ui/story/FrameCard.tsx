@@ -30,7 +30,12 @@ export function FrameCard({ room, view, note, placement, deeds }: Props) {
           <Icon name="picture" />
           <span>Put a picture on it</span>
         </button>
-        <button type="button" onClick={deeds.remove} data-do="remove" disabled={node.parent === null}>
+        <button
+          type="button"
+          onClick={deeds.remove}
+          data-do="remove"
+          disabled={node.parent === null && node.origin === "given"}
+        >
           <Icon name="trash" />
           <span>Remove</span>
         </button>

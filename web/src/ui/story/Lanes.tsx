@@ -18,6 +18,8 @@ const WIDEST = 26;
 const NARROWEST = 2;
 const PICTURE = 44;
 
+const NAMES = { given: "Real", edited: "Edit", dreamed: "Played" } as const;
+
 export function Lanes({ room, view, deeds }: { room: Room; view: View; deeds: Deeds }) {
   const [measure, width] = useWidth();
   const scroller = useRef<HTMLDivElement>(null);
@@ -170,7 +172,7 @@ function Tick({ view, node, x }: { view: View; node: number; x: number }) {
 function Label({ room, view, lane, deeds }: Omit<RowProps, "per" | "id">) {
   const { branch } = lane;
   const side = view.gaze.side;
-  const name = branch ? `${branch.id + 1}` : lane.origin === "edited" ? "Edit" : "Real";
+  const name = branch ? `${branch.id + 1}` : NAMES[lane.origin];
   return (
     <div className="lane-label">
       {side && branch ? (
@@ -221,7 +223,7 @@ const pressedBy = (view: View, nodes: readonly number[]): string =>
 function describe(view: View, lane: Lane): string {
   const { branch, nodes, origin } = lane;
   const from = lane.from === null ? "" : `, from frame ${view.gaze.tree.depth(lane.from) + 1}`;
-  if (!branch) return `${nodes.length} ${origin === "edited" ? "edited" : "real"} frames${from}`;
+  if (!branch) return `${NAMES[origin]}: ${nodes.length} frames${from}`;
   const who = branch.presses === "model" ? "the model presses" : pressedBy(view, nodes) || "you press";
   const much = isRunning(branch) ? `${branch.made} of ${branch.frames} frames so far` : `${nodes.length} frames`;
   return `Branch ${branch.id + 1}: ${who}, ${much}${from}, seed ${branch.seed}`;

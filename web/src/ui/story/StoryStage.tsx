@@ -2,6 +2,7 @@
 import { type RefObject, useEffect, useState } from "react";
 import { pictureUrl } from "../../story/api";
 import * as look from "../../story/gaze";
+import { gridOf } from "../../story/grid";
 import { inWords } from "../../play/weave";
 import { type Branch, isRunning, type StoryNode, whoPressed } from "../../story/model";
 import { pressedIn } from "../../story/order";
@@ -11,7 +12,7 @@ import { Lock } from "../Lobby";
 import { Countdown } from "../Stage";
 import { PlacedPicture } from "./PlacedPicture";
 import type { Placement } from "./placement";
-import { useAhead } from "./pictures";
+import { useAhead, useTall, useWidth } from "./pictures";
 
 interface Props {
   room: Room;
@@ -62,12 +63,26 @@ function altOf({ gaze }: View, id: number): string {
   return `Frame ${gaze.tree.depth(id) + 1}, ${origin ? ORIGINS[origin] : ""}`;
 }
 
+const ROOM_BELOW = 470;
+const NO_LIMIT = 100_000;
+
 function Beside({ room, view }: { room: Room; view: View }) {
   const { gaze } = view;
   const { side, tree } = gaze;
+  const [measure, width] = useWidth();
+  const narrow = width < 700;
+  const tall = useTall();
   if (!side) return null;
+  const height = narrow ? NO_LIMIT : tall - ROOM_BELOW;
+  const grid = gridOf(side.branches.length, view.width / view.height, { width, height, gap: 10, caption: 34 });
+  const columns = narrow ? Math.min(2, side.branches.length) : grid.columns;
   return (
-    <ul className="beside" data-count={side.branches.length} aria-label="Branches side by side">
+    <ul
+      ref={measure}
+      className="beside"
+      aria-label="Branches side by side"
+      style={{ gridTemplateColumns: `repeat(${columns}, minmax(0, ${narrow ? "1fr" : `${grid.width}px`}))` }}
+    >
       {side.branches.map((id, place) => {
         const branch = tree.branches.get(id);
         const node = look.shownOf(gaze, id);

@@ -1,5 +1,5 @@
 /** Pictures that will be shown next are fetched before, so that frames follow one another without a gap. */
-import { useEffect, useRef, useState } from "react";
+import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { pictureUrl } from "../../story/api";
 import * as look from "../../story/gaze";
 import type { View } from "../../story/room";
@@ -45,4 +45,18 @@ export function useWidth(): [(element: HTMLElement | null) => void, number] {
     };
   }, [element]);
   return [setElement, width];
+}
+
+/** The height of the window in pixels, at least that of a small screen. */
+export function useTall(): number {
+  return useSyncExternalStore(watchSize, () => Math.max(LOW, window.innerHeight));
+}
+
+const LOW = 800;
+
+function watchSize(watcher: () => void): () => void {
+  window.addEventListener("resize", watcher);
+  return () => {
+    window.removeEventListener("resize", watcher);
+  };
 }
