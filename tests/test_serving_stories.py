@@ -2,10 +2,14 @@
 
 import io
 import json
+import re
+import subprocess
+import sys
 import threading
 import time
 import zipfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -237,6 +241,32 @@ def test_a_cancelled_branch_keeps_what_was_made():
         assert server.studio.broker.stats.sessions == 0
 
 
+def test_a_branch_that_cannot_be_written_down_fails_with_a_sentence_and_holds_nothing_up(web):
+    story = begin(web)["id"]
+    place = web.app.state.server.stories._open[story].place
+    branch(web, story, **{"from": 3}, frames=20)
+    (place.folder / "log.jsonl").rename(place.folder / "kept")
+    (place.folder / "log.jsonl").mkdir()
+    found = finished(web, story)["branches"][0]
+    assert found["state"] == "failed"
+    assert "cannot be written" in found["problem"]
+    (place.folder / "log.jsonl").rmdir()
+    (place.folder / "kept").rename(place.folder / "log.jsonl")
+    branch(web, story, **{"from": 3})
+    assert finished(web, story)["branches"][1]["state"] == "done"
+    assert place.load().nodes == web.app.state.server.stories._open[story].tree.nodes
+
+
+def test_a_picture_of_a_story_goes_into_another_interface_without_its_mark(web):
+    story = begin(web)["id"]
+    branch(web, story, **{"from": 3}, frames=1)
+    finished(web, story)
+    (frame,) = frames_of(web, story, [4])
+    png = web.get(f"/v1/stories/{story}/nodes/4.png").content
+    again = begin(web, images=[b64(png)])["id"]
+    assert frames_of(web, again, [0])[0].codes_N.tolist() == frame.codes_N.tolist()
+
+
 # Edits
 
 
@@ -435,7 +465,22 @@ def test_a_damaged_story_is_listed_with_its_trouble_and_can_be_deleted():
         assert [item["id"] for item in web.get("/v1/stories").json()["stories"]] == [fine]
 
 
-# Events and keys, over a real socket
+# What the pages show, and events and keys, over a real socket
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/stories.md"])
+def test_what_the_pages_show_is_run_as_it_stands_there(page, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / page).read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "/v1/stories" in block]
+    monkeypatch.chdir(tmp_path)
+    with served() as (address, _):
+        code = code.replace("127.0.0.1:5000", address)
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+        with httpx.Client(base_url=f"http://{address}") as web:
+            (item,) = web.get("/v1/stories").json()["stories"]
+            assert finished(web, item["id"])["branches"][3]["made"] == 20
+    if "mp4" in code:
+        assert sorted(path.name for path in tmp_path.iterdir()) == [f"branch-{i}.mp4" for i in range(4)]
 
 
 @contextmanager

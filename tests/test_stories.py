@@ -295,11 +295,10 @@ def test_a_deleted_story_is_gone_and_leftovers_are_swept(shelf):
     place = begun(shelf)
     shelf.delete(place)
     assert shelf.places() == []
-    (shelf.folder / ".two.gone").mkdir()
-    (shelf.folder / ".three.abcd.tmp").mkdir()
-    (shelf.folder / "notes").mkdir()
+    for name in (f".{'a' * 32}.gone", f".{'b' * 32}.0123abcd.tmp", ".git", "notes"):
+        (shelf.folder / name).mkdir()
     assert shelf.places() == []
-    assert sorted(path.name for path in shelf.folder.iterdir()) == ["notes"]
+    assert sorted(path.name for path in shelf.folder.iterdir()) == [".git", "notes"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are claimed where the system can")

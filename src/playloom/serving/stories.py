@@ -33,6 +33,7 @@ from playloom.stories.store import Place, Shelf
 from playloom.stories.tree import UNFINISHED, Change, Header, Node, Presser, Tree
 
 _CUT_OFF = "the server ended before this was done; what was made is kept"
+_EDITED = "generated, then edited by hand"
 _UNKNOWN = "there is no such story; it was deleted, or its address is incomplete"
 
 
@@ -89,7 +90,7 @@ class Stories:
     async def items(self) -> list[dict[str, Any]]:
         """All stories as the list shows them, newest first, damaged ones last."""
         await self.look()
-        whole = sorted(self._open.values(), key=lambda story: story.tree.header.created, reverse=True)
+        whole = sorted(self._open.values(), key=lambda story: story.tree.header.created)[::-1]
         nothing: dict[str, Any] = {"created": "", "frames": 0, "branches": 0, "picture": None}
         return [
             *(item_dict(story.name, story.tree) for story in whole),
@@ -131,31 +132,28 @@ class Stories:
         Raises:
             PlayloomError: when the picture cannot be used, or fewer frames follow.
         """
-        size = self.studio.size
         overlay_HW4 = await self.studio.side(lambda: self._overlay(order.overlay, story.tree.header.size))
         edited = [story.node(node), *story.tree.line(node, order.along, order.copies)]
         self.check_size(story)
-        frames = []
-        for old in edited:
-            frame = await story.disk(lambda old=old: story.place.read_frame(old.id))  # type: ignore[misc]
-            frame_HWC = laid_over(frame.frame_HWC, overlay_HW4)
-            assert frame_HWC.shape[:2] == size, "checked above"
-            frames.append(await self._edited(frame, frame_HWC))
+        self.check_frames(story, len(edited))
+        async with self.studio.gate.turn():
+            frames = [await self._edited(story, old, overlay_HW4) for old in edited]
         async with story.lock:
-            self.check_frames(story, len(frames))
+            self.check_frames(story, len(edited))
             nodes, parent = [], edited[0].parent
             if parent is not None:
-                story.node(parent)
+                story.node(parent)  # it may have been removed meanwhile
             for number, old in enumerate(edited, story.tree.header.next_node):
-                made = Node(
-                    id=number,
-                    parent=parent,
-                    origin="edited",
-                    action=old.action,
-                    pressed=old.pressed,
-                    edit_of=old.id,
+                nodes.append(
+                    Node(
+                        id=number,
+                        parent=parent,
+                        origin="edited",
+                        action=old.action,
+                        pressed=old.pressed,
+                        edit_of=old.id,
+                    )
                 )
-                nodes.append(made)
                 parent = number
             await story.add(nodes, frames)
         return nodes
@@ -279,11 +277,16 @@ class Stories:
             story = self._open[name] = Story(name, place, tree, self._disk)
         return story
 
-    async def _edited(self, old: Frame, frame_HWC: NDArray[np.uint8]) -> Frame:
-        """An edited frame, encoded; it is as much dreamed as the one below."""
-        manifest = None if old.manifest is None else replace(old.manifest, note="generated, then edited by hand")
-        codes_N = await self.studio.codes(frame_HWC)
-        return Frame(frame_HWC=frame_HWC, codes_N=codes_N, weights=self.studio.model.fingerprint, manifest=manifest)
+    async def _edited(self, story: Story, node: Node, overlay_HW4: NDArray[np.uint8]) -> Frame:
+        """A frame with an overlay on it, encoded; it is as much dreamed as it was."""
+        old = await story.disk(lambda: story.place.read_frame(node.id))
+        frame_HWC = laid_over(old.frame_HWC, overlay_HW4)
+        return Frame(
+            frame_HWC=frame_HWC,
+            codes_N=await self.studio.codes(frame_HWC),
+            weights=self.studio.model.fingerprint,
+            manifest=None if old.manifest is None else replace(old.manifest, note=_EDITED),
+        )
 
     def _overlay(self, text: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         png, limit = from_base64(text, "the overlay"), self.studio.settings.picture_pixels

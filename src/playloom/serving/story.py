@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple, TypeVar
 
-from playloom.errors import BadInputError
+from playloom.errors import BadInputError, PlayloomError
 from playloom.serving.refusals import Refusal
 from playloom.stories.frames import Frame
 from playloom.stories.store import Place
@@ -60,6 +60,17 @@ class Story:
             await asyncio.wait([task])  # what is on the disk must be in the tree before the lock is let go
             raise
 
+    async def settle(self, ended: Branch) -> None:
+        """Make a branch's end known, on the disk where that can still be written to: else nobody would ever hear of it.
+
+        To be called with the lock held.
+        """
+        try:
+            await self.add([ended])
+        except PlayloomError:
+            self._apply([ended])
+            self.wake()
+
     async def remove(self, node: int) -> Removed:
         """Remove a frame and all after it.
 
@@ -81,13 +92,16 @@ class Story:
             self.place.append(changes)
 
         await self.disk(write)
-        for change in changes:
-            self.tree.apply(change)
-            self._events.append(Event(self.tree.header.revision, _KINDS[type(change)], change))
+        self._apply(changes)
         if self.place.untidy(self.tree):
             short = self.tree.snapshot()
             await self.disk(lambda: self.place.rewrite(short))
         self.wake()
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self.tree.apply(change)
+            self._events.append(Event(self.tree.header.revision, _KINDS[type(change)], change))
 
     async def disk(self, work: Callable[[], _T]) -> _T:
         """Do it in the disk's thread, after what was asked for before."""

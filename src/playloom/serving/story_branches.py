@@ -28,7 +28,7 @@ from playloom.serving.story_format import BranchOrder
 from playloom.serving.studio import pick_seed
 from playloom.serving.vectors import read_vector
 from playloom.stories.frames import Frame
-from playloom.stories.tree import Branch, Node
+from playloom.stories.tree import Branch, Node, State
 
 _Actions = Sequence[NDArray[np.uint8] | None]
 
@@ -201,12 +201,12 @@ class Branches:
             await story.add([node], [frame])
         return node.id
 
-    async def _settle(self, story: Story, branch: int, state: str, problem: str | None = None) -> None:
+    async def _settle(self, story: Story, branch: int, state: State, problem: str | None = None) -> None:
         """Write down how a branch ended, unless it has ended already."""
         async with story.lock:
             if is_open(story, branch):
-                ended = replace(story.tree.branches[branch], state=state, problem=problem)  # type: ignore[arg-type]
-                await story.add([ended])
+                ended = replace(story.tree.branches[branch], state=state, problem=problem)
+                await story.settle(ended)
 
     async def _prompt(self, order: _Order) -> Prompt:
         """The frames that all branches of an order see first; read once."""

@@ -319,9 +319,9 @@ def item_dict(name: str, tree: Tree) -> dict[str, Any]:
 
 
 def event_dict(what: Header | Node | Branch | Removed, name: str, tree: Tree) -> dict[str, Any]:
-    """The data of an event."""
+    """The data of an event: the newest that is known of what it is about."""
     if isinstance(what, Node):
-        return node_dict(what)
+        return node_dict(tree.nodes.get(what.id, what))
     if isinstance(what, Branch):
-        return branch_dict(what, tree)
+        return branch_dict(tree.branches.get(what.id, what), tree)
     return removed_dict(what) if isinstance(what, Removed) else {"id": name, "name": what.name}

@@ -195,7 +195,13 @@ def _add_pictures(app: FastAPI, stories: Stories) -> None:
         found = await stories.find(story)
         found.node(node)
         frame = await run_in_threadpool(found.place.read_frame, node)
-        png = await studio.side(frame.png)
+
+        def encode() -> bytes:
+            if frame.dreamed and frame.weights == studio.model.fingerprint:
+                studio.remembered.keep(frame.shown_HWC(), frame.codes_N)  # should it come back as a context
+            return frame.png()
+
+        png = await studio.side(encode)
         return Response(png, media_type="image/png", headers=_FOR_EVER)
 
     @app.get(

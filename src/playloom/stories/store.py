@@ -12,6 +12,7 @@ it is opened; the others do not notice. One process writes to a shelf, one threa
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -24,6 +25,8 @@ from playloom.stories.lines import from_line, to_line
 from playloom.stories.tree import Change, Header, Node, Tree
 
 LOG = "log.jsonl"
+_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.([0-9a-f]{8}\.tmp|gone)")
+"""A story that was not whole yet, or was being deleted, when a process was killed."""
 _SPARE_LINES = 1000
 """Lines a log may have beyond twice what it leads to."""
 
@@ -120,9 +123,9 @@ class Shelf:
         self._hold()
         found = []
         for path in sorted(self.folder.iterdir()):
-            if path.name.startswith("."):
+            if _LEFTOVER.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
-            elif (path / LOG).is_file():
+            elif not path.name.startswith(".") and (path / LOG).is_file():
                 found.append(Place(path))
         return found
 
@@ -130,7 +133,7 @@ class Shelf:
         """A new story, which appears whole or not at all.
 
         Args:
-            name: of its folder; free.
+            name: of its folder; free, 32 hexadecimal digits.
             changes: a `Header`, then the nodes of these frames.
             frames: of the nodes, in order.
 
