@@ -7,58 +7,41 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions import REST_VALUES
-from playloom.engine import Prompt
 from playloom.errors import BadInputError, PictureError, PlayloomError
-from playloom.provenance import Manifest
 from playloom.provenance.manifest import created_at
-from playloom.serving.dreaming import Begin, begin
 from playloom.serving.pictures import from_base64, picture_size
-from playloom.serving.recent import Recent
 from playloom.serving.refusals import Refusal
 from playloom.serving.story import Story
-from playloom.serving.story_format import EditOrder, NewStory, item_dict
-from playloom.serving.studio import Studio, pick_moment
+from playloom.serving.story_beginnings import Beginning, RecentOf, beginning
+from playloom.serving.story_format import EditOrder, NewStory
+from playloom.serving.story_shown import item_dict
+from playloom.serving.studio import Studio
 from playloom.stories.frames import Frame
 from playloom.stories.overlay import laid_over, read_overlay
 from playloom.stories.store import Place, Shelf
-from playloom.stories.tree import UNFINISHED, Change, Header, Node, Presser, Tree
+from playloom.stories.tree import UNFINISHED, Change, Header, Node, Tree
 
 _CUT_OFF = "the server ended before this was done; what was made is kept"
 _EDITED = "generated, then edited by hand"
 _UNKNOWN = "there is no such story; it was deleted, or its address is incomplete"
 
 
-class Beginning(NamedTuple):
-    """Frames that a story begins with."""
-
-    name: str
-    """What to call it."""
-    prompt: Prompt
-    """The frames, with their codes, and the actions between them."""
-    manifests: tuple[Manifest | None, ...]
-    """What made each; None: it is real."""
-    pressed: tuple[Presser | None, ...]
-    """Who pressed what led to each."""
-
-
 class Stories:
     """The stories of a folder."""
 
-    def __init__(self, studio: Studio, recent_of: Callable[[str], tuple[str, Recent]]) -> None:
+    def __init__(self, studio: Studio, recent_of: RecentOf) -> None:
         """See the module.
 
         Args:
             studio: encodes and dreams.
-            recent_of: what a session plays, and its newest frames, by its token.
+            recent_of: see `RecentOf`.
         """
         self.studio, self._recent_of = studio, recent_of
         self._shelf = Shelf(studio.settings.stories)
@@ -107,7 +90,7 @@ class Stories:
         await self.look()
         self._check_room()
         async with self.studio.gate.turn():
-            start = await self._beginning(asked)
+            start = await beginning(self.studio, asked, self._recent_of)
         return await self._create(start if asked.name is None else start._replace(name=asked.name))
 
     async def delete(self, name: str) -> Story | None:
@@ -232,45 +215,12 @@ class Stories:
                 found.append((place, None, str(error)))
         return found
 
-    async def _beginning(self, asked: NewStory) -> Beginning:
-        if asked.session is not None:
-            if asked.moment is not None or asked.images is not None:
-                raise BadInputError("a story begins at a moment, at images or at a session; send one of them")
-            return _of_session(*self._recent_of(asked.session))
-        prompt = await begin(
-            self.studio,
-            Begin(
-                moment=asked.moment,
-                images=asked.images,
-                context_actions=asked.context_actions,
-                schema=asked.schema_,
-            ),
-        )
-        name = pick_moment(asked.moment) if asked.images is None else "my pictures"
-        nothing = (None,) * len(prompt.frames_THWC)
-        return Beginning(name, prompt, nothing, nothing)
-
     async def _create(self, start: Beginning) -> Story:
-        prompt, weights = start.prompt, self.studio.model.fingerprint
-        assert prompt.codes_TN is not None, "a beginning brings its codes"
-        frames = [
-            Frame(frame_HWC=frame_HWC, codes_N=codes_N, weights=weights, manifest=manifest)
-            for frame_HWC, codes_N, manifest in zip(prompt.frames_THWC, prompt.codes_TN, start.manifests, strict=True)
-        ]
-        nodes = [
-            Node(
-                id=index,
-                parent=index - 1 if index else None,
-                origin="given" if manifest is None else "dreamed",
-                action=tuple(prompt.actions_TA[index - 1].tolist()) if index else None,
-                pressed=start.pressed[index] if index else None,
-            )
-            for index, manifest in enumerate(start.manifests)
-        ]
         name, tree = secrets.token_hex(16), Tree()
-        changes: list[Change] = [Header(name=start.name, created=created_at(), size=self.studio.size), *nodes]
+        changes: list[Change] = [Header(name=start.name, created=created_at(), size=self.studio.size), *start.nodes()]
         for change in changes:
             tree.apply(change)
+        frames = start.frames(self.studio.model.fingerprint)
         async with self._lock:
             self._check_room()
             place = await self._in_disk_thread(lambda: self._shelf.create(name, changes, frames))
@@ -302,17 +252,6 @@ class Stories:
 
     async def _in_disk_thread(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
-
-
-def _of_session(name: str, recent: Recent) -> Beginning:
-    kept = recent.frames()
-    actions = [frame.action_A for frame in kept[1:]]
-    prompt = Prompt(
-        frames_THWC=np.stack([frame.frame_HWC for frame in kept]),
-        actions_TA=np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8),
-        codes_TN=np.stack([frame.codes_N for frame in kept]),
-    )
-    return Beginning(name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.pressed for frame in kept))
 
 
 def is_open(story: Story, branch: int) -> bool:

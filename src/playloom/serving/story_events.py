@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from playloom.serving.gate import Gate
 from playloom.serving.story import Event, Story
-from playloom.serving.story_format import branch_dict, event_dict
+from playloom.serving.story_shown import branch_dict, event_dict
 from playloom.stories.tree import Node
 
 _HEARTBEAT = 10.0  # seconds without a word after which one is said, so that nobody in between hangs up

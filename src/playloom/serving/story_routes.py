@@ -30,11 +30,8 @@ from playloom.serving.story_format import (
     Renaming,
     StoryInfo,
     StoryList,
-    branch_dict,
-    node_dict,
-    removed_dict,
-    story_dict,
 )
+from playloom.serving.story_shown import branch_dict, node_dict, removed_dict, story_dict
 from playloom.stories.export import PathKind, read_walk, write_path, write_story
 
 _TAGS: list[str | Enum] = ["stories"]
