@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from playloom.engine import Prompt
 from playloom.media.pictures import read_picture
 from playloom.provenance import stamp
 from playloom.serving.dreaming import read_actions
+from playloom.stories.store import Place
 from serving_toys import FORWARD, REST, b64, client, error_of, picture, pixels_of, served, stories_folder
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13
@@ -504,7 +506,7 @@ def listening(address, story, **ask):
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
-    yield heard
+    yield heard if not ask.get("thread") else thread
     stop.set()
 
 
@@ -616,3 +618,58 @@ def test_a_story_begins_at_what_is_played_live():
         assert story["nodes"][-1]["action"] == kept[-1].action_A.tolist()
         branch(web, story["id"], **{"from": 3})
         assert finished(web, story["id"])["branches"][0]["state"] == "done"
+
+
+def test_who_listens_is_let_go_when_the_server_ends():
+    with served() as (address, _), httpx.Client(base_url=f"http://{address}") as web:
+        story = begin(web)["id"]
+        with listening(address, story, thread=True) as thread:
+            time.sleep(0.3)
+            assert thread.is_alive()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_many_at_once_leave_one_tree_the_same_in_memory_and_on_disk():
+    with served(steps=20, sessions=8) as (address, app):
+        home = f"http://{address}"
+        with httpx.Client(base_url=home) as web:
+            story = begin(web)["id"]
+            branch(web, story, **{"from": 3}, count=4, frames=8)
+        statuses: Counter[int] = Counter()
+
+        def meddle(seed):
+            draw, here = np.random.default_rng(seed), f"/v1/stories/{story}"
+            with httpx.Client(base_url=home, timeout=60) as web:
+                for _ in range(30):
+                    pick = int(draw.integers(0, 40))
+                    ways = [
+                        ("PATCH", f"{here}/nodes/{pick}", {"starred": bool(pick % 2)}),
+                        ("PATCH", f"{here}/nodes/{pick}", {"note": str(pick)}),
+                        ("POST", f"{here}/nodes/{pick}/edit", {"overlay": overlay(), "copies": pick % 3}),
+                        ("POST", f"{here}/branches", {"from": pick, "frames": 3, "count": 2}),
+                        ("DELETE", f"{here}/branches/{pick % 12}", None),
+                        ("DELETE", f"{here}/nodes/{pick}", None),
+                        ("PATCH", here, {"name": f"name {pick}"}),
+                    ]
+                    method, path, body = ways[int(draw.integers(0, len(ways)))]
+                    answer = web.request(method, path, json=body)
+                    statuses[answer.status_code] += 1
+
+        threads = [threading.Thread(target=meddle, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(statuses) <= {200, 201, 202, 204, 400, 404}
+        assert min(statuses[status] for status in (200, 201, 202, 204)) > 0
+        with httpx.Client(base_url=home) as web:
+            found = finished(web, story)
+        assert {b["state"] for b in found["branches"]} <= {"done", "cancelled"}
+        known = app.state.server.stories._open[story]
+        again = Place(known.place.folder).load()
+        assert (again.header, again.nodes, again.branches) == (known.tree.header, known.tree.nodes, known.tree.branches)
+        for number in again.nodes:
+            known.place.read_frame(number)
+        names = {path.name.split(".")[0] for path in known.place.folder.glob("*.webp")}
+        assert names == {str(number) for number in again.nodes}
