@@ -1,4 +1,5 @@
 /** The panel of a picture that is laid onto frames: size, turn, opacity, and on how many of them. */
+import { useId } from "react";
 import type { View } from "../../story/room";
 import { Icon } from "../Icon";
 import type { Placement } from "./placement";
@@ -123,11 +124,13 @@ interface SliderProps {
 }
 
 function Slider({ label, words, value, least, most, step, off = false, onValue }: SliderProps) {
+  const id = useId();
   return (
-    <label className="field temperature">
-      <span className="label">{label}</span>
-      <output>{words}</output>
+    <div className="field temperature">
+      <label htmlFor={id}>{label}</label>
+      <output htmlFor={id}>{words}</output>
       <input
+        id={id}
         type="range"
         min={least}
         max={most}
@@ -139,6 +142,6 @@ function Slider({ label, words, value, least, most, step, off = false, onValue }
           onValue(event.target.valueAsNumber);
         }}
       />
-    </label>
+    </div>
   );
 }

@@ -123,7 +123,7 @@ function SaveMenu({ view, apiKey, open, onOpen, onNotice }: SaveProps) {
         <span>Save</span>
       </summary>
       {node === null ? null : (
-        <div className="menu-body">
+        <div className="menu-body" data-keeps-focus>
           <h2>From the beginning to this frame</h2>
           {EXPORTS.map((kind) => item(exportPath(view.id, node, kind), kind, MEANING[kind], "path-"))}
           <h2>This frame</h2>

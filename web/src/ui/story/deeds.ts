@@ -43,7 +43,8 @@ export function useDeeds({ room, view, wish, placement, onNotice }: ForDeeds): D
     remove: () => {
       if (node === null) return;
       const count = view.gaze.tree.withDescendants(node).length;
-      const what = count === 1 ? "this frame" : `this frame and the ${count - 1} that come after it`;
+      const after = count === 2 ? "the one that comes after it" : `the ${count - 1} that come after it`;
+      const what = count === 1 ? "this frame" : `this frame and ${after}`;
       void sure(`Remove ${what}? There is no way back.`, "Remove").then((yes) => {
         if (yes) void room.remove(node);
       });
