@@ -127,6 +127,16 @@ describe("where one looks", () => {
     expect(look.tick(at(5))?.at).toBe(3);
   });
 
+  it("goes from star to star, and round", () => {
+    const nodes = NODES.map((one) => ({ ...one, starred: [3, 6].includes(one.id) }));
+    const gaze = look.choose(look.withTree(look.NOWHERE, new Tree(nodes, BRANCHES)), 4);
+    expect(look.starred(gaze)).toEqual([3, 6]);
+    const next = look.nextStar(look.beside(gaze, [0]));
+    expect([look.chosen(next), next.side]).toEqual([6, null]);
+    expect(look.chosen(look.nextStar(next))).toBe(3);
+    expect(look.nextStar(at(4))).toEqual(at(4));
+  });
+
   it("knows what is dreamed here, else anywhere", () => {
     expect(look.runningHere(at(5))).toEqual([1]);
     expect(look.runningHere(at(6))).toEqual([1]);

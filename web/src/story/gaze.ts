@@ -153,6 +153,18 @@ function sideWith({ side }: Gaze, tree: Tree): SideBySide | null {
   return side && branches.length ? { ...side, branches, pick: clamp(side.pick, branches.length - 1) } : null;
 }
 
+/** Frames with a star, in the order in which they were made. */
+export const starred = ({ tree }: Gaze): number[] =>
+  [...tree.nodes.values()].filter((node) => node.starred).map(({ id }) => id);
+
+/** Look at the next frame with a star, after the last one at the first again. */
+export function nextStar(gaze: Gaze): Gaze {
+  const stars = starred(gaze);
+  const id = chosen(gaze) ?? -1;
+  const next = stars.find((star) => star > id) ?? stars[0];
+  return next === undefined ? gaze : { ...choose(gaze, next), side: null };
+}
+
 /** How many frames follow the chosen one on its way. */
 export const copiesAt = ({ way, at }: Gaze): number => Math.max(0, way.length - 1 - at);
 

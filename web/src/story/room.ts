@@ -122,6 +122,11 @@ export class Room {
     this.look(look.otherLane(this.view.gaze, by));
   }
 
+  nextStar(): void {
+    this.pause();
+    this.look(look.nextStar(this.view.gaze));
+  }
+
   compare(branches: readonly number[] | null = null): void {
     const { gaze } = this.view;
     this.look(look.beside(gaze, branches ?? look.siblings(gaze)));

@@ -9,11 +9,16 @@ interface PanelProps {
   view: View;
   busy: boolean;
   onPut: () => void;
+  /** Look at an earlier frame, so many before this one. */
+  onEarlier: (frames: number) => void;
 }
 
-export function Placing({ placement, view, busy, onPut }: PanelProps) {
+const GOOD_COPIES = 4;
+
+export function Placing({ placement, view, busy, onPut, onEarlier }: PanelProps) {
   const { overlay, sticker, copies, most } = placement;
   if (!overlay || !sticker) return null;
+  const earlier = Math.min(GOOD_COPIES - most, view.gaze.at);
   const percent = Math.round((100 * overlay.width) / view.width);
   return (
     <form
@@ -94,10 +99,21 @@ export function Placing({ placement, view, busy, onPut }: PanelProps) {
         onValue={placement.setCopies}
       />
       <p className="hint">
-        {most === 0
-          ? "This is the last frame of its way. An edit seen in several frames is kept more often: begin earlier."
-          : "An edit seen in several frames is kept more often. Then dream on from the last of them."}
+        An edit seen in several frames is kept more often. Then dream on from the last of them.
+        {most === 0 ? " No frame follows this one on its way." : null}
       </p>
+      {earlier > 0 ? (
+        <button
+          type="button"
+          data-do="earlier"
+          onClick={() => {
+            onEarlier(earlier);
+          }}
+        >
+          <Icon name="back" />
+          <span>Begin {earlier === 1 ? "a frame" : `${earlier} frames`} earlier</span>
+        </button>
+      ) : null}
       <div className="buttons">
         <button type="submit" className="strong" disabled={busy} data-do="put">
           <Icon name="check" />

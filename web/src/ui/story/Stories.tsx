@@ -34,6 +34,7 @@ export function Stories({ stories, onOpen, onDelete }: Props) {
               </span>
               <span className="name">
                 <b>{story.name}</b>
+                <small>{whenOf(story.created)}</small>
                 <small>
                   {story.problem ?? `${many(story.frames, "frame")}, ${many(story.branches, "branch", "branches")}`}
                 </small>
@@ -59,6 +60,13 @@ export function Stories({ stories, onOpen, onDelete }: Props) {
       </ul>
     </section>
   );
+}
+
+/** "21 Nov, 23:45", as this person writes it; empty where the server gives no time. */
+function whenOf(created: string): string {
+  const time = new Date(created);
+  if (Number.isNaN(time.getTime())) return "";
+  return time.toLocaleString(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 }
 
 const many = (count: number, one: string, more = `${one}s`): string => `${count} ${count === 1 ? one : more}`;

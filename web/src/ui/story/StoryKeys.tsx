@@ -66,6 +66,9 @@ function deedOf(
       else room.compare();
     },
     d: onSave,
+    g: () => {
+      room.nextStar();
+    },
     l: () => {
       room.toggleLoop();
     },
@@ -119,6 +122,7 @@ const KEYS: readonly (readonly [string, readonly string[]])[] = [
   ["side by side, and back", ["C"]],
   ["pick one of them, open it", ["1–8", "Enter"]],
   ["star, note", ["S", "N"]],
+  ["the next star", ["G"]],
   ["remove this frame and all after it", ["Del"]],
   ["paste a picture onto the frame", ["Ctrl V"]],
   ["move, size, turn, mirror it", ["← ↑ ↓ →", "+ –", "[ ]", "M"]],

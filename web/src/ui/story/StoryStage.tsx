@@ -63,7 +63,7 @@ function altOf({ gaze }: View, id: number): string {
   return `Frame ${gaze.tree.depth(id) + 1}, ${origin ? ORIGINS[origin] : ""}`;
 }
 
-const ROOM_BELOW = 470;
+const ROOM_BELOW = 440;
 const NO_LIMIT = 100_000;
 
 function Beside({ room, view }: { room: Room; view: View }) {

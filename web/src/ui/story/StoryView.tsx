@@ -1,5 +1,5 @@
 /** The view of a story: its frame, the way to it, the tree, and beside them the panel that asks for more. */
-import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
+import { type RefObject, useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import * as look from "../../story/gaze";
 import { FIRST_WISH, type Wish } from "../../story/order";
 import { Room } from "../../story/room";
@@ -53,6 +53,7 @@ export function StoryView({ id, apiKey, temperature, onNotice, onLeave, onKey, o
     [room, place],
   );
   useTaking(take, onTake);
+  useStageInSight(stage, `${view.gaze.follow !== null} ${placement.sticker !== null}`);
   useTitle(view.name);
   const deeds = useDeeds({ room, view, wish, placement, onNotice });
   useStoryKeys(view.line.kind === "open", {
@@ -87,7 +88,15 @@ export function StoryView({ id, apiKey, temperature, onNotice, onLeave, onKey, o
       </div>
       <aside aria-label="What to do with this frame">
         {placement.sticker ? (
-          <Placing placement={placement} view={view} busy={view.busy} onPut={deeds.put} />
+          <Placing
+            placement={placement}
+            view={view}
+            busy={view.busy}
+            onPut={deeds.put}
+            onEarlier={(frames) => {
+              room.step(-frames);
+            }}
+          />
         ) : (
           <>
             <DreamOn
@@ -106,6 +115,14 @@ export function StoryView({ id, apiKey, temperature, onNotice, onLeave, onKey, o
       </aside>
     </main>
   );
+}
+
+/** Where the stage is above the window, as it is on a phone, it comes into sight when something begins on it. */
+function useStageInSight(stage: RefObject<HTMLDivElement | null>, what: string): void {
+  useEffect(() => {
+    const top = stage.current?.getBoundingClientRect().top ?? 0;
+    if (what.includes("true") && top < 0) stage.current?.scrollIntoView({ block: "start" });
+  }, [stage, what]);
 }
 
 function useTitle(name: string): void {
