@@ -63,7 +63,9 @@ function altOf({ gaze }: View, id: number): string {
   return `Frame ${gaze.tree.depth(id) + 1}, ${origin ? ORIGINS[origin] : ""}`;
 }
 
-const ROOM_BELOW = 440;
+const ROOM_BELOW = 490;
+/** Of a tall window, so that the tree grows too. */
+const SHARE = 0.56;
 const NO_LIMIT = 100_000;
 
 function Beside({ room, view }: { room: Room; view: View }) {
@@ -73,7 +75,7 @@ function Beside({ room, view }: { room: Room; view: View }) {
   const narrow = width < 700;
   const tall = useTall();
   if (!side) return null;
-  const height = narrow ? NO_LIMIT : tall - ROOM_BELOW;
+  const height = narrow ? NO_LIMIT : Math.min(tall - ROOM_BELOW, SHARE * tall);
   const grid = gridOf(side.branches.length, view.width / view.height, { width, height, gap: 10, caption: 34 });
   const columns = narrow ? Math.min(2, side.branches.length) : grid.columns;
   return (
