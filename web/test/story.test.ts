@@ -1,7 +1,7 @@
 /** The parts of the view of a story that know nothing of the page. */
 import { describe, expect, it } from "vitest";
 import { REST } from "../src/control/controls";
-import { storyIn as storyInAddress } from "../src/story/address";
+import { freeName, storyIn as storyInAddress } from "../src/story/address";
 import { cutOut, hasPlainCorners, hasTransparency } from "../src/story/cutout";
 import { Fingers } from "../src/story/fingers";
 import { gridOf } from "../src/story/grid";
@@ -212,6 +212,11 @@ describe("pictures side by side", () => {
 });
 
 describe("the address", () => {
+  it("is of a story with a name of its own", () => {
+    expect(freeName("Court", [])).toBe("Court");
+    expect(freeName("Court", ["Court", "Court 2", "Plaza"])).toBe("Court 3");
+  });
+
   it("names a story, or none", () => {
     expect(storyInAddress("#story=0af3")).toBe("0af3");
     expect(storyInAddress("#story=one.0af3")).toBe("one.0af3");

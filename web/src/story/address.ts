@@ -10,6 +10,13 @@ export function openStory(id: string | null): void {
   location.hash = id === null ? "" : `story=${id}`;
 }
 
+/** A name for a new story that none of these has: with the next number after it where it is taken. */
+export function freeName(wanted: string, taken: readonly string[]): string {
+  let name = wanted;
+  for (let number = 2; taken.includes(name); number += 1) name = `${wanted} ${number}`;
+  return name;
+}
+
 export function watchAddress(watcher: () => void): () => void {
   window.addEventListener("hashchange", watcher);
   return () => {

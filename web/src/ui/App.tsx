@@ -4,7 +4,7 @@ import { ApiError, fetchMoments, fetchTemperature } from "../net/api";
 import type { Opening } from "../net/messages";
 import { pictureOf } from "../net/picture";
 import { NEW_OPENING, type Player } from "../play/player";
-import { openStory, storyHere, watchAddress } from "../story/address";
+import { freeName, openStory, storyHere, watchAddress } from "../story/address";
 import { type Beginning, beginStory } from "../story/api";
 import { Icon } from "./Icon";
 import { type Found, Lobby } from "./Lobby";
@@ -54,7 +54,9 @@ export function App({ player }: { player: Player }) {
     [player, options],
   );
   const branch = (from: string | File | { session: string }): void => {
+    const taken = shelf.stories.map(({ name }) => name);
     beginningOf(from)
+      .then((beginning) => (beginning.name ? { ...beginning, name: freeName(beginning.name, taken) } : beginning))
       .then((beginning) => beginStory(beginning, key))
       .then(({ id }) => {
         player.leave();

@@ -9,6 +9,7 @@ import type { Room, View } from "../../story/room";
 import { inWords } from "../../play/weave";
 import { Icon } from "../Icon";
 import { useWidth } from "./pictures";
+import { scrubbing } from "./scrub";
 
 const HEIGHT = 54;
 const NARROWEST = 46;
@@ -55,14 +56,7 @@ export function Film({ room, view }: { room: Room; view: View }) {
       aria-valuemax={Math.max(1, ids.length)}
       aria-valuenow={at + 1}
       aria-valuetext={shown ? `${at + 1}, ${seconds(at)}, ${shown.origin}` : undefined}
-      onPointerDown={(event) => {
-        if (event.button !== 0) return;
-        event.currentTarget.setPointerCapture(event.pointerId);
-        scrub(event);
-      }}
-      onPointerMove={(event) => {
-        if (event.currentTarget.hasPointerCapture(event.pointerId)) scrub(event);
-      }}
+      {...scrubbing(scrub)}
     >
       {width > 0 ? (
         <>

@@ -7,6 +7,7 @@ import type { Lane } from "../../story/tree";
 import { Icon } from "../Icon";
 import { HIGH, LaneRow, ROW, RULER } from "./LaneRow";
 import { useWidth } from "./pictures";
+import { scrubbing } from "./scrub";
 import type { Deeds } from "./deeds";
 
 const LABEL = 210;
@@ -29,8 +30,15 @@ export function Lanes({ room, view, deeds }: { room: Room; view: View; deeds: De
     if (box && top < box.scrollTop) box.scrollTop = top;
     else if (box && bottom > box.scrollTop + box.clientHeight) box.scrollTop = bottom - box.clientHeight;
   }, [row]);
-  const held = useRef<Lane | null>(null);
-  const point = (event: React.PointerEvent<HTMLElement>, lane: Lane | undefined): void => {
+  const begin = (event: React.PointerEvent<HTMLElement>): boolean => {
+    if ((event.target as Element).closest("button, label")) return false;
+    const box = event.currentTarget.getBoundingClientRect();
+    const touched = Math.floor((event.clientY - box.top - RULER) / ROW);
+    event.currentTarget.dataset.row = String(touched); // a drag stays in the lane in which it began
+    return tree.lanes[touched] !== undefined;
+  };
+  const point = (event: React.PointerEvent<HTMLElement>): void => {
+    const lane = tree.lanes[Number(event.currentTarget.dataset.row)];
     const box = event.currentTarget.getBoundingClientRect();
     const place = Math.floor((event.clientX - box.left) / per) - (lane?.start ?? 0);
     const node = lane?.nodes[Math.max(0, Math.min(lane.nodes.length - 1, place))];
@@ -53,20 +61,7 @@ export function Lanes({ room, view, deeds }: { room: Room; view: View; deeds: De
           ref={measure}
           className="lanes-field"
           style={{ height: RULER + tree.lanes.length * ROW, minWidth: tree.length * per + label }}
-          onPointerDown={(event) => {
-            if (event.button !== 0 || (event.target as Element).closest("button, label")) return;
-            const box = event.currentTarget.getBoundingClientRect();
-            held.current = tree.lanes[Math.floor((event.clientY - box.top - RULER) / ROW)] ?? null;
-            event.currentTarget.setPointerCapture(event.pointerId);
-            point(event, held.current ?? undefined);
-          }}
-          onPointerMove={(event) => {
-            const lane = held.current ? tree.lanes[held.current.row] : undefined;
-            if (lane && event.currentTarget.hasPointerCapture(event.pointerId)) point(event, lane);
-          }}
-          onPointerUp={() => {
-            held.current = null;
-          }}
+          {...scrubbing(point, begin)}
         >
           {width > 0 ? (
             <>

@@ -1,12 +1,13 @@
 /** Inputs by playing them: keys and gamepads are heard from "Record" until so many frames are there. */
 import { useEffect, useEffectEvent, useState } from "react";
-import type { Action } from "../../control/controls";
+import { type Action, REST } from "../../control/controls";
 import { Hands } from "../../control/hands";
 import { listen } from "../../control/listen";
-import { inWords, rowsOf } from "../../play/weave";
+import { rowsOf } from "../../play/weave";
 import { seconds } from "../../story/order";
 import { Performance } from "../../story/perform";
 import { Icon } from "../Icon";
+import { Pad } from "../Pad";
 
 const TICK_MS = 100;
 
@@ -18,10 +19,12 @@ interface Props {
 
 export function Perform({ frames, performed, onPerformed }: Props) {
   const [recording, setRecording] = useState(false);
-  const [live, setLive] = useState<{ made: readonly Action[]; held: Action | null }>({ made: [], held: null });
+  const [live, setLive] = useState<readonly Action[]>([]);
+  const [held, setHeld] = useState<Action>(REST);
+  const [hands] = useState(() => new Hands(setHeld));
   const end = (made: readonly Action[]): void => {
     if (made.length) onPerformed(made);
-    setLive({ made: [], held: null });
+    setLive([]);
     setRecording(false);
   };
   const ended = useEffectEvent(end);
@@ -29,11 +32,10 @@ export function Perform({ frames, performed, onPerformed }: Props) {
     if (!recording) return undefined;
     document.body.dataset.recording = "true"; // keys are for the controller now, not for the page
     const performance = new Performance(frames);
-    const hands = new Hands(() => undefined);
     const deaf = listen(hands, { onCommand: () => undefined, onPads: () => undefined });
     const timer = setInterval(() => {
       performance.tick(hands.action);
-      setLive({ made: [...performance.made], held: hands.action });
+      setLive([...performance.made]);
       if (performance.done) ended(performance.made);
     }, TICK_MS);
     const escape = (event: KeyboardEvent): void => {
@@ -46,8 +48,8 @@ export function Perform({ frames, performed, onPerformed }: Props) {
       window.removeEventListener("keydown", escape);
       deaf();
     };
-  }, [recording, frames]);
-  const shown = recording ? live.made : performed;
+  }, [recording, frames, hands]);
+  const shown = recording ? live : performed;
   return (
     <div className="perform">
       <button
@@ -56,7 +58,7 @@ export function Perform({ frames, performed, onPerformed }: Props) {
         aria-pressed={recording}
         onClick={(event) => {
           event.currentTarget.blur(); // or the space bar, which fires, would press it again
-          if (recording) end(live.made);
+          if (recording) end(live);
           else setRecording(true);
         }}
       >
@@ -65,13 +67,14 @@ export function Perform({ frames, performed, onPerformed }: Props) {
       </button>
       <p className="hint" role="status">
         {recording
-          ? live.made.length
-            ? `${live.made.length} of ${frames}: ${live.held ? inWords(live.held) : ""}`
-            : "It begins with your first press: keys as in play, or a gamepad. Esc stops."
+          ? live.length
+            ? `${live.length} of ${frames} frames`
+            : "It begins with your first press: keys, a gamepad, or the pad below. Esc stops."
           : performed.length
             ? `${performed.length} frames recorded${performed.length < frames ? "; the last is held on" : ""}.`
-            : "Keys as in play (W A S D, arrows, Space …), or a gamepad."}
+            : "Keys as in play (W A S D, arrows, Space …), a gamepad, or your fingers."}
       </p>
+      {recording ? <Pad hands={hands} held={held} used={held} given hint="" /> : null}
       <div className="performed" aria-hidden="true">
         {Array.from({ length: frames }, (_, at) => {
           const action = shown[at];
