@@ -210,6 +210,7 @@ def test_what_cannot_be_dreamed_is_a_sentence(web):
         ({"from": 3, "held": TURN, "presses": "model"}, "what a player presses"),
         ({"from": 3, "actions": [[1, 2]]}, "action 0 has 2 numbers"),
         ({"from": 3, "temperature": -1}, "temperature"),
+        ({"from": 3, "count": 2, "seed": 2**63 - 1}, "count up from seed"),
         ({}, "from"),
     ):
         response = web.post(asked, json=order)
@@ -265,7 +266,64 @@ def test_a_picture_of_a_story_goes_into_another_interface_without_its_mark(web):
     (frame,) = frames_of(web, story, [4])
     png = web.get(f"/v1/stories/{story}/nodes/4.png").content
     again = begin(web, images=[b64(png)])["id"]
-    assert frames_of(web, again, [0])[0].codes_N.tolist() == frame.codes_N.tolist()
+    (back,) = frames_of(web, again, [0])
+    assert back.codes_N.tolist() == frame.codes_N.tolist()
+    assert (back.frame_HWC == frame.frame_HWC).all()  # an edit begins at the pixels: no mark is in them either
+    assert back.manifest == frame.manifest
+    assert web.get(f"/v1/stories/{again}/nodes/0.png").content == png
+    token = web.post("/v1/sessions", json={"images": [b64(png)], "seed": 1}).json()["token"]
+    web.post(f"/v1/sessions/{token}/step", json={})
+    third = begin(web, session=token)
+    web.delete(f"/v1/sessions/{token}")
+    assert [node["origin"] for node in third["nodes"]] == ["given", "dreamed"]
+    assert (frames_of(web, third["id"], [0])[0].frame_HWC == frame.frame_HWC).all()
+
+
+def test_a_step_nobody_waited_for_is_no_gap_in_a_story():
+    with client(request_seconds=2) as web:
+        studio = web.app.state.server.studio
+        token = web.post("/v1/sessions", json={"seed": 1}).json()["token"]
+        busy = threading.Event()
+        studio._side.submit(busy.wait)  # pictures are written late: the step is dreamed, its answer is not in time
+        assert web.post(f"/v1/sessions/{token}/step", json={}).status_code == 504
+        busy.set()
+        web.post(f"/v1/sessions/{token}/step", json={}).raise_for_status()
+        made = [kept.manifest.step for kept in web.app.state.server.stepped.find(token).recent.frames()[-2:]]
+        assert made == [1, 2]
+
+
+def test_a_story_that_came_too_late_is_there_all_the_same():
+    with client(request_seconds=2) as web:
+        stories = web.app.state.server.stories
+        begin(web)
+        busy = threading.Event()
+        stories._disk.submit(busy.wait)
+        threading.Timer(3, busy.set).start()
+        assert web.post("/v1/stories", json={}).status_code == 504
+        listed = {item["id"] for item in web.get("/v1/stories").json()["stories"]}
+        assert len(listed) == 2
+        assert listed == {path.name for path in stories._shelf.folder.iterdir()}
+
+
+def test_a_log_that_cannot_be_shortened_holds_nothing_up(web, tmp_path):
+    story = begin(web)["id"]
+    known = web.app.state.server.stories._open[story]
+    kept, missing = known.place, tmp_path / "nowhere" / "at all"
+
+    class Stuck(Place):
+        """Its log can be added to, but not be replaced."""
+
+        def rewrite(self, changes):
+            missing.parent.write_text("a file")
+            Place(missing).rewrite(changes)
+
+    known.place = Stuck(kept.folder)
+    known.place.load()
+    known.place._lines = 10**6
+    assert web.patch(f"/v1/stories/{story}/nodes/1", json={"starred": True}).status_code == 200
+    assert missing.parent.is_file()
+    assert Place(kept.folder).load().nodes[1].starred
+    known.place = kept
 
 
 # Edits
@@ -435,6 +493,19 @@ def test_stories_outlive_the_server_and_unfinished_branches_say_what_became_of_t
         assert finished(web, story)["branches"][2]["state"] == "done"
 
 
+def test_a_branch_with_all_its_frames_is_done_though_nobody_had_written_that_down():
+    folder = stories_folder()
+    with client(stories=folder) as web:
+        story = begin(web)["id"]
+        branch(web, story, **{"from": 3}, frames=2)
+        finished(web, story)
+    log = folder / story / "log.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
+    with client(stories=folder) as web:
+        (found,) = whole(web, story)["branches"]
+        assert (found["state"], found["problem"], found["made"]) == ("done", None, 2)
+
+
 def test_another_model_goes_on_with_frames_of_its_size():
     folder = stories_folder()
     with client(stories=folder) as web:
@@ -462,6 +533,10 @@ def test_a_damaged_story_is_listed_with_its_trouble_and_can_be_deleted():
         assert items[1]["picture"] is None
         assert "damaged" in error_of(web.get(f"/v1/stories/{broken}"))
         whole(web, fine)
+        (folder / f".{broken}.gone" / "in the way").mkdir(parents=True)
+        assert "cannot be removed" in error_of(web.delete(f"/v1/stories/{broken}"))
+        assert len(web.get("/v1/stories").json()["stories"]) == 2
+        (folder / f".{broken}.gone" / "in the way").rmdir()
         assert web.delete(f"/v1/stories/{broken}").status_code == 204
         assert [item["id"] for item in web.get("/v1/stories").json()["stories"]] == [fine]
 
@@ -560,6 +635,9 @@ def test_who_listens_knows_what_the_server_knows_and_who_comes_back_misses_nothi
         with listening(address, story, params={"after": 99_999}) as lost:
             wait_for(lambda: lost)
             assert lost[0][1] == "reload"
+        with listening(address, story, headers={"Last-Event-ID": "9" * 5000}, params={"after": 99_999}) as odd:
+            wait_for(lambda: odd)
+            assert odd[0][1] == "reload"
         with listening(address, story) as last:
             time.sleep(0.3)
             web.delete(f"/v1/stories/{story}")

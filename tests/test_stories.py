@@ -178,6 +178,11 @@ def test_any_life_of_a_tree_comes_back_from_its_lines_and_from_its_snapshot(stor
     + [
         to_line(node(1, 0)).replace('"given"', '"found"').encode(),
         to_line(node(1, 0)).replace("true", "1").encode()[:-1],
+        to_line(node(1, 0)).replace('"action": [', '"action": [999, ').encode(),
+        to_line(node(1, 0, action=(256, *REST[1:]))).encode(),
+        to_line(Header(name="a", created=CREATED, size=())).encode(),
+        to_line(branch(0, 2)).replace("0.9", "NaN").encode(),
+        b"[" * 100_000,
     ],
 )
 def test_lines_that_say_nothing_are_refused(line):
@@ -193,7 +198,10 @@ def shelf(tmp_path):
     return Shelf(tmp_path / "stories")
 
 
-def begun(shelf, name="one", frames=3):
+ONE, WHOLE, BROKEN = "1" * 32, "b" * 32, "a" * 32
+
+
+def begun(shelf, name=ONE, frames=3):
     changes = [Header(name=name, created=CREATED, size=SIZE)]
     changes += [node(i, i - 1 if i else None) for i in range(frames)]
     return shelf.create(name, changes, [frame(i) for i in range(frames)])
@@ -223,7 +231,7 @@ def test_a_story_comes_back_as_it_was(shelf):
         assert (back.codes_N == sent.codes_N).all()
         assert (back.weights, back.manifest) == (sent.weights, sent.manifest)
     (again,) = Shelf(shelf.folder).places() if os.name != "posix" else shelf.places()
-    assert again.folder.name == "one"
+    assert again.folder.name == ONE
 
 
 def test_only_what_was_dreamed_is_marked(shelf):
@@ -252,13 +260,13 @@ def test_a_cut_off_line_is_not_counted_and_the_next_one_is_whole(shelf):
 
 
 def test_damage_is_a_sentence_and_no_business_of_the_others(shelf):
-    begun(shelf, "whole")
-    broken = begun(shelf, "broken")
+    begun(shelf, WHOLE)
+    broken = begun(shelf, BROKEN)
     log = broken.folder / LOG
     log.write_bytes(log.read_bytes().replace(b'"origin"', b'"or\xffgin"', 1))
-    with pytest.raises(RecordingError, match="the story in broken is damaged"):
+    with pytest.raises(RecordingError, match=f"the story in {BROKEN} is damaged"):
         broken.load()
-    assert [place.folder.name for place in shelf.places()] == ["broken", "whole"]
+    assert [place.folder.name for place in shelf.places()] == [BROKEN, WHOLE]
     whole = shelf.places()[1]
     assert len(whole.load().nodes) == 3
     whole.shown(1).unlink()
@@ -273,6 +281,23 @@ def test_an_empty_log_is_damage(shelf):
     (place.folder / LOG).write_bytes(b"")
     with pytest.raises(RecordingError, match="does not begin with its name"):
         place.load()
+
+
+def test_what_is_no_story_is_neither_shown_nor_touched(shelf):
+    begun(shelf)
+    run = shelf.folder / "run-1"  # a training has a log of that name too
+    run.mkdir()
+    (run / LOG).write_text('{"step": 1, "loss": 2.5}\n')
+    assert [place.folder.name for place in shelf.places()] == [ONE]
+
+
+def test_a_file_that_cannot_be_removed_holds_nothing_up(shelf):
+    place = begun(shelf)
+    (place.folder / "1.npz").unlink()
+    (place.folder / "1.npz").mkdir()
+    place.remove_frames([1, 2])
+    assert not place.shown(1).exists()
+    assert not place.shown(2).exists()
 
 
 def test_a_long_log_is_written_anew_and_means_the_same(shelf):
@@ -445,6 +470,17 @@ def test_a_path_of_several_branches_says_so(shelf):
     assert (made.mode, made.seed) == ("full", 8)
     assert made.note == "generated, a path of several branches, with frames edited by hand"
     assert len(tree.nodes) == 7
+
+
+def test_codes_of_other_weights_than_the_manifest_s_stay_here(tmp_path, shelf):
+    place = begun(shelf, frames=1)
+    for number, parent, manifest in ((1, None, None), (2, 1, MADE)):  # dreamed by one model, edited under another
+        place.write_frame(number, replace(frame(number, manifest), weights="cd34"))
+        place.append([node(number, parent, origin="edited", edit_of=number - 1)])
+    walk = read_walk(place, place.load().path(2))
+    prompt = load_prompt(str(saved(tmp_path, walk, "npz")), context=5, frame_size=SIZE)
+    assert walk.manifest.weights == "ab12"
+    assert prompt.codes_TN is None
 
 
 def test_where_nothing_is_dreamed_there_is_a_film_and_no_dream(tmp_path, shelf):

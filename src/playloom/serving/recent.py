@@ -61,7 +61,9 @@ class Recent:
         with self._lock:
             self._steps += 1
             pressed: Presser = "player" if given else "model"
-            self._frames.append(Kept(frame_HWC, codes_N, action_A, pressed, manifest.at_step(self._steps)))
+            made = manifest.at_step(self._steps)
+            # Copies: what comes is a part of its whole batch, which would be kept with it.
+            self._frames.append(Kept(frame_HWC.copy(), codes_N.copy(), action_A, pressed, made))
 
     def frames(self) -> list[Kept]:
         """Those kept, oldest first; at least one."""

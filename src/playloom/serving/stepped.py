@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -12,6 +13,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, Response
 
+from playloom.engine import DreamStep
 from playloom.provenance import Manifest
 from playloom.serving.broker import Handle
 from playloom.serving.dreaming import Begin, Step, begin, shown
@@ -56,6 +58,14 @@ class _Session:
     recent: Recent
     used_at: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def remember(self, done: Future[DreamStep]) -> None:
+        """Keep a step's frame, in the thread that made it."""
+        if done.cancelled() or done.exception() is not None:
+            return
+        step = done.result()
+        assert step.frame_HWC is not None and step.codes_N is not None, "a step of a session dreams a frame"
+        self.recent.add(step.frame_HWC, step.codes_N, step.action_A, step.action_given, self.manifest)
 
 
 class Stepped:
@@ -118,11 +128,12 @@ class Stepped:
         async with session.lock:
             self.find(token)
             session.used_at = time.monotonic()
-            step = await waited(session.handle.submit(action_A))
+            coming = session.handle.submit(action_A)
+            coming.add_done_callback(session.remember)  # there: whoever waits here may give up, the dream has gone on
+            step = await waited(coming)
             answer, _ = await shown(studio, step, session.manifest, session.schema)
-            frame_HWC, codes_N = step.frame_HWC, step.codes_N
-            assert frame_HWC is not None and codes_N is not None, "a step of a session dreams a frame"
-            session.recent.add(frame_HWC, codes_N, step.action_A, step.action_given, session.manifest)
+            frame_HWC = step.frame_HWC
+            assert frame_HWC is not None, "a step of a session dreams a frame"
             text = session.manifest.to_json()
             picture = await studio.side(lambda: live_picture(frame_HWC, "jpeg", text))
             session.reel.add(Shot(picture, step.action_A, 0))

@@ -18,7 +18,7 @@ from playloom.errors import BadInputError, PictureError, PlayloomError
 from playloom.provenance.manifest import created_at
 from playloom.serving.pictures import from_base64, picture_size
 from playloom.serving.refusals import Refusal
-from playloom.serving.story import Story
+from playloom.serving.story import Story, to_the_end
 from playloom.serving.story_beginnings import Beginning, RecentOf, beginning
 from playloom.serving.story_format import EditOrder, NewStory
 from playloom.serving.story_shown import item_dict
@@ -26,7 +26,7 @@ from playloom.serving.studio import Studio
 from playloom.stories.frames import Frame
 from playloom.stories.overlay import laid_over, read_overlay
 from playloom.stories.store import Place, Shelf
-from playloom.stories.tree import UNFINISHED, Change, Header, Node, Tree
+from playloom.stories.tree import UNFINISHED, Branch, Change, Header, Node, Tree
 
 _CUT_OFF = "the server ended before this was done; what was made is kept"
 _EDITED = "generated, then edited by hand"
@@ -97,8 +97,9 @@ class Stories:
         """Take a story away; its branches must have been cancelled. Returns it, where it was open."""
         await self.look()
         if name in self._damaged:
-            place = self._damaged.pop(name)[0]
+            place = self._damaged[name][0]
             await self._in_disk_thread(lambda: self._shelf.delete(place))
+            self._damaged.pop(name, None)
             return None
         story = await self.find(name)
         async with story.lock:
@@ -205,7 +206,7 @@ class Stories:
         for place in self._shelf.places():
             try:
                 tree = place.load()
-                ended = [replace(b, state="failed", problem=_CUT_OFF) for b in tree.unfinished()]
+                ended = [_ended(branch, tree) for branch in tree.unfinished()]
                 if ended:
                     place.append(ended)
                 for branch in ended:
@@ -221,11 +222,15 @@ class Stories:
         for change in changes:
             tree.apply(change)
         frames = start.frames(self.studio.model.fingerprint)
-        async with self._lock:
-            self._check_room()
-            place = await self._in_disk_thread(lambda: self._shelf.create(name, changes, frames))
-            story = self._open[name] = Story(name, place, tree, self._disk)
-        return story
+
+        async def create() -> Story:
+            async with self._lock:
+                self._check_room()
+                place = await self._in_disk_thread(lambda: self._shelf.create(name, changes, frames))
+                story = self._open[name] = Story(name, place, tree, self._disk)
+            return story
+
+        return await to_the_end(create())
 
     async def _edited(self, story: Story, node: Node, overlay_HW4: NDArray[np.uint8]) -> Frame:
         """A frame with an overlay on it, encoded; it is as much dreamed as it was."""
@@ -252,6 +257,13 @@ class Stories:
 
     async def _in_disk_thread(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+
+
+def _ended(branch: Branch, tree: Tree) -> Branch:
+    """How a branch stands that a server left unfinished."""
+    if len(tree.made(branch.id)) >= branch.frames:
+        return replace(branch, state="done")
+    return replace(branch, state="failed", problem=_CUT_OFF)
 
 
 def is_open(story: Story, branch: int) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple, TypeVar
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
 from playloom.errors import BadInputError, PlayloomError
 from playloom.serving.refusals import Refusal
@@ -53,12 +54,7 @@ class Story:
             PlayloomError: when they cannot be written; nothing has happened then.
         """
         self.check_there()
-        task = asyncio.ensure_future(self._add(changes, frames))
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait([task])  # what is on the disk must be in the tree before the lock is let go
-            raise
+        await to_the_end(self._add(changes, frames))
 
     async def settle(self, ended: Branch) -> None:
         """Make a branch's end known, on the disk where that can still be written to: else nobody would ever hear of it.
@@ -93,10 +89,11 @@ class Story:
 
         await self.disk(write)
         self._apply(changes)
+        self.wake()
         if self.place.untidy(self.tree):
             short = self.tree.snapshot()
-            await self.disk(lambda: self.place.rewrite(short))
-        self.wake()
+            with suppress(PlayloomError):  # the changes are made; a long log is no trouble, and is tried again
+                await self.disk(lambda: self.place.rewrite(short))
 
     def _apply(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -149,3 +146,14 @@ class Story:
         """Tell whoever watches to look."""
         for watcher in self._watchers:
             watcher.set()
+
+
+async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """What some work gives. Who is cancelled meanwhile waits for its end all the same: what is on the disk must be in
+    memory before a lock is let go."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class Beginning(NamedTuple):
     prompt: Prompt
     """The frames, with their codes, and the actions between them."""
     manifests: tuple[Manifest | None, ...]
-    """What made each; None: it is real."""
+    """What made each; None: nobody here did, it is taken for real."""
     pressed: tuple[Presser | None, ...]
     """Who pressed what led to each."""
 
@@ -41,11 +42,11 @@ class Beginning(NamedTuple):
             Node(
                 id=index,
                 parent=index - 1 if index else None,
-                origin="given" if manifest is None else "dreamed",
+                origin="given" if self.pressed[index] is None else "dreamed",
                 action=tuple(actions[index - 1].tolist()) if index else None,
                 pressed=self.pressed[index] if index else None,
             )
-            for index, manifest in enumerate(self.manifests)
+            for index in range(len(self.manifests))
         ]
 
     def frames(self, weights: str) -> list[Frame]:
@@ -72,7 +73,7 @@ async def beginning(studio: Studio, asked: NewStory, recent_of: RecentOf) -> Beg
     if asked.session is not None:
         if asked.moment is not None or asked.images is not None:
             raise BadInputError("a story begins at a moment, at images or at a session; send one of them")
-        return _of_session(*recent_of(asked.session))
+        return await _unmarked(studio, _of_session(*recent_of(asked.session)))
     prompt = await begin(
         studio,
         Begin(
@@ -83,7 +84,25 @@ async def beginning(studio: Studio, asked: NewStory, recent_of: RecentOf) -> Beg
         ),
     )
     nothing = (None,) * len(prompt.frames_THWC)
-    return Beginning(pick_moment(asked.moment) if asked.images is None else "my pictures", prompt, nothing, nothing)
+    if asked.images is None:
+        return Beginning(pick_moment(asked.moment), prompt, nothing, nothing)
+    return await _unmarked(studio, Beginning("my pictures", prompt, nothing, nothing))
+
+
+async def _unmarked(studio: Studio, start: Beginning) -> Beginning:
+    """With those of its pictures that this server had sent out as they were before they got their mark.
+
+    Their codes are known already, but an edit begins at the pixels: the mark would be encoded with it.
+    """
+    prompt, known = start.prompt, studio.remembered.manifest
+    assert prompt.codes_TN is not None, "a beginning brings its codes"
+    found = await studio.side(lambda: [known(frame_HWC) for frame_HWC in prompt.frames_THWC])
+    made = [old or new for old, new in zip(start.manifests, found, strict=True)]
+    frames = [
+        frame_HWC if new is None else await studio.frame(codes_N)
+        for frame_HWC, codes_N, new in zip(prompt.frames_THWC, prompt.codes_TN, found, strict=True)
+    ]
+    return start._replace(prompt=replace(prompt, frames_THWC=np.stack(frames)), manifests=tuple(made))
 
 
 def _of_session(name: str, recent: Recent) -> Beginning:

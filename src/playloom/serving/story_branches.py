@@ -22,6 +22,7 @@ from playloom.provenance import Manifest
 from playloom.serving.broker import Frame as Following
 from playloom.serving.dreaming import read_actions
 from playloom.serving.refusals import Refusal, refusal_of
+from playloom.serving.score import SEED_END
 from playloom.serving.stories import Stories, is_open
 from playloom.serving.story import Story
 from playloom.serving.story_format import BranchOrder
@@ -78,6 +79,10 @@ class Branches:
             raise BadInputError(f"a context of {asked.context} frames was asked for; the model sees {studio.context}")
         actions, notes = _actions(asked)
         how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), pick_seed(asked.seed)
+        if seed + asked.count > SEED_END:
+            raise BadInputError(
+                f"{asked.count} branches count up from seed {seed:,}, past the last one; send one below 2**63 - 8"
+            )
         order = _Order(
             story=story,
             start=asked.from_,
@@ -134,14 +139,17 @@ class Branches:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self, order: _Order, branch: Branch) -> None:
+        async with self._slots:
+            self.dreaming += 1
+            try:
+                await self._to_its_end(order, branch)
+            finally:
+                self.dreaming -= 1  # not before its end is written down: a server that stops waits for it
+
+    async def _to_its_end(self, order: _Order, branch: Branch) -> None:
         story = order.story
         try:
-            async with self._slots:
-                self.dreaming += 1
-                try:
-                    await self._dream(order, branch)
-                finally:
-                    self.dreaming -= 1
+            await self._dream(order, branch)
             await self._settle(story, branch.id, "done")
         except Exception as error:
             if not story.deleted:

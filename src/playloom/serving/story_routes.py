@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,6 +37,7 @@ from playloom.stories.export import PathKind, read_walk, write_path, write_story
 
 _TAGS: list[str | Enum] = ["stories"]
 _CHUNK = 2**18
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _KINDS: dict[PathKind, str] = {
     "mp4": "video/mp4",
     "gif": "image/gif",
@@ -110,7 +112,7 @@ def _add_whole(app: FastAPI, stories: Stories, branches: Branches) -> None:
         `reload` says that what was missed is not known any more: ask for the story again; `gone`, that it was deleted.
         """
         found = await stories.find(story)
-        known = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else after
+        known = int(last_event_id) if last_event_id and _NUMBER.fullmatch(last_event_id) else after
         stream = event_stream(found, found.tree.header.revision if known is None else known, studio.gate)
         quiet = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=quiet)
@@ -194,8 +196,8 @@ def _add_pictures(app: FastAPI, stories: Stories) -> None:
         frame = await run_in_threadpool(found.place.read_frame, node)
 
         def encode() -> bytes:
-            if frame.dreamed and frame.weights == studio.model.fingerprint:
-                studio.remembered.keep(frame.shown_HWC(), frame.codes_N)  # should it come back as a context
+            if frame.manifest is not None and frame.weights == studio.model.fingerprint:
+                studio.remembered.keep(frame.shown_HWC(), frame.codes_N, frame.manifest)  # should it come back
             return frame.png()
 
         png = await studio.side(encode)

@@ -131,6 +131,10 @@ class Studio:
         """A frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
         return await waited(self._encode(frame_HWC))
 
+    async def frame(self, codes_N: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The frame that tokens stand for, uint8 [H, W, 3]; decoded between two frames of others' dreams."""
+        return await waited(self.broker.run(lambda: self.dreamer.frames(codes_N[None])[0]))
+
     async def dream(
         self,
         prompt: Prompt,
@@ -183,8 +187,9 @@ class Studio:
         assert frame_HWC is not None and codes_N is not None, "called for steps that dreamed a frame"
 
         def encode() -> bytes:
-            png, marked_HWC = marked_png(frame_HWC, manifest.at_step(number))
-            self.remembered.keep(marked_HWC, codes_N)
+            made = manifest.at_step(number)
+            png, marked_HWC = marked_png(frame_HWC, made)
+            self.remembered.keep(marked_HWC, codes_N, made)
             return png
 
         return await self.side(encode)

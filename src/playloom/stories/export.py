@@ -80,8 +80,9 @@ class Walk:
 
     @property
     def codes_TN(self) -> NDArray[np.int64] | None:
-        """The codes of all frames, [T, N]; None where they belong to different weights."""
-        if len({frame.weights for frame in self.frames}) != 1:
+        """The codes of all frames, [T, N]; None where they are not all of the weights that `manifest` names."""
+        made = self.manifest
+        if {frame.weights for frame in self.frames} != ({made.weights} if made else set()):
             return None
         return np.stack([frame.codes_N for frame in self.frames])
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,9 +98,10 @@ def read_frame(folder: Path, node: int) -> Frame:
 
 
 def remove_frame(folder: Path, node: int) -> None:
-    """Remove a frame's files, as far as they are there."""
+    """Remove a frame's files, as far as they are there and can be: where somebody reads one, some systems keep it."""
     for path in (exact_path(folder, node), folder / f"{node}.npz", shown_path(folder, node)):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def exact_path(folder: Path, node: int) -> Path:

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, get_args
 
+from playloom.actions import REST_VALUES
 from playloom.errors import RecordingError
 from playloom.stories.tree import Branch, Change, Header, Node, Origin, Presser, Removed, State
 
@@ -39,7 +41,7 @@ def from_line(line: bytes) -> Change:
         change: Change = kind(
             **{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordingError(f"a line of its log cannot be read ({error})") from None
     return change
 
@@ -49,11 +51,19 @@ def _whole(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _wholes(value: Any) -> bool:
     return isinstance(value, list) and all(map(_whole, value))
+
+
+def _pair(value: Any) -> bool:
+    return _wholes(value) and len(value) == 2
+
+
+def _action(value: Any) -> bool:
+    return _wholes(value) and len(value) == len(REST_VALUES) and max(value) <= 255
 
 
 def _text(value: Any) -> bool:
@@ -78,7 +88,7 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, _Check]]] = {
         {
             "name": _text,
             "created": _text,
-            "size": _wholes,
+            "size": _pair,
             "revision": _whole,
             "next_node": _whole,
             "next_branch": _whole,
@@ -90,7 +100,7 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, _Check]]] = {
             "id": _whole,
             "parent": _or_none(_whole),
             "origin": _one_of(Origin),
-            "action": _or_none(_wholes),
+            "action": _or_none(_action),
             "pressed": _or_none(_one_of(Presser)),
             "branch": _or_none(_whole),
             "starred": _flag,

@@ -25,6 +25,8 @@ from playloom.stories.lines import from_line, to_line
 from playloom.stories.tree import Change, Header, Node, Tree
 
 LOG = "log.jsonl"
+_STORY = re.compile(r"[0-9a-f]{32}")
+"""Names of stories. Whatever else lies there is somebody else's, a log in it or not: never shown, never removed."""
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.([0-9a-f]{8}\.tmp|gone)")
 """A story that was not whole yet, or was being deleted, when a process was killed."""
 _SPARE_LINES = 1000
@@ -125,7 +127,7 @@ class Shelf:
         for path in sorted(self.folder.iterdir()):
             if _LEFTOVER.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
-            elif not path.name.startswith(".") and (path / LOG).is_file():
+            elif _STORY.fullmatch(path.name) and (path / LOG).is_file():
                 found.append(Place(path))
         return found
 
