@@ -55,6 +55,9 @@ export function Lanes({ room, view, deeds }: { room: Room; view: View; deeds: De
         </p>
         <Stars room={room} view={view} />
         <Running view={view} deeds={deeds} />
+        <p className="hidden" role="status">
+          {spoken(view)}
+        </p>
       </header>
       <div ref={scroller} className="lanes-scroll">
         <div
@@ -108,12 +111,20 @@ function Stars({ room, view }: { room: Room; view: View }) {
   );
 }
 
+/** For who cannot see the lanes fill: changes when a branch begins or ends, not with every frame. */
+function spoken({ gaze }: View): string {
+  const branches = [...gaze.tree.branches.values()];
+  const running = branches.filter(isRunning).length;
+  if (running) return running === 1 ? "One branch is being dreamed." : `${running} branches are being dreamed.`;
+  return branches.length ? "Every branch has ended." : "";
+}
+
 function Running({ view, deeds }: { view: View; deeds: Deeds }) {
   const running = [...view.gaze.tree.branches.values()].filter(isRunning);
   if (!running.length) return null;
   const [made, frames] = [running.reduce((sum, b) => sum + b.made, 0), running.reduce((sum, b) => sum + b.frames, 0)];
   return (
-    <p className="running" role="status" aria-live="off">
+    <p className="running">
       {running.length === 1 ? "1 branch" : `${running.length} branches`}, {made} of {frames} frames
       <button
         type="button"
