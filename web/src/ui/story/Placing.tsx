@@ -99,7 +99,7 @@ export function Placing({ placement, view, busy, onPut, onEarlier }: PanelProps)
         onValue={placement.setCopies}
       />
       <p className="hint">
-        An edit seen in several frames is kept more often. Then dream on from the last of them.
+        What one frame shows is easily forgotten: lay it onto several, then dream on from the last of them.
         {most === 0 ? " No frame follows this one on its way." : null}
       </p>
       {earlier > 0 ? (

@@ -6,7 +6,7 @@ import type { View } from "../../story/room";
 import { overlayPng, type Sticker, stickerOf } from "../../story/sticker";
 
 const MOST_COPIES = 9;
-/** Five edited frames in all: enough for most models to keep it. */
+/** Five edited frames in all, as many as the published measure of persistency asks for. */
 const FIRST_COPIES = 4;
 
 export interface Placement {
