@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from PIL import Image
 from playloom.actions import REST_VALUES
 from playloom.data.prompts import load_prompt
 from playloom.errors import BadInputError, PictureError, RecordingError
+from playloom.files import atomic_write
 from playloom.media.animation import read_frames, read_manifest
 from playloom.media.npz import read_npz
 from playloom.media.pictures import read_picture
@@ -324,6 +326,15 @@ def test_a_deleted_story_is_gone_and_leftovers_are_swept(shelf):
         (shelf.folder / name).mkdir()
     assert shelf.places() == []
     assert sorted(path.name for path in shelf.folder.iterdir()) == [".git", "notes"]
+    again = begun(shelf)
+    with suppress(KeyboardInterrupt), atomic_write(again.folder / "7.npz") as temporary:
+        temporary.write_bytes(b"half")
+        kept = temporary.rename(again.folder / "kept")
+        raise KeyboardInterrupt
+    kept.rename(temporary)  # as a kill leaves it
+    shelf.places()
+    assert not temporary.exists()
+    assert len(again.load().nodes) == 3
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are claimed where the system can")
@@ -410,8 +421,9 @@ def test_an_overlay_of_another_size_is_stretched_without_dark_edges():
 
 @pytest.mark.parametrize("data", [b"", b"no picture", png(frame(0).frame_HWC)[:999]])
 def test_what_is_no_overlay_is_a_sentence(data):
-    with pytest.raises(PictureError, match="cannot be read"):
+    with pytest.raises(PictureError, match="cannot be read") as caught:
         read_overlay(data, (8, 8))
+    assert "object at" not in str(caught.value)
 
 
 def test_an_empty_overlay_is_a_sentence():

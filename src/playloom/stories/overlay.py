@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from playloom.errors import PictureError
 
@@ -32,7 +32,8 @@ def read_overlay(png: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
                 layer = image.convert("RGBA")
     except Exception as error:  # damaged files make decoders raise anything
-        raise PictureError(f"the overlay cannot be read ({error}); send a PNG with transparency") from error
+        said = "it is no PNG" if isinstance(error, UnidentifiedImageError) else error
+        raise PictureError(f"the overlay cannot be read ({said}); send a PNG with transparency") from error
     if layer.size != (width, height):
         layer = layer.resize((width, height), Image.Resampling.LANCZOS)
     overlay_HW4 = np.array(layer)

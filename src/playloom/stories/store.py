@@ -128,6 +128,9 @@ class Shelf:
             if _LEFTOVER.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
             elif _STORY.fullmatch(path.name) and (path / LOG).is_file():
+                for half in path.glob(".*.tmp.*"):  # a file that was being written when a process was killed
+                    with suppress(OSError):
+                        half.unlink()
                 found.append(Place(path))
         return found
 
