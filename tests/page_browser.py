@@ -58,7 +58,7 @@ def launch(playwright: Any) -> Any:
 class ServerProcess:
     """`playloom serve` on one port, which may be killed and started again."""
 
-    def __init__(self, key: str | None = None) -> None:
+    def __init__(self, key: str | None = None, stories: Path | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -66,6 +66,8 @@ class ServerProcess:
         self._environment = {name: value for name, value in os.environ.items() if name != "PLAYLOOM_API_KEY"}
         if key is not None:
             self._environment["PLAYLOOM_API_KEY"] = key
+        if stories is not None:
+            self._environment["PLAYLOOM_STORIES"] = str(stories)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

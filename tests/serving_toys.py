@@ -35,8 +35,14 @@ def model_folder() -> Path:
     return folder
 
 
+def stories_folder() -> Path:
+    """A place for stories that nobody else has."""
+    return Path(mkdtemp(prefix="playloom-stories-")) / "stories"
+
+
 def settings(**changes: Any) -> Settings:
-    return read_settings(**{"model": str(model_folder()), "device": "cpu", "port": 0, **changes})
+    known = {"model": str(model_folder()), "device": "cpu", "port": 0, "stories": stories_folder()}
+    return read_settings(**{**known, **changes})
 
 
 @contextmanager

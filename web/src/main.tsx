@@ -1,20 +1,22 @@
-/** Starts the page; a tab that was playing goes on with its session. */
+/** Starts the page; a tab that was playing goes on with its session, an address with a story opens it. */
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { Memory } from "./play/memory";
 import { Player } from "./play/player";
+import { storyHere } from "./story/address";
 import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/lobby.css";
 import "./styles/play.css";
 import "./styles/pad.css";
+import "./styles/story.css";
 import { App, keptKey } from "./ui/App";
 
 const root = document.getElementById("root");
 if (!root) throw new Error("index.html has no #root");
 const player = new Player(new Memory(sessionStorage));
 player.useKey(keptKey());
-player.comeBack();
+if (storyHere() === null) player.comeBack();
 createRoot(root).render(
   <StrictMode>
     <App player={player} />

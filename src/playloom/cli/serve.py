@@ -33,6 +33,7 @@ def serve_command(
     sessions: Annotated[int | None, typer.Option(help="Live sessions at once; default 16.")] = None,
     queue: Annotated[int | None, typer.Option(help="Requests that may wait; default 32.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps one request may ask for; default 100.")] = None,
+    stories: Annotated[str | None, typer.Option(help="Folder of the stories; default out/stories.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     cluster: Annotated[
         bool, typer.Option("--cluster", help="On Ray Serve: replicas, here or on many machines.")
@@ -60,6 +61,7 @@ def serve_command(
         sessions=sessions,
         queue=queue,
         steps=steps,
+        stories=stories,
         device=device,
         replicas=replicas,
         max_replicas=max_replicas,

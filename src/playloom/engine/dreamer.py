@@ -237,6 +237,16 @@ class Dreamer:
             return _checked(prompt.codes_TN, self.layout)
         return self.stepper.encode(prompt.frames_THWC).numpy()
 
+    @torch.inference_mode()
+    def frames(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The frames that codes stand for, uint8 [T, H, W, 3].
+
+        Raises:
+            BadInputError: when they are no codes of this model.
+        """
+        codes = torch.from_numpy(_checked(codes_TN, self.layout))
+        return self.model.tokenizer.decode(codes, checked=False).cpu().numpy()
+
     def _dream(self, requests: Sequence[DreamRequest]) -> Iterator[list[DreamStep]]:
         sessions = [self.open(r.prompt, sampling=r.sampling, seed=r.seed, warm=False) for r in requests]
         try:

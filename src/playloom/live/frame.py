@@ -20,6 +20,8 @@ class LiveFrame:
     """When it was in hand, in seconds since the session was made."""
     frame_HWC: NDArray[np.uint8]
     """RGB, uint8 [H, W, 3]."""
+    codes_N: NDArray[np.int64] | None = None
+    """Its codes, int64 [N], where they are known: go on from these, not from the picture."""
     action_A: NDArray[np.uint8]
     """The action that led to it, values uint8 [16]."""
     action_given: bool

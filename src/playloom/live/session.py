@@ -261,6 +261,7 @@ class LiveSession:
             dream=self._restarts,
             time=finished - self._opened,
             frame_HWC=step.frame_HWC,
+            codes_N=step.codes_N,
             action_A=step.action_A,
             action_given=step.action_given,
             cost=finished - began,

@@ -31,12 +31,16 @@ from playloom.serving.refusals import Problem, install
 from playloom.serving.score import ScoreRequest, add_score
 from playloom.serving.seats import Room
 from playloom.serving.settings import Settings
-from playloom.serving.stepped import Stepped, Turn, add_sessions
+from playloom.serving.stepped import Stepped, Turn, add_sessions, recent_of
+from playloom.serving.stories import Stories
+from playloom.serving.story_branches import Branches
+from playloom.serving.story_format import BranchOrder, EditOrder, NewStory, NodePatch, Renaming
+from playloom.serving.story_routes import add_stories
 from playloom.serving.studio import Studio
 from playloom.serving.watch import Watch
 
 _SWEEP = 1.0  # seconds between looks for what is past its time
-_BODIES = (ScoreRequest, DreamOrder, Begin, Turn, NewJob)
+_BODIES = (ScoreRequest, DreamOrder, Begin, Turn, NewJob, NewStory, Renaming, BranchOrder, EditOrder, NodePatch)
 _PROBLEMS = {
     400: "What was sent cannot be used.",
     401: "The key is missing or wrong.",
@@ -61,16 +65,20 @@ class Server:
         self.room = Room(self.studio, self.metrics)
         self.stepped = Stepped(self.studio, self.room)
         self.jobs = Jobs(self.studio)
+        self.stories = Stories(self.studio, lambda token: recent_of(self.room, self.stepped, token))
+        self.branches = Branches(self.stories)
 
     @property
     def working(self) -> bool:
         """Whether something runs that is worth waiting for before the process ends."""
         gate = self.studio.gate
-        return bool(gate.running or gate.waiting or self.jobs.running or self.jobs.unread or self.room.playing)
+        jobs, dreaming = self.jobs, self.branches.dreaming
+        return bool(gate.running or gate.waiting or jobs.running or jobs.unread or dreaming or self.room.playing)
 
     def drain(self) -> None:
         """Take no new work from now on; what runs goes on."""
         self.studio.gate.draining = True
+        self.stories.wake()
 
     async def sweep(self) -> None:
         """Look for what is past its time, for ever."""
@@ -84,6 +92,8 @@ class Server:
         """End everything."""
         self.drain()
         self.jobs.cancel_all()
+        await self.branches.close()
+        self.stories.close()
         for seat in list(self.room.seats.values()):
             await self.room.close(seat)
         for token in list(self.stepped.sessions):
@@ -96,6 +106,7 @@ class Server:
             "requests_running": gate.running,
             "requests_waiting": gate.waiting,
             "jobs_running": self.jobs.running,
+            "branches_dreaming": self.branches.dreaming,
             "live_sessions": len(self.room.seats),
             "live_players": self.room.playing,
             "stepped_sessions": len(self.stepped.sessions),
@@ -142,6 +153,7 @@ def create_app(settings: Settings, studio: Studio | None = None) -> FastAPI:
     add_dreaming(app, server.studio)
     add_sessions(app, server.studio, server.room, server.stepped)
     add_play(app, server.room)
+    add_stories(app, server.stories, server.branches)
     add_facts(app, server.studio, server.metrics)
     app.add_middleware(Bodies, settings=settings)
     app.add_middleware(Guard, settings=settings)

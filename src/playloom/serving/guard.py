@@ -19,10 +19,11 @@ from playloom.serving.settings import Settings
 
 _OPEN = re.compile(
     r"/|/assets/.*|/[\w.-]+\.(svg|ico|png|webmanifest|txt)|/v1/health|/v1/openapi\.json|/v1/moments(/.*)?|"
-    r"/v1/sessions/[^/]+/recording\.(mp4|csv)|/v1/play"
+    r"/v1/sessions/[^/]+/recording\.(mp4|csv)|/v1/play|"
+    r"/v1/stories/[0-9a-f]{32}/(events|story\.zip|nodes/\d+\.(png|webp)|nodes/\d+/path\.(mp4|gif|csv|npz|zip))"
 )
-"""Served without a key: the page and what it shows before one is typed in. Recordings are named by a secret token; live
-play asks for the key in its first message."""
+"""Served without a key: the page and what it shows before one is typed in. Recordings and stories are named by a secret
+token (a story can only be looked at with it alone); live play asks for the key in its first message."""
 
 
 class Guard:

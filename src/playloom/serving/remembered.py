@@ -1,4 +1,4 @@
-"""The pictures that were sent out, by their pixels, and the tokens each was made of; bounded.
+"""The pictures that were sent out, by their pixels: the tokens each was made of, and what made it; bounded.
 
 Clients of the hosted endpoint send our pictures back as context without their tokens. Encoded again they would drift,
 and the visible mark would enter the dream. A picture whose pixels came back unchanged is known here, and goes on from
@@ -13,7 +13,7 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.provenance.manifest import frames_hash
+from playloom.provenance.manifest import Manifest, frames_hash
 
 
 class Remembered:
@@ -21,22 +21,30 @@ class Remembered:
 
     def __init__(self, pictures: int) -> None:
         self._pictures = pictures
-        self._codes: OrderedDict[str, NDArray[np.int32]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[NDArray[np.int32], Manifest]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def keep(self, marked_HWC: NDArray[np.uint8], codes_N: NDArray[np.int64]) -> None:
+    def keep(self, marked_HWC: NDArray[np.uint8], codes_N: NDArray[np.int64], manifest: Manifest) -> None:
         """Remember what a picture was made of; the longest unused goes when there are too many."""
         with self._lock:
-            self._codes[frames_hash(marked_HWC)] = codes_N.astype(np.int32)
-            while len(self._codes) > self._pictures:
-                self._codes.popitem(last=False)
+            self._known[frames_hash(marked_HWC)] = codes_N.astype(np.int32), manifest
+            while len(self._known) > self._pictures:
+                self._known.popitem(last=False)
 
     def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64] | None:
         """The tokens of a picture we sent, int64 [N]; None for any other."""
+        known = self._look(frame_HWC)
+        return None if known is None else known[0].astype(np.int64)
+
+    def manifest(self, frame_HWC: NDArray[np.uint8]) -> Manifest | None:
+        """What made a picture we sent; None for any other."""
+        known = self._look(frame_HWC)
+        return None if known is None else known[1]
+
+    def _look(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.int32], Manifest] | None:
         name = frames_hash(frame_HWC)
         with self._lock:
-            codes_N = self._codes.get(name)
-            if codes_N is None:
-                return None
-            self._codes.move_to_end(name)
-            return codes_N.astype(np.int64)
+            known = self._known.get(name)
+            if known is not None:
+                self._known.move_to_end(name)
+            return known

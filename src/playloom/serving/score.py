@@ -21,7 +21,7 @@ from playloom.serving.studio import Seen, Studio, pick_seed
 from playloom.serving.vectors import Form, bins_of, read_vector
 
 _USED = 10
-_SEED_END = 2**63
+SEED_END = 2**63
 
 
 def _blank_is_none(value: Any) -> Any:
@@ -36,7 +36,7 @@ Temperature = Annotated[
 ]
 TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_blank_is_none)]
 TopP = Annotated[Annotated[float, Field(gt=0, le=1)] | None, BeforeValidator(_blank_is_none)]
-Seed = Annotated[Annotated[int, Field(ge=0, lt=_SEED_END)] | None, BeforeValidator(_blank_is_none)]
+Seed = Annotated[Annotated[int, Field(ge=0, lt=SEED_END)] | None, BeforeValidator(_blank_is_none)]
 
 
 class ScoreEntry(BaseModel):

@@ -20,6 +20,7 @@ from playloom.serving.names import mint
 from playloom.serving.outbox import Outbox
 from playloom.serving.pictures import Live, live_picture
 from playloom.serving.play_format import pack_frame
+from playloom.serving.recent import Recent
 from playloom.serving.reel import Reel, Shot
 from playloom.serving.refusals import busy, refusal_of
 from playloom.serving.studio import Studio
@@ -35,6 +36,8 @@ class Seat:
         self.studio, self.metrics, self.session = studio, metrics, session
         self.moment, self.form = moment, form
         self.reel = Reel(studio.settings.recording_frames)
+        self.recent = Recent(session.prompt, studio.context)
+        self._dream = 0  # how often the session had started over when the newest frame was made
         self.outbox: Outbox[dict[str, Any]] | None = None
         """Of the player who sits here; None: nobody does."""
         self.left_at = time.monotonic()
@@ -120,6 +123,7 @@ class Seat:
     def _show(self, frame: LiveFrame) -> None:
         picture = live_picture(frame.frame_HWC, self.form, self._text)
         self.reel.add(Shot(picture, frame.action_A, frame.skipped))
+        self._remember(frame)
         self.metrics.live_frames.inc()
         if frame.late:
             self.metrics.late.inc()
@@ -127,6 +131,13 @@ class Seat:
             self.metrics.key_to_frame.observe(frame.key_to_frame)
         packed = pack_frame(frame, picture, self.form)
         self._tell(lambda: self._deliver(packed))
+
+    def _remember(self, frame: LiveFrame) -> None:
+        if frame.dream != self._dream:
+            self._dream = frame.dream
+            self.recent.restart(self.session.prompt)
+        assert frame.codes_N is not None, "a dreamed frame has its codes"
+        self.recent.add(frame.frame_HWC, frame.codes_N, frame.action_A, frame.action_given, self.manifest)
 
     def _deliver(self, packed: bytes) -> None:
         if self.outbox is not None and self.outbox.put_frame(packed):

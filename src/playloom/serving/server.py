@@ -54,6 +54,11 @@ class DrainingServer(uvicorn.Server):
         else:
             self.should_exit = self.force_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """The end: whoever listens to events for ever is let go first."""
+        self.application.drain()
+        await super().shutdown(sockets)
+
     async def on_tick(self, counter: int) -> bool:
         """uvicorn's look around, ten times a second."""
         if self._draining is not None:

@@ -8,6 +8,7 @@ Owns names, defaults and ranges. Knows nothing of what is limited.
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError
@@ -84,6 +85,14 @@ class Settings(BaseSettings):
     """Newest frames a session keeps for its recording."""
     remembered_frames: int = Field(default=4096, ge=0)
     """Pictures sent out whose tokens are remembered: one that comes back goes on without its mark and without drift."""
+    stories: Path = Path("out/stories")
+    """Folder of the stories; made when the first one is."""
+    most_stories: Count = 100
+    """Stories in it; one more is refused until one is deleted."""
+    story_frames: Count = 2000
+    """Frames of one story, those still to be dreamed included. A frame takes about 0.1 MB on the disk."""
+    branches: Count = 16
+    """Branches of stories that are dreamed at once; more wait for their turn."""
     drain_seconds: Seconds = 8
     """After SIGTERM: how long what runs may take to finish."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -12,12 +13,14 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import JSONResponse, Response
 
+from playloom.engine import DreamStep
 from playloom.provenance import Manifest
 from playloom.serving.broker import Handle
 from playloom.serving.dreaming import Begin, Step, begin, shown
 from playloom.serving.names import mint
 from playloom.serving.parsing import body_of, takes
 from playloom.serving.pictures import live_picture
+from playloom.serving.recent import Recent
 from playloom.serving.reel import Reel, Shot, as_csv, as_mp4
 from playloom.serving.refusals import Refusal
 from playloom.serving.score import Vector
@@ -52,8 +55,17 @@ class _Session:
     manifest: Manifest
     schema: Literal["named", "binned"]
     reel: Reel
+    recent: Recent
     used_at: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def remember(self, done: Future[DreamStep]) -> None:
+        """Keep a step's frame, in the thread that made it."""
+        if done.cancelled() or done.exception() is not None:
+            return
+        step = done.result()
+        assert step.frame_HWC is not None and step.codes_N is not None, "a step of a session dreams a frame"
+        self.recent.add(step.frame_HWC, step.codes_N, step.action_A, step.action_given, self.manifest)
 
 
 class Stepped:
@@ -104,6 +116,7 @@ class Stepped:
             manifest=studio.manifest(prompt, how, seed, "full"),
             schema=asked.schema_,
             reel=Reel(studio.settings.recording_frames),
+            recent=Recent(prompt, studio.context),
             used_at=time.monotonic(),
         )
         return JSONResponse({"token": token, "model": studio.model.config.name, "seed": seed}, 201)
@@ -115,7 +128,9 @@ class Stepped:
         async with session.lock:
             self.find(token)
             session.used_at = time.monotonic()
-            step = await waited(session.handle.submit(action_A))
+            coming = session.handle.submit(action_A)
+            coming.add_done_callback(session.remember)  # there: whoever waits here may give up, the dream has gone on
+            step = await waited(coming)
             answer, _ = await shown(studio, step, session.manifest, session.schema)
             frame_HWC = step.frame_HWC
             assert frame_HWC is not None, "a step of a session dreams a frame"
@@ -174,6 +189,17 @@ def _file(kind: str) -> dict[int | str, dict[str, object]]:
 
 def _download(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{name}"'}
+
+
+def recent_of(room: Room, stepped: Stepped, token: str) -> tuple[str, Recent]:
+    """What to call what a session plays, and its newest frames.
+
+    Raises:
+        Refusal: 404.
+    """
+    if token in room.seats:
+        return room.seats[token].moment or "live play", room.seats[token].recent
+    return "a session", stepped.find(token).recent
 
 
 def _reel(room: Room, stepped: Stepped, token: str) -> tuple[Reel, Manifest]:

@@ -62,7 +62,7 @@ class Studio:
         self.dreamer = in_passing(lambda: _dreamer(settings))
         self.model = self.dreamer.model
         # A live session that starts over opens its new dream before it gives up the old one, hence twice.
-        room = 2 * settings.sessions + settings.requests + settings.jobs
+        room = 2 * settings.sessions + settings.requests + settings.jobs + settings.branches
         self.broker = Broker(self.dreamer, BrokerLimits(sessions=room, batch=settings.batch))
         self.gate = Gate(settings.requests, settings.queue)
         self.remembered = Remembered(settings.remembered_frames)
@@ -123,9 +123,17 @@ class Studio:
         for step in seen:  # one at a time, so that requests take turns
             frame_HWC, known_N = await self.side(lambda step=step: self._look(step, stretch))  # type: ignore[misc]
             frames.append(frame_HWC)
-            codes.append(await waited(self._encode(frame_HWC)) if known_N is None else known_N)
+            codes.append(await self.codes(frame_HWC) if known_N is None else known_N)
         actions = np.stack(actions_TA) if actions_TA else np.zeros((0, len(REST_VALUES)), np.uint8)
         return Prompt(frames_THWC=np.stack(frames), actions_TA=actions, codes_TN=np.stack(codes))
+
+    async def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """A frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
+        return await waited(self._encode(frame_HWC))
+
+    async def frame(self, codes_N: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The frame that tokens stand for, uint8 [H, W, 3]; decoded between two frames of others' dreams."""
+        return await waited(self.broker.run(lambda: self.dreamer.frames(codes_N[None])[0]))
 
     async def dream(
         self,
@@ -179,8 +187,9 @@ class Studio:
         assert frame_HWC is not None and codes_N is not None, "called for steps that dreamed a frame"
 
         def encode() -> bytes:
-            png, marked_HWC = marked_png(frame_HWC, manifest.at_step(number))
-            self.remembered.keep(marked_HWC, codes_N)
+            made = manifest.at_step(number)
+            png, marked_HWC = marked_png(frame_HWC, made)
+            self.remembered.keep(marked_HWC, codes_N, made)
             return png
 
         return await self.side(encode)

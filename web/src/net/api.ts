@@ -18,10 +18,10 @@ export class ApiError extends Error {
 
 export const NO_ANSWER = 0;
 
-const headers = (key: string | null): HeadersInit => (key ? { Authorization: `Bearer ${key}` } : {});
+const headers = (key: string | null): Record<string, string> => (key ? { Authorization: `Bearer ${key}` } : {});
 
 /** Paths of the server are absolute; the page may lie under a prefix. */
-const urlOf = (path: string): string => new URL(path.replace(/^\//, ""), document.baseURI).href;
+export const urlOf = (path: string): string => new URL(path.replace(/^\//, ""), document.baseURI).href;
 
 /** Where to play; of several servers, the one that has this session: its name leads the token. */
 export function playPath(token: string | null): string {
@@ -75,10 +75,22 @@ export function saveBlob(blob: Blob, name: string): void {
   }, 10_000);
 }
 
-async function get(path: string, key: string | null): Promise<Response> {
+const get = (path: string, key: string | null): Promise<Response> => ask("GET", path, key);
+
+/**
+ * Asks the server, with the key and a JSON body where there are any.
+ *
+ * @throws ApiError with a sentence when it does not answer, or refuses.
+ */
+export async function ask(method: string, path: string, key: string | null, body?: unknown): Promise<Response> {
+  const options: RequestInit = { method, headers: headers(key) };
+  if (body !== undefined) {
+    options.headers = { ...headers(key), "Content-Type": "application/json" };
+    options.body = JSON.stringify(body);
+  }
   let response: Response;
   try {
-    response = await fetch(urlOf(path), { headers: headers(key) });
+    response = await fetch(urlOf(path), options);
   } catch {
     throw new ApiError("The server does not answer.", NO_ANSWER);
   }

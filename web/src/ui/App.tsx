@@ -1,13 +1,17 @@
-/** The page: lobby or play, and the one line of news above both. */
-import { useCallback, useEffect, useEffectEvent, useState, useSyncExternalStore } from "react";
+/** The page: lobby, play or a story, and the one line of news above them. */
+import { useCallback, useEffect, useEffectEvent, useRef, useState, useSyncExternalStore } from "react";
 import { ApiError, fetchMoments, fetchTemperature } from "../net/api";
 import type { Opening } from "../net/messages";
 import { pictureOf } from "../net/picture";
 import { NEW_OPENING, type Player } from "../play/player";
+import { freeName, openStory, storyHere, watchAddress } from "../story/address";
+import { type Beginning, beginStory } from "../story/api";
 import { Icon } from "./Icon";
 import { type Found, Lobby } from "./Lobby";
-import { useDrop } from "./Moments";
+import { titleOf, useDrop } from "./Moments";
 import { Play } from "./Play";
+import { useStories } from "./story/Stories";
+import { StoryView } from "./story/StoryView";
 
 const ASK_AGAIN_MS = 3_000;
 const KEY = "playloom.key";
@@ -18,10 +22,26 @@ export function App({ player }: { player: Player }) {
   const [key, setKey] = useState<string | null>(player.key);
   const [found, ask] = useMoments(key);
   const [options, setOptions] = useState<Opening>(NEW_OPENING);
-  const playing = shot.line.kind !== "idle";
+  const story = useSyncExternalStore(watchAddress, storyHere);
+  const playing = story === null && shot.line.kind !== "idle";
+  const notify = useCallback(
+    (sentence: string) => {
+      player.notify(sentence);
+    },
+    [player],
+  );
+  const shelf = useStories(key, story === null && found.kind === "moments", playing, notify);
+  const taking = useRef<((file: File) => void) | null>(null);
+  const setTaking = useCallback((take: ((file: File) => void) | null) => {
+    taking.current = take;
+  }, []);
 
   const bring = useCallback(
     (file: File) => {
+      if (taking.current) {
+        taking.current(file);
+        return;
+      }
       pictureOf(file)
         .then(({ base64 }) => {
           if (player.look().line.kind === "open") player.reset({ image: base64 });
@@ -33,7 +53,25 @@ export function App({ player }: { player: Player }) {
     },
     [player, options],
   );
+  const branch = (from: string | File | { session: string }): void => {
+    const taken = shelf.stories.map(({ name }) => name);
+    beginningOf(from)
+      .then((beginning) => (beginning.name ? { ...beginning, name: freeName(beginning.name, taken) } : beginning))
+      .then((beginning) => beginStory(beginning, key))
+      .then(({ id }) => {
+        player.leave();
+        openStory(id);
+      })
+      .catch((error: unknown) => {
+        player.notify(error instanceof Error ? error.message : "The story could not be begun.");
+      });
+  };
   const over = useDrop(bring);
+  const takeKey = (given: string): void => {
+    sessionStorage.setItem(KEY, given);
+    player.useKey(given);
+    setKey(given);
+  };
 
   return (
     <>
@@ -43,7 +81,20 @@ export function App({ player }: { player: Player }) {
           player.notify(null);
         }}
       />
-      {playing ? (
+      {story !== null ? (
+        <StoryView
+          key={story}
+          id={story}
+          apiKey={key}
+          temperature={found.kind === "moments" ? found.temperature : null}
+          onNotice={notify}
+          onLeave={() => {
+            openStory(null);
+          }}
+          onKey={takeKey}
+          onTake={setTaking}
+        />
+      ) : playing ? (
         <Play
           player={player}
           shot={shot}
@@ -53,16 +104,19 @@ export function App({ player }: { player: Player }) {
             ask();
           }}
           onFile={bring}
+          onBranch={
+            shelf.kept && shot.session
+              ? () => {
+                  branch({ session: shot.session?.token ?? "" });
+                }
+              : undefined
+          }
         />
       ) : (
         <Lobby
           found={found}
           apiKey={key}
-          onKey={(given) => {
-            sessionStorage.setItem(KEY, given);
-            player.useKey(given);
-            setKey(given);
-          }}
+          onKey={takeKey}
           onRetry={ask}
           options={options}
           onOptions={setOptions}
@@ -70,6 +124,9 @@ export function App({ player }: { player: Player }) {
             player.start({ ...options, moment });
           }}
           onFile={bring}
+          shelf={shelf}
+          onBranch={branch}
+          onStory={openStory}
         />
       )}
       <footer>
@@ -77,7 +134,7 @@ export function App({ player }: { player: Player }) {
       </footer>
       {over ? (
         <div className="drop" aria-hidden="true">
-          Drop the picture to begin from it
+          {story === null ? "Drop the picture to begin from it" : "Drop the picture to put it onto the frame"}
         </div>
       ) : null}
     </>
@@ -86,6 +143,14 @@ export function App({ player }: { player: Player }) {
 
 /** The key given in this tab, if one was. */
 export const keptKey = (): string | null => sessionStorage.getItem(KEY);
+
+/** Where a story begins: at a moment, a picture, or where a live session is. */
+async function beginningOf(from: string | File | { session: string }): Promise<Beginning> {
+  if (typeof from === "string") return { moment: from, name: titleOf(from) };
+  if (from instanceof File)
+    return { images: [(await pictureOf(from)).base64], name: from.name.replace(/\.\w+$/, "").slice(0, 60) };
+  return from;
+}
 
 /** One sentence at a time; gone after a while, or when it is closed. */
 function News({ shot, onClose }: { shot: { text: string; id: number } | null; onClose: () => void }) {

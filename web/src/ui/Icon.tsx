@@ -10,6 +10,19 @@ const PATHS = {
   picture: "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15.5 9h.01",
   leave: "M15 5H5v14h10M11 12h9M17 9l3 3-3 3",
   close: "M6 6l12 12M18 6L6 18",
+  back: "M18 6l-9 7 9 7zM5 6v14",
+  loop: "M17 3l3 3-3 3M20 6H8a4 4 0 0 0-4 4v1M7 21l-3-3 3-3M4 18h12a4 4 0 0 0 4-4v-1",
+  branch: "M6 4v16M6 14c0-6 12-3 12-9M15 7l3-3 3 3",
+  beside: "M4 5h7v14H4zM14 5h6v14h-6z",
+  star: "M12 4l2.500 5.200 5.700.8-4.100 4 1 5.700-5.100-2.700-5.100 2.700 1-5.700-4.100-4 5.700-.8z",
+  trash: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13",
+  note: "M5 4h14v11l-5 5H5zM14 20v-5h5",
+  flip: "M12 4v16M9 8l-5 8h5zM15 8l5 8h-5z",
+  minus: "M6 12h12",
+  plus: "M6 12h12M12 6v12",
+  check: "M5 13l5 5 9-11",
+  record: "M12 6a6 6 0 1 0 .01 0z",
+  keys: "M3 7h18v11H3zM7 11h.01M11 11h.01M15 11h.01M8 15h8",
 } as const;
 
 export type IconName = keyof typeof PATHS;

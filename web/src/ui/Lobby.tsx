@@ -6,6 +6,7 @@ import { Wordmark } from "./Icon";
 import { Keys } from "./Keys";
 import { Moments } from "./Moments";
 import { Seed, Temperature, WhoPlays } from "./Settings";
+import { type Shelved, Stories } from "./story/Stories";
 
 export type Found =
   | { kind: "loading" }
@@ -23,9 +24,14 @@ interface Props {
   onOptions: (options: Opening) => void;
   onMoment: (name: string) => void;
   onFile: (file: File) => void;
+  /** The stories of this server. */
+  shelf: Shelved;
+  onBranch: (from: string | File) => void;
+  onStory: (id: string) => void;
 }
 
-export function Lobby({ found, apiKey, onKey, onRetry, options, onOptions, onMoment, onFile }: Props) {
+export function Lobby(props: Props) {
+  const { found, apiKey, onKey, onRetry, options, onOptions, onMoment, onFile, shelf, onBranch, onStory } = props;
   const change = (changes: Partial<Opening>): void => {
     onOptions({ ...options, ...changes });
   };
@@ -37,6 +43,7 @@ export function Lobby({ found, apiKey, onKey, onRetry, options, onOptions, onMom
         <p className="lead">
           Every picture after the first is made by the model while you play, from what you press. Nothing else remembers
           the place: look away, and it may change.
+          {shelf.kept ? " Or branch it: several dreams on from one frame, side by side, to choose from." : null}
         </p>
       </header>
       {found.kind === "loading" ? (
@@ -55,7 +62,13 @@ export function Lobby({ found, apiKey, onKey, onRetry, options, onOptions, onMom
       {found.kind === "locked" ? <Lock wrong={found.wrong} onKey={onKey} /> : null}
       {found.kind === "moments" ? (
         <>
-          <Moments moments={found.moments} apiKey={apiKey} onMoment={onMoment} onFile={onFile} />
+          <Moments
+            moments={found.moments}
+            apiKey={apiKey}
+            onMoment={onMoment}
+            onFile={onFile}
+            onBranch={shelf.kept ? onBranch : undefined}
+          />
           <section className="options" aria-label="Before you start">
             <WhoPlays
               who={options.who}
@@ -77,6 +90,7 @@ export function Lobby({ found, apiKey, onKey, onRetry, options, onOptions, onMom
               }}
             />
           </section>
+          <Stories stories={shelf.stories} onOpen={onStory} onDelete={shelf.remove} />
           <Keys />
         </>
       ) : null}
@@ -84,7 +98,7 @@ export function Lobby({ found, apiKey, onKey, onRetry, options, onOptions, onMom
   );
 }
 
-function Lock({ wrong, onKey }: { wrong: boolean; onKey: (key: string) => void }) {
+export function Lock({ wrong, onKey }: { wrong: boolean; onKey: (key: string) => void }) {
   const [key, setKey] = useState("");
   return (
     <form

@@ -10,10 +10,12 @@ interface Props {
   current?: string | null;
   onMoment: (name: string) => void;
   onFile: (file: File) => void;
+  /** Begin a story there instead; none: this cannot be done here. */
+  onBranch?: ((from: string | File) => void) | undefined;
   small?: boolean;
 }
 
-export function Moments({ moments, apiKey, current = null, onMoment, onFile, small = false }: Props) {
+export function Moments({ moments, apiKey, current = null, onMoment, onFile, onBranch, small = false }: Props) {
   return (
     <ul className={small ? "moments small" : "moments"} aria-label="Starting moments">
       {moments.map((moment) => (
@@ -25,11 +27,21 @@ export function Moments({ moments, apiKey, current = null, onMoment, onFile, sma
             onPick={() => {
               onMoment(moment.name);
             }}
+            plays={onBranch !== undefined}
           />
+          {onBranch ? (
+            <Branch
+              label={`Branch from ${titleOf(moment.name)}`}
+              name={moment.name}
+              onBranch={() => {
+                onBranch(moment.name);
+              }}
+            />
+          ) : null}
         </li>
       ))}
       <li>
-        <OwnPicture onFile={onFile} />
+        <OwnPicture onFile={onFile} onBranch={onBranch} />
       </li>
     </ul>
   );
@@ -40,28 +52,68 @@ interface CardProps {
   apiKey: string | null;
   current: boolean;
   onPick: () => void;
+  /** Says that it plays, where something else can be done too. */
+  plays: boolean;
 }
 
-function MomentCard({ moment, apiKey, current, onPick }: CardProps) {
+function MomentCard({ moment, apiKey, current, onPick, plays }: CardProps) {
   const url = usePicture(moment.picture, apiKey);
   return (
     <button type="button" className="moment" aria-pressed={current} data-moment={moment.name} onClick={onPick}>
       <span className="picture">{url ? <img src={url} alt="" /> : null}</span>
       <span className="name">{titleOf(moment.name)}</span>
+      {plays ? <Play /> : null}
     </button>
   );
 }
 
-function OwnPicture({ onFile }: { onFile: (file: File) => void }) {
+const Play = () => (
+  <span className="deed">
+    <Icon name="play" />
+    Play
+  </span>
+);
+
+function Branch({ label, name, onBranch }: { label: string; name: string; onBranch: () => void }) {
+  return (
+    <button type="button" className="branch-from" aria-label={label} data-branch-from={name} onClick={onBranch}>
+      <Icon name="branch" />
+      Branch
+    </button>
+  );
+}
+
+function OwnPicture({ onFile, onBranch }: Pick<Props, "onFile" | "onBranch">) {
   const input = useRef<HTMLInputElement>(null);
+  const use = useRef(onFile);
+  const choose = (then: (file: File) => void): void => {
+    use.current = then;
+    input.current?.click();
+  };
   return (
     <>
-      <button type="button" className="moment own" onClick={() => input.current?.click()}>
+      <button
+        type="button"
+        className="moment own"
+        onClick={() => {
+          choose(onFile);
+        }}
+      >
         <span className="picture">
           <Icon name="picture" />
         </span>
         <span className="name">Your picture</span>
+        {onBranch ? <Play /> : null}
       </button>
+      {onBranch ? (
+        <Branch
+          label="Branch from your picture"
+          name="own"
+          onBranch={() => {
+            choose(onBranch);
+          }}
+        />
+      ) : null}
       <input
         ref={input}
         type="file"
@@ -70,7 +122,7 @@ function OwnPicture({ onFile }: { onFile: (file: File) => void }) {
         aria-label="Picture file"
         onChange={(event) => {
           const file = event.target.files?.[0];
-          if (file) onFile(file);
+          if (file) use.current(file);
           event.target.value = "";
         }}
       />

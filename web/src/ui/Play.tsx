@@ -18,9 +18,11 @@ interface Props {
   moments: readonly Moment[];
   onLeave: () => void;
   onFile: (file: File) => void;
+  /** Begin a story with the newest frames; none: this cannot be done here. */
+  onBranch?: (() => void) | undefined;
 }
 
-export function Play({ player, shot, moments, onLeave, onFile }: Props) {
+export function Play({ player, shot, moments, onLeave, onFile, onBranch }: Props) {
   const { line, session } = shot;
   const stage = useRef<HTMLDivElement>(null);
   const pads = useControls(player);
@@ -55,7 +57,7 @@ export function Play({ player, shot, moments, onLeave, onFile }: Props) {
           }}
           onLeave={onLeave}
         />
-        <Transport player={player} paused={session?.paused ?? false} live={live} />
+        <Transport player={player} paused={session?.paused ?? false} live={live} onBranch={onBranch} />
         {session ? <LastMinute player={player} token={session.token} disabled={!live} /> : null}
         <section className="elsewhere" aria-labelledby="elsewhere">
           <h2 id="elsewhere">Begin somewhere else</h2>
@@ -107,7 +109,14 @@ export function Play({ player, shot, moments, onLeave, onFile }: Props) {
   );
 }
 
-function Transport({ player, paused, live }: { player: Player; paused: boolean; live: boolean }) {
+interface TransportProps {
+  player: Player;
+  paused: boolean;
+  live: boolean;
+  onBranch: (() => void) | undefined;
+}
+
+function Transport({ player, paused, live, onBranch }: TransportProps) {
   return (
     <div className="transport" role="toolbar" aria-label="Transport">
       <button
@@ -147,6 +156,12 @@ function Transport({ player, paused, live }: { player: Player; paused: boolean; 
         <span>Start over</span>
         <kbd>⌫</kbd>
       </button>
+      {onBranch ? (
+        <button type="button" disabled={!live} data-do="branch" title="Several dreams on from here" onClick={onBranch}>
+          <Icon name="branch" />
+          <span>Branch</span>
+        </button>
+      ) : null}
     </div>
   );
 }

@@ -98,11 +98,13 @@ interface SeedProps {
   /** The seed being played; null: none yet, the server will draw one. */
   seed: number | null;
   onSeed: (seed: number) => void;
+  /** The field was emptied: one will be drawn. */
+  onNone?: () => void;
   disabled?: boolean;
 }
 
 /** Enter, or leaving the field, takes the number; the button draws a new one. */
-export function Seed({ seed, onSeed, disabled = false }: SeedProps) {
+export function Seed({ seed, onSeed, onNone, disabled = false }: SeedProps) {
   const id = useId();
   const [draft, setDraft] = useState<string | null>(null);
   const wrong = draft !== null && draft.trim() !== "" && seedIn(draft) === null;
@@ -110,6 +112,7 @@ export function Seed({ seed, onSeed, disabled = false }: SeedProps) {
     const found = draft === null ? null : seedIn(draft);
     if (!wrong) setDraft(null);
     if (found !== null && found !== seed) onSeed(found);
+    if (draft?.trim() === "") onNone?.();
   };
   return (
     <div className="field seed">

@@ -95,7 +95,7 @@ function sentence(line: Line): string {
 }
 
 /** Not spoken: a screen reader would count along. */
-function Countdown({ until }: { until: number }) {
+export function Countdown({ until }: { until: number }) {
   const [now, setNow] = useState(() => Date.now());
   useEffect(() => {
     const timer = setInterval(() => {

@@ -8,13 +8,15 @@ interface Props {
   /** Labels of the keys up, right, down, left. */
   keys: readonly string[];
   onMove: (x: number, y: number, at: number) => void;
+  /** It stays where it was let go of. */
+  stays?: boolean;
 }
 
 /** How far the knob travels, as a share of the stick's own half width. */
 const TRAVEL = 0.5;
 const SIDES = ["up", "right", "down", "left"] as const;
 
-export function Stick({ name, held, model, keys, onMove }: Props) {
+export function Stick({ name, held, model, keys, onMove, stays = false }: Props) {
   const finger = useRef<number | null>(null);
   const drag = (event: React.PointerEvent<HTMLElement>): void => {
     if (finger.current !== event.pointerId) return;
@@ -28,7 +30,7 @@ export function Stick({ name, held, model, keys, onMove }: Props) {
   const letGo = (event: React.PointerEvent): void => {
     if (finger.current !== event.pointerId) return;
     finger.current = null;
-    onMove(0, 0, event.timeStamp);
+    if (!stays) onMove(0, 0, event.timeStamp);
   };
   return (
     <div

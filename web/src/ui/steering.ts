@@ -53,6 +53,7 @@ export function useFocusOnStage(stage: RefObject<HTMLDivElement | null>): void {
       if (event.detail === 0) return; // pressed with a key
       setTimeout(() => {
         const at = document.activeElement;
+        if (at?.closest("[data-keeps-focus]")) return;
         const slides = at instanceof HTMLInputElement && /^(radio|range)$/.test(at.type);
         if (slides || at instanceof HTMLButtonElement) focus();
       });

@@ -1,0 +1,517 @@
+"""Stories without a server: the rules of the tree, what survives on disk, overlays, and the files of a path."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from playloom.actions import REST_VALUES
+from playloom.data.prompts import load_prompt
+from playloom.errors import BadInputError, PictureError, RecordingError
+from playloom.files import atomic_write
+from playloom.media.animation import read_frames, read_manifest
+from playloom.media.npz import read_npz
+from playloom.media.pictures import read_picture
+from playloom.media.tables import read_actions
+from playloom.provenance import Manifest, stamp
+from playloom.stories.export import read_walk, write_path, write_story
+from playloom.stories.frames import Frame
+from playloom.stories.lines import from_line, to_line
+from playloom.stories.overlay import laid_over, read_overlay
+from playloom.stories.store import LOG, Shelf
+from playloom.stories.tree import Branch, Header, Node, Removed, Tree
+
+REST = tuple(REST_VALUES.tolist())
+SIZE = (24, 40)
+CREATED = "2026-01-01T00:00:00+00:00"
+MADE = Manifest(model="tiny", weights="ab12", seed=7, mode="world", parent="00")
+
+
+def node(number, parent, **changes):
+    action = None if parent is None else REST
+    return Node(**{"id": number, "parent": parent, "origin": "given", "action": action, **changes})
+
+
+def branch(number, start, **changes):
+    known = {"frames": 5, "seed": 3, "temperature": 0.9, "top_k": None, "top_p": 0.5, "context": 10}
+    return Branch(**{"id": number, "start": start, "presses": "player", **known, **changes})
+
+
+def tree_of(*changes):
+    tree = Tree()
+    for change in (Header(name="a", created=CREATED, size=SIZE), *changes):
+        tree.apply(change)
+    return tree
+
+
+def forked():
+    """0 - 1 - 2 given; 3 - 4 dreamed on from 2 by branch 0, 5 - 6 by branch 1."""
+    return tree_of(
+        node(0, None),
+        node(1, 0),
+        node(2, 1),
+        branch(0, 2, state="dreaming"),
+        branch(1, 2, state="done"),
+        node(3, 2, origin="dreamed", branch=0),
+        node(4, 3, origin="dreamed", branch=0),
+        node(5, 2, origin="dreamed", branch=1),
+        node(6, 5, origin="dreamed", branch=1),
+    )
+
+
+def frame(seed, manifest=None):
+    pixels = np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    return Frame(frame_HWC=pixels, codes_N=np.arange(15) + seed, weights="ab12", manifest=manifest)
+
+
+# The tree
+
+
+def test_paths_lines_and_what_is_below():
+    tree = forked()
+    assert [n.id for n in tree.path(6)] == [0, 1, 2, 5, 6]
+    assert tree.below(2) == [2, 3, 4, 5, 6]
+    assert [n.id for n in tree.line(1, None, 3)] == [2, 3, 4]
+    assert [n.id for n in tree.line(1, 6, 3)] == [2, 5, 6]
+    assert tree.line(4, None, 0) == []
+    with pytest.raises(BadInputError, match="only 2 frames follow frame 2"):
+        tree.line(2, None, 3)
+    with pytest.raises(BadInputError, match="only 1 frame follow"):
+        tree.line(2, 5, 2)
+    with pytest.raises(BadInputError, match="does not come after"):
+        tree.line(3, 6, 1)
+    with pytest.raises(BadInputError, match="no frame 9"):
+        tree.path(9)
+
+
+def test_removing_takes_all_after_it_and_its_branches_and_no_id_comes_back():
+    tree = forked()
+    assert tree.removal(6) == Removed(nodes=(6,), branches=())
+    assert tree.removal(5) == Removed(nodes=(5, 6), branches=(1,))
+    for busy in (2, 3, 4):
+        with pytest.raises(BadInputError, match="branch 0 is still to be dreamed"):
+            tree.removal(busy)
+    tree.apply(replace(tree.branches[0], state="cancelled"))
+    tree.apply(tree.removal(2))
+    assert sorted(tree.nodes) == [0, 1]
+    assert tree.branches == {}
+    assert (tree.header.next_node, tree.header.next_branch) == (7, 2)
+    with pytest.raises(BadInputError, match="delete the story"):
+        tree.removal(0)
+
+
+def test_a_failed_branch_without_frames_stays_where_it_began():
+    tree = forked()
+    tree.apply(branch(2, 1, state="failed", problem="no room"))
+    assert tree.removal(5).branches == (1,)
+
+
+def test_another_first_frame_can_be_removed_and_the_last_one_not():
+    tree = tree_of(node(0, None), node(1, 0), node(2, None, origin="edited", edit_of=0))
+    assert tree.removal(0).nodes == (0, 1)
+    tree.apply(tree.removal(0))
+    with pytest.raises(BadInputError, match="begins with this frame"):
+        tree.removal(2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        node(9, 8),
+        node(3, 5, origin="dreamed", branch=0),
+        branch(5, 77),
+        Removed(nodes=(88,), branches=()),
+        Header(name="b", created=CREATED, revision=2),
+    ],
+)
+def test_what_does_not_follow_is_refused_and_changes_nothing(change):
+    tree, same = forked(), forked()
+    with pytest.raises(RecordingError):
+        tree.apply(change)
+    assert (tree.nodes, tree.branches, tree.header) == (same.nodes, same.branches, same.header)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["node", "star", "branch", "end", "remove", "name"]), st.integers(0, 50))))
+@settings(deadline=None, max_examples=60)
+def test_any_life_of_a_tree_comes_back_from_its_lines_and_from_its_snapshot(story):
+    tree = tree_of(node(0, None))
+    lines = [to_line(change) for change in tree.snapshot()]
+    for kind, pick in story:
+        at = sorted(tree.nodes)[pick % len(tree.nodes)]
+        known = list(tree.branches.values())
+        if kind == "node":
+            change = node(tree.header.next_node, at, origin="dreamed")
+        elif kind == "star":
+            change = replace(tree.nodes[at], starred=not tree.nodes[at].starred, note=f"é\n{pick}")
+        elif kind == "branch":
+            change = branch(tree.header.next_branch, at)
+        elif kind == "end" and known:
+            change = replace(known[pick % len(known)], state="failed", problem="it broke")
+        elif kind == "remove" and at and not tree.unfinished():
+            change = tree.removal(at)
+        else:
+            change = tree.renamed(f"name {pick}")
+        tree.apply(change)
+        lines.append(to_line(change))
+    for told in (lines, [to_line(change) for change in tree.snapshot()]):
+        again = Tree()
+        for line in told:
+            again.apply(from_line(line.encode()))
+        assert (again.header, again.nodes, again.branches) == (tree.header, tree.nodes, tree.branches)
+        assert [sorted(again.children(n)) for n in tree.nodes] == [sorted(tree.children(n)) for n in tree.nodes]
+        assert [sorted(again.made(b)) for b in tree.branches] == [sorted(tree.made(b)) for b in tree.branches]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"[]", b"{}", b'{"node": {}}', b'{"node": 3}', b"\xff", b'{"else": {}}', b'{"removed": {"nodes": [-1]}}']
+    + [
+        to_line(node(1, 0)).replace('"given"', '"found"').encode(),
+        to_line(node(1, 0)).replace("true", "1").encode()[:-1],
+        to_line(node(1, 0)).replace('"action": [', '"action": [999, ').encode(),
+        to_line(node(1, 0, action=(256, *REST[1:]))).encode(),
+        to_line(Header(name="a", created=CREATED, size=())).encode(),
+        to_line(branch(0, 2)).replace("0.9", "NaN").encode(),
+        b"[" * 100_000,
+    ],
+)
+def test_lines_that_say_nothing_are_refused(line):
+    with pytest.raises(RecordingError):
+        from_line(line)
+
+
+# On disk
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    return Shelf(tmp_path / "stories")
+
+
+ONE, WHOLE, BROKEN = "1" * 32, "b" * 32, "a" * 32
+
+
+def begun(shelf, name=ONE, frames=3):
+    changes = [Header(name=name, created=CREATED, size=SIZE)]
+    changes += [node(i, i - 1 if i else None) for i in range(frames)]
+    return shelf.create(name, changes, [frame(i) for i in range(frames)])
+
+
+def grown(place, count=4):
+    """A branch of so many frames after the last one; returns the tree."""
+    tree = place.load()
+    number, last = tree.header.next_branch, max(tree.nodes)
+    changes = [branch(number, last, state="done")]
+    for index in range(count):
+        made = node(last + 1 + index, last + index, origin="dreamed", branch=number, pressed="player")
+        place.write_frame(made.id, frame(made.id, MADE.at_step(index + 1)))
+        changes.append(made)
+    place.append(changes)
+    return place.load()
+
+
+def test_a_story_comes_back_as_it_was(shelf):
+    place = begun(shelf)
+    tree = grown(place)
+    assert sorted(tree.nodes) == list(range(7))
+    assert tree.header.size == SIZE
+    for number in (1, 5):
+        back, sent = place.read_frame(number), frame(number, MADE.at_step(number - 2) if number > 2 else None)
+        assert (back.frame_HWC == sent.frame_HWC).all()
+        assert (back.codes_N == sent.codes_N).all()
+        assert (back.weights, back.manifest) == (sent.weights, sent.manifest)
+    (again,) = Shelf(shelf.folder).places() if os.name != "posix" else shelf.places()
+    assert again.folder.name == ONE
+
+
+def test_only_what_was_dreamed_is_marked(shelf):
+    place = begun(shelf)
+    grown(place)
+    real, dreamed = read_picture(place.read_frame(1).png()), read_picture(place.read_frame(4).png())
+    assert real.manifest is None
+    assert (real.frame_HWC == frame(1).frame_HWC).all()
+    assert dreamed.manifest == MADE.at_step(2)
+    assert (dreamed.frame_HWC == stamp(frame(4).frame_HWC)).all()
+    with Image.open(place.shown(4)) as image:
+        assert image.size == SIZE[::-1]
+        assert Manifest.from_json(image.info["xmp"].decode()) == MADE.at_step(2)
+
+
+def test_a_cut_off_line_is_not_counted_and_the_next_one_is_whole(shelf):
+    place = begun(shelf)
+    tree = place.load()
+    with (place.folder / LOG).open("ab") as file:
+        file.write(to_line(node(3, 2)).encode()[:-9])
+    again = place.load()
+    assert again.nodes == tree.nodes
+    place.write_frame(3, frame(3))
+    place.append([node(3, 2)])
+    assert sorted(place.load().nodes) == [0, 1, 2, 3]
+
+
+def test_damage_is_a_sentence_and_no_business_of_the_others(shelf):
+    begun(shelf, WHOLE)
+    broken = begun(shelf, BROKEN)
+    log = broken.folder / LOG
+    log.write_bytes(log.read_bytes().replace(b'"origin"', b'"or\xffgin"', 1))
+    with pytest.raises(RecordingError, match=f"the story in {BROKEN} is damaged"):
+        broken.load()
+    assert [place.folder.name for place in shelf.places()] == [BROKEN, WHOLE]
+    whole = shelf.places()[1]
+    assert len(whole.load().nodes) == 3
+    whole.shown(1).unlink()
+    (whole.folder / "1.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(RecordingError, match="frame 1 cannot be read"):
+        whole.read_frame(1)
+    whole.read_frame(2)
+
+
+def test_an_empty_log_is_damage(shelf):
+    place = begun(shelf)
+    (place.folder / LOG).write_bytes(b"")
+    with pytest.raises(RecordingError, match="does not begin with its name"):
+        place.load()
+
+
+def test_what_is_no_story_is_neither_shown_nor_touched(shelf):
+    begun(shelf)
+    run = shelf.folder / "run-1"  # a training has a log of that name too
+    run.mkdir()
+    (run / LOG).write_text('{"step": 1, "loss": 2.5}\n')
+    assert [place.folder.name for place in shelf.places()] == [ONE]
+
+
+def test_a_file_that_cannot_be_removed_holds_nothing_up(shelf):
+    place = begun(shelf)
+    (place.folder / "1.npz").unlink()
+    (place.folder / "1.npz").mkdir()
+    place.remove_frames([1, 2])
+    assert not place.shown(1).exists()
+    assert not place.shown(2).exists()
+
+
+def test_a_long_log_is_written_anew_and_means_the_same(shelf):
+    place = begun(shelf)
+    tree = place.load()
+    assert not place.untidy(tree)
+    for turn in range(1100):
+        change = replace(tree.nodes[1], starred=turn % 2 == 0)
+        place.append([change])
+        tree.apply(change)
+    assert place.untidy(tree)
+    place.rewrite(tree.snapshot())
+    assert not place.untidy(tree)
+    again = place.load()
+    assert (again.header, again.nodes) == (tree.header, tree.nodes)
+    assert len((place.folder / LOG).read_bytes().splitlines()) == 4
+
+
+def test_a_deleted_story_is_gone_and_leftovers_are_swept(shelf):
+    place = begun(shelf)
+    shelf.delete(place)
+    assert shelf.places() == []
+    for name in (f".{'a' * 32}.gone", f".{'b' * 32}.0123abcd.tmp", ".git", "notes"):
+        (shelf.folder / name).mkdir()
+    assert shelf.places() == []
+    assert sorted(path.name for path in shelf.folder.iterdir()) == [".git", "notes"]
+    again = begun(shelf)
+    with suppress(KeyboardInterrupt), atomic_write(again.folder / "7.npz") as temporary:
+        temporary.write_bytes(b"half")
+        kept = temporary.rename(again.folder / "kept")
+        raise KeyboardInterrupt
+    kept.rename(temporary)  # as a kill leaves it
+    shelf.places()
+    assert not temporary.exists()
+    assert len(again.load().nodes) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are claimed where the system can")
+def test_two_servers_do_not_write_to_one_folder(shelf):
+    begun(shelf)
+    other = Shelf(shelf.folder)
+    with pytest.raises(BadInputError, match="another server has them"):
+        other.places()
+    shelf.close()
+    assert len(other.places()) == 1
+
+
+def test_nothing_is_made_before_the_first_story(tmp_path):
+    shelf = Shelf(tmp_path / "stories")
+    assert shelf.places() == []
+    assert not (tmp_path / "stories").exists()
+
+
+WRITER = """
+import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from test_stories import Shelf, begun, frame, node
+shelf = Shelf(Path({folder!r}))
+places = shelf.places()
+place = places[0] if places else begun(shelf)
+tree = place.load()
+print("ready", flush=True)
+while True:
+    new = node(tree.header.next_node, max(tree.nodes))
+    place.write_frame(new.id, frame(new.id))
+    place.append([new])
+    tree.apply(new)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_killed_at_any_moment_every_frame_it_speaks_of_is_there(tmp_path):
+    folder, seen = tmp_path / "stories", 3
+    code = WRITER.format(here=str(Path(__file__).parent), folder=str(folder))
+    for wait in (0.03, 0.11, 0.17, 0.05):
+        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(wait)
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        shelf = Shelf(folder)
+        (place,) = shelf.places()
+        tree = place.load()
+        assert len(tree.nodes) >= seen
+        seen = len(tree.nodes)
+        for number in tree.nodes:
+            assert (place.read_frame(number).frame_HWC == frame(number).frame_HWC).all()
+        shelf.close()
+
+
+# Overlays
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_an_overlay_covers_where_it_is_opaque_and_mixes_where_it_is_not():
+    below, layer = np.full((8, 8, 3), 100, np.uint8), np.zeros((8, 8, 4), np.uint8)
+    layer[0, 0], layer[1, 1] = (200, 0, 50, 255), (200, 0, 50, 51)
+    mixed = laid_over(below, read_overlay(png(layer), (8, 8)))
+    assert mixed[0, 0].tolist() == [200, 0, 50]
+    assert mixed[1, 1].tolist() == [120, 80, 90]
+    assert (mixed[2:] == 100).all()
+    assert (below == 100).all()
+
+
+def test_an_overlay_of_another_size_is_stretched_without_dark_edges():
+    layer = np.zeros((80, 80, 4), np.uint8)
+    layer[:, :40] = (255, 255, 255, 255)
+    mixed = laid_over(np.full((8, 8, 3), 255, np.uint8), read_overlay(png(layer), (8, 8)))
+    assert (mixed >= 254).all()
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", png(frame(0).frame_HWC)[:999]])
+def test_what_is_no_overlay_is_a_sentence(data):
+    with pytest.raises(PictureError, match="cannot be read") as caught:
+        read_overlay(data, (8, 8))
+    assert "object at" not in str(caught.value)
+
+
+def test_an_empty_overlay_is_a_sentence():
+    with pytest.raises(PictureError, match="transparent everywhere"):
+        read_overlay(png(np.zeros((8, 8, 4), np.uint8)), (8, 8))
+
+
+# Files of a path
+
+
+@pytest.fixture
+def walk(shelf):
+    place = begun(shelf)
+    tree = grown(place)
+    return read_walk(place, tree.path(6))
+
+
+def saved(tmp_path, walk, kind):
+    path = tmp_path / f"path.{kind}"
+    path.write_bytes(write_path(walk, kind))
+    return path
+
+
+def test_a_video_and_a_gif_show_the_whole_path_with_its_manifest(tmp_path, walk):
+    for kind in ("mp4", "gif"):
+        path = saved(tmp_path, walk, kind)
+        assert read_frames(path).shape == (7, 48, 80, 3)
+        made = read_manifest(path)
+        assert (made.seed, made.step, made.note) == (7, None, "generated")
+
+
+def test_inputs_and_arrays_go_in_again(tmp_path, walk):
+    table = read_actions(saved(tmp_path, walk, "csv"), "named")
+    assert table.values_TA.tolist() == [list(REST)] * 4
+    prompt = load_prompt(str(saved(tmp_path, walk, "npz")), context=5, frame_size=SIZE)
+    assert (prompt.frames_THWC == np.stack([f.frame_HWC for f in walk.frames[2:]])).all()
+    assert (prompt.codes_TN == np.stack([f.codes_N for f in walk.frames[2:]])).all()
+    assert prompt.dreamed_T.tolist() == [False, True, True, True, True]
+    assert prompt.weights == "ab12"
+
+
+def test_the_folder_of_a_path_is_the_one_of_a_dream(tmp_path, walk):
+    with zipfile.ZipFile(saved(tmp_path, walk, "zip")) as archive:
+        names = archive.namelist()
+        assert {"dream.gif", "dream.mp4", "dream.npz", "actions.csv", "sheet.png", "manifest.json"} <= set(names)
+        assert sorted(name for name in names if name.startswith("raw/")) == [f"raw/0{i}.png" for i in range(1, 5)]
+        assert read_picture(archive.read("raw/02.png")).manifest.step == 2
+
+
+def test_a_path_of_several_branches_says_so(shelf):
+    place = begun(shelf)
+    tree = grown(place)
+    place.write_frame(7, frame(7, replace(MADE, seed=8, mode="full", note="generated, then edited by hand")))
+    place.append([node(7, 6, origin="edited", edit_of=6)])
+    made = read_walk(place, place.load().path(7)).manifest
+    assert (made.mode, made.seed) == ("full", 8)
+    assert made.note == "generated, a path of several branches, with frames edited by hand"
+    assert len(tree.nodes) == 7
+
+
+def test_codes_of_other_weights_than_the_manifest_s_stay_here(tmp_path, shelf):
+    place = begun(shelf, frames=1)
+    for number, parent, manifest in ((1, None, None), (2, 1, MADE)):  # dreamed by one model, edited under another
+        place.write_frame(number, replace(frame(number, manifest), weights="cd34"))
+        place.append([node(number, parent, origin="edited", edit_of=number - 1)])
+    walk = read_walk(place, place.load().path(2))
+    prompt = load_prompt(str(saved(tmp_path, walk, "npz")), context=5, frame_size=SIZE)
+    assert walk.manifest.weights == "ab12"
+    assert prompt.codes_TN is None
+
+
+def test_where_nothing_is_dreamed_there_is_a_film_and_no_dream(tmp_path, shelf):
+    walk = read_walk(begun(shelf), [node(0, None), node(1, 0)])
+    path = saved(tmp_path, walk, "mp4")
+    assert read_manifest(path) is None
+    for kind in ("csv", "npz", "zip"):
+        with pytest.raises(BadInputError, match="nothing has been dreamed on the way to frame 1"):
+            write_path(walk, kind)
+
+
+def test_a_whole_story_as_a_zip(tmp_path, shelf):
+    place = begun(shelf)
+    tree, file = grown(place), io.BytesIO()
+    write_story(file, place, list(tree.nodes.values()), {"name": "one"})
+    with zipfile.ZipFile(file) as archive:
+        assert archive.read("story.json") == b'{\n "name": "one"\n}'
+        assert read_picture(archive.read("pictures/0005.png")).manifest == MADE.at_step(3)
+        (tmp_path / "codes.npz").write_bytes(archive.read("codes.npz"))
+    arrays = read_npz(tmp_path / "codes.npz", ("ids", "parents", "actions", "codes", "weights"))
+    assert arrays["parents"].tolist() == [-1, 0, 1, 2, 3, 4, 5]
+    assert arrays["codes"].shape == (7, 15)

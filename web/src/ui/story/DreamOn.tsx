@@ -1,0 +1,208 @@
+/** The panel that asks for branches: how many, how long, who presses what, and how it is drawn. */
+import { useId } from "react";
+import { HOW, type How, MOST_BRANCHES, MOST_FRAMES, seconds, type Wish } from "../../story/order";
+import { Icon } from "../Icon";
+import { Seed, Temperature } from "../Settings";
+import { Hold, type PartProps, Recorded, Script } from "./Inputs";
+
+interface Props {
+  wish: Wish;
+  onWish: (wish: Wish) => void;
+  context: number;
+  ownTemperature: number | null;
+  busy: boolean;
+  /** How many frames lie before the one that is dreamed on from. */
+  place: number;
+  onOrder: () => void;
+}
+
+const NAMES: Readonly<Record<How, string>> = { model: "Model", hold: "Hold", script: "Script", perform: "Record" };
+const MEANING: Readonly<Record<How, string>> = {
+  model: "It presses as the players it learned from would: every branch goes its own way.",
+  hold: "What you choose here is held for every frame.",
+  script: "Inputs in words, one after the other.",
+  perform: "Play it at the controller; every branch gets the same.",
+};
+
+export function DreamOn({ wish, onWish, context, ownTemperature, busy, place, onOrder }: Props) {
+  const change = (changes: Partial<Wish>): void => {
+    onWish({ ...wish, ...changes });
+  };
+  return (
+    <form
+      className="dream-on"
+      aria-labelledby="dream-on"
+      onSubmit={(event) => {
+        event.preventDefault();
+        onOrder();
+      }}
+    >
+      <h2 id="dream-on">Dream on from frame {place + 1}</h2>
+      <div className="how-much">
+        <Amount
+          label="Branches"
+          value={wish.count}
+          most={MOST_BRANCHES}
+          onValue={(count) => {
+            change({ count });
+          }}
+        />
+        <Amount
+          label="Frames each"
+          value={wish.frames}
+          most={MOST_FRAMES}
+          by={10}
+          words={seconds(wish.frames)}
+          onValue={(frames) => {
+            change({ frames });
+          }}
+        />
+      </div>
+      <WhoPresses
+        how={wish.how}
+        onHow={(how) => {
+          change({ how });
+        }}
+      />
+      {wish.how === "hold" ? <Hold wish={wish} change={change} /> : null}
+      {wish.how === "script" ? <Script wish={wish} change={change} /> : null}
+      {wish.how === "perform" ? <Recorded wish={wish} change={change} /> : null}
+      <button type="submit" className="strong order" disabled={busy} data-do="order">
+        <Icon name="branch" />
+        <span>
+          {wish.count === 1 ? "Dream on" : `Dream ${wish.count} branches`}, {seconds(wish.frames)}
+        </span>
+        <kbd>B</kbd>
+      </button>
+      <Details wish={wish} change={change} context={context} own={ownTemperature} />
+    </form>
+  );
+}
+
+interface AmountProps {
+  label: string;
+  value: number;
+  most: number;
+  by?: number;
+  words?: string;
+  onValue: (value: number) => void;
+}
+
+/** A whole number from 1, by buttons or written. */
+function Amount({ label, value, most, by = 1, words, onValue }: AmountProps) {
+  const id = useId();
+  const set = (wanted: number): void => {
+    onValue(Math.max(1, Math.min(most, Math.round(wanted) || 1)));
+  };
+  const less = value % by === 0 ? value - by : value - (value % by);
+  return (
+    <div className="field amount">
+      <label htmlFor={id}>
+        {label}
+        {words ? <small>{words}</small> : null}
+      </label>
+      <span className="with-button">
+        <button
+          type="button"
+          aria-label={`${label}: less`}
+          disabled={value <= 1}
+          onClick={() => {
+            set(less);
+          }}
+        >
+          <Icon name="minus" />
+        </button>
+        <input
+          id={id}
+          type="number"
+          inputMode="numeric"
+          min={1}
+          max={most}
+          value={value}
+          onChange={(event) => {
+            set(event.target.valueAsNumber);
+          }}
+        />
+        <button
+          type="button"
+          aria-label={`${label}: more`}
+          disabled={value >= most}
+          onClick={() => {
+            set(value === 1 && by > 1 ? by : value - (value % by) + by);
+          }}
+        >
+          <Icon name="plus" />
+        </button>
+      </span>
+    </div>
+  );
+}
+
+function WhoPresses({ how, onHow }: { how: How; onHow: (how: How) => void }) {
+  const name = useId();
+  return (
+    <fieldset className="who">
+      <legend>Who presses</legend>
+      <div className="segments four">
+        {HOW.map((choice) => (
+          <label key={choice} data-who={choice === "model" ? "model" : "person"}>
+            <input
+              type="radio"
+              name={name}
+              value={choice}
+              checked={how === choice}
+              onChange={() => {
+                onHow(choice);
+              }}
+            />
+            <span>{NAMES[choice]}</span>
+          </label>
+        ))}
+      </div>
+      <p className="hint">{MEANING[how]}</p>
+    </fieldset>
+  );
+}
+
+function Details({ wish, change, context, own }: PartProps & { context: number; own: number | null }) {
+  const id = useId();
+  const steps = Math.min(wish.context ?? context, context);
+  return (
+    <details className="more">
+      <summary>How it is drawn</summary>
+      <div className="more-body">
+        <Temperature
+          value={wish.temperature}
+          own={own}
+          onValue={(temperature) => {
+            change({ temperature });
+          }}
+        />
+        <Seed
+          seed={wish.seed}
+          onSeed={(seed) => {
+            change({ seed });
+          }}
+          onNone={() => {
+            change({ seed: null });
+          }}
+        />
+        <div className="field temperature">
+          <label htmlFor={id}>What it sees</label>
+          <output htmlFor={id}>{steps === 1 ? "this frame only" : `the last ${steps} frames`}</output>
+          <input
+            id={id}
+            type="range"
+            min={1}
+            max={context}
+            value={steps}
+            aria-valuetext={`${steps} frames`}
+            onChange={(event) => {
+              change({ context: event.target.valueAsNumber });
+            }}
+          />
+        </div>
+      </div>
+    </details>
+  );
+}

@@ -1,0 +1,139 @@
+/** The story's name, the line to the server, what can be saved, and the way out. */
+import { useState } from "react";
+import { fetchBlob, saveBlob } from "../../net/api";
+import { allPath, type Export, exportPath, EXPORTS, framePath } from "../../story/api";
+import type { Room, View } from "../../story/room";
+import { Icon, Wordmark } from "../Icon";
+import { shownNode } from "./deeds";
+
+interface Props {
+  room: Room;
+  view: View;
+  apiKey: string | null;
+  saving: boolean;
+  onSaving: (open: boolean) => void;
+  onNotice: (sentence: string) => void;
+  onLeave: () => void;
+}
+
+const LIGHTS = { opening: "opening", open: "open", lost: "waiting", gone: "refused", locked: "refused" } as const;
+const WORDS = {
+  opening: "Opening",
+  open: "Connected",
+  lost: "Trying again",
+  gone: "Not there",
+  locked: "Locked",
+} as const;
+
+export function StoryHeader({ room, view, apiKey, saving, onSaving, onNotice, onLeave }: Props) {
+  return (
+    <header>
+      <Wordmark />
+      <h1 className="hidden">Story: {view.name}</h1>
+      {view.line.kind === "opening" ? <span className="story-name" /> : <Name room={room} name={view.name} />}
+      <p className="light" data-line={LIGHTS[view.line.kind]}>
+        <i aria-hidden="true" />
+        {WORDS[view.line.kind]}
+      </p>
+      <SaveMenu view={view} apiKey={apiKey} open={saving} onOpen={onSaving} onNotice={onNotice} />
+      <button type="button" onClick={onLeave}>
+        <Icon name="leave" />
+        <span>Leave</span>
+      </button>
+    </header>
+  );
+}
+
+function Name({ room, name }: { room: Room; name: string }) {
+  const [draft, setDraft] = useState<string | null>(null);
+  const settle = (): void => {
+    const wanted = draft?.trim();
+    if (wanted && wanted !== name) void room.rename(wanted);
+    setDraft(null);
+  };
+  return (
+    <input
+      className="story-name"
+      aria-label="Name of the story"
+      maxLength={100}
+      value={draft ?? name}
+      onChange={(event) => {
+        setDraft(event.target.value);
+      }}
+      onBlur={settle}
+      onKeyDown={(event) => {
+        if (event.key === "Escape") setDraft(null);
+        if (event.key === "Enter" || event.key === "Escape") event.currentTarget.blur();
+      }}
+    />
+  );
+}
+
+const MEANING: Readonly<Record<Export, string>> = {
+  mp4: "film",
+  gif: "moving picture",
+  csv: "table of inputs",
+  npz: "for playloom dream --prompt",
+  zip: "all of these, and pictures",
+};
+
+type SaveProps = Pick<Props, "view" | "apiKey" | "onNotice"> & { open: boolean; onOpen: (open: boolean) => void };
+
+function SaveMenu({ view, apiKey, open, onOpen, onNotice }: SaveProps) {
+  const [busy, setBusy] = useState<string | null>(null);
+  const node = shownNode(view);
+  const save = async (path: string, name: string): Promise<void> => {
+    setBusy(name);
+    try {
+      saveBlob(await fetchBlob(path, apiKey), name);
+    } catch (error) {
+      onNotice(`It could not be saved. ${error instanceof Error ? error.message : ""}`.trim());
+    }
+    setBusy(null);
+  };
+  const item = (path: string, kind: string, meaning: string, what: string) => (
+    <button
+      type="button"
+      key={what + kind}
+      data-save={what + kind}
+      disabled={busy !== null}
+      onClick={() => void save(path, `${fileName(view.name)}.${kind}`)}
+    >
+      <b>{kind.toUpperCase()}</b> {busy === `${fileName(view.name)}.${kind}` ? "is being prepared…" : meaning}
+    </button>
+  );
+  return (
+    <details
+      className="menu"
+      open={open}
+      onToggle={(event) => {
+        onOpen(event.currentTarget.open);
+      }}
+      onBlur={(event) => {
+        if (event.relatedTarget instanceof Node && !event.currentTarget.contains(event.relatedTarget)) onOpen(false);
+      }}
+      onKeyDown={(event) => {
+        if (event.key !== "Escape") return;
+        onOpen(false);
+        event.stopPropagation();
+      }}
+    >
+      <summary className="button">
+        <Icon name="save" />
+        <span>Save</span>
+      </summary>
+      {node === null ? null : (
+        <div className="menu-body" data-keeps-focus>
+          <h2>From the beginning to this frame</h2>
+          {EXPORTS.map((kind) => item(exportPath(view.id, node, kind), kind, MEANING[kind], "path-"))}
+          <h2>This frame</h2>
+          {item(framePath(view.id, node), "png", "picture", "frame-")}
+          <h2>The whole story</h2>
+          {item(allPath(view.id), "zip", "every branch, all files", "all-")}
+        </div>
+      )}
+    </details>
+  );
+}
+
+const fileName = (name: string): string => name.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "") || "story";

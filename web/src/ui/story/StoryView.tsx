@@ -1,0 +1,157 @@
+/** The view of a story: its frame, the way to it, the tree, and beside them the panel that asks for more. */
+import { type RefObject, useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
+import * as look from "../../story/gaze";
+import { FIRST_WISH, type Wish } from "../../story/order";
+import { Room } from "../../story/room";
+import { useFocusOnStage } from "../steering";
+import { useDeeds } from "./deeds";
+import { DreamOn } from "./DreamOn";
+import { Film } from "./Film";
+import { FrameCard } from "./FrameCard";
+import { Lanes } from "./Lanes";
+import { usePlacement } from "./placement";
+import { Placing } from "./Placing";
+import { StoryHeader } from "./StoryHeader";
+import { StoryKeys, useStoryKeys } from "./StoryKeys";
+import { StoryStage } from "./StoryStage";
+import { StoryTransport } from "./StoryTransport";
+
+export interface StoryProps {
+  id: string;
+  apiKey: string | null;
+  /** The model's own temperature, where it is known. */
+  temperature: number | null;
+  onNotice: (sentence: string) => void;
+  onLeave: () => void;
+  onKey: (key: string) => void;
+  /** Is given what takes pictures that are dropped or pasted. */
+  onTake: (take: ((file: File) => void) | null) => void;
+}
+
+export function StoryView({ id, apiKey, temperature, onNotice, onLeave, onKey, onTake }: StoryProps) {
+  const room = useMemo(() => new Room(id, apiKey, onNotice), [id, apiKey, onNotice]);
+  useEffect(() => {
+    room.open();
+    return () => {
+      room.close();
+    };
+  }, [room]);
+  const view = useSyncExternalStore(room.watch, room.see);
+  const [wish, setWish] = useState<Wish>(FIRST_WISH);
+  const [saving, setSaving] = useState(false);
+  const [helping, setHelping] = useState(false);
+  const stage = useRef<HTMLDivElement>(null);
+  const note = useRef<HTMLInputElement>(null);
+  useFocusOnStage(stage);
+  const placement = usePlacement(view, onNotice);
+  const { take: place } = placement;
+  const take = useCallback(
+    (file: File) => {
+      if (room.see().gaze.side) room.keepPicked();
+      place(file);
+    },
+    [room, place],
+  );
+  useTaking(take, onTake);
+  useStageInSight(stage, `${view.gaze.follow !== null} ${placement.sticker !== null}`);
+  useTitle(view.name);
+  const deeds = useDeeds({ room, view, wish, placement, onNotice });
+  useStoryKeys(view.line.kind === "open", {
+    room,
+    placement,
+    deeds,
+    onNote: () => note.current?.focus(),
+    onHelp: () => {
+      setHelping((shown) => !shown);
+    },
+    onSave: () => {
+      setSaving((shown) => !shown);
+    },
+  });
+  const from = look.chosen(view.gaze);
+  return (
+    <main className="story" style={{ "--shape": view.width / view.height } as React.CSSProperties}>
+      <StoryHeader
+        room={room}
+        view={view}
+        apiKey={apiKey}
+        saving={saving}
+        onSaving={setSaving}
+        onNotice={onNotice}
+        onLeave={onLeave}
+      />
+      <div className="story-left">
+        <StoryStage room={room} view={view} stage={stage} placement={placement} onKey={onKey} onLeave={onLeave} />
+        <StoryTransport room={room} view={view} deeds={deeds} />
+        <Film room={room} view={view} />
+        <Lanes room={room} view={view} deeds={deeds} />
+      </div>
+      <aside aria-label="What to do with this frame">
+        {placement.sticker ? (
+          <Placing
+            placement={placement}
+            view={view}
+            busy={view.busy}
+            onPut={deeds.put}
+            onEarlier={(frames) => {
+              room.step(-frames);
+            }}
+          />
+        ) : (
+          <>
+            <DreamOn
+              wish={wish}
+              onWish={setWish}
+              context={view.context}
+              ownTemperature={temperature}
+              busy={view.busy || view.line.kind !== "open" || from === null}
+              place={from === null ? 0 : view.gaze.tree.depth(from)}
+              onOrder={deeds.order}
+            />
+            <FrameCard room={room} view={view} note={note} placement={placement} deeds={deeds} />
+          </>
+        )}
+        <StoryKeys open={helping} onOpen={setHelping} />
+      </aside>
+    </main>
+  );
+}
+
+/** Where the stage is above the window, as it is on a phone, it comes into sight when something begins on it. */
+function useStageInSight(stage: RefObject<HTMLDivElement | null>, what: string): void {
+  useEffect(() => {
+    const top = stage.current?.getBoundingClientRect().top ?? 0;
+    if (what.includes("true") && top < 0) stage.current?.scrollIntoView({ block: "start" });
+  }, [stage, what]);
+}
+
+function useTitle(name: string): void {
+  useEffect(() => {
+    const before = document.title;
+    if (name) document.title = `${name} · playloom`;
+    return () => {
+      document.title = before;
+    };
+  }, [name]);
+}
+
+function useTaking(take: (file: File) => void, onTake: StoryProps["onTake"]): void {
+  useEffect(() => {
+    onTake(take);
+    return () => {
+      onTake(null);
+    };
+  }, [take, onTake]);
+  useEffect(() => {
+    const paste = (event: ClipboardEvent): void => {
+      const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
+      if (!file) return;
+      event.preventDefault();
+      take(file);
+    };
+    window.addEventListener("paste", paste);
+    return () => {
+      window.removeEventListener("paste", paste);
+    };
+  }, [take]);
+}
