@@ -361,6 +361,14 @@ def test_on_a_phone_nothing_sticks_out_and_a_finger_scrubs(server, browser):
     context.close()
 
 
+def test_a_window_made_narrower_makes_the_view_narrower(page):
+    begin(page)
+    dream(page, 2, 2)
+    for width in (1280, 700, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        until(page, lambda width=width: page.evaluate("document.documentElement.scrollWidth") <= width)
+
+
 def test_a_shared_link_asks_for_the_key(browser, tmp_path):
     chromium_or_skip()
     server = ServerProcess(key=KEY, stories=tmp_path)
