@@ -64,7 +64,7 @@ def asked(home, path="/v1/health", **options):
 
 
 def posted(home, path, body=None, **options):
-    return httpx.post(f"http://{home}{path}", json=body, headers=OWN, timeout=180, **options)
+    return httpx.post(f"http://{home}{path}", json=body, headers=OWN, timeout=60, **options)
 
 
 def replicas_up(home, expected=2, seconds=STARTUP, besides=frozenset()):
