@@ -363,10 +363,14 @@ def test_on_a_phone_nothing_sticks_out_and_a_finger_scrubs(server, browser):
 
 def test_a_window_made_narrower_makes_the_view_narrower(page):
     begin(page)
-    dream(page, 2, 2)
-    for width in (1280, 700, 360):
+    want(page, 4, 30)
+    page.keyboard.press("b")
+    until(page, lambda: len(story(page)["nodes"]) > 14)
+    for width in (1280, 360):  # at once, as when a phone is turned
         page.set_viewport_size({"width": width, "height": 800})
-        until(page, lambda width=width: page.evaluate("document.documentElement.scrollWidth") <= width)
+        until(page, lambda width=width: page.evaluate("document.documentElement.scrollWidth") <= width, seconds=10)
+    page.keyboard.press("x")
+    until(page, lambda: all_done(page))
 
 
 def test_a_shared_link_asks_for_the_key(browser, tmp_path):
