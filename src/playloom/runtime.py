@@ -98,6 +98,37 @@ def in_passing(work: Callable[[], _T]) -> _T:
     return given[0]
 
 
+def usable_cores() -> int:
+    """Number of cores that this process may use: its CPU affinity, and the CPU quota of its cgroup."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity mask
+        cores = os.cpu_count() or 1
+    return max(1, min(cores, _cgroup_quota() or cores))
+
+
+def set_threads(threads: int | None = None) -> int:
+    """Set the number of threads of one torch operation.
+
+    Args:
+        threads: 1 or more; None keeps `OMP_NUM_THREADS` where it is set, else takes `usable_cores()`.
+
+    Returns:
+        The number that is in force.
+
+    Raises:
+        ConfigError: when `threads` is below 1.
+    """
+    import torch
+
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is out of range: got {threads}, expected 1 or more")
+    if threads is None and os.environ.get("OMP_NUM_THREADS"):
+        return torch.get_num_threads()
+    torch.set_num_threads(threads or usable_cores())
+    return torch.get_num_threads()
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures of speed belong to: processor, cores, accelerator, versions."""
     import torch
@@ -128,6 +159,20 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed is {seed}; expected a whole number 0 to 2**63 - 1")
     return torch.Generator(device).manual_seed(seed)
+
+
+def _cgroup_quota() -> int | None:
+    """Whole cores of the CPU quota (cgroup v2, then v1); None without one."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            folder = Path("/sys/fs/cgroup/cpu")
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    return max(1, round(int(quota) / int(period))) if quota.isdigit() and int(period) > 0 else None
 
 
 def _is_there(device: torch.device) -> bool:
