@@ -111,7 +111,7 @@ def set_threads(threads: int | None = None) -> int:
     """Set the number of threads of one torch operation.
 
     Args:
-        threads: 1 or more; None keeps `OMP_NUM_THREADS` where it is set, else takes `usable_cores()`.
+        threads: 1 or more; None keeps torch's own number, at most `usable_cores()` unless `OMP_NUM_THREADS` is set.
 
     Returns:
         The number that is in force.
@@ -123,10 +123,22 @@ def set_threads(threads: int | None = None) -> int:
 
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is out of range: got {threads}, expected 1 or more")
-    if threads is None and os.environ.get("OMP_NUM_THREADS"):
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for processes it starts, and so that nothing adapts it
+    elif os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads()
-    torch.set_num_threads(threads or usable_cores())
+    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
     return torch.get_num_threads()
+
+
+def limit_spinning() -> None:
+    """Let OpenMP threads that wait for another one sleep soon; call it before torch is imported.
+
+    Spinning threads hold the core that the awaited thread needs, where other programs use the processor. The limit is
+    long enough for the gap between two operations. It is left alone where `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` is set.
+    """
+    if not os.environ.get("OMP_WAIT_POLICY"):
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def machine(device: torch.device) -> dict[str, Any]:

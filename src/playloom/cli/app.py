@@ -13,6 +13,7 @@ import typer
 import playloom
 from playloom.cli import act, bench, call, dream, evaluate, import_, models, play, recipe, record, serve, train, view
 from playloom.errors import PlayloomError
+from playloom.runtime import limit_spinning
 
 app = typer.Typer(
     name="playloom",
@@ -40,6 +41,7 @@ def _root(
 
 def main() -> None:
     """Run the program; exit code 2 and one sentence for an error that the user can mend."""
+    limit_spinning()
     try:
         app()
     except PlayloomError as error:

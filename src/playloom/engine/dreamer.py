@@ -28,6 +28,7 @@ from playloom.engine.requests import DreamRequest, DreamStep, Mode, Prompt
 from playloom.engine.sampling import Sampling
 from playloom.engine.session import PromptStep, Session, Turn
 from playloom.engine.stepper import Stepper
+from playloom.engine.threads import ThreadTuner
 from playloom.errors import BadInputError
 from playloom.runtime import generator
 from playloom.sequence import StepLayout, schedule
@@ -56,6 +57,7 @@ class Dreamer:
         kind = NaiveDecoder if naive else CachedDecoder
         self.decoder = kind(model.transformer, self.layout, self.schedule)
         self.stepper = Stepper(model, self.decoder)
+        self.tuner = ThreadTuner(model.device)
         self._moving = threading.RLock()
 
     def dream(
@@ -161,7 +163,7 @@ class Dreamer:
         Raises:
             ResourceError: when there is no memory for it.
         """
-        with self._moving:
+        with self._moving, self.tuner.call(("prompt", len(sessions))):
             self.stepper.look([_open(session) for session in sessions if not session.ready])
 
     @torch.inference_mode()
@@ -180,7 +182,7 @@ class Dreamer:
             PictureError: for a given frame of another size.
             ResourceError: when a step does not fit the memory even alone.
         """
-        with self._moving:
+        with self._moving, self.tuner.call(_kind_of_call(turns)):
             self._act(turns)
             seen = self.stepper.see(turns)
             return [_done(turn, frame_HWC, codes_N) for turn, (frame_HWC, codes_N) in zip(turns, seen, strict=True)]
@@ -200,7 +202,7 @@ class Dreamer:
             ResourceError: when a step does not fit the memory even alone.
         """
         turns = [Turn(session) for session in sessions]
-        with self._moving:
+        with self._moving, self.tuner.call(("decide", len(turns))):
             self._act(turns)
             return [session.taken.action_A.copy() for session in sessions if session.taken is not None]
 
@@ -235,7 +237,8 @@ class Dreamer:
         """
         if prompt.codes_TN is not None:
             return _checked(prompt.codes_TN, self.layout)
-        return self.stepper.encode(prompt.frames_THWC).numpy()
+        with self.tuner.call(("encode", len(prompt.frames_THWC))):
+            return self.stepper.encode(prompt.frames_THWC).numpy()
 
     @torch.inference_mode()
     def frames(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -245,7 +248,8 @@ class Dreamer:
             BadInputError: when they are no codes of this model.
         """
         codes = torch.from_numpy(_checked(codes_TN, self.layout))
-        return self.model.tokenizer.decode(codes, checked=False).cpu().numpy()
+        with self.tuner.call(("decode", len(codes))):
+            return self.model.tokenizer.decode(codes, checked=False).cpu().numpy()
 
     def _dream(self, requests: Sequence[DreamRequest]) -> Iterator[list[DreamStep]]:
         sessions = [self.open(r.prompt, sampling=r.sampling, seed=r.seed, warm=False) for r in requests]
@@ -266,6 +270,12 @@ class Dreamer:
         finally:
             for session in sessions:
                 session.close()
+
+
+def _kind_of_call(turns: Sequence[Turn]) -> tuple[str, int]:
+    """Calls that cost about the same: by what is dreamed, and for how many sessions."""
+    dreamed = sum(turn.frame is not None and not isinstance(turn.frame, np.ndarray) for turn in turns)
+    return ("dream", dreamed) if dreamed else ("see", len(turns))
 
 
 def _open(session: Session) -> Session:

@@ -11,7 +11,6 @@ import dataclasses
 import importlib.metadata
 import math
 import multiprocessing
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from playloom.games.doom import DoomEngine, GameSpec, import_vizdoom
 from playloom.games.maps import VARIANTS, variant_of
 from playloom.games.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
 from playloom.games.process import end_game_process, enter_game_process
+from playloom.runtime import usable_cores
 
 STEPS_PER_SECOND = 10
 EPISODE_STEPS = 600
@@ -181,7 +181,7 @@ def record_plans(
             progress(RecordProgress(done=done, total=len(plans), skipped=len(present)))
 
     report()
-    for _ in _run_all(folder, pending, processes or os.cpu_count() or 1):
+    for _ in _run_all(folder, pending, processes or usable_cores()):
         done += 1
         report()
     wanted = {plan.seed for plan in plans}

@@ -18,7 +18,7 @@ import torch
 from playloom.errors import ConfigError
 from playloom.recipes.piece import Piece
 from playloom.recipes.recipe import Recipe
-from playloom.runtime import pick_device
+from playloom.runtime import pick_device, usable_cores
 from playloom.training.meter import Progress
 
 Say = Callable[[str], None]
@@ -51,7 +51,7 @@ class Machine:
     @property
     def games(self) -> int:
         """Games at a time, resolved."""
-        return self.processes or os.cpu_count() or 1
+        return self.processes or usable_cores()
 
     def describe(self) -> dict[str, Any]:
         """For stamps and the model's card."""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from playloom.errors import MissingExtraError
-from playloom.runtime import pick_device
+from playloom.runtime import pick_device, set_threads
 from playloom.training.settings import LoopConfig
 from playloom.training.task import Batch
 
@@ -31,7 +31,9 @@ def make_fabric(config: LoopConfig) -> Any:
     kind = pick_device(config.device).type
     if kind == "cpu":
         torch.set_flush_denormal(True)  # denormals in the averages cost tenfold
-        if config.threads is not None:
+        if config.threads is None:
+            set_threads()
+        else:
             torch.set_num_threads(config.threads)
     else:
         torch.set_float32_matmul_precision("high")
