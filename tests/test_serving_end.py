@@ -43,7 +43,8 @@ def program(port, **environment):
 def join(port, **hello):
     player = connect(f"ws://127.0.0.1:{port}/v1/play", proxy=None)
     player.send(json.dumps({"type": "hello", **hello}))
-    ready = json.loads(player.recv(timeout=20))
+    while (ready := json.loads(player.recv(timeout=20)))["type"] == "opening":
+        pass
     assert ready["type"] == "ready"
     return player, ready["token"]
 
