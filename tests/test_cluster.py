@@ -81,7 +81,8 @@ def join(home, at=None, **hello):
         f"ws://{home}/v1/play" + (f"?at={at}" if at else ""), proxy=None, ping_interval=None, close_timeout=1
     )
     player.send(json.dumps({"type": "hello", "key": KEY, **hello}))
-    ready = json.loads(player.recv(timeout=30))
+    while (ready := json.loads(player.recv(timeout=30)))["type"] == "opening":
+        pass
     assert ready["type"] == "ready", ready
     return player, ready["token"]
 

@@ -254,6 +254,27 @@ def test_what_is_not_a_picture_is_told_in_a_sentence(page):
     page.wait_for_selector("text=“notes.txt” is not a picture this browser can read")
 
 
+def test_a_picture_takes_away_what_was_said_of_the_last_file(page):
+    begin(page)
+    page.locator("input[type=file]").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"none"})
+    page.wait_for_selector("text=“a.txt” is not a picture")
+    held = io.BytesIO()
+    Image.new("RGB", (150, 90)).save(held, "PNG")
+    page.locator("input[type=file]").set_input_files(
+        {"name": "b.png", "mimeType": "image/png", "buffer": held.getvalue()}
+    )
+    page.wait_for_selector("text=“a.txt” is not a picture", state="detached")
+
+
+def test_play_that_began_without_a_server_can_be_branched_once_it_is_back(page):
+    page.route("**/v1/stories", lambda route: route.abort())
+    page.reload()
+    begin(page)
+    assert page.locator("[data-do=branch]").count() == 0
+    page.unroute("**/v1/stories")
+    page.wait_for_selector("[data-do=branch]")
+
+
 def test_a_picture_of_ones_own_begins_a_dream(page):
     held = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 150, 3), dtype=np.uint8)).save(held, "PNG")

@@ -113,6 +113,41 @@ def png(width: int, height: int, colour: tuple[int, ...]) -> bytes:
     return held.getvalue()
 
 
+def test_a_picture_that_failed_to_load_is_asked_for_again(page):
+    page.route("**/*.webp", lambda route: route.abort())
+    page.click("[data-branch-from=plaza-explorer]")
+    page.wait_for_selector(f"{FRAME}[data-broken=true]", state="attached")
+    page.unroute("**/*.webp")
+    until(page, lambda: page.evaluate(f"document.querySelector('{FRAME}').naturalWidth"))
+    until(page, lambda: page.locator("img[data-broken=true]").count() == 0)
+
+
+def test_three_quick_clicks_order_once(page):
+    begin(page)
+    want(page, 1, 2)
+    page.click("[data-do=order]", click_count=3, delay=60)
+    until(page, lambda: story(page)["branches"] and all_done(page))
+    assert len(story(page)["branches"]) == 1
+
+
+def test_the_menu_of_files_closes_on_escape_and_on_a_click_elsewhere(page):
+    begin(page)
+    for close in (lambda: page.keyboard.press("Escape"), lambda: page.mouse.click(5, 400)):
+        page.focus(".story-stage")
+        page.keyboard.press("d")
+        page.wait_for_selector("details.menu[open]")
+        close()
+        page.wait_for_selector("details.menu:not([open])")
+
+
+def test_every_button_has_a_name_on_a_phone_too(page):
+    begin(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.keyboard.press("s")
+    page.get_by_role("button", name="1 starred: go to the next").wait_for()
+    page.get_by_role("button", name="Compare").wait_for()
+
+
 def test_branches_come_in_side_by_side_and_a_reload_comes_back(page):
     begin(page)
     dream(page, 3, 3)

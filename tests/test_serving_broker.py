@@ -179,3 +179,26 @@ def test_nobody_waits_for_a_cancelled_turn(broker):
     assert futures[1].cancel()
     gate.set()
     assert [futures[0].result(20).index, futures[2].result(20).index] == [0, 1]
+
+
+def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
+    broker = Broker(Dreamer(tiny_model, lag=1), BrokerLimits(sessions=1))
+    told: list[tuple[int, int]] = []
+    broker.open_async(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    seen, go_on = threading.Event(), threading.Event()
+
+    def see(*counts: int) -> None:
+        seen.set()
+        go_on.wait(20)
+
+    left = broker.open_async(prompt_of(3), progress=see)
+    assert seen.wait(20)
+    with pytest.raises(BusyError):
+        broker.open(prompt_of(1))
+    assert left.cancel()
+    go_on.set()
+    broker.run(lambda: None).result(20)
+    broker.run(lambda: None).result(20)
+    assert broker.open(prompt_of(1)).step(REST_VALUES).index == 0
+    assert broker.close(20)

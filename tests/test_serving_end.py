@@ -26,14 +26,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def program(port, **environment):
+def program(port, stderr=None, **environment):
     command = [sys.executable, "-c", PROGRAM, "serve", "--port", str(port), "--model", str(model_folder())]
     settings = {"PLAYLOOM_DEVICE": "cpu", "PLAYLOOM_STEPS": "10000", **environment}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | settings) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": stderr}
+    with subprocess.Popen(command, **pipes, text=True, env=os.environ | settings) as process:
         try:
             assert process.stdout is not None
             greeting = process.stdout.readline()
-            assert f"http://127.0.0.1:{port}" in greeting
+            assert f"Open http://127.0.0.1:{port} " in greeting
             assert "this machine only" in greeting
             yield process
         finally:
@@ -43,7 +44,8 @@ def program(port, **environment):
 def join(port, **hello):
     player = connect(f"ws://127.0.0.1:{port}/v1/play", proxy=None)
     player.send(json.dumps({"type": "hello", **hello}))
-    ready = json.loads(player.recv(timeout=20))
+    while (ready := json.loads(player.recv(timeout=20)))["type"] == "opening":
+        pass
     assert ready["type"] == "ready"
     return player, ready["token"]
 
@@ -138,8 +140,12 @@ def test_what_cannot_be_served_is_said_in_a_sentence():
             assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
-def test_an_idle_server_ends_at_once(name):
-    with program(free_port()) as process:
+@pytest.mark.parametrize(("name", "logs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "0")])
+def test_an_idle_server_says_what_it_does_and_ends_at_once(name, logs):
+    port = free_port()
+    with program(port, subprocess.PIPE, PLAYLOOM_ACCESS_LOG=logs) as process:
+        httpx.get(f"http://127.0.0.1:{port}/v1/health").raise_for_status()
         process.send_signal(name)
         assert process.wait(5) == 0
+        assert "stopping" in process.stdout.read()
+        assert ("GET /v1/health 200" in process.stderr.read()) == (logs == "1")

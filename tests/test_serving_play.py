@@ -4,8 +4,10 @@ import json
 import math
 import socket
 import struct
+import threading
 import time
 import urllib.request
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -156,6 +158,56 @@ def test_whoever_comes_back_in_time_goes_on(server):
     wait_until(lambda: token not in room(server).seats)
     with join(server, resume=token) as anew:
         assert text(anew, "ready")["token"] != token
+
+
+@contextmanager
+def held_up(server):
+    """Nothing is computed meanwhile."""
+    go_on = threading.Event()
+    server[1].state.server.studio.broker.run(go_on.wait)
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+def test_the_server_speaks_while_a_session_opens(server):
+    with held_up(server), join(server) as player:
+        for _ in range(2):
+            assert json.loads(player.recv(timeout=5))["type"] == "opening"
+        press(player, TURN)  # before it is open: counts all the same
+    with join(server) as player:
+        press(player, TURN)
+        assert text(player, "ready")["token"]
+        while frame(player)["action"] != TURN:
+            pass
+
+
+def test_who_leaves_while_a_session_opens_leaves_nothing_behind():
+    with served(sessions=16) as busy:
+        with join(busy) as first:  # after this the moment is known, and opening is all there is to do
+            text(first, "ready")
+        with held_up(busy):
+            players = [join(busy) for _ in range(16)]
+            wait_until(lambda: room(busy).taken == 16)
+            assert broken(busy, '{"type": "hello"}', hello=False)[0] == 1013
+            for player in players:
+                player.close()
+            wait_until(lambda: room(busy).taken == 0)
+        for _ in range(16):
+            join(busy).close()
+        with join(busy) as last:
+            text(last, "ready")
+            wait_until(lambda: room(busy).taken == 1)
+            wait_until(lambda: busy[1].state.server.studio.broker.stats.sessions == 1)
+
+
+def test_a_session_whose_player_never_saw_a_frame_is_not_kept():
+    with served(hertz=0.001) as slow:
+        with join(slow) as player:
+            token = text(player, "ready")["token"]
+            assert token in room(slow).seats
+        wait_until(lambda: not room(slow).seats)
 
 
 def test_the_recording_is_what_was_shown(server):

@@ -23,7 +23,7 @@ def test_whatever_users_ask_for_is_computed_in_the_brokers_thread():
         assert httpx.post(f"http://{address}/v1/dream", json=order, timeout=30).status_code == 200
         with connect(f"ws://{address}/v1/play", proxy=None) as socket:
             socket.send(json.dumps({"type": "hello", "image": entry(3)["image"]}))
-            assert json.loads(socket.recv(20))["type"] == "ready"
+            assert json.loads(socket.recv(20))["type"] == "opening"
             while not isinstance(socket.recv(20), bytes):
                 pass
     assert names == {"playloom-broker"}

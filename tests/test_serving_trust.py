@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from playloom.errors import ConfigError, PictureError, PlayloomError
 from playloom.serving.gate import Gate
@@ -314,3 +316,23 @@ def test_pictures_are_judged_by_their_heads():
     for cut in range(0, 400, 7):
         with pytest.raises(PictureError):
             read_frame(picture(0, (30, 50), "JPEG")[:cut], (4, 6), where="it", pixels=10**6)
+
+
+def test_the_access_log_says_what_was_asked_for_and_no_secret(caplog):
+    story = "0123456789abcdef" * 2
+    with caplog.at_level(logging.INFO, logger="playloom.access"), served(api_key="sesame") as (address, _):
+        for path in ("/v1/health?key=sesame", f"/v1/stories/{story}/story.zip", "/a%0A1.2.3.4%20GET%20/%1b[31m"):
+            httpx.get(f"http://{address}{path}", headers={"Authorization": "Bearer sesame"})
+        with connect(f"ws://{address}/v1/play?at=sesame", proxy=None) as player:
+            player.send(json.dumps({"type": "hello", "key": "sesame", "seed": 1}))
+            while isinstance(message := player.recv(10), str):
+                token = json.loads(message).get("token")
+        assert httpx.delete(f"http://{address}/v1/sessions/{token}", headers={}).status_code == 401
+        until(lambda: any("closed" in line for line in caplog.messages))
+    lines = [line for name, _, line in caplog.record_tuples if name == "playloom.access"]
+    for secret in ("sesame", story, token, "\n", "\x1b"):
+        assert not any(secret in line for line in lines)
+    assert any(re.fullmatch(r"127\.0\.0\.1 GET /v1/health 200 \d+ ms", line) for line in lines)
+    assert any(re.fullmatch(r"127\.0\.0\.1 GET /v1/stories/\*/story.zip 404 \d+ ms", line) for line in lines)
+    assert any(re.fullmatch(r"127\.0\.0\.1 WS /v1/play closed 1000 [1-9]\d* frames [\d.]+ s", line) for line in lines)
+    assert any(re.fullmatch(r"127\.0\.0\.1 DELETE /v1/sessions/\* 401 \d+ ms", line) for line in lines)

@@ -194,6 +194,45 @@ describe("a line", () => {
     expect(dead.closed).toBe(true);
   });
 
+  it("takes words of the opening for life, and shows how far it is", () => {
+    const { connection, wires, wire, line, ready } = setUp();
+    connection.start(OPENING);
+    wire().opens();
+    for (let second = 0; second < 30; second += 1) {
+      wire().says({ type: "opening", seen: second < 10 ? null : 3, steps: second < 10 ? null : 10 });
+      vi.advanceTimersByTime(1000);
+    }
+    expect(wires).toHaveLength(1);
+    expect(line()).toMatchObject({ kind: "opening", again: false, progress: { seen: 3, steps: 10 } });
+    wire().says({ type: "ready", token: "T" });
+    expect(ready).toEqual([true]);
+    wire().says({ type: "opening", seen: 1, steps: 2 });
+    expect(line()).toEqual({ kind: "open" });
+  });
+
+  it("has no token to come back with before the server was ready", () => {
+    const { connection, wire, line, tokens, notices } = setUp();
+    connection.start(OPENING);
+    wire().opens();
+    wire().says({ type: "opening", seen: null, steps: null });
+    wire().breaks();
+    connection.tryNow();
+    wire().opens();
+    expect(tokens).toEqual([null, null]);
+    expect(wire().hello).toMatchObject({ resume: null, moment: "plaza" });
+    expect(line()).toMatchObject({ kind: "opening", again: false, progress: null });
+    expect(notices).toEqual([]);
+  });
+
+  it("counts silence from the hello on, not from the attempt to connect", () => {
+    const { connection, wire, line } = setUp();
+    connection.start(OPENING);
+    vi.advanceTimersByTime(SILENCE_MS - 1);
+    wire().opens();
+    vi.advanceTimersByTime(SILENCE_MS - 1);
+    expect(line()).toMatchObject({ kind: "opening" });
+  });
+
   it("is left for good when the person leaves", () => {
     const { connection, wires, wire } = playing();
     const left = wire();

@@ -1,7 +1,7 @@
-import { describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { REST } from "../src/control/controls";
 import { fromKeys } from "../src/control/keyboard";
-import { playPath, temperatureIn } from "../src/net/api";
+import { ApiError, askUntilAnswered, NO_ANSWER, playPath, temperatureIn } from "../src/net/api";
 import { backOff } from "../src/net/backoff";
 import { HEADER_BYTES, packAction, parseFrame } from "../src/net/header";
 import { parseMessage } from "../src/net/messages";
@@ -83,5 +83,32 @@ describe("back-off", () => {
       500, 1000, 2000, 4000, 8000, 10_000, 10_000,
     ]);
     expect(backOff(0, 0)).toBe(375);
+  });
+});
+
+describe("asking until there is an answer", () => {
+  beforeEach(() => {
+    vi.useFakeTimers();
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  it("asks again after no answer, and not after a refusal or when stopped", async () => {
+    const [answered, refused] = [vi.fn(), vi.fn()];
+    const away = new ApiError("away", NO_ANSWER);
+    const request = vi.fn<() => Promise<string>>().mockRejectedValueOnce(away).mockResolvedValueOnce("here");
+    askUntilAnswered(request, answered, refused);
+    await vi.advanceTimersByTimeAsync(600);
+    expect(answered).toHaveBeenCalledWith("here");
+    request.mockRejectedValueOnce(new ApiError("none", 404));
+    askUntilAnswered(request, answered, refused);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(refused).toHaveBeenCalledTimes(1);
+    expect(request).toHaveBeenCalledTimes(3);
+    request.mockRejectedValue(away);
+    askUntilAnswered(request, answered, refused)();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(request).toHaveBeenCalledTimes(4);
   });
 });

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { REST } from "../src/control/controls";
 import { fromKeys } from "../src/control/keyboard";
 import { parseFrame } from "../src/net/header";
-import { KeyToPicture, Rate, Recent } from "../src/play/latency";
+import { KeyToPicture, Rate, Recent, slownessOf } from "../src/play/latency";
 import { Memory } from "../src/play/memory";
 import { inWords, rowsOf, THREADS, Weave } from "../src/play/weave";
 import { labelOf } from "../src/ui/keyLabels";
@@ -123,5 +123,14 @@ describe("small things", () => {
     });
     full.save({ opening, token: null });
     expect(full.load()).toBeNull();
+  });
+});
+
+describe("a slow server", () => {
+  it("is said in a sentence, below six tenths of the rate", () => {
+    expect(slownessOf(333, 10)).toBe("The server makes 3 of 10 frames a second: its processor is busy.");
+    expect(slownessOf(2500, 10)).toContain("0.4 of 10");
+    expect(slownessOf(160, 10)).toBeNull();
+    expect(slownessOf(null, 10)).toBeNull();
   });
 });

@@ -114,6 +114,15 @@ describe("a room", () => {
     expect(chosen(single.room.see().gaze)).toBe(9);
   });
 
+  it("orders once while the first order is not answered", async () => {
+    const { room, net } = await opened();
+    const order = { from: 4, count: 1, frames: 2, context: 10, presses: "model" } as const;
+    const answers = [room.order(order), room.order(order)];
+    expect(await Promise.all(answers)).toEqual([true, false]);
+    expect(net.orderBranches).toHaveBeenCalledTimes(1);
+    expect(await room.order(order)).toBe(true);
+  });
+
   it("hears an order's first frame before its answer", async () => {
     const late = [branch(3, 4)];
     const { room, ear } = await opened({ orderBranches: () => Promise.resolve({ branches: late, notes: [] }) });

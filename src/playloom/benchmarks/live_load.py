@@ -92,6 +92,8 @@ def _play(
     with connect(f"ws://{host.netloc}/v1/play", proxy=None) as socket:
         socket.send(json.dumps({"type": "hello", "seed": number}))
         ready = json.loads(socket.recv(30))
+        while ready.get("type") == "opening":
+            ready = json.loads(socket.recv(30))
         if ready.get("type") != "ready":
             raise PlayloomError(f"the server turned a player away: {ready.get('message', ready)}")
         source = np.random.default_rng(number)

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from playloom.engine import Prompt, Sampling
 from playloom.errors import BadInputError
 from playloom.live.clock import Clock, Tick
-from playloom.live.contract import Dreams, Who, check_who
+from playloom.live.contract import Dream, Dreams, Who, check_who
 from playloom.live.frame import LiveFrame
 from playloom.live.pad import Pad, Press
 from playloom.live.pause import Pause
@@ -40,6 +40,7 @@ class LiveSession:
         dreams: Dreams,
         prompt: Prompt,
         *,
+        dream: Dream | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
         who: Who = "person",
@@ -53,6 +54,7 @@ class LiveSession:
         Args:
             dreams: opens the dream, now and at every `restart`.
             prompt: where it begins.
+            dream: opened already, with this prompt, sampling and seed; None: open it here.
             sampling: how tokens are drawn; None: what `dreams` takes by default.
             seed: same seed, same actions at the same frames: same frames.
             who: who plays, see `Who`.
@@ -73,7 +75,7 @@ class LiveSession:
         self._sequence = self._restarts = 0
         self._closed, self._clock_stale = threading.Event(), True
         self._pause, self._driver, self._turns = Pause(), threading.Lock(), Turns()
-        self._dream = dreams.open(prompt, sampling=sampling, seed=seed)
+        self._dream = dreams.open(prompt, sampling=sampling, seed=seed) if dream is None else dream
         self._opened = self.time.now()
 
     def press(self, action_A: ArrayLike, at: float | None = None) -> None:

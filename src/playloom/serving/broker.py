@@ -32,6 +32,8 @@ log = logging.getLogger("playloom.serving")
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
 """What follows an action; see `playloom.engine.Turn`."""
+Progress = Callable[[int, int], None]
+"""Is told, in the broker's thread, how many steps of a prompt were seen, and of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,16 @@ class _Wish:
     action_A: NDArray[np.uint8] | None
     frame: Frame
     done: Future[DreamStep]
+
+
+@dataclass(kw_only=True, eq=False)
+class _Newcomer:
+    """A session whose prompt is still being seen."""
+
+    session: Session
+    done: Future[Handle]
+    progress: Progress
+    steps: int
 
 
 class Handle:
@@ -110,7 +122,7 @@ class Broker:
         self.dreamer, self.limits = dreamer, limits or BrokerLimits()
         self.stats = BrokerStats()
         self._inbox = Inbox()
-        self._newcomers: deque[tuple[Session, Future[Handle]]] = deque()
+        self._newcomers: list[_Newcomer] = []
         self._wishes: deque[_Wish] = deque()
         self._company: list[Handle] = []
         self._room = threading.BoundedSemaphore(self.limits.sessions)
@@ -126,15 +138,23 @@ class Broker:
         """
         return self.open_async(prompt, sampling=sampling, seed=seed).result()
 
-    def open_async(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> Future[Handle]:
-        """A future of `open`; `BusyError` is raised at once."""
+    def open_async(
+        self,
+        prompt: Prompt,
+        *,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        progress: Progress = lambda seen, steps: None,
+    ) -> Future[Handle]:
+        """A future of `open`; `BusyError` is raised at once. Cancelled, it gives the session's place back."""
         if not self._room.acquire(blocking=False):
             raise BusyError(f"all {self.limits.sessions} sessions are taken; try again in a while")
         future: Future[Handle] = Future()
 
         def arrive() -> None:
             session = self.dreamer.open(prompt, sampling=sampling, seed=seed, warm=False)
-            self._newcomers.append((session, future))
+            newcomer = _Newcomer(session=session, done=future, progress=progress, steps=len(session.pending))
+            self._newcomers.append(newcomer)
 
         def refuse(error: Exception) -> None:
             self._room.release()
@@ -209,8 +229,8 @@ class Broker:
             gone = StoppedError("the thread that dreams failed; start the server again")
             for wish in self._wishes:
                 _fail(wish.done, gone)
-            for _, future in self._newcomers:
-                _fail(future, gone)
+            for newcomer in self._newcomers:
+                _fail(newcomer.done, gone)
             self._inbox.refuse_all(gone)
 
     def _work(self) -> None:
@@ -224,24 +244,30 @@ class Broker:
 
     def _see_a_step(self) -> None:
         """Every newcomer sees one more step of its prompt, or is ready."""
+        for newcomer in [newcomer for newcomer in self._newcomers if newcomer.done.cancelled()]:
+            self._turn_away(newcomer)
         if not self._newcomers:
             return
-        sessions = [session for session, _ in self._newcomers]
         try:
-            self.dreamer.warm(sessions)
+            self.dreamer.warm([newcomer.session for newcomer in self._newcomers])
         except Exception as error:  # one of many users' prompts: say it to those it concerns, and go on
-            for session, future in self._newcomers:
-                self.dreamer.close(session)
-                self._room.release()
-                _fail(future, error)
-            self._newcomers.clear()
+            for newcomer in list(self._newcomers):
+                self._turn_away(newcomer)
+                _fail(newcomer.done, error)
             return
-        for session, future in [pair for pair in self._newcomers if pair[0].ready]:
-            self._newcomers.remove((session, future))
-            self.stats.sessions += 1
-            handle = Handle(self, session)
-            if not _give(future, handle):
-                self.close_session(handle)  # nobody waits for it any more
+        for newcomer in list(self._newcomers):
+            newcomer.progress(newcomer.steps - len(newcomer.session.pending), newcomer.steps)
+            if newcomer.session.ready:
+                self._newcomers.remove(newcomer)
+                self.stats.sessions += 1
+                handle = Handle(self, newcomer.session)
+                if not _give(newcomer.done, handle):
+                    self.close_session(handle)  # nobody waits for it any more
+
+    def _turn_away(self, newcomer: _Newcomer) -> None:
+        self._newcomers.remove(newcomer)
+        self.dreamer.close(newcomer.session)
+        self._room.release()
 
     def _gather(self) -> None:
         """Wait a moment for those who were in the last batch: one batch of two costs less than two of one."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, WebSocket
+from numpy.typing import NDArray
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from playloom.engine import Prompt
@@ -27,6 +30,7 @@ from playloom.serving.play_format import (
     HELLO,
     Control,
     Hello,
+    Opening,
     Pause,
     Reset,
     Resume,
@@ -41,6 +45,7 @@ from playloom.serving.studio import Seen, pick_moment, pick_seed
 
 _MOST_CONTROLS = 64
 _LONGEST_REASON = 120  # bytes; a close frame holds 123
+_ANNOUNCE = 0.5  # seconds between words of progress
 _TRY_LATER, _BROKEN, _POLICY = 1013, 1011, 1008
 
 
@@ -58,7 +63,7 @@ def add_play(app: FastAPI, room: Room) -> None:
         except Exception as error:
             await player.refuse(refusal_of(error))
         finally:
-            player.leave()
+            await player.leave()
 
 
 class _Player:
@@ -67,34 +72,36 @@ class _Player:
     def __init__(self, socket: WebSocket, room: Room) -> None:
         self.socket, self.room, self.studio = socket, room, room.studio
         self.seat: Seat | None = None
+        self.opening = Opening()
+        self.early_A: NDArray[np.uint8] | None = None
+        """The newest action that came before the session was open."""
         self.outbox: Outbox[dict[str, Any]] = Outbox()
         self.controls: asyncio.Queue[Control] = asyncio.Queue(_MOST_CONTROLS)
 
     async def play(self) -> None:
         """From hello to the end of the connection."""
         hello = await self._hello()
-        seat = self.seat = await self._find_seat(hello)
-        self.outbox = seat.sit()
-        self.outbox.put_text(seat.ready())
-        tasks = [asyncio.ensure_future(work) for work in (self._listen(seat), self._obey(seat), self._tick(seat))]
-        sender = asyncio.ensure_future(self._send())
+        listening = asyncio.ensure_future(self._listen())  # while the session opens too: the player may leave
         try:
-            done, _ = await asyncio.wait([*tasks, sender], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await _until_one_ends(listening, self._find_seat(hello), self._announce())
+            assert self.seat is not None, "it was found"
+            seat = self._sit(self.seat)
+            await _until_one_ends(listening, self._obey(seat), self._tick(seat), self._send(seat))
         except (Refusal, PlayloomError):
-            if seat.outbox is self.outbox:  # else it was taken over: the session is another connection's now
-                await self.room.close(seat)
+            if self.seat is not None and self.seat.outbox is self.outbox:  # else another connection took it over
+                await self.room.close(self.seat)
             raise
         finally:
-            for task in [*tasks, sender]:
-                task.cancel()
-            await asyncio.gather(*tasks, sender, return_exceptions=True)
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """The connection is gone."""
-        if self.seat is not None:
-            self.seat.leave(self.outbox)
+        seat = self.seat
+        if seat is not None:
+            seat.leave(self.outbox)
+            if not seat.delivered and seat.outbox is None:
+                await self.room.close(seat)
 
     async def refuse(self, refusal: Refusal) -> None:
         """Say why it ends, and end it."""
@@ -120,23 +127,38 @@ class _Player:
             raise Refusal(401, "the key is missing or wrong; send it as key in hello")
         return hello
 
-    async def _find_seat(self, hello: Hello) -> Seat:
+    async def _find_seat(self, hello: Hello) -> None:
         """The session to go on with, or a new one."""
         kept = self.room.seats.get(hello.resume or "")
         if kept is not None and kept.failure is None:
             kept.form = hello.format
-            return kept
+            self.seat = kept
+            return
         self.room.check_room()
         prompt, moment = await self._prompt(hello.moment, hello.image)
         how = self.studio.sampling()
-        return await self.room.open(
+        self.seat = await self.room.open(
             prompt,
             sampling=how if hello.temperature is None else replace(how, temperature=hello.temperature),
             seed=pick_seed(hello.seed),
             who=check_who(hello.who),
             moment=moment,
             form=hello.format,
+            progress=self.opening.saw,
         )
+
+    async def _announce(self) -> None:
+        """Say how far the opening is, at once and then for as long as it takes."""
+        while True:
+            await self._say(self.opening.message())
+            await asyncio.sleep(_ANNOUNCE)
+
+    def _sit(self, seat: Seat) -> Seat:
+        self.outbox = seat.sit()
+        self.outbox.put_text(seat.ready())
+        if self.early_A is not None:
+            seat.session.press(self.early_A)
+        return seat
 
     async def _prompt(self, moment: str | None, image: str | None) -> tuple[Prompt, str | None]:
         if image is None:
@@ -147,18 +169,26 @@ class _Player:
         picture = await self.studio.side(lambda: from_base64(image, "the image"))
         return await self.studio.prompt([Seen(picture=picture, where="the image")], []), None
 
-    async def _listen(self, seat: Seat) -> None:
+    async def _listen(self) -> None:
         """Actions take effect at once; what is asked for is left for `_obey`, in order."""
         while True:
             message = await self._receive()
+            if self.seat is not None and self.seat.outbox is self.outbox:
+                self.seat.delivered = True
             if isinstance(message, bytes):
-                seat.session.press(read_action(message))
+                self._press(read_action(message))
                 continue
             control = parse_any(message.encode("utf-8", "replace"), CONTROL)
             try:
                 self.controls.put_nowait(control)
             except asyncio.QueueFull:
                 raise Refusal(429, f"more than {_MOST_CONTROLS} requests wait to be done; send them slower") from None
+
+    def _press(self, action_A: NDArray[np.uint8]) -> None:
+        if self.seat is None:
+            self.early_A = action_A
+        else:
+            self.seat.session.press(action_A)
 
     async def _obey(self, seat: Seat) -> None:
         while True:
@@ -208,11 +238,12 @@ class _Player:
                 raise Refusal(503, "the server is stopping; come back in a while")
             self.outbox.put_text(seat.state())
 
-    async def _send(self) -> None:
+    async def _send(self, seat: Seat) -> None:
         while True:
             message = await self.outbox.take()
             if isinstance(message, bytes):
                 await self.socket.send_bytes(message)
+                seat.delivered = True
             else:
                 await self._say(message)
 
@@ -225,3 +256,20 @@ class _Player:
             raise WebSocketDisconnect(message.get("code", 1005))
         data = message.get("bytes")
         return bytes(data) if data is not None else str(message.get("text") or "")
+
+
+async def _until_one_ends(listening: asyncio.Future[None], *works: Coroutine[Any, Any, None]) -> None:
+    """Wait for the first of these, or for `listening`, which goes on; the others are cancelled.
+
+    Raises:
+        Exception: what the first one raised.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait([*tasks, listening], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

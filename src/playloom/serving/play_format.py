@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,22 @@ class SetTemperature(BaseModel):
 Control = Pause | Resume | StepOnce | Reset | SetWho | SetTemperature
 HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
 CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
+
+
+class Opening:
+    """How far a session's opening is: set from any thread, told to the player."""
+
+    def __init__(self) -> None:
+        self._counts: tuple[int | None, int | None] = (None, None)
+
+    def saw(self, seen: int, steps: int) -> None:
+        """So many steps of the prompt were seen, of so many."""
+        self._counts = (seen, steps)
+
+    def message(self) -> dict[str, Any]:
+        """As it is told; null before the prompt is known."""
+        seen, steps = self._counts
+        return {"type": "opening", "seen": seen, "steps": steps}
 
 
 def read_action(data: bytes) -> NDArray[np.uint8]:

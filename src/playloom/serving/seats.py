@@ -15,6 +15,7 @@ from playloom.actions import CONTROLS
 from playloom.engine import Prompt, Sampling
 from playloom.live import LiveFrame, LiveSession, Who
 from playloom.provenance import Manifest
+from playloom.serving.broker import Progress
 from playloom.serving.metrics import Metrics
 from playloom.serving.names import mint
 from playloom.serving.outbox import Outbox
@@ -42,6 +43,8 @@ class Seat:
         """Of the player who sits here; None: nobody does."""
         self.left_at = time.monotonic()
         """Since when nobody sits here."""
+        self.delivered = False
+        """Whether a player was heard, or sent a frame, after `ready`: else nobody knows the token."""
         self.failure: str | None = None
         """Why the session ended, when it failed."""
         self.manifest = self._manifest()
@@ -178,8 +181,9 @@ class Room:
         who: Who,
         moment: str | None,
         form: Live,
+        progress: Progress,
     ) -> Seat:
-        """A new session, its first player about to sit down.
+        """A new session, its first player about to sit down. Cancelled, it leaves nothing behind.
 
         Raises:
             Refusal: 503 when all are taken, or the server is stopping.
@@ -187,9 +191,18 @@ class Room:
         self.check_room()
         self._opening += 1
         try:
-            session = await self._open_session(prompt, sampling, seed, who)
+            dream = await self.studio.open(prompt, sampling, seed, progress)
         finally:
             self._opening -= 1
+        session = LiveSession(
+            self.studio.broker,
+            prompt,
+            dream=dream,
+            seed=seed,
+            who=who,
+            hertz=self.studio.settings.hertz,
+            aligned=True,
+        )
         seat = Seat(self.studio, self.metrics, session, moment=moment, form=form)
         self.seats[seat.token] = seat
         return seat
@@ -216,11 +229,3 @@ class Room:
         for seat in list(self.seats.values()):
             if seat.outbox is None and (seat.left_at < oldest or seat.failure is not None):
                 await self.close(seat)
-
-    async def _open_session(self, prompt: Prompt, sampling: Sampling, seed: int, who: Who) -> LiveSession:
-        hertz = self.studio.settings.hertz
-        return await self.studio.wait_for(
-            lambda: LiveSession(
-                self.studio.broker, prompt, sampling=sampling, seed=seed, who=who, hertz=hertz, aligned=True
-            )
-        )

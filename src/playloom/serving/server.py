@@ -12,7 +12,8 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -23,6 +24,7 @@ from playloom.serving.app import Server as Application
 from playloom.serving.app import create_app
 from playloom.serving.connections import guarded_protocol
 from playloom.serving.settings import Settings
+from playloom.serving.watch import access
 
 _BACKLOG = 1024
 _TICK = 0.1  # seconds, uvicorn's
@@ -32,15 +34,21 @@ _GRACE = 1.8  # seconds after the time to finish is over, in which everything is
 class DrainingServer(uvicorn.Server):
     """uvicorn, except that a signal first lets what runs be finished."""
 
-    def __init__(self, config: uvicorn.Config, application: Application, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, application: Application, say: Callable[[str], None], greeting: str
+    ) -> None:
         super().__init__(config)
-        self.application, self.on_start = application, on_start
+        self.application, self.say, self.greeting = application, say, greeting
         self._draining: float | None = None
+        self._farewell = (
+            f"stopping; what runs may take {application.settings.drain_seconds:g} more seconds, "
+            "press Ctrl-C again to end at once"
+        )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
         await super().startup(sockets)
-        self.on_start()
+        self.say(self.greeting)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end, the next one is it."""
@@ -62,6 +70,9 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """uvicorn's look around, ten times a second."""
         if self._draining is not None:
+            if self._farewell:  # said here: a signal may come in the middle of another sentence
+                self.say(self._farewell)
+                self._farewell = ""
             self._draining -= _TICK
             if self._draining <= 0 or not self.application.working:
                 self.application.studio.gate.end()
@@ -74,12 +85,12 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
 
     Args:
         settings: what to serve, where, and every limit.
-        say: told once it listens, in a sentence.
+        say: told in a sentence that it listens, and later that it is stopping.
 
     Raises:
         PlayloomError: when the model cannot be used or the port is taken.
     """
-    with listen(settings) as listener:
+    with listen(settings) as listener, _access_log(settings):
         server_of(settings, create_app(settings), listener, say).run(sockets=[listener])
 
 
@@ -107,8 +118,7 @@ def server_of(
         timeout_graceful_shutdown=1,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    greeting = _greeting(application, listener.getsockname()[1])
-    return DrainingServer(config, application, lambda: say(greeting))
+    return DrainingServer(config, application, say, _greeting(application, listener.getsockname()[1]))
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -130,8 +140,24 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+@contextmanager
+def _access_log(settings: Settings) -> Iterator[None]:
+    """Requests are logged to stderr, where the settings ask for it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    if settings.access_log:
+        access.addHandler(handler)
+        access.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        access.removeHandler(handler)
+
+
 def _greeting(application: Application, port: int) -> str:
     settings = application.settings
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # a link has to lead somewhere
+    host = f"[{shown}]" if ":" in shown else shown
     who = "requests need the key" if settings.key else "without a key, for this machine only"
-    return f"playloom serves {application.studio.model.config.name} on http://{host}:{port} ({who})"
+    every = "" if shown == settings.host else "listens on every address, "
+    return f"Open http://{host}:{port} to play {application.studio.model.config.name} ({every}{who})"

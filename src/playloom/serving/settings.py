@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = 8
     """After SIGTERM: how long what runs may take to finish."""
 
+    access_log: bool = True
+    """Whether `playloom serve` writes a line for each request to stderr."""
     replica: str | None = Field(default=None, pattern=f"^{TAG}$")
     """Name of this server among several at one address: leads the names of its sessions and jobs (`NAME.secret`)."""
     replicas: Count = 2

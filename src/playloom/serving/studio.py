@@ -27,7 +27,7 @@ from playloom.media.pictures import encode_png
 from playloom.provenance import Manifest
 from playloom.provenance.manifest import created_at, frames_hash
 from playloom.runtime import in_passing, pick_device
-from playloom.serving.broker import Broker, BrokerLimits, Frame, Handle
+from playloom.serving.broker import Broker, BrokerLimits, Frame, Handle, Progress
 from playloom.serving.gate import Gate
 from playloom.serving.pictures import marked_png, read_frame
 from playloom.serving.remembered import Remembered
@@ -158,13 +158,16 @@ class Studio:
         finally:
             handle.close()
 
-    async def open(self, prompt: Prompt, sampling: Sampling, seed: int) -> Handle:
+    async def open(
+        self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
+    ) -> Handle:
         """A session of the broker; given back when nobody waits for it any more."""
-        future = self.broker.open_async(prompt, sampling=sampling, seed=seed)
+        future = self.broker.open_async(prompt, sampling=sampling, seed=seed, progress=progress)
         try:
             return await waited(future)
         except asyncio.CancelledError:
-            future.add_done_callback(_give_back)
+            if not future.cancel():
+                future.add_done_callback(_give_back)
             raise
 
     def manifest(self, prompt: Prompt, sampling: Sampling, seed: int, mode: str) -> Manifest:

@@ -1,5 +1,6 @@
 /** What is asked over HTTP: the moments, their pictures, the recording. Errors come out as sentences. */
 
+import { backOff } from "./backoff";
 import { asSentence } from "./messages";
 
 export interface Moment {
@@ -96,6 +97,40 @@ export async function ask(method: string, path: string, key: string | null, body
   }
   if (!response.ok) throw new ApiError(await sentenceOf(response), response.status);
   return response;
+}
+
+/**
+ * Asks again, at longer and longer intervals, while the server does not answer, is full, stopping or failed.
+ *
+ * @param refused called where asking again would not help.
+ * @returns what stops it.
+ */
+export function askUntilAnswered<T>(
+  request: () => Promise<T>,
+  answered: (answer: T) => void,
+  refused: () => void,
+): () => void {
+  let stopped = false;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const attempt = (number: number): void => {
+    request()
+      .then((answer) => {
+        if (!stopped) answered(answer);
+      })
+      .catch((error: unknown) => {
+        if (stopped) return;
+        if (error instanceof ApiError && error.status !== NO_ANSWER && error.status < 500) refused();
+        else
+          timer = setTimeout(() => {
+            attempt(number + 1);
+          }, backOff(number));
+      });
+  };
+  attempt(0);
+  return () => {
+    stopped = true;
+    clearTimeout(timer);
+  };
 }
 
 async function sentenceOf(response: Response): Promise<string> {

@@ -6,11 +6,12 @@
 import type { Action } from "../control/controls";
 import { backOff } from "./backoff";
 import { type Frame, packAction, parseFrame } from "./header";
-import { type ClientMessage, type Opening, parseMessage, type SessionState } from "./messages";
+import { type ClientMessage, type Opening, parseMessage, type Progress, type SessionState } from "./messages";
 
 export type Line =
   | { kind: "idle" }
-  | { kind: "opening"; again: boolean }
+  /** `progress`: what the server said of it; null before its first word. `since`: when this try began. */
+  | { kind: "opening"; again: boolean; since: number; progress: Progress | null }
   | { kind: "open" }
   | { kind: "waiting"; reason: string; until: number }
   | { kind: "refused"; reason: string };
@@ -32,7 +33,7 @@ export type Socket = Pick<WebSocket, "send" | "close" | "readyState" | "binaryTy
   onclose: ((event: CloseEvent) => void) | null;
 };
 
-/** The server says something every second; after this long without a word the line is dead. */
+/** The server says something every second, also while a session opens. After this long without a word it is gone. */
 export const SILENCE_MS = 6_000;
 const POLICY_VIOLATION = 1008;
 const OPEN = 1;
@@ -79,7 +80,7 @@ export class Connection {
     this.opening = opening;
     this.token = token;
     this.attempt = 0;
-    this.connect(token !== null);
+    this.connect();
   }
 
   /** Leave; nothing is tried again. */
@@ -92,7 +93,7 @@ export class Connection {
 
   /** Do not wait for the back-off. */
   tryNow(): void {
-    if (this.line.kind === "waiting") this.connect(true);
+    if (this.line.kind === "waiting") this.connect();
   }
 
   /** Says it if the line is open; what is said into a broken line is lost. */
@@ -111,16 +112,17 @@ export class Connection {
     if (this.opening) this.opening = { ...this.opening, ...changes };
   }
 
-  private connect(again: boolean): void {
+  private connect(): void {
     this.drop();
     if (this.retry !== null) clearTimeout(this.retry);
     this.retry = null;
     this.said = null;
-    this.set({ kind: "opening", again });
+    this.set({ kind: "opening", again: this.token !== null, since: Date.now(), progress: null });
     const socket = this.makeSocket(this.token);
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
+      this.listen();
       this.hello(socket);
     };
     socket.onmessage = (event: MessageEvent<unknown>) => {
@@ -162,6 +164,9 @@ export class Connection {
       if (this.line.kind === "open") this.listener.onNotice(message.message);
     } else if (message?.type === "ready") {
       this.ready(message.changes);
+    } else if (message?.type === "opening") {
+      if (this.line.kind === "opening")
+        this.set({ ...this.line, progress: { seen: message.seen, steps: message.steps } });
     } else if (message) {
       this.state = { ...this.state, ...message.changes };
       this.listener.onState(this.state);
@@ -185,7 +190,7 @@ export class Connection {
     if (opening && this.token !== null && said !== null) {
       this.token = null; // the server has no such session (any more): begin again where this one began
       this.listener.onNotice(FORGOTTEN);
-      this.connect(true);
+      this.connect();
     } else if (code === POLICY_VIOLATION) {
       this.refuse(said ?? "The server refused this page, and did not say why.");
     } else {
@@ -204,7 +209,7 @@ export class Connection {
     this.attempt += 1;
     this.set({ kind: "waiting", reason, until: Date.now() + delay });
     this.retry = setTimeout(() => {
-      this.connect(true);
+      this.connect();
     }, delay);
   }
 

@@ -38,8 +38,16 @@ export interface SessionState {
   skipped: number;
 }
 
+/** How far the opening of a session is, in steps of its prompt; null before that is known. */
+export interface Progress {
+  seen: number | null;
+  steps: number | null;
+}
+
 export type ServerMessage =
-  { type: "ready" | "state"; changes: Partial<SessionState> } | { type: "error"; message: string };
+  | { type: "ready" | "state"; changes: Partial<SessionState> }
+  | ({ type: "opening" } & Progress)
+  | { type: "error"; message: string };
 
 const NO_REASON = "The server said no, and not why.";
 
@@ -57,9 +65,14 @@ export function parseMessage(text: string): ServerMessage | null {
     const said = message.message;
     return { type: "error", message: typeof said === "string" && said ? asSentence(said) : NO_REASON };
   }
+  if (message.type === "opening") {
+    return { type: "opening", seen: countIn(message.seen), steps: countIn(message.steps) };
+  }
   if (message.type !== "ready" && message.type !== "state") return null;
   return { type: message.type, changes: changesIn(message) };
 }
+
+const countIn = (value: unknown): number | null => (typeof value === "number" && Number.isFinite(value) ? value : null);
 
 function changesIn(message: Record<string, unknown>): Partial<SessionState> {
   const found: Partial<SessionState> = {};

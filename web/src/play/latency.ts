@@ -82,6 +82,21 @@ export class KeyToPicture {
   }
 }
 
+const ENOUGH = 0.6; // of the frames a second that should be made
+
+/**
+ * A sentence where the server makes too few frames; null where it keeps up, or nothing is known.
+ *
+ * @param cost milliseconds that a frame takes there.
+ * @param hertz frames a second that there should be.
+ */
+export function slownessOf(cost: number | null, hertz: number): string | null {
+  const made = 1000 / (cost ?? 0);
+  if (made >= ENOUGH * hertz) return null;
+  const rate = made < 1 ? made.toFixed(1) : Math.round(made).toString();
+  return `The server makes ${rate} of ${hertz} frames a second: its processor is busy.`;
+}
+
 const WINDOW_MS = 2_000;
 
 /** Frames a second over the last two seconds. */

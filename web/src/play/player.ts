@@ -54,6 +54,8 @@ const NO_FIGURES: Figures = {
 };
 export const NEW_OPENING: Opening = { moment: null, image: null, who: "person", seed: null, temperature: null };
 const FIGURES_EVERY_MS = 500;
+/** Frames of which nothing is concluded yet: the first ones cost more. */
+const FEW = 3;
 
 const addressOf = (image: string): string => `data:image/jpeg;base64,${image}`;
 
@@ -194,7 +196,10 @@ export class Player implements Listener {
   }
 
   onReady(session: SessionState, fresh: boolean): void {
-    if (fresh) this.weave.clear();
+    if (fresh) {
+      this.weave.clear();
+      this.cost.clear();
+    }
     this.change({ session, moment: session.moment, seen: this.snapshot.seen && !fresh });
     this.remember({ seed: session.seed });
     this.memory.keepToken(session.token);
@@ -260,7 +265,7 @@ export class Player implements Listener {
       keyToPictureWorst: this.latency.times.worst,
       keyToFrame: this.latency.serverTimes.median,
       presses: this.latency.times.count,
-      cost: this.cost.median,
+      cost: this.cost.count < FEW ? null : this.cost.median,
     };
   }
 

@@ -59,6 +59,7 @@ export class Room {
   private readonly shelf = new Shelf();
   private hertz = 10;
   private attempt = 0;
+  private ordering = false;
   private reading = 0;
   private deaf: (() => void) | null = null;
   private pending: ReturnType<typeof setTimeout> | null = null;
@@ -164,7 +165,10 @@ export class Room {
 
   /** Dream on. Several branches are laid side by side as they come in. */
   async order(order: api.Order): Promise<boolean> {
+    if (this.ordering) return false;
+    this.ordering = true;
     const answer = await this.asking(() => this.net.orderBranches(this.view.id, order, this.key));
+    this.ordering = false;
     if (!answer) return false;
     const { branches, notes } = answer;
     if (notes.length) this.notify(notes.map(asSentence).join(" "));

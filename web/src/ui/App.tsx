@@ -38,6 +38,7 @@ export function App({ player }: { player: Player }) {
 
   const bring = useCallback(
     (file: File) => {
+      player.notify(null); // what was said of the last one
       if (taking.current) {
         taking.current(file);
         return;

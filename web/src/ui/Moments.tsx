@@ -1,6 +1,6 @@
 /** Where a dream can begin: the bundled moments, and a picture of one's own by file or by drop. */
 import { useEffect, useRef, useState } from "react";
-import { fetchBlob, type Moment } from "../net/api";
+import { askUntilAnswered, fetchBlob, type Moment } from "../net/api";
 import { Icon } from "./Icon";
 
 interface Props {
@@ -142,18 +142,17 @@ export function usePicture(path: string | null, apiKey: string | null): string |
   useEffect(() => {
     if (path === null) return undefined;
     let made: string | null = null;
-    let gone = false;
-    fetchBlob(path, apiKey)
-      .then((blob) => {
-        if (gone) return;
+    const stop = askUntilAnswered(
+      () => fetchBlob(path, apiKey),
+      (blob) => {
         made = URL.createObjectURL(blob);
         setUrl(made);
-      })
-      .catch(() => {
-        setUrl(null); // the name stays, which is enough to choose by
-      });
+      },
+      () => undefined, // the name stays, which is enough to choose by
+    );
     return () => {
-      gone = true;
+      stop();
+      setUrl(null);
       if (made) URL.revokeObjectURL(made);
     };
   }, [path, apiKey]);

@@ -2,6 +2,7 @@
 import { useRef } from "react";
 import type { Moment } from "../net/api";
 import type { Player, Snapshot } from "../play/player";
+import { slownessOf } from "../play/latency";
 import { Figures } from "./Figures";
 import { Icon, Wordmark } from "./Icon";
 import { Keys } from "./Keys";
@@ -58,6 +59,7 @@ export function Play({ player, shot, moments, onLeave, onFile, onBranch }: Props
           onLeave={onLeave}
         />
         <Transport player={player} paused={session?.paused ?? false} live={live} onBranch={onBranch} />
+        <Slow sentence={live && !session.paused ? slownessOf(shot.figures.cost, session.hertz) : null} />
         {session ? <LastMinute player={player} token={session.token} disabled={!live} /> : null}
         <section className="elsewhere" aria-labelledby="elsewhere">
           <h2 id="elsewhere">Begin somewhere else</h2>
@@ -108,6 +110,13 @@ export function Play({ player, shot, moments, onLeave, onFile, onBranch }: Props
     </main>
   );
 }
+
+/** Why the dream is slow, where it is. */
+const Slow = ({ sentence }: { sentence: string | null }) => (
+  <p className="slow" role="status">
+    {sentence}
+  </p>
+);
 
 interface TransportProps {
   player: Player;
@@ -168,7 +177,7 @@ function Transport({ player, paused, live, onBranch }: TransportProps) {
 
 const WORDS = {
   idle: "Not connected",
-  opening: "Connecting",
+  opening: "Opening",
   open: "Connected",
   waiting: "Trying again",
   refused: "Refused",

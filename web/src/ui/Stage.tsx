@@ -56,7 +56,13 @@ function Curtain({ line, seen, onTryNow, onLeave }: CurtainProps) {
   if (line.kind === "open" && seen) return null;
   return (
     <div className="curtain" data-line={line.kind}>
-      <p role="status">{sentence(line)}</p>
+      <p role="status">
+        {sentence(line)}
+        {line.kind === "opening" && line.progress?.steps ? (
+          <span aria-hidden="true">{` ${line.progress.seen ?? 0} of ${line.progress.steps}`}</span>
+        ) : null}
+      </p>
+      {line.kind === "opening" ? <Elapsed since={line.since} /> : null}
       {line.kind === "waiting" ? (
         <>
           <Countdown until={line.until} />
@@ -83,9 +89,10 @@ function Curtain({ line, seen, onTryNow, onLeave }: CurtainProps) {
 function sentence(line: Line): string {
   switch (line.kind) {
     case "opening":
+      if (line.progress) return "Opening …";
       return line.again ? "Finding the way back…" : "Connecting…";
     case "open":
-      return "The model looks at the moment…";
+      return "Making the first frame…";
     case "waiting":
     case "refused":
       return line.reason;
@@ -94,8 +101,7 @@ function sentence(line: Line): string {
   }
 }
 
-/** Not spoken: a screen reader would count along. */
-export function Countdown({ until }: { until: number }) {
+function useNow(): number {
   const [now, setNow] = useState(() => Date.now());
   useEffect(() => {
     const timer = setInterval(() => {
@@ -105,7 +111,22 @@ export function Countdown({ until }: { until: number }) {
       clearInterval(timer);
     };
   }, []);
-  const seconds = Math.max(0, Math.ceil((until - now) / 1000));
+  return now;
+}
+
+/** Seconds from the second one on; not spoken, as the countdown is not. */
+function Elapsed({ since }: { since: number }) {
+  const seconds = Math.floor((useNow() - since) / 1000);
+  return (
+    <p className="hint" aria-hidden="true">
+      {seconds >= 2 ? `${seconds} s` : "\u00a0"}
+    </p>
+  );
+}
+
+/** Not spoken: a screen reader would count along. */
+export function Countdown({ until }: { until: number }) {
+  const seconds = Math.max(0, Math.ceil((until - useNow()) / 1000));
   return (
     <p className="hint" aria-hidden="true">
       {seconds > 0 ? `Trying again by itself in ${seconds} s.` : "Trying again…"}

@@ -67,7 +67,7 @@ export function DreamOn({ wish, onWish, context, ownTemperature, busy, place, on
       {wish.how === "hold" ? <Hold wish={wish} change={change} /> : null}
       {wish.how === "script" ? <Script wish={wish} change={change} /> : null}
       {wish.how === "perform" ? <Recorded wish={wish} change={change} /> : null}
-      <button type="submit" className="strong order" disabled={busy} data-do="order">
+      <button type="submit" className="strong order" disabled={busy} data-do="order" onClick={onlyOnce}>
         <Icon name="branch" />
         <span>
           {wish.count === 1 ? "Dream on" : `Dream ${wish.count} branches`}, {seconds(wish.frames)}
@@ -78,6 +78,11 @@ export function DreamOn({ wish, onWish, context, ownTemperature, busy, place, on
     </form>
   );
 }
+
+/** The second click of a double click asks for nothing: it would dream on from where the first one led. */
+const onlyOnce = (event: React.MouseEvent): void => {
+  if (event.detail > 1) event.preventDefault();
+};
 
 interface AmountProps {
   label: string;

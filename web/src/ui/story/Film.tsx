@@ -8,6 +8,7 @@ import { seconds } from "../../story/order";
 import type { Room, View } from "../../story/room";
 import { inWords } from "../../play/weave";
 import { Icon } from "../Icon";
+import { Picture } from "../Picture";
 import { useWidth } from "./pictures";
 import { scrubbing } from "./scrub";
 
@@ -63,7 +64,7 @@ export function Film({ room, view }: { room: Room; view: View }) {
           <div className="film-pictures" style={{ width: total * per }}>
             {nodes.map((node, place) =>
               place % every === 0 ? (
-                <img
+                <Picture
                   key={node.id}
                   src={pictureUrl(view.id, node.id)}
                   alt=""

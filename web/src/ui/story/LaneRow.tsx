@@ -6,6 +6,7 @@ import { pressedIn } from "../../story/order";
 import type { Room } from "../../story/room";
 import type { Lane, Tree } from "../../story/tree";
 import { Icon } from "../Icon";
+import { Picture } from "../Picture";
 
 /** Pixels from row to row, and of a bar. */
 export const ROW = 42;
@@ -71,7 +72,7 @@ function Pictures({ story, lane: { nodes }, per }: Pick<Props, "story" | "lane" 
   const every = Math.max(1, Math.ceil(PICTURE / per));
   return nodes.map((node, place) =>
     place % every === 0 ? (
-      <img
+      <Picture
         key={node}
         src={pictureUrl(story, node)}
         alt=""

@@ -101,12 +101,12 @@ function Stars({ room, view }: { room: Room; view: View }) {
       type="button"
       className="stars"
       title="Go to the next star (G)"
-      aria-label={`${count} starred: go to the next`}
       onClick={() => {
         room.nextStar();
       }}
     >
-      <Icon name="star" /> {count} <kbd>G</kbd>
+      <Icon name="star" /> {count}
+      <span className="hidden"> starred: go to the next</span> <kbd>G</kbd>
     </button>
   );
 }

@@ -1,9 +1,10 @@
 /** The stories that are there, newest first: open one, or delete it. */
 import { useCallback, useEffect, useState } from "react";
-import { urlOf } from "../../net/api";
+import { askUntilAnswered, urlOf } from "../../net/api";
 import { deleteStory, listStories } from "../../story/api";
 import type { StoryEntry } from "../../story/model";
 import { Icon } from "../Icon";
+import { Picture } from "../Picture";
 import { sure } from "./sure";
 
 interface Props {
@@ -30,7 +31,7 @@ export function Stories({ stories, onOpen, onDelete }: Props) {
               }}
             >
               <span className="picture">
-                {story.picture ? <img src={urlOf(story.picture)} alt="" loading="lazy" /> : <Icon name="branch" />}
+                {story.picture ? <Picture src={urlOf(story.picture)} alt="" loading="lazy" /> : <Icon name="branch" />}
               </span>
               <span className="name">
                 <b>{story.name}</b>
@@ -88,17 +89,15 @@ export function useStories(
   const [found, setFound] = useState<{ stories: readonly StoryEntry[]; kept: boolean }>({ stories: [], kept: false });
   useEffect(() => {
     if (!ready) return undefined;
-    let gone = false;
-    listStories(key)
-      .then((stories) => {
-        if (!gone) setFound({ stories, kept: true });
-      })
-      .catch(() => {
-        if (!gone) setFound({ stories: [], kept: false }); // a server that keeps none
-      });
-    return () => {
-      gone = true;
-    };
+    return askUntilAnswered(
+      () => listStories(key),
+      (stories) => {
+        setFound({ stories, kept: true });
+      },
+      () => {
+        setFound({ stories: [], kept: false }); // a server that keeps none
+      },
+    );
   }, [key, ready, playing]);
   const remove = useCallback(
     (id: string) => {

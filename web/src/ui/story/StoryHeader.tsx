@@ -1,5 +1,5 @@
 /** The story's name, the line to the server, what can be saved, and the way out. */
-import { useState } from "react";
+import { useEffect, useEffectEvent, useRef, useState } from "react";
 import { fetchBlob, saveBlob } from "../../net/api";
 import { allPath, type Export, exportPath, EXPORTS, framePath } from "../../story/api";
 import type { Room, View } from "../../story/room";
@@ -81,7 +81,11 @@ type SaveProps = Pick<Props, "view" | "apiKey" | "onNotice"> & { open: boolean; 
 
 function SaveMenu({ view, apiKey, open, onOpen, onNotice }: SaveProps) {
   const [busy, setBusy] = useState<string | null>(null);
+  const menu = useRef<HTMLDetailsElement>(null);
   const node = shownNode(view);
+  useClosing(menu, open, () => {
+    onOpen(false);
+  });
   const save = async (path: string, name: string): Promise<void> => {
     setBusy(name);
     try {
@@ -104,6 +108,7 @@ function SaveMenu({ view, apiKey, open, onOpen, onNotice }: SaveProps) {
   );
   return (
     <details
+      ref={menu}
       className="menu"
       open={open}
       onToggle={(event) => {
@@ -111,11 +116,6 @@ function SaveMenu({ view, apiKey, open, onOpen, onNotice }: SaveProps) {
       }}
       onBlur={(event) => {
         if (event.relatedTarget instanceof Node && !event.currentTarget.contains(event.relatedTarget)) onOpen(false);
-      }}
-      onKeyDown={(event) => {
-        if (event.key !== "Escape") return;
-        onOpen(false);
-        event.stopPropagation();
       }}
     >
       <summary className="button">
@@ -134,6 +134,28 @@ function SaveMenu({ view, apiKey, open, onOpen, onNotice }: SaveProps) {
       )}
     </details>
   );
+}
+
+/** Closes what is open on Escape and on a press elsewhere, wherever the focus is. */
+function useClosing(inside: React.RefObject<HTMLElement | null>, open: boolean, onClose: () => void): void {
+  const close = useEffectEvent(onClose);
+  useEffect(() => {
+    if (!open) return undefined;
+    const press = (event: PointerEvent): void => {
+      if (!(event.target instanceof Node && inside.current?.contains(event.target))) close();
+    };
+    const key = (event: KeyboardEvent): void => {
+      if (event.key !== "Escape") return;
+      close();
+      event.stopPropagation(); // else it would leave the branches side by side too
+    };
+    window.addEventListener("pointerdown", press, true);
+    window.addEventListener("keydown", key, true);
+    return () => {
+      window.removeEventListener("pointerdown", press, true);
+      window.removeEventListener("keydown", key, true);
+    };
+  }, [inside, open]);
 }
 
 const fileName = (name: string): string => name.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "") || "story";

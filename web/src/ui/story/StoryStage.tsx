@@ -8,6 +8,7 @@ import { type Branch, isRunning, type StoryNode, whoPressed } from "../../story/
 import { pressedIn } from "../../story/order";
 import type { Room, StoryLine, View } from "../../story/room";
 import { Icon } from "../Icon";
+import { Picture } from "../Picture";
 import { Lock } from "../Lobby";
 import { Countdown } from "../Stage";
 import { PlacedPicture } from "./PlacedPicture";
@@ -41,7 +42,7 @@ export function StoryStage({ room, view, stage, placement, onKey, onLeave }: Pro
       {gaze.side ? <Beside room={room} view={view} /> : null}
       {!gaze.side && id !== null ? (
         <>
-          <img
+          <Picture
             className="frame"
             src={pictureUrl(view.id, id)}
             alt={altOf(view, id)}
@@ -102,7 +103,12 @@ function Beside({ room, view }: { room: Room; view: View }) {
                 room.keepPicked();
               }}
             >
-              <img src={pictureUrl(view.id, node)} alt="" draggable={false} />
+              <Picture
+                src={pictureUrl(view.id, node)}
+                alt=""
+                draggable={false}
+                style={{ aspectRatio: `${view.width} / ${view.height}` }}
+              />
               <kbd>{place + 1}</kbd>
               {tree.nodes.get(node)?.starred ? <Icon name="star" /> : null}
             </button>

@@ -77,6 +77,8 @@ export function StoryTransport({ room, view, deeds }: { room: Room; view: View; 
         disabled={dead || (!gaze.side && look.siblings(gaze).length === 0)}
         aria-pressed={gaze.side !== null}
         data-do="beside"
+        title="Compare (C)"
+        aria-label="Compare"
         onClick={() => {
           if (gaze.side) room.leaveSide();
           else room.compare();

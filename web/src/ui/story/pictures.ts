@@ -17,6 +17,9 @@ export function useAhead(view: View): void {
       if (kept.current.has(url)) continue;
       const picture = new Image();
       picture.fetchPriority = "low";
+      picture.onerror = () => {
+        kept.current.delete(url);
+      };
       picture.src = url;
       kept.current.set(url, picture);
     }
