@@ -40,6 +40,8 @@ CLIP_FILE = "dream.npz"
 """The file to go on from."""
 _ENLARGED, _FILM = 4, 2
 _SHEET_TILE = 200
+_PRESSED: dict[Kind, str] = {"real": "recorded", "given": "given", "dreamed": "given"}
+"""Caption of the controller beside a frame that was not dreamed now."""
 _SHEET_TILES = 60
 """A sheet that would have more dreamed and true tiles shows every second, third, … step."""
 
@@ -259,7 +261,8 @@ def film_moments(
     shown = [[tile] for tile in seen]
     for number, step in enumerate(steps, 1):
         if step.frame_HWC is not None:
-            pad = (step.action_A, "given" if step.action_given else "MODEL")
+            given = _PRESSED[kind] if len(true_SHWC) else "given"
+            pad = (step.action_A, given if step.action_given else "MODEL")
             shown.append([Tile(frame_HWC=step.frame_HWC, kind="dreamed", caption=f"step {number}", pads=[pad])])
     if not len(true_SHWC):
         return shown
@@ -284,7 +287,7 @@ def seen_tiles(
         dreamed_T: bool [T], which were dreamed earlier; None: none.
         kind: of the others.
     """
-    pads = [(REST_VALUES, "not known"), *((action_A, "seen") for action_A in actions_TA)]
+    pads = [(REST_VALUES, "not known"), *((action_A, _PRESSED[kind]) for action_A in actions_TA)]
     dreamed = np.zeros(len(frames_THWC), bool) if dreamed_T is None else dreamed_T
     kinds: list[Kind] = ["dreamed" if flag else kind for flag in dreamed]
     return [
@@ -295,14 +298,14 @@ def seen_tiles(
 
 def _answered(dream: _Dream) -> list[list[Tile]]:
     """Policy mode: every frame with the input that answered it, the recorded one beside the model's."""
-    frames_FHWC = np.concatenate([dream.real_THWC, dream.frames_SHWC])
     seen = len(dream.real_THWC)
+    frames_FHWC = np.concatenate([dream.real_THWC, dream.frames_SHWC])[: seen - 1 + len(dream.steps)]
     real_FA = np.concatenate([dream.actions_TA, dream.true_actions_SA])
     shown = []
     for index, frame_HWC in enumerate(frames_FHWC):
         step = index + 1 - seen  # 0 is the first frame that the model answers
-        own = (dream.steps[step].action_A, "MODEL") if 0 <= step < len(dream.steps) else (REST_VALUES, "watching")
-        recorded = (real_FA[index], "recorded") if index < len(real_FA) else (REST_VALUES, "not known")
+        own = (dream.steps[step].action_A, "MODEL") if step >= 0 else (REST_VALUES, "watching")
+        recorded = (real_FA[index], _PRESSED[dream.real_kind]) if index < len(real_FA) else (REST_VALUES, "not known")
         kind: Kind = "dreamed" if index < seen and dream.before_T[index] else dream.real_kind
         shown.append([Tile(frame_HWC=frame_HWC, kind=kind, caption=f"step {step}", pads=[recorded, own])])
     return shown

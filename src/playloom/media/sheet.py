@@ -95,7 +95,7 @@ def contact_sheet(
     known = {tile.kind for tile in tiles} if kinds is None else set(kinds)
     legend = tuple(kind for kind in BORDERS if kind in known)
     whole = max(sum(widths) + _GAP, _LEAST_WIDTH)
-    heading = _heading(title, legend, whole, _text_size(tile_width))
+    heading = _heading(title, legend, whole, max(_text_size(tile_width), min(18, whole // 90)))
     below = drawn[0][0].height + _GAP
     sheet = Image.new("RGB", (whole, heading.height + len(rows) * below), _PAPER)
     sheet.paste(heading, (0, 0))
@@ -159,7 +159,7 @@ def _short(name: str) -> str:
 
 
 def _text_size(tile_width: int) -> int:
-    return min(20, max(11, tile_width // 28))
+    return min(20, max(12, tile_width // 28))
 
 
 @lru_cache(maxsize=8)
