@@ -87,9 +87,9 @@ def write_play(
         rate = max(1, round(hertz))
         before, title = list(seen) if frames[0].sequence == 0 else [], title_of(manifest)
         tiles = [*before, *map(_tile, frames)]
-        kinds, width = {tile.kind for tile in tiles}, frames[0].frame_HWC.shape[1]
+        kinds = {tile.kind for tile in tiles}
         held = [*([tile] for tile in before), *_as_seen(frames)]
-        film = film_frames(held, kinds=kinds, title=title, tile_width=_ENLARGED * width)
+        film = film_frames(held, kinds=kinds, title=title, enlarged=_ENLARGED)
         write_mp4(place / "play.mp4", film, frames_per_second=rate, manifest=manifest)
         rows = wrap(tiles[:: -(-len(tiles) // _SHEET_TILES)], _SHEET_COLUMNS)
         sheet = contact_sheet(rows, title=title, tile_width=_SHEET_TILE, kinds=kinds)

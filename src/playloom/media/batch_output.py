@@ -62,8 +62,6 @@ def write_batch_dream(
     tiles = seen_tiles(context_THWC, actions_TA[: seen - 1])
     steps = map(DreamedStep, dreamed_SHWC, actions_TA[seen - 1 :], given_T[seen - 1 :])
     shown = film_moments(tiles, steps, context_THWC[:0] if true_SHWC is None else true_SHWC)
-    film = film_frames(
-        shown, kinds=["real", "dreamed"], title=title_of(manifest), tile_width=_FILM * context_THWC.shape[2]
-    )
+    film = film_frames(shown, kinds=["real", "dreamed"], title=title_of(manifest), enlarged=_FILM)
     write_mp4(video, film, manifest=manifest)
     return arrays, video

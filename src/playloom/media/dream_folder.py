@@ -180,13 +180,11 @@ def _write_files(
     if dream.frames_dreamed:
         yield from _write_pictures(place, dream, on_file)
     on_file("dream.gif")
-    width = dream.real_THWC.shape[2]
-    write_gif(
-        place / "dream.gif", film_frames(shown, kinds=dream.kinds, title=title, tile_width=width), manifest=manifest
-    )
+    small = film_frames(shown, kinds=dream.kinds, title=title)
+    write_gif(place / "dream.gif", small, manifest=manifest)
     yield "dream.gif", f"{_content(dream)}, in real time"
     on_file("dream.mp4")
-    large = film_frames(shown, kinds=dream.kinds, title=title, tile_width=_FILM * width)
+    large = film_frames(shown, kinds=dream.kinds, title=title, enlarged=_FILM)
     write_mp4(place / "dream.mp4", large, manifest=manifest)
     yield "dream.mp4", "the same as a larger video, 10 frames a second"
     on_file("actions.csv")

@@ -106,7 +106,7 @@ def contact_sheet(
 
 
 def film_frames(
-    moments: Iterable[Sequence[Tile]], *, kinds: Iterable[Kind], title: str = "", tile_width: int = 600
+    moments: Iterable[Sequence[Tile]], *, kinds: Iterable[Kind], title: str = "", enlarged: int = 1
 ) -> Iterator[NDArray[np.uint8]]:
     """Draw one film frame for each moment: its tiles side by side, controllers beside the last of them only.
 
@@ -114,12 +114,13 @@ def film_frames(
         moments: all with as many tiles, and their last tiles with as many controllers.
         kinds: those of all tiles, for the legend.
         title: on top.
-        tile_width: width of each tile's frame, in pixels.
+        enlarged: how many times larger than its pixels each tile's frame is drawn.
     """
     legend = tuple(kinds)
     for tiles in moments:
         row = [*(replace(tile, pads=()) for tile in tiles[:-1]), tiles[-1]]
-        yield contact_sheet([row], title=title, tile_width=tile_width, kinds=legend)
+        width = enlarged * row[0].frame_HWC.shape[1]
+        yield contact_sheet([row], title=title, tile_width=width, kinds=legend)
 
 
 def wrap(tiles: Sequence[Tile], columns: int = 10) -> list[list[Tile]]:
