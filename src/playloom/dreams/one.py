@@ -28,7 +28,7 @@ from playloom.runtime import free_memory
 
 DEFAULT_STEPS = 10
 """Steps where neither the user nor the given actions say how many."""
-_COPIES = 4  # of every picture: in its step, in the stack, and in what becomes dream.npz
+_COPIES = 8  # of every picture: in its step, in the stack, in what becomes dream.npz, and in the wider film
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -47,10 +47,9 @@ def write_gif(
         BadInputError: when there are no frames.
         PlayloomError: when the place cannot be written to or the disk is full.
     """
-    pictures = list(frames)
-    if not pictures:
+    images = _with_one_palette(frames)
+    if not images:
         raise BadInputError(f"no pictures to write to {path}; expected at least one")
-    images = _with_one_palette(pictures)
     comment = manifest.to_json().encode() if manifest else b""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         images[0].save(
@@ -66,16 +65,19 @@ def write_gif(
         )
 
 
-def _with_one_palette(frames: Sequence[NDArray[np.uint8]]) -> list[Image.Image]:
+def _with_one_palette(frames: Iterable[NDArray[np.uint8]]) -> list[Image.Image]:
     """The frames in 255 colours common to all, pixels that hardly change left as they were.
 
     One palette lets Pillow leave out the pixels that did not change; the colour left over stands for those. Without
     dithering flat walls stay flat. Together they halve the file twice.
     """
-    steady = [frames[0]]
-    for frame_HWC in frames[1:]:
-        change_HW1 = np.abs(frame_HWC.astype(np.int16) - steady[-1]).max(axis=-1, keepdims=True)
-        steady.append(np.where(change_HW1 <= _STEADY, steady[-1], frame_HWC))
+    steady: list[NDArray[np.uint8]] = []
+    for frame_HWC in frames:
+        before_HWC = steady[-1] if steady else frame_HWC
+        change_HW1 = np.abs(frame_HWC.astype(np.int16) - before_HWC).max(axis=-1, keepdims=True)
+        steady.append(np.where(change_HW1 <= _STEADY, before_HWC, frame_HWC))
+    if not steady:
+        return []
     spread = np.linspace(0, len(steady) - 1, min(len(steady), _PALETTE_FRAMES)).round().astype(int)
     sample = Image.fromarray(np.concatenate([steady[index] for index in spread]))
     palette = sample.quantize(255, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
