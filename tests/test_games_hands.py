@@ -13,7 +13,7 @@ from playloom.data.recording import Episode, EpisodeMeta
 from playloom.games.controls import BUTTONS, CONTROL_EFFECTS, engine_buttons, look_per_step, turn_per_step
 from playloom.games.motor import FULL, Fingers, Gaze, Pad, Thumb, bearing, wrap
 from playloom.games.statistics import play_statistics
-from playloom.media.gamepad import beside, draw_gamepad
+from playloom.media.gamepad import draw_gamepad
 
 
 def held(**positions: float) -> list[float]:
@@ -143,6 +143,4 @@ def test_the_stick_is_drawn_where_it_points() -> None:
 
 
 def test_the_controller_is_scaled_to_the_frame() -> None:
-    frame = np.zeros((90, 150, 3), np.uint8)
-    joined = beside(frame, draw_gamepad(values_of()))
-    assert joined.shape == (90, 150 + 60, 3) and not joined[:, :150].any()
+    assert draw_gamepad(values_of(), height=90).shape == (90, 60, 3)

@@ -71,6 +71,13 @@ def test_equal_neighbours_in_a_gif_keep_their_time(tmp_path, frames_THWC):
         assert (image.n_frames, image.info["duration"]) == (2, 300)
 
 
+def test_a_gif_of_sixty_frames_is_small_enough_to_send(tmp_path):
+    """Twenty frames took 1 MB: each had its own colours, so the whole of it was written again."""
+    play = load_moment(find_moment("plaza-explorer")).frames_THWC
+    write_gif(tmp_path / "a.gif", play)
+    assert len(read_frames(tmp_path / "a.gif")) == 60 and (tmp_path / "a.gif").stat().st_size < 1_500_000
+
+
 def test_an_mp4_plays_everywhere_at_ten_frames_a_second(tmp_path, frames_THWC):
     import av
 

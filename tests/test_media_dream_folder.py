@@ -37,6 +37,11 @@ def dream(frames_THWC) -> dict:
     }
 
 
+def pictures_of(shown: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The left picture (height, width) of films or sheets of one row, without bars and controllers."""
+    return shown[..., -6 - size[0] : -6, 6 : 6 + size[1], :].astype(int)
+
+
 def test_everything_people_open_is_there(tmp_path, dream, frames_THWC):
     told: list[str] = []
     written = write_dream(tmp_path / "dream", **dream, on_file=told.append)
@@ -64,10 +69,10 @@ def test_what_was_dreamed_is_marked_and_signed_and_what_was_real_is_not(tmp_path
         large = read_picture(folder / "x4" / f"{number:02}.png")
         assert large.manifest == raw.manifest
         assert np.array_equal(large.frame_HWC, stamp(enlarge(frames_THWC[2 + number], 4)))
-    for name in ("dream.gif", "dream.mp4"):
+    for name, size in (("dream.gif", (36, 60)), ("dream.mp4", (72, 120))):
         assert read_manifest(folder / name) == dream["manifest"]
-        shown = read_frames(folder / name).astype(int)
-        assert shown.shape == (7, 72, 120, 3)
+        shown = pictures_of(read_frames(folder / name), size)
+        assert len(shown) == 7
         uneven = np.ptp(shown[..., 1], axis=(1, 2)) > 60
         assert uneven.tolist() == [False] * 3 + [True] * 4, name
     assert read_picture(folder / "sheet.png").manifest == dream["manifest"]
@@ -108,7 +113,9 @@ def test_when_only_actions_were_dreamed_the_frames_stay_unmarked(tmp_path, dream
     steps[-1] = DreamedStep(None, steps[-1].action_A, False)
     written = write_dream(tmp_path / "dream", **dream | {"steps": steps}, frames_dreamed=False)
     assert not (written.folder / "raw").exists()
-    assert np.ptp(read_frames(written.folder / "dream.gif").astype(int), axis=(1, 2)).max() == 0
+    film = read_frames(written.folder / "dream.gif")
+    assert len(film) == 6 and np.ptp(pictures_of(film, (36, 60)), axis=(1, 2)).max() == 0
+    assert film.shape[2] == 300, "its controllers fit"
     assert dict(written.files)["actions.csv"] == "the inputs: 0 given, 4 dreamed"
     with np.load(written.folder / "dream.npz") as arrays:
         assert arrays["raw_context"].shape[0] == 6 and arrays["dreamt_images"].shape == (0, 3, 36, 60)
@@ -120,11 +127,11 @@ def test_the_sheet_shows_real_dreamed_and_true_with_their_borders(tmp_path, drea
     plain = write_dream(tmp_path / "a", **dream).folder / "sheet.png"
     with_truth = write_dream(tmp_path / "b", **dream, true_frames_SHWC=frames_THWC[3:]).folder / "sheet.png"
     short, long = (read_picture(path).frame_HWC for path in (plain, with_truth))
-    assert long.shape[0] > short.shape[0] and long.shape[1] == short.shape[1]
     for sheet, green in ((short, 3), (long, 7)):
         border = {kind: (sheet == colour).all(axis=-1).sum() for kind, colour in BORDERS.items()}
-        tile = 154 * 94 - 150 * 90
-        assert abs(border["real"] - green * tile) < 200 and abs(border["dreamed"] - 4 * tile) < 200
+        tile = 5180  # pixels of one border with its bar, less the letters
+        assert border["given"] == 0
+        assert round(border["real"] / tile) == green and round(border["dreamed"] / tile) == 4, border
 
 
 def test_dreamed_tiles_are_marked_and_captions_are_cut():
@@ -132,11 +139,56 @@ def test_dreamed_tiles_are_marked_and_captions_are_cut():
     real, dreamed = (
         contact_sheet([[Tile(frame_HWC=frame, kind=kind, caption="long " * 40)]]) for kind in ("real", "dreamed")
     )
-    assert real.shape == dreamed.shape and real.shape[1] < 170
-    inside = np.s_[20:100, 8:152]
-    assert np.ptp(real[inside]) == 0 and np.ptp(dreamed[inside].astype(int)) > 60
+    assert real.shape == dreamed.shape
+    assert np.ptp(pictures_of(real, (90, 150))) == 0 and np.ptp(pictures_of(dreamed, (90, 150))) > 60
     with pytest.raises(BadInputError, match="at least one picture"):
         contact_sheet([])
+
+
+def test_a_sheet_of_one_column_shows_its_whole_legend():
+    """The legend of a narrow sheet was cut off after "dre"."""
+    tile = Tile(frame_HWC=np.zeros((18, 30, 3), np.uint8), kind="dreamed")
+    for kinds in ({"real", "dreamed"}, {"real", "given", "dreamed"}):
+        sheet = contact_sheet([[tile]], title="some words " * 20, kinds=kinds)
+        heading, edge = sheet[: -6 - 90 - 20], sheet[:, -4:]
+        assert (edge[: len(heading)] == edge[0, 0]).all(), "a word runs over the edge"
+        for kind in kinds:
+            assert (heading == BORDERS[kind]).all(axis=-1).any()
+
+
+def test_one_given_picture_leaves_no_empty_cells(tmp_path, dream, frames_THWC):
+    one = dream | {"real_frames_THWC": frames_THWC[:1], "real_actions_TA": ACTIONS_TA[:0], "real_kind": "given"}
+    written = write_dream(tmp_path / "a", **one)
+    assert dict(written.files)["dream.gif"].startswith("1 given frame, then 4 dreamed ones")
+    sheet = read_picture(written.folder / "sheet.png").frame_HWC
+    count = {kind: (sheet == colour).all(axis=-1).sum() for kind, colour in BORDERS.items()}
+    assert count["real"] == 0 < count["given"] and sheet.shape[0] < 180, "five tiles are one row"
+
+
+def test_the_film_runs_what_followed_beside_the_dream_as_long_as_it_is_known(tmp_path, dream, frames_THWC):
+    truth = 255 - frames_THWC[3:5]
+    folder = write_dream(tmp_path / "a", **dream, true_frames_SHWC=truth).folder
+    film = pictures_of(read_frames(folder / "dream.mp4"), (72, 120))
+    assert np.abs(film.mean(axis=(1, 2, 3)) - [0, 20, 40, 195, 175, 0, 0]).max() < 6
+
+
+def test_the_controllers_show_what_is_pressed(tmp_path, dream):
+    """Films of dreams showed no input, and a film of dreamed input showed nothing dreamed."""
+    steps = [DreamedStep(*step[:2], False) for step in dream["steps"]]
+    films = []
+    for name, actions in (("a", ACTIONS_TA[2:6]), ("b", np.roll(ACTIONS_TA[2:6], 1, axis=0))):
+        own = [step._replace(action_A=action) for step, action in zip(steps, actions, strict=True)]
+        folder = write_dream(tmp_path / name, **dream | {"steps": own}, frames_dreamed=False).folder
+        films.append(read_frames(folder / "dream.mp4").astype(int))
+    changed = np.abs(films[0] - films[1]).max(axis=(1, 2, 3)) > 60
+    assert changed.tolist() == [False, False, True, False, False, True], "from the last frame seen on"
+
+
+def test_paths_stay_out_of_what_is_passed_on(tmp_path, dream):
+    request = {"command": "playloom dream --prompt /home/anna/a.png --seed 3"}
+    folder = write_dream(tmp_path / "a", **dream, request=request).folder
+    assert Manifest.from_json((folder / "manifest.json").read_text()).request == request
+    assert [path.name for path in folder.rglob("*.*") if b"anna" in path.read_bytes()] == ["manifest.json"]
 
 
 def test_rows_and_inputs_in_short():

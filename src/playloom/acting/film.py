@@ -8,20 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from playloom.acting.play import Played
 from playloom.data.recording import episode_key
 from playloom.games.arena import render_episode
 from playloom.games.viewing import describe
 from playloom.media.animation import write_mp4
-from playloom.media.gamepad import beside, draw_gamepad
 from playloom.media.pictures import write_picture
-from playloom.media.sheet import Tile, contact_sheet, held_inputs, wrap
+from playloom.media.sheet import Tile, contact_sheet, film_frames, wrap
 from playloom.provenance import Manifest
 
-_COLUMNS, _TILE_WIDTH, _TILES = 6, 252, 60
+_COLUMNS, _TILE_WIDTH, _TILES = 6, 180, 60
 
 
 def write_film(folder: Path, played: Played, *, who: str, manifest: Manifest | None = None) -> tuple[Path, Path]:
@@ -46,19 +42,17 @@ def write_film(folder: Path, played: Played, *, who: str, manifest: Manifest | N
     tiles: list[Tile] = []
     every = max(10, -(-episode.meta.steps // _TILES))
 
-    def frames() -> Iterator[NDArray[np.uint8]]:
+    def frames() -> Iterator[list[Tile]]:
         for step, frame_HWC in enumerate(render_episode(episode)):
             values_A = episode.actions_TA[step]
             presses = who if played.own_T[step] else "script"
-            picture_HWC = beside(frame_HWC, draw_gamepad(values_A, f"{presses}, {step}"))
+            tile = Tile(frame_HWC=frame_HWC, kind="real", caption=f"step {step}", pads=[(values_A, presses)])
             if step % every == 0:
-                caption = f"{step} {presses}: {held_inputs(values_A)}"
-                tiles.append(Tile(frame_HWC=picture_HWC, kind="real", caption=caption))
-            yield picture_HWC
+                tiles.append(tile)
+            yield [tile]
 
-    key = episode_key(episode.meta)
+    key, title = episode_key(episode.meta), describe(episode.meta)
     sheet, film = folder / f"{key}.png", folder / f"{key}.mp4"
-    write_mp4(film, frames(), manifest=manifest)
-    rows = wrap(tiles, _COLUMNS)
-    write_picture(sheet, contact_sheet(rows, title=describe(episode.meta), tile_width=_TILE_WIDTH), manifest)
+    write_mp4(film, film_frames(frames(), kinds=["real"], title=title), manifest=manifest)
+    write_picture(sheet, contact_sheet(wrap(tiles, _COLUMNS), title=title, tile_width=_TILE_WIDTH), manifest)
     return sheet, film

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,14 @@ class PromptData:
     """Fingerprint of the weights that the codes belong to."""
     dreamed_T: NDArray[np.bool_] | None = None
     """Which of the frames seen were dreamed, [T]; None: none."""
+    at: int = 0
+    """The last step seen, from 0, in its source."""
+    kind: Literal["real", "given"] = "real"
+    """Where frames that were not dreamed come from: recorded in the game, or pictures of the user's own."""
+    name: str = ""
+    """The source in short: `moment:NAME`, or a file's or folder's name."""
+    source: Path | None = None
+    """Its file or folder."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -98,6 +98,8 @@ def from_pictures(
         true_next_frames_SHWC=fitted_THWC[seen:],
         true_next_actions_SA=known_TA[at : None if cut.horizon is None else at + cut.horizon],
         notes=(*said, *fit_notes),
+        at=at,
+        kind="given",
     )
 
 

@@ -38,8 +38,9 @@ from playloom.data.recording import Episode, load_episode
 from playloom.errors import BadInputError, RecordingError
 from playloom.media.clips import CLIP_NAMES, is_dream_clip, read_clip, read_dream_clip
 from playloom.media.dream_folder import CLIP_FILE
-from playloom.media.npz import npz_names
+from playloom.media.npz import npz_names, read_npz
 from playloom.media.pictures import Fit
+from playloom.provenance import Manifest
 
 MOMENT_PREFIX = "moment:"
 _T = TypeVar("_T", bound=np.generic)
@@ -78,10 +79,15 @@ def load_prompt(
     cut = PromptCut(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
     text = str(spec)
     if text.startswith(MOMENT_PREFIX):
-        return _from_moment(find_moment(text.removeprefix(MOMENT_PREFIX)), cut)
+        path = find_moment(text.removeprefix(MOMENT_PREFIX))
+        return replace(_from_moment(path, cut), name=f"{MOMENT_PREFIX}{path.stem}", source=path)
     if not text.strip():
         raise BadInputError("the prompt is empty; give a picture, a folder of pictures, a recording or moment:NAME")
     path = _existing(Path(spec))
+    return replace(_from_path(path, cut, schema, render), name=path.resolve().name, source=path)
+
+
+def _from_path(path: Path, cut: PromptCut, schema: Schema | Literal["auto"], render: Render | None) -> PromptData:
     if path.is_dir():
         if (path / CLIP_FILE).is_file():
             return _from_dream(path / CLIP_FILE, cut)
@@ -145,7 +151,22 @@ def _from_dream(path: Path, cut: PromptCut) -> PromptData:
     found = _from_arrays(str(path), clip.frames_THWC, clip.actions_TA, replace(cut, horizon=0), frames - 1)
     kept = None if clip.codes_TN is None else _seen(clip.codes_TN, cut, frames - 1)
     dreamed = None if clip.dreamed_T is None else _seen(clip.dreamed_T, cut, frames - 1)
-    return replace(found, notes=(note, *short, *found.notes), codes_TN=kept, weights=clip.weights, dreamed_T=dreamed)
+    return replace(
+        found,
+        notes=(note, *short, *found.notes),
+        codes_TN=kept,
+        weights=clip.weights,
+        dreamed_T=dreamed,
+        kind=_kind_of_dream(path),
+    )
+
+
+def _kind_of_dream(path: Path) -> Literal["real", "given"]:
+    """What the first dream began with: its frames that were not dreamed are called so."""
+    if "manifest" not in npz_names(path):
+        return "real"
+    manifest = Manifest.from_json(str(read_npz(path, ("manifest",))["manifest"]))
+    return "given" if manifest.prompt_kind == "given" else "real"
 
 
 def _seen(rows_T: NDArray[_T], cut: PromptCut, default_at: int) -> NDArray[_T]:
@@ -185,4 +206,5 @@ def _from_arrays(
         true_next_frames_SHWC=fitted_THWC[cut.context :],
         true_next_actions_SA=actions_TA[at : None if cut.horizon is None else at + cut.horizon],
         notes=fit_notes,
+        at=at,
     )

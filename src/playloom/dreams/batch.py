@@ -7,7 +7,7 @@ skipped with its reason; the others go on, and every output keeps its clip's nam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -160,7 +160,8 @@ def _write(job: BatchJob, dreamer: Dreamer, work: _Work, steps: list[DreamStep])
     context_THWC = work.frames_THWC[: job.context]
     target = job.out / work.path.relative_to(job.folder)
     request = work.request
-    manifest = manifest_of(dreamer, context_THWC, mode=request.mode, sampling=job.sampling, seed=request.seed)
+    made = manifest_of(dreamer, context_THWC, mode=request.mode, sampling=job.sampling, seed=request.seed)
+    manifest = replace(made, prompt=work.path.name)
     last = work.actions_TA[-1:] if job.protocol == "base" else work.actions_TA[:0]
     taken = np.stack([step.action_A for step in steps])
     actions_TA = np.concatenate([work.actions_TA[: job.context - 1], taken, last])
@@ -175,5 +176,6 @@ def _write(job: BatchJob, dreamer: Dreamer, work: _Work, steps: list[DreamStep])
         given_T=given_T,
         manifest=manifest,
         reconstructed_THWC=tokenizer.decode(codes_TN).cpu().numpy(),
+        true_SHWC=work.frames_THWC[job.context :] if job.protocol == "base" else None,
     )
     return arrays

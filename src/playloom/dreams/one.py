@@ -5,10 +5,13 @@ report = run_dream(DreamJob(prompt="moment:plaza", steps=50), progress=print)
 
 from __future__ import annotations
 
+import hashlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +28,7 @@ from playloom.runtime import free_memory
 
 DEFAULT_STEPS = 10
 """Steps where neither the user nor the given actions say how many."""
-_COPIES = 4  # of every picture: in its step, in the stack, and in what becomes dream.npz
+_COPIES = 8  # of every picture: in its step, in the stack, in what becomes dream.npz, and in the wider film
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +169,13 @@ def _write(
         real_actions_TA=data.actions_TA,
         steps=[DreamedStep(s.frame_HWC, s.action_A, s.action_given) for s in done],
         manifest=manifest_of(
-            dreamer, data.frames_THWC, mode=job.mode, sampling=how, seed=job.seed, timestamp=job.timestamp
+            dreamer, data.frames_THWC, mode=job.mode, sampling=how, seed=job.seed, timestamp=job.timestamp, prompt=data
         ),
         frames_dreamed=job.mode != "policy",
-        true_frames_SHWC=data.true_next_frames_SHWC if _recorded(job, given) else None,
+        true_frames_SHWC=data.true_next_frames_SHWC[: len(done)] if _recorded(job, data) else None,
+        true_actions_SA=data.true_next_actions_SA,
+        real_kind=data.kind,
+        request=_request(job, data, len(done)),
         codes_TN=np.concatenate([dreamer.codes(prompt), *codes]),
     )
 
@@ -183,7 +189,7 @@ def _given(job: DreamJob, data: PromptData) -> Inputs | None:
         return read_inputs(job.actions, job.schema, job.steps if job.mode == "world" else None)
     if job.mode == "full":
         return None
-    steps = job.steps or len(data.true_next_actions_SA) or DEFAULT_STEPS
+    steps = job.steps or len(data.true_next_frames_SHWC) or len(data.true_next_actions_SA) or DEFAULT_STEPS
     if not len(data.true_next_actions_SA):
         note = "no actions are given or known, so nothing is held; say --actions to hold something"
         return Inputs(np.tile(REST_VALUES, (steps, 1)), (note,))
@@ -214,6 +220,36 @@ def _require_room(steps: int, frame_bytes: int) -> None:
         )
 
 
-def _recorded(job: DreamJob, given: Inputs | None) -> bool:
-    """Whether the truth is comparable: the dream was given the recorded actions."""
-    return job.mode == "world" and job.actions is None and given is not None
+def _recorded(job: DreamJob, data: PromptData) -> bool:
+    """Whether what really followed is comparable: the dream was given the recorded actions, and they are known."""
+    return job.mode == "world" and job.actions is None and len(data.true_next_actions_SA) > 0
+
+
+def _request(job: DreamJob, data: PromptData, steps: int) -> dict[str, Any]:
+    """What makes the folder again. `out` is left out: equal dreams in two folders shall have equal files."""
+    said = {field.name: getattr(job, field.name) for field in fields(job)}
+    said |= {"prompt": job.prompt or data.name, "steps": steps}
+    words = ["playloom", "dream"]
+    for field in fields(job):
+        value, flag = said[field.name], field.name.replace("_", "-")
+        if field.name == "out" or (value == field.default and field.name != "seed"):
+            continue
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    request = {
+        "command": shlex.join(words),
+        "prompt": said["prompt"],
+        "prompt_sha256": _sha256(data.source),
+        "start_step": data.at,
+        "context": len(data.frames_THWC),
+        "steps": steps,
+        "actions": job.actions or ("recorded" if _recorded(job, data) else None),
+        "actions_sha256": _sha256(Path(job.actions)) if job.actions else None,
+        "schema": job.schema,
+        "fit": job.fit,
+    }
+    return {name: value for name, value in request.items() if value is not None}
+
+
+def _sha256(path: Path | None) -> str | None:
+    """Of a file's bytes, as `sha256sum` prints it; None for a folder, or a script of inputs."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from playloom.actions import Schema
@@ -22,7 +23,10 @@ from playloom.media.pictures import Fit
 from playloom.provenance import Manifest
 from playloom.provenance.manifest import created_at, frames_hash
 from playloom.runtime import pick_device
+from playloom.tokenizer.quality import contrast_gain
 
+UNFAMILIAR_DB = 4.0
+"""Pictures that the tokenizer keeps worse than usual by more than this are not of the model's game."""
 Render = Callable[..., Iterator[NDArray[np.uint8]]]
 """Gives a recording its pictures back (see `playloom.games`)."""
 
@@ -106,6 +110,10 @@ class Opening:
             horizon=horizon,
             render=render,
         )
+        notes = [] if self.prompt is not None else [f"no prompt was given, so the dream begins at {data.name}"]
+        unfamiliar = picture_warning(model, data.frames_THWC) if data.kind == "given" else None
+        notes += [] if unfamiliar is None else [unfamiliar]
+        data = replace(data, notes=(*notes, *data.notes))
         codes_TN = data.codes_TN if data.weights == model.fingerprint else None
         return Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN), data
 
@@ -125,6 +133,30 @@ def open_dreamer(model: str | None = None, *, device: str = "auto", lag: int | N
     return Dreamer(loaded, lag=loaded.card.get("lag") if lag is None else lag)
 
 
+@torch.inference_mode()
+def picture_warning(model: Model, frames_THWC: NDArray[np.uint8]) -> str | None:
+    """A sentence where pictures do not look like the model's game, else None.
+
+    Args:
+        model: its card says what is usual; without that figure there is no warning.
+        frames_THWC: uint8 [T, H, W, 3] of the model's size; the last one is judged, from which a dream goes on.
+    """
+    rows = model.card.get("evaluation", {}).get("rows", ())
+    usual = [row["value"] - row["baselines"]["mean frame"] for row in rows if row["name"] == "PSNR of reconstructions"]
+    if not usual:
+        return None
+    truth_BHWC = torch.as_tensor(frames_THWC[-1:])
+    again_BHWC = model.tokenizer.decode(model.tokenizer.encode(truth_BHWC)).cpu()
+    gain = float(contrast_gain(again_BHWC, truth_BHWC))
+    if gain >= usual[0] - UNFAMILIAR_DB:
+        return None
+    kept, known = (max(0.0, 1 - 10 ** (-decibels / 10)) for decibels in (gain, usual[0]))
+    return (
+        f"the picture does not look like the game of {model.config.name}: its tokenizer keeps {kept:.0%} of the "
+        f"picture's contrast, usually {known:.0%}; expect the dream to turn into that game"
+    )
+
+
 def manifest_of(
     dreamer: Dreamer,
     frames_THWC: NDArray[np.uint8],
@@ -133,6 +165,7 @@ def manifest_of(
     sampling: Sampling,
     seed: int,
     timestamp: bool = True,
+    prompt: PromptData | None = None,
 ) -> Manifest:
     """What every picture of a dream says about itself.
 
@@ -143,6 +176,7 @@ def manifest_of(
         sampling: how tokens were drawn.
         seed: of the dream.
         timestamp: whether it carries the time; without it equal dreams give equal files.
+        prompt: names where it begins; None: that is not known.
     """
     model, lag = dreamer.model, dreamer.schedule.lag
     return Manifest(
@@ -152,6 +186,8 @@ def manifest_of(
         mode=mode,
         sampling=sampling.to_dict(),
         order="raster" if lag == model.config.layout.grid_width else f"row lag {lag}",
+        prompt=prompt.name if prompt else None,
+        prompt_kind=prompt.kind if prompt else None,
         parent=frames_hash(frames_THWC),
         created=created_at() if timestamp else None,
     )

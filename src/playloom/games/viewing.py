@@ -9,19 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from playloom.data.recording import Episode, EpisodeMeta, list_episodes, load_episode
+from playloom.data.recording import EpisodeMeta, list_episodes, load_episode
 from playloom.errors import ConfigError, RecordingError
 from playloom.games.arena import render_episode
 from playloom.media.animation import write_mp4
-from playloom.media.gamepad import beside, draw_gamepad
 from playloom.media.pictures import write_picture
-from playloom.media.sheet import Tile, contact_sheet, held_inputs, wrap
+from playloom.media.sheet import Tile, contact_sheet, film_frames, wrap
 
 _COLUMNS = 6
-_TILE_WIDTH = 252
+_TILE_WIDTH = 180
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +72,20 @@ def view_episode(
     episode = load_episode(path)
     tiles: list[Tile] = []
 
-    def frames() -> Iterator[NDArray[np.uint8]]:
+    def frames() -> Iterator[list[Tile]]:
         for step, frame in enumerate(render_episode(episode, verify)):
             values = episode.actions_TA[step]
-            picture = beside(frame, draw_gamepad(values, f"step {step}"))
+            tile = Tile(frame_HWC=frame, kind="real", caption=f"step {step}", pads=[(values, episode.meta.style)])
             if step % every == 0:
-                tiles.append(Tile(frame_HWC=picture, kind="real", caption=_caption(episode, step)))
+                tiles.append(tile)
             if progress is not None:
                 progress(step + 1, episode.meta.steps)
-            yield picture
+            yield [tile]
 
     viewed = ViewedEpisode(sheet=out / f"{path.stem}.png", film=out / f"{path.stem}.mp4", steps=episode.meta.steps)
-    write_mp4(viewed.film, frames())
-    sheet = contact_sheet(wrap(tiles, _COLUMNS), title=describe(episode.meta), tile_width=_TILE_WIDTH)
+    title = describe(episode.meta)
+    write_mp4(viewed.film, film_frames(frames(), kinds=["real"], title=title))
+    sheet = contact_sheet(wrap(tiles, _COLUMNS), title=title, tile_width=_TILE_WIDTH)
     write_picture(viewed.sheet, sheet)
     return viewed
 
@@ -96,7 +93,3 @@ def view_episode(
 def describe(meta: EpisodeMeta) -> str:
     """An episode in one line."""
     return f"{meta.game} {meta.variant}, {meta.mode}, {meta.style}, seed {meta.seed}, {meta.split}"
-
-
-def _caption(episode: Episode, step: int) -> str:
-    return f"{step}: {held_inputs(episode.actions_TA[step])}"

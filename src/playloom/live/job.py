@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
+from playloom.data.prompt_cut import PromptData
 from playloom.engine.opening import Opening, Render, manifest_of
 from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.files import check_place
@@ -24,6 +25,7 @@ from playloom.live.recording import Recent, write_play
 from playloom.live.script import ScriptPlayer
 from playloom.live.session import LiveSession
 from playloom.live.statistics import LiveReport
+from playloom.media.dream_folder import seen_tiles
 from playloom.provenance import Manifest
 
 _LEAD = 0.02  # seconds between starting the script's thread and the first tick
@@ -142,8 +144,10 @@ def play_live(
     if job.out is None:
         return result
     mode = "world" if job.who == "person" else "full"
-    manifest = manifest_of(dreamer, prompt.frames_THWC, mode=mode, sampling=how, seed=job.seed, timestamp=job.timestamp)
-    return _write(result, job, recent, manifest)
+    manifest = manifest_of(
+        dreamer, data.frames_THWC, mode=mode, sampling=how, seed=job.seed, timestamp=job.timestamp, prompt=data
+    )
+    return _write(result, job, recent, manifest, data)
 
 
 def _drive(session: LiveSession, job: LiveJob, recent: Recent, stop: Callable[[], bool]) -> None:
@@ -158,10 +162,12 @@ def _drive(session: LiveSession, job: LiveJob, recent: Recent, stop: Callable[[]
         session.run(keep, stop, ticks=job.ticks, first_tick=start)
 
 
-def _write(result: LiveResult, job: LiveJob, recent: Recent, manifest: Manifest) -> LiveResult:
+def _write(result: LiveResult, job: LiveJob, recent: Recent, manifest: Manifest, seen: PromptData) -> LiveResult:
     assert job.out is not None, "called only where a folder is wanted"
     frames = recent.frames()
     if not frames:
         return replace(result, notes=(*result.notes, f"no frame was made, so nothing was written to {job.out}"))
-    folder = write_play(job.out, frames, manifest=manifest, report=result.to_dict(), hertz=job.hertz)
+    report = result.to_dict()
+    tiles = seen_tiles(seen.frames_THWC, seen.actions_TA, seen.dreamed_T, seen.kind)
+    folder = write_play(job.out, frames, seen=tiles, manifest=manifest, report=report, hertz=job.hertz)
     return replace(result, folder=folder)

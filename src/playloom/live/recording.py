@@ -1,7 +1,9 @@
 """The newest stretch of live play: kept in memory, bounded, and written as files people open.
 
 ==============  ============================================================================================
-`play.mp4`      what was seen, in real time: a frame is held for the ticks missed after it; every frame marked
+`play.mp4`      what was seen, in real time: a frame is held for the ticks missed after it; every frame marked;
+                the frames that it begins with go before
+`sheet.png`     frames of it at a glance
 `actions.csv`   the input of every frame, one row each; the same actions, prompt and seed dream the same again
 `report.json`   the figures and the manifest
 ==============  ============================================================================================
@@ -17,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from playloom.errors import BadInputError
 from playloom.files import atomic_folder, atomic_write, free_folder
 from playloom.live.frame import LiveFrame
 from playloom.live.statistics import HISTORY
 from playloom.media.animation import write_mp4
-from playloom.media.pictures import enlarge
+from playloom.media.pictures import write_picture
+from playloom.media.sheet import Tile, contact_sheet, film_frames, title_of, wrap
 from playloom.media.tables import write_actions
-from playloom.provenance import Manifest, stamp
+from playloom.provenance import Manifest
 
 _ENLARGED = 2
+_SHEET_COLUMNS, _SHEET_TILES, _SHEET_TILE = 5, 60, 200
 _LONGEST_HOLD = 100  # ticks: a longer gap (a lost machine, a debugger) need not be watched in full
 
 
@@ -56,6 +59,7 @@ def write_play(
     *,
     manifest: Manifest,
     report: Mapping[str, Any],
+    seen: Sequence[Tile] = (),
     hertz: float = 10.0,
 ) -> Path:
     """Write live play into a new folder, which appears complete or not at all.
@@ -64,6 +68,7 @@ def write_play(
         folder: where; when it holds something already, the first free of `folder-2`, `folder-3`, …
         frames: of one session, in order.
         manifest: what made them.
+        seen: the frames that the session began with; left out where its own first frames are gone.
         report: figures for `report.json`; anything JSON can hold.
         hertz: ticks a second; the video takes the nearest whole rate.
 
@@ -80,17 +85,28 @@ def write_play(
     content = {**report, "manifest": json.loads(manifest.to_json())}
     with atomic_folder(target) as place:
         rate = max(1, round(hertz))
-        write_mp4(place / "play.mp4", _as_seen(frames), frames_per_second=rate, manifest=manifest)
+        before, title = list(seen) if frames[0].sequence == 0 else [], title_of(manifest)
+        tiles = [*before, *map(_tile, frames)]
+        kinds = {tile.kind for tile in tiles}
+        held = [*([tile] for tile in before), *_as_seen(frames)]
+        film = film_frames(held, kinds=kinds, title=title, enlarged=_ENLARGED)
+        write_mp4(place / "play.mp4", film, frames_per_second=rate, manifest=manifest)
+        rows = wrap(tiles[:: -(-len(tiles) // _SHEET_TILES)], _SHEET_COLUMNS)
+        sheet = contact_sheet(rows, title=title, tile_width=_SHEET_TILE, kinds=kinds)
+        write_picture(place / "sheet.png", sheet, manifest)
         write_actions(place / "actions.csv", np.stack([frame.action_A for frame in frames]))
         with atomic_write(place / "report.json") as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return target
 
 
-def _as_seen(frames: Sequence[LiveFrame]) -> Iterator[NDArray[np.uint8]]:
-    """Each frame, marked, for as many ticks as it was on the screen."""
+def _tile(frame: LiveFrame) -> Tile:
+    pad = (frame.action_A, "given" if frame.action_given else "MODEL")
+    return Tile(frame_HWC=frame.frame_HWC, kind="dreamed", caption=f"step {frame.sequence + 1}", pads=[pad])
+
+
+def _as_seen(frames: Sequence[LiveFrame]) -> Iterator[list[Tile]]:
+    """Each frame for as many ticks as it was on the screen."""
     holds = [1 + min(after.skipped, _LONGEST_HOLD) for after in frames[1:]] + [1]
     for frame, hold in zip(frames, holds, strict=True):
-        marked_HWC = stamp(enlarge(frame.frame_HWC, _ENLARGED))
-        for _ in range(hold):
-            yield marked_HWC
+        yield from [[_tile(frame)]] * hold

@@ -22,6 +22,10 @@ from playloom.provenance import Manifest
 
 STEP_SECONDS = 0.1
 """How long one step of play lasts: pictures shown this long move at the speed of the game."""
+_STEADY = 6
+"""Of 255: a pixel that changes by no more keeps its colour in a GIF."""
+_PALETTE_FRAMES = 24
+"""A GIF's colours are chosen from so many of its frames."""
 
 
 def write_gif(
@@ -31,7 +35,7 @@ def write_gif(
     seconds_per_frame: float = STEP_SECONDS,
     manifest: Manifest | None = None,
 ) -> None:
-    """Write an endless GIF; each frame gets its own 256 colours. Equal neighbours become one, shown longer.
+    """Write an endless GIF in 255 colours. Equal neighbours become one, shown longer.
 
     Args:
         path: where.
@@ -43,10 +47,7 @@ def write_gif(
         BadInputError: when there are no frames.
         PlayloomError: when the place cannot be written to or the disk is full.
     """
-    # Without dithering flat walls stay flat, and the file is half as large.
-    images = [
-        Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for frame in frames
-    ]
+    images = _with_one_palette(frames)
     if not images:
         raise BadInputError(f"no pictures to write to {path}; expected at least one")
     comment = manifest.to_json().encode() if manifest else b""
@@ -60,7 +61,27 @@ def write_gif(
             loop=0,
             comment=comment,
             disposal=1,
+            optimize=True,
         )
+
+
+def _with_one_palette(frames: Iterable[NDArray[np.uint8]]) -> list[Image.Image]:
+    """The frames in 255 colours common to all, pixels that hardly change left as they were.
+
+    One palette lets Pillow leave out the pixels that did not change; the colour left over stands for those. Without
+    dithering flat walls stay flat. Together they halve the file twice.
+    """
+    steady: list[NDArray[np.uint8]] = []
+    for frame_HWC in frames:
+        before_HWC = steady[-1] if steady else frame_HWC
+        change_HW1 = np.abs(frame_HWC.astype(np.int16) - before_HWC).max(axis=-1, keepdims=True)
+        steady.append(np.where(change_HW1 <= _STEADY, before_HWC, frame_HWC))
+    if not steady:
+        return []
+    spread = np.linspace(0, len(steady) - 1, min(len(steady), _PALETTE_FRAMES)).round().astype(int)
+    sample = Image.fromarray(np.concatenate([steady[index] for index in spread]))
+    palette = sample.quantize(255, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return [Image.fromarray(frame_HWC).quantize(palette=palette, dither=Image.Dither.NONE) for frame_HWC in steady]
 
 
 def write_mp4(

@@ -5,7 +5,6 @@ Owns the pair, in the form the reference's batch dreaming leaves behind. Knows n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,11 @@ from numpy.typing import NDArray
 
 from playloom.media.animation import write_mp4
 from playloom.media.clips import write_dream_clip
-from playloom.provenance import Manifest, stamp
+from playloom.media.dream_folder import DreamedStep, film_moments, seen_tiles
+from playloom.media.sheet import film_frames, title_of
+from playloom.provenance import Manifest
+
+_FILM = 2  # times the frames' own width
 
 
 def write_batch_dream(
@@ -25,17 +28,19 @@ def write_batch_dream(
     given_T: NDArray[np.bool_],
     manifest: Manifest,
     reconstructed_THWC: NDArray[np.uint8] | None = None,
+    true_SHWC: NDArray[np.uint8] | None = None,
 ) -> tuple[Path, Path]:
     """Write the arrays and the video of one clip; files of those names are replaced, each when it is whole.
 
     Args:
         stem: the path without an ending; folders above it are made. A dot in the name stays part of it.
         context_THWC: the real frames, uint8 [ctx, H, W, 3].
-        dreamed_SHWC: the dreamed frames, unmarked, uint8 [S, H, W, 3]; the video shows them marked.
+        dreamed_SHWC: the dreamed frames, unmarked, uint8 [S, H, W, 3]; the video shows them marked, with their input.
         actions_TA: see `playloom.media.clips.write_dream_clip`, as for the rest.
         given_T: whether each action was given.
         manifest: what made the dream.
         reconstructed_THWC: the true frames through the tokenizer, if they are known.
+        true_SHWC: what really followed with the same actions, for the video.
 
     Returns:
         The paths of the `.npz` and of the `.mp4`.
@@ -53,11 +58,10 @@ def write_batch_dream(
         manifest=manifest,
         reconstructed_THWC=reconstructed_THWC,
     )
-    write_mp4(video, _shown(context_THWC, dreamed_SHWC), manifest=manifest)
+    seen = len(context_THWC)
+    tiles = seen_tiles(context_THWC, actions_TA[: seen - 1])
+    steps = map(DreamedStep, dreamed_SHWC, actions_TA[seen - 1 :], given_T[seen - 1 :])
+    shown = film_moments(tiles, steps, context_THWC[:0] if true_SHWC is None else true_SHWC)
+    film = film_frames(shown, kinds=["real", "dreamed"], title=title_of(manifest), enlarged=_FILM)
+    write_mp4(video, film, manifest=manifest)
     return arrays, video
-
-
-def _shown(context_THWC: NDArray[np.uint8], dreamed_SHWC: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    yield from context_THWC
-    for frame_HWC in dreamed_SHWC:
-        yield stamp(frame_HWC)

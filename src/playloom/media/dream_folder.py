@@ -7,38 +7,43 @@ the arrays in `dream.npz` are unmarked, so that a dream can be gone on from.
 ==================  =======================================================================================
 `raw/01.png` …      the dreamed frames in the model's own size
 `x4/01.png` …       the same, four times as wide and high (Lanczos)
-`dream.gif`         context, then dream, in real time, endless
-`dream.mp4`         the same at 10 frames a second
+`dream.gif`         context, then dream, with the input, in real time, endless; small enough to send
+`dream.mp4`         the same, larger; the true continuation on the left where it is known
 `actions.csv`       the inputs of the dreamed steps, one row each; goes in again with --actions
-`sheet.png`         context and dream at a glance, with the true continuation below where it is known
+`sheet.png`         context and dream at a glance, with the true continuation above where it is known
 `dream.npz`         the reference's batch output (see `clips`); goes in again as a prompt
-`manifest.json`     what made it
+`manifest.json`     what made it, and the request that makes it again
 ==================  =======================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from playloom.actions import REST_VALUES
 from playloom.errors import BadInputError
 from playloom.files import atomic_folder, atomic_write, free_folder
 from playloom.media.animation import write_gif, write_mp4
 from playloom.media.clips import write_dream_clip
 from playloom.media.pictures import enlarge, write_generated, write_picture
-from playloom.media.sheet import Kind, Tile, contact_sheet, held_inputs, wrap
+from playloom.media.sheet import Kind, Tile, contact_sheet, film_frames, title_of, wrap
 from playloom.media.tables import write_actions
-from playloom.provenance import Manifest, stamp
+from playloom.provenance import Manifest
 
 CLIP_FILE = "dream.npz"
 """The file to go on from."""
-SHEET_COLUMNS = 10
-_ENLARGED, _ANIMATED = 4, 2
+_ENLARGED, _FILM = 4, 2
+_SHEET_TILE = 200
+_PRESSED: dict[Kind, str] = {"real": "recorded", "given": "given", "dreamed": "given"}
+"""Caption of the controller beside a frame that was not dreamed now."""
+_SHEET_TILES = 60
+"""A sheet that would have more dreamed and true tiles shows every second, third, … step."""
 
 
 class DreamedStep(NamedTuple):
@@ -74,6 +79,8 @@ class _Dream:
     true_SHWC: NDArray[np.uint8]
     codes_TN: NDArray[np.int64] | None
     before_T: NDArray[np.bool_]
+    real_kind: Kind = "real"
+    true_actions_SA: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, len(REST_VALUES)), np.uint8))
 
     def __post_init__(self) -> None:
         if len(self.actions_TA) != len(self.real_THWC) - 1:
@@ -84,8 +91,10 @@ class _Dream:
             raise BadInputError("the dream has no steps; ask for at least one")
 
     @property
-    def kind(self) -> Kind:
-        return "dreamed" if self.frames_dreamed else "real"
+    def kinds(self) -> set[Kind]:
+        """Of all its tiles."""
+        found: set[Kind] = {self.real_kind} if not self.before_T.all() or len(self.true_SHWC) else set()
+        return found | ({"dreamed"} if self.frames_dreamed or self.before_T.any() else set())
 
     @property
     def frames_SHWC(self) -> NDArray[np.uint8]:
@@ -106,6 +115,9 @@ def write_dream(
     manifest: Manifest,
     frames_dreamed: bool = True,
     true_frames_SHWC: NDArray[np.uint8] | None = None,
+    true_actions_SA: NDArray[np.uint8] | None = None,
+    real_kind: Kind = "real",
+    request: Mapping[str, Any] | None = None,
     reconstructed_THWC: NDArray[np.uint8] | None = None,
     codes_TN: NDArray[np.int64] | None = None,
     dreamed_before_T: NDArray[np.bool_] | None = None,
@@ -123,7 +135,10 @@ def write_dream(
         manifest: what made it; `step` is filled in for single pictures.
         frames_dreamed: False when only actions were dreamed (policy mode): then the frames are real, none is
             marked, and no single pictures are written.
-        true_frames_SHWC: what really followed, for the sheet.
+        true_frames_SHWC: what really followed with the same actions, to be shown beside the dream.
+        true_actions_SA: what was really pressed from the last frame seen on, to be shown beside dreamed input.
+        real_kind: what frames that were not dreamed are called.
+        request: what makes the dream again; for `manifest.json`.
         reconstructed_THWC: the true frames through the tokenizer, for `dream.npz`.
         codes_TN: codes of the context's and the dream's frames, for `dream.npz`.
         dreamed_before_T: bool [T], which frames of the context were dreamed earlier; None: none. They are marked too.
@@ -144,45 +159,47 @@ def write_dream(
         true_SHWC=real_frames_THWC[:0] if true_frames_SHWC is None else true_frames_SHWC,
         codes_TN=codes_TN,
         before_T=np.zeros(len(real_frames_THWC), bool) if dreamed_before_T is None else dreamed_before_T,
+        real_kind=real_kind,
+        **({} if true_actions_SA is None else {"true_actions_SA": true_actions_SA}),
     )
     target = free_folder(folder, numbered=numbered)
     with atomic_folder(target) as place:
-        files = tuple(_write_files(place, dream, reconstructed_THWC, on_file or (lambda name: None)))
+        files = tuple(_write_files(place, dream, request or {}, reconstructed_THWC, on_file or (lambda name: None)))
     return DreamFolder(folder=target, files=files)
 
 
 def _write_files(
-    place: Path, dream: _Dream, reconstructed_THWC: NDArray[np.uint8] | None, on_file: Callable[[str], None]
+    place: Path,
+    dream: _Dream,
+    request: Mapping[str, Any],
+    reconstructed_THWC: NDArray[np.uint8] | None,
+    on_file: Callable[[str], None],
 ) -> Iterator[tuple[str, str]]:
-    manifest, count = dream.manifest, len(dream.frames_SHWC)
+    manifest = dream.manifest
+    shown, title = _moments(dream), _title(dream)
     if dream.frames_dreamed:
         yield from _write_pictures(place, dream, on_file)
     on_file("dream.gif")
-    write_gif(place / "dream.gif", _animation(dream, smooth=False), manifest=manifest)
-    after = f"then {count} dreamed ones" if dream.frames_dreamed else f"then the {count} that really followed"
-    before = int(dream.before_T.sum())
-    seen = (
-        f"{len(dream.real_THWC)} frames seen ({before} dreamed before)"
-        if before
-        else f"{len(dream.real_THWC)} real frames"
-    )
-    yield "dream.gif", f"{seen}, {after}, in real time"
+    small = film_frames(shown, kinds=dream.kinds, title=title)
+    write_gif(place / "dream.gif", small, manifest=manifest)
+    yield "dream.gif", f"{_content(dream)}, in real time"
     on_file("dream.mp4")
-    write_mp4(place / "dream.mp4", _animation(dream, smooth=True), manifest=manifest)
-    yield "dream.mp4", "the same as a video, 10 frames a second"
+    large = film_frames(shown, kinds=dream.kinds, title=title, enlarged=_FILM)
+    write_mp4(place / "dream.mp4", large, manifest=manifest)
+    yield "dream.mp4", "the same as a larger video, 10 frames a second"
     on_file("actions.csv")
     write_actions(place / "actions.csv", dream.step_actions_SA)
     given = sum(step.action_given for step in dream.steps)
     yield "actions.csv", f"the inputs: {given} given, {len(dream.steps) - given} dreamed"
     on_file("sheet.png")
-    write_picture(place / "sheet.png", _sheet(dream), manifest)
+    write_picture(place / "sheet.png", _sheet(dream, shown, title), manifest)
     yield "sheet.png", "all of it at a glance"
     on_file(CLIP_FILE)
     _write_clip(place / CLIP_FILE, dream, reconstructed_THWC)
     yield CLIP_FILE, "the arrays, unmarked; a prompt to dream on from"
     with atomic_write(place / "manifest.json") as temporary:
-        temporary.write_text(manifest.to_json() + "\n", encoding="utf-8")
-    yield "manifest.json", "what made it"
+        temporary.write_text(replace(manifest, request=request).to_json() + "\n", encoding="utf-8")
+    yield "manifest.json", "what made it, and what makes it again"
 
 
 def _write_pictures(place: Path, dream: _Dream, on_file: Callable[[str], None]) -> Iterator[tuple[str, str]]:
@@ -198,48 +215,113 @@ def _write_pictures(place: Path, dream: _Dream, on_file: Callable[[str], None]) 
     yield f"x{_ENLARGED}/", f"the same, {_ENLARGED * width} x {_ENLARGED * height}"
 
 
-def _animation(dream: _Dream, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
-    """Context and dream, enlarged; smoothly for a video, in blocks for a GIF and its 256 colours."""
-    after_S = np.full(len(dream.frames_SHWC), dream.frames_dreamed)
-    for frames_THWC, marked_T in ((dream.real_THWC, dream.before_T), (dream.frames_SHWC, after_S)):
-        for frame_HWC, marked in zip(frames_THWC, marked_T, strict=True):
-            large = (
-                enlarge(frame_HWC, _ANIMATED)
-                if smooth
-                else frame_HWC.repeat(_ANIMATED, axis=0).repeat(_ANIMATED, axis=1)
-            )
-            yield stamp(large) if marked else large
+def _content(dream: _Dream) -> str:
+    before, seen, after = int(dream.before_T.sum()), len(dream.real_THWC), len(dream.frames_SHWC)
+    if before:
+        began = f"{_count(seen, 'frame')} seen ({before} dreamed before)"
+    else:
+        began = _count(seen, f"{dream.real_kind} frame")
+    if not dream.frames_dreamed:
+        return f"{began}, then the {after} that really followed" if after else began
+    beside = " beside what really followed" if len(dream.true_SHWC) else ""
+    return f"{began}, then {_count(after, 'dreamed one')}{beside}"
 
 
-def _sheet(dream: _Dream) -> NDArray[np.uint8]:
-    """Below each frame: its step (0 is the last one seen) and the input that led to it."""
-    inputs = ["", *(held_inputs(action_A) for action_A in dream.actions_TA)]
-    first = 1 - len(dream.real_THWC)
-    context = [
-        Tile(frame_HWC=frame_HWC, kind="dreamed" if before else "real", caption=f"{number}  {held}")
-        for number, (frame_HWC, held, before) in enumerate(
-            zip(dream.real_THWC, inputs, dream.before_T, strict=True), first
-        )
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _title(dream: _Dream) -> str:
+    said = title_of(dream.manifest)
+    if not dream.frames_dreamed:
+        return f"{said}.  The pictures are real, the input marked MODEL is dreamed."
+    return f"{said}.  The same input in the game and in the dream." if len(dream.true_SHWC) else said
+
+
+def _moments(dream: _Dream) -> list[list[Tile]]:
+    if not dream.frames_dreamed:
+        return _answered(dream)
+    seen = seen_tiles(dream.real_THWC, dream.actions_TA, dream.before_T, dream.real_kind)
+    return film_moments(seen, dream.steps, dream.true_SHWC, dream.real_kind)
+
+
+def film_moments(
+    seen: Sequence[Tile], steps: Iterable[DreamedStep], true_SHWC: NDArray[np.uint8], kind: Kind = "real"
+) -> list[list[Tile]]:
+    """The tiles of every step, side by side: the dream, right of what really followed where that is known.
+
+    Args:
+        seen: see `seen_tiles`.
+        steps: those dreamed; steps without a frame are left out.
+        true_SHWC: what really followed, uint8 [S, H, W, 3]; may be empty, or shorter than the dream.
+        kind: of the true frames.
+    """
+    shown = [[tile] for tile in seen]
+    for number, step in enumerate(steps, 1):
+        if step.frame_HWC is not None:
+            given = _PRESSED[kind] if len(true_SHWC) else "given"
+            pad = (step.action_A, given if step.action_given else "MODEL")
+            shown.append([Tile(frame_HWC=step.frame_HWC, kind="dreamed", caption=f"step {number}", pads=[pad])])
+    if not len(true_SHWC):
+        return shown
+    truth = [*seen]
+    truth += [Tile(frame_HWC=frame, kind=kind, caption=f"step {n}") for n, frame in enumerate(true_SHWC, 1)]
+    ended = Tile(frame_HWC=np.zeros_like(seen[0].frame_HWC), kind=kind, caption="the recording has ended")
+    truth += [ended] * (len(shown) - len(truth))
+    return [[replace(real, pads=moment[0].pads), *moment] for real, moment in zip(truth, shown, strict=False)]
+
+
+def seen_tiles(
+    frames_THWC: NDArray[np.uint8],
+    actions_TA: NDArray[np.uint8],
+    dreamed_T: NDArray[np.bool_] | None = None,
+    kind: Kind = "real",
+) -> list[Tile]:
+    """The frames that a dream begins with, each with the input that led to it; 0 is the last one.
+
+    Args:
+        frames_THWC: uint8 RGB [T, H, W, 3].
+        actions_TA: action values [T - 1, 16].
+        dreamed_T: bool [T], which were dreamed earlier; None: none.
+        kind: of the others.
+    """
+    pads = [(REST_VALUES, "not known"), *((action_A, _PRESSED[kind]) for action_A in actions_TA)]
+    dreamed = np.zeros(len(frames_THWC), bool) if dreamed_T is None else dreamed_T
+    kinds: list[Kind] = ["dreamed" if flag else kind for flag in dreamed]
+    return [
+        Tile(frame_HWC=frame_HWC, kind=own, caption=f"step {number}, seen", pads=[pad])
+        for number, (frame_HWC, own, pad) in enumerate(zip(frames_THWC, kinds, pads, strict=True), 1 - len(frames_THWC))
     ]
-    after = [
-        Tile(frame_HWC=step.frame_HWC, kind=dream.kind, caption=f"{number}  {_held(step)}")
-        for number, step in enumerate(dream.steps, 1)
-        if step.frame_HWC is not None
-    ]
-    truth = [
-        Tile(frame_HWC=frame_HWC, kind="real", caption=f"{number}  truth")
-        for number, frame_HWC in enumerate(dream.true_SHWC[: len(after)], 1)
-    ]
-    rows = wrap(context, SHEET_COLUMNS)
-    true_rows = wrap(truth, SHEET_COLUMNS) if dream.frames_dreamed else []
-    for index, row in enumerate(wrap(after, SHEET_COLUMNS)):
-        rows += [row, *true_rows[index : index + 1]]
-    stars = "" if all(step.action_given for step in dream.steps) else "  * dreamed input"
-    return contact_sheet(rows, title=f"playloom  {dream.manifest.mode}  seed {dream.manifest.seed}{stars}")
 
 
-def _held(step: DreamedStep) -> str:
-    return held_inputs(step.action_A) + ("" if step.action_given else " *")
+def _answered(dream: _Dream) -> list[list[Tile]]:
+    """Policy mode: every frame with the input that answered it, the recorded one beside the model's."""
+    seen = len(dream.real_THWC)
+    frames_FHWC = np.concatenate([dream.real_THWC, dream.frames_SHWC])[: seen - 1 + len(dream.steps)]
+    real_FA = np.concatenate([dream.actions_TA, dream.true_actions_SA])
+    shown = []
+    for index, frame_HWC in enumerate(frames_FHWC):
+        step = index + 1 - seen  # 0 is the first frame that the model answers
+        own = (dream.steps[step].action_A, "MODEL") if step >= 0 else (REST_VALUES, "watching")
+        recorded = (real_FA[index], _PRESSED[dream.real_kind]) if index < len(real_FA) else (REST_VALUES, "not known")
+        kind: Kind = "dreamed" if index < seen and dream.before_T[index] else dream.real_kind
+        shown.append([Tile(frame_HWC=frame_HWC, kind=kind, caption=f"step {step}", pads=[recorded, own])])
+    return shown
+
+
+def _sheet(dream: _Dream, shown: list[list[Tile]], title: str) -> NDArray[np.uint8]:
+    seen = len(dream.real_THWC)
+    every = -(-(len(shown) - seen) * len(shown[0]) // _SHEET_TILES) or 1
+    columns = 5 if dream.frames_dreamed else 4
+    after = shown[seen:][::every]
+    if len(dream.true_SHWC):  # what really followed above the dream, a row each
+        rows = wrap([moment[-1] for moment in shown[:seen]], columns)
+        for part in range(0, len(after), columns):
+            rows += [list(lane) for lane in zip(*after[part : part + columns], strict=True)]
+    else:
+        rows = wrap([moment[0] for moment in [*shown[:seen], *after]], columns)
+    thinned = f"  One step of {every} is shown." if every > 1 else ""
+    return contact_sheet(rows, title=f"{title}{thinned}", tile_width=_SHEET_TILE, kinds=dream.kinds)
 
 
 def _write_clip(path: Path, dream: _Dream, reconstructed_THWC: NDArray[np.uint8] | None) -> None:

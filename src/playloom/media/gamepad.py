@@ -1,9 +1,11 @@
-"""A controller state as a small picture, to be shown beside a frame.
+"""A controller state as a small picture.
 
 Owns the look of the drawn controller. Knows nothing of what the controls do in any game.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,17 +42,24 @@ _STICKS = {"left_stick": (32, 70), "right_stick": (88, 70)}
 _RADIUS, _THUMB, _REACH = 24, 9, 14
 
 
-def draw_gamepad(values_A: NDArray[np.uint8], caption: str = "") -> NDArray[np.uint8]:
-    """One action as a picture of a controller, uint8 RGB [180, 120, 3].
+def draw_gamepad(values_A: NDArray[np.uint8], caption: str = "", height: int = _HEIGHT) -> NDArray[np.uint8]:
+    """Draw one action as a controller, uint8 RGB [height, 2/3 height, 3], read-only.
 
     Args:
         values_A: uint8 [16] in slot order.
         caption: one short line below it.
+        height: in pixels.
 
     Raises:
         ActionError: when a value is out of range.
     """
-    held = dict(zip((c.name for c in CONTROLS), decode_values(values_A).tolist(), strict=True))
+    return _drawn(tuple(decode_values(values_A).tolist()), caption, height)
+
+
+@lru_cache(maxsize=256)
+def _drawn(state: tuple[float, ...], caption: str, height: int) -> NDArray[np.uint8]:
+    """Cached because neighbouring frames of a film mostly hold the same input."""
+    held = dict(zip((c.name for c in CONTROLS), state, strict=True))
     image = Image.new("RGB", (_WIDTH * _FINE, _HEIGHT * _FINE), _PAPER)
     draw = ImageDraw.Draw(image)
     _rounded(draw, (4, 6, 116, 150), _BODY, 10)
@@ -65,17 +74,11 @@ def draw_gamepad(values_A: NDArray[np.uint8], caption: str = "") -> NDArray[np.u
     for name, centre in _STICKS.items():
         _stick(draw, centre, held[f"{name}_x"], held[f"{name}_y"])
     if caption:
-        _text(draw, (_WIDTH / 2, 164), caption, 11)
-    return np.array(image.resize((_WIDTH, _HEIGHT), Image.Resampling.BOX))
-
-
-def beside(frame_HWC: NDArray[np.uint8], pad_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A frame with the drawn controller on its right, scaled to the frame's height."""
-    height = frame_HWC.shape[0]
-    if pad_HWC.shape[0] != height:
-        width = round(pad_HWC.shape[1] * height / pad_HWC.shape[0])
-        pad_HWC = np.array(Image.fromarray(pad_HWC).resize((width, height), Image.Resampling.LANCZOS))
-    return np.hstack([frame_HWC, pad_HWC])
+        _text(draw, (_WIDTH / 2, 165), caption, 15)
+    size = (round(_WIDTH * height / _HEIGHT), height)
+    pixels = np.array(image.resize(size, Image.Resampling.BOX if height == _HEIGHT else Image.Resampling.LANCZOS))
+    pixels.setflags(write=False)
+    return pixels
 
 
 def _stick(draw: ImageDraw.ImageDraw, centre: tuple[int, int], x: float, y: float) -> None:
@@ -103,4 +106,9 @@ def _disc(draw: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float,
 
 def _text(draw: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, size: int) -> None:
     place = (centre[0] * _FINE, centre[1] * _FINE)
-    draw.text(place, text, font=ImageFont.load_default(size=size * _FINE), fill=_INK, anchor="mm")
+    draw.text(place, text, font=_font(size * _FINE), fill=_INK, anchor="mm")
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)

@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +42,18 @@ class Manifest:
     """Temperature, top-k, top-p: whatever the request sampled with."""
     order: str | None = None
     """The order in which a frame's codes were dreamed."""
+    prompt: str | None = None
+    """The prompt's name: `moment:NAME`, or a file's name without its folders, which are nobody's business."""
+    prompt_kind: str | None = None
+    """`real` frames of a game, or pictures `given` by the user."""
     parent: str | None = None
     """`frames_hash` of the prompt it goes on from."""
     step: int | None = None
     """Which dreamed step it shows, from 1; None for a file that shows several."""
     created: str | None = None
     """ISO 8601 time in UTC, or None to keep files of equal requests equal."""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """What makes the dream again, in a folder's `manifest.json` only: it holds the user's own paths."""
     note: str = "generated"
     """What it is, in a word, for whoever opens the metadata."""
     generator: str = "playloom"

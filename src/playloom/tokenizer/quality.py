@@ -20,6 +20,15 @@ def psnr(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
     return 10 * torch.log10(_PEAK**2 / error_B)
 
 
+def contrast_gain(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
+    """How far each picture is closer to the true one than the true one's mean colour is, in dB.
+
+    0 means that nothing but the mean colour was kept; a flat true picture gives minus infinity.
+    """
+    flat_BHWC = truth_BHWC.float().mean((1, 2), keepdim=True).expand(truth_BHWC.shape)
+    return psnr(frames_BHWC, truth_BHWC) - psnr(flat_BHWC, truth_BHWC)
+
+
 def ssim(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
     """Structural similarity of each picture (Wang et al. 2004), at most 1; 11 x 11 Gaussian window, sigma
     1.5.
