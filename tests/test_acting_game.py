@@ -18,7 +18,7 @@ from acting_toys import arena_model, saved
 from playloom.acting.job import DEFAULT_LEAD, ActJob
 from playloom.acting.run import Progress, run_act
 from playloom.cli.app import main
-from playloom.cli.stopping import ctrl_c
+from playloom.cli.common import stopping
 from playloom.cli.view import view_command
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes, load_episode
 from playloom.engine import Prompt
@@ -144,7 +144,7 @@ def test_ctrl_c_keeps_what_was_played(model: str, tmp_path: Path) -> None:
             signal.raise_signal(signal.SIGINT)
 
     asked = job(model, tmp_path / "act", players=("model", "rusher"), games=2, seconds=60.0, films=1)
-    with ctrl_c() as stopped:
+    with stopping("kept", after_step=True) as stopped:
         report = run_act(asked, stop=stopped, progress=interrupt)
     (game,) = report.games
     assert game.steps == 7

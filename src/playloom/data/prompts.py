@@ -76,11 +76,10 @@ def load_prompt(
         ActionError: when an actions table does not fit.
     """
     cut = PromptCut(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
+    check_prompt(spec)
     text = str(spec)
     if text.startswith(MOMENT_PREFIX):
         return _from_moment(find_moment(text.removeprefix(MOMENT_PREFIX)), cut)
-    if not text.strip():
-        raise BadInputError("the prompt is empty; give a picture, a folder of pictures, a recording or moment:NAME")
     path = _existing(Path(spec))
     if path.is_dir():
         if (path / CLIP_FILE).is_file():
@@ -92,6 +91,21 @@ def load_prompt(
     if opening.lstrip().startswith(b"{"):
         return _from_episode(path, cut, render)
     return from_pictures([path], cut, None, ())
+
+
+def check_prompt(spec: str | Path) -> None:
+    """Check that a prompt exists, without reading it.
+
+    Raises:
+        BadInputError: when it is empty, or there is no such moment, file or folder.
+    """
+    text = str(spec)
+    if text.startswith(MOMENT_PREFIX):
+        find_moment(text.removeprefix(MOMENT_PREFIX))
+    elif not text.strip():
+        raise BadInputError("the prompt is empty; give a picture, a folder of pictures, a recording or moment:NAME")
+    else:
+        _existing(Path(spec))
 
 
 def _existing(path: Path) -> Path:
