@@ -59,5 +59,6 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]
         else:
-            typer.echo(f"playloom: {' '.join(error.format_message().split())}", err=True)
+            words = error.format_message().replace("Value error, ", "").replace("Input should be", "expected")
+            typer.echo(f"playloom: {' '.join(words.split())}", err=True)
         sys.exit(2)

@@ -52,7 +52,7 @@ def numbered_folder(out: Path | None) -> Path | None:
 def out_file(out: Path | None) -> Path | None:
     """Check an --out that names a file to write (callback of an option)."""
     if out is not None and out.is_dir():
-        raise BadInputError(f"{str(out)!r} is a folder; --out names the JSON file to write")
+        raise BadInputError(f"cannot write the file {str(out)!r}: it is a folder; name a JSON file")
     if out is not None:
         check_place(out)
     return out

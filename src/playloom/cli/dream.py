@@ -87,6 +87,8 @@ def dream_command(
         _dream_clips(clips, out, how, sizes, threads, as_json)
         return
     common.refuse(call, _ONLY_WITH_CLIPS, "applies to --clips only")
+    if mode == "policy":
+        common.refuse(call, ("actions",), "does not apply to --mode policy, which dreams the input")
     _check_inputs(prompt, actions, schema)
     with common.progress("dreaming", "frames") as bar, common.stopping("nothing was written", after_step=True) as stop:
         from playloom.dreams import DreamJob, run_dream

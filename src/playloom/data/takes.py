@@ -8,7 +8,6 @@ Owns what a take is and which split it goes to. Knows no game: pictures come fro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
