@@ -152,6 +152,7 @@ def claimed(folder: Path | str) -> Iterator[None]:
         BadInputError: when another process has claimed it, or the folder cannot be made.
     """
     target = Path(folder)
+    made = not target.exists()
     with _os_errors_as_sentences(target):
         target.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(target, os.O_RDONLY) if os.name == "posix" else None
@@ -162,6 +163,9 @@ def claimed(folder: Path | str) -> Iterator[None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+        if made:
+            with suppress(OSError):  # it holds something
+                target.rmdir()
 
 
 def _is_claimed(descriptor: int) -> bool:
