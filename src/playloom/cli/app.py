@@ -45,7 +45,7 @@ def _root(
 def main() -> None:
     """Run the program; exit code 2 and one sentence for an error that the user can mend."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False) or 0)
     except PlayloomError as error:
         typer.echo(f"playloom: {error}", err=True)
         sys.exit(2)
