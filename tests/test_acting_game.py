@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("vizdoom")
 pytest.importorskip("gymnasium")
@@ -17,9 +18,8 @@ pytest.importorskip("gymnasium")
 from acting_toys import arena_model, saved
 from playloom.acting.job import DEFAULT_LEAD, ActJob
 from playloom.acting.run import Progress, run_act
-from playloom.cli.app import main
-from playloom.cli.stopping import ctrl_c
-from playloom.cli.view import view_command
+from playloom.cli.app import app, main
+from playloom.cli.common import stopping
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes, load_episode
 from playloom.engine import Prompt
 from playloom.errors import GameError, MissingExtraError, PlayloomError
@@ -90,11 +90,10 @@ def test_the_film_shows_real_pictures_and_names_the_player(acted: Path, episode:
         assert manifest.note.startswith("real pictures of the game; its player is a model")
 
 
-def test_playloom_view_shows_it(acted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    view_command(acted, out=tmp_path, episodes=1, every=10, verify=True, figures=False)
+def test_playloom_view_shows_it(acted: Path, tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["view", str(acted), "--out", str(tmp_path)]).exit_code == 0
     assert (tmp_path / "arena-00001000.mp4").is_file()
-    view_command(acted, out=tmp_path, episodes=1, every=10, verify=True, figures=True)
-    assert "model-tiny" in capsys.readouterr().out
+    assert "model-tiny" in CliRunner().invoke(app, ["view", str(acted), "--figures"]).stdout
 
 
 def test_same_seed_same_play_and_the_baselines_begin_alike(model: str, episode: Episode, tmp_path: Path) -> None:
@@ -144,7 +143,7 @@ def test_ctrl_c_keeps_what_was_played(model: str, tmp_path: Path) -> None:
             signal.raise_signal(signal.SIGINT)
 
     asked = job(model, tmp_path / "act", players=("model", "rusher"), games=2, seconds=60.0, films=1)
-    with ctrl_c() as stopped:
+    with stopping("kept", after_step=True) as stopped:
         report = run_act(asked, stop=stopped, progress=interrupt)
     (game,) = report.games
     assert game.steps == 7
@@ -218,7 +217,10 @@ def test_the_command(
     lines = capsys.readouterr().out.splitlines()
     assert exit_info.value.code == 0
     assert lines[0].split()[:2] == ["player", "games"] and lines[2].startswith("model ")
-    content = json.loads(lines[-1])
+    monkeypatch.setattr(sys, "argv", ["playloom", "act", *words, "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    content = json.loads(capsys.readouterr().out)
     assert content["players"]["model"]["games"] == 1 and content["variant"] == "plaza" and content["tiles"] == 130
 
 

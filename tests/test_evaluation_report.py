@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -190,9 +192,27 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
     refused = CliRunner().invoke(app, [*call, "--lag", "0"])
     assert isinstance(refused.exception, ConfigError) and "row lag 0 does not fit" in str(refused.exception)
     refused = CliRunner().invoke(app, [*call, "--threads", "-1"])
-    assert "threads is -1; expected 1 or more" in str(refused.exception)
+    assert refused.exit_code == 2 and "--threads" in refused.stderr
     refused = CliRunner().invoke(app, [*call, "--out", str(tmp_path)])
-    assert "is a folder; --out names the JSON file" in str(refused.exception), "now, not after minutes"
+    assert "it is a folder" in str(refused.exception), "now, not after minutes"
+
+
+def test_a_stopped_evaluation_keeps_the_parts_that_were_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_store(tmp_path / "store")
+    save_model(tmp_path / "model", loud_model(tiny_config()))
+    monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, lag=self.lag))
+    monkeypatch.setattr(sys.modules["playloom.evaluation.evaluate"], "measure_horizon", terminate)
+    app = typer.Typer()
+    command.register(app)
+    call = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "store"), "--work", str(tmp_path / "work")]
+    result = CliRunner().invoke(app, [*call, "--quick", "--lag", "2", "--threads", "1"])
+    assert result.exit_code == 143, result.output
+    content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
+    assert content["run"]["parts"] == ["tokenizer", "likelihood"] and content["rows"]
+
+
+def terminate(*_: object, **__: object) -> None:
+    signal.raise_signal(signal.SIGTERM)
 
 
 def test_a_plot_shows_its_lines_and_a_strip_marks_dreams() -> None:

@@ -151,7 +151,7 @@ def test_a_taken_folder_gets_a_number(tmp_path):
     for expected in ("dream-2", "dream-3"):
         taken = free_folder(target, numbered=True)
         taken.mkdir()
-        (taken / "a").touch()
+        (taken / "report.json").touch()
         assert free_folder(target, numbered=True).name == expected
     (tmp_path / "file").touch()
     with pytest.raises(BadInputError, match="is a file"):

@@ -55,7 +55,7 @@ def test_any_setting_can_be_changed_by_its_path():
     [
         ("world.loop.minuets", 3, "did you mean minutes"),
         ("word.loop.minutes", 3, "no settings 'word'"),
-        ("world.loop.minutes", "long", "expected int or float|expected float"),
+        ("world.loop.minutes", "long", "minutes is 'long'; expected a number"),
         ("record.first", 10_000, "do not make sense"),
     ],
 )

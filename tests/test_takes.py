@@ -110,8 +110,39 @@ def test_what_cannot_be_used_is_named(tmp_path):
         build_from_takes(tmp_path, tmp_path / "out", frame_size=SIZE, split="trian")
     clip_at(tmp_path / "in" / "a.npz", 4)
     build_from_takes(tmp_path / "in", tmp_path / "done", frame_size=SIZE)
+    clip_at(tmp_path / "other" / "b.npz", 4)
     with pytest.raises(RecordingError, match="holds a finished data set"):
-        build_from_takes(tmp_path / "in", tmp_path / "done", frame_size=SIZE)
+        build_from_takes(tmp_path / "other", tmp_path / "done", frame_size=SIZE)
+
+
+def test_a_damaged_take_is_skipped_and_the_others_are_whole(tmp_path):
+    """One damaged clip stopped the import, and left its unfinished files."""
+    for number in range(3):
+        clip_at(tmp_path / "in" / f"{number}.npz", 4, number)
+    cut = tmp_path / "in" / "cut.npz"
+    cut.write_bytes((tmp_path / "in" / "0.npz").read_bytes()[:100])
+    pictures_at(tmp_path / "in" / "0short", 5, rows=3)  # its length can be read, so its rows are planned
+    words = ["import", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--preset", "tiny"]
+    for _ in range(2):  # the second time it is there already, without them
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 1 and result.stderr.count("skipped: ") == 2 and "cut.npz" in result.stderr
+    store = FrameStore.open(tmp_path / "out")
+    wanted = np.concatenate([play(4, number)[0] for number in range(3)])
+    assert len(store) == 12 and (store.frames_FHWC == wanted).all()
+
+
+def test_a_finished_import_is_there_already(tmp_path):
+    clip_at(tmp_path / "in" / "a.npz", 4)
+    words = ("import", tmp_path / "in", "--out", tmp_path / "out", "--preset", "tiny", "--split", "test")
+    said = playloom(*words)
+    assert "evaluate" in said and "train tokenizer" not in said
+    assert playloom(*words) == said
+
+
+def test_a_failed_import_leaves_nothing(tmp_path):
+    pictures_at(tmp_path / "in" / "short", 5, rows=3)
+    result = CliRunner().invoke(app, ["import", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
+    assert isinstance(result.exception, RecordingError) and not (tmp_path / "out").exists()
 
 
 def playloom(*words: object) -> str:
@@ -131,7 +162,7 @@ def test_ones_own_game_needs_no_other(tmp_path):
     )
     command = [sys.executable, "-c", code, *words, "--steps", "1", "--batch", "2", "--device", "cpu", "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "finished after 1 steps" in done.stdout, done.stderr
+    assert done.returncode == 0 and "finished after 1 step " in done.stdout, done.stderr
 
 
 def test_from_ones_own_clips_to_a_model_that_dreams(tmp_path):

@@ -35,6 +35,13 @@ def playloom(*words):
     return result
 
 
+def failed(*words):
+    """The complaint of a command with exit code 2."""
+    result = playloom(*words)
+    assert result.exit_code == 2
+    return result.stderr
+
+
 @pytest.fixture(scope="module")
 def tokenizer(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("tokenizer")
@@ -118,15 +125,14 @@ def test_bad_input_is_one_sentence(data, tmp_path):
             playloom(*words, "--data", data, "--config", config)
     with pytest.raises(ConfigError, match="cannot be read"):
         playloom(*words, "--data", data, "--config", tmp_path / "none.json")
-    with pytest.raises(ConfigError, match="choose auto or never"):
-        playloom(*words, "--data", data, "--resume", "yes")
+    for flag, value in (("--resume", "yes"), ("--precision", "fp8"), ("--steps", "0")):
+        assert flag in failed(*words, "--data", data, flag, value)
     world = ["world", "--data", data, "--out", tmp_path / "w", *SHORT]
     with pytest.raises(RecordingError, match="give the tokenizer's folder"):
         playloom(*world)
     with pytest.raises(CheckpointError, match="no tokenizer at"):
         playloom(*world, "--tokenizer", tmp_path)
-    with pytest.raises(ConfigError, match="alignment is 'lax'"):
-        playloom(*world, "--alignment", "lax")
+    assert "--alignment" in failed(*world, "--alignment", "lax")
 
 
 def test_several_processes_do_not_prepare_the_same_data(data, tokenizer, tmp_path, monkeypatch):
@@ -152,7 +158,7 @@ def test_a_world_training_begins_with_a_trained_model(data, tokenizer, tmp_path)
     heavier.write_text(json.dumps({"window_steps": 5, "validation_windows": 4, "action_weight": 4.0}))
     start = ["world", "--data", first / "tokens", "--config", heavier, "--start", first, "--out", second]
     still = ["--steps", "1", "--batch", "4", "--device", "cpu", "--threads", "1", "--learning-rate", "1e-12"]
-    assert "finished after 1 steps" in playloom(*start, *still).output
+    assert "finished after 1 step " in playloom(*start, *still).output
     old, new = load_model(first / "model"), load_model(second / "model")
     assert new.config == old.config
     for name, weight in old.transformer.state_dict().items():
@@ -160,7 +166,7 @@ def test_a_world_training_begins_with_a_trained_model(data, tokenizer, tmp_path)
     assert new.card["start"] == {**old.card, "transformer": load_origin(str(first)).transformer}
     assert new.card["start"]["data"]["frames"] == 240, "what it learned from before is not forgotten"
     assert old.card["lag"] == new.card["lag"] == 2
-    assert "finished after 1 steps" in playloom(*start, *still).output, "the same command goes on"
+    assert "finished after 1 step " in playloom(*start, *still).output, "the same command goes on"
     with pytest.raises(CheckpointError, match="holds another run"):
         playloom("world", "--data", first / "tokens", "--config", heavier, "--out", second, *SHORT)
 
@@ -205,7 +211,7 @@ def test_tokenizer_and_world_go_on_from_a_trained_model(data, tokenizer, tmp_pat
     assert name != began, "the codebook follows the encoder, with whatever rate"
     assert ancestors(finer) == (began,)
     done = playloom("world", "--data", data, "--start", first, "--tokenizer", finer, "--out", second, *still)
-    assert "finished after 1 steps" in done.output
+    assert "finished after 1 step " in done.output
     assert load_model(second / "model").card["tokenizer"] == name
     assert load_model(second / "model").card["start"]["tokenizer"] == began
     finest = tmp_path / "finest"
@@ -227,7 +233,7 @@ def test_a_start_keeps_its_own_tokenizer_and_is_not_written_over(data, tokenizer
     with pytest.raises(CheckpointError, match=r"learned the codes of .*; leave --tokenizer out"):
         playloom(*start, "--tokenizer", other, "--out", tmp_path / "second", *length)
     same = playloom(*start, "--tokenizer", tokenizer, "--out", tmp_path / "third", *length, "--batch", "4")
-    assert "finished after 1 steps" in same.output
+    assert "finished after 1 step " in same.output
     weights = (first / "model" / "transformer.safetensors").read_bytes()
     for place in (first, first / "model"):
         with pytest.raises(ConfigError, match="would write over what --start"):

@@ -31,7 +31,7 @@ def test_configs_come_back_from_plain_values():
     [
         ({"loop": {"steps": 5, "learning_rat": 1}}, "did you mean learning_rate"),
         ({"loop": {"steps": 5}, "windw_steps": 4}, "did you mean window_steps"),
-        ({"loop": {"steps": "many"}}, "steps is 'many'; expected int or None"),
+        ({"loop": {"steps": "many"}}, "steps is 'many'; expected a whole number"),
         ({"loop": {"steps": True}}, "steps is True"),
         ({"loop": 5}, "expected settings of LoopConfig"),
         ({"loop": {"steps": 5, "schedule": "cosin"}}, "schedule is 'cosin'"),

@@ -25,6 +25,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Some libraries keep the cause only in their text: safetensors
 # ("os error 28"), ndarray.tofile ("9 requested and 5 written").
 _FULL_TEXT = re.compile(r"no space left|file too large|os error (27|28)\b|requested and \d+ written", re.IGNORECASE)
+_RESULTS = ("manifest.json", "report.json", "start.json")
+"""Files that tell a folder with an earlier dream, play, act or call; else films beside arrays of the same name do."""
 
 
 @contextmanager
@@ -86,30 +88,54 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
 
 
 def free_folder(folder: Path | str, *, numbered: bool = False) -> Path:
-    """The folder itself when it is absent or empty; else its first free numbered sibling, or an error.
+    """Return the folder itself when it is absent or empty; else an error, or its first free numbered sibling.
+
+    Args:
+        folder: where something is to be written.
+        numbered: choose `folder-2`, `folder-3`, … when the folder holds an earlier result.
 
     Raises:
-        BadInputError: when the folder holds something already and `numbered` is off, or when it is a file.
+        BadInputError: when it is a file, the current folder or one above it, or holds anything else.
     """
     wanted = Path(folder).absolute()
+    check_own_folder(wanted)
+    if not _is_free(wanted) and not (numbered and _is_result(wanted)):
+        which = "files that are no earlier result" if numbered else "files"
+        raise BadInputError(f"{folder} already holds {which}; choose another folder, or remove it first")
     candidate, number = wanted, 1
     while not _is_free(candidate):
-        if not numbered:
-            what = "already holds files" if candidate.is_dir() else "is a file"
-            raise BadInputError(f"{folder} {what}; choose another folder, or remove it first")
         number += 1
         candidate = wanted.with_name(f"{wanted.name}-{number}")
     return candidate
 
 
-def check_place(folder: Path | str) -> None:
-    """Find out before long work, not after it, whether a folder can be written; makes nothing that stays.
+def check_own_folder(folder: Path | str) -> None:
+    """Check that a folder to write is neither a file nor the current folder nor one above it.
+
+    Raises:
+        BadInputError: when it is.
+    """
+    wanted = Path(folder).absolute()
+    if wanted.exists() and not wanted.is_dir():
+        raise BadInputError(f"cannot write the folder {folder}: it is a file; choose another folder")
+    if Path.cwd().is_relative_to(wanted.resolve()):
+        raise BadInputError(
+            f"cannot write the folder {str(folder)!r}: it is the current folder or above it; name a folder of its own"
+        )
+
+
+def check_place(folder: Path | str, *, numbered: bool = False) -> None:
+    """Check before long work, not after it, that a folder can be written; nothing stays behind.
+
+    Args:
+        folder: where something is to be written.
+        numbered: also apply the rule of `free_folder(folder, numbered=True)`.
 
     Raises:
         BadInputError: when the nearest folder above it that exists cannot be written to, or is a file.
         PlayloomError: when the disk is full.
     """
-    target = Path(folder).absolute()
+    target = free_folder(folder, numbered=True) if numbered else Path(folder).absolute()
     above = next(place for place in target.parents if place.exists())
     with _os_errors_as_sentences(target), tempfile.TemporaryFile(dir=above) as probe:
         probe.write(b"room")
@@ -126,6 +152,7 @@ def claimed(folder: Path | str) -> Iterator[None]:
         BadInputError: when another process has claimed it, or the folder cannot be made.
     """
     target = Path(folder)
+    made = not target.exists()
     with _os_errors_as_sentences(target):
         target.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(target, os.O_RDONLY) if os.name == "posix" else None
@@ -136,6 +163,9 @@ def claimed(folder: Path | str) -> Iterator[None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+        if made:
+            with suppress(OSError):  # it holds something
+                target.rmdir()
 
 
 def _is_claimed(descriptor: int) -> bool:
@@ -154,6 +184,13 @@ def _is_free(folder: Path) -> bool:
     if not folder.exists():
         return True
     return folder.is_dir() and next(folder.iterdir(), None) is None
+
+
+def _is_result(folder: Path) -> bool:
+    if any((folder / name).is_file() for name in _RESULTS):
+        return True
+    films = (film for pattern in ("*.mp4", "*/*.mp4") for film in folder.glob(pattern))
+    return any(film.with_suffix(".npz").is_file() for film in films)
 
 
 def _flush(path: Path) -> None:

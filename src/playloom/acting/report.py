@@ -29,16 +29,16 @@ class Column(NamedTuple):
 
 
 COLUMNS = (
-    Column("way", "units/s", 1, 0),
-    Column("cells", "tiles", 1, 1),
+    Column("way", "way units/s", 1, 0),
+    Column("cells", "cells", 1, 1),
     Column("blocked", "blocked %", 100, 1),
-    Column("turning", "turn deg/s", 1, 1),
+    Column("turning", "turning deg/s", 1, 1),
     Column("changes", "changes %", 100, 1),
-    Column("resting", "at rest %", 100, 1),
+    Column("resting", "resting %", 100, 1),
     Column("frags", "frags", 1, 2),
     Column("deaths", "deaths", 1, 2),
     Column("dead", "dead %", 100, 1),
-    Column("steps_per_second", "steps/s", 1, 1),
+    Column("steps_per_second", "steps_per_second", 1, 1),
 )
 """The table from left to right."""
 

@@ -108,7 +108,7 @@ def run_act(
         PlayloomError: when the model cannot play this game, the game fails, or the folder cannot be written.
     """
     import_vizdoom()
-    check_place(job.out)
+    check_place(job.out, numbered=True)
     dreamer = job.dreamer()
     model = None
     lead = DEFAULT_LEAD

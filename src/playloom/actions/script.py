@@ -23,7 +23,7 @@ fire, jump, crouch    trigger_RT, button_A, trigger_LT
 use                   button_X
 LT RT A B X Y LB RB   trigger_LT, trigger_RT, button_A … button_Y, skill_1, skill_2
 lx ly rx ry           left_stick_x, left_stick_y, right_stick_x, right_stick_y
-`alias=value`         the alias, scaled: forward=0.5 is half forward
+`alias=value`         the alias, scaled: forward=0.5 is half forward, played as 0.625, the nearest position
 ====================  ===================================================================================
 
 Capitals do not matter. A stick falls into the nearest of the eleven positions the model knows, which is said.
@@ -31,6 +31,7 @@ Capitals do not matter. A stick falls into the nearest of the eleven positions t
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import BIN_VALUES, REST_VALUES, decode_values, encode_named
 from playloom.actions.controller import CONTROLS
-from playloom.errors import ActionError, nearest
+from playloom.errors import ActionError
 
 MAX_STEPS = 100_000
 """The longest script: two hours and three quarters of play."""
@@ -74,6 +75,9 @@ _ALIASES: dict[str, tuple[str, float]] = {
 _NEEDS_VALUE = {"lx", "ly", "rx", "ry"} | {c.name for c in CONTROLS if c.kind == "axis"}
 _CONTROLS = {control.name: control for control in CONTROLS}
 _WORDS = {name.lower(): name for name in [*_CONTROLS, *_ALIASES, "rest"]}
+
+_MEANT = [name for name in _ALIASES if len(name) > 2] + ["rest"]
+"""Words of the language that people say; the short codes are left out of suggestions."""
 
 _SEPARATOR = re.compile(r"[;,\n]|\bthen\b", re.IGNORECASE)
 _DURATION = re.compile(r"\bfor\b(.*)$", re.IGNORECASE | re.DOTALL)
@@ -175,7 +179,8 @@ def _split_inputs(inputs: str, part: str) -> list[tuple[str, str | None]]:
             raise ActionError(f"cannot read {text[position:].strip()!r} in {part!r}; write name=value or name")
         word = match.group(1).lower()
         if word not in _WORDS:
-            close = nearest(word, _WORDS)
+            known = difflib.get_close_matches(word, [*_MEANT, *_CONTROLS], n=1)
+            close = f"did you mean {known[0]}?" if known else f"say {', '.join(_MEANT)}, or a control such as button_B"
             raise ActionError(f"unknown input {match.group(1)!r} in {part!r}; {close}")
         found.append((_WORDS[word], match.group(2)))
         position = match.end()
@@ -218,10 +223,20 @@ def _parse_length(text: str, part: str) -> int:
 def _note_rounding(state: dict[str, float], values_A: NDArray[np.uint8], notes: dict[str, None]) -> None:
     played = dict(zip(_CONTROLS, decode_values(values_A).tolist(), strict=True))
     for name, asked in state.items():
-        if abs(played[name] - asked) > 1e-6:
-            kind = _CONTROLS[name].kind
-            why = f"the sticks have {len(BIN_VALUES)} positions" if kind == "axis" else "triggers are on or off"
-            notes[f"{name}={asked:g} is played as {played[name]:g}: {why}"] = None
+        if is_rounded(asked, played[name]):
+            notes[rounding(name, asked, played[name])] = None
+
+
+def is_rounded(asked: float, played: float) -> bool:
+    """Whether another value is played than was asked for."""
+    return abs(played - asked) > 1e-6
+
+
+def rounding(name: str, asked: float, played: float) -> str:
+    """The sentence for a value of a control that cannot be played exactly."""
+    kind = _CONTROLS[name].kind
+    why = f"the sticks have {len(BIN_VALUES)} positions" if kind == "axis" else "triggers are on or off"
+    return f"{name}={asked:g} is played as {played:g}: {why}"
 
 
 def _fit_length(values_SA: NDArray[np.uint8], steps: int, notes: dict[str, None]) -> NDArray[np.uint8]:

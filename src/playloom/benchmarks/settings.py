@@ -61,8 +61,9 @@ class BenchSettings:
             preset(name)
         if self.dtype is not None:
             pick_dtype(self.dtype)
-        if self.frames < 1 or (self.threads is not None and self.threads < 1):
-            raise ConfigError(f"frames is {self.frames} and threads {self.threads}; expected 1 or more")
+        for name, value in (("frames", self.frames), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; expected 1 or more")
 
     @property
     def shape_device(self) -> torch.device | None:

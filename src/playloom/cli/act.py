@@ -1,20 +1,20 @@
-"""`playloom act`: parses, lets the model play the real game, prints the figures and one line of JSON."""
+"""`playloom act`: let the model play the real game, and print the figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from playloom.cli.stopping import STOPPED, ctrl_c
+from playloom.cli import common
 from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
     from playloom.acting.report import ActReport
-    from playloom.acting.run import Progress
+
+Player = Literal["model", "repeat", "random", "rusher", "sniper", "collector", "explorer", "novice", "dancer"]
+_OF_MODEL = ("model", "temperature", "top_k", "top_p", "device", "threads")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,91 +23,103 @@ def register(app: typer.Typer) -> None:
 
 
 def act_command(
-    out: Annotated[Path, typer.Option(help="Folder for recordings, films and figures; numbered if taken.")] = Path(
-        "out/act"
-    ),
-    model: Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")] = None,
+    call: typer.Context,
+    out: Annotated[
+        Path,
+        typer.Option(
+            callback=common.numbered_folder,
+            help="Folder for recordings, films and figures; numbered after an earlier one.",
+        ),
+    ] = Path("out/act"),
+    model: common.Model = None,
     by: Annotated[
-        str | None, typer.Option(help="Who plays: model (default), repeat, random, or a scripted player's style.")
+        Player | None, typer.Option(help="Who plays: model (default), repeat, random, or a scripted player's style.")
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="The model and all baselines, on the same games.")] = False,
-    variant: Annotated[str, typer.Option(help="The arena: plaza, court or canyon.")] = "plaza",
-    mode: Annotated[str, typer.Option(help="ffa: everyone for themselves; 4v4: two teams.")] = "ffa",
+    variant: Annotated[Literal["plaza", "court", "canyon"], typer.Option(help="The arena.")] = "plaza",
+    mode: Annotated[Literal["ffa", "4v4"], typer.Option(help="ffa: everyone for themselves; 4v4: two teams.")] = "ffa",
     seconds: Annotated[float, typer.Option(help="How long each game is, in the game's time.")] = 30.0,
-    games: Annotated[int, typer.Option(help="How many games.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the first game; the others follow one by one.")] = 1000,
-    temperature: Annotated[float, typer.Option(help="Of the model's inputs; 0 is greedy, 1 as it learned them.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest values of a control only.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest values that reach p together.")] = None,
-    films: Annotated[
-        int | None, typer.Option(help="Games of each player to make a film of; default: all, with --compare the first.")
+    games: Annotated[int, typer.Option(min=1, help="How many games.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first game; the others follow one by one.")] = 1000,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Of the model's inputs; 0 is greedy, 1 as it learned them.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Draw from the k likeliest values of a control only.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    timestamp: Annotated[bool, typer.Option(help="Put the time into manifests.")] = True,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Draw from the likeliest values that reach p together.")
+    ] = None,
+    films: Annotated[
+        int | None,
+        typer.Option(min=0, help="Games of each player to make a film of; default: all, with --compare the first."),
+    ] = None,
+    device: common.Device = "auto",
+    threads: common.Threads = None,
+    timestamp: common.Timestamp = True,
+    as_json: common.Json = False,
 ) -> None:
     """Let the model hold the controller in the real game, and say how it did.
 
-    Ctrl-C ends it; what was played is kept.
+    Ctrl-C and SIGTERM end it; what was played is kept.
     """
     if compare and by is not None:
         raise BadInputError("--compare lets everybody play; leave out --by")
-    from playloom.acting.job import COMPARED, ActJob
-    from playloom.acting.run import run_act
-    from playloom.runtime import machine, pick_device
+    if by not in (None, "model"):
+        common.refuse(call, _OF_MODEL, f"does not apply to --by {by}, which plays without a model")
+    kept = "games that were over are kept"
+    with common.progress("playing", "steps") as bar, common.stopping(kept, after_step=True) as stop:
+        from playloom.acting.job import COMPARED, ActJob
+        from playloom.acting.run import run_act
+        from playloom.runtime import machine, pick_device, set_threads
 
-    job = ActJob(
-        players=COMPARED if compare else ("model" if by is None else by,),
-        model=model,
-        variant=variant,
-        mode=mode,  # type: ignore[arg-type]  # checked by ActJob, in a sentence
-        seconds=seconds,
-        games=games,
-        seed=seed,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        device=device,
-        out=out,
-        films=1 if compare and films is None else films,
-        timestamp=timestamp,
-    )
-    with ctrl_c() as stopped, _bar() as progress:
-        report = run_act(job, machine=machine(pick_device(device)), stop=stopped, progress=progress)
-        was_stopped = stopped()
+        set_threads(threads)
+        job = ActJob(
+            players=COMPARED if compare else ("model" if by is None else by,),
+            model=model,
+            variant=variant,
+            mode=mode,
+            seconds=seconds,
+            games=games,
+            seed=seed,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            device=device,
+            out=out,
+            films=1 if compare and films is None else films,
+            timestamp=timestamp,
+        )
+        report = run_act(
+            job,
+            machine=machine(pick_device(device)),
+            stop=stop,
+            progress=lambda now: bar(now.done, now.total, f"playing ({now.player})"),
+        )
+        was_stopped = stop()
     if report.games:
-        _say(report)
+        _say(report, as_json)
     elif not was_stopped:
         raise BadInputError("every game was over before its player could press anything; say more --seconds")
     if was_stopped:
         left = f"what was played is kept: {report.folder}" if report.games else "nothing was played"
         typer.echo(f"stopped; {left}", err=True)
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(stop.code)
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda now: bar.update(task, description=now.player, completed=now.done, total=now.total)
-
-
-def _say(report: ActReport) -> None:
-    import json
-
+def _say(report: ActReport, as_json: bool) -> None:
+    if as_json:
+        common.print_json({**report.means(), "folder": report.folder})
+        return
     from playloom.benchmarks.rows import aligned
 
     facts = report.facts
     typer.echo(aligned(report.head(), report.lines()))
     where = f"{facts['variant']}, which has {facts['tiles']} tiles"
-    typer.echo(f"mean ± standard error over games of {facts['seconds']:g} s in {where}")
+    several = len(report.games) > len(report.players)
+    what = "mean ± standard error over games" if several else "one game"
+    typer.echo(f"{what} of {facts['seconds']:g} s in {where}")
     typer.echo(f"{report.folder}/")
     for game in report.games:
         if len(game.files) > 1:
             typer.echo("  " + "  ".join(str(path.relative_to(report.folder)) for path in game.files))
-    typer.echo(json.dumps(report.means()))

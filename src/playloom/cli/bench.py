@@ -1,13 +1,14 @@
-"""`playloom bench`: parses, measures, prints one table and a last line of JSON."""
+"""`playloom bench`: measure speed, and print one table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
+
+from playloom.cli import common
+from playloom.errors import BadInputError
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +17,8 @@ def register(app: typer.Typer) -> None:
 
 
 def bench_command(
-    model: Annotated[str | None, typer.Option(help="A bundled model's name, or a model folder.")] = None,
+    call: typer.Context,
+    model: common.Model = None,
     device: Annotated[
         str, typer.Option(help="cpu: the model; cuda: the large sizes; auto: both, where there is a GPU.")
     ] = "auto",
@@ -24,10 +26,12 @@ def bench_command(
         str | None, typer.Option(help="Sizes to measure, as 200m,1.6b; on a CPU none unless asked for.")
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Of weights and cache; default: float32 on a CPU, bfloat16 on a GPU.")
+        Literal["float32", "bfloat16", "float16", "float64"] | None,
+        typer.Option(help="Of weights and cache; default: float32 on a CPU, bfloat16 on a GPU."),
     ] = None,
     only: Annotated[
-        str | None, typer.Option(help="Cases: stream,first,start,batch,branch,env,order,many,absolute.")
+        str | None,
+        typer.Option(help="Cases, as stream,first: stream first start batch branch env order many absolute."),
     ] = None,
     ladder: Annotated[bool, typer.Option("--ladder", help="Speed and quality of every decoding order.")] = False,
     agreement: Annotated[
@@ -37,70 +41,62 @@ def bench_command(
         bool, typer.Option("--serve", help="A server of its own under load: users of /score, live players, memory.")
     ] = False,
     data: Annotated[
-        Path | None, typer.Option(help="With --ladder: frame store or recordings with test episodes, as in evaluate.")
+        Path | None,
+        typer.Option(exists=True, help="With --ladder: frame store or recordings with test episodes, as in evaluate."),
     ] = None,
     work: Annotated[Path, typer.Option(help="With --ladder: folder for a test set recorded here.")] = Path(
         "out/evaluation"
     ),
-    frames: Annotated[int, typer.Option(help="Frames of the sustained case, and at most of any other.")] = 300,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: as torch chooses.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides dreams and random weights.")] = 0,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of the sustained case, and at most of any other.")] = 300,
+    threads: common.Threads = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides dreams and random weights.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A short, rough look.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=common.out_file, help="Also write the JSON to this file.")
+    ] = None,
+    as_json: common.Json = False,
 ) -> None:
     """Measure speed, each figure beside its bar, its floor and what one would otherwise take."""
-    from playloom import benchmarks
-    from playloom.errors import BadInputError
-
     if ladder + agreement + serve > 1:
         raise BadInputError("--ladder, --agreement and --serve are separate runs; ask for one of them")
-    if (ladder or agreement or serve) and (only or presets or dtype):
-        raise BadInputError("--only, --presets and --dtype belong to the speed table; leave them out here")
-    if data is not None and not ladder:
-        raise BadInputError("--data is for --ladder, which measures quality; add it or leave --data out")
-    settings = benchmarks.BenchSettings(
-        model=model,
-        device=device,
-        presets=_names(presets),
-        dtype=dtype,
-        only=_names(only),
-        frames=frames,
-        threads=threads,
-        seed=seed,
-        quick=quick,
-    )
-    with _progress() as (tick, bar, found):
+    if ladder or agreement or serve:
+        common.refuse(call, ("only", "presets", "dtype"), "belongs to the speed table")
+    if not ladder:
+        common.refuse(call, ("data", "work"), "applies to --ladder only")
+    with common.progress("measuring") as bar:
+        from playloom import benchmarks
+        from playloom.runtime import set_threads
+
+        set_threads(threads)
+        settings = benchmarks.BenchSettings(
+            model=model,
+            device=device,
+            presets=_names(presets),
+            dtype=dtype,
+            only=_names(only),
+            frames=frames,
+            threads=threads,
+            seed=seed,
+            quick=quick,
+        )
         if ladder:
             from playloom.evaluation import open_test_set
 
-            report = benchmarks.ladder(open_test_set(data, work, bar), settings, tick=tick)
+            report = benchmarks.ladder(
+                open_test_set(data, work, lambda what, done, total: bar(done, total, what)), settings, tick=bar.show
+            )
         elif agreement:
-            report = benchmarks.agreement(settings, tick)
+            report = benchmarks.agreement(settings, bar.show)
         elif serve:
             from playloom.benchmarks.service import service
 
-            report = service(settings, tick=tick)
+            report = service(settings, tick=bar.show)
         else:
-            report = benchmarks.bench(settings, tick, found)
+            report = benchmarks.bench(settings, bar.show, lambda row: bar.print(row.said()))
     if out is not None:
         report.write(out)
-    typer.echo(report.text())
-    typer.echo(report.line())
+    typer.echo(report.line() if as_json else report.text())
 
 
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Any, Any, Any]]:
-    """Three callbacks: (what) and (what, done, of) are shown on one status line, (row) stays on the screen."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with console.status("measuring") as status:
-        yield (
-            lambda what: status.update(f"measuring: {what}"),
-            lambda what, done, total: status.update(f"{what}: {done} of {total}"),
-            lambda row: console.print(row.said(), markup=False, highlight=False, soft_wrap=True),
-        )

@@ -6,18 +6,16 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from playloom.cli import common
 from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
     from playloom.client import CallReport
     from playloom.client.start import Request
-
-_STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -38,12 +36,17 @@ def call_command(
         str | None, typer.Option(help="Its key; else MUSE_API_KEY or PLAYLOOM_API_KEY, else you are asked.")
     ] = None,
     delay: Annotated[float, typer.Option(help="Seconds between two requests.")] = 0.0,
-    upscale: Annotated[str, typer.Option(help="To 4x: lanczos, realesrgan (the extra `sr`) or none.")] = "lanczos",
+    upscale: Annotated[
+        Literal["lanczos", "realesrgan", "none"],
+        typer.Option(help="To 4x: lanczos, realesrgan (the extra `sr`) or none."),
+    ] = "lanczos",
     show_reply: Annotated[bool, typer.Option("--show-reply", help="Show the first 2 KB of each reply.")] = False,
-    out: Annotated[Path, typer.Option(help="The folder to write; numbered if it is taken.")] = Path("out/call"),
+    out: Annotated[
+        Path, typer.Option(callback=common.own_folder, help="The folder to write; numbered after an earlier call.")
+    ] = Path("out/call"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the call that lies in --out.")] = False,
     seed: Annotated[int, typer.Option(help="Of the random actions, for replies without any.")] = 0,
-    schema: Annotated[str, typer.Option(help="Of the replies' actions: auto, binned or named.")] = "auto",
+    schema: Annotated[Literal["auto", "binned", "named"], typer.Option(help="Of the replies' actions.")] = "auto",
     tokens: Annotated[
         bool, typer.Option("--tokens/--no-tokens", help="Send the replies' tokens back; without: encode anew.")
     ] = True,
@@ -70,8 +73,8 @@ def call_command(
         endpoint=endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT,
         out=out,
         resume=resume,
-        upscale=upscale,  # type: ignore[arg-type]  # checked in a sentence, as the schema is
-        schema=schema,  # type: ignore[arg-type]
+        upscale=upscale,
+        schema=schema,
         with_tokens=tokens,
         seed=seed,
         delay=delay,
@@ -84,11 +87,9 @@ def call_command(
         note=lambda words: typer.echo(f"note: {words}", err=True),
         reply=typer.echo if show_reply else None,
     )
-    try:
+    left = "what came is complete, and the same command with --resume goes on"
+    with common.stopping(left, after_step=False):
         _say(run_call(job, events))
-    except KeyboardInterrupt:
-        typer.echo("stopped; what came is complete, and the same command with --resume goes on", err=True)
-        raise typer.Exit(_STOPPED) from None
 
 
 def _start(payload: Path | None, image: Path | None) -> Request | None:
@@ -115,7 +116,7 @@ def _ask() -> str:
 
 def _say(report: CallReport) -> None:
     there = f" ({report.steps - report.asked} were there already)" if report.asked < report.steps else ""
-    typer.echo(f"{report.steps} step{'' if report.steps == 1 else 's'}{there}: {report.seconds:.1f} s")
+    typer.echo(f"{common.count(report.steps, 'step')}{there}: {report.seconds:.1f} s")
     if report.random_steps:
         typer.echo(f"{len(report.random_steps)} of them with a random action, because the reply held none")
     typer.echo(f"{report.folder}/")

@@ -1,18 +1,20 @@
-"""`playloom dream`: parses, dreams one prompt or a folder of clips, says what came of it or that it was stopped."""
+"""`playloom dream`: dream from one prompt or from a folder of clips."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from playloom.cli.stopping import STOPPED, ctrl_c
+from playloom.cli import common
+from playloom.errors import PlayloomError
 
 if TYPE_CHECKING:
     from playloom.dreams import DreamReport
+
+_NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "at", "fit", "timestamp")
+_ONLY_WITH_CLIPS = ("protocol", "batch", "max_files")
 
 
 def register(app: typer.Typer) -> None:
@@ -21,150 +23,161 @@ def register(app: typer.Typer) -> None:
 
 
 def dream_command(
+    call: typer.Context,
     prompt: Annotated[
         str | None,
         typer.Option(help="A picture, a folder of pictures, a recording, an .npz clip, a dream, or moment:NAME."),
     ] = None,
-    mode: Annotated[str, typer.Option(help="world: pictures; policy: controller input; full: both.")] = "world",
-    steps: Annotated[int | None, typer.Option(help="Steps of 0.1 s; default: as many as actions, else 10.")] = None,
+    mode: Annotated[
+        Literal["world", "policy", "full"], typer.Option(help="world: pictures; policy: controller input; full: both.")
+    ] = "world",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of 0.1 s; default: as many as actions, else 10.")
+    ] = None,
     actions: Annotated[
         str | None, typer.Option(help="A CSV, or held inputs such as 'right_stick_x=1 for 10; forward'.")
     ] = None,
-    schema: Annotated[str, typer.Option(help="Of CSV files: named, binned or auto.")] = "named",
-    at: Annotated[int | None, typer.Option(help="The step of the prompt to dream on from.")] = None,
-    fit: Annotated[str, typer.Option(help="Pictures of another shape: crop or letterbox.")] = "crop",
-    out: Annotated[Path, typer.Option(help="The folder to write; numbered if it is taken.")] = Path("out/dream"),
-    model: Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")] = None,
-    context: Annotated[int, typer.Option(help="Steps the model sees first; its own context (10) is the most.")] = 10,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy; default: the model's card, else 0.9.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach p together.")] = None,
-    action_temperature: Annotated[
-        float | None, typer.Option(help="Of dreamed inputs; default: as --temperature, else the model's card.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
-    lag: Annotated[
-        int | None,
-        typer.Option(help="Row lag of the decoding order: 1 to the grid's width (raster). Default: the model's card."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    timestamp: Annotated[bool, typer.Option(help="Put the time into manifests.")] = True,
+    schema: common.Schema = "named",
+    at: common.At = None,
+    fit: common.Fit = "crop",
+    out: Annotated[
+        Path, typer.Option(callback=common.numbered_folder, help="The folder to write; numbered after an earlier one.")
+    ] = Path("out/dream"),
+    model: common.Model = None,
+    context: common.Context = 10,
+    temperature: common.Temperature = None,
+    top_k: common.TopK = None,
+    top_p: common.TopP = None,
+    action_temperature: common.ActionTemperature = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
+    lag: common.Lag = None,
+    device: common.Device = "auto",
+    threads: common.Threads = None,
+    timestamp: common.Timestamp = True,
     clips: Annotated[
         Path | None, typer.Option(help="Dream over a folder of .npz clips (images, actions) instead of one prompt.")
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="With --clips. base: recorded actions are fed; comprehensive: dreamed too.")
+        Literal["base", "comprehensive"],
+        typer.Option(help="With --clips. base: recorded actions are fed; comprehensive: dreamed too."),
     ] = "base",
-    batch: Annotated[int, typer.Option(help="With --clips: clips dreamed together.")] = 1,
-    max_files: Annotated[int | None, typer.Option(help="With --clips: only the first so many.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="With --clips: clips dreamed together.")] = 1,
+    max_files: Annotated[int | None, typer.Option(min=1, help="With --clips: only the first so many.")] = None,
+    as_json: common.Json = False,
 ) -> None:
     """Dream on from a moment: the next pictures, the next controller input, or both.
 
-    Ctrl-C ends it and keeps what was dreamed.
+    Ctrl-C and SIGTERM end it and keep what was dreamed.
     """
     if clips is not None:
+        common.refuse(call, _NOT_WITH_CLIPS, "does not apply to --clips")
         how = {
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
             "action_temperature": action_temperature,
         }
-        sizes = {"context": context, "steps": 10 if steps is None else steps, "batch": batch, "max_files": max_files}
-        _dream_clips(clips, out, protocol, how, **sizes, model=model, seed=seed, lag=lag, device=device)
+        sizes: dict[str, Any] = {
+            "context": context,
+            "steps": 10 if steps is None else steps,
+            "batch": batch,
+            "max_files": max_files,
+        }
+        sizes |= {"protocol": protocol, "model": model, "seed": seed, "lag": lag, "device": device}
+        _dream_clips(clips, out, how, sizes, threads, as_json)
         return
-    from playloom.dreams import DreamJob, run_dream
+    common.refuse(call, _ONLY_WITH_CLIPS, "applies to --clips only")
+    if mode == "policy":
+        common.refuse(call, ("actions",), "does not apply to --mode policy, which dreams the input")
+    _check_inputs(prompt, actions, schema)
+    with common.progress("dreaming", "frames") as bar, common.stopping("nothing was written", after_step=True) as stop:
+        from playloom.dreams import DreamJob, run_dream
+        from playloom.runtime import set_threads
 
-    job = DreamJob(
-        model=model,
-        prompt=prompt,
-        mode=mode,  # type: ignore[arg-type]  # checked by DreamRequest, in a sentence
-        steps=steps,
-        actions=actions,
-        schema=schema,  # type: ignore[arg-type]
-        context=context,
-        at=at,
-        fit=fit,  # type: ignore[arg-type]
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        action_temperature=action_temperature,
-        seed=seed,
-        lag=lag,
-        device=device,
-        out=out,
-        timestamp=timestamp,
-    )
-    with _interrupted("nothing was written"), ctrl_c() as stopped, _bar("dreaming") as step_done:
-        report = run_dream(job, render=_render, progress=step_done, stop=stopped)
-    _say(report)
+        set_threads(threads)
+        job = DreamJob(
+            model=model,
+            prompt=prompt,
+            mode=mode,
+            steps=steps,
+            actions=actions,
+            schema=schema,
+            context=context,
+            at=at,
+            fit=fit,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            action_temperature=action_temperature,
+            seed=seed,
+            lag=lag,
+            device=device,
+            out=out,
+            timestamp=timestamp,
+        )
+        report = run_dream(job, render=common.render, progress=bar, stop=stop)
+    _say(report, as_json)
     if report.stopped:
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(stop.code)
 
 
-def _dream_clips(folder: Path, out: Path, protocol: str, how: dict[str, Any], **settings: Any) -> None:
+def _check_inputs(prompt: str | None, actions: str | None, schema: Any) -> None:
+    """Find what is missing or misspelt before torch is imported."""
+    if prompt is not None:
+        from playloom.data.prompts import check_prompt
+
+        check_prompt(prompt)
+    if actions is not None:
+        from playloom.dreams.inputs import read_inputs
+
+        read_inputs(actions, schema, None)
+
+
+def _dream_clips(
+    folder: Path, out: Path, how: dict[str, Any], sizes: dict[str, Any], threads: int | None, as_json: bool
+) -> None:
     """The folder form, with the published program's defaults."""
-    from playloom.dreams import BatchJob, dream_clips
-    from playloom.engine import Sampling
+    from playloom.files import free_folder
+    from playloom.media.clips import find_clips
 
-    sampling = Sampling.of_card({}, **how)
-    job = BatchJob(folder=folder, out=out, protocol=protocol, sampling=sampling, **settings)  # type: ignore[arg-type]
-    with _interrupted(f"clips that were finished are kept: {out}"):
-        summary = dream_clips(job, on_clip=lambda done, total, words: typer.echo(f"[{done}/{total}] {words}"))
-    typer.echo(f"{_count(len(summary.written), 'clip')} dreamed, {len(summary.skipped)} skipped")
+    find_clips(folder)
+    place = free_folder(out, numbered=True)
+    left = f"clips that were finished are kept: {place}"
+    with common.progress("dreaming", "clips") as bar, common.stopping(left, after_step=False):
+        from playloom.dreams import BatchJob, dream_clips
+        from playloom.engine import Sampling
+        from playloom.runtime import set_threads
+
+        set_threads(threads)
+
+        def on_clip(done: int, total: int, words: str) -> None:
+            bar(done, total)
+            if not as_json:
+                typer.echo(f"[{done}/{total}] {words}")
+
+        job = BatchJob(folder=folder, out=place, sampling=Sampling.of_card({}, **how), **sizes)
+        summary = dream_clips(job, on_clip)
+    if as_json:
+        common.print_json({"folder": place, "written": summary.written, "skipped": summary.skipped})
+    else:
+        typer.echo(f"{common.count(len(summary.written), 'clip')} dreamed, {len(summary.skipped)} skipped: {place}")
     if not summary.written:
-        raise typer.Exit(2)
+        raise PlayloomError(f"no clip of {folder} could be used")
+    if summary.skipped:
+        raise typer.Exit(common.SKIPPED)
 
 
-@contextmanager
-def _interrupted(left: str) -> Iterator[None]:
-    """Ctrl-C in the body ends the program, which says what is left."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; {left}", err=True)
-        raise typer.Exit(STOPPED) from None
-
-
-def _render(episode: Any) -> Iterator[Any]:
-    from playloom.games.arena import render_episode
-
-    return iter(render_episode(episode))
-
-
-@contextmanager
-def _bar(label: str) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn(label),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None, rate="")
-
-        def step_done(done: int, total: int) -> None:
-            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} frames/s" if speed else "")
-
-        yield step_done
-
-
-def _say(report: DreamReport) -> None:
+def _say(report: DreamReport, as_json: bool) -> None:
+    if as_json:
+        names = ("notes", "steps_seen", "steps_dreamed", "dreamed", "seconds", "frames_per_second", "stopped")
+        facts = {"folder": report.written.folder, "files": dict(report.written.files)}
+        common.print_json(facts | {name: getattr(report, name) for name in names})
+        return
     for note in report.notes:
         typer.echo(f"note: {note}")
-    typer.echo(
-        f"{_count(report.steps_seen, 'step')} seen, then {_count(report.steps_dreamed, 'step')} "
-        f"of {report.dreamed} dreamed: {report.seconds:.1f} s, {report.frames_per_second:.1f} frames a second"
-    )
+    seen, dreamed = common.count(report.steps_seen, "step"), common.count(report.steps_dreamed, "step")
+    speed = f"{report.seconds:.1f} s, {report.frames_per_second:.1f} frames per second"
+    typer.echo(f"{seen} seen, then {dreamed} of {report.dreamed} dreamed: {speed}")
     typer.echo(f"{report.written.folder}/")
     for name, what in report.written.files:
         typer.echo(f"  {name:<14} {what}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

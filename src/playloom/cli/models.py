@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import typer
 
+from playloom.cli import common
+
 
 def register(app: typer.Typer) -> None:
     """Add `models` to the program."""
     app.command("models")(models_command)
 
 
-def models_command() -> None:
+def models_command(as_json: common.Json = False) -> None:
     """List bundled models, bundled moments and named sizes."""
     from playloom.checkpoint import bundled_models
     from playloom.data.moments import list_moments
     from playloom.presets import PRESETS
 
+    if as_json:
+        sizes = {name: config.to_dict() for name, config in PRESETS.items()}
+        common.print_json({"models": bundled_models(), "moments": list_moments(), "presets": sizes})
+        return
     typer.echo(f"bundled models:  {', '.join(bundled_models()) or 'none'}")
     typer.echo(f"bundled moments: {', '.join(list_moments()) or 'none'}")
     typer.echo(f"\n{'preset':<15} {'layers x width':>14} {'heads':>6} {'grid':>8} {'codes':>7} {'parameters':>11}")

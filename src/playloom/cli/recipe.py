@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from playloom.cli import common
+
+Stage = Literal["record", "tokenizer", "tokens", "world", "evaluate", "export"]
 
 _MORE = 3
 """Exit code of a run that waits for its next piece."""
@@ -17,25 +21,35 @@ def register(app: typer.Typer) -> None:
 
 
 def recipe_command(
-    name: Annotated[str, typer.Argument(help="arena, arena-live (one GPU, 16 cores) or arena-cpu.")] = "arena",
-    out: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/NAME.")] = None,
-    piece: Annotated[float | None, typer.Option(help="Save and stop after so many minutes; exit code 3.")] = None,
+    call: typer.Context,
+    name: Annotated[
+        Literal["arena", "arena-live", "arena-cpu"],
+        typer.Argument(help="arena and arena-live: one GPU and 16 cores; arena-cpu: two cores."),
+    ] = "arena",
+    out: Annotated[
+        Path | None, typer.Option(callback=common.own_folder, help="The run's folder; default: runs/NAME.")
+    ] = None,
+    piece: Annotated[
+        float | None, typer.Option(min=0, help="Save and stop after so many minutes; exit code 3.")
+    ] = None,
     toy: Annotated[bool, typer.Option("--toy", help="A rehearsal: all stages, tiny sizes, a minute or two.")] = False,
     collect: Annotated[Path | None, typer.Option(help="Copy the outputs worth keeping here.")] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting, such as world.loop.minutes=30.")
     ] = None,
-    redo: Annotated[str | None, typer.Option(help="Begin this stage anew, and all made from it.")] = None,
-    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    redo: Annotated[Stage | None, typer.Option(help="Begin this stage anew, and all made from it.")] = None,
+    until: Annotated[Stage | None, typer.Option(help="Stop after this stage.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what is done and what is to do.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    processes: Annotated[int | None, typer.Option(help="Games at a time; all cores by default.")] = None,
+    device: common.Device = "auto",
+    threads: common.Threads = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Games at a time; all cores by default.")] = None,
 ) -> None:
     """From nothing to shipped weights: record, tokenizer, tokens, world, evaluate, export.
 
     Stop it at any time: the same command goes on where it was.
     """
+    if plan:
+        common.refuse(call, ("piece", "collect", "redo", "until", "threads", "processes"), "does not apply to --plan")
     from playloom.files import check_place
     from playloom.recipes.collect import collect as collect_outputs
     from playloom.recipes.recipe import changed, parse_change
@@ -53,16 +67,13 @@ def recipe_command(
     if collect is not None:
         check_place(collect / "model")
     machine = Machine(device=device, threads=threads, processes=processes)
-    try:
+    with common.stopping(f"the same command goes on: {folder}", after_step=False):
         outcome = run_recipe(
             wanted, folder, piece_minutes=piece, machine=machine, redo=redo, until=until, say=typer.echo
         )
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; the same command goes on: {folder}", err=True)
-        raise typer.Exit(130) from None
     if collect is not None:
         files, notes = collect_outputs(folder, collect)
-        typer.echo(f"collected {len(files)} files: {collect}")
+        typer.echo(f"collected {common.count(len(files), 'file')}: {collect}")
         for note in notes:
             typer.echo(f"note: {note}")
     if not outcome.finished:

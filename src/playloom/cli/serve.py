@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from playloom.cli import common
 from playloom.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -21,33 +22,42 @@ def register(app: typer.Typer) -> None:
     app.command("serve")(serve_command)
 
 
+def require_serving() -> None:
+    """Raise a MissingExtraError unless the packages of the extra `serve` are there."""
+    for package in _NEEDED:
+        if find_spec(package) is None:
+            raise MissingExtraError.of(package, "serve")
+
+
 def serve_command(
-    model: Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")] = None,
+    call: typer.Context,
+    model: common.Model = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; default 5000, 0 takes a free one.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; default 5000, 0 takes a free one.")] = None,
     key: Annotated[
         str | None,
         typer.Option(help="Requests must carry it; better in the environment: PLAYLOOM_API_KEY.", show_default=False),
     ] = None,
-    lag: Annotated[int | None, typer.Option(help="Row lag of the decoding order; default: the model's card.")] = None,
-    sessions: Annotated[int | None, typer.Option(help="Live sessions at once; default 16.")] = None,
-    queue: Annotated[int | None, typer.Option(help="Requests that may wait; default 32.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps one request may ask for; default 100.")] = None,
+    lag: common.Lag = None,
+    sessions: Annotated[int | None, typer.Option(min=1, help="Live sessions at once; default 16.")] = None,
+    queue: Annotated[int | None, typer.Option(min=0, help="Requests that may wait; default 32.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps one request may ask for; default 100.")] = None,
     stories: Annotated[str | None, typer.Option(help="Folder of the stories; default out/stories.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    device: common.DeviceOrNone = None,
+    threads: common.Threads = None,
     cluster: Annotated[
         bool, typer.Option("--cluster", help="On Ray Serve: replicas, here or on many machines.")
     ] = False,
-    replicas: Annotated[int | None, typer.Option(help="With --cluster: how many, at least; default 2.")] = None,
-    max_replicas: Annotated[int | None, typer.Option(help="With --cluster: at most, as work comes.")] = None,
+    replicas: Annotated[int | None, typer.Option(min=1, help="With --cluster: how many, at least; default 2.")] = None,
+    max_replicas: Annotated[int | None, typer.Option(min=1, help="With --cluster: at most, as work comes.")] = None,
 ) -> None:
     """Serve the page to play on, the hosted endpoint's API, the job server's, and our own.
 
     Every other limit is an environment variable, PLAYLOOM_...: see docs/serve.md. Ctrl-C finishes what runs.
     """
-    for package in _NEEDED:
-        if find_spec(package) is None:
-            raise MissingExtraError.of(package, "serve")
+    if not cluster:
+        common.refuse(call, ("replicas", "max_replicas"), "applies to --cluster only")
+    require_serving()
     if cluster and find_spec("ray") is None:
         raise MissingExtraError.of("ray", "cluster")
     from playloom.serving.settings import read_settings
@@ -63,15 +73,18 @@ def serve_command(
         steps=steps,
         stories=stories,
         device=device,
+        threads=threads,
         replicas=replicas,
         max_replicas=max_replicas,
     )
     if cluster:
         _run_cluster(settings)
         return
+    from playloom.runtime import set_threads
     from playloom.serving.server import run
 
-    run(settings, say=lambda sentence: typer.echo(sentence))
+    set_threads(settings.threads)
+    run(settings, say=typer.echo)
 
 
 def _run_cluster(settings: Settings) -> None:

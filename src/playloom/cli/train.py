@@ -1,4 +1,4 @@
-"""`playloom train tokenizer`, `world` and `decoder`: parses, trains, says where the result lies."""
+"""`playloom train tokenizer`, `world` and `decoder`: train, and say where the result lies."""
 
 from __future__ import annotations
 
@@ -6,35 +6,40 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from playloom.cli.training_bars import bar_of, is_silent, reports_of, say_end
+from playloom.cli import common
 from playloom.errors import ConfigError
 
 if TYPE_CHECKING:
     from playloom.presets import ModelConfig
     from playloom.training.origin import Origin
     from playloom.training.sources import Preparation
+    from playloom.training.task import Outcome
 
 Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
-Out = Annotated[Path, typer.Option(help="The run's folder: checkpoints, log, previews, result.")]
+Out = Annotated[
+    Path, typer.Option(callback=common.own_folder, help="The run's folder: checkpoints, log, previews, result.")
+]
 Preset = Annotated[str | None, typer.Option(help="Named model sizes. [default: arena-live]")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON with settings, and a 'model' of your own.")]
-Steps = Annotated[int | None, typer.Option(help="End after this many steps.")]
-Minutes = Annotated[float | None, typer.Option(help="End after this much training time, all pieces together.")]
-Piece = Annotated[float | None, typer.Option(help="Save and stop this process after this many minutes.")]
-Batch = Annotated[int | None, typer.Option(help="Examples a device takes at once. [default: 16]")]
-Rate = Annotated[float | None, typer.Option(help="Peak of the learning rate. [default: 0.0003]")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the run.")]
-Resume = Annotated[str, typer.Option(help="auto: go on with the run in --out; never: refuse if there is one.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
-Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed (fast where a CPU has it), or auto.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="End after this many steps.")]
+Minutes = Annotated[float | None, typer.Option(min=0, help="End after this much training time, all pieces together.")]
+Piece = Annotated[float | None, typer.Option(min=0, help="Save and stop this process after this many minutes.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Examples a device takes at once. [default: 16]")]
+Rate = Annotated[float | None, typer.Option(min=0, help="Peak of the learning rate. [default: 0.0003]")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the run.")]
+Resume = Annotated[
+    Literal["auto", "never"], typer.Option(help="auto: go on with the run in --out; never: refuse if there is one.")
+]
+Precision = Annotated[
+    Literal["auto", "32-true", "bf16-mixed"] | None, typer.Option(help="bf16-mixed is fast where a CPU has it.")
+]
 PrepareOnly = Annotated[bool, typer.Option("--prepare-only", help="Prepare the data, then stop.")]
-Alignment = Annotated[str, typer.Option(help="Check of actions against pictures: strict, warn or off.")]
-Workers = Annotated[int, typer.Option(help="Rendering processes, when --data holds recordings.")]
+Alignment = Annotated[Literal["strict", "warn", "off"], typer.Option(help="Check of actions against pictures.")]
+Workers = Annotated[int, typer.Option(min=0, help="Rendering processes, when --data holds recordings.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -59,8 +64,8 @@ def train_tokenizer_command(
     learning_rate: Rate = None,
     seed: Seed = None,
     resume: Resume = "auto",
-    device: Device = None,
-    threads: Threads = None,
+    device: common.DeviceOrNone = None,
+    threads: common.Threads = None,
     precision: Precision = None,
     workers: Workers = 0,
     prepare_only: PrepareOnly = False,
@@ -81,15 +86,13 @@ def train_tokenizer_command(
     flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads, precision)
     training = from_mapping(TokenizerTrainingConfig, _with_flags(values, flags))
     _check_resume(resume, out)
-    with _alone(out):
-        with bar_of("preparing pictures") as bar:
-            store = frames_from(data, out / "frames", _preparation(bar, workers))
+    with _alone(out), common.progress("training", quiet=_is_silent()) as bar:
+        store = frames_from(data, out / "frames", _preparation(bar, workers))
         if prepare_only:
-            typer.echo(f"{len(store)} frames in {len(store.spans)} episodes: {store.folder}")
+            typer.echo(f"{len(store)} frames in {common.count(len(store.spans), 'episode')}: {store.folder}")
             return
-        with reports_of("tokenizer") as report:
-            run = train_tokenizer(sizes, training, store, out, start=origin, report=report)
-    say_end(run.outcome, out, f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
+        run = train_tokenizer(sizes, training, store, out, start=origin, report=bar.training)
+    _say_end(run.outcome, out, f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
 
 
 def train_world_command(
@@ -106,8 +109,8 @@ def train_world_command(
     learning_rate: Rate = None,
     seed: Seed = None,
     resume: Resume = "auto",
-    device: Device = None,
-    threads: Threads = None,
+    device: common.DeviceOrNone = None,
+    threads: common.Threads = None,
     precision: Precision = None,
     workers: Workers = 0,
     prepare_only: PrepareOnly = False,
@@ -128,7 +131,7 @@ def train_world_command(
     flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads, precision)
     training = from_mapping(WorldConfig, _with_flags(values, flags))
     _check_resume(resume, out)
-    with _alone(out), bar_of("preparing codes") as bar, reports_of("world") as report:
+    with _alone(out), common.progress("training", quiet=_is_silent()) as bar:
         job = WorldJob(
             model=model,
             config=training,
@@ -142,8 +145,8 @@ def train_world_command(
         if prepare_only:
             prepare_world(job, typer.echo)
             return
-        result = run_world(job, preview_of=dream_preview(model), report=report, say=typer.echo)
-    say_end(result.outcome, out, f"result: {result.path}")
+        result = run_world(job, preview_of=dream_preview(model), report=bar.training, say=typer.echo)
+    _say_end(result.outcome, out, f"result: {result.path}")
 
 
 def train_decoder_command(
@@ -158,8 +161,8 @@ def train_decoder_command(
     learning_rate: Rate = None,
     seed: Seed = None,
     resume: Resume = "auto",
-    device: Device = None,
-    threads: Threads = None,
+    device: common.DeviceOrNone = None,
+    threads: common.Threads = None,
     precision: Precision = None,
     workers: Workers = 0,
     prepare_only: PrepareOnly = False,
@@ -179,14 +182,14 @@ def train_decoder_command(
     training = from_mapping(DecoderTrainingConfig, values)
     _check_apart("--model", model, out)
     _check_resume(resume, out)
-    with _alone(out), bar_of("preparing") as bar, reports_of("decoder") as report:
+    with _alone(out), common.progress("training", quiet=_is_silent()) as bar:
         how = _preparation(bar, workers)
         job = DecoderJob(source=model, data=data, out=out, config=training, preparation=how)
         if prepare_only:
             prepare_decoder(job, typer.echo)
             return
-        result = run_decoder(job, report=report, say=typer.echo)
-    say_end(result.outcome, out, f"result: {result.path}")
+        result = run_decoder(job, report=bar.training, say=typer.echo)
+    _say_end(result.outcome, out, f"result: {result.path}")
 
 
 def _flags(
@@ -274,8 +277,6 @@ def _check_apart(flag: str, origin: str, out: Path) -> None:
 
 
 def _check_resume(resume: str, out: Path) -> None:
-    if resume not in ("auto", "never"):
-        raise ConfigError(f"--resume is {resume!r}; choose auto or never")
     if resume == "never" and (out / "checkpoints").exists():
         raise ConfigError(f"{out} holds a run already; choose another --out, or --resume auto to go on with it")
 
@@ -285,21 +286,33 @@ def _alone(out: Path) -> Iterator[None]:
     """Two runs in one folder would write over each other; of several devices' processes the first one claims it."""
     from playloom.files import claimed
 
-    if is_silent():
+    if _is_silent():
         yield
         return
     with claimed(out):
         yield
 
 
-def _preparation(bar: Any, workers: int) -> Preparation:
+def _preparation(bar: common.Progress, workers: int) -> Preparation:
     from playloom.training.sources import Preparation
 
-    return Preparation(render=_render, workers=workers, progress=bar)
+    return Preparation(render=common.render, workers=workers, progress=bar.of("preparing"))
 
 
-def _render(episode: Any) -> Iterator[Any]:
-    """A recording's pictures; the game is needed only here, not for data of another one."""
-    from playloom.games.arena import render_episode
+def _is_silent() -> bool:
+    """Whether this is one of several processes, and not the first."""
+    from playloom.training.strategy import world
 
-    return iter(render_episode(episode))
+    return world()[0] > 0
+
+
+def _say_end(outcome: Outcome, out: Path, result: str) -> None:
+    """Say how a run ended, and what it left."""
+    if _is_silent():
+        return
+    steps, minutes = common.count(outcome.step, "step"), outcome.elapsed / 60
+    if outcome.finished:
+        typer.echo(f"finished after {steps} and {minutes:.1f} minutes: {out}")
+    else:
+        typer.echo(f"saved at step {outcome.step} after {minutes:.1f} minutes; the same command goes on: {out}")
+    typer.echo(result)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from playloom.errors import BadInputError, PlayloomError
+from playloom.cli import common
+from playloom.errors import PlayloomError
 
 if TYPE_CHECKING:
     from playloom.games.statistics import PlayStatistics
@@ -20,19 +21,21 @@ def register(app: typer.Typer) -> None:
 
 
 def view_command(
+    call: typer.Context,
     recording: Annotated[Path, typer.Argument(help="An episode (.npz or .json), or a folder of them.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures and films.")] = Path("out/view"),
-    episodes: Annotated[int, typer.Option(help="How many of a folder's episodes to show.")] = 1,
-    every: Annotated[int, typer.Option(help="Steps between two pictures of the sheet.")] = 10,
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for the pictures and films.")] = Path(
+        "out/view"
+    ),
+    episodes: Annotated[int, typer.Option(min=1, help="How many of a folder's episodes to show.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Steps between two pictures of the sheet.")] = 10,
     verify: Annotated[bool, typer.Option(help="Check the frames against the recorded hash.")] = True,
     figures: Annotated[bool, typer.Option(help="Only print what the players did, in figures.")] = False,
 ) -> None:
     """Show a recording: every frame rendered again, the controller drawn beside it."""
+    if figures:
+        common.refuse(call, ("out", "episodes", "every", "verify"), "does not apply to --figures")
     from playloom.games.viewing import episodes_at
 
-    for name, value in (("episodes", episodes), ("every", every)):
-        if value < 1:
-            raise BadInputError(f"--{name} is {value}; expected a whole number from 1")
     paths = episodes_at(recording)
     if figures:
         _print_figures(paths)
@@ -46,23 +49,17 @@ def view_command(
                 raise
             skipped.append(str(error) if str(path) in str(error) else f"{path}: {error}")
     for line in skipped:
-        typer.echo(f"skipped {line}", err=True)
+        typer.echo(f"skipped: {line}", err=True)
     if skipped:
         raise typer.Exit(2)
 
 
 def _view(path: Path, out: Path, every: int, verify: bool) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from playloom.games.viewing import view_episode
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(path.name)
-        viewed = view_episode(
-            path, out, every, verify, lambda done, total: bar.update(task, completed=done, total=total)
-        )
-    typer.echo(f"{viewed.sheet}\n{viewed.film}  ({viewed.steps} real steps)")
+    with common.progress(path.name, "steps") as bar:
+        viewed = view_episode(path, out, every, verify, bar)
+    typer.echo(f"{viewed.sheet}\n{viewed.film}  ({common.count(viewed.steps, 'real step')})")
 
 
 def _print_figures(paths: list[Path]) -> None:

@@ -77,12 +77,11 @@ def load_prompt(
         ActionError: when an actions table does not fit.
     """
     cut = PromptCut(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
+    check_prompt(spec)
     text = str(spec)
     if text.startswith(MOMENT_PREFIX):
         path = find_moment(text.removeprefix(MOMENT_PREFIX))
         return replace(_from_moment(path, cut), name=f"{MOMENT_PREFIX}{path.stem}", source=path)
-    if not text.strip():
-        raise BadInputError("the prompt is empty; give a picture, a folder of pictures, a recording or moment:NAME")
     path = _existing(Path(spec))
     return replace(_from_path(path, cut, schema, render), name=path.resolve().name, source=path)
 
@@ -98,6 +97,21 @@ def _from_path(path: Path, cut: PromptCut, schema: Schema | Literal["auto"], ren
     if opening.lstrip().startswith(b"{"):
         return _from_episode(path, cut, render)
     return from_pictures([path], cut, None, ())
+
+
+def check_prompt(spec: str | Path) -> None:
+    """Check that a prompt exists, without reading it.
+
+    Raises:
+        BadInputError: when it is empty, or there is no such moment, file or folder.
+    """
+    text = str(spec)
+    if text.startswith(MOMENT_PREFIX):
+        find_moment(text.removeprefix(MOMENT_PREFIX))
+    elif not text.strip():
+        raise BadInputError("the prompt is empty; give a picture, a folder of pictures, a recording or moment:NAME")
+    else:
+        _existing(Path(spec))
 
 
 def _existing(path: Path) -> Path:

@@ -135,7 +135,11 @@ def load_meta(path: Path) -> EpisodeMeta:
     Raises:
         RecordingError: when the file is missing or is not an episode's meta data.
     """
-    path = Path(path).with_suffix(".json")
+    given = Path(path)
+    path = given.with_suffix(".json")
+    if not path.is_file() and given.suffix != ".json":
+        what = "has no .json beside it, so it is no episode" if given.exists() else "is not there"
+        raise RecordingError(f"{given} cannot be read: it {what}; give the .npz or .json of playloom record")
     try:
         content = json.loads(path.read_text())
     except OSError as error:

@@ -5,6 +5,7 @@ Owns the folder layout's unfinished half. What a finished store is, `stores.py` 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -144,6 +145,8 @@ class StoreWriter:
         self.write(start, actions_TA, "actions")
         self.write(start, states_TS, "states")
         span = Span(start=start, length=length, meta=_plain(meta))
+        end = start + length
+        self._spans = {k: s for k, s in self._spans.items() if s.start + s.length <= start or s.start >= end}
         self._spans[start] = span
         for column in self._maps.values():
             if isinstance(column, np.memmap):
@@ -151,12 +154,17 @@ class StoreWriter:
         _write_json(self.folder / JOURNAL, self._index())
         return span
 
-    def finish(self) -> None:
+    def finish(self, rows: int | None = None) -> None:
         """Give the files their final names; `index.json` last. The store can now be opened.
+
+        Args:
+            rows: cut the store to its first rows, where some episodes were left out; None: all are expected.
 
         Raises:
             RecordingError: when rows are missing.
         """
+        if rows is not None and rows != self.total:
+            self._cut(rows)
         if self.done != self.total:
             raise RecordingError(f"{self.folder} has {self.done} of {self.total} frames; it is not finished")
         self._maps.clear()
@@ -164,6 +172,25 @@ class StoreWriter:
             self.part(name).replace(self.folder / f"{name}.npy")
         _write_json(self.folder / INDEX, self._index())
         (self.folder / JOURNAL).unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove the unfinished files, and the folder when nothing else is in it."""
+        self._maps.clear()
+        for path in (*map(self.part, self._columns), self.folder / JOURNAL):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _cut(self, rows: int) -> None:
+        """Shorten every column in place: its header has room for any number of rows."""
+        self._maps.clear()
+        for name, (shape, dtype) in self._columns.items():
+            with self.part(name).open("rb+") as file:
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(file, {**header, "shape": (rows, *shape)})
+                file.truncate(file.tell() + rows * int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        self.total = self._head["rows"] = rows
+        self._spans = {start: span for start, span in self._spans.items() if start < rows}
 
     def _index(self) -> dict[str, Any]:
         episodes = [{"start": s.start, "length": s.length, "meta": dict(s.meta)} for s in self.spans]

@@ -7,7 +7,7 @@ Owns what a take is and which split it goes to. Knows no game: pictures come fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from playloom.actions import REST_VALUES, Schema
 from playloom.data.prompt_pictures import ACTIONS_FILE, pictures_in
-from playloom.data.store_writer import INDEX
+from playloom.data.store_writer import INDEX, StoreWriter
 from playloom.data.stores import FrameStore
-from playloom.errors import ActionError, BadInputError, RecordingError, nearest
+from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, nearest
 from playloom.files import claimed
 from playloom.media.clips import clips_below, read_clip
 from playloom.media.npz import read_npz
@@ -32,6 +32,8 @@ _KEPT = {9: "validation", 19: "test"}
 
 Progress = Callable[[int, int], None]
 """Told frames done and frames in all, after each take."""
+OnSkip = Callable[[str], None]
+"""Told which take was left out and why, in a sentence."""
 
 
 class _Piece(NamedTuple):
@@ -97,8 +99,11 @@ def build_from_takes(
     schema: Schema | Literal["auto"] = "named",
     split: str | None = None,
     progress: Progress | None = None,
+    on_skip: OnSkip | None = None,
 ) -> FrameStore:
     """Make a frame store of all takes of a folder; an interrupted call goes on where it stopped.
+
+    A call that fails leaves nothing behind. When `out` holds the finished data set of these takes, it is opened.
 
     Args:
         folder: searched recursively, see `find_takes`.
@@ -109,34 +114,70 @@ def build_from_takes(
         split: all takes go to this one; None: of every twenty takes the tenth is for validation and the twentieth for
             tests. Fewer than ten: the last one is for validation; a single one: its last tenth.
         progress: told after each take.
+        on_skip: told of each take that cannot be used; None: the first one is an error.
 
     Raises:
         BadInputError: when the split is unknown.
-        RecordingError, PictureError, ActionError: when a take cannot be used, which is named; or `out` is taken.
+        RecordingError, PictureError, ActionError: when a take cannot be used and `on_skip` is None; or no take can be
+            used; or `out` holds another data set.
     """
     if split is not None and split not in SPLITS:
         raise BadInputError(f"unknown split {split!r}; {nearest(split, SPLITS)}")
-    if (Path(out) / INDEX).exists():
-        raise RecordingError(f"{out} holds a finished data set; choose another folder, or remove it first")
-    place = Path(folder)
-    pieces = _pieces(find_takes(place), split)
+    place, target = Path(folder), Path(out)
+    takes = find_takes(place)
+    if (target / INDEX).exists():
+        return _finished(place, takes, target, frame_size, split, on_skip)
+    lengths = _lengths(takes, on_skip)
+    pieces = _pieces(lengths, split)
     with claimed(out):
-        return _fill(place, pieces, Path(out), frame_size, fit, schema, progress)
+        height, width = frame_size
+        total = sum(piece.length for piece in pieces)
+        writer = FrameStore.create(target, total, height=height, width=width, state_columns=())
+        try:
+            return _fill(
+                writer, place, pieces, lambda path: read_take(path, frame_size, fit, schema), progress, on_skip
+            )
+        except Exception:  # Ctrl-C keeps what was done
+            writer.discard()
+            raise
+
+
+def _finished(
+    place: Path,
+    takes: Sequence[Path],
+    out: Path,
+    frame_size: tuple[int, int],
+    split: str | None,
+    on_skip: OnSkip | None,
+) -> FrameStore:
+    """The data set that lies in `out`, if it is one of these takes."""
+    store = FrameStore.open(out)
+    there = {str(span.meta.get("take")) for span in store.spans}
+    names = [path.relative_to(place).as_posix() for path in takes]
+    splits = {str(span.meta.get("split")) for span in store.spans}
+    if not there <= set(names) or store.frames_FHWC.shape[1:3] != frame_size or (split and splits != {split}):
+        raise RecordingError(
+            f"{out} holds a finished data set of other takes; choose another folder, or remove it first"
+        )
+    missing = [name for name in names if name not in there]
+    if missing and on_skip is None:
+        raise RecordingError(f"{out} holds a finished data set without {missing[0]}; choose another folder")
+    for name in missing:
+        assert on_skip is not None
+        on_skip(f"{place / name}: not in the finished data set {out}; remove that to import the take")
+    return store
 
 
 def _fill(
+    writer: StoreWriter,
     place: Path,
     pieces: Sequence[_Piece],
-    out: Path,
-    frame_size: tuple[int, int],
-    fit: Fit,
-    schema: Schema | Literal["auto"],
+    read: Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     progress: Progress | None,
+    on_skip: OnSkip | None,
 ) -> FrameStore:
-    height, width = frame_size
-    total = sum(piece.length for piece in pieces)
-    writer = FrameStore.create(out, total, height=height, width=width, state_columns=())
-    start, loaded = 0, None
+    start, loaded, total = 0, None, writer.total
+    skipped = ""
     for piece in pieces:
         meta = {
             "game": "other",
@@ -145,31 +186,58 @@ def _fill(
             "split": piece.split,
         }
         if not writer.has(start, piece.length, meta):
-            if loaded is None or loaded[0] != piece.path:
-                loaded = (piece.path, *read_take(piece.path, frame_size, fit, schema))
+            try:
+                if loaded is None or loaded[0] != piece.path:
+                    loaded = (piece.path, *read(piece.path))
+            except PlayloomError as error:
+                skipped = _skip(piece.path, error, on_skip)
+                continue
             rows = slice(piece.first, piece.first + piece.length)
             frames_THWC, actions_TA = loaded[1][rows], loaded[2][rows]
             writer.write(start, frames_THWC, "frames")
             writer.record(start, actions_TA, np.zeros((len(actions_TA), 0), np.float32), meta, length=piece.length)
         start += piece.length
         if progress is not None:
-            progress(writer.done, total)
-    writer.finish()
-    return FrameStore.open(out)
+            progress(start, total)
+    if not start:
+        raise RecordingError(f"no take of {place} can be used: {skipped}")
+    writer.finish(start)
+    return FrameStore.open(writer.folder)
 
 
-def _pieces(takes: Sequence[Path], split: str | None) -> list[_Piece]:
-    lengths = [_steps(path) for path in takes]
-    splits = [split or _KEPT.get(number % _CYCLE, "train") for number in range(len(takes))]
-    if split is None and len(takes) == 1:
-        kept = max(1, lengths[0] // 10)
-        if lengths[0] < 2:
-            raise RecordingError(f"{takes[0]} has {lengths[0]} pictures; a take to learn from needs two or more")
-        first = lengths[0] - kept
-        return [_Piece(takes[0], 0, first, "train"), _Piece(takes[0], first, kept, "validation")]
+def _lengths(takes: Sequence[Path], on_skip: OnSkip | None) -> dict[Path, int]:
+    """Steps of every take whose length can be read."""
+    lengths, skipped = {}, ""
+    for path in takes:
+        try:
+            lengths[path] = _steps(path)
+        except PlayloomError as error:
+            skipped = _skip(path, error, on_skip)
+    if not lengths:
+        raise RecordingError(f"no take can be used: {skipped}")
+    return lengths
+
+
+def _skip(path: Path, error: PlayloomError, on_skip: OnSkip | None) -> str:
+    if on_skip is None:
+        raise error
+    words = str(error) if str(path) in str(error) else f"{path}: {error}"
+    on_skip(words)
+    return words
+
+
+def _pieces(lengths: Mapping[Path, int], split: str | None) -> list[_Piece]:
+    """The stretches of all takes, and the split of each."""
+    splits = [split or _KEPT.get(number % _CYCLE, "train") for number in range(len(lengths))]
+    if split is None and len(lengths) == 1:
+        ((take, length),) = lengths.items()
+        kept = max(1, length // 10)
+        if length < 2:
+            raise RecordingError(f"{take} has {length} pictures; a take to learn from needs two or more")
+        return [_Piece(take, 0, length - kept, "train"), _Piece(take, length - kept, kept, "validation")]
     if split is None and "validation" not in splits:
         splits[-1] = "validation"
-    return [_Piece(path, 0, length, to) for path, length, to in zip(takes, lengths, splits, strict=True)]
+    return [_Piece(path, 0, length, to) for (path, length), to in zip(lengths.items(), splits, strict=True)]
 
 
 def _steps(path: Path) -> int:

@@ -20,7 +20,7 @@ from playloom.checkpoint import Model
 from playloom.engine import Dreamer, DreamRequest, DreamStep, Prompt, Sampling
 from playloom.engine.opening import manifest_of, open_dreamer
 from playloom.errors import BadInputError, PlayloomError, RecordingError
-from playloom.files import check_place
+from playloom.files import check_place, free_folder
 from playloom.media.batch_output import write_batch_dream
 from playloom.media.clips import find_clips, read_clip
 
@@ -36,7 +36,7 @@ class BatchJob:
     folder: Path
     """Searched recursively for `.npz` clips."""
     out: Path
-    """Gets an `.npz` and an `.mp4` per clip, under the clip's relative name."""
+    """Gets an `.npz` and an `.mp4` per clip, under the clip's relative name; must be absent or empty."""
     model: str | None = None
     """A bundled model's name or a folder; None: the first bundled one."""
     protocol: Literal["base", "comprehensive"] = "base"
@@ -93,11 +93,11 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
         on_clip: told clips done, clips in all, and a sentence, after each clip.
 
     Raises:
-        PlayloomError: when the folder holds no clip, the model cannot be loaded or `out` not be written; bad clips are
-            only skipped.
+        PlayloomError: when the folder holds no clip, the model cannot be loaded, or `out` holds files or cannot be
+            written; bad clips are only skipped.
     """
     paths = find_clips(job.folder)[: job.max_files]
-    check_place(job.out / "clip")
+    check_place(free_folder(job.out) / "clip")
     dreamer = open_dreamer(job.model, device=job.device, lag=job.lag)
     model = dreamer.model
     written: list[Path] = []
@@ -109,7 +109,7 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
 
     def skip(path: Path, error: PlayloomError) -> None:
         words = str(error)
-        skipped.append(f"skipped {words}" if str(path) in words else f"skipped {path}: {words}")
+        skipped.append(f"skipped: {words}" if str(path) in words else f"skipped: {path}: {words}")
         tell(skipped[-1])
 
     works = _usable(paths, job, model, skip)

@@ -100,7 +100,7 @@ def run_dream(
         PlayloomError: when something the job names cannot be used, the folder cannot be written, or the pictures of
             so many steps do not fit into the memory; nothing is written then.
     """
-    check_place(job.out)
+    check_place(job.out, numbered=True)
     dreamer = job.dreamer()
     model, how = dreamer.model, job.sampling(dreamer.model)
     prompt, data = job.read_prompt(model, horizon=job.steps, render=render)

@@ -107,6 +107,7 @@ def evaluate(
     *,
     pictures: Path | None = None,
     tick: Tick = lambda _: None,
+    part_done: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Measure a model on the test episodes of a store.
 
@@ -117,6 +118,7 @@ def evaluate(
         settings: how much is measured.
         pictures: a folder for the horizon's plot and a strip of real and dreamed frames; None draws neither.
         tick: told after every piece of work.
+        part_done: given a report of all rows so far after every part of `PARTS`; its `run` says `parts`.
 
     Raises:
         RecordingError: when the store has no stretch long enough.
@@ -127,10 +129,13 @@ def evaluate(
     Dreamer(model, lag=settings.lag)  # a lag the model does not know should fail now, not after a minute
     model.tokenizer.check_size(torch.from_numpy(np.array(store.frames_FHWC[:1])))
     run = _Run(model, store, settings, tick)
-    for part in (_tokenizer, _likelihood, _horizon, _control, _diversity, _persistency):
+    for part in PARTS:
         before = time.perf_counter()
         part(run)
         run.seconds[part.__name__.strip("_")] = round(time.perf_counter() - before, 1)
+        about = _about(run, time.perf_counter() - started)
+        parts = list(run.seconds)
+        part_done(Report(rows=tuple(run.rows), curves=dict(run.curves), run={**about, "parts": parts}))
     if pictures is not None:
         _draw(run, pictures)
     return Report(rows=tuple(run.rows), curves=run.curves, run=_about(run, time.perf_counter() - started))
@@ -240,6 +245,10 @@ def _persistency(run: _Run) -> None:
     run.rows += persistency_rows(result)
     run.curves["persistency"] = persistency_curves(result)
     run.counts["persistency_moments"] = len(moments)
+
+
+PARTS = (_tokenizer, _likelihood, _horizon, _control, _diversity, _persistency)
+"""In the order of the table."""
 
 
 def _draw(run: _Run, folder: Path) -> None:

@@ -45,6 +45,8 @@ from playloom.runtime import usable_cores
 STEPS_PER_SECOND = 10
 EPISODE_STEPS = 600
 """Steps of an episode: a minute."""
+MAX_HOURS = 1000.0
+"""The most that one call records."""
 _CYCLE = 20
 """Seeds after which the splits repeat."""
 _SPLITS: dict[int, Split] = {17: "validation", 18: "test", 19: "heldout"}
@@ -138,7 +140,7 @@ def record_episodes(
 
     Args:
         folder: where the episodes go; made if needed.
-        hours: play time asked for, at 10 steps a second.
+        hours: play time asked for, at 10 steps a second; at most `MAX_HOURS`.
         seed: the first episode's seed; the others follow one by one.
         processes: engines at a time; all cores when None.
         progress: called at the start and after every episode.
@@ -154,6 +156,10 @@ def record_episodes(
     if not (hours > 0 and math.isfinite(hours)) or steps < 1 or (processes is not None and processes < 1):
         raise ConfigError(
             f"hours, steps and processes must be above 0; got hours={hours}, steps={steps}, processes={processes}"
+        )
+    if hours > MAX_HOURS:
+        raise ConfigError(
+            f"hours is out of range: got {hours:g}, expected at most {MAX_HOURS:g}; record more with another --seed"
         )
     count = math.ceil(hours * 3600 * STEPS_PER_SECOND / steps)
     return record_plans(folder, [plan_episode(seed + i, steps) for i in range(count)], processes, progress)

@@ -118,7 +118,7 @@ def play_live(
             played.
     """
     if job.out is not None:
-        check_place(job.out)
+        check_place(job.out, numbered=True)
     dreamer = job.dreamer()
     model, how = dreamer.model, job.sampling(dreamer.model)
     prompt, data = job.read_prompt(model, horizon=0, render=render)

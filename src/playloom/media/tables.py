@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from playloom.actions import CONTROLS, SLOT_SIZES, Schema, detect_schema, rows_to_values, values_to_rows
 from playloom.actions.codec import SLOT_NAMES
+from playloom.actions.script import is_rounded, rounding
 from playloom.errors import ActionError, PlayloomError, nearest
 from playloom.files import atomic_write
 
@@ -36,7 +37,7 @@ class ActionTable(NamedTuple):
     schema: Schema
     """The schema they were read in."""
     notes: tuple[str, ...]
-    """What was chosen or left out, as sentences."""
+    """What was chosen, left out or rounded, as sentences."""
 
 
 def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTable:
@@ -65,7 +66,10 @@ def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTa
         chosen = schema
     _check_values(path, numbers, chosen)
     ordered = numbers[:, [SLOT_NAMES.index(name) for name in _ORDERS[chosen]]]
-    return ActionTable(rows_to_values(ordered, chosen), chosen, tuple(notes))
+    values_TA = rows_to_values(ordered, chosen)
+    if chosen == "named":
+        notes += _rounded(path, ordered, values_TA)
+    return ActionTable(values_TA, chosen, tuple(notes))
 
 
 def write_actions(path: Path | str, values_TA: ArrayLike, schema: Schema = "named", *, first_step: int = 1) -> None:
@@ -140,6 +144,21 @@ def _check_columns(path: Path | str, header: Sequence[str]) -> None:
 def _unknown_columns(path: Path | str, header: Sequence[str]) -> list[str]:
     unknown = [name for name in header if name not in _CONTROLS and name != STEP_COLUMN]
     return [f"{path}: left out the columns {', '.join(unknown)}, which are no controls"] if unknown else []
+
+
+def _rounded(path: Path | str, asked_TA: NDArray[np.float64], values_TA: NDArray[np.uint8]) -> list[str]:
+    """One sentence for all values that are not played exactly, with the first of them."""
+    played_TA = values_to_rows(values_TA, "named")  # with this schema's signs
+    places = [
+        (row, column)
+        for row, column in np.argwhere(asked_TA != played_TA)
+        if is_rounded(asked_TA[row, column], played_TA[row, column])
+    ]
+    if not places:
+        return []
+    row, column = places[0]
+    example = rounding(_NAMED_ORDER[column], asked_TA[row, column], played_TA[row, column])
+    return [f"{path}: {len(places)} value{'s are' if len(places) > 1 else ' is'} rounded; in row {row + 1}, {example}"]
 
 
 def _check_steps(path: Path | str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

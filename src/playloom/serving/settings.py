@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """Row lag of the decoding order; none: what the model's card says, else raster."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda or one of torch's names."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of one operation; none: `OMP_NUM_THREADS`, else the cores this process may use."""
     host: str = "127.0.0.1"
     """Address to listen on. One that other machines can reach needs a key."""
     port: int = Field(default=5000, ge=0, le=65535)
@@ -137,7 +139,8 @@ def read_settings(**asked: Any) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"the setting {name} cannot be used: {first['msg']}") from None
+        reason = first["msg"][:1].lower() + first["msg"][1:]
+        raise ConfigError(f"the setting {name} is out of range or of another kind: {reason}") from None
     except ValueError as error:  # pydantic-settings' own, for a list that is no JSON
         raise ConfigError(f"a setting in the environment cannot be read: {error}") from None
     if not settings.local and settings.key is None:

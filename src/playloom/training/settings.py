@@ -120,7 +120,7 @@ def from_mapping(config: type[Config], values: Mapping[str, Any]) -> Config:
     hints = get_type_hints(config)
     unknown = [key for key in values if key not in hints]
     if unknown:
-        raise ConfigError(f"{config.__name__} has no setting {unknown[0]!r}; {nearest(unknown[0], hints)}")
+        raise ConfigError(f"there is no setting {unknown[0]!r} here; {nearest(unknown[0], hints)}")
     return config(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
 
 
@@ -140,8 +140,18 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         fits, converted = _fit(key, value, choice)
         if fits:
             return converted
-    wanted = " or ".join(str(getattr(c, "__name__", c)) for c in choices)
-    raise ConfigError(f"{key} is {value!r}; expected {wanted}")
+    words = [*dict.fromkeys(word for choice in choices for word in _words(choice))]
+    raise ConfigError(f"{key} is {value!r}; expected {' or '.join(words)}")
+
+
+def _words(hint: Any) -> list[str]:
+    """A kind of value in the words of a user."""
+    if get_origin(hint) is Literal:
+        return [str(choice) for choice in get_args(hint)]
+    if get_origin(hint) is tuple:
+        return ["a list"]
+    known = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return [known.get(hint, "an object of settings")]
 
 
 def _fit(key: str, value: Any, hint: Any) -> tuple[bool, Any]:

@@ -1,0 +1,291 @@
+"""Parts that several commands share: options, checks of flags, progress, stop signals and JSON. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from playloom.errors import BadInputError, ConfigError
+from playloom.files import check_own_folder, check_place
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it; after SIGTERM it is 143."""
+SKIPPED = 1
+"""Exit code when some inputs were left out."""
+_EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+def _check_device(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ConfigError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:N")
+    return name
+
+
+def own_folder(out: Path | None) -> Path | None:
+    """Check an --out that is written into (callback of an option)."""
+    if out is not None:
+        check_own_folder(out)
+    return out
+
+
+def numbered_folder(out: Path | None) -> Path | None:
+    """Check an --out that is numbered when it holds an earlier result (callback of an option)."""
+    if out is not None:
+        check_place(out, numbered=True)
+    return out
+
+
+def out_file(out: Path | None) -> Path | None:
+    """Check an --out that names a file to write (callback of an option)."""
+    if out is not None and out.is_dir():
+        raise BadInputError(f"cannot write the file {str(out)!r}: it is a folder; name a JSON file")
+    if out is not None:
+        check_place(out)
+    return out
+
+
+Model = Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")]
+Fit = Annotated[Literal["crop", "letterbox"], typer.Option(help="How pictures of another shape are fitted.")]
+Schema = Annotated[Literal["named", "binned", "auto"], typer.Option(help="Schema of CSV files.")]
+At = Annotated[int | None, typer.Option(min=0, help="The step of the prompt to go on from.")]
+Context = Annotated[
+    int, typer.Option("--context", min=1, help="Steps the model sees first; its own context (10) is the most.")
+]
+Lag = Annotated[
+    int | None,
+    typer.Option(help="Row lag of the decoding order: 1 to the grid's width (raster). Default: the model's card."),
+]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, help="0 is greedy; default: the model's card, else 0.9.", show_default=False)
+]
+ActionTemperature = Annotated[
+    float | None,
+    typer.Option(min=0, help="Temperature of dreamed inputs; default: as --temperature, else the model's card."),
+]
+TopK = Annotated[int | None, typer.Option(min=1, help="Draw from the k likeliest tokens only.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Draw from the likeliest tokens that reach p together.")]
+Device = Annotated[
+    str, typer.Option(callback=_check_device, autocompletion=lambda: ["auto", "cpu", "cuda"], help="auto, cpu or cuda.")
+]
+DeviceOrNone = Annotated[
+    str | None,
+    typer.Option(callback=_check_device, autocompletion=lambda: ["auto", "cpu", "cuda"], help="auto, cpu or cuda."),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads. Default: OMP_NUM_THREADS, else the cores this process may use.")
+]
+Timestamp = Annotated[bool, typer.Option(help="Put the time into manifests.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON, for programs.")]
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the user gave a parameter, a value equal to the default included."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT", "PROMPT")
+
+
+def refuse(context: typer.Context, names: Collection[str], why: str) -> None:
+    """Raise an error when the user gave a parameter that does not apply.
+
+    Args:
+        context: of the command that runs.
+        names: of the function's parameters.
+        why: the end of the sentence, such as "does not apply to --clips".
+
+    Raises:
+        BadInputError: names the first such flag.
+    """
+    for parameter in context.command.params:
+        if parameter.name in names and is_given(context, str(parameter.name)):
+            raise BadInputError(f"{parameter.opts[0]} {why}; leave it out")
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print a result as one line of JSON."""
+    typer.echo(json.dumps(result, default=str))
+
+
+def count(number: int, what: str) -> str:
+    """A number with its noun, in the singular or plural."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+# -- Ctrl-C and SIGTERM ---------------------------------------------------------------------------------------------
+
+
+class Stop:
+    """Whether Ctrl-C or SIGTERM came, and the exit code that says so."""
+
+    number = 0
+    """Of the signal; 0 before one came."""
+
+    def __call__(self) -> bool:
+        """Whether the work shall end."""
+        return self.number != 0
+
+    @property
+    def code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.number if self.number else STOPPED
+
+
+@contextmanager
+def stopping(left: str, *, after_step: bool) -> Iterator[Stop]:
+    """Let Ctrl-C and SIGTERM end the work in the body.
+
+    Args:
+        left: what is left when the body is interrupted, for the message.
+        after_step: the first signal is only noted, for a body that asks `stop()`; the second one interrupts.
+    """
+    stop = Stop()
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        first, stop.number = not stop(), number
+        if first and after_step:
+            return
+        restore()
+        raise KeyboardInterrupt
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, note)
+    try:
+        yield stop
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {left}", err=True)
+        raise typer.Exit(stop.code) from None
+    finally:
+        restore()
+
+
+# -- Progress -------------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """How far one command is: a bar in a terminal, else a line on stderr every ten seconds."""
+
+    def __init__(self, console: Console, what: str, unit: str, plain: bool) -> None:
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        self.console = console
+        self._what, self._unit, self._text = what, unit, "starting"
+        self._began = time.monotonic()
+        self._first: tuple[str, int, float] | None = None
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[text]}"))
+        self.bar = Bar(*columns, console=console, transient=True, disable=plain)
+        self._task = self.bar.add_task(what, total=None, text="")
+
+    def __call__(self, done: int, total: int | None = None, what: str | None = None) -> None:
+        """Show that `done` of `total` units of `what` are done."""
+        now, what = time.monotonic(), what or self._what
+        if self._first is None or self._first[0] != what:  # what was done before does not count for the rate
+            self._first = what, done, now
+        rate = (done - self._first[1]) / max(now - self._first[2], 1e-9)
+        text = f"{done}{'' if total is None else f' of {total}'}{f' {self._unit}' if self._unit else ''}"
+        if rate > 0:
+            text += f", {rate:.3g}/s"
+        if rate > 0 and total is not None:
+            text += f", {_duration((total - done) / rate)} left"
+        self.show(text, None if total is None else done / max(total, 1), what)
+
+    def show(self, text: str, fraction: float | None = None, what: str | None = None) -> None:
+        """Show any text, and a bar where a fraction in [0, 1] is known."""
+        self._what, self._text = what or self._what, text
+        done = {"total": None} if fraction is None else {"total": 1.0, "completed": fraction}
+        self.bar.update(self._task, description=self._what, text=text, **done)
+
+    def print(self, line: str) -> None:
+        """Print a line that stays."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def of(self, what: str) -> Callable[[int, int], None]:
+        """A callback (done, total) for a part of the work."""
+        return lambda done, total: self(done, total, what)
+
+    def training(self, progress: Any) -> None:
+        """Show a training's report, or print the figures of a validation."""
+        if not progress.rates:
+            figures = "  ".join(f"{k.split('/')[-1]} {v:.4g}" for k, v in progress.metrics.items())
+            self.print(f"step {progress.step}  {figures}")
+            return
+        rates = " ".join(f"{v:,.0f} {k}/s" for k, v in progress.rates.items() if k != "flops")
+        loss = progress.metrics.get("loss", float("nan"))
+        text = f"{100 * progress.fraction:.0f} %, step {progress.step}, loss {loss:.4g}, {rates}"
+        self.show(f"{text}, {_duration(progress.eta)} left", progress.fraction, "training")
+
+    def line(self) -> str:
+        """The plain line of where there is no terminal."""
+        return f"{self._what}: {self._text} ({_duration(time.monotonic() - self._began)} so far)"
+
+
+@contextmanager
+def progress(
+    what: str, unit: str = "", *, quiet: bool = False, timed: bool = False, every: float = _EVERY
+) -> Iterator[Progress]:
+    """Show the progress of the body on stderr.
+
+    Args:
+        what: the work, such as "dreaming".
+        unit: what is counted, such as "frames".
+        quiet: show nothing.
+        timed: no bar, because drawing it would disturb what is measured.
+        every: seconds between two plain lines where stderr is no terminal.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True, quiet=quiet)
+    plain = timed or not console.is_terminal
+    shown = Progress(console, what, unit, plain)
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(every):
+            shown.print(shown.line())
+
+    teller = threading.Thread(target=tell, name="playloom-progress", daemon=True)
+    if plain and not quiet:
+        teller.start()
+    try:
+        with shown.bar:
+            yield shown
+    finally:
+        over.set()
+        if teller.is_alive():
+            teller.join()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def has_display() -> bool:
+    """Whether a browser window can be opened here."""
+    return os.name == "nt" or os.uname().sysname == "Darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+
+
+def render(episode: Any) -> Iterator[Any]:
+    """Render a recording's pictures; the game is imported only here."""
+    from playloom.games.arena import render_episode
+
+    return iter(render_episode(episode))

@@ -1,0 +1,255 @@
+"""The command line as a whole: flags checked before torch, progress without a terminal, stop signals, --json."""
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from conftest import loud_model, tiny_config
+from playloom.actions import REST_VALUES, Schema
+from playloom.checkpoint import save_model
+from playloom.cli import act, common, recipe
+from playloom.cli.app import app
+from playloom.errors import BadInputError
+from playloom.files import free_folder
+from playloom.media.clips import Clip, write_clip
+from playloom.media.pictures import Fit
+
+PROGRAM = (
+    "import sys; from playloom.cli.app import main\n"
+    "try: main()\n"
+    "finally: print('torch' in sys.modules, file=sys.stderr)"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_model(folder, loud_model(tiny_config()), dtype=None)
+    return str(folder)
+
+
+@pytest.fixture
+def clips(tmp_path) -> Path:
+    source = np.random.default_rng(0)
+    for number in range(2):
+        frames = source.integers(0, 256, (8, 16, 24, 3), dtype=np.uint8)
+        write_clip(tmp_path / "clips" / f"{number}.npz", Clip(frames, np.tile(REST_VALUES, (8, 1))))
+    return tmp_path / "clips"
+
+
+def run(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("dream --mode dance", "world"),
+        ("dream --steps -3", "--steps"),
+        ("dream --top-p 2", "--top-p"),
+        ("dream --device tpu", "tpu"),
+        ("dream --prompt nofile.png", "nofile.png"),
+        ("dream --prompt moment:nowhere", "nowhere"),
+        ("dream --actions jmup", "jump"),
+        ("dream --out .", "current folder"),
+        ("dream --out=", "current folder"),
+        ("dream --out /dev/null", "is a file"),
+        ("dream --clips nowhere --mode world", "--mode"),
+        ("dream --clips nowhere --no-timestamp", "--timestamp"),
+        ("dream --clips nowhere", "nowhere"),
+        ("dream --batch 1", "--batch"),
+        ("dream --mode policy --actions fire", "--actions"),
+        ("play --seconds 60", "--seconds"),
+        ("play --headless --no-browser --script fire", "--browser"),
+        ("play --headless --who robot", "robot"),
+        ("act --mode 5v5", "ffa"),
+        ("act --by random --temperature 1", "--temperature"),
+        ("evaluate --top-k 0", "--top-k"),
+        ("evaluate --out .", "folder"),
+        ("train world --data d --out r --precision fp8", "bf16-mixed"),
+        ("train world --data d --out .", "current folder"),
+        ("recipe --plan --until nope", "nope"),
+        ("recipe --plan --until world", "--until"),
+        ("recipe --redo nope", "nope"),
+        ("recipe --piece -1", "--piece"),
+        ("bench --frames 0", "--frames"),
+        ("bench --work x", "--work"),
+        ("serve --replicas 2", "--replicas"),
+        ("record --hours 1e12", "1000"),
+        ("view --figures --every 10 nowhere", "--every"),
+        ("import nowhere", "nowhere"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence_without_torch(words, said, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words.split(" ")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+    )
+    complaint, torch = done.stderr.splitlines()
+    assert done.returncode == 2 and complaint.startswith("playloom: ") and said in complaint
+    assert torch == "False" and done.stdout == "" and not list(tmp_path.iterdir())
+
+
+def test_the_choices_are_those_of_the_library():
+    from playloom.acting.job import PLAYERS
+    from playloom.games.maps import VARIANTS
+    from playloom.recipes.run import STAGES
+
+    def choices(name: str) -> tuple[str, ...]:
+        return get_args(get_type_hints(act.act_command)[name])
+
+    assert set(get_args(act.Player)) == set(PLAYERS) and set(choices("variant")) == set(VARIANTS)
+    assert list(get_args(recipe.Stage)) == [stage.name for stage in STAGES]
+    assert set(get_args(get_args(common.Schema)[0])) == {*get_args(Schema), "auto"}
+    assert get_args(get_args(common.Fit)[0]) == get_args(Fit)
+
+
+def test_only_an_earlier_result_is_numbered(tmp_path, monkeypatch):
+    """`--out good.csv` made good.csv-2, and `--out .` a folder beside the current one."""
+    dream, other, empty = tmp_path / "dream", tmp_path / "other", tmp_path / "empty"
+    for folder in (dream, other, empty):
+        folder.mkdir()
+    (dream / "manifest.json").write_text("{}")
+    (other / "notes.txt").write_text("mine")
+    assert free_folder(dream, numbered=True).name == "dream-2" and free_folder(empty, numbered=True) == empty
+    for folder in (other, other / "notes.txt"):
+        with pytest.raises(BadInputError, match="choose another"):
+            free_folder(folder, numbered=True)
+    monkeypatch.chdir(empty)
+    for folder in (".", "", "..", empty):
+        with pytest.raises(BadInputError, match="current folder"):
+            free_folder(folder, numbered=True)
+
+
+def test_clips_are_never_overwritten(model, clips, tmp_path):
+    words = ("dream", "--model", model, "--clips", clips, "--context", 3, "--steps", 2, "--out", tmp_path / "o")
+    first = run(*words)
+    assert first.exit_code == 0, first.output
+    before = (tmp_path / "o" / "0.npz").stat().st_mtime_ns
+    (clips / "cut.npz").write_bytes((clips / "0.npz").read_bytes()[:100])
+    second = run(*words, "--json")
+    assert second.exit_code == 1, "something was skipped"
+    result = json.loads(second.stdout)
+    assert (
+        result["folder"] == str(tmp_path / "o-2") and len(result["written"]) == 2 and "cut.npz" in result["skipped"][0]
+    )
+    assert (tmp_path / "o" / "0.npz").stat().st_mtime_ns == before
+    assert isinstance(run(*words, "--out", clips).exception, BadInputError)
+
+
+def test_json_is_all_that_is_printed(model, clips, tmp_path):
+    words = (
+        "dream",
+        "--model",
+        model,
+        "--prompt",
+        clips / "0.npz",
+        "--context",
+        3,
+        "--steps",
+        2,
+        "--out",
+        tmp_path / "o",
+    )
+    result = json.loads(run(*words, "--json").stdout)
+    assert result["steps_dreamed"] == 2 and result["folder"] == str(tmp_path / "o") and "dream.mp4" in result["files"]
+    assert set(json.loads(run("models", "--json").stdout)) == {"models", "moments", "presets"}
+
+
+def test_sigterm_keeps_what_was_dreamed(model, clips, tmp_path):
+    words = ["dream", "--model", model, "--prompt", str(clips / "0.npz"), "--context", "3", "--steps", "5000"]
+    code = (
+        "import signal, sys; from playloom.dreams import one; real = one._until_stopped\n"
+        "def slow(dreamed, steps, progress, stop):\n"
+        "    def told(done, total):\n"
+        "        progress(done, total)\n"
+        "        if done == 3: signal.raise_signal(signal.SIGTERM)\n"
+        "    return real(dreamed, steps, told, stop)\n"
+        "one._until_stopped = slow\n"
+        "from playloom.cli.app import main; main()"
+    )
+    command = [sys.executable, "-c", code, *words, "--out", str(tmp_path / "o")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 143 and "stopped after 3 of 5000 steps" in done.stdout, done.stderr
+    assert len(list((tmp_path / "o" / "raw").glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("after_step", [False, True])
+def test_a_signal_ends_the_work_and_is_put_back(number, code, after_step, capsys):
+    import typer
+
+    before = signal.getsignal(number)
+    with pytest.raises(typer.Exit) as ended, common.stopping("all is kept", after_step=after_step) as stop:
+        signal.raise_signal(number)
+        assert after_step and stop(), "the first one is only noted, or interrupts"
+        signal.raise_signal(number)
+    assert ended.value.exit_code == code and signal.getsignal(number) is before
+    assert capsys.readouterr().err == "stopped; all is kept\n"
+
+
+def test_without_a_terminal_progress_is_plain_lines(capsys):
+    with common.progress("dreaming", "frames", every=0.05) as bar:
+        bar(0, 8)
+        time.sleep(0.1)
+        bar(2, 8)
+        time.sleep(0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 3 and "\x1b" not in "".join(lines)
+    assert lines[-1].startswith("dreaming: 2 of 8 frames, ") and "/s" in lines[-1] and "left" in lines[-1]
+
+
+def test_a_training_bar_fits_eighty_columns(monkeypatch):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from playloom.training.meter import Progress
+
+    screen = Console(file=StringIO(), width=80, force_terminal=True)
+    shown = common.Progress(screen, "training", "", False)
+    rates = {"tokens": 123456.0, "flops": 1e9}
+    report = {"step": 12345, "fraction": 0.5, "elapsed": 9.0, "eta": 4000.0, "learning_rate": 1.0}
+    shown.training(Progress(metrics={"loss": 12.345678}, rates=rates, **report))
+    with screen.capture() as captured:
+        screen.print(shown.bar.get_renderable())
+    (line,) = captured.get().splitlines()
+    assert "left" in line and "…" not in line
+
+
+def test_play_serves_the_page_and_opens_it(monkeypatch, capsys):
+    server = pytest.importorskip("playloom.serving.server")
+    from playloom.cli import play
+
+    opened = []
+    monkeypatch.setattr(server, "run", lambda settings, say: say(f"serving on http://{settings.host}:7 (this machine)"))
+    monkeypatch.setattr(play.webbrowser, "open", opened.append)
+    monkeypatch.setattr(common, "has_display", lambda: True)
+    assert "http://127.0.0.1:7" in run("play").stdout and opened == ["http://127.0.0.1:7"]
+    run("play", "--no-browser")
+    monkeypatch.setattr(common, "has_display", lambda: False)
+    assert run("play").exit_code == 0 and len(opened) == 1
+
+
+def test_every_command_says_its_threads():
+    from playloom.cli import bench, dream, evaluate, play, serve
+
+    for command in (dream.dream_command, play.play_command, act.act_command, serve.serve_command):
+        assert "threads" in inspect.signature(command).parameters
+    for command in (evaluate.evaluate_command, bench.bench_command):
+        assert "threads" in inspect.signature(command).parameters
