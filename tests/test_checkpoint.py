@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from conftest import loud_model, tiny_config
 from playloom.checkpoint import load_model, model_folder, save_model
 from playloom.errors import CheckpointError
+from playloom.training.snapshot import Snapshot, save_snapshot
+from playloom.training.tokenizer_files import save_tokenizer
 
 
 @pytest.fixture
@@ -24,6 +27,22 @@ def test_a_model_comes_back_as_it_went(saved, tiny_model):
     for name, tensor in tiny_model.transformer.state_dict().items():
         assert torch.equal(again.transformer.state_dict()[name], tensor)
     assert not again.transformer.training and again.fingerprint == load_model(saved).fingerprint
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_every_file_has_the_mode_that_the_umask_asks_for(tmp_path, tiny_model, mask):
+    """Weights of mode 0600 cannot be served by another user."""
+    before = os.umask(mask)
+    try:
+        save_model(tmp_path / "model", tiny_model)
+        save_tokenizer(tmp_path / "tokenizer", tiny_model.tokenizer)
+        weights = dict(tiny_model.transformer.state_dict())
+        save_snapshot(tmp_path / "run", Snapshot(1, 0.0, 0.0, {}, weights), keep=1)
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
+    assert len([path for path in files if path.suffix == ".safetensors"]) == 4
 
 
 def test_half_precision_halves_the_file_and_keeps_the_numbers_close(tmp_path, tiny_model, saved):

@@ -49,10 +49,12 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             # Opened here, not with tempfile, so that the file gets the permissions the user's umask asks for.
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            mode = temporary.stat().st_mode
         with _full_disk_as_sentence(target):
             yield temporary
             _flush(temporary)
         with _os_errors_as_sentences(target):
+            temporary.chmod(mode)  # safetensors puts a file of mode 0600 in its place
             temporary.replace(target)
     finally:
         with suppress(OSError):
