@@ -129,7 +129,7 @@ class BenchReport:
     def write(self, path: Path) -> None:
         """Write the JSON form, whole or not at all."""
         with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def speed_table(rows: Sequence[BenchRow]) -> str:

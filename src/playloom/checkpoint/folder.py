@@ -67,7 +67,7 @@ def save_model(folder: Path, model: Model, dtype: torch.dtype | None = torch.flo
         "card": model.card,
     }
     with atomic_write(folder / "model.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
@@ -122,7 +122,7 @@ def _checked_card(card: object) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"no model at {path.parent}: {path.name} cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -101,7 +101,7 @@ def save_episode(folder: Path, episode: Episode) -> Path:
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, actions=episode.actions_TA, states=episode.states)
     with atomic_write(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(episode.meta), indent=1) + "\n")
+        temporary.write_text(json.dumps(dataclasses.asdict(episode.meta), indent=1) + "\n", encoding="utf-8")
     return path
 
 
@@ -137,7 +137,7 @@ def load_meta(path: Path) -> EpisodeMeta:
     """
     path = Path(path).with_suffix(".json")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         reason = error.strerror
         raise RecordingError(f"{path} cannot be read ({reason}); give an episode's .npz or .json") from error

@@ -50,7 +50,7 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
             save_file(tensors, weights)
         scalars = {"step": snapshot.step, "elapsed": snapshot.elapsed, "flops": snapshot.flops}
         state = {"format": _FORMAT, **scalars, "identity": snapshot.identity}
-        (temporary / "state.json").write_text(json.dumps(state, indent=1))
+        (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     for old in _checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -98,7 +98,7 @@ def _load(path: Path) -> Snapshot:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    state = json.loads((path / "state.json").read_text())
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if state["format"] != _FORMAT:
         raise CheckpointError(f"{path} has format {state['format']}; this version reads {_FORMAT}")
     try:

@@ -32,7 +32,7 @@ def save_tokenizer(folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[
     if ancestors:
         content["ancestors"] = list(ancestors)
     with atomic_write(folder / _CONFIG) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(folder: Path) -> tuple[FrameTokenizer, str]:
@@ -60,7 +60,7 @@ def ancestors(folder: Path) -> tuple[str, ...]:
 
 def _read(folder: Path) -> tuple[TokenizerConfig, str, tuple[str, ...]]:
     try:
-        content: dict[str, Any] = json.loads((folder / _CONFIG).read_text())
+        content: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         config, weights = TokenizerConfig.from_dict(content["config"]), str(content["weights"])
         return config, weights, tuple(str(name) for name in content.get("ancestors", ()))
     except OSError as error:
