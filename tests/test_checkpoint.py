@@ -12,7 +12,7 @@ from conftest import loud_model, tiny_config
 from playloom.checkpoint import load_model, model_folder, save_model
 from playloom.errors import CheckpointError
 from playloom.training.snapshot import Snapshot, save_snapshot
-from playloom.training.tokenizer_files import save_tokenizer
+from playloom.training.tokenizer_files import load_tokenizer, save_tokenizer
 
 
 @pytest.fixture
@@ -97,8 +97,9 @@ def test_missing_and_unknown_folders_are_sentences(tmp_path, saved):
         model_folder(str(tmp_path / "nothing"))
 
 
-def test_a_damaged_json_is_a_sentence(saved):
-    (saved / "model.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[" * 100_000])
+def test_a_damaged_json_is_a_sentence(saved, text):
+    (saved / "model.json").write_text(text)
     with pytest.raises(CheckpointError, match="damaged"):
         load_model(saved)
 
@@ -131,3 +132,37 @@ def test_a_layer_and_a_half_is_a_sentence(saved):
     (saved / "model.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="does not describe a model"):
         load_model(saved)
+
+
+@pytest.mark.parametrize("value", [10**9, 1e308, float("inf"), float("nan"), -1, None, "x", [10**9], True])
+def test_absurd_sizes_are_sentences(saved, value):
+    """A billion layers hung, a billion recent outputs took the machine's memory, a width of 1e308 was a traceback."""
+    whole = json.loads((saved / "model.json").read_text())
+    for part in ("tokenizer", "transformer"):
+        for name, before in whole["config"][part].items():
+            if isinstance(before, bool) or name in ("revive_after", "local_steps", "kv_heads"):
+                continue
+            sizes = {**whole["config"][part], name: [value] * len(before) if isinstance(before, list) else value}
+            config = {**whole["config"], part: sizes}
+            (saved / "model.json").write_text(json.dumps({**whole, "config": config}))
+            with pytest.raises(CheckpointError):
+                load_model(saved)
+
+
+@pytest.mark.parametrize(("part", "size"), [("tokenizer", "recent_outputs"), ("transformer", "mlp_ratio")])
+def test_a_network_that_the_file_is_too_small_for_is_not_built(saved, monkeypatch, part, size):
+    content = json.loads((saved / "model.json").read_text())
+    content["config"][part][size] = 64 if part == "transformer" else 2**20
+    (saved / "model.json").write_text(json.dumps(content))
+    monkeypatch.setattr("playloom.checkpoint.folder.build_tokenizer", pytest.fail)
+    with pytest.raises(CheckpointError, match=r"holds [\d,]+ numbers"):
+        load_model(saved)
+
+
+def test_a_tokenizer_that_the_file_is_too_small_for_is_not_built(tmp_path, tiny_model):
+    save_tokenizer(tmp_path, tiny_model.tokenizer)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["config"]["recent_outputs"] = 2**20
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"holds [\d,]+ numbers"):
+        load_tokenizer(tmp_path)

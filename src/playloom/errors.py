@@ -71,6 +71,16 @@ class EndpointError(PlayloomError):
     """Raised when a remote endpoint refuses, fails or answers something that cannot be used."""
 
 
+def check_whole(name: str, value: object, least: int, most: int) -> None:
+    """Refuse a size that is no whole number from `least` to `most`; `name` says whose size.
+
+    Raises:
+        ConfigError: names the size, what came and what was expected.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(f"{name} is wrong: got {value!r:.60}, expected a whole number from {least} to {most:,}")
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A sentence end for an unknown name: the closest choice, else all of them.
 

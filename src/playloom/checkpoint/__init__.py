@@ -2,11 +2,12 @@
 
 from playloom.checkpoint.bundle import bundled_models, model_folder
 from playloom.checkpoint.folder import Model, load_model, save_model
-from playloom.checkpoint.weights import fingerprint, load_weights, save_weights
+from playloom.checkpoint.weights import check_count, fingerprint, load_weights, save_weights
 
 __all__ = [
     "Model",
     "bundled_models",
+    "check_count",
     "fingerprint",
     "load_model",
     "load_weights",

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 import playloom
-from playloom.checkpoint.weights import bytes_loaded, fingerprint, load_weights, save_weights
+from playloom.checkpoint.weights import check_count, fingerprint, load_weights, save_weights
 from playloom.errors import CheckpointError, ConfigError, nearest
 from playloom.files import atomic_write
 from playloom.model import Transformer
-from playloom.presets import ModelConfig, build_tokenizer, build_transformer, require_memory
+from playloom.presets import ModelConfig, build_tokenizer, build_transformer, require_memory, transformer_parameters
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 
 _FORMAT = 1
@@ -82,7 +82,9 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
         config = ModelConfig.from_dict(content["config"])
         wanted = {name: str(content["weights"][name]) for name in _WEIGHTS}
         card = _checked_card(content.get("card", {}))
-        require_memory(config, device, weights=sum(bytes_loaded(folder / name) for name in _WEIGHTS))
+        numbers = (config.tokenizer.stored_numbers, transformer_parameters(config))
+        held = sum(check_count(folder / name, count) for name, count in zip(_WEIGHTS, numbers, strict=True))
+        require_memory(config, device, weights=4 * held)
         tokenizer, transformer = build_tokenizer(config), build_transformer(config)
     except (KeyError, TypeError, ConfigError) as error:
         cause = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -125,7 +127,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"no model at {path.parent}: {path.name} cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); export the model again") from error
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"{path} does not describe a playloom model; give the folder that a training left")

@@ -95,7 +95,7 @@ class _Pieces:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = _PIECE) -> bytes:
         parts = []
         while size > 0 and (part := self._file.read(min(size, _PIECE))):
             parts.append(part)

@@ -72,7 +72,7 @@ class Manifest:
         """
         try:
             known = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInputError(f"this is no playloom manifest: {error}") from error
         if not isinstance(known, dict):
             raise BadInputError(f"this is no playloom manifest: expected a JSON object, got {text[:40]!r}")

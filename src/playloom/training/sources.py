@@ -108,7 +108,7 @@ def kind_of(data: Path) -> str:
     if index.exists():
         try:
             return str(json.loads(index.read_text(encoding="utf-8"))["kind"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RecordingError(f"{index} is damaged ({error}); prepare the data set again") from error
     if data.is_dir() and list_episodes(data):
         return "recordings"

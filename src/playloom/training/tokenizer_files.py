@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from playloom.checkpoint import fingerprint, load_weights, save_weights
+from playloom.checkpoint import check_count, fingerprint, load_weights, save_weights
 from playloom.errors import CheckpointError
 from playloom.files import atomic_write
 from playloom.tokenizer.config import TokenizerConfig
@@ -42,6 +42,7 @@ def load_tokenizer(folder: Path) -> tuple[FrameTokenizer, str]:
         CheckpointError: when a file is missing, damaged or changed.
     """
     config, wanted, _ = _read(folder)
+    check_count(folder / _WEIGHTS, config.stored_numbers)
     tokenizer = FrameTokenizer(config)
     load_weights(folder / _WEIGHTS, tokenizer)
     if fingerprint(folder / _WEIGHTS) != wanted:
@@ -65,5 +66,5 @@ def _read(folder: Path) -> tuple[TokenizerConfig, str, tuple[str, ...]]:
         return config, weights, tuple(str(name) for name in content.get("ancestors", ()))
     except OSError as error:
         raise CheckpointError(f"no tokenizer at {folder} ({error.strerror}: {_CONFIG}); train one first") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder / _CONFIG} is damaged ({error}); train or export again") from error
