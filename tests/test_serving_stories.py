@@ -389,6 +389,20 @@ def test_edits_that_cannot_be_are_sentences(web):
     assert len(whole(web, story)["nodes"]) == 4
 
 
+def test_an_unknown_field_names_the_nearest(web):
+    story = begin(web)["id"]
+    for method, path, order, known in (
+        ("POST", "", {"momnet": "x"}, "moment"),
+        ("PATCH", f"/{story}", {"nmae": "x"}, "name"),
+        ("POST", f"/{story}/branches", {"from": 0, "temprature": 1}, "temperature"),
+        ("POST", f"/{story}/branches", {"form": 0}, "from"),
+        ("POST", f"/{story}/nodes/0/edit", {"overly": "x"}, "overlay"),
+        ("PATCH", f"/{story}/nodes/0", {"stared": True}, "starred"),
+    ):
+        response = web.request(method, f"/v1/stories{path}", json=order)
+        assert response.status_code == 400 and f"did you mean {known}?" in error_of(response)
+
+
 # What people say and take away
 
 
