@@ -256,6 +256,17 @@ def test_too_large_a_message_is_cut_off():
         assert broken(small, "x" * 6000, hello=False)[0] == 1009
 
 
+@pytest.mark.parametrize("hello", [True, False])
+def test_a_text_that_is_not_utf8_is_closed_without_a_traceback(server, hello, caplog):
+    with join(server) if hello else connect(f"ws://{server[0]}/v1/play", proxy=None) as player:
+        player.send(b"\xff\xfe", text=True)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                player.recv(timeout=10)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1007
+    assert not caplog.records
+
+
 def test_foreign_pages_may_not_play(server):
     for origin in ("https://evil.example", "null", f"https://{server[0]}.evil.example"):
         with pytest.raises(InvalidStatus) as refused:

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from playloom.errors import BadInputError
 from playloom.serving.app import Server as Application
 from playloom.serving.app import create_app
-from playloom.serving.connections import guarded_protocol
+from playloom.serving.connections import guarded_protocol, worth_logging
 from playloom.serving.settings import Settings
 
 _BACKLOG = 1024
@@ -107,6 +107,7 @@ def server_of(
         timeout_graceful_shutdown=1,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(worth_logging)
     greeting = _greeting(application, listener.getsockname()[1])
     return DrainingServer(config, application, lambda: say(greeting))
 
