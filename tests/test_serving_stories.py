@@ -326,6 +326,38 @@ def test_a_log_that_cannot_be_shortened_holds_nothing_up(web, tmp_path):
     known.place = kept
 
 
+def test_a_disk_that_cannot_be_written_is_said_without_its_places(web, tmp_path, caplog):
+    """Clients were told where on the server the stories lie, and that their request was bad."""
+    story = begin(web)["id"]
+    known = web.app.state.server.stories._open[story]
+    kept, missing = known.place, tmp_path / "nowhere"
+    missing.write_text("a file")
+
+    class Stuck(Place):
+        """Its frames cannot be written."""
+
+        def write_frame(self, node, frame):
+            Place(missing).write_frame(node, frame)
+
+    known.place = Stuck(kept.folder)
+    known.place.load()
+    edited = web.post(f"/v1/stories/{story}/nodes/3/edit", json={"overlay": overlay()})
+    assert edited.status_code == 507 and str(tmp_path) not in edited.text
+    branch(web, story, **{"from": 3})
+    (made,) = finished(web, story)["branches"]
+    assert made["state"] == "failed" and str(tmp_path) not in made["problem"]
+    known.place = kept
+    assert str(tmp_path) in caplog.text, "the log says where"
+
+
+def test_another_servers_stories_are_refused_without_their_place(tmp_path):
+    with client(stories=tmp_path / "stories") as first:
+        begin(first)
+        with client(stories=tmp_path / "stories") as second:
+            response = second.get("/v1/stories")
+    assert response.status_code == 507 and str(tmp_path) not in response.text
+
+
 # Edits
 
 

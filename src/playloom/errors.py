@@ -4,7 +4,8 @@
     ├── BadInputError        a value, file or argument the user gave is wrong
     │   ├── ActionError      a controller value, schema or action script is wrong
     │   ├── PictureError     a picture cannot be used as it is
-    │   └── RecordingError   a recording or data set is missing, too short or damaged
+    │   ├── RecordingError   a recording or data set is missing, too short or damaged
+    │   └── StorageError     a place cannot be written to: full, forbidden, or another process has it
     ├── ConfigError          an unknown preset or key, or values that do not fit together
     ├── CheckpointError      weights that are truncated, damaged or of another config
     ├── MissingExtraError    an optional package is not installed
@@ -40,6 +41,10 @@ class PictureError(BadInputError):
 
 class RecordingError(BadInputError):
     """Raised when a recording or data set is missing, too short or damaged."""
+
+
+class StorageError(BadInputError):
+    """Raised when a place on the disk cannot be written to; its message names the place."""
 
 
 class ConfigError(PlayloomError):
