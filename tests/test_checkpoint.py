@@ -7,9 +7,11 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
-from playloom.checkpoint import load_model, model_folder, save_model
+from playloom.checkpoint import load_model, model_card, model_folder, read_card, save_model
+from playloom.cli.app import app
 from playloom.errors import CheckpointError
 from playloom.training.snapshot import Snapshot, save_snapshot
 from playloom.training.tokenizer_files import load_tokenizer, save_tokenizer
@@ -43,6 +45,25 @@ def test_every_file_has_the_mode_that_the_umask_asks_for(tmp_path, tiny_model, m
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
     assert len([path for path in files if path.suffix == ".safetensors"]) == 4
+
+
+def test_a_models_card_is_shown_by_its_name_or_folder(saved, tiny_model):
+    out = CliRunner().invoke(app, ["models", "arena-live"], catch_exceptions=False).output
+    assert out.startswith("# Model arena-live\n") and "FAIL" not in out
+    assert "playloom dream" in CliRunner().invoke(app, ["models", str(saved)], catch_exceptions=False).output
+    (saved / "card.md").unlink()
+    assert read_card(str(saved)) == model_card(tiny_model.config, {}), "made from model.json where there is none"
+    with pytest.raises(CheckpointError, match="did you mean arena-live"):
+        read_card("arena-liv")
+
+
+@pytest.mark.parametrize("odd", [3, "x", [], {"updates": "many", "frames": None, "players": 3, "train_seeds": ["a"]}])
+def test_a_card_of_odd_values_is_shown_all_the_same(odd, tiny_model):
+    """What a card holds is for people, so nobody checks it; it must not end a training at its last step."""
+    names = ("data", "tokenizer", "world", "decoder", "hardware", "settings", "validation", "updates", "start")
+    for name in names:
+        assert model_card(tiny_model.config, {name: odd}).startswith("# Model tiny")
+    assert model_card(tiny_model.config, {"decoder": [odd], "updates": odd, "training_seconds": odd})
 
 
 def test_half_precision_halves_the_file_and_keeps_the_numbers_close(tmp_path, tiny_model, saved):

@@ -174,7 +174,7 @@ def plain(value: Any) -> Any:
 
 def _cells(row: BenchRow, notes: Sequence[str]) -> tuple[str, ...]:
     """The texts of one line."""
-    verdict = "" if row.reached is None else "reached" if row.reached else "MISSED"
+    verdict = "" if row.reached is None else "reached" if row.reached else "missed"
     return (
         row.case,
         row.name,

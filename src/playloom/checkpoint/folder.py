@@ -1,4 +1,4 @@
-"""A model's folder: `model.json` (config, card), `tokenizer.safetensors`, `transformer.safetensors`.
+"""A model's folder: `model.json` (config, card), `card.md` (for people), and the weights of tokenizer and transformer.
 
 model = load_model(Path("src/playloom/models/arena-live"))
 model.tokenizer.encode(frames)
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 import playloom
+from playloom.checkpoint.bundle import bundled_models, model_folder
+from playloom.checkpoint.card import CARD, model_card, write_card
 from playloom.checkpoint.weights import check_count, fingerprint, load_weights, save_weights
 from playloom.errors import CheckpointError, ConfigError, nearest
 from playloom.files import atomic_write
@@ -56,7 +58,7 @@ class Model:
 
 
 def save_model(folder: Path, model: Model, dtype: torch.dtype | None = torch.float16) -> None:
-    """Write a model's folder; `model.json` comes last, so a folder with one is complete."""
+    """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with one is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         save_weights(folder / name, module, dtype)
@@ -66,6 +68,7 @@ def save_model(folder: Path, model: Model, dtype: torch.dtype | None = torch.flo
         "weights": {name: fingerprint(folder / name) for name in _WEIGHTS},
         "card": model.card,
     }
+    write_card(folder, model_card(model.config, model.card))
     with atomic_write(folder / "model.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -98,6 +101,29 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
             raise CheckpointError(f"{folder / name} is not the file that model.json names; export the model again")
         module.eval().requires_grad_(False)
     return model.to(device)
+
+
+def read_card(name: str) -> str:
+    """The card of a model for people, as Markdown.
+
+    Args:
+        name: a bundled model's name, a model's folder, or the folder of a training run.
+
+    Raises:
+        CheckpointError: when there is no such model, or its files cannot be read.
+    """
+    places = [Path(name), Path(name) / "model"] if name not in bundled_models() else []
+    found = [place for place in places if (place / CARD).is_file() or (place / "model.json").is_file()]
+    folder = found[0] if found else model_folder(name)
+    try:
+        if (folder / CARD).is_file():
+            return (folder / CARD).read_text(encoding="utf-8")
+        content = _read_json(folder / "model.json")
+        return model_card(ModelConfig.from_dict(content["config"]), content.get("card") or {})
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"the card in {folder} cannot be read: {error}; export the model again") from error
 
 
 def _both(fingerprints: Mapping[str, str]) -> str:

@@ -1,6 +1,8 @@
-"""`playloom models`: the bundled models and the table of sizes."""
+"""`playloom models`: the bundled models, the table of sizes, and any model's card."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -10,12 +12,19 @@ def register(app: typer.Typer) -> None:
     app.command("models")(models_command)
 
 
-def models_command() -> None:
-    """List bundled models, bundled moments and named sizes."""
-    from playloom.checkpoint import bundled_models
+def models_command(
+    name: Annotated[
+        str | None, typer.Argument(help="Show the card of this one: a bundled model's name, or a folder.")
+    ] = None,
+) -> None:
+    """List bundled models, bundled moments and named sizes, or show one model's card."""
+    from playloom.checkpoint import bundled_models, read_card
     from playloom.data.moments import list_moments
     from playloom.presets import PRESETS
 
+    if name is not None:
+        typer.echo(read_card(name).rstrip())
+        return
     typer.echo(f"bundled models:  {', '.join(bundled_models()) or 'none'}")
     typer.echo(f"bundled moments: {', '.join(list_moments()) or 'none'}")
     typer.echo(f"\n{'preset':<15} {'layers x width':>14} {'heads':>6} {'grid':>8} {'codes':>7} {'parameters':>11}")

@@ -85,8 +85,8 @@ def beyond_noise(values: NDArray[np.float64]) -> bool:
 
 
 def verdict(row: Row) -> str:
-    """`pass`, `FAIL`, or nothing where nothing was asked for."""
-    return "" if row.passed is None else "pass" if row.passed else "FAIL"
+    """`reached`, `missed`, or nothing where nothing was asked for."""
+    return "" if row.passed is None else "reached" if row.passed else "missed"
 
 
 def show(value: float, unit: str) -> str:

@@ -6,7 +6,7 @@ import json
 import shutil
 from typing import Any
 
-from playloom.checkpoint import load_model
+from playloom.checkpoint import load_model, write_card
 from playloom.data.moment_choice import choose_good_moments, save_chosen
 from playloom.data.prepare import build_frame_store
 from playloom.data.recording import load_meta
@@ -54,8 +54,7 @@ def export(shop: Shop) -> dict[str, Any]:
     content = json.loads((source / "model.json").read_text(encoding="utf-8"))
     report = json.loads((shop.evaluation / REPORT).read_text(encoding="utf-8"))
     content["card"] = model_card(shop, content["card"], report)
-    with atomic_write(target / "card.md") as temporary:
-        temporary.write_text(card_text(content["card"]), encoding="utf-8")
+    write_card(target, card_text(content["config"]["name"], content["card"]))
     with atomic_write(target / "model.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     load_model(target)  # checks what will be shipped

@@ -1,4 +1,4 @@
-"""A trained tokenizer by itself on disk: `tokenizer.safetensors` beside `tokenizer.json`.
+"""A trained tokenizer by itself on disk: `tokenizer.safetensors` beside `tokenizer.json` and `card.md`.
 
 The weights are rounded to float16, as the whole model will ship them, *before* anything is tokenised with them: so the
 codes a transformer learns are exactly the codes its model will make.
@@ -9,13 +9,13 @@ codes a transformer learns are exactly the codes its model will make.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from playloom.checkpoint import check_count, fingerprint, load_weights, save_weights
+from playloom.checkpoint import check_count, fingerprint, load_weights, save_weights, tokenizer_card, write_card
 from playloom.errors import CheckpointError
 from playloom.files import atomic_write
 from playloom.tokenizer.config import TokenizerConfig
@@ -25,10 +25,26 @@ _WEIGHTS = "tokenizer.safetensors"
 _CONFIG = "tokenizer.json"
 
 
-def save_tokenizer(folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = ()) -> None:
-    """Write a tokenizer, with the fingerprints of those it was trained on from, oldest first."""
+def save_tokenizer(
+    folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = (), card: Mapping[str, Any] | None = None
+) -> None:
+    """Write a tokenizer and its `card.md`.
+
+    Args:
+        folder: where to.
+        tokenizer: the weights are rounded to float16.
+        ancestors: fingerprints of the tokenizers it was trained on from, oldest first.
+        card: what its training recorded.
+    """
     save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
-    content = {"format": 1, "config": tokenizer.config.to_dict(), "weights": fingerprint(folder / _WEIGHTS)}
+    content: dict[str, Any] = {
+        "format": 1,
+        "config": tokenizer.config.to_dict(),
+        "weights": fingerprint(folder / _WEIGHTS),
+    }
+    if card:
+        content["card"] = dict(card)
+    write_card(folder, tokenizer_card(tokenizer.config, card or {}))
     if ancestors:
         content["ancestors"] = list(ancestors)
     with atomic_write(folder / _CONFIG) as temporary:
