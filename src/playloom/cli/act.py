@@ -43,7 +43,7 @@ def act_command(
         int | None, typer.Option(help="Games of each player to make a film of; default: all, with --compare the first.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    timestamp: Annotated[bool, typer.Option(help="Put the time into manifests.")] = True,
+    timestamp: Annotated[bool, typer.Option(help="Put the time into manifests; each run then differs.")] = False,
 ) -> None:
     """Let the model hold the controller in the real game, and say how it did.
 

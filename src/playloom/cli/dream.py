@@ -48,7 +48,7 @@ def dream_command(
         typer.Option(help="Row lag of the decoding order: 1 to the grid's width (raster). Default: the model's card."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    timestamp: Annotated[bool, typer.Option(help="Put the time into manifests.")] = True,
+    timestamp: Annotated[bool, typer.Option(help="Put the time into manifests; each run then differs.")] = False,
     clips: Annotated[
         Path | None, typer.Option(help="Dream over a folder of .npz clips (images, actions) instead of one prompt.")
     ] = None,

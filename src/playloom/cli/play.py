@@ -54,7 +54,7 @@ def play_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for video, inputs and figures; numbered if taken.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    timestamp: Annotated[bool, typer.Option(help="Put the time into manifests.")] = True,
+    timestamp: Annotated[bool, typer.Option(help="Put the time into manifests; each run then differs.")] = False,
 ) -> None:
     """Play against the real clock, and say how late frames were and how long a key press took to be seen.
 
