@@ -251,7 +251,7 @@ def test_a_branch_that_cannot_be_written_down_fails_with_a_sentence_and_holds_no
     (place.folder / "log.jsonl").mkdir()
     found = finished(web, story)["branches"][0]
     assert found["state"] == "failed"
-    assert "cannot be written" in found["problem"]
+    assert "cannot write" in found["problem"]
     (place.folder / "log.jsonl").rmdir()
     (place.folder / "kept").rename(place.folder / "log.jsonl")
     branch(web, story, **{"from": 3})
