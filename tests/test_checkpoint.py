@@ -2,14 +2,19 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
-from playloom.checkpoint import load_model, model_folder, save_model
+from playloom.checkpoint import load_model, model_card, model_folder, read_card, save_model
+from playloom.cli.app import app
 from playloom.errors import CheckpointError
+from playloom.training.snapshot import Snapshot, save_snapshot
+from playloom.training.tokenizer_files import load_tokenizer, save_tokenizer
 
 
 @pytest.fixture
@@ -24,6 +29,41 @@ def test_a_model_comes_back_as_it_went(saved, tiny_model):
     for name, tensor in tiny_model.transformer.state_dict().items():
         assert torch.equal(again.transformer.state_dict()[name], tensor)
     assert not again.transformer.training and again.fingerprint == load_model(saved).fingerprint
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_every_file_has_the_mode_that_the_umask_asks_for(tmp_path, tiny_model, mask):
+    """Weights of mode 0600 cannot be served by another user."""
+    before = os.umask(mask)
+    try:
+        save_model(tmp_path / "model", tiny_model)
+        save_tokenizer(tmp_path / "tokenizer", tiny_model.tokenizer)
+        weights = dict(tiny_model.transformer.state_dict())
+        save_snapshot(tmp_path / "run", Snapshot(1, 0.0, 0.0, {}, weights), keep=1)
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
+    assert len([path for path in files if path.suffix == ".safetensors"]) == 4
+
+
+def test_a_models_card_is_shown_by_its_name_or_folder(saved, tiny_model):
+    out = CliRunner().invoke(app, ["models", "arena-live"], catch_exceptions=False).output
+    assert out.startswith("# Model arena-live\n") and "FAIL" not in out
+    assert "playloom dream" in CliRunner().invoke(app, ["models", str(saved)], catch_exceptions=False).output
+    (saved / "card.md").unlink()
+    assert read_card(str(saved)) == model_card(tiny_model.config, {}), "made from model.json where there is none"
+    with pytest.raises(CheckpointError, match="did you mean arena-live"):
+        read_card("arena-liv")
+
+
+@pytest.mark.parametrize("odd", [3, "x", [], {"updates": "many", "frames": None, "players": 3, "train_seeds": ["a"]}])
+def test_a_card_of_odd_values_is_shown_all_the_same(odd, tiny_model):
+    """What a card holds is for people, so nobody checks it; it must not end a training at its last step."""
+    names = ("data", "tokenizer", "world", "decoder", "hardware", "settings", "validation", "updates", "start")
+    for name in names:
+        assert model_card(tiny_model.config, {name: odd}).startswith("# Model tiny")
+    assert model_card(tiny_model.config, {"decoder": [odd], "updates": odd, "training_seconds": odd})
 
 
 def test_half_precision_halves_the_file_and_keeps_the_numbers_close(tmp_path, tiny_model, saved):
@@ -78,8 +118,9 @@ def test_missing_and_unknown_folders_are_sentences(tmp_path, saved):
         model_folder(str(tmp_path / "nothing"))
 
 
-def test_a_damaged_json_is_a_sentence(saved):
-    (saved / "model.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[" * 100_000])
+def test_a_damaged_json_is_a_sentence(saved, text):
+    (saved / "model.json").write_text(text)
     with pytest.raises(CheckpointError, match="damaged"):
         load_model(saved)
 
@@ -112,3 +153,37 @@ def test_a_layer_and_a_half_is_a_sentence(saved):
     (saved / "model.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="does not describe a model"):
         load_model(saved)
+
+
+@pytest.mark.parametrize("value", [10**9, 1e308, float("inf"), float("nan"), -1, None, "x", [10**9], True])
+def test_absurd_sizes_are_sentences(saved, value):
+    """A billion layers hung, a billion recent outputs took the machine's memory, a width of 1e308 was a traceback."""
+    whole = json.loads((saved / "model.json").read_text())
+    for part in ("tokenizer", "transformer"):
+        for name, before in whole["config"][part].items():
+            if isinstance(before, bool) or name in ("revive_after", "local_steps", "kv_heads"):
+                continue
+            sizes = {**whole["config"][part], name: [value] * len(before) if isinstance(before, list) else value}
+            config = {**whole["config"], part: sizes}
+            (saved / "model.json").write_text(json.dumps({**whole, "config": config}))
+            with pytest.raises(CheckpointError):
+                load_model(saved)
+
+
+@pytest.mark.parametrize(("part", "size"), [("tokenizer", "recent_outputs"), ("transformer", "mlp_ratio")])
+def test_a_network_that_the_file_is_too_small_for_is_not_built(saved, monkeypatch, part, size):
+    content = json.loads((saved / "model.json").read_text())
+    content["config"][part][size] = 64 if part == "transformer" else 2**20
+    (saved / "model.json").write_text(json.dumps(content))
+    monkeypatch.setattr("playloom.checkpoint.folder.build_tokenizer", pytest.fail)
+    with pytest.raises(CheckpointError, match=r"holds [\d,]+ numbers"):
+        load_model(saved)
+
+
+def test_a_tokenizer_that_the_file_is_too_small_for_is_not_built(tmp_path, tiny_model):
+    save_tokenizer(tmp_path, tiny_model.tokenizer)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["config"]["recent_outputs"] = 2**20
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"holds [\d,]+ numbers"):
+        load_tokenizer(tmp_path)

@@ -65,7 +65,7 @@ def run(*words: object):
         ("dream --out=", "current folder"),
         ("dream --out /dev/null", "is a file"),
         ("dream --clips nowhere --mode world", "--mode"),
-        ("dream --clips nowhere --no-timestamp", "--timestamp"),
+        ("dream --clips nowhere --timestamp", "--timestamp"),
         ("dream --clips nowhere", "nowhere"),
         ("dream --batch 1", "--batch"),
         ("dream --mode policy --actions fire", "--actions"),

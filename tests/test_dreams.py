@@ -137,14 +137,18 @@ def test_a_second_ctrl_c_leaves_nothing(model, recording, tmp_path, monkeypatch,
     assert (code, said, complaint) == (130, "", "stopped; nothing was written\n") and not list(tmp_path.glob("dream*"))
 
 
-def test_equal_jobs_give_equal_bytes(model, recording, tmp_path):
-    jobs = [
-        DreamJob(model=model, prompt=str(recording), context=3, steps=2, out=tmp_path / name, timestamp=False)
-        for name in ("first", "second")
-    ]
-    folders = [run_dream(job).written.folder for job in jobs]
-    for path in folders[0].rglob("*.*"):
-        assert path.read_bytes() == (folders[1] / path.relative_to(folders[0])).read_bytes(), path.name
+def test_equal_jobs_give_equal_bytes_and_the_time_is_put_in_when_asked_for(model, recording, tmp_path, monkeypatch):
+    """The time was in every manifest, so no two files of the same dream were equal."""
+    clock = iter(("2030", "2031", "2032"))
+    monkeypatch.setattr("playloom.engine.opening.created_at", lambda: next(clock))
+    where = {"model": model, "prompt": str(recording), "context": 3, "steps": 2}
+    folders = [run_dream(DreamJob(**where, out=tmp_path / name)).written.folder for name in ("first", "second")]
+    names = [{path.relative_to(folder) for path in folder.rglob("*.*")} for folder in folders]
+    assert names[0] == names[1] and Path("manifest.json") in names[0]
+    for name in names[0]:
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+    told = run_dream(DreamJob(**where, out=tmp_path / "third", timestamp=True)).written.folder
+    assert json.loads((told / "manifest.json").read_text())["created"] == "2030"
 
 
 def test_a_dream_goes_on_from_a_dream(model, recording, tmp_path):
@@ -414,7 +418,7 @@ def test_the_installed_program_answers():
 
 
 def test_every_command_has_help_and_is_in_the_docs(monkeypatch, capsys):
-    docs = "".join(path.read_text() for path in (Path(__file__).parent.parent / "docs").glob("*.md"))
+    docs = "".join(path.read_text(encoding="utf-8") for path in (Path(__file__).parent.parent / "docs").glob("*.md"))
     code, said, _ = run_cli(monkeypatch, capsys, "--help")
     assert code == 0
     for command in ("dream", "record", "view", "train", "evaluate", "recipe", "models"):

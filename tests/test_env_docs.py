@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "env.md"
 
 @pytest.mark.slow
 def test_the_page_is_true() -> None:
-    first, planner, vector, arena = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    first, planner, vector, arena = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(first, names)
     assert names["frame"].shape == (180, 300, 3) and names["reward"] == 0

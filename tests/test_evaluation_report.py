@@ -75,8 +75,8 @@ def test_the_table_is_aligned_and_says_what_failed() -> None:
     lines = table(ROWS).splitlines()
     assert len(lines) == 2 + len(ROWS)
     column = lines[0].index("value")
-    assert lines[2][column:].startswith("21.25 dB") and lines[2].endswith("pass")
-    assert lines[3][column:].startswith("18.00 dB") and lines[3].endswith("FAIL")
+    assert lines[2][column:].startswith("21.25 dB") and lines[2].endswith("reached")
+    assert lines[3][column:].startswith("18.00 dB") and lines[3].endswith("missed")
     assert lines[3].startswith("  ") and lines[4].startswith("control")
     assert "repeat 20.00 dB" in lines[2] and lines[4][column:].strip() == "50.0 %"
     assert "n/a" in lines[5]
@@ -185,7 +185,7 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
     call = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "store"), "--work", str(tmp_path / "work")]
     result = CliRunner().invoke(app, [*call, "--quick", "--lag", "2", "--threads", "1"])
     assert result.exit_code == 0, result.output
-    assert "PSNR of reconstructions" in result.output and "FAIL" in result.output and "bars reached" in result.output
+    assert "PSNR of reconstructions" in result.output and "missed" in result.output and "bars reached" in result.output
     content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
     assert content["run"]["settings"]["lag"] == 2
     assert (tmp_path / "work" / "strip.png").is_file()

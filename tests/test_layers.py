@@ -44,7 +44,7 @@ FENCES = {
 
 def imports(path: Path) -> list[tuple[str, int]]:
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -73,10 +73,21 @@ def test_imports_point_down(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_nothing_that_runs_code_from_files(path):
     """No eval, exec or pickle anywhere: loading a file never runs code."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     assert not called & {"eval", "exec"}
     assert not {"pickle", "marshal", "shelve"} & {module.split(".")[0] for module, _ in imports(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_text_files_are_utf8(path):
+    """Without an encoding Python takes the machine's own. `runtime` reads only what the kernel writes."""
+    for call in (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        first = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
+        if name in {"read_text", "write_text"} or (name == "open" and first in {"r", "w", "a", "x"}):
+            named = {keyword.arg for keyword in call.keywords}
+            assert "encoding" in named or path.name == "runtime.py", f"{path.name}:{call.lineno}: {name} of no encoding"
 
 
 def test_help_does_not_wait_for_torch():

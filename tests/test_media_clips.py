@@ -1,6 +1,9 @@
 """Clips come in from the published form and dreams go out in the reference's, and damage is one sentence."""
 
+import tracemalloc
 import zipfile
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +97,32 @@ def test_a_damaged_archive_is_said(tmp_path, clip):
     for name in ("cut", "bent", "text", "missing"):
         with pytest.raises(RecordingError, match=f"{name}.npz"):
             read_clip(tmp_path / f"{name}.npz")
+
+
+def pack(path: Path, method: int, *, rows: int, content: int, said: int | None = None) -> None:
+    """An archive of one array of `rows` zeros, with `content` of them inside and `said` bytes in its directory."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        with archive.open("a.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (rows,)})
+            file.write(bytes(content))
+        archive.filelist[0].file_size = said or archive.filelist[0].file_size
+
+
+def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path):
+    pack(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, rows=10, content=10, said=3 << 30)
+    with pytest.raises(RecordingError, match="too large"):
+        read_npz(tmp_path / "a.npz", ("a",))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_directory_that_lies_about_sizes_gains_no_memory(tmp_path, method):
+    pack(tmp_path / "a.npz", method, rows=1 << 26, content=1 << 27, said=(1 << 26) + 128)
+    tracemalloc.start()
+    with suppress(RecordingError):
+        read_npz(tmp_path / "a.npz", ("a",))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 180_000_000, "64 MiB of array and a piece; decompressed in one go it was 300 MB"
 
 
 @pytest.mark.parametrize("packing", ["fast", "small"])

@@ -1,6 +1,7 @@
 """A dream's folder: everything people open is there; dreamed pictures are marked and signed."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -58,6 +59,16 @@ def test_everything_people_open_is_there(tmp_path, dream, frames_THWC):
     clip = read_dream_clip(written.folder / "dream.npz")
     assert np.array_equal(clip.frames_THWC, frames_THWC), "the arrays are unmarked"
     assert np.array_equal(clip.actions_TA[:6], ACTIONS_TA[:6])
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_every_file_has_the_mode_that_the_umask_asks_for(tmp_path, dream, mask):
+    before = os.umask(mask)
+    try:
+        folder = write_dream(tmp_path / "dream", **dream).folder
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o666 & ~mask}
 
 
 def test_what_was_dreamed_is_marked_and_signed_and_what_was_real_is_not(tmp_path, dream, frames_THWC):

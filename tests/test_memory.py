@@ -22,6 +22,12 @@ def test_the_formulas_count_what_is_built(config):
     assert 3 * cache_bytes(config) == cache.bytes
 
 
+@pytest.mark.parametrize("name", ["guide", "arena", "paper-27m"])
+def test_a_tokenizer_stores_as_many_numbers_as_its_sizes_say(name):
+    stored = build_tokenizer(preset(name)).state_dict().values()
+    assert preset(name).tokenizer.stored_numbers == sum(tensor.numel() for tensor in stored)
+
+
 def test_half_the_dtype_is_half_the_cache():
     config = preset("1.6b")
     assert 2 * cache_bytes(config, torch.bfloat16) == cache_bytes(config)

@@ -28,7 +28,7 @@ def hash_of_sources(root: Path) -> str:
 
 
 def test_the_build_is_of_these_sources():
-    stamped = json.loads((BUILT / "build.json").read_text())["sources"]
+    stamped = json.loads((BUILT / "build.json").read_text(encoding="utf-8"))["sources"]
     assert stamped == hash_of_sources(WEB), "web/ has changed since the page was built: run `npm run build` in web/"
 
 
@@ -52,14 +52,14 @@ def test_it_is_small_and_has_no_map_files():
 
 
 def test_the_licences_of_what_is_bundled_travel_with_it():
-    needed = json.loads((WEB / "package.json").read_text())["dependencies"]
-    text = (BUILT / "licences.txt").read_text()
+    needed = json.loads((WEB / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    text = (BUILT / "licences.txt").read_text(encoding="utf-8")
     assert all(f"\n{name}\n" in text for name in needed)
     assert text.count("Permission is hereby granted") >= len(needed)
 
 
 def test_index_names_only_files_that_are_there():
-    page = (BUILT / "index.html").read_text()
+    page = (BUILT / "index.html").read_text(encoding="utf-8")
     named = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(named) >= 3
     for address in named:
@@ -69,7 +69,9 @@ def test_index_names_only_files_that_are_there():
 
 def test_nothing_is_fetched_from_elsewhere():
     """No address of another host, but for names of XML namespaces and React's pages on its errors, which are text."""
-    text = "".join(file.read_text() for file in BUILT.rglob("*") if file.suffix in {".html", ".js", ".css", ".svg"})
+    text = "".join(
+        file.read_text(encoding="utf-8") for file in BUILT.rglob("*") if file.suffix in {".html", ".js", ".css", ".svg"}
+    )
     hosts = set(re.findall(r"https?://([^/\"'`\s?]+)", text))
     assert hosts <= {"www.w3.org", "react.dev"}
     assert "sourceMappingURL" not in text

@@ -271,7 +271,8 @@ NAN = struct.pack("<16f", *[math.nan] * 16)
 @pytest.mark.parametrize(
     "message",
     [b"", b"short", bytes(65), NAN, struct.pack("<16f", *[9.0] * 16), "hello", "{}", '{"type": "fly"}', "[" * 5000,
-     '{"type": "temperature", "value": NaN}', '{"type": "who", "value": "nobody"}', '{"type": "reset", "seed": -1}'],
+     '{"type": "temperature", "value": NaN}', '{"type": "who", "value": "nobody"}', '{"type": "reset", "seed": -1}',
+     '{"type": "pause", "seed": 1}'],
 )  # fmt: skip
 def test_a_message_that_is_none_ends_the_session(server, message):
     code, said = broken(server, message)
@@ -282,12 +283,18 @@ def test_a_message_that_is_none_ends_the_session(server, message):
 @pytest.mark.parametrize(
     "hello",
     ["", "null", b"\x00", '{"type": "pause"}', '{"type": "hello", "who": "dog"}', '{"type":"hello","moment":"x/../y"}',
-     '{"type":"hello","image":"AAAA"}', '{"type":"hello","seed":-1}', '{"type":"hello","format":"gif"}'],
+     '{"type":"hello","image":"AAAA"}', '{"type":"hello","seed":-1}', '{"type":"hello","format":"gif"}',
+     '{"type":"hello","sead":1}'],
 )  # fmt: skip
 def test_a_hello_that_is_none(server, hello):
     code, said = broken(server, hello, hello=False)
     assert code == 1008
     assert len(said) > 10
+
+
+def test_an_unknown_field_names_the_nearest(server):
+    assert "did you mean temperature?" in broken(server, '{"type":"hello","temprature":1}', hello=False)[1]
+    assert "did you mean moment?" in broken(server, '{"type": "reset", "momnet": "x"}')[1]
 
 
 def test_nobody_may_sit_there_in_silence(server):
@@ -299,6 +306,17 @@ def test_nobody_may_sit_there_in_silence(server):
 def test_too_large_a_message_is_cut_off():
     with served(socket_bytes=5000) as small:
         assert broken(small, "x" * 6000, hello=False)[0] == 1009
+
+
+@pytest.mark.parametrize("hello", [True, False])
+def test_a_text_that_is_not_utf8_is_closed_without_a_traceback(server, hello, caplog):
+    with join(server) if hello else connect(f"ws://{server[0]}/v1/play", proxy=None) as player:
+        player.send(b"\xff\xfe", text=True)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                player.recv(timeout=10)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1007
+    assert not caplog.records
 
 
 def test_foreign_pages_may_not_play(server):

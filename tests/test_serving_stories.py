@@ -251,7 +251,7 @@ def test_a_branch_that_cannot_be_written_down_fails_with_a_sentence_and_holds_no
     (place.folder / "log.jsonl").mkdir()
     found = finished(web, story)["branches"][0]
     assert found["state"] == "failed"
-    assert "cannot be written" in found["problem"]
+    assert "cannot write" in found["problem"]
     (place.folder / "log.jsonl").rmdir()
     (place.folder / "kept").rename(place.folder / "log.jsonl")
     branch(web, story, **{"from": 3})
@@ -326,6 +326,38 @@ def test_a_log_that_cannot_be_shortened_holds_nothing_up(web, tmp_path):
     known.place = kept
 
 
+def test_a_disk_that_cannot_be_written_is_said_without_its_places(web, tmp_path, caplog):
+    """Clients were told where on the server the stories lie, and that their request was bad."""
+    story = begin(web)["id"]
+    known = web.app.state.server.stories._open[story]
+    kept, missing = known.place, tmp_path / "nowhere"
+    missing.write_text("a file")
+
+    class Stuck(Place):
+        """Its frames cannot be written."""
+
+        def write_frame(self, node, frame):
+            Place(missing).write_frame(node, frame)
+
+    known.place = Stuck(kept.folder)
+    known.place.load()
+    edited = web.post(f"/v1/stories/{story}/nodes/3/edit", json={"overlay": overlay()})
+    assert edited.status_code == 507 and str(tmp_path) not in edited.text
+    branch(web, story, **{"from": 3})
+    (made,) = finished(web, story)["branches"]
+    assert made["state"] == "failed" and str(tmp_path) not in made["problem"]
+    known.place = kept
+    assert str(tmp_path) in caplog.text, "the log says where"
+
+
+def test_another_servers_stories_are_refused_without_their_place(tmp_path):
+    with client(stories=tmp_path / "stories") as first:
+        begin(first)
+        with client(stories=tmp_path / "stories") as second:
+            response = second.get("/v1/stories")
+    assert response.status_code == 507 and str(tmp_path) not in response.text
+
+
 # Edits
 
 
@@ -387,6 +419,20 @@ def test_edits_that_cannot_be_are_sentences(web):
         assert said in error_of(response)
     assert web.post(f"/v1/stories/{story}/nodes/77/edit", json={"overlay": overlay()}).status_code == 404
     assert len(whole(web, story)["nodes"]) == 4
+
+
+def test_an_unknown_field_names_the_nearest(web):
+    story = begin(web)["id"]
+    for method, path, order, known in (
+        ("POST", "", {"momnet": "x"}, "moment"),
+        ("PATCH", f"/{story}", {"nmae": "x"}, "name"),
+        ("POST", f"/{story}/branches", {"from": 0, "temprature": 1}, "temperature"),
+        ("POST", f"/{story}/branches", {"form": 0}, "from"),
+        ("POST", f"/{story}/nodes/0/edit", {"overly": "x"}, "overlay"),
+        ("PATCH", f"/{story}/nodes/0", {"stared": True}, "starred"),
+    ):
+        response = web.request(method, f"/v1/stories{path}", json=order)
+        assert response.status_code == 400 and f"did you mean {known}?" in error_of(response)
 
 
 # What people say and take away
@@ -546,7 +592,7 @@ def test_a_damaged_story_is_listed_with_its_trouble_and_can_be_deleted():
 
 @pytest.mark.parametrize("page", ["README.md", "docs/stories.md"])
 def test_what_the_pages_show_is_run_as_it_stands_there(page, tmp_path, monkeypatch):
-    text = (Path(__file__).parents[1] / page).read_text()
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "/v1/stories" in block]
     monkeypatch.chdir(tmp_path)
     with served() as (address, _):

@@ -12,6 +12,7 @@ from PIL import Image
 from playloom.actions import values_to_rows
 from playloom.data.moments import list_moments
 from playloom.media.pictures import read_picture
+from playloom.serving.parsing import MOST_FIELDS
 from serving_toys import b64, client, error_of, picture, pixels_of
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13
@@ -114,6 +115,21 @@ def test_bad_orders(web):
         response = web.post("/v1/dream", json=order)
         assert response.status_code == 400
         assert expected in error_of(response)
+
+
+@pytest.mark.parametrize("path", ["/v1/dream", "/v1/policy", "/v1/sessions"])
+def test_an_unknown_field_names_the_nearest(web, path):
+    """A typo was never noticed: the dream went on with the model's own temperature."""
+    response = web.post(path, json={"temprature": 0.5})
+    assert response.status_code == 400 and "did you mean temperature?" in error_of(response)
+    assert "did you mean schema?" in error_of(web.post(path, json={"shema": "named"}))
+    many = web.post(path, json={str(number): 0 for number in range(MOST_FIELDS + 1)})
+    assert many.status_code == 413, "each unknown field leaves a fault behind"
+
+
+def test_an_unknown_field_of_a_step_is_refused(web):
+    token = web.post("/v1/sessions", json={}).json()["token"]
+    assert "did you mean action?" in error_of(web.post(f"/v1/sessions/{token}/step", json={"actions": None}))
 
 
 def test_facts(web):

@@ -9,7 +9,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from playloom.checkpoint import load_model
+from playloom.checkpoint import load_model, read_card
 from playloom.cli.train import register
 from playloom.data.stores import FrameStore, TokenStore
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
@@ -64,6 +64,9 @@ def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
     assert previews == ["step-000000002.png", "step-000000003.png"]
     model = load_model(tmp_path / "run" / "model")
     assert model.card["updates"] == 3
+    for folder, said in ((tokenizer, "codes a frame"), (tmp_path / "run", "playloom dream --model FOLDER")):
+        text = read_card(str(folder))
+        assert said in text and "3 updates in" in text and "240 frames" in text and '"validate_steps"' in text
     frames = FrameStore.open(data)
     store = TokenStore.open(tmp_path / "run" / "tokens")
     codes = model.tokenizer.encode(torch.from_numpy(np.array(frames.frames_FHWC[:20]))).numpy()

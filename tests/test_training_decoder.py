@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from conftest import loud_model
-from playloom.checkpoint import load_model, save_model
+from playloom.checkpoint import load_model, read_card, save_model
 from playloom.cli.train import register
 from playloom.data.stores import TokenStore
 from playloom.errors import CheckpointError, ConfigError, RecordingError
@@ -93,6 +93,7 @@ def test_it_learns_and_the_card_tells(frames, model, tmp_path):
     assert set(result.outcome.validation) == {"psnr", "ssim", "sharpness"}
     card = load_model(result.path).card
     assert card["lag"] == 1
+    assert "decoder, trained again: 60 updates" in read_card(str(result.path))
     assert [one["updates"] for one in card["decoder"]] == [60]
     assert card["decoder"][0]["before"] == load_origin(str(model)).name
     assert "evaluation" not in card  # those figures were of the old decoder

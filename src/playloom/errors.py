@@ -4,7 +4,8 @@
     ├── BadInputError        a value, file or argument the user gave is wrong
     │   ├── ActionError      a controller value, schema or action script is wrong
     │   ├── PictureError     a picture cannot be used as it is
-    │   └── RecordingError   a recording or data set is missing, too short or damaged
+    │   ├── RecordingError   a recording or data set is missing, too short or damaged
+    │   └── StorageError     a place cannot be written to: full, forbidden, or another process has it
     ├── ConfigError          an unknown preset or key, or values that do not fit together
     ├── CheckpointError      weights that are truncated, damaged or of another config
     ├── MissingExtraError    an optional package is not installed
@@ -42,6 +43,10 @@ class RecordingError(BadInputError):
     """Raised when a recording or data set is missing, too short or damaged."""
 
 
+class StorageError(BadInputError):
+    """Raised when a place on the disk cannot be written to; its message names the place."""
+
+
 class ConfigError(PlayloomError):
     """Raised when a preset or key is unknown, or when values do not fit together."""
 
@@ -69,6 +74,16 @@ class GameError(PlayloomError):
 
 class EndpointError(PlayloomError):
     """Raised when a remote endpoint refuses, fails or answers something that cannot be used."""
+
+
+def check_whole(name: str, value: object, least: int, most: int) -> None:
+    """Refuse a size that is no whole number from `least` to `most`; `name` says whose size.
+
+    Raises:
+        ConfigError: names the size, what came and what was expected.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(f"{name} is wrong: got {value!r:.60}, expected a whole number from {least} to {most:,}")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

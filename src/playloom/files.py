@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from playloom.errors import BadInputError, PlayloomError
+from playloom.errors import BadInputError, PlayloomError, StorageError
 
 # EFBIG is what a per-process file size limit gives; to the user it is the same trouble as a full disk.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -41,8 +41,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         path: the file to appear; missing folders above it are made.
 
     Raises:
-        BadInputError: when the place cannot be written to.
-        PlayloomError: when the disk is full.
+        StorageError: when the place cannot be written to, or the disk is full.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
@@ -51,10 +50,12 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             # Opened here, not with tempfile, so that the file gets the permissions the user's umask asks for.
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            mode = temporary.stat().st_mode
         with _full_disk_as_sentence(target):
             yield temporary
             _flush(temporary)
         with _os_errors_as_sentences(target):
+            temporary.chmod(mode)  # safetensors puts a file of mode 0600 in its place
             temporary.replace(target)
     finally:
         with suppress(OSError):
@@ -71,8 +72,8 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
         folder: the folder to appear; it may exist if it is empty. See `free_folder` for a numbered one.
 
     Raises:
-        BadInputError: when the folder holds something already or cannot be made.
-        PlayloomError: when the disk is full.
+        BadInputError: when the folder holds something already.
+        StorageError: when it cannot be made, or the disk is full.
     """
     target = free_folder(folder)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -132,8 +133,8 @@ def check_place(folder: Path | str, *, numbered: bool = False) -> None:
         numbered: also apply the rule of `free_folder(folder, numbered=True)`.
 
     Raises:
-        BadInputError: when the nearest folder above it that exists cannot be written to, or is a file.
-        PlayloomError: when the disk is full.
+        StorageError: when the nearest folder above it that exists cannot be written to or is a file, or the disk is
+            full.
     """
     target = free_folder(folder, numbered=True) if numbered else Path(folder).absolute()
     above = next(place for place in target.parents if place.exists())
@@ -149,7 +150,7 @@ def claimed(folder: Path | str) -> Iterator[None]:
     Where the system has no such claims (Windows, some network disks) nobody is kept out.
 
     Raises:
-        BadInputError: when another process has claimed it, or the folder cannot be made.
+        StorageError: when another process has claimed it, or the folder cannot be made.
     """
     target = Path(folder)
     made = not target.exists()
@@ -158,7 +159,7 @@ def claimed(folder: Path | str) -> Iterator[None]:
     descriptor = os.open(target, os.O_RDONLY) if os.name == "posix" else None
     try:
         if descriptor is not None and not _is_claimed(descriptor):
-            raise BadInputError(f"another process works in {folder}; wait for its end, or choose another --out")
+            raise StorageError(f"another process works in {folder}; wait for its end, or choose another --out")
         yield
     finally:
         if descriptor is not None:
@@ -206,7 +207,7 @@ def _os_errors_as_sentences(target: Path) -> Iterator[None]:
         if _is_disk_full(error):
             raise _disk_full(target) from error
         reason = error.strerror or str(error)
-        raise BadInputError(f"cannot write {target}: {reason}; choose another place") from error
+        raise StorageError(f"cannot write {target}: {reason}; choose another place") from error
 
 
 @contextmanager
@@ -227,8 +228,8 @@ def _is_disk_full(error: Exception) -> bool:
     return _FULL_TEXT.search(str(error)) is not None
 
 
-def _disk_full(target: Path) -> PlayloomError:
-    return PlayloomError(
+def _disk_full(target: Path) -> StorageError:
+    return StorageError(
         f"no room left on the disk (or a file size limit was reached) while writing {target}; nothing was "
         "kept of it: free some space or choose another place, then run again"
     )

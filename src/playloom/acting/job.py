@@ -67,7 +67,7 @@ class ActJob:
     """The folder to write; numbered if it is taken."""
     films: int | None = None
     """Of how many games of each player a sheet and a film are made; None: all."""
-    timestamp: bool = True
+    timestamp: bool = False
     """Whether manifests carry the time; without it equal jobs give equal files."""
 
     def __post_init__(self) -> None:

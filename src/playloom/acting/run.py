@@ -124,7 +124,7 @@ def run_act(
     finally:  # whatever ended it, what was played has its figures
         if report.games:
             with atomic_write(folder / "report.json") as temporary:
-                temporary.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+                temporary.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
     return report
 
 

@@ -129,7 +129,7 @@ class BenchReport:
     def write(self, path: Path) -> None:
         """Write the JSON form, whole or not at all."""
         with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def speed_table(rows: Sequence[BenchRow]) -> str:
@@ -174,7 +174,7 @@ def plain(value: Any) -> Any:
 
 def _cells(row: BenchRow, notes: Sequence[str]) -> tuple[str, ...]:
     """The texts of one line."""
-    verdict = "" if row.reached is None else "reached" if row.reached else "MISSED"
+    verdict = "" if row.reached is None else "reached" if row.reached else "missed"
     return (
         row.case,
         row.name,

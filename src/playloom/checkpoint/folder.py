@@ -1,4 +1,4 @@
-"""A model's folder: `model.json` (config, card), `tokenizer.safetensors`, `transformer.safetensors`.
+"""A model's folder: `model.json` (config, card), `card.md` (for people), and the weights of tokenizer and transformer.
 
 model = load_model(Path("src/playloom/models/arena-live"))
 model.tokenizer.encode(frames)
@@ -16,11 +16,13 @@ from typing import Any
 import torch
 
 import playloom
-from playloom.checkpoint.weights import bytes_loaded, fingerprint, load_weights, save_weights
+from playloom.checkpoint.bundle import bundled_models, model_folder
+from playloom.checkpoint.card import CARD, model_card, write_card
+from playloom.checkpoint.weights import check_count, fingerprint, load_weights, save_weights
 from playloom.errors import CheckpointError, ConfigError, nearest
 from playloom.files import atomic_write
 from playloom.model import Transformer
-from playloom.presets import ModelConfig, build_tokenizer, build_transformer, require_memory
+from playloom.presets import ModelConfig, build_tokenizer, build_transformer, require_memory, transformer_parameters
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 
 _FORMAT = 1
@@ -56,7 +58,7 @@ class Model:
 
 
 def save_model(folder: Path, model: Model, dtype: torch.dtype | None = torch.float16) -> None:
-    """Write a model's folder; `model.json` comes last, so a folder with one is complete."""
+    """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with one is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         save_weights(folder / name, module, dtype)
@@ -66,8 +68,9 @@ def save_model(folder: Path, model: Model, dtype: torch.dtype | None = torch.flo
         "weights": {name: fingerprint(folder / name) for name in _WEIGHTS},
         "card": model.card,
     }
+    write_card(folder, model_card(model.config, model.card))
     with atomic_write(folder / "model.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
@@ -82,7 +85,9 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
         config = ModelConfig.from_dict(content["config"])
         wanted = {name: str(content["weights"][name]) for name in _WEIGHTS}
         card = _checked_card(content.get("card", {}))
-        require_memory(config, device, weights=sum(bytes_loaded(folder / name) for name in _WEIGHTS))
+        numbers = (config.tokenizer.stored_numbers, transformer_parameters(config))
+        held = sum(check_count(folder / name, count) for name, count in zip(_WEIGHTS, numbers, strict=True))
+        require_memory(config, device, weights=4 * held)
         tokenizer, transformer = build_tokenizer(config), build_transformer(config)
     except (KeyError, TypeError, ConfigError) as error:
         cause = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -96,6 +101,29 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
             raise CheckpointError(f"{folder / name} is not the file that model.json names; export the model again")
         module.eval().requires_grad_(False)
     return model.to(device)
+
+
+def read_card(name: str) -> str:
+    """The card of a model for people, as Markdown.
+
+    Args:
+        name: a bundled model's name, a model's folder, or the folder of a training run.
+
+    Raises:
+        CheckpointError: when there is no such model, or its files cannot be read.
+    """
+    places = [Path(name), Path(name) / "model"] if name not in bundled_models() else []
+    found = [place for place in places if (place / CARD).is_file() or (place / "model.json").is_file()]
+    folder = found[0] if found else model_folder(name)
+    try:
+        if (folder / CARD).is_file():
+            return (folder / CARD).read_text(encoding="utf-8")
+        content = _read_json(folder / "model.json")
+        return model_card(ModelConfig.from_dict(content["config"]), content.get("card") or {})
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"the card in {folder} cannot be read: {error}; export the model again") from error
 
 
 def _both(fingerprints: Mapping[str, str]) -> str:
@@ -122,10 +150,10 @@ def _checked_card(card: object) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"no model at {path.parent}: {path.name} cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); export the model again") from error
     if not isinstance(content, dict) or "format" not in content:
         raise CheckpointError(f"{path} does not describe a playloom model; give the folder that a training left")

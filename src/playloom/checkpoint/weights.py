@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -31,23 +33,30 @@ def load_weights(path: Path, module: nn.Module) -> None:
     Raises:
         CheckpointError: when the file is missing, truncated, of another config, or holds NaN; names the tensor.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there are no weights at {path}; expected a safetensors file")
-    try:
+    with _damage_as_sentence(path):
         found = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch or export it again") from error
     _compare(path, module.state_dict(), found)
     module.load_state_dict(found)
 
 
-def bytes_loaded(path: Path) -> int:
-    """Memory that a file's numbers take once loaded in float32; 0 for a file that `load_weights` will refuse."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return 4 * sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    except (SafetensorError, OSError):
-        return 0
+def check_count(path: Path, least: int) -> int:
+    """Numbers that a file holds, read from its header, so that no network is built for which it has too few.
+
+    Args:
+        path: a safetensors file.
+        least: numbers that the network of the config has.
+
+    Raises:
+        CheckpointError: when the file is missing or damaged, or holds fewer.
+    """
+    with _damage_as_sentence(path), safe_open(path, framework="pt") as file:
+        count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    if count < least:
+        raise CheckpointError(
+            f"{path} holds {count:,} numbers, but its config describes a network of {least:,}; the weights belong "
+            "to another config"
+        )
+    return count
 
 
 def fingerprint(path: Path) -> str:
@@ -57,6 +66,16 @@ def fingerprint(path: Path) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def _damage_as_sentence(path: Path) -> Iterator[None]:
+    if not path.is_file():
+        raise CheckpointError(f"there are no weights at {path}; expected a safetensors file")
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch or export it again") from error
 
 
 def _compare(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

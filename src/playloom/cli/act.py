@@ -56,7 +56,7 @@ def act_command(
     ] = None,
     device: common.Device = "auto",
     threads: common.Threads = None,
-    timestamp: common.Timestamp = True,
+    timestamp: common.Timestamp = False,
     as_json: common.Json = False,
 ) -> None:
     """Let the model hold the controller in the real game, and say how it did.

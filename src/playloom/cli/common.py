@@ -88,7 +88,9 @@ DeviceOrNone = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads. Default: OMP_NUM_THREADS, else the cores this process may use.")
 ]
-Timestamp = Annotated[bool, typer.Option(help="Put the time into manifests.")]
+Timestamp = Annotated[
+    bool, typer.Option("--timestamp", help="Put the time into manifests; two runs then differ in their bytes.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON, for programs.")]
 
 

@@ -53,7 +53,7 @@ def dream_command(
     lag: common.Lag = None,
     device: common.Device = "auto",
     threads: common.Threads = None,
-    timestamp: common.Timestamp = True,
+    timestamp: common.Timestamp = False,
     clips: Annotated[
         Path | None, typer.Option(help="Dream over a folder of .npz clips (images, actions) instead of one prompt.")
     ] = None,

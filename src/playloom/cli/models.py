@@ -1,6 +1,8 @@
-"""`playloom models`: the bundled models and the table of sizes."""
+"""`playloom models`: the bundled models, the table of sizes, and any model's card."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -12,12 +14,24 @@ def register(app: typer.Typer) -> None:
     app.command("models")(models_command)
 
 
-def models_command(as_json: common.Json = False) -> None:
-    """List bundled models, bundled moments and named sizes."""
-    from playloom.checkpoint import bundled_models
+def models_command(
+    name: Annotated[
+        str | None, typer.Argument(help="Show the card of this one: a bundled model's name, or a folder.")
+    ] = None,
+    as_json: common.Json = False,
+) -> None:
+    """List bundled models, bundled moments and named sizes, or show one model's card."""
+    from playloom.checkpoint import bundled_models, read_card
     from playloom.data.moments import list_moments
     from playloom.presets import PRESETS
 
+    if name is not None:
+        card = read_card(name).rstrip()
+        if as_json:
+            common.print_json({"model": name, "card": card})
+        else:
+            typer.echo(card)
+        return
     if as_json:
         sizes = {name: config.to_dict() for name, config in PRESETS.items()}
         common.print_json({"models": bundled_models(), "moments": list_moments(), "presets": sizes})

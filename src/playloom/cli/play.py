@@ -69,7 +69,7 @@ def play_command(
             help="With --headless: a folder for video, inputs and figures; numbered after an earlier one.",
         ),
     ] = None,
-    timestamp: common.Timestamp = True,
+    timestamp: common.Timestamp = False,
     as_json: common.Json = False,
 ) -> None:
     """Play in the browser: start the server on this machine and open its page.

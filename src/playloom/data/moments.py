@@ -104,7 +104,7 @@ def _read_meta(path: Path) -> Mapping[str, Any]:
         return {}
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordingError(f"{path} is not JSON ({error}); save the moment again") from error
     if not isinstance(meta, dict):
         raise RecordingError(f"{path} holds no JSON object; save the moment again")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import ACTION_SLOTS, check_values
 from playloom.errors import ActionError, RecordingError
 from playloom.files import atomic_write
+from playloom.media.npz import read_npz
 
 Mode = Literal["ffa", "4v4"]
 Split = Literal["train", "validation", "test", "heldout"]
@@ -101,7 +101,7 @@ def save_episode(folder: Path, episode: Episode) -> Path:
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, actions=episode.actions_TA, states=episode.states)
     with atomic_write(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(episode.meta), indent=1) + "\n")
+        temporary.write_text(json.dumps(dataclasses.asdict(episode.meta), indent=1) + "\n", encoding="utf-8")
     return path
 
 
@@ -111,22 +111,17 @@ def load_episode(path: Path) -> Episode:
     Raises:
         RecordingError: when a file is missing or damaged, or the two do not fit together.
     """
-    path = Path(path)
     meta = load_meta(path)
+    arrays = Path(path).with_suffix(".npz")
+    if not arrays.exists():
+        raise RecordingError(f"there is no {arrays} beside the episode's .json; copy both, or record again")
+    found = read_npz(arrays, ("actions", "states"))
     try:
-        # numpy leaves the file open when it is damaged, so it is opened here.
-        with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            actions, states = arrays["actions"], arrays["states"]
-        return Episode(meta, check_values(actions), states.astype(np.float32))
-    except FileNotFoundError as error:
-        missing = path.with_suffix(".npz")
-        raise RecordingError(f"there is no {missing} beside the episode's .json; copy both, or record again") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return Episode(meta, check_values(found["actions"]), found["states"].astype(np.float32))
+    except (ActionError, ValueError) as error:
         if isinstance(error, RecordingError):
             raise
-        reason = error if isinstance(error, ActionError) else type(error).__name__
-        damaged = path.with_suffix(".npz")
-        raise RecordingError(f"{damaged} is damaged ({reason}); record the episode again") from error
+        raise RecordingError(f"{arrays} is damaged ({error}); record the episode again") from error
 
 
 def load_meta(path: Path) -> EpisodeMeta:
@@ -135,17 +130,15 @@ def load_meta(path: Path) -> EpisodeMeta:
     Raises:
         RecordingError: when the file is missing or is not an episode's meta data.
     """
-    given = Path(path)
-    path = given.with_suffix(".json")
-    if not path.is_file() and given.suffix != ".json":
-        what = "has no .json beside it, so it is no episode" if given.exists() else "is not there"
-        raise RecordingError(f"{given} cannot be read: it {what}; give the .npz or .json of playloom record")
+    given, path = Path(path), Path(path).with_suffix(".json")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        alone = f", and no {path.name} lies beside it" if given.exists() else ": there is no such file"
+        raise RecordingError(f"{given} is no recorded episode{alone}; give an episode's .npz or .json") from error
     except OSError as error:
-        reason = error.strerror
-        raise RecordingError(f"{path} cannot be read ({reason}); give an episode's .npz or .json") from error
-    except ValueError as error:
+        raise RecordingError(f"{path} cannot be read ({error.strerror}); give an episode's .npz or .json") from error
+    except (ValueError, RecursionError) as error:
         raise RecordingError(f"{path} is not JSON; record the episode again") from error
     names = {f.name for f in dataclasses.fields(EpisodeMeta)}
     if not isinstance(content, dict) or set(content) != names:

@@ -203,7 +203,7 @@ class StoreWriter:
         parts = all(self.part(name).exists() for name in self._columns)
         if not journal.exists() or not parts:
             return {}
-        index = json.loads(journal.read_text())
+        index = json.loads(journal.read_text(encoding="utf-8"))
         if {key: index.get(key) for key in self._head} != self._head:
             return {}
         spans = [Span(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"]]
@@ -233,4 +233,4 @@ def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1))
+        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")

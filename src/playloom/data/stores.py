@@ -152,8 +152,8 @@ def _read_index(folder: Path, kind: str) -> dict[str, Any]:
         what = "is unfinished" if (folder / JOURNAL).exists() else "is not a data set"
         raise RecordingError(f"{folder} {what} (no {INDEX}); prepare it first")
     try:
-        index: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
+        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise RecordingError(f"{path} is damaged ({error}); prepare the data set again") from error
     if index.get("kind") != kind:
         raise RecordingError(f"{folder} is a store of {index.get('kind')}; a store of {kind} was expected")

@@ -61,7 +61,7 @@ class Opening:
     """Row lag of the decoding order; None: what the model's card says, else raster."""
     device: str = "auto"
     """Where to compute."""
-    timestamp: bool = True
+    timestamp: bool = False
     """Whether manifests carry the time; without it equal jobs give equal files."""
 
     def dreamer(self) -> Dreamer:
@@ -164,7 +164,7 @@ def manifest_of(
     mode: str,
     sampling: Sampling,
     seed: int,
-    timestamp: bool = True,
+    timestamp: bool = False,
     prompt: PromptData | None = None,
 ) -> Manifest:
     """What every picture of a dream says about itself.

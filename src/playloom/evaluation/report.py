@@ -74,7 +74,7 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the JSON form, whole or not at all."""
         with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def beyond_noise(values: NDArray[np.float64]) -> bool:
@@ -85,8 +85,8 @@ def beyond_noise(values: NDArray[np.float64]) -> bool:
 
 
 def verdict(row: Row) -> str:
-    """`pass`, `FAIL`, or nothing where nothing was asked for."""
-    return "" if row.passed is None else "pass" if row.passed else "FAIL"
+    """`reached`, `missed`, or nothing where nothing was asked for."""
+    return "" if row.passed is None else "reached" if row.passed else "missed"
 
 
 def show(value: float, unit: str) -> str:

@@ -155,7 +155,7 @@ class DoomEngine:
         game.set_seed(spec.seed % 2**32)
         game.set_episode_timeout(0)
         bots = wad.with_name("bots.cfg")
-        bots.write_text(BOTS)
+        bots.write_text(BOTS, encoding="utf-8")
         game.add_game_args(f"+viz_bots_path {bots} ")
         game.add_game_args(_ARGUMENTS + (_TEAM_ARGUMENTS if spec.mode == "4v4" else ""))
 

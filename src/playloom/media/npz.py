@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 from playloom.errors import RecordingError
 from playloom.files import atomic_write
 
+MAX_BYTES = 2 * 1024**3
+"""Most bytes that the arrays read from one file may take: some 13,000 frames of 300 x 180."""
 Packing = Literal["fast", "small"]
 """`fast`: deflate. `small`: LZMA, about half the size for pictures of a game, ten times slower to write."""
 
 _METHODS = {"fast": zipfile.ZIP_DEFLATED, "small": zipfile.ZIP_LZMA}
 _FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_PIECE = 4096
+"""Packed bytes decompressed at a time where `zipfile` bounds only what goes in (LZMA: some 7,000 times as much out)."""
 
 
 def write_npz(path: Path | str, arrays: Mapping[str, NDArray[Any]], *, packing: Packing = "fast") -> None:
@@ -57,7 +61,8 @@ def read_npz(path: Path | str, names: tuple[str, ...]) -> dict[str, NDArray[Any]
     """The arrays asked for; others in the file are not read.
 
     Raises:
-        RecordingError: when the file is missing, damaged, lacks a name or holds pickled objects.
+        RecordingError: when the file is missing or damaged, lacks a name, holds pickled objects, or when the arrays
+            would take more than `MAX_BYTES`.
     """
     present = npz_names(path)
     missing = [name for name in names if name not in present]
@@ -67,8 +72,39 @@ def read_npz(path: Path | str, names: tuple[str, ...]) -> dict[str, NDArray[Any]
             f"expected {', '.join(names)}"
         )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            # zipfile gives no entry more bytes than its directory names, so a directory that lies gains nothing.
+            total = sum(entries[name].file_size for name in names)
+            if total > MAX_BYTES:
+                raise RecordingError(
+                    f"{path} is too large: it unpacks to {total:,} bytes, expected at most {MAX_BYTES:,} (some 13,000 "
+                    "frames of 300 x 180); cut it into shorter files"
+                )
+            return {name: _read(archive, entries[name]) for name in names}
+    except RecordingError:
+        raise
     # Damage inside an archive surfaces as whatever the decompressor or the array header was reading.
     except Exception as error:
         raise RecordingError(f"{path} is damaged or holds something other than numbers: {error}") from error
+
+
+class _Pieces:
+    """A file that is read in small pieces."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = _PIECE) -> bytes:
+        parts = []
+        while size > 0 and (part := self._file.read(min(size, _PIECE))):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+
+def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(entry) as file:
+        bounded = entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        array: NDArray[Any] = np.lib.format.read_array(file if bounded else _Pieces(file), allow_pickle=False)
+        return array

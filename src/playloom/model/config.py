@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from playloom.errors import ConfigError
+from playloom.errors import ConfigError, check_whole
+
+# Beyond these nothing is a model: a file that says so must not take a machine's memory.
+_MOST = {
+    "layers": 512,
+    "width": 65_536,
+    "heads": 1024,
+    "kv_heads": 1024,
+    "mlp_ratio": 64,
+    "context_steps": 4096,
+    "local_steps": 4096,
+    "global_every": 512,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +56,18 @@ class TransformerConfig:
     """Normalise queries and keys per head (Dehghani et al. 2023), for stable training at high learning rates."""
 
     def __post_init__(self) -> None:
-        if min(self.layers, self.width, self.heads, self.mlp_ratio, self.context_steps, self.global_every) < 1:
-            raise ConfigError(f"layers, width, heads, mlp_ratio, context_steps, global_every must be positive: {self}")
+        for name, most in _MOST.items():
+            if getattr(self, name) is not None or name not in ("kv_heads", "local_steps"):
+                check_whole(f"the transformer's {name}", getattr(self, name), 1, most)
+        for name in ("action_condition", "parallel", "qk_norm"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"the transformer's {name} is {getattr(self, name)!r:.60}; expected true or false")
         if self.width % (2 * self.heads):
             raise ConfigError(f"width {self.width} does not split into {self.heads} heads of even width")
-        if self.key_value_heads < 1 or self.heads % self.key_value_heads:
+        if self.heads % self.key_value_heads:
             raise ConfigError(f"{self.heads} heads do not share {self.key_value_heads} key/value heads evenly")
         if self.positions not in ("absolute", "rolling"):
-            raise ConfigError(f"positions is {self.positions!r}; expected 'absolute' or 'rolling'")
+            raise ConfigError(f"positions is {self.positions!r:.60}; expected 'absolute' or 'rolling'")
         if self.local_steps is not None and not 1 <= self.local_steps <= self.context_steps:
             raise ConfigError(f"local_steps {self.local_steps} must lie within 1 to context_steps {self.context_steps}")
 

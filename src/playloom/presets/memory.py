@@ -6,21 +6,21 @@ import torch
 
 from playloom.errors import ResourceError
 from playloom.model import KeyValueCache
-from playloom.presets.build import build_tokenizer
 from playloom.presets.model_config import ModelConfig
 from playloom.runtime import free_memory
 
 
 def weight_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int:
     """Memory of all weights: the transformer's in `dtype`, the tokenizer's in float32."""
-    with torch.device("meta"):
-        tokenizer = build_tokenizer(config)
-    in_float32 = sum(weight.numel() for weight in tokenizer.parameters())
+    return transformer_parameters(config) * dtype.itemsize + config.tokenizer.parameter_count * torch.float32.itemsize
+
+
+def transformer_parameters(config: ModelConfig) -> int:
+    """The transformer's parameters, with those of positions and of the action condition."""
     sizes, layout = config.transformer, config.layout
     places = layout.positions * (1 if sizes.positions == "rolling" else sizes.context_steps)
-    actions = layout.vocab.size - layout.vocab.codebook_size if sizes.action_condition else 0
-    transformer = config.parameter_count + (places + actions) * sizes.width
-    return transformer * dtype.itemsize + in_float32 * torch.float32.itemsize
+    actions = layout.vocab.action_values if sizes.action_condition else 0
+    return config.parameter_count + (places + actions) * sizes.width
 
 
 def cache_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int:
@@ -43,7 +43,7 @@ def require_memory(
         device: where it is to live.
         dtype: of the transformer's weights and cache.
         sessions: dreams at once.
-        weights: bytes of the weights where they are known; None: counted from the config, which takes a second.
+        weights: bytes of the weights where they are known; None: counted from the config.
 
     Raises:
         ResourceError: when the device has less; says how many bytes are needed and how many there are.

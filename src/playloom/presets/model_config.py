@@ -77,9 +77,14 @@ class ModelConfig:
         for key in ("name", "tokenizer", "transformer"):
             if key not in values:
                 raise ConfigError(f"the model config has no {key!r}; expected the keys {', '.join(known)}")
+        name, rows = values["name"], values.get("rows", True)
+        if not isinstance(name, str) or not isinstance(rows, bool):
+            raise ConfigError(
+                f"the model has name {name!r:.60} and rows {rows!r:.60}; expected a text, and true or false"
+            )
         return cls(
-            name=str(values["name"]),
-            rows=bool(values.get("rows", True)),
+            name=name,
+            rows=rows,
             tokenizer=TokenizerConfig.from_dict(values["tokenizer"]),
             transformer=_transformer_from_dict(values["transformer"]),
         )

@@ -5,9 +5,8 @@ Owns the fields and their JSON form. Knows nothing of files or models; `media` p
     >>> Manifest(model="tiny", weights="ab12", seed=7, mode="world").at_step(3).step
     3
 
-Same request, same bytes: `created` is the one field that differs between two runs of the same dream. Leave it
-out, or pin it with `created_at(epoch)` as SOURCE_DATE_EPOCH does for builds, and the files are equal byte for
-byte.
+Same request, same bytes: `created` is the one field that differs between two runs of the same dream. Files leave it
+out unless it is asked for; `created_at(epoch)` pins it, as SOURCE_DATE_EPOCH does for builds. The server puts it in.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class Manifest:
         """
         try:
             known = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInputError(f"this is no playloom manifest: {error}") from error
         if not isinstance(known, dict):
             raise BadInputError(f"this is no playloom manifest: expected a JSON object, got {text[:40]!r}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import playloom
+from playloom.checkpoint import number_ranges, on_hardware
 from playloom.evaluation import Row, markdown
 from playloom.recipes.shop import Shop
 from playloom.training.settings import to_mapping
@@ -49,12 +50,12 @@ def model_card(shop: Shop, trained: Mapping[str, Any], report: Mapping[str, Any]
     }
 
 
-def card_text(card: Mapping[str, Any]) -> str:
-    """The card for people, as Markdown."""
+def card_text(name: str, card: Mapping[str, Any]) -> str:
+    """The card of the model `name` for people, as Markdown."""
     data, wall = card["data"], card["wall_seconds"]
-    seeds = {split: _ranges(numbers) for split, numbers in data["seeds"].items()}
+    seeds = {split: number_ranges(numbers) for split, numbers in data["seeds"].items()}
     lines = [
-        f"# Model {card['recipe']}",
+        f"# Model {name}",
         "",
         f"Made by `playloom recipe {card['recipe']}`, playloom {card['playloom']}. All its pictures are generated.",
         "",
@@ -70,6 +71,13 @@ def card_text(card: Mapping[str, Any]) -> str:
         "",
         *(_trained_line(name, card) for name in ("tokenizer", "world")),
         f"* wall time: {', '.join(f'{name} {value / 60:.1f} min' for name, value in wall.items())}",
+        "",
+        "## How to dream with it",
+        "",
+        "`FOLDER` is the folder of this file; a bundled model goes by its name.",
+        "",
+        "    playloom dream --model FOLDER --prompt moment:plaza-explorer",
+        "    playloom serve --model FOLDER",
         "",
         "## Figures",
         "",
@@ -90,8 +98,7 @@ def _seeds(report: Mapping[str, Any]) -> dict[str, list[int]]:
 
 
 def _trained_line(name: str, card: Mapping[str, Any]) -> str:
-    part, machine = card[name], card["hardware"][name]
-    where = machine["gpu"] or f"{machine['torch_threads']} CPU threads"
+    part, where = card[name], on_hardware(card["hardware"][name])
     return f"* {name}: {part['updates']:,} updates in {part['training_seconds'] / 60:.1f} min on {where}"
 
 
@@ -101,14 +108,3 @@ def _row(values: Mapping[str, Any]) -> Row:
     baselines = {name: nan if value is None else value for name, value in values["baselines"].items()}
     value = nan if values["value"] is None else values["value"]
     return Row(**{**values, "value": value, "baselines": baselines})
-
-
-def _ranges(numbers: list[int]) -> str:
-    """`0-16, 20-36` for sorted whole numbers."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)

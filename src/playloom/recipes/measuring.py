@@ -6,7 +6,7 @@ import json
 import shutil
 from typing import Any
 
-from playloom.checkpoint import load_model
+from playloom.checkpoint import load_model, write_card
 from playloom.data.moment_choice import choose_good_moments, save_chosen
 from playloom.data.prepare import build_frame_store
 from playloom.data.recording import load_meta
@@ -51,13 +51,12 @@ def export(shop: Shop) -> dict[str, Any]:
     for path in weights:
         with atomic_write(target / path.name) as temporary:
             shutil.copyfile(path, temporary)
-    content = json.loads((source / "model.json").read_text())
-    report = json.loads((shop.evaluation / REPORT).read_text())
+    content = json.loads((source / "model.json").read_text(encoding="utf-8"))
+    report = json.loads((shop.evaluation / REPORT).read_text(encoding="utf-8"))
     content["card"] = model_card(shop, content["card"], report)
-    with atomic_write(target / "card.md") as temporary:
-        temporary.write_text(card_text(content["card"]))
+    write_card(target, card_text(content["config"]["name"], content["card"]))
     with atomic_write(target / "model.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     load_model(target)  # checks what will be shipped
     store = FrameStore.open(shop.evaluation / "frames")
     chosen = choose_good_moments(store, store.of_split("test"), count=shop.recipe.export.moments)

@@ -51,7 +51,7 @@ def read_stamp(folder: Path, stage: str) -> Stamp | None:
     if not path.is_file():
         return None
     try:
-        return Stamp(**json.loads(path.read_text()))
+        return Stamp(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise RecordingError(f"{path} is damaged ({error}); remove it, and the stage is done again") from error
 
@@ -59,7 +59,7 @@ def read_stamp(folder: Path, stage: str) -> Stamp | None:
 def write_stamp(folder: Path, stamp: Stamp) -> None:
     """Put a stage's state on disk, whole or not at all."""
     with atomic_write(_path(folder, stamp.stage)) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(stamp), indent=1) + "\n")
+        temporary.write_text(json.dumps(dataclasses.asdict(stamp), indent=1) + "\n", encoding="utf-8")
 
 
 def remove_stamp(folder: Path, stage: str) -> None:

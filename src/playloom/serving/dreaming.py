@@ -16,7 +16,7 @@ from playloom.actions import REST_VALUES, values_to_rows
 from playloom.engine import DreamRequest, DreamStep, Prompt
 from playloom.errors import BadInputError
 from playloom.provenance import Manifest
-from playloom.serving.parsing import body_of, takes
+from playloom.serving.parsing import RequestModel, body_of, takes
 from playloom.serving.pictures import from_base64, read_frame
 from playloom.serving.refusals import Refusal
 from playloom.serving.score import Seed, Temperature, TopK, TopP, Vector
@@ -27,10 +27,8 @@ _MOST = 100
 Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is cut out where the shape differs.")]
 
 
-class Begin(BaseModel):
+class Begin(RequestModel):
     """Where a dream begins, and how it is drawn."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     moment: str | None = Field(default=None, max_length=255)
     """A bundled moment's name; see `/v1/moments`. None, and no images: the first one."""

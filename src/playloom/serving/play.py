@@ -27,6 +27,7 @@ from playloom.serving.parsing import parse_any
 from playloom.serving.pictures import from_base64
 from playloom.serving.play_format import (
     CONTROL,
+    CONTROL_KINDS,
     HELLO,
     Control,
     Hello,
@@ -120,7 +121,7 @@ class _Player:
             raise Refusal(408, f"no hello came within {seconds:g} seconds") from None
         if not isinstance(message, str):
             raise Refusal(400, 'the first message is JSON text: {"type": "hello", ...}')
-        hello: Hello = parse_any(message.encode("utf-8", "replace"), HELLO)
+        hello: Hello = parse_any(message.encode("utf-8", "replace"), HELLO, [Hello])
         key = self.studio.settings.key
         header = self.socket.headers.get("authorization", "").removeprefix("Bearer ").strip()
         if not key_fits(hello.key or header, key):
@@ -178,7 +179,7 @@ class _Player:
             if isinstance(message, bytes):
                 self._press(read_action(message))
                 continue
-            control = parse_any(message.encode("utf-8", "replace"), CONTROL)
+            control = parse_any(message.encode("utf-8", "replace"), CONTROL, CONTROL_KINDS)
             try:
                 self.controls.put_nowait(control)
             except asyncio.QueueFull:

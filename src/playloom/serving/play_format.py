@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from playloom.actions import CONTROLS, rows_to_values, values_to_rows
 from playloom.errors import ActionError
 from playloom.live import LiveFrame, Who
+from playloom.serving.parsing import RequestModel
 from playloom.serving.pictures import Live
 
 HEADER = struct.Struct("<4sIIdffBBxx16f")
@@ -32,10 +33,8 @@ PlaySeed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(max_length=255)]
 
 
-class Hello(BaseModel):
+class Hello(RequestModel):
     """The first message."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     type: Literal["hello"]
     key: str | None = Field(default=None, max_length=4096)
@@ -56,25 +55,25 @@ class Hello(BaseModel):
     """Of the pictures sent."""
 
 
-class Pause(BaseModel):
+class Pause(RequestModel):
     """Make no frame until resumed."""
 
     type: Literal["pause"]
 
 
-class Resume(BaseModel):
+class Resume(RequestModel):
     """Go on by the clock."""
 
     type: Literal["resume"]
 
 
-class StepOnce(BaseModel):
+class StepOnce(RequestModel):
     """One frame, then rest; pauses first where play goes on."""
 
     type: Literal["step"]
 
 
-class Reset(BaseModel):
+class Reset(RequestModel):
     """Start over, here or somewhere else."""
 
     type: Literal["reset"]
@@ -83,14 +82,14 @@ class Reset(BaseModel):
     image: str | None = None
 
 
-class SetWho(BaseModel):
+class SetWho(RequestModel):
     """Who plays from now on."""
 
     type: Literal["who"]
     value: Who
 
 
-class SetTemperature(BaseModel):
+class SetTemperature(RequestModel):
     """How tokens are drawn from now on."""
 
     type: Literal["temperature"]
@@ -99,6 +98,7 @@ class SetTemperature(BaseModel):
 
 Control = Pause | Resume | StepOnce | Reset | SetWho | SetTemperature
 HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
+CONTROL_KINDS = get_args(Control)
 CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
 
 

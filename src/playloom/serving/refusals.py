@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from playloom.errors import PlayloomError, ResourceError
+from playloom.errors import PlayloomError, ResourceError, StorageError
 from playloom.serving.unavailable import StoppedError
 
+_NO_STORAGE = "the server cannot write to its disk; its log says why: ask whoever runs it, then try again"
 log = logging.getLogger("playloom.serving")
 
 
@@ -51,6 +52,9 @@ def refusal_of(error: Exception) -> Refusal:
         return error
     if isinstance(error, (ResourceError, StoppedError)):
         return busy(str(error), 2)
+    if isinstance(error, StorageError):  # names a place on this machine, which is no business of a client's
+        log.error("%s", error)
+        return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, _NO_STORAGE)
     if isinstance(error, PlayloomError):
         return Refusal(400, str(error))
     log.error("a request failed", exc_info=error)

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from playloom.errors import BadInputError
 from playloom.serving.app import Server as Application
 from playloom.serving.app import create_app
-from playloom.serving.connections import guarded_protocol
+from playloom.serving.connections import guarded_protocol, worth_logging
 from playloom.serving.settings import Settings
 from playloom.serving.watch import access
 
@@ -118,6 +118,7 @@ def server_of(
         timeout_graceful_shutdown=1,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(worth_logging)
     return DrainingServer(config, application, say, _greeting(application, listener.getsockname()[1]))
 
 

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Literal
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from playloom.engine import DreamStep
@@ -18,7 +18,7 @@ from playloom.provenance import Manifest
 from playloom.serving.broker import Handle
 from playloom.serving.dreaming import Begin, Step, begin, shown
 from playloom.serving.names import mint
-from playloom.serving.parsing import body_of, takes
+from playloom.serving.parsing import RequestModel, body_of, takes
 from playloom.serving.pictures import live_picture
 from playloom.serving.recent import Recent
 from playloom.serving.reel import Reel, Shot, as_csv, as_mp4
@@ -40,10 +40,8 @@ class Opened(BaseModel):
     """Asked for again with the same steps, the same comes."""
 
 
-class Turn(BaseModel):
+class Turn(RequestModel):
     """What to do next."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     action: Vector | None = None
     """Sixteen numbers in the session's schema; none: the model's own, dreamed."""

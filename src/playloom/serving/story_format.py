@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from playloom.serving.dreaming import Picture
+from playloom.serving.parsing import RequestModel
 from playloom.serving.score import Seed, Temperature, TopK, TopP, Vector
 from playloom.stories.tree import Origin, Presser, State
 
@@ -20,10 +21,8 @@ Id = Annotated[int, Field(ge=0, lt=2**31)]
 _Form = ConfigDict(use_attribute_docstrings=True)
 
 
-class NewStory(BaseModel):
+class NewStory(RequestModel):
     """Where a story begins: a moment, pictures, or what somebody plays."""
-
-    model_config = _Form
 
     name: Name | None = None
     """For people; none: what it begins at."""
@@ -39,19 +38,15 @@ class NewStory(BaseModel):
     """Or the token of a session, live or stepped: its newest frames, as many as the model sees."""
 
 
-class Renaming(BaseModel):
+class Renaming(RequestModel):
     """A story's new name."""
-
-    model_config = _Form
 
     name: Name
     """For people."""
 
 
-class BranchOrder(BaseModel):
+class BranchOrder(RequestModel):
     """One or more branches from one frame, all alike but for their seeds."""
-
-    model_config = _Form
 
     from_: Id = Field(alias="from")
     """The frame to go on from."""
@@ -81,10 +76,8 @@ class BranchOrder(BaseModel):
     """Of the first branch; same frames, same order, same seed: same branches; none: any."""
 
 
-class EditOrder(BaseModel):
+class EditOrder(RequestModel):
     """A picture to lay over a frame, and over some of those that follow."""
-
-    model_config = _Form
 
     overlay: str
     """PNG with transparency, base64, of the frame's size; another size is stretched to it."""
@@ -94,10 +87,8 @@ class EditOrder(BaseModel):
     """A frame further on: which way the next frames are; none: always the first that was made."""
 
 
-class NodePatch(BaseModel):
+class NodePatch(RequestModel):
     """What somebody says about a frame."""
-
-    model_config = _Form
 
     starred: bool | None = None
     """One of the best; none: as it is."""

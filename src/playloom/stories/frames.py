@@ -91,7 +91,7 @@ def read_frame(folder: Path, node: int) -> Frame:
         if codes_N.ndim != 1 or codes_N.dtype.kind not in "iu":
             raise RecordingError("its codes are none")
     except (PlayloomError, OSError, ValueError, SyntaxError) as error:
-        raise RecordingError(f"frame {node} cannot be read: its files are missing or damaged ({error})") from error
+        raise RecordingError(f"frame {node} cannot be read: its files are missing or damaged") from error
     return Frame(
         frame_HWC=frame_HWC, codes_N=codes_N.astype(np.int64), weights=str(arrays["weights"]), manifest=manifest
     )

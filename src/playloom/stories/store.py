@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from playloom.errors import BadInputError, PlayloomError, RecordingError
+from playloom.errors import BadInputError, RecordingError, StorageError
 from playloom.files import atomic_folder, atomic_write, claimed
 from playloom.stories.frames import Frame, read_frame, remove_frame, shown_path, write_frame
 from playloom.stories.lines import from_line, to_line
@@ -67,7 +67,7 @@ class Place:
         """Add changes to the log, all or none.
 
         Raises:
-            PlayloomError: when it cannot be written; the log is then as it was.
+            StorageError: when it cannot be written; the log is then as it was.
         """
         text = "".join(to_line(change) + "\n" for change in changes).encode()
         log = self.folder / LOG
@@ -77,7 +77,7 @@ class Place:
         except OSError as error:
             with suppress(OSError), log.open("rb+") as file:
                 file.truncate(self._size)
-            raise PlayloomError(f"the story cannot be written: {error.strerror}; make room on the disk") from error
+            raise StorageError(f"the story cannot be written: {error.strerror}; make room on the disk") from error
         self._lines, self._size = self._lines + len(changes), self._size + len(text)
 
     def untidy(self, tree: Tree) -> bool:
@@ -118,7 +118,7 @@ class Shelf:
         """Every story there is; leftovers of a process that was killed are removed.
 
         Raises:
-            BadInputError: when another process has the folder.
+            StorageError: when another process has the folder.
         """
         if not self.folder.is_dir():
             return []
@@ -143,7 +143,7 @@ class Shelf:
             frames: of the nodes, in order.
 
         Raises:
-            PlayloomError: when the place cannot be written to, the disk is full, or another process has the folder.
+            StorageError: when the place cannot be written to, the disk is full, or another process has the folder.
         """
         self._hold()
         nodes = [change for change in changes if isinstance(change, Node)]
@@ -177,7 +177,7 @@ class Shelf:
             try:
                 self._claim.enter_context(claimed(self.folder))
             except BadInputError as error:
-                raise BadInputError(
+                raise StorageError(
                     f"the stories in {self.folder} cannot be used: another server has them, or the folder cannot be "
                     "written to; choose another one with --stories"
                 ) from error

@@ -12,7 +12,28 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from playloom.errors import ConfigError, nearest
+from playloom.errors import ConfigError, check_whole, nearest
+
+# Least and most. Beyond these nothing is a tokenizer: a file that says so must not take a machine's memory.
+_RANGES = {
+    "frame_height": (1, 8192),
+    "frame_width": (1, 8192),
+    "grid_height": (1, 1024),
+    "grid_width": (1, 1024),
+    "codebook_size": (2, 2**20),
+    "code_width": (1, 8192),
+    "strides": (1, 64),
+    "widths": (1, 8192),
+    "encoder_blocks": (0, 64),
+    "decoder_blocks": (0, 64),
+    "encoder_layers": (0, 128),
+    "decoder_layers": (0, 128),
+    "head_width": (1, 8192),
+    "revive_after": (1, 2**40),
+    "recent_outputs": (1, 2**20),
+}
+_MOST_STRIDES = 8
+_MOST_SLOTS = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,19 +92,19 @@ class TokenizerConfig:
         self._check_ladder()
 
     def _check_signs(self) -> None:
-        may_be_zero = {"encoder_layers", "decoder_layers", "encoder_blocks", "decoder_blocks"}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "codebook_decay":
-                continue
-            least = 0 if field.name in may_be_zero else 1
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
             for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                    raise ConfigError(f"tokenizer {field.name} must be whole numbers from {least}; got {value!r}")
-        if not 0.0 <= self.codebook_decay < 1.0:
-            raise ConfigError(f"tokenizer codebook_decay must be in [0, 1); got {self.codebook_decay!r}")
-        if self.codebook_size < 2:
-            raise ConfigError(f"tokenizer codebook_size must be at least 2; got {self.codebook_size}")
+                check_whole(f"the tokenizer's {name}", number, least, most)
+        if not isinstance(self.codebook_decay, int | float) or not 0.0 <= self.codebook_decay < 1.0:
+            raise ConfigError(
+                f"the tokenizer's codebook_decay is {self.codebook_decay!r:.60}; expected 0 up to below 1"
+            )
+        if len(self.strides) > _MOST_STRIDES or self.image_slots > _MOST_SLOTS:
+            raise ConfigError(
+                f"the tokenizer has {len(self.strides)} strides and {self.image_slots:,} codes a frame; expected at "
+                f"most {_MOST_STRIDES} and {_MOST_SLOTS:,}"
+            )
 
     def _check_ladder(self) -> None:
         if self.frame_height % self.grid_height or self.frame_width % self.grid_width:
@@ -98,7 +119,6 @@ class TokenizerConfig:
                 f"strides {self.strides} make {stride}, which does not divide the patch of "
                 f"{self.patch_width} x {self.patch_height} pixels; choose strides whose product divides it"
             )
-        rungs = len(self.strides)
         rungs = len(self.strides)
         lengths = [len(self.widths), len(self.encoder_blocks), len(self.decoder_blocks)]
         if lengths != [rungs + 1, rungs, rungs]:
@@ -130,6 +150,27 @@ class TokenizerConfig:
         """Codes a frame has: N."""
         return self.grid_height * self.grid_width
 
+    @property
+    def parameter_count(self) -> int:
+        """Parameters of encoder, codebook and decoder."""
+        width, slots = self.widths[-1], self.image_slots
+        layer = 4 * width + 4 * (width + 1) * width + _two_linear(width, 4 * width, width)
+        count = 2 * slots * width + (self.encoder_layers + self.decoder_layers) * layer
+        for i, stride in enumerate(self.strides):
+            fine, coarse, area = self.widths[i], self.widths[i + 1], stride * stride
+            block = 2 * fine + 2 * (9 * fine + 1) * fine
+            count += (self.encoder_blocks[i] + self.decoder_blocks[i]) * block
+            count += (area * fine + 1) * coarse + (coarse + 1) * area * fine
+        patch, seen = 3 * math.prod(self.stem_patch), 9 if self.strides else 1
+        count += (patch + 1) * self.widths[0] + 2 * self.widths[0] + (seen * self.widths[0] + 1) * patch
+        count += 2 * width + _two_linear(width, 2 * width, self.code_width) + (self.code_width + 1) * width
+        return count + (self.codebook_size + 2) * self.code_width
+
+    @property
+    def stored_numbers(self) -> int:
+        """Numbers in a weights file: the parameters, and what the codebook remembers."""
+        return self.parameter_count + 2 * self.codebook_size + self.recent_outputs * self.code_width + 3
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values; `from_dict` rebuilds an equal config."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
@@ -146,3 +187,8 @@ class TokenizerConfig:
             if key not in known:
                 raise ConfigError(f"unknown tokenizer key {key!r}; {nearest(key, known)}")
         return cls(**values)
+
+
+def _two_linear(first: int, middle: int, last: int) -> int:
+    """Parameters of two linear layers, one after the other."""
+    return (first + 1) * middle + (middle + 1) * last

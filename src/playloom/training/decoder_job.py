@@ -23,6 +23,7 @@ from playloom.errors import CheckpointError, RecordingError
 from playloom.runtime import pick_device
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 from playloom.training.decoder import DecoderTask, DecoderTrainingConfig, grown_tokenizer
+from playloom.training.facts import hardware
 from playloom.training.loop import Loop, Report
 from playloom.training.origin import TRANSFORMER_FILE, Origin, load_origin
 from playloom.training.settings import to_mapping
@@ -112,7 +113,6 @@ def refinement_card(job: DecoderJob, source: Origin, codes: TokenStore, outcome:
         split: [int(span.meta["seed"]) for span in codes.of_split(split) if "seed" in span.meta]
         for split in ("train", "validation")
     }
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     decoder = {
         "note": "Only the decoder was trained again, on codes made once; encoder, codebook, transformer are unchanged.",
         "before": source.name,
@@ -120,7 +120,7 @@ def refinement_card(job: DecoderJob, source: Origin, codes: TokenStore, outcome:
         "training_seconds": round(outcome.elapsed, 1),
         "data": {"frames": len(codes), "episodes": len(codes.spans), "seeds": seeds},
         "validation": outcome.validation,
-        "hardware": gpu or f"CPU, {torch.get_num_threads()} threads",
+        "hardware": hardware(),
         "settings": to_mapping(job.config),
     }
     kept = source.model.card if source.model is not None else {}
@@ -131,7 +131,7 @@ def refinement_card(job: DecoderJob, source: Origin, codes: TokenStore, outcome:
 def _export(folder: Path, source: Origin, tokenizer: FrameTokenizer, card: dict[str, Any]) -> None:
     model = source.model
     if model is None:
-        save_tokenizer(folder, tokenizer)
+        save_tokenizer(folder, tokenizer, card=card)
         return
     config = dataclasses.replace(model.config, tokenizer=tokenizer.config)
     refined = dataclasses.replace(model, config=config, tokenizer=tokenizer, card=card)

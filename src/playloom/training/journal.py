@@ -26,7 +26,7 @@ class Journal:
         self.folder = folder
         self._path = folder / "log.jsonl"
         self._cut(resumed_step)
-        self._file = self._path.open("a")
+        self._file = self._path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder / "tensorboard", resumed_step)
 
     def write(self, report: Progress) -> None:
@@ -56,14 +56,15 @@ class Journal:
     def _cut(self, step: int) -> None:
         if not self._path.exists():
             return
-        kept = [line for line in self._path.read_text().splitlines(keepends=True) if _step(line) <= step]
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if _step(line) <= step]
         with atomic_write(self._path) as temporary:
-            temporary.write_text("".join(kept))
+            temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log."""
-    lines = (folder / "log.jsonl").read_text().splitlines()
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from playloom.errors import CheckpointError
-from playloom.files import atomic_folder
+from playloom.files import atomic_folder, atomic_write
 
 _FORMAT = 1
 _PREFIX = "step-"
@@ -46,10 +46,11 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
         shutil.rmtree(target)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
     with atomic_folder(target) as temporary:
-        save_file(tensors, temporary / "tensors.safetensors")
+        with atomic_write(temporary / "tensors.safetensors") as weights:
+            save_file(tensors, weights)
         scalars = {"step": snapshot.step, "elapsed": snapshot.elapsed, "flops": snapshot.flops}
         state = {"format": _FORMAT, **scalars, "identity": snapshot.identity}
-        (temporary / "state.json").write_text(json.dumps(state, indent=1))
+        (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     for old in _checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -97,7 +98,7 @@ def _load(path: Path) -> Snapshot:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    state = json.loads((path / "state.json").read_text())
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if state["format"] != _FORMAT:
         raise CheckpointError(f"{path} has format {state['format']}; this version reads {_FORMAT}")
     try:

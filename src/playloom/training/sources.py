@@ -107,8 +107,8 @@ def kind_of(data: Path) -> str:
     index = data / "index.json"
     if index.exists():
         try:
-            return str(json.loads(index.read_text())["kind"])
-        except (ValueError, KeyError, TypeError) as error:
+            return str(json.loads(index.read_text(encoding="utf-8"))["kind"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RecordingError(f"{index} is damaged ({error}); prepare the data set again") from error
     if data.is_dir() and list_episodes(data):
         return "recordings"

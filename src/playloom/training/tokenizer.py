@@ -28,6 +28,7 @@ from playloom.tokenizer.frame_tokenizer import FrameTokenizer, to_pixels
 from playloom.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from playloom.tokenizer.quality import psnr, ssim
 from playloom.tokenizer.quantizer import codebook_use
+from playloom.training.facts import training_facts
 from playloom.training.journal import strip
 from playloom.training.loop import Loop, Report
 from playloom.training.origin import Origin
@@ -110,7 +111,8 @@ def train_tokenizer(
     outcome = loop.run()
     if loop.fabric.is_global_zero:
         with loop.averaged():
-            save_tokenizer(out, task.tokenizer, () if start is None else (*start.ancestors, start.name))
+            before = () if start is None else (*start.ancestors, start.name)
+            save_tokenizer(out, task.tokenizer, before, training_facts(store, outcome, config))
     loop.fabric.barrier()
     exported, name = load_tokenizer(out)
     return TokenizerRun(tokenizer=exported, fingerprint=name, outcome=outcome)

@@ -1,4 +1,4 @@
-"""A trained tokenizer by itself on disk: `tokenizer.safetensors` beside `tokenizer.json`.
+"""A trained tokenizer by itself on disk: `tokenizer.safetensors` beside `tokenizer.json` and `card.md`.
 
 The weights are rounded to float16, as the whole model will ship them, *before* anything is tokenised with them: so the
 codes a transformer learns are exactly the codes its model will make.
@@ -9,13 +9,13 @@ codes a transformer learns are exactly the codes its model will make.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from playloom.checkpoint import fingerprint, load_weights, save_weights
+from playloom.checkpoint import check_count, fingerprint, load_weights, save_weights, tokenizer_card, write_card
 from playloom.errors import CheckpointError
 from playloom.files import atomic_write
 from playloom.tokenizer.config import TokenizerConfig
@@ -25,14 +25,30 @@ _WEIGHTS = "tokenizer.safetensors"
 _CONFIG = "tokenizer.json"
 
 
-def save_tokenizer(folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = ()) -> None:
-    """Write a tokenizer, with the fingerprints of those it was trained on from, oldest first."""
+def save_tokenizer(
+    folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = (), card: Mapping[str, Any] | None = None
+) -> None:
+    """Write a tokenizer and its `card.md`.
+
+    Args:
+        folder: where to.
+        tokenizer: the weights are rounded to float16.
+        ancestors: fingerprints of the tokenizers it was trained on from, oldest first.
+        card: what its training recorded.
+    """
     save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
-    content = {"format": 1, "config": tokenizer.config.to_dict(), "weights": fingerprint(folder / _WEIGHTS)}
+    content: dict[str, Any] = {
+        "format": 1,
+        "config": tokenizer.config.to_dict(),
+        "weights": fingerprint(folder / _WEIGHTS),
+    }
+    if card:
+        content["card"] = dict(card)
+    write_card(folder, tokenizer_card(tokenizer.config, card or {}))
     if ancestors:
         content["ancestors"] = list(ancestors)
     with atomic_write(folder / _CONFIG) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(folder: Path) -> tuple[FrameTokenizer, str]:
@@ -42,6 +58,7 @@ def load_tokenizer(folder: Path) -> tuple[FrameTokenizer, str]:
         CheckpointError: when a file is missing, damaged or changed.
     """
     config, wanted, _ = _read(folder)
+    check_count(folder / _WEIGHTS, config.stored_numbers)
     tokenizer = FrameTokenizer(config)
     load_weights(folder / _WEIGHTS, tokenizer)
     if fingerprint(folder / _WEIGHTS) != wanted:
@@ -60,10 +77,10 @@ def ancestors(folder: Path) -> tuple[str, ...]:
 
 def _read(folder: Path) -> tuple[TokenizerConfig, str, tuple[str, ...]]:
     try:
-        content: dict[str, Any] = json.loads((folder / _CONFIG).read_text())
+        content: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         config, weights = TokenizerConfig.from_dict(content["config"]), str(content["weights"])
         return config, weights, tuple(str(name) for name in content.get("ancestors", ()))
     except OSError as error:
         raise CheckpointError(f"no tokenizer at {folder} ({error.strerror}: {_CONFIG}); train one first") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder / _CONFIG} is damaged ({error}); train or export again") from error

@@ -5,7 +5,6 @@ Owns the order of these. What each does lies in `sources`, `alignment`, `world` 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from playloom.runtime import pick_device
 from playloom.sequence import DEFAULT_LAG
 from playloom.tokenizer.frame_tokenizer import FrameTokenizer
 from playloom.training.alignment import AlignmentReport, check_alignment
+from playloom.training.facts import players_of, training_facts
 from playloom.training.loop import Report
 from playloom.training.origin import Origin
 from playloom.training.sources import Preparation, kind_of, tokens_from
@@ -116,7 +116,7 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenStore, FrameTok
         tokenizer.to(pick_device(job.config.loop.device))
     store = tokens_from(job.data, job.out / "tokens", job.preparation, tokenizer, name)
     if world()[0] == 0:
-        players = ", ".join(f"{name} {count}" for name, count in _players(store).items())
+        players = ", ".join(f"{name} {count}" for name, count in players_of(store).items())
         by = f", played by {players}" if players else ""
         say(f"{len(store)} frames in {len(store.spans)} episodes{by}, tokenizer {store.tokenizer}")
         if not (job.out / "checkpoints").exists():
@@ -126,27 +126,13 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenStore, FrameTok
 
 def training_card(job: WorldJob, store: TokenStore, outcome: Outcome) -> dict[str, Any]:
     """What a model's card says about its training."""
-    seeds = [int(span.meta["seed"]) for span in store.of_split("train") if "seed" in span.meta]
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    card: dict[str, Any] = {
-        **_recommended(job),
-        "data": {"frames": len(store), "episodes": len(store.spans), "train_seeds": seeds, "players": _players(store)},
-        "tokenizer": store.tokenizer,
-        "updates": outcome.step,
-        "training_seconds": round(outcome.elapsed, 1),
-        "hardware": gpu or f"CPU, {torch.get_num_threads()} threads",
-        "validation": outcome.validation,
-    }
+    facts = training_facts(store, outcome, job.config)
+    card: dict[str, Any] = {**_recommended(job), **facts, "tokenizer": store.tokenizer}
     if job.start is not None and job.start.model is not None:
         # All that is known of it, for it learned from those data too; but figures are of its own weights.
         before = {name: value for name, value in job.start.model.card.items() if name != "evaluation"}
         card["start"] = {**before, "transformer": job.start.transformer}
     return card
-
-
-def _players(store: TokenStore) -> dict[str, int]:
-    """Training episodes by who played them, as far as that is known: what a model played should not go unseen."""
-    return dict(sorted(Counter(str(s.meta["style"]) for s in store.of_split("train") if s.meta.get("style")).items()))
 
 
 def _recommended(job: WorldJob) -> dict[str, Any]:
