@@ -18,12 +18,15 @@ CPU = torch.device("cpu")
 
 
 class Machine:
-    """A clock and idle cores that a test sets; a call costs what `cost` says for its number of threads."""
+    """A clock and cores that a test sets; a call costs what `cost` says for its number of threads."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, idle: float = 1.0) -> None:
-        self.now, self.cpu, self.idle, self.idle_seconds = 0.0, 0.0, idle, 0.0
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cores: int = 2) -> None:
+        self.now, self.cpu, self.idle_seconds = 0.0, 0.0, 0.0
+        self.cores, self.others = cores, 0.0
         monkeypatch.setattr(threads_module, "time", self)
         monkeypatch.setattr(threads_module, "_idle_seconds", lambda: self.idle_seconds)
+        monkeypatch.setattr(threads_module, "_load_average", lambda: self.others)
+        monkeypatch.setattr(threads_module, "usable_cores", lambda: self.cores)
 
     def perf_counter(self) -> float:
         """Seconds."""
@@ -43,8 +46,9 @@ class Machine:
                 used.append(torch.get_num_threads())
                 seconds = cost[used[-1]]
                 self.now += seconds
-                self.cpu += seconds * used[-1] * share
-                self.idle_seconds += seconds * self.idle
+                own = min(used[-1] * share, self.cores - self.others)
+                self.cpu += seconds * own
+                self.idle_seconds += seconds * (self.cores - self.others - own)
         return used
 
 
@@ -61,27 +65,35 @@ IDLE, BUSY = {1: 0.12, 2: 0.08}, {1: 0.15, 2: 1.7}
 
 def test_free_cores_are_used_and_given_back(machine: Machine) -> None:
     tuner = ThreadTuner(CPU, most=2)
-    assert machine.run(tuner, IDLE, 10)[-1] == 2
+    assert machine.run(tuner, IDLE, 15)[-1] == 2
     assert torch.get_num_threads() == 1  # the caller's own number is restored
-    machine.idle = 0.0
+    machine.others = 1.0
     used = machine.run(tuner, BUSY, 10)
     assert used[0] == 2 and used[1:] == [1] * 9
-    machine.idle = 1.0
+    machine.others = 0.0
     assert machine.run(tuner, IDLE, 40)[-1] == 2
 
 
+def test_an_idle_machine_begins_with_two_threads_and_a_busy_one_leaves_them(machine: Machine) -> None:
+    tuner = ThreadTuner(CPU, most=2)
+    assert machine.run(tuner, IDLE, 3) == [2, 2, 2]
+    machine.others = 1.0
+    assert machine.run(tuner, IDLE, 3, share=0.5) == [2, 1, 1]
+
+
 def test_a_busy_machine_is_never_tried(machine: Machine) -> None:
-    machine.idle = 0.2
+    machine.others = 1.0
     assert set(machine.run(ThreadTuner(CPU, most=2), BUSY, 100)) == {1}
 
 
 def test_tries_that_fail_become_rare(machine: Machine) -> None:
     """Where idle cores promise what they do not hold, as in a container with a quota."""
     used = machine.run(ThreadTuner(CPU, most=2), BUSY, 400)
-    assert used.count(2) <= 8
+    assert used.count(2) <= 18
 
 
 def test_threads_that_do_not_help_are_given_up(machine: Machine) -> None:
+    machine.cores = 4
     used = machine.run(ThreadTuner(CPU, most=4), {1: 0.1, 2: 0.06, 4: 0.06}, 200)
     assert used[-1] == 2 and used.count(4) < 30
 

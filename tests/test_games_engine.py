@@ -222,7 +222,7 @@ def test_record_and_view_on_the_command_line(tmp_path: Path) -> None:
     run = CliRunner()
     folder = str(tmp_path / "rec")
     done = run.invoke(app, ["record", "--hours", "0.0005", "--out", folder, "--steps", "20", "--seed", "4"])
-    assert done.exit_code == 0 and "1 episodes of 20 steps" in done.stdout, done.output
+    assert done.exit_code == 0 and "1 episode of 20 steps" in done.stdout, done.output
     shown = run.invoke(app, ["view", folder, "--out", str(tmp_path / "out"), "--every", "5"])
     assert shown.exit_code == 0, shown.output
     from playloom.media.animation import read_frames

@@ -726,12 +726,14 @@ def test_a_story_begins_at_what_is_played_live():
     with served() as (address, app), httpx.Client(base_url=f"http://{address}") as web:
         with connect(f"ws://{address}/v1/play") as player:
             player.send(json.dumps({"type": "hello", "seed": 3, "who": "model"}))
-            token = json.loads(player.recv())["token"]
-            shown = 0
+            while (ready := json.loads(player.recv()))["type"] == "opening":
+                pass
+            token, shown = ready["token"], 0
             while shown < 3:
                 shown += isinstance(player.recv(), bytes)
             player.send(json.dumps({"type": "pause"}))
-            time.sleep(0.3)
+            while isinstance(said := player.recv(), bytes) or not json.loads(said).get("paused"):
+                pass
             story = begin(web, session=token)
             seat = app.state.server.room.seats[token]
             kept = seat.recent.frames()

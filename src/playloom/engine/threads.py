@@ -2,8 +2,8 @@
 
 torch's operations on a CPU are short, and OpenMP threads meet at a barrier after each. Where another program takes one
 of their cores, all wait for it: two threads then take ten times as long as one. Where the cores are free, two threads
-are faster. So every kind of call starts with one thread, tries more where cores are free, and goes back at once where
-that costs more.
+are faster. So every kind of call starts with one thread, or with two where cores are free, tries more as long as that
+helps, and goes back at once where a call suddenly costs more.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ SLOW = 3.0
 _SLOW_CALLS = 5  # in a row, before a warning
 _SLOW_SECONDS = 0.05  # shorter calls are never reported
 _GAIN = 0.97  # more threads must cost less than this share of fewer
+_STARVED = 0.7  # threads that get less than this share of the processor wait for cores
+_SPARE = 0.4  # cores that other programs may use where more threads are tried
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds until more threads are tried again
 
 
@@ -74,7 +76,7 @@ class ThreadTuner:
         self.adapt = device.type == "cpu" and self.most > 1 and (not chosen if adapt is None else adapt)
         self._watch = device.type == "cpu"
         self._kinds: dict[Hashable, _CallStatistics] = {}
-        self._idle = _IdleCores()
+        self._cores = _FreeCores()
         self._slow_calls = 0
         self._warned = False
 
@@ -90,7 +92,9 @@ class ThreadTuner:
             yield
             return
         before = torch.get_num_threads()
-        statistics = self._kinds.setdefault(kind, _CallStatistics(threads=1 if self.adapt else before))
+        statistics = self._kinds.get(kind)
+        if statistics is None:
+            statistics = self._kinds[kind] = _CallStatistics(threads=self._first() if self.adapt else before)
         if self.adapt:
             self._try_more(statistics)
             if statistics.threads != before:
@@ -103,34 +107,46 @@ class ThreadTuner:
             if torch.get_num_threads() != before:
                 torch.set_num_threads(before)
         if self.adapt:
-            self._record(statistics, seconds)
+            self._record(statistics, seconds, cpu)
         self._watch_speed(statistics, seconds, cpu)
 
+    def _first(self) -> int:
+        """Two threads where cores are known to be free, else one."""
+        free = self._cores.free()
+        return 2 if free is not None and free >= 2 - _SPARE else 1
+
     def _try_more(self, statistics: _CallStatistics) -> None:
+        if statistics.threads > 1 and len(statistics.cost) == 1 and statistics.calls >= 10:
+            statistics.use(1)  # one call, to know what it costs
+            return
         threads, now = statistics.threads, time.monotonic()
         if threads >= self.most or statistics.calls < 1 or now < statistics.retry_at:
             return
         more = min(2 * threads, self.most)
-        idle = self._idle.cores()
-        if idle is None:
+        free = self._cores.free()
+        if free is None:
             return
-        if idle >= 0.6 * (more - threads):
+        if free >= more - _SPARE:
             statistics.use(more)
         else:
             statistics.retry_at = now + _FIRST_PAUSE
 
-    def _record(self, statistics: _CallStatistics, seconds: float) -> None:
+    def _record(self, statistics: _CallStatistics, seconds: float, cpu: float) -> None:
         threads, cost = statistics.threads, statistics.cost
         statistics.calls += 1
-        cost[threads] = cost.get(threads, seconds) + 0.3 * (seconds - cost.get(threads, seconds))
+        usual = cost.get(threads, seconds)
+        cost[threads] = usual + 0.3 * (seconds - usual)
         fewer = max((t for t in cost if t < threads), default=None)
-        if fewer is None:
-            return
-        if seconds > 1.5 * cost[fewer] or (statistics.calls >= 3 and cost[threads] > _GAIN * cost[fewer]):
-            statistics.use(1 if seconds > 1.5 * cost[fewer] else fewer)
+        if fewer is None:  # it began with two, so what one costs is not known
+            slow, no_gain = threads > 1 and (cpu < _STARVED * seconds * threads or seconds > 1.5 * usual), False
+        else:
+            slow = seconds > 1.5 * cost[fewer]
+            no_gain = statistics.calls >= 3 and cost[threads] > _GAIN * cost[fewer]
+        if slow or no_gain:
+            statistics.use(1 if slow or fewer is None else fewer)
             statistics.retry_at = time.monotonic() + statistics.pause
             statistics.pause = min(2 * statistics.pause, _LONGEST_PAUSE)
-        elif statistics.calls >= 20:
+        elif threads > 1 and statistics.calls >= 20:
             statistics.pause = _FIRST_PAUSE
 
     def _watch_speed(self, statistics: _CallStatistics, seconds: float, cpu: float) -> None:
@@ -148,21 +164,29 @@ class ThreadTuner:
         )
 
 
-class _IdleCores:
-    """Idle cores between two looks, of those that this process may use."""
+class _FreeCores:
+    """Cores that other programs leave, of those that this process may use."""
 
     def __init__(self) -> None:
-        self._at, self._seconds = time.monotonic(), _idle_seconds()
-        self._cores: float | None = None
+        self._at, self._seconds = time.monotonic(), _idle_seconds() + time.process_time()
+        load = _load_average()
+        self._cores = None if load is None else usable_cores() - load
 
-    def cores(self) -> float | None:
-        """Mean number of idle cores over the last 0.2 s or more; None where less is known."""
+    def free(self) -> float | None:
+        """Mean number of cores that were idle or used by this process, over the last 0.2 s or more.
+
+        At first it is what the load of the last minute leaves; None where a system does not tell that.
+        """
         now = time.monotonic()
         if now - self._at >= 0.2:
-            seconds = _idle_seconds()
+            seconds = _idle_seconds() + time.process_time()
             self._cores = (seconds - self._seconds) / (now - self._at)
             self._at, self._seconds = now, seconds
         return self._cores
+
+
+def _load_average() -> float | None:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # absent on Windows
 
 
 def _idle_seconds() -> float:
