@@ -111,31 +111,27 @@ class ThreadTuner:
         self._watch_speed(statistics, seconds, cpu)
 
     def _first(self) -> int:
-        """Two threads where cores are known to be free, else one."""
+        """Two threads where cores are free, as far as that is known, else one."""
         free = self._cores.free()
-        return 2 if free is not None and free >= 2 - _SPARE else 1
+        return 2 if (self._cores.by_load if free is None else free) >= 2 - _SPARE else 1
 
     def _try_more(self, statistics: _CallStatistics) -> None:
         if statistics.threads > 1 and len(statistics.cost) == 1 and statistics.calls >= 10:
             statistics.use(1)  # one call, to know what it costs
             return
-        threads, now = statistics.threads, time.monotonic()
-        if threads >= self.most or statistics.calls < 1 or now < statistics.retry_at:
+        threads = statistics.threads
+        if threads >= self.most or statistics.calls < 1 or time.monotonic() < statistics.retry_at:
             return
-        more = min(2 * threads, self.most)
-        free = self._cores.free()
-        if free is None:
-            return
-        if free >= more - _SPARE:
+        more, free = min(2 * threads, self.most), self._cores.free()
+        if free is not None and free >= more - _SPARE:
             statistics.use(more)
-        else:
-            statistics.retry_at = now + _FIRST_PAUSE
 
     def _record(self, statistics: _CallStatistics, seconds: float, cpu: float) -> None:
         threads, cost = statistics.threads, statistics.cost
         statistics.calls += 1
         usual = cost.get(threads, seconds)
-        cost[threads] = usual + 0.3 * (seconds - usual)
+        # The first call with more threads starts them, which costs once.
+        cost[threads] = min(usual, seconds) if statistics.calls <= 3 else usual + 0.3 * (seconds - usual)
         fewer = max((t for t in cost if t < threads), default=None)
         if fewer is None:  # it began with two, so what one costs is not known
             slow, no_gain = threads > 1 and (cpu < _STARVED * seconds * threads or seconds > 1.5 * usual), False
@@ -169,16 +165,15 @@ class _FreeCores:
 
     def __init__(self) -> None:
         self._at, self._seconds = time.monotonic(), _idle_seconds() + time.process_time()
+        self._cores: float | None = None
         load = _load_average()
-        self._cores = None if load is None else usable_cores() - load
+        self.by_load = 0.0 if load is None else usable_cores() - load
+        """What the load of the last minute leaves; 0 where a system does not tell."""
 
     def free(self) -> float | None:
-        """Mean number of cores that were idle or used by this process, over the last 0.2 s or more.
-
-        At first it is what the load of the last minute leaves; None where a system does not tell that.
-        """
+        """Mean number of cores that were idle or used by this process, over the last 0.1 s or more; None at first."""
         now = time.monotonic()
-        if now - self._at >= 0.2:
+        if now - self._at >= 0.1:
             seconds = _idle_seconds() + time.process_time()
             self._cores = (seconds - self._seconds) / (now - self._at)
             self._at, self._seconds = now, seconds
