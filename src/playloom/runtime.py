@@ -138,7 +138,7 @@ def limit_spinning() -> None:
     long enough for the gap between two operations. It is left alone where `GOMP_SPINCOUNT` or `OMP_WAIT_POLICY` is set.
     """
     if not os.environ.get("OMP_WAIT_POLICY"):
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 
 
 def machine(device: torch.device) -> dict[str, Any]:
