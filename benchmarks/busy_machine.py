@@ -28,7 +28,7 @@ from websockets.sync.client import connect
 from playloom.runtime import machine, pick_device
 
 _BUSY = "while True: sum(range(10000))"
-_LIMIT = 120  # seconds of one command
+_LIMIT = 90  # seconds of one command
 
 
 def main() -> None:

@@ -78,7 +78,7 @@ def test_an_idle_machine_begins_with_two_threads_and_a_busy_one_leaves_them(mach
     tuner = ThreadTuner(CPU, most=2)
     assert machine.run(tuner, IDLE, 3) == [2, 2, 2]
     machine.others = 1.0
-    assert machine.run(tuner, IDLE, 3, share=0.5) == [2, 1, 1]
+    assert machine.run(tuner, IDLE, 4, share=0.5) == [2, 2, 1, 1]
 
 
 def test_a_busy_machine_is_never_tried(machine: Machine) -> None:

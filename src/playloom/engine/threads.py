@@ -33,7 +33,7 @@ _SLOW_SECONDS = 0.05  # shorter calls are never reported
 _GAIN = 0.97  # more threads must cost less than this share of fewer
 _STARVED = 0.7  # threads that get less than this share of the processor wait for cores
 _SPARE = 0.4  # cores that other programs may use where more threads are tried
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds until more threads are tried again
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds until more threads are tried again
 
 
 @dataclass(kw_only=True)
@@ -45,11 +45,13 @@ class _CallStatistics:
     """Moving average of wall time by number of threads."""
     calls: int = 0
     """Calls since the number of threads changed."""
+    slow: int = 0
+    """Calls in a row that cost far more than fewer threads do."""
     retry_at: float = 0.0
     pause: float = _FIRST_PAUSE
 
     def use(self, threads: int) -> None:
-        self.threads, self.calls = threads, 0
+        self.threads, self.calls, self.slow = threads, 0, 0
         self.cost.pop(threads, None)  # an old figure may be of a slower or faster hour
 
 
@@ -133,17 +135,15 @@ class ThreadTuner:
         # The first call with more threads starts them, which costs once.
         cost[threads] = min(usual, seconds) if statistics.calls <= 3 else usual + 0.3 * (seconds - usual)
         fewer = max((t for t in cost if t < threads), default=None)
-        if fewer is None:  # it began with two, so what one costs is not known
-            slow, no_gain = threads > 1 and (cpu < _STARVED * seconds * threads or seconds > 1.5 * usual), False
-        else:
-            slow = seconds > 1.5 * cost[fewer]
-            no_gain = statistics.calls >= 3 and cost[threads] > _GAIN * cost[fewer]
+        less = usual if fewer is None else cost[fewer]  # it may have begun with two: what one costs is not known then
+        starved = fewer is None and threads > 1 and cpu < _STARVED * seconds * threads
+        statistics.slow = statistics.slow + 1 if threads > 1 and (starved or seconds > 1.5 * less) else 0
+        slow = statistics.slow >= 2 or (statistics.slow == 1 and seconds > 3 * less)
+        no_gain = fewer is not None and statistics.calls >= 3 and cost[threads] > _GAIN * cost[fewer]
         if slow or no_gain:
-            statistics.use(1 if slow or fewer is None else fewer)
+            statistics.pause = min(2 * statistics.pause, _LONGEST_PAUSE) if statistics.calls <= 5 else _FIRST_PAUSE
             statistics.retry_at = time.monotonic() + statistics.pause
-            statistics.pause = min(2 * statistics.pause, _LONGEST_PAUSE)
-        elif threads > 1 and statistics.calls >= 20:
-            statistics.pause = _FIRST_PAUSE
+            statistics.use(1 if slow or fewer is None else fewer)
 
     def _watch_speed(self, statistics: _CallStatistics, seconds: float, cpu: float) -> None:
         """Warn once where the threads of several calls in a row got a third of the processor time they could use."""
