@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from websockets.sync.client import connect
 
-from playloom.runtime import machine, pick_device
+from playloom.device import machine, pick_device
 
 _BUSY = "while True: sum(range(10000))"
 _LIMIT = 90  # seconds of one command

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from conftest import loud_model, tiny_config
-from playloom.checkpoint import Model, save_model
+from playloom.models.checkpoint import Model, save_model
 
 
 def arena_model(seed: int = 0) -> Model:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 
 from playloom.actions.script import parse_script
-from playloom.media.pictures import encode_png
+from playloom.media.images import encode_png
 
 ACTIONS_SA = parse_script("forward for 2; turn_right=0.6 + fire for 2; left + use for 2; rest for 6").values_SA
 Behaviour = Callable[["_Handler", int], None]

@@ -22,8 +22,9 @@ _CHECKED = [
 ]
 install_import_hook([f"playloom.{name}" for name in _CHECKED], "beartype.beartype")
 
-from playloom.checkpoint import Model  # noqa: E402
-from playloom.presets import ModelConfig, build_tokenizer, build_transformer, preset  # noqa: E402
+from playloom.models.checkpoint import Model  # noqa: E402
+from playloom.models.presets import preset  # noqa: E402
+from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer
 
 torch.set_num_threads(1)
 settings.register_profile("playloom", deadline=None, max_examples=25, derandomize=True)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from playloom.actions import SLOT_SIZES
-from playloom.engine import Prompt
+from playloom.actions.codec import SLOT_SIZES
+from playloom.inference.types import Prompt
 
 
 def prompt_of(steps: int, seed: int = 0) -> Prompt:

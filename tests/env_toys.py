@@ -8,8 +8,8 @@ import numpy as np
 
 from conftest import loud_model, tiny_config
 from engine_toys import prompt_of
-from playloom.engine import Dreamer
-from playloom.env import Transition
+from playloom.envs.core import Transition
+from playloom.inference.engine import Dreamer
 
 WORDS = ["rest", "forward", "turn_left=0.625", "fire"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions import REST_VALUES
-from playloom.engine import DreamStep, Prompt, Sampling
+from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError
-from playloom.live import VirtualTime
+from playloom.inference.realtime.clock import VirtualTime
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import DreamStep, Prompt
 
 TURN = REST_VALUES.copy()
 TURN[14] = 10

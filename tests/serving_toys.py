@@ -18,10 +18,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from conftest import loud_model, tiny_config
-from playloom.checkpoint import save_model
-from playloom.serving.app import create_app
-from playloom.serving.server import listen, server_of
-from playloom.serving.settings import Settings, read_settings
+from playloom.models.checkpoint import save_model
+from playloom.server.app import create_app
+from playloom.server.main import listen, server_of
+from playloom.server.settings import Settings, read_settings
 
 HOME = "http://127.0.0.1:5000"
 REST = [0] * 12 + [5] * 4

@@ -16,17 +16,19 @@ pytest.importorskip("gymnasium")
 from acting_toys import arena_model, saved
 from conftest import loud_model, tiny_config
 from engine_toys import prompt_of
-from playloom.acting.figures import play_figures, summary
-from playloom.acting.hands import ModelHand, RandomHand, RepeatHand
-from playloom.acting.job import COMPARED, PLAYERS, ActJob, floor_tiles
-from playloom.acting.lives import Lives
-from playloom.acting.report import COLUMNS, ActReport, Game
-from playloom.actions import CONTROLS, REST_VALUES, SLOT_SIZES, encode_named
+from playloom.actions.codec import REST_VALUES, SLOT_SIZES, encode_named
+from playloom.actions.controller import CONTROLS
 from playloom.cli.app import main
 from playloom.data.recording import STATE_COLUMNS
-from playloom.engine import Dreamer, Prompt, Sampling
 from playloom.errors import BadInputError, ConfigError, PictureError, RecordingError
-from playloom.games.maps import variant_of
+from playloom.evaluation.online.metrics import COLUMNS, ActReport, Game, play_figures, summary
+from playloom.evaluation.online.policies import ModelHand, RandomHand, RepeatHand
+from playloom.evaluation.online.rollout import Lives
+from playloom.evaluation.online.run import COMPARED, PLAYERS, ActJob, floor_tiles
+from playloom.games.arena.maps import variant_of
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import Prompt
 
 NAMES = [control.name for control in CONTROLS]
 

@@ -7,8 +7,9 @@ import pytest
 
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
-from playloom.engine import Dreamer, Sampling, Turn
 from playloom.errors import BadInputError
+from playloom.inference.engine import Dreamer, Turn
+from playloom.inference.sampling import Sampling
 
 HOW = Sampling(temperature=0.9, top_k=4)
 

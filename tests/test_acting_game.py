@@ -16,16 +16,15 @@ pytest.importorskip("vizdoom")
 pytest.importorskip("gymnasium")
 
 from acting_toys import arena_model, saved
-from playloom.acting.job import DEFAULT_LEAD, ActJob
-from playloom.acting.run import Progress, run_act
 from playloom.cli.app import app, main
 from playloom.cli.common import stopping
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes, load_episode
-from playloom.engine import Prompt
 from playloom.errors import GameError, MissingExtraError, PlayloomError
-from playloom.games.arena import render_episode
-from playloom.media.animation import read_frames, read_manifest
-from playloom.media.pictures import read_picture
+from playloom.evaluation.online.run import DEFAULT_LEAD, ActJob, Progress, run_act
+from playloom.games.arena.env import render_episode
+from playloom.inference.types import Prompt
+from playloom.media.images import read_picture
+from playloom.media.video import read_frames, read_manifest
 
 LEAD, STEPS = 3, 20
 """The tiny model sees four steps."""
@@ -183,7 +182,7 @@ def test_a_game_that_was_over_before_its_player_could_press_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The script falls in its lead, so that there is no time for another life; the games after that are played."""
-    monkeypatch.setattr("playloom.acting.run.DEFAULT_LEAD", 300)
+    monkeypatch.setattr("playloom.evaluation.online.run.DEFAULT_LEAD", 300)
     asked = ActJob(players=("repeat",), out=tmp_path / "act", mode="4v4", seconds=0.2, games=2, films=0)
     assert [game.seed for game in run_act(asked).games] == [1001]
     words = ["--by", "repeat", "--mode", "4v4", "--seconds", "0.2", "--out", str(tmp_path / "other")]

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from playloom.actions import CONTROLS, REST_VALUES, SLOT_SIZES, decode_values
+from playloom.actions.codec import REST_VALUES, SLOT_SIZES, decode_values
+from playloom.actions.controller import CONTROLS
 from playloom.actions.script import describe, parse_script, to_script
 from playloom.errors import ActionError
 

@@ -6,19 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from playloom.actions import (
+from playloom.actions.codec import (
     ACTION_SLOTS,
-    CONTROLS,
+    BIN_VALUES,
     REST_VALUES,
+    SLOT_NAMES,
     SLOT_SIZES,
-    ControllerState,
     decode_values,
     detect_schema,
     encode_named,
+    mirror_values,
     rows_to_values,
     values_to_rows,
 )
-from playloom.actions.codec import BIN_VALUES, SLOT_NAMES, mirror_values
+from playloom.actions.controller import CONTROLS, ControllerState
 from playloom.errors import ActionError
 
 NAMES = [control.name for control in CONTROLS]

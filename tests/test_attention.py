@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from playloom.attention import attend
+from playloom.models.transformer.layers import attend
 
 
 def parts(dtype, *, batch=2, queries=6, keys=9):

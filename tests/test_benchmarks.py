@@ -11,7 +11,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import loud_model, tiny_config
-from playloom.benchmarks import Bar, BenchReport, BenchRow, BenchSettings
 from playloom.benchmarks.agreement import KeptDraws
 from playloom.benchmarks.floor import (
     Cost,
@@ -27,12 +26,14 @@ from playloom.benchmarks.floor import (
 )
 from playloom.benchmarks.ladder import RULE, Rung, verdicts
 from playloom.benchmarks.rates import Rates, measure_rates
-from playloom.benchmarks.rows import show, speed_table
+from playloom.benchmarks.rows import Bar, BenchReport, BenchRow, show, speed_table
+from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.shape_run import random_prompt, rolling
-from playloom.engine import Dreamer, Sampling
 from playloom.errors import BadInputError, ConfigError
-from playloom.presets import PRESETS, preset
-from playloom.sequence import schedule
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.models.decode_order import schedule
+from playloom.models.presets import PRESETS, preset
 
 MIXED = {"local_steps": 2, "global_every": 2, "qk_norm": True, "layers": 3}
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from conftest import loud_model, tiny_config
-from playloom.benchmarks import BenchSettings, agreement, ladder
-from playloom.benchmarks.agreement import cached_against_naive, captured_against_plain
+from playloom.benchmarks.agreement import agreement, cached_against_naive, captured_against_plain
+from playloom.benchmarks.ladder import ladder
 from playloom.benchmarks.peer import measure_peer, peer_or_note
+from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.stream import bundled_prompt
-from playloom.checkpoint import save_model
 from playloom.errors import MissingExtraError, PictureError
-from playloom.evaluation import EvaluationSettings
-from playloom.presets import preset
+from playloom.evaluation.config import EvaluationSettings
+from playloom.models.checkpoint import save_model
+from playloom.models.presets import preset
 from test_engine_device import Recorder
 from test_evaluation_report import small_store
 

@@ -10,16 +10,17 @@ import typer
 from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
-from playloom.benchmarks import BenchSettings, bench, shapes
-from playloom.benchmarks.run import NO_GPU
-from playloom.benchmarks.settings import SHAPE_CASES
+from playloom.benchmarks import shapes
+from playloom.benchmarks.run import NO_GPU, bench
+from playloom.benchmarks.settings import SHAPE_CASES, BenchSettings
 from playloom.benchmarks.start import run_seconds
 from playloom.benchmarks.stream import bundled_prompt, time_dream
-from playloom.checkpoint import save_model
 from playloom.cli import bench as command
-from playloom.engine import Dreamer, Sampling
 from playloom.errors import PlayloomError
-from playloom.evaluation import EvaluationSettings
+from playloom.evaluation.config import EvaluationSettings
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import save_model
 from test_evaluation_report import small_store
 
 CPU = torch.device("cpu")

@@ -11,13 +11,15 @@ import pytest
 from PIL import Image
 
 from call_toys import ACTIONS_SA, Scripted, drops, frame, good, hangs, result, says, stops_halfway
-from playloom.actions import CONTROLS, decode_values, values_to_rows
-from playloom.client import CallEvents, CallJob, Retries, run_call, start_from_file, start_from_picture
-from playloom.client.fallback import random_action
+from playloom.actions.codec import decode_values, values_to_rows
+from playloom.actions.controller import CONTROLS
+from playloom.client.client import CallEvents, CallJob, Retries, run_call
+from playloom.client.payload import start_from_file, start_from_picture
+from playloom.client.response import random_action
 from playloom.errors import BadInputError, EndpointError, PictureError
-from playloom.media.animation import read_frames, read_manifest
-from playloom.media.pictures import encode_png, enlarge, read_picture, write_generated
-from playloom.media.tables import read_actions
+from playloom.media.action_table import read_actions
+from playloom.media.images import encode_png, enlarge, read_picture, write_generated
+from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, stamp
 
 QUICK = Retries(times=3, first_wait=0.01)

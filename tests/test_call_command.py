@@ -13,7 +13,8 @@ from PIL import Image
 
 from call_toys import Scripted, drops, frame, good, result, says
 from playloom.cli.app import main
-from playloom.client import CallEvents, CallJob, Key, Retries, run_call, start_from_picture
+from playloom.client.client import CallEvents, CallJob, Key, Retries, run_call
+from playloom.client.payload import start_from_picture
 
 SECRET = "k3y-/\"that'is\\never+shown"
 

@@ -13,13 +13,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from call_toys import ACTIONS_SA, frame, result
-from playloom.actions import values_to_rows
-from playloom.client import Endpoint, Key, Retries, find_key
-from playloom.client.endpoint import printable
-from playloom.client.reply import choose_action, read_reply
-from playloom.client.retry import asked_wait, passes
+from playloom.actions.codec import values_to_rows
+from playloom.client.client import Endpoint, Key, Retries, asked_wait, find_key, passes, printable
+from playloom.client.response import choose_action, read_reply
 from playloom.errors import BadInputError
-from playloom.media.pictures import encode_png
+from playloom.media.images import encode_png
 
 BINNED = [float(value) for value in ACTIONS_SA[2]]
 NAMED = values_to_rows(ACTIONS_SA[2], "named").tolist()

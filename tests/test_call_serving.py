@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from playloom.client import CallEvents, CallJob, Key, run_call, start_from_file
+from playloom.client.client import CallEvents, CallJob, Key, run_call
+from playloom.client.payload import start_from_file
 from playloom.errors import EndpointError
-from playloom.media.pictures import read_picture
-from playloom.media.tables import read_actions
+from playloom.media.action_table import read_actions
+from playloom.media.images import read_picture
 from serving_toys import score_body, served
 
 

@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
-from playloom.checkpoint import load_model, model_card, model_folder, read_card, save_model
 from playloom.cli.app import app
 from playloom.errors import CheckpointError
-from playloom.training.snapshot import Snapshot, save_snapshot
-from playloom.training.tokenizer_files import load_tokenizer, save_tokenizer
+from playloom.models.card import model_card
+from playloom.models.checkpoint import load_model, model_folder, read_card, save_model
+from playloom.training.artifacts import load_tokenizer, save_tokenizer
+from playloom.training.checkpoint import Snapshot, save_snapshot
 
 
 @pytest.fixture
@@ -175,7 +176,7 @@ def test_a_network_that_the_file_is_too_small_for_is_not_built(saved, monkeypatc
     content = json.loads((saved / "model.json").read_text())
     content["config"][part][size] = 64 if part == "transformer" else 2**20
     (saved / "model.json").write_text(json.dumps(content))
-    monkeypatch.setattr("playloom.checkpoint.folder.build_tokenizer", pytest.fail)
+    monkeypatch.setattr("playloom.models.world_model.build_tokenizer", pytest.fail)
     with pytest.raises(CheckpointError, match=r"holds [\d,]+ numbers"):
         load_model(saved)
 

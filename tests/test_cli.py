@@ -15,14 +15,14 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
-from playloom.actions import REST_VALUES, Schema
-from playloom.checkpoint import save_model
+from playloom.actions.codec import REST_VALUES, Schema
+from playloom.atomic_io import free_folder
 from playloom.cli import act, common, recipe
 from playloom.cli.app import app
 from playloom.errors import BadInputError
-from playloom.files import free_folder
 from playloom.media.clips import Clip, write_clip
-from playloom.media.pictures import Fit
+from playloom.media.images import Fit
+from playloom.models.checkpoint import save_model
 
 PROGRAM = (
     "import sys; from playloom.cli.app import main\n"
@@ -106,8 +106,8 @@ def test_a_wrong_flag_is_one_sentence_without_torch(words, said, tmp_path):
 
 
 def test_the_choices_are_those_of_the_library():
-    from playloom.acting.job import PLAYERS
-    from playloom.games.maps import VARIANTS
+    from playloom.evaluation.online.run import PLAYERS
+    from playloom.games.arena.maps import VARIANTS
     from playloom.recipes.run import STAGES
 
     def choices(name: str) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ def test_json_is_all_that_is_printed(model, clips, tmp_path):
 def test_sigterm_keeps_what_was_dreamed(model, clips, tmp_path):
     words = ["dream", "--model", model, "--prompt", str(clips / "0.npz"), "--context", "3", "--steps", "5000"]
     code = (
-        "import signal, sys; from playloom.dreams import one; real = one._until_stopped\n"
+        "import signal, sys; from playloom.inference import one; real = one._until_stopped\n"
         "def slow(dreamed, steps, progress, stop):\n"
         "    def told(done, total):\n"
         "        progress(done, total)\n"
@@ -219,7 +219,7 @@ def test_a_training_bar_fits_eighty_columns(monkeypatch):
 
     from rich.console import Console
 
-    from playloom.training.meter import Progress
+    from playloom.training.logger import Progress
 
     screen = Console(file=StringIO(), width=80, force_terminal=True)
     shown = common.Progress(screen, "training", "", False)
@@ -233,7 +233,7 @@ def test_a_training_bar_fits_eighty_columns(monkeypatch):
 
 
 def test_play_serves_the_page_and_opens_it(monkeypatch, capsys):
-    server = pytest.importorskip("playloom.serving.server")
+    server = pytest.importorskip("playloom.server.main")
     from playloom.cli import play
 
     opened = []

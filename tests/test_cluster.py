@@ -19,7 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from playloom.serving.names import replica_in
+from playloom.server.settings import replica_in
 from serving_toys import error_of, model_folder, picture, score_body
 
 PROGRAM = "from playloom.cli.app import main; main()"

@@ -22,8 +22,7 @@ from playloom.cluster.newest import Newest
 from playloom.cluster.plain import Plain
 from playloom.cluster.plan import Node, fair_share
 from playloom.errors import ConfigError, ResourceError
-from playloom.serving.names import LONGEST, mint, replica_in
-from playloom.serving.settings import read_settings
+from playloom.server.settings import LONGEST, mint, read_settings, replica_in
 from serving_toys import HOME, client, error_of, picture, score_body, settings
 
 OURS = {"x-playloom-replica": "a"}

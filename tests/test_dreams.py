@@ -14,19 +14,18 @@ import pytest
 from PIL import Image
 
 from conftest import loud_model, tiny_config
-from playloom.actions import REST_VALUES
-from playloom.checkpoint import save_model
+from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import main
-from playloom.data.moments import find_moment, load_moment
-from playloom.data.prompts import load_prompt
-from playloom.dreams import BatchJob, DreamJob, dream_clips, run_dream
-from playloom.engine.opening import Opening, open_dreamer, picture_warning
+from playloom.data.prompts import find_moment, load_moment, load_prompt
 from playloom.errors import ActionError, BadInputError
-from playloom.media.animation import read_frames
+from playloom.inference.generate import DreamJob, Opening, open_dreamer, picture_warning, run_dream
+from playloom.inference.generate_batch import BatchJob, dream_clips
+from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, read_dream_clip, write_clip
-from playloom.media.pictures import read_picture
-from playloom.media.sheet import BORDERS
-from playloom.media.tables import read_actions, write_actions
+from playloom.media.contact_sheet import BORDERS
+from playloom.media.images import read_picture
+from playloom.media.video import read_frames
+from playloom.models.checkpoint import save_model
 from playloom.provenance import Manifest
 
 
@@ -140,7 +139,7 @@ def test_a_second_ctrl_c_leaves_nothing(model, recording, tmp_path, monkeypatch,
 def test_equal_jobs_give_equal_bytes_and_the_time_is_put_in_when_asked_for(model, recording, tmp_path, monkeypatch):
     """The time was in every manifest, so no two files of the same dream were equal."""
     clock = iter(("2030", "2031", "2032"))
-    monkeypatch.setattr("playloom.engine.opening.created_at", lambda: next(clock))
+    monkeypatch.setattr("playloom.provenance.created_at", lambda: next(clock))
     where = {"model": model, "prompt": str(recording), "context": 3, "steps": 2}
     folders = [run_dream(DreamJob(**where, out=tmp_path / name)).written.folder for name in ("first", "second")]
     names = [{path.relative_to(folder) for path in folder.rglob("*.*")} for folder in folders]
@@ -427,7 +426,7 @@ def test_every_command_has_help_and_is_in_the_docs(monkeypatch, capsys):
 
 def test_bundled_model_matches_its_card():
     """Whatever is bundled loads, is small enough for the package, and carries its figures."""
-    from playloom.checkpoint import bundled_models, load_model, model_folder
+    from playloom.models.checkpoint import bundled_models, load_model, model_folder
 
     total = 0
     for name in bundled_models():

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import loud_model, tiny_config
-from playloom.actions import REST_VALUES, SLOT_SIZES
-from playloom.engine import Draws, Dreamer, DreamRequest, Prompt, Sampling, noise
+from playloom.actions.codec import REST_VALUES, SLOT_SIZES
+from playloom.device import generator
 from playloom.errors import BadInputError
-from playloom.runtime import generator
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Draws, Sampling, noise
+from playloom.inference.types import DreamRequest, Prompt
 
 GOLDEN = Path(__file__).parent / "assets" / "golden_dream.json"
 

@@ -16,11 +16,13 @@ from torch.utils._pytree import tree_flatten
 
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
-from playloom.actions import SLOT_SIZES
-from playloom.checkpoint import Model
-from playloom.engine import CachedDecoder, Draws, Dreamer, Sampling, Turn
-from playloom.engine.graphs import FrameGraphs, cuda_capture
-from playloom.sequence import schedule
+from playloom.actions.codec import SLOT_SIZES
+from playloom.inference.cuda_graphs import FrameGraphs, cuda_capture
+from playloom.inference.decoder import CachedDecoder
+from playloom.inference.engine import Dreamer, Turn
+from playloom.inference.sampling import Draws, Sampling
+from playloom.models.checkpoint import Model
+from playloom.models.decode_order import schedule
 
 GREEDY, HOT = Sampling(temperature=0.0), Sampling(temperature=1.5)
 CUT = Sampling(temperature=1.5, top_k=5, top_p=0.9)

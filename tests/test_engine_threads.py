@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from conftest import loud_model, tiny_config
-from playloom.actions import REST_VALUES
-from playloom.engine import Dreamer, Prompt
-from playloom.engine import threads as threads_module
-from playloom.engine.threads import USER_VARIABLES, ThreadTuner
+from playloom.actions.codec import REST_VALUES
+from playloom.device import limit_spinning, set_threads, usable_cores
 from playloom.errors import ConfigError
-from playloom.runtime import limit_spinning, set_threads, usable_cores
+from playloom.inference import threads as threads_module
+from playloom.inference.engine import Dreamer
+from playloom.inference.threads import USER_VARIABLES, ThreadTuner
+from playloom.inference.types import Prompt
 
 CPU = torch.device("cpu")
 

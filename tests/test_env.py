@@ -14,16 +14,20 @@ from gymnasium.utils.env_checker import check_env
 
 from conftest import loud_model, tiny_config
 from env_toys import WORDS, alone, brightness, dreamer, prompts, rows_in_use
-from playloom.actions import REST_VALUES, ControllerState, decode_values, encode_named
-from playloom.actions.controller import CONTROLS
-from playloom.checkpoint import save_model
-from playloom.data.stores import FrameStore
-from playloom.engine import Dreamer, Sampling
-from playloom.env import ENV_ID, ActionTable, Controller, DreamEnv, DreamVectorEnv, Transition, pad_of
-from playloom.env.beginnings import Beginnings
-from playloom.env.prompts import Ready, Window, sources_of
+from playloom.actions.codec import REST_VALUES, decode_values, encode_named
+from playloom.actions.controller import CONTROLS, ControllerState
+from playloom.data.dataset import FrameStore
+from playloom.envs import ENV_ID
+from playloom.envs.actions import ActionTable, Controller, pad_of
+from playloom.envs.core import Transition
+from playloom.envs.prompts import Beginnings, Ready, Window, sources_of
+from playloom.envs.single import DreamEnv
+from playloom.envs.vector import DreamVectorEnv
 from playloom.errors import ActionError, BadInputError, ConfigError, PictureError, RecordingError
-from playloom.games.arena import ArenaEnv, as_state
+from playloom.games.arena.env import ArenaEnv, as_state
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import save_model
 from playloom.provenance import stamp
 
 REST = np.zeros(16, np.float32)
@@ -48,7 +52,7 @@ def test_it_keeps_gymnasiums_contract(folder, actions):
 def test_the_name_is_known_without_an_import_of_ours(folder):
     code = (
         "import gymnasium, sys\n"
-        f"env = gymnasium.make('playloom.env:{ENV_ID}', model=sys.argv[1], prompts='moment:plaza-rusher')\n"
+        f"env = gymnasium.make('playloom.envs:{ENV_ID}', model=sys.argv[1], prompts='moment:plaza-rusher')\n"
         "assert env.reset(seed=1)[0].shape == (16, 24, 3)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
@@ -59,7 +63,7 @@ def test_a_missing_gymnasium_is_one_sentence():
         "import sys\n"
         "sys.modules['gymnasium'] = None\n"
         "from playloom.errors import MissingExtraError\n"
-        "try:\n    import playloom.env\n"
+        "try:\n    import playloom.envs\n"
         "except MissingExtraError as error:\n    print(error)\n"
     )
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

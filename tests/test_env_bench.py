@@ -5,9 +5,9 @@ import sys
 import torch
 
 from conftest import loud_model, tiny_config
-from playloom.benchmarks import BenchSettings
 from playloom.benchmarks.run import bench
-from playloom.checkpoint import save_model
+from playloom.benchmarks.settings import BenchSettings
+from playloom.models.checkpoint import save_model
 
 
 def rows_of(folder):  # type: ignore[no-untyped-def]
@@ -24,7 +24,7 @@ def test_the_case_measures_steps_and_resets(tmp_path):
 
 
 def test_without_gymnasium_its_row_says_so(tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("playloom.env")]:
+    for name in [name for name in sys.modules if name.startswith("playloom.envs")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     (row,) = rows_of(tmp_path / "model").values()

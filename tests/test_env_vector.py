@@ -13,9 +13,12 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from env_toys import WORDS, brightness, dreamer, prompts, rows_in_use
-from playloom.engine import Dreamer
-from playloom.env import ENV_ID, DreamEnv, DreamVectorEnv, Transition
+from playloom.envs import ENV_ID
+from playloom.envs.core import Transition
+from playloom.envs.single import DreamEnv
+from playloom.envs.vector import DreamVectorEnv
 from playloom.errors import ActionError, BadInputError, ConfigError, ResourceError
+from playloom.inference.engine import Dreamer
 from playloom.provenance import stamp
 
 MODES = list(AutoresetMode)

@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 
 from conftest import loud_model, tiny_config
-from playloom.actions import REST_VALUES, SLOT_SIZES
+from playloom.actions.codec import REST_VALUES, SLOT_SIZES
+from playloom.data.dataset import FrameStore
 from playloom.data.recording import STATE_COLUMNS
-from playloom.data.stores import FrameStore
 from playloom.errors import ConfigError
-from playloom.evaluation import EvaluationSettings
-from playloom.evaluation.diversity import DREAMS, diversity_curves, diversity_rows, measure_diversity, spread
-from playloom.evaluation.diversity_distance import cheapest_pairing, joint_distance, marginal_distances
-from playloom.evaluation.moments import choose_moments
+from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.diversity import (
+    DREAMS,
+    cheapest_pairing,
+    diversity_curves,
+    diversity_rows,
+    joint_distance,
+    marginal_distances,
+    measure_diversity,
+    spread,
+)
+from playloom.evaluation.segments import choose_moments
 
 SETTINGS = EvaluationSettings(diversity_steps=3, batch=2)
 

@@ -10,15 +10,10 @@ import torch
 from PIL import Image, ImageFilter
 
 from conftest import loud_model, tiny_config
-from playloom.actions import REST_VALUES, SLOT_SIZES
-from playloom.checkpoint import Model
+from playloom.actions.codec import REST_VALUES, SLOT_SIZES
+from playloom.data.dataset import FrameStore
 from playloom.data.recording import STATE_COLUMNS
-from playloom.data.stores import FrameStore
-from playloom.engine import Dreamer, Sampling
 from playloom.errors import RecordingError
-from playloom.evaluation.collapse import collapse_rows, measure_collapse
-from playloom.evaluation.dreams import encode, reconstruct
-from playloom.evaluation.horizon import Horizon, horizon_rows, measure_horizon
 from playloom.evaluation.likelihood import (
     BUTTONS,
     STICKS,
@@ -27,15 +22,23 @@ from playloom.evaluation.likelihood import (
     conditional_entropy,
     entropy,
     likelihood,
+    likelihood_rows,
+    measure_likelihood,
     windows_at,
 )
-from playloom.evaluation.likelihood_rows import likelihood_rows, measure_likelihood
-from playloom.evaluation.moments import choose_moments
-from playloom.evaluation.pictures import PSNR_CAP, psnr, sharpness
-from playloom.evaluation.tokenizer import frame_rows, measure_tokenizer, tokenizer_rows
-from playloom.presets import build_transformer
-from playloom.sequence import NO_TOKEN, schedule
-from playloom.training.world_loss import WorldLoss
+from playloom.evaluation.reconstruction import frame_rows, measure_tokenizer, tokenizer_rows
+from playloom.evaluation.rollout import Horizon, collapse_rows, horizon_rows, measure_collapse, measure_horizon
+from playloom.evaluation.segments import choose_moments, encode, reconstruct
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import Model
+from playloom.models.decode_order import schedule
+from playloom.models.sequence import NO_TOKEN
+from playloom.models.tokenizer.metrics import PSNR_CAP
+from playloom.models.tokenizer.metrics import frame_psnr as psnr
+from playloom.models.tokenizer.metrics import frame_sharpness as sharpness
+from playloom.models.world_model import build_transformer
+from playloom.training.world_model import WorldLoss
 
 DEAD = STATE_COLUMNS.index("dead")
 

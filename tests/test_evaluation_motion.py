@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from playloom.actions import REST_VALUES
+from playloom.actions.codec import REST_VALUES
+from playloom.data.dataset import FrameStore
 from playloom.data.recording import STATE_COLUMNS
-from playloom.data.stores import FrameStore
-from playloom.evaluation.control import Control, control_rows, held, judge_estimator, turn_per_step
-from playloom.evaluation.moments import Moment
-from playloom.evaluation.motion import ZOOMS, Camera, expansion_between, horizontal_shift, yaw_between
-from playloom.evaluation.real_control import game_control
+from playloom.evaluation.camera_motion import ZOOMS, Camera, expansion_between, horizontal_shift, yaw_between
+from playloom.evaluation.control import Control, control_rows, game_control, held, judge_estimator, turn_per_step
+from playloom.evaluation.segments import Moment
 
 HEIGHT, WIDTH = 90, 150
 CAMERA = Camera()

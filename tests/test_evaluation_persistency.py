@@ -8,28 +8,30 @@ import pytest
 import torch
 
 from conftest import loud_model, tiny_config
-from playloom.actions import REST_VALUES
-from playloom.checkpoint import Model
+from playloom.actions.codec import REST_VALUES
+from playloom.data.dataset import FrameStore
 from playloom.data.recording import STATE_COLUMNS
-from playloom.data.stores import FrameStore
-from playloom.engine import Sampling
 from playloom.errors import ConfigError
-from playloom.evaluation import EvaluationSettings
-from playloom.evaluation.dreams import encode, reconstruct
-from playloom.evaluation.moments import Moment, choose_moments
+from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.persistency import (
+    OBJECTS,
     Persistency,
+    Template,
     calm_moments,
+    draw,
     make_edits,
     measure_persistency,
+    paste,
     persistency_curves,
     persistency_rows,
+    place,
 )
-from playloom.evaluation.persistency_objects import OBJECTS, draw, paste, place
-from playloom.evaluation.persistency_template import Template
-from playloom.presets import build_transformer
-from playloom.sequence import schedule
-from playloom.training.world_loss import WorldLoss
+from playloom.evaluation.segments import Moment, choose_moments, encode, reconstruct
+from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import Model
+from playloom.models.decode_order import schedule
+from playloom.models.world_model import build_transformer
+from playloom.training.world_model import WorldLoss
 
 SETTINGS = EvaluationSettings(persistency_steps=3, persistency_kept=0, sampling=Sampling(temperature=0.0))
 GREY = np.full((16, 24, 3), 128, np.uint8)

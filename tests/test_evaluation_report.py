@@ -13,16 +13,17 @@ import typer
 from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
-from playloom.actions import SLOT_SIZES
-from playloom.checkpoint import save_model
+from playloom.actions.codec import SLOT_SIZES
 from playloom.cli import evaluate as command
+from playloom.data.dataset import FrameStore
 from playloom.data.recording import STATE_COLUMNS
-from playloom.data.stores import FrameStore
 from playloom.errors import ConfigError, PictureError, RecordingError
-from playloom.evaluation import EvaluationSettings, Report, Row, evaluate, markdown, open_test_set, summary, table
-from playloom.evaluation.drawings import Series, plot, strip
-from playloom.evaluation.report import beyond_noise, show
-from playloom.media.pictures import read_picture
+from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.report import Report, Row, Series, beyond_noise, markdown, plot, show, strip, summary, table
+from playloom.evaluation.suite import evaluate
+from playloom.evaluation.test_set import open_test_set
+from playloom.media.images import read_picture
+from playloom.models.checkpoint import save_model
 
 SMALL = EvaluationSettings(
     frames=6,
@@ -201,7 +202,7 @@ def test_a_stopped_evaluation_keeps_the_parts_that_were_done(tmp_path: Path, mon
     small_store(tmp_path / "store")
     save_model(tmp_path / "model", loud_model(tiny_config()))
     monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, lag=self.lag))
-    monkeypatch.setattr(sys.modules["playloom.evaluation.evaluate"], "measure_horizon", terminate)
+    monkeypatch.setattr(sys.modules["playloom.evaluation.suite"], "measure_horizon", terminate)
     app = typer.Typer()
     command.register(app)
     call = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "store"), "--work", str(tmp_path / "work")]

@@ -9,13 +9,13 @@ import pytest
 
 pytest.importorskip("vizdoom")
 
-from playloom.actions import CONTROLS
-from playloom.games.controls import CONTROL_EFFECTS
-from playloom.games.doom import GameSpec
-from playloom.games.maps import variant_of
-from playloom.games.motor import bearing, wrap
-from playloom.games.navigation import Navigation, cell_centre
-from playloom.games.process import GameProcess
+from playloom.actions.controller import CONTROLS
+from playloom.games.arena.controls import CONTROL_EFFECTS
+from playloom.games.arena.engine import GameSpec
+from playloom.games.arena.maps import variant_of
+from playloom.games.arena.process import GameProcess
+from playloom.games.bots.motor import bearing, wrap
+from playloom.games.bots.navigation import Navigation, cell_centre
 
 NAMES = [control.name for control in CONTROLS]
 SPEC = GameSpec(variant="plaza", seed=5)

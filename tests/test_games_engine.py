@@ -18,17 +18,18 @@ pytest.importorskip("gymnasium")
 import typer
 from typer.testing import CliRunner
 
-from playloom.actions import CONTROLS
-from playloom.cli import record, view
+from playloom.actions.controller import CONTROLS
+from playloom.cli import data as record
+from playloom.cli import data as view
 from playloom.data.recording import Episode, list_episodes, load_episode
 from playloom.errors import ActionError, ConfigError, GameError
-from playloom.evaluation.motion import yaw_between
-from playloom.games.arena import ArenaEnv, render_episode
-from playloom.games.doom import GameSpec
-from playloom.games.players import STYLES
-from playloom.games.process import GameProcess
+from playloom.evaluation.camera_motion import yaw_between
+from playloom.evaluation.online.metrics import play_statistics
+from playloom.games.arena.engine import GameSpec
+from playloom.games.arena.env import ArenaEnv, render_episode
+from playloom.games.arena.process import GameProcess
+from playloom.games.bots.players import STYLES
 from playloom.games.recorder import EpisodePlan, RecordProgress, record_episodes, record_plans
-from playloom.games.statistics import play_statistics
 
 NAMES = [control.name for control in CONTROLS]
 REST = np.zeros(16, np.float32)
@@ -80,8 +81,8 @@ def test_another_action_is_noticed(episodes: list[Episode]) -> None:
 
 
 def test_states_follow_the_actions(episodes: list[Episode]) -> None:
-    from playloom.actions import decode_values
-    from playloom.games.controls import turn_per_step
+    from playloom.actions.codec import decode_values
+    from playloom.games.arena.controls import turn_per_step
 
     for episode in episodes:
         stick = decode_values(episode.actions_TA)[:-1, NAMES.index("right_stick_x")]
@@ -225,8 +226,8 @@ def test_record_and_view_on_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "1 episode of 20 steps" in done.stdout, done.output
     shown = run.invoke(app, ["view", folder, "--out", str(tmp_path / "out"), "--every", "5"])
     assert shown.exit_code == 0, shown.output
-    from playloom.media.animation import read_frames
-    from playloom.media.pictures import read_picture
+    from playloom.media.images import read_picture
+    from playloom.media.video import read_frames
 
     film = read_frames(tmp_path / "out" / "arena-00000004.mp4")
     assert len(film) == 20

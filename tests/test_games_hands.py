@@ -7,13 +7,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from playloom.actions import CONTROLS
 from playloom.actions.codec import BIN_VALUES
+from playloom.actions.controller import CONTROLS
 from playloom.data.recording import Episode, EpisodeMeta
-from playloom.games.controls import BUTTONS, CONTROL_EFFECTS, engine_buttons, look_per_step, turn_per_step
-from playloom.games.motor import FULL, Fingers, Gaze, Pad, Thumb, bearing, wrap
-from playloom.games.statistics import play_statistics
-from playloom.media.gamepad import draw_gamepad
+from playloom.evaluation.online.metrics import play_statistics
+from playloom.games.arena.controls import BUTTONS, CONTROL_EFFECTS, engine_buttons, look_per_step, turn_per_step
+from playloom.games.bots.motor import FULL, Fingers, Gaze, Pad, Thumb, bearing, wrap
+from playloom.media.contact_sheet import draw_gamepad
 
 
 def held(**positions: float) -> list[float]:
@@ -24,7 +24,7 @@ def held(**positions: float) -> list[float]:
 
 
 def values_of(**positions: float) -> np.ndarray:
-    from playloom.actions import encode_named
+    from playloom.actions.codec import encode_named
 
     pad = Pad()
     for name, value in positions.items():

@@ -11,13 +11,12 @@ import pytest
 from PIL import Image
 
 from playloom.errors import ConfigError, GameError
-from playloom.games import textures
-from playloom.games.maps import CELL, VARIANTS, Variant, free_cells, variant_of
-from playloom.games.navigation import Navigation, cell_centre
-from playloom.games.players import HELDOUT_STYLE, STYLES
+from playloom.games.arena import textures
+from playloom.games.arena.maps import CELL, VARIANTS, Variant, free_cells, variant_of
+from playloom.games.arena.wad import arena_wad, pwad_bytes, read_pwad
+from playloom.games.bots.navigation import Navigation, cell_centre
+from playloom.games.bots.players import HELDOUT_STYLE, STYLES
 from playloom.games.recorder import plan_episode
-from playloom.games.udmf import arena_wad
-from playloom.games.wad import pwad_bytes, read_pwad
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
 

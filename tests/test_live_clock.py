@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from live_toys import TURN, WALK
-from playloom.actions import REST_VALUES
+from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, BadInputError
-from playloom.live import Clock, Pad, RealTime, ScriptPlayer, VirtualTime, press_times
+from playloom.inference.realtime.clock import Clock, RealTime, VirtualTime
+from playloom.inference.realtime.run import ScriptPlayer, press_times
+from playloom.inference.realtime.session import Pad
 
 
 def test_ten_thousand_ticks_do_not_drift():

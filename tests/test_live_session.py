@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from live_toys import TURN, WALK, ToyDreams, prompt
-from playloom.actions import REST_VALUES
-from playloom.engine import Sampling
+from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, BadInputError
-from playloom.live import LiveFrame, LiveSession, RealTime, Spread, VirtualTime
+from playloom.inference.realtime.clock import RealTime, VirtualTime
+from playloom.inference.realtime.metrics import Spread
+from playloom.inference.realtime.session import LiveSession
+from playloom.inference.realtime.types import LiveFrame
+from playloom.inference.sampling import Sampling
 
 
 def session(cost=lambda index: 0.05, **settings) -> LiveSession:

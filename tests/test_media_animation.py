@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from playloom.data.moments import find_moment, load_moment
+from playloom.data.prompts import find_moment, load_moment
 from playloom.errors import BadInputError, RecordingError
-from playloom.media.animation import read_frames, read_manifest, write_gif, write_mp4
-from playloom.media.pictures import enlarge
+from playloom.media.images import enlarge
+from playloom.media.video import read_frames, read_manifest, write_gif, write_mp4
 from playloom.provenance import Manifest, created_at
 
 MANIFEST = Manifest(

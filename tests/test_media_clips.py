@@ -8,20 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from playloom.actions import REST_VALUES
+from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, RecordingError
-from playloom.media.animation import read_frames, read_manifest
-from playloom.media.batch_output import write_batch_dream
+from playloom.inference.generate_batch import write_batch_dream
 from playloom.media.clips import (
     Clip,
     find_clips,
     is_dream_clip,
+    npz_names,
     read_clip,
     read_dream_clip,
+    read_npz,
     write_clip,
     write_dream_clip,
+    write_npz,
 )
-from playloom.media.npz import npz_names, read_npz, write_npz
+from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest
 
 MANIFEST = Manifest(model="tiny", weights="ab", seed=1, mode="world")

@@ -8,12 +8,12 @@ import pytest
 
 from playloom.actions.script import parse_script
 from playloom.errors import BadInputError
-from playloom.media.animation import read_frames, read_manifest
+from playloom.media.action_table import read_actions
 from playloom.media.clips import read_dream_clip
-from playloom.media.dream_folder import DreamedStep, write_dream
-from playloom.media.pictures import enlarge, read_picture
-from playloom.media.sheet import BORDERS, Tile, contact_sheet, held_inputs, wrap
-from playloom.media.tables import read_actions
+from playloom.media.contact_sheet import BORDERS, Tile, contact_sheet, held_inputs, wrap
+from playloom.media.images import enlarge, read_picture
+from playloom.media.output_folder import DreamedStep, write_dream
+from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, frames_hash, stamp
 
 ACTIONS_TA = parse_script("forward for 2; turn_right=0.4 fire for 3; rest").values_SA

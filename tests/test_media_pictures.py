@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from playloom.errors import PictureError
-from playloom.media.pictures import (
+from playloom.media.images import (
     MAX_PIXELS,
     encode_png,
     enlarge,

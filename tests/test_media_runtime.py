@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from playloom.atomic_io import atomic_folder, atomic_write, check_place, claimed, free_folder
+from playloom.device import generator, in_passing, pick_device, pick_dtype
 from playloom.errors import BadInputError, ConfigError, PlayloomError
-from playloom.files import atomic_folder, atomic_write, check_place, claimed, free_folder
-from playloom.runtime import generator, in_passing, pick_device, pick_dtype
 
 
 def names_in(folder: Path) -> list[str]:
@@ -134,7 +134,7 @@ def test_a_place_is_tried_without_leaving_anything(tmp_path):
 
 def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
     """Two trainings in one folder wrote over each other, and both said that all went well."""
-    code = "import sys, playloom.files as r\nwith r.claimed(sys.argv[1]): print('mine', flush=True); input()"
+    code = "import sys, playloom.atomic_io as r\nwith r.claimed(sys.argv[1]): print('mine', flush=True); input()"
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "mine\n"

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from playloom.actions import CONTROLS, REST_VALUES, SLOT_SIZES
-from playloom.actions.codec import SLOT_NAMES
+from playloom.actions.codec import REST_VALUES, SLOT_NAMES, SLOT_SIZES
+from playloom.actions.controller import CONTROLS
 from playloom.errors import ActionError
-from playloom.media.tables import read_actions, write_actions
+from playloom.media.action_table import read_actions, write_actions
 
 NAMES = [control.name for control in CONTROLS]
 GUIDE_HEADER = (

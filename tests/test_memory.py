@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from conftest import tiny_config
-from playloom.checkpoint import load_model, save_model
 from playloom.errors import ResourceError
-from playloom.model import KeyValueCache
-from playloom.presets import build_tokenizer, build_transformer, cache_bytes, preset, require_memory, weight_bytes
+from playloom.models.checkpoint import load_model, save_model
+from playloom.models.presets import preset
+from playloom.models.transformer.kv_cache import KeyValueCache
+from playloom.models.world_model import build_tokenizer, build_transformer, cache_bytes, require_memory, weight_bytes
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_a_preset_that_does_not_fit_says_so_before_it_is_built():
 def test_a_model_that_does_not_fit_is_not_loaded(tiny_model, tmp_path, monkeypatch):
     save_model(tmp_path, tiny_model)
     assert load_model(tmp_path).config == tiny_model.config
-    monkeypatch.setattr("playloom.presets.memory.free_memory", lambda _: 1000)
+    monkeypatch.setattr("playloom.device.free_memory", lambda _: 1000)
     with pytest.raises(ResourceError, match="and 1,000 are free"):
         load_model(tmp_path)
 

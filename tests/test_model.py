@@ -7,10 +7,14 @@ import torch
 
 from conftest import loud_model, tiny_config
 from playloom.errors import ConfigError
-from playloom.model import KeyValueCache, Reach, TransformerConfig, pack, pack_head
-from playloom.model.rotary import STEP_PERIOD, Rotary, matrices, rotate
-from playloom.presets import PRESETS, ModelConfig, preset
-from playloom.sequence import NO_TOKEN, schedule
+from playloom.models.decode_order import schedule
+from playloom.models.presets import PRESETS, preset
+from playloom.models.sequence import NO_TOKEN
+from playloom.models.transformer.config import TransformerConfig
+from playloom.models.transformer.kv_cache import KeyValueCache, Reach
+from playloom.models.transformer.layers import STEP_PERIOD, Rotary, matrices, rotate
+from playloom.models.transformer.packed_cpu import pack, pack_head
+from playloom.models.world_model import ModelConfig
 
 PUBLISHED = {  # millions, as published; positions not counted
     "paper-27m": 27,

@@ -3,17 +3,11 @@
 import numpy as np
 import pytest
 
-from playloom.actions import REST_VALUES
-from playloom.data.moment_choice import (
-    CONTEXT_STEPS,
-    FOLLOWING_STEPS,
-    choose_good_moments,
-    colour_bits,
-    save_chosen,
-)
-from playloom.data.moments import list_moments, load_moment
+from playloom.actions.codec import REST_VALUES
+from playloom.data.dataset import FrameStore
+from playloom.data.prompt_selection import CONTEXT_STEPS, FOLLOWING_STEPS, choose_good_moments, colour_bits, save_chosen
+from playloom.data.prompts import list_moments, load_moment
 from playloom.data.recording import STATE_COLUMNS
-from playloom.data.stores import FrameStore
 from playloom.errors import RecordingError
 
 STEPS = 160

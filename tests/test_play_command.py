@@ -11,17 +11,22 @@ import pytest
 
 from conftest import loud_model, tiny_config
 from live_toys import TURN, WALK
-from playloom.actions import REST_VALUES
+from playloom.actions.codec import REST_VALUES
 from playloom.actions.script import parse_script
-from playloom.checkpoint import save_model
 from playloom.cli.app import main
-from playloom.dreams import DreamJob, run_dream
-from playloom.engine import Dreamer, DreamStep, Prompt, Session
 from playloom.errors import ActionError, BadInputError
-from playloom.live import LiveFrame, LiveJob, LiveSession, VirtualTime, play_live, write_play
-from playloom.media.animation import read_frames, read_manifest
+from playloom.inference.engine import Dreamer, Session
+from playloom.inference.generate import DreamJob, run_dream
+from playloom.inference.realtime.clock import VirtualTime
+from playloom.inference.realtime.recorder import write_play
+from playloom.inference.realtime.run import LiveJob, play_live
+from playloom.inference.realtime.session import LiveSession
+from playloom.inference.realtime.types import LiveFrame
+from playloom.inference.types import DreamStep, Prompt
+from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, write_clip
-from playloom.media.tables import read_actions, write_actions
+from playloom.media.video import read_frames, read_manifest
+from playloom.models.checkpoint import save_model
 from playloom.provenance import Manifest
 
 SCRIPT = "forward for 2; turn_left for 2; rest"

@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from playloom.actions import REST_VALUES
+from playloom.actions.codec import REST_VALUES
 from playloom.data import prompts as prompts_module
-from playloom.data.moments import find_moment, list_moments, load_moment, save_moment
-from playloom.data.prompt_cut import PromptData
-from playloom.data.prompts import load_prompt
+from playloom.data.prompts import PromptData, find_moment, list_moments, load_moment, load_prompt, save_moment
 from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta, save_episode
 from playloom.errors import ActionError, BadInputError, PictureError, RecordingError
+from playloom.media.action_table import write_actions
 from playloom.media.clips import Clip, write_clip
-from playloom.media.dream_folder import DreamedStep, write_dream
-from playloom.media.pictures import write_picture
-from playloom.media.tables import write_actions
+from playloom.media.images import write_picture
+from playloom.media.output_folder import DreamedStep, write_dream
 from playloom.provenance import Manifest
 
 STEPS, SIZE = 12, (18, 30)

@@ -8,15 +8,15 @@ import pytest
 from typer.testing import CliRunner
 
 import training_toys as toys
-from playloom.checkpoint import load_model
 from playloom.cli.app import app
-from playloom.data.moment_choice import CONTEXT_STEPS, FOLLOWING_STEPS
-from playloom.data.moments import load_moment
 from playloom.data.prepare import tokenise_recordings
+from playloom.data.prompt_selection import CONTEXT_STEPS, FOLLOWING_STEPS
+from playloom.data.prompts import load_moment
 from playloom.data.recording import list_episodes, save_episode
-from playloom.engine import Sampling
 from playloom.errors import BadInputError, ConfigError, RecordingError
-from playloom.presets import build_tokenizer, build_transformer
+from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import load_model
+from playloom.models.world_model import build_tokenizer, build_transformer
 from playloom.recipes.collect import LARGEST, collect
 from playloom.recipes.learning import cut_store
 from playloom.recipes.piece import Piece, PieceOver

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from playloom.actions import REST_VALUES, SLOT_SIZES
+from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.data.recording import (
     STATE_COLUMNS,
     Episode,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from playloom.errors import ConfigError
-from playloom.sequence import NO_TOKEN, StepLayout, Vocab, schedule
+from playloom.models.decode_order import schedule
+from playloom.models.sequence import NO_TOKEN, StepLayout, Vocab
 
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 6))
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from engine_toys import prompt_of
-from playloom.actions import REST_VALUES
-from playloom.engine import Dreamer, Sampling
+from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError, PictureError, ResourceError
-from playloom.serving.broker import Broker, BrokerLimits, BusyError, StoppedError
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.server.errors import BusyError, StoppedError
+from playloom.server.scheduler import Broker, BrokerLimits
 
 GREEDY = Sampling(temperature=0.0)
 

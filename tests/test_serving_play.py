@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from playloom.actions import CONTROLS
+from playloom.actions.controller import CONTROLS
 from playloom.provenance import stamp
 from serving_toys import b64, picture, pixels_of, served
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from playloom.engine import Prompt, Sampling
-from playloom.media.pictures import read_picture
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import Prompt
+from playloom.media.images import read_picture
 from playloom.provenance import stamp
 from serving_toys import FORWARD, REST, b64, client, entry, error_of, picture, score_body
 

@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 from websockets.sync.client import connect
 
-from playloom.data.moments import list_moments
-from playloom.engine import Prompt
-from playloom.media.pictures import read_picture
+from playloom.data.prompts import list_moments
+from playloom.inference.types import Prompt
+from playloom.media.images import read_picture
 from playloom.provenance import stamp
-from playloom.serving.dreaming import read_actions
-from playloom.stories.store import Place
+from playloom.server.schemas import read_actions
+from playloom.server.stories.store import Place
 from serving_toys import FORWARD, REST, b64, client, error_of, picture, pixels_of, served, stories_folder
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13

@@ -15,10 +15,10 @@ import pytest
 from websockets.sync.client import connect
 
 from playloom.errors import ConfigError, PictureError, PlayloomError
-from playloom.serving.gate import Gate
-from playloom.serving.pictures import picture_size, read_frame
-from playloom.serving.refusals import Refusal, refusal_of
-from playloom.serving.settings import read_settings
+from playloom.media.images import picture_size, read_frame
+from playloom.server.errors import Refusal, refusal_of
+from playloom.server.service import Gate
+from playloom.server.settings import read_settings
 from serving_toys import HOME, client, entry, error_of, picture, score_body, served, settings
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from playloom.actions import values_to_rows
-from playloom.data.moments import list_moments
-from playloom.media.pictures import read_picture
-from playloom.serving.parsing import MOST_FIELDS
+from playloom.actions.codec import values_to_rows
+from playloom.data.prompts import list_moments
+from playloom.media.images import read_picture
+from playloom.server.service import MOST_FIELDS
 from serving_toys import b64, client, error_of, picture, pixels_of
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13

@@ -8,11 +8,13 @@ import torch
 
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
-from playloom.actions import REST_VALUES, SLOT_SIZES
-from playloom.checkpoint import Model
-from playloom.engine import Draws, Dreamer, Prompt, Sampling, Session, Turn
-from playloom.engine.state import DreamState
+from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.errors import BadInputError, ResourceError
+from playloom.inference.batch_cache import DreamState
+from playloom.inference.engine import Dreamer, Session, Turn
+from playloom.inference.sampling import Draws, Sampling
+from playloom.inference.types import Prompt
+from playloom.models.checkpoint import Model
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -246,7 +248,10 @@ def test_no_room_for_one_of_a_batch_moves_none_of_it(tiny_model, monkeypatch):
     parent = dreamer.open(prompt_of(2), seed=2)
     branches = [parent, *(parent.fork(seed) for seed in range(2))]
     with monkeypatch.context() as patch:
-        patch.setattr("playloom.model.KeyValueCache.empty", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+        patch.setattr(
+            "playloom.models.transformer.kv_cache.KeyValueCache.empty",
+            lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()),
+        )
         with pytest.raises(ResourceError, match="no memory for another dream"):
             dreamer.advance([Turn(session, action(0)), *(Turn(branch) for branch in branches)])
     assert (session.step(action(1)).codes_N == expected.step(action(1)).codes_N).all()
@@ -273,7 +278,7 @@ def test_threads_may_share_a_dreamer(tiny_model):
 
 
 def test_no_room_for_another_session_is_a_sentence_and_the_others_go_on(tiny_model, monkeypatch):
-    from playloom.model import KeyValueCache
+    from playloom.models.transformer.kv_cache import KeyValueCache
 
     dreamer = Dreamer(tiny_model, lag=1)
     first = dreamer.open(prompt_of(1))

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from playloom.actions.codec import mirror_values
-from playloom.data.augment import brightness, mirror_step
+from playloom.data.dataset import FrameStore, TokenStore
 from playloom.data.prepare import build_frame_store, tokenise_recordings, tokenise_store
 from playloom.data.recording import save_episode
-from playloom.data.stores import FrameStore, TokenStore
+from playloom.data.sampler import brightness, mirror_step
 from playloom.errors import RecordingError
-from playloom.presets import build_tokenizer, preset
+from playloom.models.presets import preset
+from playloom.models.world_model import build_tokenizer
 from training_toys import HEIGHT, SLOTS, WIDTH, episode, frame_store, render, scroll, stick_actions, token_store
 
 

@@ -17,21 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from playloom.actions import REST_VALUES
+from playloom.actions.codec import REST_VALUES
+from playloom.atomic_io import atomic_write
 from playloom.data.prompts import load_prompt
 from playloom.errors import BadInputError, PictureError, RecordingError
-from playloom.files import atomic_write
-from playloom.media.animation import read_frames, read_manifest
-from playloom.media.npz import read_npz
-from playloom.media.pictures import read_picture
-from playloom.media.tables import read_actions
+from playloom.media.action_table import read_actions
+from playloom.media.clips import read_npz
+from playloom.media.images import read_picture
+from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, stamp
-from playloom.stories.export import read_walk, write_path, write_story
-from playloom.stories.frames import Frame
-from playloom.stories.lines import from_line, to_line
-from playloom.stories.overlay import laid_over, read_overlay
-from playloom.stories.store import LOG, Shelf
-from playloom.stories.tree import Branch, Header, Node, Removed, Tree
+from playloom.server.stories.export import laid_over, read_overlay, read_walk, write_path, write_story
+from playloom.server.stories.schemas import from_line, to_line
+from playloom.server.stories.store import LOG, Frame, Shelf
+from playloom.server.stories.tree import Branch, Header, Node, Removed, Tree
 
 REST = tuple(REST_VALUES.tolist())
 SIZE = (24, 40)

@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from playloom.actions import REST_VALUES
-from playloom.checkpoint import load_model
+from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import app
-from playloom.data.stores import FrameStore
-from playloom.data.takes import build_from_takes, find_takes, read_take
+from playloom.data.dataset import FrameStore
+from playloom.data.import_clips import build_from_takes, find_takes, read_take
 from playloom.errors import ActionError, BadInputError, RecordingError
-from playloom.evaluation import open_test_set
+from playloom.evaluation.test_set import open_test_set
+from playloom.media.action_table import write_actions
 from playloom.media.clips import Clip, write_clip
-from playloom.media.tables import write_actions
-from playloom.presets import preset
+from playloom.models.checkpoint import load_model
+from playloom.models.presets import preset
 
 SIZES = preset("tiny").tokenizer
 SIZE = (SIZES.frame_height, SIZES.frame_width)

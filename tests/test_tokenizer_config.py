@@ -5,7 +5,7 @@ import json
 import pytest
 
 from playloom.errors import ConfigError
-from playloom.tokenizer.config import TokenizerConfig
+from playloom.models.tokenizer.config import TokenizerConfig
 
 
 def test_sizes_follow_from_the_grid():

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from playloom.errors import BadInputError, PictureError
-from playloom.tokenizer.config import TokenizerConfig
-from playloom.tokenizer.fit import fit_frames
-from playloom.tokenizer.frame_tokenizer import FrameTokenizer, to_frames, to_pixels
-from playloom.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
+from playloom.models.tokenizer.config import TokenizerConfig
+from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
+from playloom.models.tokenizer.tokenizer import FrameTokenizer, fit_frames, to_frames, to_pixels
 
 TINY = {"codebook_size": 16, "code_width": 4, "head_width": 8, "encoder_layers": 1, "decoder_layers": 1}
 LADDER = {"widths": (8, 16), "encoder_blocks": (1,), "decoder_blocks": (1,)}

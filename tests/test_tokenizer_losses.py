@@ -6,13 +6,20 @@ import torch
 from torch import nn
 
 from playloom.errors import CheckpointError, ConfigError
-from playloom.evaluation import pictures as evaluated
-from playloom.tokenizer.config import TokenizerConfig
-from playloom.tokenizer.discriminator import hinge_loss
-from playloom.tokenizer.frame_tokenizer import FrameTokenizer, to_pixels
-from playloom.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, adaptive_weight, detail_distance
-from playloom.tokenizer.perceptual import EfficientNetLite0, FeatureDistance, efficientnet_distance
-from playloom.tokenizer.quality import psnr, sharpness, ssim
+from playloom.models.tokenizer import metrics as evaluated
+from playloom.models.tokenizer.config import TokenizerConfig
+from playloom.models.tokenizer.losses import (
+    EfficientNetLite0,
+    FeatureDistance,
+    TokenizerLoss,
+    TokenizerLossConfig,
+    adaptive_weight,
+    detail_distance,
+    efficientnet_distance,
+    hinge_loss,
+)
+from playloom.models.tokenizer.metrics import psnr, sharpness, ssim
+from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
 
 CONFIG = TokenizerConfig(
     frame_height=36,

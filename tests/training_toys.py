@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from playloom.actions import REST_VALUES
+from playloom.actions.codec import REST_VALUES
+from playloom.data.dataset import FrameStore, TokenStore
 from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta
-from playloom.data.stores import FrameStore, TokenStore
-from playloom.presets import preset
-from playloom.training.settings import LoopConfig
+from playloom.models.presets import preset
+from playloom.training.config import LoopConfig
 from playloom.training.tokenizer import TokenizerTrainingConfig
-from playloom.training.world import WorldConfig
+from playloom.training.world_model import WorldConfig
 
 TINY = preset("tiny")
 SLOTS = TINY.layout.image_slots

@@ -13,7 +13,7 @@ import torch
 
 import playloom
 from playloom.benchmarks.settings import BenchSettings
-from playloom.runtime import machine
+from playloom.device import machine
 
 _PACKAGES = ("torch", "numpy", "transformers")
 

@@ -21,14 +21,17 @@ from playloom.benchmarks.about import about
 from playloom.benchmarks.rows import BenchReport, aligned
 from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.stream import Tick, bundled_prompt
-from playloom.checkpoint import Model, load_model, model_folder
-from playloom.engine import CachedDecoder, Draws, Dreamer, NaiveDecoder, Prompt, Sampling
-from playloom.engine.graphs import Capture, FrameGraphs, cuda_capture
 from playloom.errors import BadInputError
-from playloom.evaluation.evaluate import LAGS
-from playloom.evaluation.likelihood import likeliest_codes
-from playloom.evaluation.likelihood_rows import order_name
-from playloom.sequence import NO_TOKEN
+from playloom.evaluation.likelihood import likeliest_codes, order_name
+from playloom.evaluation.suite import LAGS
+from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
+from playloom.inference.decoder import CachedDecoder
+from playloom.inference.engine import Dreamer
+from playloom.inference.reference_decoder import NaiveDecoder
+from playloom.inference.sampling import Draws, Sampling
+from playloom.inference.types import Prompt
+from playloom.models.checkpoint import Model, load_model, model_folder
+from playloom.models.sequence import NO_TOKEN
 
 _HEAD = ("compared", "order", "frames", "tokens", "equal greedy tokens", "largest logit difference", "largest logit")
 _GREEDY = Sampling(temperature=0.0)

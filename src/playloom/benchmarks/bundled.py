@@ -23,8 +23,10 @@ from playloom.benchmarks.rows import Bar, BenchRow
 from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.start import start_rows
 from playloom.benchmarks.stream import FrameTimes, Tick, bundled_prompt, median, time_dream
-from playloom.checkpoint import Model, load_model, model_folder
-from playloom.engine import Dreamer, Prompt, Sampling, Turn
+from playloom.inference.engine import Dreamer, Turn
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import Prompt
+from playloom.models.checkpoint import Model, load_model, model_folder
 
 RATE_BAR = Bar(least=10.0)
 """Frames a second, sustained."""

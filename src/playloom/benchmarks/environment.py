@@ -15,7 +15,7 @@ from playloom.benchmarks.stream import median
 
 if TYPE_CHECKING:
     from playloom.benchmarks.bundled import BundledRun
-    from playloom.env import DreamVectorEnv
+    from playloom.envs.vector import DreamVectorEnv
 
 SIZES = (1, 4, 8, 16)
 """Environments at once."""
@@ -43,7 +43,7 @@ def env_rows(run: BundledRun) -> list[BenchRow]:
 
 
 def _environments(run: BundledRun, size: int) -> DreamVectorEnv:
-    from playloom.env import DreamVectorEnv
+    from playloom.envs.vector import DreamVectorEnv
 
     return DreamVectorEnv(size, run.dreamer, run.known, sampling=run.sampling, max_steps=None)
 

@@ -20,10 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from playloom.benchmarks.rates import Rates
-from playloom.model import TransformerConfig
-from playloom.presets import ModelConfig
-from playloom.sequence import Schedule
-from playloom.tokenizer.frame_tokenizer import FrameTokenizer
+from playloom.models.decode_order import Schedule
+from playloom.models.tokenizer.tokenizer import FrameTokenizer
+from playloom.models.transformer.config import TransformerConfig
+from playloom.models.world_model import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,18 +19,18 @@ from playloom.benchmarks.about import about
 from playloom.benchmarks.rows import BenchReport, aligned, plain, show
 from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.stream import Tick, bundled_prompt, time_dream
-from playloom.checkpoint import Model, bundled_models, load_model, model_folder
-from playloom.data.stores import FrameStore
-from playloom.engine import Dreamer, Sampling
-from playloom.evaluation import EvaluationSettings
-from playloom.evaluation.dream_control import dream_control
-from playloom.evaluation.evaluate import LAGS
-from playloom.evaluation.horizon import measure_horizon
-from playloom.evaluation.likelihood import Windows, likelihood, windows_at
-from playloom.evaluation.likelihood_rows import order_name
-from playloom.evaluation.moments import Moment, choose_moments
-from playloom.evaluation.motion import Camera
+from playloom.data.dataset import FrameStore
+from playloom.evaluation.camera_motion import Camera
+from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.control import dream_control
+from playloom.evaluation.likelihood import Windows, likelihood, order_name, windows_at
 from playloom.evaluation.report import beyond_noise
+from playloom.evaluation.rollout import measure_horizon
+from playloom.evaluation.segments import Moment, choose_moments
+from playloom.evaluation.suite import LAGS
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import Model, bundled_models, load_model, model_folder
 
 STEPS = (1, 3, 10)
 """Steps of the dreams at which PSNR is compared."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from playloom.actions import CONTROLS
+from playloom.actions.controller import CONTROLS
 from playloom.errors import MissingExtraError, PlayloomError
 
 _HEAD = struct.Struct("<4sIIdffBBxx16f")  # docs/serve.md, the same bytes as the page reads

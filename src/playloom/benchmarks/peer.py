@@ -19,7 +19,7 @@ import torch
 
 from playloom.benchmarks.attempt import reason
 from playloom.errors import MissingExtraError
-from playloom.presets import ModelConfig
+from playloom.models.world_model import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)

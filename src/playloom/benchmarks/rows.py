@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from playloom.files import atomic_write
+from playloom.atomic_io import atomic_write
 
 FORMAT = 1
 """Version of the JSON form."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from playloom.actions import REST_VALUES
+from playloom.actions.codec import REST_VALUES
 from playloom.benchmarks.about import about
 from playloom.benchmarks.attempt import rows_or_why
 from playloom.benchmarks.live_load import PlayedLive, play_together
@@ -28,11 +28,10 @@ from playloom.benchmarks.rows import Bar, BenchReport, BenchRow, speed_table
 from playloom.benchmarks.server_process import ServerProcess, server_process
 from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.stream import Tick
-from playloom.client.endpoint import Endpoint
-from playloom.client.retry import Retries
-from playloom.data.moments import find_moment, list_moments, load_moment
+from playloom.client.client import Endpoint, Retries
+from playloom.data.prompts import find_moment, list_moments, load_moment
 from playloom.errors import BadInputError
-from playloom.media.pictures import encode_png
+from playloom.media.images import encode_png
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from playloom.device import pick_device, pick_dtype
 from playloom.errors import ConfigError, nearest
-from playloom.presets import preset
-from playloom.runtime import pick_device, pick_dtype
+from playloom.models.presets import preset
 
 BUNDLED_CASES = ("stream", "first", "start", "batch", "branch", "env")
 """Cases of a whole model on the CPU: sustained play, first frame, start of the program, many at once, branches,

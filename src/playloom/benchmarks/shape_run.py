@@ -14,16 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.actions import SLOT_SIZES
+from playloom.actions.codec import SLOT_SIZES
 from playloom.benchmarks.attempt import Found, rows_or_why
 from playloom.benchmarks.floor import frame_cost, tokenizer_cost
 from playloom.benchmarks.rates import Rates, measure_rates, now
 from playloom.benchmarks.rows import BenchRow
 from playloom.benchmarks.settings import GPU_PRESETS, BenchSettings
 from playloom.benchmarks.stream import Tick, time_dream
-from playloom.checkpoint import Model
-from playloom.engine import Dreamer, Prompt, Sampling
-from playloom.presets import ModelConfig, build_tokenizer, build_transformer, require_memory
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import Prompt
+from playloom.models.checkpoint import Model
+from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer, require_memory
 
 WARM = 3
 """Frames before the clock starts: kernels are chosen and graphs captured in them."""

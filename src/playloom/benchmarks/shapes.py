@@ -29,10 +29,13 @@ from playloom.benchmarks.shape_run import (
     rolling,
 )
 from playloom.benchmarks.stream import Tick, median
-from playloom.checkpoint import Model
-from playloom.engine import CachedDecoder, Dreamer, Sampling
-from playloom.engine.graphs import FrameGraphs, cuda_capture
-from playloom.presets import preset, require_memory
+from playloom.inference.cuda_graphs import FrameGraphs, cuda_capture
+from playloom.inference.decoder import CachedDecoder
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import Model
+from playloom.models.presets import preset
+from playloom.models.world_model import require_memory
 
 ORDER_BARS = {
     ("200m", 1): Bar(most=32.0),

@@ -13,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from playloom.benchmarks.rates import now
-from playloom.checkpoint import Model
-from playloom.data.moments import find_moment, list_moments, load_moment
-from playloom.engine import Dreamer, Prompt, Sampling
+from playloom.data.prompts import find_moment, list_moments, load_moment
 from playloom.errors import BadInputError
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import Prompt
+from playloom.models.checkpoint import Model
 
 Tick = Callable[[str], None]
 """Told what is being measured."""

@@ -11,7 +11,7 @@ from playloom.cli import common
 from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
-    from playloom.acting.report import ActReport
+    from playloom.evaluation.online.metrics import ActReport
 
 Player = Literal["model", "repeat", "random", "rusher", "sniper", "collector", "explorer", "novice", "dancer"]
 _OF_MODEL = ("model", "temperature", "top_k", "top_p", "device", "threads")
@@ -69,9 +69,8 @@ def act_command(
         common.refuse(call, _OF_MODEL, f"does not apply to --by {by}, which plays without a model")
     kept = "games that were over are kept"
     with common.progress("playing", "steps") as bar, common.stopping(kept, after_step=True) as stop:
-        from playloom.acting.job import COMPARED, ActJob
-        from playloom.acting.run import run_act
-        from playloom.runtime import machine, pick_device, set_threads
+        from playloom.device import machine, pick_device, set_threads
+        from playloom.evaluation.online.run import COMPARED, ActJob, run_act
 
         set_threads(threads)
         job = ActJob(

@@ -11,9 +11,12 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import act, bench, call, dream, evaluate, import_, models, play, recipe, record, serve, train, view
+from playloom.cli import act, bench, call, dream, evaluate, models, play, recipe, serve, train
+from playloom.cli import data as import_
+from playloom.cli import data as record
+from playloom.cli import data as view
+from playloom.device import limit_spinning
 from playloom.errors import PlayloomError
-from playloom.runtime import limit_spinning
 
 app = typer.Typer(
     name="playloom",

@@ -65,7 +65,7 @@ def bench_command(
         common.refuse(call, ("data", "work"), "applies to --ladder only")
     with common.progress("measuring") as bar:
         from playloom import benchmarks
-        from playloom.runtime import set_threads
+        from playloom.device import set_threads
 
         set_threads(threads)
         settings = benchmarks.BenchSettings(
@@ -80,7 +80,7 @@ def bench_command(
             quick=quick,
         )
         if ladder:
-            from playloom.evaluation import open_test_set
+            from playloom.evaluation.test_set import open_test_set
 
             report = benchmarks.ladder(
                 open_test_set(data, work, lambda what, done, total: bar(done, total, what)), settings, tick=bar.show

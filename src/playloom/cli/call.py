@@ -14,8 +14,8 @@ from playloom.cli import common
 from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
-    from playloom.client import CallReport
-    from playloom.client.start import Request
+    from playloom.client.client import CallReport
+    from playloom.client.payload import Request
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +57,7 @@ def call_command(
 
     Works with `playloom serve` and with any endpoint of the same schema. A failure leaves all earlier steps complete.
     """
-    from playloom.client import (
+    from playloom.client.client import (
         DEFAULT_ENDPOINT,
         ENDPOINT_VARIABLE,
         CallEvents,
@@ -93,7 +93,7 @@ def call_command(
 
 
 def _start(payload: Path | None, image: Path | None) -> Request | None:
-    from playloom.client import start_from_file, start_from_picture
+    from playloom.client.payload import start_from_file, start_from_picture
 
     if payload is not None and image is not None:
         raise BadInputError("a call begins with --payload or with --image; give one of them")

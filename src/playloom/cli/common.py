@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from playloom.atomic_io import check_own_folder, check_place
 from playloom.errors import BadInputError, ConfigError
-from playloom.files import check_own_folder, check_place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -288,6 +288,6 @@ def has_display() -> bool:
 
 def render(episode: Any) -> Iterator[Any]:
     """Render a recording's pictures; the game is imported only here."""
-    from playloom.games.arena import render_episode
+    from playloom.games.arena.env import render_episode
 
     return iter(render_episode(episode))

@@ -11,7 +11,7 @@ from playloom.cli import common
 from playloom.errors import PlayloomError
 
 if TYPE_CHECKING:
-    from playloom.dreams import DreamReport
+    from playloom.inference.generate import DreamReport
 
 _NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "at", "fit", "timestamp")
 _ONLY_WITH_CLIPS = ("protocol", "batch", "max_files")
@@ -91,8 +91,8 @@ def dream_command(
         common.refuse(call, ("actions",), "does not apply to --mode policy, which dreams the input")
     _check_inputs(prompt, actions, schema)
     with common.progress("dreaming", "frames") as bar, common.stopping("nothing was written", after_step=True) as stop:
-        from playloom.dreams import DreamJob, run_dream
-        from playloom.runtime import set_threads
+        from playloom.device import set_threads
+        from playloom.inference.generate import DreamJob, run_dream
 
         set_threads(threads)
         job = DreamJob(
@@ -128,7 +128,7 @@ def _check_inputs(prompt: str | None, actions: str | None, schema: Any) -> None:
 
         check_prompt(prompt)
     if actions is not None:
-        from playloom.dreams.inputs import read_inputs
+        from playloom.media.action_table import read_inputs
 
         read_inputs(actions, schema, None)
 
@@ -137,16 +137,16 @@ def _dream_clips(
     folder: Path, out: Path, how: dict[str, Any], sizes: dict[str, Any], threads: int | None, as_json: bool
 ) -> None:
     """The folder form, with the published program's defaults."""
-    from playloom.files import free_folder
+    from playloom.atomic_io import free_folder
     from playloom.media.clips import find_clips
 
     find_clips(folder)
     place = free_folder(out, numbered=True)
     left = f"clips that were finished are kept: {place}"
     with common.progress("dreaming", "clips") as bar, common.stopping(left, after_step=False):
-        from playloom.dreams import BatchJob, dream_clips
-        from playloom.engine import Sampling
-        from playloom.runtime import set_threads
+        from playloom.device import set_threads
+        from playloom.inference.generate_batch import BatchJob, dream_clips
+        from playloom.inference.sampling import Sampling
 
         set_threads(threads)
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from playloom.atomic_io import check_place
 from playloom.cli import common
 from playloom.errors import BadInputError
-from playloom.files import check_place
 
 if TYPE_CHECKING:
-    from playloom.checkpoint import Model
-    from playloom.evaluation import EvaluationSettings
+    from playloom.evaluation.config import EvaluationSettings
     from playloom.evaluation.report import Report
+    from playloom.models.checkpoint import Model
 
 
 def register(app: typer.Typer) -> None:
@@ -97,10 +97,10 @@ def _measure(
     sampling: dict[str, Any],
 ) -> Report:
     """Load and measure; `latest` gets a report after every part."""
-    from playloom.checkpoint import load_model, model_folder
-    from playloom.evaluation import evaluate, open_test_set
-    from playloom.evaluation.evaluate import PARTS
-    from playloom.runtime import pick_device, set_threads
+    from playloom.device import pick_device, set_threads
+    from playloom.evaluation.suite import PARTS, evaluate
+    from playloom.evaluation.test_set import open_test_set
+    from playloom.models.checkpoint import load_model, model_folder
 
     set_threads(threads)
     loaded = load_model(model_folder(model), pick_device(device))
@@ -138,8 +138,8 @@ def _settings(
     """The settings of the flags; without one, a model without row starts gets raster, its only order."""
     import dataclasses
 
-    from playloom.engine import Sampling
-    from playloom.evaluation import EvaluationSettings
+    from playloom.evaluation.config import EvaluationSettings
+    from playloom.inference.sampling import Sampling
 
     usual = model.card.get("lag") if model.config.layout.rows else None
     asked = usual if lag is None else lag

@@ -21,9 +21,9 @@ def models_command(
     as_json: common.Json = False,
 ) -> None:
     """List bundled models, bundled moments and named sizes, or show one model's card."""
-    from playloom.checkpoint import bundled_models, read_card
-    from playloom.data.moments import list_moments
-    from playloom.presets import PRESETS
+    from playloom.data.prompts import list_moments
+    from playloom.models.checkpoint import bundled_models, read_card
+    from playloom.models.presets import PRESETS
 
     if name is not None:
         card = read_card(name).rstrip()

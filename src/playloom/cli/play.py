@@ -14,7 +14,7 @@ from playloom.cli.serve import require_serving
 from playloom.errors import ActionError, PlayloomError
 
 if TYPE_CHECKING:
-    from playloom.live import LiveResult
+    from playloom.inference.realtime.run import LiveResult
 
 _ONLY_HEADLESS = (
     *("script", "seconds", "hertz", "who", "prompt", "at", "context", "fit", "schema", "seed", "temperature"),
@@ -85,7 +85,7 @@ def play_command(
     if script is None and who != "model":
         raise ActionError("nobody plays without a script; say --script 'forward for 2s; turn_left for 1s'")
     from playloom.data.prompts import check_prompt
-    from playloom.dreams.inputs import read_inputs
+    from playloom.media.action_table import read_inputs
 
     given = None if script is None else read_inputs(script, schema, None)
     if prompt is not None:
@@ -94,8 +94,8 @@ def play_command(
         common.progress("playing", "ticks", timed=True) as bar,
         common.stopping("nothing was kept", after_step=True) as stop,
     ):
-        from playloom.live import LiveJob, play_live
-        from playloom.runtime import machine, pick_device, set_threads
+        from playloom.device import machine, pick_device, set_threads
+        from playloom.inference.realtime.run import LiveJob, play_live
 
         set_threads(threads)
         job = LiveJob(
@@ -147,9 +147,9 @@ def _serve(
 ) -> None:
     """Serve on this machine, and open the page once the server listens."""
     require_serving()
-    from playloom.runtime import set_threads
-    from playloom.serving.server import run
-    from playloom.serving.settings import read_settings
+    from playloom.device import set_threads
+    from playloom.server.main import run
+    from playloom.server.settings import read_settings
 
     def say(sentence: str) -> None:
         typer.echo(sentence)

@@ -50,7 +50,7 @@ def recipe_command(
     """
     if plan:
         common.refuse(call, ("piece", "collect", "redo", "until", "threads", "processes"), "does not apply to --plan")
-    from playloom.files import check_place
+    from playloom.atomic_io import check_place
     from playloom.recipes.collect import collect as collect_outputs
     from playloom.recipes.recipe import changed, parse_change
     from playloom.recipes.run import plan_lines, run_recipe

@@ -12,7 +12,7 @@ from playloom.cli import common
 from playloom.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from playloom.serving.settings import Settings
+    from playloom.server.settings import Settings
 
 _NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "prometheus_client", "python_multipart")
 
@@ -60,7 +60,7 @@ def serve_command(
     require_serving()
     if cluster and find_spec("ray") is None:
         raise MissingExtraError.of("ray", "cluster")
-    from playloom.serving.settings import read_settings
+    from playloom.server.settings import read_settings
 
     settings = read_settings(
         model=model,
@@ -80,8 +80,8 @@ def serve_command(
     if cluster:
         _run_cluster(settings)
         return
-    from playloom.runtime import set_threads
-    from playloom.serving.server import run
+    from playloom.device import set_threads
+    from playloom.server.main import run
 
     set_threads(settings.threads)
     run(settings, say=typer.echo)

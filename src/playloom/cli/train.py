@@ -14,9 +14,9 @@ from playloom.cli import common
 from playloom.errors import ConfigError
 
 if TYPE_CHECKING:
-    from playloom.presets import ModelConfig
-    from playloom.training.origin import Origin
-    from playloom.training.sources import Preparation
+    from playloom.models.world_model import ModelConfig
+    from playloom.training.artifacts import Origin
+    from playloom.training.data_source import Preparation
     from playloom.training.task import Outcome
 
 Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
@@ -71,8 +71,8 @@ def train_tokenizer_command(
     prepare_only: PrepareOnly = False,
 ) -> None:
     """Learn to turn pictures into codes and back."""
-    from playloom.training.settings import from_mapping
-    from playloom.training.sources import frames_from
+    from playloom.training.config import from_mapping
+    from playloom.training.data_source import frames_from
     from playloom.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 
     origin = None
@@ -118,9 +118,9 @@ def train_world_command(
 ) -> None:
     """Learn how codes and controller inputs go on."""
     from playloom.recipes.preview import dream_preview
-    from playloom.training.settings import from_mapping
-    from playloom.training.world import WorldConfig
-    from playloom.training.world_job import WorldJob, prepare_world, run_world
+    from playloom.training.config import from_mapping
+    from playloom.training.run import WorldJob, prepare_world, run_world
+    from playloom.training.world_model import WorldConfig
 
     origin = None
     if start is not None:
@@ -168,9 +168,8 @@ def train_decoder_command(
     prepare_only: PrepareOnly = False,
 ) -> None:
     """Sharpen a trained model's pictures: only its decoder learns, codes and transformer stay as they are."""
-    from playloom.training.decoder import DecoderTrainingConfig
-    from playloom.training.decoder_job import DecoderJob, prepare_decoder, run_decoder
-    from playloom.training.settings import from_mapping
+    from playloom.training.config import from_mapping
+    from playloom.training.decoder import DecoderJob, DecoderTrainingConfig, prepare_decoder, run_decoder
 
     values = _with_flags(
         _read_settings(config), _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads, precision)
@@ -219,7 +218,8 @@ def _with_flags(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str
 
 def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, Any]]:
     """The model's sizes (the file's `model`, else the preset) and the other settings of the file."""
-    from playloom.presets import ModelConfig, preset
+    from playloom.models.presets import preset
+    from playloom.models.world_model import ModelConfig
 
     values = _read_settings(path)
     own = values.pop("model", None)
@@ -230,7 +230,7 @@ def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, A
 
 def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelConfig, dict[str, Any], Origin]:
     """The sizes of the model to begin with, the file's settings, and that model."""
-    from playloom.training.origin import load_whole_origin
+    from playloom.training.artifacts import load_whole_origin
 
     values = _start_settings(path, name, start)
     model, origin = load_whole_origin(start)
@@ -239,7 +239,7 @@ def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelC
 
 def _read_tokenizer_start(path: Path | None, name: str | None, start: str) -> tuple[Origin, dict[str, Any]]:
     """The tokenizer to begin with, and the file's settings."""
-    from playloom.training.origin import load_origin
+    from playloom.training.artifacts import load_origin
 
     values = _start_settings(path, name, start)
     return load_origin(start), values
@@ -284,7 +284,7 @@ def _check_resume(resume: str, out: Path) -> None:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Two runs in one folder would write over each other; of several devices' processes the first one claims it."""
-    from playloom.files import claimed
+    from playloom.atomic_io import claimed
 
     if _is_silent():
         yield
@@ -294,14 +294,14 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _preparation(bar: common.Progress, workers: int) -> Preparation:
-    from playloom.training.sources import Preparation
+    from playloom.training.data_source import Preparation
 
     return Preparation(render=common.render, workers=workers, progress=bar.of("preparing"))
 
 
 def _is_silent() -> bool:
     """Whether this is one of several processes, and not the first."""
-    from playloom.training.strategy import world
+    from playloom.training.distributed import world
 
     return world()[0] > 0
 

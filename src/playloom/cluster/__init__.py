@@ -1,1 +1,1 @@
-"""The application of `playloom.serving` as many replicas on Ray Serve, behind one address."""
+"""The application of `playloom.server` as many replicas on Ray Serve, behind one address."""

@@ -1,6 +1,6 @@
 """Which replica a request must reach, read from what it names. ASGI.
 
-Sessions and jobs live in one replica's memory, and their names begin with it (`playloom.serving.names`); any request
+Sessions and jobs live in one replica's memory, and their names begin with it (`playloom.server.settings`); any request
 may also say `?at=REPLICA`. What is found goes on as a header that Ray hands to the router.
 """
 
@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from playloom.serving.names import TAG, replica_in
-from playloom.serving.refusals import Refusal
+from playloom.server.errors import Refusal
+from playloom.server.settings import TAG, replica_in
 
 _SESSION = re.compile(r"/v1/sessions/([^/]+)")
 _MOST_FIELDS = 200

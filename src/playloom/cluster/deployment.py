@@ -11,7 +11,7 @@ from playloom.cluster.environment import values_of
 from playloom.cluster.plan import Share
 from playloom.cluster.replica import Replica
 from playloom.cluster.router import StickyRouter
-from playloom.serving.settings import Settings
+from playloom.server.settings import Settings
 
 APPLICATION = "playloom"
 """Its name in the cluster."""

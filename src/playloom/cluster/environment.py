@@ -11,9 +11,9 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-from playloom.checkpoint import bundled_models
 from playloom.cluster.layers import CALLBACK, VARIABLE
-from playloom.serving.settings import Settings
+from playloom.models.checkpoint import bundled_models
+from playloom.server.settings import Settings
 
 ADDRESS = "RAY_ADDRESS"
 """The environment variable that names a cluster to join."""

@@ -12,9 +12,8 @@ from playloom.cluster.affinity import Affinity
 from playloom.cluster.messages import Messages
 from playloom.cluster.newest import Newest
 from playloom.cluster.plain import Plain
-from playloom.serving.bodies import Bodies
-from playloom.serving.guard import Guard
-from playloom.serving.settings import Settings, read_settings
+from playloom.server.middleware import Bodies, Guard
+from playloom.server.settings import Settings, read_settings
 
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """The environment variable that Ray's proxies read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.serving.settings import Settings
+from playloom.server.settings import Settings
 
 _TOO_LARGE = 1009
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.serving.outbox import Outbox
+from playloom.server.live import Outbox
 
 _BUFFER = 16 * 2**10  # bytes that the machine may hold for a reader; frames in it are as good as sent
 

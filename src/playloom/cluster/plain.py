@@ -11,9 +11,9 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.serving.guard import turn_away
-from playloom.serving.names import REPLICA_HEADER
-from playloom.serving.refusals import Refusal, busy
+from playloom.server.errors import Refusal, busy
+from playloom.server.middleware import turn_away
+from playloom.server.settings import REPLICA_HEADER
 
 log = logging.getLogger("playloom.cluster")
 _SECONDS = 2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from playloom.errors import ResourceError
-from playloom.serving.settings import Settings
+from playloom.server.settings import Settings
 
 _FINEST = 64
 """Replicas on one processor, at most."""

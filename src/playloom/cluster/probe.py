@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from playloom.cluster.layers import CALLBACK, VARIABLE
 from playloom.errors import ConfigError, ResourceError
-from playloom.serving.names import REPLICA_HEADER
-from playloom.serving.settings import Settings
+from playloom.server.settings import REPLICA_HEADER, Settings
 
 _PAUSE = 0.1
 _TIMEOUT = 10.0

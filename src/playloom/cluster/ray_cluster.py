@@ -13,7 +13,7 @@ import ray
 from playloom.cluster.environment import ADDRESS
 from playloom.cluster.plan import Node
 from playloom.errors import ResourceError
-from playloom.serving.settings import Settings
+from playloom.server.settings import Settings
 
 _LEAST_STORE = 128 * 2**20
 _NAMESPACE = "playloom"

@@ -1,4 +1,4 @@
-"""One replica: the application of `playloom.serving`, under the name that Ray gave it. Runs in a process of Ray's."""
+"""One replica: the application of `playloom.server`, under the name that Ray gave it. Runs in a process of Ray's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from fastapi import FastAPI
 from ray import serve
 
-from playloom.serving.app import Server, create_app
-from playloom.serving.settings import Settings
+from playloom.server.app import Server, create_app
+from playloom.server.settings import Settings
 
 
 class Replica:

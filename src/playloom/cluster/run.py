@@ -22,16 +22,16 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from playloom.checkpoint import load_model, model_folder
 from playloom.cluster.deployment import APPLICATION, application
 from playloom.cluster.plan import Node, fair_share
 from playloom.cluster.probe import check_layers, wait_until_up
 from playloom.cluster.ray_cluster import addresses, check_alive, cluster, joins
 from playloom.cluster.signals import Ending
+from playloom.device import pick_device
 from playloom.errors import ConfigError, ResourceError
-from playloom.runtime import pick_device
-from playloom.serving.server import listen
-from playloom.serving.settings import Settings
+from playloom.models.checkpoint import load_model, model_folder
+from playloom.server.main import listen
+from playloom.server.settings import Settings
 
 _RAISED = re.compile(r"^[\w.]*(Error|Exception): ")
 _EVERYWHERE = ("0.0.0.0", "::")

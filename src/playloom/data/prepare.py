@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.data.augment import mirror_states, mirror_step
+from playloom.data.dataset import FrameStore, StoreWriter, TokenStore
 from playloom.data.recording import STATE_COLUMNS, Episode, load_episode
-from playloom.data.stores import FrameStore, StoreWriter, TokenStore
+from playloom.data.sampler import mirror_states, mirror_step
 from playloom.errors import RecordingError
 
 if TYPE_CHECKING:

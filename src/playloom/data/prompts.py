@@ -17,30 +17,340 @@ an episode (.npz or .json)   a recording of `playloom record`; needs `render`   
 ===========================  ===========================================================  ================
 
 `at` counts steps from 0 and names the last frame that is seen; what follows it is kept as the truth.
+
+Bundled moments: short pieces of real play, kept exactly, to dream on from without a recording.
+
+A moment is `NAME.npz` (arrays `frames` [T, H, W, 3] uint8 and `actions` [T, 16] uint8, LZMA-packed: forty
+frames of the arena take about 0.75 MB, half of PNG) beside `NAME.json` (where it comes from). Owns these two
+files; those of the package lie in `playloom/moments`.
+
+Which part of a prompt's source is wanted, and what comes of it: frames of one size and the actions between them.
+
+Owns the bounds and how frames are fitted. Knows nothing of files; `prompts` recognises and reads them.
+
+Prompts from pictures: one, or a folder of them in natural order, with a table of the inputs between if there is one.
+
+Owns the order and what is said of the pictures. They may be few and of any size.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from playloom.actions import Schema
-from playloom.data.moments import MOMENT_NAMES, find_moment, list_moments, load_moment
-from playloom.data.prompt_cut import PromptCut, PromptData, fit_all, shortened
-from playloom.data.prompt_pictures import from_folder, from_pictures
+from playloom.actions.codec import REST_VALUES, Schema, check_values
+from playloom.atomic_io import atomic_write
 from playloom.data.recording import Episode, load_episode
-from playloom.errors import BadInputError, RecordingError
-from playloom.media.clips import CLIP_NAMES, is_dream_clip, read_clip, read_dream_clip
-from playloom.media.dream_folder import CLIP_FILE
-from playloom.media.npz import npz_names, read_npz
-from playloom.media.pictures import Fit
+from playloom.errors import ActionError, BadInputError, PictureError, RecordingError, nearest
+from playloom.media.action_table import read_actions
+from playloom.media.clips import CLIP_NAMES, is_dream_clip, npz_names, read_clip, read_dream_clip, read_npz, write_npz
+from playloom.media.images import Fit, fit_picture, read_picture
+from playloom.media.output_folder import CLIP_FILE
 from playloom.provenance import Manifest
+
+BUNDLED = Path(__file__).parents[1] / "moments"
+"""Where the package keeps its own."""
+MOMENT_NAMES = ("frames", "actions")
+
+
+class Moment(NamedTuple):
+    """Real steps of play."""
+
+    frames_THWC: NDArray[np.uint8]
+    """RGB [T, H, W, 3]."""
+    actions_TA: NDArray[np.uint8]
+    """Action values [T, 16] in slot order; action t was taken after seeing frame t."""
+    meta: Mapping[str, Any]
+    """Where it comes from: game, seed, step and whatever else was kept."""
+
+
+def list_moments(folder: Path = BUNDLED) -> list[str]:
+    """The names of the moments in a folder, sorted; the bundled ones by default."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.stem for path in folder.glob("*.npz") if path.with_suffix(".json").is_file())
+
+
+def find_moment(name: str, folder: Path = BUNDLED) -> Path:
+    """The path of a moment's `.npz`.
+
+    Raises:
+        RecordingError: when there is none of that name.
+    """
+    names = list_moments(folder)
+    if name not in names:
+        raise RecordingError(f"there is no moment {name!r}; {nearest(name, names) if names else 'none is there'}")
+    return folder / f"{name}.npz"
+
+
+def load_moment(path: Path | str) -> Moment:
+    """Read a moment from its `.npz`; its `.json` may be missing.
+
+    Raises:
+        RecordingError: when a file is damaged or its arrays do not fit together.
+        ActionError: when an action value is outside its range.
+    """
+    arrays = read_npz(path, MOMENT_NAMES)
+    frames_THWC, actions_TA = arrays["frames"], check_values(arrays["actions"])
+    if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
+        found = f"{frames_THWC.dtype} of shape {frames_THWC.shape}"
+        raise RecordingError(f"{path}: frames are {found}; expected uint8 of shape (T, height, width, 3)")
+    if len(frames_THWC) != len(actions_TA):
+        raise RecordingError(f"{path} has {len(frames_THWC)} frames but {len(actions_TA)} actions")
+    return Moment(frames_THWC, actions_TA, _read_meta(Path(path).with_suffix(".json")))
+
+
+def save_moment(
+    path: Path | str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8], meta: Mapping[str, Any]
+) -> Path:
+    """Write a moment; `load_moment` gives exactly these back, and equal moments are equal files.
+
+    Args:
+        path: where, ending in `.npz`; the JSON goes beside it.
+        frames_THWC: uint8 [T, H, W, 3].
+        actions_TA: action values [T, 16].
+        meta: what JSON can hold; says where the moment comes from.
+
+    Returns:
+        The path of the `.npz`.
+
+    Raises:
+        RecordingError: when there are not as many actions as frames.
+        PlayloomError: when the place cannot be written to or the disk is full.
+    """
+    if len(frames_THWC) != len(actions_TA):
+        raise RecordingError(f"a moment needs an action a frame; got {len(frames_THWC)} and {len(actions_TA)}")
+    target = Path(path).with_suffix(".npz")
+    write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
+    with atomic_write(target.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(dict(meta), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return target
+
+
+def _read_meta(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(f"{path} is not JSON ({error}); save the moment again") from error
+    if not isinstance(meta, dict):
+        raise RecordingError(f"{path} holds no JSON object; save the moment again")
+    return meta
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptData:
+    """A prompt, ready for a model."""
+
+    frames_THWC: NDArray[np.uint8]
+    """The frames seen, RGB [T, H, W, 3] in the wanted size."""
+    actions_TA: NDArray[np.uint8]
+    """The actions between them, values [T - 1, 16]: the last frame is still unanswered."""
+    true_next_frames_SHWC: NDArray[np.uint8]
+    """What really followed, [S, H, W, 3]; S is 0 when nothing is known."""
+    true_next_actions_SA: NDArray[np.uint8]
+    """What was really done from the last frame on, [S', 16]; its first row answers the last frame seen."""
+    notes: tuple[str, ...]
+    """What was chosen or changed, as sentences."""
+    codes_TN: NDArray[np.int64] | None = None
+    """Codes of the frames seen, [T, N], where a dream kept them."""
+    weights: str | None = None
+    """Fingerprint of the weights that the codes belong to."""
+    dreamed_T: NDArray[np.bool_] | None = None
+    """Which of the frames seen were dreamed, [T]; None: none."""
+    at: int = 0
+    """The last step seen, from 0, in its source."""
+    kind: Literal["real", "given"] = "real"
+    """Where frames that were not dreamed come from: recorded in the game, or pictures of the user's own."""
+    name: str = ""
+    """The source in short: `moment:NAME`, or a file's or folder's name."""
+    source: Path | None = None
+    """Its file or folder."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PromptCut:
+    """Which part of a source is wanted.
+
+    Raises:
+        BadInputError: when context or horizon is no such number.
+    """
+
+    context: int
+    """Frames seen."""
+    frame_size: tuple[int, int]
+    """Height and width of the model's frames."""
+    fit: Fit
+    """How pictures of another shape are fitted."""
+    at: int | None
+    """The last step seen, from 0; None: what is usual for the source."""
+    horizon: int | None
+    """True steps to keep after it; None: all there are."""
+
+    def __post_init__(self) -> None:
+        if self.context < 1:
+            raise BadInputError(f"the context is {self.context} steps; expected at least 1")
+        if self.horizon is not None and self.horizon < 0:
+            raise BadInputError(f"the horizon is {self.horizon} steps; expected at least 0")
+
+    def end_of(self, name: str, steps: int, default: int) -> int:
+        """The index of the last frame seen, checked against a source of `steps` steps.
+
+        Raises:
+            RecordingError: when the source is too short for it.
+        """
+        at = default if self.at is None else self.at
+        if steps < self.context:
+            raise RecordingError(
+                f"{name} has {steps} steps; a context of {self.context} needs at least as many: ask for a "
+                f"shorter context (--context {max(1, steps)}) or give a longer recording"
+            )
+        if not self.context - 1 <= at < steps:
+            raise RecordingError(
+                f"{name} has {steps} steps; with a context of {self.context} the last step seen can be "
+                f"{self.context - 1} to {steps - 1}, got {at}"
+            )
+        return at
+
+    def stop(self, at: int, steps: int) -> int:
+        """One past the last frame that is needed."""
+        return steps if self.horizon is None else min(steps, at + 1 + self.horizon)
+
+
+def shortened(cut: PromptCut, seen: int) -> tuple[PromptCut, list[str]]:
+    """A context of what there is, and a note if that is less than was asked for."""
+    if seen >= cut.context:
+        return cut, []
+    note = f"the context is {seen} step{'s' * (seen > 1)} long, not {cut.context}: no more pictures"
+    return replace(cut, context=seen), [note]
+
+
+def fit_all(
+    names: Sequence[str], frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], cut: PromptCut
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Frames [T, H, W, 3] of the wanted size, and what was done to make them so, as sentences."""
+    fitted, notes = [], []
+    for name, frame_HWC in zip(names, frames, strict=True):
+        frame, note = fit_picture(frame_HWC, cut.frame_size, cut.fit)
+        fitted.append(frame)
+        if note:
+            hint = " (--fit letterbox keeps all of it)" if "cropped" in note else ""
+            notes.append((name, note + hint))
+    return np.stack(fitted), tuple(grouped(notes))
+
+
+def grouped(notes: Sequence[tuple[str, str]]) -> list[str]:
+    """One sentence for each thing that was done, however many pictures it was done to."""
+    groups: dict[str, dict[str, None]] = {}
+    for name, note in notes:
+        groups.setdefault(note, {})[name] = None
+    return [
+        f"{next(iter(names))}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}"
+        for note, names in groups.items()
+    ]
+
+
+ACTIONS_FILE = "actions.csv"
+"""The table that may lie in a folder of pictures: one row for every picture but the last, or more."""
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures in a folder in natural order: `2.png` before `10.png`.
+
+    Raises:
+        PictureError: when there is none.
+    """
+    endings = Image.registered_extensions()
+    pictures = sorted(
+        (p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")),
+        key=_natural,
+    )
+    if not pictures:
+        episodes = any(path.with_suffix(".npz").is_file() for path in folder.glob("*.json"))
+        hint = "it looks like a folder of recordings: name one of them" if episodes else "expected PNG or JPEG files"
+        raise PictureError(f"there is no picture in {folder}; {hint}")
+    return pictures
+
+
+def from_folder(folder: Path, cut: PromptCut, schema: Schema | Literal["auto"]) -> PromptData:
+    """The prompt of a folder of pictures.
+
+    Raises:
+        PictureError: when there is none, or one is damaged.
+        ActionError: when the table of inputs does not fit.
+    """
+    pictures = pictures_in(folder)
+    if not (folder / ACTIONS_FILE).is_file():
+        return from_pictures(pictures, cut, None, ())
+    table = read_actions(folder / ACTIONS_FILE, schema)
+    if len(table.values_TA) < len(pictures) - 1:
+        raise ActionError(
+            f"{folder / ACTIONS_FILE} has {len(table.values_TA)} rows for {len(pictures)} pictures; expected "
+            f"at least {len(pictures) - 1}: one for every picture but the last"
+        )
+    return from_pictures(pictures, cut, table.values_TA, table.notes)
+
+
+def from_pictures(
+    paths: Sequence[Path], cut: PromptCut, actions_TA: NDArray[np.uint8] | None, notes: tuple[str, ...]
+) -> PromptData:
+    """The prompt of some pictures: a context shorter than asked is fine, and so are unknown actions.
+
+    Raises:
+        PictureError: when one is damaged.
+        RecordingError: when the last step asked for is none of them.
+    """
+    at = len(paths) - 1 if cut.at is None else cut.at
+    if not 0 <= at < len(paths):
+        raise RecordingError(
+            f"there are {len(paths)} pictures; the last one seen can be 0 to {len(paths) - 1}, got {at}"
+        )
+    first, stop = max(0, at + 1 - cut.context), cut.stop(at, len(paths))
+    seen = at + 1 - first
+    said = [*notes, *shortened(cut, seen)[1]]
+    if actions_TA is None and seen > 1:
+        said.append(f"there is no {ACTIONS_FILE} beside the pictures: the actions between them are taken as rest")
+    known_TA = np.tile(REST_VALUES, (at, 1)) if actions_TA is None else actions_TA
+    pictures = [read_picture(path) for path in paths[first:stop]]
+    names = [path.name for path in paths[first:stop]]
+    said += grouped(_picture_notes(names, [picture.notes for picture in pictures]))
+    if any(picture.manifest for picture in pictures):
+        said.append(
+            "some pictures were dreamed by playloom and bring their mark with them; to go on without it, "
+            f"point at the dream's {CLIP_FILE}"
+        )
+    fitted_THWC, fit_notes = fit_all(names, [picture.frame_HWC for picture in pictures], cut)
+    return PromptData(
+        frames_THWC=fitted_THWC[:seen],
+        dreamed_T=np.array([picture.manifest is not None for picture in pictures[:seen]]),
+        actions_TA=known_TA[first:at],
+        true_next_frames_SHWC=fitted_THWC[seen:],
+        true_next_actions_SA=known_TA[at : None if cut.horizon is None else at + cut.horizon],
+        notes=(*said, *fit_notes),
+        at=at,
+        kind="given",
+    )
+
+
+def _picture_notes(names: Sequence[str], notes: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    return [(name, note) for name, several in zip(names, notes, strict=True) for note in several]
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """A sort key that puts `2.png` before `10.png`."""
+    parts = re.findall(r"\d+|\D+", path.name.lower())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
 
 MOMENT_PREFIX = "moment:"
 _T = TypeVar("_T", bound=np.generic)
@@ -66,7 +376,7 @@ def load_prompt(
         context: how many steps the model shall see. Recordings must have that many; pictures may be fewer.
         frame_size: (H, W) of the model's frames; other sizes are fitted, and that is said.
         schema: of the `actions.csv` in a folder of pictures.
-        fit: how pictures of another shape are fitted, see `playloom.media.pictures.Fit`.
+        fit: how pictures of another shape are fitted, see `playloom.media.images.Fit`.
         at: the step to dream on from.
         horizon: how many true steps to keep after it; None: all there are.
         render: what gives a recording its pictures back.

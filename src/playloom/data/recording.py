@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, check_values
+from playloom.atomic_io import atomic_write
 from playloom.errors import ActionError, RecordingError
-from playloom.files import atomic_write
-from playloom.media.npz import read_npz
+from playloom.media.clips import read_npz
 
 Mode = Literal["ffa", "4v4"]
 Split = Literal["train", "validation", "test", "heldout"]

@@ -3,22 +3,40 @@
 The protocol: one input held, everything else at rest, for some steps. Turning is the median over the steps of the yaw
 between consecutive pictures; walking is how much the scene grew from the last real picture to the last dreamed one,
 against the same at rest. Knows nothing of the game; `real_control` judges its pictures by the same functions.
+
+The control protocol in dreams: every input of `control` held from the same moments, in one decoding order.
+
+Owns the dreaming; what the pictures say is `control`'s business.
+
+The control protocol in the real game: the same held inputs, judged by the same estimators, as the perfect answer.
+
+Owns how real pictures under held inputs come about: the recorded episode is played again up to the moment, then the
+inputs are held one after the other, each undone before the next. Knows nothing of models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions import ControllerState, encode_named
-from playloom.actions.controller import CONTROLS
-from playloom.data.stores import FrameStore, Span
-from playloom.data.windows import living_spans
-from playloom.evaluation.motion import Camera, expansion_between, yaw_between
+from playloom.actions.codec import decode_values, encode_named
+from playloom.actions.controller import CONTROLS, ControllerState
+from playloom.data.dataset import FrameStore, Span
+from playloom.data.recording import STATE_COLUMNS
+from playloom.data.sampler import living_spans
+from playloom.evaluation.camera_motion import Camera, expansion_between, yaw_between
 from playloom.evaluation.report import Row, beyond_noise
+from playloom.evaluation.segments import Moment, dream_all, reconstruct, with_codes
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import Model
+
+if TYPE_CHECKING:
+    from playloom.games.arena.process import GameProcess
 
 TRUE_TURN = 9.0
 """Degrees that a full stick turns the real game's camera in one step."""
@@ -191,3 +209,112 @@ def control_rows(dream: Control, recorded: Recorded, game: Control | None) -> li
             count=walks,
         ),
     ]
+
+
+def dream_control(
+    model: Model,
+    dreamer: Dreamer,
+    store: FrameStore,
+    moments: Sequence[Moment],
+    *,
+    steps: int,
+    sampling: Sampling,
+    seed: int,
+    batch: int,
+    camera: Camera,
+    tick: Callable[[str], None] = lambda _: None,
+) -> Control:
+    """Hold every input for `steps` steps from every moment, and judge the dreamed pictures.
+
+    Args:
+        model: the dreamer's model.
+        dreamer: dreams, in its order.
+        store: where the moments lie.
+        moments: where to begin.
+        steps: how long an input is held.
+        sampling: how tokens are drawn.
+        seed: of the first dream; dream i has `seed + i`.
+        batch: dreams at once.
+        camera: of the game whose pictures these are.
+        tick: told after every input.
+    """
+    prompts = with_codes(model, [moment.prompt(store) for moment in moments])
+    seen = reconstruct(model, np.stack([moment.last_frame(store) for moment in moments]), batch)
+
+    def pictures(name: str, held_SA: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        held = [held_SA] * len(prompts)
+        frames = dream_all(dreamer, prompts, held, sampling=sampling, seed=seed, batch=batch)
+        tick(f"control, {name}")
+        return np.concatenate([seen[:, None], frames], axis=1)
+
+    return measure_control(pictures, steps, camera)
+
+
+_SETTLE = 10
+"""Steps at rest before walking is judged: the game's walk has momentum (it fades over some four steps)."""
+
+
+def game_control(
+    store: FrameStore,
+    moments: Sequence[Moment],
+    *,
+    steps: int,
+    camera: Camera,
+    tick: Callable[[str], None] = lambda _: None,
+) -> Control | None:
+    """Run the protocol in the game.
+
+    Args:
+        store: where the episodes' actions and their meta lie.
+        moments: where to begin; each costs one replay of its episode up to there.
+        steps: how long an input is held.
+        camera: the pictures' geometry.
+        tick: told after each moment.
+
+    Returns:
+        What the inputs led to (moments with a death on the way are left out), or None when none is of this game.
+
+    Raises:
+        MissingExtraError: when the game is not installed.
+    """
+    seen: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in INPUTS}
+    for moment in moments:
+        span = next(s for s in store.spans if s.start <= moment.row < s.start + s.length)
+        trial = _trial(store, span, moment.row, steps)
+        for name, frames in trial.items():
+            seen[name].append(frames)
+        tick("control, real game")
+    if not seen["rest"]:
+        return None
+    return measure_control(lambda name, _: np.stack(seen[name]), steps, camera)
+
+
+def _trial(store: FrameStore, span: Span, row: int, steps: int) -> Mapping[str, NDArray[np.uint8]]:
+    """Pictures [1 + steps, H, W, 3] of each input from one moment; nothing after a death, or for another game."""
+    if span.meta.get("game") != "arena":
+        return {}
+    from playloom.games.arena.engine import GameSpec
+    from playloom.games.arena.process import GameProcess
+
+    spec = GameSpec(variant=str(span.meta["variant"]), mode=str(span.meta["mode"]), seed=int(span.meta["seed"]))
+    with GameProcess(spec) as game:
+        for state in decode_values(np.array(store.actions_FA[span.start : row])):
+            game.step(state)
+        trial = {
+            "right": _hold(game, "right", steps),
+            "undo right": _hold(game, "left", steps),
+            "left": _hold(game, "left", steps),
+            "undo left": _hold(game, "right", steps),
+            "settle": _hold(game, "rest", _SETTLE),
+            "rest": _hold(game, "rest", steps),
+            "forward": _hold(game, "forward", steps),
+        }
+        alive = game.row[STATE_COLUMNS.index("dead")] <= 0
+    return {name: trial[name] for name in INPUTS} if alive else {}
+
+
+def _hold(game: GameProcess, name: str, steps: int) -> NDArray[np.uint8]:
+    state = np.array([getattr(INPUTS[name], control.name) for control in CONTROLS], np.float32)
+    frames = [game.frame_HWC.copy()]
+    frames += [game.step(state)[0].copy() for _ in range(steps)]
+    return np.stack(frames)

@@ -4,6 +4,16 @@ An automatic stand-in for the published protocol ("World and Human Action Models
 2025: objects pasted into 1, 5 or 10 frames, judged by people), not the same figure. From each moment two dreams with
 one seed and nothing pressed, with and without the object. Owns the dreams and the rows; `persistency_template` finds
 an object, `persistency_objects` draws it. M moments, S steps, O objects, T frames of a prompt, H W C picture.
+
+Three objects to paste into pictures: a shaded ball, a crate, a cone. Drawn here from formulas, in any size.
+
+Owns how they look and where they stand. Knows nothing of models or of what is measured. H W of the whole picture, D of
+the object's square box.
+
+How much of an object is in a picture: the change of colour it makes, and the share of it found in another change.
+
+Pure. Only colour counts, not brightness: a dream that turns an object into a grey figure has lost it. H W C picture,
+D the side of the object's box, P pixels of the object, S pictures.
 """
 
 from __future__ import annotations
@@ -11,20 +21,163 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions import REST_VALUES
-from playloom.checkpoint import Model
-from playloom.data.stores import FrameStore
-from playloom.engine import Dreamer, Prompt
-from playloom.evaluation.dreams import dream_all, reconstruct, with_codes
-from playloom.evaluation.moments import Moment
-from playloom.evaluation.persistency_objects import OBJECTS, Box, paste, place
-from playloom.evaluation.persistency_template import Template
+from playloom.actions.codec import REST_VALUES
+from playloom.data.dataset import FrameStore
+from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
-from playloom.evaluation.settings import EvaluationSettings
+from playloom.evaluation.segments import Moment, dream_all, reconstruct, with_codes
+from playloom.inference.engine import Dreamer
+from playloom.inference.types import Prompt
+from playloom.models.checkpoint import Model
+
+HEIGHT = 0.3
+"""An object's height, as a share of the picture's: 54 pixels of 180."""
+GROUND = 0.84
+"""Where it stands: the lower end of its box, as a share of the picture's height."""
+_SIDES = (0.2, 0.8)
+"""Left and right of the player's body: the middle of the box, as a share of the picture's width."""
+_LIGHT = np.array([-0.45, -0.65, 0.61])
+"""Where light comes from: left, above, in front. Length 1."""
+_FINE = 4
+"""Points drawn along each side of a pixel, for soft edges."""
+
+Grid = NDArray[np.float64]
+
+
+class Box(NamedTuple):
+    """A part of a picture."""
+
+    rows: slice
+    """Its rows."""
+    columns: slice
+    """Its columns."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawn:
+    """One object in one size."""
+
+    colour_DDC: NDArray[np.float64]
+    """RGB in [0, 255], float64 [D, D, 3]."""
+    cover_DD: NDArray[np.float64]
+    """How much of the picture behind it hides, float64 [D, D] in [0, 1]."""
+
+
+def draw(name: str, size: int) -> Drawn:
+    """The object of `OBJECTS` with this name in a box of `size` x `size` pixels."""
+    fine = size * _FINE
+    middle = (np.arange(fine) + 0.5) / fine * 2 - 1
+    y, x = np.meshgrid(middle, middle, indexing="ij")
+    colour, cover = OBJECTS[name](x, y)
+    colour = np.where(cover[..., None], colour, 0.0)
+    blocks = (size, _FINE, size, _FINE)
+    share = cover.reshape(blocks).mean((1, 3))
+    summed = colour.reshape(*blocks, 3).mean((1, 3))
+    return Drawn(colour_DDC=summed / np.maximum(share, 1e-9)[..., None], cover_DD=share)
+
+
+def place(height: int, width: int, side: int) -> Box:
+    """The box an object stands in, left (`side` even) or right (odd) of the middle of a picture."""
+    size = min(max(2, round(HEIGHT * height)), width)
+    bottom = max(size, round(GROUND * height))
+    left = round(_SIDES[side % 2] * width - size / 2)
+    left = min(max(0, left), width - size)
+    return Box(slice(bottom - size, bottom), slice(left, left + size))
+
+
+def paste(frames_THWC: NDArray[np.uint8], name: str, box: Box) -> NDArray[np.uint8]:
+    """The same pictures, uint8 [T, H, W, 3], with the object in the box of each."""
+    drawn = draw(name, box.rows.stop - box.rows.start)
+    edited = np.array(frames_THWC)
+    behind = edited[:, box.rows, box.columns].astype(np.float64)
+    cover = drawn.cover_DD[..., None]
+    edited[:, box.rows, box.columns] = np.rint(behind * (1 - cover) + drawn.colour_DDC * cover).astype(np.uint8)
+    return edited
+
+
+def _ball(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:
+    """A red ball with a soft highlight."""
+    inside = x**2 + y**2 <= 1
+    front = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
+    lit = np.clip(x * _LIGHT[0] + y * _LIGHT[1] + front * _LIGHT[2], 0, 1)
+    return _shade((215, 25, 35), 0.35 + 0.65 * lit) + 120 * (lit**12)[..., None] * [0.3, 1, 1], inside
+
+
+def _crate(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:
+    """A blue crate: a frame, a crossbar, planks, and a lighter lid."""
+    planks = 0.62 + 0.1 * (np.floor((x + 1) * 3) % 2)
+    bar = (np.abs(x + y) < 0.25) | (np.maximum(np.abs(x), np.abs(y)) > 0.78)
+    light = np.where(y < -0.78, 1.15, np.where(bar, 0.95, planks))
+    return _shade((30, 70, 205), light), np.ones_like(x, dtype=bool)
+
+
+def _cone(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:
+    """A yellow cone on a foot, lit from the left."""
+    half = 0.08 + 0.84 * (y + 1) / 2
+    inside = (np.abs(x) <= half) | (y > 0.82)
+    lit = np.where(y > 0.82, 0.75, 0.95 - 0.35 * np.clip(x / half, -1, 1))
+    return _shade((250, 200, 0), lit), inside
+
+
+def _shade(colour: tuple[int, int, int], light: Grid) -> Grid:
+    return np.asarray(np.clip(np.array(colour, np.float64) * light[..., None], 0, 255))
+
+
+OBJECTS: dict[str, Callable[[Grid, Grid], tuple[Grid, NDArray[np.bool_]]]] = {
+    "red ball": _ball,
+    "blue crate": _crate,
+    "yellow cone": _cone,
+}
+"""What can be pasted, by name: from places in [-1, 1] (right, down) to a colour and whether the object is there."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Template:
+    """What an object changes in a picture."""
+
+    box: Box
+    """Where it stands."""
+    inside_DD: NDArray[np.bool_]
+    """Which pixels of the box are its own."""
+    change_PC: NDArray[np.float64]
+    """The change of colour it makes at those P pixels, grey levels."""
+
+    @classmethod
+    def between(cls, name: str, box: Box, with_HWC: NDArray[np.uint8], without_HWC: NDArray[np.uint8]) -> Template:
+        """From one picture with the object of this name in the box, and the same one without it."""
+        inside = draw(name, box.rows.stop - box.rows.start).cover_DD > 0.5
+        return cls(box=box, inside_DD=inside, change_PC=_change(box, inside, with_HWC[None], without_HWC[None])[0])
+
+    def share(self, after_SHWC: NDArray[np.uint8], before_SHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The share of the object that came into each picture, float64 [S]: the projection of the change onto its own.
+
+        Args:
+            after_SHWC: pictures, uint8, that may hold it.
+            before_SHWC: the same pictures without it.
+
+        Returns:
+            1 for all of it, 0 for none, less for the opposite colour; NaN when the object itself changes nothing.
+        """
+        energy = float((self.change_PC**2).sum())
+        found_SPC = _change(self.box, self.inside_DD, after_SHWC, before_SHWC)
+        if not energy:
+            return np.full(len(found_SPC), np.nan)
+        return np.asarray((found_SPC * self.change_PC).sum((-2, -1)) / energy)
+
+
+def _change(
+    box: Box, inside_DD: NDArray[np.bool_], after_SHWC: NDArray[np.uint8], before_SHWC: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    """Change of colour at the object's pixels [S, P, 3]: each channel less the mean of the three."""
+    where = (slice(None), box.rows, box.columns)
+    change_SPC = (after_SHWC[where].astype(np.float64) - before_SHWC[where])[:, inside_DD]
+    return np.asarray(change_SPC - change_SPC.mean(-1, keepdims=True))
+
 
 EDITS = (1, 5, 10)
 """How many of the prompt's last frames hold the object; all of them where a prompt is shorter."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from playloom import __version__
-from playloom.actions import ACTION_SLOTS, decode_values, encode_named
+from playloom.actions.codec import ACTION_SLOTS, decode_values, encode_named
 from playloom.data.recording import (
     STATE_COLUMNS,
     Episode,
@@ -34,13 +34,13 @@ from playloom.data.recording import (
     load_meta,
     save_episode,
 )
+from playloom.device import usable_cores
 from playloom.errors import BadInputError, ConfigError, GameError, PlayloomError, RecordingError
-from playloom.games.arena import GAME_NAME, new_frame_hash
-from playloom.games.doom import DoomEngine, GameSpec, import_vizdoom
-from playloom.games.maps import VARIANTS, variant_of
-from playloom.games.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
-from playloom.games.process import end_game_process, enter_game_process
-from playloom.runtime import usable_cores
+from playloom.games.arena.engine import DoomEngine, GameSpec, import_vizdoom
+from playloom.games.arena.env import GAME_NAME, new_frame_hash
+from playloom.games.arena.maps import VARIANTS, variant_of
+from playloom.games.arena.process import end_game_process, enter_game_process
+from playloom.games.bots.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
 
 STEPS_PER_SECOND = 10
 EPISODE_STEPS = 600

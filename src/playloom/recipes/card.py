@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import playloom
-from playloom.checkpoint import number_ranges, on_hardware
-from playloom.evaluation import Row, markdown
+from playloom.evaluation.report import Row, markdown
+from playloom.models.card import number_ranges, on_hardware
 from playloom.recipes.shop import Shop
-from playloom.training.settings import to_mapping
+from playloom.training.config import to_mapping
 
 
 def model_card(shop: Shop, trained: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from playloom.files import atomic_write
+from playloom.atomic_io import atomic_write
 
 LARGEST = 16 * 2**20
 """Bytes a file should stay under; some ways of carrying files end there."""

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from playloom.data.dataset import FrameStore, TokenStore
 from playloom.data.prepare import Progress, build_frame_store, tokenise_recordings
 from playloom.data.recording import STATE_COLUMNS, load_meta
-from playloom.data.stores import FrameStore, TokenStore
+from playloom.device import pick_device
 from playloom.errors import BadInputError, RecordingError
-from playloom.games.arena import render_episode
+from playloom.games.arena.env import render_episode
 from playloom.recipes.piece import PieceOver
 from playloom.recipes.preview import dream_preview
 from playloom.recipes.recording import RecordingBeside, record_rest, recorded
 from playloom.recipes.shop import Shop
-from playloom.runtime import pick_device
-from playloom.training.settings import LoopConfig
-from playloom.training.sources import Preparation
+from playloom.training.artifacts import load_tokenizer
+from playloom.training.config import LoopConfig
+from playloom.training.data_source import Preparation
+from playloom.training.run import WorldJob, alignment_of, run_world
 from playloom.training.task import Outcome
 from playloom.training.tokenizer import train_tokenizer
-from playloom.training.tokenizer_files import load_tokenizer
-from playloom.training.world_job import WorldJob, alignment_of, run_world
 
 _LEARNED = ("train", "validation")
 _SURE_PAIRS = 400

@@ -6,18 +6,20 @@ import json
 import shutil
 from typing import Any
 
-from playloom.checkpoint import load_model, write_card
-from playloom.data.moment_choice import choose_good_moments, save_chosen
+from playloom.atomic_io import atomic_write
+from playloom.data.dataset import FrameStore
 from playloom.data.prepare import build_frame_store
+from playloom.data.prompt_selection import choose_good_moments, save_chosen
 from playloom.data.recording import load_meta
-from playloom.data.stores import FrameStore
-from playloom.evaluation import evaluate, summary, table
-from playloom.files import atomic_write
-from playloom.games.arena import render_episode
+from playloom.device import pick_device
+from playloom.evaluation.report import summary, table
+from playloom.evaluation.suite import evaluate
+from playloom.games.arena.env import render_episode
+from playloom.models.card import write_card
+from playloom.models.checkpoint import load_model
 from playloom.recipes.card import card_text, model_card
 from playloom.recipes.recording import recorded
 from playloom.recipes.shop import Shop
-from playloom.runtime import pick_device
 
 _MEASURED = ("test", "heldout")
 REPORT = "evaluation.json"

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.checkpoint import Model
-from playloom.data.stores import Span, TokenStore
-from playloom.data.windows import living_spans
-from playloom.engine import Dreamer, Prompt
-from playloom.model import Transformer
-from playloom.presets import ModelConfig
+from playloom.data.dataset import Span, TokenStore
+from playloom.data.sampler import living_spans
+from playloom.inference.engine import Dreamer
+from playloom.inference.types import Prompt
+from playloom.models.checkpoint import Model
+from playloom.models.tokenizer.tokenizer import FrameTokenizer
+from playloom.models.transformer.transformer import Transformer
+from playloom.models.world_model import ModelConfig
 from playloom.provenance import stamp
-from playloom.tokenizer.frame_tokenizer import FrameTokenizer
-from playloom.training.journal import strip
-from playloom.training.world import Preview
+from playloom.training.logger import strip
+from playloom.training.world_model import Preview
 
 _SHOWN = 6
 """Steps dreamed, and as many seen ones shown."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from playloom.errors import ConfigError
-from playloom.evaluation import EvaluationSettings
-from playloom.presets import ModelConfig
-from playloom.training.settings import from_mapping, to_mapping
+from playloom.evaluation.config import EvaluationSettings
+from playloom.models.world_model import ModelConfig
+from playloom.training.config import from_mapping, to_mapping
 from playloom.training.tokenizer import TokenizerTrainingConfig
-from playloom.training.world import WorldConfig
+from playloom.training.world_model import WorldConfig
 
 
 @dataclass(frozen=True, kw_only=True)

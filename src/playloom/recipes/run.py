@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from playloom.atomic_io import claimed
 from playloom.errors import ConfigError, nearest
-from playloom.files import claimed
 from playloom.recipes.learning import make_tokens, train_the_tokenizer, train_the_world
 from playloom.recipes.measuring import export, measure
 from playloom.recipes.piece import Piece, PieceOver
@@ -24,7 +24,7 @@ from playloom.recipes.recipe import Recipe
 from playloom.recipes.recording import record
 from playloom.recipes.shop import Machine, Say, Shop
 from playloom.recipes.stamps import Stamp, differences, plain, read_stamp, remove_stamp, settings_hash, write_stamp
-from playloom.training.settings import FREE_ON_RESUME, to_mapping
+from playloom.training.config import FREE_ON_RESUME, to_mapping
 
 _LENGTHS = frozenset({"steps", "minutes"})
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
+from playloom.device import pick_device, usable_cores
 from playloom.errors import ConfigError
 from playloom.recipes.piece import Piece
 from playloom.recipes.recipe import Recipe
-from playloom.runtime import pick_device, usable_cores
-from playloom.training.meter import Progress
+from playloom.training.logger import Progress
 
 Say = Callable[[str], None]
 """Told one line of text."""

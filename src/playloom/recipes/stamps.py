@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from playloom.atomic_io import atomic_write
 from playloom.errors import RecordingError
-from playloom.files import atomic_write
 
 _MISSING = "nothing"
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from playloom.engine import Sampling
 from playloom.errors import ConfigError, nearest
-from playloom.evaluation import EvaluationSettings
-from playloom.presets import ModelConfig, preset
+from playloom.evaluation.config import EvaluationSettings
+from playloom.inference.sampling import Sampling
+from playloom.models.presets import preset
+from playloom.models.tokenizer.config import TokenizerConfig
+from playloom.models.tokenizer.losses import TokenizerLossConfig
+from playloom.models.world_model import ModelConfig
 from playloom.recipes.recipe import (
     EvaluateSettings,
     ExportSettings,
@@ -16,11 +19,9 @@ from playloom.recipes.recipe import (
     TokenizerSettings,
     TokensSettings,
 )
-from playloom.tokenizer.config import TokenizerConfig
-from playloom.tokenizer.losses import TokenizerLossConfig
-from playloom.training.settings import LoopConfig
+from playloom.training.config import LoopConfig
 from playloom.training.tokenizer import TokenizerTrainingConfig
-from playloom.training.world import WorldConfig
+from playloom.training.world_model import WorldConfig
 
 _ON_TWO_CORES = Recipe(
     name="arena-cpu",

@@ -20,22 +20,21 @@ import torch
 from torch import Tensor
 
 from playloom.errors import CheckpointError, PlayloomError
-from playloom.training.journal import Journal
-from playloom.training.meter import Meter, Progress, eta
-from playloom.training.optimise import (
+from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
+from playloom.training.config import FREE_ON_RESUME, LoopConfig, to_mapping
+from playloom.training.distributed import StopRequest, make_fabric, read_ahead
+from playloom.training.logger import Journal, Meter, Progress, eta
+from playloom.training.optim import (
     AveragedWeights,
     copy_tensors,
+    learning_rate_factor,
     load_optimiser,
     make_optimiser,
     module_tensors,
     optimiser_tensors,
+    progress,
     set_learning_rate,
 )
-from playloom.training.schedule import learning_rate_factor, progress
-from playloom.training.settings import FREE_ON_RESUME, LoopConfig, to_mapping
-from playloom.training.signals import StopRequest
-from playloom.training.snapshot import Snapshot, differences, load_newest, save_snapshot
-from playloom.training.strategy import make_fabric, read_ahead
 from playloom.training.task import Batch, Moment, Outcome, Task
 
 Report = Callable[[Progress], None]

@@ -18,24 +18,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from playloom.data.augment import brightness, brightness_factors
-from playloom.data.stores import FrameStore
-from playloom.data.windows import WindowSampler, frame_batch
+from playloom.data.dataset import FrameStore
+from playloom.data.sampler import WindowSampler, brightness, brightness_factors, frame_batch
 from playloom.errors import ConfigError, RecordingError
-from playloom.tokenizer.config import TokenizerConfig
-from playloom.tokenizer.discriminator import hinge_loss
-from playloom.tokenizer.frame_tokenizer import FrameTokenizer, to_pixels
-from playloom.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
-from playloom.tokenizer.quality import psnr, ssim
-from playloom.tokenizer.quantizer import codebook_use
-from playloom.training.facts import training_facts
-from playloom.training.journal import strip
+from playloom.models.tokenizer.config import TokenizerConfig
+from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, hinge_loss
+from playloom.models.tokenizer.metrics import psnr, ssim
+from playloom.models.tokenizer.quantizer import codebook_use
+from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
+from playloom.training.artifacts import Origin, load_tokenizer, save_tokenizer, training_facts
+from playloom.training.config import LoopConfig, to_mapping
+from playloom.training.distributed import world
+from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
-from playloom.training.origin import Origin
-from playloom.training.settings import LoopConfig, to_mapping
-from playloom.training.strategy import world
 from playloom.training.task import Batch, Moment, Outcome, PlayerLoss
-from playloom.training.tokenizer_files import load_tokenizer, save_tokenizer
 
 _STRIP = 6
 

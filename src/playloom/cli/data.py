@@ -1,0 +1,194 @@
+"""`playloom view`: parses, shows recorded episodes as contact sheet and film, or their players' figures.
+
+`playloom import`: make a data set of recordings of any game, and say what is in it.
+
+`playloom record`: record episodes of scripted players, and say where they lie.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from playloom.cli import common
+from playloom.errors import PlayloomError
+
+if TYPE_CHECKING:
+    from playloom.evaluation.online.metrics import PlayStatistics
+    from playloom.games.recorder import RecordProgress
+
+
+def register_import(app: typer.Typer) -> None:
+    """Add `import` to the program."""
+    app.command("import")(import_command)
+
+
+def import_command(
+    takes: Annotated[Path, typer.Argument(help="A folder of .npz clips, or of folders with pictures and actions.csv.")],
+    out: Annotated[
+        Path, typer.Option(callback=common.own_folder, help="The data set's folder; what `train --data` takes.")
+    ] = Path("data"),
+    preset: Annotated[str, typer.Option(help="The model that is to learn from it; decides the size.")] = "arena-live",
+    fit: common.Fit = "crop",
+    schema: common.Schema = "named",
+    split: Annotated[
+        Literal["train", "validation", "test"] | None,
+        typer.Option(help="All takes go to this split; default: some are kept for validation and test."),
+    ] = None,
+) -> None:
+    """Make a data set of recordings of your own game, ten steps per second.
+
+    A take that cannot be used is skipped and listed (exit code 1). Stop it at any time: the same command goes on.
+    """
+    from playloom.data.import_clips import SPLITS, build_from_takes, find_takes
+
+    find_takes(takes)
+    skipped: list[str] = []
+    left = f"the same command goes on: {out}"
+    with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
+        from playloom.models.presets import preset as preset_of
+
+        sizes = preset_of(preset).tokenizer
+        store = build_from_takes(
+            takes,
+            out,
+            frame_size=(sizes.frame_height, sizes.frame_width),
+            fit=fit,
+            schema=schema,
+            split=split,
+            progress=bar,
+            on_skip=skipped.append,
+        )
+    for sentence in skipped:
+        typer.echo(f"skipped: {sentence}", err=True)
+    for name in SPLITS:
+        spans = store.of_split(name)
+        if spans:
+            frames = common.count(sum(span.length for span in spans), "frame")
+            typer.echo(f"{name}: {frames} of {common.count(len(spans), 'take')}")
+    on = f"train tokenizer --data {out} --out runs/tokenizer --minutes 30"
+    if not store.of_split("train"):
+        on = f"evaluate --model runs/world/model --data {out}"
+    typer.echo(f"{out}  (go on with: playloom {on})")
+    if skipped:
+        raise typer.Exit(common.SKIPPED)
+
+
+def register_record(app: typer.Typer) -> None:
+    """Add `record` to the program."""
+    app.command("record")(record_command)
+
+
+def record_command(
+    hours: Annotated[float, typer.Option(help="Hours of play, at 10 steps per second; at most 1000.")] = 1.0,
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for the episodes.")] = Path(
+        "recordings"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the others follow one by one.")] = 0,
+    processes: Annotated[int | None, typer.Option(min=1, help="Games at a time; all cores by default.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Length of an episode in steps of 0.1 s.")] = 600,
+    as_json: common.Json = False,
+) -> None:
+    """Let scripted players play the arena and keep what they do.
+
+    Stop it at any time: the same command goes on where it was. Pictures are not kept; they are rendered again
+    from seed and actions when needed.
+    """
+    from playloom.games.recorder import record_episodes
+
+    skipped = 0
+    left = f"the same command goes on: {out}"
+    with common.progress("recording", "episodes") as bar, common.stopping(left, after_step=False):
+
+        def report(progress: RecordProgress) -> None:
+            nonlocal skipped
+            skipped = progress.skipped
+            bar(progress.done, progress.total)
+
+        paths = record_episodes(out, hours, seed, processes, report, steps)
+    if as_json:
+        common.print_json({"folder": out, "episodes": len(paths), "steps": steps, "already_there": skipped})
+        return
+    known = f" ({skipped} of them were there already)" if skipped else ""
+    typer.echo(f"{common.count(len(paths), 'episode')} of {steps} steps{known}: {out}")
+
+
+def register_view(app: typer.Typer) -> None:
+    """Add `view` to the program."""
+    app.command("view")(view_command)
+
+
+def view_command(
+    call: typer.Context,
+    recording: Annotated[Path, typer.Argument(help="An episode (.npz or .json), or a folder of them.")],
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for the pictures and films.")] = Path(
+        "out/view"
+    ),
+    episodes: Annotated[int, typer.Option(min=1, help="How many of a folder's episodes to show.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Steps between two pictures of the sheet.")] = 10,
+    verify: Annotated[bool, typer.Option(help="Check the frames against the recorded hash.")] = True,
+    figures: Annotated[bool, typer.Option(help="Only print what the players did, in figures.")] = False,
+) -> None:
+    """Show a recording: every frame rendered again, the controller drawn beside it."""
+    if figures:
+        common.refuse(call, ("out", "episodes", "every", "verify"), "does not apply to --figures")
+    from playloom.games.viewer import episodes_at
+
+    paths = episodes_at(recording)
+    if figures:
+        _print_figures(paths)
+        return
+    skipped = []
+    for path in paths[:episodes]:
+        try:
+            _view(path, out, every, verify)
+        except PlayloomError as error:
+            if len(paths) == 1:
+                raise
+            skipped.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+    for line in skipped:
+        typer.echo(f"skipped: {line}", err=True)
+    if skipped:
+        raise typer.Exit(2)
+
+
+def _view(path: Path, out: Path, every: int, verify: bool) -> None:
+    from playloom.games.viewer import view_episode
+
+    with common.progress(path.name, "steps") as bar:
+        viewed = view_episode(path, out, every, verify, bar)
+    typer.echo(f"{viewed.sheet}\n{viewed.film}  ({common.count(viewed.steps, 'real step')})")
+
+
+def _print_figures(paths: list[Path]) -> None:
+    from collections import defaultdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from playloom.data.recording import Episode, load_episode
+    from playloom.evaluation.online.metrics import play_statistics
+
+    by_style: dict[str, list[Episode]] = defaultdict(list)
+    for path in paths:
+        episode = load_episode(path)
+        by_style[episode.meta.style].append(episode)
+    by_style["all"] = [episode for group in by_style.values() for episode in group]
+    table = Table()
+    for title in ("figure", *by_style):
+        table.add_column(title, no_wrap=True)
+    columns = [_rows(play_statistics(group)) for group in by_style.values()]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
+    Console().print(table)
+
+
+def _rows(figures: PlayStatistics) -> dict[str, str]:
+    plain = dataclasses.asdict(figures)
+    usage = plain.pop("usage")
+    rows = {"steps": f"{plain.pop('steps')}", "reversals a second": f"{plain.pop('reversals_a_second'):.2f}"}
+    rows |= {name.replace("_", " "): f"{100 * share:.1f} %" for name, share in plain.items()}
+    return rows | {name: f"{100 * share:.2f} %" for name, share in usage.items()}

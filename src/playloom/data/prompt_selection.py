@@ -1,0 +1,160 @@
+"""Which stretches of a recording are worth bundling: somebody alive and on the move, with something to see and to do.
+
+Owns the choice, from states and pictures only. What a moment's files look like is the business of `moments`.
+
+    >>> chosen = choose_good_moments(store, store.of_split("test"), count=4)
+    >>> save_chosen(store, chosen, Path("src/playloom/moments"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.data.dataset import FrameStore, Span
+from playloom.data.prompts import save_moment
+from playloom.data.sampler import living_spans
+from playloom.errors import RecordingError
+
+CONTEXT_STEPS = 10
+"""Steps of a moment that a model sees."""
+FOLLOWING_STEPS = 50
+"""Steps of a moment that follow: the truth to compare a dream with."""
+_STRIDE = 5
+_WALK = 300.0
+"""Map units of walking that count as much as can be wished for: ten steps at full speed."""
+_TURN = 180.0
+"""Degrees of turning, likewise."""
+_JUMP = 120.0
+"""Map units in one step that no player walks: a respawn or a teleport."""
+_LOOKS = 4
+"""Pictures of a stretch that are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoodMoment:
+    """A stretch of an episode, and why it was chosen."""
+
+    start: int
+    """The store's first row."""
+    span: Span
+    """The episode it lies in."""
+    score: float
+    """Sum of the parts, each in [0, 1]."""
+    parts: dict[str, float]
+    """`walks`, `turns`, `fights`, `sees`."""
+
+    @property
+    def rows(self) -> slice:
+        """Its rows."""
+        return slice(self.start, self.start + CONTEXT_STEPS + FOLLOWING_STEPS)
+
+
+def choose_good_moments(store: FrameStore, spans: Sequence[Span], *, count: int) -> list[GoodMoment]:
+    """The best moments of these episodes, from as many different episodes, players and arenas as there are.
+
+    Nobody dies or is teleported in a moment. It scores by how far the player walks and turns, by whether health is lost
+    or a frag won (so somebody is near), and by how many colours its poorest picture has (a wall in front of the nose
+    has few, a view over landmarks many).
+
+    Args:
+        store: needs the state columns x, y, yaw, health, dead and frags.
+        spans: the episodes to choose from, usually those of the split "test".
+        count: how many at most.
+
+    Returns:
+        At most `count`, best first.
+
+    Raises:
+        RecordingError: when no stretch is long enough.
+    """
+    candidates = [
+        moment
+        for span in spans
+        for part in living_spans([span], store.column("dead"))
+        for moment in _of_stretch(store, span, part)
+    ]
+    if not candidates:
+        steps = CONTEXT_STEPS + FOLLOWING_STEPS
+        raise RecordingError(f"no {steps} steps without a death in {len(spans)} episodes; record longer ones")
+    # Looking is dear, so only at the best: a wall in front of the nose is their commonest fault.
+    candidates.sort(key=lambda moment: -moment.score)
+    looked = sorted((_look(store, moment) for moment in candidates[: 40 * count]), key=lambda moment: -moment.score)
+    return _different(looked, count)
+
+
+def save_chosen(store: FrameStore, moments: Sequence[GoodMoment], folder: Path) -> list[Path]:
+    """Write the moments into a folder, named by arena and player; returns the paths of the `.npz`.
+
+    Raises:
+        PlayloomError: when the folder cannot be written to.
+    """
+    paths: list[Path] = []
+    for moment in moments:
+        meta = moment.span.meta
+        base = "-".join(str(meta[key]) for key in ("variant", "style") if meta.get(key)) or "moment"
+        taken = sum(path.stem.rstrip("0123456789-") == base for path in paths)
+        name = f"{base}-{taken + 1}" if taken else base
+        facts = {key: meta[key] for key in ("game", "variant", "mode", "style", "seed", "split") if key in meta}
+        facts |= {"step": moment.start - moment.span.start, "context_steps": CONTEXT_STEPS}
+        path = folder / f"{name}.npz"
+        paths.append(save_moment(path, store.frames_FHWC[moment.rows], store.actions_FA[moment.rows], facts))
+    return paths
+
+
+def colour_bits(frame_HWC: NDArray[np.uint8]) -> float:
+    """How many colours a picture has: the entropy, in bits (0 to 9), of its pixels with three bits a channel."""
+    coarse = (frame_HWC >> 5).astype(np.int64)
+    counts = np.bincount((coarse @ np.array([64, 8, 1])).ravel(), minlength=512)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def _of_stretch(store: FrameStore, span: Span, living: Span) -> list[GoodMoment]:
+    """Every candidate in a stretch without a death, scored without its pictures."""
+    steps = CONTEXT_STEPS + FOLLOWING_STEPS
+    columns = {name: store.column(name)[living.rows] for name in ("x", "y", "yaw", "health", "frags")}
+    walked = np.hypot(np.diff(columns["x"]), np.diff(columns["y"]))
+    turned = np.abs((np.diff(columns["yaw"]) + 180) % 360 - 180)
+    hurt = np.maximum(-np.diff(columns["health"]), 0) + np.maximum(np.diff(columns["frags"]), 0)
+    moments = []
+    for first in range(0, living.length - steps + 1, _STRIDE):
+        inside = slice(first, first + steps - 1)
+        if walked[inside].max() > _JUMP:
+            continue
+        parts = {
+            "walks": min(float(walked[inside].sum()) / _WALK, 1.0),
+            "turns": min(float(turned[inside].sum()) / _TURN, 1.0),
+            "fights": float(hurt[inside].any()),
+        }
+        start = living.start + first
+        moments.append(GoodMoment(start=start, span=span, score=sum(parts.values()), parts=parts))
+    return moments
+
+
+def _look(store: FrameStore, moment: GoodMoment) -> GoodMoment:
+    """The moment with what its poorest picture shows added to the score, twice: a view is what people notice."""
+    rows = np.linspace(moment.rows.start, moment.rows.stop - 1, _LOOKS).astype(int)
+    bits = min(colour_bits(store.frames_FHWC[row]) for row in rows)
+    sees = min(bits / 5.0, 1.0)
+    return GoodMoment(
+        start=moment.start, span=moment.span, score=moment.score + 2 * sees, parts={**moment.parts, "sees": sees}
+    )
+
+
+def _different(ranked: Sequence[GoodMoment], count: int) -> list[GoodMoment]:
+    """The best, avoiding what was seen before: first the same player in the same arena, then the same episode."""
+    chosen: list[GoodMoment] = []
+
+    def kind(moment: GoodMoment) -> tuple[str, str]:
+        return str(moment.span.meta.get("variant")), str(moment.span.meta.get("style"))
+
+    for avoid in (kind, lambda moment: moment.span.start):
+        for moment in ranked:
+            if len(chosen) < count and avoid(moment) not in {avoid(other) for other in chosen}:
+                chosen.append(moment)
+    return sorted(chosen, key=lambda moment: -moment.score)

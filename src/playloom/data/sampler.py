@@ -1,0 +1,151 @@
+"""Seeded windows of consecutive steps inside episodes, as a pure function of a batch's number.
+
+Owns which rows a batch holds. Because batch `i` depends on nothing but the seed and `i`, the data position of a run is
+one integer: resuming is exact, and reading ahead in a thread changes nothing. B batch, T steps, N image slots.
+
+    >>> sampler = WindowSampler(spans=store.of_split("train"), steps=10, batch=8, seed=0)
+    >>> token_windows(store, sampler.rows(0)).tokens_BTN.shape
+
+Changes to training examples that keep them true: brightness, and mirroring picture and controller together.
+
+A mirrored picture alone would teach nonsense: turning right would move the scene the wrong way. Mirroring also
+mirrors any text in the picture, so it is off unless asked for. B batch, H W C picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from playloom.actions.codec import mirror_values
+from playloom.data.dataset import FrameStore, Span, TokenStore
+from playloom.errors import RecordingError
+
+_MIRRORED_STATES = ("y", "yaw")
+"""A world mirrored about its x axis has these state columns with the other sign."""
+
+
+def brightness(frames_BHWC: Tensor, factors_B: Tensor) -> Tensor:
+    """Scale each picture's brightness; uint8 [B, H, W, 3] in, the same out, clipped to [0, 255]."""
+    import torch
+
+    scaled = frames_BHWC.float() * factors_B.to(frames_BHWC.device)[:, None, None, None]
+    return scaled.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def brightness_factors(count: int, amount: float, generator: np.random.Generator) -> Tensor:
+    """Factors in [1 - amount, 1 + amount], float32 [count]."""
+    import torch
+
+    return torch.from_numpy(generator.uniform(1 - amount, 1 + amount, count).astype(np.float32))
+
+
+def mirror_frames(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures seen in a mirror: columns reversed, uint8 [..., H, W, 3]."""
+    return np.ascontiguousarray(frames_BHWC[..., ::-1, :])
+
+
+def mirror_step(
+    frames_BHWC: NDArray[np.uint8], actions_BA: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Mirror pictures uint8 [..., H, W, 3] and action values uint8 [..., 16] together."""
+    return mirror_frames(frames_BHWC), mirror_values(actions_BA)
+
+
+def mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
+    """States of the mirrored world, float32 [..., S]: y and yaw change their sign."""
+    mirrored = states_TS.copy()
+    for name in _MIRRORED_STATES:
+        if name in columns:
+            mirrored[..., list(columns).index(name)] *= -1
+    return mirrored
+
+
+@dataclass(frozen=True)
+class TokenWindows:
+    """One batch of the world model."""
+
+    tokens_BTN: Tensor
+    """int64 codes."""
+    actions_BTA: Tensor
+    """int64 action values in slot order; step t acts on frame t+1."""
+
+
+class WindowSampler:
+    """Which rows of a store each batch holds.
+
+    In every epoch each episode is cut into back-to-back windows from a fresh random offset, so over the epochs every
+    frame takes every place in a window; the windows of all episodes are then shuffled. An epoch leaves out less than
+    two windows an episode. Batches go on over the end of an epoch.
+
+    Raises:
+        RecordingError: when no episode is as long as a window.
+    """
+
+    def __init__(
+        self, *, spans: Sequence[Span], steps: int, batch: int, seed: int, rank: int = 0, ranks: int = 1
+    ) -> None:
+        usable = [span for span in spans if span.length >= steps]
+        if not usable:
+            longest = max((span.length for span in spans), default=0)
+            raise RecordingError(
+                f"no episode is as long as a window of {steps} steps (the longest of {len(spans)} has {longest}); "
+                "record longer episodes or ask for shorter windows"
+            )
+        self.steps, self.batch, self.seed = steps, batch, seed
+        self._rank, self._ranks = rank, ranks
+        self._starts = np.array([span.start for span in usable], np.int64)
+        self._lengths = np.array([span.length for span in usable], np.int64)
+        self._counts = np.maximum(self._lengths // steps - (steps > 1), 1)
+        self.epoch_windows = int(self._counts.sum())
+        self._cache: dict[int, NDArray[np.int64]] = {}
+
+    def rows(self, index: int) -> NDArray[np.int64]:
+        """Row numbers [B, T] of this rank's share of batch `index` (0, 1, 2 ...)."""
+        first = (index * self._ranks + self._rank) * self.batch
+        places = np.arange(first, first + self.batch)
+        epochs, inside = np.divmod(places, self.epoch_windows)
+        starts = np.concatenate([self._epoch(int(e))[inside[epochs == e]] for e in np.unique(epochs)])
+        return np.asarray(starts[:, None] + np.arange(self.steps), np.int64)
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        """Shuffled first rows of all windows of an epoch; the two latest epochs are kept."""
+        if epoch not in self._cache:
+            generator = np.random.default_rng([self.seed, epoch])
+            offsets = generator.integers(0, self._lengths - self._counts * self.steps + 1)
+            episode = np.repeat(np.arange(len(self._counts)), self._counts)
+            ordinal = np.arange(len(episode)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts)
+            starts = self._starts[episode] + offsets[episode] + ordinal * self.steps
+            self._cache = {e: s for e, s in self._cache.items() if e == epoch - 1}
+            self._cache[epoch] = generator.permutation(starts)
+        return self._cache[epoch]
+
+
+def living_spans(spans: Sequence[Span], dead_F: NDArray[np.float32]) -> tuple[Span, ...]:
+    """The stretches of the episodes without a dead row (dead_F > 0), each a span of its own."""
+    result = []
+    for span in spans:
+        alive = np.concatenate([[False], dead_F[span.rows] <= 0, [False]])
+        edges = np.flatnonzero(alive[1:] != alive[:-1]).reshape(-1, 2)
+        result += [
+            Span(start=span.start + int(first), length=int(stop - first), meta=span.meta) for first, stop in edges
+        ]
+    return tuple(result)
+
+
+def token_windows(store: TokenStore, rows_BT: NDArray[np.int64]) -> TokenWindows:
+    """Gather codes and actions of these rows."""
+    tokens = store.tokens_FN[rows_BT].astype(np.int64)
+    actions = store.actions_FA[rows_BT].astype(np.int64)
+    return TokenWindows(tokens_BTN=torch.from_numpy(tokens), actions_BTA=torch.from_numpy(actions))
+
+
+def frame_batch(store: FrameStore, rows_B1: NDArray[np.int64]) -> Tensor:
+    """Gather single pictures (windows of one step): uint8 [B, H, W, 3] in [0, 255]."""
+    rows = np.sort(rows_B1[:, 0])  # ascending rows read the disk forwards; the order inside a batch means nothing
+    return torch.from_numpy(store.frames_FHWC[rows])

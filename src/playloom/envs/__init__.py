@@ -1,0 +1,25 @@
+"""Dreams as Gymnasium environments, one at a time or many in a batch; the extra `rl`.
+
+    env = DreamEnv(reward=lambda transition: transition.after_HWC.mean())
+    frame, info = env.reset(seed=1)
+    frame, reward, terminated, truncated, info = env.step(env.action_space.sample())
+
+Knows no game: what an agent is given is a model, prompts, and what the user makes of a step.
+"""
+
+from __future__ import annotations
+
+import gymnasium as gym
+
+ENV_ID = "playloom/Dream-v0"
+"""`gymnasium.make` gives a `DreamEnv`, `gymnasium.make_vec` a `DreamVectorEnv`."""
+
+
+def register() -> None:
+    """Make the name known; again does nothing."""
+    if ENV_ID not in gym.registry:
+        gym.register(
+            ENV_ID,
+            entry_point="playloom.envs.single:DreamEnv",
+            vector_entry_point="playloom.envs.vector:DreamVectorEnv",
+        )

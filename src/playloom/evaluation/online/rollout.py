@@ -1,0 +1,224 @@
+"""One game, played and recorded: the frame is seen, an input pressed, the frame that really follows is seen next.
+
+Owns the order of these, and the recording of them. Who presses is the business of `acting.lives`, how the game runs
+that of `games.process`.
+
+Who holds the controller when: a scripted player at the beginning of every life and while it lies, else the hand.
+
+Owns the turns of the two within one game. A hand only ever sees one life: what lies between two is no play, and
+training leaves it out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import ACTION_SLOTS, decode_values, encode_named
+from playloom.data.recording import STATE_COLUMNS, Episode
+from playloom.errors import GameError
+from playloom.evaluation.online.policies import Hand
+from playloom.games.arena.engine import GameSpec, View
+from playloom.games.arena.env import new_frame_hash
+from playloom.games.arena.maps import Variant, variant_of
+from playloom.games.arena.process import GameProcess
+from playloom.games.bots.players import ScriptedPlayer
+from playloom.games.recorder import EpisodePlan, episode_meta
+from playloom.inference.types import Prompt
+
+LEAD_STYLE = "explorer"
+"""Of the scripted player that begins every life: a hand that is to go on needs something to go on from."""
+_DEAD = STATE_COLUMNS.index("dead")
+
+Take = Callable[[Prompt, int], Hand]
+"""Makes the hand that goes on from what was seen and done in this life; told which life it is, from 0."""
+
+
+class Running(Protocol):
+    """A game that is going on; see `playloom.games.arena.process`."""
+
+    frame_HWC: NDArray[np.uint8]
+    """The frame now."""
+    row: NDArray[np.float32]
+    """The state now."""
+
+
+class Pressed(NamedTuple):
+    """An input, and whose it is."""
+
+    values_A: NDArray[np.uint8]
+    """Action values, uint8 [16]."""
+    own: bool
+    """Whether the hand pressed it, not the script."""
+
+
+class Lives:
+    """The lives of one game. For every step: `look`, `press`, and when the game has moved on, `see`."""
+
+    def __init__(self, variant: Variant, seed: int, *, lead: int, take: Take) -> None:
+        """Before the first step.
+
+        Args:
+            variant: the arena.
+            seed: of the scripted player.
+            lead: steps that it plays at the beginning of every life, blind to enemies.
+            take: makes a hand after them.
+        """
+        self._script = ScriptedPlayer(variant, LEAD_STYLE, seed)
+        self._lead, self._take = lead, take
+        self._frames: list[NDArray[np.uint8]] = []
+        self._actions: list[NDArray[np.uint8]] = []
+        self._hand: Hand | None = None
+        self._life = 0
+
+    def look(self, game: Running) -> bool:
+        """See what is to be answered; returns whether the hand will."""
+        if game.row[_DEAD] > 0:
+            self._frames, self._actions = [], []
+        elif self._hand is None:
+            self._frames.append(game.frame_HWC)
+            if len(self._actions) == self._lead:
+                self._hand = self._take(self._prompt(), self._life)
+                self._life += 1
+        return self._hand is not None
+
+    def press(self, game: Running) -> Pressed:
+        """The input that answers the frame now."""
+        if self._hand is not None:
+            return Pressed(self._hand.press(), True)
+        values_A = encode_named(self._script.act(View(row=tuple(game.row.tolist()), enemies=())))
+        if self._frames:
+            self._actions.append(values_A)
+        return Pressed(values_A, False)
+
+    def see(self, game: Running) -> None:
+        """The frame that followed; a hand that fell is done."""
+        if self._hand is None:
+            return
+        if game.row[_DEAD] > 0:
+            self.close()
+        else:
+            self._hand.see(game.frame_HWC)
+
+    def close(self) -> None:
+        """The hand, if one plays, is done."""
+        if self._hand is not None:
+            hand, self._hand = self._hand, None
+            hand.close()
+
+    def _prompt(self) -> Prompt:
+        actions_TA = np.array(self._actions, np.uint8).reshape(-1, ACTION_SLOTS)
+        return Prompt(frames_THWC=np.stack(self._frames), actions_TA=actions_TA)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Played:
+    """A game that was played, to its end or until it was stopped."""
+
+    episode: Episode
+    """Its recording."""
+    own_T: NDArray[np.bool_]
+    """Which steps are the player's own, [T]; the others are the script's (`LEAD_STYLE`)."""
+    seconds: float | None = None
+    """Time those steps took: the player's, and the game's; None where nobody took it."""
+    failure: GameError | None = None
+    """What ended the game before its time, if anything."""
+
+
+@dataclass
+class _Tape:
+    """What has happened so far; every step goes on it whole, so it can be cut anywhere."""
+
+    rows: list[NDArray[np.float32]] = field(default_factory=list)
+    pressed: list[Pressed] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.hash = new_frame_hash()
+
+    def add(self, game: Running, pressed: Pressed) -> None:
+        """The frame and state now, and the input that answers them."""
+        self.hash.update(game.frame_HWC.tobytes())
+        self.rows.append(game.row)
+        self.pressed.append(pressed)
+
+
+def play_game(
+    plan: EpisodePlan,
+    *,
+    lead: int,
+    take: Take,
+    versions: Mapping[str, str],
+    stop: Callable[[], bool] = lambda: False,
+    tick: Callable[[], None] = lambda: None,
+) -> Played | None:
+    """Play one game.
+
+    Args:
+        plan: which game, and how many steps in all; `style` says who plays, as the recording will.
+        lead: steps that a scripted player plays at the beginning of every life. It also presses X where one lies.
+        take: called once a life, with what was seen and done in the lead: makes the hand that goes on from there.
+        versions: for the recording, beside those of playloom and the engine: what made the inputs.
+        stop: asked before every step after the first lead; True ends the game.
+        tick: told after every step after the first lead.
+
+    Returns:
+        What was played, up to where the game failed if it did; None when it was over before the hand's first step:
+        stopped, or too short for another life after a fall in the first lead.
+
+    Raises:
+        GameError: when the game fails before the hand's first step.
+        ConfigError: when there is no such arena.
+        MissingExtraError: when ViZDoom is not installed.
+    """
+    tape = _Tape()
+    lives = Lives(variant_of(plan.variant), plan.seed, lead=lead, take=take)
+    spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
+    failure: GameError | None = None
+    with GameProcess(spec) as game, closing(lives):
+        for step in range(plan.steps):
+            if step >= lead and stop():
+                break
+            try:
+                _step(game, lives, tape, last=step + 1 == plan.steps)
+            except GameError as error:
+                failure = error
+                break
+            if step >= lead:
+                tick()
+    own_T = np.array([pressed.own for pressed in tape.pressed], bool)
+    if not own_T.any():
+        if failure is not None:
+            raise failure
+        return None
+    episode = _episode(plan, tape, {**versions, **_script(own_T)})
+    return Played(episode=episode, own_T=own_T, seconds=tape.seconds, failure=failure)
+
+
+def _step(game: GameProcess, lives: Lives, tape: _Tape, last: bool) -> None:
+    """One step; the input of the last one has no frame after it."""
+    own = lives.look(game)
+    started = time.perf_counter()
+    tape.add(game, lives.press(game))
+    if not last:
+        game.step(decode_values(tape.pressed[-1].values_A))
+        lives.see(game)
+    tape.seconds += own * (time.perf_counter() - started)
+
+
+def _script(own_T: NDArray[np.bool_]) -> dict[str, str]:
+    """For a recording: which of its steps are not those of the player it names."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], own_T, [True]]).astype(np.int8)))
+    spans = [f"{first} to {stop - 1}" for first, stop in zip(edges[::2], edges[1::2], strict=True)]
+    return {"script": f"{LEAD_STYLE} at steps {', '.join(spans)}"} if spans else {}
+
+
+def _episode(plan: EpisodePlan, tape: _Tape, versions: Mapping[str, str]) -> Episode:
+    meta = episode_meta(plan, tape.hash.hexdigest(), steps=len(tape.pressed), versions=versions)
+    return Episode(meta, np.stack([pressed.values_A for pressed in tape.pressed]), np.stack(tape.rows))

@@ -1,0 +1,223 @@
+"""How long a dream stays true: PSNR and SSIM against what really followed, with the recorded actions.
+
+Beside it, two figures of the same moments: the last seen frame repeated (what a model that ignores the controller can
+do) and the tokenizer's reconstruction of the true frame (the best any dream with this tokenizer can be). Also keeps the
+sharpness of the dreamed frames, so that `collapse` needs no second dream. M moments, S steps.
+
+Does a long dream blur or break up? Sharpness far into it, against real frames and their reconstructions.
+
+Sharpness is the mean absolute Laplacian (see `pictures.sharpness`): a blurred dream falls below the real figure,
+one that breaks into noise rises above it. Compared over the same moments at the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.data.dataset import FrameStore
+from playloom.evaluation.report import Row
+from playloom.evaluation.segments import Moment, dream_on, reconstruct
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import Model
+from playloom.models.tokenizer.metrics import frame_psnr as psnr
+from playloom.models.tokenizer.metrics import frame_sharpness as sharpness
+from playloom.models.tokenizer.metrics import frame_ssim as ssim
+
+MARKS = (1, 3, 10, 30)
+"""Steps at which the table shows figures."""
+_CEILINGS = (1, 3, 10, 20, 30)
+"""Steps at which the tokenizer ceiling and SSIM are measured; both hardly change from step to step and cost time."""
+_MUST_BEAT = (1, 3, 10)
+"""Steps at which the dream must beat the repeated frame."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Horizon:
+    """Figures of every moment (rows) at every step (columns; column 0 is step 1)."""
+
+    dream_MS: NDArray[np.float64]
+    """PSNR of the dream, dB."""
+    repeat_MS: NDArray[np.float64]
+    """PSNR of the repeated last frame, dB."""
+    ceiling_M: dict[int, NDArray[np.float64]]
+    """PSNR of the reconstructed true frame, dB, by step."""
+    dream_ssim_M: dict[int, NDArray[np.float64]]
+    """SSIM of the dream, by step."""
+    repeat_ssim_M: dict[int, NDArray[np.float64]]
+    """SSIM of the repeated frame, by step."""
+    sharpness_MS: NDArray[np.float64]
+    """Sharpness of the dreamed frames, grey levels."""
+
+    def gain(self, step: int) -> tuple[float, float]:
+        """Mean dB by which the dream beats the repeated frame at a step, and its standard error over moments."""
+        gain_M = self.dream_MS[:, step - 1] - self.repeat_MS[:, step - 1]
+        error = gain_M.std(ddof=1) / np.sqrt(len(gain_M)) if len(gain_M) > 1 else np.nan
+        return float(gain_M.mean()), float(error)
+
+
+def measure_horizon(
+    model: Model,
+    dreamer: Dreamer,
+    store: FrameStore,
+    moments: Sequence[Moment],
+    *,
+    steps: int,
+    sampling: Sampling,
+    seed: int,
+    batch: int,
+    tick: Callable[[str], None] = lambda _: None,
+    detail: bool = True,
+) -> Horizon:
+    """Dream `steps` steps on from every moment and compare.
+
+    Args:
+        model: the dreamer's model.
+        dreamer: dreams.
+        store: where the moments lie; their future must be at least `steps` long.
+        moments: where to begin.
+        steps: S.
+        sampling: how tokens are drawn.
+        seed: of the first dream; dream i has `seed + i`.
+        batch: dreams at once.
+        tick: told after each step of each batch.
+        detail: whether SSIM and ceiling are measured too.
+    """
+    shape = (len(moments), steps)
+    dream, repeat, sharp = np.empty(shape), np.empty(shape), np.empty(shape)
+    ceiling, dream_ssim, repeat_ssim = (
+        {s: np.empty(len(moments)) for s in _CEILINGS if detail and s <= steps} for _ in range(3)
+    )
+    last = np.stack([moment.last_frame(store) for moment in moments])
+    prompts = [moment.prompt(store) for moment in moments]
+    actions = [moment.future_actions(store, steps) for moment in moments]
+    for first, step, frames in dream_on(dreamer, prompts, actions, sampling=sampling, seed=seed, batch=batch):
+        rows = slice(first, first + len(frames))
+        truth = np.stack([moment.future_frame(store, step) for moment in moments[rows]])
+        dream[rows, step - 1], repeat[rows, step - 1] = psnr(frames, truth), psnr(last[rows], truth)
+        sharp[rows, step - 1] = sharpness(frames)
+        if step in ceiling:
+            ceiling[step][rows] = psnr(reconstruct(model, truth, batch), truth)
+            dream_ssim[step][rows], repeat_ssim[step][rows] = ssim(frames, truth), ssim(last[rows], truth)
+        tick("horizon")
+    return Horizon(
+        dream_MS=dream,
+        repeat_MS=repeat,
+        ceiling_M=ceiling,
+        dream_ssim_M=dream_ssim,
+        repeat_ssim_M=repeat_ssim,
+        sharpness_MS=sharp,
+    )
+
+
+def horizon_rows(test: Horizon, greedy: Horizon | None, heldout: Horizon | None) -> list[Row]:
+    """The table's lines: figures at the marks, the mean over 30 steps, greedy sampling, held-out episodes."""
+    rows = [_psnr_row(test, step) for step in MARKS if step in test.ceiling_M]
+    reach = min(max(MARKS), test.dream_MS.shape[1])
+    means = {
+        "repeat": float(test.repeat_MS[:, :reach].mean()),
+        "ceiling": float(np.mean([value.mean() for value in test.ceiling_M.values()])),
+    }
+    mean = float(test.dream_MS[:, :reach].mean())
+    rows.append(_row(test, f"PSNR, mean of steps 1 to {reach}", mean, "dB", means))
+    for step in test.dream_ssim_M:
+        if step in MARKS:
+            beside = {"repeat": float(test.repeat_ssim_M[step].mean())}
+            rows.append(_row(test, f"SSIM at step {step}", float(test.dream_ssim_M[step].mean()), "", beside))
+    for name, other in (("greedy", greedy), ("held out", heldout)):
+        if other is not None:
+            for step in (s for s in MARKS if s <= other.dream_MS.shape[1]):
+                beside = {"repeat": float(other.repeat_MS[:, step - 1].mean())}
+                value = float(other.dream_MS[:, step - 1].mean())
+                rows.append(_row(other, f"PSNR at step {step}, {name}", value, "dB", beside))
+    return rows
+
+
+def horizon_curves(test: Horizon) -> dict[str, object]:
+    """Means over moments by step, for the JSON and the plot."""
+    steps = range(1, test.dream_MS.shape[1] + 1)
+    return {
+        "steps": list(steps),
+        "dream_psnr": test.dream_MS.mean(0),
+        "repeat_psnr": test.repeat_MS.mean(0),
+        "ceiling_psnr": {str(step): float(value.mean()) for step, value in test.ceiling_M.items()},
+        "dream_ssim": {str(step): float(value.mean()) for step, value in test.dream_ssim_M.items()},
+        "repeat_ssim": {str(step): float(value.mean()) for step, value in test.repeat_ssim_M.items()},
+        "gain_psnr": [test.gain(step)[0] for step in steps],
+        "gain_psnr_standard_error": [test.gain(step)[1] for step in steps],
+        "dream_sharpness": test.sharpness_MS.mean(0),
+    }
+
+
+def _psnr_row(test: Horizon, step: int) -> Row:
+    value, repeat = float(test.dream_MS[:, step - 1].mean()), float(test.repeat_MS[:, step - 1].mean())
+    asked = step in _MUST_BEAT
+    return Row(
+        part="horizon",
+        name=f"PSNR at step {step}",
+        value=value,
+        unit="dB",
+        baselines={"repeat": repeat, "ceiling": float(test.ceiling_M[step].mean())},
+        bar="> repeat" if asked else "",
+        passed=value > repeat if asked else None,
+        count=len(test.dream_MS),
+    )
+
+
+def _row(test: Horizon, name: str, value: float, unit: str, beside: dict[str, float]) -> Row:
+    return Row(part="horizon", name=name, value=value, unit=unit, baselines=beside, count=len(test.dream_MS))
+
+
+TOLERANCE = 0.3
+"""How far from the real sharpness is still no collapse, as a share of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collapse:
+    """Mean sharpness over the moments at one step, grey levels."""
+
+    step: int
+    """Steps since the prompt."""
+    dream: float
+    """Of the dreamed frames."""
+    real: float
+    """Of the frames that really followed."""
+    reconstructed: float
+    """Of those, through the tokenizer."""
+    moments: int
+    """How many."""
+
+
+def measure_collapse(
+    model: Model, store: FrameStore, moments: Sequence[Moment], horizon: Horizon, step: int
+) -> Collapse:
+    """Compare the dreams of `horizon`, which began at these moments, at one step."""
+    real = np.stack([moment.future_frame(store, step) for moment in moments])
+    return Collapse(
+        step=step,
+        dream=float(horizon.sharpness_MS[:, step - 1].mean()),
+        real=float(sharpness(real).mean()),
+        reconstructed=float(sharpness(reconstruct(model, real)).mean()),
+        moments=len(moments),
+    )
+
+
+def collapse_rows(collapse: Collapse) -> list[Row]:
+    """The table's line: dreamed over real sharpness."""
+    ratio = collapse.dream / collapse.real if collapse.real else float("nan")
+    return [
+        Row(
+            part="collapse",
+            name=f"sharpness of frame {collapse.step}, dream over real",
+            value=ratio,
+            unit="%",
+            baselines={"reconstruction over real": collapse.reconstructed / collapse.real if collapse.real else np.nan},
+            bar=f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %",
+            passed=abs(ratio - 1) <= TOLERANCE,
+            count=collapse.moments,
+        )
+    ]

@@ -1,0 +1,234 @@
+"""The engine itself: starts ViZDoom on one of our arenas and steps it. For use inside a process of its own.
+
+Owns the engine's settings and how its state is read. Knows nothing of other processes, recordings or players.
+The engine writes a settings file into its working directory and can crash the process: see `games.process`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.errors import ConfigError, GameError, MissingExtraError, nearest
+from playloom.games.arena.actors import BOT_NAMES, BOTS
+from playloom.games.arena.controls import BUTTONS, TICS_PER_STEP, engine_buttons
+from playloom.games.arena.maps import variant_of
+from playloom.games.arena.wad import arena_wad
+
+FRAME_SHAPE = (180, 300, 3)
+"""Height, width and channels of a frame, uint8 RGB."""
+MODES = {"ffa": 3, "4v4": 7}
+"""Bots beside the player, by mode."""
+
+_VARIABLES = (
+    "POSITION_X",
+    "POSITION_Y",
+    "POSITION_Z",
+    "ANGLE",
+    "PITCH",
+    "HEALTH",
+    "DEAD",
+    "SELECTED_WEAPON",
+    "FRAGCOUNT",
+)
+_MARGIN = 10
+"""Columns cut from each side of the engine's 320."""
+_WARM_UP_STEPS = 14
+"""Steps before the first frame: bots arrive, the chase camera settles."""
+_ARGUMENTS = (
+    "-host 1 -deathmatch +sv_chasecam 1 +sv_forcerespawn 0 +sv_spawnfarthest 1 +sv_itemrespawn 1 "
+    "+sv_weaponstay 1 +sv_nocrouch 0 +timelimit 0 +fraglimit 0 +viz_respawn_delay 0 +cl_run 1 "
+    "+sb_deathmatch_enable 0 +sb_teamdeathmatch_enable 0 +sb_cooperative_enable 0 "
+    "+movebob 0 +name Player +colorset 0"
+)
+_TEAM_ARGUMENTS = " +teamplay 1 +team 0 +teamdamage 0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameSpec:
+    """Everything that, with the actions, decides every pixel of an episode."""
+
+    variant: str = "plaza"
+    """Name of the arena, see `games.maps.VARIANTS`."""
+    mode: str = "ffa"
+    """`ffa` (3 bots) or `4v4` (7 bots, teams)."""
+    seed: int = 0
+    """The engine's random seed, and which bots take part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """Another player on the screen."""
+
+    id: int
+    """The engine's number for it."""
+    x: float
+    """Map units."""
+    y: float
+    """Map units."""
+    area: int
+    """Pixels of its box."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a scripted player knows at one step."""
+
+    row: tuple[float, ...]
+    """The state row, see `STATE_COLUMNS`."""
+    enemies: tuple[Sighting, ...]
+    """Others in view."""
+
+    @property
+    def position(self) -> tuple[float, float]:
+        """x, y in map units."""
+        return self.row[0], self.row[1]
+
+    @property
+    def yaw(self) -> float:
+        """Heading in degrees, clockwise."""
+        return self.row[3]
+
+    @property
+    def pitch(self) -> float:
+        """Gaze above level, degrees."""
+        return self.row[4]
+
+    @property
+    def health(self) -> float:
+        """0 to 200."""
+        return self.row[5]
+
+    @property
+    def dead(self) -> bool:
+        """Whether the body lies on the floor."""
+        return self.row[6] > 0
+
+
+class DoomEngine:
+    """One running game. Not shareable between processes; `close` it.
+
+    Raises:
+        MissingExtraError: when ViZDoom is not installed.
+        ConfigError: when the variant or mode is unknown.
+        GameError: when the engine refuses to start.
+    """
+
+    def __init__(self, spec: GameSpec, folder: Path, senses: bool = False) -> None:
+        """Start the game; `folder` becomes the working directory, `senses` lets `view` see enemies."""
+        if spec.mode not in MODES:
+            raise ConfigError(f"unknown game mode {spec.mode!r}; {nearest(spec.mode, MODES)}")
+        variant = variant_of(spec.variant)
+        self._vzd = import_vizdoom()
+        os.chdir(folder)
+        wad = folder / "arena.wad"
+        wad.write_bytes(arena_wad(variant))
+        self._senses = senses
+        self._game = self._vzd.DoomGame()
+        self._configure(wad, spec, senses)
+        try:
+            self._game.init()
+        except Exception as error:
+            raise GameError(f"the engine did not start on arena {spec.variant}: {error}") from error
+        self._populate(spec)
+
+    def _configure(self, wad: Path, spec: GameSpec, senses: bool) -> None:
+        game, vzd = self._game, self._vzd
+        game.set_doom_scenario_path(str(wad))
+        game.set_doom_map("map01")
+        game.set_screen_resolution(vzd.ScreenResolution.RES_320X180)
+        game.set_screen_format(vzd.ScreenFormat.RGB24)
+        game.set_window_visible(False)
+        game.set_sound_enabled(False)
+        for hidden in ("hud", "crosshair", "decals", "particles", "messages", "screen_flashes"):
+            getattr(game, f"set_render_{hidden}")(False)
+        game.set_labels_buffer_enabled(senses)
+        game.set_available_buttons([getattr(vzd.Button, name) for name in BUTTONS])
+        game.set_mode(vzd.Mode.PLAYER)
+        game.set_seed(spec.seed % 2**32)
+        game.set_episode_timeout(0)
+        bots = wad.with_name("bots.cfg")
+        bots.write_text(BOTS, encoding="utf-8")
+        game.add_game_args(f"+viz_bots_path {bots} ")
+        game.add_game_args(_ARGUMENTS + (_TEAM_ARGUMENTS if spec.mode == "4v4" else ""))
+
+    def _populate(self, spec: GameSpec) -> None:
+        """Add the bots, take the camera behind the body, let the game settle."""
+        order = np.random.default_rng(spec.seed).permutation(len(BOT_NAMES))
+        for index in order[: MODES[spec.mode]]:
+            self._game.send_game_command(f"addbot {BOT_NAMES[index]}")
+        for command in ("chase", "chase_dist 80", "chase_height -2"):
+            self._game.send_game_command(command)
+        for _ in range(_WARM_UP_STEPS):
+            self._advance([0.0] * len(BUTTONS))
+        use = [float(name == "USE") for name in BUTTONS]
+        for attempt in range(60):
+            if self._game.get_game_variable(self._vzd.GameVariable.DEAD) == 0:
+                break
+            self._advance(use if attempt % 2 else [0.0] * len(BUTTONS))
+
+    def frame(self) -> NDArray[np.uint8]:
+        """The picture now, uint8 [180, 300, 3] RGB."""
+        screen = self._state().screen_buffer
+        return np.ascontiguousarray(screen[:, _MARGIN : screen.shape[1] - _MARGIN])
+
+    def row(self) -> NDArray[np.float32]:
+        """The state now, float32 [9], see `STATE_COLUMNS`."""
+        variables = self._vzd.GameVariable
+        row = np.array([self._game.get_game_variable(getattr(variables, n)) for n in _VARIABLES], np.float32)
+        row[3] = (-row[3]) % 360
+        row[4] = -((row[4] + 180) % 360 - 180)
+        return row
+
+    def view(self) -> View:
+        """What a scripted player knows now; enemies only when started with `senses`."""
+        row = self.row()
+        enemies = []
+        for label in self._state().labels if self._senses else ():
+            if label.object_name not in ("LoomPlayer", "LoomBot"):
+                continue
+            x, y = label.object_position_x, label.object_position_y
+            if math.hypot(x - row[0], y - row[1]) > 4:
+                area = label.width * label.height
+                enemies.append(Sighting(id=label.object_id, x=x, y=y, area=area))
+        return View(row=tuple(row.tolist()), enemies=tuple(enemies))
+
+    def step(self, state_A: Sequence[float]) -> None:
+        """Hold a controller state (16 floats, order of `CONTROLS`) for one step of 0.1 s."""
+        self._advance(engine_buttons(state_A))
+
+    def close(self) -> None:
+        """End the game."""
+        self._game.close()
+
+    def _advance(self, buttons: list[float]) -> None:
+        try:
+            self._game.make_action(buttons, TICS_PER_STEP)
+        except self._vzd.ViZDoomUnexpectedExitException as error:
+            raise GameError("the engine crashed in the middle of a game; start a new one") from error
+
+    def _state(self) -> Any:
+        state = self._game.get_state()
+        if state is None:
+            raise GameError("the engine has ended the game; start a new one")
+        return state
+
+
+def import_vizdoom() -> Any:
+    """The vizdoom module.
+
+    Raises:
+        MissingExtraError: when it is not installed.
+    """
+    try:
+        import vizdoom
+    except ImportError as error:
+        raise MissingExtraError.of("vizdoom", "game") from error
+    return vizdoom

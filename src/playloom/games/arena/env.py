@@ -1,0 +1,133 @@
+"""The arena as a Gymnasium environment, and recorded episodes rendered again.
+
+Owns the environment's face (spaces, reward, episode end) and the check of an episode's frame hash. The engine
+runs in a process of its own (`games.process`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import decode_values, encode_named
+from playloom.actions.controller import CONTROLS
+from playloom.data.recording import STATE_COLUMNS, Episode
+from playloom.errors import ActionError, GameError
+from playloom.games.arena.engine import FRAME_SHAPE, GameSpec
+from playloom.games.arena.process import GameProcess
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+GAME_NAME = "arena"
+"""What recordings of this game call it."""
+_FRAGS = STATE_COLUMNS.index("frags")
+
+
+class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
+    """Third-person deathmatch in one of our arenas; a step is 0.1 s.
+
+    Observation: uint8 [180, 300, 3] RGB. Action: float32 [16] in [-1, 1], the controller state in the order
+    of `CONTROLS` with +y forward / up; it passes through the action codec, so sticks act at their eleven bins
+    and triggers and buttons are pressed from 0.5. Reward: frags won in the step. Never terminates; truncates
+    after `max_steps`. `info["state"]` is the state row, see `STATE_COLUMNS`; `info["actions"]` the action
+    values taken.
+
+    Raises:
+        GameError: when the engine's process does not start or dies.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's own form)
+
+    def __init__(self, variant: str = "plaza", mode: str = "ffa", max_steps: int = 600) -> None:
+        self.observation_space = gym.spaces.Box(0, 255, FRAME_SHAPE, np.uint8)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (len(CONTROLS),), np.float32)
+        self.render_mode = "rgb_array"
+        self._variant, self._mode, self._max_steps = variant, mode, max_steps
+        self._steps = 0
+        self._game: GameProcess | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Start a fresh game; the same seed gives the same game."""
+        super().reset(seed=seed)
+        self.close()
+        game_seed = seed if seed is not None else int(self.np_random.integers(2**31))
+        self._game = GameProcess(GameSpec(variant=self._variant, mode=self._mode, seed=game_seed))
+        self._steps = 0
+        return self._game.frame_HWC.copy(), {"state": self._game.row.copy()}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Hold the controller state for one step."""
+        if self._game is None:
+            raise GameError("the arena has not been started; call reset() before step()")
+        values = encode_named(as_state(action))
+        before = float(self._game.row[_FRAGS])
+        frame, row = self._game.step(decode_values(values))
+        self._steps += 1
+        info = {"state": row.copy(), "actions": values}
+        return frame.copy(), float(row[_FRAGS]) - before, False, self._steps >= self._max_steps, info
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The frame now, uint8 [180, 300, 3]; None before the first reset."""
+        return None if self._game is None else self._game.frame_HWC.copy()
+
+    def close(self) -> None:
+        """End the engine's process."""
+        if self._game is not None:
+            self._game.close()
+            self._game = None
+
+
+def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A vector in [-1, 1] as a legal controller state: sticks as they are, the rest on from 0.5.
+
+    Raises:
+        ActionError: when it is not 16 numbers.
+    """
+    state = np.array(action_A, np.float32)
+    if state.shape != (len(CONTROLS),):
+        raise ActionError(f"an action of the arena has {len(CONTROLS)} numbers; got the shape {state.shape}")
+    for index, control in enumerate(CONTROLS):
+        if control.kind != "axis":
+            state[index] = float(state[index] >= 0.5)
+    return state
+
+
+def render_episode(episode: Episode, verify: bool = True) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a recorded episode, uint8 [180, 300, 3] each, rendered again from its seed and actions.
+
+    Args:
+        episode: the recording; frame t is the one its player saw before action t.
+        verify: whether to compare the hash of all frames with the recorded one, after the last.
+
+    Raises:
+        GameError: when the episode is of another game, the engine fails, or the frames are not the recorded.
+    """
+    meta = episode.meta
+    if meta.game != GAME_NAME:
+        raise GameError(f"this episode is of the game {meta.game!r}; expected {GAME_NAME!r}")
+    digest = new_frame_hash()
+    states = decode_values(episode.actions_TA)
+    with GameProcess(GameSpec(variant=meta.variant, mode=meta.mode, seed=meta.seed)) as game:
+        for step in range(meta.steps):
+            frame = game.frame_HWC
+            digest.update(frame.tobytes())
+            yield frame
+            if step + 1 < meta.steps:
+                game.step(states[step])
+    if verify and digest.hexdigest() != meta.frame_hash:
+        raise GameError(
+            f"the frames of seed {meta.seed} differ from those recorded with {meta.versions}; "
+            "install those versions, or record it again"
+        )
+
+
+def new_frame_hash() -> hashlib.blake2b:
+    """The running hash of an episode's frames."""
+    return hashlib.blake2b(digest_size=32)

@@ -1,0 +1,195 @@
+"""Doom archives (PWAD): named lumps in order, behind a 12-byte header, before 16-byte directory entries.
+
+Owns the byte layout of the container. Knows nothing of maps or textures.
+
+An arena's layout as the engine reads it: a UDMF text map inside a PWAD, with our textures and actors.
+
+Owns vertices, lines, sides, sectors, things and how a cell becomes them. The engine builds its own nodes.
+Knows nothing of how a game is started or played.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from playloom.errors import GameError
+from playloom.games.arena import textures
+from playloom.games.arena.actors import ACTORS, MAPINFO
+from playloom.games.arena.maps import CELL, Point, Variant, free_cells
+
+_HEADER = struct.Struct("<4sii")
+_ENTRY = struct.Struct("<ii8s")
+
+
+def pwad_bytes(lumps: Iterable[tuple[str, bytes]]) -> bytes:
+    """A PWAD file with the given (name, content) lumps in order; an empty content makes a marker.
+
+    Raises:
+        GameError: when a name is not 1 to 8 ASCII characters.
+    """
+    body = bytearray()
+    directory = bytearray()
+    count = 0
+    for name, content in lumps:
+        if not (1 <= len(name) <= 8 and name.isascii()):
+            raise GameError(f"a lump name has 1 to 8 ASCII characters; got {name!r}")
+        directory += _ENTRY.pack(_HEADER.size + len(body), len(content), name.encode("ascii"))
+        body += content
+        count += 1
+    return _HEADER.pack(b"PWAD", count, _HEADER.size + len(body)) + bytes(body) + bytes(directory)
+
+
+def read_pwad(data: bytes) -> list[tuple[str, bytes]]:
+    """The lumps of a PWAD, the inverse of `pwad_bytes`.
+
+    Raises:
+        GameError: when the bytes are not a whole PWAD.
+    """
+    if len(data) < _HEADER.size or data[:4] != b"PWAD":
+        raise GameError("these bytes are not a PWAD archive; expected the id PWAD and a 12-byte header")
+    _, count, start = _HEADER.unpack_from(data)
+    if start + count * _ENTRY.size > len(data):
+        raise GameError(f"the PWAD is cut short: {len(data)} bytes, directory of {count} lumps at {start}")
+    lumps = []
+    for index in range(count):
+        offset, size, name = _ENTRY.unpack_from(data, start + index * _ENTRY.size)
+        lumps.append((name.rstrip(b"\0").decode("ascii"), data[offset : offset + size]))
+    return lumps
+
+
+SKY_CEILING = 512
+WALL_HEIGHT = 88
+"""Height of the wall around the arena."""
+_HEIGHTS = {".": 0, "a": 16, "b": 24, "~": -20, "#": 80, "T": 216, "P": 120, "G": 80}
+_ITEM_TYPES = {
+    "medikit": 2012, "stimpack": 2011, "green_armor": 2018, "soulsphere": 2013, "cells": 17, "rockets": 2046,
+    "shells": 2049, "torch_red": 46, "torch_blue": 44, "torch_green": 45, "column": 48,
+}  # fmt: skip
+_DEATHMATCH_START = 11
+_PLAYER_START = 1
+
+
+def arena_wad(variant: Variant) -> bytes:
+    """The whole PWAD of an arena: actors, textures, sky and map; the same bytes every time."""
+    lumps: list[tuple[str, bytes]] = [
+        ("DECORATE", ACTORS.encode()),
+        ("MAPINFO", MAPINFO.encode()),
+        ("TX_START", b""),
+        *sorted(textures.all_textures().items()),
+        ("TX_END", b""),
+        ("MAP01", b""),
+        ("TEXTMAP", _Udmf(variant).text().encode()),
+        ("ENDMAP", b""),
+    ]
+    return pwad_bytes(lumps)
+
+
+@dataclass
+class _Udmf:
+    """Collects vertices, sides, lines and sectors of one arena, then prints them."""
+
+    variant: Variant
+    vertices: dict[Point, int] = field(default_factory=dict)
+    sectors: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    sides: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The TEXTMAP lump."""
+        columns, rows = self.variant.size
+        for y in range(-1, rows + 2):
+            for x in range(-1, columns + 2):
+                if x <= columns:
+                    self._edge((x, y), (x + 1, y), (x, y), (x, y - 1))
+                if y <= rows:
+                    self._edge((x, y + 1), (x, y), (x, y), (x - 1, y))
+        parts = ['namespace = "zdoom";']
+        parts += [f"vertex{{x={x * CELL}.0;y={-y * CELL}.0;}}" for x, y in self.vertices]
+        parts += self.lines + self.sides + [self._sector(*key) for key in self.sectors]
+        parts += self._things()
+        return "\n".join(parts)
+
+    def _key(self, column: int, row: int) -> tuple[str, str, int] | None:
+        columns, rows = self.variant.size
+        if not (-1 <= column <= columns and -1 <= row <= rows):
+            return None
+        kind = self.variant.cell(column, row)
+        tag = 1 + row * columns + column if kind == "G" else 0
+        return kind, self.variant.zone(column, row), tag
+
+    def _edge(self, start: Point, end: Point, right: Point, left: Point) -> None:
+        """The line from `start` to `end` between the cells on its right and left, where they differ."""
+        front, back = self._key(*right), self._key(*left)
+        if front == back:
+            return
+        if front is None:
+            start, end, front, back = end, start, back, front
+        assert front is not None
+        ends = f"v1={self._vertex(start)};v2={self._vertex(end)};"
+        if back is None:
+            self.lines.append(f"linedef{{{ends}sidefront={self._side(front, front, start)};blocking=true;}}")
+            return
+        if front[0] == "G":
+            # A line is used from its front, so the gate has to be at its back.
+            start, end, front, back = end, start, back, front
+            ends = f"v1={self._vertex(start)};v2={self._vertex(end)};"
+        flags = "twosided=true;"
+        if back[0] == "G":
+            # 62 Plat_DownWaitUpStay (tag, speed, wait): the block sinks, waits three seconds, comes back.
+            flags += f"special=62;arg0={back[2]};arg1=64;arg2=105;playeruse=true;repeatspecial=true;"
+        sides = f"sidefront={self._side(front, back, start)};sideback={self._side(back, front, end)};"
+        self.lines.append(f"linedef{{{ends}{sides}{flags}}}")
+
+    def _vertex(self, point: Point) -> int:
+        return self.vertices.setdefault(point, len(self.vertices))
+
+    def _side(self, own: tuple[str, str, int], other: tuple[str, str, int], start: Point) -> int:
+        """The side of a line that shows the face of `other`; seen from it the line begins at `start`."""
+        sector = self.sectors.setdefault(own, len(self.sectors))
+        self.sectors.setdefault(other, len(self.sectors))
+        texture = _face_texture(other[0], other[1])
+        # Wall textures are two cells wide: every second line begins in their middle.
+        offset = CELL * (sum(start) % 2)
+        self.sides.append(
+            f'sidedef{{sector={sector};offsetx={offset};texturetop="-";texturebottom="{texture}";'
+            f'texturemiddle="{"-" if own != other else texture}";}}'
+        )
+        return len(self.sides) - 1
+
+    def _sector(self, kind: str, zone: str, tag: int) -> str:
+        floor = WALL_HEIGHT if kind == "W" else _HEIGHTS[kind]
+        # The wall around has a sky ceiling just above its top: between two skies the engine draws only sky.
+        ceiling = WALL_HEIGHT + 8 if kind == "W" else SKY_CEILING
+        name = "POOL" if kind == "~" else textures.floor_name(zone)
+        return (
+            f'sector{{heightfloor={floor};heightceiling={ceiling};texturefloor="{name}";'
+            f'textureceiling="F_SKY1";lightlevel=224;id={tag};}}'
+        )
+
+    def _things(self) -> list[str]:
+        cells = free_cells(self.variant)
+        columns, rows = self.variant.size
+        spots = [c for i, c in enumerate(cells) if self.variant.cell(*c) == "." and i % 7 == 3]
+        things = [_thing(_DEATHMATCH_START, x, y, _facing(x, y, columns, rows)) for x, y in spots]
+        things += [_thing(_PLAYER_START + i, *cells[i], 270) for i in range(4)]
+        return things + [_thing(_ITEM_TYPES[kind], x, y, 0) for kind, x, y in self.variant.items]
+
+
+def _facing(x: float, y: float, columns: int, rows: int) -> int:
+    """Towards the middle of the arena, in whole eighths of a turn (0 east, 90 north)."""
+    east, north = x * 2 < columns, y * 2 >= rows
+    return {(True, True): 45, (False, True): 135, (False, False): 225, (True, False): 315}[east, north]
+
+
+def _face_texture(kind: str, zone: str) -> str:
+    if kind in "#W":
+        return textures.wall_name(zone)
+    return {"T": textures.tower_name(zone), "P": "PILLAR", "G": "GATE"}.get(kind, "STEP")
+
+
+def _thing(kind: int, column: float, row: float, angle: int) -> str:
+    x, y = column * CELL + CELL / 2, -row * CELL - CELL / 2
+    skills = "".join(f"skill{i}=true;" for i in range(1, 6))
+    return f"thing{{x={x};y={y};angle={angle};type={kind};{skills}single=true;coop=true;dm=true;}}"

@@ -1,0 +1,167 @@
+"""The scripted player's hands: how wishes become stick positions and presses that look like a person's.
+
+Owns smoothness: a turn is one steady sweep at a held stick position that starts and ends gently, small errors
+are left alone, buttons are held for a while. Knows nothing of goals or of the engine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import BIN_VALUES
+from playloom.actions.controller import CONTROLS
+from playloom.games.arena.controls import look_per_step, turn_per_step
+
+_INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
+_LEVELS: tuple[float, ...] = tuple(float(v) for v in BIN_VALUES if v >= 0)
+"""Stick positions from rest to full, as the bins have them."""
+FULL = len(_LEVELS) - 1
+"""Index of the full stick."""
+
+
+def wrap(degrees: float) -> float:
+    """An angle in [-180, 180)."""
+    return (degrees + 180.0) % 360.0 - 180.0
+
+
+@dataclass
+class Pad:
+    """The controller state being put together for one step."""
+
+    state_A: NDArray[np.float32] = field(default_factory=lambda: np.zeros(len(CONTROLS), np.float32))
+    """Float32 [16] in the order of `CONTROLS`."""
+
+    def set(self, name: str, value: float) -> None:
+        """Put a control into position."""
+        self.state_A[_INDEX[name]] = value
+
+    def get(self, name: str) -> float:
+        """A control's position."""
+        return float(self.state_A[_INDEX[name]])
+
+    def walk(self, forward: float, right: float) -> None:
+        """Left stick, each in [-1, 1]."""
+        self.set("left_stick_y", float(np.clip(forward, -1, 1)))
+        self.set("left_stick_x", float(np.clip(right, -1, 1)))
+
+
+@dataclass
+class Thumb:
+    """One stick axis that moves through neighbouring positions and rests before it changes sides."""
+
+    rate: tuple[float, ...]
+    """Degrees a step at each level."""
+    level: int = 0
+    sign: int = 1
+    cruise: int = 0
+    """The level of the sweep under way."""
+
+    @classmethod
+    def turning(cls) -> Thumb:
+        """The right stick's x."""
+        return cls(tuple(turn_per_step(level) for level in _LEVELS))
+
+    @classmethod
+    def looking(cls) -> Thumb:
+        """The right stick's y."""
+        return cls(tuple(look_per_step(level) for level in _LEVELS))
+
+    @property
+    def position(self) -> float:
+        """The stick's position in [-1, 1]."""
+        return self.sign * _LEVELS[self.level]
+
+    def hold(self, sign: int, level: int) -> float:
+        """Move towards a held position, two levels a step; through rest when it is on the other side."""
+        if sign != self.sign and self.level > 0:
+            self.level = max(0, self.level - 2)
+        else:
+            self.sign = sign
+            self.level += int(np.clip(level - self.level, -2, 2))
+        return self.position
+
+    def rest(self) -> float:
+        """Let go."""
+        self.level = max(0, self.level - 3)
+        return self.position
+
+    def follow(self, error: float, dead_band: float, top: int, patience: float = 1.6) -> float:
+        """Sweep an error (degrees, positive clockwise or up) away.
+
+        A resting stick leaves errors within `dead_band` alone. A sweep keeps to the highest level up to `top`
+        that makes it last `patience` steps, slows down only at its end, and stops when little is left.
+        """
+        size, sign = abs(error), 1 if error > 0 else -1
+        if self.level == 0:
+            self.cruise = 0
+            if size < dead_band:
+                return 0.0
+        elif size < max(1.0, dead_band * 0.15) or sign != self.sign:
+            return self.rest()
+        self.cruise = max(self.cruise, self._highest(size / patience, top))
+        return self.hold(sign, self._highest(size / 1.2, self.cruise))
+
+    def _highest(self, rate: float, top: int) -> int:
+        """The highest level, from 2 to `top`, that is no faster than `rate`."""
+        return max((n for n in range(3, top + 1) if self.rate[n] <= rate), default=min(2, top))
+
+
+@dataclass
+class Gaze:
+    """Looking up or down for a while and back to level."""
+
+    thumb: Thumb = field(default_factory=Thumb.looking)
+    goal: float = 0.0
+    left: int = 0
+
+    def glance(self, pitch: float, steps: int) -> None:
+        """Look at a pitch (degrees, positive up) and stay there for about `steps`."""
+        self.goal, self.left = pitch, steps
+
+    def step(self, pad: Pad, pitch: float) -> None:
+        """Move the right stick's y."""
+        self.left -= 1
+        if self.left <= 0:
+            self.goal = 0.0
+        if self.goal == 0.0 and abs(pitch) < 0.8:
+            self.thumb.level = 0
+        error = self.goal - pitch
+        # The last degrees back to level go at the slow positions, so that level really is level.
+        if self.goal == 0.0 and 0.8 <= abs(error) < self.thumb.rate[3]:
+            level = max(n for n in (1, 2) if n == 1 or self.thumb.rate[n] <= abs(error) + 0.5)
+            self.thumb.level, self.thumb.sign = level, 1 if error > 0 else -1
+            pad.set("right_stick_y", self.thumb.position)
+            return
+        pad.set("right_stick_y", self.thumb.follow(error, 2.0, FULL))
+
+
+@dataclass
+class Fingers:
+    """Buttons held down for some steps each."""
+
+    held: dict[str, int] = field(default_factory=dict)
+
+    def press(self, name: str, steps: int = 1) -> None:
+        """Hold a button or trigger for at least `steps` more steps."""
+        self.held[name] = max(self.held.get(name, 0), steps)
+
+    def release(self) -> None:
+        """Let go of everything."""
+        self.held.clear()
+
+    def step(self, pad: Pad) -> None:
+        """Press what is held."""
+        for name in list(self.held):
+            pad.set(name, 1.0)
+            self.held[name] -= 1
+            if self.held[name] <= 0:
+                del self.held[name]
+
+
+def bearing(start: tuple[float, float], end: tuple[float, float]) -> float:
+    """Heading from one place to another in degrees, positive clockwise (north is -90)."""
+    return -math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))

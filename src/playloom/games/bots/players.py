@@ -1,0 +1,273 @@
+"""Scripted players: styles that differ in what they are busy with, and the player that lives by one.
+
+Owns the styles' table and the choice of the next behaviour. Knows nothing of the engine's process or files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.errors import ConfigError, nearest
+from playloom.games.arena.engine import View
+from playloom.games.arena.maps import Variant
+from playloom.games.bots.behaviors import Behaviour, Body, Fight, Idle, LieDead, Travel, Turn, UseGate, Walk
+from playloom.games.bots.motor import Pad, bearing, wrap
+from playloom.games.bots.navigation import Navigation, Spot, cell_centre
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How a player plays. The weights say how often a behaviour is chosen next."""
+
+    travel: float = 1.0
+    """Weight of walking somewhere."""
+    scan: float = 0.3
+    """Weight of standing and turning."""
+    circle: float = 0.2
+    """Weight of walking while turning."""
+    sidestep: float = 0.15
+    """Weight of walking sideways."""
+    back: float = 0.1
+    """Weight of walking backward."""
+    straight: float = 0.3
+    """Weight of walking straight ahead."""
+    idle: float = 0.2
+    """Weight of doing nothing."""
+    greed: float = 0.3
+    """Share of travels that go for an item."""
+    gates: float = 0.06
+    """Share of travels that go for a gate."""
+    aggression: float = 0.5
+    """Chance a second to take up a fight with someone in view."""
+    aim: float = 4.0
+    """Standard deviation of the aim in degrees."""
+    strafe: float = 0.6
+    """Sideways stick in a fight."""
+    distance: float = 250.0
+    """Preferred distance in a fight, map units."""
+    speed: float = 1.0
+    """Forward stick when travelling."""
+    top: int = 4
+    """Highest turn level (0 to 5) when travelling."""
+    jump: float = 0.01
+    """Chance a step to jump."""
+    crouch: float = 0.004
+    """Chance a step to crouch for a while."""
+    sprint: float = 0.005
+    """Chance a step to sprint for a while."""
+    tinker: float = 0.02
+    """Chance a step to use a bumper or change weapons."""
+    glance: float = 0.01
+    """Chance a step to look up or down."""
+
+
+STYLES: dict[str, Style] = {
+    "rusher": Style(
+        travel=1.4,
+        scan=0.15,
+        circle=0.1,
+        straight=0.4,
+        idle=0.08,
+        greed=0.2,
+        aggression=0.5,
+        aim=4,
+        strafe=0.625,
+        distance=150,
+        sprint=0.012,
+        jump=0.012,
+    ),
+    "sniper": Style(
+        travel=0.7,
+        scan=0.45,
+        circle=0.05,
+        sidestep=0.2,
+        back=0.12,
+        idle=0.35,
+        aggression=0.45,
+        aim=2,
+        strafe=0.375,
+        distance=480,
+        speed=0.625,
+        top=3,
+        crouch=0.012,
+    ),
+    "collector": Style(travel=1.6, scan=0.2, greed=0.85, gates=0.1, aggression=0.18, aim=5, distance=300, idle=0.1),
+    "explorer": Style(
+        travel=0.9,
+        scan=0.4,
+        circle=0.3,
+        sidestep=0.2,
+        back=0.15,
+        straight=0.6,
+        idle=0.15,
+        greed=0.15,
+        gates=0.12,
+        aggression=0.12,
+        aim=6,
+        distance=350,
+        speed=0.85,
+        glance=0.015,
+        jump=0.015,
+    ),
+    "novice": Style(
+        travel=0.5,
+        scan=0.6,
+        circle=0.4,
+        sidestep=0.4,
+        back=0.4,
+        straight=0.5,
+        idle=0.4,
+        aggression=0.25,
+        aim=9,
+        strafe=0.15,
+        speed=0.625,
+        top=3,
+        tinker=0.04,
+        crouch=0.008,
+        jump=0.015,
+        glance=0.015,
+    ),
+    "dancer": Style(
+        travel=0.6,
+        scan=0.3,
+        circle=0.9,
+        sidestep=0.8,
+        back=0.3,
+        straight=0.3,
+        idle=0.05,
+        aggression=0.4,
+        aim=3,
+        strafe=1.0,
+        distance=220,
+        jump=0.06,
+        sprint=0.01,
+        tinker=0.03,
+    ),
+}
+"""Every style by name."""
+HELDOUT_STYLE = "dancer"
+"""The style that training never sees."""
+
+_GADGETS = ("skill_1", "skill_2", "button_Y", "dpad_up", "dpad_down", "dpad_left", "dpad_right")
+
+
+def style_of(name: str) -> Style:
+    """The style of that name.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    if name not in STYLES:
+        raise ConfigError(f"unknown player style {name!r}; {nearest(name, STYLES)}")
+    return STYLES[name]
+
+
+class ScriptedPlayer:
+    """Plays in one arena in one style; the same seed and views give the same play."""
+
+    def __init__(self, variant: Variant, style: str, seed: int) -> None:
+        self._style = style_of(style)
+        self._variant = variant
+        self._body = Body(Navigation(variant), np.random.default_rng((seed, 1)))
+        self._busy: Behaviour | None = None
+
+    def act(self, view: View) -> NDArray[np.float32]:
+        """The controller state after seeing `view`: float32 [16], order of `CONTROLS`, +y forward / up."""
+        pad = Pad()
+        body = self._body
+        if view.dead:
+            self._lie_dead()
+        elif view.enemies and not isinstance(self._busy, Fight) and body.chance(self._style.aggression / 10):
+            self._busy = self._fight()
+        if self._busy is None:
+            self._busy = self._next(view)
+        if self._busy.act(body, view, pad):
+            self._busy = None
+        if not view.dead:
+            self._fidget(pad)
+            body.gaze.step(pad, view.pitch)
+        body.fingers.step(pad)
+        return pad.state_A
+
+    def _lie_dead(self) -> None:
+        if not isinstance(self._busy, LieDead):
+            self._body.fingers.release()
+            self._busy = LieDead(self._body.steps(6, 14))
+
+    def _fight(self) -> Fight:
+        style = self._style
+        return Fight(style.aim, style.strafe, style.distance, self._body.steps(20, 60))
+
+    def _next(self, view: View) -> Behaviour:
+        """Dice for the next behaviour by the style's weights."""
+        style, body = self._style, self._body
+        names = ("travel", "scan", "circle", "sidestep", "back", "straight", "idle")
+        weights = np.array([getattr(style, name) for name in names])
+        name = names[int(body.rng.choice(len(names), p=weights / weights.sum()))]
+        if name == "travel":
+            return self._travel(view)
+        if name in ("scan", "circle"):
+            return self._turn(walking=name == "circle")
+        if name == "idle":
+            return Idle(body.steps(4, 18))
+        if name == "sidestep":
+            return Walk(0.0, body.side() * self._pace(), body.steps(6, 14))
+        if name == "back":
+            return Walk(-self._pace(), 0.0, body.steps(6, 16))
+        return Walk(self._pace(), 0.0, body.steps(10, 30))
+
+    def _pace(self) -> float:
+        return float(self._body.rng.choice([0.375, 0.625, 1.0], p=[0.15, 0.25, 0.6]))
+
+    def _turn(self, walking: bool) -> Turn:
+        body = self._body
+        level = int(body.rng.choice([2, 3, 4, 5], p=[0.25, 0.3, 0.2, 0.25]))
+        left = body.steps(7, 20) if level >= 4 else body.steps(8, 26)
+        forward = self._pace() if walking else 0.0
+        return Turn(body.side(), min(level, 3) if walking and body.chance(0.5) else level, left, forward)
+
+    def _travel(self, view: View) -> Travel | UseGate:
+        body, style = self._body, self._style
+        dice = body.rng.random()
+        if dice < style.greed:
+            goal = body.navigation.items[int(body.rng.integers(len(body.navigation.items)))]
+        elif dice < style.greed + style.gates:
+            return self._use_gate(view.position)
+        else:
+            spots = [body.navigation.random_spot(body.rng) for _ in range(3 if body.chance(0.8) else 1)]
+            goal = min(spots, key=lambda spot: abs(wrap(bearing(view.position, spot) - view.yaw)))
+        return Travel(goal, style.speed, body.steps(40, 120), style.top, float(body.rng.uniform(10, 18)))
+
+    def _use_gate(self, here: Spot) -> UseGate:
+        """Go to the gate nearest by, from the nearest free side."""
+        columns, rows = self._variant.size
+        fronts = [
+            (cell_centre(x + right, y + down), cell_centre(x, y))
+            for y in range(rows)
+            for x in range(columns)
+            for right, down in ((1, 0), (-1, 0), (0, 1), (0, -1))
+            if self._variant.cell(x, y) == "G" and self._variant.cell(x + right, y + down) in ".ab"
+        ]
+        front, gate = min(fronts, key=lambda pair: math.dist(pair[0], here))
+        return UseGate(Travel(front, self._style.speed, 120, self._style.top), gate)
+
+    def _fidget(self, pad: Pad) -> None:
+        """Now and then press something, or look up or down."""
+        body, style = self._body, self._style
+        if body.chance(style.jump):
+            body.fingers.press("button_A", body.steps(1, 3))
+        if body.chance(style.crouch):
+            body.fingers.press("trigger_LT", body.steps(5, 14))
+        if pad.get("left_stick_y") > 0.5 and body.chance(style.sprint):
+            body.fingers.press("button_B", body.steps(6, 20))
+        if body.chance(style.tinker):
+            body.fingers.press(str(body.rng.choice(_GADGETS)), body.steps(1, 4))
+        if body.chance(0.004):
+            body.fingers.press("trigger_RT", body.steps(2, 6))
+        if body.gaze.left <= 0 and body.chance(style.glance):
+            pitch = body.side() * float(body.rng.uniform(6, 20))
+            body.gaze.glance(pitch, body.steps(5, 16))

@@ -1,0 +1,95 @@
+"""A recorded episode made visible: a sheet and a film, the controller drawn beside every frame.
+
+Owns how a recording is shown. Writing pictures and films is the business of `media`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from playloom.data.recording import EpisodeMeta, list_episodes, load_episode
+from playloom.errors import ConfigError, RecordingError
+from playloom.games.arena.env import render_episode
+from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, wrap
+from playloom.media.images import write_picture
+from playloom.media.video import write_mp4
+
+_COLUMNS = 6
+_TILE_WIDTH = 180
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewedEpisode:
+    """What one episode became."""
+
+    sheet: Path
+    """The contact sheet, PNG."""
+    film: Path
+    """The film, MP4 at 10 frames a second."""
+    steps: int
+    """How many steps are in the film."""
+
+
+def episodes_at(recording: Path) -> list[Path]:
+    """The episode files a path stands for: a folder's, or the one itself.
+
+    Raises:
+        RecordingError: when there is none.
+    """
+    if not recording.is_dir():
+        return [recording]
+    paths = list_episodes(recording)
+    if not paths:
+        raise RecordingError(f"{recording} holds no episode; make some with: playloom record --out {recording}")
+    return paths
+
+
+def view_episode(
+    path: Path,
+    out: Path,
+    every: int = 10,
+    verify: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> ViewedEpisode:
+    """Render an episode again and write `<name>.png` and `<name>.mp4` into `out`.
+
+    Args:
+        path: the episode's `.npz` or `.json`.
+        out: folder for both; made if needed.
+        every: steps between two pictures of the sheet.
+        verify: whether to check the frames against the recorded hash.
+        progress: called with (steps done, steps in all).
+
+    Raises:
+        RecordingError: when the episode cannot be read.
+        GameError: when the game fails, or its frames are not those recorded.
+        ConfigError: when `every` is below 1.
+    """
+    if every < 1:
+        raise ConfigError(f"--every is {every}; expected a whole number from 1")
+    episode = load_episode(path)
+    tiles: list[Tile] = []
+
+    def frames() -> Iterator[list[Tile]]:
+        for step, frame in enumerate(render_episode(episode, verify)):
+            values = episode.actions_TA[step]
+            tile = Tile(frame_HWC=frame, kind="real", caption=f"step {step}", pads=[(values, episode.meta.style)])
+            if step % every == 0:
+                tiles.append(tile)
+            if progress is not None:
+                progress(step + 1, episode.meta.steps)
+            yield [tile]
+
+    viewed = ViewedEpisode(sheet=out / f"{path.stem}.png", film=out / f"{path.stem}.mp4", steps=episode.meta.steps)
+    title = describe(episode.meta)
+    write_mp4(viewed.film, film_frames(frames(), kinds=["real"], title=title))
+    sheet = contact_sheet(wrap(tiles, _COLUMNS), title=title, tile_width=_TILE_WIDTH)
+    write_picture(viewed.sheet, sheet)
+    return viewed
+
+
+def describe(meta: EpisodeMeta) -> str:
+    """An episode in one line."""
+    return f"{meta.game} {meta.variant}, {meta.mode}, {meta.style}, seed {meta.seed}, {meta.split}"

@@ -1,0 +1,285 @@
+"""Decoding with a cache: every token is run once. Owns the order of runs; memory is `Rows`', indices `DecodingPlan`'s.
+
+All dreams of a call advance together in one batch, however far each has come. With rolling positions nothing is ever
+run twice. With absolute positions every position changes when the window slides, so a cached past would be a lie: the
+window is cut to its last steps and run again, here and nowhere else.
+
+Everything about decoding a step that can be known before a dream begins, as tensors on the device.
+
+A chunk is one run of the network: the places of one pass (decoding), or of many passes at once where all their tokens
+are given (prefill). Knows no network, no cache and no dream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from playloom.inference.batch_cache import DreamState, Rows
+from playloom.inference.cuda_graphs import FrameGraphs, Place, Work, cuda_capture
+from playloom.inference.sampling import Draws
+from playloom.models.decode_order import Schedule
+from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
+from playloom.models.transformer.kv_cache import KeyValueCache, Reach
+from playloom.models.transformer.packed_cpu import pack, pack_head
+from playloom.models.transformer.transformer import StepTables, Transformer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chunk:
+    """Consecutive passes of one step that are run together."""
+
+    first: int
+    """First place, in the order of the passes."""
+    last: int
+    """One past the last place."""
+    column_Q: Int[Tensor, Q]
+    """Column of the token row that each place reads."""
+    row_R: Int[Tensor, R]
+    """Which of the places predict a slot."""
+    slot_R: Int[Tensor, R]
+    """The slots they predict."""
+    draw_R: Int[Tensor, R]
+    """The same slots, counted from the first of their kind (image or action)."""
+    own_QL: Bool[Tensor, "Q L"] | None
+    """What each place may attend to of the step's places before `last`; None: all of them."""
+
+
+class DecodingPlan:
+    """The chunks of one step, for one layout and one decoding order."""
+
+    def __init__(self, layout: StepLayout, schedule: Schedule, device: torch.device) -> None:
+        self.layout, self.schedule, self.device = layout, schedule, device
+        self.order_P = torch.as_tensor(schedule.order_P, device=device)
+        self._pass_P = torch.as_tensor(schedule.pass_P[schedule.order_P])
+        actions, end = schedule.image_passes, schedule.passes
+        self.frame_passes = [self._chunk(index, index + 1) for index in range(actions)]
+        self.action_passes = [self._chunk(index, index + 1) for index in range(actions, end)]
+        self.frame, self.action, self.whole = self._chunk(0, actions), self._chunk(actions, end), self._chunk(0, end)
+
+    def _chunk(self, first: int, last: int) -> Chunk:
+        start, stop = self.schedule.span(first, last)
+        positions_Q = self.schedule.order_P[start:stop]
+        target_Q = self.layout.target_P[positions_Q]
+        slot_R = target_Q[target_Q >= 0]
+        several = last - first > 1
+        own_QL = self._pass_P[None, :stop] <= self._pass_P[start:stop, None]
+        return Chunk(
+            first=start,
+            last=stop,
+            column_Q=self._tensor(self.layout.column_P[positions_Q]),
+            row_R=self._tensor((target_Q >= 0).nonzero()[0]),
+            slot_R=self._tensor(slot_R),
+            draw_R=self._tensor(np.where(slot_R < self.layout.image_slots, slot_R, slot_R - self.layout.image_slots)),
+            own_QL=own_QL.to(self.device) if several else None,
+        )
+
+    def _tensor(self, values: object) -> Tensor:
+        return torch.as_tensor(values, device=self.device)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Batch:
+    """Dreams that advance together, and views of their rows."""
+
+    states: Sequence[DreamState]
+    first: int
+    tokens_BC: Tensor
+    actions_BA: Tensor
+    previous_BA: Tensor
+    cache: KeyValueCache
+
+    def hand_over(self) -> None:
+        """A new step: what was this step's action and last token becomes the previous one's."""
+        self.previous_BA.copy_(self.actions_BA)
+        self.tokens_BC[:, -1] = self.tokens_BC[:, -3]
+
+
+class CachedDecoder:
+    """Steps for any number of dreams; the states handed in together must be in the order `arrange` gave."""
+
+    def __init__(self, model: Transformer, layout: StepLayout, schedule: Schedule) -> None:
+        weight = model.token.weight
+        self.model, self.layout, self.schedule = pack(model), layout, schedule
+        groups = (layout.image_group, *layout.action_groups)
+        self.heads = {group.span: pack_head(model, *group.span) for group in groups}
+        self.plan = DecodingPlan(layout, schedule, weight.device)
+        self.rows = Rows(model.config, layout, weight.device, weight.dtype)
+        self.graphs = FrameGraphs(cuda_capture(weight.device))
+        # A GPU pays by the kernel, a CPU by the product (docs/speed.md).
+        self.as_matrices = weight.device.type == "cuda"
+        self.slides = model.config.positions == "absolute"
+        self._offsets_A = torch.tensor(layout.vocab.action_offsets, device=weight.device)
+
+    @property
+    def bytes_each(self) -> int:
+        """Memory of one dream's cache."""
+        return self.rows.bytes_each
+
+    def begin(self) -> DreamState:
+        """A dream that has seen nothing."""
+        keep = self.model.config.context_steps - 1 if self.slides else 0
+        return DreamState(window=deque(maxlen=keep))
+
+    def arrange(self, states: Sequence[DreamState]) -> list[int]:
+        """Make the dreams ready to advance together; returns their indices in the order to hand them in.
+
+        Raises:
+            ResourceError: when there is no memory for one of them.
+        """
+        return self.rows.arrange(states)
+
+    def fork(self, state: DreamState) -> DreamState:
+        """A dream that goes on from the same place. The memory is shared until one of the two moves on."""
+        if state.saved is None:
+            state.saved = self.rows.save(state)
+            self.rows.release(state)
+        window = deque(state.window, maxlen=state.window.maxlen)
+        return DreamState(past=state.past, saved=state.saved, window=window)
+
+    def close(self, state: DreamState) -> None:
+        """Give the dream's memory back."""
+        self.rows.release(state)
+        state.saved = None
+
+    def give_frame(self, states: Sequence[DreamState], codes_BN: Int[Tensor, "B N"]) -> None:
+        """Frames that were seen: opens a step in every dream."""
+        batch = self._opening(states)
+        batch.tokens_BC[:, : self.layout.image_slots] = codes_BN.to(self.plan.device)
+        self._run(batch, self._tables(batch, self._steps(batch)), self.plan.frame)
+
+    def dream_frame(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B N"]:
+        """The frames that follow, pass by pass; opens a step in every dream."""
+        batch = self._opening(states)
+        self._do(batch, "frame", partial(self._frame_passes, batch), draws)
+        return batch.tokens_BC[:, : self.layout.image_slots].clone()
+
+    def give_action(self, states: Sequence[DreamState], values_BA: Int[Tensor, "B A"]) -> None:
+        """Actions that were taken: closes the open steps."""
+        batch = self._batch(states)
+        batch.actions_BA[:] = values_BA.to(self.plan.device) + self._offsets_A
+        self._do(batch, "action", partial(self._read_action, batch))
+        self._close_step(batch)
+
+    def dream_action(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B A"]:
+        """The actions the players take next, slot by slot; closes the open steps."""
+        batch = self._batch(states)
+        tables = self._tables(batch, self._steps(batch))
+        for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
+            self._run_and_draw(batch, tables, chunk, group, draws)
+        for chunk in self.plan.action_passes[self.layout.action_slots :]:
+            self._run(batch, tables, chunk)
+        values_BA = batch.actions_BA - self._offsets_A
+        self._close_step(batch)
+        return values_BA
+
+    def _do(self, batch: _Batch, name: str, work: Work, draws: Draws | None = None) -> None:
+        """A run of which nothing is read before it ends; captured where it is the same every step."""
+        steps_B = self._steps(batch)
+        full = max(batch.cache.windows) - 1
+        if any(state.past < full for state in batch.states):  # a context still grows: so does the work
+            work(steps_B, draws)
+            return
+        place = Place(self.rows.generation, self.rows.cache.batch, batch.first, len(batch.states))
+        self.graphs.run(place, name, work, steps_B, draws)
+
+    def _read_action(self, batch: _Batch, steps_B: Tensor, draws: Draws | None) -> None:
+        self._run(batch, self._tables(batch, steps_B), self.plan.action)
+
+    def _frame_passes(self, batch: _Batch, steps_B: Tensor, draws: Draws | None) -> None:
+        assert draws is not None, "a frame is drawn"
+        tables = self._tables(batch, steps_B)
+        for chunk in self.plan.frame_passes:
+            self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws)
+
+    def _run_and_draw(self, batch: _Batch, tables: StepTables, chunk: Chunk, group: TokenGroup, draws: Draws) -> None:
+        hidden_BRD = self._run(batch, tables, chunk).index_select(1, chunk.row_R)
+        logits_BRC = self.heads[group.span](hidden_BRD)
+        ids_BR = draws.pick(logits_BRC, chunk.draw_R) + group.first_id
+        batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
+
+    def _run(self, batch: _Batch, tables: StepTables, chunk: Chunk) -> Tensor:
+        inputs_BQ = batch.tokens_BC.index_select(1, chunk.column_Q)
+        return self.model.extend(inputs_BQ, tables, batch.cache, self._reach(batch, chunk))
+
+    def _reach(self, batch: _Batch, chunk: Chunk) -> Reach:
+        """Masks only where they are needed: many passes in one run, or dreams that do not see equally far."""
+        past = [state.past for state in batch.states]
+        masks: dict[int, Tensor] = {}
+        for window in {*batch.cache.windows}:
+            seen = [min(steps, window - 1) for steps in past]
+            if min(seen) != max(seen):
+                masks[window] = self._mask_each(seen, chunk)
+            elif chunk.own_QL is not None:
+                masks[window] = self._mask_own(seen[0], chunk.own_QL)[None, None]
+        return Reach(past_steps=max(past), first=chunk.first, last=chunk.last, masks=masks)
+
+    def _mask_own(self, seen: int, own_QL: Tensor) -> Tensor:
+        """Bool [Q, R] over the stretch of dreams that all see so many steps."""
+        return torch.nn.functional.pad(own_QL, (seen * self.layout.positions, 0), value=True)
+
+    def _mask_each(self, seen: list[int], chunk: Chunk) -> Tensor:
+        """Bool [B, 1, Q or 1, R] over the stretch of the dream that sees furthest."""
+        positions, most = self.layout.positions, max(seen)
+        seen_B = torch.tensor(seen, device=self.plan.device)
+        place_R = torch.arange(most * positions + chunk.last, device=self.plan.device)
+        past_B1R = (place_R >= (most - seen_B[:, None]) * positions)[:, None]
+        if chunk.own_QL is None:
+            return past_B1R[:, None]
+        return (past_B1R & self._mask_own(most, chunk.own_QL))[:, None]
+
+    def _opening(self, states: Sequence[DreamState]) -> _Batch:
+        for state in states:
+            if self.slides and state.past >= self.model.config.context_steps:
+                self._prefill_again(state)
+        batch = self._batch(states)
+        batch.hand_over()
+        return batch
+
+    def _close_step(self, batch: _Batch) -> None:
+        """Only now has the step happened: a call that failed for want of memory can be made again."""
+        batch.cache.commit([state.past for state in batch.states])
+        for state, tokens_C in zip(batch.states, batch.tokens_BC, strict=True):
+            state.past += 1
+            if self.slides:
+                state.window.append(tokens_C.clone())
+
+    def _prefill_again(self, state: DreamState) -> None:
+        """Make room for one step: run all but the oldest step of the window again, at their new positions."""
+        again = DreamState(row=state.row)
+        batch = self._batch([again])
+        batch.tokens_BC.fill_(NO_TOKEN)
+        for kept_C in state.window:
+            batch.hand_over()
+            batch.tokens_BC[0, : self.layout.slots] = kept_C[: self.layout.slots]
+            self._run(batch, self._tables(batch, self._steps(batch)), self.plan.whole)
+            batch.cache.commit([again.past])
+            again.past += 1
+        state.past = again.past
+
+    def _steps(self, batch: _Batch) -> Tensor:
+        """Of each dream, the open step's index."""
+        return torch.tensor([state.past for state in batch.states], device=self.plan.device)
+
+    def _tables(self, batch: _Batch, steps_B: Tensor) -> StepTables:
+        return self.model.begin(steps_B, self.plan.order_P, batch.previous_BA, as_matrices=self.as_matrices)
+
+    def _batch(self, states: Sequence[DreamState]) -> _Batch:
+        first = states[0].row
+        assert first is not None and all(s.row == first + i for i, s in enumerate(states)), "not arranged"
+        rows = slice(first, first + len(states))
+        return _Batch(
+            states=states,
+            first=first,
+            tokens_BC=self.rows.tokens_BC[rows],
+            actions_BA=self.rows.tokens_BC[rows, self.layout.image_slots : self.layout.slots],
+            previous_BA=self.rows.previous_BA[rows],
+            cache=self.rows.cache.rows(rows.start, rows.stop),
+        )

@@ -1,0 +1,114 @@
+"""What is asked of a dream, and what comes back: prompts, requests, turns and steps. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import check_values
+from playloom.errors import BadInputError
+from playloom.inference.sampling import Sampling
+
+Mode = Literal["world", "policy", "full"]
+"""`world`: actions given, frames dreamed. `policy`: frames given, actions dreamed. `full`: both dreamed."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompt:
+    """Real steps to dream on from; the last one is open: seen, not yet answered.
+
+    Raises:
+        BadInputError: when there is no frame, or not one action less than frames, or codes of another number.
+    """
+
+    frames_THWC: NDArray[np.uint8]
+    """Frames, uint8 [T, H, W, 3], RGB."""
+    actions_TA: NDArray[np.uint8]
+    """Action values, uint8 [T - 1, 16]: the action after every frame but the last."""
+    codes_TN: NDArray[np.int64] | None = None
+    """The frames' codes where they are known (a dreamed frame carries its own); None: encode the frames."""
+
+    def __post_init__(self) -> None:
+        frames, actions = len(self.frames_THWC), len(self.actions_TA)
+        if frames < 1 or actions != frames - 1:
+            raise BadInputError(
+                f"a prompt of {frames} frames needs {max(frames - 1, 0)} actions between; got {actions}"
+            )
+        if self.codes_TN is not None and len(self.codes_TN) != frames:
+            raise BadInputError(f"a prompt of {frames} frames came with the codes of {len(self.codes_TN)}")
+        check_values(np.asarray(self.actions_TA).reshape(actions, -1) if actions else np.zeros((0, 16)))
+
+    def last(self, steps: int) -> Prompt:
+        """Only the last `steps` frames and the actions between them."""
+        codes = None if self.codes_TN is None else self.codes_TN[-steps:]
+        actions = self.actions_TA[len(self.actions_TA) - min(steps, len(self.frames_THWC)) + 1 :]
+        return Prompt(frames_THWC=self.frames_THWC[-steps:], actions_TA=actions, codes_TN=codes)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DreamRequest:
+    """One dream. What is given is given; the rest is dreamed.
+
+    Raises:
+        BadInputError: when the mode and what is given do not fit.
+    """
+
+    prompt: Prompt
+    """Where the dream begins."""
+    mode: Mode = "world"
+    """What is given and what is dreamed."""
+    steps: int = 10
+    """How many steps to go on."""
+    actions_SA: NDArray[np.uint8] | None = None
+    """`world`: the action of every step, uint8 [steps, 16]. `full`: forced actions of the first steps, if any."""
+    frames_SHWC: NDArray[np.uint8] | None = None
+    """`policy`: the true frames that follow, at least steps - 1 of them."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How tokens are drawn."""
+    seed: int = 0
+    """Same request, same seed: same tokens."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("world", "policy", "full"):
+            raise BadInputError(f"unknown mode {self.mode!r}; choose world, policy or full")
+        if self.steps < 1:
+            raise BadInputError(f"steps is {self.steps}; expected 1 or more")
+        actions = 0 if self.actions_SA is None else len(check_values(self.actions_SA))
+        if self.mode == "world" and actions < self.steps:
+            raise BadInputError(f"world mode needs an action for each of {self.steps} steps; got {actions}")
+        frames = 0 if self.frames_SHWC is None else len(self.frames_SHWC)
+        if self.mode == "policy" and frames < self.steps - 1:
+            raise BadInputError(
+                f"policy mode over {self.steps} steps needs {self.steps - 1} frames that follow; got {frames}"
+            )
+
+    def action(self, index: int) -> NDArray[np.uint8] | None:
+        """The given action of a step, None where it is to be dreamed."""
+        if self.mode == "policy" or self.actions_SA is None or index >= len(self.actions_SA):
+            return None
+        return self.actions_SA[index]
+
+    def frame(self, index: int) -> NDArray[np.uint8] | None:
+        """The given frame that follows a step, None where it is to be dreamed (or, in policy mode, is the last)."""
+        if self.mode != "policy" or self.frames_SHWC is None or index >= len(self.frames_SHWC):
+            return None
+        return self.frames_SHWC[index]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DreamStep:
+    """One step of a dream: the action taken, and the frame that followed."""
+
+    index: int
+    """Step number from 0."""
+    action_A: NDArray[np.uint8]
+    """Action values, uint8 [16]."""
+    action_given: bool
+    """Whether the action was given, not dreamed."""
+    frame_HWC: NDArray[np.uint8] | None
+    """The frame after the action, uint8 [H, W, 3]; None after the last action of policy mode."""
+    codes_N: NDArray[np.int64] | None
+    """The frame's codes: go on from these, not from the picture."""

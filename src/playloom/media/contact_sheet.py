@@ -1,0 +1,311 @@
+"""Contact sheets and film frames: frames with their input, each under a bar that says real, given or dreamed.
+
+Owns their look. Dreamed tiles are marked here; whoever writes the file adds the manifest.
+
+A controller state as a small picture.
+
+Owns the look of the drawn controller. Knows nothing of what the controls do in any game.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from playloom.actions.codec import decode_values
+from playloom.actions.controller import CONTROLS
+from playloom.errors import BadInputError
+from playloom.provenance import MARK_TEXT, Manifest, stamp
+
+_WIDTH, _HEIGHT = 120, 180
+_FINE = 3
+"""Drawn this many times larger, then scaled down, so that edges are smooth."""
+_PAPER, _BODY, _IDLE, _LIT, _INK = (24, 24, 26), (52, 52, 58), (92, 92, 100), (90, 200, 250), (225, 225, 225)
+_FACES = {
+    # control: centre and colour when pressed
+    "button_A": ((88, 136), (90, 200, 90)),
+    "button_B": ((102, 122), (230, 80, 80)),
+    "button_X": ((74, 122), (80, 130, 240)),
+    "button_Y": ((88, 108), (240, 200, 60)),
+}
+_PADS = {
+    # control: left, top, right, bottom
+    "dpad_up": (27, 103, 37, 116),
+    "dpad_down": (27, 128, 37, 141),
+    "dpad_left": (13, 117, 26, 127),
+    "dpad_right": (38, 117, 51, 127),
+}
+_BARS = {
+    "trigger_LT": (12, 12, 52, 24),
+    "trigger_RT": (68, 12, 108, 24),
+    "skill_1": (12, 28, 52, 38),
+    "skill_2": (68, 28, 108, 38),
+}
+_LABELS = {"trigger_LT": "LT", "trigger_RT": "RT", "skill_1": "LB", "skill_2": "RB"}
+_STICKS = {"left_stick": (32, 70), "right_stick": (88, 70)}
+_RADIUS, _THUMB, _REACH = 24, 9, 14
+
+
+def draw_gamepad(values_A: NDArray[np.uint8], caption: str = "", height: int = _HEIGHT) -> NDArray[np.uint8]:
+    """Draw one action as a controller, uint8 RGB [height, 2/3 height, 3], read-only.
+
+    Args:
+        values_A: uint8 [16] in slot order.
+        caption: one short line below it.
+        height: in pixels.
+
+    Raises:
+        ActionError: when a value is out of range.
+    """
+    return _drawn(tuple(decode_values(values_A).tolist()), caption, height)
+
+
+@lru_cache(maxsize=256)
+def _drawn(state: tuple[float, ...], caption: str, height: int) -> NDArray[np.uint8]:
+    """Cached because neighbouring frames of a film mostly hold the same input."""
+    held = dict(zip((c.name for c in CONTROLS), state, strict=True))
+    image = Image.new("RGB", (_WIDTH * _FINE, _HEIGHT * _FINE), _PAPER)
+    draw = ImageDraw.Draw(image)
+    _rounded(draw, (4, 6, 116, 150), _BODY, 10)
+    for name, box in _BARS.items():
+        _rounded(draw, box, _LIT if held[name] else _IDLE, 3)
+        _text(draw, ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), _LABELS[name], 8)
+    for name, (centre, colour) in _FACES.items():
+        _disc(draw, centre, 8, colour if held[name] else _IDLE)
+        _text(draw, centre, name[-1], 9)
+    for name, box in _PADS.items():
+        _rounded(draw, box, _LIT if held[name] else _IDLE, 2)
+    for name, centre in _STICKS.items():
+        _stick(draw, centre, held[f"{name}_x"], held[f"{name}_y"])
+    if caption:
+        _text(draw, (_WIDTH / 2, 165), caption, 15)
+    size = (round(_WIDTH * height / _HEIGHT), height)
+    pixels = np.array(image.resize(size, Image.Resampling.BOX if height == _HEIGHT else Image.Resampling.LANCZOS))
+    pixels.setflags(write=False)
+    return pixels
+
+
+def _stick(draw: ImageDraw.ImageDraw, centre: tuple[int, int], x: float, y: float) -> None:
+    _disc(draw, centre, _RADIUS, _IDLE)
+    _disc(draw, centre, _RADIUS - 3, _PAPER)
+    at = (centre[0] + x * _REACH, centre[1] - y * _REACH)
+    moved = x != 0 or y != 0
+    if moved:
+        ends = [value * _FINE for value in (*centre, *at)]
+        draw.line(ends, fill=_LIT, width=4 * _FINE)
+    _disc(draw, at, _THUMB, _LIT if moved else _IDLE)
+
+
+def _rounded(
+    draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], colour: tuple[int, int, int], radius: int
+) -> None:
+    draw.rounded_rectangle([value * _FINE for value in box], radius * _FINE, fill=colour)
+
+
+def _disc(draw: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, colour: tuple[int, int, int]) -> None:
+    x, y = centre
+    box = [value * _FINE for value in (x - radius, y - radius, x + radius, y + radius)]
+    draw.ellipse(box, fill=colour)
+
+
+def _text(draw: ImageDraw.ImageDraw, centre: tuple[float, float], text: str, size: int) -> None:
+    place = (centre[0] * _FINE, centre[1] * _FINE)
+    draw.text(place, text, font=_font_gamepad(size * _FINE), fill=_INK, anchor="mm")
+
+
+@lru_cache(maxsize=8)
+def _font_gamepad(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+Kind = Literal["real", "given", "dreamed"]
+"""`real`: recorded in the game. `given`: the user's own picture. `dreamed`: generated."""
+BORDERS: dict[Kind, tuple[int, int, int]] = {
+    "real": (70, 190, 90),
+    "given": (110, 170, 250),
+    "dreamed": (255, 150, 40),
+}
+"""Border colour by kind."""
+_LEGEND: dict[Kind, str] = {
+    "real": "REAL: recorded in the game",
+    "given": "GIVEN: your own picture",
+    "dreamed": "DREAMED: generated by the model",
+}
+_PAPER, _INK, _DARK = (24, 24, 26), (225, 225, 225), (16, 16, 18)
+_BORDER, _GAP = 2, 4
+_LEAST_WIDTH = 300  # of a sheet: narrower ones would wrap their title after every word
+_SHORT_MARK_BELOW = 150  # pixels of frame width
+_SHORT = {
+    "left_stick_x": "lx",
+    "left_stick_y": "ly",
+    "right_stick_x": "rx",
+    "right_stick_y": "ry",
+    "dpad_up": "up",
+    "dpad_down": "down",
+    "dpad_left": "left",
+    "dpad_right": "right",
+    "skill_1": "LB",
+    "skill_2": "RB",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One frame of a sheet or film."""
+
+    frame_HWC: NDArray[np.uint8]
+    """RGB, any size; all tiles of a sheet have the same."""
+    kind: Kind
+    """Decides the border, and whether the tile is marked as generated."""
+    caption: str = ""
+    """Follows the kind in the bar above the frame; cut off where it does not fit."""
+    pads: Sequence[tuple[NDArray[np.uint8], str]] = ()
+    """Actions (values [16], caption), each drawn as a controller on the right of the frame."""
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Tile]], *, title: str = "", tile_width: int = 150, kinds: Iterable[Kind] | None = None
+) -> NDArray[np.uint8]:
+    """Lay out rows of tiles.
+
+    Args:
+        rows: tiles from left to right, rows from top to bottom; rows may differ in length.
+        title: on top, wrapped where it is wider than the sheet.
+        tile_width: width of a frame on the sheet, in pixels, without its controllers.
+        kinds: those that the legend below the title explains; None: those of the tiles.
+
+    Returns:
+        The sheet, uint8 RGB [H, W, 3].
+
+    Raises:
+        BadInputError: when there is no tile.
+    """
+    tiles = [tile for row in rows for tile in row]
+    if not tiles:
+        raise BadInputError("a contact sheet needs at least one picture")
+    height, width = tiles[0].frame_HWC.shape[:2]
+    size = (tile_width, max(1, round(tile_width * height / width)))
+    drawn = [[_draw_tile(tile, size) for tile in row] for row in rows]
+    widths = [
+        max(row[column].width for row in drawn if column < len(row)) + _GAP for column in range(max(map(len, drawn)))
+    ]
+    known = {tile.kind for tile in tiles} if kinds is None else set(kinds)
+    legend = tuple(kind for kind in BORDERS if kind in known)
+    whole = max(sum(widths) + _GAP, _LEAST_WIDTH)
+    heading = _heading(title, legend, whole, max(_text_size(tile_width), min(18, whole // 90)))
+    below = drawn[0][0].height + _GAP
+    sheet = Image.new("RGB", (whole, heading.height + len(rows) * below), _PAPER)
+    sheet.paste(heading, (0, 0))
+    for down, row in enumerate(drawn):
+        for across, picture in enumerate(row):
+            sheet.paste(picture, (_GAP + sum(widths[:across]), heading.height + down * below))
+    return np.array(sheet)
+
+
+def film_frames(
+    moments: Iterable[Sequence[Tile]], *, kinds: Iterable[Kind], title: str = "", enlarged: int = 1
+) -> Iterator[NDArray[np.uint8]]:
+    """Draw one film frame for each moment: its tiles side by side, controllers beside the last of them only.
+
+    Args:
+        moments: all with as many tiles, and their last tiles with as many controllers.
+        kinds: those of all tiles, for the legend.
+        title: on top.
+        enlarged: how many times larger than its pixels each tile's frame is drawn.
+    """
+    legend = tuple(kinds)
+    for tiles in moments:
+        row = [*(replace(tile, pads=()) for tile in tiles[:-1]), tiles[-1]]
+        width = enlarged * row[0].frame_HWC.shape[1]
+        yield contact_sheet([row], title=title, tile_width=width, kinds=legend)
+
+
+def wrap(tiles: Sequence[Tile], columns: int = 10) -> list[list[Tile]]:
+    """Tiles in rows of `columns`, in reading order."""
+    return [list(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
+
+
+def title_of(manifest: Manifest) -> str:
+    """A heading with model, prompt, mode, sampling and seed."""
+    sampling = manifest.sampling
+    warmth = sampling.get("temperature")
+    if manifest.mode == "policy":
+        warmth = sampling.get("action_temperature", warmth)
+    parts = [
+        f"playloom {manifest.model}",
+        f"prompt {manifest.prompt}" if manifest.prompt else "",
+        f"{manifest.mode} mode",
+        "" if warmth is None else f"temperature {warmth:g}",
+        f"seed {manifest.seed}",
+    ]
+    return ",  ".join(part for part in parts if part)
+
+
+def held_inputs(values_A: NDArray[np.uint8]) -> str:
+    """What one action [16] holds, short enough for a caption: `ly+1 rx-.38 RT`; `rest` for nothing."""
+    state = decode_values(values_A).tolist()
+    held = [
+        _short(control.name) + (f"{value:+.2g}".replace("0.", ".") if control.kind == "axis" else "")
+        for control, value in zip(CONTROLS, state, strict=True)
+        if value
+    ]
+    return " ".join(held) or "rest"
+
+
+def _short(name: str) -> str:
+    return _SHORT.get(name) or name.rpartition("_")[2]
+
+
+def _text_size(tile_width: int) -> int:
+    return min(20, max(12, tile_width // 28))
+
+
+@lru_cache(maxsize=8)
+def _heading(title: str, legend: tuple[Kind, ...], width: int, size: int) -> Image.Image:
+    """Title and legend, cached because all frames of a film have the same."""
+    parts = [(part, _INK) for part in title.split(" ")] if title else []
+    font, line, space = _font_sheet(size), round(1.35 * size), size * 0.3
+    placed: list[tuple[float, int, str, tuple[int, int, int]]] = []
+    left, top = float(_GAP), 2
+    for text, colour in [*parts, *((_LEGEND[kind], BORDERS[kind]) for kind in legend)]:
+        gap = space if colour == _INK else 3 * space
+        if left > _GAP and left + gap + font.getlength(text) > width - _GAP:
+            left, top = float(_GAP), top + line
+        left += gap if left > _GAP else 0
+        placed.append((left, top, text, colour))
+        left += font.getlength(text)
+    image = Image.new("RGB", (width, top + line + 2 if placed else _GAP), _PAPER)
+    draw = ImageDraw.Draw(image)
+    for left, top, text, colour in placed:
+        draw.text((left, top), text, font=font, fill=colour)
+    return image
+
+
+def _draw_tile(tile: Tile, size: tuple[int, int]) -> Image.Image:
+    text_size = _text_size(size[0])
+    bar = round(1.35 * text_size)
+    pads = [draw_gamepad(values_A, caption, size[1]) for values_A, caption in tile.pads]
+    width = size[0] + sum(pad.shape[1] for pad in pads)
+    image = Image.new("RGB", (width + 2 * _BORDER, bar + size[1] + _BORDER), BORDERS[tile.kind])
+    draw, font = ImageDraw.Draw(image), _font_sheet(text_size)
+    text = f"{tile.kind.upper()}  {tile.caption}"
+    while font.getlength(text) > width - 2:
+        text = text[:-1]
+    draw.text((_BORDER + 2, bar / 2), text, font=font, fill=_DARK, anchor="lm")
+    small = Image.fromarray(tile.frame_HWC)
+    small_HWC = np.array(small if small.size == size else small.resize(size, Image.Resampling.LANCZOS))
+    if tile.kind == "dreamed":
+        small_HWC = stamp(small_HWC, "AI" if size[0] < _SHORT_MARK_BELOW else MARK_TEXT)
+    image.paste(Image.fromarray(np.hstack([small_HWC, *pads])), (_BORDER, bar))
+    return image
+
+
+@lru_cache(maxsize=8)
+def _font_sheet(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size=size)  # type: ignore[return-value]  # with a size it is a FreeType font

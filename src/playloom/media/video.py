@@ -1,0 +1,180 @@
+"""Moving pictures between files and frames: GIF and MP4, with the manifest in their comment.
+
+Frames are uint8 RGB [H, W, 3], one step of 0.1 s each unless said otherwise. Marks are the caller's business
+(see `dream_folder`); a frame is written as it comes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from playloom.atomic_io import atomic_write
+from playloom.errors import BadInputError, RecordingError
+from playloom.provenance import Manifest
+
+STEP_SECONDS = 0.1
+"""How long one step of play lasts: pictures shown this long move at the speed of the game."""
+_STEADY = 6
+"""Of 255: a pixel that changes by no more keeps its colour in a GIF."""
+_PALETTE_FRAMES = 24
+"""A GIF's colours are chosen from so many of its frames."""
+
+
+def write_gif(
+    path: Path | str,
+    frames: Iterable[NDArray[np.uint8]],
+    *,
+    seconds_per_frame: float = STEP_SECONDS,
+    manifest: Manifest | None = None,
+) -> None:
+    """Write an endless GIF in 255 colours. Equal neighbours become one, shown longer.
+
+    Args:
+        path: where.
+        frames: uint8 [H, W, 3] each, all of one size.
+        seconds_per_frame: 0.1 is real time; the format keeps hundredths of a second.
+        manifest: goes into the comment.
+
+    Raises:
+        BadInputError: when there are no frames.
+        PlayloomError: when the place cannot be written to or the disk is full.
+    """
+    images = _with_one_palette(frames)
+    if not images:
+        raise BadInputError(f"no pictures to write to {path}; expected at least one")
+    comment = manifest.to_json().encode() if manifest else b""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        images[0].save(
+            file,
+            "GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=round(1000 * seconds_per_frame),
+            loop=0,
+            comment=comment,
+            disposal=1,
+            optimize=True,
+        )
+
+
+def _with_one_palette(frames: Iterable[NDArray[np.uint8]]) -> list[Image.Image]:
+    """The frames in 255 colours common to all, pixels that hardly change left as they were.
+
+    One palette lets Pillow leave out the pixels that did not change; the colour left over stands for those. Without
+    dithering flat walls stay flat. Together they halve the file twice.
+    """
+    steady: list[NDArray[np.uint8]] = []
+    for frame_HWC in frames:
+        before_HWC = steady[-1] if steady else frame_HWC
+        change_HW1 = np.abs(frame_HWC.astype(np.int16) - before_HWC).max(axis=-1, keepdims=True)
+        steady.append(np.where(change_HW1 <= _STEADY, before_HWC, frame_HWC))
+    if not steady:
+        return []
+    spread = np.linspace(0, len(steady) - 1, min(len(steady), _PALETTE_FRAMES)).round().astype(int)
+    sample = Image.fromarray(np.concatenate([steady[index] for index in spread]))
+    palette = sample.quantize(255, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return [Image.fromarray(frame_HWC).quantize(palette=palette, dither=Image.Dither.NONE) for frame_HWC in steady]
+
+
+def write_mp4(
+    path: Path | str,
+    frames: Iterable[NDArray[np.uint8]],
+    *,
+    frames_per_second: int = 10,
+    manifest: Manifest | None = None,
+    quality: int = 18,
+) -> None:
+    """Write an MP4 (H.264, yuv420p) that any player shows; frames are taken one by one, so they may be many.
+
+    Args:
+        path: where.
+        frames: uint8 [H, W, 3] each, all of one size; an odd row or column is doubled, as the format needs.
+        frames_per_second: 10 is real time.
+        manifest: goes into the comment.
+        quality: x264's constant rate factor, 0 (largest) to 51.
+
+    Raises:
+        BadInputError: when there are no frames.
+        PlayloomError: when the place cannot be written to or the disk is full.
+    """
+    import av
+
+    iterator = iter(frames)
+    first = next(iterator, None)
+    if first is None:
+        raise BadInputError(f"no pictures to write to {path}; expected at least one")
+    # Equal dreams shall be equal files. One thread: the encoder's choices depend on the number. No macroblock tree:
+    # with it x264 (seen in its AVX-512 code) lets memory it never wrote decide, and equal frames give other bytes.
+    options = {"crf": str(quality), "preset": "medium", "threads": "1", "mbtree": "0"}
+    with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        if manifest is not None:
+            container.metadata["comment"] = manifest.to_json()
+        stream = container.add_stream("libx264", rate=frames_per_second, options=options)
+        stream.height, stream.width = _even(first).shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for index, frame in enumerate(itertools.chain([first], iterator)):
+            picture = av.VideoFrame.from_ndarray(_even(frame), format="rgb24")
+            picture.pts, picture.time_base = index, Fraction(1, frames_per_second)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+def read_frames(path: Path | str) -> NDArray[np.uint8]:
+    """All frames of a video or GIF, uint8 [T, H, W, 3].
+
+    Raises:
+        RecordingError: when it is missing, damaged or holds no pictures.
+    """
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    except (OSError, ValueError, IndexError) as error:  # PyAV's own errors are kinds of these
+        raise RecordingError(f"{path} cannot be read as a video ({error})") from error
+    if not frames:
+        raise RecordingError(f"{path} holds no pictures")
+    return np.stack(frames)
+
+
+def read_manifest(path: Path | str) -> Manifest | None:
+    """The manifest in the comment of an MP4 or GIF, or None when there is none of ours.
+
+    Raises:
+        RecordingError: when the file cannot be read.
+    """
+    comment = _comment(path)
+    try:
+        known = json.loads(comment)
+    except json.JSONDecodeError:
+        return None
+    return Manifest.from_json(comment) if isinstance(known, dict) and "generator" in known else None
+
+
+def _comment(path: Path | str) -> str:
+    import av
+
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(4) == b"GIF8":  # FFmpeg drops a GIF's comment, Pillow keeps it
+                with Image.open(path) as image:
+                    return bytes(image.info.get("comment", b"")).decode()
+        with av.open(str(path)) as container:
+            return container.metadata.get("comment", "")
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{path} cannot be read as a video ({error})") from error
+
+
+def _even(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = frame_HWC.shape[:2]
+    if height % 2 == 0 and width % 2 == 0:
+        return np.ascontiguousarray(frame_HWC)
+    return np.pad(frame_HWC, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

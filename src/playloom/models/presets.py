@@ -1,0 +1,131 @@
+"""The table of named models: the published sizes, the guide's, and our own.
+
+The published rows keep the published form: the chain sequence, absolute positions, full context in every layer. Our own
+rows differ on purpose: rows for exact parallel decoding, rolling positions, local layers (see docs/model.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playloom.errors import ConfigError, nearest
+from playloom.models.tokenizer.config import TokenizerConfig
+from playloom.models.transformer.config import TransformerConfig
+from playloom.models.world_model import ModelConfig
+
+_PAPER_GRID = TokenizerConfig(
+    frame_height=128,
+    frame_width=128,
+    grid_height=16,
+    grid_width=16,
+    codebook_size=4096,
+    strides=(2, 2),
+)
+_LARGE_GRID = TokenizerConfig(
+    grid_height=18,
+    grid_width=30,
+    codebook_size=16384,
+    code_width=32,
+    strides=(),
+    widths=(1024,),
+    encoder_blocks=(),
+    decoder_blocks=(),
+    encoder_layers=12,
+    decoder_layers=12,
+)
+_GUIDE_GRID = TokenizerConfig(
+    grid_height=45,
+    grid_width=75,
+    codebook_size=1024,
+    code_width=256,
+    strides=(),
+    widths=(256,),
+    encoder_blocks=(),
+    decoder_blocks=(),
+    encoder_layers=4,
+    decoder_layers=4,
+)
+
+
+def _published(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: int) -> ModelConfig:
+    sizes = TransformerConfig(layers=layers, width=width, heads=heads, positions="absolute")
+    return ModelConfig(name=name, tokenizer=tokenizer, transformer=sizes, rows=False)
+
+
+def _own(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: int, **changes: Any) -> ModelConfig:
+    sizes = TransformerConfig(
+        layers=layers,
+        width=width,
+        heads=heads,
+        **{"local_steps": 3, "global_every": 3, "action_condition": True, "qk_norm": True, **changes},
+    )
+    return ModelConfig(name=name, tokenizer=tokenizer, transformer=sizes)
+
+
+_SMALL_GRID = TokenizerConfig(
+    grid_height=9,
+    grid_width=15,
+    codebook_size=1024,
+    strides=(2, 2),
+    widths=(48, 96, 192),
+    encoder_blocks=(0, 1),
+    decoder_blocks=(1, 2),
+    revive_after=20,
+)
+_ARENA_GRID = TokenizerConfig(
+    grid_height=18,
+    grid_width=30,
+    codebook_size=2048,
+    strides=(2,),
+    widths=(96, 256),
+    encoder_blocks=(2,),
+    decoder_blocks=(3,),
+    encoder_layers=1,
+)
+_TINY = TokenizerConfig(
+    frame_height=16,
+    frame_width=24,
+    grid_height=4,
+    grid_width=6,
+    codebook_size=16,
+    code_width=4,
+    strides=(2,),
+    widths=(8, 16),
+    encoder_blocks=(1,),
+    decoder_blocks=(1,),
+    encoder_layers=1,
+    decoder_layers=1,
+    head_width=8,
+    recent_outputs=64,
+)
+
+_ROWS = (
+    _published("paper-27m", _PAPER_GRID, 8, 512, 8),
+    _published("paper-52m", _PAPER_GRID, 10, 640, 10),
+    _published("paper-110m", _PAPER_GRID, 15, 768, 12),
+    _published("paper-206m", _PAPER_GRID, 16, 1024, 16),
+    _published("paper-894m", _PAPER_GRID, 23, 1792, 14),
+    _published("200m", _LARGE_GRID, 16, 1024, 16),
+    _published("1.6b", _LARGE_GRID, 24, 2304, 18),
+    _published("guide", _GUIDE_GRID, 16, 1024, 16),
+    _published("guide-48x2048", _LARGE_GRID, 48, 2048, 16),
+    _own("tiny", _TINY, 2, 32, 4),
+    _own("arena-small", _SMALL_GRID, 6, 192, 3),
+    # For playing on a CPU, where the number of products counts, not their size: few and wide layers (docs/speed.md).
+    _own("arena-live", _SMALL_GRID, 4, 256, 4, kv_heads=2, global_every=4, parallel=True),
+    _own("arena", _ARENA_GRID, 9, 256, 4),
+)
+
+PRESETS: dict[str, ModelConfig] = {row.name: row for row in _ROWS}
+"""Every named model. `paper-*`, `200m`, `1.6b` as published; `guide*` as a third-party guide has it; ours after."""
+
+
+def preset(name: str) -> ModelConfig:
+    """The row of a name.
+
+    Raises:
+        ConfigError: for an unknown name; names the nearest one.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; {nearest(name, PRESETS)}")
+    return PRESETS[name]

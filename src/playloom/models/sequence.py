@@ -1,0 +1,222 @@
+"""The positions of one step: which token each reads, which token each predicts. Weaves and unweaves.
+
+A step has K slots: N image slots in row-major order, then A action slots. The transformer runs over P *positions* a
+step; a position reads one token (or none) and predicts one slot (or none):
+
+* a **chain** (the published model): position p reads the token of slot p - 1, position 0 the last token of the step
+  before; P = K and only raster order can be decoded.
+* **rows**: the position of image slot (r, c) reads its left neighbour; at a row start there is no token to read; each
+  row has one extra row-end position that reads the row's last token, so that it enters the cache. Actions likewise.
+
+Knows the order of tokens, not their meaning to the network. Shapes: B batch, T steps, N, A, K, P as above.
+
+The joint vocabulary: image codes first, then every action slot's values. Owns id ranges, nothing else.
+
+>>> Vocab(codebook_size=16384, slot_sizes=(2,) * 12 + (11,) * 4).size
+16452
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from playloom.actions.codec import SLOT_SIZES
+from playloom.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocab:
+    """Id ranges of the joint vocabulary.
+
+    Raises:
+        ConfigError: when a size is not positive.
+    """
+
+    codebook_size: int
+    """Image codes; their ids are 0 to `codebook_size` - 1."""
+    slot_sizes: tuple[int, ...] = SLOT_SIZES
+    """Values each action slot can take; their ids follow the codes, slot after slot."""
+
+    def __post_init__(self) -> None:
+        if self.codebook_size < 2 or not self.slot_sizes or min(self.slot_sizes) < 1:
+            raise ConfigError(
+                f"a vocabulary needs at least 2 codes and 1 value a slot; got {self.codebook_size}, {self.slot_sizes}"
+            )
+
+    @property
+    def action_values(self) -> int:
+        """Ids taken by action values."""
+        return sum(self.slot_sizes)
+
+    @property
+    def size(self) -> int:
+        """All ids: V."""
+        return self.codebook_size + self.action_values
+
+    @property
+    def action_offsets(self) -> tuple[int, ...]:
+        """The first id of every action slot."""
+        return tuple(accumulate((self.codebook_size, *self.slot_sizes[:-1])))
+
+    def legal_action_range(self, action_slot: int) -> tuple[int, int]:
+        """First and one-past-last legal id of an action slot."""
+        start = self.action_offsets[action_slot]
+        return start, start + self.slot_sizes[action_slot]
+
+
+NO_TOKEN = -1
+"""What a position reads where there is no token: the network sees only which position it is."""
+_PREVIOUS_STEP = -2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenGroup:
+    """The slots of one kind of token: where they are predicted and which ids are legal there."""
+
+    positions: tuple[int, ...]
+    """Positions that predict this group, in slot order."""
+    first_id: int
+    """First legal id."""
+    last_id: int
+    """One past the last legal id."""
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First legal id and one past the last."""
+        return self.first_id, self.last_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLayout:
+    """Slots and positions of one step.
+
+    Raises:
+        ConfigError: when the grid is empty.
+    """
+
+    grid_height: int
+    """Rows of the code grid: h."""
+    grid_width: int
+    """Columns of the code grid: w."""
+    vocab: Vocab
+    """Ids of codes and action values."""
+    rows: bool = True
+    """Row-start and row-end positions, so that rows can be decoded in parallel; False is the published chain."""
+
+    def __post_init__(self) -> None:
+        if self.grid_height < 1 or self.grid_width < 1:
+            raise ConfigError(f"a code grid needs at least one cell; got {self.grid_width} x {self.grid_height}")
+
+    @property
+    def image_slots(self) -> int:
+        """Image slots a step: N."""
+        return self.grid_height * self.grid_width
+
+    @property
+    def action_slots(self) -> int:
+        """Action slots a step: A."""
+        return len(self.vocab.slot_sizes)
+
+    @property
+    def slots(self) -> int:
+        """Slots a step: K = N + A."""
+        return self.image_slots + self.action_slots
+
+    @property
+    def positions(self) -> int:
+        """Positions a step: P."""
+        return len(self.source_P)
+
+    @cached_property
+    def source_P(self) -> NDArray[np.int64]:
+        """The slot whose token each position reads; negative where it reads none of this step."""
+        if not self.rows:
+            return np.array([_PREVIOUS_STEP, *range(self.slots - 1)])
+        grid = np.arange(self.image_slots).reshape(self.grid_height, self.grid_width)
+        image = np.pad(grid, ((0, 0), (1, 0)), constant_values=NO_TOKEN)
+        actions = np.arange(self.image_slots, self.slots)
+        return np.concatenate([image.ravel(), [NO_TOKEN], actions])
+
+    @property
+    def columns(self) -> int:
+        """Width of a decoder's row of tokens: the K slots, then `NO_TOKEN`, then the last token of the step before."""
+        return self.slots + 2
+
+    @cached_property
+    def column_P(self) -> NDArray[np.int64]:
+        """Where in such a row each position reads."""
+        special = np.where(self.source_P == NO_TOKEN, self.slots, self.slots + 1)
+        return np.where(self.source_P < 0, special, self.source_P)
+
+    @cached_property
+    def target_P(self) -> NDArray[np.int64]:
+        """The slot each position predicts; negative where it predicts none."""
+        if not self.rows:
+            return np.arange(self.slots)
+        grid = np.arange(self.image_slots).reshape(self.grid_height, self.grid_width)
+        image = np.pad(grid, ((0, 0), (0, 1)), constant_values=NO_TOKEN)
+        actions = np.arange(self.image_slots, self.slots)
+        return np.concatenate([image.ravel(), actions, [NO_TOKEN]])
+
+    @cached_property
+    def place_P2(self) -> NDArray[np.float32]:
+        """Row and column of each position on the code grid; actions sit at its centre."""
+        width = self.grid_width + 1 if self.rows else self.grid_width
+        place = np.empty((self.positions, 2), np.float32)
+        place[:] = (self.grid_height - 1) / 2, (self.grid_width - 1) / 2
+        image = np.arange(self.grid_height * width)
+        place[: len(image)] = np.stack([image // width, image % width], axis=1)
+        return place
+
+    @cached_property
+    def position_of_K(self) -> NDArray[np.int64]:
+        """The position that predicts each slot."""
+        order = np.argsort(self.target_P, kind="stable")
+        return order[self.positions - self.slots :]
+
+    @cached_property
+    def image_group(self) -> TokenGroup:
+        """Where image codes are predicted."""
+        where = tuple(int(p) for p in self.position_of_K[: self.image_slots])
+        return TokenGroup(positions=where, first_id=0, last_id=self.vocab.codebook_size)
+
+    @cached_property
+    def action_groups(self) -> tuple[TokenGroup, ...]:
+        """Where each action slot is predicted, and its legal ids."""
+        groups = []
+        for slot, position in enumerate(self.position_of_K[self.image_slots :]):
+            first, last = self.vocab.legal_action_range(slot)
+            groups.append(TokenGroup(positions=(int(position),), first_id=first, last_id=last))
+        return tuple(groups)
+
+    def weave(self, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"]) -> Int[Tensor, "B T K"]:
+        """Codes and action values to joint token ids, step by step in slot order."""
+        offsets_A = torch.tensor(self.vocab.action_offsets, device=values_BTA.device)
+        return torch.cat([codes_BTN.long(), values_BTA.long() + offsets_A], dim=-1)
+
+    def unweave(self, tokens_BTK: Int[Tensor, "B T K"]) -> tuple[Int[Tensor, "B T N"], Int[Tensor, "B T A"]]:
+        """Joint token ids back to codes and action values; the inverse of `weave`."""
+        offsets_A = torch.tensor(self.vocab.action_offsets, device=tokens_BTK.device)
+        return tokens_BTK[..., : self.image_slots], tokens_BTK[..., self.image_slots :] - offsets_A
+
+    def inputs(self, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B T P"]:
+        """What every position reads: token ids, or `NO_TOKEN`."""
+        source_P = torch.as_tensor(self.source_P, device=tokens_BTK.device)
+        inputs = tokens_BTK[..., source_P.clamp(min=0)]
+        inputs = inputs.masked_fill(source_P < 0, NO_TOKEN)
+        if not self.rows:
+            inputs[:, 1:, 0] = tokens_BTK[:, :-1, -1]
+        return inputs
+
+    def sequence(self, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B S"]:
+        """The flat sequence as published: [image][action][image][action] ..., no delimiter."""
+        return rearrange(tokens_BTK, "b t k -> b (t k)")

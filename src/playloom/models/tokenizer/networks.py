@@ -1,0 +1,199 @@
+"""Encoder and decoder: pixels to latents on the code grid, and back. Knows nothing of codes, losses or
+value ranges.
+
+One network serves both forms. On the fine grids work dense 3 x 3 convolutions (local texture, cheap on a
+CPU), on the code grid a transformer (the whole picture at once); without fine grids it is the ViT of Yu et
+al. 2021 ("ViT-VQGAN", arXiv:2110.04627). Shapes: B batch, C channels, H W pixels or cells of a fine grid, h
+w code grid, N = h*w, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from playloom.models.tokenizer.config import TokenizerConfig
+from playloom.models.transformer.layers import attend
+
+
+def initialise(network: nn.Module) -> None:
+    """Draws all weights so that signals keep their size, with no biases; residual branches start at zero.
+
+    Otherwise codes would start as small changes on large constant biases, and learning would start slowly.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, ConvBlock):
+            nn.init.zeros_(module.outer.weight)
+        elif isinstance(module, TransformerLayer):
+            nn.init.zeros_(module.attention_out.weight)
+            nn.init.zeros_(module.mlp_out.weight)
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each cell of a [B, C, H, W] map."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Normalises each cell; float [B, C, H, W] to the same shape."""
+        # A channels_last map is already [B, H, W, C] in memory: both permutes are free.
+        y_BHWC: Tensor = self.norm(x_BCHW.permute(0, 2, 3, 1))
+        return y_BHWC.permute(0, 3, 1, 2)
+
+
+class ConvBlock(nn.Module):
+    """Residual block of two dense 3 x 3 convolutions; starts as the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(width)
+        self.inner = nn.Conv2d(width, width, 3, padding=1)
+        self.outer = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Float [B, C, H, W] to the same shape."""
+        inner_BCHW = F.silu(self.inner(self.norm(x_BCHW)))
+        outer_BCHW: Tensor = self.outer(inner_BCHW)
+        return x_BCHW + outer_BCHW
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm self-attention over all cells, then a GELU MLP four times as wide."""
+
+    def __init__(self, width: int, head_width: int) -> None:
+        super().__init__()
+        self.heads = width // head_width
+        self.attention_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, 4 * width)
+        self.mlp_out = nn.Linear(4 * width, width)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Float [B, N, D] to the same shape."""
+        qkv = rearrange(self.query_key_value(self.attention_norm(x_BND)), "b n (t m e) -> t b m n e", t=3, m=self.heads)
+        mixed = attend(qkv[0], qkv[1], qkv[2])
+        x_BND = x_BND + self.attention_out(rearrange(mixed, "b m n e -> b n (m e)"))
+        mlp_BND: Tensor = self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x_BND))))
+        return x_BND + mlp_BND
+
+
+class GridTransformer(nn.Module):
+    """Transformer layers on the code grid, with a learned position for each cell."""
+
+    def __init__(self, config: TokenizerConfig, layers: int) -> None:
+        super().__init__()
+        width = config.widths[-1]
+        self.grid_width = config.grid_width
+        self.positions = nn.Parameter(0.02 * torch.randn(1, config.image_slots, width))
+        self.layers = nn.ModuleList(TransformerLayer(width, config.head_width) for _ in range(layers))
+
+    def forward(self, x_BDhw: Tensor) -> Tensor:
+        """Float [B, D, h, w] to the same shape."""
+        x_BND = rearrange(x_BDhw, "b d h w -> b (h w) d") + self.positions
+        for layer in self.layers:
+            x_BND = layer(x_BND)
+        return rearrange(x_BND, "b (h w) d -> b d h w", w=self.grid_width)
+
+
+class TanhHead(nn.Module):
+    """Layer norm, then linear, tanh, linear: the head ViT-VQGAN puts on both sides of its codebook."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width_in)
+        self.inner = nn.Linear(width_in, 2 * width_in)
+        self.outer = nn.Linear(2 * width_in, width_out)
+
+    def forward(self, x_BhwD: Tensor) -> Tensor:
+        """Float [..., width_in] to [..., width_out]."""
+        y_BhwD: Tensor = self.outer(torch.tanh(self.inner(self.norm(x_BhwD))))
+        return y_BhwD
+
+
+class Encoder(nn.Module):
+    """Pixels to one latent vector a code cell."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, config.widths[0], config.stem_patch, config.stem_patch)
+        self.rungs = nn.ModuleList()
+        for i, stride in enumerate(config.strides):
+            width, coarser = config.widths[i], config.widths[i + 1]
+            blocks = [ConvBlock(width) for _ in range(config.encoder_blocks[i])]
+            self.rungs.append(nn.Sequential(*blocks, nn.Conv2d(width, coarser, stride, stride)))
+        self.transformer = GridTransformer(config, config.encoder_layers)
+        self.head = TanhHead(config.widths[-1], config.code_width)
+        initialise(self)
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """Float pixels [B, 3, H, W] to latents [B, h, w, code_width]."""
+        x_BCHW = self.stem(pixels_BCHW.contiguous(memory_format=torch.channels_last))
+        for rung in self.rungs:
+            x_BCHW = rung(x_BCHW)
+        x_BDhw = self.transformer(x_BCHW)
+        latents_BhwC: Tensor = self.head(x_BDhw.permute(0, 2, 3, 1))
+        return latents_BhwC
+
+
+class Decoder(nn.Module):
+    """One code vector a cell to pixels."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.entry = nn.Linear(config.code_width, config.widths[-1])
+        self.transformer = GridTransformer(config, config.decoder_layers)
+        self.rungs = nn.ModuleList()
+        for i in reversed(range(len(config.strides))):
+            width, coarser, stride = config.widths[i], config.widths[i + 1], config.strides[i]
+            blocks = [ConvBlock(width) for _ in range(config.decoder_blocks[i])]
+            self.rungs.append(nn.Sequential(Unfold(coarser, width, (stride, stride)), *blocks))
+        self.norm = ChannelNorm(config.widths[0])
+        # On a fine grid neighbouring cells are seen (3 x 3), so patch borders can be smooth; a plain ViT
+        # sees its own.
+        self.to_pixels = Unfold(config.widths[0], 3, config.stem_patch, kernel=3 if config.strides else 1)
+        initialise(self)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight that makes the pixels; the adaptive adversarial weight compares gradients here."""
+        weight = self.to_pixels.spread.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+    def forward(self, vectors_BhwC: Tensor) -> Tensor:
+        """Code vectors [B, h, w, code_width] to pixels [B, 3, H, W], not clamped."""
+        x_BCHW = self.transformer(self.entry(vectors_BhwC).permute(0, 3, 1, 2))
+        for rung in self.rungs:
+            x_BCHW = rung(x_BCHW)
+        pixels_BCHW: Tensor = self.to_pixels(self.norm(x_BCHW))
+        return pixels_BCHW
+
+
+class Unfold(nn.Module):
+    """Each cell becomes a block of finer cells: a convolution, then depth to space."""
+
+    def __init__(self, width_in: int, width_out: int, block: tuple[int, int], kernel: int = 1) -> None:
+        super().__init__()
+        self.block = block
+        self.spread = nn.Conv2d(width_in, width_out * block[0] * block[1], kernel, padding=kernel // 2)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Float [B, C, H, W] to [B, width_out, H * rows, W * columns]."""
+        rows, columns = self.block
+        # Channels vary fastest, so the result of a channels_last map is channels_last again without a copy
+        # of channels.
+        spread = self.spread(x_BCHW).permute(0, 2, 3, 1)
+        fine_BHWC: Tensor = rearrange(spread, "b h w (p q c) -> b (h p) (w q) c", p=rows, q=columns)
+        return fine_BHWC.permute(0, 3, 1, 2)

@@ -1,0 +1,128 @@
+"""Rotary angles over step, row and column (RoPE, Su et al. 2021; three axes as in axial variants for video).
+
+Only differences of step, row and column enter a dot product, so "the same place one step ago, two columns left" is one
+pattern for the whole grid, and a key stays valid however far the context rolls on. Step frequencies are whole multiples
+of one turn per `STEP_PERIOD` steps: the step index may wrap, and a dream can go on for ever.
+
+Scaled dot-product attention, one way for tokenizer and transformer. Knows no heads, positions or caches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def attend(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None = None) -> Tensor:
+    """Values weighted by how well their keys fit the queries (Vaswani et al. 2017, section 3.2.1).
+
+    On a CPU in bfloat16 by two plain products: torch's fused kernel takes twice as long there, forward and backward.
+
+    Args:
+        q_BGQE: queries, float [B, G, Q, E].
+        k_BGRE: keys, float [B, G, R, E]. All three may be of different dtypes under autocast.
+        v_BGRE: values, float [B, G, R, E].
+        mask_QR: bool, True where a query may look; anything that broadcasts to [B, G, Q, R]. None: everywhere.
+
+    Returns:
+        Float [B, G, Q, E].
+    """
+    kind = q_BGQE.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        q_BGQE, k_BGRE, v_BGRE = (x.to(dtype) for x in (q_BGQE, k_BGRE, v_BGRE))
+    if kind != "cpu" or q_BGQE.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q_BGQE, k_BGRE, v_BGRE, attn_mask=mask_QR)
+    return _products(q_BGQE * q_BGQE.shape[-1] ** -0.5, k_BGRE, v_BGRE, mask_QR)
+
+
+def _products(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None) -> Tensor:
+    scores_BGQR = q_BGQE @ k_BGRE.transpose(-1, -2)
+    if mask_QR is not None:
+        scores_BGQR += scores_BGQR.new_zeros(mask_QR.shape).masked_fill(~mask_QR, -torch.inf)
+    return scores_BGQR.softmax(dim=-1) @ v_BGRE
+
+
+STEP_PERIOD = 4096
+"""Steps after which the step angles repeat exactly; far longer than any context."""
+
+
+def frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
+    """`pairs` angular frequencies, radians a unit, geometric from a half turn per unit to one turn per `longest`."""
+    if pairs < 2:
+        return torch.full((pairs,), math.pi / 4)
+    ratio = (2.0 / longest) ** (1.0 / (pairs - 1))
+    return math.pi * ratio ** torch.arange(pairs, dtype=torch.float64)
+
+
+def step_frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
+    """As `frequencies`, each rounded to a whole number of turns per `STEP_PERIOD` steps."""
+    unit = 2 * math.pi / STEP_PERIOD
+    return (frequencies(pairs, longest) / unit).round().clamp(min=1) * unit
+
+
+class Rotary(torch.nn.Module):
+    """Angles of every position, and the rotation of queries and keys by them."""
+
+    def __init__(self, head_width: int, place_P2: Float[Tensor, "P 2"], longest_step: int) -> None:
+        super().__init__()
+        pairs = head_width // 2
+        across = pairs // 3
+        along = pairs - 2 * across
+        longest_place = 2.0 * float(place_P2.max()) + 4.0
+        place_freq = frequencies(across, longest_place)
+        angle_P = [place_P2[:, axis, None].double() * place_freq for axis in (0, 1)]
+        self.register_buffer("place_angle_PF", torch.cat(angle_P, dim=1), persistent=False)
+        self.register_buffer("step_freq_F", step_frequencies(along, 4.0 * longest_step), persistent=False)
+        self.place_angle_PF: Tensor
+        self.step_freq_F: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
+        """Follows the network to another device, but stays float64: angles in bf16 would be off by whole places."""
+        kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in kept.items():
+            moved = self._buffers[name]
+            assert moved is not None
+            self._buffers[name] = buffer.to(moved.device)
+        return self
+
+    def angles(
+        self, steps_XQ: Int[Tensor, "*X #Q"], positions_Q: Int[Tensor, Q]
+    ) -> tuple[Float[Tensor, "*X Q 1 E"], Float[Tensor, "*X Q 1 E"]]:
+        """Cosine and signed sine for positions of given steps, float32, as `rotate` takes them: equal for all heads.
+
+        Args:
+            steps_XQ: step of every position; may broadcast over positions (a last axis of 1).
+            positions_Q: which positions.
+        """
+        step_angle = (steps_XQ % STEP_PERIOD)[..., None].double() * self.step_freq_F
+        place_angle = self.place_angle_PF[positions_Q]
+        shape = (*step_angle.shape[:-2], len(positions_Q), -1)
+        both = [angle.expand(shape) for angle in (step_angle, place_angle)]
+        cosine, sine = torch.cat([a.cos() for a in both], -1).float(), torch.cat([a.sin() for a in both], -1).float()
+        return torch.cat([cosine, cosine], -1).unsqueeze(-2), torch.cat([-sine, sine], -1).unsqueeze(-2)
+
+
+Turn = tuple[Tensor, ...]
+"""How queries and keys are turned: nothing (absolute positions); cosine and signed sine, see `Rotary.angles`; or one
+matrix a position, see `matrices`. In the dtype of what is turned."""
+
+
+def matrices(cosine: Float[Tensor, "*X Q 1 E"], sine: Float[Tensor, "*X Q 1 E"]) -> Float[Tensor, "*X Q E E"]:
+    """The same rotation as a product from the right: one kernel on a GPU, where three small ones would be launched."""
+    keep = torch.eye(cosine.shape[-1], device=cosine.device, dtype=cosine.dtype)
+    return torch.addcmul(keep * cosine, keep.roll(cosine.shape[-1] // 2, dims=-1), sine)
+
+
+def rotate(x_BQME: Float[Tensor, "B Q M E"], *turn: Tensor) -> Float[Tensor, "B Q M E"]:
+    """Turn each pair (i, i + E/2) of every head by the position's angles, in either form of `Turn`."""
+    if len(turn) == 1:
+        return x_BQME @ turn[0]
+    cosine, sine = turn
+    return torch.addcmul(x_BQME * cosine, x_BQME.roll(x_BQME.shape[-1] // 2, dims=-1), sine)

@@ -1,0 +1,120 @@
+"""A copy of a transformer for decoding on a CPU: the same numbers from weights laid out for a handful of tokens.
+
+torch's float32 product reads its weights in an order that suits many rows. A pass of decoding has one to nine, and its
+weights come cold from memory every time: oneDNN's blocked layout measured about twice as fast there (docs/log.md).
+The packing operators are those that torch's own compiler emits for a CPU; where they are missing, or on another device
+or dtype, modules stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from playloom.models.transformer.kv_cache import KeyValueCache, Reach
+from playloom.models.transformer.layers import Turn
+from playloom.models.transformer.transformer import Attention, Block, Transformer
+
+_M = TypeVar("_M", bound=nn.Module)
+_TYPICAL_ROWS = 8
+"""Rows the layout is chosen for; any number is computed."""
+
+
+class PackedLinear(nn.Module):
+    """x W^T + b with a weight in oneDNN's blocked layout, optionally with an exact GELU behind it."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
+        super().__init__()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _TYPICAL_ROWS)
+        self.bias = None if bias is None else bias.detach()
+        self.after, self.how = ("gelu", "none") if gelu else ("none", "")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float32 [..., in] to [..., out]."""
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, self.after, [], self.how)
+        return out
+
+
+class PackedParallelBlock(Block):
+    """A parallel block in two products: everything that reads its input, everything that ends in its output."""
+
+    def __init__(self, block: Block) -> None:
+        nn.Module.__init__(self)
+        first, last = _linear(block.mlp[0]), _linear(block.mlp[2])
+        enter, leave = block.attention.query_key_value, block.attention.out
+        self.attention, self.attention_norm = _with_fixed_scales(block.attention), block.attention_norm
+        self.widths = [enter.out_features, first.out_features]
+        self.enter = PackedLinear(torch.cat([enter.weight, first.weight]), torch.cat([enter.bias, first.bias]))
+        self.leave = PackedLinear(torch.cat([leave.weight, last.weight], dim=1), leave.bias + last.bias)
+
+    def extend(self, x_BQD: Tensor, turn: Turn, layer: int, cache: KeyValueCache, reach: Reach) -> Tensor:
+        """See `Block.extend`."""
+        all_BQO, hidden = self.enter(self.attention_norm(x_BQD)).split(self.widths, dim=-1)
+        attended = self.attention.cached(*self.attention.project(all_BQO, turn), layer, cache, reach)
+        return x_BQD + self.leave(torch.cat([attended, F.gelu(hidden)], dim=-1))
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether the packing operators take this weight."""
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+    return known and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
+def pack(transformer: Transformer) -> Transformer:
+    """The transformer for decoding: a copy with packed weights where that is possible, else itself."""
+    if not can_pack(transformer.token.weight):
+        return transformer
+    return _with(transformer, blocks=nn.ModuleList(_packed(block) for block in transformer.blocks))
+
+
+def pack_head(transformer: Transformer, first_id: int, last_id: int) -> nn.Module:
+    """Hidden states to the logits of ids `first_id` to `last_id` - 1; see `Transformer.logits`."""
+    weight = transformer.token.weight[first_id:last_id]
+    return PackedLinear(weight, None) if can_pack(weight) else _Head(weight)
+
+
+class _Head(nn.Module):
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight_CD = weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.weight_CD)
+
+
+def _packed(block: nn.Module) -> Block:
+    """A block with the same norms and packed products."""
+    assert isinstance(block, Block)
+    if block.parallel:
+        return PackedParallelBlock(block)
+    attention = block.attention
+    enter, leave = (PackedLinear(li.weight, li.bias) for li in (attention.query_key_value, attention.out))
+    first, last = _linear(block.mlp[0]), _linear(block.mlp[2])
+    mlp = nn.Sequential(PackedLinear(first.weight, first.bias, gelu=True), PackedLinear(last.weight, last.bias))
+    new_attention = _with(_with_fixed_scales(attention), query_key_value=enter, out=leave)
+    return _with(block, attention=new_attention, mlp=mlp)
+
+
+def _with_fixed_scales(attention: Attention) -> Attention:
+    """The same attention, its scales computed once: they no longer change."""
+    fixed = copy.copy(attention)
+    if attention.config.qk_norm:
+        scales_HE = attention.scales().detach()
+        fixed.scales = lambda: scales_HE  # type: ignore[method-assign]
+    return fixed
+
+
+def _with(module: _M, **changed: nn.Module) -> _M:
+    """A copy that shares everything with the module but some of its parts."""
+    other = copy.copy(module)
+    other._modules = {**module._modules, **changed}
+    return other
+
+
+def _linear(module: nn.Module) -> nn.Linear:
+    assert isinstance(module, nn.Linear)
+    return module

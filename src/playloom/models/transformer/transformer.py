@@ -1,0 +1,297 @@
+"""The decoder-only transformer. Integers in, logits out. Knows nothing of frames, actions or files.
+
+Two ways over the same weights: `forward` over whole steps under a sliding window (training, and the naive judge of
+decoding), and `extend` over some positions of one step with a cache (decoding). Pre-norm blocks, GELU MLP, tied
+embeddings (Radford et al. 2019), optionally grouped-query attention and rotary positions.
+
+Shapes: B batch, T steps, P positions a step, Q queries, D width, M heads, G key/value heads, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from playloom.errors import ConfigError
+from playloom.models.transformer.config import TransformerConfig
+from playloom.models.transformer.kv_cache import KeyValueCache, Reach
+from playloom.models.transformer.layers import Rotary, Turn, attend, matrices, rotate
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepGeometry:
+    """What the network must know of one step: its positions and where they lie."""
+
+    vocab_size: int
+    """Joint ids: V."""
+    first_action_id: int
+    """Ids from here on are action values."""
+    place_P2: Float[Tensor, "P 2"]
+    """Row and column of each position on the code grid."""
+    image_position_P: Bool[Tensor, P]
+    """Positions that predict an image code."""
+
+    @property
+    def positions(self) -> int:
+        """Positions a step: P."""
+        return len(self.place_P2)
+
+
+_SHORTEST = 1e-6
+"""Length below which queries and keys are not normalised any further."""
+
+
+class StepTables(NamedTuple):
+    """What the positions of one step bring before any token is known, in the order they are run; see `begin`."""
+
+    x_BPD: Float[Tensor, "B P D"]
+    """Embeddings of position and previous action."""
+    turn: Turn
+    """Rotary cosine and signed sine [B, P, 1, E], or matrices [B, P, E, E]; empty for absolute positions."""
+
+
+class Attention(nn.Module):
+    """Multi-head attention with grouped key/value heads; positions and masks come from outside."""
+
+    def __init__(self, config: TransformerConfig, window: int) -> None:
+        super().__init__()
+        self.config, self.window = config, window
+        keys = config.key_value_heads * config.head_width
+        self.query_key_value = nn.Linear(config.width, config.width + 2 * keys)
+        self.out = nn.Linear(config.width, config.width)
+        self.query_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
+
+    def project(self, all_BQO: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys turned by `turn`.
+
+        Takes what `query_key_value` gave.
+        """
+        c = self.config
+        groups = c.key_value_heads
+        all_BQHE = all_BQO.view(*all_BQO.shape[:2], c.heads + 2 * groups, c.head_width)
+        turned = all_BQHE[:, :, : c.heads + groups]
+        if c.qk_norm:
+            length = torch.linalg.vector_norm(turned, dim=-1, keepdim=True)
+            turned = turned * (self.scales() / length.clamp_min(_SHORTEST))
+        if turn:
+            turned = rotate(turned, *(part.to(turned.dtype) for part in turn))
+        turned = turned.transpose(1, 2)
+        return turned[:, : c.heads], turned[:, c.heads :], all_BQHE[:, :, c.heads + groups :].transpose(1, 2)
+
+    def scales(self) -> Tensor:
+        """What queries and keys of length 1 are multiplied by, [M + G, E]: root mean square 1, then learned scales."""
+        weights = [self.query_norm.weight] * self.config.heads + [self.key_norm.weight] * self.config.key_value_heads
+        return torch.stack(weights) * self.config.head_width**0.5  # type: ignore[arg-type]
+
+    def attend(self, q_BMQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None) -> Tensor:
+        """Weighted values [B, Q, M E] over the keys that `mask_QR` allows (None: all).
+
+        Query heads that share a key/value head are laid side by side as more queries of that head, so keys and values
+        are read once and never expanded.
+        """
+        heads, shared, queries = self.config.heads, self.config.key_value_heads, q_BMQE.shape[2]
+        if shared != heads:
+            q_BMQE = q_BMQE.reshape(len(q_BMQE), shared, -1, self.config.head_width)
+            if mask_QR is not None and mask_QR.shape[-2] > 1:
+                mask_QR = mask_QR.tile((heads // shared, 1))
+        out = attend(q_BMQE, k_BGRE, v_BGRE, mask_QR)
+        if shared != heads:
+            out = out.reshape(len(out), heads, queries, -1)
+        return out.transpose(1, 2).flatten(2)
+
+    def cached(
+        self, q_BMQE: Tensor, k_BGQE: Tensor, v_BGQE: Tensor, layer: int, cache: KeyValueCache, reach: Reach
+    ) -> Tensor:
+        """Weighted values [B, Q, M E] over the cache, to which these keys and values are added first."""
+        cache.write(layer, reach.first, k_BGQE, v_BGQE)
+        keys, values = cache.visible(layer, reach.past_steps, reach.last)
+        return self.attend(q_BMQE, keys, values, reach.masks.get(self.window))
+
+    def steps(self, x_BTPD: Tensor, turn: Turn, own_PP: Tensor) -> Tensor:
+        """Every step against its window. One call a step: exact work, and no mask larger than one step's."""
+        batch, steps, positions, _ = x_BTPD.shape
+        all_BQO = self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d"))
+        # Under autocast the norm makes queries and keys float32; rounded here once, not again for every window.
+        q, k, v = (x.to(all_BQO.dtype) for x in self.project(all_BQO, turn))
+        out = []
+        for step in range(steps):
+            first = max(0, step - self.window + 1) * positions
+            here, end = step * positions, (step + 1) * positions
+            past_PR = own_PP.new_ones(positions, here - first)
+            mask = torch.cat([past_PR, own_PP], dim=1)
+            out.append(self.attend(q[:, :, here:end], k[:, :, first:end], v[:, :, first:end], mask))
+        return self.out(torch.stack(out, dim=1))
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each on the normalised residual stream; or both on the same one (`parallel`)."""
+
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        super().__init__()
+        hidden = config.mlp_ratio * config.width
+        self.parallel = config.parallel
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention = Attention(config, config.window_steps(layer))
+        self.mlp_norm = nn.Identity() if config.parallel else nn.LayerNorm(config.width)
+        self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
+
+    def feed(self, x: Tensor, attended: Tensor, normed: Tensor) -> Tensor:
+        """The residual stream behind the block, from what came in, what attention made of it, and its norm."""
+        if self.parallel:
+            return x + attended + self.mlp(normed)
+        x = x + attended
+        return x + self.mlp(self.mlp_norm(x))
+
+    def steps(self, x_BTPD: Tensor, turn: Turn, own_PP: Tensor) -> Tensor:
+        """The block over whole steps."""
+        normed = self.attention_norm(x_BTPD)
+        return self.feed(x_BTPD, self.attention.steps(normed, turn, own_PP), normed)
+
+    def extend(self, x_BQD: Tensor, turn: Turn, layer: int, cache: KeyValueCache, reach: Reach) -> Tensor:
+        """The block over some places of one step; see `Transformer.extend`."""
+        normed = self.attention_norm(x_BQD)
+        q, k, v = self.attention.project(self.attention.query_key_value(normed), turn)
+        attended = self.attention.out(self.attention.cached(q, k, v, layer, cache, reach))
+        return self.feed(x_BQD, attended, normed)
+
+
+class Transformer(nn.Module):
+    """Token ids of whole steps to hidden states, and hidden states to logits."""
+
+    def __init__(self, config: TransformerConfig, geometry: StepGeometry) -> None:
+        super().__init__()
+        self.config, self.geometry = config, geometry
+        rolling = config.positions == "rolling"
+        places = geometry.positions * (1 if rolling else config.context_steps)
+        self.token = nn.Embedding(geometry.vocab_size, config.width)
+        self.place = nn.Embedding(places, config.width)
+        self.rotary = Rotary(config.head_width, geometry.place_P2, config.context_steps) if rolling else None
+        actions = geometry.vocab_size - geometry.first_action_id
+        self.action_condition = nn.Embedding(actions, config.width) if config.action_condition else None
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.register_buffer("image_position_P", geometry.image_position_P, persistent=False)
+        self.image_position_P: Tensor
+        self.apply(self._start)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            for last in (block.attention.out, block.mlp[2]):
+                nn.init.normal_(last.weight, std=0.02 / (2 * config.layers) ** 0.5)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _start(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        inputs_BTP: Int[Tensor, "B T P"],
+        own_PP: Bool[Tensor, "P P"],
+        actions_BTA: Int[Tensor, "B T A"] | None = None,
+    ) -> Float[Tensor, "B T P D"]:
+        """Hidden states of whole steps, each seeing its window of steps and, of its own step, what `own_PP` allows.
+
+        Args:
+            inputs_BTP: the token id each position reads; negative: none.
+            own_PP: own-step mask, True where row may attend to column.
+            actions_BTA: joint ids of the action taken in the step *before* each step (negative: none); needed with
+                `action_condition`, else ignored.
+
+        Raises:
+            ConfigError: when `absolute` positions are asked for more steps than the context has.
+        """
+        batch, steps, positions = inputs_BTP.shape
+        where_TP = self._where(steps, inputs_BTP.device)
+        x = self._embed(inputs_BTP, where_TP, actions_BTA)
+        turn: Turn = ()
+        if self.rotary is not None:
+            step_S = torch.arange(steps, device=x.device).repeat_interleave(positions)
+            angles = self.rotary.angles(step_S, torch.arange(positions, device=x.device).repeat(steps))
+            turn = angles[0].to(x.dtype), angles[1].to(x.dtype)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            x = block.steps(x, turn, own_PP)
+        return self.norm(x)
+
+    def begin(
+        self,
+        steps_B: Int[Tensor, B],
+        order_P: Int[Tensor, P],
+        actions_BA: Int[Tensor, "B A"] | None = None,
+        *,
+        as_matrices: bool = False,
+    ) -> StepTables:
+        """What one step's positions bring before any of its tokens is known; once a step, for `extend`.
+
+        Args:
+            steps_B: the step's index in each dream; below the context's length for `absolute` positions.
+            order_P: the positions in the order they will be run.
+            actions_BA: as in `forward`, of the one step before.
+            as_matrices: turn queries and keys by products; worth it where launching a kernel is what costs.
+        """
+        if self.rotary is None:
+            where = steps_B[:, None] * self.geometry.positions + order_P
+        else:
+            where = order_P.expand(len(steps_B), -1)
+        x_BPD = self.place(where)
+        if self.action_condition is not None and actions_BA is not None:
+            x_BPD = x_BPD + self._condition(actions_BA)[:, None] * self.image_position_P[order_P, None]
+        if self.rotary is None:
+            return StepTables(x_BPD, ())
+        cosine, sine = (part.to(x_BPD.dtype) for part in self.rotary.angles(steps_B[:, None], order_P))
+        return StepTables(x_BPD, (matrices(cosine, sine),) if as_matrices else (cosine, sine))
+
+    def extend(
+        self, inputs_BQ: Int[Tensor, "B Q"], tables: StepTables, cache: KeyValueCache, reach: Reach
+    ) -> Float[Tensor, "B Q D"]:
+        """Hidden states of some places of one step; their keys and values go into `cache`.
+
+        Args:
+            inputs_BQ: the token id each place reads; negative: none.
+            tables: of the whole step, from `begin`.
+            cache: holds the steps before and the places of this step that were run so far; is written.
+            reach: which places these are, and what they may attend to.
+        """
+        here = slice(reach.first, reach.last)
+        x = self._token(inputs_BQ) + tables.x_BPD[:, here]
+        turn = tuple(part[:, here] for part in tables.turn)
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            x = block.extend(x, turn, layer, cache, reach)
+        return self.norm(x)
+
+    def logits(self, hidden: Float[Tensor, "*N D"], first_id: int, last_id: int) -> Float[Tensor, "*N C"]:
+        """Logits of the legal ids `first_id` to `last_id` - 1 only (embeddings are tied)."""
+        return F.linear(hidden, self.token.weight[first_id:last_id])
+
+    def _where(self, steps: int, device: torch.device) -> Tensor:
+        positions = self.geometry.positions
+        if self.rotary is not None:
+            return torch.arange(positions, device=device).expand(steps, positions)
+        if steps > self.config.context_steps:
+            raise ConfigError(f"absolute positions end after {self.config.context_steps} steps; prefill a new window")
+        return torch.arange(steps * positions, device=device).view(steps, positions)
+
+    def _embed(self, inputs_BTP: Tensor, where_TP: Tensor, actions_BTA: Tensor | None) -> Tensor:
+        x = self._token(inputs_BTP) + self.place(where_TP)
+        if self.action_condition is None or actions_BTA is None:
+            return x
+        return x + self._condition(actions_BTA)[:, :, None] * self.image_position_P[:, None]
+
+    def _token(self, inputs: Tensor) -> Tensor:
+        return self.token(inputs.clamp(min=0)) * (inputs >= 0)[..., None]
+
+    def _condition(self, actions: Tensor) -> Tensor:
+        """The sum of the embeddings of one action's values; negative ids add nothing."""
+        assert self.action_condition is not None
+        ids = (actions - self.geometry.first_action_id).clamp(min=0)
+        return (self.action_condition(ids) * (actions >= 0)[..., None]).sum(dim=-2)

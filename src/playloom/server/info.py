@@ -1,0 +1,159 @@
+"""What the server says of itself: `/v1/models`, `/v1/moments`, `/v1/health`, `/metrics`, `/` for both its visitors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Literal
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+import playloom
+from playloom.data.prompts import list_moments
+from playloom.models.checkpoint import bundled_models
+from playloom.server.errors import Refusal
+from playloom.server.jobs import about
+from playloom.server.metrics import Metrics
+from playloom.server.service import Studio, pick_moment
+
+PAGE = Path(__file__).parent / "static"
+"""Where the built page lies, if it was built."""
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
+    "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+    "Vary": "Accept",
+}
+
+
+class ModelInfo(BaseModel):
+    """A model."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    """What it is called."""
+    serving: bool
+    """Whether this server dreams with it."""
+    width: int | None = None
+    """Of its frames, where it is served."""
+    height: int | None = None
+    """Of its frames, where it is served."""
+    context: int | None = None
+    """Steps it sees, where it is served."""
+    tokens: int | None = None
+    """Tokens a frame, where it is served."""
+    temperature: float | None = None
+    """Its own, used where nobody asks for another: what its card says, else 0.9; where it is served."""
+
+
+class MomentInfo(BaseModel):
+    """A bundled moment of real play."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    """Its name."""
+    picture: str
+    """Where its last frame is, a PNG."""
+
+
+class Health(BaseModel):
+    """How the server is."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    status: Literal["ok", "stopping"]
+    """`stopping`, with 503, after SIGTERM."""
+    version: str
+    """Of playloom."""
+    model: str
+    """What is served."""
+    replica: str | None = None
+    """Which server this is, where there are several."""
+
+
+def add_facts(app: FastAPI, studio: Studio, metrics: Metrics, page: Path = PAGE) -> None:
+    """Add the routes."""
+
+    @app.get("/v1/models", tags=["playloom"])
+    async def models() -> list[ModelInfo]:
+        """The model that is served, and the bundled ones."""
+        height, width = studio.size
+        layout, name = studio.model.config.layout, studio.model.config.name
+        served = ModelInfo(
+            name=name,
+            serving=True,
+            width=width,
+            height=height,
+            context=studio.context,
+            tokens=layout.grid_height * layout.grid_width,
+            temperature=studio.sampling().temperature,
+        )
+        return [served, *(ModelInfo(name=other, serving=False) for other in bundled_models() if other != name)]
+
+    @app.get("/v1/moments", tags=["playloom"])
+    async def moments() -> list[MomentInfo]:
+        """The bundled moments to begin from."""
+        return [MomentInfo(name=name, picture=f"/v1/moments/{name}/picture.png") for name in list_moments()]
+
+    @app.get(
+        "/v1/moments/{name}/picture.png",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}}},
+        tags=["playloom"],
+    )
+    async def moment_picture(name: str) -> Response:
+        """The last real frame that a dream from this moment sees."""
+        if name not in list_moments():
+            raise Refusal(404, "there is no moment of that name; see /v1/moments")
+        chosen = pick_moment(name)
+        png = await studio.side(lambda: studio.moment_picture(chosen))
+        return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+
+    @app.get("/v1/health", response_model=Health, tags=["playloom"])
+    async def health() -> Response:
+        """Whether new work is taken."""
+        status = "stopping" if studio.gate.draining else "ok"
+        content = {
+            "status": status,
+            "version": playloom.__version__,
+            "model": studio.model.config.name,
+            "replica": studio.settings.replica,
+        }
+        return JSONResponse(content, 503 if studio.gate.draining else 200)
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["playloom"])
+    async def prometheus() -> Response:
+        """Counters for Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    _add_page(app, studio, page)
+
+
+def _add_page(app: FastAPI, studio: Studio, page: Path) -> None:
+    """`/`: the page for browsers, the job server's facts for everybody else."""
+
+    @app.get("/", tags=["job server"], response_model=None)
+    async def root(request: Request) -> Response:
+        """What clients of the job server ask first. A browser gets the page."""
+        wants_page = "text/html" in request.headers.get("accept", "")
+        if wants_page and (page / "index.html").is_file():
+            return FileResponse(page / "index.html", headers=_PAGE_HEADERS)
+        return JSONResponse(about(studio), headers={"Vary": "Accept"})
+
+    if (page / "assets").is_dir():
+        app.mount("/assets", StaticFiles(directory=page / "assets"))
+    for path in page.glob("*"):
+        if path.suffix in (".svg", ".ico", ".png", ".webmanifest"):
+            app.add_route(f"/{path.name}", _file(path), include_in_schema=False)
+
+
+def _file(path: Path) -> Callable[[Request], Awaitable[Response]]:
+    async def send(request: Request) -> Response:
+        return FileResponse(path)
+
+    return send

@@ -1,0 +1,375 @@
+"""Jobs: dreams that go on by themselves while their results are fetched, one by one, as they come.
+
+Owns the life of a job. Knows nothing of forms and archives.
+
+The job server's API: `/new_job`, `/get_job_results`, `/cancel_job`. Knows only the format; `jobs` does the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import time
+import zipfile
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from fastapi import FastAPI, Query, Request
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import UploadFile
+from starlette.responses import Response
+
+from playloom.actions.codec import read_vector, sticks_of
+from playloom.errors import BadInputError
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import Prompt
+from playloom.server.errors import Refusal, refusal_of
+from playloom.server.schemas import Seed, Temperature, Tokens, TopK, TopP, Vector, predict
+from playloom.server.service import Seen, Studio, parse, pick_seed
+from playloom.server.settings import LONGEST, mint
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JobOrder:
+    """What one job is to dream."""
+
+    prompt: Prompt
+    """Where it begins."""
+    closing_A: NDArray[np.uint8] | None
+    """The action that closes the prompt's last step; None: dreamed."""
+    forced: Sequence[NDArray[np.uint8] | None]
+    """Actions of the first predicted steps, where given."""
+    steps: int
+    """How many steps: as many results come."""
+    sampling: Sampling
+    """How tokens are drawn."""
+    seed: int
+    """Of this job alone: parallel predictions differ by it."""
+
+
+class JobResult(NamedTuple):
+    """One predicted step of a job."""
+
+    job_id: str
+    """Whose."""
+    step: int
+    """From 0."""
+    action_A: NDArray[np.uint8]
+    """The action taken after seeing the picture."""
+    tokens: list[int]
+    """The picture's tokens."""
+    png: bytes
+    """The picture, marked."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Job:
+    """One job and what it has ready."""
+
+    name: str
+    """Its id; secret, since whoever knows it may read and cancel."""
+    born: float
+    """When it was made, on the monotonic clock."""
+    task: asyncio.Task[None] | None = None
+    """What dreams it."""
+    ready: deque[JobResult] = field(default_factory=deque)
+    """Results nobody has read yet."""
+    failure: str | None = None
+    """Why it ended before its time, until somebody has read it."""
+
+    @property
+    def running(self) -> bool:
+        """Whether more results will come."""
+        return self.task is not None and not self.task.done()
+
+
+class Jobs:
+    """All jobs of a server. Used from one event loop."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._jobs: dict[str, Job] = {}
+
+    @property
+    def running(self) -> int:
+        """Jobs that still dream."""
+        return sum(job.running for job in self._jobs.values())
+
+    @property
+    def unread(self) -> int:
+        """Jobs with results nobody has read yet."""
+        return sum(bool(job.ready) for job in self._jobs.values())
+
+    def start(self, orders: Sequence[JobOrder]) -> list[str]:
+        """Begin these jobs, all or none.
+
+        Returns:
+            Their ids, in order.
+
+        Raises:
+            BadInputError: when there would be more unfinished jobs than may be.
+        """
+        self.forget_old()
+        limit = self._studio.settings.jobs
+        if self.running + len(orders) > limit:
+            raise BadInputError(
+                f"the queue is full: {self.running} of at most {limit} jobs are unfinished and {len(orders)} more "
+                "were asked for; try again in a while"
+            )
+        return [self._begin(order) for order in orders]
+
+    def read(self, names: Sequence[str]) -> tuple[list[JobResult], list[str], int]:
+        """Take what is ready; it is removed by that.
+
+        Returns:
+            Results in order of jobs and steps; why jobs failed, said once; and how many of the ids are known.
+        """
+        self.forget_old()
+        known = [self._jobs[name] for name in dict.fromkeys(names) if name in self._jobs]
+        results: list[JobResult] = []
+        failures: list[str] = []
+        for job in known:
+            results += job.ready
+            job.ready.clear()
+            if job.failure is not None:
+                failures.append(job.failure)
+                job.failure = None
+        return results, failures, len(known)
+
+    def cancel(self, name: str) -> bool:
+        """End a job and drop its results; False when there is none of that id."""
+        job = self._jobs.pop(name, None)
+        if job is None:
+            return False
+        if job.task is not None:
+            job.task.cancel()
+        return True
+
+    def cancel_all(self) -> None:
+        """End every job."""
+        for name in list(self._jobs):
+            self.cancel(name)
+
+    def forget_old(self) -> None:
+        """Cancel jobs past their lifespan, and drop what they left."""
+        oldest = time.monotonic() - self._studio.settings.job_seconds
+        for job in [job for job in self._jobs.values() if job.born < oldest]:
+            self.cancel(job.name)
+
+    def _begin(self, order: JobOrder) -> str:
+        job = Job(name=mint(self._studio.settings.replica), born=time.monotonic())
+        self._jobs[job.name] = job
+        job.task = asyncio.get_running_loop().create_task(self._run(job, order))
+        return job.name
+
+    async def _run(self, job: Job, order: JobOrder) -> None:
+        studio = self._studio
+        manifest = studio.manifest(order.prompt, order.sampling, order.seed, "full")
+        try:
+            async with aclosing(
+                predict(
+                    studio,
+                    order.prompt,
+                    closing_A=order.closing_A,
+                    count=order.steps,
+                    forced=order.forced,
+                    sampling=order.sampling,
+                    seed=order.seed,
+                )
+            ) as steps:
+                async for number, step, action_A in steps:
+                    png = await studio.png(step, manifest, number)
+                    assert step.codes_N is not None, "a predicted step has a frame"
+                    job.ready.append(JobResult(job.name, number - 1, action_A, step.codes_N.tolist(), png))
+        except Exception as error:
+            job.failure = refusal_of(error).sentence
+
+
+_FORM_BYTES = 4 * 2**20
+_MOST_STEPS = 100
+JobIds = Annotated[list[Annotated[str, Field(max_length=LONGEST)]], Query(min_length=1, max_length=100)]
+
+
+class JobStep(BaseModel):
+    """One step of the context."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    image_name: str = Field(min_length=1, max_length=255)
+    """Name of the form's part that holds the picture, PNG or JPEG. A key, never a path."""
+    action: Vector | None = None
+    """Twelve buttons 0 or 1, then four sticks -1 to 1 (+y forward); the last step may leave it to the model."""
+    tokens: Tokens | None = None
+    """Used in place of encoding the picture."""
+
+
+class FutureAction(BaseModel):
+    """The action of one predicted step."""
+
+    action: Vector | None = None
+    """As in `JobStep`; none: dreamed."""
+
+
+class NewJob(BaseModel):
+    """The form field `json`."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    steps: list[JobStep] = Field(min_length=1, max_length=_MOST_STEPS)
+    """The context, oldest first."""
+    num_steps_to_predict: int = Field(ge=1)
+    """How many steps; as many results come."""
+    num_parallel_predictions: int = Field(default=1, ge=1)
+    """How many jobs to begin from the same context, each with a seed of its own."""
+    temperature: Temperature = None
+    """Divides the logits; 0 is greedy; none: the model's own."""
+    top_k: TopK = None
+    """Only the k likeliest tokens."""
+    top_p: TopP = None
+    """Only the likeliest tokens that reach p together."""
+    max_context_length: int = Field(default=10, ge=1)
+    """Only so many of the last steps are used, at most 10."""
+    future_actions: Annotated[list[FutureAction], Field(max_length=10_000)] = []
+    """Actions of the first predicted steps."""
+    seed: Seed = None
+    """Of the first job; the others count up from it. (Not in the original format.)"""
+
+
+class NewJobReply(BaseModel):
+    """What `/new_job` answers."""
+
+    job_ids: list[str]
+    """One for each parallel prediction."""
+    current_jobs_in_queue: int
+    """Unfinished jobs, these included."""
+
+
+_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["json"],
+                    "properties": {"json": {"type": "string", "description": "A `NewJob`, as JSON."}},
+                    "additionalProperties": {"type": "string", "format": "binary"},
+                }
+            }
+        },
+    }
+}
+
+
+def add_jobs(app: FastAPI, studio: Studio, jobs: Jobs) -> None:
+    """Add the routes."""
+
+    @app.post("/new_job", response_model=NewJobReply, openapi_extra=_FORM, tags=["job server"])
+    async def new_job(request: Request) -> NewJobReply:
+        """Begin a dream for each parallel prediction; their results are fetched as they come."""
+        studio.gate.check_open()
+        async with request.form(max_files=_MOST_STEPS, max_fields=10, max_part_size=_FORM_BYTES) as form:
+            text = form.get("json")
+            files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
+        if not isinstance(text, str):
+            raise Refusal(400, "the form has no field json; it says what to dream")
+        asked = await studio.side(lambda: parse(text.encode("utf-8", "replace"), NewJob))
+        studio.check_steps(asked.num_steps_to_predict)
+        names = jobs.start(await _orders(studio, asked, files))
+        return NewJobReply(job_ids=names, current_jobs_in_queue=jobs.running)
+
+    @app.get(
+        "/get_job_results",
+        response_class=Response,
+        responses={200: {"content": {"application/zip": {}}}, 204: {"description": "Nothing new yet."}},
+        tags=["job server"],
+    )
+    async def get_job_results(job_ids: JobIds) -> Response:
+        """What is new, once: a zip of `predictions.json` and its pictures; 204 while there is nothing."""
+        results, failures, known = jobs.read(job_ids)
+        if not known:
+            raise Refusal(404, "there is no such job; it was cancelled, or is past its lifespan")
+        if results:
+            return Response(await studio.side(lambda: _zip(results)), media_type="application/zip")
+        if failures:
+            raise Refusal(500, failures[0])
+        return Response(status_code=204)
+
+    @app.get("/cancel_job", tags=["job server"])
+    async def cancel_job(job_id: Annotated[str, Query(max_length=LONGEST)]) -> dict[str, Any]:
+        """End a job and drop what it has ready."""
+        if not jobs.cancel(job_id):
+            raise Refusal(404, "there is no such job; it was cancelled before, or is past its lifespan")
+        return {"cancelled": True, "current_jobs_in_queue": jobs.running}
+
+
+def about(studio: Studio) -> dict[str, Any]:
+    """What `GET /` tells clients of the job server."""
+    return {
+        "model_file": studio.model.config.name,
+        "max_concurrent_jobs": studio.settings.jobs,
+        "max_dream_steps_per_job": studio.settings.steps,
+        "max_job_lifespan": studio.settings.job_seconds,
+    }
+
+
+async def _orders(studio: Studio, asked: NewJob, files: Mapping[str, bytes]) -> list[JobOrder]:
+    seen, actions = [], []
+    used = min(asked.max_context_length, studio.context)
+    first = max(0, len(asked.steps) - used)
+    for number, step in enumerate(asked.steps[first:], first):
+        if step.image_name not in files:
+            raise BadInputError(f"step {number} names a picture that the form does not hold; send it as a file part")
+        if step.action is None and number < len(asked.steps) - 1:
+            raise BadInputError(f"step {number} has no action; only the last step may leave it to the model")
+        codes_N = np.array(step.tokens, np.int64) if step.tokens else None
+        seen.append(Seen(picture=files[step.image_name], where=f"the picture of step {number}", codes_N=codes_N))
+        actions.append(_action(step.action, f"action of step {number}"))
+    forced = [_action(future.action, f"future action {i}") for i, future in enumerate(asked.future_actions)]
+    between = [action_A for action_A in actions[:-1] if action_A is not None]
+    prompt = await studio.prompt(seen, between, stretch=True, steps=used)
+    seed, count = pick_seed(asked.seed), asked.num_parallel_predictions
+    if count > studio.settings.jobs:
+        raise BadInputError(f"{count:,} parallel predictions were asked for; at most {studio.settings.jobs} jobs")
+    return [
+        JobOrder(
+            prompt=prompt,
+            closing_A=actions[-1],
+            forced=forced,
+            steps=asked.num_steps_to_predict,
+            sampling=studio.sampling(asked.temperature, asked.top_k, asked.top_p),
+            seed=(seed + index) % 2**63,
+        )
+        for index in range(count)
+    ]
+
+
+def _action(vector: Sequence[float] | None, where: str) -> Any:
+    return None if vector is None else read_vector(vector, "sticks", where)
+
+
+def _zip(results: Sequence[JobResult]) -> bytes:
+    """An archive whose names are ours: nothing a client sent is in them."""
+    buffer = io.BytesIO()
+    predictions = []
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for result in results:
+            name = f"{result.job_id}_{result.step:03d}.png"
+            archive.writestr(name, result.png)
+            predictions.append(
+                {
+                    "job_id": result.job_id,
+                    "dream_step_index": result.step,
+                    "action": sticks_of(result.action_A),
+                    "tokens": result.tokens,
+                    "image_filename": name,
+                }
+            )
+        archive.writestr("predictions.json", json.dumps(predictions))
+    return buffer.getvalue()

@@ -1,0 +1,270 @@
+"""Running the application: one process, one port, and an end that finishes what was begun.
+
+    run(read_settings(port=5000), say=print)
+
+On SIGTERM or Ctrl-C new work is refused with 503 while what runs is finished, for at most `drain_seconds`; a second
+signal ends it at once.
+
+Connections as such: cut off when they send no request in time, and making room for others when there are too many.
+
+uvicorn limits what a request may do once its head is in; this is what comes before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from playloom.errors import BadInputError
+from playloom.server.app import Server as Application
+from playloom.server.app import create_app
+from playloom.server.middleware import access
+from playloom.server.settings import Settings
+
+_SOCKET_BUFFER = 16 * 2**10
+
+
+def worth_logging(record: logging.LogRecord) -> bool:
+    """A filter of uvicorn's log: without the traceback that any client's text of broken UTF-8 leaves (close 1007)."""
+    return not str(record.msg).startswith("Invalid UTF-8")
+
+
+def guarded_protocol(settings: Settings) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP protocol with these limits."""
+    idle: OrderedDict[GuardedProtocol, None] = OrderedDict()
+
+    class Guarded(GuardedProtocol):
+        limits, waiting = settings, idle
+
+    return Guarded
+
+
+class GuardedProtocol(H11Protocol):
+    """One connection. Between requests it is idle, and idle connections are on a clock and in a queue to be closed."""
+
+    limits: Settings
+    """How long, and how many."""
+    waiting: OrderedDict[GuardedProtocol, None]
+    """Connections without a request in progress, longest idle first; shared by all of a server."""
+    _clock: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """A connection comes; at the limit the longest idle one goes, or this one when all are at work."""
+        super().connection_made(transport)
+        self._idle()
+        if len(self.connections) > self.limits.connections:
+            oldest = next(iter(self.waiting))
+            oldest.refuse(503, "there are too many connections; try again in a while")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._busy()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of a head or of a body; only a whole head stops the clock."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._busy()
+        elif not self.transport.is_closing() and self.transport.get_protocol() is self:
+            self._idle()
+
+    def on_response_complete(self) -> None:
+        """A request is answered: idle again."""
+        super().on_response_complete()
+        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            self._idle()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """From here on it is a WebSocket's business.
+
+        Little is buffered for it, so that a slow reader falls frames behind, not megabytes.
+        """
+        self._busy()
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+        self.transport.set_write_buffer_limits(high=_SOCKET_BUFFER)
+        super().handle_websocket_upgrade(event)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP at all."""
+        self.refuse(400, "this is no HTTP request that can be read, or its head is too large")
+
+    def refuse(self, status: int, sentence: str) -> None:
+        """Say why, if a request may still be answered, and close."""
+        self._busy()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self.transport.is_closing():
+            body = json.dumps({"error": sentence}).encode("ascii")
+            headers = [
+                ("content-type", "application/json"),
+                ("content-length", str(len(body))),
+                ("connection", "close"),
+            ]
+            parts = [h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()]
+            self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
+        self.transport.close()
+
+    def _idle(self) -> None:
+        if self._clock is None:
+            self._clock = self.loop.call_later(self.limits.header_seconds, self._out_of_time)
+            self.waiting[self] = None
+
+    def _busy(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+        self.waiting.pop(self, None)
+
+    def _out_of_time(self) -> None:
+        self.refuse(408, f"no request came within {self.limits.header_seconds:g} seconds")
+
+
+_BACKLOG = 1024
+_TICK = 0.1  # seconds, uvicorn's
+_GRACE = 1.8  # seconds after the time to finish is over, in which everything is closed
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, except that a signal first lets what runs be finished."""
+
+    def __init__(
+        self, config: uvicorn.Config, application: Application, say: Callable[[str], None], greeting: str
+    ) -> None:
+        super().__init__(config)
+        self.application, self.say, self.greeting = application, say, greeting
+        self._draining: float | None = None
+        self._farewell = (
+            f"stopping; what runs may take {application.settings.drain_seconds:g} more seconds, "
+            "press Ctrl-C again to end at once"
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        self.say(self.greeting)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the end, the next one is it."""
+        if self._draining is None:
+            self._draining = self.application.settings.drain_seconds
+            self.application.drain()
+            # Whatever hangs then (a device, a video being written), the process ends.
+            last = threading.Timer(self._draining + _GRACE, os._exit, (1,))
+            last.daemon = True
+            last.start()
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """The end: whoever listens to events for ever is let go first."""
+        self.application.drain()
+        await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn's look around, ten times a second."""
+        if self._draining is not None:
+            if self._farewell:  # said here: a signal may come in the middle of another sentence
+                self.say(self._farewell)
+                self._farewell = ""
+            self._draining -= _TICK
+            if self._draining <= 0 or not self.application.working:
+                self.application.studio.gate.end()
+                self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) -> None:
+    """Serve until told to stop.
+
+    Args:
+        settings: what to serve, where, and every limit.
+        say: told in a sentence that it listens, and later that it is stopping.
+
+    Raises:
+        PlayloomError: when the model cannot be used or the port is taken.
+    """
+    with listen(settings) as listener, _access_log(settings):
+        server_of(settings, create_app(settings), listener, say).run(sockets=[listener])
+
+
+def server_of(
+    settings: Settings, app: FastAPI, listener: socket.socket, say: Callable[[str], None] = lambda sentence: None
+) -> DrainingServer:
+    """The server of an application, ready to run on a socket of `listen`."""
+    application: Application = app.state.server
+    config = uvicorn.Config(
+        app,
+        http=guarded_protocol(settings),
+        ws="websockets-sansio",
+        ws_max_size=settings.socket_bytes,
+        ws_per_message_deflate=False,
+        ws_ping_interval=10,
+        ws_ping_timeout=10,
+        h11_max_incomplete_event_size=64 * 2**10,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=1,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(worth_logging)
+    return DrainingServer(config, application, say, _greeting(application, listener.getsockname()[1]))
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket on the address that the settings name.
+
+    Raises:
+        BadInputError: when it is taken or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise BadInputError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; choose another --port"
+        ) from error
+    return listener
+
+
+@contextmanager
+def _access_log(settings: Settings) -> Iterator[None]:
+    """Requests are logged to stderr, where the settings ask for it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    if settings.access_log:
+        access.addHandler(handler)
+        access.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        access.removeHandler(handler)
+
+
+def _greeting(application: Application, port: int) -> str:
+    settings = application.settings
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # a link has to lead somewhere
+    host = f"[{shown}]" if ":" in shown else shown
+    who = "requests need the key" if settings.key else "without a key, for this machine only"
+    every = "" if shown == settings.host else "listens on every address, "
+    return f"Open http://{host}:{port} to play {application.studio.model.config.name} ({every}{who})"

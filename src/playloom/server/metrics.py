@@ -1,0 +1,70 @@
+"""What the server counts, for Prometheus; a registry of its own, so that two servers in one process do not meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from playloom.server.scheduler import BrokerStats
+
+_LATENCY = (0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
+_DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+Gauges = Callable[[], dict[str, float]]
+"""What there is at this moment, by name."""
+
+
+class Metrics:
+    """Counters and histograms; any thread may count."""
+
+    def __init__(self, stats: BrokerStats, gauges: Gauges, batch: int) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "playloom_request_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=self.registry
+        )
+        self.live_frames = Counter("playloom_live_frames", "Frames of live play.", registry=self.registry)
+        self.unseen = Counter(
+            "playloom_live_frames_dropped", "Live frames that a slow reader lost.", registry=self.registry
+        )
+        self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=self.registry)
+        self.key_to_frame = Histogram(
+            "playloom_key_to_frame_seconds",
+            "From an action's arrival until its frame is in hand.",
+            buckets=_LATENCY,
+            registry=self.registry,
+        )
+        self.registry.register(_Now(stats, gauges, batch))
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _Now(Collector):
+    """What others count, read when it is asked for."""
+
+    def __init__(self, stats: BrokerStats, gauges: Gauges, batch: int) -> None:
+        self.stats, self.gauges, self.batch = stats, gauges, batch
+
+    def collect(self) -> Iterator[Metric]:
+        """The broker's figures and the gauges."""
+        for name, value in self.gauges().items():
+            yield GaugeMetricFamily(f"playloom_{name}", name.replace("_", " ").capitalize() + " now.", value=value)
+        sizes = dict(self.stats.batches)
+        buckets, total = [], 0
+        for size in range(1, self.batch + 1):
+            total += sizes.get(size, 0)
+            buckets.append((f"{size:.1f}", float(total)))
+        buckets.append(("+Inf", float(total)))
+        steps = float(sum(size * count for size, count in sizes.items()))
+        yield HistogramMetricFamily(
+            "playloom_batch_size", "Sessions dreamed together.", buckets=buckets, sum_value=steps
+        )
+        steps_done = Metric("playloom_frames", "Steps dreamed.", "counter")
+        steps_done.add_sample("playloom_frames_total", {}, float(self.stats.frames))
+        yield steps_done

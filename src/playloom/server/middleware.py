@@ -1,0 +1,281 @@
+"""Who may speak to the server: the key, and that no foreign web page speaks through a user's browser. ASGI.
+
+Without a key the server is for this machine, so the Host header must name it (else a page whose name was pointed at
+127.0.0.1 could call us: DNS rebinding). Foreign origins are refused with and without a key, WebSockets included.
+
+Bodies of requests: bounded in size, in time and all together, and whole in hand before anything happens. ASGI.
+
+Around everything: counts and logs every request, adds the headers browsers want, lets no traceback out. ASGI.
+
+The access log is the logger `playloom.access`, level INFO. It holds no key, token, body or query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+import re
+import time
+from urllib.parse import quote, urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from playloom.server.errors import Refusal, busy, refusal_of
+from playloom.server.metrics import Metrics
+from playloom.server.settings import REPLICA_HEADER, Settings
+
+
+class _Gone(Exception):
+    """The client went away before its body had come."""
+
+
+class Bodies:
+    """Reads a request's body before the application sees the request."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.settings = app, settings
+        self.held = 0
+        """Bytes of all bodies in memory."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request; WebSockets pass."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        chunks: list[bytes] = []
+        try:
+            await self._read(Headers(scope=scope), receive, chunks)
+            await self.app(scope, _replay(b"".join(chunks), receive), send)
+        except _Gone:
+            return None
+        except Refusal as refusal:
+            await refusal.response()(scope, receive, send)
+        finally:
+            self.held -= sum(map(len, chunks))
+
+    async def _read(self, headers: Headers, receive: Receive, chunks: list[bytes]) -> None:
+        limit = self.settings.body_bytes
+        declared = headers.get("content-length", "0")
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
+            raise _too_large(limit)
+        end, size, more = time.monotonic() + self.settings.body_seconds, 0, True
+        while more:
+            message = await self._next(receive, end)
+            chunk = message.get("body", b"")
+            chunks.append(chunk)
+            size += len(chunk)
+            self.held += len(chunk)
+            more = message.get("more_body", False)
+            if size > limit:
+                raise _too_large(limit)
+            if self.held > self.settings.bodies_bytes:
+                raise busy("too many large requests at once; try again in a while", 2)
+
+    async def _next(self, receive: Receive, end: float) -> Message:
+        try:
+            message = await asyncio.wait_for(receive(), max(0.001, end - time.monotonic()))
+        except asyncio.TimeoutError:
+            seconds = self.settings.body_seconds
+            raise Refusal(
+                408, f"the body did not come within {seconds:g} seconds; send it faster", {"Connection": "close"}
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        return message
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(413, f"the body is larger than {limit:,} bytes; send fewer or smaller pictures")
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Gives the body once, then whatever comes (that the client went away)."""
+    first = True
+
+    async def replay() -> Message:
+        nonlocal first
+        if first:
+            first = False
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return replay
+
+
+_OPEN = re.compile(
+    r"/|/assets/.*|/[\w.-]+\.(svg|ico|png|webmanifest|txt)|/v1/health|/v1/openapi\.json|/v1/moments(/.*)?|"
+    r"/v1/sessions/[^/]+/recording\.(mp4|csv)|/v1/play|"
+    r"/v1/stories/[0-9a-f]{32}/(events|story\.zip|nodes/\d+\.(png|webp)|nodes/\d+/path\.(mp4|gif|csv|npz|zip))"
+)
+"""Served without a key: the page and what it shows before one is typed in. Recordings and stories are named by a secret
+token (a story can only be looked at with it alone); live play asks for the key in its first message."""
+
+
+class Guard:
+    """Refuses who may not; everybody else passes."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request or WebSocket."""
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        refusal = self.judge(scope)
+        if refusal is None:
+            return await self.app(scope, receive, send)
+        if scope["type"] == "websocket":
+            await receive()
+            return await turn_away(refusal, scope, send)
+        return await refusal.response()(scope, receive, send)
+
+    def judge(self, scope: Scope) -> Refusal | None:
+        """Why this request is refused; None when it is not."""
+        headers, key = Headers(scope=scope), self.settings.key
+        host = headers.get("host", "")
+        if key is None and not _is_loopback(host):
+            return Refusal(403, "without a key the server answers to this machine's own names only, as 127.0.0.1")
+        if not self._own_origin(headers, host):
+            return Refusal(403, "pages of other origins may not call this server; see the setting allowed_origins")
+        if key is None or _OPEN.fullmatch(scope["path"]) or scope.get("method") == "OPTIONS":
+            return None
+        if not key_fits(headers.get("authorization", "").removeprefix("Bearer ").strip(), key):
+            return Refusal(401, "send the key as: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
+        return None
+
+    def _own_origin(self, headers: Headers, host: str) -> bool:
+        origin = headers.get("origin")
+        if origin is not None:
+            return origin in self.settings.allowed_origins or urlsplit_host(origin) == host.lower()
+        # A picture or script tag of a foreign page sends no Origin, but browsers say where it comes from.
+        return headers.get("sec-fetch-site", "none") != "cross-site" or headers.get("sec-fetch-mode") == "navigate"
+
+
+async def turn_away(refusal: Refusal, scope: Scope, send: Send) -> None:
+    """Refuse a WebSocket before it is one: with the same answer as a request, where the server can send it."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        return await send({"type": "websocket.close", "code": 1008})
+    answer = refusal.response()
+    start = {"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
+    await send(start)
+    return await send({"type": "websocket.http.response.body", "body": answer.body})
+
+
+def key_fits(given: str | None, key: str | None) -> bool:
+    """Whether the key is right, in a time that does not tell how nearly; any is when there is none."""
+    return key is None or hmac.compare_digest((given or "").encode("utf-8", "replace"), key.encode("utf-8", "replace"))
+
+
+def urlsplit_host(origin: str) -> str:
+    """Host and port of an origin, lower case; empty for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+access = logging.getLogger("playloom.access")
+
+_LONGEST = 200  # characters of a path in the log
+_SECRET = 24  # characters from which a part of a path may be a token, and is not logged
+_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+
+
+class Watch:
+    """The outermost layer."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, replica: str | None = None) -> None:
+        """See the module.
+
+        Args:
+            app: what is inside.
+            metrics: where requests are counted.
+            replica: the server's name among several, told in every answer.
+        """
+        self.app, self.metrics = app, metrics
+        own = [] if replica is None else [(REPLICA_HEADER.encode(), replica.encode())]
+        self._headers = [*_HEADERS, *own]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request or WebSocket; everything else passes."""
+        if scope["type"] == "websocket":
+            return await self._socket(scope, receive, send)
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        began, status = time.monotonic(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", []), *self._headers]}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            refusal = refusal_of(error)
+            if not status:
+                await refusal.response()(scope, receive, watched)
+        finally:
+            route, took = getattr(scope.get("route"), "path", "other"), time.monotonic() - began
+            method = _method(scope["method"])
+            self.metrics.requests.labels(method, route, str(status)).inc()
+            self.metrics.seconds.labels(route).observe(took)
+            access.info("%s %s %s %d %.0f ms", _client(scope), method, _path(scope), status, 1000 * took)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, frames, code = time.monotonic(), 0, 0
+        client, path = _client(scope), _path(scope)
+
+        async def heard() -> Message:
+            nonlocal code
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                code = code or message.get("code", 1005)
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal code, frames
+            await send(message)
+            kind = message["type"]
+            if kind == "websocket.accept":
+                access.info("%s WS %s open", client, path)
+            elif kind == "websocket.http.response.start":
+                code = message["status"]
+            elif kind == "websocket.close":
+                code = code or message.get("code", 1000)
+            elif kind == "websocket.send" and message.get("bytes") is not None:
+                frames += 1
+
+        try:
+            await self.app(scope, heard, watched)
+        finally:
+            took = time.monotonic() - began
+            access.info("%s WS %s closed %d %d frames %.1f s", client, path, code, frames, took)
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else "-"
+
+
+def _path(scope: Scope) -> str:
+    """The path on one line of ASCII, without the parts that may be tokens."""
+    parts = ["*" if len(part) >= _SECRET else part for part in scope["path"].split("/")]
+    return quote("/".join(parts)[:_LONGEST], safe="/:@!$&'()*+,;=", errors="replace")
+
+
+def _method(method: str) -> str:
+    """The method, one of few: what clients send must not make new series."""
+    return method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"

@@ -1,0 +1,424 @@
+"""`/v1/dream` and `/v1/policy`: our own API for one dream in any of the three modes. Knows only the format.
+
+Predicted steps as the published interfaces mean them: a frame, and the action taken after seeing it.
+
+A context's last action closes its last step, so the engine first dreams the frame that follows it. A result is
+complete when the action that answers its frame is known, which comes with the engine's next turn; the last turn dreams
+no frame.
+
+`POST /score`: the hosted endpoint's format, in and out. Knows only the format; `steps` knows what it means.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from fastapi import FastAPI, Request
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.responses import JSONResponse, Response
+
+from playloom.actions.codec import REST_VALUES, Form, bins_of, read_vector, values_to_rows
+from playloom.errors import BadInputError
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import DreamRequest, DreamStep, Prompt
+from playloom.media.images import from_base64, read_frame
+from playloom.provenance import Manifest
+from playloom.server.errors import Refusal
+from playloom.server.scheduler import Frame
+from playloom.server.service import RequestModel, Seen, Studio, body_of, pick_moment, pick_seed, takes
+
+
+class Predicted(NamedTuple):
+    """One predicted step."""
+
+    number: int
+    """From 1."""
+    step: DreamStep
+    """Its frame and tokens (and the action before it)."""
+    action_A: NDArray[np.uint8]
+    """The action taken after seeing that frame, values uint8 [16]."""
+
+
+async def predict(
+    studio: Studio,
+    prompt: Prompt,
+    *,
+    closing_A: NDArray[np.uint8] | None,
+    count: int,
+    forced: Sequence[NDArray[np.uint8] | None] = (),
+    sampling: Sampling,
+    seed: int,
+) -> AsyncGenerator[Predicted, None]:
+    """Predict steps one by one.
+
+    Args:
+        studio: dreams.
+        prompt: the context; its last frame is open.
+        closing_A: the action that closes it; None: dreamed.
+        count: how many steps.
+        forced: the actions of the first predicted steps where they are given; None or beyond: dreamed.
+        sampling: how tokens are drawn.
+        seed: same context, same seed: same steps.
+    """
+    actions = [closing_A, *(forced[i] if i < len(forced) else None for i in range(count))]
+    turns: list[tuple[NDArray[np.uint8] | None, Frame]] = [(action_A, "dream") for action_A in actions[:-1]]
+    turns.append((actions[-1], None))
+    before: DreamStep | None = None
+    number = 0
+    async with aclosing(studio.dream(prompt, turns, sampling, seed)) as steps:
+        async for step in steps:
+            if before is not None:
+                number += 1
+                yield Predicted(number, before, step.action_A)
+            before = step
+
+
+_USED = 10
+SEED_END = 2**63
+
+
+def _blank_is_none(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() in ("", "none", "null") else value
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Vector = Annotated[list[Number], Field(max_length=64)]
+Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=65536)]
+Temperature = Annotated[
+    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None, BeforeValidator(_blank_is_none)
+]
+TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_blank_is_none)]
+TopP = Annotated[Annotated[float, Field(gt=0, le=1)] | None, BeforeValidator(_blank_is_none)]
+Seed = Annotated[Annotated[int, Field(ge=0, lt=SEED_END)] | None, BeforeValidator(_blank_is_none)]
+
+
+class ScoreEntry(BaseModel):
+    """One step of the context: a picture and what was done after seeing it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    image: str
+    """PNG or JPEG of any size, base64; resized to the model's size."""
+    actions: Vector | None = None
+    """Sixteen numbers: bins, or floats of either order; see `schema`. Missing or empty: `actions_output`."""
+    actions_output: Vector | None = None
+    """As an earlier reply gave them; used where `actions` is missing or empty."""
+    tokens: Tokens | None = None
+    """As an earlier reply gave them; used in place of encoding the picture. Missing or empty: it is encoded."""
+
+
+class ScoreInput(BaseModel):
+    """What to predict, and from what."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    context: list[ScoreEntry] = Field(min_length=1, max_length=100)
+    """Steps, oldest first; the last 10 are used."""
+    num_steps_to_predict: int = Field(default=1, ge=1)
+    """How many steps to predict."""
+    temperature: Temperature = None
+    """Divides the logits; 0 is greedy; none: the model's own."""
+    top_p: TopP = None
+    """Only the likeliest tokens that reach p together."""
+    top_k: TopK = None
+    """Only the k likeliest tokens."""
+    seed: Seed = None
+    """Same request, same seed: same reply; none: any. (Not in the original format.)"""
+    schema_: Form = Field(default="auto", alias="schema")
+    """What the vectors of `actions` are; `auto` decides for each. (Not in the original format.)"""
+
+
+class ScoreRequest(BaseModel):
+    """The hosted endpoint's request."""
+
+    input_data: ScoreInput
+
+
+class ScoreResult(BaseModel):
+    """One predicted step."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    image: str
+    """PNG, base64: visibly marked, its manifest in the text chunk `playloom`."""
+    actions: list[int]
+    """What the model would do after seeing it, sixteen bins."""
+    actions_output: list[int]
+    """The same."""
+    tokens: list[int]
+    """The picture's tokens; sent back with it, the dream goes on without drift and without the mark."""
+
+
+class ScoreReply(BaseModel):
+    """The hosted endpoint's reply."""
+
+    results: list[ScoreResult]
+
+
+def add_score(app: FastAPI, studio: Studio) -> None:
+    """Add the route."""
+
+    @app.post("/score", response_model=ScoreReply, openapi_extra=takes(ScoreRequest), tags=["hosted endpoint"])
+    async def score(request: Request) -> Response:
+        """Predict the steps that follow a context: each a picture and the action taken after seeing it.
+
+        The last entry's action closes its step: the first picture predicted is the one that follows it.
+        """
+        studio.gate.check_open()
+        asked = (await body_of(request, ScoreRequest)).input_data
+        studio.check_steps(asked.num_steps_to_predict)
+        return await studio.in_time(_answer(studio, asked, request))
+
+
+async def _answer(studio: Studio, asked: ScoreInput, request: Request) -> Response:
+    async with studio.gate.turn():
+        seen, actions = await studio.side(lambda: _context(asked))
+        between = [action_A for action_A in actions[:-1] if action_A is not None]
+        prompt = await studio.prompt(seen, between, stretch=True, steps=_USED)
+        how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), pick_seed(asked.seed)
+        manifest = studio.manifest(prompt, how, seed, "full")
+        results = []
+        count = asked.num_steps_to_predict
+        async with aclosing(
+            predict(studio, prompt, closing_A=actions[-1], count=count, sampling=how, seed=seed)
+        ) as steps:
+            async for number, step, action_A in steps:
+                png = await studio.png(step, manifest, number)
+                results.append(_result(png, action_A, step.codes_N))
+                if await request.is_disconnected():
+                    return Response(status_code=499)  # nobody reads it; do not dream on
+        content = await studio.side(lambda: json.dumps({"results": results}))
+    return Response(content, media_type="application/json")
+
+
+def _context(asked: ScoreInput) -> tuple[list[Seen], list[NDArray[np.uint8] | None]]:
+    """The entries used, and their actions; only the last may have none."""
+    seen, actions = [], []
+    first = max(0, len(asked.context) - _USED)
+    for number, entry in enumerate(asked.context[first:], first):
+        where = f"context entry {number}"
+        vector = entry.actions or entry.actions_output
+        if not vector and number < len(asked.context) - 1:
+            raise BadInputError(f"{where} has no actions; only the last entry may leave them to the model")
+        actions.append(read_vector(vector, asked.schema_, f"actions of {where}") if vector else None)
+        codes_N = np.array(entry.tokens, np.int64) if entry.tokens else None
+        picture = from_base64(entry.image, f"the image of {where}")
+        seen.append(Seen(picture=picture, where=f"the image of {where}", codes_N=codes_N))
+    return seen, actions
+
+
+def _result(png: bytes, action_A: NDArray[np.uint8], codes_N: NDArray[np.int64] | None) -> dict[str, Any]:
+    assert codes_N is not None, "a predicted step has a frame"
+    bins = bins_of(action_A)
+    return {
+        "image": base64.b64encode(png).decode(),
+        "actions": bins,
+        "actions_output": bins,
+        "tokens": [int(code) for code in codes_N],
+    }
+
+
+_MOST = 100
+Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is cut out where the shape differs.")]
+
+
+class Begin(RequestModel):
+    """Where a dream begins, and how it is drawn."""
+
+    moment: str | None = Field(default=None, max_length=255)
+    """A bundled moment's name; see `/v1/moments`. None, and no images: the first one."""
+    images: Annotated[list[Picture], Field(min_length=1, max_length=_MOST)] | None = None
+    """Or pictures, oldest first; as many of the last as the model sees are used."""
+    context_actions: Annotated[list[Vector], Field(max_length=_MOST)] | None = None
+    """The actions between the images, one less than images; none: at rest."""
+    schema_: Literal["named", "binned"] = Field(default="named", alias="schema")
+    """What the sixteen numbers of every action in this request are."""
+    temperature: Temperature = None
+    """Divides the logits; 0 is greedy; none: the model's own."""
+    top_k: TopK = None
+    """Only the k likeliest tokens."""
+    top_p: TopP = None
+    """Only the likeliest tokens that reach p together."""
+    seed: Seed = None
+    """Same request, same seed: same dream; none: any."""
+
+
+class DreamOrder(Begin):
+    """One dream."""
+
+    mode: Literal["world", "policy", "full"] = "world"
+    """`world`: actions given, pictures dreamed. `policy`: pictures given, actions dreamed. `full`: both dreamed."""
+    steps: int = Field(default=10, ge=1)
+    """How many steps."""
+    actions: Annotated[list[Vector], Field(max_length=10_000)] | None = None
+    """`world`: the action of every step; none, from a moment: what was really done. `full`: of the first steps."""
+    frames: Annotated[list[Picture], Field(max_length=_MOST)] | None = None
+    """`policy`: the true pictures that follow, steps - 1 of them; none, from a moment: those of the recording."""
+
+
+class Step(BaseModel):
+    """One step: the action taken, and the picture that followed."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    index: int
+    """From 0."""
+    action: list[float]
+    """Sixteen numbers in the request's schema."""
+    action_given: bool
+    """Whether the request gave it; else it was dreamed."""
+    image: str | None
+    """PNG, base64, marked; null where the step dreamed none (policy mode)."""
+    tokens: list[int] | None
+    """Its tokens."""
+
+
+class Dreamed(BaseModel):
+    """A whole dream."""
+
+    model: str
+    """What dreamed it."""
+    seed: int
+    """Asked for again, the same comes."""
+    steps: list[Step]
+    """In order."""
+
+
+class Policy(BaseModel):
+    """What the model would press."""
+
+    model: str
+    """What says so."""
+    seed: int
+    """Asked for again, the same comes."""
+    action: list[float]
+    """Sixteen numbers in the request's schema."""
+
+
+def add_dreaming(app: FastAPI, studio: Studio) -> None:
+    """Add the routes."""
+
+    @app.post("/v1/dream", response_model=Dreamed, openapi_extra=takes(DreamOrder), tags=["playloom"])
+    async def dream(request: Request) -> Response:
+        """Dream on from a moment or pictures."""
+        studio.gate.check_open()
+        order = await body_of(request, DreamOrder)
+        studio.check_steps(order.steps)
+        return await studio.in_time(_dream(studio, order, request))
+
+    @app.post("/v1/policy", response_model=Policy, openapi_extra=takes(Begin), tags=["playloom"])
+    async def policy(request: Request) -> Response:
+        """What would the model press now?"""
+        studio.gate.check_open()
+        return await studio.in_time(_policy(studio, await body_of(request, Begin)))
+
+
+async def begin(studio: Studio, asked: Begin) -> Prompt:
+    """The prompt of what was asked for.
+
+    Raises:
+        PlayloomError: when it cannot be used.
+    """
+    if asked.images is None:
+        name = pick_moment(asked.moment)
+        return (await studio.side(lambda: studio.moment(name)))[0]
+    if asked.moment is not None:
+        raise BadInputError("a dream begins at a moment or at images; send one of the two")
+    images, where = asked.images, "image {}"
+    given = asked.context_actions
+    if given is not None and len(given) != len(images) - 1:
+        raise BadInputError(f"{len(images)} images need {len(images) - 1} context_actions between; got {len(given)}")
+    actions = read_actions(given, asked.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
+    seen = await studio.side(
+        lambda: [Seen(picture=from_base64(b, where.format(i)), where=where.format(i)) for i, b in enumerate(images)]
+    )
+    return await studio.prompt(seen, actions, steps=studio.context)
+
+
+def read_actions(rows: list[list[float]], schema: Literal["named", "binned"], what: str) -> list[NDArray[np.uint8]]:
+    """Vectors of a request as action values."""
+    return [read_vector(row, schema, f"{what} {index}") for index, row in enumerate(rows)]
+
+
+async def shown(
+    studio: Studio, step: DreamStep, manifest: Manifest, schema: Literal["named", "binned"]
+) -> tuple[dict[str, object], bytes | None]:
+    """A step as it is answered, and its picture."""
+    dreamed = step.frame_HWC is not None and manifest.mode != "policy"
+    png = await studio.png(step, manifest, step.index + 1) if dreamed else None
+    return {
+        "index": step.index,
+        "action": [round(float(number), 4) for number in values_to_rows(step.action_A, schema)],
+        "action_given": step.action_given,
+        "image": None if png is None else base64.b64encode(png).decode(),
+        "tokens": None if step.codes_N is None else step.codes_N.tolist(),
+    }, png
+
+
+async def _dream(studio: Studio, order: DreamOrder, request: Request) -> Response:
+    async with studio.gate.turn():
+        asked = await _request(studio, order)
+        manifest = studio.manifest(asked.prompt, asked.sampling, asked.seed, asked.mode)
+        turns = [(asked.action(i), asked.frame(i) if asked.mode == "policy" else "dream") for i in range(asked.steps)]
+        steps = []
+        async with aclosing(studio.dream(asked.prompt, turns, asked.sampling, asked.seed)) as dreamed:  # type: ignore[arg-type]
+            async for step in dreamed:
+                steps.append((await shown(studio, step, manifest, order.schema_))[0])
+                if await request.is_disconnected():
+                    return Response(status_code=499)  # nobody reads it; do not dream on
+        content = {"model": studio.model.config.name, "seed": asked.seed, "steps": steps}
+        return await studio.side(lambda: JSONResponse(content))
+
+
+async def _request(studio: Studio, order: DreamOrder) -> DreamRequest:
+    prompt = await begin(studio, order)
+    true_frames, true_actions = None, None
+    if order.images is None:
+        name = pick_moment(order.moment)
+        _, true_frames, true_actions = await studio.side(lambda: studio.moment(name))
+    actions = true_actions if order.mode == "world" else None
+    if order.actions is not None and order.mode != "policy":
+        rows = read_actions(order.actions, order.schema_, "action")
+        actions = np.stack(rows) if rows else None
+    if order.frames is not None:
+        true_frames = await _frames(studio, order.frames)
+    return DreamRequest(
+        prompt=prompt,
+        mode=order.mode,
+        steps=order.steps,
+        actions_SA=actions,
+        frames_SHWC=true_frames if order.mode == "policy" else None,
+        sampling=studio.sampling(order.temperature, order.top_k, order.top_p),
+        seed=pick_seed(order.seed),
+    )
+
+
+async def _frames(studio: Studio, pictures: list[str]) -> NDArray[np.uint8]:
+    frames, pixels = [], studio.settings.picture_pixels
+    for index, text in enumerate(pictures):
+        where = f"frame {index}"
+        frames.append(
+            await studio.side(
+                lambda text=text, where=where: read_frame(  # type: ignore[misc]
+                    from_base64(text, where), studio.size, where=where, pixels=pixels
+                )
+            )
+        )
+    return np.stack(frames) if frames else np.zeros((0, *studio.size, 3), np.uint8)
+
+
+async def _policy(studio: Studio, order: Begin) -> Response:
+    async with studio.gate.turn():
+        prompt, seed = await begin(studio, order), pick_seed(order.seed)
+        how = studio.sampling(order.temperature, order.top_k, order.top_p)
+        async with aclosing(studio.dream(prompt, [(None, None)], how, seed)) as steps:
+            async for step in steps:
+                action = [round(float(number), 4) for number in values_to_rows(step.action_A, order.schema_)]
+                return JSONResponse({"model": studio.model.config.name, "seed": seed, "action": action})
+    raise Refusal(500, "the model gave no answer")

@@ -1,0 +1,505 @@
+"""What all routes share: the model, the broker before it, the limits, and the way from what was sent to a dream.
+
+Owns that nothing slow happens in the event loop, and that one thread alone computes: picture files are read and written
+in a side thread, everything of the model's happens in the broker's.
+
+How many requests dream at once and how many wait; one too many is told so at once, with when to come again.
+
+JSON bodies to typed values: weighed before they are parsed, and every fault said in one sentence.
+
+The pictures that were sent out, by their pixels: the tokens each was made of, and what made it; bounded.
+
+Clients of the hosted endpoint send our pictures back as context without their tokens. Encoded again they would drift,
+and the visible mark would enter the dream. A picture whose pixels came back unchanged is known here, and goes on from
+its tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+from fastapi import Request
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from playloom.actions.codec import REST_VALUES
+from playloom.data.prompts import find_moment, list_moments, load_moment, load_prompt
+from playloom.device import in_passing, pick_device
+from playloom.errors import BadInputError, nearest
+from playloom.inference.engine import Dreamer
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import DreamStep, Prompt
+from playloom.media.images import encode_png, marked_png, read_frame
+from playloom.models.checkpoint import load_model, model_folder
+from playloom.provenance import Manifest, created_at, frames_hash
+from playloom.server.errors import Refusal, busy, sentence_of
+from playloom.server.scheduler import Broker, BrokerLimits, Frame, Handle, Progress
+from playloom.server.settings import Settings
+
+_T_gate = TypeVar("_T_gate")
+_WEIGHT = 0.2  # of the newest request in the running mean of how long one takes
+
+
+class Gate:
+    """First come, first served. Used from one event loop."""
+
+    def __init__(self, slots: int, queue: int) -> None:
+        self.slots, self.queue = slots, queue
+        self.running = self.waiting = 0
+        self.draining = False
+        """Whether the server is stopping and takes no new work."""
+        self._free = asyncio.Semaphore(slots)
+        self._seconds = 1.0
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._ended = False
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Have a turn, after those who came before.
+
+        Raises:
+            Refusal: 503 at once, when as many wait as may, or the server is stopping.
+        """
+        self.check_open()
+        if self._free.locked() and self.waiting >= self.queue:
+            raise busy(f"{self.waiting} requests are waiting already; try again in a while", self.seconds_until_free)
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
+        self.running += 1
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._seconds += _WEIGHT * (time.monotonic() - began - self._seconds)
+            self._free.release()
+
+    async def within(self, work: Coroutine[Any, Any, _T_gate], seconds: float) -> _T_gate:
+        """What some work gives, if that does not take too long.
+
+        Raises:
+            Refusal: 504 when it takes longer, 503 when `end` comes first.
+        """
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        try:
+            return await asyncio.wait_for(task, seconds)
+        except asyncio.TimeoutError:
+            raise Refusal(504, f"this took longer than {seconds:g} seconds; ask for fewer steps at once") from None
+        except asyncio.CancelledError:
+            if not self._ended:
+                raise
+            raise busy("the server stopped before this was done; try again in a while", 10) from None
+        finally:
+            self._tasks.discard(task)
+
+    def end(self) -> None:
+        """Give up what runs; whoever waits for it is told."""
+        self.draining = self._ended = True
+        for task in self._tasks:
+            task.cancel()
+
+    def check_open(self) -> None:
+        """Refuse new work while the server is stopping.
+
+        Raises:
+            Refusal: 503.
+        """
+        if self.draining:
+            raise _stopping()
+
+    @property
+    def seconds_until_free(self) -> int:
+        """A guess at when another request has a chance."""
+        return min(60, math.ceil(self._seconds * max(1, self.waiting) / self.slots))
+
+
+def _stopping() -> Refusal:
+    return busy("the server is stopping and takes no new work; try again in a while", 10)
+
+
+_T_parsing = TypeVar("_T_parsing", bound=BaseModel)
+MOST_OPENED = 4000
+"""Objects and lists in one body: a hundred steps of context with all their lists are a fraction of it."""
+MOST_VALUES = 1_000_000
+"""Values in one body."""
+MOST_FIELDS = 10_000
+"""Named fields in one body: for each that is unknown a fault is kept."""
+
+
+class RequestModel(BaseModel):
+    """A request of our own API: a field that it does not know is refused, so that a typo is noticed."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+async def body_of(request: Request, kind: type[_T_parsing]) -> _T_parsing:
+    """A request's JSON body, parsed beside the event loop.
+
+    Raises:
+        Refusal: 400 for what is no JSON or does not fit, 413 for what holds too many values.
+    """
+    return await run_in_threadpool(parse, await request.body(), kind)
+
+
+def parse(data: bytes, kind: type[_T_parsing]) -> _T_parsing:
+    """JSON to a value of that type; see `body_of` for the errors."""
+    weigh(data)
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise refused(error, [kind]) from None
+
+
+def parse_any(data: bytes, adapter: TypeAdapter[Any], kinds: Sequence[type[BaseModel]]) -> Any:
+    """The same for one of several types that their field `type` tells apart."""
+    weigh(data)
+    try:
+        return adapter.validate_json(data)
+    except ValidationError as error:
+        raise refused(error, kinds) from None
+
+
+def weigh(data: bytes) -> None:
+    """Refuse what would become far more objects than any true request, by counting bytes.
+
+    Raises:
+        Refusal: 413.
+    """
+    opened, values, fields = data.count(b"{") + data.count(b"["), data.count(b","), data.count(b":")
+    if opened > MOST_OPENED or values > MOST_VALUES or fields > MOST_FIELDS:
+        raise Refusal(
+            413,
+            f"the body holds {opened:,} objects and lists, {fields:,} fields and {values:,} values; send at most 100 "
+            "steps of context",
+        )
+
+
+def refused(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> Refusal:
+    """400 with the first fault; an unknown field comes first, and the nearest one that there is beside it."""
+    faults = list(error.errors(include_url=False, include_input=False))
+    unknown = next((fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"), None)
+    if unknown is None:
+        return Refusal(400, sentence_of(faults))
+    name = str(unknown[-1])[:60]
+    tagged = [
+        kind for kind in kinds if len(unknown) == 1 or unknown[0] in get_args(kind.model_fields["type"].annotation)
+    ]
+    known = [field.alias or key for kind in tagged for key, field in kind.model_fields.items()]
+    return Refusal(400, f"there is no field {name!r} here; {nearest(name, known)}")
+
+
+def takes(kind: type[BaseModel]) -> dict[str, Any]:
+    """What a route that calls `body_of` says of itself in the OpenAPI document."""
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+class Remembered:
+    """The newest pictures sent; any thread may ask."""
+
+    def __init__(self, pictures: int) -> None:
+        self._pictures = pictures
+        self._known: OrderedDict[str, tuple[NDArray[np.int32], Manifest]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, marked_HWC: NDArray[np.uint8], codes_N: NDArray[np.int64], manifest: Manifest) -> None:
+        """Remember what a picture was made of; the longest unused goes when there are too many."""
+        with self._lock:
+            self._known[frames_hash(marked_HWC)] = codes_N.astype(np.int32), manifest
+            while len(self._known) > self._pictures:
+                self._known.popitem(last=False)
+
+    def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64] | None:
+        """The tokens of a picture we sent, int64 [N]; None for any other."""
+        known = self._look(frame_HWC)
+        return None if known is None else known[0].astype(np.int64)
+
+    def manifest(self, frame_HWC: NDArray[np.uint8]) -> Manifest | None:
+        """What made a picture we sent; None for any other."""
+        known = self._look(frame_HWC)
+        return None if known is None else known[1]
+
+    def _look(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.int32], Manifest] | None:
+        name = frames_hash(frame_HWC)
+        with self._lock:
+            known = self._known.get(name)
+            if known is not None:
+                self._known.move_to_end(name)
+            return known
+
+
+_T_studio = TypeVar("_T_studio")
+_MOMENTS_KEPT = 8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """One step of a context as it was sent."""
+
+    picture: bytes
+    """PNG or JPEG."""
+    where: str
+    """What to call it in messages."""
+    codes_N: NDArray[np.int64] | None = None
+    """Its tokens, where they came with it: used in place of encoding the picture."""
+
+
+class Studio:
+    """A model ready to serve."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Load the model and start the broker.
+
+        Raises:
+            PlayloomError: when the model or the device cannot be used.
+        """
+        self.settings = settings
+        self.dreamer = in_passing(lambda: _dreamer(settings))
+        self.model = self.dreamer.model
+        # A live session that starts over opens its new dream before it gives up the old one, hence twice.
+        room = 2 * settings.sessions + settings.requests + settings.jobs + settings.branches
+        self.broker = Broker(self.dreamer, BrokerLimits(sessions=room, batch=settings.batch))
+        self.gate = Gate(settings.requests, settings.queue)
+        self.remembered = Remembered(settings.remembered_frames)
+        self._side = ThreadPoolExecutor(1, "playloom-pictures")
+        self._films = ThreadPoolExecutor(1, "playloom-films")
+        self._waiters = ThreadPoolExecutor(2 * settings.sessions + 4, "playloom-wait")
+        self.moment = lru_cache(_MOMENTS_KEPT)(self._moment)
+        self.moment_picture = lru_cache(_MOMENTS_KEPT)(self._moment_picture)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the model's frames."""
+        sizes = self.model.config.tokenizer
+        return sizes.frame_height, sizes.frame_width
+
+    @property
+    def context(self) -> int:
+        """Steps the model sees."""
+        return self.model.config.transformer.context_steps
+
+    def sampling(
+        self, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
+    ) -> Sampling:
+        """What was asked for, over the model's card, over the defaults."""
+        return Sampling.of_card(self.model.card, temperature=temperature, top_k=top_k, top_p=top_p)
+
+    async def side(self, work: Callable[[], _T_studio]) -> _T_studio:
+        """Do it in the side thread, after what was asked for before."""
+        return await asyncio.get_running_loop().run_in_executor(self._side, work)
+
+    async def film(self, work: Callable[[], _T_studio]) -> _T_studio:
+        """Do what takes seconds, one at a time, beside the side thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._films, work)
+
+    async def wait_for(self, work: Callable[[], _T_studio]) -> _T_studio:
+        """Do what mostly waits (for the broker, for a session's turn) without holding anything up."""
+        return await asyncio.get_running_loop().run_in_executor(self._waiters, work)
+
+    async def prompt(
+        self, seen: Sequence[Seen], actions_TA: Sequence[NDArray[np.uint8]], *, stretch: bool = False, steps: int = 10
+    ) -> Prompt:
+        """A prompt of the last `steps` of what was sent, as far as the model's context goes.
+
+        Args:
+            seen: all steps sent, in order.
+            actions_TA: the actions between them, one less.
+            stretch: see `playloom.media.images.read_frame`.
+            steps: how many of them count.
+
+        Raises:
+            PictureError: when one of those used is no picture.
+            BadInputError: when tokens are none of this model's.
+        """
+        used = min(steps, self.context, len(seen))
+        seen, actions_TA = seen[len(seen) - used :], actions_TA[len(actions_TA) - used + 1 :]
+        frames: list[NDArray[np.uint8]] = []
+        codes: list[NDArray[np.int64]] = []
+        for step in seen:  # one at a time, so that requests take turns
+            frame_HWC, known_N = await self.side(lambda step=step: self._look(step, stretch))  # type: ignore[misc]
+            frames.append(frame_HWC)
+            codes.append(await self.codes(frame_HWC) if known_N is None else known_N)
+        actions = np.stack(actions_TA) if actions_TA else np.zeros((0, len(REST_VALUES)), np.uint8)
+        return Prompt(frames_THWC=np.stack(frames), actions_TA=actions, codes_TN=np.stack(codes))
+
+    async def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """A frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
+        return await waited(self._encode(frame_HWC))
+
+    async def frame(self, codes_N: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The frame that tokens stand for, uint8 [H, W, 3]; decoded between two frames of others' dreams."""
+        return await waited(self.broker.run(lambda: self.dreamer.frames(codes_N[None])[0]))
+
+    async def dream(
+        self,
+        prompt: Prompt,
+        turns: Sequence[tuple[NDArray[np.uint8] | None, Frame]],
+        sampling: Sampling,
+        seed: int,
+    ) -> AsyncGenerator[DreamStep, None]:
+        """Steps of one dream, batched with everybody's; its session is given back when the iterator is closed.
+
+        One step is asked for ahead, so that the next frame is dreamed while what came is written as a picture.
+        """
+        handle = await self.open(prompt, sampling, seed)
+        ahead: Future[DreamStep] | None = None
+        try:
+            for action_A, frame in turns:
+                before, ahead = ahead, handle.submit(action_A, frame)
+                if before is not None:
+                    yield await waited(before)
+            if ahead is not None:
+                yield await waited(ahead)
+        finally:
+            handle.close()
+
+    async def open(
+        self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
+    ) -> Handle:
+        """A session of the broker; given back when nobody waits for it any more."""
+        future = self.broker.open_async(prompt, sampling=sampling, seed=seed, progress=progress)
+        try:
+            return await waited(future)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                future.add_done_callback(_give_back)
+            raise
+
+    def manifest(self, prompt: Prompt, sampling: Sampling, seed: int, mode: str) -> Manifest:
+        """What every picture of a dream says about itself."""
+        lag = self.dreamer.schedule.lag
+        return Manifest(
+            model=self.model.config.name,
+            weights=self.model.fingerprint,
+            seed=seed,
+            mode=mode,
+            sampling=sampling.to_dict(),
+            order="raster" if lag == self.model.config.layout.grid_width else f"row lag {lag}",
+            parent=frames_hash(prompt.frames_THWC),
+            created=created_at(),
+        )
+
+    async def png(self, step: DreamStep, manifest: Manifest, number: int) -> bytes:
+        """A step's frame as a marked PNG, remembered for when it comes back."""
+        frame_HWC, codes_N = step.frame_HWC, step.codes_N
+        assert frame_HWC is not None and codes_N is not None, "called for steps that dreamed a frame"
+
+        def encode() -> bytes:
+            made = manifest.at_step(number)
+            png, marked_HWC = marked_png(frame_HWC, made)
+            self.remembered.keep(marked_HWC, codes_N, made)
+            return png
+
+        return await self.side(encode)
+
+    async def in_time(self, work: Coroutine[Any, Any, _T_studio]) -> _T_studio:
+        """What a request's work gives, within the time that a request may take.
+
+        Raises:
+            Refusal: 504 when it takes longer, 503 when the server ends first.
+        """
+        return await self.gate.within(work, self.settings.request_seconds)
+
+    def check_steps(self, steps: int) -> None:
+        """Refuse more steps than one request may ask for.
+
+        Raises:
+            BadInputError: names the limit.
+        """
+        if steps > self.settings.steps:
+            raise BadInputError(f"{steps:,} steps were asked for; at most {self.settings.steps} at once")
+
+    def close(self, timeout: float) -> None:
+        """Finish what the broker has begun, take nothing new."""
+        self.broker.close(timeout)
+        for pool in (self._side, self._films, self._waiters):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _look(self, step: Seen, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """In the side thread: a step's frame, and its tokens where they are known."""
+        limit = self.settings.picture_pixels
+        frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
+        known_N = step.codes_N if step.codes_N is not None else self.remembered.codes(frame_HWC)
+        if known_N is None:
+            return frame_HWC, None
+        layout = self.model.config.layout
+        slots, codebook = layout.grid_height * layout.grid_width, layout.vocab.codebook_size
+        if len(known_N) != slots or known_N.min() < 0 or known_N.max() >= codebook:
+            raise BadInputError(
+                f"the tokens of {step.where} are none of this model's; expected {slots} of 0 to {codebook - 1}"
+            )
+        return frame_HWC, known_N
+
+    def _encode(self, frame_HWC: NDArray[np.uint8]) -> Future[NDArray[np.int64]]:
+        """A future of a frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
+        alone = Prompt(frames_THWC=frame_HWC[None], actions_TA=np.zeros((0, len(REST_VALUES)), np.uint8))
+        return self.broker.run(lambda: self.dreamer.codes(alone)[0])
+
+    def _moment(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
+        """In the side thread: a bundled moment as a prompt, then the true frames and actions that follow."""
+        find_moment(name)
+        data = load_prompt(f"moment:{name}", context=self.context, frame_size=self.size)
+        codes_TN = np.stack([self._encode(frame_HWC).result() for frame_HWC in data.frames_THWC])
+        prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
+        return prompt, data.true_next_frames_SHWC, data.true_next_actions_SA
+
+    def _moment_picture(self, name: str) -> bytes:
+        """In the side thread: the last real frame of a moment's prompt, as PNG."""
+        return encode_png(load_moment(find_moment(name)).frames_THWC[self.context - 1])
+
+
+def _dreamer(settings: Settings) -> Dreamer:
+    model = load_model(model_folder(settings.model), pick_device(settings.device))
+    return Dreamer(model, lag=settings.lag or model.card.get("lag"))
+
+
+def pick_seed(asked: int | None) -> int:
+    """The seed asked for, or any."""
+    return secrets.randbelow(2**31) if asked is None else asked
+
+
+def pick_moment(name: str | None) -> str:
+    """The moment asked for, or the first.
+
+    Raises:
+        BadInputError: when none is bundled.
+        RecordingError: when there is none of that name.
+    """
+    names = list_moments()
+    if name is None and not names:
+        raise BadInputError("this installation bundles no moment; send a picture to begin from")
+    chosen = names[0] if name is None else name
+    find_moment(chosen)
+    return chosen
+
+
+async def waited(future: Future[_T_studio]) -> _T_studio:
+    """What another thread's future gives. Left alone when the one who waits is cancelled: that thread goes on."""
+    inner = asyncio.wrap_future(future)
+    try:
+        return await asyncio.shield(inner)
+    except asyncio.CancelledError:
+        inner.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else will look at it
+        raise
+
+
+def _give_back(future: Future[Handle]) -> None:
+    if future.exception() is None:
+        future.result().close()

@@ -1,0 +1,205 @@
+"""Sessions over HTTP: a dream stepped by requests, `/v1/sessions`; and the recordings of these and of live ones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from playloom.actions.codec import read_vector
+from playloom.inference.realtime.recorder import ContextBuffer as Recent
+from playloom.inference.realtime.recorder import Reel, Shot, as_csv, as_mp4
+from playloom.inference.types import DreamStep
+from playloom.media.images import live_picture
+from playloom.provenance import Manifest
+from playloom.server.errors import Refusal
+from playloom.server.live import Room
+from playloom.server.scheduler import Handle
+from playloom.server.schemas import Begin, Step, Vector, begin, shown
+from playloom.server.service import RequestModel, Studio, body_of, pick_seed, takes, waited
+from playloom.server.settings import mint
+
+
+class Opened(BaseModel):
+    """A session that waits for its first step."""
+
+    token: str
+    """Names the session; whoever knows it may step and close it."""
+    model: str
+    """What dreams."""
+    seed: int
+    """Asked for again with the same steps, the same comes."""
+
+
+class Turn(RequestModel):
+    """What to do next."""
+
+    action: Vector | None = None
+    """Sixteen numbers in the session's schema; none: the model's own, dreamed."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Session:
+    handle: Handle
+    manifest: Manifest
+    schema: Literal["named", "binned"]
+    reel: Reel
+    recent: Recent
+    used_at: float
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def remember(self, done: Future[DreamStep]) -> None:
+        """Keep a step's frame, in the thread that made it."""
+        if done.cancelled() or done.exception() is not None:
+            return
+        step = done.result()
+        assert step.frame_HWC is not None and step.codes_N is not None, "a step of a session dreams a frame"
+        self.recent.add(step.frame_HWC, step.codes_N, step.action_A, step.action_given, self.manifest)
+
+
+class Stepped:
+    """All stepped sessions. Used from one event loop."""
+
+    def __init__(self, studio: Studio, room: Room) -> None:
+        self.studio, self.room = studio, room
+        self.sessions: dict[str, _Session] = {}
+
+    def find(self, token: str) -> _Session:
+        """A session by its token.
+
+        Raises:
+            Refusal: 404.
+        """
+        if token not in self.sessions:
+            raise Refusal(404, "there is no such session; it was closed, or nobody used it for too long")
+        return self.sessions[token]
+
+    def close(self, token: str) -> None:
+        """End a session."""
+        self.find(token).handle.close()
+        del self.sessions[token]
+        self.room.others -= 1
+
+    def sweep(self) -> None:
+        """Close what nobody used for too long."""
+        oldest = time.monotonic() - self.studio.settings.idle_seconds
+        for token, session in list(self.sessions.items()):
+            if session.used_at < oldest and not session.lock.locked():
+                self.close(token)
+
+    async def open(self, asked: Begin) -> Response:
+        """A new session."""
+        studio = self.studio
+        self.room.check_room()
+        self.room.others += 1
+        try:
+            prompt, seed = await begin(studio, asked), pick_seed(asked.seed)
+            how = studio.sampling(asked.temperature, asked.top_k, asked.top_p)
+            handle = await studio.open(prompt, how, seed)
+        except BaseException:
+            self.room.others -= 1
+            raise
+        token = mint(studio.settings.replica)
+        self.sessions[token] = _Session(
+            handle=handle,
+            manifest=studio.manifest(prompt, how, seed, "full"),
+            schema=asked.schema_,
+            reel=Reel(studio.settings.recording_frames),
+            recent=Recent(prompt, studio.context),
+            used_at=time.monotonic(),
+        )
+        return JSONResponse({"token": token, "model": studio.model.config.name, "seed": seed}, 201)
+
+    async def step(self, token: str, turn: Turn) -> Response:
+        """One step of a session; steps asked for together are taken one after the other."""
+        session, studio = self.find(token), self.studio
+        action_A = None if turn.action is None else read_vector(turn.action, session.schema, "the action")
+        async with session.lock:
+            self.find(token)
+            session.used_at = time.monotonic()
+            coming = session.handle.submit(action_A)
+            coming.add_done_callback(session.remember)  # there: whoever waits here may give up, the dream has gone on
+            step = await waited(coming)
+            answer, _ = await shown(studio, step, session.manifest, session.schema)
+            frame_HWC = step.frame_HWC
+            assert frame_HWC is not None, "a step of a session dreams a frame"
+            text = session.manifest.to_json()
+            picture = await studio.side(lambda: live_picture(frame_HWC, "jpeg", text))
+            session.reel.add(Shot(picture, step.action_A, 0))
+            session.used_at = time.monotonic()
+        return JSONResponse(answer)
+
+
+def add_sessions(app: FastAPI, studio: Studio, room: Room, stepped: Stepped) -> None:
+    """Add the routes."""
+
+    @app.post("/v1/sessions", status_code=201, response_model=Opened, openapi_extra=takes(Begin), tags=["playloom"])
+    async def open_session(request: Request) -> Response:
+        """A dream that goes on step by step, as its client asks."""
+        return await studio.in_time(stepped.open(await body_of(request, Begin)))
+
+    @app.post("/v1/sessions/{token}/step", response_model=Step, openapi_extra=takes(Turn), tags=["playloom"])
+    async def step_session(token: str, request: Request) -> Response:
+        """One step: an action, given or dreamed, and the picture that follows."""
+        stepped.find(token)
+        return await studio.in_time(stepped.step(token, await body_of(request, Turn)))
+
+    @app.delete("/v1/sessions/{token}", status_code=204, tags=["playloom"])
+    async def close_session(token: str) -> Response:
+        """End a session, stepped or live."""
+        if token in room.seats:
+            await room.close(room.seats[token])
+        else:
+            stepped.close(token)
+        return Response(status_code=204)
+
+    @app.get("/v1/sessions/{token}/recording.mp4", response_class=Response, responses=_file("video/mp4"), tags=_TAGS)
+    async def video(token: str) -> Response:
+        """The newest frames of a session as a video in real time, every frame marked."""
+        reel, manifest = _reel(room, stepped, token)
+        shots = reel.shots()
+        data = await studio.film(lambda: as_mp4(shots, manifest, studio.settings.hertz))
+        return Response(data, media_type="video/mp4", headers=_download("playloom.mp4"))
+
+    @app.get("/v1/sessions/{token}/recording.csv", response_class=Response, responses=_file("text/csv"), tags=_TAGS)
+    async def table(token: str) -> Response:
+        """The input of the newest frames of a session, one row each, `named`."""
+        shots = _reel(room, stepped, token)[0].shots()
+        data = await studio.film(lambda: as_csv(shots))
+        return Response(data, media_type="text/csv", headers=_download("playloom.csv"))
+
+
+_TAGS: list[str | Enum] = ["playloom"]
+
+
+def _file(kind: str) -> dict[int | str, dict[str, object]]:
+    return {200: {"content": {kind: {}}}}
+
+
+def _download(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
+
+
+def recent_of(room: Room, stepped: Stepped, token: str) -> tuple[str, Recent]:
+    """What to call what a session plays, and its newest frames.
+
+    Raises:
+        Refusal: 404.
+    """
+    if token in room.seats:
+        return room.seats[token].moment or "live play", room.seats[token].recent
+    return "a session", stepped.find(token).recent
+
+
+def _reel(room: Room, stepped: Stepped, token: str) -> tuple[Reel, Manifest]:
+    if token in room.seats:
+        return room.seats[token].reel, room.seats[token].manifest
+    session = stepped.find(token)
+    return session.reel, session.manifest

@@ -1,0 +1,266 @@
+"""A path of a story as the files people take away, and a whole story as one archive.
+
+What is dreamed leaves marked and with its manifest, as everywhere; the arrays in `.npz` are unmarked, so that a dream
+can be gone on from (`playloom dream --prompt path.npz`).
+
+==========  ============================================================================================
+`.mp4`      the path as a video in real time, frames twice as large
+`.gif`      the same, endless
+`.csv`      the inputs of the steps after the beginning, one row each; goes in again with `--actions`
+`.npz`      the arrays of the path, with its codes: a prompt to dream on from
+`.zip`      the folder that `playloom dream` writes
+story       `story.json`, every picture as PNG, and `codes.npz`: ids, parents, actions and codes of all frames
+==========  ============================================================================================
+
+A transparent picture laid over a frame: what an edit is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from playloom.actions.codec import REST_VALUES
+from playloom.errors import BadInputError, PictureError
+from playloom.media.action_table import write_actions
+from playloom.media.clips import write_dream_clip, write_npz
+from playloom.media.images import enlarge
+from playloom.media.output_folder import DreamedStep, write_dream
+from playloom.media.video import write_gif, write_mp4
+from playloom.provenance import Manifest, frames_hash, stamp
+from playloom.server.stories.store import Frame, Place
+from playloom.server.stories.tree import Node
+
+PathKind = Literal["mp4", "gif", "csv", "npz", "zip"]
+"""Files that can be made of a path."""
+_ENLARGED = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Walk:
+    """The frames of a path in order, read from the disk."""
+
+    nodes: tuple[Node, ...]
+    """From the beginning of the story on."""
+    frames: tuple[Frame, ...]
+    """Theirs."""
+
+    @property
+    def seen(self) -> int:
+        """How many frames the story had begun with: those before the first one dreamed here; at least one."""
+        for index, (node, frame) in enumerate(zip(self.nodes, self.frames, strict=True)):
+            if frame.dreamed and (node.branch is not None or node.edit_of is not None):
+                return max(1, index)
+        return len(self.nodes)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What made the path: what made its last dreamed frame, and whether it was not alone; None: nothing did."""
+        made = [frame.manifest for frame in self.frames if frame.manifest is not None]
+        if not made:
+            return None
+        parts = {(manifest.weights, manifest.seed, manifest.mode, manifest.parent) for manifest in made}
+        edited = any(node.origin == "edited" for node in self.nodes)
+        alone = "generated" if len(parts) == 1 else "generated, a path of several branches"
+        return replace(
+            made[-1],
+            mode="full" if any(manifest.mode == "full" for manifest in made) else made[-1].mode,
+            parent=frames_hash(self.frames_THWC(slice(self.seen))),
+            step=None,
+            note=f"{alone}, with frames edited by hand" if edited else alone,
+        )
+
+    @property
+    def codes_TN(self) -> NDArray[np.int64] | None:
+        """The codes of all frames, [T, N]; None where they are not all of the weights that `manifest` names."""
+        made = self.manifest
+        if {frame.weights for frame in self.frames} != ({made.weights} if made else set()):
+            return None
+        return np.stack([frame.codes_N for frame in self.frames])
+
+    def frames_THWC(self, part: slice) -> NDArray[np.uint8]:
+        """The pixels of some frames, unmarked."""
+        frames = self.frames[part]
+        return np.stack([frame.frame_HWC for frame in frames]) if frames else np.empty((0, 1, 1, 3), np.uint8)
+
+    def actions_TA(self, part: slice) -> NDArray[np.uint8]:
+        """The actions that led to some frames, the first frame of all left out."""
+        actions = [node.action for node in self.nodes[part] if node.action is not None]
+        return np.array(actions, np.uint8).reshape(-1, len(REST_VALUES))
+
+    def steps(self) -> list[DreamedStep]:
+        """What came after the beginning.
+
+        Raises:
+            BadInputError: when nothing did.
+        """
+        seen = self.seen
+        if seen == len(self.nodes):
+            raise BadInputError(
+                f"nothing has been dreamed on the way to frame {self.nodes[-1].id}; dream on from it first"
+            )
+        after = zip(self.nodes[seen:], self.frames[seen:], strict=True)
+        actions = self.actions_TA(slice(seen, None))
+        return [
+            DreamedStep(frame.frame_HWC, action_A, node.pressed == "player")
+            for (node, frame), action_A in zip(after, actions, strict=True)
+        ]
+
+
+def read_walk(place: Place, nodes: Sequence[Node]) -> Walk:
+    """The frames of a path.
+
+    Raises:
+        RecordingError: when one of them cannot be read.
+    """
+    return Walk(nodes=tuple(nodes), frames=tuple(place.read_frame(node.id) for node in nodes))
+
+
+def write_path(walk: Walk, kind: PathKind) -> bytes:
+    """A file of a path; see the table above.
+
+    Raises:
+        BadInputError: when nothing has been dreamed on it, and the file is one of inputs or of a dream.
+    """
+    with tempfile.TemporaryDirectory(prefix="playloom-") as folder:
+        path = Path(folder) / f"path.{kind}"
+        if kind == "mp4":
+            write_mp4(path, _animation(walk, smooth=True), manifest=walk.manifest)
+        elif kind == "gif":
+            write_gif(path, _animation(walk, smooth=False), manifest=walk.manifest)
+        elif kind == "csv":
+            write_actions(path, np.stack([step.action_A for step in walk.steps()]))
+        elif kind == "npz":
+            _write_clip(path, walk)
+        else:
+            _write_folder(path, walk)
+        return path.read_bytes()
+
+
+def write_story(file: IO[bytes], place: Place, nodes: Sequence[Node], about: dict[str, Any]) -> None:
+    """A whole story as a zip.
+
+    Args:
+        file: where.
+        place: its pictures.
+        nodes: its frames.
+        about: goes into `story.json`.
+
+    Raises:
+        RecordingError: when a frame cannot be read.
+    """
+    codes, weights = [], []
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("story.json", json.dumps(about, indent=1), zipfile.ZIP_DEFLATED)
+        for node in nodes:  # one at a time: a story may be larger than the memory
+            frame = place.read_frame(node.id)
+            archive.writestr(f"pictures/{node.id:04}.png", frame.png())
+            codes.append(frame.codes_N.astype(np.int32))
+            weights.append(frame.weights)
+        with tempfile.TemporaryDirectory(prefix="playloom-") as folder:
+            path = Path(folder) / "codes.npz"
+            write_npz(path, _arrays(nodes, codes, weights))
+            archive.write(path, path.name)
+
+
+def _arrays(nodes: Sequence[Node], codes: Sequence[NDArray[np.int32]], weights: Sequence[str]) -> dict[str, Any]:
+    """Of all frames [T]; -1 stands for no parent. Frames of a model with other tokens are filled up with -1."""
+    longest = max(map(len, codes))
+    return {
+        "ids": np.array([node.id for node in nodes]),
+        "parents": np.array([-1 if node.parent is None else node.parent for node in nodes]),
+        "actions": np.array([node.action or tuple(REST_VALUES.tolist()) for node in nodes], np.uint8),
+        "codes": np.stack([np.pad(c, (0, longest - len(c)), constant_values=-1) for c in codes]),
+        "weights": np.array(weights),
+    }
+
+
+def _animation(walk: Walk, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
+    """All frames, enlarged; smoothly for a video, in blocks for a GIF and its 256 colours."""
+    for frame in walk.frames:
+        small = frame.frame_HWC
+        large = enlarge(small, _ENLARGED) if smooth else small.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1)
+        yield stamp(large) if frame.dreamed else large
+
+
+def _write_clip(path: Path, walk: Walk) -> None:
+    steps, seen, manifest = walk.steps(), walk.seen, walk.manifest
+    assert manifest is not None, "there are dreamed steps"
+    write_dream_clip(
+        path,
+        context_THWC=walk.frames_THWC(slice(seen)),
+        dreamed_SHWC=walk.frames_THWC(slice(seen, None)),
+        actions_TA=walk.actions_TA(slice(None)),
+        given_T=np.array([True] * (seen - 1) + [step.action_given for step in steps]),
+        manifest=manifest,
+        codes_TN=walk.codes_TN,
+        dreamed_before_T=np.array([frame.dreamed for frame in walk.frames[:seen]]),
+    )
+
+
+def _write_folder(path: Path, walk: Walk) -> None:
+    steps, seen, manifest = walk.steps(), walk.seen, walk.manifest
+    assert manifest is not None, "there are dreamed steps"
+    with tempfile.TemporaryDirectory(prefix="playloom-") as parent:
+        folder = Path(parent) / "path"
+        write_dream(
+            folder,
+            real_frames_THWC=walk.frames_THWC(slice(seen)),
+            real_actions_TA=walk.actions_TA(slice(seen)),
+            steps=steps,
+            manifest=manifest,
+            codes_TN=walk.codes_TN,
+            dreamed_before_T=np.array([frame.dreamed for frame in walk.frames[:seen]]),
+        )
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for found in sorted(folder.rglob("*")):
+                if found.is_file():
+                    archive.write(found, found.relative_to(folder))
+
+
+def read_overlay(png: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A PNG as an overlay of a frame's size; of another size it is stretched.
+
+    Args:
+        png: the bytes of the file.
+        size: (H, W) of the frame.
+
+    Returns:
+        RGBA, uint8 [H, W, 4].
+
+    Raises:
+        PictureError: when it is no PNG, damaged, or transparent everywhere.
+    """
+    height, width = size
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata; the pixels are what counts
+            with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+                layer = image.convert("RGBA")
+    except Exception as error:  # damaged files make decoders raise anything
+        said = "it is no PNG" if isinstance(error, UnidentifiedImageError) else error
+        raise PictureError(f"the overlay cannot be read ({said}); send a PNG with transparency") from error
+    if layer.size != (width, height):
+        layer = layer.resize((width, height), Image.Resampling.LANCZOS)
+    overlay_HW4 = np.array(layer)
+    if not overlay_HW4[..., 3].any():
+        raise PictureError("the overlay is transparent everywhere; there is nothing to lay over the frame")
+    return overlay_HW4
+
+
+def laid_over(frame_HWC: NDArray[np.uint8], overlay_HW4: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy of the frame, uint8 [H, W, 3], with the overlay, RGBA uint8 [H, W, 4], on it."""
+    alpha_HW1 = overlay_HW4[..., 3:].astype(np.float32) / 255
+    mixed_HWC = overlay_HW4[..., :3] * alpha_HW1 + frame_HWC * (1 - alpha_HW1)
+    return np.rint(mixed_HWC).astype(np.uint8)

@@ -1,0 +1,317 @@
+"""`/v1/stories`: trees of frames that people and scripts explore. Knows only the routes.
+
+What happens to a story as Server-Sent Events: a browser that comes back hears what it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from enum import Enum
+from typing import IO, Annotated, Any
+
+from fastapi import FastAPI, Header, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from playloom.errors import RecordingError
+from playloom.server.service import Gate, body_of, takes
+from playloom.server.stories.export import PathKind, read_walk, write_path, write_story
+from playloom.server.stories.schemas import (
+    BranchList,
+    BranchOrder,
+    EditOrder,
+    NewStory,
+    NodeInfo,
+    NodeList,
+    NodePatch,
+    RemovedInfo,
+    Renaming,
+    StoryInfo,
+    StoryList,
+    branch_dict,
+    event_dict,
+    node_dict,
+    removed_dict,
+    story_dict,
+)
+from playloom.server.stories.service import Branches, Event, Stories, Story
+from playloom.server.stories.tree import Node
+
+_HEARTBEAT = 10.0  # seconds without a word after which one is said, so that nobody in between hangs up
+_LOOK = 1.0  # seconds between looks whether the server is stopping
+
+
+async def event_stream(story: Story, after: int, gate: Gate) -> AsyncIterator[str]:
+    """Events after a revision, for ever; ends when the story is deleted or the server stops."""
+    watcher = story.watch()
+    try:
+        yield "retry: 1000\n\n"
+        silence = 0.0
+        while not gate.draining:
+            watcher.clear()
+            if story.deleted:
+                yield _said("gone", after, {})
+                return
+            events, now = story.events(after), story.tree.header.revision
+            if events is None:
+                yield _said("reload", now, {})
+            for event in events or ():
+                yield _told(event, story)
+            if events is None or events:
+                after, silence = now, 0.0
+                continue
+            try:
+                await asyncio.wait_for(watcher.wait(), _LOOK)
+            except asyncio.TimeoutError:
+                silence += _LOOK
+            if silence >= _HEARTBEAT:
+                silence = 0.0
+                yield ": still here\n\n"
+    finally:
+        story.unwatch(watcher)
+
+
+def _told(event: Event, story: Story) -> str:
+    """An event as it stands now; a frame of a branch brings the branch along, which has one more."""
+    what, tree = event.what, story.tree
+    told = _said(event.kind, event.number, event_dict(what, story.name, tree))
+    branch = tree.branches.get(what.branch) if isinstance(what, Node) and what.branch is not None else None
+    return told if branch is None else told + _said("branch", event.number, branch_dict(branch, tree))
+
+
+def _said(kind: str, number: int, data: object) -> str:
+    return f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+_TAGS: list[str | Enum] = ["stories"]
+_CHUNK = 2**18
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_KINDS: dict[PathKind, str] = {
+    "mp4": "video/mp4",
+    "gif": "image/gif",
+    "csv": "text/csv",
+    "npz": "application/octet-stream",
+    "zip": "application/zip",
+}
+_PATHS: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in _KINDS.values()}}}
+_FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+
+
+def add_stories(app: FastAPI, stories: Stories, branches: Branches) -> None:
+    """Add the routes."""
+    _add_whole(app, stories, branches)
+    _add_parts(app, stories, branches)
+    _add_pictures(app, stories)
+    _add_files(app, stories)
+
+
+def _add_whole(app: FastAPI, stories: Stories, branches: Branches) -> None:
+    """Stories as wholes."""
+    studio = stories.studio
+
+    def shown(story: Story, status: int = 200) -> Response:
+        name = studio.model.config.name
+        return JSONResponse(story_dict(story.name, story.tree, context=studio.context, model=name), status)
+
+    @app.post("/v1/stories", status_code=201, response_model=StoryInfo, openapi_extra=takes(NewStory), tags=_TAGS)
+    async def begin_story(request: Request) -> Response:
+        """Begin a story at a moment, at pictures, or at what a session shows."""
+        studio.gate.check_open()
+        return shown(await studio.in_time(stories.begin(await body_of(request, NewStory))), 201)
+
+    @app.get("/v1/stories", response_model=StoryList, tags=_TAGS)
+    async def list_stories() -> Response:
+        """All stories, newest first."""
+        return JSONResponse({"stories": await stories.items()})
+
+    @app.get("/v1/stories/{story}", response_model=StoryInfo, tags=_TAGS)
+    async def whole_story(story: str) -> Response:
+        """A whole story: its frames and branches."""
+        return shown(await stories.find(story))
+
+    @app.patch("/v1/stories/{story}", response_model=StoryInfo, openapi_extra=takes(Renaming), tags=_TAGS)
+    async def rename_story(story: str, request: Request) -> Response:
+        """Give a story another name."""
+        found, asked = await stories.find(story), await body_of(request, Renaming)
+        async with found.lock:
+            await found.add([found.tree.renamed(asked.name)])
+        return shown(found)
+
+    @app.delete("/v1/stories/{story}", status_code=204, tags=_TAGS)
+    async def delete_story(story: str) -> Response:
+        """Delete a story and all its pictures; what is being dreamed of it is cancelled."""
+        await branches.cancel_all_of(story)
+        await stories.delete(story)
+        return Response(status_code=204)
+
+    @app.get(
+        "/v1/stories/{story}/events",
+        response_class=Response,
+        responses={200: {"content": {"text/event-stream": {}}}},
+        tags=_TAGS,
+    )
+    async def events(
+        story: str,
+        after: Annotated[int | None, Query(ge=0, description="The newest event known; none: from now on.")] = None,
+        last_event_id: Annotated[str | None, Header(description="The same, as a browser says it.")] = None,
+    ) -> Response:
+        """What happens to a story, as it happens: Server-Sent Events `node`, `branch`, `removed`, `story`.
+
+        `reload` says that what was missed is not known any more: ask for the story again; `gone`, that it was deleted.
+        """
+        found = await stories.find(story)
+        known = int(last_event_id) if last_event_id and _NUMBER.fullmatch(last_event_id) else after
+        stream = event_stream(found, found.tree.header.revision if known is None else known, studio.gate)
+        quiet = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(stream, media_type="text/event-stream", headers=quiet)
+
+
+def _add_parts(app: FastAPI, stories: Stories, branches: Branches) -> None:
+    """Branches and frames."""
+    studio = stories.studio
+
+    @app.post(
+        "/v1/stories/{story}/branches",
+        status_code=202,
+        response_model=BranchList,
+        openapi_extra=takes(BranchOrder),
+        tags=_TAGS,
+    )
+    async def branch_story(story: str, request: Request) -> Response:
+        """Dream on from a frame, in one branch or several."""
+        found = await stories.find(story)
+        started, notes = await branches.start(found, await body_of(request, BranchOrder))
+        told = [branch_dict(branch, found.tree) for branch in started]
+        return JSONResponse({"branches": told, "notes": notes}, 202)
+
+    @app.delete("/v1/stories/{story}/branches/{branch}", status_code=204, tags=_TAGS)
+    async def cancel_branch(story: str, branch: int) -> Response:
+        """Cancel a branch; the frames that were made stay. One that has ended is left as it is."""
+        await branches.cancel(await stories.find(story), branch)
+        return Response(status_code=204)
+
+    @app.delete("/v1/stories/{story}/nodes/{node}", response_model=RemovedInfo, tags=_TAGS)
+    async def remove_node(story: str, node: int) -> Response:
+        """Remove a frame and all after it."""
+        found = await stories.find(story)
+        found.node(node)
+        return JSONResponse(removed_dict(await found.remove(node)))
+
+    @app.patch("/v1/stories/{story}/nodes/{node}", response_model=NodeInfo, openapi_extra=takes(NodePatch), tags=_TAGS)
+    async def say_of_node(story: str, node: int, request: Request) -> Response:
+        """Mark a frame as one of the best, or write something beside it."""
+        found, asked = await stories.find(story), await body_of(request, NodePatch)
+        async with found.lock:
+            old = found.node(node)
+            new = replace(
+                old,
+                starred=old.starred if asked.starred is None else asked.starred,
+                note=old.note if asked.note is None else asked.note,
+            )
+            if new != old:
+                await found.add([new])
+        return JSONResponse(node_dict(new))
+
+    @app.post(
+        "/v1/stories/{story}/nodes/{node}/edit",
+        status_code=201,
+        response_model=NodeList,
+        openapi_extra=takes(EditOrder),
+        tags=_TAGS,
+    )
+    async def edit_node(story: str, node: int, request: Request) -> Response:
+        """Lay a transparent picture over a frame, and over the next ones if asked to: new frames beside them."""
+        studio.gate.check_open()
+        found, asked = await stories.find(story), await body_of(request, EditOrder)
+        made = await studio.in_time(stories.edit(found, node, asked))
+        return JSONResponse({"nodes": [node_dict(new) for new in made]}, 201)
+
+
+def _add_pictures(app: FastAPI, stories: Stories) -> None:
+    """Pictures of frames. They never change, and are named by the story's secret id."""
+    studio = stories.studio
+
+    @app.get(
+        "/v1/stories/{story}/nodes/{node}.png",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}}},
+        tags=_TAGS,
+    )
+    async def picture(story: str, node: int) -> Response:
+        """A frame as PNG; where it was dreamed it is marked and carries its manifest."""
+        found = await stories.find(story)
+        found.node(node)
+        frame = await run_in_threadpool(found.place.read_frame, node)
+
+        def encode() -> bytes:
+            if frame.manifest is not None and frame.weights == studio.model.fingerprint:
+                studio.remembered.keep(frame.shown_HWC(), frame.codes_N, frame.manifest)  # should it come back
+            return frame.png()
+
+        png = await studio.side(encode)
+        return Response(png, media_type="image/png", headers=_FOR_EVER)
+
+    @app.get(
+        "/v1/stories/{story}/nodes/{node}.webp",
+        response_class=Response,
+        responses={200: {"content": {"image/webp": {}}}},
+        tags=_TAGS,
+    )
+    async def small_picture(story: str, node: int) -> Response:
+        """The same as a small file for showing."""
+        found = await stories.find(story)
+        found.node(node)
+        try:
+            data = await run_in_threadpool(found.place.shown(node).read_bytes)
+        except OSError as error:
+            raise RecordingError(f"the picture of frame {node} is missing") from error
+        return Response(data, media_type="image/webp", headers=_FOR_EVER)
+
+
+def _add_files(app: FastAPI, stories: Stories) -> None:
+    """Files to take away."""
+    studio = stories.studio
+
+    @app.get("/v1/stories/{story}/nodes/{node}/path.{kind}", response_class=Response, responses=_PATHS, tags=_TAGS)
+    async def path_file(story: str, node: int, kind: PathKind) -> Response:
+        """The way from the beginning to a frame: a video, a GIF, its inputs, its arrays, or a folder of all that."""
+        found = await stories.find(story)
+        found.node(node)
+        nodes = found.tree.path(node)
+        data = await studio.film(lambda: write_path(read_walk(found.place, nodes), kind))
+        return Response(data, media_type=_KINDS[kind], headers=_download(f"story-{node}.{kind}"))
+
+    @app.get(
+        "/v1/stories/{story}/story.zip",
+        response_class=Response,
+        responses={200: {"content": {"application/zip": {}}}},
+        tags=_TAGS,
+    )
+    async def story_file(story: str) -> Response:
+        """All of a story: what it is as JSON, every picture, the codes of every frame."""
+        found = await stories.find(story)
+        about = story_dict(found.name, found.tree, context=studio.context, model=studio.model.config.name)
+        nodes = list(found.tree.nodes.values())
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has been sent
+        try:
+            await studio.film(lambda: write_story(file, found.place, nodes, about))
+        except BaseException:
+            file.close()
+            raise
+        return StreamingResponse(_chunks(file), media_type="application/zip", headers=_download("story.zip"))
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _download(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}

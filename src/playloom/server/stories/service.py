@@ -1,0 +1,758 @@
+"""All stories of a server: opening them from the disk, beginning new ones, edits, and their end.
+
+Dreaming on is `story_branches`' business. Used from one event loop.
+
+One story in memory: its tree, its folder, and whoever watches it change.
+
+Owns that a change is on the disk before anybody hears of it, that changes come one after the other, and that who comes
+back hears what was missed. Used from one event loop; the disk has a thread of its own.
+
+What a story begins with: a moment, pictures, or the newest frames of a session.
+
+Branches of stories: dreams that go on by themselves, all in the broker's shared batches, frame by frame into a tree.
+
+Owns the life of a branch. A branch that is cancelled ends after the frame that is being dreamed; that one is dropped.
+Used from one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import REST_VALUES, read_vector
+from playloom.actions.script import parse_script
+from playloom.errors import BadInputError, PictureError, PlayloomError
+from playloom.inference.realtime.recorder import ContextBuffer as Recent
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import DreamStep, Prompt
+from playloom.media.images import from_base64, picture_size
+from playloom.provenance import Manifest, created_at
+from playloom.server.errors import Refusal, refusal_of
+from playloom.server.scheduler import Frame as Following
+from playloom.server.schemas import SEED_END, Begin, begin, read_actions
+from playloom.server.service import Studio, pick_moment, pick_seed
+from playloom.server.stories.export import laid_over, read_overlay
+from playloom.server.stories.schemas import BranchOrder, EditOrder, NewStory, item_dict
+from playloom.server.stories.store import Frame, Place, Shelf
+from playloom.server.stories.tree import UNFINISHED, Branch, Change, Header, Node, Presser, Removed, State, Tree
+
+_T = TypeVar("_T")
+_KEPT_EVENTS = 4000
+_KINDS: dict[type[Change], str] = {Header: "story", Node: "node", Branch: "branch", Removed: "removed"}
+
+
+class Event(NamedTuple):
+    """Something that happened to a story."""
+
+    number: int
+    """The story's revision since then."""
+    kind: str
+    """`story`, `node`, `branch` or `removed`."""
+    what: Change
+    """What it was."""
+
+
+class Story:
+    """A story that is open."""
+
+    def __init__(self, name: str, place: Place, tree: Tree, disk: Executor) -> None:
+        self.name, self.place, self.tree = name, place, tree
+        self.deleted = False
+        self.lock = asyncio.Lock()
+        """Held from deciding on a change until it is made."""
+        self._disk = disk
+        self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
+        self._watchers: set[asyncio.Event] = set()
+
+    async def add(self, changes: Sequence[Change], frames: Sequence[Frame] = ()) -> None:
+        """Make changes, with the frames of the nodes among them. To be called with the lock held.
+
+        Raises:
+            PlayloomError: when they cannot be written; nothing has happened then.
+        """
+        self.check_there()
+        await to_the_end(self._add(changes, frames))
+
+    async def settle(self, ended: Branch) -> None:
+        """Make a branch's end known, on the disk where that can still be written to: else nobody would ever hear of it.
+
+        To be called with the lock held.
+        """
+        try:
+            await self.add([ended])
+        except PlayloomError:
+            self._apply([ended])
+            self.wake()
+
+    async def remove(self, node: int) -> Removed:
+        """Remove a frame and all after it.
+
+        Raises:
+            BadInputError: when that may not be; see `Tree.removal`.
+        """
+        async with self.lock:
+            removed = self.tree.removal(node)
+            await self.add([removed])
+            await self.disk(lambda: self.place.remove_frames(removed.nodes))
+        return removed
+
+    async def _add(self, changes: Sequence[Change], frames: Sequence[Frame]) -> None:
+        nodes = [change.id for change in changes if isinstance(change, Node)] if frames else []
+
+        def write() -> None:
+            for node, frame in zip(nodes, frames, strict=True):
+                self.place.write_frame(node, frame)
+            self.place.append(changes)
+
+        await self.disk(write)
+        self._apply(changes)
+        self.wake()
+        if self.place.untidy(self.tree):
+            short = self.tree.snapshot()
+            with suppress(PlayloomError):  # the changes are made; a long log is no trouble, and is tried again
+                await self.disk(lambda: self.place.rewrite(short))
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self.tree.apply(change)
+            self._events.append(Event(self.tree.header.revision, _KINDS[type(change)], change))
+
+    async def disk(self, work: Callable[[], _T]) -> _T:
+        """Do it in the disk's thread, after what was asked for before."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+
+    def node(self, node: int) -> Node:
+        """A frame that a request's path names.
+
+        Raises:
+            Refusal: 404.
+        """
+        try:
+            return self.tree.node(node)
+        except BadInputError as error:
+            raise Refusal(404, str(error)) from None
+
+    def check_there(self) -> None:
+        """Refuse what comes after the story was deleted.
+
+        Raises:
+            Refusal: 404.
+        """
+        if self.deleted:
+            raise Refusal(404, "this story was deleted")
+
+    def events(self, after: int) -> list[Event] | None:
+        """What happened after a revision; None where that is not known any more: then look at the whole again."""
+        now = self.tree.header.revision
+        known_from = self._events[0].number if self._events else now + 1
+        if after > now or after + 1 < known_from:
+            return None
+        return [event for event in self._events if event.number > after]
+
+    def watch(self) -> asyncio.Event:
+        """Something that is set whenever the story changes, until `unwatch`."""
+        watcher = asyncio.Event()
+        self._watchers.add(watcher)
+        return watcher
+
+    def unwatch(self, watcher: asyncio.Event) -> None:
+        """Set it no more."""
+        self._watchers.discard(watcher)
+
+    def wake(self) -> None:
+        """Tell whoever watches to look."""
+        for watcher in self._watchers:
+            watcher.set()
+
+
+async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """What some work gives. Who is cancelled meanwhile waits for its end all the same: what is on the disk must be in
+    memory before a lock is let go."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+RecentOf = Callable[[str], tuple[str, Recent]]
+"""What a session plays, and its newest frames, by its token."""
+
+
+class Beginning(NamedTuple):
+    """Frames that a story begins with."""
+
+    name: str
+    """What to call it."""
+    prompt: Prompt
+    """The frames, with their codes, and the actions between them."""
+    manifests: tuple[Manifest | None, ...]
+    """What made each; None: nobody here did, it is taken for real."""
+    pressed: tuple[Presser | None, ...]
+    """Who pressed what led to each."""
+
+    def nodes(self) -> list[Node]:
+        """The first chain of the tree."""
+        actions = self.prompt.actions_TA
+        return [
+            Node(
+                id=index,
+                parent=index - 1 if index else None,
+                origin="given" if self.pressed[index] is None else "dreamed",
+                action=tuple(actions[index - 1].tolist()) if index else None,
+                pressed=self.pressed[index] if index else None,
+            )
+            for index in range(len(self.manifests))
+        ]
+
+    def frames(self, weights: str) -> list[Frame]:
+        """Their frames.
+
+        Args:
+            weights: fingerprint of those that the codes belong to.
+        """
+        prompt = self.prompt
+        assert prompt.codes_TN is not None, "a beginning brings its codes"
+        return [
+            Frame(frame_HWC=frame_HWC, codes_N=codes_N, weights=weights, manifest=manifest)
+            for frame_HWC, codes_N, manifest in zip(prompt.frames_THWC, prompt.codes_TN, self.manifests, strict=True)
+        ]
+
+
+async def beginning(studio: Studio, asked: NewStory, recent_of: RecentOf) -> Beginning:
+    """What a story is to begin with.
+
+    Raises:
+        PlayloomError: when it cannot be used.
+        Refusal: 404 for a session that is not there.
+    """
+    if asked.session is not None:
+        if asked.moment is not None or asked.images is not None:
+            raise BadInputError("a story begins at a moment, at images or at a session; send one of them")
+        return await _unmarked(studio, _of_session(*recent_of(asked.session)))
+    prompt = await begin(
+        studio,
+        Begin(
+            moment=asked.moment,
+            images=asked.images,
+            context_actions=asked.context_actions,
+            schema=asked.schema_,
+        ),
+    )
+    nothing = (None,) * len(prompt.frames_THWC)
+    if asked.images is None:
+        return Beginning(pick_moment(asked.moment), prompt, nothing, nothing)
+    return await _unmarked(studio, Beginning("my pictures", prompt, nothing, nothing))
+
+
+async def _unmarked(studio: Studio, start: Beginning) -> Beginning:
+    """With those of its pictures that this server had sent out as they were before they got their mark.
+
+    Their codes are known already, but an edit begins at the pixels: the mark would be encoded with it.
+    """
+    prompt, known = start.prompt, studio.remembered.manifest
+    assert prompt.codes_TN is not None, "a beginning brings its codes"
+    found = await studio.side(lambda: [known(frame_HWC) for frame_HWC in prompt.frames_THWC])
+    made = [old or new for old, new in zip(start.manifests, found, strict=True)]
+    frames = [
+        frame_HWC if new is None else await studio.frame(codes_N)
+        for frame_HWC, codes_N, new in zip(prompt.frames_THWC, prompt.codes_TN, found, strict=True)
+    ]
+    return start._replace(prompt=replace(prompt, frames_THWC=np.stack(frames)), manifests=tuple(made))
+
+
+def _of_session(name: str, recent: Recent) -> Beginning:
+    kept = recent.frames()
+    actions = [frame.action_A for frame in kept[1:]]
+    prompt = Prompt(
+        frames_THWC=np.stack([frame.frame_HWC for frame in kept]),
+        actions_TA=np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8),
+        codes_TN=np.stack([frame.codes_N for frame in kept]),
+    )
+    return Beginning(name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.pressed for frame in kept))
+
+
+_CUT_OFF = "the server ended before this was done; what was made is kept"
+_EDITED = "generated, then edited by hand"
+_UNKNOWN = "there is no such story; it was deleted, or its address is incomplete"
+
+
+class Stories:
+    """The stories of a folder."""
+
+    def __init__(self, studio: Studio, recent_of: RecentOf) -> None:
+        """See the module.
+
+        Args:
+            studio: encodes and dreams.
+            recent_of: see `RecentOf`.
+        """
+        self.studio, self._recent_of = studio, recent_of
+        self._shelf = Shelf(studio.settings.stories)
+        self._disk = ThreadPoolExecutor(1, "playloom-stories")
+        self._open: dict[str, Story] = {}
+        self._damaged: dict[str, tuple[Place, str]] = {}
+        self._read = False
+        self._lock = asyncio.Lock()
+
+    async def find(self, name: str) -> Story:
+        """A story by its id.
+
+        Raises:
+            Refusal: 404.
+            PlayloomError: when it is damaged, or another server has the folder.
+        """
+        await self.look()
+        if name in self._damaged:
+            raise BadInputError(self._damaged[name][1])
+        if name not in self._open:
+            raise Refusal(404, _UNKNOWN)
+        return self._open[name]
+
+    async def find_open(self, name: str) -> Story | None:
+        """A story by its id; None where there is none, or it is damaged."""
+        await self.look()
+        return self._open.get(name)
+
+    async def items(self) -> list[dict[str, Any]]:
+        """All stories as the list shows them, newest first, damaged ones last."""
+        await self.look()
+        whole = sorted(self._open.values(), key=lambda story: story.tree.header.created)[::-1]
+        nothing: dict[str, Any] = {"created": "", "frames": 0, "branches": 0, "picture": None}
+        return [
+            *(item_dict(story.name, story.tree) for story in whole),
+            *({"id": name, "name": name, **nothing, "problem": said} for name, (_, said) in self._damaged.items()),
+        ]
+
+    async def begin(self, asked: NewStory) -> Story:
+        """A new story.
+
+        Raises:
+            PlayloomError: when what it begins with cannot be used.
+            Refusal: 503 when too many wait; 400 when there are as many as may be.
+        """
+        await self.look()
+        self._check_room()
+        async with self.studio.gate.turn():
+            start = await beginning(self.studio, asked, self._recent_of)
+        return await self._create(start if asked.name is None else start._replace(name=asked.name))
+
+    async def delete(self, name: str) -> Story | None:
+        """Take a story away; its branches must have been cancelled. Returns it, where it was open."""
+        await self.look()
+        if name in self._damaged:
+            place = self._damaged[name][0]
+            await self._in_disk_thread(lambda: self._shelf.delete(place))
+            self._damaged.pop(name, None)
+            return None
+        story = await self.find(name)
+        async with story.lock:
+            story.check_there()
+            await story.disk(lambda: self._shelf.delete(story.place))
+            story.deleted = True
+            del self._open[name]
+        story.wake()
+        return story
+
+    async def edit(self, story: Story, node: int, order: EditOrder) -> list[Node]:
+        """Lay a picture over a frame, and over some after it: new frames beside them.
+
+        Raises:
+            PlayloomError: when the picture cannot be used, or fewer frames follow.
+        """
+        overlay_HW4 = await self.studio.side(lambda: self._overlay(order.overlay, story.tree.header.size))
+        edited = [story.node(node), *story.tree.line(node, order.along, order.copies)]
+        self.check_size(story)
+        self.check_frames(story, len(edited))
+        async with self.studio.gate.turn():
+            frames = [await self._edited(story, old, overlay_HW4) for old in edited]
+        async with story.lock:
+            self.check_frames(story, len(edited))
+            nodes, parent = [], edited[0].parent
+            if parent is not None:
+                story.node(parent)  # it may have been removed meanwhile
+            for number, old in enumerate(edited, story.tree.header.next_node):
+                nodes.append(
+                    Node(
+                        id=number,
+                        parent=parent,
+                        origin="edited",
+                        action=old.action,
+                        pressed=old.pressed,
+                        edit_of=old.id,
+                    )
+                )
+                parent = number
+            await story.add(nodes, frames)
+        return nodes
+
+    def check_size(self, story: Story) -> None:
+        """Refuse to dream on from frames of another size than the model's.
+
+        Raises:
+            BadInputError: names both.
+        """
+        (height, width), (wanted_height, wanted_width) = story.tree.header.size, self.studio.size
+        if (height, width) != (wanted_height, wanted_width):
+            raise BadInputError(
+                f"the frames of this story are {width} x {height} and {self.studio.model.config.name} dreams "
+                f"{wanted_width} x {wanted_height}; serve the model that it was made with"
+            )
+
+    def check_frames(self, story: Story, more: int) -> None:
+        """Refuse more frames than a story may have, those still to be dreamed counted.
+
+        Raises:
+            BadInputError: names the limit.
+        """
+        tree, limit = story.tree, self.studio.settings.story_frames
+        coming = sum(branch.frames - len(tree.made(branch.id)) for branch in tree.unfinished())
+        if len(tree.nodes) + coming + more > limit:
+            raise BadInputError(
+                f"this story has {len(tree.nodes)} frames, {coming} are being dreamed, and {more} more would be over "
+                f"its {limit}; remove some, or begin another story"
+            )
+
+    async def look(self) -> None:
+        """Read what is on the disk, once.
+
+        Raises:
+            Refusal: 404 on one server of several, which would not all see the same stories.
+            PlayloomError: when another server has the folder.
+        """
+        if self.studio.settings.replica is not None:
+            raise Refusal(404, "stories are kept by a server of its own; start it without --cluster")
+        async with self._lock:
+            if not self._read:
+                await self._read_all()
+                self._read = True
+
+    def wake(self) -> None:
+        """Tell whoever watches a story to look."""
+        for story in self._open.values():
+            story.wake()
+
+    def close(self) -> None:
+        """Let others have the folder, after what is being written."""
+        self._disk.submit(self._shelf.close)
+        self._disk.shutdown(wait=False)
+
+    async def _read_all(self) -> None:
+        for place, tree, problem in await self._in_disk_thread(self._load_all):
+            name = place.folder.name
+            if tree is None:
+                self._damaged[name] = place, problem
+            else:
+                self._open[name] = Story(name, place, tree, self._disk)
+
+    def _load_all(self) -> list[tuple[Place, Tree | None, str]]:
+        found: list[tuple[Place, Tree | None, str]] = []
+        for place in self._shelf.places():
+            try:
+                tree = place.load()
+                ended = [_ended(branch, tree) for branch in tree.unfinished()]
+                if ended:
+                    place.append(ended)
+                for branch in ended:
+                    tree.apply(branch)
+                found.append((place, tree, ""))
+            except PlayloomError as error:
+                found.append((place, None, str(error)))
+        return found
+
+    async def _create(self, start: Beginning) -> Story:
+        name, tree = secrets.token_hex(16), Tree()
+        changes: list[Change] = [Header(name=start.name, created=created_at(), size=self.studio.size), *start.nodes()]
+        for change in changes:
+            tree.apply(change)
+        frames = start.frames(self.studio.model.fingerprint)
+
+        async def create() -> Story:
+            async with self._lock:
+                self._check_room()
+                place = await self._in_disk_thread(lambda: self._shelf.create(name, changes, frames))
+                story = self._open[name] = Story(name, place, tree, self._disk)
+            return story
+
+        return await to_the_end(create())
+
+    async def _edited(self, story: Story, node: Node, overlay_HW4: NDArray[np.uint8]) -> Frame:
+        """A frame with an overlay on it, encoded; it is as much dreamed as it was."""
+        old = await story.disk(lambda: story.place.read_frame(node.id))
+        frame_HWC = laid_over(old.frame_HWC, overlay_HW4)
+        return Frame(
+            frame_HWC=frame_HWC,
+            codes_N=await self.studio.codes(frame_HWC),
+            weights=self.studio.model.fingerprint,
+            manifest=None if old.manifest is None else replace(old.manifest, note=_EDITED),
+        )
+
+    def _overlay(self, text: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+        png, limit = from_base64(text, "the overlay"), self.studio.settings.picture_pixels
+        width, height = picture_size(png, "the overlay")
+        if not 0 < width * height <= limit:
+            raise PictureError(f"the overlay is {width} x {height}; at most {limit:,} pixels are read: scale it down")
+        return read_overlay(png, size)
+
+    def _check_room(self) -> None:
+        limit = self.studio.settings.most_stories
+        if len(self._open) + len(self._damaged) >= limit:
+            raise BadInputError(f"there are {limit} stories, as many as may be; delete one first")
+
+    async def _in_disk_thread(self, work: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+
+
+def _ended(branch: Branch, tree: Tree) -> Branch:
+    """How a branch stands that a server left unfinished."""
+    if len(tree.made(branch.id)) >= branch.frames:
+        return replace(branch, state="done")
+    return replace(branch, state="failed", problem=_CUT_OFF)
+
+
+def is_open(story: Story, branch: int) -> bool:
+    """Whether a branch is still to be dreamed, or being dreamed."""
+    found = story.tree.branches.get(branch)
+    return not story.deleted and found is not None and found.state in UNFINISHED
+
+
+_Actions = Sequence[NDArray[np.uint8] | None]
+
+
+@dataclass(kw_only=True, eq=False)
+class _Order:
+    """What the branches of one order have in common."""
+
+    story: Story
+    start: int
+    context: int
+    actions: _Actions
+    sampling: Sampling
+    prompt: asyncio.Task[Prompt] | None = None
+
+
+class Branches:
+    """All branches of a server that are not finished."""
+
+    def __init__(self, stories: Stories) -> None:
+        self.stories, self.studio = stories, stories.studio
+        self._slots = asyncio.Semaphore(self.studio.settings.branches)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.dreaming = 0
+        """Branches being dreamed."""
+
+    @property
+    def unfinished(self) -> int:
+        """Branches being dreamed or waiting."""
+        return len(self._tasks)
+
+    async def start(self, story: Story, asked: BranchOrder) -> tuple[list[Branch], list[str]]:
+        """Begin branches.
+
+        Returns:
+            The branches, and what was chosen on the way, in sentences.
+
+        Raises:
+            PlayloomError: when what was asked for cannot be.
+        """
+        studio = self.studio
+        studio.gate.check_open()
+        studio.check_steps(asked.frames)
+        story.tree.node(asked.from_)
+        self.stories.check_size(story)
+        if asked.context is not None and asked.context > studio.context:
+            raise BadInputError(f"a context of {asked.context} frames was asked for; the model sees {studio.context}")
+        actions, notes = _actions(asked)
+        how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), pick_seed(asked.seed)
+        if seed + asked.count > SEED_END:
+            raise BadInputError(
+                f"{asked.count} branches count up from seed {seed:,}, past the last one; send one below 2**63 - 8"
+            )
+        order = _Order(
+            story=story,
+            start=asked.from_,
+            context=asked.context or studio.context,
+            actions=actions,
+            sampling=how,
+        )
+        async with story.lock:
+            story.tree.node(asked.from_)
+            self.stories.check_frames(story, asked.count * asked.frames)
+            first = story.tree.header.next_branch
+            branches = [
+                Branch(
+                    id=first + index,
+                    start=asked.from_,
+                    frames=asked.frames,
+                    seed=seed + index,
+                    temperature=how.temperature,
+                    top_k=how.top_k,
+                    top_p=how.top_p,
+                    context=order.context,
+                    presses=asked.presses,
+                )
+                for index in range(asked.count)
+            ]
+            await story.add(branches)
+        for branch in branches:
+            task = asyncio.get_running_loop().create_task(self._run(order, branch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return branches, notes
+
+    async def cancel(self, story: Story, branch: int) -> None:
+        """End a branch; what was made stays.
+
+        Raises:
+            Refusal: 404.
+        """
+        if branch not in story.tree.branches:
+            raise Refusal(404, f"there is no branch {branch} in this story")
+        await self._settle(story, branch, "cancelled")
+
+    async def cancel_all_of(self, name: str) -> None:
+        """End every branch of a story, where it is open."""
+        story = await self.stories.find_open(name)
+        if story is not None:
+            for branch in story.tree.unfinished():
+                await self._settle(story, branch.id, "cancelled")
+
+    async def close(self) -> None:
+        """Give up what is not finished; it is told so when the stories are opened again."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self, order: _Order, branch: Branch) -> None:
+        async with self._slots:
+            self.dreaming += 1
+            try:
+                await self._to_its_end(order, branch)
+            finally:
+                self.dreaming -= 1  # not before its end is written down: a server that stops waits for it
+
+    async def _to_its_end(self, order: _Order, branch: Branch) -> None:
+        story = order.story
+        try:
+            await self._dream(order, branch)
+            await self._settle(story, branch.id, "done")
+        except Exception as error:
+            if not story.deleted:
+                await self._settle(story, branch.id, "failed", refusal_of(error).sentence)
+
+    async def _dream(self, order: _Order, branch: Branch) -> None:
+        story, studio = order.story, self.studio
+        if not is_open(story, branch.id):
+            return
+        studio.gate.check_open()
+        prompt = await self._prompt(order)
+        marked = asyncio.ensure_future(self._mark(story, branch.id))
+        try:  # beside it, so that the branches of an order begin together and share every batch
+            await self._dream_on(order, branch, prompt)
+        finally:
+            await marked
+
+    async def _dream_on(self, order: _Order, branch: Branch, prompt: Prompt) -> None:
+        story, studio = order.story, self.studio
+        mode = "world" if branch.presses == "player" else "full"
+        manifest = studio.manifest(prompt, order.sampling, branch.seed, mode)
+        turns: list[tuple[NDArray[np.uint8] | None, Following]] = [(action_A, "dream") for action_A in order.actions]
+        parent = branch.start
+        async with aclosing(studio.dream(prompt, turns, order.sampling, branch.seed)) as steps:
+            async for step in steps:
+                kept = await self._keep(story, branch.id, parent, step, manifest)
+                if kept is None:
+                    return
+                parent = kept
+
+    async def _mark(self, story: Story, branch: int) -> None:
+        """Write down that a branch is being dreamed."""
+        async with story.lock:
+            if is_open(story, branch):
+                await story.add([replace(story.tree.branches[branch], state="dreaming")])
+
+    async def _keep(self, story: Story, branch: int, parent: int, step: DreamStep, manifest: Manifest) -> int | None:
+        """Put a dreamed step into the tree; returns its id, or None where the branch has been ended."""
+        assert step.frame_HWC is not None and step.codes_N is not None, "every step of a branch has a frame"
+        frame = Frame(
+            frame_HWC=step.frame_HWC,
+            codes_N=step.codes_N,
+            weights=manifest.weights,
+            manifest=manifest.at_step(step.index + 1),
+        )
+        async with story.lock:
+            if not is_open(story, branch):
+                return None
+            node = Node(
+                id=story.tree.header.next_node,
+                parent=parent,
+                origin="dreamed",
+                action=tuple(step.action_A.tolist()),
+                pressed="player" if step.action_given else "model",
+                branch=branch,
+            )
+            await story.add([node], [frame])
+        return node.id
+
+    async def _settle(self, story: Story, branch: int, state: State, problem: str | None = None) -> None:
+        """Write down how a branch ended, unless it has ended already."""
+        async with story.lock:
+            if is_open(story, branch):
+                ended = replace(story.tree.branches[branch], state=state, problem=problem)
+                await story.settle(ended)
+
+    async def _prompt(self, order: _Order) -> Prompt:
+        """The frames that all branches of an order see first; read once."""
+        if order.prompt is None:
+            order.prompt = asyncio.get_running_loop().create_task(self._read_prompt(order))
+        return await order.prompt
+
+    async def _read_prompt(self, order: _Order) -> Prompt:
+        story, studio = order.story, self.studio
+        nodes = story.tree.path(order.start)[-order.context :]
+        frames = [await story.disk(lambda n=n: story.place.read_frame(n.id)) for n in nodes]  # type: ignore[misc]
+        codes = [
+            frame.codes_N if frame.weights == studio.model.fingerprint else await studio.codes(frame.frame_HWC)
+            for frame in frames
+        ]
+        actions = [np.array(node.action, np.uint8) for node in nodes[1:]]
+        return Prompt(
+            frames_THWC=np.stack([frame.frame_HWC for frame in frames]),
+            actions_TA=np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8),
+            codes_TN=np.stack(codes),
+        )
+
+
+def _actions(asked: BranchOrder) -> tuple[_Actions, list[str]]:
+    """The action of every frame, None where the model presses; and what was chosen on the way."""
+    ways = {"actions": asked.actions, "script": asked.script, "held": asked.held}
+    said = [name for name, value in ways.items() if value is not None]
+    if len(said) > 1:
+        raise BadInputError(f"{' and '.join(said)} were sent; send one of them")
+    model = asked.presses == "model"
+    notes: list[str] = []
+    given: list[NDArray[np.uint8]] = []
+    if asked.actions is not None:
+        given = read_actions(asked.actions, asked.schema_, "action")[: asked.frames]
+    elif asked.script is not None:
+        script = parse_script(asked.script, None if model else asked.frames)
+        given, notes = list(script.values_SA[: asked.frames]), list(script.notes)
+    elif asked.held is not None and model:
+        raise BadInputError("held is what a player presses all along; with presses: model send actions or a script")
+    elif asked.held is not None:
+        given = [read_vector(asked.held, asked.schema_, "held")]
+    elif not model:
+        given = [REST_VALUES]
+    rest = asked.frames - len(given)
+    return [*given, *([None] * rest if model else [given[-1]] * rest)], notes

@@ -1,0 +1,298 @@
+"""Stories on disk: a folder of folders, one a story, that survives being killed at any moment.
+
+    shelf = Shelf(Path("out/stories"))
+    place = shelf.create("3f0c...", header, frames)     # appears whole or not at all
+    tree = place.load()
+    place.write_frame(7, frame); place.append(node)     # the frame first, then the line that speaks of it
+
+`log.jsonl` of a story is the sequence of its changes, a line each; a last line that was cut off is not counted, and a
+log much longer than what it leads to is written anew, whole or not at all. A damaged story is told in one sentence when
+it is opened; the others do not notice. One process writes to a shelf, one thread to a story.
+
+The frames of a story as files: exact pixels, codes, and a small picture to look at. Owns their formats.
+
+==============  ==========================================================================================
+`7.frame.webp`  frame 7 exactly as it is, unmarked, lossless
+`7.npz`         its codes, the weights they belong to, and its manifest (none: nobody dreamed it)
+`7.webp`        the picture to show, marked where it was dreamed, its manifest in the XMP
+==============  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from playloom.atomic_io import atomic_folder, atomic_write, claimed
+from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError
+from playloom.media.clips import read_npz, write_npz
+from playloom.media.images import encode_png
+from playloom.provenance import Manifest, stamp
+from playloom.server.stories.schemas import from_line, to_line
+from playloom.server.stories.tree import Change, Header, Node, Tree
+
+_QUALITY = 85
+_ARRAYS = ("codes", "weights", "manifest")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """One frame and what is known of it."""
+
+    frame_HWC: NDArray[np.uint8]
+    """RGB, uint8 [H, W, 3], unmarked."""
+    codes_N: NDArray[np.int64]
+    """Its codes."""
+    weights: str
+    """Fingerprint of the weights that the codes belong to."""
+    manifest: Manifest | None = None
+    """What made it; None: it was brought along, or is an edit of one that was. Then it is shown without a mark."""
+
+    @property
+    def dreamed(self) -> bool:
+        """Whether a model made it, or most of it."""
+        return self.manifest is not None
+
+    def shown_HWC(self) -> NDArray[np.uint8]:
+        """Its pixels as they may leave: marked where it was dreamed."""
+        return stamp(self.frame_HWC) if self.dreamed else self.frame_HWC
+
+    def png(self) -> bytes:
+        """The picture in full, with its manifest."""
+        return encode_png(self.shown_HWC(), self.manifest)
+
+
+def write_frame(folder: Path, node: int, frame: Frame) -> None:
+    """Write a frame's files; each appears whole or not at all.
+
+    Raises:
+        PlayloomError: when the place cannot be written to or the disk is full.
+    """
+    exact, text = io.BytesIO(), "" if frame.manifest is None else frame.manifest.to_json()
+    Image.fromarray(frame.frame_HWC).save(exact, "WEBP", lossless=True, quality=0, method=0, exact=True)
+    with atomic_write(exact_path(folder, node)) as temporary:
+        temporary.write_bytes(exact.getvalue())
+    write_npz(
+        folder / f"{node}.npz",
+        {"codes": frame.codes_N.astype(np.int32), "weights": np.array(frame.weights), "manifest": np.array(text)},
+    )
+    shown = io.BytesIO()
+    Image.fromarray(frame.shown_HWC()).save(shown, "WEBP", quality=_QUALITY, method=0, xmp=text.encode())
+    with atomic_write(shown_path(folder, node)) as temporary:
+        temporary.write_bytes(shown.getvalue())
+
+
+def read_frame(folder: Path, node: int) -> Frame:
+    """A frame as it was written.
+
+    Raises:
+        RecordingError: when a file of it is missing or damaged.
+    """
+    try:
+        with Image.open(exact_path(folder, node), formats=["WEBP"]) as image:
+            frame_HWC = np.array(image.convert("RGB"))
+        arrays = read_npz(folder / f"{node}.npz", _ARRAYS)
+        text = str(arrays["manifest"])
+        manifest = Manifest.from_json(text) if text else None
+        codes_N = arrays["codes"]
+        if codes_N.ndim != 1 or codes_N.dtype.kind not in "iu":
+            raise RecordingError("its codes are none")
+    except (PlayloomError, OSError, ValueError, SyntaxError) as error:
+        raise RecordingError(f"frame {node} cannot be read: its files are missing or damaged") from error
+    return Frame(
+        frame_HWC=frame_HWC, codes_N=codes_N.astype(np.int64), weights=str(arrays["weights"]), manifest=manifest
+    )
+
+
+def remove_frame(folder: Path, node: int) -> None:
+    """Remove a frame's files, as far as they are there and can be: where somebody reads one, some systems keep it."""
+    for path in (exact_path(folder, node), folder / f"{node}.npz", shown_path(folder, node)):
+        with suppress(OSError):
+            path.unlink()
+
+
+def exact_path(folder: Path, node: int) -> Path:
+    """Where a frame's pixels lie."""
+    return folder / f"{node}.frame.webp"
+
+
+def shown_path(folder: Path, node: int) -> Path:
+    """Where the picture to show lies."""
+    return folder / f"{node}.webp"
+
+
+LOG = "log.jsonl"
+_STORY = re.compile(r"[0-9a-f]{32}")
+"""Names of stories. Whatever else lies there is somebody else's, a log in it or not: never shown, never removed."""
+_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.([0-9a-f]{8}\.tmp|gone)")
+"""A story that was not whole yet, or was being deleted, when a process was killed."""
+_SPARE_LINES = 1000
+"""Lines a log may have beyond twice what it leads to."""
+
+
+class Place:
+    """One story's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lines = self._size = 0
+
+    def load(self) -> Tree:
+        """The story as its log leads to it; what was cut off at the end is cut off on disk too.
+
+        Raises:
+            RecordingError: when the log is missing or damaged.
+        """
+        tree, log = Tree(), self.folder / LOG
+        try:
+            whole = log.read_bytes()
+            lines, rest = whole.split(b"\n")[:-1], whole.rpartition(b"\n")[2]
+            for line in lines:
+                tree.apply(from_line(line))
+            if not tree.header.created:
+                raise RecordingError("its log does not begin with its name")
+            if rest:
+                with log.open("rb+") as file:
+                    file.truncate(len(whole) - len(rest))
+        except (OSError, RecordingError) as error:
+            said = error.strerror if isinstance(error, OSError) else error
+            raise RecordingError(f"the story in {self.folder.name} is damaged: {said}") from error
+        self._lines, self._size = len(lines), len(whole) - len(rest)
+        return tree
+
+    def append(self, changes: Sequence[Change]) -> None:
+        """Add changes to the log, all or none.
+
+        Raises:
+            StorageError: when it cannot be written; the log is then as it was.
+        """
+        text = "".join(to_line(change) + "\n" for change in changes).encode()
+        log = self.folder / LOG
+        try:
+            with log.open("ab") as file:
+                file.write(text)
+        except OSError as error:
+            with suppress(OSError), log.open("rb+") as file:
+                file.truncate(self._size)
+            raise StorageError(f"the story cannot be written: {error.strerror}; make room on the disk") from error
+        self._lines, self._size = self._lines + len(changes), self._size + len(text)
+
+    def untidy(self, tree: Tree) -> bool:
+        """Whether the log is much longer than what it leads to, which is `tree`."""
+        return self._lines > _SPARE_LINES + 2 * (len(tree.nodes) + len(tree.branches))
+
+    def rewrite(self, changes: Sequence[Change]) -> None:
+        """Write the log anew from `Tree.snapshot`."""
+        self._lines, self._size = _write_log(self.folder, changes)
+
+    def write_frame(self, node: int, frame: Frame) -> None:
+        """Write a frame, before the log speaks of it; see `playloom.server.stories.store.write_frame`."""
+        write_frame(self.folder, node, frame)
+
+    def read_frame(self, node: int) -> Frame:
+        """A frame; see `playloom.server.stories.store.read_frame`."""
+        return read_frame(self.folder, node)
+
+    def remove_frames(self, nodes: Iterable[int]) -> None:
+        """Remove frames, after the log has said that they are gone."""
+        for node in nodes:
+            remove_frame(self.folder, node)
+
+    def shown(self, node: int) -> Path:
+        """Where the small picture of a frame lies."""
+        return shown_path(self.folder, node)
+
+
+class Shelf:
+    """A folder of stories; claimed for this process from when it is first there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._claim = ExitStack()
+        self._claimed = False
+
+    def places(self) -> list[Place]:
+        """Every story there is; leftovers of a process that was killed are removed.
+
+        Raises:
+            StorageError: when another process has the folder.
+        """
+        if not self.folder.is_dir():
+            return []
+        self._hold()
+        found = []
+        for path in sorted(self.folder.iterdir()):
+            if _LEFTOVER.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+            elif _STORY.fullmatch(path.name) and (path / LOG).is_file():
+                for half in path.glob(".*.tmp.*"):  # a file that was being written when a process was killed
+                    with suppress(OSError):
+                        half.unlink()
+                found.append(Place(path))
+        return found
+
+    def create(self, name: str, changes: Sequence[Change], frames: Sequence[Frame]) -> Place:
+        """A new story, which appears whole or not at all.
+
+        Args:
+            name: of its folder; free, 32 hexadecimal digits.
+            changes: a `Header`, then the nodes of these frames.
+            frames: of the nodes, in order.
+
+        Raises:
+            StorageError: when the place cannot be written to, the disk is full, or another process has the folder.
+        """
+        self._hold()
+        nodes = [change for change in changes if isinstance(change, Node)]
+        assert isinstance(changes[0], Header), "a log begins with its name"
+        with atomic_folder(self.folder / name) as place:
+            for node, frame in zip(nodes, frames, strict=True):
+                write_frame(place, node.id, frame)
+            _write_log(place, changes)
+        return Place(self.folder / name)
+
+    def delete(self, place: Place) -> None:
+        """Remove a story; killed meanwhile, it is gone all the same.
+
+        Raises:
+            BadInputError: when it cannot be.
+        """
+        gone = place.folder.with_name(f".{place.folder.name}.gone")
+        try:
+            place.folder.replace(gone)
+        except OSError as error:
+            raise BadInputError(f"the story cannot be removed: {error.strerror}") from error
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        self._claim.close()
+        self._claimed = False
+
+    def _hold(self) -> None:
+        if not self._claimed:
+            try:
+                self._claim.enter_context(claimed(self.folder))
+            except BadInputError as error:
+                raise StorageError(
+                    f"the stories in {self.folder} cannot be used: another server has them, or the folder cannot be "
+                    "written to; choose another one with --stories"
+                ) from error
+            self._claimed = True
+
+
+def _write_log(folder: Path, changes: Sequence[Change]) -> tuple[int, int]:
+    """Write a whole log; returns its lines and bytes."""
+    text = "".join(to_line(change) + "\n" for change in changes).encode()
+    with atomic_write(folder / LOG) as temporary:
+        temporary.write_bytes(text)
+    return len(changes), len(text)

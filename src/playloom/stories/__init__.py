@@ -1,4 +1,0 @@
-"""Stories: trees of frames that somebody explores. What a story is, what lies on disk of it, and what is made of it.
-
-No model and no server here: `playloom.serving` dreams the frames and answers for them.
-"""

@@ -1,0 +1,195 @@
+"""A trained tokenizer by itself on disk: `tokenizer.safetensors` beside `tokenizer.json` and `card.md`.
+
+The weights are rounded to float16, as the whole model will ship them, *before* anything is tokenised with them: so the
+codes a transformer learns are exactly the codes its model will make.
+
+    >>> tokenizer, name = load_tokenizer(Path("runs/tokenizer"))
+
+What a training may begin with: a model, or a tokenizer, that was trained before.
+
+Owns finding it by a bundled model's name, a model's folder or a run's folder.
+
+What every training records on its card: data, length, machine, settings. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from playloom.atomic_io import atomic_write
+from playloom.data.dataset import FrameStore, TokenStore
+from playloom.errors import CheckpointError
+from playloom.models.card import tokenizer_card, write_card
+from playloom.models.checkpoint import (
+    Model,
+    check_count,
+    fingerprint,
+    load_model,
+    load_weights,
+    model_folder,
+    save_weights,
+)
+from playloom.models.tokenizer.config import TokenizerConfig
+from playloom.models.tokenizer.tokenizer import FrameTokenizer
+from playloom.training.config import to_mapping
+from playloom.training.task import Outcome
+
+_WEIGHTS = "tokenizer.safetensors"
+_CONFIG = "tokenizer.json"
+
+
+def save_tokenizer(
+    folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = (), card: Mapping[str, Any] | None = None
+) -> None:
+    """Write a tokenizer and its `card.md`.
+
+    Args:
+        folder: where to.
+        tokenizer: the weights are rounded to float16.
+        ancestors: fingerprints of the tokenizers it was trained on from, oldest first.
+        card: what its training recorded.
+    """
+    save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
+    content: dict[str, Any] = {
+        "format": 1,
+        "config": tokenizer.config.to_dict(),
+        "weights": fingerprint(folder / _WEIGHTS),
+    }
+    if card:
+        content["card"] = dict(card)
+    write_card(folder, tokenizer_card(tokenizer.config, card or {}))
+    if ancestors:
+        content["ancestors"] = list(ancestors)
+    with atomic_write(folder / _CONFIG) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def load_tokenizer(folder: Path) -> tuple[FrameTokenizer, str]:
+    """Read a tokenizer, float32 in eval mode without gradients, and its fingerprint.
+
+    Raises:
+        CheckpointError: when a file is missing, damaged or changed.
+    """
+    config, wanted, _ = _read(folder)
+    check_count(folder / _WEIGHTS, config.stored_numbers)
+    tokenizer = FrameTokenizer(config)
+    load_weights(folder / _WEIGHTS, tokenizer)
+    if fingerprint(folder / _WEIGHTS) != wanted:
+        raise CheckpointError(f"{folder / _WEIGHTS} is not the file that {_CONFIG} names; train or export again")
+    return tokenizer.eval().requires_grad_(False), wanted
+
+
+def ancestors(folder: Path) -> tuple[str, ...]:
+    """Fingerprints of the tokenizers that this one was trained on from, oldest first: its codes mean much the same.
+
+    Raises:
+        CheckpointError: when the file beside the weights is missing or damaged.
+    """
+    return _read(folder)[2]
+
+
+def _read(folder: Path) -> tuple[TokenizerConfig, str, tuple[str, ...]]:
+    try:
+        content: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        config, weights = TokenizerConfig.from_dict(content["config"]), str(content["weights"])
+        return config, weights, tuple(str(name) for name in content.get("ancestors", ()))
+    except OSError as error:
+        raise CheckpointError(f"no tokenizer at {folder} ({error.strerror}: {_CONFIG}); train one first") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder / _CONFIG} is damaged ({error}); train or export again") from error
+
+
+TRANSFORMER_FILE = "transformer.safetensors"
+"""What a model's folder calls its transformer's weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """A trained tokenizer, and the model it belongs to if it does."""
+
+    tokenizer: FrameTokenizer
+    """In eval mode on the CPU."""
+    name: str
+    """Fingerprint of its weights."""
+    ancestors: tuple[str, ...] = ()
+    """Fingerprints of the tokenizers it was trained on from, oldest first, as far as that is known."""
+    model: Model | None = None
+    """The whole model."""
+    transformer: str | None = None
+    """Fingerprint of that model's transformer file."""
+
+
+def load_origin(name: str) -> Origin:
+    """The model or tokenizer of a bundled model's name, a model's folder, or a run's folder.
+
+    Raises:
+        CheckpointError: when there is none, or a file is damaged.
+    """
+    folder = Path(name)
+    if (folder / "tokenizer.json").is_file() and not (folder / "model" / "model.json").is_file():
+        tokenizer, weights = load_tokenizer(folder)
+        return Origin(tokenizer=tokenizer, name=weights, ancestors=ancestors(folder))
+    inner = folder / "model"
+    place = inner if (inner / "model.json").is_file() else model_folder(name)
+    model = load_model(place)
+    return Origin(
+        tokenizer=model.tokenizer,
+        name=fingerprint(place / "tokenizer.safetensors"),
+        model=model,
+        transformer=fingerprint(place / TRANSFORMER_FILE),
+    )
+
+
+def load_whole_origin(name: str) -> tuple[Model, Origin]:
+    """As `load_origin`, of whole models only.
+
+    Raises:
+        CheckpointError: also when there is only a tokenizer.
+    """
+    origin = load_origin(name)
+    if origin.model is None:
+        raise CheckpointError(f"{name} is a tokenizer's run; a world training starts with a whole model")
+    return origin.model, origin
+
+
+def training_facts(store: FrameStore | TokenStore, outcome: Outcome, config: Any) -> dict[str, Any]:
+    """The facts of a finished training, as JSON values.
+
+    Args:
+        store: what it learned from.
+        outcome: how it ended.
+        config: its settings, a dataclass.
+    """
+    seeds = [int(span.meta["seed"]) for span in store.of_split("train") if "seed" in span.meta]
+    return {
+        "data": {
+            "frames": len(store),
+            "episodes": len(store.spans),
+            "train_seeds": seeds,
+            "players": players_of(store),
+        },
+        "updates": outcome.step,
+        "training_seconds": round(outcome.elapsed, 1),
+        "hardware": hardware(),
+        "validation": outcome.validation,
+        "settings": to_mapping(config),
+    }
+
+
+def players_of(store: FrameStore | TokenStore) -> dict[str, int]:
+    """Training episodes by who played them, as far as that is known: what a model played should not go unseen."""
+    return dict(sorted(Counter(str(s.meta["style"]) for s in store.of_split("train") if s.meta.get("style")).items()))
+
+
+def hardware() -> str:
+    """The machine that trains, in a few words."""
+    threads = torch.get_num_threads()
+    cpu = f"CPU, {threads} thread{'' if threads == 1 else 's'}"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu

@@ -1,0 +1,109 @@
+"""A run's state on disk: one folder a checkpoint, tensors as safetensors, scalars as JSON, whole or absent.
+
+Owns names, atomic writing, keeping the last few and finding the newest whole one. Knows not what the tensors mean.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from playloom.atomic_io import atomic_folder, atomic_write
+from playloom.errors import CheckpointError
+
+_FORMAT = 1
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds."""
+
+    step: int
+    """Optimiser steps done; also the data position."""
+    elapsed: float
+    """Training time in seconds."""
+    flops: float
+    """Floating point operations of one step, all devices together."""
+    identity: dict[str, Any]
+    """Settings that must be equal to go on."""
+    tensors: dict[str, Tensor]
+    """Weights, averages and optimiser states by flat name."""
+
+
+def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
+    """Write a checkpoint below `folder`, then delete all but the last `keep`."""
+    from safetensors.torch import save_file
+
+    target = folder / f"{_PREFIX}{snapshot.step:09d}"
+    if target.exists():
+        shutil.rmtree(target)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
+    with atomic_folder(target) as temporary:
+        with atomic_write(temporary / "tensors.safetensors") as weights:
+            save_file(tensors, weights)
+        scalars = {"step": snapshot.step, "elapsed": snapshot.elapsed, "flops": snapshot.flops}
+        state = {"format": _FORMAT, **scalars, "identity": snapshot.identity}
+        (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+    for old in _checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_newest(folder: Path) -> Snapshot | None:
+    """The newest checkpoint that can be read; None when there is none at all.
+
+    Leftovers of a killed writer are removed.
+
+    Raises:
+        CheckpointError: when there are checkpoints and none can be read.
+    """
+    for leftover in folder.glob(f".{_PREFIX}*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    found = _checkpoints(folder)
+    problems = []
+    for path in reversed(found):
+        try:
+            return _load(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"{path.name}: {error}")
+    if problems:
+        raise CheckpointError(f"no checkpoint in {folder} can be read ({'; '.join(problems)}); remove them to restart")
+    return None
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Settings that differ, as `name: saved, now ...`."""
+    result = []
+    for key in sorted({*saved, *now}):
+        before, after = saved.get(key), now.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            result += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            result.append(f"{prefix}{key}: was {before}, now {after}")
+    return result
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+
+
+def _load(path: Path) -> Snapshot:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    if state["format"] != _FORMAT:
+        raise CheckpointError(f"{path} has format {state['format']}; this version reads {_FORMAT}")
+    try:
+        tensors = load_file(path / "tensors.safetensors")
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged ({error})") from error
+    scalars = {name: state[name] for name in ("step", "elapsed", "flops", "identity")}
+    return Snapshot(**scalars, tensors=tensors)

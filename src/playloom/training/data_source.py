@@ -1,0 +1,158 @@
+"""What a training command's data folder is, and the way from there to what a trainer reads.
+
+A folder may hold recordings (no pictures), a frame store or a token store; each is turned into the next, once, in a
+cache folder of the run. Knows no game: rendering comes in as a callable.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from playloom.data.dataset import FrameStore, TokenStore
+from playloom.data.prepare import Progress, Render, build_frame_store, tokenise_recordings, tokenise_store
+from playloom.data.recording import list_episodes, load_meta
+from playloom.errors import RecordingError
+from playloom.models.tokenizer.tokenizer import FrameTokenizer
+from playloom.training.distributed import world
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How data is prepared."""
+
+    render: Render
+    """Gives a recording's pictures again."""
+    workers: int = 0
+    """Rendering processes; 0: in this one."""
+    batch: int = 32
+    """Pictures the tokenizer takes at once."""
+    mirror: bool = False
+    """Add each training episode mirrored (from a frame store only)."""
+    splits: tuple[str, ...] = ("train", "validation")
+    """Splits of recordings that are rendered; the others are for measuring."""
+    progress: Progress | None = None
+    """Told frames done and frames in all."""
+
+
+def frames_from(data: Path, cache: Path, how: Preparation) -> FrameStore:
+    """The frame store at `data`, or one rendered from the recordings at `data` into `cache`.
+
+    Raises:
+        RecordingError: when `data` is neither.
+    """
+    kind = kind_of(data)
+    if kind == "frames":
+        return FrameStore.open(data)
+    if kind == "recordings":
+        return _cached_frames(data, cache, how)
+    raise RecordingError(f"{data} is a token store; a tokenizer learns from recordings or a frame store")
+
+
+def tokens_from(
+    data: Path, cache: Path, how: Preparation, tokenizer: FrameTokenizer | None, fingerprint: str | None
+) -> TokenStore:
+    """The token store at `data`, or one made from the frames or recordings at `data` into `cache`.
+
+    Raises:
+        RecordingError: when a tokenizer is needed and not given, or the store was made by another one, or the cache of
+            other data.
+    """
+    kind = kind_of(data)
+    if kind == "tokens" or _finished(cache):
+        store = TokenStore.open(data if kind == "tokens" else cache)
+        if fingerprint is None or store.tokenizer == fingerprint:
+            if kind != "tokens":
+                _check_same_data(store, data, how)
+            return store
+        if kind == "tokens":
+            raise RecordingError(
+                f"{data} was made by tokenizer {store.tokenizer}; the one given is {fingerprint}: tokenise again"
+            )
+    _alone(cache)
+    if tokenizer is None or fingerprint is None:
+        raise RecordingError(f"{data} holds {kind}; to tokenise it, give the tokenizer's folder with --tokenizer")
+    device = str(tokenizer.last_layer.device)
+    if kind == "frames":
+        return tokenise_store(
+            cache,
+            FrameStore.open(data),
+            tokenizer.encode,
+            fingerprint=fingerprint,
+            batch=how.batch,
+            device=device,
+            mirror=how.mirror,
+            progress=how.progress,
+        )
+    return tokenise_recordings(
+        cache,
+        _episodes(data, how),
+        how.render,
+        tokenizer.encode,
+        fingerprint=fingerprint,
+        batch=how.batch,
+        device=device,
+        workers=how.workers,
+        progress=how.progress,
+    )
+
+
+def kind_of(data: Path) -> str:
+    """What a data folder holds: "frames", "tokens" or "recordings".
+
+    Raises:
+        RecordingError: when it is none of them.
+    """
+    index = data / "index.json"
+    if index.exists():
+        try:
+            return str(json.loads(index.read_text(encoding="utf-8"))["kind"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RecordingError(f"{index} is damaged ({error}); prepare the data set again") from error
+    if data.is_dir() and list_episodes(data):
+        return "recordings"
+    if not data.exists():
+        raise RecordingError(f"there is no {data}; give a folder of recordings, see: playloom record --help")
+    raise RecordingError(f"{data} holds neither recordings nor a prepared data set; see: playloom record --help")
+
+
+def _check_same_data(store: TokenStore, data: Path, how: Preparation) -> None:
+    """Codes that were made once are used again only for the data they were made of, as far as lengths tell."""
+    if kind_of(data) == "frames":
+        frames = len(FrameStore.open(data))
+    else:
+        frames = sum(load_meta(path).steps for path in _episodes(data, how))
+    own = sum(span.length for span in store.spans if not span.meta.get("mirrored"))
+    if own != frames:
+        raise RecordingError(
+            f"{store.folder} holds the codes of {own} frames; {data} has {frames}: other data needs another --out (or "
+            "remove that folder)"
+        )
+
+
+def _cached_frames(data: Path, cache: Path, how: Preparation) -> FrameStore:
+    paths = _episodes(data, how)
+    if _finished(cache):
+        store = FrameStore.open(cache)
+        if len(store.spans) == len(paths):
+            return store
+    _alone(cache)
+    return build_frame_store(cache, paths, how.render, workers=how.workers, progress=how.progress)
+
+
+def _episodes(data: Path, how: Preparation) -> list[Path]:
+    return [path for path in list_episodes(data) if load_meta(path).split in how.splits]
+
+
+def _alone(cache: Path) -> None:
+    """Several processes must not prepare the same data."""
+    if world()[1] > 1:
+        raise RecordingError(
+            f"{cache} is not prepared, and {world()[1]} processes would do it at once; run the same command once "
+            "without torchrun and with --prepare-only"
+        )
+
+
+def _finished(cache: Path) -> bool:
+    return (cache / "index.json").exists()

@@ -1,0 +1,121 @@
+"""Devices of a run: the fabric for one process or torchrun, CPU habits, and reading batches ahead for a GPU.
+
+The only file that names lightning.
+
+SIGINT and SIGTERM as a polite request to stop; the second one is not polite any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from playloom.device import pick_device, set_threads
+from playloom.errors import MissingExtraError
+from playloom.training.config import LoopConfig
+from playloom.training.task import Batch
+
+
+class StopRequest:
+    """Inside the `with`, the first SIGINT or SIGTERM only sets `asked`; afterwards the old handlers are back."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._old: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self._old = {}
+
+
+def make_fabric(config: LoopConfig) -> Any:
+    """A launched fabric: one device, or one a process under torchrun.
+
+    Raises:
+        MissingExtraError: when lightning-fabric is not installed.
+        ConfigError: when the device is unknown or absent.
+    """
+    fabric_class = _fabric_class()
+    kind = pick_device(config.device).type
+    if kind == "cpu":
+        torch.set_flush_denormal(True)  # denormals in the averages cost tenfold
+        if config.threads is None:
+            set_threads()
+        else:
+            torch.set_num_threads(config.threads)
+    else:
+        torch.set_float32_matmul_precision("high")
+    precision = config.precision
+    if precision == "auto":
+        precision = "32-true" if kind == "cpu" else "bf16-mixed"
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    fabric = fabric_class(
+        accelerator=kind,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
+        strategy="ddp" if processes > 1 else "auto",
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _fabric_class() -> Any:
+    """Fabric, which comes as a package of its own or inside `lightning`."""
+    for name in ("lightning_fabric", "lightning.fabric"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name).Fabric
+    raise MissingExtraError.of("lightning-fabric", "train")
+
+
+def world() -> tuple[int, int]:
+    """This process's rank and the number of processes, as torchrun says."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def read_ahead(batch: Callable[[int], Batch], first: int, device: torch.device) -> Iterator[Batch]:
+    """Batches `first`, `first` + 1, ... on the device.
+
+    On a GPU one thread gathers the next two while this one computes. On a CPU that would only take cores away.
+    """
+    index = first
+    if device.type == "cpu":
+        while True:
+            yield batch(index)
+            index += 1
+    with ThreadPoolExecutor(1) as executor:
+        queue = [executor.submit(_pinned, batch, first + ahead) for ahead in range(2)]
+        while True:
+            ready = queue.pop(0).result()
+            queue.append(executor.submit(_pinned, batch, index + 2))
+            index += 1
+            yield {name: tensor.to(device, non_blocking=True) for name, tensor in ready.items()}
+
+
+def _pinned(batch: Callable[[int], Batch], index: int) -> Batch:
+    return {name: tensor.pin_memory() for name, tensor in batch(index).items()}

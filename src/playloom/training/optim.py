@@ -1,0 +1,156 @@
+"""AdamW over a module, its averaged weights, and both as flat named tensors.
+
+Owns the grouping of parameters for weight decay and the exponential moving average. Knows no file.
+
+The learning rate as a function of the step and of how much of the run is over.
+
+Progress is the larger of steps done over steps asked and time spent over time asked, so a run with a time budget
+always ends with its full decay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from playloom.errors import CheckpointError
+from playloom.training.config import LoopConfig
+
+
+def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) -> Optimizer:
+    """AdamW with decoupled decay on matrices (two dimensions or more) only.
+
+    The rate at the peak is kept in each group as `peak`; the loop sets `lr` from it.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [{**group, "peak": learning_rate} for group in groups if group["params"]]
+    return AdamW(groups, lr=learning_rate, betas=(config.beta1, config.beta2), fused=True)
+
+
+def set_learning_rate(optimiser: Optimizer, factor: float) -> None:
+    """Set every group to `factor` of its peak."""
+    for group in optimiser.param_groups:
+        group["lr"] = factor * group["peak"]
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The module's own parameters and persistent buffers by name; a shared tensor once, under its first name."""
+    seen: set[int] = set()
+    named = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and id(tensor) not in seen:
+            seen.add(id(tensor))
+            named[name] = tensor
+    return named
+
+
+def optimiser_tensors(module: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as `<parameter>/<key>`."""
+    named = {}
+    for name, parameter in module.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            named[f"{name}/{key}"] = value
+    return named
+
+
+def load_optimiser(module: nn.Module, optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimiser_tensors` gave.
+
+    Raises:
+        CheckpointError: when a state belongs to no parameter.
+    """
+    parameters = dict(module.named_parameters())
+    for full, tensor in tensors.items():
+        name, key = full.rsplit("/", 1)
+        if name not in parameters:
+            raise CheckpointError(f"the checkpoint has optimiser state for {name}, which this model does not have")
+        optimiser.state[parameters[name]][key] = _like(parameters[name], tensor)
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The state on the parameter's device and in its memory order: fused kernels pair elements by place in memory."""
+    if tensor.shape != parameter.shape:
+        return tensor.clone().to(parameter.device)
+    return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+
+
+def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], what: str) -> None:
+    """Copy by name, in place.
+
+    Raises:
+        CheckpointError: when names or shapes differ; says which.
+    """
+    missing, extra = sorted(set(targets) - set(sources)), sorted(set(sources) - set(targets))
+    if missing or extra:
+        raise CheckpointError(f"{what} does not fit this model: missing {missing[:3]}, unknown {extra[:3]}")
+    with torch.no_grad():
+        for name, target in targets.items():
+            if target.shape != sources[name].shape:
+                raise CheckpointError(
+                    f"{what}: {name} has shape {tuple(sources[name].shape)}; expected {tuple(target.shape)}"
+                )
+            target.copy_(sources[name])
+
+
+class AveragedWeights:
+    """Exponential moving average of a module's parameters (Polyak & Juditsky 1992); buffers are copied.
+
+    Buffers (a codebook that follows its encoder, counters) have their own dynamics, which averaging would break. The
+    decay warms up as (1 + n) / (10 + n), so that the average forgets the random start early.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._live = module_tensors(module)
+        self.tensors = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+        names = [name for name, tensor in self._live.items() if isinstance(tensor, nn.Parameter)]
+        self._averaged = [self.tensors[name] for name in names]
+        self._sources = [self._live[name].detach() for name in names]
+        self._copied = [name for name in self._live if name not in names]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after `step` steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._averaged, self._sources, 1 - decay)
+        for name in self._copied:
+            self.tensors[name].copy_(self._live[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the module carries the averaged weights."""
+        kept = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+        copy_tensors(self._live, self.tensors, "the average")
+        try:
+            yield
+        finally:
+            copy_tensors(self._live, kept, "the weights")
+
+
+def progress(config: LoopConfig, step: int, elapsed_seconds: float) -> float:
+    """How much of the run is over, in [0, 1], after `step` steps and this much training time."""
+    parts = [0.0]
+    if config.steps is not None:
+        parts.append(step / config.steps)
+    if config.minutes is not None:
+        parts.append(elapsed_seconds / (60 * config.minutes))
+    return min(1.0, max(parts))
+
+
+def learning_rate_factor(config: LoopConfig, step: int, done: float) -> float:
+    """Learning rate over its peak for the step after `step` steps, with `done` in [0, 1] of the run over."""
+    warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    if config.schedule == "cosine":
+        shape = 0.5 * (1 + math.cos(math.pi * done))
+    else:
+        shape = min(1.0, (1 - done) / max(config.decay_fraction, 1e-9))
+    return warm * (config.final_fraction + (1 - config.final_fraction) * shape)
