@@ -22,7 +22,7 @@ _CHECKED = [
 ]
 install_import_hook([f"playloom.{name}" for name in _CHECKED], "beartype.beartype")
 
-from playloom.models.checkpoint import Model  # noqa: E402
+from playloom.models.checkpoint import WorldModel  # noqa: E402
 from playloom.models.presets import preset  # noqa: E402
 from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer
 
@@ -41,17 +41,17 @@ def tiny_config(positions: str = "rolling", rows: bool = True, **changes: object
     return dataclasses.replace(base, rows=rows, transformer=sizes)
 
 
-def loud_model(config: ModelConfig, seed: int = 0) -> Model:
+def loud_model(config: ModelConfig, seed: int = 0) -> WorldModel:
     """A model whose random weights are large enough that every input matters."""
     transformer = build_transformer(config, seed=seed)
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in transformer.parameters():
             weight.normal_(std=0.3, generator=source)
-    return Model(config=config, tokenizer=build_tokenizer(config).eval(), transformer=transformer.eval())
+    return WorldModel(config=config, tokenizer=build_tokenizer(config).eval(), transformer=transformer.eval())
 
 
 @pytest.fixture
-def tiny_model() -> Model:
+def tiny_model() -> WorldModel:
     """A tiny random model, rolling positions, rows."""
     return loud_model(tiny_config())

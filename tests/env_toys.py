@@ -9,13 +9,13 @@ import numpy as np
 from conftest import loud_model, tiny_config
 from engine_toys import prompt_of
 from playloom.envs.core import Transition
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 
 WORDS = ["rest", "forward", "turn_left=0.625", "fire"]
 
 
-def dreamer() -> Dreamer:
-    return Dreamer(loud_model(tiny_config()), lag=1)
+def dreamer() -> Engine:
+    return Engine(loud_model(tiny_config()), lag=1)
 
 
 def prompts(count: int = 3) -> list[Any]:
@@ -26,7 +26,7 @@ def brightness(transition: Transition) -> float:
     return float(transition.after_HWC.mean())
 
 
-def alone(dreamer: Dreamer, index: int, seed: int, actions: np.ndarray) -> list[np.ndarray]:
+def alone(dreamer: Engine, index: int, seed: int, actions: np.ndarray) -> list[np.ndarray]:
     """The frames of a plain session on prompt `index`: what an environment must show."""
     session = dreamer.open(prompts()[index], seed=seed)
     frames = [session.step(action_A).frame_HWC for action_A in actions]
@@ -34,5 +34,5 @@ def alone(dreamer: Dreamer, index: int, seed: int, actions: np.ndarray) -> list[
     return [frame for frame in frames if frame is not None]
 
 
-def rows_in_use(dreamer: Dreamer) -> int:
+def rows_in_use(dreamer: Engine) -> int:
     return len(dreamer.decoder.rows.owners)  # type: ignore[union-attr]  # the cached decoder's

@@ -9,7 +9,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError
 from playloom.inference.realtime.clock import VirtualTime
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import DreamStep, Prompt
+from playloom.inference.types import Prompt, StepResult
 
 TURN = REST_VALUES.copy()
 TURN[14] = 10
@@ -29,7 +29,7 @@ class ToyDream:
         self.sampling = sampling
         self.sum = seed + int(prompt.frames_THWC.sum())
 
-    def step(self, action_A: NDArray[np.uint8] | None = None) -> DreamStep:
+    def step(self, action_A: NDArray[np.uint8] | None = None) -> StepResult:
         assert not self.closed
         self.toys.before_step(self.index)
         played = WALK if action_A is None else action_A
@@ -37,7 +37,7 @@ class ToyDream:
         self.sum = (31 * self.sum + int((weights * played).sum())) % 65521
         frame = np.random.default_rng(self.sum).integers(0, 256, (4, 6, 3), dtype=np.uint8)
         self.index += 1
-        return DreamStep(
+        return StepResult(
             index=self.index - 1, action_A=played, action_given=action_A is not None, frame_HWC=frame, codes_N=None
         )
 

@@ -22,11 +22,11 @@ from playloom.cli.app import main
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import BadInputError, ConfigError, PictureError, RecordingError
 from playloom.evaluation.online.metrics import COLUMNS, ActReport, Game, play_figures, summary
-from playloom.evaluation.online.policies import ModelHand, RandomHand, RepeatHand
-from playloom.evaluation.online.rollout import Lives
+from playloom.evaluation.online.policies import ModelPolicy, RandomPolicy, RepeatPolicy
+from playloom.evaluation.online.rollout import EpisodeController
 from playloom.evaluation.online.run import COMPARED, PLAYERS, ActJob, floor_tiles
 from playloom.games.arena.maps import variant_of
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 
@@ -120,14 +120,14 @@ def test_a_report_knows_who_was_not_timed(tmp_path):
 
 def test_hands_that_do_not_look():
     prompt = prompt_of(3)
-    repeat = RepeatHand(prompt)
+    repeat = RepeatPolicy(prompt)
     for _ in range(2):
         assert np.array_equal(repeat.press(), prompt.actions_TA[-1])
         repeat.see(prompt.frames_THWC[0])
-    assert np.array_equal(RepeatHand(prompt_of(1)).press(), REST_VALUES)
-    drawn = np.stack([hand.press() for hand in [RandomHand(3)] for _ in range(400)])
-    again = RandomHand(3)
-    assert np.array_equal(drawn[0], again.press()) and not np.array_equal(drawn[0], RandomHand(4).press())
+    assert np.array_equal(RepeatPolicy(prompt_of(1)).press(), REST_VALUES)
+    drawn = np.stack([hand.press() for hand in [RandomPolicy(3)] for _ in range(400)])
+    again = RandomPolicy(3)
+    assert np.array_equal(drawn[0], again.press()) and not np.array_equal(drawn[0], RandomPolicy(4).press())
     for slot, size in enumerate(SLOT_SIZES):
         share = np.bincount(drawn[:, slot], minlength=size) / 400
         assert len(share) == size and np.abs(share - 1 / size).max() < 0.1
@@ -139,12 +139,12 @@ def test_the_model_answers_the_frame_it_has_just_seen():
     with torch.no_grad():
         for weight in model.transformer.parameters():
             weight.mul_(10)  # else what it sees hardly moves a random model's hand
-    dreamer = Dreamer(model)
+    dreamer = Engine(model)
     prompt, frames = prompt_of(3), prompt_of(4, seed=4).frames_THWC
     how = Sampling(temperature=1.0)
 
     def inputs(newest: np.ndarray) -> list[bytes]:
-        hand = ModelHand(dreamer, prompt, sampling=how, seed=2)
+        hand = ModelPolicy(dreamer, prompt, sampling=how, seed=2)
         for frame_HWC in [*frames[:-1], newest]:
             hand.press()
             read_only = frame_HWC.copy()
@@ -160,10 +160,10 @@ def test_the_model_answers_the_frame_it_has_just_seen():
 
 
 def test_a_hand_refuses_frames_of_another_size():
-    dreamer = Dreamer(loud_model(tiny_config()))
+    dreamer = Engine(loud_model(tiny_config()))
     wrong = np.zeros((1, 8, 8, 3), np.uint8)
     with pytest.raises(PictureError):
-        ModelHand(
+        ModelPolicy(
             dreamer, Prompt(frames_THWC=wrong, actions_TA=np.zeros((0, 16), np.uint8)), sampling=Sampling(), seed=0
         )
 
@@ -198,7 +198,7 @@ def test_every_life_begins_with_the_script_and_no_hand_sees_two():
     """Ten frames, the fifth and sixth lying; two scripted steps begin a life."""
     dead = [0, 0, 0, 0, 1, 1, 0, 0, 0, 0]
     log: list[str] = []
-    lives = Lives(variant_of("plaza"), 3, lead=2, take=lambda prompt, life: Noting(log, prompt, life))
+    lives = EpisodeController(variant_of("plaza"), 3, lead=2, take=lambda prompt, life: Noting(log, prompt, life))
     toy = Toy(np.zeros((2, 2, 3), np.uint8), rows(dead=[0.0])[0])
     own = []
     for step, lying in enumerate(dead):

@@ -8,7 +8,7 @@ import pytest
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
 from playloom.errors import BadInputError
-from playloom.inference.engine import Dreamer, Turn
+from playloom.inference.engine import Engine, StepInput
 from playloom.inference.sampling import Sampling
 
 HOW = Sampling(temperature=0.9, top_k=4)
@@ -24,12 +24,12 @@ def followers(steps: int) -> np.ndarray:
 )
 def test_deciding_first_and_seeing_after_is_policy_mode(positions, rows, lag, naive):
     """Past the end of the context, so that it slides."""
-    dreamer = Dreamer(loud_model(tiny_config(positions, rows)), lag=lag, naive=naive)
+    dreamer = Engine(loud_model(tiny_config(positions, rows)), lag=lag, naive=naive)
     prompt, frames = prompt_of(3), followers(7)
     wanted = list(dreamer.dream(prompt, mode="policy", steps=7, frames_SHWC=frames, sampling=HOW, seed=5))
     session = dreamer.open(prompt, sampling=HOW, seed=5)
     for step, frame_HWC in zip(wanted, frames, strict=True):
-        values_A = session.decide()
+        values_A = session.sample_action()
         done = session.step(frame=frame_HWC)
         assert np.array_equal(values_A, step.action_A)
         assert np.array_equal(done.action_A, step.action_A) and not done.action_given
@@ -39,41 +39,41 @@ def test_deciding_first_and_seeing_after_is_policy_mode(positions, rows, lag, na
 
 
 def test_sessions_decide_together_as_each_alone(tiny_model):
-    dreamer = Dreamer(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, lag=1)
     prompts, frames = [prompt_of(1 + k, seed=k) for k in range(3)], followers(5)
 
     def alone(index: int) -> list[bytes]:
         session = dreamer.open(prompts[index], sampling=HOW, seed=index)
         found = []
         for frame_HWC in frames:
-            found.append(session.decide().tobytes())
+            found.append(session.sample_action().tobytes())
             session.step(frame=frame_HWC)
         return found
 
     together = [dreamer.open(prompt, sampling=HOW, seed=seed) for seed, prompt in enumerate(prompts)]
     found = []
     for frame_HWC in frames:
-        found.append([values_A.tobytes() for values_A in dreamer.decide(together)])
-        dreamer.advance([Turn(session, frame=frame_HWC) for session in together])
+        found.append([values_A.tobytes() for values_A in dreamer.sample_action(together)])
+        dreamer.advance([StepInput(session, frame=frame_HWC) for session in together])
     assert list(zip(*found, strict=True)) == [tuple(alone(index)) for index in range(3)]
 
 
 def test_a_decision_stands(tiny_model):
     """Asked again it is the same, a branch has it too, and a turn that brings another action does not change it."""
-    session = Dreamer(tiny_model).open(prompt_of(2), sampling=HOW, seed=1)
-    first = session.decide()
+    session = Engine(tiny_model).open(prompt_of(2), sampling=HOW, seed=1)
+    first = session.sample_action()
     first_kept = first.copy()
     first[:] = 0  # what was handed out is the caller's
-    assert np.array_equal(session.decide(), first_kept)
-    assert np.array_equal(session.fork(seed=8).decide(), first_kept)
+    assert np.array_equal(session.sample_action(), first_kept)
+    assert np.array_equal(session.fork(seed=8).sample_action(), first_kept)
     assert np.array_equal(session.step(action(3), followers(1)[0]).action_A, first_kept)
 
 
 def test_who_cannot_decide_says_why(tiny_model):
-    dreamer = Dreamer(tiny_model)
+    dreamer = Engine(tiny_model)
     session = dreamer.open(prompt_of(2))
     with pytest.raises(BadInputError, match="came twice"):
-        dreamer.decide([session, session])
+        dreamer.sample_action([session, session])
     session.close()
     with pytest.raises(BadInputError, match="was closed"):
-        session.decide()
+        session.sample_action()

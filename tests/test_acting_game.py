@@ -20,7 +20,7 @@ from playloom.cli.app import app, main
 from playloom.cli.common import stopping
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes, load_episode
 from playloom.errors import GameError, MissingExtraError, PlayloomError
-from playloom.evaluation.online.run import DEFAULT_LEAD, ActJob, Progress, run_act
+from playloom.evaluation.online.run import DEFAULT_LEAD, ActJob, RolloutProgress, run_act
 from playloom.games.arena.env import render_episode
 from playloom.inference.types import Prompt
 from playloom.media.images import read_picture
@@ -97,9 +97,9 @@ def test_playloom_view_shows_it(acted: Path, tmp_path: Path) -> None:
 
 def test_same_seed_same_play_and_the_baselines_begin_alike(model: str, episode: Episode, tmp_path: Path) -> None:
     players = ("model", "repeat", "random", "rusher")
-    told: list[Progress] = []
+    told: list[RolloutProgress] = []
     report = run_act(job(model, tmp_path / "act", players=players, seconds=1.0), progress=told.append)
-    assert report.players == list(players) and told[-1] == Progress("rusher", 40, 40)
+    assert report.players == list(players) and told[-1] == RolloutProgress("rusher", 40, 40)
     found = {player: load_episode(tmp_path / "act" / player / "arena-00001000.npz") for player in players}
     assert np.array_equal(found["model"].actions_TA, episode.actions_TA[: LEAD + 10])
     assert np.array_equal(found["model"].states, episode.states[: LEAD + 10])
@@ -137,7 +137,7 @@ def test_who_falls_is_brought_back_by_the_script(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_was_played(model: str, tmp_path: Path) -> None:
-    def interrupt(now: Progress) -> None:
+    def interrupt(now: RolloutProgress) -> None:
         if now.done == 7:
             signal.raise_signal(signal.SIGINT)
 
@@ -152,7 +152,7 @@ def test_ctrl_c_keeps_what_was_played(model: str, tmp_path: Path) -> None:
 
 
 def test_a_game_that_dies_leaves_what_was_played(tmp_path: Path) -> None:
-    def kill(now: Progress) -> None:
+    def kill(now: RolloutProgress) -> None:
         if now.done == 5:
             (game,) = multiprocessing.active_children()
             game.kill()
@@ -169,7 +169,7 @@ def test_a_game_that_dies_leaves_what_was_played(tmp_path: Path) -> None:
 def test_a_film_that_cannot_be_made_takes_no_figures_with_it(tmp_path: Path) -> None:
     out = tmp_path / "act"
 
-    def obstruct(now: Progress) -> None:
+    def obstruct(now: RolloutProgress) -> None:
         (out / "arena-00001000.mp4").mkdir(parents=True, exist_ok=True)
 
     with pytest.raises(PlayloomError, match=r"arena-00001000\.mp4"):
@@ -199,7 +199,7 @@ def test_stopped_before_it_began_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_one_step_has_no_figures_yet(model: str, tmp_path: Path) -> None:
-    told: list[Progress] = []
+    told: list[RolloutProgress] = []
     asked = ActJob(players=("random",), out=tmp_path / "act", films=0)
     (game,) = run_act(asked, stop=lambda: bool(told), progress=told.append).games
     assert game.steps == 1 and game.figures is None

@@ -30,7 +30,7 @@ from playloom.benchmarks.rows import Bar, BenchReport, BenchRow, show, speed_tab
 from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.shape_run import random_prompt, rolling
 from playloom.errors import BadInputError, ConfigError
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.decode_order import schedule
 from playloom.models.presets import PRESETS, preset
@@ -55,7 +55,7 @@ class AttentionReads(TorchDispatchMode):
 @pytest.mark.parametrize("lag", [None, 2, 1])
 def test_cache_reads_are_what_attention_is_given_in_a_frame_of_a_full_context(lag, changes):
     model = loud_model(tiny_config(**changes))
-    dreamer = Dreamer(model, lag=lag)
+    dreamer = Engine(model, lag=lag)
     prompt, actions = random_prompt(model.config, seed=0)
     session = dreamer.open(prompt, sampling=Sampling(temperature=0.0))
     for action_A in actions[:3]:

@@ -18,7 +18,7 @@ from playloom.benchmarks.stream import bundled_prompt, time_dream
 from playloom.cli import bench as command
 from playloom.errors import PlayloomError
 from playloom.evaluation.config import EvaluationSettings
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import save_model
 from test_evaluation_report import small_store
@@ -127,7 +127,7 @@ def test_without_a_gpu_a_sentence_says_what_is_skipped() -> None:
 def test_a_dream_is_timed_frame_by_frame(tiny_model) -> None:
     prompt, played = bundled_prompt(tiny_model)
     assert prompt.frames_THWC.shape == (4, 16, 24, 3) and len(played) > 40
-    times = time_dream(Dreamer(tiny_model, lag=1), prompt, played[:3], 5, sampling=Sampling())
+    times = time_dream(Engine(tiny_model, lag=1), prompt, played[:3], 5, sampling=Sampling())
     assert len(times.frames_F) == 5 and times.first > 0
     assert times.rate == pytest.approx(5 / times.frames_F.sum())
     assert times.quantile(0.5) == pytest.approx(sorted(times.frames_F)[2])

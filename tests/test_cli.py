@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES, Schema
-from playloom.atomic_io import free_folder
+from playloom.atomic_io import next_free_path
 from playloom.cli import act, common, recipe
 from playloom.cli.app import app
 from playloom.errors import BadInputError
@@ -126,14 +126,14 @@ def test_only_an_earlier_result_is_numbered(tmp_path, monkeypatch):
         folder.mkdir()
     (dream / "manifest.json").write_text("{}")
     (other / "notes.txt").write_text("mine")
-    assert free_folder(dream, numbered=True).name == "dream-2" and free_folder(empty, numbered=True) == empty
+    assert next_free_path(dream, numbered=True).name == "dream-2" and next_free_path(empty, numbered=True) == empty
     for folder in (other, other / "notes.txt"):
         with pytest.raises(BadInputError, match="choose another"):
-            free_folder(folder, numbered=True)
+            next_free_path(folder, numbered=True)
     monkeypatch.chdir(empty)
     for folder in (".", "", "..", empty):
         with pytest.raises(BadInputError, match="current folder"):
-            free_folder(folder, numbered=True)
+            next_free_path(folder, numbered=True)
 
 
 def test_clips_are_never_overwritten(model, clips, tmp_path):
@@ -219,13 +219,13 @@ def test_a_training_bar_fits_eighty_columns(monkeypatch):
 
     from rich.console import Console
 
-    from playloom.training.logger import Progress
+    from playloom.training.logger import LoopProgress
 
     screen = Console(file=StringIO(), width=80, force_terminal=True)
     shown = common.Progress(screen, "training", "", False)
     rates = {"tokens": 123456.0, "flops": 1e9}
     report = {"step": 12345, "fraction": 0.5, "elapsed": 9.0, "eta": 4000.0, "learning_rate": 1.0}
-    shown.training(Progress(metrics={"loss": 12.345678}, rates=rates, **report))
+    shown.training(LoopProgress(metrics={"loss": 12.345678}, rates=rates, **report))
     with screen.capture() as captured:
         screen.print(shown.bar.get_renderable())
     (line,) = captured.get().splitlines()

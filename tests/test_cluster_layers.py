@@ -20,19 +20,19 @@ from playloom.cluster.layers import layers_of
 from playloom.cluster.messages import Messages
 from playloom.cluster.newest import Newest
 from playloom.cluster.plain import Plain
-from playloom.cluster.plan import Node, fair_share
+from playloom.cluster.plan import ClusterNode, fair_share
 from playloom.errors import ConfigError, ResourceError
-from playloom.server.settings import LONGEST, mint, read_settings, replica_in
+from playloom.server.settings import LONGEST, new_token, read_settings, replica_in
 from serving_toys import HOME, client, error_of, picture, score_body, settings
 
 OURS = {"x-playloom-replica": "a"}
 
 
 def test_a_name_leads_to_its_server_and_cannot_be_guessed():
-    assert replica_in(mint("a_1-B")) == "a_1-B"
-    assert replica_in(mint(None)) is None
-    assert len({mint("a") for _ in range(100)}) == 100
-    assert len(mint("x" * 64)) <= LONGEST
+    assert replica_in(new_token("a_1-B")) == "a_1-B"
+    assert replica_in(new_token(None)) is None
+    assert len({new_token("a") for _ in range(100)}) == 100
+    assert len(new_token("x" * 64)) <= LONGEST
     for name in (".secret", "a b.secret", "x" * 65 + ".secret", "", "é.secret"):
         assert replica_in(name) is None
 
@@ -350,7 +350,7 @@ def test_the_proxies_find_the_settings_in_their_environment(monkeypatch, tmp_pat
     ],
 )
 def test_replicas_share_what_there_is(asked, nodes, expected):
-    there = [Node(cpus=cpus, gpus=gpus) for cpus, gpus in nodes]
+    there = [ClusterNode(cpus=cpus, gpus=gpus) for cpus, gpus in nodes]
     share = fair_share(settings(**{"device": "auto", **asked}), there)
     assert (share.cpus, share.gpus, share.threads) == expected
 
@@ -365,7 +365,7 @@ def test_replicas_share_what_there_is(asked, nodes, expected):
 )
 def test_more_replicas_than_there_is_room_for_are_refused(asked, node, expected):
     with pytest.raises(ResourceError, match=expected):
-        fair_share(settings(**asked), [Node(cpus=node[0], gpus=node[1])])
+        fair_share(settings(**asked), [ClusterNode(cpus=node[0], gpus=node[1])])
 
 
 def test_counts_that_do_not_fit_together_are_refused():

@@ -16,9 +16,9 @@ from PIL import Image
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import main
-from playloom.data.prompts import find_moment, load_moment, load_prompt
+from playloom.data.prompts import find_prompt, load_bundled_prompt, load_prompt
 from playloom.errors import ActionError, BadInputError
-from playloom.inference.generate import DreamJob, Opening, open_dreamer, picture_warning, run_dream
+from playloom.inference.generate import DreamJob, GenerationConfig, open_engine, picture_warning, run_dream
 from playloom.inference.generate_batch import BatchJob, dream_clips
 from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, read_dream_clip, write_clip
@@ -216,20 +216,20 @@ def test_a_picture_stays_given_when_a_dream_goes_on_from_it(model, tmp_path):
 
 
 def test_a_picture_of_another_world_is_warned_of(tmp_path):
-    bundled = open_dreamer().model
-    play = load_moment(find_moment("plaza-explorer")).frames_THWC
+    bundled = open_engine().model
+    play = load_bundled_prompt(find_prompt("plaza-explorer")).frames_THWC
     assert all(picture_warning(bundled, play[step : step + 1]) is None for step in (0, 30, 59))
     noise = np.random.default_rng(0).integers(0, 256, (1, 180, 300, 3), dtype=np.uint8)
     for other in (noise, np.full_like(noise, 90)):
         warning = picture_warning(bundled, other)
         assert warning is not None and "keeps 0%" in warning
     Image.fromarray(noise[0]).save(tmp_path / "noise.png")
-    _, data = Opening(prompt=str(tmp_path / "noise.png")).read_prompt(bundled, horizon=0, render=None)
+    _, data = GenerationConfig(prompt=str(tmp_path / "noise.png")).read_prompt(bundled, horizon=0, render=None)
     assert any("does not look like the game" in note for note in data.notes)
 
 
 def test_a_dream_without_a_prompt_says_where_it_begins(tmp_path):
-    _, data = Opening().read_prompt(open_dreamer().model, horizon=0, render=None)
+    _, data = GenerationConfig().read_prompt(open_engine().model, horizon=0, render=None)
     assert any("no prompt was given" in note and data.name in note for note in data.notes)
 
 

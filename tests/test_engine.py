@@ -13,9 +13,9 @@ from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.device import generator
 from playloom.errors import BadInputError
-from playloom.inference.engine import Dreamer
-from playloom.inference.sampling import Draws, Sampling, noise
-from playloom.inference.types import DreamRequest, Prompt
+from playloom.inference.engine import Engine
+from playloom.inference.sampling import BatchSampler, Sampling, noise
+from playloom.inference.types import GenerationRequest, Prompt
 
 GOLDEN = Path(__file__).parent / "assets" / "golden_dream.json"
 
@@ -26,7 +26,7 @@ def prompt_of(steps: int, seed: int = 0) -> Prompt:
     return Prompt(frames_THWC=source.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8), actions_TA=actions)
 
 
-def tokens_of(dreamer: Dreamer, **request: object) -> np.ndarray:
+def tokens_of(dreamer: Engine, **request: object) -> np.ndarray:
     steps = list(dreamer.dream(**request))  # type: ignore[arg-type]
     return np.stack([np.concatenate([s.action_A.astype(np.int64), s.codes_N]) for s in steps])
 
@@ -50,7 +50,7 @@ def test_the_cached_decoder_dreams_what_the_naive_one_dreams(positions, rows, la
     model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
     greedy = Sampling(temperature=0.0)
     naive, cached = (
-        tokens_of(Dreamer(model, lag=lag, naive=naive), prompt=prompt_of(length), mode="full", steps=3, sampling=greedy)
+        tokens_of(Engine(model, lag=lag, naive=naive), prompt=prompt_of(length), mode="full", steps=3, sampling=greedy)
         for naive in (True, False)
     )
     assert (naive == cached).all()
@@ -60,12 +60,12 @@ def test_the_cached_decoder_dreams_what_the_naive_one_dreams(positions, rows, la
 def test_after_25_slides_the_cache_still_agrees(positions):
     model = loud_model(tiny_config(positions))
     request = {"prompt": prompt_of(4), "steps": 26, "actions_SA": REST, "sampling": Sampling(temperature=0.0)}
-    naive, cached = (tokens_of(Dreamer(model, lag=1, naive=naive), **request) for naive in (True, False))
+    naive, cached = (tokens_of(Engine(model, lag=1, naive=naive), **request) for naive in (True, False))
     assert (naive == cached).all()
 
 
 def test_same_seed_same_tokens_and_other_seed_others(tiny_model):
-    dreamer = Dreamer(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, lag=1)
     request = dict(prompt=prompt_of(3), mode="full", steps=3)
     first, again, other = (tokens_of(dreamer, **request, seed=seed) for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any()
@@ -73,13 +73,13 @@ def test_same_seed_same_tokens_and_other_seed_others(tiny_model):
 
 def test_greedy_ignores_the_seed(tiny_model):
     request = dict(prompt=prompt_of(2), mode="full", steps=2, sampling=Sampling(temperature=0.0))
-    first, other = (tokens_of(Dreamer(tiny_model), **request, seed=seed) for seed in (1, 2))
+    first, other = (tokens_of(Engine(tiny_model), **request, seed=seed) for seed in (1, 2))
     assert (first == other).all()
 
 
 def test_a_dream_is_the_same_alone_and_in_any_batch(tiny_model):
-    dreamer = Dreamer(tiny_model, lag=2)
-    requests = [DreamRequest(prompt=prompt_of(3, seed), mode="full", steps=3, seed=seed) for seed in range(3)]
+    dreamer = Engine(tiny_model, lag=2)
+    requests = [GenerationRequest(prompt=prompt_of(3, seed), mode="full", steps=3, seed=seed) for seed in range(3)]
     together = list(dreamer.dream_batch(requests))
     for row, request in enumerate(requests):
         alone = [steps[0] for steps in dreamer.dream_batch([request])]
@@ -89,7 +89,7 @@ def test_a_dream_is_the_same_alone_and_in_any_batch(tiny_model):
 
 
 def test_world_mode_takes_the_given_actions_and_they_matter(tiny_model):
-    dreamer = Dreamer(tiny_model)
+    dreamer = Engine(tiny_model)
     rest = np.tile(REST_VALUES, (3, 1))
     turned = rest.copy()
     turned[:, 14] = 10
@@ -102,7 +102,7 @@ def test_world_mode_takes_the_given_actions_and_they_matter(tiny_model):
 def test_policy_mode_sees_the_given_frames_and_only_dreams_actions(tiny_model):
     true = prompt_of(4)
     prompt = Prompt(frames_THWC=true.frames_THWC[:2], actions_TA=true.actions_TA[:1])
-    steps = list(Dreamer(tiny_model).dream(prompt, mode="policy", steps=3, frames_SHWC=true.frames_THWC[2:], seed=1))
+    steps = list(Engine(tiny_model).dream(prompt, mode="policy", steps=3, frames_SHWC=true.frames_THWC[2:], seed=1))
     assert [s.action_given for s in steps] == [False] * 3
     assert (steps[0].frame_HWC == true.frames_THWC[2]).all()
     assert steps[2].frame_HWC is None
@@ -110,13 +110,13 @@ def test_policy_mode_sees_the_given_frames_and_only_dreams_actions(tiny_model):
 
 def test_full_mode_honours_forced_first_actions(tiny_model):
     forced = REST_VALUES[None]
-    steps = list(Dreamer(tiny_model).dream(prompt_of(2), mode="full", steps=2, actions_SA=forced))
+    steps = list(Engine(tiny_model).dream(prompt_of(2), mode="full", steps=2, actions_SA=forced))
     assert [s.action_given for s in steps] == [True, False]
 
 
 def test_going_on_from_codes_equals_going_on_from_the_same_dream(tiny_model):
     """A dreamed frame carries its codes: dreaming 2 + 1 steps gives the tokens of dreaming 3 (within the context)."""
-    dreamer = Dreamer(tiny_model)
+    dreamer = Engine(tiny_model)
     prompt, greedy = prompt_of(1), Sampling(temperature=0.0)
     whole = list(dreamer.dream(prompt, mode="full", steps=3, sampling=greedy))
     codes = tiny_model.tokenizer.encode(torch.as_tensor(prompt.frames_THWC)).numpy()
@@ -132,7 +132,7 @@ def test_going_on_from_codes_equals_going_on_from_the_same_dream(tiny_model):
 @given(st.integers(0, 1000))
 def test_no_illegal_token_at_temperature_ten(seed):
     model = loud_model(tiny_config(), seed=1)
-    for step in Dreamer(model, lag=1).dream(
+    for step in Engine(model, lag=1).dream(
         prompt_of(1, seed), mode="full", steps=1, sampling=Sampling(temperature=10.0), seed=seed
     ):
         assert (step.action_A < np.array(SLOT_SIZES)).all()
@@ -144,7 +144,7 @@ LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 
 def drawn(how: Sampling, rows: int) -> torch.Tensor:
     """Many draws from the same four probabilities."""
-    draws = Draws([how], noise(how, (rows, 4), generator(0))[None])
+    draws = BatchSampler([how], noise(how, (rows, 4), generator(0))[None])
     return draws.pick(LOGITS.expand(1, rows, 4), torch.arange(rows))[0]
 
 
@@ -169,15 +169,15 @@ def test_every_dream_of_a_batch_draws_its_own_way():
     hows = [Sampling(temperature=0.0), Sampling(temperature=5.0), Sampling(temperature=5.0, top_k=1)]
     noises = [noise(how, (50, 4), generator(seed)) for seed, how in enumerate(hows)]
     logits = LOGITS.expand(3, 50, 4)
-    together = Draws(hows, torch.stack(noises)).pick(logits, torch.arange(50))
+    together = BatchSampler(hows, torch.stack(noises)).pick(logits, torch.arange(50))
     for row, how in enumerate(hows):
-        alone = Draws([how], noises[row][None]).pick(logits[:1], torch.arange(50))
+        alone = BatchSampler([how], noises[row][None]).pick(logits[:1], torch.arange(50))
         assert (together[row] == alone[0]).all()
     assert (together[0] == 0).all() and (together[2] == 0).all() and set(together[1].tolist()) == {0, 1, 2, 3}
 
 
 def test_inputs_and_pictures_have_temperatures_of_their_own():
-    dreamer = Dreamer(loud_model(tiny_config()), lag=1)
+    dreamer = Engine(loud_model(tiny_config()), lag=1)
 
     def dreamed(seed, **how):
         steps = dreamer.dream(prompt_of(2), mode="full", steps=3, sampling=Sampling(**how), seed=seed)
@@ -193,19 +193,19 @@ def test_inputs_and_pictures_have_temperatures_of_their_own():
 
 def test_a_cards_temperatures_and_what_is_asked_for():
     card = {"sampling": {"temperature": 0.5, "action_temperature": 1.0}}
-    assert Sampling.of_card(card) == Sampling(temperature=0.5, action_temperature=1.0)
-    assert Sampling.of_card(card, temperature=0.9) == Sampling(temperature=0.9), "asked for: it holds for all tokens"
-    assert Sampling.of_card(card, action_temperature=0.2).of_actions == Sampling(temperature=0.2)
-    assert Sampling.of_card(card, temperature=0.9, action_temperature=0.2).of_actions.temperature == 0.2
+    assert Sampling.from_card(card) == Sampling(temperature=0.5, action_temperature=1.0)
+    assert Sampling.from_card(card, temperature=0.9) == Sampling(temperature=0.9), "asked for: it holds for all tokens"
+    assert Sampling.from_card(card, action_temperature=0.2).of_actions == Sampling(temperature=0.2)
+    assert Sampling.from_card(card, temperature=0.9, action_temperature=0.2).of_actions.temperature == 0.2
     assert "action_temperature" not in Sampling().to_dict()
-    assert Sampling.of_card(card).to_dict()["action_temperature"] == 1.0
+    assert Sampling.from_card(card).to_dict()["action_temperature"] == 1.0
 
 
 @pytest.mark.parametrize("temperature", [1e-7, 1e-38, 1e-45])
 def test_next_to_no_temperature_takes_the_likeliest(temperature):
     """Divided by so little, all logits above 0 became infinite, and the first of them was taken."""
     how = Sampling(temperature=temperature)
-    draws = Draws([how], noise(how, (4, 4), generator(0))[None])
+    draws = BatchSampler([how], noise(how, (4, 4), generator(0))[None])
     logits_14C = torch.tensor([10.0, 30.0, 20.0, -50.0]).expand(1, 4, 4)
     assert draws.pick(logits_14C, torch.arange(4)).tolist() == [[1] * 4]
 
@@ -234,14 +234,14 @@ def test_impossible_sampling_is_a_sentence(values, words):
 
 def test_requests_that_do_not_fit_are_sentences(tiny_model):
     with pytest.raises(BadInputError, match="needs an action for each of 2 steps"):
-        DreamRequest(prompt=prompt_of(1), steps=2)
+        GenerationRequest(prompt=prompt_of(1), steps=2)
     with pytest.raises(BadInputError, match="needs 2 actions between"):
         Prompt(frames_THWC=prompt_of(3).frames_THWC, actions_TA=prompt_of(2).actions_TA)
     with pytest.raises(BadInputError, match="frames that follow"):
-        DreamRequest(prompt=prompt_of(1), mode="policy", steps=3)
-    mixed = [DreamRequest(prompt=prompt_of(1), mode="full", steps=n) for n in (1, 2)]
+        GenerationRequest(prompt=prompt_of(1), mode="policy", steps=3)
+    mixed = [GenerationRequest(prompt=prompt_of(1), mode="full", steps=n) for n in (1, 2)]
     with pytest.raises(BadInputError, match="same number of steps"):
-        list(Dreamer(tiny_model).dream_batch(mixed))
+        list(Engine(tiny_model).dream_batch(mixed))
 
 
 def test_the_golden_dream(tiny_model):
@@ -250,5 +250,5 @@ def test_the_golden_dream(tiny_model):
     codes = np.random.default_rng(0).integers(0, 16, (3, 24))
     prompt = Prompt(frames_THWC=bare.frames_THWC, actions_TA=bare.actions_TA, codes_TN=codes)
     greedy = Sampling(temperature=0.0)
-    found = tokens_of(Dreamer(tiny_model, lag=2), prompt=prompt, mode="full", steps=3, sampling=greedy).tolist()
+    found = tokens_of(Engine(tiny_model, lag=2), prompt=prompt, mode="full", steps=3, sampling=greedy).tolist()
     assert found == json.loads(GOLDEN.read_text())

@@ -19,9 +19,9 @@ from engine_toys import action, prompt_of
 from playloom.actions.codec import SLOT_SIZES
 from playloom.inference.cuda_graphs import FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
-from playloom.inference.engine import Dreamer, Turn
-from playloom.inference.sampling import Draws, Sampling
-from playloom.models.checkpoint import Model
+from playloom.inference.engine import Engine, StepInput
+from playloom.inference.sampling import BatchSampler, Sampling
+from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 
 GREEDY, HOT = Sampling(temperature=0.0), Sampling(temperature=1.5)
@@ -118,9 +118,9 @@ class Recorder:
         return replay
 
 
-def graphed(model: Model, lag: int | None) -> tuple[Dreamer, Recorder]:
+def graphed(model: WorldModel, lag: int | None) -> tuple[Engine, Recorder]:
     """A dreamer that decodes as on a GPU: captured runs, turns as products."""
-    dreamer, recorder = Dreamer(model, lag=lag), Recorder()
+    dreamer, recorder = Engine(model, lag=lag), Recorder()
     assert isinstance(dreamer.decoder, CachedDecoder)
     dreamer.decoder.graphs, dreamer.decoder.as_matrices = FrameGraphs(recorder), True
     return dreamer, recorder
@@ -151,8 +151,8 @@ def test_a_frame_mixes_no_devices_and_never_waits(positions, rows, lag, changes)
     decoder.graphs, decoder.as_matrices = FrameGraphs(capture), True
     states = [decoder.begin(), decoder.begin()]
     values_2A = torch.zeros(2, 16, dtype=torch.int64)  # as they come: on the host
-    draws = Draws([HOT, CUT], torch.zeros(2, layout.image_slots, 16, device="meta"))
-    pressed = Draws([HOT, CUT], torch.zeros(2, 16, max(SLOT_SIZES), device="meta"))
+    draws = BatchSampler([HOT, CUT], torch.zeros(2, layout.image_slots, 16, device="meta"))
+    pressed = BatchSampler([HOT, CUT], torch.zeros(2, 16, max(SLOT_SIZES), device="meta"))
     with Watch(strict=False):
         decoder.arrange(states)
         for _ in range(2):
@@ -171,7 +171,7 @@ def test_a_frame_mixes_no_devices_and_never_waits(positions, rows, lag, changes)
 def test_captured_frames_are_the_frames(positions, rows, lag):
     """Dreams of other ages, samplings and lengths join, leave and branch; played back, each gets its tokens."""
     model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
-    plain, (fast, recorder) = Dreamer(model, lag=lag), graphed(model, lag)
+    plain, (fast, recorder) = Engine(model, lag=lag), graphed(model, lag)
     found = []
     for dreamer in (plain, fast):
         hows = [GREEDY, HOT, CUT]
@@ -181,7 +181,9 @@ def test_captured_frames_are_the_frames(positions, rows, lag):
             if tick == 7:  # the memory grows: what was captured is of no use
                 open_ones += [open_ones[0].fork(9), open_ones[1].fork(9)]
             here = open_ones if tick % 5 else open_ones[1:]
-            codes += [s.codes_N for s in dreamer.advance([Turn(s, action(tick) if tick != 6 else None) for s in here])]
+            codes += [
+                s.codes_N for s in dreamer.advance([StepInput(s, action(tick) if tick != 6 else None) for s in here])
+            ]
         found.append(codes)
     assert all((a == b).all() for a, b in zip(*found, strict=True))
     assert recorder.captured >= 4 and recorder.replayed > recorder.captured
@@ -196,7 +198,7 @@ def test_captures_are_given_up_with_the_memory_they_work_in_and_few_are_kept():
         first.step(action(step))
     assert len(graphs._replays) == 2 and recorder.captured == 2  # a given action and a frame
     sessions = [first, *(dreamer.open(prompt_of(4, seed), seed=seed) for seed in range(1, 5))]
-    dreamer.advance([Turn(s, action(0)) for s in sessions])
+    dreamer.advance([StepInput(s, action(0)) for s in sessions])
     assert not graphs._replays
     for index in range(3 * 16):  # other samplings are other work
         first.sampling = Sampling(temperature=1.0, top_p=0.5 + index / 200)
@@ -208,7 +210,7 @@ def test_captures_are_given_up_with_the_memory_they_work_in_and_few_are_kept():
 @pytest.mark.parametrize("also", [False, True])
 def test_no_memory_for_a_capture_is_no_end(tiny_model, also):
     """A capture takes memory of its own; without it frames are run as before, whatever else is complained of."""
-    plain, (fast, _) = Dreamer(tiny_model, lag=1), graphed(tiny_model, 1)
+    plain, (fast, _) = Engine(tiny_model, lag=1), graphed(tiny_model, 1)
 
     def capture(work):  # type: ignore[no-untyped-def]
         try:
@@ -249,7 +251,7 @@ def test_a_pass_launches_little():
         decoder.as_matrices = True
         batch = begun(decoder)
         steps_B = decoder._steps(batch)
-        draws = Draws([HOT], torch.zeros(1, config.layout.image_slots, 16, device="meta"))
+        draws = BatchSampler([HOT], torch.zeros(1, config.layout.image_slots, 16, device="meta"))
         with Watch(strict=True) as before:
             decoder._tables(batch, steps_B)
         with Watch(strict=True) as watch:

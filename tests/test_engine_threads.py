@@ -11,7 +11,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.device import limit_spinning, set_threads, usable_cores
 from playloom.errors import ConfigError
 from playloom.inference import threads as threads_module
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.threads import USER_VARIABLES, ThreadTuner
 from playloom.inference.types import Prompt
 
@@ -123,7 +123,7 @@ def test_dreams_do_not_depend_on_threads() -> None:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         try:
-            dreams.append([step.frame_HWC for step in Dreamer(model).dream(prompt, mode="full", steps=4)])
+            dreams.append([step.frame_HWC for step in Engine(model).dream(prompt, mode="full", steps=4)])
         finally:
             torch.set_num_threads(1)
     np.testing.assert_array_equal(*dreams)

@@ -16,16 +16,16 @@ from conftest import loud_model, tiny_config
 from env_toys import WORDS, alone, brightness, dreamer, prompts, rows_in_use
 from playloom.actions.codec import REST_VALUES, decode_values, encode_named
 from playloom.actions.controller import CONTROLS, ControllerState
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.envs import ENV_ID
-from playloom.envs.actions import ActionTable, Controller, pad_of
+from playloom.envs.actions import Controller, DiscreteActions, make_action_mapper
 from playloom.envs.core import Transition
 from playloom.envs.prompts import Beginnings, Ready, Window, sources_of
-from playloom.envs.single import DreamEnv
-from playloom.envs.vector import DreamVectorEnv
+from playloom.envs.single import WorldModelEnv
+from playloom.envs.vector import WorldModelVectorEnv
 from playloom.errors import ActionError, BadInputError, ConfigError, PictureError, RecordingError
 from playloom.games.arena.env import ArenaEnv, as_state
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import save_model
 from playloom.provenance import stamp
@@ -72,7 +72,7 @@ def test_a_missing_gymnasium_is_one_sentence():
 
 def test_same_seed_same_everything_and_the_frames_are_the_engines():
     shared = dreamer()
-    env = DreamEnv(shared, prompts())
+    env = WorldModelEnv(shared, prompts())
     actions = np.random.default_rng(0).uniform(-1, 1, (6, 16)).astype(np.float32)
     runs = []
     for _ in range(2):
@@ -91,7 +91,7 @@ def test_same_seed_same_everything_and_the_frames_are_the_engines():
 
 
 def test_later_episodes_follow_from_the_first_seed_and_reach_every_prompt():
-    env = DreamEnv(dreamer(), prompts())
+    env = WorldModelEnv(dreamer(), prompts())
     seen = [[env.reset(seed=3)[1]["prompt"], *[env.reset()[1]["prompt"] for _ in range(20)]] for _ in range(2)]
     assert seen[0] == seen[1]
     assert set(seen[0]) == {0, 1, 2}
@@ -105,7 +105,7 @@ def test_later_episodes_follow_from_the_first_seed_and_reach_every_prompt():
 
 
 def test_observations_are_unmarked_and_pictures_for_people_are_marked():
-    env = DreamEnv(dreamer(), prompts())
+    env = WorldModelEnv(dreamer(), prompts())
     assert env.render() is None
     first, _ = env.reset(seed=1)
     np.testing.assert_array_equal(env.render(), first)  # a real picture, so no mark
@@ -114,9 +114,9 @@ def test_observations_are_unmarked_and_pictures_for_people_are_marked():
     assert not np.array_equal(env.render(), dreamed)
     dreamed[:] = 0  # the agent's own copy
     assert env.render().any()
-    assert DreamEnv(dreamer(), prompts(), render_mode=None).render() is None
+    assert WorldModelEnv(dreamer(), prompts(), render_mode=None).render() is None
     with pytest.raises(ConfigError, match="rgb_array"):
-        DreamEnv(dreamer(), prompts(), render_mode="human")
+        WorldModelEnv(dreamer(), prompts(), render_mode="human")
     env.close()
 
 
@@ -134,8 +134,8 @@ def test_without_a_reward_there_is_none_and_the_users_is_taken_as_it_is():
         seen.append(transition)
         return brightness(transition)
 
-    plain = DreamEnv(dreamer(), prompts(), max_steps=np.int64(3))  # type: ignore[arg-type]  # as configurations have it
-    judged = DreamEnv(dreamer(), prompts(), max_steps=3, reward=reward, ended=lambda move: move.step == 1)
+    plain = WorldModelEnv(dreamer(), prompts(), max_steps=np.int64(3))  # type: ignore[arg-type]  # as configurations have it
+    judged = WorldModelEnv(dreamer(), prompts(), max_steps=3, reward=reward, ended=lambda move: move.step == 1)
     for env in (plain, judged):
         frame, _ = env.reset(seed=2)
     assert [plain.step(REST)[1:4] for _ in range(3)] == [(0.0, False, False)] * 2 + [(0.0, False, True)]
@@ -165,7 +165,7 @@ def test_what_the_users_functions_raise_comes_through_and_the_dream_goes_on(whic
             raise ZeroDivisionError("mine")
         return 0.0
 
-    env = DreamEnv(shared, prompts(), **{which: fails})
+    env = WorldModelEnv(shared, prompts(), **{which: fails})
     _, info = env.reset(seed=4)
     env.step(REST)
     with pytest.raises(ZeroDivisionError, match="mine"):
@@ -176,7 +176,7 @@ def test_what_the_users_functions_raise_comes_through_and_the_dream_goes_on(whic
 
 
 def test_what_cannot_be_stepped_says_why():
-    env = DreamEnv(dreamer(), prompts())
+    env = WorldModelEnv(dreamer(), prompts())
     for broken in (lambda: env.step(REST), lambda: env.session):
         with pytest.raises(BadInputError, match=r"call reset\(\) before"):
             broken()
@@ -201,14 +201,14 @@ def test_what_cannot_be_stepped_says_why():
         ({"model": dreamer().model}, "the model is of Model"),
     ):
         with pytest.raises(ConfigError, match=said):
-            DreamEnv(**{"model": dreamer(), "prompts": prompts(), **wrong})
+            WorldModelEnv(**{"model": dreamer(), "prompts": prompts(), **wrong})
     with pytest.raises(ConfigError, match="dreamer's own"):
-        DreamEnv(dreamer(), prompts(), lag=2)
+        WorldModelEnv(dreamer(), prompts(), lag=2)
 
 
 def test_closing_gives_the_memory_back():
     shared = dreamer()
-    env = DreamEnv(shared, prompts())
+    env = WorldModelEnv(shared, prompts())
     for seed in range(6):
         env.reset(seed=seed)
         env.step(REST)
@@ -237,7 +237,7 @@ def test_warmed_sessions_are_few_and_the_same_when_they_are_warmed_again(monkeyp
 
 
 def test_looking_ahead_does_not_move_the_dream():
-    env = DreamEnv(dreamer(), prompts())
+    env = WorldModelEnv(dreamer(), prompts())
     env.reset(seed=1)
     env.step(REST)
     branch = env.session.fork()
@@ -257,12 +257,12 @@ def test_the_whole_controller_is_the_arenas():
 
 
 def test_a_table_of_actions_is_discrete():
-    pad = ActionTable({"walk": ControllerState(left_stick_y=1.0), "shoot": ControllerState(trigger_RT=1.0)})
+    pad = DiscreteActions({"walk": ControllerState(left_stick_y=1.0), "shoot": ControllerState(trigger_RT=1.0)})
     assert pad.space == gym.spaces.Discrete(2) and pad.names == ("walk", "shoot")
     names = [control.name for control in CONTROLS]
     assert pad.state(0)[names.index("left_stick_y")] == 1 == pad.state(1)[names.index("trigger_RT")]
     assert pad.values([0, 1, 0]).shape == (3, 16)
-    np.testing.assert_array_equal(pad_of(WORDS).values(0), REST_VALUES)
+    np.testing.assert_array_equal(make_action_mapper(WORDS).values(0), REST_VALUES)
     for wrong in (2, -1, 0.0, None):
         with pytest.raises(ActionError, match="0 to 1"):
             pad.values(wrong)
@@ -276,20 +276,20 @@ def test_a_table_of_actions_is_discrete():
         ({"walk": "forward"}, "ControllerState for each"),
     ):
         with pytest.raises((ConfigError, ActionError), match=said):
-            pad_of(table)
+            make_action_mapper(table)
 
 
-def frame_store(folder: Path) -> FrameStore:
+def frame_store(folder: Path) -> FrameDataset:
     """Nine living rows and a dead one, then five living: of the tiny model's context three windows."""
     rng = np.random.default_rng(0)
-    writer = FrameStore.create(folder, 15, height=16, width=24, state_columns=["dead"])
+    writer = FrameDataset.create(folder, 15, height=16, width=24, state_columns=["dead"])
     for steps in (10, 5):
         dead = np.zeros((steps, 1), np.float32)
         dead[9:] = 1
         frames = rng.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8)
         writer.append_episode(frames, np.tile(REST_VALUES, (steps, 1)), dead, {"split": "train"})
     writer.finish()
-    return FrameStore.open(folder)
+    return FrameDataset.open(folder)
 
 
 def test_prompts_may_be_names_stores_and_prompts(tmp_path):
@@ -303,7 +303,7 @@ def test_prompts_may_be_names_stores_and_prompts(tmp_path):
     assert len(prompt.actions_TA) == 3 and not dreamed
     assert len(sources_of(str(tmp_path / "frames"), shared.model)) == 3
     assert len(sources_of(None, shared.model)) >= 5  # the bundled moments
-    env = DreamEnv(shared, store)
+    env = WorldModelEnv(shared, store)
     frame, info = env.reset(seed=1)
     np.testing.assert_array_equal(frame, store.frames_FHWC[[3, 7, 13][info["prompt"]]])
     env.close()
@@ -323,11 +323,11 @@ def test_prompts_that_cannot_be_used_say_why(tmp_path):
             sources_of(wrong, model)  # type: ignore[arg-type]
     wide = type(prompts()[0])(frames_THWC=np.zeros((1, 8, 8, 3), np.uint8), actions_TA=np.zeros((0, 16), np.uint8))
     with pytest.raises(PictureError):
-        DreamEnv(Dreamer(model), wide)
+        WorldModelEnv(Engine(model), wide)
 
 
 def test_the_bundled_model_is_seen_as_the_arena_is():
-    env, arena = DreamEnv(), ArenaEnv()
+    env, arena = WorldModelEnv(), ArenaEnv()
     assert env.observation_space == arena.observation_space
     assert env.action_space == arena.action_space
-    assert DreamVectorEnv(2, env.dreamer).single_observation_space == arena.observation_space
+    assert WorldModelVectorEnv(2, env.dreamer).single_observation_space == arena.observation_space

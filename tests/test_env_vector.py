@@ -15,10 +15,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from env_toys import WORDS, brightness, dreamer, prompts, rows_in_use
 from playloom.envs import ENV_ID
 from playloom.envs.core import Transition
-from playloom.envs.single import DreamEnv
-from playloom.envs.vector import DreamVectorEnv
+from playloom.envs.single import WorldModelEnv
+from playloom.envs.vector import WorldModelVectorEnv
 from playloom.errors import ActionError, BadInputError, ConfigError, ResourceError
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.provenance import stamp
 
 MODES = list(AutoresetMode)
@@ -29,12 +29,12 @@ def dark(transition: Transition) -> bool:
     return int(transition.after_HWC.sum()) % 3 == 0
 
 
-def both(mode: AutoresetMode, **task: Any) -> tuple[DreamVectorEnv, SyncVectorEnv]:
+def both(mode: AutoresetMode, **task: Any) -> tuple[WorldModelVectorEnv, SyncVectorEnv]:
     """Four dreams in a batch, and four environments of Gymnasium's own vectoriser, one after the other."""
     settings: dict[str, Any] = {"reward": brightness, "ended": dark, "max_steps": 3, **task}
     shared = dreamer()
-    loop = SyncVectorEnv([lambda: DreamEnv(shared, prompts(), **settings)] * 4, autoreset_mode=mode)
-    return DreamVectorEnv(4, dreamer(), prompts(), autoreset_mode=mode, **settings), loop
+    loop = SyncVectorEnv([lambda: WorldModelEnv(shared, prompts(), **settings)] * 4, autoreset_mode=mode)
+    return WorldModelVectorEnv(4, dreamer(), prompts(), autoreset_mode=mode, **settings), loop
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -85,7 +85,7 @@ def test_the_name_makes_a_batch_and_the_batch_is_for_people_too():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         envs = gym.make_vec(ENV_ID, num_envs=2, model=dreamer(), prompts=prompts(), actions=WORDS)
-    assert isinstance(envs.unwrapped, DreamVectorEnv)
+    assert isinstance(envs.unwrapped, WorldModelVectorEnv)
     assert envs.action_space == gym.spaces.MultiDiscrete([4, 4])
     envs.reset(seed=1)
     frames, rewards, *_ = envs.step(np.array([1, 2]))
@@ -96,7 +96,7 @@ def test_the_name_makes_a_batch_and_the_batch_is_for_people_too():
 
 
 def test_gymnasiums_own_wrappers_fit():
-    envs = gym.wrappers.vector.RecordEpisodeStatistics(DreamVectorEnv(2, dreamer(), prompts(), max_steps=2))
+    envs = gym.wrappers.vector.RecordEpisodeStatistics(WorldModelVectorEnv(2, dreamer(), prompts(), max_steps=2))
     envs.reset(seed=1)
     for _ in range(2):
         *_, infos = envs.step(envs.action_space.sample())
@@ -106,7 +106,7 @@ def test_gymnasiums_own_wrappers_fit():
 
 def test_closing_gives_the_memory_back_and_is_the_end():
     shared = dreamer()
-    envs = DreamVectorEnv(3, shared, prompts(), max_steps=2)
+    envs = WorldModelVectorEnv(3, shared, prompts(), max_steps=2)
     envs.reset(seed=1)
     for _ in range(7):
         envs.step(envs.action_space.sample())
@@ -121,7 +121,7 @@ def test_closing_gives_the_memory_back_and_is_the_end():
 
 def test_dreams_of_several_environments_share_a_model():
     shared = dreamer()
-    one, other = DreamVectorEnv(2, shared, prompts()), DreamEnv(shared, prompts())
+    one, other = WorldModelVectorEnv(2, shared, prompts()), WorldModelEnv(shared, prompts())
     one.reset(seed=1)
     frame, _ = other.reset(seed=1)
     pressed = np.zeros((2, 16), np.float32)
@@ -132,7 +132,7 @@ def test_dreams_of_several_environments_share_a_model():
     other.close()
 
 
-def no_memory(monkeypatch: pytest.MonkeyPatch, dreamer: Dreamer, calls: range) -> None:
+def no_memory(monkeypatch: pytest.MonkeyPatch, dreamer: Engine, calls: range) -> None:
     """These runs of the network, counted from now, find no memory."""
     real, count = dreamer.decoder.model.extend, iter(range(10_000))
 
@@ -150,7 +150,7 @@ def test_a_step_that_failed_can_be_made_again(monkeypatch, begun):
     found = []
     for fails in (False, True):
         shared = dreamer()
-        envs = DreamVectorEnv(3, shared, prompts(), ended=lambda move: move.step == begun - 1)
+        envs = WorldModelVectorEnv(3, shared, prompts(), ended=lambda move: move.step == begun - 1)
         envs.reset(seed=2)
         pressed = np.zeros((3, 16), np.float32)
         for _ in range(2):
@@ -175,7 +175,7 @@ def test_a_step_whose_ended_episodes_cannot_begin_anew_can_be_made_again(monkeyp
     found = []
     for fails in (False, True):
         shared = dreamer()
-        envs = DreamVectorEnv(4, shared, prompts(), max_steps=2, reward=brightness, autoreset_mode="SameStep")
+        envs = WorldModelVectorEnv(4, shared, prompts(), max_steps=2, reward=brightness, autoreset_mode="SameStep")
         pressed = np.zeros((4, 16), np.float32)
         begun = envs.reset(seed=4)[1]["prompt"].tolist()
         envs.step(pressed)
@@ -194,7 +194,7 @@ def test_a_step_whose_ended_episodes_cannot_begin_anew_can_be_made_again(monkeyp
 def test_what_cannot_begin_leaves_the_draws_as_they_were(monkeypatch):
     """A prompt that was never seen needs a prefill; where the second dream's fails, the first draws again the same."""
     shared = dreamer()
-    envs, expected = DreamVectorEnv(2, shared, prompts(2)), DreamVectorEnv(2, dreamer(), prompts(2))
+    envs, expected = WorldModelVectorEnv(2, shared, prompts(2)), WorldModelVectorEnv(2, dreamer(), prompts(2))
     for seed in range(100):  # until both begin at one prompt, and then only the second dream at the other
         first, then = expected.reset(seed=seed)[1]["prompt"], expected.reset()[1]["prompt"]
         if first.tolist() == [0, 0] and then.tolist() == [0, 1]:
@@ -225,7 +225,9 @@ def test_what_the_users_functions_raise_comes_through_and_the_dreams_go_on(mode)
             raise ZeroDivisionError("mine")
         return 0.0
 
-    envs, expected = (DreamVectorEnv(2, dreamer(), prompts(), reward=r, autoreset_mode=mode) for r in (fails, None))
+    envs, expected = (
+        WorldModelVectorEnv(2, dreamer(), prompts(), reward=r, autoreset_mode=mode) for r in (fails, None)
+    )
     pressed = np.zeros((2, 16), np.float32)
     for env in (envs, expected):
         env.reset(seed=1)
@@ -239,7 +241,7 @@ def test_what_the_users_functions_raise_comes_through_and_the_dreams_go_on(mode)
 
 
 def test_what_does_not_fit_says_why():
-    envs = DreamVectorEnv(2, dreamer(), prompts(), autoreset_mode="SameStep")
+    envs = WorldModelVectorEnv(2, dreamer(), prompts(), autoreset_mode="SameStep")
     with pytest.raises(BadInputError, match="reset"):
         envs.step(np.zeros((2, 16)))
     envs.reset(seed=1)
@@ -257,6 +259,6 @@ def test_what_does_not_fit_says_why():
     envs.close()
     for count in (0, 2.5, "3"):
         with pytest.raises(ConfigError, match=f"num_envs is {count!r}"):
-            DreamVectorEnv(count, dreamer(), prompts())
+            WorldModelVectorEnv(count, dreamer(), prompts())
     with pytest.raises(ConfigError, match="SameStep"):
-        DreamVectorEnv(1, dreamer(), prompts(), autoreset_mode="same")
+        WorldModelVectorEnv(1, dreamer(), prompts(), autoreset_mode="same")

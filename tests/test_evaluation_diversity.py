@@ -9,7 +9,7 @@ import pytest
 
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError
 from playloom.evaluation.config import EvaluationSettings
@@ -36,14 +36,14 @@ def resting(count: int) -> np.ndarray:
     return np.tile(REST_VALUES, (count, 1))
 
 
-def store_of(folder: Path, steps: int = 40, dead: tuple[int, ...] = ()) -> FrameStore:
+def store_of(folder: Path, steps: int = 40, dead: tuple[int, ...] = ()) -> FrameDataset:
     frames = np.random.default_rng(1).integers(0, 256, (steps, 16, 24, 3)).astype(np.uint8)
     states = np.zeros((steps, len(STATE_COLUMNS)), np.float32)
     states[list(dead), STATE_COLUMNS.index("dead")] = 1
-    writer = FrameStore.create(folder, steps, height=16, width=24, state_columns=STATE_COLUMNS)
+    writer = FrameDataset.create(folder, steps, height=16, width=24, state_columns=STATE_COLUMNS)
     writer.append_episode(frames, random_actions(steps), states, {"split": "test", "seed": 0})
     writer.finish()
-    return FrameStore.open(folder)
+    return FrameDataset.open(folder)
 
 
 @pytest.mark.parametrize("seed", range(8))

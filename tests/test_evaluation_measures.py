@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import RecordingError
 from playloom.evaluation.likelihood import (
@@ -29,9 +29,9 @@ from playloom.evaluation.likelihood import (
 from playloom.evaluation.reconstruction import frame_rows, measure_tokenizer, tokenizer_rows
 from playloom.evaluation.rollout import Horizon, collapse_rows, horizon_rows, measure_collapse, measure_horizon
 from playloom.evaluation.segments import choose_moments, encode, reconstruct
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN
 from playloom.models.tokenizer.metrics import PSNR_CAP
@@ -49,20 +49,20 @@ def random_actions(steps: int, seed: int = 0) -> np.ndarray:
 
 def store_of(
     folder: Path, frames: np.ndarray, actions: np.ndarray, lengths: list[int], dead: tuple[int, ...] = ()
-) -> FrameStore:
+) -> FrameDataset:
     states = np.zeros((len(frames), len(STATE_COLUMNS)), np.float32)
     states[list(dead), DEAD] = 1
     size = frames.shape[1:3]
-    writer = FrameStore.create(folder, len(frames), height=size[0], width=size[1], state_columns=STATE_COLUMNS)
+    writer = FrameDataset.create(folder, len(frames), height=size[0], width=size[1], state_columns=STATE_COLUMNS)
     edges = np.cumsum([0, *lengths])
     for seed, (first, stop) in enumerate(itertools.pairwise(edges)):
         rows = slice(first, stop)
         writer.append_episode(frames[rows], actions[rows], states[rows], {"split": "test", "seed": seed})
     writer.finish()
-    return FrameStore.open(folder)
+    return FrameDataset.open(folder)
 
 
-def noise_store(folder: Path, steps: int = 40, **more: object) -> FrameStore:
+def noise_store(folder: Path, steps: int = 40, **more: object) -> FrameDataset:
     frames = np.random.default_rng(1).integers(0, 256, (steps, 16, 24, 3)).astype(np.uint8)
     return store_of(folder, frames, random_actions(steps), [steps], **more)
 
@@ -100,7 +100,7 @@ def test_likelihood_equals_going_token_by_token_without_the_future(lag: int | No
     source = torch.Generator().manual_seed(5)
     codes = torch.randint(0, layout.vocab.codebook_size, (2, 3, layout.image_slots), generator=source)
     values = torch.from_numpy(random_actions(6).astype(np.int64)).view(2, 3, -1)
-    tokens = layout.weave(codes, values)
+    tokens = layout.interleave(codes, values)
     losses = torch.full(tokens.shape, torch.nan)
     with torch.inference_mode():
         for step, index in itertools.product(range(3), range(order.passes)):
@@ -196,7 +196,7 @@ def test_a_model_that_never_looks_at_actions_has_no_alignment_gap(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, FrameStore]:
+def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, FrameDataset]:
     """A world whose picture changes between two for ever, and a tiny model that has learned it."""
     source = np.random.default_rng(0)
     two = source.integers(0, 256, (2, 4, 6, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
@@ -221,15 +221,15 @@ def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, FrameStor
     return model, store
 
 
-def horizon_of(model: Model, store: FrameStore, steps: int, count: int = 3) -> Horizon:
+def horizon_of(model: WorldModel, store: FrameDataset, steps: int, count: int = 3) -> Horizon:
     moments = choose_moments(store, store.spans, count=count, past=4, future=steps, seed=0)
     return measure_horizon(
-        model, Dreamer(model, lag=1), store, moments, steps=steps, sampling=Sampling(temperature=0.0), seed=0, batch=2
+        model, Engine(model, lag=1), store, moments, steps=steps, sampling=Sampling(temperature=0.0), seed=0, batch=2
     )
 
 
 def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(
-    blinking: tuple[Model, FrameStore],
+    blinking: tuple[WorldModel, FrameDataset],
 ) -> None:
     """A dream one step off would be the other picture; the repeated frame is right at even steps only."""
     model, store = blinking
@@ -240,7 +240,7 @@ def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(
     assert horizon.gain(1)[0] == pytest.approx(float((horizon.dream_MS - horizon.repeat_MS)[:, 0].mean()))
 
 
-def test_the_horizon_bar_is_the_repeated_frame(blinking: tuple[Model, FrameStore]) -> None:
+def test_the_horizon_bar_is_the_repeated_frame(blinking: tuple[WorldModel, FrameDataset]) -> None:
     model, store = blinking
     horizon = horizon_of(model, store, 4)
     better = dataclasses.replace(horizon, dream_MS=horizon.repeat_MS + 1)
@@ -250,7 +250,7 @@ def test_the_horizon_bar_is_the_repeated_frame(blinking: tuple[Model, FrameStore
     assert [row.passed for row in horizon_rows(worse, None, horizon) if row.bar] == [False, False]
 
 
-def test_collapse_compares_with_the_real_frames_of_that_step(blinking: tuple[Model, FrameStore]) -> None:
+def test_collapse_compares_with_the_real_frames_of_that_step(blinking: tuple[WorldModel, FrameDataset]) -> None:
     model, store = blinking
     moments = choose_moments(store, store.spans, count=3, past=4, future=6, seed=0)
     horizon = horizon_of(model, store, 6)

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from playloom.actions.codec import REST_VALUES
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.evaluation.camera_motion import ZOOMS, Camera, expansion_between, horizontal_shift, yaw_between
-from playloom.evaluation.control import Control, control_rows, game_control, held, judge_estimator, turn_per_step
+from playloom.evaluation.control import ControlResult, control_rows, game_control, held, judge_estimator, turn_per_step
 from playloom.evaluation.segments import Moment
 
 HEIGHT, WIDTH = 90, 150
@@ -101,8 +101,8 @@ def test_held_inputs_are_what_they_say() -> None:
     assert held("forward", 1)[0][13] == 10
 
 
-def figures(right: list[float], left: list[float], forward: list[float], rest: list[float]) -> Control:
-    return Control(right=np.array(right), left=np.array(left), forward=np.array(forward), rest=np.array(rest))
+def figures(right: list[float], left: list[float], forward: list[float], rest: list[float]) -> ControlResult:
+    return ControlResult(right=np.array(right), left=np.array(left), forward=np.array(forward), rest=np.array(rest))
 
 
 def test_control_figures_count_wrong_ways() -> None:
@@ -121,7 +121,7 @@ def test_control_bars_fail_where_they_should(tmp_path: Path) -> None:
     assert [row.passed for row in control_rows(bad, recorded, good) if row.passed is not None] == [False, False, False]
 
 
-def panorama_store(folder: Path) -> FrameStore:
+def panorama_store(folder: Path) -> FrameDataset:
     """An episode that turns by 5 degrees a step for ten steps, then back."""
     if not (folder / "index.json").exists():
         turns = np.array([5.0] * 10 + [-5.0] * 9)
@@ -129,11 +129,11 @@ def panorama_store(folder: Path) -> FrameStore:
         panorama = texture(HEIGHT, 1440)
         states = np.zeros((20, len(STATE_COLUMNS)), np.float32)
         states[:, STATE_COLUMNS.index("yaw")] = yaw % 360
-        writer = FrameStore.create(folder, 20, height=HEIGHT, width=WIDTH, state_columns=STATE_COLUMNS)
+        writer = FrameDataset.create(folder, 20, height=HEIGHT, width=WIDTH, state_columns=STATE_COLUMNS)
         frames = np.stack([view(panorama, angle) for angle in yaw])
         writer.append_episode(frames, np.tile(REST_VALUES, (20, 1)), states, {"split": "test", "seed": 1})
         writer.finish()
-    return FrameStore.open(folder)
+    return FrameDataset.open(folder)
 
 
 def test_the_estimator_is_judged_against_the_states(tmp_path: Path) -> None:
@@ -146,13 +146,13 @@ def test_the_estimator_is_judged_against_the_states(tmp_path: Path) -> None:
 def test_the_real_game_turns_by_nine_degrees_and_grows_when_walking(tmp_path: Path) -> None:
     pytest.importorskip("vizdoom")
     steps = 12
-    writer = FrameStore.create(tmp_path, steps, height=180, width=300, state_columns=STATE_COLUMNS)
+    writer = FrameDataset.create(tmp_path, steps, height=180, width=300, state_columns=STATE_COLUMNS)
     meta = {"game": "arena", "variant": "plaza", "mode": "ffa", "seed": 18, "split": "test"}
     frames, states = np.zeros((steps, 180, 300, 3), np.uint8), np.zeros((steps, len(STATE_COLUMNS)), np.float32)
     writer.append_episode(frames, np.tile(REST_VALUES, (steps, 1)), states, meta)
     writer.finish()
     moment = Moment(row=6, past=5, future=5)
-    control = game_control(FrameStore.open(tmp_path), [moment], steps=5, camera=CAMERA)
+    control = game_control(FrameDataset.open(tmp_path), [moment], steps=5, camera=CAMERA)
     assert control is not None
     assert control.right[0] == pytest.approx(9, abs=0.5) and control.left[0] == pytest.approx(-9, abs=0.5)
     assert control.forward[0] >= control.rest[0]

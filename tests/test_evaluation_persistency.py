@@ -9,7 +9,7 @@ import torch
 
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError
 from playloom.evaluation.config import EvaluationSettings
@@ -28,7 +28,7 @@ from playloom.evaluation.persistency import (
 )
 from playloom.evaluation.segments import Moment, choose_moments, encode, reconstruct
 from playloom.inference.sampling import Sampling
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.world_model import build_transformer
 from playloom.training.world_model import WorldLoss
@@ -37,13 +37,13 @@ SETTINGS = EvaluationSettings(persistency_steps=3, persistency_kept=0, sampling=
 GREY = np.full((16, 24, 3), 128, np.uint8)
 
 
-def store_of(folder: Path, frames: np.ndarray) -> FrameStore:
+def store_of(folder: Path, frames: np.ndarray) -> FrameDataset:
     steps, height, width = frames.shape[:3]
-    writer = FrameStore.create(folder, steps, height=height, width=width, state_columns=STATE_COLUMNS)
+    writer = FrameDataset.create(folder, steps, height=height, width=width, state_columns=STATE_COLUMNS)
     actions, states = np.tile(REST_VALUES, (steps, 1)), np.zeros((steps, len(STATE_COLUMNS)), np.float32)
     writer.append_episode(frames, actions, states, {"split": "test", "seed": 0})
     writer.finish()
-    return FrameStore.open(folder)
+    return FrameDataset.open(folder)
 
 
 @pytest.mark.parametrize("name", OBJECTS)
@@ -102,7 +102,7 @@ def test_of_every_group_the_calmest_moment_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def still(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, FrameStore]:
+def still(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, FrameDataset]:
     """A grey world where nothing ever moves, not even a thing that was put there, and a model that has learned it."""
     store = store_of(tmp_path_factory.mktemp("still"), np.broadcast_to(GREY, (24, *GREY.shape)).copy())
     model = dataclasses.replace(loud_model(tiny_config()), transformer=build_transformer(tiny_config()))
@@ -127,12 +127,12 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, FrameStore]:
     return model, store
 
 
-def moments_of(store: FrameStore) -> list[Moment]:
+def moments_of(store: FrameDataset) -> list[Moment]:
     return choose_moments(store, store.spans, count=2, past=4, future=1, seed=0)
 
 
 def test_a_world_that_keeps_what_it_sees_has_all_of_the_object_and_no_other_seed_has_it(
-    still: tuple[Model, FrameStore],
+    still: tuple[WorldModel, FrameDataset],
 ) -> None:
     model, store = still
     done: list[str] = []
@@ -149,7 +149,9 @@ def test_a_world_that_keeps_what_it_sees_has_all_of_the_object_and_no_other_seed
     assert curves["edited_frames"]["4"]["mean"] == pytest.approx([1, 1, 1])
 
 
-def test_a_world_that_never_looks_at_what_it_saw_has_nothing_of_the_object(still: tuple[Model, FrameStore]) -> None:
+def test_a_world_that_never_looks_at_what_it_saw_has_nothing_of_the_object(
+    still: tuple[WorldModel, FrameDataset],
+) -> None:
     model, store = still
     blind = dataclasses.replace(model, transformer=build_transformer(tiny_config()).eval())
     blind.transformer.load_state_dict(model.transformer.state_dict())
@@ -161,7 +163,7 @@ def test_a_world_that_never_looks_at_what_it_saw_has_nothing_of_the_object(still
     assert [row.value for row in persistency_rows(result)[:4]] == [0, 0, 0, 0]
 
 
-def test_an_edit_is_in_the_last_frames_only_and_carries_its_codes(still: tuple[Model, FrameStore]) -> None:
+def test_an_edit_is_in_the_last_frames_only_and_carries_its_codes(still: tuple[WorldModel, FrameDataset]) -> None:
     model, store = still
     edits, kept = make_edits(model, [moment.prompt(store) for moment in moments_of(store)], 0)
     assert kept.shape == (2, len(OBJECTS)) and len(edits) == 2
@@ -172,7 +174,7 @@ def test_an_edit_is_in_the_last_frames_only_and_carries_its_codes(still: tuple[M
         assert np.array_equal(prompt.actions_TA, edit.plain.actions_TA)
 
 
-def test_what_the_tokenizer_loses_is_not_asked_for(still: tuple[Model, FrameStore]) -> None:
+def test_what_the_tokenizer_loses_is_not_asked_for(still: tuple[WorldModel, FrameDataset]) -> None:
     model, store = still
     result = measure_persistency(model, store, moments_of(store), dataclasses.replace(SETTINGS, persistency_kept=1.0))
     rows = persistency_rows(result)
@@ -181,7 +183,7 @@ def test_what_the_tokenizer_loses_is_not_asked_for(still: tuple[Model, FrameStor
     assert np.isnan(persistency_curves(result)["another_seed"]["mean"]).all()
 
 
-def test_the_other_object_is_one_that_the_tokenizer_keeps_too(still: tuple[Model, FrameStore]) -> None:
+def test_the_other_object_is_one_that_the_tokenizer_keeps_too(still: tuple[WorldModel, FrameDataset]) -> None:
     """One of which nothing is left would be found many times over, or its opposite, in any change of colour."""
     model, store = still
     prompts = [moment.prompt(store) for moment in moments_of(store)]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import SLOT_SIZES
 from playloom.cli import evaluate as command
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, PictureError, RecordingError
 from playloom.evaluation.config import EvaluationSettings
@@ -59,9 +59,9 @@ ROWS = [
 ]
 
 
-def small_store(folder: Path, *, split: str = "test", size: tuple[int, int] = (16, 24)) -> FrameStore:
+def small_store(folder: Path, *, split: str = "test", size: tuple[int, int] = (16, 24)) -> FrameDataset:
     source = np.random.default_rng(0)
-    writer = FrameStore.create(folder, 60, height=size[0], width=size[1], state_columns=STATE_COLUMNS)
+    writer = FrameDataset.create(folder, 60, height=size[0], width=size[1], state_columns=STATE_COLUMNS)
     for name, steps in ((split, 40), ("heldout", 20)):
         frames = source.integers(0, 256, (steps, *size, 3)).astype(np.uint8)
         actions = source.integers(0, SLOT_SIZES, (steps, 16)).astype(np.uint8)
@@ -69,7 +69,7 @@ def small_store(folder: Path, *, split: str = "test", size: tuple[int, int] = (1
         states[:, STATE_COLUMNS.index("yaw")] = 5 * np.arange(steps) % 360
         writer.append_episode(frames, actions, states, {"split": name, "seed": steps})
     writer.finish()
-    return FrameStore.open(folder)
+    return FrameDataset.open(folder)
 
 
 def test_the_table_is_aligned_and_says_what_failed() -> None:
@@ -166,7 +166,7 @@ def test_evaluate_says_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="row lag 7"):
         evaluate(model, small_store(tmp_path / "store"), dataclasses.replace(SMALL, lag=7))
     with pytest.raises(RecordingError, match="no stretch of 504 steps"):
-        evaluate(model, FrameStore.open(tmp_path / "store"), dataclasses.replace(SMALL, collapse_step=500))
+        evaluate(model, FrameDataset.open(tmp_path / "store"), dataclasses.replace(SMALL, collapse_step=500))
 
 
 def test_a_store_without_test_episodes_is_refused(tmp_path: Path) -> None:

@@ -12,12 +12,20 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.recording import Episode, EpisodeMeta
 from playloom.evaluation.online.metrics import play_statistics
 from playloom.games.arena.controls import BUTTONS, CONTROL_EFFECTS, engine_buttons, look_per_step, turn_per_step
-from playloom.games.bots.motor import FULL, Fingers, Gaze, Pad, Thumb, bearing, wrap
+from playloom.games.bots.motor import (
+    FULL,
+    ButtonController,
+    ControllerBuilder,
+    LookController,
+    StickController,
+    bearing,
+    wrap,
+)
 from playloom.media.contact_sheet import draw_gamepad
 
 
 def held(**positions: float) -> list[float]:
-    pad = Pad()
+    pad = ControllerBuilder()
     for name, value in positions.items():
         pad.set(name, value)
     return engine_buttons(pad.state_A.tolist())
@@ -26,7 +34,7 @@ def held(**positions: float) -> list[float]:
 def values_of(**positions: float) -> np.ndarray:
     from playloom.actions.codec import encode_named
 
-    pad = Pad()
+    pad = ControllerBuilder()
     for name, value in positions.items():
         pad.set(name, value)
     return encode_named(pad.state_A)
@@ -53,7 +61,7 @@ def test_full_stick_turns_nine_degrees_clockwise() -> None:
 @pytest.mark.parametrize("error", [14.0, -30.0, 75.0, -179.0])
 @pytest.mark.parametrize("patience", [1.6, 2.6])
 def test_a_sweep_ends_at_its_aim_without_turning_back(error: float, patience: float) -> None:
-    thumb, heading, positions = Thumb.turning(), 0.0, []
+    thumb, heading, positions = StickController.turning(), 0.0, []
     for _ in range(80):
         positions.append(thumb.follow(error - heading, 12.0, FULL, patience))
         heading += turn_per_step(positions[-1])
@@ -65,22 +73,22 @@ def test_a_sweep_ends_at_its_aim_without_turning_back(error: float, patience: fl
 
 
 def test_small_errors_are_left_alone() -> None:
-    thumb = Thumb.turning()
+    thumb = StickController.turning()
     assert [thumb.follow(error, 12.0, FULL) for error in (5.0, -11.0, 0.0)] == [0.0, 0.0, 0.0]
 
 
 def test_a_held_stick_changes_sides_through_rest() -> None:
-    thumb = Thumb.turning()
+    thumb = StickController.turning()
     positions = [thumb.hold(1, FULL) for _ in range(6)] + [thumb.hold(-1, FULL) for _ in range(8)]
     assert positions[5] == 1.0 and positions[-1] == -1.0 and 0.0 in positions[6:]
 
 
 @pytest.mark.parametrize("pitch", [-17.0, 6.0, 20.0])
 def test_a_glance_comes_back_to_level(pitch: float) -> None:
-    gaze, now, seen = Gaze(), 0.0, []
+    gaze, now, seen = LookController(), 0.0, []
     gaze.glance(pitch, 10)
     for _ in range(60):
-        pad = Pad()
+        pad = ControllerBuilder()
         gaze.step(pad, now)
         now += look_per_step(pad.get("right_stick_y"))
         seen.append(now)
@@ -89,10 +97,10 @@ def test_a_glance_comes_back_to_level(pitch: float) -> None:
 
 
 def test_fingers_hold_as_long_as_asked() -> None:
-    fingers, presses = Fingers(), []
+    fingers, presses = ButtonController(), []
     fingers.press("button_A", 3)
     for _ in range(5):
-        pad = Pad()
+        pad = ControllerBuilder()
         fingers.step(pad)
         presses.append(pad.get("button_A"))
     assert presses == [1, 1, 1, 0, 0]

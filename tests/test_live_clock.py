@@ -11,8 +11,8 @@ from live_toys import TURN, WALK
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import Clock, RealTime, VirtualTime
-from playloom.inference.realtime.run import ScriptPlayer, press_times
-from playloom.inference.realtime.session import Pad
+from playloom.inference.realtime.run import ScriptedInput, press_times
+from playloom.inference.realtime.session import InputState
 
 
 def test_ten_thousand_ticks_do_not_drift():
@@ -105,7 +105,7 @@ def test_virtual_time_does_not_go_back():
 
 
 def test_the_newest_press_wins_and_nothing_queues():
-    pad = Pad()
+    pad = InputState()
     assert pad.take().resting
     pad.press(TURN, 1.0)
     pad.press(WALK, 1.2)
@@ -119,7 +119,7 @@ def test_the_newest_press_wins_and_nothing_queues():
 
 
 def test_repeating_a_waiting_press_does_not_make_it_look_quicker():
-    pad = Pad()
+    pad = InputState()
     pad.press(TURN, 1.0)
     pad.press(TURN, 1.09)
     assert pad.take().at == 1.0 and (pad.presses, pad.replaced) == (1, 0)
@@ -128,7 +128,7 @@ def test_repeating_a_waiting_press_does_not_make_it_look_quicker():
 
 
 def test_the_pad_keeps_its_own_copy():
-    pad, action = Pad(), TURN.copy()
+    pad, action = InputState(), TURN.copy()
     pad.press(action, 0.0)
     action[:] = 0
     assert (pad.take().action_A == TURN).all()
@@ -137,7 +137,7 @@ def test_the_pad_keeps_its_own_copy():
 @pytest.mark.parametrize("wrong", [[0] * 15, np.full(16, 99), np.zeros((2, 16)), [float("nan")] * 16])
 def test_a_press_that_is_none(wrong):
     with pytest.raises(ActionError):
-        Pad().press(wrong, 0.0)
+        InputState().press(wrong, 0.0)
 
 
 def test_presses_fall_between_the_ticks_one_in_each():
@@ -153,7 +153,7 @@ def test_presses_fall_between_the_ticks_one_in_each():
 def test_the_script_is_pressed_over_and_over():
     real, seen = RealTime(), []
     start = real.now()
-    with ScriptPlayer(
+    with ScriptedInput(
         lambda action, at: seen.append((action, at)),
         np.stack([TURN, WALK, REST_VALUES]),
         first_tick=start,
@@ -170,4 +170,4 @@ def test_the_script_is_pressed_over_and_over():
 
 def test_an_empty_script():
     with pytest.raises(ActionError, match="holds no actions"):
-        ScriptPlayer(print, np.zeros((0, 16), np.uint8), first_tick=0, hertz=10, seed=0, time=RealTime())
+        ScriptedInput(print, np.zeros((0, 16), np.uint8), first_tick=0, hertz=10, seed=0, time=RealTime())

@@ -10,7 +10,7 @@ from live_toys import TURN, WALK, ToyDreams, prompt
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import RealTime, VirtualTime
-from playloom.inference.realtime.metrics import Spread
+from playloom.inference.realtime.metrics import Percentiles
 from playloom.inference.realtime.session import LiveSession
 from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.sampling import Sampling
@@ -356,9 +356,9 @@ def test_history_is_bounded_and_counts_are_not():
 
 
 def test_spreads():
-    spread = Spread.of([0.001 * n for n in range(101)])
+    spread = Percentiles.of([0.001 * n for n in range(101)])
     assert dataclasses.astuple(spread) == (101, 50.0, 95.0, 99.0)
-    assert dataclasses.astuple(Spread.of([])) == (0, None, None, None)
+    assert dataclasses.astuple(Percentiles.of([])) == (0, None, None, None)
 
 
 def test_threads_press_and_steer_while_it_runs():

@@ -12,7 +12,7 @@ from playloom.media.action_table import read_actions
 from playloom.media.clips import read_dream_clip
 from playloom.media.contact_sheet import BORDERS, Tile, contact_sheet, held_inputs, wrap
 from playloom.media.images import enlarge, read_picture
-from playloom.media.output_folder import DreamedStep, write_dream
+from playloom.media.output_folder import OutputStep, write_dream
 from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, frames_hash, stamp
 
@@ -29,7 +29,7 @@ def frames_THWC() -> np.ndarray:
 def dream(frames_THWC) -> dict:
     """A context of 3 frames and 4 dreamed steps, the last two with dreamed actions."""
     manifest = Manifest(model="tiny", weights="ab", seed=3, mode="full", parent=frames_hash(frames_THWC[:3]))
-    steps = [DreamedStep(frames_THWC[3 + s], ACTIONS_TA[2 + s], s < 2) for s in range(4)]
+    steps = [OutputStep(frames_THWC[3 + s], ACTIONS_TA[2 + s], s < 2) for s in range(4)]
     return {
         "real_frames_THWC": frames_THWC[:3],
         "real_actions_TA": ACTIONS_TA[:2],
@@ -111,7 +111,7 @@ def test_a_dream_that_fails_leaves_nothing(tmp_path, dream):
 
     with pytest.raises(RuntimeError):
         write_dream(tmp_path / "dream", **dream | {"steps": broken()})
-    odd = [DreamedStep(np.zeros((36, 60, 4), np.uint8), ACTIONS_TA[0], True)]
+    odd = [OutputStep(np.zeros((36, 60, 4), np.uint8), ACTIONS_TA[0], True)]
     with pytest.raises(Exception):  # noqa: B017  # our own mistake: any traceback, but no files
         write_dream(tmp_path / "dream", **dream | {"steps": odd})
     with pytest.raises(BadInputError, match="no steps"):
@@ -120,8 +120,8 @@ def test_a_dream_that_fails_leaves_nothing(tmp_path, dream):
 
 
 def test_when_only_actions_were_dreamed_the_frames_stay_unmarked(tmp_path, dream, frames_THWC):
-    steps = [DreamedStep(*step[:2], False) for step in dream["steps"]]
-    steps[-1] = DreamedStep(None, steps[-1].action_A, False)
+    steps = [OutputStep(*step[:2], False) for step in dream["steps"]]
+    steps[-1] = OutputStep(None, steps[-1].action_A, False)
     written = write_dream(tmp_path / "dream", **dream | {"steps": steps}, frames_dreamed=False)
     assert not (written.folder / "raw").exists()
     film = read_frames(written.folder / "dream.gif")
@@ -185,7 +185,7 @@ def test_the_film_runs_what_followed_beside_the_dream_as_long_as_it_is_known(tmp
 
 def test_the_controllers_show_what_is_pressed(tmp_path, dream):
     """Films of dreams showed no input, and a film of dreamed input showed nothing dreamed."""
-    steps = [DreamedStep(*step[:2], False) for step in dream["steps"]]
+    steps = [OutputStep(*step[:2], False) for step in dream["steps"]]
     films = []
     for name, actions in (("a", ACTIONS_TA[2:6]), ("b", np.roll(ACTIONS_TA[2:6], 1, axis=0))):
         own = [step._replace(action_A=action) for step, action in zip(steps, actions, strict=True)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from playloom.atomic_io import atomic_folder, atomic_write, check_place, claimed, free_folder
-from playloom.device import generator, in_passing, pick_device, pick_dtype
+from playloom.atomic_io import atomic_folder, atomic_write, ensure_writable, folder_lock, next_free_path
+from playloom.device import generator, pick_device, pick_dtype, run_in_temporary_thread
 from playloom.errors import BadInputError, ConfigError, PlayloomError
 
 
@@ -125,10 +125,10 @@ def test_a_folder_appears_complete_or_not_at_all(tmp_path):
 
 
 def test_a_place_is_tried_without_leaving_anything(tmp_path):
-    check_place(tmp_path / "a" / "b" / "c")
+    ensure_writable(tmp_path / "a" / "b" / "c")
     (tmp_path / "file").write_text("taken")
     with pytest.raises(BadInputError, match="cannot write"):
-        check_place(tmp_path / "file" / "c")
+        ensure_writable(tmp_path / "file" / "c")
     assert names_in(tmp_path) == ["file"]
 
 
@@ -138,24 +138,24 @@ def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "mine\n"
-        with pytest.raises(BadInputError, match="another process works in"), claimed(tmp_path / "run"):
+        with pytest.raises(BadInputError, match="another process works in"), folder_lock(tmp_path / "run"):
             pass
         other.kill()
-    with claimed(tmp_path / "run"):
+    with folder_lock(tmp_path / "run"):
         assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_taken_folder_gets_a_number(tmp_path):
     target = tmp_path / "dream"
-    assert free_folder(target, numbered=True) == target
+    assert next_free_path(target, numbered=True) == target
     for expected in ("dream-2", "dream-3"):
-        taken = free_folder(target, numbered=True)
+        taken = next_free_path(target, numbered=True)
         taken.mkdir()
         (taken / "report.json").touch()
-        assert free_folder(target, numbered=True).name == expected
+        assert next_free_path(target, numbered=True).name == expected
     (tmp_path / "file").touch()
     with pytest.raises(BadInputError, match="is a file"):
-        free_folder(tmp_path / "file")
+        next_free_path(tmp_path / "file")
 
 
 def test_devices():
@@ -184,10 +184,10 @@ def test_a_generator_belongs_to_its_request():
 
 
 def test_work_in_passing_leaves_its_thread_behind():
-    assert in_passing(lambda: threading.current_thread().name) == "playloom-in-passing"
+    assert run_in_temporary_thread(lambda: threading.current_thread().name) == "playloom-in-passing"
     assert all(thread.name != "playloom-in-passing" for thread in threading.enumerate())
     with pytest.raises(ZeroDivisionError):
-        in_passing(lambda: 1 // 0)
+        run_in_temporary_thread(lambda: 1 // 0)
 
 
 def test_errors_of_the_body_stay_what_they_are(tmp_path):

@@ -11,7 +11,7 @@ from playloom.models.decode_order import schedule
 from playloom.models.presets import PRESETS, preset
 from playloom.models.sequence import NO_TOKEN
 from playloom.models.transformer.config import TransformerConfig
-from playloom.models.transformer.kv_cache import KeyValueCache, Reach
+from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import STEP_PERIOD, Rotary, matrices, rotate
 from playloom.models.transformer.packed_cpu import pack, pack_head
 from playloom.models.world_model import ModelConfig
@@ -33,7 +33,7 @@ def steps_of(config: ModelConfig, steps: int, seed: int = 0) -> tuple[torch.Tens
     layout, source = config.layout, torch.Generator().manual_seed(seed)
     codes = torch.randint(0, layout.vocab.codebook_size, (2, steps, layout.image_slots), generator=source)
     values = torch.stack([torch.randint(0, n, (2, steps), generator=source) for n in layout.vocab.slot_sizes], dim=-1)
-    tokens = layout.weave(codes, values)
+    tokens = layout.interleave(codes, values)
     actions = tokens[..., layout.image_slots :]
     previous = torch.cat([torch.full_like(actions[:, :1], NO_TOKEN), actions[:, :-1]], dim=1)
     return layout.inputs(tokens), previous
@@ -98,7 +98,9 @@ def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows, lag, s
         for index in range(order.passes):
             first, last = order.span(index, index + 1)
             where = order_P[first:last]
-            part = model.extend(inputs[:, step, where], tables, cache, Reach(past_steps=step, first=first, last=last))
+            part = model.extend(
+                inputs[:, step, where], tables, cache, AttentionSpan(past_steps=step, first=first, last=last)
+            )
             assert (part - whole[:, step, where]).abs().max() < 1e-5
         cache.commit([step, step])
 
@@ -120,7 +122,7 @@ def test_packed_weights_give_the_same_numbers(parallel, qk_norm):
             tables = network.begin(torch.tensor([0, 0]), order_P, previous[:, 0])
             for index in range(order.passes):
                 first, last = order.span(index, index + 1)
-                reach = Reach(past_steps=0, first=first, last=last)
+                reach = AttentionSpan(past_steps=0, first=first, last=last)
                 hidden.append(network.extend(inputs[:, 0, order_P[first:last]], tables, cache, reach))
         for plain, fast in zip(hidden[: order.passes], hidden[order.passes :], strict=True):
             torch.testing.assert_close(fast, plain, rtol=0, atol=1e-5)
@@ -174,7 +176,7 @@ def test_rolling_positions_do_not_know_the_date():
             tables = model.begin(torch.tensor([start + step] * 2), order_P, previous[:, step])
             for index in range(order.passes):
                 first, last = order.span(index, index + 1)
-                reach = Reach(past_steps=step, first=first, last=last)
+                reach = AttentionSpan(past_steps=step, first=first, last=last)
                 hidden = model.extend(inputs[:, step, order_P[first:last]], tables, cache, reach)
             cache.commit([step, step])
         found.append(hidden)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from playloom.actions.codec import REST_VALUES
-from playloom.data.dataset import FrameStore
-from playloom.data.prompt_selection import CONTEXT_STEPS, FOLLOWING_STEPS, choose_good_moments, colour_bits, save_chosen
-from playloom.data.prompts import list_moments, load_moment
+from playloom.data.dataset import FrameDataset
+from playloom.data.prompt_selection import CONTEXT_STEPS, FOLLOWING_STEPS, colour_bits, save_chosen, select_prompts
+from playloom.data.prompts import list_prompts, load_bundled_prompt
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import RecordingError
 
@@ -39,18 +39,18 @@ def episode(walk=(), colours=(), dead=(), jumps=(), fights=()):
 
 
 def store_of(folder, *episodes):
-    writer = FrameStore.create(folder, STEPS * len(episodes), height=18, width=30, state_columns=STATE_COLUMNS)
+    writer = FrameDataset.create(folder, STEPS * len(episodes), height=18, width=30, state_columns=STATE_COLUMNS)
     actions = np.tile(REST_VALUES, (STEPS, 1))
     for seed, (frames, states) in enumerate(episodes):
         meta = {"split": "test", "seed": seed, "variant": "plaza", "style": "rusher", "game": "arena", "mode": "ffa"}
         writer.append_episode(frames, actions, states, meta)
     writer.finish()
-    return FrameStore.open(folder)
+    return FrameDataset.open(folder)
 
 
 def test_the_walk_with_a_view_is_chosen(tmp_path):
     store = store_of(tmp_path, episode(walk=[(20, 60), (90, 90 + LONG)], colours=[(90, 90 + LONG)]))
-    (best,) = choose_good_moments(store, store.of_split("test"), count=1)
+    (best,) = select_prompts(store, store.of_split("test"), count=1)
     assert best.start == 90 and best.rows == slice(90, 90 + LONG)
     assert best.parts["walks"] == best.parts["turns"] == best.parts["sees"] == 1.0
 
@@ -58,14 +58,14 @@ def test_the_walk_with_a_view_is_chosen(tmp_path):
 def test_a_view_counts_only_if_it_lasts(tmp_path):
     """A wall in front of the nose at any time spoils a moment, however colourful the rest is."""
     store = store_of(tmp_path, episode(walk=[(0, 160)], colours=[(0, 30), (90, 160)]))
-    (best,) = choose_good_moments(store, store.spans, count=1)
+    (best,) = select_prompts(store, store.spans, count=1)
     assert 90 <= best.start <= STEPS - LONG
 
 
 def test_nobody_dies_or_is_teleported(tmp_path):
     full = {"walk": [(0, 160)], "colours": [(0, 160)]}
     store = store_of(tmp_path, episode(**full, dead=[(60, 65)], jumps=[120]))
-    for moment in choose_good_moments(store, store.spans, count=8):
+    for moment in select_prompts(store, store.spans, count=8):
         steps = range(moment.rows.start, moment.rows.stop)
         assert not set(steps) & set(range(60, 65))
         assert not {119, 120} <= set(steps)
@@ -74,17 +74,17 @@ def test_nobody_dies_or_is_teleported(tmp_path):
 def test_a_fight_is_better_than_none_and_episodes_take_turns(tmp_path):
     full = {"walk": [(0, 160)], "colours": [(0, 160)]}
     store = store_of(tmp_path, episode(**full), episode(**full, fights=[80]), episode())
-    chosen = choose_good_moments(store, store.spans, count=3)
+    chosen = select_prompts(store, store.spans, count=3)
     assert [moment.span.meta["seed"] for moment in chosen] == [1, 0, 2]
     assert chosen[0].parts["fights"] == 1.0 and STEPS + 80 in range(chosen[0].start + 1, chosen[0].rows.stop)
 
 
 def test_chosen_moments_are_kept_exactly_and_named(tmp_path):
     store = store_of(tmp_path / "store", episode(walk=[(0, 160)]), episode(walk=[(0, 160)]))
-    chosen = choose_good_moments(store, store.spans, count=2)
+    chosen = select_prompts(store, store.spans, count=2)
     paths = save_chosen(store, chosen, tmp_path / "moments")
-    assert list_moments(tmp_path / "moments") == ["plaza-rusher", "plaza-rusher-2"]
-    moment = load_moment(paths[0])
+    assert list_prompts(tmp_path / "moments") == ["plaza-rusher", "plaza-rusher-2"]
+    moment = load_bundled_prompt(paths[0])
     assert len(moment.frames_THWC) == LONG
     assert (moment.frames_THWC == store.frames_FHWC[chosen[0].rows]).all()
     assert moment.meta["context_steps"] == CONTEXT_STEPS and moment.meta["seed"] == chosen[0].span.meta["seed"]
@@ -93,7 +93,7 @@ def test_chosen_moments_are_kept_exactly_and_named(tmp_path):
 def test_too_short_a_life_is_said(tmp_path):
     store = store_of(tmp_path, episode(dead=[(30, 40), (70, 80), (110, 120), (150, 160)]))
     with pytest.raises(RecordingError, match=f"no {LONG} steps without a death"):
-        choose_good_moments(store, store.spans, count=1)
+        select_prompts(store, store.spans, count=1)
 
 
 def test_colour_bits_of_known_pictures():

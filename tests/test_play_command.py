@@ -15,14 +15,14 @@ from playloom.actions.codec import REST_VALUES
 from playloom.actions.script import parse_script
 from playloom.cli.app import main
 from playloom.errors import ActionError, BadInputError
-from playloom.inference.engine import Dreamer, Session
+from playloom.inference.engine import Engine, Session
 from playloom.inference.generate import DreamJob, run_dream
 from playloom.inference.realtime.clock import VirtualTime
 from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.run import LiveJob, play_live
 from playloom.inference.realtime.session import LiveSession
 from playloom.inference.realtime.types import LiveFrame
-from playloom.inference.types import DreamStep, Prompt
+from playloom.inference.types import Prompt, StepResult
 from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, write_clip
 from playloom.media.video import read_frames, read_manifest
@@ -69,7 +69,7 @@ def prompt_of(steps: int = 3) -> Prompt:
 
 
 def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
-    dreamer = Dreamer(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, lag=1)
     actions_SA = np.stack([REST_VALUES, TURN, TURN, WALK, REST_VALUES, TURN])
     wanted = list(dreamer.dream(prompt_of(), steps=6, actions_SA=actions_SA, seed=11))
     with LiveSession(dreamer, prompt_of(), seed=11, time=VirtualTime()) as live:
@@ -89,7 +89,7 @@ def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
 
 
 def test_the_model_plays_what_the_dreamer_would(tiny_model):
-    dreamer = Dreamer(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, lag=1)
     wanted = list(dreamer.dream(prompt_of(), mode="full", steps=4, seed=2))
     with LiveSession(dreamer, prompt_of(), seed=2, who="model", time=VirtualTime()) as live:
         frames = [live.step() for _ in range(4)]
@@ -206,7 +206,7 @@ def test_an_empty_script_is_refused_by_the_library():
 def test_a_dream_that_fails_leaves_its_figures(said, tmp_path, monkeypatch, error, sentence):
     true_step = Session.step
 
-    def step(session: Session, action_A: np.ndarray | None = None) -> DreamStep:
+    def step(session: Session, action_A: np.ndarray | None = None) -> StepResult:
         if session.index == 2:
             raise error
         return true_step(session, action_A)

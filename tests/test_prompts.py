@@ -8,13 +8,20 @@ from PIL import Image
 
 from playloom.actions.codec import REST_VALUES
 from playloom.data import prompts as prompts_module
-from playloom.data.prompts import PromptData, find_moment, list_moments, load_moment, load_prompt, save_moment
+from playloom.data.prompts import (
+    PromptData,
+    find_prompt,
+    list_prompts,
+    load_bundled_prompt,
+    load_prompt,
+    save_bundled_prompt,
+)
 from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta, save_episode
 from playloom.errors import ActionError, BadInputError, PictureError, RecordingError
 from playloom.media.action_table import write_actions
 from playloom.media.clips import Clip, write_clip
 from playloom.media.images import write_picture
-from playloom.media.output_folder import DreamedStep, write_dream
+from playloom.media.output_folder import OutputStep, write_dream
 from playloom.provenance import Manifest
 
 STEPS, SIZE = 12, (18, 30)
@@ -153,7 +160,7 @@ def test_what_was_done_to_pictures_is_said_once_for_all_of_them(tmp_path):
 
 def test_a_dream_is_gone_on_from_without_its_marks(tmp_path, clip):
     manifest = Manifest(model="tiny", weights="ab", seed=1, mode="world")
-    steps = [DreamedStep(clip.frames_THWC[s + 1], clip.actions_TA[s], True) for s in range(4, 11)]
+    steps = [OutputStep(clip.frames_THWC[s + 1], clip.actions_TA[s], True) for s in range(4, 11)]
     folder = write_dream(
         tmp_path / "dream",
         real_frames_THWC=clip.frames_THWC[:5],
@@ -170,32 +177,32 @@ def test_a_dream_is_gone_on_from_without_its_marks(tmp_path, clip):
 
 
 def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch):
-    path = save_moment(tmp_path / "corner", clip.frames_THWC, clip.actions_TA, {"seed": 7, "step": 120})
-    save_moment(tmp_path / "alley.npz", clip.frames_THWC, clip.actions_TA, {})
-    assert path == tmp_path / "corner.npz" and list_moments(tmp_path) == ["alley", "corner"]
-    moment = load_moment(find_moment("corner", tmp_path))
+    path = save_bundled_prompt(tmp_path / "corner", clip.frames_THWC, clip.actions_TA, {"seed": 7, "step": 120})
+    save_bundled_prompt(tmp_path / "alley.npz", clip.frames_THWC, clip.actions_TA, {})
+    assert path == tmp_path / "corner.npz" and list_prompts(tmp_path) == ["alley", "corner"]
+    moment = load_bundled_prompt(find_prompt("corner", tmp_path))
     assert np.array_equal(moment.frames_THWC, clip.frames_THWC) and moment.meta == {"seed": 7, "step": 120}
     assert np.array_equal(moment.actions_TA, clip.actions_TA)
     with pytest.raises(RecordingError, match="did you mean corner"):
-        find_moment("cornr", tmp_path)
+        find_prompt("cornr", tmp_path)
     with pytest.raises(RecordingError, match="12 and 11"):
-        save_moment(tmp_path / "x", clip.frames_THWC, clip.actions_TA[:-1], {})
-    monkeypatch.setattr(prompts_module, "find_moment", lambda name: find_moment(name, tmp_path))
-    monkeypatch.setattr(prompts_module, "list_moments", lambda: list_moments(tmp_path))
+        save_bundled_prompt(tmp_path / "x", clip.frames_THWC, clip.actions_TA[:-1], {})
+    monkeypatch.setattr(prompts_module, "find_prompt", lambda name: find_prompt(name, tmp_path))
+    monkeypatch.setattr(prompts_module, "list_prompts", lambda: list_prompts(tmp_path))
     for spec in ("moment:corner", path):
         assert numbers(load_prompt(spec, context=2, frame_size=SIZE, at=3, horizon=3)) == EXPECTED_AT_3
     with pytest.raises(RecordingError, match="did you mean moment:corner"):
         load_prompt("corner", context=2, frame_size=SIZE)
     (tmp_path / "corner.json").write_text("nonsense")
     with pytest.raises(RecordingError, match="is not JSON"):
-        load_moment(path)
+        load_bundled_prompt(path)
 
 
 def test_every_bundled_moment_can_be_dreamed_on_from():
-    for name in list_moments():
+    for name in list_prompts():
         prompt = load_prompt(f"moment:{name}", context=10, frame_size=(180, 300))
         assert prompt.frames_THWC.shape == (10, 180, 300, 3) and prompt.notes == ()
-        assert len(prompt.true_next_frames_SHWC) > 0 and find_moment(name).stat().st_size < 1_500_000
+        assert len(prompt.true_next_frames_SHWC) > 0 and find_prompt(name).stat().st_size < 1_500_000
 
 
 def test_shorter_than_asked_says_how_many_steps_there_are(tmp_path, clip):

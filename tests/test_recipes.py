@@ -11,7 +11,7 @@ import training_toys as toys
 from playloom.cli.app import app
 from playloom.data.prepare import tokenise_recordings
 from playloom.data.prompt_selection import CONTEXT_STEPS, FOLLOWING_STEPS
-from playloom.data.prompts import load_moment
+from playloom.data.prompts import load_bundled_prompt
 from playloom.data.recording import list_episodes, save_episode
 from playloom.errors import BadInputError, ConfigError, RecordingError
 from playloom.inference.sampling import Sampling
@@ -181,13 +181,13 @@ def test_a_toy_run_in_pieces_from_nothing_to_a_model(tmp_path):
     card = load_model(second.result / "model").card
     assert card["data"]["seeds"] == {"train": [16], "validation": [17], "test": [18], "heldout": [19]}
     assert card["world"]["updates"] == card["tokenizer"]["updates"] == 3
-    assert card["lag"] == 2 and Sampling.of_card(card) == wanted.evaluate.measure.sampling
+    assert card["lag"] == 2 and Sampling.from_card(card) == wanted.evaluate.measure.sampling
     assert {row["part"] for row in card["evaluation"]["rows"]} >= {"tokenizer", "horizon", "control"}
     assert set(card["wall_seconds"]) >= {"record", "tokenizer", "tokens", "world", "evaluate", "all"}
     text = (second.result / "model" / "card.md").read_text()
     assert "* test seeds: 18" in text and "| horizon |" in text
     (moment,) = sorted((second.result / "moments").glob("*.npz"))
-    assert load_moment(moment).meta["seed"] == 18 and len(load_moment(moment).frames_THWC) == LONG
+    assert load_bundled_prompt(moment).meta["seed"] == 18 and len(load_bundled_prompt(moment).frames_THWC) == LONG
 
     assert go().finished and not lines, "what is done is not done again"
 

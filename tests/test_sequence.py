@@ -24,7 +24,7 @@ def layout_of(height: int, width: int, rows: bool = True) -> StepLayout:
 def tokens(layout: StepLayout, steps: int = 3) -> torch.Tensor:
     codes = torch.randint(0, 7, (2, steps, layout.image_slots))
     values = torch.stack([torch.randint(0, n, (2, steps)) for n in layout.vocab.slot_sizes], dim=-1)
-    return layout.weave(codes, values)
+    return layout.interleave(codes, values)
 
 
 def test_published_vocabularies():
@@ -44,8 +44,8 @@ def test_weave_is_a_bijection_into_legal_ids(size, rows):
     layout = layout_of(*size, rows)
     codes = torch.randint(0, 7, (2, 3, layout.image_slots))
     values = torch.stack([torch.randint(0, n, (2, 3)) for n in layout.vocab.slot_sizes], dim=-1)
-    woven = layout.weave(codes, values)
-    back_codes, back_values = layout.unweave(woven)
+    woven = layout.interleave(codes, values)
+    back_codes, back_values = layout.split(woven)
     assert torch.equal(back_codes, codes) and torch.equal(back_values, values)
     for group in (layout.image_group, *layout.action_groups):
         slots = layout.target_P[list(group.positions)]

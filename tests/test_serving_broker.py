@@ -9,17 +9,17 @@ import torch
 from engine_toys import prompt_of
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError, PictureError, ResourceError
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.server.errors import BusyError, StoppedError
-from playloom.server.scheduler import Broker, BrokerLimits
+from playloom.server.errors import CapacityError, ShuttingDownError
+from playloom.server.scheduler import Scheduler, SchedulerLimits
 
 GREEDY = Sampling(temperature=0.0)
 
 
 @pytest.fixture
 def broker(tiny_model):
-    broker = Broker(Dreamer(tiny_model, lag=1), BrokerLimits(sessions=6, batch=3))
+    broker = Scheduler(Engine(tiny_model, lag=1), SchedulerLimits(sessions=6, batch=3))
     yield broker
     assert broker.close(10)
 
@@ -38,7 +38,7 @@ def test_many_threads_get_what_each_would_get_alone(tiny_model, broker):
     for thread in threads:
         thread.join()
     for seed in range(6):
-        session = Dreamer(tiny_model, lag=1).open(prompt_of(1 + seed % 4, seed), seed=seed)
+        session = Engine(tiny_model, lag=1).open(prompt_of(1 + seed % 4, seed), seed=seed)
         assert all((session.step(REST_VALUES).codes_N == codes).all() for codes in found[seed])
     assert broker.stats.frames == 24 and max(broker.stats.batches) <= 3
 
@@ -52,7 +52,7 @@ def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
 
 
 def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
-    broker = Broker(Dreamer(tiny_model, lag=1), BrokerLimits(sessions=2, batch=2, gather=20.0))
+    broker = Scheduler(Engine(tiny_model, lag=1), SchedulerLimits(sessions=2, batch=2, gather=20.0))
     handles = [broker.open(prompt_of(1, seed)) for seed in range(2)]
     both_asked = threading.Event()
     broker.run(both_asked.wait)
@@ -82,14 +82,14 @@ def test_other_work_of_the_model_is_done_in_the_one_thread(broker):
 
 def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
     handles = [broker.open(prompt_of(1)) for _ in range(6)]
-    with pytest.raises(BusyError, match="all 6 sessions are taken"):
+    with pytest.raises(CapacityError, match="all 6 sessions are taken"):
         broker.open(prompt_of(1))
     handles[0].close()
     for _ in range(100):
         try:
             broker.open(prompt_of(1)).close()
             break
-        except BusyError:
+        except CapacityError:
             threading.Event().wait(0.02)
     else:
         pytest.fail("the closed session's place never came free")
@@ -105,7 +105,7 @@ def test_one_bad_turn_spoils_no_other(tiny_model, broker):
         wrong_size.submit(REST_VALUES, np.zeros((3, 3, 3), np.uint8)),
     ]
     gate.set()
-    alone = Dreamer(tiny_model, lag=1).open(prompt_of(1, 0), seed=0)
+    alone = Engine(tiny_model, lag=1).open(prompt_of(1, 0), seed=0)
     assert (futures[0].result(20).codes_N == alone.step(REST_VALUES).codes_N).all()
     with pytest.raises(BadInputError):
         futures[1].result(20)
@@ -121,19 +121,19 @@ def test_a_failure_of_the_machine_ends_the_sessions_it_hit_and_no_other(broker, 
     with pytest.raises(ZeroDivisionError):
         hit.step(REST_VALUES)
     monkeypatch.undo()
-    with pytest.raises(StoppedError, match="was closed"):
+    with pytest.raises(ShuttingDownError, match="was closed"):
         hit.step(REST_VALUES)
     assert other.step(REST_VALUES).index == 0
 
 
 def test_nobody_waits_for_a_thread_that_failed(tiny_model, monkeypatch):
-    broker = Broker(Dreamer(tiny_model))
+    broker = Scheduler(Engine(tiny_model))
     handle = broker.open(prompt_of(1))
     monkeypatch.setattr(broker, "_gather", lambda: 1 / 0)
     for _ in range(2):
-        with pytest.raises(StoppedError, match=r"failed|stopping"):
+        with pytest.raises(ShuttingDownError, match=r"failed|stopping"):
             handle.submit(REST_VALUES).result(20)
-    with pytest.raises(StoppedError, match=r"failed|stopping"):
+    with pytest.raises(ShuttingDownError, match=r"failed|stopping"):
         broker.open_async(prompt_of(1)).result(20)
     assert broker.close(10) and not broker.alive
 
@@ -144,7 +144,7 @@ def test_want_of_memory_fails_the_turn_and_keeps_the_session(tiny_model, broker,
     with pytest.raises(ResourceError, match="does not fit the memory"):
         handle.step(REST_VALUES)
     monkeypatch.undo()
-    alone = Dreamer(tiny_model, lag=1).open(prompt_of(1, 1), seed=3)
+    alone = Engine(tiny_model, lag=1).open(prompt_of(1, 1), seed=3)
     assert (handle.step(REST_VALUES).codes_N == alone.step(REST_VALUES).codes_N).all()
 
 
@@ -153,20 +153,20 @@ def _no_memory(*_: object) -> None:
 
 
 def test_a_closed_session_and_a_stopped_broker_are_sentences(tiny_model):
-    broker = Broker(Dreamer(tiny_model))
+    broker = Scheduler(Engine(tiny_model))
     handle = broker.open(prompt_of(2), sampling=GREEDY)
     last = handle.submit(REST_VALUES)
     handle.close()
-    with pytest.raises(StoppedError, match="was closed"):
+    with pytest.raises(ShuttingDownError, match="was closed"):
         handle.step(REST_VALUES)
     assert broker.close(10)
     assert last.done()
-    with pytest.raises(StoppedError, match="stopping"):
+    with pytest.raises(ShuttingDownError, match="stopping"):
         broker.open(prompt_of(1))
 
 
 def test_what_was_asked_for_is_finished_before_the_end(tiny_model):
-    broker = Broker(Dreamer(tiny_model, lag=1))
+    broker = Scheduler(Engine(tiny_model, lag=1))
     handle = broker.open(prompt_of(1))
     futures = [handle.submit(REST_VALUES) for _ in range(5)]
     assert broker.close(20)
@@ -184,7 +184,7 @@ def test_nobody_waits_for_a_cancelled_turn(broker):
 
 
 def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
-    broker = Broker(Dreamer(tiny_model, lag=1), BrokerLimits(sessions=1))
+    broker = Scheduler(Engine(tiny_model, lag=1), SchedulerLimits(sessions=1))
     told: list[tuple[int, int]] = []
     broker.open_async(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -196,7 +196,7 @@ def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
 
     left = broker.open_async(prompt_of(3), progress=see)
     assert seen.wait(20)
-    with pytest.raises(BusyError):
+    with pytest.raises(CapacityError):
         broker.open(prompt_of(1))
     assert left.cancel()
     go_on.set()

@@ -56,12 +56,14 @@ def test_the_document_holds_every_route_and_its_bodies():
     paths = set(found["paths"])
     assert {"/score", "/new_job", "/get_job_results", "/cancel_job", "/", "/metrics", "/v1/dream"} <= paths
     schemas = found["components"]["schemas"]
-    assert {"ScoreRequest", "ScoreEntry", "DreamOrder", "NewJob", "Problem"} <= set(schemas)
+    assert {"ScoreRequest", "ScoreEntry", "DreamRequest", "NewJob", "ErrorResponse"} <= set(schemas)
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
             assert operation.get("description"), f"{method} {path} says nothing about itself"
             assert "422" not in operation["responses"]
-            assert operation["responses"]["400"]["content"]["application/json"]["schema"]["$ref"].endswith("Problem")
-    for name in ("ScoreEntry", "ScoreInput", "DreamOrder", "NewJob"):
+            assert operation["responses"]["400"]["content"]["application/json"]["schema"]["$ref"].endswith(
+                "ErrorResponse"
+            )
+    for name in ("ScoreEntry", "ScoreInput", "DreamRequest", "NewJob"):
         silent = [field for field, about in schemas[name]["properties"].items() if "description" not in about]
         assert not silent, f"{name}: {silent}"

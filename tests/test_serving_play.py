@@ -189,16 +189,16 @@ def test_who_leaves_while_a_session_opens_leaves_nothing_behind():
             text(first, "ready")
         with held_up(busy):
             players = [join(busy) for _ in range(16)]
-            wait_until(lambda: room(busy).taken == 16)
+            wait_until(lambda: room(busy).pending_action == 16)
             assert broken(busy, '{"type": "hello"}', hello=False)[0] == 1013
             for player in players:
                 player.close()
-            wait_until(lambda: room(busy).taken == 0)
+            wait_until(lambda: room(busy).pending_action == 0)
         for _ in range(16):
             join(busy).close()
         with join(busy) as last:
             text(last, "ready")
-            wait_until(lambda: room(busy).taken == 1)
+            wait_until(lambda: room(busy).pending_action == 1)
             wait_until(lambda: busy[1].state.server.studio.broker.stats.sessions == 1)
 
 

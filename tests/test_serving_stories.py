@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 from websockets.sync.client import connect
 
-from playloom.data.prompts import list_moments
+from playloom.data.prompts import list_prompts
 from playloom.inference.types import Prompt
 from playloom.media.images import read_picture
 from playloom.provenance import stamp
 from playloom.server.schemas import read_actions
-from playloom.server.stories.store import Place
+from playloom.server.stories.store import StoryDir
 from serving_toys import FORWARD, REST, b64, client, error_of, picture, pixels_of, served, stories_folder
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13
@@ -87,7 +87,7 @@ def overlay(size=(16, 24)):
 
 
 def test_a_story_begins_at_a_moment(web):
-    story = begin(web, name="  what if ", moment=list_moments()[1])
+    story = begin(web, name="  what if ", moment=list_prompts()[1])
     assert story["name"] == "what if"
     assert story["size"] == [16, 24]
     assert [node["id"] for node in story["nodes"]] == [0, 1, 2, 3]
@@ -123,7 +123,7 @@ def test_a_story_begins_at_a_stepped_session_and_goes_on_as_the_session_does(web
     assert (shown.manifest.seed, shown.manifest.step) == (4, 2)
     web.delete(f"/v1/sessions/{token}")
     assert "no such session" in error_of(web.post("/v1/stories", json={"session": token}))
-    assert "one of them" in error_of(web.post("/v1/stories", json={"session": token, "moment": list_moments()[0]}))
+    assert "one of them" in error_of(web.post("/v1/stories", json={"session": token, "moment": list_prompts()[0]}))
 
 
 # Branches
@@ -137,7 +137,7 @@ def test_branches_are_the_engine_s_own_dreams(web):
     found = finished(web, story)
     studio = web.app.state.server.studio
     turn = read_actions([TURN], "named", "action")[0]
-    prompt = studio.moment(list_moments()[0])[0]
+    prompt = studio.moment(list_prompts()[0])[0]
     for made in found["branches"]:
         assert (made["state"], made["made"], made["problem"]) == ("done", 4, None)
         nodes = made_by(found, made["id"])
@@ -310,19 +310,19 @@ def test_a_log_that_cannot_be_shortened_holds_nothing_up(web, tmp_path):
     known = web.app.state.server.stories._open[story]
     kept, missing = known.place, tmp_path / "nowhere" / "at all"
 
-    class Stuck(Place):
+    class Stuck(StoryDir):
         """Its log can be added to, but not be replaced."""
 
         def rewrite(self, changes):
             missing.parent.write_text("a file")
-            Place(missing).rewrite(changes)
+            StoryDir(missing).rewrite(changes)
 
     known.place = Stuck(kept.folder)
     known.place.load()
     known.place._lines = 10**6
     assert web.patch(f"/v1/stories/{story}/nodes/1", json={"starred": True}).status_code == 200
     assert missing.parent.is_file()
-    assert Place(kept.folder).load().nodes[1].starred
+    assert StoryDir(kept.folder).load().nodes[1].starred
     known.place = kept
 
 
@@ -333,11 +333,11 @@ def test_a_disk_that_cannot_be_written_is_said_without_its_places(web, tmp_path,
     kept, missing = known.place, tmp_path / "nowhere"
     missing.write_text("a file")
 
-    class Stuck(Place):
+    class Stuck(StoryDir):
         """Its frames cannot be written."""
 
         def write_frame(self, node, frame):
-            Place(missing).write_frame(node, frame)
+            StoryDir(missing).write_frame(node, frame)
 
     known.place = Stuck(kept.folder)
     known.place.load()
@@ -737,7 +737,7 @@ def test_a_story_begins_at_what_is_played_live():
             story = begin(web, session=token)
             seat = app.state.server.room.seats[token]
             kept = seat.recent.frames()
-        assert story["name"] == list_moments()[0]
+        assert story["name"] == list_prompts()[0]
         assert len(story["nodes"]) == len(kept) == 4
         assert [node["origin"] for node in story["nodes"]][-3:] == ["dreamed"] * 3
         assert story["nodes"][-1]["pressed"] == "model"
@@ -793,7 +793,7 @@ def test_many_at_once_leave_one_tree_the_same_in_memory_and_on_disk():
             found = finished(web, story)
         assert {b["state"] for b in found["branches"]} <= {"done", "cancelled"}
         known = app.state.server.stories._open[story]
-        again = Place(known.place.folder).load()
+        again = StoryDir(known.place.folder).load()
         assert (again.header, again.nodes, again.branches) == (known.tree.header, known.tree.nodes, known.tree.branches)
         for number in again.nodes:
             known.place.read_frame(number)

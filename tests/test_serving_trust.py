@@ -16,8 +16,8 @@ from websockets.sync.client import connect
 
 from playloom.errors import ConfigError, PictureError, PlayloomError
 from playloom.media.images import picture_size, read_frame
-from playloom.server.errors import Refusal, refusal_of
-from playloom.server.service import Gate
+from playloom.server.errors import ApiError, to_api_error
+from playloom.server.service import RequestLimiter
 from playloom.server.settings import read_settings
 from serving_toys import HOME, client, entry, error_of, picture, score_body, served, settings
 
@@ -76,18 +76,18 @@ def test_a_name_pointed_at_this_machine_is_not_ours():
 def test_pages_of_other_origins_are_kept_out_until_they_are_let_in():
     with client() as web:
         for origin in ("https://evil.example", "null", "http://127.0.0.1:9", "http://["):
-            assert web.post("/score", json=score_body(), headers={"Origin": origin}).status_code == 403
-        assert web.post("/score", json=score_body(), headers={"Origin": HOME}).status_code == 200
+            assert web.post("/score", json=score_body(), headers={"PretrainedModel": origin}).status_code == 403
+        assert web.post("/score", json=score_body(), headers={"PretrainedModel": HOME}).status_code == 200
         hidden = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
         assert web.get("/cancel_job", params={"job_id": "x"}, headers=hidden).status_code == 403
         assert web.get("/", headers={**hidden, "Sec-Fetch-Mode": "navigate"}).status_code == 200
-        assert "access-control-allow-origin" not in web.get("/v1/health", headers={"Origin": HOME}).headers
+        assert "access-control-allow-origin" not in web.get("/v1/health", headers={"PretrainedModel": HOME}).headers
     with client(allowed_origins=("https://friend.example",)) as web:
-        friend = {"Origin": "https://friend.example"}
-        assert web.get("/v1/health", headers=friend).headers["access-control-allow-origin"] == friend["Origin"]
+        friend = {"PretrainedModel": "https://friend.example"}
+        assert web.get("/v1/health", headers=friend).headers["access-control-allow-origin"] == friend["PretrainedModel"]
         asked = {**friend, "Access-Control-Request-Method": "POST"}
         assert web.options("/score", headers=asked).status_code == 200
-        assert web.get("/v1/health", headers={"Origin": "https://evil.example"}).status_code == 403
+        assert web.get("/v1/health", headers={"PretrainedModel": "https://evil.example"}).status_code == 403
 
 
 def test_no_traceback_leaves(caplog):
@@ -103,7 +103,7 @@ def test_no_traceback_leaves(caplog):
         assert failed.status_code == 500
         assert "secret" not in error_of(failed)
         assert web.get("/metrics").text.count('status="500"') > 0
-    assert refusal_of(PlayloomError("said")).sentence == "said"
+    assert to_api_error(PlayloomError("said")).sentence == "said"
 
 
 def test_the_page_for_browsers_and_facts_for_programs():
@@ -139,7 +139,7 @@ def test_whoever_takes_too_long_is_told():
 
 def test_the_gate_is_first_come_first_served_and_says_no_at_once():
     async def play():
-        gate, order = Gate(1, 2), []
+        gate, order = RequestLimiter(1, 2), []
 
         async def one(name):
             async with gate.turn():
@@ -148,7 +148,7 @@ def test_the_gate_is_first_come_first_served_and_says_no_at_once():
 
         tasks = [asyncio.ensure_future(one(name)) for name in "abc"]
         await asyncio.sleep(0)
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ApiError) as refused:
             await one("d")
         assert refused.value.status == 503
         assert int(refused.value.headers["Retry-After"]) >= 1
@@ -156,7 +156,7 @@ def test_the_gate_is_first_come_first_served_and_says_no_at_once():
         assert order == ["a", "b", "c"]
         assert gate.running == gate.waiting == 0
         gate.draining = True
-        with pytest.raises(Refusal, match="stopping"):
+        with pytest.raises(ApiError, match="stopping"):
             await one("e")
 
     asyncio.run(play())

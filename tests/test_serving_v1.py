@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from playloom.actions.codec import values_to_rows
-from playloom.data.prompts import list_moments
+from playloom.data.prompts import list_prompts
 from playloom.media.images import read_picture
 from playloom.server.service import MOST_FIELDS
 from serving_toys import b64, client, error_of, picture, pixels_of
@@ -31,9 +31,9 @@ def dream(web, **order):
 
 
 def test_world_is_the_engine_s_own_dream(web):
-    steps = dream(web, actions=[TURN] * 3, steps=3, moment=list_moments()[1])
+    steps = dream(web, actions=[TURN] * 3, steps=3, moment=list_prompts()[1])
     studio = web.app.state.server.studio
-    session = studio.dreamer.open(studio.moment(list_moments()[1])[0], sampling=studio.sampling(), seed=3)
+    session = studio.dreamer.open(studio.moment(list_prompts()[1])[0], sampling=studio.sampling(), seed=3)
     turn = np.array([0] * 14 + [10, 5], np.uint8)
     turn[12:14] = 5
     for step in steps:
@@ -103,7 +103,7 @@ def test_sessions_are_bounded_and_idle_ones_go():
 def test_bad_orders(web):
     for order, expected in (
         ({"moment": "nowhere"}, "no moment"),
-        ({"moment": list_moments()[0], "images": [b64(picture())]}, "one of the two"),
+        ({"moment": list_prompts()[0], "images": [b64(picture())]}, "one of the two"),
         ({"images": []}, "images"),
         ({"images": [b64(picture())] * 2, "context_actions": []}, "1 context_actions"),
         ({"actions": [[2.0] * 16], "steps": 1}, "action 0"),
@@ -141,7 +141,7 @@ def test_facts(web):
     schema = web.get("/v1/openapi.json").json()["components"]["schemas"]["ModelInfo"]["properties"]
     assert "card" in schema["temperature"]["description"]
     moments = web.get("/v1/moments").json()
-    assert [moment["name"] for moment in moments] == list_moments()
+    assert [moment["name"] for moment in moments] == list_prompts()
     shown = web.get(moments[0]["picture"])
     assert Image.open(io.BytesIO(shown.content)).size == (300, 180)
     assert web.get("/v1/moments/..%2f..%2fx/picture.png").status_code == 404

@@ -10,11 +10,11 @@ from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.errors import BadInputError, ResourceError
-from playloom.inference.batch_cache import DreamState
-from playloom.inference.engine import Dreamer, Session, Turn
-from playloom.inference.sampling import Draws, Sampling
+from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.engine import Engine, Session, StepInput
+from playloom.inference.sampling import BatchSampler, Sampling
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -34,23 +34,23 @@ class Player:
         self.found: list[np.ndarray] = []
         self.session: Session | None = None
 
-    def open(self, dreamer: Dreamer) -> None:
+    def open(self, dreamer: Engine) -> None:
         self.session = dreamer.open(prompt_of(1 + self.seed % 4, self.seed), sampling=self.sampling, seed=self.seed)
 
-    def turn(self) -> Turn:
+    def turn(self) -> StepInput:
         assert self.session is not None
         step = len(self.found)
         kind = (self.seed + step) % 3  # an action given; an action dreamed; a frame given
         frame = prompt_of(1, step).frames_THWC[0] if kind == 2 else "dream"
-        return Turn(self.session, None if kind == 1 else action(step), frame)
+        return StepInput(self.session, None if kind == 1 else action(step), frame)
 
     def take(self, step) -> None:  # type: ignore[no-untyped-def]
         self.found.append(np.concatenate([step.action_A.astype(np.int64), step.codes_N]))
 
 
-def alone(model: Model, lag: int | None, seed: int, steps: int) -> list[np.ndarray]:
+def alone(model: WorldModel, lag: int | None, seed: int, steps: int) -> list[np.ndarray]:
     player = Player(seed)
-    player.open(Dreamer(model, lag=lag))
+    player.open(Engine(model, lag=lag))
     for _ in range(steps):
         player.take(player.session.dreamer.advance([player.turn()])[0])
     return player.found
@@ -60,7 +60,7 @@ def alone(model: Model, lag: int | None, seed: int, steps: int) -> list[np.ndarr
 def test_a_session_is_the_same_alone_and_in_any_company(positions, rows, lag):
     """Five dreams of other lengths, modes and samplings join and leave; none of them notices."""
     model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
-    dreamer = Dreamer(model, lag=lag)
+    dreamer = Engine(model, lag=lag)
     players = [Player(seed) for seed in range(5)]
     present = {0: [0, 1], 1: [0, 1, 2], 2: [0, 2, 3], 3: [3, 0, 2, 4], 4: [4, 3], 5: [3, 4, 0], 6: [0, 1, 2, 3, 4]}
     for tick in range(7):
@@ -81,7 +81,7 @@ def test_a_session_is_the_same_alone_and_in_any_company(positions, rows, lag):
 
 def test_a_dream_of_many_steps_equals_sessions_step_by_step(tiny_model):
     actions = np.stack([action(seed) for seed in range(6)])
-    dreamer = Dreamer(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, lag=1)
     whole = [s.codes_N for s in dreamer.dream(prompt_of(3), steps=6, actions_SA=actions, seed=4)]
     session = dreamer.open(prompt_of(3), seed=4)
     for codes_N, action_A in zip(whole, actions, strict=True):
@@ -91,7 +91,7 @@ def test_a_dream_of_many_steps_equals_sessions_step_by_step(tiny_model):
 
 @pytest.mark.parametrize("naive", [False, True])
 def test_a_fork_goes_on_as_its_parent_would_and_leaves_it_alone(tiny_model, naive):
-    dreamer = Dreamer(tiny_model, lag=2, naive=naive)
+    dreamer = Engine(tiny_model, lag=2, naive=naive)
     parent = dreamer.open(prompt_of(2), seed=1)
     parent.step(action(0))
     twin, other = parent.fork(), parent.fork(seed=99)
@@ -102,7 +102,7 @@ def test_a_fork_goes_on_as_its_parent_would_and_leaves_it_alone(tiny_model, naiv
 
 
 def test_forks_share_memory_until_they_move(tiny_model):
-    dreamer = Dreamer(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, lag=1)
     parent = dreamer.open(prompt_of(2))
     branches = [parent.fork(seed) for seed in range(20)]
     assert len({id(branch.state.saved) for branch in (parent, *branches)}) == 1
@@ -112,7 +112,7 @@ def test_forks_share_memory_until_they_move(tiny_model):
 
 
 def test_bytes_per_session_is_what_a_row_of_the_cache_takes(tiny_model):
-    dreamer = Dreamer(tiny_model)
+    dreamer = Engine(tiny_model)
     sessions = [dreamer.open(prompt_of(1)) for _ in range(4)]
     assert 4 * sessions[0].bytes == dreamer.decoder.rows.cache.bytes > 0
     for session in sessions:
@@ -122,14 +122,14 @@ def test_bytes_per_session_is_what_a_row_of_the_cache_takes(tiny_model):
 
 
 def test_a_prompt_can_be_seen_a_step_at_a_time_while_others_go_on(tiny_model):
-    dreamer = Dreamer(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, lag=1)
     player, prompt = dreamer.open(prompt_of(1)), prompt_of(4, 3)
     late = dreamer.open(prompt, seed=2, warm=False)
     for count in range(4):
         assert not late.ready
         player.step(action(count))
-        late.warm()
-    assert late.ready and late.warm()
+        late.prefill()
+    assert late.ready and late.prefill()
     found = late.step(action(0)).codes_N
     assert (found == dreamer.open(prompt, seed=2).step(action(0)).codes_N).all()
     unseen = dreamer.open(prompt, seed=2, warm=False)
@@ -140,7 +140,7 @@ def test_a_batch_too_large_for_the_memory_is_split_and_comes_out_the_same(tiny_m
     """Only the batch size is made to fail; the halves are really run."""
     steps = {}
     for limit in (9, 1):
-        dreamer = Dreamer(tiny_model, lag=1)
+        dreamer = Engine(tiny_model, lag=1)
         real = dreamer.decoder.model.extend
 
         def extend(inputs_BQ, *rest, limit=limit, real=real):  # type: ignore[no-untyped-def]
@@ -150,14 +150,14 @@ def test_a_batch_too_large_for_the_memory_is_split_and_comes_out_the_same(tiny_m
 
         sessions = [dreamer.open(prompt_of(2, seed), seed=seed) for seed in range(5)]
         monkeypatch.setattr(dreamer.decoder.model, "extend", extend)
-        found = [dreamer.advance([Turn(s) for s in sessions]) for _ in range(2)]
+        found = [dreamer.advance([StepInput(s) for s in sessions]) for _ in range(2)]
         steps[limit] = [np.concatenate([s.action_A, s.codes_N]) for row in found for s in row]
         monkeypatch.undo()
     assert all((a == b).all() for a, b in zip(steps[9], steps[1], strict=True))
 
 
 def test_no_memory_for_even_one_is_a_sentence_and_the_session_lives(tiny_model, monkeypatch):
-    dreamer = Dreamer(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, lag=1)
     session = dreamer.open(prompt_of(2), seed=5)
 
     def extend(*_):  # type: ignore[no-untyped-def]
@@ -171,7 +171,7 @@ def test_no_memory_for_even_one_is_a_sentence_and_the_session_lives(tiny_model, 
     assert (session.step(action(0)).codes_N == expected).all()
 
 
-def fail_at(monkeypatch: pytest.MonkeyPatch, dreamer: Dreamer, call: int) -> None:
+def fail_at(monkeypatch: pytest.MonkeyPatch, dreamer: Engine, call: int) -> None:
     """Only the given run of the network, counted from now, finds no memory."""
     real, calls = dreamer.decoder.model.extend, iter(range(10_000))
 
@@ -188,7 +188,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, dreamer: Dreamer, call: int) -> Non
 def test_a_step_that_failed_anywhere_can_be_made_again(tiny_model, monkeypatch, call, given):
     """The action had been taken, or half of the frame drawn: the second try took another one, with other noise."""
     hot, pressed = Sampling(temperature=2.0), action(0) if given else None
-    dreamer, other = Dreamer(tiny_model, lag=1), Dreamer(tiny_model, lag=1)
+    dreamer, other = Engine(tiny_model, lag=1), Engine(tiny_model, lag=1)
     session, expected = (d.open(prompt_of(2), sampling=hot, seed=5) for d in (dreamer, other))
     fail_at(monkeypatch, dreamer, call)
     with pytest.raises(ResourceError, match="does not fit the memory"):
@@ -204,9 +204,9 @@ def test_a_batch_of_which_one_failed_can_be_made_again(tiny_model, monkeypatch):
     """One dreams its action, one is given it; the second of the two frames fails, alone too. Both come out right."""
     found = []
     for fails in (False, True):
-        dreamer = Dreamer(tiny_model, lag=1)
+        dreamer = Engine(tiny_model, lag=1)
         sessions = [dreamer.open(prompt_of(2, seed), seed=seed) for seed in range(2)]
-        turns = [Turn(sessions[0]), Turn(sessions[1], action(3), prompt_of(1, 9).frames_THWC[0])]
+        turns = [StepInput(sessions[0]), StepInput(sessions[1], action(3), prompt_of(1, 9).frames_THWC[0])]
         if fails:
             runs = len(dreamer.decoder.plan.frame_passes) + len(dreamer.decoder.plan.action_passes)
             fail_at(monkeypatch, dreamer, runs + 1)  # an action dreamed, one given, a frame dreamed; then the given one
@@ -220,14 +220,14 @@ def test_a_batch_of_which_one_failed_can_be_made_again(tiny_model, monkeypatch):
 @pytest.mark.parametrize("call", [0, 1, 3])
 def test_a_prompt_that_failed_half_way_can_be_seen_again(tiny_model, monkeypatch, call):
     """A frame was then seen twice, the second time as if the action after it had come before it."""
-    dreamer, prompt = Dreamer(tiny_model, lag=1), prompt_of(4)
+    dreamer, prompt = Engine(tiny_model, lag=1), prompt_of(4)
     session = dreamer.open(prompt, seed=1, warm=False)
     fail_at(monkeypatch, dreamer, call)
     with pytest.raises(ResourceError, match="does not fit the memory"):
-        while not session.warm():
+        while not session.prefill():
             pass
     monkeypatch.undo()
-    while not session.warm():
+    while not session.prefill():
         pass
     expected = dreamer.open(prompt, seed=1)
     for step in range(5):  # until the prompt has left the window
@@ -235,7 +235,7 @@ def test_a_prompt_that_failed_half_way_can_be_seen_again(tiny_model, monkeypatch
 
 
 def test_a_session_that_cannot_be_opened_leaves_nothing(tiny_model, monkeypatch):
-    dreamer = Dreamer(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, lag=1)
     fail_at(monkeypatch, dreamer, 2)
     with pytest.raises(ResourceError):
         dreamer.open(prompt_of(3))
@@ -243,7 +243,7 @@ def test_a_session_that_cannot_be_opened_leaves_nothing(tiny_model, monkeypatch)
 
 
 def test_no_room_for_one_of_a_batch_moves_none_of_it(tiny_model, monkeypatch):
-    dreamer, other = Dreamer(tiny_model, lag=1), Dreamer(tiny_model, lag=1)
+    dreamer, other = Engine(tiny_model, lag=1), Engine(tiny_model, lag=1)
     session, expected = dreamer.open(prompt_of(2), seed=1), other.open(prompt_of(2), seed=1)
     parent = dreamer.open(prompt_of(2), seed=2)
     branches = [parent, *(parent.fork(seed) for seed in range(2))]
@@ -253,13 +253,13 @@ def test_no_room_for_one_of_a_batch_moves_none_of_it(tiny_model, monkeypatch):
             lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()),
         )
         with pytest.raises(ResourceError, match="no memory for another dream"):
-            dreamer.advance([Turn(session, action(0)), *(Turn(branch) for branch in branches)])
+            dreamer.advance([StepInput(session, action(0)), *(StepInput(branch) for branch in branches)])
     assert (session.step(action(1)).codes_N == expected.step(action(1)).codes_N).all()
 
 
 def test_threads_may_share_a_dreamer(tiny_model):
     """Two live sessions over one dreamer moved each other's rows."""
-    dreamer, found = Dreamer(tiny_model, lag=1), {}
+    dreamer, found = Engine(tiny_model, lag=1), {}
 
     def play(seed: int) -> None:
         for _ in range(3):
@@ -273,14 +273,14 @@ def test_threads_may_share_a_dreamer(tiny_model):
     for thread in threads:
         thread.join()
     for seed in range(4):
-        session = Dreamer(tiny_model, lag=1).open(prompt_of(2, seed), seed=seed)
+        session = Engine(tiny_model, lag=1).open(prompt_of(2, seed), seed=seed)
         assert all((session.step(action(step)).codes_N == found[seed][step]).all() for step in range(3))
 
 
 def test_no_room_for_another_session_is_a_sentence_and_the_others_go_on(tiny_model, monkeypatch):
     from playloom.models.transformer.kv_cache import KeyValueCache
 
-    dreamer = Dreamer(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, lag=1)
     first = dreamer.open(prompt_of(1))
 
     def empty(*_):  # type: ignore[no-untyped-def]
@@ -293,10 +293,10 @@ def test_no_room_for_another_session_is_a_sentence_and_the_others_go_on(tiny_mod
 
 
 def test_wrong_turns_are_sentences(tiny_model):
-    dreamer = Dreamer(tiny_model)
+    dreamer = Engine(tiny_model)
     session = dreamer.open(prompt_of(1))
     with pytest.raises(BadInputError, match="one turn at a time"):
-        dreamer.advance([Turn(session), Turn(session)])
+        dreamer.advance([StepInput(session), StepInput(session)])
     with pytest.raises(BadInputError):
         session.step(np.full(16, 99, np.uint8))
     session.step(REST_VALUES, frame=None)
@@ -322,13 +322,13 @@ def test_codes_that_are_none_are_sentences(tiny_model, codes, words):
     frames = prompt_of(2)
     with pytest.raises(BadInputError, match=words):
         prompt = Prompt(frames_THWC=frames.frames_THWC, actions_TA=frames.actions_TA, codes_TN=codes)
-        Dreamer(tiny_model).open(prompt)
+        Engine(tiny_model).open(prompt)
 
 
-class Recorder(Draws):
+class Recorder(BatchSampler):
     """Draws that keep the logits they saw."""
 
-    def __init__(self, draws: Draws) -> None:
+    def __init__(self, draws: BatchSampler) -> None:
         super().__init__(draws.samplings, draws.noise_BSC)
         self.logits: list[torch.Tensor] = []
 
@@ -355,7 +355,7 @@ def test_logits_are_the_judges_at_every_context_length(positions, rows, lag, as_
     """Context of 10 as shipped; 35 steps are 25 slides. Logits of a whole dreamed frame within 1e-5, tokens equal."""
     config = tiny_config(positions, rows, local_steps=3, global_every=2, layers=3, context_steps=10)
     model = loud_model(config)
-    dreamer, judge = (Dreamer(model, lag=lag, naive=naive) for naive in (False, True))
+    dreamer, judge = (Engine(model, lag=lag, naive=naive) for naive in (False, True))
     dreamer.decoder.as_matrices = as_matrices
     source = torch.Generator().manual_seed(length)
     cached, naive = dreamer.decoder.begin(), judge.decoder.begin()
@@ -366,7 +366,7 @@ def test_logits_are_the_judges_at_every_context_length(positions, rows, lag, as_
         for decoder, state in ((dreamer.decoder, cached), (judge.decoder, naive)):
             decoder.give_frame([state], codes_BN)
             decoder.give_action([state], values_BA)
-    recorder = Recorder(Draws([GREEDY], torch.zeros(1, config.layout.image_slots, 16)))
+    recorder = Recorder(BatchSampler([GREEDY], torch.zeros(1, config.layout.image_slots, 16)))
     codes_BN = dreamer.decoder.dream_frame([cached], recorder)
     judge.decoder.give_frame([naive], codes_BN)
     for index, logits_RC in enumerate(recorder.logits):
@@ -377,8 +377,8 @@ def test_logits_are_the_judges_at_every_context_length(positions, rows, lag, as_
 
 def test_states_must_be_arranged(tiny_model):
     """Decoders refuse rows that do not lie side by side: a wrong batch would be silent."""
-    decoder = Dreamer(tiny_model).decoder
-    states = [DreamState(), DreamState()]
+    decoder = Engine(tiny_model).decoder
+    states = [CacheSlot(), CacheSlot()]
     decoder.arrange(states)
     with pytest.raises(AssertionError, match="not arranged"):
         decoder.give_frame(states[::-1], torch.zeros(2, 24, dtype=torch.long))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from playloom.actions.codec import mirror_values
-from playloom.data.dataset import FrameStore, TokenStore
+from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.prepare import build_frame_store, tokenise_recordings, tokenise_store
 from playloom.data.recording import save_episode
 from playloom.data.sampler import brightness, mirror_step
@@ -18,7 +18,7 @@ from training_toys import HEIGHT, SLOTS, WIDTH, episode, frame_store, render, sc
 
 
 def writer_of(folder, rows=8):
-    return FrameStore.create(folder, rows, height=4, width=6, state_columns=("x", "dead"))
+    return FrameDataset.create(folder, rows, height=4, width=6, state_columns=("x", "dead"))
 
 
 def part(seed, rows=4):
@@ -42,7 +42,7 @@ def test_an_unfinished_store_cannot_be_opened_and_goes_on_where_it_stopped(tmp_p
     writer = writer_of(tmp_path)
     writer.append_episode(*part(0))
     with pytest.raises(RecordingError, match="unfinished"):
-        FrameStore.open(tmp_path)
+        FrameDataset.open(tmp_path)
     with pytest.raises(RecordingError, match="4 of 8"):
         writer.finish()
     del writer
@@ -51,7 +51,7 @@ def test_an_unfinished_store_cannot_be_opened_and_goes_on_where_it_stopped(tmp_p
     assert not again.has(0, 4, part(1)[3])
     again.append_episode(*part(1))
     again.finish()
-    store = FrameStore.open(tmp_path)
+    store = FrameDataset.open(tmp_path)
     assert (store.frames_FHWC == np.concatenate([part(0)[0], part(1)[0]])).all()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["actions.npy", "frames.npy", "index.json", "states.npy"]
 
@@ -74,24 +74,24 @@ def test_lengths_that_do_not_fit_are_refused(tmp_path):
 def test_damage_is_one_sentence(tmp_path):
     token_store(tmp_path)
     with pytest.raises(RecordingError, match="store of tokens"):
-        FrameStore.open(tmp_path)
+        FrameDataset.open(tmp_path)
     whole = (tmp_path / "tokens.npy").read_bytes()
     (tmp_path / "tokens.npy").write_bytes(whole[:500])
     with pytest.raises(RecordingError, match=r"tokens\.npy cannot be read"):
-        TokenStore.open(tmp_path)
+        TokenDataset.open(tmp_path)
     np.save(tmp_path / "tokens.npy", np.zeros((3, SLOTS), np.uint16))
     with pytest.raises(RecordingError, match="has 3 rows"):
-        TokenStore.open(tmp_path)
+        TokenDataset.open(tmp_path)
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(RecordingError, match="damaged"):
-        TokenStore.open(tmp_path)
+        TokenDataset.open(tmp_path)
     with pytest.raises(RecordingError, match="not a data set"):
-        TokenStore.open(tmp_path / "nowhere")
+        TokenDataset.open(tmp_path / "nowhere")
 
 
 def test_a_store_larger_than_the_disk_is_refused_before_it_is_written(tmp_path):
     with pytest.raises(RecordingError, match="GB free"):
-        FrameStore.create(tmp_path, 10**12, height=180, width=300, state_columns=("x",))
+        FrameDataset.create(tmp_path, 10**12, height=180, width=300, state_columns=("x",))
 
 
 def recordings(folder, count=3):

@@ -26,9 +26,9 @@ from playloom.media.clips import read_npz
 from playloom.media.images import read_picture
 from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, stamp
-from playloom.server.stories.export import laid_over, read_overlay, read_walk, write_path, write_story
+from playloom.server.stories.export import composite, export_path, load_path, read_overlay, write_story
 from playloom.server.stories.schemas import from_line, to_line
-from playloom.server.stories.store import LOG, Frame, Shelf
+from playloom.server.stories.store import LOG, Frame, StoryStore
 from playloom.server.stories.tree import Branch, Header, Node, Removed, Tree
 
 REST = tuple(REST_VALUES.tolist())
@@ -195,7 +195,7 @@ def test_lines_that_say_nothing_are_refused(line):
 
 @pytest.fixture
 def shelf(tmp_path):
-    return Shelf(tmp_path / "stories")
+    return StoryStore(tmp_path / "stories")
 
 
 ONE, WHOLE, BROKEN = "1" * 32, "b" * 32, "a" * 32
@@ -230,7 +230,7 @@ def test_a_story_comes_back_as_it_was(shelf):
         assert (back.frame_HWC == sent.frame_HWC).all()
         assert (back.codes_N == sent.codes_N).all()
         assert (back.weights, back.manifest) == (sent.weights, sent.manifest)
-    (again,) = Shelf(shelf.folder).places() if os.name != "posix" else shelf.places()
+    (again,) = StoryStore(shelf.folder).places() if os.name != "posix" else shelf.places()
     assert again.folder.name == ONE
 
 
@@ -303,14 +303,14 @@ def test_a_file_that_cannot_be_removed_holds_nothing_up(shelf):
 def test_a_long_log_is_written_anew_and_means_the_same(shelf):
     place = begun(shelf)
     tree = place.load()
-    assert not place.untidy(tree)
+    assert not place.needs_compaction(tree)
     for turn in range(1100):
         change = replace(tree.nodes[1], starred=turn % 2 == 0)
         place.append([change])
         tree.apply(change)
-    assert place.untidy(tree)
+    assert place.needs_compaction(tree)
     place.rewrite(tree.snapshot())
-    assert not place.untidy(tree)
+    assert not place.needs_compaction(tree)
     again = place.load()
     assert (again.header, again.nodes) == (tree.header, tree.nodes)
     assert len((place.folder / LOG).read_bytes().splitlines()) == 4
@@ -338,7 +338,7 @@ def test_a_deleted_story_is_gone_and_leftovers_are_swept(shelf):
 @pytest.mark.skipif(os.name != "posix", reason="folders are claimed where the system can")
 def test_two_servers_do_not_write_to_one_folder(shelf):
     begun(shelf)
-    other = Shelf(shelf.folder)
+    other = StoryStore(shelf.folder)
     with pytest.raises(BadInputError, match="another server has them"):
         other.places()
     shelf.close()
@@ -346,7 +346,7 @@ def test_two_servers_do_not_write_to_one_folder(shelf):
 
 
 def test_nothing_is_made_before_the_first_story(tmp_path):
-    shelf = Shelf(tmp_path / "stories")
+    shelf = StoryStore(tmp_path / "stories")
     assert shelf.places() == []
     assert not (tmp_path / "stories").exists()
 
@@ -381,7 +381,7 @@ def test_killed_at_any_moment_every_frame_it_speaks_of_is_there(tmp_path):
         os.kill(writer.pid, signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-        shelf = Shelf(folder)
+        shelf = StoryStore(folder)
         (place,) = shelf.places()
         tree = place.load()
         assert len(tree.nodes) >= seen
@@ -403,7 +403,7 @@ def png(pixels):
 def test_an_overlay_covers_where_it_is_opaque_and_mixes_where_it_is_not():
     below, layer = np.full((8, 8, 3), 100, np.uint8), np.zeros((8, 8, 4), np.uint8)
     layer[0, 0], layer[1, 1] = (200, 0, 50, 255), (200, 0, 50, 51)
-    mixed = laid_over(below, read_overlay(png(layer), (8, 8)))
+    mixed = composite(below, read_overlay(png(layer), (8, 8)))
     assert mixed[0, 0].tolist() == [200, 0, 50]
     assert mixed[1, 1].tolist() == [120, 80, 90]
     assert (mixed[2:] == 100).all()
@@ -413,7 +413,7 @@ def test_an_overlay_covers_where_it_is_opaque_and_mixes_where_it_is_not():
 def test_an_overlay_of_another_size_is_stretched_without_dark_edges():
     layer = np.zeros((80, 80, 4), np.uint8)
     layer[:, :40] = (255, 255, 255, 255)
-    mixed = laid_over(np.full((8, 8, 3), 255, np.uint8), read_overlay(png(layer), (8, 8)))
+    mixed = composite(np.full((8, 8, 3), 255, np.uint8), read_overlay(png(layer), (8, 8)))
     assert (mixed >= 254).all()
 
 
@@ -436,12 +436,12 @@ def test_an_empty_overlay_is_a_sentence():
 def walk(shelf):
     place = begun(shelf)
     tree = grown(place)
-    return read_walk(place, tree.path(6))
+    return load_path(place, tree.path(6))
 
 
 def saved(tmp_path, walk, kind):
     path = tmp_path / f"path.{kind}"
-    path.write_bytes(write_path(walk, kind))
+    path.write_bytes(export_path(walk, kind))
     return path
 
 
@@ -476,7 +476,7 @@ def test_a_path_of_several_branches_says_so(shelf):
     tree = grown(place)
     place.write_frame(7, frame(7, replace(MADE, seed=8, mode="full", note="generated, then edited by hand")))
     place.append([node(7, 6, origin="edited", edit_of=6)])
-    made = read_walk(place, place.load().path(7)).manifest
+    made = load_path(place, place.load().path(7)).manifest
     assert (made.mode, made.seed) == ("full", 8)
     assert made.note == "generated, a path of several branches, with frames edited by hand"
     assert len(tree.nodes) == 7
@@ -487,19 +487,19 @@ def test_codes_of_other_weights_than_the_manifest_s_stay_here(tmp_path, shelf):
     for number, parent, manifest in ((1, None, None), (2, 1, MADE)):  # dreamed by one model, edited under another
         place.write_frame(number, replace(frame(number, manifest), weights="cd34"))
         place.append([node(number, parent, origin="edited", edit_of=number - 1)])
-    walk = read_walk(place, place.load().path(2))
+    walk = load_path(place, place.load().path(2))
     prompt = load_prompt(str(saved(tmp_path, walk, "npz")), context=5, frame_size=SIZE)
     assert walk.manifest.weights == "ab12"
     assert prompt.codes_TN is None
 
 
 def test_where_nothing_is_dreamed_there_is_a_film_and_no_dream(tmp_path, shelf):
-    walk = read_walk(begun(shelf), [node(0, None), node(1, 0)])
+    walk = load_path(begun(shelf), [node(0, None), node(1, 0)])
     path = saved(tmp_path, walk, "mp4")
     assert read_manifest(path) is None
     for kind in ("csv", "npz", "zip"):
         with pytest.raises(BadInputError, match="nothing has been dreamed on the way to frame 1"):
-            write_path(walk, kind)
+            export_path(walk, kind)
 
 
 def test_a_whole_story_as_a_zip(tmp_path, shelf):

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import app
-from playloom.data.dataset import FrameStore
-from playloom.data.import_clips import build_from_takes, find_takes, read_take
+from playloom.data.dataset import FrameDataset
+from playloom.data.import_clips import build_from_clips, find_clips, load_clip
 from playloom.errors import ActionError, BadInputError, RecordingError
 from playloom.evaluation.test_set import open_test_set
 from playloom.media.action_table import write_actions
@@ -51,15 +51,15 @@ def pictures_at(folder: Path, steps: int, rows: int) -> tuple[np.ndarray, np.nda
 
 def test_a_folder_of_pictures_is_a_take_in_natural_order(tmp_path):
     frames, actions = pictures_at(tmp_path / "monday", 12, rows=11)
-    assert find_takes(tmp_path) == [tmp_path / "monday"]
-    seen, held = read_take(tmp_path / "monday", SIZE)
+    assert find_clips(tmp_path) == [tmp_path / "monday"]
+    seen, held = load_clip(tmp_path / "monday", SIZE)
     assert (seen == frames).all() and (held[:-1] == actions[:-1]).all() and (held[-1] == REST_VALUES).all()
 
 
 def test_of_twenty_takes_one_is_for_validation_and_one_for_tests(tmp_path):
     for number in range(20):
         clip_at(tmp_path / "in" / f"{number:02}.npz", 3, number)
-    store = build_from_takes(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
+    store = build_from_clips(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
     assert [s.meta["take"] for s in store.of_split("validation")] == ["09.npz"]
     assert [s.meta["take"] for s in store.of_split("test")] == ["19.npz"]
     assert len(store.of_split("train")) == 18 and len(store) == 60
@@ -68,7 +68,7 @@ def test_of_twenty_takes_one_is_for_validation_and_one_for_tests(tmp_path):
 def test_a_single_take_keeps_its_end_for_validation(tmp_path):
     frames, actions = play(30)
     clip_at(tmp_path / "in" / "a.npz", 30)
-    store = build_from_takes(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
+    store = build_from_clips(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
     train, validation = store.spans
     assert (train.rows, validation.rows) == (slice(0, 27), slice(27, 30))
     assert (store.frames_FHWC == frames).all() and (store.actions_FA == actions).all()
@@ -77,7 +77,7 @@ def test_a_single_take_keeps_its_end_for_validation(tmp_path):
 
 def test_other_sizes_are_fitted(tmp_path):
     clip_at(tmp_path / "in" / "a.npz", 4)
-    store = build_from_takes(tmp_path / "in", tmp_path / "out", frame_size=(8, 8), split="test")
+    store = build_from_clips(tmp_path / "in", tmp_path / "out", frame_size=(8, 8), split="test")
     assert store.frames_FHWC.shape == (4, 8, 8, 3)
 
 
@@ -90,29 +90,29 @@ def test_an_interrupted_import_goes_on(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_from_takes(tmp_path / "in", tmp_path / "out", frame_size=SIZE, progress=stop)
+        build_from_clips(tmp_path / "in", tmp_path / "out", frame_size=SIZE, progress=stop)
     with pytest.raises(RecordingError, match="unfinished"):
-        FrameStore.open(tmp_path / "out")
-    store = build_from_takes(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
+        FrameDataset.open(tmp_path / "out")
+    store = build_from_clips(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
     wanted = np.concatenate([play(4, number)[0] for number in range(3)])
     assert (store.frames_FHWC == wanted).all()
 
 
 def test_what_cannot_be_used_is_named(tmp_path):
     with pytest.raises(RecordingError, match="is not a folder"):
-        find_takes(tmp_path / "nowhere")
+        find_clips(tmp_path / "nowhere")
     with pytest.raises(RecordingError, match="holds no take"):
-        find_takes(tmp_path)
+        find_clips(tmp_path)
     pictures_at(tmp_path / "short", 5, rows=3)
     with pytest.raises(ActionError, match="has 3 rows for 5 pictures"):
-        build_from_takes(tmp_path / "short", tmp_path / "out", frame_size=SIZE)
+        build_from_clips(tmp_path / "short", tmp_path / "out", frame_size=SIZE)
     with pytest.raises(BadInputError, match="did you mean train"):
-        build_from_takes(tmp_path, tmp_path / "out", frame_size=SIZE, split="trian")
+        build_from_clips(tmp_path, tmp_path / "out", frame_size=SIZE, split="trian")
     clip_at(tmp_path / "in" / "a.npz", 4)
-    build_from_takes(tmp_path / "in", tmp_path / "done", frame_size=SIZE)
+    build_from_clips(tmp_path / "in", tmp_path / "done", frame_size=SIZE)
     clip_at(tmp_path / "other" / "b.npz", 4)
     with pytest.raises(RecordingError, match="holds a finished data set"):
-        build_from_takes(tmp_path / "other", tmp_path / "done", frame_size=SIZE)
+        build_from_clips(tmp_path / "other", tmp_path / "done", frame_size=SIZE)
 
 
 def test_a_damaged_take_is_skipped_and_the_others_are_whole(tmp_path):
@@ -126,7 +126,7 @@ def test_a_damaged_take_is_skipped_and_the_others_are_whole(tmp_path):
     for _ in range(2):  # the second time it is there already, without them
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 1 and result.stderr.count("skipped: ") == 2 and "cut.npz" in result.stderr
-    store = FrameStore.open(tmp_path / "out")
+    store = FrameDataset.open(tmp_path / "out")
     wanted = np.concatenate([play(4, number)[0] for number in range(3)])
     assert len(store) == 12 and (store.frames_FHWC == wanted).all()
 

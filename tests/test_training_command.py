@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from playloom.cli.train import register
-from playloom.data.dataset import FrameStore, TokenStore
+from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
 from playloom.models.checkpoint import load_model, read_card
 from playloom.training.artifacts import ancestors, load_origin, load_tokenizer
@@ -66,8 +66,8 @@ def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
     for folder, said in ((tokenizer, "codes a frame"), (tmp_path / "run", "playloom dream --model FOLDER")):
         text = read_card(str(folder))
         assert said in text and "3 updates in" in text and "240 frames" in text and '"validate_steps"' in text
-    frames = FrameStore.open(data)
-    store = TokenStore.open(tmp_path / "run" / "tokens")
+    frames = FrameDataset.open(data)
+    store = TokenDataset.open(tmp_path / "run" / "tokens")
     codes = model.tokenizer.encode(torch.from_numpy(np.array(frames.frames_FHWC[:20]))).numpy()
     assert (store.tokens_FN[:20] == codes).all()
     assert "finished after 3 steps" in playloom(*words, *SHORT).output
@@ -76,7 +76,7 @@ def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
 
 
 def test_who_played_is_said_and_on_the_card(tokenizer, tmp_path):
-    writer = FrameStore.create(tmp_path / "played", 240, height=HEIGHT, width=WIDTH, state_columns=("x",))
+    writer = FrameDataset.create(tmp_path / "played", 240, height=HEIGHT, width=WIDTH, state_columns=("x",))
     for seed, style in enumerate(("explorer", "model-tiny", "explorer", "model-tiny")):
         actions = stick_actions(60, seed)
         meta = {"split": "train" if seed else "validation", "style": style}
@@ -91,7 +91,7 @@ def test_who_played_is_said_and_on_the_card(tokenizer, tmp_path):
 
 
 def test_misaligned_data_end_the_run_unless_it_is_told_to_go_on(tokenizer, tmp_path):
-    writer = FrameStore.create(tmp_path / "late", 240, height=HEIGHT, width=WIDTH, state_columns=("x",))
+    writer = FrameDataset.create(tmp_path / "late", 240, height=HEIGHT, width=WIDTH, state_columns=("x",))
     for seed in range(2):
         actions = stick_actions(121, seed)
         pictures = scroll(actions)[1:]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from conftest import loud_model
 from playloom.cli.train import register
-from playloom.data.dataset import TokenStore
+from playloom.data.dataset import TokenDataset
 from playloom.errors import CheckpointError, ConfigError, RecordingError
 from playloom.models.checkpoint import load_model, read_card, save_model
 from playloom.models.tokenizer.losses import TokenizerLossConfig
@@ -21,7 +21,7 @@ from playloom.training.checkpoint import load_newest
 from playloom.training.data_source import Preparation
 from playloom.training.decoder import DecoderJob, DecoderTask, DecoderTrainingConfig, grown_tokenizer, run_decoder
 from playloom.training.logger import read_log
-from playloom.training.task import Moment
+from playloom.training.task import StepContext
 from playloom.training.tokenizer import train_tokenizer
 from training_toys import TINY, frame_store, loop, render, tokenizer_config
 
@@ -81,7 +81,7 @@ def test_codes_and_all_that_makes_them_stay_bit_for_bit(frames, model, tmp_path)
     assert new.config.transformer == old.config.transformer
     pictures = torch.from_numpy(np.array(frames.frames_FHWC))
     assert torch.equal(new.tokenizer.encode(pictures), old.tokenizer.encode(pictures))
-    assert (TokenStore.open(tmp_path / "codes").tokens_FN == old.tokenizer.encode(pictures).numpy()).all()
+    assert (TokenDataset.open(tmp_path / "codes").tokens_FN == old.tokenizer.encode(pictures).numpy()).all()
 
 
 def test_it_learns_and_the_card_tells(frames, model, tmp_path):
@@ -138,10 +138,10 @@ def test_a_resumed_gan_is_exact(frames, tokenizer_run, tmp_path):
 
 
 def test_neither_player_gets_the_others_gradients(frames, tokenizer_run, tmp_path):
-    codes = TokenStore.open(made_codes(frames, tokenizer_run, tmp_path))
+    codes = TokenDataset.open(made_codes(frames, tokenizer_run, tmp_path))
     grown = grown_tokenizer(load_tokenizer(tokenizer_run)[0], blocks=None, layers=None, seed=0)
     task = DecoderTask(grown, config(loss=GAN, adversarial_from=0.0), frames, codes)
-    moment = Moment(3, 0.5, np.random.default_rng(0))
+    moment = StepContext(3, 0.5, np.random.default_rng(0))
     seen = []
     for part in task.losses(task.players, task.batch(0), moment):
         part.loss.backward()

@@ -13,7 +13,7 @@ from playloom.models.tokenizer.losses import TokenizerLossConfig
 from playloom.training.artifacts import load_tokenizer
 from playloom.training.checkpoint import load_newest
 from playloom.training.logger import read_log
-from playloom.training.task import Moment
+from playloom.training.task import StepContext
 from playloom.training.tokenizer import TokenizerTask, train_tokenizer
 from training_toys import TINY, frame_store, tokenizer_config
 
@@ -65,7 +65,7 @@ def test_the_discriminator_joins_late_and_a_resumed_gan_is_exact(store, tmp_path
 def test_neither_player_gets_the_others_gradients(store):
     task = TokenizerTask(TINY.tokenizer, tokenizer_config(loss=GAN, adversarial_from=0.0), store, None)
     assert not any("discriminator" in name for name, _ in task.players["tokenizer"].named_parameters())
-    moment = Moment(3, 0.5, np.random.default_rng(0))
+    moment = StepContext(3, 0.5, np.random.default_rng(0))
     seen = []
     for part in task.losses(task.players, task.batch(0), moment):
         part.loss.backward()

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from playloom.data.dataset import Span
-from playloom.data.sampler import WindowSampler, living_spans, token_windows
+from playloom.data.dataset import EpisodeSlice
+from playloom.data.sampler import WindowSampler, alive_spans, token_windows
 from playloom.errors import RecordingError
 from training_toys import token_store
 
 
 def spans_of(lengths):
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return [Span(start=int(s), length=n, meta={}) for s, n in zip(starts, lengths, strict=False)]
+    return [EpisodeSlice(start=int(s), length=n, meta={}) for s, n in zip(starts, lengths, strict=False)]
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 12), st.integers(0, 50))
@@ -68,7 +68,7 @@ def test_too_short_episodes_are_said():
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
 def test_living_spans_hold_exactly_the_living_rows(dead):
     spans = spans_of([len(dead)])
-    alive = living_spans(spans, np.array(dead, np.float32))
+    alive = alive_spans(spans, np.array(dead, np.float32))
     rows = [row for span in alive for row in range(span.start, span.start + span.length)]
     assert rows == [i for i, d in enumerate(dead) if not d]
     assert all(not dead[s.start + i] for s in alive for i in range(s.length))

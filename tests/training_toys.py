@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from playloom.actions.codec import REST_VALUES
-from playloom.data.dataset import FrameStore, TokenStore
+from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta
 from playloom.models.presets import preset
 from playloom.training.config import LoopConfig
@@ -42,9 +42,9 @@ def scroll(actions_TA, height=HEIGHT, width=WIDTH, pixels=1):
     return np.stack([np.roll(panorama, -int(x) * pixels, axis=1)[:, :width] for x in places(actions_TA)])
 
 
-def token_store(folder: Path, episodes=4, steps=30) -> TokenStore:
+def token_store(folder: Path, episodes=4, steps=30) -> TokenDataset:
     """Codes that follow the stick, so that there is something to learn; the first episode validates."""
-    writer = TokenStore.create(folder, episodes * steps, slots=SLOTS, tokenizer="toy", state_columns=("x", "dead"))
+    writer = TokenDataset.create(folder, episodes * steps, slots=SLOTS, tokenizer="toy", state_columns=("x", "dead"))
     for seed in range(episodes):
         actions = stick_actions(steps, seed)
         tokens = (places(actions)[:, None] + 3 * np.arange(SLOTS)) % TINY.tokenizer.codebook_size
@@ -52,18 +52,18 @@ def token_store(folder: Path, episodes=4, steps=30) -> TokenStore:
         states = np.zeros((steps, 2), np.float32)
         writer.append_episode(tokens.astype(np.uint16), actions, states, {"split": split, "seed": seed})
     writer.finish()
-    return TokenStore.open(folder)
+    return TokenDataset.open(folder)
 
 
-def frame_store(folder: Path, episodes=3, steps=12) -> FrameStore:
+def frame_store(folder: Path, episodes=3, steps=12) -> FrameDataset:
     """The scrolling pictures; the first episode validates."""
-    writer = FrameStore.create(folder, episodes * steps, height=HEIGHT, width=WIDTH, state_columns=("x", "dead"))
+    writer = FrameDataset.create(folder, episodes * steps, height=HEIGHT, width=WIDTH, state_columns=("x", "dead"))
     for seed in range(episodes):
         actions = stick_actions(steps, seed)
         split = "train" if seed else "validation"
         writer.append_episode(scroll(actions), actions, np.zeros((steps, 2), np.float32), {"split": split})
     writer.finish()
-    return FrameStore.open(folder)
+    return FrameDataset.open(folder)
 
 
 def episode(seed: int, steps: int = 12) -> Episode:

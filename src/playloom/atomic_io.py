@@ -69,13 +69,13 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
     The body fills the temporary folder it is given, beside the final one, which takes its place afterwards.
 
     Args:
-        folder: the folder to appear; it may exist if it is empty. See `free_folder` for a numbered one.
+        folder: the folder to appear; it may exist if it is empty. See `next_free_path` for a numbered one.
 
     Raises:
         BadInputError: when the folder holds something already.
         StorageError: when it cannot be made, or the disk is full.
     """
-    target = free_folder(folder)
+    target = next_free_path(folder)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with _os_errors_as_sentences(target):
@@ -88,7 +88,7 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def free_folder(folder: Path | str, *, numbered: bool = False) -> Path:
+def next_free_path(folder: Path | str, *, numbered: bool = False) -> Path:
     """Return the folder itself when it is absent or empty; else an error, or its first free numbered sibling.
 
     Args:
@@ -125,18 +125,18 @@ def check_own_folder(folder: Path | str) -> None:
         )
 
 
-def check_place(folder: Path | str, *, numbered: bool = False) -> None:
+def ensure_writable(folder: Path | str, *, numbered: bool = False) -> None:
     """Check before long work, not after it, that a folder can be written; nothing stays behind.
 
     Args:
         folder: where something is to be written.
-        numbered: also apply the rule of `free_folder(folder, numbered=True)`.
+        numbered: also apply the rule of `next_free_path(folder, numbered=True)`.
 
     Raises:
         StorageError: when the nearest folder above it that exists cannot be written to or is a file, or the disk is
             full.
     """
-    target = free_folder(folder, numbered=True) if numbered else Path(folder).absolute()
+    target = next_free_path(folder, numbered=True) if numbered else Path(folder).absolute()
     above = next(place for place in target.parents if place.exists())
     with _os_errors_as_sentences(target), tempfile.TemporaryFile(dir=above) as probe:
         probe.write(b"room")
@@ -144,7 +144,7 @@ def check_place(folder: Path | str, *, numbered: bool = False) -> None:
 
 
 @contextmanager
-def claimed(folder: Path | str) -> Iterator[None]:
+def folder_lock(folder: Path | str) -> Iterator[None]:
     """Keep a second process out of a folder (made if needed) for as long as the body runs, or this process lives.
 
     Where the system has no such claims (Windows, some network disks) nobody is kept out.

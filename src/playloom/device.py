@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from playloom.errors import ConfigError, nearest
+from playloom.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        known = nearest(name, ["auto", "cpu", "cuda", "mps"])
+        known = did_you_mean(name, ["auto", "cpu", "cuda", "mps"])
         raise ConfigError(f"unknown device {name!r}; {known}") from error
     if not _is_there(device):
         raise ConfigError(f"device {name} is not available here; use --device auto or --device cpu")
@@ -57,7 +57,7 @@ def pick_dtype(name: str) -> torch.dtype:
     import torch
 
     if name not in DTYPES:
-        raise ConfigError(f"unknown dtype {name!r}; {nearest(name, DTYPES)}")
+        raise ConfigError(f"unknown dtype {name!r}; {did_you_mean(name, DTYPES)}")
     dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype
@@ -73,7 +73,7 @@ def free_memory(device: torch.device | str = "cpu") -> int:
     return int(psutil.virtual_memory().available)
 
 
-def in_passing(work: Callable[[], _T]) -> _T:
+def run_in_temporary_thread(work: Callable[[], _T]) -> _T:
     """What `work` gives, done in a thread that ends with it.
 
     A thread that computes on the CPU keeps a team of helpers for as long as it lives. When two threads have one, the

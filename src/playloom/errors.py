@@ -86,7 +86,7 @@ def check_whole(name: str, value: object, least: int, most: int) -> None:
         raise ConfigError(f"{name} is wrong: got {value!r:.60}, expected a whole number from {least} to {most:,}")
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A sentence end for an unknown name: the closest choice, else all of them.
 
     >>> nearest("tniy", ["tiny", "small"])

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import playloom
-from playloom.errors import BadInputError, nearest
+from playloom.errors import BadInputError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class Manifest:
         names = [f.name for f in fields(cls)]
         for name in known:
             if name not in names:
-                raise BadInputError(f"a manifest has no field {name!r}; {nearest(name, names)}")
+                raise BadInputError(f"a manifest has no field {name!r}; {did_you_mean(name, names)}")
         missing = [name for name in ("model", "weights", "seed", "mode") if name not in known]
         if missing:
             raise BadInputError(f"this manifest lacks {', '.join(missing)}")

@@ -18,7 +18,7 @@ __all__ = [
     "CONTROLS",
     "REST_VALUES",
     "SLOT_SIZES",
-    "Control",
+    "ControlResult",
     "ControllerState",
     "Schema",
     "decode_values",

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from playloom.actions.controller import CONTROLS
-from playloom.errors import ActionError, nearest
+from playloom.errors import ActionError, did_you_mean
 
 BIN_EDGES = np.array([0.05, 0.25, 0.5, 0.75, 0.95], np.float32)
 """Edges between the stick bins right of rest; those left of it mirror them. The outer ones are -1.05 and 1.05."""
@@ -191,7 +191,7 @@ def _flip_y(state: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _check_schema(schema: str) -> None:
     if schema not in get_args(Schema):
-        raise ActionError(f"unknown action schema {schema!r}; {nearest(schema, get_args(Schema))}")
+        raise ActionError(f"unknown action schema {schema!r}; {did_you_mean(schema, get_args(Schema))}")
 
 
 Form = Literal["auto", "named", "binned", "sticks"]

@@ -26,11 +26,11 @@ from playloom.evaluation.likelihood import likeliest_codes, order_name
 from playloom.evaluation.suite import LAGS
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
-from playloom.inference.engine import Dreamer
-from playloom.inference.reference_decoder import NaiveDecoder
-from playloom.inference.sampling import Draws, Sampling
+from playloom.inference.engine import Engine
+from playloom.inference.reference_decoder import ReferenceDecoder
+from playloom.inference.sampling import BatchSampler, Sampling
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import Model, load_model, model_folder
+from playloom.models.checkpoint import WorldModel, load_model, model_folder
 from playloom.models.sequence import NO_TOKEN
 
 _HEAD = ("compared", "order", "frames", "tokens", "equal greedy tokens", "largest logit difference", "largest logit")
@@ -70,7 +70,7 @@ class AgreementRow:
         return (self.compared, self.order, str(self.frames), str(self.tokens), share, difference, largest)
 
 
-class KeptDraws(Draws):
+class KeptDraws(BatchSampler):
     """Greedy draws of one dream that keep the logits they were asked about, by slot."""
 
     def __init__(self, slots: int, choices: int, device: torch.device) -> None:
@@ -79,7 +79,7 @@ class KeptDraws(Draws):
         """Logits of every slot that was drawn; NaN for the others."""
 
     def pick(self, logits_BRC: Tensor, slots_R: Tensor) -> Tensor:
-        """See `Draws.pick`."""
+        """See `BatchSampler.pick`."""
         self.logits_NC[slots_R] = logits_BRC[0].float()
         return super().pick(logits_BRC, slots_R)
 
@@ -122,11 +122,13 @@ def agreement(settings: BenchSettings, tick: Tick = lambda _: None) -> BenchRepo
 
 
 @torch.inference_mode()
-def cached_against_naive(model: Model, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8]) -> AgreementRow:
+def cached_against_naive(
+    model: WorldModel, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8]
+) -> AgreementRow:
     """Dream a frame per action with the cache, and go through the same frames without."""
     layout = model.config.layout
-    fast, slow = Dreamer(model, lag=lag), Dreamer(model, lag=lag, naive=True)
-    assert isinstance(fast.decoder, CachedDecoder) and isinstance(slow.decoder, NaiveDecoder)
+    fast, slow = Engine(model, lag=lag), Engine(model, lag=lag, naive=True)
+    assert isinstance(fast.decoder, CachedDecoder) and isinstance(slow.decoder, ReferenceDecoder)
     fast.decoder.graphs = FrameGraphs(None)  # a replayed frame would not come by to have its logits kept
     fast_state, slow_state = fast.open(prompt).state, slow.open(prompt).state
     equal, difference, largest = 0, 0.0, 0.0
@@ -157,12 +159,12 @@ def cached_against_naive(model: Model, lag: int | None, prompt: Prompt, actions_
 
 
 def captured_against_plain(
-    model: Model, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8], capture: Capture
+    model: WorldModel, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8], capture: Capture
 ) -> AgreementRow:
     """Dream a frame per action with the default settings' noise, once with captures and once without."""
     found: list[NDArray[np.int64]] = []
     for graphs in (FrameGraphs(capture), FrameGraphs(None)):
-        dreamer = Dreamer(model, lag=lag)
+        dreamer = Engine(model, lag=lag)
         assert isinstance(dreamer.decoder, CachedDecoder)
         dreamer.decoder.graphs = graphs
         session = dreamer.open(prompt)
@@ -178,11 +180,11 @@ def captured_against_plain(
     )
 
 
-def bf16_against_float32(model: Model, narrow: Model, lag: int | None, prompt: Prompt) -> AgreementRow:
+def bf16_against_float32(model: WorldModel, narrow: WorldModel, lag: int | None, prompt: Prompt) -> AgreementRow:
     """Likeliest codes of the prompt's frames under both models, the first frame's left out: it has no past."""
     if len(prompt.frames_THWC) < 2:
         raise BadInputError("comparing number types needs two frames or more; take a model with a longer context")
-    codes_1TN = Dreamer(model).codes(prompt)[None]
+    codes_1TN = Engine(model).codes(prompt)[None]
     last_1A = np.zeros_like(prompt.actions_TA[:1])  # the action after the last frame: nothing that is compared sees it
     actions_1TA = np.concatenate([prompt.actions_TA, last_1A])[None]
     judged = [likeliest_codes(each, codes_1TN, actions_1TA, lag) for each in (model, narrow)]

@@ -23,10 +23,10 @@ from playloom.benchmarks.rows import Bar, BenchRow
 from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.start import start_rows
 from playloom.benchmarks.stream import FrameTimes, Tick, bundled_prompt, median, time_dream
-from playloom.inference.engine import Dreamer, Turn
+from playloom.inference.engine import Engine, StepInput
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import Model, load_model, model_folder
+from playloom.models.checkpoint import WorldModel, load_model, model_folder
 
 RATE_BAR = Bar(least=10.0)
 """Frames a second, sustained."""
@@ -46,7 +46,7 @@ BATCHES = (1, 2, 4, 8)
 class BundledRun:
     """What the cases of one model share."""
 
-    model: Model
+    model: WorldModel
     """Loaded, on the CPU."""
     folder: Path
     """Where it came from."""
@@ -63,14 +63,14 @@ class BundledRun:
         return cls(model=model, folder=folder, settings=settings, tick=tick)
 
     @cached_property
-    def dreamer(self) -> Dreamer:
+    def dreamer(self) -> Engine:
         """In the order its card recommends, else raster."""
-        return Dreamer(self.model, lag=self.model.card.get("lag"))
+        return Engine(self.model, lag=self.model.card.get("lag"))
 
     @cached_property
     def sampling(self) -> Sampling:
         """As its card recommends."""
-        return Sampling.of_card(self.model.card)
+        return Sampling.from_card(self.model.card)
 
     @cached_property
     def begin(self) -> tuple[Prompt, NDArray[np.uint8]]:
@@ -239,7 +239,7 @@ def batch_rows(run: BundledRun) -> list[BenchRow]:
 
 
 def together(
-    dreamer: Dreamer,
+    dreamer: Engine,
     prompt: Prompt,
     actions_TA: NDArray[np.uint8],
     size: int,
@@ -247,19 +247,19 @@ def together(
     sampling: Sampling,
     warm: int = 1,
 ) -> tuple[float, int]:
-    """Frames a second of `size` independent dreams over `rounds`, after `warm` more; and the bytes of one."""
+    """Frames a second of `size` independent dreams over `rounds`, after `prefill` more; and the bytes of one."""
     device = dreamer.model.device
     sessions = [dreamer.open(prompt, sampling=sampling, seed=seed, warm=False) for seed in range(size)]
     try:
         while not all(session.ready for session in sessions):
-            dreamer.warm(sessions)
+            dreamer.prefill(sessions)
         started = 0.0
         for index in range(warm + rounds):
             if index == warm:
                 started = now(device)
             # each dream is somewhere else in the recorded play
             held = [actions_TA[(index + 7 * number) % len(actions_TA)] for number in range(size)]
-            dreamer.advance([Turn(session, action_A) for session, action_A in zip(sessions, held, strict=True)])
+            dreamer.advance([StepInput(session, action_A) for session, action_A in zip(sessions, held, strict=True)])
         return size * rounds / (now(device) - started), sessions[0].bytes
     finally:
         for session in sessions:

@@ -15,7 +15,7 @@ from playloom.benchmarks.stream import median
 
 if TYPE_CHECKING:
     from playloom.benchmarks.bundled import BundledRun
-    from playloom.envs.vector import DreamVectorEnv
+    from playloom.envs.vector import WorldModelVectorEnv
 
 SIZES = (1, 4, 8, 16)
 """Environments at once."""
@@ -42,13 +42,13 @@ def env_rows(run: BundledRun) -> list[BenchRow]:
     return [*rows, _reset(run)]
 
 
-def _environments(run: BundledRun, size: int) -> DreamVectorEnv:
-    from playloom.envs.vector import DreamVectorEnv
+def _environments(run: BundledRun, size: int) -> WorldModelVectorEnv:
+    from playloom.envs.vector import WorldModelVectorEnv
 
-    return DreamVectorEnv(size, run.dreamer, run.known, sampling=run.sampling, max_steps=None)
+    return WorldModelVectorEnv(size, run.dreamer, run.known, sampling=run.sampling, max_steps=None)
 
 
-def _rate(envs: DreamVectorEnv, rounds: int) -> float:
+def _rate(envs: WorldModelVectorEnv, rounds: int) -> float:
     """Steps a second over `rounds`, after two more."""
     envs.reset(seed=0)
     envs.action_space.seed(0)

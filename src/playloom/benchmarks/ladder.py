@@ -19,7 +19,7 @@ from playloom.benchmarks.about import about
 from playloom.benchmarks.rows import BenchReport, aligned, plain, show
 from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.stream import Tick, bundled_prompt, time_dream
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.evaluation.camera_motion import Camera
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.control import dream_control
@@ -28,9 +28,9 @@ from playloom.evaluation.report import beyond_noise
 from playloom.evaluation.rollout import measure_horizon
 from playloom.evaluation.segments import Moment, choose_moments
 from playloom.evaluation.suite import LAGS
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.models.checkpoint import Model, bundled_models, load_model, model_folder
+from playloom.models.checkpoint import WorldModel, bundled_models, load_model, model_folder
 
 STEPS = (1, 3, 10)
 """Steps of the dreams at which PSNR is compared."""
@@ -125,7 +125,7 @@ class LadderRow:
 
 
 def ladder(
-    store: FrameStore, settings: BenchSettings, sizes: EvaluationSettings | None = None, tick: Tick = lambda _: None
+    store: FrameDataset, settings: BenchSettings, sizes: EvaluationSettings | None = None, tick: Tick = lambda _: None
 ) -> BenchReport:
     """Judge every order of the models.
 
@@ -150,7 +150,7 @@ def ladder(
     for name in names:
         model = load_model(model_folder(name), device)
         judged[model.config.name] = model.fingerprint
-        sizes = dataclasses.replace(sizes, seed=settings.seed, sampling=Sampling.of_card(model.card))
+        sizes = dataclasses.replace(sizes, seed=settings.seed, sampling=Sampling.from_card(model.card))
         rows += verdicts(_Climb(model, store, sizes, settings, tick).rungs())
     data = {"episodes": len(store.of_split("test")), "windows": sizes.windows, "moments": sizes.horizon_moments}
     return BenchReport(
@@ -178,8 +178,8 @@ def standard_error(values: NDArray[np.float64]) -> float:
 class _Climb:
     """One model on its way through the orders: what is measured where."""
 
-    model: Model
-    store: FrameStore
+    model: WorldModel
+    store: FrameDataset
     sizes: EvaluationSettings
     settings: BenchSettings
     tick: Tick
@@ -193,7 +193,7 @@ class _Climb:
 
     def _rung(self, windows: Windows, lag: int | None) -> Rung:
         name, order, sizes = self.model.config.name, order_name(lag), self.sizes
-        dreamer = Dreamer(self.model, lag=lag)
+        dreamer = Engine(self.model, lag=lag)
         self.tick(f"{name}, {order}: likelihood")
         judged = likelihood(self.model, windows.codes_BTN, windows.actions, lag)
         moments = self._moments(sizes.horizon_moments, max(STEPS))
@@ -219,13 +219,13 @@ class _Climb:
             right_T=self._right(dreamer, order),
         )
 
-    def _rate(self, dreamer: Dreamer, order: str) -> float:
+    def _rate(self, dreamer: Engine, order: str) -> float:
         self.tick(f"{self.model.config.name}, {order}: speed")
         prompt, played = bundled_prompt(self.model)
         frames = self.settings.count(40, 5)
         return time_dream(dreamer, prompt, played, frames, sampling=self.sizes.sampling).rate
 
-    def _right(self, dreamer: Dreamer, order: str) -> NDArray[np.float64]:
+    def _right(self, dreamer: Engine, order: str) -> NDArray[np.float64]:
         """Which held turns went the right way; nothing for another game than the arena, whose camera is not known."""
         if {span.meta.get("game", "arena") for span in self.store.of_split("test")} != {"arena"}:
             return np.zeros(0)

@@ -29,7 +29,7 @@ from playloom.benchmarks.server_process import ServerProcess, server_process
 from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.stream import Tick
 from playloom.client.client import Endpoint, Retries
-from playloom.data.prompts import find_moment, list_moments, load_moment
+from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt
 from playloom.errors import BadInputError
 from playloom.media.images import encode_png
 
@@ -97,10 +97,10 @@ def service(settings: BenchSettings, load: Load | None = None, tick: Tick = lamb
 
 def _request(context: int) -> dict[str, Any]:
     """A request as a client in the middle of its dream sends it: a full context, one step asked for."""
-    moments = list_moments()
+    moments = list_prompts()
     if not moments:
         raise BadInputError("this installation bundles no moment to ask the server about")
-    moment = load_moment(find_moment(moments[0]))
+    moment = load_bundled_prompt(find_prompt(moments[0]))
     entries = [
         {"image": base64.b64encode(encode_png(frame)).decode(), "actions": action.tolist(), "tokens": []}
         for frame, action in zip(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from playloom.device import pick_device, pick_dtype
-from playloom.errors import ConfigError, nearest
+from playloom.errors import ConfigError, did_you_mean
 from playloom.models.presets import preset
 
 BUNDLED_CASES = ("stream", "first", "start", "batch", "branch", "env")
@@ -56,7 +56,7 @@ class BenchSettings:
             if case not in CASES:
                 raise ConfigError(f"unknown case {case!r}; choose from {', '.join(CASES)}")
         if self.device.partition(":")[0] not in DEVICES:
-            raise ConfigError(f"unknown device {self.device!r}; {nearest(self.device, DEVICES)}")
+            raise ConfigError(f"unknown device {self.device!r}; {did_you_mean(self.device, DEVICES)}")
         for name in self.presets:
             preset(name)
         if self.dtype is not None:

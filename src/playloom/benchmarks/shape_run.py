@@ -21,10 +21,10 @@ from playloom.benchmarks.rates import Rates, measure_rates, now
 from playloom.benchmarks.rows import BenchRow
 from playloom.benchmarks.settings import GPU_PRESETS, BenchSettings
 from playloom.benchmarks.stream import Tick, time_dream
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer, require_memory
 
 WARM = 3
@@ -67,14 +67,14 @@ class ShapeRun:
         """The size of the cases that take only one."""
         return MANY_PRESET if MANY_PRESET in self.names else self.names[0]
 
-    def build(self, config: ModelConfig, sessions: int = 1) -> Model:
+    def build(self, config: ModelConfig, sessions: int = 1) -> WorldModel:
         """Random weights on the device, those of the pixel decoder in the same dtype.
 
         Raises:
             PlayloomError: when weights and caches of so many dreams do not fit; nothing was allocated then.
         """
         require_memory(config, self.device, dtype=self.dtype, sessions=sessions)
-        model = Model(
+        model = WorldModel(
             config=config,
             tokenizer=build_tokenizer(config, seed=self.settings.seed).eval().requires_grad_(False),
             transformer=build_transformer(config, seed=self.settings.seed).eval().requires_grad_(False),
@@ -89,7 +89,7 @@ class ShapeRun:
         finally:
             give_back(self.device)
 
-    def frame_floor(self, dreamer: Dreamer, sessions: int = 1) -> float:
+    def frame_floor(self, dreamer: Engine, sessions: int = 1) -> float:
         """Least seconds of one frame of so many dreams, pixels included."""
         model = dreamer.model
         cost = frame_cost(model.config, dreamer.schedule, self.dtype, sessions)
@@ -115,7 +115,7 @@ def random_prompt(config: ModelConfig, seed: int, steps: int | None = None) -> t
     ]
 
 
-def frame_spans(run: ShapeRun, dreamer: Dreamer) -> NDArray[np.float64]:
+def frame_spans(run: ShapeRun, dreamer: Engine) -> NDArray[np.float64]:
     """Seconds of single frames, the context full; frames before the clock let kernels and graphs settle."""
     frames = run.settings.count(10, 2)
     prompt, actions = random_prompt(dreamer.model.config, run.settings.seed)
@@ -123,7 +123,7 @@ def frame_spans(run: ShapeRun, dreamer: Dreamer) -> NDArray[np.float64]:
     return times.frames_F[WARM:]
 
 
-def prefill_spans(run: ShapeRun, dreamer: Dreamer, steps: int) -> NDArray[np.float64]:
+def prefill_spans(run: ShapeRun, dreamer: Engine, steps: int) -> NDArray[np.float64]:
     """Seconds to open a dream on `steps` encoded steps."""
     prompt, _ = random_prompt(dreamer.model.config, run.settings.seed, steps)
     spans = []

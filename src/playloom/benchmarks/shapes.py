@@ -31,9 +31,9 @@ from playloom.benchmarks.shape_run import (
 from playloom.benchmarks.stream import Tick, median
 from playloom.inference.cuda_graphs import FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 from playloom.models.presets import preset
 from playloom.models.world_model import require_memory
 
@@ -90,8 +90,8 @@ def order_rows(run: ShapeRun, name: str) -> list[BenchRow]:
     return rows
 
 
-def _order_row(run: ShapeRun, model: Model, name: str, lag: int | None, shown: str) -> list[BenchRow]:
-    dreamer = Dreamer(model, lag=lag)
+def _order_row(run: ShapeRun, model: WorldModel, name: str, lag: int | None, shown: str) -> list[BenchRow]:
+    dreamer = Engine(model, lag=lag)
     spans = frame_spans(run, dreamer)
     return [
         BenchRow(
@@ -106,9 +106,9 @@ def _order_row(run: ShapeRun, model: Model, name: str, lag: int | None, shown: s
     ]
 
 
-def _plain_row(run: ShapeRun, model: Model, lag: int | None, shown: str) -> list[BenchRow]:
+def _plain_row(run: ShapeRun, model: WorldModel, lag: int | None, shown: str) -> list[BenchRow]:
     """What captures are worth; and a figure, should they fail."""
-    dreamer = Dreamer(model, lag=lag)
+    dreamer = Engine(model, lag=lag)
     assert isinstance(dreamer.decoder, CachedDecoder)
     dreamer.decoder.graphs = FrameGraphs(None)
     spans = frame_spans(run, dreamer)
@@ -150,10 +150,10 @@ def many_rows(run: ShapeRun, heads: int | None) -> list[BenchRow]:
     return rows
 
 
-def _many_row(run: ShapeRun, model: Model, size: int, name: str) -> BenchRow:
+def _many_row(run: ShapeRun, model: WorldModel, size: int, name: str) -> BenchRow:
     """Frames a second of so many dreams; a dreamer of its own, so that nothing is left of the caches before."""
     give_back(run.device)
-    dreamer = Dreamer(model, lag=1)
+    dreamer = Engine(model, lag=1)
     prompt, actions = random_prompt(model.config, run.settings.seed)
     rounds = run.settings.count(8, 2)
     try:
@@ -180,7 +180,7 @@ def absolute_rows(run: ShapeRun) -> list[BenchRow]:
         transformer=dataclasses.replace(preset(name).transformer, positions="absolute", action_condition=False),
     )
     run.tick(f"{name}, absolute, raster")
-    dreamer = Dreamer(run.build(config))
+    dreamer = Engine(run.build(config))
     spans = frame_spans(run, dreamer)
     steps = config.transformer.context_steps - 1
     prefill = prefill_spans(run, dreamer, steps)

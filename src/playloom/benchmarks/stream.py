@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from playloom.benchmarks.rates import now
-from playloom.data.prompts import find_moment, list_moments, load_moment
+from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt
 from playloom.errors import BadInputError
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 
 Tick = Callable[[str], None]
 """Told what is being measured."""
@@ -44,7 +44,7 @@ class FrameTimes:
 
 
 def time_dream(
-    dreamer: Dreamer,
+    dreamer: Engine,
     prompt: Prompt,
     actions_TA: NDArray[np.uint8],
     frames: int,
@@ -71,7 +71,7 @@ def time_dream(
     return FrameTimes(first=float(spans[0]), frames_F=spans[1:])
 
 
-def bundled_prompt(model: Model, name: str | None = None) -> tuple[Prompt, NDArray[np.uint8]]:
+def bundled_prompt(model: WorldModel, name: str | None = None) -> tuple[Prompt, NDArray[np.uint8]]:
     """A bundled moment's pictures, as many as the context takes, fitted to the model; and the play of all moments.
 
     Returns:
@@ -80,14 +80,14 @@ def bundled_prompt(model: Model, name: str | None = None) -> tuple[Prompt, NDArr
     Raises:
         BadInputError: when no moment is bundled.
     """
-    names = list_moments()
+    names = list_prompts()
     if not names:
         raise BadInputError("this installation bundles no moment to dream on from; install the whole package")
-    moment = load_moment(find_moment(name or names[0]))
+    moment = load_bundled_prompt(find_prompt(name or names[0]))
     steps = model.config.transformer.context_steps
     pictures = torch.from_numpy(np.ascontiguousarray(moment.frames_THWC[:steps]))
     frames_THWC = model.tokenizer.fit(pictures).cpu().numpy()
-    played = np.concatenate([load_moment(find_moment(each)).actions_TA for each in names])
+    played = np.concatenate([load_bundled_prompt(find_prompt(each)).actions_TA for each in names])
     return Prompt(frames_THWC=frames_THWC, actions_TA=moment.actions_TA[: len(frames_THWC) - 1]), played
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from playloom.atomic_io import check_own_folder, check_place
+from playloom.atomic_io import check_own_folder, ensure_writable
 from playloom.errors import BadInputError, ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def own_folder(out: Path | None) -> Path | None:
 def numbered_folder(out: Path | None) -> Path | None:
     """Check an --out that is numbered when it holds an earlier result (callback of an option)."""
     if out is not None:
-        check_place(out, numbered=True)
+        ensure_writable(out, numbered=True)
     return out
 
 
@@ -54,7 +54,7 @@ def out_file(out: Path | None) -> Path | None:
     if out is not None and out.is_dir():
         raise BadInputError(f"cannot write the file {str(out)!r}: it is a folder; name a JSON file")
     if out is not None:
-        check_place(out)
+        ensure_writable(out)
     return out
 
 

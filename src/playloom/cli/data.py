@@ -43,16 +43,16 @@ def import_command(
 
     A take that cannot be used is skipped and listed (exit code 1). Stop it at any time: the same command goes on.
     """
-    from playloom.data.import_clips import SPLITS, build_from_takes, find_takes
+    from playloom.data.import_clips import SPLITS, build_from_clips, find_clips
 
-    find_takes(takes)
+    find_clips(takes)
     skipped: list[str] = []
     left = f"the same command goes on: {out}"
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
         from playloom.models.presets import preset as preset_of
 
         sizes = preset_of(preset).tokenizer
-        store = build_from_takes(
+        store = build_from_clips(
             takes,
             out,
             frame_size=(sizes.frame_height, sizes.frame_width),

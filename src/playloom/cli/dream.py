@@ -137,11 +137,11 @@ def _dream_clips(
     folder: Path, out: Path, how: dict[str, Any], sizes: dict[str, Any], threads: int | None, as_json: bool
 ) -> None:
     """The folder form, with the published program's defaults."""
-    from playloom.atomic_io import free_folder
+    from playloom.atomic_io import next_free_path
     from playloom.media.clips import find_clips
 
     find_clips(folder)
-    place = free_folder(out, numbered=True)
+    place = next_free_path(out, numbered=True)
     left = f"clips that were finished are kept: {place}"
     with common.progress("dreaming", "clips") as bar, common.stopping(left, after_step=False):
         from playloom.device import set_threads
@@ -155,7 +155,7 @@ def _dream_clips(
             if not as_json:
                 typer.echo(f"[{done}/{total}] {words}")
 
-        job = BatchJob(folder=folder, out=place, sampling=Sampling.of_card({}, **how), **sizes)
+        job = BatchJob(folder=folder, out=place, sampling=Sampling.from_card({}, **how), **sizes)
         summary = dream_clips(job, on_clip)
     if as_json:
         common.print_json({"folder": place, "written": summary.written, "skipped": summary.skipped})

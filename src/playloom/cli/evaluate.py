@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from playloom.atomic_io import check_place
+from playloom.atomic_io import ensure_writable
 from playloom.cli import common
 from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
     from playloom.evaluation.config import EvaluationSettings
     from playloom.evaluation.report import Report
-    from playloom.models.checkpoint import Model
+    from playloom.models.checkpoint import WorldModel
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,7 @@ def evaluate_command(
         raise BadInputError("--markdown and --json are two forms of the result; give one of them")
     path = out or work / "evaluation.json"
     common.out_file(path)
-    check_place(work / "horizon.png")
+    ensure_writable(work / "horizon.png")
     latest: list[Report] = []
     with common.progress("evaluating") as bar:
         try:
@@ -133,7 +133,7 @@ def _say(result: Report, path: Path, work: Path, markdown: bool, as_json: bool) 
 
 
 def _settings(
-    model: Model, lag: int | None, quick: bool, game: bool, seed: int, sampling: dict[str, Any]
+    model: WorldModel, lag: int | None, quick: bool, game: bool, seed: int, sampling: dict[str, Any]
 ) -> EvaluationSettings:
     """The settings of the flags; without one, a model without row starts gets raster, its only order."""
     import dataclasses
@@ -146,7 +146,7 @@ def _settings(
     settings = EvaluationSettings(
         lag=None if asked == model.config.layout.grid_width else asked,
         seed=seed,
-        sampling=Sampling.of_card(model.card, **sampling),
+        sampling=Sampling.from_card(model.card, **sampling),
     )
     settings = settings.quick() if quick else settings
     return settings if game else dataclasses.replace(settings, game_moments=0)

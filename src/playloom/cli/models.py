@@ -21,7 +21,7 @@ def models_command(
     as_json: common.Json = False,
 ) -> None:
     """List bundled models, bundled moments and named sizes, or show one model's card."""
-    from playloom.data.prompts import list_moments
+    from playloom.data.prompts import list_prompts
     from playloom.models.checkpoint import bundled_models, read_card
     from playloom.models.presets import PRESETS
 
@@ -34,10 +34,10 @@ def models_command(
         return
     if as_json:
         sizes = {name: config.to_dict() for name, config in PRESETS.items()}
-        common.print_json({"models": bundled_models(), "moments": list_moments(), "presets": sizes})
+        common.print_json({"models": bundled_models(), "moments": list_prompts(), "presets": sizes})
         return
     typer.echo(f"bundled models:  {', '.join(bundled_models()) or 'none'}")
-    typer.echo(f"bundled moments: {', '.join(list_moments()) or 'none'}")
+    typer.echo(f"bundled moments: {', '.join(list_prompts()) or 'none'}")
     typer.echo(f"\n{'preset':<15} {'layers x width':>14} {'heads':>6} {'grid':>8} {'codes':>7} {'parameters':>11}")
     for name, config in PRESETS.items():
         net, grid = config.transformer, config.tokenizer

@@ -50,7 +50,7 @@ def recipe_command(
     """
     if plan:
         common.refuse(call, ("piece", "collect", "redo", "until", "threads", "processes"), "does not apply to --plan")
-    from playloom.atomic_io import check_place
+    from playloom.atomic_io import ensure_writable
     from playloom.recipes.collect import collect as collect_outputs
     from playloom.recipes.recipe import changed, parse_change
     from playloom.recipes.run import plan_lines, run_recipe
@@ -65,7 +65,7 @@ def recipe_command(
         typer.echo("\n".join(plan_lines(wanted, folder)))
         return
     if collect is not None:
-        check_place(collect / "model")
+        ensure_writable(collect / "model")
     machine = Machine(device=device, threads=threads, processes=processes)
     with common.stopping(f"the same command goes on: {folder}", after_step=False):
         outcome = run_recipe(

@@ -15,9 +15,9 @@ from playloom.errors import ConfigError
 
 if TYPE_CHECKING:
     from playloom.models.world_model import ModelConfig
-    from playloom.training.artifacts import Origin
+    from playloom.training.artifacts import PretrainedModel
     from playloom.training.data_source import Preparation
-    from playloom.training.task import Outcome
+    from playloom.training.task import LoopResult
 
 Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
 Out = Annotated[
@@ -228,7 +228,7 @@ def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, A
     return (ModelConfig.from_dict(own) if own is not None else preset(name)), values
 
 
-def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelConfig, dict[str, Any], Origin]:
+def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelConfig, dict[str, Any], PretrainedModel]:
     """The sizes of the model to begin with, the file's settings, and that model."""
     from playloom.training.artifacts import load_whole_origin
 
@@ -237,7 +237,7 @@ def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelC
     return model.config, values, origin
 
 
-def _read_tokenizer_start(path: Path | None, name: str | None, start: str) -> tuple[Origin, dict[str, Any]]:
+def _read_tokenizer_start(path: Path | None, name: str | None, start: str) -> tuple[PretrainedModel, dict[str, Any]]:
     """The tokenizer to begin with, and the file's settings."""
     from playloom.training.artifacts import load_origin
 
@@ -284,12 +284,12 @@ def _check_resume(resume: str, out: Path) -> None:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Two runs in one folder would write over each other; of several devices' processes the first one claims it."""
-    from playloom.atomic_io import claimed
+    from playloom.atomic_io import folder_lock
 
     if _is_silent():
         yield
         return
-    with claimed(out):
+    with folder_lock(out):
         yield
 
 
@@ -306,7 +306,7 @@ def _is_silent() -> bool:
     return world()[0] > 0
 
 
-def _say_end(outcome: Outcome, out: Path, result: str) -> None:
+def _say_end(outcome: LoopResult, out: Path, result: str) -> None:
     """Say how a run ended, and what it left."""
     if _is_silent():
         return

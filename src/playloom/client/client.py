@@ -48,7 +48,7 @@ from playloom.actions.script import describe
 from playloom.client.output import ACTIONS_FILE, CallFolder, DoneStep, Film, Upscale
 from playloom.client.payload import Request
 from playloom.client.response import Reply, choose_action, random_action, read_reply, walk
-from playloom.errors import BadInputError, EndpointError, MissingExtraError, nearest
+from playloom.errors import BadInputError, EndpointError, MissingExtraError, did_you_mean
 
 if TYPE_CHECKING:
     import httpx
@@ -423,7 +423,9 @@ class CallJob:
         if self.seed < 0:
             raise BadInputError(f"seed is {self.seed}; expected 0 or more")
         if self.schema not in (*get_args(Schema), "auto"):
-            raise BadInputError(f"unknown schema {self.schema!r}; {nearest(self.schema, (*get_args(Schema), 'auto'))}")
+            raise BadInputError(
+                f"unknown schema {self.schema!r}; {did_you_mean(self.schema, (*get_args(Schema), 'auto'))}"
+            )
         if self.start is None and not self.resume:
             raise BadInputError("a call needs something to begin with: give --payload or --image, or --resume")
         if self.key is not None and any(map(self.key.is_in, _texts(self.start))):

@@ -35,10 +35,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import Schema, check_values
-from playloom.atomic_io import atomic_write, free_folder
+from playloom.atomic_io import atomic_write, next_free_path
 from playloom.client.payload import Request, context_entry, context_limit, next_request
 from playloom.client.response import ENDINGS
-from playloom.errors import BadInputError, PlayloomError, nearest
+from playloom.errors import BadInputError, PlayloomError, did_you_mean
 from playloom.media.action_table import write_actions
 from playloom.media.images import Picture, enlarge, fit_picture, read_picture, write_generated
 from playloom.media.video import write_gif, write_mp4
@@ -102,7 +102,7 @@ class CallFolder:
     @classmethod
     def begin(cls, out: Path | str, start: Request) -> CallFolder:
         """A new call, in the first free of `out`, `out-2`, …"""
-        return cls(free_folder(out, numbered=True), start, [])
+        return cls(next_free_path(out, numbered=True), start, [])
 
     @classmethod
     def go_on(cls, out: Path | str, start: Request | None) -> CallFolder:
@@ -120,7 +120,7 @@ class CallFolder:
         if known is None:
             if start is None:
                 raise BadInputError(f"{out} holds no call to resume; begin one with --payload or --image")
-            return cls(free_folder(out), start, [])
+            return cls(next_free_path(out), start, [])
         if start is not None and start != known:
             raise BadInputError(
                 f"the call in {out} began with another request; leave out what it began with, or --resume"
@@ -213,7 +213,7 @@ def pick_enlarger(name: Upscale) -> Enlarger | None:
         MissingExtraError: when its package is not installed.
     """
     if name not in get_args(Upscale):
-        raise BadInputError(f"unknown upscale {name!r}; {nearest(name, get_args(Upscale))}")
+        raise BadInputError(f"unknown upscale {name!r}; {did_you_mean(name, get_args(Upscale))}")
     if name == "realesrgan":
         from playloom.media.upscale import RealESRGAN
 

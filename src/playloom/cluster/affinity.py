@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from playloom.server.errors import Refusal
+from playloom.server.errors import ApiError
 from playloom.server.settings import TAG, replica_in
 
 _SESSION = re.compile(r"/v1/sessions/([^/]+)")
@@ -35,7 +35,7 @@ class Affinity:
         wanted = replicas_in(scope["path"], scope.get("query_string", b""))
         if len(wanted) > 1:
             sentence = "these jobs are on different replicas of the cluster; ask for those of one replica at a time"
-            return await Refusal(400, sentence).response()(scope, receive, send)
+            return await ApiError(400, sentence).response()(scope, receive, send)
         headers = [(name, value) for name, value in scope["headers"] if not _RAYS_OWN.fullmatch(name.decode("latin-1"))]
         headers += [(_STICKY.encode(), replica.encode()) for replica in wanted]
         return await self.app({**scope, "headers": headers}, receive, send)

@@ -12,7 +12,7 @@ from playloom.cluster.affinity import Affinity
 from playloom.cluster.messages import Messages
 from playloom.cluster.newest import Newest
 from playloom.cluster.plain import Plain
-from playloom.server.middleware import Bodies, Guard
+from playloom.server.middleware import AuthMiddleware, BodyLimitMiddleware
 from playloom.server.settings import Settings, read_settings
 
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
@@ -35,7 +35,7 @@ def layers_of(settings: Settings) -> list[Middleware]:
         Middleware(Messages, settings=settings),
         Middleware(Newest),
         Middleware(Affinity),
-        Middleware(Bodies, settings=settings),
-        Middleware(Guard, settings=settings),
+        Middleware(BodyLimitMiddleware, settings=settings),
+        Middleware(AuthMiddleware, settings=settings),
         *(cors if origins else []),
     ]

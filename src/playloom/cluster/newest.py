@@ -1,7 +1,7 @@
 """A slow reader at Ray's proxy loses frames, and is never shown old ones. ASGI.
 
 Between replica and proxy Ray holds nothing back: what a reader does not take would pile up in the proxy, ever older. So
-what comes for a WebSocket is put into an `Outbox` at once and sent from there as the reader takes it.
+what comes for a WebSocket is put into an `SendQueue` at once and sent from there as the reader takes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.server.live import Outbox
+from playloom.server.live import SendQueue
 
 _BUFFER = 16 * 2**10  # bytes that the machine may hold for a reader; frames in it are as good as sent
 
@@ -40,7 +40,7 @@ class _Line:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._outbox: Outbox[Message] = Outbox()
+        self._outbox: SendQueue[Message] = SendQueue()
         self._sender: asyncio.Task[None] | None = None
 
     async def put(self, message: Message) -> None:

@@ -11,7 +11,7 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.server.errors import Refusal, busy
+from playloom.server.errors import ApiError, busy
 from playloom.server.middleware import turn_away
 from playloom.server.settings import REPLICA_HEADER
 
@@ -84,9 +84,9 @@ class Plain:
             await turn_away(_gone(), scope, send)
 
 
-def _gone() -> Refusal:
+def _gone() -> ApiError:
     return busy("the replica that was at this is gone; try again in a while", _SECONDS)
 
 
-def _nobody() -> Refusal:
+def _nobody() -> ApiError:
     return busy("no replica of the cluster can take this now; try again in a while", _SECONDS)

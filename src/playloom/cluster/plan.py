@@ -14,7 +14,7 @@ _FINEST = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Node:
+class ClusterNode:
     """What one machine of the cluster has."""
 
     cpus: float
@@ -38,7 +38,7 @@ class Share:
         return max(1, math.floor(self.cpus))
 
 
-def fair_share(settings: Settings, nodes: Sequence[Node]) -> Share:
+def fair_share(settings: Settings, nodes: Sequence[ClusterNode]) -> Share:
     """What each of the replicas asked for gets, so that there is room for all of them.
 
     With a GPU asked for, or found where the device is `auto`, each has one to itself.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import ray
 
 from playloom.cluster.environment import ADDRESS
-from playloom.cluster.plan import Node
+from playloom.cluster.plan import ClusterNode
 from playloom.errors import ResourceError
 from playloom.server.settings import Settings
 
@@ -25,7 +25,7 @@ def joins() -> bool:
 
 
 @contextmanager
-def cluster(settings: Settings) -> Iterator[list[Node]]:
+def cluster(settings: Settings) -> Iterator[list[ClusterNode]]:
     """What its machines have; on leaving, one begun here is ended.
 
     Raises:
@@ -78,5 +78,5 @@ def check_alive() -> None:
         )
 
 
-def _node(resources: dict[str, float]) -> Node:
-    return Node(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
+def _node(resources: dict[str, float]) -> ClusterNode:
+    return ClusterNode(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))

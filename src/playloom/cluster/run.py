@@ -23,7 +23,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from playloom.cluster.deployment import APPLICATION, application
-from playloom.cluster.plan import Node, fair_share
+from playloom.cluster.plan import ClusterNode, fair_share
 from playloom.cluster.probe import check_layers, wait_until_up
 from playloom.cluster.ray_cluster import addresses, check_alive, cluster, joins
 from playloom.cluster.signals import Ending
@@ -79,7 +79,7 @@ def _check_model(settings: Settings) -> str:
     return load_model(model_folder(settings.model), pick_device("cpu")).config.name
 
 
-def _begin(settings: Settings, nodes: Sequence[Node]) -> DeploymentHandle[Any]:
+def _begin(settings: Settings, nodes: Sequence[ClusterNode]) -> DeploymentHandle[Any]:
     """Start replicas and proxies, and see that they answer."""
     app = application(settings, fair_share(settings, nodes))
     _check_alone()

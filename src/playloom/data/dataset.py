@@ -2,7 +2,7 @@
 
 Owns the folder layout's unfinished half. What a finished store is, `stores.py` says.
 
-Data sets on disk as memory maps: raw frames (`FrameStore`) or codes (`TokenStore`), with actions and states.
+Data sets on disk as memory maps: raw frames (`FrameDataset`) or codes (`TokenDataset`), with actions and states.
 
 Owns the folder layout; `store_writer.py` fills it. Knows no game, no tokenizer and no model.
 
@@ -10,7 +10,7 @@ A folder holds one `.npy` per column, all with the same number of rows F (one ro
 `index.json`, which is written last: a folder without it is unfinished. F rows, H W picture, N image slots, A action
 slots, S state columns.
 
-    >>> store = FrameStore.open(folder)
+    >>> store = FrameDataset.open(folder)
     >>> store.frames_FHWC[store.spans[0].rows]
 """
 
@@ -39,7 +39,7 @@ _PART = "part-"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
+class EpisodeSlice:
     """The rows of one episode inside a store."""
 
     start: int
@@ -55,7 +55,7 @@ class Span:
         return slice(self.start, self.start + self.length)
 
 
-class StoreWriter:
+class DatasetWriter:
     """Fills a store episode by episode, under temporary names until `finish`.
 
     What is already on disk after a crash counts: `done` says which rows. Not safe for two writers on one folder, but
@@ -88,7 +88,7 @@ class StoreWriter:
         self._maps = {name: self._open(name, mode) for name in self._columns}
 
     @property
-    def spans(self) -> tuple[Span, ...]:
+    def spans(self) -> tuple[EpisodeSlice, ...]:
         """The episodes booked so far, in order of their rows."""
         return tuple(self._spans[start] for start in sorted(self._spans))
 
@@ -112,7 +112,7 @@ class StoreWriter:
         actions_TA: NDArray[np.uint8],
         states_TS: NDArray[np.float32],
         meta: Mapping[str, Any],
-    ) -> Span:
+    ) -> EpisodeSlice:
         """Write one episode after the last booked row.
 
         Args:
@@ -147,7 +147,7 @@ class StoreWriter:
         meta: Mapping[str, Any],
         *,
         length: int,
-    ) -> Span:
+    ) -> EpisodeSlice:
         """Write actions and states and book the episode whose pictures or codes are in place."""
         if len(actions_TA) != length or len(states_TS) != length:
             raise RecordingError(
@@ -155,7 +155,7 @@ class StoreWriter:
             )
         self.write(start, actions_TA, "actions")
         self.write(start, states_TS, "states")
-        span = Span(start=start, length=length, meta=_plain(meta))
+        span = EpisodeSlice(start=start, length=length, meta=_plain(meta))
         end = start + length
         self._spans = {k: s for k, s in self._spans.items() if s.start + s.length <= start or s.start >= end}
         self._spans[start] = span
@@ -207,7 +207,7 @@ class StoreWriter:
         episodes = [{"start": s.start, "length": s.length, "meta": dict(s.meta)} for s in self.spans]
         return {**self._head, "episodes": episodes}
 
-    def _resume(self) -> dict[int, Span]:
+    def _resume(self) -> dict[int, EpisodeSlice]:
         """Episodes that an interrupted writer of the same data set booked; a finished store is replaced."""
         (self.folder / INDEX).unlink(missing_ok=True)
         journal = self.folder / JOURNAL
@@ -217,7 +217,7 @@ class StoreWriter:
         index = json.loads(journal.read_text(encoding="utf-8"))
         if {key: index.get(key) for key in self._head} != self._head:
             return {}
-        spans = [Span(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"]]
+        spans = [EpisodeSlice(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"]]
         return {span.start: span for span in spans}
 
     def _open(self, name: str, mode: str) -> NDArray[Any]:
@@ -251,7 +251,7 @@ class _Store:
     """What both stores share: spans by split, and the number of rows."""
 
     folder: Path
-    spans: tuple[Span, ...]
+    spans: tuple[EpisodeSlice, ...]
     actions_FA: NDArray[np.uint8]
     states_FS: NDArray[np.float32]
     state_columns: tuple[str, ...]
@@ -259,7 +259,7 @@ class _Store:
     def __len__(self) -> int:
         return len(self.actions_FA)
 
-    def of_split(self, *splits: str) -> tuple[Span, ...]:
+    def of_split(self, *splits: str) -> tuple[EpisodeSlice, ...]:
         """The episodes whose meta names one of these splits ("train", "validation", "test", "heldout")."""
         return tuple(span for span in self.spans if span.meta.get("split") in splits)
 
@@ -275,7 +275,7 @@ class _Store:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameStore(_Store):
+class FrameDataset(_Store):
     """Raw pictures with actions and states."""
 
     folder: Path
@@ -288,11 +288,11 @@ class FrameStore(_Store):
     """float32 [F, S]; row t is measured when frame t is seen."""
     state_columns: tuple[str, ...]
     """Names of the S state columns."""
-    spans: tuple[Span, ...]
+    spans: tuple[EpisodeSlice, ...]
     """The episodes, in order of their rows."""
 
     @classmethod
-    def open(cls, folder: Path | str) -> FrameStore:
+    def open(cls, folder: Path | str) -> FrameDataset:
         """Open a finished store.
 
         Raises:
@@ -305,14 +305,14 @@ class FrameStore(_Store):
     @classmethod
     def create(
         cls, folder: Path | str, total_frames: int, *, height: int, width: int, state_columns: Sequence[str]
-    ) -> StoreWriter:
+    ) -> DatasetWriter:
         """A writer for `total_frames` rows; goes on where an interrupted one stopped."""
         columns = {"frames": ((height, width, 3), "uint8")}
-        return StoreWriter(Path(folder), "frames", total_frames, columns, state_columns, {})
+        return DatasetWriter(Path(folder), "frames", total_frames, columns, state_columns, {})
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenStore(_Store):
+class TokenDataset(_Store):
     """Codes of every frame with actions and states."""
 
     folder: Path
@@ -325,13 +325,13 @@ class TokenStore(_Store):
     """float32 [F, S]; row t is measured when frame t is seen."""
     state_columns: tuple[str, ...]
     """Names of the S state columns."""
-    spans: tuple[Span, ...]
+    spans: tuple[EpisodeSlice, ...]
     """The episodes, in order of their rows."""
     tokenizer: str
     """Fingerprint of the tokenizer that made the codes."""
 
     @classmethod
-    def open(cls, folder: Path | str) -> TokenStore:
+    def open(cls, folder: Path | str) -> TokenDataset:
         """Open a finished store.
 
         Raises:
@@ -349,15 +349,15 @@ class TokenStore(_Store):
     @classmethod
     def create(
         cls, folder: Path | str, total_frames: int, *, slots: int, tokenizer: str, state_columns: Sequence[str]
-    ) -> StoreWriter:
+    ) -> DatasetWriter:
         """A writer for `total_frames` rows of `slots` codes; goes on where an interrupted one stopped."""
         columns = {"tokens": ((slots,), "uint16")}
         extra = {"tokenizer": tokenizer}
-        return StoreWriter(Path(folder), "tokens", total_frames, columns, state_columns, extra)
+        return DatasetWriter(Path(folder), "tokens", total_frames, columns, state_columns, extra)
 
 
 def _common(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-    spans = tuple(Span(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"])
+    spans = tuple(EpisodeSlice(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"])
     return {
         "actions_FA": _map(folder, "actions", index),
         "states_FS": _map(folder, "states", index),

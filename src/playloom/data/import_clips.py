@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, Schema
-from playloom.atomic_io import claimed
-from playloom.data.dataset import INDEX, FrameStore, StoreWriter
+from playloom.atomic_io import folder_lock
+from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset
 from playloom.data.prompts import ACTIONS_FILE, pictures_in
-from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, nearest
+from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import clips_below, read_clip, read_npz
 from playloom.media.images import Fit, fit_picture, read_picture
@@ -43,7 +43,7 @@ class _Piece(NamedTuple):
     split: str
 
 
-def find_takes(folder: Path | str) -> list[Path]:
+def find_clips(folder: Path | str) -> list[Path]:
     """Every take in or below a folder, sorted: `.npz` clips, and folders of pictures with an `actions.csv`.
 
     Raises:
@@ -60,7 +60,7 @@ def find_takes(folder: Path | str) -> list[Path]:
     return takes
 
 
-def read_take(
+def load_clip(
     path: Path, frame_size: tuple[int, int], fit: Fit = "crop", schema: Schema | Literal["auto"] = "named"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The pictures, RGB [T, H, W, 3], and action values [T, 16] of a take; action t was taken on seeing picture t.
@@ -88,7 +88,7 @@ def read_take(
     return _fitted([read_picture(picture).frame_HWC for picture in pictures], frame_size, fit), values_TA
 
 
-def build_from_takes(
+def build_from_clips(
     folder: Path | str,
     out: Path | str,
     *,
@@ -98,13 +98,13 @@ def build_from_takes(
     split: str | None = None,
     progress: Progress | None = None,
     on_skip: OnSkip | None = None,
-) -> FrameStore:
+) -> FrameDataset:
     """Make a frame store of all takes of a folder; an interrupted call goes on where it stopped.
 
     A call that fails leaves nothing behind. When `out` holds the finished data set of these takes, it is opened.
 
     Args:
-        folder: searched recursively, see `find_takes`.
+        folder: searched recursively, see `find_clips`.
         out: where the store will lie.
         frame_size: (H, W) of the model that is to learn from it.
         fit: how pictures of another shape are fitted.
@@ -120,20 +120,20 @@ def build_from_takes(
             used; or `out` holds another data set.
     """
     if split is not None and split not in SPLITS:
-        raise BadInputError(f"unknown split {split!r}; {nearest(split, SPLITS)}")
+        raise BadInputError(f"unknown split {split!r}; {did_you_mean(split, SPLITS)}")
     place, target = Path(folder), Path(out)
-    takes = find_takes(place)
+    takes = find_clips(place)
     if (target / INDEX).exists():
         return _finished(place, takes, target, frame_size, split, on_skip)
     lengths = _lengths(takes, on_skip)
     pieces = _pieces(lengths, split)
-    with claimed(out):
+    with folder_lock(out):
         height, width = frame_size
         total = sum(piece.length for piece in pieces)
-        writer = FrameStore.create(target, total, height=height, width=width, state_columns=())
+        writer = FrameDataset.create(target, total, height=height, width=width, state_columns=())
         try:
             return _fill(
-                writer, place, pieces, lambda path: read_take(path, frame_size, fit, schema), progress, on_skip
+                writer, place, pieces, lambda path: load_clip(path, frame_size, fit, schema), progress, on_skip
             )
         except Exception:  # Ctrl-C keeps what was done
             writer.discard()
@@ -147,9 +147,9 @@ def _finished(
     frame_size: tuple[int, int],
     split: str | None,
     on_skip: OnSkip | None,
-) -> FrameStore:
+) -> FrameDataset:
     """The data set that lies in `out`, if it is one of these takes."""
-    store = FrameStore.open(out)
+    store = FrameDataset.open(out)
     there = {str(span.meta.get("take")) for span in store.spans}
     names = [path.relative_to(place).as_posix() for path in takes]
     splits = {str(span.meta.get("split")) for span in store.spans}
@@ -167,13 +167,13 @@ def _finished(
 
 
 def _fill(
-    writer: StoreWriter,
+    writer: DatasetWriter,
     place: Path,
     pieces: Sequence[_Piece],
     read: Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     progress: Progress | None,
     on_skip: OnSkip | None,
-) -> FrameStore:
+) -> FrameDataset:
     start, loaded, total = 0, None, writer.total
     skipped = ""
     for piece in pieces:
@@ -200,7 +200,7 @@ def _fill(
     if not start:
         raise RecordingError(f"no take of {place} can be used: {skipped}")
     writer.finish(start)
-    return FrameStore.open(writer.folder)
+    return FrameDataset.open(writer.folder)
 
 
 def _lengths(takes: Sequence[Path], on_skip: OnSkip | None) -> dict[Path, int]:

@@ -1,10 +1,10 @@
-"""From recordings to stores: render episodes into a `FrameStore`, and pictures into codes in a `TokenStore`.
+"""From recordings to stores: render episodes into a `FrameDataset`, and pictures into codes in a `TokenDataset`.
 
 Owns order, parallel rendering, batching and resuming by episode. Knows neither the game nor the tokenizer's insides:
 both come in as callables. Rendering processes write straight into the memory map, so no picture crosses a pipe.
 
     >>> build_frame_store(out, list_episodes(recordings), render_episode, workers=2)
-    >>> tokenise_store(tokens, FrameStore.open(out), tokenizer.encode, fingerprint="...")
+    >>> tokenise_store(tokens, FrameDataset.open(out), tokenizer.encode, fingerprint="...")
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.data.dataset import FrameStore, StoreWriter, TokenStore
+from playloom.data.dataset import DatasetWriter, FrameDataset, TokenDataset
 from playloom.data.recording import STATE_COLUMNS, Episode, load_episode
 from playloom.data.sampler import mirror_states, mirror_step
 from playloom.errors import RecordingError
@@ -42,7 +42,7 @@ def build_frame_store(
     *,
     workers: int = 0,
     progress: Progress | None = None,
-) -> FrameStore:
+) -> FrameDataset:
     """Render recordings into a frame store; an interrupted call goes on where it stopped.
 
     Args:
@@ -58,7 +58,7 @@ def build_frame_store(
     jobs = _jobs(episodes)
     height, width = picture_size(jobs[0][1], render)
     total = sum(episode.meta.steps for _, episode in jobs)
-    writer = FrameStore.create(folder, total, height=height, width=width, state_columns=STATE_COLUMNS)
+    writer = FrameDataset.create(folder, total, height=height, width=width, state_columns=STATE_COLUMNS)
     todo = [job for job in jobs if not writer.has(job[0], job[1].meta.steps, _meta(job[1]))]
     with _pool(workers) as executor:
         tasks = (
@@ -70,12 +70,12 @@ def build_frame_store(
             writer.record(start, episode.actions_TA, episode.states, _meta(episode), length=episode.meta.steps)
             _tell(progress, writer)
     writer.finish()
-    return FrameStore.open(folder)
+    return FrameDataset.open(folder)
 
 
 def tokenise_store(
     folder: Path | str,
-    frames: FrameStore,
+    frames: FrameDataset,
     encode: Encode,
     *,
     fingerprint: str,
@@ -83,7 +83,7 @@ def tokenise_store(
     device: str = "cpu",
     mirror: bool = False,
     progress: Progress | None = None,
-) -> TokenStore:
+) -> TokenDataset:
     """Encode every picture of a frame store once.
 
     Args:
@@ -100,7 +100,7 @@ def tokenise_store(
     mirrored = [span for span in spans if mirror and span.meta.get("split") == "train"]
     total = len(frames) + sum(span.length for span in mirrored)
     encoder = _Encoder(encode, batch, device)
-    writer = TokenStore.create(
+    writer = TokenDataset.create(
         folder,
         total,
         slots=encoder.slots(frames.frames_FHWC[:1]),
@@ -120,7 +120,7 @@ def tokenise_store(
         writer.append_episode(tokens, actions, states, meta)
         _tell(progress, writer)
     writer.finish()
-    return TokenStore.open(folder)
+    return TokenDataset.open(folder)
 
 
 def tokenise_recordings(
@@ -134,7 +134,7 @@ def tokenise_recordings(
     device: str = "cpu",
     workers: int = 0,
     progress: Progress | None = None,
-) -> TokenStore:
+) -> TokenDataset:
     """Render and encode episode by episode, so that the pictures of a long data set never all lie on disk.
 
     Arguments as in `build_frame_store` and `tokenise_store`.
@@ -142,7 +142,7 @@ def tokenise_recordings(
     jobs = _jobs(episodes)
     size = picture_size(jobs[0][1], render)
     encoder = _Encoder(encode, batch, device)
-    writer = TokenStore.create(
+    writer = TokenDataset.create(
         folder,
         sum(episode.meta.steps for _, episode in jobs),
         slots=encoder.slots(np.zeros((1, *size, 3), np.uint8)),
@@ -162,7 +162,7 @@ def tokenise_recordings(
             writer.append_episode(tokens, episode.actions_TA, episode.states, _meta(episode))
             _tell(progress, writer)
     writer.finish()
-    return TokenStore.open(folder)
+    return TokenDataset.open(folder)
 
 
 def picture_size(episode: Episode, render: Render) -> tuple[int, int]:
@@ -278,6 +278,6 @@ def _meta(episode: Episode) -> dict[str, Any]:
     return dataclasses.asdict(episode.meta)
 
 
-def _tell(progress: Progress | None, writer: StoreWriter) -> None:
+def _tell(progress: Progress | None, writer: DatasetWriter) -> None:
     if progress is not None:
         progress(writer.done, writer.total)

@@ -2,7 +2,7 @@
 
 Owns the choice, from states and pictures only. What a moment's files look like is the business of `moments`.
 
-    >>> chosen = choose_good_moments(store, store.of_split("test"), count=4)
+    >>> chosen = select_prompts(store, store.of_split("test"), count=4)
     >>> save_chosen(store, chosen, Path("src/playloom/moments"))
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.data.dataset import FrameStore, Span
-from playloom.data.prompts import save_moment
-from playloom.data.sampler import living_spans
+from playloom.data.dataset import EpisodeSlice, FrameDataset
+from playloom.data.prompts import save_bundled_prompt
+from playloom.data.sampler import alive_spans
 from playloom.errors import RecordingError
 
 CONTEXT_STEPS = 10
@@ -36,12 +36,12 @@ _LOOKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoodMoment:
+class PromptCandidate:
     """A stretch of an episode, and why it was chosen."""
 
     start: int
     """The store's first row."""
-    span: Span
+    span: EpisodeSlice
     """The episode it lies in."""
     score: float
     """Sum of the parts, each in [0, 1]."""
@@ -54,7 +54,7 @@ class GoodMoment:
         return slice(self.start, self.start + CONTEXT_STEPS + FOLLOWING_STEPS)
 
 
-def choose_good_moments(store: FrameStore, spans: Sequence[Span], *, count: int) -> list[GoodMoment]:
+def select_prompts(store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int) -> list[PromptCandidate]:
     """The best moments of these episodes, from as many different episodes, players and arenas as there are.
 
     Nobody dies or is teleported in a moment. It scores by how far the player walks and turns, by whether health is lost
@@ -75,7 +75,7 @@ def choose_good_moments(store: FrameStore, spans: Sequence[Span], *, count: int)
     candidates = [
         moment
         for span in spans
-        for part in living_spans([span], store.column("dead"))
+        for part in alive_spans([span], store.column("dead"))
         for moment in _of_stretch(store, span, part)
     ]
     if not candidates:
@@ -87,7 +87,7 @@ def choose_good_moments(store: FrameStore, spans: Sequence[Span], *, count: int)
     return _different(looked, count)
 
 
-def save_chosen(store: FrameStore, moments: Sequence[GoodMoment], folder: Path) -> list[Path]:
+def save_chosen(store: FrameDataset, moments: Sequence[PromptCandidate], folder: Path) -> list[Path]:
     """Write the moments into a folder, named by arena and player; returns the paths of the `.npz`.
 
     Raises:
@@ -102,7 +102,7 @@ def save_chosen(store: FrameStore, moments: Sequence[GoodMoment], folder: Path) 
         facts = {key: meta[key] for key in ("game", "variant", "mode", "style", "seed", "split") if key in meta}
         facts |= {"step": moment.start - moment.span.start, "context_steps": CONTEXT_STEPS}
         path = folder / f"{name}.npz"
-        paths.append(save_moment(path, store.frames_FHWC[moment.rows], store.actions_FA[moment.rows], facts))
+        paths.append(save_bundled_prompt(path, store.frames_FHWC[moment.rows], store.actions_FA[moment.rows], facts))
     return paths
 
 
@@ -114,7 +114,7 @@ def colour_bits(frame_HWC: NDArray[np.uint8]) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def _of_stretch(store: FrameStore, span: Span, living: Span) -> list[GoodMoment]:
+def _of_stretch(store: FrameDataset, span: EpisodeSlice, living: EpisodeSlice) -> list[PromptCandidate]:
     """Every candidate in a stretch without a death, scored without its pictures."""
     steps = CONTEXT_STEPS + FOLLOWING_STEPS
     columns = {name: store.column(name)[living.rows] for name in ("x", "y", "yaw", "health", "frags")}
@@ -132,25 +132,25 @@ def _of_stretch(store: FrameStore, span: Span, living: Span) -> list[GoodMoment]
             "fights": float(hurt[inside].any()),
         }
         start = living.start + first
-        moments.append(GoodMoment(start=start, span=span, score=sum(parts.values()), parts=parts))
+        moments.append(PromptCandidate(start=start, span=span, score=sum(parts.values()), parts=parts))
     return moments
 
 
-def _look(store: FrameStore, moment: GoodMoment) -> GoodMoment:
+def _look(store: FrameDataset, moment: PromptCandidate) -> PromptCandidate:
     """The moment with what its poorest picture shows added to the score, twice: a view is what people notice."""
     rows = np.linspace(moment.rows.start, moment.rows.stop - 1, _LOOKS).astype(int)
     bits = min(colour_bits(store.frames_FHWC[row]) for row in rows)
     sees = min(bits / 5.0, 1.0)
-    return GoodMoment(
+    return PromptCandidate(
         start=moment.start, span=moment.span, score=moment.score + 2 * sees, parts={**moment.parts, "sees": sees}
     )
 
 
-def _different(ranked: Sequence[GoodMoment], count: int) -> list[GoodMoment]:
+def _different(ranked: Sequence[PromptCandidate], count: int) -> list[PromptCandidate]:
     """The best, avoiding what was seen before: first the same player in the same arena, then the same episode."""
-    chosen: list[GoodMoment] = []
+    chosen: list[PromptCandidate] = []
 
-    def kind(moment: GoodMoment) -> tuple[str, str]:
+    def kind(moment: PromptCandidate) -> tuple[str, str]:
         return str(moment.span.meta.get("variant")), str(moment.span.meta.get("style"))
 
     for avoid in (kind, lambda moment: moment.span.start):

@@ -50,7 +50,7 @@ from PIL import Image
 from playloom.actions.codec import REST_VALUES, Schema, check_values
 from playloom.atomic_io import atomic_write
 from playloom.data.recording import Episode, load_episode
-from playloom.errors import ActionError, BadInputError, PictureError, RecordingError, nearest
+from playloom.errors import ActionError, BadInputError, PictureError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import CLIP_NAMES, is_dream_clip, npz_names, read_clip, read_dream_clip, read_npz, write_npz
 from playloom.media.images import Fit, fit_picture, read_picture
@@ -62,7 +62,7 @@ BUNDLED = Path(__file__).parents[1] / "moments"
 MOMENT_NAMES = ("frames", "actions")
 
 
-class Moment(NamedTuple):
+class BundledPrompt(NamedTuple):
     """Real steps of play."""
 
     frames_THWC: NDArray[np.uint8]
@@ -73,26 +73,26 @@ class Moment(NamedTuple):
     """Where it comes from: game, seed, step and whatever else was kept."""
 
 
-def list_moments(folder: Path = BUNDLED) -> list[str]:
+def list_prompts(folder: Path = BUNDLED) -> list[str]:
     """The names of the moments in a folder, sorted; the bundled ones by default."""
     if not folder.is_dir():
         return []
     return sorted(path.stem for path in folder.glob("*.npz") if path.with_suffix(".json").is_file())
 
 
-def find_moment(name: str, folder: Path = BUNDLED) -> Path:
+def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
     """The path of a moment's `.npz`.
 
     Raises:
         RecordingError: when there is none of that name.
     """
-    names = list_moments(folder)
+    names = list_prompts(folder)
     if name not in names:
-        raise RecordingError(f"there is no moment {name!r}; {nearest(name, names) if names else 'none is there'}")
+        raise RecordingError(f"there is no moment {name!r}; {did_you_mean(name, names) if names else 'none is there'}")
     return folder / f"{name}.npz"
 
 
-def load_moment(path: Path | str) -> Moment:
+def load_bundled_prompt(path: Path | str) -> BundledPrompt:
     """Read a moment from its `.npz`; its `.json` may be missing.
 
     Raises:
@@ -106,13 +106,13 @@ def load_moment(path: Path | str) -> Moment:
         raise RecordingError(f"{path}: frames are {found}; expected uint8 of shape (T, height, width, 3)")
     if len(frames_THWC) != len(actions_TA):
         raise RecordingError(f"{path} has {len(frames_THWC)} frames but {len(actions_TA)} actions")
-    return Moment(frames_THWC, actions_TA, _read_meta(Path(path).with_suffix(".json")))
+    return BundledPrompt(frames_THWC, actions_TA, _read_meta(Path(path).with_suffix(".json")))
 
 
-def save_moment(
+def save_bundled_prompt(
     path: Path | str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8], meta: Mapping[str, Any]
 ) -> Path:
-    """Write a moment; `load_moment` gives exactly these back, and equal moments are equal files.
+    """Write a moment; `load_bundled_prompt` gives exactly these back, and equal moments are equal files.
 
     Args:
         path: where, ending in `.npz`; the JSON goes beside it.
@@ -179,7 +179,7 @@ class PromptData:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PromptCut:
+class PromptSpec:
     """Which part of a source is wanted.
 
     Raises:
@@ -227,7 +227,7 @@ class PromptCut:
         return steps if self.horizon is None else min(steps, at + 1 + self.horizon)
 
 
-def shortened(cut: PromptCut, seen: int) -> tuple[PromptCut, list[str]]:
+def clamp_context(cut: PromptSpec, seen: int) -> tuple[PromptSpec, list[str]]:
     """A context of what there is, and a note if that is less than was asked for."""
     if seen >= cut.context:
         return cut, []
@@ -236,7 +236,7 @@ def shortened(cut: PromptCut, seen: int) -> tuple[PromptCut, list[str]]:
 
 
 def fit_all(
-    names: Sequence[str], frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], cut: PromptCut
+    names: Sequence[str], frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], cut: PromptSpec
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Frames [T, H, W, 3] of the wanted size, and what was done to make them so, as sentences."""
     fitted, notes = [], []
@@ -282,7 +282,7 @@ def pictures_in(folder: Path) -> list[Path]:
     return pictures
 
 
-def from_folder(folder: Path, cut: PromptCut, schema: Schema | Literal["auto"]) -> PromptData:
+def from_folder(folder: Path, cut: PromptSpec, schema: Schema | Literal["auto"]) -> PromptData:
     """The prompt of a folder of pictures.
 
     Raises:
@@ -302,7 +302,7 @@ def from_folder(folder: Path, cut: PromptCut, schema: Schema | Literal["auto"]) 
 
 
 def from_pictures(
-    paths: Sequence[Path], cut: PromptCut, actions_TA: NDArray[np.uint8] | None, notes: tuple[str, ...]
+    paths: Sequence[Path], cut: PromptSpec, actions_TA: NDArray[np.uint8] | None, notes: tuple[str, ...]
 ) -> PromptData:
     """The prompt of some pictures: a context shorter than asked is fine, and so are unknown actions.
 
@@ -317,7 +317,7 @@ def from_pictures(
         )
     first, stop = max(0, at + 1 - cut.context), cut.stop(at, len(paths))
     seen = at + 1 - first
-    said = [*notes, *shortened(cut, seen)[1]]
+    said = [*notes, *clamp_context(cut, seen)[1]]
     if actions_TA is None and seen > 1:
         said.append(f"there is no {ACTIONS_FILE} beside the pictures: the actions between them are taken as rest")
     known_TA = np.tile(REST_VALUES, (at, 1)) if actions_TA is None else actions_TA
@@ -386,17 +386,17 @@ def load_prompt(
         PictureError: when a picture is damaged.
         ActionError: when an actions table does not fit.
     """
-    cut = PromptCut(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
+    cut = PromptSpec(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
     check_prompt(spec)
     text = str(spec)
     if text.startswith(MOMENT_PREFIX):
-        path = find_moment(text.removeprefix(MOMENT_PREFIX))
+        path = find_prompt(text.removeprefix(MOMENT_PREFIX))
         return replace(_from_moment(path, cut), name=f"{MOMENT_PREFIX}{path.stem}", source=path)
     path = _existing(Path(spec))
     return replace(_from_path(path, cut, schema, render), name=path.resolve().name, source=path)
 
 
-def _from_path(path: Path, cut: PromptCut, schema: Schema | Literal["auto"], render: Render | None) -> PromptData:
+def _from_path(path: Path, cut: PromptSpec, schema: Schema | Literal["auto"], render: Render | None) -> PromptData:
     if path.is_dir():
         if (path / CLIP_FILE).is_file():
             return _from_dream(path / CLIP_FILE, cut)
@@ -417,7 +417,7 @@ def check_prompt(spec: str | Path) -> None:
     """
     text = str(spec)
     if text.startswith(MOMENT_PREFIX):
-        find_moment(text.removeprefix(MOMENT_PREFIX))
+        find_prompt(text.removeprefix(MOMENT_PREFIX))
     elif not text.strip():
         raise BadInputError("the prompt is empty; give a picture, a folder of pictures, a recording or moment:NAME")
     else:
@@ -429,7 +429,7 @@ def _existing(path: Path) -> Path:
     for candidate in (path, path.parent / f"{path.name}.json"):
         if candidate.exists():
             return candidate
-    names = list_moments()
+    names = list_prompts()
     if path.name in names:
         raise RecordingError(f"there is no file {path}; did you mean {MOMENT_PREFIX}{path.name}?")
     moments = f", or a bundled moment: {', '.join(MOMENT_PREFIX + name for name in names)}" if names else ""
@@ -444,7 +444,7 @@ def _first_bytes(path: Path) -> bytes:
         raise RecordingError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _from_npz(path: Path, cut: PromptCut, render: Render | None) -> PromptData:
+def _from_npz(path: Path, cut: PromptSpec, render: Render | None) -> PromptData:
     names = set(npz_names(path))
     if is_dream_clip(path):
         return _from_dream(path, cut)
@@ -461,17 +461,17 @@ def _from_npz(path: Path, cut: PromptCut, render: Render | None) -> PromptData:
     )
 
 
-def _from_moment(path: Path, cut: PromptCut) -> PromptData:
-    moment = load_moment(path)
+def _from_moment(path: Path, cut: PromptSpec) -> PromptData:
+    moment = load_bundled_prompt(path)
     name = f"{MOMENT_PREFIX}{path.stem}"
     return _from_arrays(name, moment.frames_THWC, moment.actions_TA, cut, cut.context - 1)
 
 
-def _from_dream(path: Path, cut: PromptCut) -> PromptData:
+def _from_dream(path: Path, cut: PromptSpec) -> PromptData:
     clip = read_dream_clip(path)
     note = f"{path} is a dream: some of these frames were dreamed, and none is kept as the truth"
     frames = len(clip.frames_THWC)
-    cut, short = shortened(cut, frames if cut.at is None or cut.at not in range(frames) else cut.at + 1)
+    cut, short = clamp_context(cut, frames if cut.at is None or cut.at not in range(frames) else cut.at + 1)
     found = _from_arrays(str(path), clip.frames_THWC, clip.actions_TA, replace(cut, horizon=0), frames - 1)
     kept = None if clip.codes_TN is None else _seen(clip.codes_TN, cut, frames - 1)
     dreamed = None if clip.dreamed_T is None else _seen(clip.dreamed_T, cut, frames - 1)
@@ -493,12 +493,12 @@ def _kind_of_dream(path: Path) -> Literal["real", "given"]:
     return "given" if manifest.prompt_kind == "given" else "real"
 
 
-def _seen(rows_T: NDArray[_T], cut: PromptCut, default_at: int) -> NDArray[_T]:
+def _seen(rows_T: NDArray[_T], cut: PromptSpec, default_at: int) -> NDArray[_T]:
     at = default_at if cut.at is None else cut.at
     return rows_T[at + 1 - cut.context : at + 1]
 
 
-def _from_episode(path: Path, cut: PromptCut, render: Render | None) -> PromptData:
+def _from_episode(path: Path, cut: PromptSpec, render: Render | None) -> PromptData:
     episode = load_episode(path)
     if render is None:
         raise BadInputError(
@@ -518,7 +518,7 @@ def _from_arrays(
     name: str,
     frames_THWC: NDArray[np.uint8],
     actions_TA: NDArray[np.uint8],
-    cut: PromptCut,
+    cut: PromptSpec,
     default_at: int,
 ) -> PromptData:
     at = cut.end_of(name, len(frames_THWC), default_at)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from playloom.actions.codec import mirror_values
-from playloom.data.dataset import FrameStore, Span, TokenStore
+from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.errors import RecordingError
 
 _MIRRORED_STATES = ("y", "yaw")
@@ -88,7 +88,7 @@ class WindowSampler:
     """
 
     def __init__(
-        self, *, spans: Sequence[Span], steps: int, batch: int, seed: int, rank: int = 0, ranks: int = 1
+        self, *, spans: Sequence[EpisodeSlice], steps: int, batch: int, seed: int, rank: int = 0, ranks: int = 1
     ) -> None:
         usable = [span for span in spans if span.length >= steps]
         if not usable:
@@ -126,26 +126,27 @@ class WindowSampler:
         return self._cache[epoch]
 
 
-def living_spans(spans: Sequence[Span], dead_F: NDArray[np.float32]) -> tuple[Span, ...]:
+def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> tuple[EpisodeSlice, ...]:
     """The stretches of the episodes without a dead row (dead_F > 0), each a span of its own."""
     result = []
     for span in spans:
         alive = np.concatenate([[False], dead_F[span.rows] <= 0, [False]])
         edges = np.flatnonzero(alive[1:] != alive[:-1]).reshape(-1, 2)
         result += [
-            Span(start=span.start + int(first), length=int(stop - first), meta=span.meta) for first, stop in edges
+            EpisodeSlice(start=span.start + int(first), length=int(stop - first), meta=span.meta)
+            for first, stop in edges
         ]
     return tuple(result)
 
 
-def token_windows(store: TokenStore, rows_BT: NDArray[np.int64]) -> TokenWindows:
+def token_windows(store: TokenDataset, rows_BT: NDArray[np.int64]) -> TokenWindows:
     """Gather codes and actions of these rows."""
     tokens = store.tokens_FN[rows_BT].astype(np.int64)
     actions = store.actions_FA[rows_BT].astype(np.int64)
     return TokenWindows(tokens_BTN=torch.from_numpy(tokens), actions_BTA=torch.from_numpy(actions))
 
 
-def frame_batch(store: FrameStore, rows_B1: NDArray[np.int64]) -> Tensor:
+def frame_batch(store: FrameDataset, rows_B1: NDArray[np.int64]) -> Tensor:
     """Gather single pictures (windows of one step): uint8 [B, H, W, 3] in [0, 255]."""
     rows = np.sort(rows_B1[:, 0])  # ascending rows read the disk forwards; the order inside a batch means nothing
     return torch.from_numpy(store.frames_FHWC[rows])

@@ -1,6 +1,6 @@
-"""Dreams as Gymnasium environments, one at a time or many in a batch; the extra `rl`.
+"""SessionFactory as Gymnasium environments, one at a time or many in a batch; the extra `rl`.
 
-    env = DreamEnv(reward=lambda transition: transition.after_HWC.mean())
+    env = WorldModelEnv(reward=lambda transition: transition.after_HWC.mean())
     frame, info = env.reset(seed=1)
     frame, reward, terminated, truncated, info = env.step(env.action_space.sample())
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import gymnasium as gym
 
 ENV_ID = "playloom/Dream-v0"
-"""`gymnasium.make` gives a `DreamEnv`, `gymnasium.make_vec` a `DreamVectorEnv`."""
+"""`gymnasium.make` gives a `WorldModelEnv`, `gymnasium.make_vec` a `WorldModelVectorEnv`."""
 
 
 def register() -> None:

@@ -29,7 +29,7 @@ Actions: TypeAlias = Mapping[str, ControllerState] | Sequence[str] | None
 _PRESSED = np.array([control.kind != "axis" for control in CONTROLS])
 
 
-class Pad(Protocol):
+class ActionMapper(Protocol):
     """What an agent's actions are, and what they mean."""
 
     @property
@@ -59,7 +59,7 @@ class Controller:
         return gym.spaces.Box(-1.0, 1.0, (len(CONTROLS),), np.float32)
 
     def values(self, actions: ArrayLike) -> NDArray[np.uint8]:
-        """See `Pad.values`; float [..., 16]."""
+        """See `ActionMapper.values`; float [..., 16]."""
         try:
             state = np.array(actions, np.float32)
         except (TypeError, ValueError) as error:
@@ -69,11 +69,11 @@ class Controller:
         return encode_named(state)
 
     def state(self, action: ArrayLike) -> NDArray[np.float32]:
-        """See `Pad.state`."""
+        """See `ActionMapper.state`."""
         return decode_values(self.values(action))
 
 
-class ActionTable:
+class DiscreteActions:
     """A few things to hold, by number, in the order they were given.
 
     Raises:
@@ -97,7 +97,7 @@ class ActionTable:
         return gym.spaces.Discrete(len(self.names))
 
     def values(self, actions: ArrayLike) -> NDArray[np.uint8]:
-        """See `Pad.values`; whole numbers [...]."""
+        """See `ActionMapper.values`; whole numbers [...]."""
         numbers = np.asarray(actions)
         last = len(self.names) - 1
         if not np.issubdtype(numbers.dtype, np.integer) or ((numbers < 0) | (numbers > last)).any():
@@ -105,13 +105,13 @@ class ActionTable:
         return self._values_KA[numbers]
 
     def state(self, action: ArrayLike) -> NDArray[np.float32]:
-        """See `Pad.state`."""
+        """See `ActionMapper.state`."""
         return decode_values(self.values(action))
 
 
-def pad_of(actions: Actions) -> Pad:
+def make_action_mapper(actions: Actions) -> ActionMapper:
     """The whole controller, or a table; see `Actions`."""
-    return Controller() if actions is None else ActionTable(actions)
+    return Controller() if actions is None else DiscreteActions(actions)
 
 
 def _of_state(state: ControllerState) -> NDArray[np.uint8]:

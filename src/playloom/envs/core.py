@@ -18,13 +18,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.envs.actions import Pad
+from playloom.envs.actions import ActionMapper
 from playloom.envs.prompts import Beginnings, Prompts, sources_of
 from playloom.errors import BadInputError, ConfigError
-from playloom.inference.engine import Dreamer, Session, Turn
-from playloom.inference.generate import open_dreamer
+from playloom.inference.engine import Engine, Session, StepInput
+from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import DreamStep
+from playloom.inference.types import StepResult
 from playloom.provenance import stamp
 
 
@@ -47,7 +47,7 @@ Ended: TypeAlias = Callable[[Transition], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class RewardTask:
     """What makes a dream an episode.
 
     Raises:
@@ -83,7 +83,7 @@ PROMPT_OPTION = "prompt"
 """The option of `reset` that chooses the prompt by its number."""
 
 
-class Episode:
+class DreamEpisode:
     """A place for one dream after another. Not begun: `frame_HWC` raises."""
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class Episode:
         self.fresh = False
         return {**self._first, "codes": self._first["codes"].copy()}
 
-    def move(self, step: DreamStep) -> Transition:
+    def move(self, step: StepResult) -> Transition:
         """Take in a step that the dream has made."""
         assert step.frame_HWC is not None, "a dreamed turn has a frame"
         before_HWC = self.frame_HWC
@@ -196,14 +196,14 @@ def chosen_prompt(options: Info | None, prompts: int) -> int | None:
     return int(index)
 
 
-AnyModel: TypeAlias = str | Path | Dreamer | None
+AnyModel: TypeAlias = str | Path | Engine | None
 """A bundled model's name, a folder, or a dreamer that may have other users; None: the first bundled model."""
 RENDER_MODES = ("rgb_array",)
 HERTZ = 10
 """Steps a second of the play that models learn from."""
 
 
-class Outcome(NamedTuple):
+class StepOutcome(NamedTuple):
     """What a step of one episode gives beside the frame."""
 
     reward: float
@@ -224,8 +224,8 @@ class World:
         model: AnyModel,
         prompts: Prompts,
         *,
-        pad: Pad,
-        task: Task,
+        pad: ActionMapper,
+        task: RewardTask,
         sampling: Sampling | None,
         device: str,
         lag: int | None,
@@ -234,7 +234,7 @@ class World:
         loaded = self.dreamer.model
         self.pad, self.task = pad, task
         self.beginnings = Beginnings(
-            self.dreamer, sources_of(prompts, loaded), sampling or Sampling.of_card(loaded.card)
+            self.dreamer, sources_of(prompts, loaded), sampling or Sampling.from_card(loaded.card)
         )
 
     @property
@@ -243,7 +243,7 @@ class World:
         sizes = self.dreamer.model.config.tokenizer
         return gym.spaces.Box(0, 255, (sizes.frame_height, sizes.frame_width, 3), np.uint8)
 
-    def advance(self, episodes: Sequence[Episode], values_NA: NDArray[np.uint8]) -> list[Outcome]:
+    def advance(self, episodes: Sequence[DreamEpisode], values_NA: NDArray[np.uint8]) -> list[StepOutcome]:
         """One step of every episode, as one batch.
 
         When the dream fails, no episode has moved and the call can be made again. When one of the user's functions
@@ -253,7 +253,7 @@ class World:
             BadInputError: for an episode that cannot be stepped.
             ResourceError: when there is no memory for it.
         """
-        turns = [Turn(episode.running(), values_A) for episode, values_A in zip(episodes, values_NA, strict=True)]
+        turns = [StepInput(episode.running(), values_A) for episode, values_A in zip(episodes, values_NA, strict=True)]
         steps = self.dreamer.advance(turns)
         moves = [episode.move(step) for episode, step in zip(episodes, steps, strict=True)]
         for episode in episodes:
@@ -263,7 +263,7 @@ class World:
             reward, terminated = self.task.judge(move)
             truncated, episode.over = episode.over, episode.over or terminated
             info = {"actions": step.action_A.copy(), "codes": step.codes_N}
-            outcomes.append(Outcome(reward, terminated, truncated, info))
+            outcomes.append(StepOutcome(reward, terminated, truncated, info))
         return outcomes
 
 
@@ -278,11 +278,11 @@ def check_render_mode(render_mode: str | None) -> str | None:
     return render_mode
 
 
-def _dreamer(model: AnyModel, device: str, lag: int | None) -> Dreamer:
-    if not isinstance(model, str | Path | Dreamer | None):
+def _dreamer(model: AnyModel, device: str, lag: int | None) -> Engine:
+    if not isinstance(model, str | Path | Engine | None):
         raise ConfigError(f"the model is of {type(model).__name__}; expected a name, a folder, or a Dreamer of it")
-    if not isinstance(model, Dreamer):
-        return open_dreamer(None if model is None else str(model), device=device, lag=lag)
+    if not isinstance(model, Engine):
+        return open_engine(None if model is None else str(model), device=device, lag=lag)
     if device != "auto" or lag is not None:
         raise ConfigError("device and lag are the dreamer's own; give them to the Dreamer, or name a model instead")
     return model

@@ -19,17 +19,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.data.dataset import INDEX, FrameStore
-from playloom.data.prompts import MOMENT_PREFIX, list_moments, load_prompt
+from playloom.data.dataset import INDEX, FrameDataset
+from playloom.data.prompts import MOMENT_PREFIX, list_prompts, load_prompt
 from playloom.data.recording import Episode
-from playloom.data.sampler import living_spans
+from playloom.data.sampler import alive_spans
 from playloom.errors import BadInputError, RecordingError
-from playloom.inference.engine import Dreamer, Session
+from playloom.inference.engine import Engine, Session
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 
-One: TypeAlias = str | Path | Prompt | FrameStore
+One: TypeAlias = str | Path | Prompt | FrameDataset
 """Anything `load_prompt` knows, a prompt, or a frame store (or its folder), of which every window is one."""
 Prompts: TypeAlias = One | Sequence[One] | None
 """One or more of them; None: every bundled moment."""
@@ -60,7 +60,7 @@ class Ready:
 class Window:
     """Consecutive steps of a frame store; its pictures stay on disk until they are wanted."""
 
-    store: FrameStore
+    store: FrameDataset
     """Where it lies."""
     first: int
     """Its first row."""
@@ -74,7 +74,7 @@ class Window:
         return Prompt(frames_THWC=frames_THWC, actions_TA=np.array(self.store.actions_FA[rows])[:-1]), False
 
 
-def sources_of(prompts: Prompts, model: Model) -> list[Source]:
+def sources_of(prompts: Prompts, model: WorldModel) -> list[Source]:
     """All beginnings there are, in the order given.
 
     Raises:
@@ -83,7 +83,7 @@ def sources_of(prompts: Prompts, model: Model) -> list[Source]:
         PlayloomError: when one of them cannot be read.
     """
     if prompts is None:
-        prompts = [f"{MOMENT_PREFIX}{name}" for name in list_moments()]
+        prompts = [f"{MOMENT_PREFIX}{name}" for name in list_prompts()]
     several = prompts if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [prompts]
     found = [source for one in several for source in _sources(one, model)]
     if not found:
@@ -91,23 +91,23 @@ def sources_of(prompts: Prompts, model: Model) -> list[Source]:
     return found
 
 
-def _sources(one: One, model: Model) -> list[Source]:
+def _sources(one: One, model: WorldModel) -> list[Source]:
     if isinstance(one, Prompt):
         model.tokenizer.check_size(torch.as_tensor(one.frames_THWC))
         return [Ready(prompt=one)]
-    if isinstance(one, FrameStore):
+    if isinstance(one, FrameDataset):
         return _windows(one, model)
     if isinstance(one, str | Path):
         folder = Path(one)
-        return _windows(FrameStore.open(folder), model) if (folder / INDEX).is_file() else [_named(one, model)]
+        return _windows(FrameDataset.open(folder), model) if (folder / INDEX).is_file() else [_named(one, model)]
     raise BadInputError(f"a prompt is a name, a path, a Prompt or a FrameStore; got {type(one).__name__}")
 
 
-def _windows(store: FrameStore, model: Model) -> list[Source]:
+def _windows(store: FrameDataset, model: WorldModel) -> list[Source]:
     """Back-to-back windows of the model's context, in every episode; none in which the player is dead."""
     steps = model.config.transformer.context_steps
     model.tokenizer.check_size(torch.zeros((1, *store.frames_FHWC.shape[1:]), dtype=torch.uint8))
-    spans = living_spans(store.spans, store.column("dead")) if "dead" in store.state_columns else store.spans
+    spans = alive_spans(store.spans, store.column("dead")) if "dead" in store.state_columns else store.spans
     found: list[Source] = [
         Window(store=store, first=span.start + offset, steps=steps)
         for span in spans
@@ -118,7 +118,7 @@ def _windows(store: FrameStore, model: Model) -> list[Source]:
     return found
 
 
-def _named(spec: str | Path, model: Model) -> Source:
+def _named(spec: str | Path, model: WorldModel) -> Source:
     sizes = model.config.tokenizer
     data = load_prompt(
         spec,
@@ -139,10 +139,10 @@ def _render(episode: Episode) -> Iterator[NDArray[Any]]:
 
 
 KEPT = 16
-"""Warmed sessions that are kept; each holds a cache of `Dreamer.bytes_per_session`."""
+"""Warmed sessions that are kept; each holds a cache of `Engine.bytes_per_session`."""
 
 
-class Beginning(NamedTuple):
+class InitialState(NamedTuple):
     """A prompt that has been seen."""
 
     session: Session
@@ -158,15 +158,15 @@ class Beginning(NamedTuple):
 class Beginnings:
     """Opens dreams on prompts, by number."""
 
-    def __init__(self, dreamer: Dreamer, sources: Sequence[Source], sampling: Sampling, kept: int = KEPT) -> None:
+    def __init__(self, dreamer: Engine, sources: Sequence[Source], sampling: Sampling, kept: int = KEPT) -> None:
         self._dreamer, self._sources, self._sampling, self._kept = dreamer, sources, sampling, kept
-        self._warm: OrderedDict[int, Beginning] = OrderedDict()
+        self._warm: OrderedDict[int, InitialState] = OrderedDict()
         self._codes: dict[int, NDArray[np.int32]] = {}  # of every prompt that was ever asked for: a few kilobytes each
 
     def __len__(self) -> int:
         return len(self._sources)
 
-    def begin(self, index: int, seed: int) -> tuple[Session, Beginning]:
+    def begin(self, index: int, seed: int) -> tuple[Session, InitialState]:
         """A session of its own on prompt `index`, with that seed; and the prompt.
 
         Raises:
@@ -186,7 +186,7 @@ class Beginnings:
         while self._warm:
             self._warm.popitem()[1].session.close()
 
-    def _open(self, index: int) -> Beginning:
+    def _open(self, index: int) -> InitialState:
         prompt, dreamed = self._sources[index].read()
         prompt = prompt.last(self._dreamer.model.config.transformer.context_steps)
         if index not in self._codes:
@@ -194,4 +194,4 @@ class Beginnings:
         codes_TN = self._codes[index].astype(np.int64)
         known = Prompt(frames_THWC=prompt.frames_THWC, actions_TA=prompt.actions_TA, codes_TN=codes_TN)
         session = self._dreamer.open(known, sampling=self._sampling)
-        return Beginning(session, prompt.frames_THWC[-1].copy(), codes_TN[-1], dreamed)
+        return InitialState(session, prompt.frames_THWC[-1].copy(), codes_TN[-1], dreamed)

@@ -9,27 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS
-from playloom.envs.actions import Actions, Pad, pad_of
+from playloom.envs.actions import ActionMapper, Actions, make_action_mapper
 from playloom.envs.core import (
     HERTZ,
     RENDER_MODES,
     AnyModel,
+    DreamEpisode,
     Ended,
-    Episode,
     Info,
     Reward,
-    Task,
+    RewardTask,
     World,
     check_render_mode,
     chosen_prompt,
 )
 from playloom.envs.prompts import Prompts
 from playloom.errors import ActionError
-from playloom.inference.engine import Dreamer, Session
+from playloom.inference.engine import Engine, Session
 from playloom.inference.sampling import Sampling
 
 
-class DreamEnv(gym.Env[NDArray[np.uint8], Any]):
+class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
     """One dream after another; a step is 0.1 s.
 
     Observation: uint8 [H, W, 3] RGB, never marked; the first of an episode is the prompt's last frame. Action: the
@@ -75,19 +75,21 @@ class DreamEnv(gym.Env[NDArray[np.uint8], Any]):
             PlayloomError: when one of these cannot be used.
         """
         self.render_mode = check_render_mode(render_mode)
-        task = Task(reward=reward, ended=ended, max_steps=max_steps)
-        self._world = World(model, prompts, pad=pad_of(actions), task=task, sampling=sampling, device=device, lag=lag)
+        task = RewardTask(reward=reward, ended=ended, max_steps=max_steps)
+        self._world = World(
+            model, prompts, pad=make_action_mapper(actions), task=task, sampling=sampling, device=device, lag=lag
+        )
         self.observation_space = self._world.observation_space
         self.action_space = self._world.pad.space
-        self._episode = Episode()
+        self._episode = DreamEpisode()
 
     @property
-    def dreamer(self) -> Dreamer:
+    def dreamer(self) -> Engine:
         """What dreams; steps many sessions at once."""
         return self._world.dreamer
 
     @property
-    def pad(self) -> Pad:
+    def pad(self) -> ActionMapper:
         """What the actions mean: `values` for the engine, `state` for the real arena."""
         return self._world.pad
 

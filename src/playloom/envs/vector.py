@@ -12,24 +12,24 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from playloom.envs.actions import Actions, Pad, pad_of
+from playloom.envs.actions import ActionMapper, Actions, make_action_mapper
 from playloom.envs.core import (
     HERTZ,
     RENDER_MODES,
     AnyModel,
+    DreamEpisode,
     Ended,
-    Episode,
     Info,
-    Outcome,
     Reward,
-    Task,
+    RewardTask,
+    StepOutcome,
     World,
     check_render_mode,
     chosen_prompt,
 )
 from playloom.envs.prompts import Prompts
 from playloom.errors import ActionError, BadInputError, ConfigError
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 
 Frames: TypeAlias = NDArray[np.uint8]
@@ -38,10 +38,10 @@ MASK_OPTION = "reset_mask"
 """The option of `reset` that says which dreams begin anew, bool [N]; Gymnasium's own name."""
 
 
-class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
-    """N dreams that advance together, each as a `DreamEnv` of the same seed would alone.
+class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
+    """N dreams that advance together, each as a `WorldModelEnv` of the same seed would alone.
 
-    Observations, actions, rewards and infos are those of `DreamEnv`, batched as Gymnasium does. An episode that is over
+    Observations, actions, rewards and infos are those of `WorldModelEnv`, batched as Gymnasium does. An episode that is over
     begins anew by itself: with the next step (whose action it ignores, reward 0), with the same step (what was seen
     last is in `info["final_obs"]`), or not at all, see `autoreset_mode`.
     """
@@ -52,8 +52,8 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
     _world: World | None = None  # Gymnasium closes also what was never whole
-    _episodes: tuple[Episode, ...] = ()
-    _moved: dict[int, Outcome] | None = None
+    _episodes: tuple[DreamEpisode, ...] = ()
+    _moved: dict[int, StepOutcome] | None = None
     """Set while a step is half done: the dreams have moved, but not every episode that ended has begun anew."""
 
     def __init__(
@@ -72,11 +72,11 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         render_mode: str | None = "rgb_array",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
-        """Dreams that have not begun.
+        """SessionFactory that have not begun.
 
         Args:
             num_envs: how many.
-            model: see `DreamEnv`, as for all that is not named here.
+            model: see `WorldModelEnv`, as for all that is not named here.
             prompts: where episodes begin.
             actions: a table of what can be held.
             reward: of a step.
@@ -97,23 +97,25 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         self.render_mode = check_render_mode(render_mode)
         self.autoreset_mode = _mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        task = Task(reward=reward, ended=ended, max_steps=max_steps)
-        world = World(model, prompts, pad=pad_of(actions), task=task, sampling=sampling, device=device, lag=lag)
+        task = RewardTask(reward=reward, ended=ended, max_steps=max_steps)
+        world = World(
+            model, prompts, pad=make_action_mapper(actions), task=task, sampling=sampling, device=device, lag=lag
+        )
         self._world = world
         self.single_observation_space, self.single_action_space = world.observation_space, world.pad.space
         self.observation_space: gym.Space[Any] = batch_space(self.single_observation_space, num_envs)
         self.action_space: gym.Space[Any] = batch_space(self.single_action_space, num_envs)
-        self._episodes = tuple(Episode() for _ in range(num_envs))
+        self._episodes = tuple(DreamEpisode() for _ in range(num_envs))
         self._sources = [seeding.np_random()[0] for _ in range(num_envs)]
         self._last: dict[int, Info] = {}
 
     @property
-    def dreamer(self) -> Dreamer:
+    def dreamer(self) -> Engine:
         """What dreams."""
         return self._open().dreamer
 
     @property
-    def pad(self) -> Pad:
+    def pad(self) -> ActionMapper:
         """What the actions mean: `values` for the engine, `state` for the real arena."""
         return self._open().pad
 
@@ -122,7 +124,7 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
 
         Args:
             seed: dream i gets `seed + i`, or its own of a list; None: go on drawing.
-            options: `prompt` as in `DreamEnv`; `reset_mask`, bool [N]: only these begin anew.
+            options: `prompt` as in `WorldModelEnv`; `reset_mask`, bool [N]: only these begin anew.
 
         Raises:
             BadInputError: for seeds or options that do not fit.
@@ -164,7 +166,7 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         return self._results(moved, last)
 
     def render(self) -> tuple[NDArray[np.uint8] | None, ...] | None:  # type: ignore[override]
-        """Every dream's frame as people may see it; see `DreamEnv.render`."""
+        """Every dream's frame as people may see it; see `WorldModelEnv.render`."""
         return None if self.render_mode is None else tuple(episode.picture() for episode in self._episodes)
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -197,7 +199,7 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
             if episode.over:
                 episode.begin(world.beginnings, source)
 
-    def _advance(self, world: World, values_NA: NDArray[np.uint8]) -> dict[int, Outcome]:
+    def _advance(self, world: World, values_NA: NDArray[np.uint8]) -> dict[int, StepOutcome]:
         """A step of every dream that has not just begun, by number."""
         running = [index for index, episode in enumerate(self._episodes) if not episode.fresh]
         if not running:
@@ -205,7 +207,7 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         outcomes = world.advance([self._episodes[index] for index in running], values_NA[running])
         return dict(zip(running, outcomes, strict=True))
 
-    def _begin_ended(self, world: World, moved: dict[int, Outcome]) -> None:
+    def _begin_ended(self, world: World, moved: dict[int, StepOutcome]) -> None:
         """What this step has ended begins anew; what was seen last is noted. Again: only what has not yet."""
         for index, outcome in moved.items():
             episode = self._episodes[index]
@@ -214,7 +216,7 @@ class DreamVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
                 episode.begin(world.beginnings, self._sources[index])
 
     def _results(
-        self, moved: dict[int, Outcome], last: dict[int, Info]
+        self, moved: dict[int, StepOutcome], last: dict[int, Info]
     ) -> tuple[Frames, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
         rewards_N = np.zeros(self.num_envs, np.float64)
         terminated_N, truncated_N = np.zeros((2, self.num_envs), np.bool_)

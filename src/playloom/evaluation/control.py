@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import decode_values, encode_named
 from playloom.actions.controller import CONTROLS, ControllerState
-from playloom.data.dataset import FrameStore, Span
+from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
-from playloom.data.sampler import living_spans
+from playloom.data.sampler import alive_spans
 from playloom.evaluation.camera_motion import Camera, expansion_between, yaw_between
 from playloom.evaluation.report import Row, beyond_noise
 from playloom.evaluation.segments import Moment, dream_all, reconstruct, with_codes
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 
 if TYPE_CHECKING:
     from playloom.games.arena.process import GameProcess
@@ -54,7 +54,7 @@ picture, then what follows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Control:
+class ControlResult:
     """What the held inputs led to, one figure a moment."""
 
     right: NDArray[np.float64]
@@ -96,10 +96,10 @@ class Recorded:
     """How many steps were measured."""
 
 
-def measure_control(pictures: Pictures, steps: int, camera: Camera) -> Control:
+def measure_control(pictures: Pictures, steps: int, camera: Camera) -> ControlResult:
     """Hold every input of `INPUTS` for `steps` steps and judge the pictures that follow."""
     seen = {name: pictures(name, held(name, steps)) for name in INPUTS}
-    return Control(
+    return ControlResult(
         right=turn_per_step(seen["right"], camera),
         left=turn_per_step(seen["left"], camera),
         forward=expansion_between(seen["forward"][:, 0], seen["forward"][:, -1], camera),
@@ -124,7 +124,7 @@ def turn_per_step(frames_MSHWC: NDArray[np.uint8], camera: Camera) -> NDArray[np
 
 
 def judge_estimator(
-    store: FrameStore, spans: Sequence[Span], *, count: int, seed: int, camera: Camera, batch: int = 16
+    store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, seed: int, camera: Camera, batch: int = 16
 ) -> Recorded:
     """Compare the yaw seen in recorded pictures with the yaw of the recorded states.
 
@@ -134,7 +134,7 @@ def judge_estimator(
     if not {"dead", "yaw"} <= set(store.state_columns):
         return Recorded(median_error=np.nan, sign_right=np.nan, full_stick=np.nan, pairs=0)
     dead, yaw = store.column("dead"), store.column("yaw")
-    living = living_spans(spans, dead)
+    living = alive_spans(spans, dead)
     rows = np.concatenate([np.arange(span.start, span.start + span.length - 1) for span in living])
     truth = (yaw[rows + 1] - yaw[rows] + 180) % 360 - 180
     rows, truth = rows[np.abs(truth) > 2], truth[np.abs(truth) > 2]
@@ -157,7 +157,7 @@ def judge_estimator(
     )
 
 
-def control_rows(dream: Control, recorded: Recorded, game: Control | None) -> list[Row]:
+def control_rows(dream: ControlResult, recorded: Recorded, game: ControlResult | None) -> list[Row]:
     """The table's lines; `game` is the same protocol in the real game."""
     turns, walks = len(dream.right) + len(dream.left), len(dream.forward)
     growth, rest = float(np.median(dream.forward)), float(np.median(dream.rest))
@@ -212,9 +212,9 @@ def control_rows(dream: Control, recorded: Recorded, game: Control | None) -> li
 
 
 def dream_control(
-    model: Model,
-    dreamer: Dreamer,
-    store: FrameStore,
+    model: WorldModel,
+    dreamer: Engine,
+    store: FrameDataset,
     moments: Sequence[Moment],
     *,
     steps: int,
@@ -223,7 +223,7 @@ def dream_control(
     batch: int,
     camera: Camera,
     tick: Callable[[str], None] = lambda _: None,
-) -> Control:
+) -> ControlResult:
     """Hold every input for `steps` steps from every moment, and judge the dreamed pictures.
 
     Args:
@@ -255,13 +255,13 @@ _SETTLE = 10
 
 
 def game_control(
-    store: FrameStore,
+    store: FrameDataset,
     moments: Sequence[Moment],
     *,
     steps: int,
     camera: Camera,
     tick: Callable[[str], None] = lambda _: None,
-) -> Control | None:
+) -> ControlResult | None:
     """Run the protocol in the game.
 
     Args:
@@ -289,7 +289,7 @@ def game_control(
     return measure_control(lambda name, _: np.stack(seen[name]), steps, camera)
 
 
-def _trial(store: FrameStore, span: Span, row: int, steps: int) -> Mapping[str, NDArray[np.uint8]]:
+def _trial(store: FrameDataset, span: EpisodeSlice, row: int, steps: int) -> Mapping[str, NDArray[np.uint8]]:
     """Pictures [1 + steps, H, W, 3] of each input from one moment; nothing after a death, or for another game."""
     if span.meta.get("game") != "arena":
         return {}

@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, SLOT_NAMES, SLOT_SIZES
-from playloom.data.dataset import FrameStore, Span
-from playloom.data.sampler import living_spans
+from playloom.data.dataset import EpisodeSlice, FrameDataset
+from playloom.data.sampler import alive_spans
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
 from playloom.evaluation.segments import Moment
-from playloom.inference.engine import Dreamer
-from playloom.inference.types import DreamRequest, Mode
-from playloom.models.checkpoint import Model
+from playloom.inference.engine import Engine
+from playloom.inference.types import GenerationRequest, Mode
+from playloom.models.checkpoint import WorldModel
 
 
 def joint_distance(first_NA: NDArray[np.uint8], second_NA: NDArray[np.uint8]) -> float:
@@ -158,9 +158,9 @@ class Diversity:
 
 
 def measure_diversity(
-    model: Model,
-    store: FrameStore,
-    spans: Sequence[Span],
+    model: WorldModel,
+    store: FrameDataset,
+    spans: Sequence[EpisodeSlice],
     moments: Sequence[Moment],
     settings: EvaluationSettings,
     tick: Callable[[str], None] = lambda _: None,
@@ -258,12 +258,12 @@ def diversity_curves(result: Diversity) -> dict[str, object]:
 
 
 def _dreamed(
-    model: Model, store: FrameStore, moments: Sequence[Moment], mode: Mode, settings: EvaluationSettings
+    model: WorldModel, store: FrameDataset, moments: Sequence[Moment], mode: Mode, settings: EvaluationSettings
 ) -> Iterator[tuple[slice, int, list[Actions]]]:
     """The moments of a batch, a step's index and the actions dreamed at it, step by step and batch by batch."""
-    dreamer, steps, batch = Dreamer(model, lag=settings.lag), settings.diversity_steps, settings.batch
+    dreamer, steps, batch = Engine(model, lag=settings.lag), settings.diversity_steps, settings.batch
     requests = [
-        DreamRequest(
+        GenerationRequest(
             prompt=moment.prompt(store),
             mode=mode,
             steps=steps,
@@ -278,11 +278,11 @@ def _dreamed(
             yield slice(first, first + len(taken)), taken[0].index, [step.action_A for step in taken]
 
 
-def _elsewhere(store: FrameStore, spans: Sequence[Span], moments: Sequence[Moment], steps: int) -> Actions:
+def _elsewhere(store: FrameDataset, spans: Sequence[EpisodeSlice], moments: Sequence[Moment], steps: int) -> Actions:
     """The recorded actions of the living in these episodes, but for those of the moments, uint8 [R, 16]."""
     dead = store.column("dead") if "dead" in store.state_columns else np.zeros(len(store), np.float32)
     free = np.zeros(len(store), bool)
-    for span in living_spans(spans, dead):
+    for span in alive_spans(spans, dead):
         free[span.start : span.start + span.length] = True
     for moment in moments:
         free[moment.row : moment.row + steps] = False

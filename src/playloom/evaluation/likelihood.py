@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from playloom.actions.codec import SLOT_SIZES
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row, beyond_noise
 from playloom.evaluation.segments import Moment, encode
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN
 
@@ -106,7 +106,7 @@ class Baselines:
     """Share of stick bins that are the same one step before."""
 
 
-def windows_at(model: Model, store: FrameStore, moments: Sequence[Moment]) -> Windows:
+def windows_at(model: WorldModel, store: FrameDataset, moments: Sequence[Moment]) -> Windows:
     """Encode the frames up to each moment: `past` - 2 of them, so that there is an action on either side."""
     steps = moments[0].past - 2
     rows_BT = np.array([m.row - steps + 1 for m in moments])[:, None] + np.arange(steps)
@@ -117,7 +117,11 @@ def windows_at(model: Model, store: FrameStore, moments: Sequence[Moment]) -> Wi
 
 @torch.inference_mode()
 def likelihood(
-    model: Model, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None = None, batch: int = 4
+    model: WorldModel,
+    codes_BTN: NDArray[np.int64],
+    actions_BTA: NDArray[np.uint8],
+    lag: int | None = None,
+    batch: int = 4,
 ) -> Likelihood:
     """Judge windows under one decoding order.
 
@@ -154,7 +158,7 @@ def likelihood(
 
 @torch.inference_mode()
 def likeliest_codes(
-    model: Model, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None = None
+    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None = None
 ) -> NDArray[np.int64]:
     """The likeliest legal code at every image slot of every step but the first, the truth before it given.
 
@@ -207,24 +211,24 @@ def conditional_entropy(values: NDArray[np.integer], given: NDArray[np.integer])
     return entropy(pairs) - entropy(given)
 
 
-def _hidden(model: Model, codes_BTN: Tensor, values_BTA: Tensor, own_PP: Tensor) -> Tensor:
+def _hidden(model: WorldModel, codes_BTN: Tensor, values_BTA: Tensor, own_PP: Tensor) -> Tensor:
     """Hidden states [B, T, P, D], each step conditioned on the action of the one before."""
     layout = model.config.layout
-    tokens_BTK = layout.weave(codes_BTN, values_BTA)
+    tokens_BTK = layout.interleave(codes_BTN, values_BTA)
     taken_BTA = tokens_BTK[..., layout.image_slots :]
     previous_BTA = F.pad(taken_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
     hidden: Tensor = model.transformer(layout.inputs(tokens_BTK), own_PP, previous_BTA)
     return hidden
 
 
-def _judge_images(model: Model, hidden_BTPD: Tensor, codes_BTN: Tensor) -> tuple[Tensor, Tensor]:
+def _judge_images(model: WorldModel, hidden_BTPD: Tensor, codes_BTN: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and rightness of every image code but those of the first step."""
     group = model.config.layout.image_group
     logits = model.transformer.logits(hidden_BTPD[:, 1:, list(group.positions)], group.first_id, group.last_id)
     return _judge(logits, codes_BTN[:, 1:])
 
 
-def _judge_actions(model: Model, hidden_BTPD: Tensor, values_BTA: Tensor) -> tuple[Tensor, Tensor]:
+def _judge_actions(model: WorldModel, hidden_BTPD: Tensor, values_BTA: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and rightness [A, B, T - 1] of every action value but the first step's, among the slot's legal ones."""
     judged = []
     for slot, group in enumerate(model.config.layout.action_groups):
@@ -260,7 +264,7 @@ def order_name(lag: int | None) -> str:
 
 
 def measure_likelihood(
-    model: Model,
+    model: WorldModel,
     windows: Windows,
     lags: tuple[int | None, ...],
     main: int | None,

@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
 from playloom.evaluation.segments import Moment, dream_all, reconstruct, with_codes
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 
 HEIGHT = 0.3
 """An object's height, as a share of the picture's: 54 pixels of 180."""
@@ -230,7 +230,7 @@ class Edit:
         )
 
 
-def calm_moments(store: FrameStore, candidates: Sequence[Moment], count: int) -> list[Moment]:
+def calm_moments(store: FrameDataset, candidates: Sequence[Moment], count: int) -> list[Moment]:
     """From each of `count` equal groups of neighbouring candidates the one whose seen pictures change least."""
     if len(candidates) <= count:
         return list(candidates)
@@ -239,7 +239,7 @@ def calm_moments(store: FrameStore, candidates: Sequence[Moment], count: int) ->
     return [candidates[min(group.tolist(), key=moved.__getitem__)] for group in groups]
 
 
-def make_edits(model: Model, prompts: Sequence[Prompt], least: float) -> tuple[list[Edit], NDArray[np.float64]]:
+def make_edits(model: WorldModel, prompts: Sequence[Prompt], least: float) -> tuple[list[Edit], NDArray[np.float64]]:
     """Put an object into every prompt; objects take turns, and so do the left and the right of the picture.
 
     An object of which the tokenizer itself keeps less than the share `least` at its place lets the next one go first:
@@ -267,8 +267,8 @@ def make_edits(model: Model, prompts: Sequence[Prompt], least: float) -> tuple[l
 
 
 def measure_persistency(
-    model: Model,
-    store: FrameStore,
+    model: WorldModel,
+    store: FrameDataset,
     moments: Sequence[Moment],
     settings: EvaluationSettings,
     tick: Callable[[str], None] = lambda _: None,
@@ -282,7 +282,7 @@ def measure_persistency(
         settings: steps, order, sampling, batch and seed; dream i has `seed + i`, with the object and without.
         tick: told after every set of dreams.
     """
-    s, dreamer = settings, Dreamer(model, lag=settings.lag)
+    s, dreamer = settings, Engine(model, lag=settings.lag)
     edits, kept = make_edits(model, [moment.prompt(store) for moment in moments], s.persistency_kept)
     rest = [np.tile(REST_VALUES, (s.persistency_steps, 1))] * len(edits)
 
@@ -340,7 +340,7 @@ def persistency_curves(result: Persistency) -> dict[str, object]:
     }
 
 
-def _templates(model: Model, frame_HWC: Pictures, box: Box) -> tuple[list[Template], list[float]]:
+def _templates(model: WorldModel, frame_HWC: Pictures, box: Box) -> tuple[list[Template], list[float]]:
     """Every object in one picture as the tokenizer shows it, and how much of it that is."""
     pasted = [paste(frame_HWC[None], name, box)[0] for name in OBJECTS]
     plain, *shown = reconstruct(model, np.stack([frame_HWC, *pasted]))

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.data.dataset import FrameStore, Span
+from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.evaluation.report import Row
 from playloom.evaluation.segments import encode
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import frame_psnr as psnr
 from playloom.models.tokenizer.metrics import frame_ssim as ssim
 from playloom.models.tokenizer.quantizer import codebook_use
@@ -48,7 +48,7 @@ class TokenizerQuality:
 
 
 def measure_tokenizer(
-    model: Model, store: FrameStore, spans: Sequence[Span], *, count: int, seed: int, batch: int = 16
+    model: WorldModel, store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, seed: int, batch: int = 16
 ) -> TokenizerQuality:
     """Measure `count` frames drawn from these episodes."""
     rows = frame_rows(spans, count, seed)
@@ -114,14 +114,14 @@ def tokenizer_rows(test: TokenizerQuality, heldout: TokenizerQuality | None) -> 
     return rows
 
 
-def frame_rows(spans: Sequence[Span], count: int, seed: int) -> NDArray[np.int64]:
+def frame_rows(spans: Sequence[EpisodeSlice], count: int, seed: int) -> NDArray[np.int64]:
     """`count` different rows of these episodes (or all there are), in ascending order."""
     rows = np.concatenate([np.arange(span.start, span.start + span.length) for span in spans])
     source = np.random.default_rng(seed)
     return np.sort(source.choice(rows, min(count, len(rows)), replace=False))
 
 
-def mean_of(store: FrameStore, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+def mean_of(store: FrameDataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     """The mean picture, uint8 [H, W, 3], summed row by row so that memory stays small."""
     total = np.zeros(store.frames_FHWC.shape[1:], np.float64)
     for row in rows:

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row
 from playloom.evaluation.segments import Moment, dream_on, reconstruct
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import frame_psnr as psnr
 from playloom.models.tokenizer.metrics import frame_sharpness as sharpness
 from playloom.models.tokenizer.metrics import frame_ssim as ssim
@@ -61,9 +61,9 @@ class Horizon:
 
 
 def measure_horizon(
-    model: Model,
-    dreamer: Dreamer,
-    store: FrameStore,
+    model: WorldModel,
+    dreamer: Engine,
+    store: FrameDataset,
     moments: Sequence[Moment],
     *,
     steps: int,
@@ -193,7 +193,7 @@ class Collapse:
 
 
 def measure_collapse(
-    model: Model, store: FrameStore, moments: Sequence[Moment], horizon: Horizon, step: int
+    model: WorldModel, store: FrameDataset, moments: Sequence[Moment], horizon: Horizon, step: int
 ) -> Collapse:
     """Compare the dreams of `horizon`, which began at these moments, at one step."""
     real = np.stack([moment.future_frame(store, step) for moment in moments])

@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.data.dataset import FrameStore, Span
-from playloom.data.sampler import living_spans
+from playloom.data.dataset import EpisodeSlice, FrameDataset
+from playloom.data.sampler import alive_spans
 from playloom.errors import RecordingError
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import DreamRequest, Prompt
-from playloom.models.checkpoint import Model
+from playloom.inference.types import GenerationRequest, Prompt
+from playloom.models.checkpoint import WorldModel
 
 
-class DreamedStep(NamedTuple):
+class SegmentStep(NamedTuple):
     """The frames that some of the dreams reached at one step."""
 
     first: int
@@ -44,30 +44,30 @@ class DreamedStep(NamedTuple):
 
 
 def dream_on(
-    dreamer: Dreamer,
+    dreamer: Engine,
     prompts: Sequence[Prompt],
     actions: Sequence[NDArray[np.uint8]],
     *,
     sampling: Sampling,
     seed: int,
     batch: int,
-) -> Iterator[DreamedStep]:
+) -> Iterator[SegmentStep]:
     """Dream on from every prompt under its actions, uint8 [S, 16] each; dream i has the seed `seed + i`.
 
     Yields every step of the first `batch` dreams, then of the next.
     """
     requests = [
-        DreamRequest(prompt=prompt, steps=len(held), actions_SA=held, sampling=sampling, seed=seed + index)
+        GenerationRequest(prompt=prompt, steps=len(held), actions_SA=held, sampling=sampling, seed=seed + index)
         for index, (prompt, held) in enumerate(zip(prompts, actions, strict=True))
     ]
     for first in range(0, len(requests), batch):
         for steps in dreamer.dream_batch(requests[first : first + batch]):
             frames = [step.frame_HWC for step in steps if step.frame_HWC is not None]
-            yield DreamedStep(first, steps[0].index + 1, np.stack(frames))
+            yield SegmentStep(first, steps[0].index + 1, np.stack(frames))
 
 
 def dream_all(
-    dreamer: Dreamer,
+    dreamer: Engine,
     prompts: Sequence[Prompt],
     actions: Sequence[NDArray[np.uint8]],
     *,
@@ -84,7 +84,7 @@ def dream_all(
 
 
 @torch.inference_mode()
-def encode(model: Model, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.int64]:
+def encode(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.int64]:
     """Codes of any number of pictures, int64 [F, N]."""
     parts = [
         model.tokenizer.encode(torch.from_numpy(np.array(frames_FHWC[first : first + batch]))).cpu().numpy()
@@ -93,13 +93,13 @@ def encode(model: Model, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDA
     return np.concatenate(parts)
 
 
-def with_codes(model: Model, prompts: Sequence[Prompt]) -> list[Prompt]:
+def with_codes(model: WorldModel, prompts: Sequence[Prompt]) -> list[Prompt]:
     """The same prompts with their frames' codes, so that dreaming several times from them encodes once."""
     return [dataclasses.replace(prompt, codes_TN=encode(model, prompt.frames_THWC)) for prompt in prompts]
 
 
 @torch.inference_mode()
-def reconstruct(model: Model, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.uint8]:
+def reconstruct(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.uint8]:
     """Pictures through the tokenizer and back, uint8 [F, H, W, 3]: the best a dream can look."""
     parts = []
     for first in range(0, len(frames_FHWC), batch):
@@ -119,7 +119,7 @@ class Moment:
     future: int
     """Frames after it that belong to it."""
 
-    def prompt(self, store: FrameStore) -> Prompt:
+    def prompt(self, store: FrameDataset) -> Prompt:
         """What a dream from here begins with: `past` frames and the actions between them."""
         first = self.row - self.past + 1
         return Prompt(
@@ -127,25 +127,25 @@ class Moment:
             actions_TA=np.array(store.actions_FA[first : self.row]),
         )
 
-    def last_frame(self, store: FrameStore) -> NDArray[np.uint8]:
+    def last_frame(self, store: FrameDataset) -> NDArray[np.uint8]:
         """The last frame seen, uint8 [H, W, 3]."""
         return np.array(store.frames_FHWC[self.row])
 
-    def future_actions(self, store: FrameStore, steps: int | None = None) -> NDArray[np.uint8]:
+    def future_actions(self, store: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
         """What the player did next, uint8 [steps, 16]."""
         return np.array(store.actions_FA[self.row : self.row + (steps or self.future)])
 
-    def future_frames(self, store: FrameStore, steps: int | None = None) -> NDArray[np.uint8]:
+    def future_frames(self, store: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
         """What followed, uint8 [steps, H, W, 3]."""
         return np.array(store.frames_FHWC[self.row + 1 : self.row + 1 + (steps or self.future)])
 
-    def future_frame(self, store: FrameStore, step: int) -> NDArray[np.uint8]:
+    def future_frame(self, store: FrameDataset, step: int) -> NDArray[np.uint8]:
         """The frame `step` steps later (1 is the next), uint8 [H, W, 3]."""
         return np.array(store.frames_FHWC[self.row + step])
 
 
 def choose_moments(
-    store: FrameStore, spans: Sequence[Span], *, count: int, past: int, future: int, seed: int
+    store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, past: int, future: int, seed: int
 ) -> list[Moment]:
     """Draw moments evenly from all that fit, in the order of their rows.
 
@@ -161,7 +161,7 @@ def choose_moments(
     dead = store.column("dead") if "dead" in store.state_columns else np.zeros(len(store), np.float32)
     rows = [
         np.arange(span.start + past - 1, span.start + span.length - future)
-        for span in living_spans(spans, dead)
+        for span in alive_spans(spans, dead)
         if span.length >= past + future
     ]
     possible = np.concatenate(rows) if rows else np.zeros(0, np.int64)

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 import playloom
-from playloom.data.dataset import FrameStore, Span
+from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.device import machine
 from playloom.errors import ConfigError, GameError, MissingExtraError
 from playloom.evaluation.camera_motion import Camera
 from playloom.evaluation.config import EvaluationSettings
-from playloom.evaluation.control import Control, control_rows, dream_control, game_control, judge_estimator
+from playloom.evaluation.control import ControlResult, control_rows, dream_control, game_control, judge_estimator
 from playloom.evaluation.diversity import diversity_curves, diversity_rows, measure_diversity
 from playloom.evaluation.likelihood import baselines, likelihood, likelihood_rows, measure_likelihood, windows_at
 from playloom.evaluation.persistency import (
@@ -43,9 +43,9 @@ from playloom.evaluation.rollout import (
     measure_horizon,
 )
 from playloom.evaluation.segments import Moment, choose_moments, dream_all
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.media.images import write_picture
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 from playloom.provenance import Manifest
 
 LAGS = (4, 2, 1)
@@ -58,8 +58,8 @@ Tick = Callable[[str], None]
 class _Run:
     """What the parts of one evaluation share, and what they leave behind."""
 
-    model: Model
-    store: FrameStore
+    model: WorldModel
+    store: FrameDataset
     settings: EvaluationSettings
     tick: Tick
     rows: list[Row] = field(default_factory=list)
@@ -68,11 +68,11 @@ class _Run:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def test(self) -> tuple[Span, ...]:
+    def test(self) -> tuple[EpisodeSlice, ...]:
         return self.store.of_split("test")
 
     @property
-    def heldout(self) -> tuple[Span, ...]:
+    def heldout(self) -> tuple[EpisodeSlice, ...]:
         return self.store.of_split("heldout")
 
     @property
@@ -80,7 +80,9 @@ class _Run:
         """Frames a dream sees before it begins."""
         return self.model.config.transformer.context_steps
 
-    def moments(self, count: int, future: int, spans: Sequence[Span] | None = None, past: int = 0) -> list[Moment]:
+    def moments(
+        self, count: int, future: int, spans: Sequence[EpisodeSlice] | None = None, past: int = 0
+    ) -> list[Moment]:
         spans = self.test if spans is None else spans
         seed = self.settings.seed
         return choose_moments(self.store, spans, count=count, past=past or self.past, future=future, seed=seed)
@@ -89,7 +91,7 @@ class _Run:
         sampling = self.settings.sampling
         return measure_horizon(
             self.model,
-            Dreamer(self.model, lag=self.settings.lag),
+            Engine(self.model, lag=self.settings.lag),
             self.store,
             moments,
             steps=steps,
@@ -102,8 +104,8 @@ class _Run:
 
 
 def evaluate(
-    model: Model,
-    store: FrameStore,
+    model: WorldModel,
+    store: FrameDataset,
     settings: EvaluationSettings,
     *,
     pictures: Path | None = None,
@@ -127,7 +129,7 @@ def evaluate(
         ConfigError: when the model cannot decode with the settings' lag.
     """
     started = time.perf_counter()
-    Dreamer(model, lag=settings.lag)  # a lag the model does not know should fail now, not after a minute
+    Engine(model, lag=settings.lag)  # a lag the model does not know should fail now, not after a minute
     model.tokenizer.check_size(torch.from_numpy(np.array(store.frames_FHWC[:1])))
     run = _Run(model, store, settings, tick)
     for part in PARTS:
@@ -199,7 +201,7 @@ def _control(run: _Run) -> None:
     moments = run.moments(s.control_moments, s.control_steps)
     dream = dream_control(
         run.model,
-        Dreamer(run.model, lag=s.lag),
+        Engine(run.model, lag=s.lag),
         run.store,
         moments,
         steps=s.control_steps,
@@ -218,7 +220,7 @@ def _control(run: _Run) -> None:
     run.counts["control_moments"] = len(moments)
 
 
-def _in_the_game(run: _Run, moments: Sequence[Moment], camera: Camera) -> Control | None:
+def _in_the_game(run: _Run, moments: Sequence[Moment], camera: Camera) -> ControlResult | None:
     some = moments[:: max(1, len(moments) // run.settings.game_moments)][: run.settings.game_moments]
     try:
         return game_control(run.store, some, steps=run.settings.control_steps, camera=camera, tick=run.tick)
@@ -261,7 +263,7 @@ def _draw(run: _Run, folder: Path) -> None:
     moment = run.moments(s.horizon_moments, s.horizon_reach)[0]
     actions = moment.future_actions(run.store, s.horizon_steps)
     (dreamed,) = dream_all(
-        Dreamer(model, lag=s.lag), [moment.prompt(run.store)], [actions], sampling=s.sampling, seed=s.seed, batch=1
+        Engine(model, lag=s.lag), [moment.prompt(run.store)], [actions], sampling=s.sampling, seed=s.seed, batch=1
     )
     steps = [step for step in (1, 2, 3, 5, 10, 15, 20, 30) if step <= s.horizon_steps]
     real = moment.future_frames(run.store, s.horizon_steps)
@@ -298,5 +300,5 @@ def _sampling(settings: EvaluationSettings) -> dict[str, float | int | str | Non
     return dict(dataclasses.asdict(settings.sampling))
 
 
-def _lists(control: Control) -> dict[str, list[float]]:
+def _lists(control: ControlResult) -> dict[str, list[float]]:
     return {name: [round(float(value), 3) for value in values] for name, values in vars(control).items()}

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from playloom.data.dataset import FrameStore, Span
+from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.prepare import build_frame_store
 from playloom.data.recording import list_episodes, load_meta
 from playloom.errors import RecordingError
@@ -27,7 +27,7 @@ Tick = Callable[[str, int, int], None]
 """Told what is being done, how much is done, and how much there is."""
 
 
-def open_test_set(data: Path | None, work: Path, tick: Tick = lambda *_: None) -> FrameStore:
+def open_test_set(data: Path | None, work: Path, tick: Tick = lambda *_: None) -> FrameDataset:
     """The pictures, actions and states to measure on.
 
     Args:
@@ -41,7 +41,7 @@ def open_test_set(data: Path | None, work: Path, tick: Tick = lambda *_: None) -
         MissingExtraError: when the game is needed and not installed.
     """
     if data is not None and (data / "index.json").is_file():
-        store = FrameStore.open(data)
+        store = FrameDataset.open(data)
         _need_test(store.of_split("test"), data)
         return store
     recordings = work / "recordings" if data is None else data
@@ -60,11 +60,11 @@ def _record(folder: Path, tick: Tick) -> None:
     record_plans(folder, plans, progress=lambda state: tick("recording test episodes", state.done, state.total))
 
 
-def _rendered(episodes: list[Path], folder: Path, tick: Tick) -> FrameStore:
+def _rendered(episodes: list[Path], folder: Path, tick: Tick) -> FrameDataset:
     """The store in `folder` if it holds exactly these episodes, else a new one there."""
     wanted = [json.loads(json.dumps(dataclasses.asdict(load_meta(path)))) for path in episodes]
     if (folder / "index.json").is_file():
-        store = FrameStore.open(folder)
+        store = FrameDataset.open(folder)
         if [dict(span.meta) for span in store.spans] == wanted:
             return store
     from playloom.games.arena.env import render_episode
@@ -74,7 +74,7 @@ def _rendered(episodes: list[Path], folder: Path, tick: Tick) -> FrameStore:
     )
 
 
-def _need_test(found: tuple[Span, ...] | list[Path], folder: Path) -> None:
+def _need_test(found: tuple[EpisodeSlice, ...] | list[Path], folder: Path) -> None:
     if not found:
         raise RecordingError(
             f"{folder} holds no episode of the test split; record some with seeds 18, 38, 58 ... (every twentieth is a "

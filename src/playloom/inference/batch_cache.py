@@ -24,7 +24,7 @@ from playloom.models.transformer.kv_cache import KeyValueCache, copy_row, exchan
 
 
 @dataclass(kw_only=True, eq=False)
-class Saved:
+class SavedRow:
     """Everything a decoder needs to go on with a dream that has no row: shared by branches until they move on."""
 
     cache: list[Tensor]
@@ -41,25 +41,25 @@ class Saved:
 
 
 @dataclass(kw_only=True, eq=False)
-class DreamState:
+class CacheSlot:
     """One dream's place in time, and where its memory lies."""
 
     past: int = 0
     """Complete steps the cache holds: the open step's index. Counts anew when a window is run again."""
     row: int | None = None
     """Row in the decoder's batch; None: in `saved`, or not begun."""
-    saved: Saved | None = None
+    saved: SavedRow | None = None
     """The dream while it has no row."""
     window: deque[Tensor] = field(default_factory=deque)
     """Tokens of complete steps, as far as the decoder needs them again."""
 
 
-class Rows:
+class BatchCache:
     """Rows 0 to n - 1 belong to the n dreams that have one."""
 
     def __init__(self, config: TransformerConfig, layout: StepLayout, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.layout, self.device, self.dtype = config, layout, device, dtype
-        self.owners: list[DreamState] = []
+        self.owners: list[CacheSlot] = []
         self.generation = 0
         """Changes when the tensors are other ones than before."""
         self.cache = KeyValueCache.empty(config, layout.positions, 0, device, dtype)
@@ -71,7 +71,7 @@ class Rows:
         """Memory of one row's cache."""
         return KeyValueCache.bytes_each(self.config, self.layout.positions, self.dtype)
 
-    def arrange(self, states: Sequence[DreamState]) -> list[int]:
+    def arrange(self, states: Sequence[CacheSlot]) -> list[int]:
         """Give every dream a row, all of them side by side; returns the dreams' indices in the order of their rows."""
         for state in states:
             if state.row is None:
@@ -79,7 +79,7 @@ class Rows:
         self._bring_together(states)
         return sorted(range(len(states)), key=lambda index: states[index].row or 0)
 
-    def release(self, state: DreamState) -> None:
+    def release(self, state: CacheSlot) -> None:
         """The dream needs its row no more; the last row moves into the gap."""
         if state.row is None:
             return
@@ -92,19 +92,19 @@ class Rows:
         self.owners.pop()
         state.row = None
 
-    def save(self, state: DreamState) -> Saved:
+    def save(self, state: CacheSlot) -> SavedRow:
         """A copy of the dream's row; a dream without a row gives what it was saved as."""
         if state.row is None:
             assert state.saved is not None, "the dream was closed"
             return state.saved
         row = state.row
-        return Saved(
+        return SavedRow(
             cache=self.cache.take(row),
             tokens_C=self.tokens_BC[row].clone(),
             previous_A=self.previous_BA[row].clone(),
         )
 
-    def _admit(self, state: DreamState) -> None:
+    def _admit(self, state: CacheSlot) -> None:
         row = len(self.owners)
         if row == self.cache.batch:
             self._grow()
@@ -117,11 +117,11 @@ class Rows:
             self.tokens_BC[row] = NO_TOKEN
             self.previous_BA[row] = NO_TOKEN
 
-    def _load(self, row: int, saved: Saved) -> None:
+    def _load(self, row: int, saved: SavedRow) -> None:
         self.cache.put(row, saved.cache)
         self.tokens_BC[row], self.previous_BA[row] = saved.tokens_C, saved.previous_A
 
-    def _bring_together(self, states: Sequence[DreamState]) -> None:
+    def _bring_together(self, states: Sequence[CacheSlot]) -> None:
         """Exchange as few rows as it takes: the best stretch is the one that holds most of the dreams already."""
         wanted = {id(state) for state in states}
         inside = [id(owner) in wanted for owner in self.owners]
@@ -132,7 +132,7 @@ class Rows:
         for gap, stray in zip(gaps, strays, strict=True):
             self._exchange(gap, stray)
 
-    def _exchange(self, one: DreamState, other: DreamState) -> None:
+    def _exchange(self, one: CacheSlot, other: CacheSlot) -> None:
         assert one.row is not None and other.row is not None
         self.cache.exchange(one.row, other.row)
         for tensor in (self.tokens_BC, self.previous_BA):

@@ -1,6 +1,6 @@
 """CUDA graphs of whole runs: thousands of small kernels launched as one. Where nothing captures, it only calls through.
 
-Dreams with a full context do the same work at the same addresses every step (see `playloom.models.transformer.kv_cache`), so a run is
+SessionFactory with a full context do the same work at the same addresses every step (see `playloom.models.transformer.kv_cache`), so a run is
 captured once per batch and replayed. What changes from step to step is copied into tensors that stay: one set for all
 captures, a part of it for every row of the dreams' memory. Knows neither network nor tokens.
 """
@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from playloom.inference.sampling import Draws
+from playloom.inference.sampling import BatchSampler
 
-Inputs = tuple[Tensor, Draws | None]
+Inputs = tuple[Tensor, BatchSampler | None]
 """What changes from step to step: each dream's step [B], and the draws where anything is drawn."""
-Work = Callable[[Tensor, Draws | None], None]
+Work = Callable[[Tensor, BatchSampler | None], None]
 """A run: asks the device for the same every time, but for what is in the tensors of its inputs."""
 Replay = Callable[[], None]
 """Does what was captured once more."""
@@ -27,7 +27,7 @@ _KEPT = 16
 """Captures that are kept; the least recently used one makes room. As many runs are remembered as seen once."""
 
 
-class Place(NamedTuple):
+class CaptureKey(NamedTuple):
     """The memory a run works in."""
 
     generation: int
@@ -68,7 +68,9 @@ class FrameGraphs:
         self._inputs: dict[Hashable, Tensor] = {}
         self._exhausted = False
 
-    def run(self, place: Place, name: Hashable, work: Work, steps_B: Tensor, draws: Draws | None = None) -> None:
+    def run(
+        self, place: CaptureKey, name: Hashable, work: Work, steps_B: Tensor, draws: BatchSampler | None = None
+    ) -> None:
         """Do the work; the second time it comes with the same name and place it is captured, from then on replayed.
 
         Args:
@@ -89,12 +91,12 @@ class FrameGraphs:
             return
         self._replay(key, place, work, (steps_B, draws))
 
-    def _replay(self, key: Hashable, place: Place, work: Work, inputs: Inputs) -> None:
+    def _replay(self, key: Hashable, place: CaptureKey, work: Work, inputs: Inputs) -> None:
         try:
             kept = self._kept(place, inputs)
             replay = self._replays.pop(key, None) or self._captured(work, kept)
         except Exception as error:
-            if not _is_want_of_memory(error):
+            if not _is_out_of_memory(error):
                 raise
             # A capture takes memory of its own; the work itself may still find enough.
             self._forget(place.generation)
@@ -122,7 +124,7 @@ class FrameGraphs:
         self._seen[key] = None
         return False
 
-    def _kept(self, place: Place, inputs: Inputs) -> Inputs:
+    def _kept(self, place: CaptureKey, inputs: Inputs) -> Inputs:
         """Tensors that stay, for the rows of this batch."""
         kept = []
         for index, tensor in enumerate(_tensors(inputs)):
@@ -141,9 +143,9 @@ class FrameGraphs:
         self._generation, self._exhausted = generation, False
 
 
-def _is_want_of_memory(error: BaseException | None) -> bool:
+def _is_out_of_memory(error: BaseException | None) -> bool:
     """Whether this is what began it; a capture that is broken off complains of that as well."""
-    return error is not None and (isinstance(error, torch.OutOfMemoryError) or _is_want_of_memory(error.__context__))
+    return error is not None and (isinstance(error, torch.OutOfMemoryError) or _is_out_of_memory(error.__context__))
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Decoding with a cache: every token is run once. Owns the order of runs; memory is `Rows`', indices `DecodingPlan`'s.
+"""Decoding with a cache: every token is run once. Owns the order of runs; memory is `BatchCache`', indices `DecodingPlan`'s.
 
 All dreams of a call advance together in one batch, however far each has come. With rolling positions nothing is ever
 run twice. With absolute positions every position changes when the window slides, so a cached past would be a lie: the
@@ -22,14 +22,14 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from playloom.inference.batch_cache import DreamState, Rows
-from playloom.inference.cuda_graphs import FrameGraphs, Place, Work, cuda_capture
-from playloom.inference.sampling import Draws
+from playloom.inference.batch_cache import BatchCache, CacheSlot
+from playloom.inference.cuda_graphs import CaptureKey, FrameGraphs, Work, cuda_capture
+from playloom.inference.sampling import BatchSampler
 from playloom.models.decode_order import Schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
-from playloom.models.transformer.kv_cache import KeyValueCache, Reach
+from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.packed_cpu import pack, pack_head
-from playloom.models.transformer.transformer import StepTables, Transformer
+from playloom.models.transformer.transformer import StepEmbeddings, Transformer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,14 +89,14 @@ class DecodingPlan:
 class _Batch:
     """Dreams that advance together, and views of their rows."""
 
-    states: Sequence[DreamState]
+    states: Sequence[CacheSlot]
     first: int
     tokens_BC: Tensor
     actions_BA: Tensor
     previous_BA: Tensor
     cache: KeyValueCache
 
-    def hand_over(self) -> None:
+    def advance_step(self) -> None:
         """A new step: what was this step's action and last token becomes the previous one's."""
         self.previous_BA.copy_(self.actions_BA)
         self.tokens_BC[:, -1] = self.tokens_BC[:, -3]
@@ -111,7 +111,7 @@ class CachedDecoder:
         groups = (layout.image_group, *layout.action_groups)
         self.heads = {group.span: pack_head(model, *group.span) for group in groups}
         self.plan = DecodingPlan(layout, schedule, weight.device)
-        self.rows = Rows(model.config, layout, weight.device, weight.dtype)
+        self.rows = BatchCache(model.config, layout, weight.device, weight.dtype)
         self.graphs = FrameGraphs(cuda_capture(weight.device))
         # A GPU pays by the kernel, a CPU by the product (docs/speed.md).
         self.as_matrices = weight.device.type == "cuda"
@@ -123,12 +123,12 @@ class CachedDecoder:
         """Memory of one dream's cache."""
         return self.rows.bytes_each
 
-    def begin(self) -> DreamState:
+    def begin(self) -> CacheSlot:
         """A dream that has seen nothing."""
         keep = self.model.config.context_steps - 1 if self.slides else 0
-        return DreamState(window=deque(maxlen=keep))
+        return CacheSlot(window=deque(maxlen=keep))
 
-    def arrange(self, states: Sequence[DreamState]) -> list[int]:
+    def arrange(self, states: Sequence[CacheSlot]) -> list[int]:
         """Make the dreams ready to advance together; returns their indices in the order to hand them in.
 
         Raises:
@@ -136,39 +136,39 @@ class CachedDecoder:
         """
         return self.rows.arrange(states)
 
-    def fork(self, state: DreamState) -> DreamState:
+    def fork(self, state: CacheSlot) -> CacheSlot:
         """A dream that goes on from the same place. The memory is shared until one of the two moves on."""
         if state.saved is None:
             state.saved = self.rows.save(state)
             self.rows.release(state)
         window = deque(state.window, maxlen=state.window.maxlen)
-        return DreamState(past=state.past, saved=state.saved, window=window)
+        return CacheSlot(past=state.past, saved=state.saved, window=window)
 
-    def close(self, state: DreamState) -> None:
+    def close(self, state: CacheSlot) -> None:
         """Give the dream's memory back."""
         self.rows.release(state)
         state.saved = None
 
-    def give_frame(self, states: Sequence[DreamState], codes_BN: Int[Tensor, "B N"]) -> None:
+    def give_frame(self, states: Sequence[CacheSlot], codes_BN: Int[Tensor, "B N"]) -> None:
         """Frames that were seen: opens a step in every dream."""
         batch = self._opening(states)
         batch.tokens_BC[:, : self.layout.image_slots] = codes_BN.to(self.plan.device)
         self._run(batch, self._tables(batch, self._steps(batch)), self.plan.frame)
 
-    def dream_frame(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B N"]:
+    def dream_frame(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B N"]:
         """The frames that follow, pass by pass; opens a step in every dream."""
         batch = self._opening(states)
         self._do(batch, "frame", partial(self._frame_passes, batch), draws)
         return batch.tokens_BC[:, : self.layout.image_slots].clone()
 
-    def give_action(self, states: Sequence[DreamState], values_BA: Int[Tensor, "B A"]) -> None:
+    def give_action(self, states: Sequence[CacheSlot], values_BA: Int[Tensor, "B A"]) -> None:
         """Actions that were taken: closes the open steps."""
         batch = self._batch(states)
         batch.actions_BA[:] = values_BA.to(self.plan.device) + self._offsets_A
         self._do(batch, "action", partial(self._read_action, batch))
         self._close_step(batch)
 
-    def dream_action(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B A"]:
+    def dream_action(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B A"]:
         """The actions the players take next, slot by slot; closes the open steps."""
         batch = self._batch(states)
         tables = self._tables(batch, self._steps(batch))
@@ -180,36 +180,38 @@ class CachedDecoder:
         self._close_step(batch)
         return values_BA
 
-    def _do(self, batch: _Batch, name: str, work: Work, draws: Draws | None = None) -> None:
+    def _do(self, batch: _Batch, name: str, work: Work, draws: BatchSampler | None = None) -> None:
         """A run of which nothing is read before it ends; captured where it is the same every step."""
         steps_B = self._steps(batch)
         full = max(batch.cache.windows) - 1
         if any(state.past < full for state in batch.states):  # a context still grows: so does the work
             work(steps_B, draws)
             return
-        place = Place(self.rows.generation, self.rows.cache.batch, batch.first, len(batch.states))
+        place = CaptureKey(self.rows.generation, self.rows.cache.batch, batch.first, len(batch.states))
         self.graphs.run(place, name, work, steps_B, draws)
 
-    def _read_action(self, batch: _Batch, steps_B: Tensor, draws: Draws | None) -> None:
+    def _read_action(self, batch: _Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
         self._run(batch, self._tables(batch, steps_B), self.plan.action)
 
-    def _frame_passes(self, batch: _Batch, steps_B: Tensor, draws: Draws | None) -> None:
+    def _frame_passes(self, batch: _Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
         assert draws is not None, "a frame is drawn"
         tables = self._tables(batch, steps_B)
         for chunk in self.plan.frame_passes:
             self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws)
 
-    def _run_and_draw(self, batch: _Batch, tables: StepTables, chunk: Chunk, group: TokenGroup, draws: Draws) -> None:
+    def _run_and_draw(
+        self, batch: _Batch, tables: StepEmbeddings, chunk: Chunk, group: TokenGroup, draws: BatchSampler
+    ) -> None:
         hidden_BRD = self._run(batch, tables, chunk).index_select(1, chunk.row_R)
         logits_BRC = self.heads[group.span](hidden_BRD)
         ids_BR = draws.pick(logits_BRC, chunk.draw_R) + group.first_id
         batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
 
-    def _run(self, batch: _Batch, tables: StepTables, chunk: Chunk) -> Tensor:
+    def _run(self, batch: _Batch, tables: StepEmbeddings, chunk: Chunk) -> Tensor:
         inputs_BQ = batch.tokens_BC.index_select(1, chunk.column_Q)
         return self.model.extend(inputs_BQ, tables, batch.cache, self._reach(batch, chunk))
 
-    def _reach(self, batch: _Batch, chunk: Chunk) -> Reach:
+    def _reach(self, batch: _Batch, chunk: Chunk) -> AttentionSpan:
         """Masks only where they are needed: many passes in one run, or dreams that do not see equally far."""
         past = [state.past for state in batch.states]
         masks: dict[int, Tensor] = {}
@@ -219,7 +221,7 @@ class CachedDecoder:
                 masks[window] = self._mask_each(seen, chunk)
             elif chunk.own_QL is not None:
                 masks[window] = self._mask_own(seen[0], chunk.own_QL)[None, None]
-        return Reach(past_steps=max(past), first=chunk.first, last=chunk.last, masks=masks)
+        return AttentionSpan(past_steps=max(past), first=chunk.first, last=chunk.last, masks=masks)
 
     def _mask_own(self, seen: int, own_QL: Tensor) -> Tensor:
         """Bool [Q, R] over the stretch of dreams that all see so many steps."""
@@ -235,12 +237,12 @@ class CachedDecoder:
             return past_B1R[:, None]
         return (past_B1R & self._mask_own(most, chunk.own_QL))[:, None]
 
-    def _opening(self, states: Sequence[DreamState]) -> _Batch:
+    def _opening(self, states: Sequence[CacheSlot]) -> _Batch:
         for state in states:
             if self.slides and state.past >= self.model.config.context_steps:
                 self._prefill_again(state)
         batch = self._batch(states)
-        batch.hand_over()
+        batch.advance_step()
         return batch
 
     def _close_step(self, batch: _Batch) -> None:
@@ -251,13 +253,13 @@ class CachedDecoder:
             if self.slides:
                 state.window.append(tokens_C.clone())
 
-    def _prefill_again(self, state: DreamState) -> None:
+    def _prefill_again(self, state: CacheSlot) -> None:
         """Make room for one step: run all but the oldest step of the window again, at their new positions."""
-        again = DreamState(row=state.row)
+        again = CacheSlot(row=state.row)
         batch = self._batch([again])
         batch.tokens_BC.fill_(NO_TOKEN)
         for kept_C in state.window:
-            batch.hand_over()
+            batch.advance_step()
             batch.tokens_BC[0, : self.layout.slots] = kept_C[: self.layout.slots]
             self._run(batch, self._tables(batch, self._steps(batch)), self.plan.whole)
             batch.cache.commit([again.past])
@@ -268,10 +270,10 @@ class CachedDecoder:
         """Of each dream, the open step's index."""
         return torch.tensor([state.past for state in batch.states], device=self.plan.device)
 
-    def _tables(self, batch: _Batch, steps_B: Tensor) -> StepTables:
+    def _tables(self, batch: _Batch, steps_B: Tensor) -> StepEmbeddings:
         return self.model.begin(steps_B, self.plan.order_P, batch.previous_BA, as_matrices=self.as_matrices)
 
-    def _batch(self, states: Sequence[DreamState]) -> _Batch:
+    def _batch(self, states: Sequence[CacheSlot]) -> _Batch:
         first = states[0].row
         assert first is not None and all(s.row == first + i for i, s in enumerate(states)), "not arranged"
         rows = slice(first, first + len(states))

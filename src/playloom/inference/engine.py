@@ -31,13 +31,13 @@ from torch import Tensor
 from playloom.actions.codec import check_values
 from playloom.device import generator
 from playloom.errors import BadInputError, ResourceError
-from playloom.inference.batch_cache import DreamState
+from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.decoder import CachedDecoder
-from playloom.inference.reference_decoder import NaiveDecoder
-from playloom.inference.sampling import Draws, Sampling, noise
+from playloom.inference.reference_decoder import ReferenceDecoder
+from playloom.inference.sampling import BatchSampler, Sampling, noise
 from playloom.inference.threads import ThreadTuner
-from playloom.inference.types import DreamRequest, DreamStep, Mode, Prompt
-from playloom.models.checkpoint import Model
+from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult
+from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import StepLayout
 
@@ -51,7 +51,7 @@ class PromptStep(NamedTuple):
     """The action taken after it; None: the last frame, not yet answered."""
 
 
-class Taken(NamedTuple):
+class PendingAction(NamedTuple):
     """The action of a step whose frame is still to come."""
 
     action_A: NDArray[np.uint8]
@@ -61,12 +61,12 @@ class Taken(NamedTuple):
 
 
 class Session:
-    """A dream with its own context, sampling and random source. Made by `Dreamer.open` or `Session.fork`."""
+    """A dream with its own context, sampling and random source. Made by `Engine.open` or `Session.fork`."""
 
     def __init__(
         self,
-        dreamer: Dreamer,
-        state: DreamState,
+        dreamer: Engine,
+        state: CacheSlot,
         *,
         sampling: Sampling,
         source: torch.Generator,
@@ -78,7 +78,7 @@ class Session:
         self.index = index
         """Number of the next step, from 0."""
         self.closed = False
-        self.taken: Taken | None = None
+        self.pending_action: PendingAction | None = None
         """Set while a step is half done: the next turn goes on with this action, whatever it brings itself."""
         self.ended = False
         """Whether its last turn had no frame: nothing can follow."""
@@ -95,17 +95,17 @@ class Session:
 
     def step(
         self, action_A: NDArray[np.uint8] | None = None, frame: NDArray[np.uint8] | Literal["dream"] | None = "dream"
-    ) -> DreamStep:
-        """One step alone; see `Turn` for the arguments and `Dreamer.advance` for the errors."""
-        return self.dreamer.advance([Turn(self, action_A, frame)])[0]
+    ) -> StepResult:
+        """One step alone; see `StepInput` for the arguments and `Engine.advance` for the errors."""
+        return self.dreamer.advance([StepInput(self, action_A, frame)])[0]
 
-    def decide(self) -> NDArray[np.uint8]:
-        """The action it takes next, before the frame that follows is known; see `Dreamer.decide`."""
-        return self.dreamer.decide([self])[0]
+    def sample_action(self) -> NDArray[np.uint8]:
+        """The action it takes next, before the frame that follows is known; see `Engine.sample_action`."""
+        return self.dreamer.sample_action([self])[0]
 
-    def warm(self) -> bool:
+    def prefill(self) -> bool:
         """See one step of the prompt; returns `ready`. For callers that must not wait for all of it at once."""
-        self.dreamer.warm([self])
+        self.dreamer.prefill([self])
         return self.ready
 
     def fork(self, seed: int | None = None) -> Session:
@@ -117,7 +117,7 @@ class Session:
         self.dreamer.close(self)
 
 
-class Turn(NamedTuple):
+class StepInput(NamedTuple):
     """What one session does next."""
 
     session: Session
@@ -137,20 +137,22 @@ _T = TypeVar("_T")
 class Stepper:
     """Runs turns of sessions whose prompts have been seen."""
 
-    def __init__(self, model: Model, decoder: CachedDecoder | NaiveDecoder) -> None:
+    def __init__(self, model: WorldModel, decoder: CachedDecoder | ReferenceDecoder) -> None:
         self.model, self.decoder, self.layout = model, decoder, model.config.layout
 
     def look(self, sessions: Sequence[Session]) -> None:
         """Every session sees one more step of its prompt."""
-        self._by_kind([Turn(s) for s in sessions if s.pending[0].codes_N is not None], lambda _: "frame", self._show)
-        answered = [Turn(s) for s in sessions if s.pending and s.pending[0].codes_N is None]
+        self._by_kind(
+            [StepInput(s) for s in sessions if s.pending[0].codes_N is not None], lambda _: "frame", self._show
+        )
+        answered = [StepInput(s) for s in sessions if s.pending and s.pending[0].codes_N is None]
         self._by_kind(answered, lambda _: "action", self._answer)
 
-    def act(self, turns: Sequence[Turn]) -> None:
-        """Every session takes its action, given or dreamed: see `Session.taken`."""
+    def act(self, turns: Sequence[StepInput]) -> None:
+        """Every session takes its action, given or dreamed: see `Session.pending_action`."""
         self._by_kind(turns, lambda turn: "dream" if turn.action_A is None else "given", self._act)
 
-    def see(self, turns: Sequence[Turn]) -> list[Seen]:
+    def see(self, turns: Sequence[StepInput]) -> list[Seen]:
         """The frame that follows every turn: given, dreamed, or none. All of them, or it can be asked again."""
         sources = [turn.session.source for turn in turns]
         before = [source.get_state() for source in sources]
@@ -164,7 +166,7 @@ class Stepper:
         """Codes of frames, int64 [T, N]."""
         return self.model.tokenizer.encode(torch.tensor(np.ascontiguousarray(frames_THWC))).cpu()
 
-    def _show(self, turns: list[Turn]) -> list[None]:
+    def _show(self, turns: list[StepInput]) -> list[None]:
         codes = [codes_N for turn in turns if (codes_N := turn.session.pending[0].codes_N) is not None]
         self.decoder.give_frame([turn.session.state for turn in turns], torch.stack(codes))
         for turn in turns:
@@ -173,14 +175,14 @@ class Stepper:
                 turn.session.pending.appendleft(PromptStep(None, values_A))
         return [None] * len(turns)
 
-    def _answer(self, turns: list[Turn]) -> list[None]:
+    def _answer(self, turns: list[StepInput]) -> list[None]:
         values = [values_A for turn in turns if (values_A := turn.session.pending[0].values_A) is not None]
         self.decoder.give_action([turn.session.state for turn in turns], torch.stack(values))
         for turn in turns:
             turn.session.pending.popleft()
         return [None] * len(turns)
 
-    def _act(self, turns: list[Turn]) -> list[None]:
+    def _act(self, turns: list[StepInput]) -> list[None]:
         states = [turn.session.state for turn in turns]
         taken = [turn.action_A for turn in turns if turn.action_A is not None]
         given = bool(taken)
@@ -191,10 +193,10 @@ class Stepper:
             draws = _draws(turns, how, self.layout.action_slots, max(self.layout.vocab.slot_sizes))
             taken = list(self.decoder.dream_action(states, draws).cpu().numpy().astype(np.uint8))
         for turn, action_A in zip(turns, taken, strict=True):
-            turn.session.taken = Taken(action_A, given)
+            turn.session.pending_action = PendingAction(action_A, given)
         return [None] * len(turns)
 
-    def _see(self, turns: list[Turn]) -> list[Seen]:
+    def _see(self, turns: list[StepInput]) -> list[Seen]:
         if turns[0].frame is None:
             return [(None, None)] * len(turns)
         states = [turn.session.state for turn in turns]
@@ -210,7 +212,7 @@ class Stepper:
         return list(zip(frames_BHWC, codes_BN.cpu().numpy(), strict=True))
 
     def _by_kind(
-        self, turns: Sequence[Turn], kind: Callable[[Turn], str], work: Callable[[list[Turn]], list[_T]]
+        self, turns: Sequence[StepInput], kind: Callable[[StepInput], str], work: Callable[[list[StepInput]], list[_T]]
     ) -> list[_T]:
         results: dict[int, _T] = {}
         for wanted in dict.fromkeys(map(kind, turns)):
@@ -220,7 +222,7 @@ class Stepper:
             results.update(zip(indices, self._in_parts([turns[index] for index in indices], work), strict=True))
         return [results[index] for index in range(len(turns))]
 
-    def _in_parts(self, turns: list[Turn], work: Callable[[list[Turn]], list[_T]]) -> list[_T]:
+    def _in_parts(self, turns: list[StepInput], work: Callable[[list[StepInput]], list[_T]]) -> list[_T]:
         """`work` on all turns at once or, where the memory does not suffice, on halves, with the same noise."""
         sources = [turn.session.source for turn in turns]
         before = [source.get_state() for source in sources]
@@ -239,10 +241,10 @@ class Stepper:
         return self._in_parts(turns[:half], work) + self._in_parts(turns[half:], work)
 
 
-def _draws(turns: Sequence[Turn], samplings: Sequence[Sampling], slots: int, choices: int) -> Draws:
+def _draws(turns: Sequence[StepInput], samplings: Sequence[Sampling], slots: int, choices: int) -> BatchSampler:
     """All noise of one step, each dream's from its own source."""
     parts = [noise(how, (slots, choices), turn.session.source) for turn, how in zip(turns, samplings, strict=True)]
-    return Draws(samplings, torch.stack(parts))
+    return BatchSampler(samplings, torch.stack(parts))
 
 
 def _restore(sources: Sequence[torch.Generator], before: Sequence[Tensor]) -> None:
@@ -251,19 +253,19 @@ def _restore(sources: Sequence[torch.Generator], before: Sequence[Tensor]) -> No
         source.set_state(state)
 
 
-def _frame_kind(turn: Turn) -> str:
+def _frame_kind(turn: StepInput) -> str:
     if turn.frame is None:
         return "none"
     return "given" if isinstance(turn.frame, np.ndarray) else "dream"
 
 
-class Dreamer:
+class Engine:
     """A model that dreams on from prompts: any number of sessions, batched frame by frame.
 
     Any thread may call it; what moves sessions is done one after the other.
     """
 
-    def __init__(self, model: Model, *, lag: int | None = None, naive: bool = False) -> None:
+    def __init__(self, model: WorldModel, *, lag: int | None = None, naive: bool = False) -> None:
         """A dreamer over a loaded model.
 
         Args:
@@ -277,7 +279,7 @@ class Dreamer:
         self.model, self.naive = model, naive
         self.layout = model.config.layout
         self.schedule = schedule(self.layout, lag)
-        kind = NaiveDecoder if naive else CachedDecoder
+        kind = ReferenceDecoder if naive else CachedDecoder
         self.decoder = kind(model.transformer, self.layout, self.schedule)
         self.stepper = Stepper(model, self.decoder)
         self.tuner = ThreadTuner(model.device)
@@ -293,9 +295,9 @@ class Dreamer:
         frames_SHWC: NDArray[np.uint8] | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
-    ) -> Iterator[DreamStep]:
-        """One dream, step by step; the arguments are the fields of `DreamRequest`."""
-        request = DreamRequest(
+    ) -> Iterator[StepResult]:
+        """One dream, step by step; the arguments are the fields of `GenerationRequest`."""
+        request = GenerationRequest(
             prompt=prompt,
             mode=mode,
             steps=steps,
@@ -307,7 +309,7 @@ class Dreamer:
         for (step,) in self.dream_batch([request]):
             yield step
 
-    def dream_batch(self, requests: Sequence[DreamRequest]) -> Iterator[list[DreamStep]]:
+    def dream_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[list[StepResult]]:
         """Dreams that advance together, each as it would alone; yields one step of every dream at a time.
 
         Raises:
@@ -324,7 +326,7 @@ class Dreamer:
             prompt: only its last steps count, as many as the model's context has.
             sampling: how tokens are drawn.
             seed: same prompt, same turns, same seed: same tokens.
-            warm: see the whole prompt now. False: leave it to `Session.warm`, a step at a time, or to the first turn.
+            warm: see the whole prompt now. False: leave it to `Session.prefill`, a step at a time, or to the first turn.
 
         Raises:
             BadInputError: when the prompt's codes are no codes of this model.
@@ -342,7 +344,7 @@ class Dreamer:
         )
         try:
             while warm and not session.ready:
-                self.warm([session])
+                self.prefill([session])
         except BaseException:
             self.close(session)  # nobody else could
             raise
@@ -363,7 +365,7 @@ class Dreamer:
                 pending=deque(session.pending),
                 index=session.index,
             )
-            branch.taken, branch.ended = session.taken, session.ended
+            branch.pending_action, branch.ended = session.pending_action, session.ended
         return branch
 
     @torch.inference_mode()
@@ -380,7 +382,7 @@ class Dreamer:
         return self.decoder.bytes_each
 
     @torch.inference_mode()
-    def warm(self, sessions: Sequence[Session]) -> None:
+    def prefill(self, sessions: Sequence[Session]) -> None:
         """Let each session see one more step of its prompt, together; what failed can be asked for again.
 
         Raises:
@@ -390,7 +392,7 @@ class Dreamer:
             self.stepper.look([_open(session) for session in sessions if not session.ready])
 
     @torch.inference_mode()
-    def advance(self, turns: Sequence[Turn]) -> list[DreamStep]:
+    def advance(self, turns: Sequence[StepInput]) -> list[StepResult]:
         """One step of every session, batched; each comes out as it would alone.
 
         A call that failed for want of memory can be made again, for any of its sessions: an action that was taken
@@ -411,7 +413,7 @@ class Dreamer:
             return [_done(turn, frame_HWC, codes_N) for turn, (frame_HWC, codes_N) in zip(turns, seen, strict=True)]
 
     @torch.inference_mode()
-    def decide(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
+    def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
         """The action each session takes next, dreamed before the frame that follows is known.
 
         For whoever acts with it first and has the frame only then, as in a real game. The step is half done: the
@@ -424,12 +426,14 @@ class Dreamer:
             BadInputError: for a session that was closed or has ended, or came twice.
             ResourceError: when a step does not fit the memory even alone.
         """
-        turns = [Turn(session) for session in sessions]
+        turns = [StepInput(session) for session in sessions]
         with self._moving, self.tuner.call(("decide", len(turns))):
             self._act(turns)
-            return [session.taken.action_A.copy() for session in sessions if session.taken is not None]
+            return [
+                session.pending_action.action_A.copy() for session in sessions if session.pending_action is not None
+            ]
 
-    def _act(self, turns: Sequence[Turn]) -> None:
+    def _act(self, turns: Sequence[StepInput]) -> None:
         """Every session takes its action, where it has not."""
         if len({id(turn.session) for turn in turns}) != len(turns):
             raise BadInputError("a session came twice; it can take one turn at a time")
@@ -437,11 +441,11 @@ class Dreamer:
             self.check(turn)  # all of them before any is moved
         for turn in turns:
             while not turn.session.ready:
-                self.warm([turn.session])
+                self.prefill([turn.session])
         self.decoder.arrange([turn.session.state for turn in turns])  # room for all, before any is moved
-        self.stepper.act([turn for turn in turns if turn.session.taken is None])
+        self.stepper.act([turn for turn in turns if turn.session.pending_action is None])
 
-    def check(self, turn: Turn) -> None:
+    def check(self, turn: StepInput) -> None:
         """Raise what `advance` would raise for this turn whatever the state of things, and move nothing."""
         if _open(turn.session).ended:
             raise BadInputError("this session ended with a turn that had no frame; open another one")
@@ -474,15 +478,15 @@ class Dreamer:
         with self.tuner.call(("decode", len(codes))):
             return self.model.tokenizer.decode(codes, checked=False).cpu().numpy()
 
-    def _dream(self, requests: Sequence[DreamRequest]) -> Iterator[list[DreamStep]]:
+    def _dream(self, requests: Sequence[GenerationRequest]) -> Iterator[list[StepResult]]:
         sessions = [self.open(r.prompt, sampling=r.sampling, seed=r.seed, warm=False) for r in requests]
         try:
             while not all(session.ready for session in sessions):
-                self.warm(sessions)
+                self.prefill(sessions)
             for index in range(requests[0].steps):
                 yield self.advance(
                     [
-                        Turn(
+                        StepInput(
                             session,
                             request.action(index),
                             request.frame(index) if request.mode == "policy" else "dream",
@@ -495,7 +499,7 @@ class Dreamer:
                 session.close()
 
 
-def _kind_of_call(turns: Sequence[Turn]) -> tuple[str, int]:
+def _kind_of_call(turns: Sequence[StepInput]) -> tuple[str, int]:
     """Calls that cost about the same: by what is dreamed, and for how many sessions."""
     dreamed = sum(turn.frame is not None and not isinstance(turn.frame, np.ndarray) for turn in turns)
     return ("dream", dreamed) if dreamed else ("see", len(turns))
@@ -507,14 +511,14 @@ def _open(session: Session) -> Session:
     return session
 
 
-def _done(turn: Turn, frame_HWC: NDArray[np.uint8] | None, codes_N: NDArray[np.int64] | None) -> DreamStep:
+def _done(turn: StepInput, frame_HWC: NDArray[np.uint8] | None, codes_N: NDArray[np.int64] | None) -> StepResult:
     """The step a session has made; it is ready for the next."""
     session = turn.session
-    assert session.taken is not None, "every session has taken its action"
-    (action_A, given), session.taken = session.taken, None
+    assert session.pending_action is not None, "every session has taken its action"
+    (action_A, given), session.pending_action = session.pending_action, None
     session.ended = turn.frame is None
     session.index += 1
-    return DreamStep(
+    return StepResult(
         index=session.index - 1, action_A=action_A, action_given=given, frame_HWC=frame_HWC, codes_N=codes_N
     )
 

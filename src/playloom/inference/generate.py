@@ -20,17 +20,17 @@ import torch
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, Schema
-from playloom.atomic_io import check_place
-from playloom.data.prompts import PromptData, list_moments, load_prompt
+from playloom.atomic_io import ensure_writable
+from playloom.data.prompts import PromptData, list_prompts, load_prompt
 from playloom.device import free_memory, pick_device
 from playloom.errors import BadInputError, ResourceError
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import DreamStep, Mode, Prompt
+from playloom.inference.types import Mode, Prompt, StepResult
 from playloom.media.action_table import Inputs, check_schema, fit_length, read_inputs
 from playloom.media.images import Fit
-from playloom.media.output_folder import DreamedStep, DreamFolder, write_dream
-from playloom.models.checkpoint import Model, load_model, model_folder
+from playloom.media.output_folder import DreamFolder, OutputStep, write_dream
+from playloom.models.checkpoint import WorldModel, load_model, model_folder
 from playloom.models.tokenizer.metrics import contrast_gain
 from playloom.provenance import Manifest, created_at, frames_hash
 
@@ -41,7 +41,7 @@ Render = Callable[..., Iterator[NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opening:
+class GenerationConfig:
     """All that a user can say of how a dream begins; what is to become of it is said by those who build on this."""
 
     model: str | None = None
@@ -73,13 +73,13 @@ class Opening:
     timestamp: bool = False
     """Whether manifests carry the time; without it equal jobs give equal files."""
 
-    def dreamer(self) -> Dreamer:
-        """See `open_dreamer`."""
-        return open_dreamer(self.model, device=self.device, lag=self.lag)
+    def dreamer(self) -> Engine:
+        """See `open_engine`."""
+        return open_engine(self.model, device=self.device, lag=self.lag)
 
-    def sampling(self, model: Model) -> Sampling:
+    def sampling(self, model: WorldModel) -> Sampling:
         """How tokens are drawn: as asked for, else as the model's card recommends."""
-        return Sampling.of_card(
+        return Sampling.from_card(
             model.card,
             temperature=self.temperature,
             top_k=self.top_k,
@@ -87,14 +87,16 @@ class Opening:
             action_temperature=self.action_temperature,
         )
 
-    def cut(self, model: Model) -> tuple[str, ...]:
+    def cut(self, model: WorldModel) -> tuple[str, ...]:
         """A note where more context was asked for than the model has."""
         most = model.config.transformer.context_steps
         if self.context <= most:
             return ()
         return (f"the model sees at most {most} steps, so a context of {self.context} is cut to that",)
 
-    def read_prompt(self, model: Model, *, horizon: int | None, render: Render | None) -> tuple[Prompt, PromptData]:
+    def read_prompt(
+        self, model: WorldModel, *, horizon: int | None, render: Render | None
+    ) -> tuple[Prompt, PromptData]:
         """The prompt of whatever `prompt` names, and all that is known of it.
 
         Args:
@@ -105,7 +107,7 @@ class Opening:
         Raises:
             BadInputError: when it cannot be used, or nothing is named and no moment is bundled.
         """
-        moments = list_moments()
+        moments = list_prompts()
         if self.prompt is None and not moments:
             raise BadInputError("this installation bundles no moment; say --prompt PICTURE, FOLDER or RECORDING")
         sizes = model.config.tokenizer
@@ -127,7 +129,7 @@ class Opening:
         return Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN), data
 
 
-def open_dreamer(model: str | None = None, *, device: str = "auto", lag: int | None = None) -> Dreamer:
+def open_engine(model: str | None = None, *, device: str = "auto", lag: int | None = None) -> Engine:
     """A dreamer over a bundled model's name or a folder.
 
     Args:
@@ -139,11 +141,11 @@ def open_dreamer(model: str | None = None, *, device: str = "auto", lag: int | N
         PlayloomError: when the model cannot be loaded there, or not decode in that order.
     """
     loaded = load_model(model_folder(model), pick_device(device))
-    return Dreamer(loaded, lag=loaded.card.get("lag") if lag is None else lag)
+    return Engine(loaded, lag=loaded.card.get("lag") if lag is None else lag)
 
 
 @torch.inference_mode()
-def picture_warning(model: Model, frames_THWC: NDArray[np.uint8]) -> str | None:
+def picture_warning(model: WorldModel, frames_THWC: NDArray[np.uint8]) -> str | None:
     """A sentence where pictures do not look like the model's game, else None.
 
     Args:
@@ -166,8 +168,8 @@ def picture_warning(model: Model, frames_THWC: NDArray[np.uint8]) -> str | None:
     )
 
 
-def manifest_of(
-    dreamer: Dreamer,
+def build_manifest(
+    dreamer: Engine,
     frames_THWC: NDArray[np.uint8],
     *,
     mode: str,
@@ -208,7 +210,7 @@ _COPIES = 8  # of every picture: in its step, in the stack, in what becomes drea
 
 
 @dataclass(frozen=True, kw_only=True)
-class DreamJob(Opening):
+class DreamJob(GenerationConfig):
     """What to dream, all of it as a user says it.
 
     Raises:
@@ -276,7 +278,7 @@ def run_dream(
         PlayloomError: when something the job names cannot be used, the folder cannot be written, or the pictures of
             so many steps do not fit into the memory; nothing is written then.
     """
-    check_place(job.out, numbered=True)
+    ensure_writable(job.out, numbered=True)
     dreamer = job.dreamer()
     model, how = dreamer.model, job.sampling(dreamer.model)
     prompt, data = job.read_prompt(model, horizon=job.steps, render=render)
@@ -314,11 +316,11 @@ def run_dream(
 
 
 def _until_stopped(
-    dreamed: Iterator[DreamStep], steps: int, progress: Progress | None, stop: Callable[[], bool]
-) -> list[DreamStep]:
+    dreamed: Iterator[StepResult], steps: int, progress: Progress | None, stop: Callable[[], bool]
+) -> list[StepResult]:
     if stop():
         raise KeyboardInterrupt
-    done: list[DreamStep] = []
+    done: list[StepResult] = []
     for step in dreamed:
         done.append(step)
         if progress is not None:
@@ -330,12 +332,12 @@ def _until_stopped(
 
 def _write(
     job: DreamJob,
-    dreamer: Dreamer,
+    dreamer: Engine,
     prompt: Prompt,
     data: PromptData,
     given: Inputs | None,
     how: Sampling,
-    done: Sequence[DreamStep],
+    done: Sequence[StepResult],
 ) -> DreamFolder:
     codes = [step.codes_N[None] for step in done if step.codes_N is not None]
     return write_dream(
@@ -343,8 +345,8 @@ def _write(
         real_frames_THWC=data.frames_THWC,
         dreamed_before_T=data.dreamed_T,
         real_actions_TA=data.actions_TA,
-        steps=[DreamedStep(s.frame_HWC, s.action_A, s.action_given) for s in done],
-        manifest=manifest_of(
+        steps=[OutputStep(s.frame_HWC, s.action_A, s.action_given) for s in done],
+        manifest=build_manifest(
             dreamer, data.frames_THWC, mode=job.mode, sampling=how, seed=job.seed, timestamp=job.timestamp, prompt=data
         ),
         frames_dreamed=job.mode != "policy",

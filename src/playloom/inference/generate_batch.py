@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.atomic_io import check_place, free_folder
+from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.errors import BadInputError, PlayloomError, RecordingError
-from playloom.inference.engine import Dreamer
-from playloom.inference.generate import manifest_of, open_dreamer
+from playloom.inference.engine import Engine
+from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import DreamRequest, DreamStep, Prompt
+from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.media.clips import find_clips, read_clip, write_dream_clip
 from playloom.media.contact_sheet import film_frames, title_of
-from playloom.media.output_folder import DreamedStep, film_moments, seen_tiles
+from playloom.media.output_folder import OutputStep, film_moments, seen_tiles
 from playloom.media.video import write_mp4
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 from playloom.provenance import Manifest
 
 _FILM = 2  # times the frames' own width
@@ -77,7 +77,7 @@ def write_batch_dream(
     )
     seen = len(context_THWC)
     tiles = seen_tiles(context_THWC, actions_TA[: seen - 1])
-    steps = map(DreamedStep, dreamed_SHWC, actions_TA[seen - 1 :], given_T[seen - 1 :])
+    steps = map(OutputStep, dreamed_SHWC, actions_TA[seen - 1 :], given_T[seen - 1 :])
     shown = film_moments(tiles, steps, context_THWC[:0] if true_SHWC is None else true_SHWC)
     film = film_frames(shown, kinds=["real", "dreamed"], title=title_of(manifest), enlarged=_FILM)
     write_mp4(video, film, manifest=manifest)
@@ -141,7 +141,7 @@ class _Work(NamedTuple):
     path: Path
     frames_THWC: NDArray[np.uint8]
     actions_TA: NDArray[np.uint8]
-    request: DreamRequest
+    request: GenerationRequest
 
 
 def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None = None) -> BatchSummary:
@@ -156,8 +156,8 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
             written; bad clips are only skipped.
     """
     paths = find_clips(job.folder)[: job.max_files]
-    check_place(free_folder(job.out) / "clip")
-    dreamer = open_dreamer(job.model, device=job.device, lag=job.lag)
+    ensure_writable(next_free_path(job.out) / "clip")
+    dreamer = open_engine(job.model, device=job.device, lag=job.lag)
     model = dreamer.model
     written: list[Path] = []
     skipped: list[str] = []
@@ -184,7 +184,7 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
 
 
 def _usable(
-    paths: list[Path], job: BatchJob, model: Model, skip: Callable[[Path, PlayloomError], None]
+    paths: list[Path], job: BatchJob, model: WorldModel, skip: Callable[[Path, PlayloomError], None]
 ) -> Iterator[_Work]:
     for number, path in enumerate(paths):
         try:
@@ -193,7 +193,7 @@ def _usable(
             skip(path, error)
 
 
-def _read(path: Path, job: BatchJob, model: Model, seed: int) -> _Work:
+def _read(path: Path, job: BatchJob, model: WorldModel, seed: int) -> _Work:
     clip = read_clip(path)
     total = job.context + job.steps
     if len(clip.frames_THWC) < total:
@@ -203,7 +203,7 @@ def _read(path: Path, job: BatchJob, model: Model, seed: int) -> _Work:
     model.tokenizer.check_size(torch.as_tensor(clip.frames_THWC[:1]))
     frames, actions = clip.frames_THWC[:total], clip.actions_TA[:total]
     fed = actions[job.context - 1 : -1] if job.protocol == "base" else None
-    request = DreamRequest(
+    request = GenerationRequest(
         prompt=Prompt(frames_THWC=frames[: job.context], actions_TA=actions[: job.context - 1]),
         mode="world" if fed is not None else "full",
         steps=job.steps,
@@ -214,12 +214,12 @@ def _read(path: Path, job: BatchJob, model: Model, seed: int) -> _Work:
     return _Work(path, frames, actions, request)
 
 
-def _write(job: BatchJob, dreamer: Dreamer, work: _Work, steps: list[DreamStep]) -> Path:
+def _write(job: BatchJob, dreamer: Engine, work: _Work, steps: list[StepResult]) -> Path:
     dreamed_SHWC = np.stack([step.frame_HWC for step in steps if step.frame_HWC is not None])
     context_THWC = work.frames_THWC[: job.context]
     target = job.out / work.path.relative_to(job.folder)
     request = work.request
-    made = manifest_of(dreamer, context_THWC, mode=request.mode, sampling=job.sampling, seed=request.seed)
+    made = build_manifest(dreamer, context_THWC, mode=request.mode, sampling=job.sampling, seed=request.seed)
     manifest = replace(made, prompt=work.path.name)
     last = work.actions_TA[-1:] if job.protocol == "base" else work.actions_TA[:0]
     taken = np.stack([step.action_A for step in steps])

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from playloom.inference.batch_cache import DreamState
-from playloom.inference.sampling import Draws
+from playloom.inference.batch_cache import CacheSlot
+from playloom.inference.sampling import BatchSampler
 from playloom.models.decode_order import Schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
 from playloom.models.transformer.transformer import Transformer
 
 
-class NaiveDecoder:
+class ReferenceDecoder:
     """Steps for any number of dreams, one after the other."""
 
     bytes_each = 0
@@ -32,28 +32,28 @@ class NaiveDecoder:
         self.own_PP = schedule.visible_PP(self.device)
         self._offsets_A = torch.tensor(layout.vocab.action_offsets, device=self.device)
 
-    def begin(self) -> DreamState:
+    def begin(self) -> CacheSlot:
         """A dream that has seen nothing; `window` holds the tokens [K] of all its steps."""
-        return DreamState()
+        return CacheSlot()
 
-    def arrange(self, states: Sequence[DreamState]) -> list[int]:
+    def arrange(self, states: Sequence[CacheSlot]) -> list[int]:
         """Nothing to arrange."""
         return list(range(len(states)))
 
-    def fork(self, state: DreamState) -> DreamState:
+    def fork(self, state: CacheSlot) -> CacheSlot:
         """A dream that goes on from the same place."""
-        return DreamState(window=deque(tokens_K.clone() for tokens_K in state.window))
+        return CacheSlot(window=deque(tokens_K.clone() for tokens_K in state.window))
 
-    def close(self, state: DreamState) -> None:
+    def close(self, state: CacheSlot) -> None:
         """Forget the dream."""
         state.window.clear()
 
-    def give_frame(self, states: Sequence[DreamState], codes_BN: Int[Tensor, "B N"]) -> None:
+    def give_frame(self, states: Sequence[CacheSlot], codes_BN: Int[Tensor, "B N"]) -> None:
         """See `CachedDecoder.give_frame`."""
         for state, codes_N in zip(states, codes_BN, strict=True):
             self._open(state)[: self.layout.image_slots] = codes_N.to(self.device)
 
-    def dream_frame(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B N"]:
+    def dream_frame(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B N"]:
         """See `CachedDecoder.dream_frame`."""
         for row, state in enumerate(states):
             self._open(state)
@@ -61,19 +61,19 @@ class NaiveDecoder:
                 self._draw(state, index, self.layout.image_group, draws, row)
         return torch.stack([state.window[-1][: self.layout.image_slots] for state in states])
 
-    def give_action(self, states: Sequence[DreamState], values_BA: Int[Tensor, "B A"]) -> None:
+    def give_action(self, states: Sequence[CacheSlot], values_BA: Int[Tensor, "B A"]) -> None:
         """See `CachedDecoder.give_action`."""
         for state, values_A in zip(states, values_BA, strict=True):
             state.window[-1][self.layout.image_slots :] = values_A.to(self.device) + self._offsets_A
 
-    def dream_action(self, states: Sequence[DreamState], draws: Draws) -> Int[Tensor, "B A"]:
+    def dream_action(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B A"]:
         """See `CachedDecoder.dream_action`."""
         for row, state in enumerate(states):
             for slot, group in enumerate(self.layout.action_groups):
                 self._draw(state, self.schedule.image_passes + slot, group, draws, row)
         return torch.stack([state.window[-1][self.layout.image_slots :] - self._offsets_A for state in states])
 
-    def logits(self, state: DreamState, index: int, group: TokenGroup) -> tuple[Tensor, Tensor]:
+    def logits(self, state: CacheSlot, index: int, group: TokenGroup) -> tuple[Tensor, Tensor]:
         """Logits [R, C] of the slots [R] that pass `index` of the newest step predicts."""
         positions_Q = self.schedule.positions_of(index, index + 1)
         target_Q = torch.as_tensor(self.layout.target_P[positions_Q], device=self.device)
@@ -81,13 +81,13 @@ class NaiveDecoder:
         logits_RC = self.model.logits(self._hidden(state)[where_Q], group.first_id, group.last_id)
         return logits_RC, target_Q[target_Q >= 0]
 
-    def _draw(self, state: DreamState, index: int, group: TokenGroup, draws: Draws, row: int) -> None:
+    def _draw(self, state: CacheSlot, index: int, group: TokenGroup, draws: BatchSampler, row: int) -> None:
         logits_RC, slot_R = self.logits(state, index, group)
         first = 0 if index < self.schedule.image_passes else self.layout.image_slots
-        alone = Draws([draws.samplings[row]], draws.noise_BSC[row : row + 1])
+        alone = BatchSampler([draws.samplings[row]], draws.noise_BSC[row : row + 1])
         state.window[-1][slot_R] = alone.pick(logits_RC[None], slot_R - first)[0] + group.first_id
 
-    def _hidden(self, state: DreamState) -> Tensor:
+    def _hidden(self, state: CacheSlot) -> Tensor:
         """Hidden states [P, D] of the newest step. With absolute positions the window is all there ever was."""
         absolute = self.model.config.positions == "absolute"
         steps = list(state.window)[-self.model.config.context_steps :] if absolute else list(state.window)
@@ -98,6 +98,6 @@ class NaiveDecoder:
         hidden: Tensor = self.model(self.layout.inputs(tokens_BTK), self.own_PP, previous_BTA)
         return hidden[0, -1]
 
-    def _open(self, state: DreamState) -> Tensor:
+    def _open(self, state: CacheSlot) -> Tensor:
         state.window.append(torch.full((self.layout.slots,), NO_TOKEN, device=self.device))
         return state.window[-1]

@@ -49,7 +49,7 @@ class Sampling:
             raise BadInputError(f"top_p is {self.top_p}; expected more than 0 and at most 1")
 
     @classmethod
-    def of_card(cls, card: Mapping[str, Any], **asked: float | int | None) -> Sampling:
+    def from_card(cls, card: Mapping[str, Any], **asked: float | int | None) -> Sampling:
         """What was asked for, over what a model's card recommends, over the defaults.
 
         Args:
@@ -88,7 +88,7 @@ _COLDEST = 1e-6
 """Least temperature that logits are divided by: with less they would overflow, and all of them look alike."""
 
 
-class Draws:
+class BatchSampler:
     """The draws of one step for a batch of dreams, each with its own sampling: all noise there is, ahead of time."""
 
     def __init__(self, samplings: Sequence[Sampling], noise_BSC: Tensor) -> None:
@@ -102,9 +102,9 @@ class Draws:
         scale = [1.0 if how.greedy else max(how.temperature, _COLDEST) for how in samplings]
         self.temperature_B11 = torch.tensor(scale, device=noise_BSC.device)[:, None, None]
 
-    def over(self, noise_BSC: Tensor, temperature_B11: Tensor) -> Draws:
+    def over(self, noise_BSC: Tensor, temperature_B11: Tensor) -> BatchSampler:
         """The same kind of draws from other tensors."""
-        other = object.__new__(Draws)
+        other = object.__new__(BatchSampler)
         other.samplings, other.noise_BSC, other.temperature_B11 = self.samplings, noise_BSC, temperature_B11
         return other
 

@@ -49,7 +49,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DreamRequest:
+class GenerationRequest:
     """One dream. What is given is given; the rest is dreamed.
 
     Raises:
@@ -99,7 +99,7 @@ class DreamRequest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DreamStep:
+class StepResult:
     """One step of a dream: the action taken, and the frame that followed."""
 
     index: int

@@ -29,7 +29,7 @@ from playloom.actions.codec import (
 from playloom.actions.controller import CONTROLS
 from playloom.actions.script import is_rounded, parse_script, rounding
 from playloom.atomic_io import atomic_write
-from playloom.errors import ActionError, PlayloomError, nearest
+from playloom.errors import ActionError, PlayloomError, did_you_mean
 
 STEP_COLUMN = "step"
 """The first column; it may be missing in a file that is read."""
@@ -109,7 +109,7 @@ def check_schema(schema: str) -> None:
     """Raise an ActionError, naming the choices, unless it is a schema or `auto`."""
     known = [*get_args(Schema), "auto"]
     if schema not in known:
-        raise ActionError(f"unknown action schema {schema!r}; {nearest(schema, known)}")
+        raise ActionError(f"unknown action schema {schema!r}; {did_you_mean(schema, known)}")
 
 
 def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from playloom.atomic_io import atomic_write
-from playloom.errors import BadInputError, PictureError, PlayloomError, nearest
+from playloom.errors import BadInputError, PictureError, PlayloomError, did_you_mean
 from playloom.provenance import Manifest, stamp
 
 Fit = Literal["crop", "letterbox"]
@@ -93,7 +93,7 @@ def fit_picture(
         PictureError: when `fit` is unknown.
     """
     if fit not in get_args(Fit):
-        raise PictureError(f"unknown fit {fit!r}; {nearest(fit, get_args(Fit))}")
+        raise PictureError(f"unknown fit {fit!r}; {did_you_mean(fit, get_args(Fit))}")
     (height, width), (from_height, from_width) = size, frame_HWC.shape[:2]
     if (height, width) == (from_height, from_width):
         return frame_HWC, None

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
-from playloom.atomic_io import atomic_folder, atomic_write, free_folder
+from playloom.atomic_io import atomic_folder, atomic_write, next_free_path
 from playloom.errors import BadInputError
 from playloom.media.action_table import write_actions
 from playloom.media.clips import write_dream_clip
@@ -46,7 +46,7 @@ _SHEET_TILES = 60
 """A sheet that would have more dreamed and true tiles shows every second, third, … step."""
 
 
-class DreamedStep(NamedTuple):
+class OutputStep(NamedTuple):
     """One step of a dream: the action taken, and the frame that followed it."""
 
     frame_HWC: NDArray[np.uint8] | None
@@ -73,7 +73,7 @@ class _Dream:
 
     real_THWC: NDArray[np.uint8]
     actions_TA: NDArray[np.uint8]
-    steps: tuple[DreamedStep, ...]
+    steps: tuple[OutputStep, ...]
     manifest: Manifest
     frames_dreamed: bool
     true_SHWC: NDArray[np.uint8]
@@ -111,7 +111,7 @@ def write_dream(
     *,
     real_frames_THWC: NDArray[np.uint8],
     real_actions_TA: NDArray[np.uint8],
-    steps: Iterable[DreamedStep],
+    steps: Iterable[OutputStep],
     manifest: Manifest,
     frames_dreamed: bool = True,
     true_frames_SHWC: NDArray[np.uint8] | None = None,
@@ -153,7 +153,7 @@ def write_dream(
     dream = _Dream(
         real_THWC=real_frames_THWC,
         actions_TA=real_actions_TA,
-        steps=tuple(DreamedStep(*step) for step in steps),
+        steps=tuple(OutputStep(*step) for step in steps),
         manifest=manifest,
         frames_dreamed=frames_dreamed,
         true_SHWC=real_frames_THWC[:0] if true_frames_SHWC is None else true_frames_SHWC,
@@ -162,7 +162,7 @@ def write_dream(
         real_kind=real_kind,
         **({} if true_actions_SA is None else {"true_actions_SA": true_actions_SA}),
     )
-    target = free_folder(folder, numbered=numbered)
+    target = next_free_path(folder, numbered=numbered)
     with atomic_folder(target) as place:
         files = tuple(_write_files(place, dream, request or {}, reconstructed_THWC, on_file or (lambda name: None)))
     return DreamFolder(folder=target, files=files)
@@ -246,7 +246,7 @@ def _moments(dream: _Dream) -> list[list[Tile]]:
 
 
 def film_moments(
-    seen: Sequence[Tile], steps: Iterable[DreamedStep], true_SHWC: NDArray[np.uint8], kind: Kind = "real"
+    seen: Sequence[Tile], steps: Iterable[OutputStep], true_SHWC: NDArray[np.uint8], kind: Kind = "real"
 ) -> list[list[Tile]]:
     """The tiles of every step, side by side: the dream, right of what really followed where that is known.
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import playloom
 from playloom.atomic_io import atomic_write
-from playloom.errors import CheckpointError, ConfigError, nearest
+from playloom.errors import CheckpointError, ConfigError, did_you_mean
 from playloom.models.card import CARD, model_card, write_card
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer
@@ -61,7 +61,9 @@ def model_folder(name: str | None = None) -> Path:
         return _BUNDLE / name
     if (Path(name) / "model.json").is_file():
         return Path(name)
-    raise CheckpointError(f"{name!r} is neither a folder with model.json nor a bundled model; {nearest(name, names)}")
+    raise CheckpointError(
+        f"{name!r} is neither a folder with model.json nor a bundled model; {did_you_mean(name, names)}"
+    )
 
 
 def save_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:
@@ -143,7 +145,7 @@ _WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Model:
+class WorldModel:
     """A model ready to use: its config, its two networks in evaluation mode, and where it came from."""
 
     config: ModelConfig
@@ -162,14 +164,14 @@ class Model:
         """Where the transformer lives."""
         return self.transformer.token.weight.device
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Model:
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> WorldModel:
         """The same model with its networks moved; `dtype` is for the transformer, whose cache follows its weights."""
         self.tokenizer.to(device)
         self.transformer.to(device, dtype)
         return self
 
 
-def save_model(folder: Path, model: Model, dtype: torch.dtype | None = torch.float16) -> None:
+def save_model(folder: Path, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
     """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with one is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
@@ -185,7 +187,7 @@ def save_model(folder: Path, model: Model, dtype: torch.dtype | None = torch.flo
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
+def load_model(folder: Path, device: torch.device | str = "cpu") -> WorldModel:
     """Read a model's folder, float32, in evaluation mode.
 
     Raises:
@@ -206,7 +208,9 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
         raise CheckpointError(
             f"{folder / 'model.json'} does not describe a model this version knows: {cause}"
         ) from error
-    model = Model(config=config, tokenizer=tokenizer, transformer=transformer, card=card, fingerprint=_both(wanted))
+    model = WorldModel(
+        config=config, tokenizer=tokenizer, transformer=transformer, card=card, fingerprint=_both(wanted)
+    )
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         load_weights(folder / name, module)
         if fingerprint(folder / name) != wanted[name]:
@@ -254,7 +258,7 @@ def _checked_card(card: object) -> dict[str, Any]:
         raise ConfigError(f"its card's sampling is {sampling!r}; expected an object")
     for name, value in sampling.items():
         if name not in _SAMPLING:
-            raise ConfigError(f"its card's sampling holds {name!r}; {nearest(name, _SAMPLING)}")
+            raise ConfigError(f"its card's sampling holds {name!r}; {did_you_mean(name, _SAMPLING)}")
         if value is not None and not isinstance(value, (int, float)):
             raise ConfigError(f"its card's {name} is {value!r}; expected a number")
     return card

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from playloom.errors import ConfigError, nearest
+from playloom.errors import ConfigError, did_you_mean
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.world_model import ModelConfig
@@ -127,5 +127,5 @@ def preset(name: str) -> ModelConfig:
         ConfigError: for an unknown name; names the nearest one.
     """
     if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}; {nearest(name, PRESETS)}")
+        raise ConfigError(f"unknown preset {name!r}; {did_you_mean(name, PRESETS)}")
     return PRESETS[name]

@@ -198,13 +198,13 @@ class StepLayout:
             groups.append(TokenGroup(positions=(int(position),), first_id=first, last_id=last))
         return tuple(groups)
 
-    def weave(self, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"]) -> Int[Tensor, "B T K"]:
+    def interleave(self, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"]) -> Int[Tensor, "B T K"]:
         """Codes and action values to joint token ids, step by step in slot order."""
         offsets_A = torch.tensor(self.vocab.action_offsets, device=values_BTA.device)
         return torch.cat([codes_BTN.long(), values_BTA.long() + offsets_A], dim=-1)
 
-    def unweave(self, tokens_BTK: Int[Tensor, "B T K"]) -> tuple[Int[Tensor, "B T N"], Int[Tensor, "B T A"]]:
-        """Joint token ids back to codes and action values; the inverse of `weave`."""
+    def split(self, tokens_BTK: Int[Tensor, "B T K"]) -> tuple[Int[Tensor, "B T N"], Int[Tensor, "B T A"]]:
+        """Joint token ids back to codes and action values; the inverse of `interleave`."""
         offsets_A = torch.tensor(self.vocab.action_offsets, device=tokens_BTK.device)
         return tokens_BTK[..., : self.image_slots], tokens_BTK[..., self.image_slots :] - offsets_A
 

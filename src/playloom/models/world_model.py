@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from playloom.device import free_memory
-from playloom.errors import ConfigError, ResourceError, nearest
+from playloom.errors import ConfigError, ResourceError, did_you_mean
 from playloom.models.sequence import StepLayout, Vocab
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
@@ -84,7 +84,7 @@ class ModelConfig:
         known = ["name", "rows", "tokenizer", "transformer"]
         for key in values:
             if key not in known:
-                raise ConfigError(f"unknown model key {key!r}; {nearest(key, known)}")
+                raise ConfigError(f"unknown model key {key!r}; {did_you_mean(key, known)}")
         for key in ("name", "tokenizer", "transformer"):
             if key not in values:
                 raise ConfigError(f"the model config has no {key!r}; expected the keys {', '.join(known)}")
@@ -105,7 +105,7 @@ def _transformer_from_dict(values: Mapping[str, Any]) -> TransformerConfig:
     known = [field.name for field in dataclasses.fields(TransformerConfig)]
     for key in values:
         if key not in known:
-            raise ConfigError(f"unknown transformer key {key!r}; {nearest(key, known)}")
+            raise ConfigError(f"unknown transformer key {key!r}; {did_you_mean(key, known)}")
     for key in ("layers", "width", "heads"):
         if key not in values:
             raise ConfigError(f"the transformer config has no {key!r}")

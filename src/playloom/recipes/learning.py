@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from playloom.data.dataset import FrameStore, TokenStore
+from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.prepare import Progress, build_frame_store, tokenise_recordings
 from playloom.data.recording import STATE_COLUMNS, load_meta
 from playloom.device import pick_device
@@ -24,7 +24,7 @@ from playloom.training.artifacts import load_tokenizer
 from playloom.training.config import LoopConfig
 from playloom.training.data_source import Preparation
 from playloom.training.run import WorldJob, alignment_of, run_world
-from playloom.training.task import Outcome
+from playloom.training.task import LoopResult
 from playloom.training.tokenizer import train_tokenizer
 
 _LEARNED = ("train", "validation")
@@ -44,7 +44,7 @@ def train_the_tokenizer(shop: Shop) -> dict[str, Any]:
         paths = recorded(shop, *_LEARNED)[: settings.episodes]
         tell = shop.teller("rendering, frames")
         build_frame_store(frames, paths, render_episode, workers=shop.machine.games, progress=tell)
-    store = FrameStore.open(frames)
+    store = FrameDataset.open(frames)
     alignment = _alignment(store)
     shop.say(f"  alignment: {alignment}")
     training = dataclasses.replace(settings.training, loop=_loop(shop, settings.training.loop))
@@ -105,7 +105,7 @@ def train_the_world(shop: Shop) -> dict[str, Any]:
     return _outcome(result.outcome)
 
 
-def cut_store(growing: Path, target: Path, paths: list[Path], *, slots: int, tokenizer: str) -> TokenStore:
+def cut_store(growing: Path, target: Path, paths: list[Path], *, slots: int, tokenizer: str) -> TokenDataset:
     """The episodes that an unfinished token store holds, as a finished one.
 
     Args:
@@ -119,11 +119,11 @@ def cut_store(growing: Path, target: Path, paths: list[Path], *, slots: int, tok
         RecordingError: when it holds no episode yet.
     """
     total = sum(load_meta(path).steps for path in paths)
-    source = TokenStore.create(growing, total, slots=slots, tokenizer=tokenizer, state_columns=STATE_COLUMNS)
+    source = TokenDataset.create(growing, total, slots=slots, tokenizer=tokenizer, state_columns=STATE_COLUMNS)
     if not source.done:
         raise RecordingError(f"no episode was encoded in time; give tokens.minutes more, or redo tokens: {growing}")
     columns = [np.load(source.part(name), mmap_mode="r") for name in ("tokens", "actions", "states")]
-    writer = TokenStore.create(target, source.done, slots=slots, tokenizer=tokenizer, state_columns=STATE_COLUMNS)
+    writer = TokenDataset.create(target, source.done, slots=slots, tokenizer=tokenizer, state_columns=STATE_COLUMNS)
     start = writer.done
     for span in source.spans[len(writer.spans) :]:
         tokens, actions, states = (column[span.rows] for column in columns)
@@ -131,7 +131,7 @@ def cut_store(growing: Path, target: Path, paths: list[Path], *, slots: int, tok
         writer.record(start, actions, states, span.meta, length=span.length)
         start += span.length
     writer.finish()
-    return TokenStore.open(target)
+    return TokenDataset.open(target)
 
 
 class _TimeIsUpError(Exception):
@@ -163,7 +163,7 @@ def _loop(shop: Shop, loop: LoopConfig) -> LoopConfig:
     )
 
 
-def _alignment(store: FrameStore) -> str:
+def _alignment(store: FrameDataset) -> str:
     try:
         report = alignment_of(store)
     except RecordingError as error:
@@ -175,13 +175,13 @@ def _alignment(store: FrameStore) -> str:
     raise BadInputError(report.sentence())
 
 
-def _go_on_if_finished(outcome: Outcome) -> None:
+def _go_on_if_finished(outcome: LoopResult) -> None:
     """A loop that stopped early was told to: the piece is over, or somebody sent a signal."""
     if not outcome.finished:
         raise PieceOver
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome(outcome: LoopResult) -> dict[str, Any]:
     return {
         "updates": outcome.step,
         "training_seconds": round(outcome.elapsed, 1),
@@ -189,5 +189,5 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _seeds(store: TokenStore) -> dict[str, list[int]]:
+def _seeds(store: TokenDataset) -> dict[str, list[int]]:
     return {split: sorted(int(span.meta["seed"]) for span in store.of_split(split)) for split in _LEARNED}

@@ -7,9 +7,9 @@ import shutil
 from typing import Any
 
 from playloom.atomic_io import atomic_write
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.data.prepare import build_frame_store
-from playloom.data.prompt_selection import choose_good_moments, save_chosen
+from playloom.data.prompt_selection import save_chosen, select_prompts
 from playloom.data.recording import load_meta
 from playloom.device import pick_device
 from playloom.evaluation.report import summary, table
@@ -60,19 +60,19 @@ def export(shop: Shop) -> dict[str, Any]:
     with atomic_write(target / "model.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     load_model(target)  # checks what will be shipped
-    store = FrameStore.open(shop.evaluation / "frames")
-    chosen = choose_good_moments(store, store.of_split("test"), count=shop.recipe.export.moments)
+    store = FrameDataset.open(shop.evaluation / "frames")
+    chosen = select_prompts(store, store.of_split("test"), count=shop.recipe.export.moments)
     moments = save_chosen(store, chosen, shop.result / "moments")
     sizes = {path.name: path.stat().st_size for path in weights}
     return {"bytes": sizes, "total_bytes": sum(sizes.values()), "moments": [path.stem for path in moments]}
 
 
-def _test_store(shop: Shop) -> FrameStore:
+def _test_store(shop: Shop) -> FrameDataset:
     folder = shop.evaluation / "frames"
     count = shop.recipe.evaluate.episodes
     paths = [path for split in _MEASURED for path in recorded(shop, split)[:count]]
     if (folder / "index.json").is_file():
-        store = FrameStore.open(folder)
+        store = FrameDataset.open(folder)
         if [span.meta["seed"] for span in store.spans] == [load_meta(path).seed for path in paths]:
             return store
     tell = shop.teller("rendering test episodes, frames")

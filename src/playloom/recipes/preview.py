@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.data.dataset import Span, TokenStore
-from playloom.data.sampler import living_spans
-from playloom.inference.engine import Dreamer
+from playloom.data.dataset import EpisodeSlice, TokenDataset
+from playloom.data.sampler import alive_spans
+from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
-from playloom.models.checkpoint import Model
+from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer
 from playloom.models.world_model import ModelConfig
@@ -24,16 +24,16 @@ _SHOWN = 6
 """Steps dreamed, and as many seen ones shown."""
 
 
-def dream_preview(config: ModelConfig) -> Callable[[FrameTokenizer, TokenStore], Preview]:
+def dream_preview(config: ModelConfig) -> Callable[[FrameTokenizer, TokenDataset], Preview]:
     """What `run_world` wants as `preview_of`: two rows of pictures, reconstructed truth above, dream below."""
 
-    def of(tokenizer: FrameTokenizer, store: TokenStore) -> Preview:
+    def of(tokenizer: FrameTokenizer, store: TokenDataset) -> Preview:
         span = _moment(store, config.transformer.context_steps + _SHOWN)
 
         def preview(transformer: Transformer) -> NDArray[np.uint8] | None:
             if span is None:
                 return None
-            return _strip(Model(config=config, tokenizer=tokenizer, transformer=transformer), store, span)
+            return _strip(WorldModel(config=config, tokenizer=tokenizer, transformer=transformer), store, span)
 
         return preview
 
@@ -41,13 +41,13 @@ def dream_preview(config: ModelConfig) -> Callable[[FrameTokenizer, TokenStore],
 
 
 @torch.inference_mode()
-def _strip(model: Model, store: TokenStore, span: Span) -> NDArray[np.uint8]:
+def _strip(model: WorldModel, store: TokenDataset, span: EpisodeSlice) -> NDArray[np.uint8]:
     codes_TN = store.tokens_FN[span.rows].astype(np.int64)
     actions_TA = np.array(store.actions_FA[span.rows])
     true_THWC = model.tokenizer.decode(torch.from_numpy(codes_TN)).cpu().numpy()
     seen = model.config.transformer.context_steps
     prompt = Prompt(frames_THWC=true_THWC[:seen], actions_TA=actions_TA[: seen - 1], codes_TN=codes_TN[:seen])
-    dreamer = Dreamer(model, lag=1 if model.config.rows else None)
+    dreamer = Engine(model, lag=1 if model.config.rows else None)
     held = actions_TA[seen - 1 : seen - 1 + _SHOWN]
     dreamed = [step.frame_HWC for step in dreamer.dream(prompt, mode="world", steps=_SHOWN, actions_SA=held)]
     frames = [stamp(frame) for frame in dreamed if frame is not None]
@@ -55,12 +55,12 @@ def _strip(model: Model, store: TokenStore, span: Span) -> NDArray[np.uint8]:
     return strip([true_THWC[seen - 1 : seen + _SHOWN], np.concatenate([last_seen, np.stack(frames)])])
 
 
-def _moment(store: TokenStore, steps: int) -> Span | None:
+def _moment(store: TokenDataset, steps: int) -> EpisodeSlice | None:
     """The first stretch of the validation split (else of any) that is long enough and without a death."""
     spans = store.of_split("validation") or store.spans
     if "dead" in store.state_columns:
-        spans = living_spans(spans, store.column("dead"))
+        spans = alive_spans(spans, store.column("dead"))
     long = [span for span in spans if span.length >= steps]
     if not long:
         return None
-    return Span(start=long[0].start, length=steps, meta=long[0].meta)
+    return EpisodeSlice(start=long[0].start, length=steps, meta=long[0].meta)

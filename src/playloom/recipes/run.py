@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from playloom.atomic_io import claimed
-from playloom.errors import ConfigError, nearest
+from playloom.atomic_io import folder_lock
+from playloom.errors import ConfigError, did_you_mean
 from playloom.recipes.learning import make_tokens, train_the_tokenizer, train_the_world
 from playloom.recipes.measuring import export, measure
 from playloom.recipes.piece import Piece, PieceOver
@@ -147,7 +147,7 @@ def run_recipe(
     """
     for name in (redo, until):
         _known(name)
-    with claimed(folder):
+    with folder_lock(folder):
         return _run_stages(recipe, folder, Piece(piece_minutes), machine or Machine(), redo, until, say)
 
 
@@ -264,4 +264,4 @@ def _forget(folder: Path, name: str) -> None:
 def _known(name: str | None) -> None:
     names = [stage.name for stage in STAGES]
     if name is not None and name not in names:
-        raise ConfigError(f"there is no stage {name!r}; {nearest(name, names)}")
+        raise ConfigError(f"there is no stage {name!r}; {did_you_mean(name, names)}")

@@ -19,7 +19,7 @@ from playloom.device import pick_device, usable_cores
 from playloom.errors import ConfigError
 from playloom.recipes.piece import Piece
 from playloom.recipes.recipe import Recipe
-from playloom.training.logger import Progress
+from playloom.training.logger import LoopProgress
 
 Say = Callable[[str], None]
 """Told one line of text."""
@@ -126,11 +126,11 @@ class Shop:
 
         return tell
 
-    def reporter(self, what: str) -> Callable[[Progress], None]:
+    def reporter(self, what: str) -> Callable[[LoopProgress], None]:
         """A callback that says how far a training is now and then, and every validation."""
         pace = _Pace()
 
-        def report(progress: Progress) -> None:
+        def report(progress: LoopProgress) -> None:
             if not progress.rates:
                 figures = "  ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
                 self.say(f"  {what} step {progress.step}: {figures}")
@@ -161,7 +161,7 @@ class _Pace:
         return (done - self._first) / max(time.monotonic() - self._started, 1e-9)
 
 
-def _line(progress: Progress) -> str:
+def _line(progress: LoopProgress) -> str:
     rates = "  ".join(f"{value:,.0f} {name}/s" for name, value in progress.rates.items() if name != "flops")
     flops = progress.rates.get("flops", 0.0) / 1e12
     loss = progress.metrics.get("loss", float("nan"))

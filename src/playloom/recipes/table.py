@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from playloom.errors import ConfigError, nearest
+from playloom.errors import ConfigError, did_you_mean
 from playloom.evaluation.config import EvaluationSettings
 from playloom.inference.sampling import Sampling
 from playloom.models.presets import preset
@@ -157,7 +157,7 @@ def recipe(name: str) -> Recipe:
         ConfigError: for an unknown name; names the nearest one.
     """
     if name not in RECIPES:
-        raise ConfigError(f"unknown recipe {name!r}; {nearest(name, RECIPES)}")
+        raise ConfigError(f"unknown recipe {name!r}; {did_you_mean(name, RECIPES)}")
     return RECIPES[name]
 
 

@@ -2,8 +2,8 @@
 
     app = create_app(Settings())            # an ASGI application; playloom.server.main runs it
 
-Each request passes, from the outside in: `Watch` (counts, no tracebacks), CORS where it is allowed, `Guard` (key, host,
-origin), `Bodies` (size and time), then its route.
+Each request passes, from the outside in: `MetricsMiddleware` (counts, no tracebacks), CORS where it is allowed, `AuthMiddleware` (key, host,
+origin), `BodyLimitMiddleware` (size and time), then its route.
 """
 
 from __future__ import annotations
@@ -19,22 +19,39 @@ from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
 import playloom
-from playloom.server.errors import Problem, install
-from playloom.server.info import add_facts
-from playloom.server.jobs import Jobs, NewJob, add_jobs
-from playloom.server.live import Room, add_play
+from playloom.server.errors import ErrorResponse, install
+from playloom.server.info import register_info_routes
+from playloom.server.jobs import Jobs, NewJob, register_job_routes
+from playloom.server.live import LiveSessionManager, register_live_routes
 from playloom.server.metrics import Metrics
-from playloom.server.middleware import Bodies, Guard, Watch
-from playloom.server.schemas import Begin, DreamOrder, ScoreRequest, add_dreaming, add_score
-from playloom.server.service import Studio
-from playloom.server.sessions import Stepped, Turn, add_sessions, recent_of
+from playloom.server.middleware import AuthMiddleware, BodyLimitMiddleware, MetricsMiddleware
+from playloom.server.schemas import (
+    DreamRequest,
+    PromptParams,
+    ScoreRequest,
+    register_dream_routes,
+    register_score_routes,
+)
+from playloom.server.service import InferenceService
+from playloom.server.sessions import SessionManager, StepBody, recent_of, register_session_routes
 from playloom.server.settings import Settings
-from playloom.server.stories.routes import add_stories
-from playloom.server.stories.schemas import BranchOrder, EditOrder, NewStory, NodePatch, Renaming
-from playloom.server.stories.service import Branches, Stories
+from playloom.server.stories.routes import register_story_routes
+from playloom.server.stories.schemas import BranchRequest, EditRequest, NewStory, NodeUpdate, StoryUpdate
+from playloom.server.stories.service import BranchRunner, StoryService
 
 _SWEEP = 1.0  # seconds between looks for what is past its time
-_BODIES = (ScoreRequest, DreamOrder, Begin, Turn, NewJob, NewStory, Renaming, BranchOrder, EditOrder, NodePatch)
+_BODIES = (
+    ScoreRequest,
+    DreamRequest,
+    PromptParams,
+    StepBody,
+    NewJob,
+    NewStory,
+    StoryUpdate,
+    BranchRequest,
+    EditRequest,
+    NodeUpdate,
+)
 _PROBLEMS = {
     400: "What was sent cannot be used.",
     401: "The key is missing or wrong.",
@@ -52,15 +69,15 @@ _PROBLEMS = {
 class Server:
     """What lives as long as the application does."""
 
-    def __init__(self, settings: Settings, studio: Studio | None = None) -> None:
+    def __init__(self, settings: Settings, studio: InferenceService | None = None) -> None:
         self.settings = settings
-        self.studio = studio or Studio(settings)
+        self.studio = studio or InferenceService(settings)
         self.metrics = Metrics(self.studio.broker.stats, self._gauges, settings.batch)
-        self.room = Room(self.studio, self.metrics)
-        self.stepped = Stepped(self.studio, self.room)
+        self.room = LiveSessionManager(self.studio, self.metrics)
+        self.stepped = SessionManager(self.studio, self.room)
         self.jobs = Jobs(self.studio)
-        self.stories = Stories(self.studio, lambda token: recent_of(self.room, self.stepped, token))
-        self.branches = Branches(self.stories)
+        self.stories = StoryService(self.studio, lambda token: recent_of(self.room, self.stepped, token))
+        self.branches = BranchRunner(self.stories)
 
     @property
     def working(self) -> bool:
@@ -74,12 +91,12 @@ class Server:
         self.studio.gate.draining = True
         self.stories.wake()
 
-    async def sweep(self) -> None:
+    async def expire(self) -> None:
         """Look for what is past its time, for ever."""
         while True:
             await asyncio.sleep(_SWEEP)
-            await self.room.sweep()
-            self.stepped.sweep()
+            await self.room.expire()
+            self.stepped.expire()
             self.jobs.forget_old()
 
     async def close(self) -> None:
@@ -109,7 +126,7 @@ class Server:
         }
 
 
-def create_app(settings: Settings, studio: Studio | None = None) -> FastAPI:
+def create_app(settings: Settings, studio: InferenceService | None = None) -> FastAPI:
     """The application; `app.state.server` is its `Server`.
 
     Args:
@@ -123,7 +140,7 @@ def create_app(settings: Settings, studio: Studio | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        sweeper = asyncio.ensure_future(server.sweep())
+        sweeper = asyncio.ensure_future(server.expire())
         yield
         sweeper.cancel()
         with suppress(asyncio.CancelledError):
@@ -138,24 +155,24 @@ def create_app(settings: Settings, studio: Studio | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses={status: {"model": Problem, "description": text} for status, text in _PROBLEMS.items()},
+        responses={status: {"model": ErrorResponse, "description": text} for status, text in _PROBLEMS.items()},
     )
     app.state.server = server
     install(app)
-    add_score(app, server.studio)
-    add_jobs(app, server.studio, server.jobs)
-    add_dreaming(app, server.studio)
-    add_sessions(app, server.studio, server.room, server.stepped)
-    add_play(app, server.room)
-    add_stories(app, server.stories, server.branches)
-    add_facts(app, server.studio, server.metrics)
-    app.add_middleware(Bodies, settings=settings)
-    app.add_middleware(Guard, settings=settings)
+    register_score_routes(app, server.studio)
+    register_job_routes(app, server.studio, server.jobs)
+    register_dream_routes(app, server.studio)
+    register_session_routes(app, server.studio, server.room, server.stepped)
+    register_live_routes(app, server.room)
+    register_story_routes(app, server.stories, server.branches)
+    register_info_routes(app, server.studio, server.metrics)
+    app.add_middleware(BodyLimitMiddleware, settings=settings)
+    app.add_middleware(AuthMiddleware, settings=settings)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"]
         )
-    app.add_middleware(Watch, metrics=server.metrics, replica=settings.replica)
+    app.add_middleware(MetricsMiddleware, metrics=server.metrics, replica=settings.replica)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 

@@ -20,11 +20,11 @@ from starlette.responses import Response
 from playloom.errors import PlayloomError, ResourceError, StorageError
 
 
-class BusyError(ResourceError):
+class CapacityError(ResourceError):
     """Raised when there is no room for another session now; trying again later may help."""
 
 
-class StoppedError(PlayloomError):
+class ShuttingDownError(PlayloomError):
     """Raised when the broker takes no more work, or ended before some was done."""
 
 
@@ -32,14 +32,14 @@ _NO_STORAGE = "the server cannot write to its disk; its log says why: ask whoeve
 log = logging.getLogger("playloom.server")
 
 
-class Problem(BaseModel):
+class ErrorResponse(BaseModel):
     """What every refused request gets."""
 
     error: str
     """One sentence: what came, what was expected, what to do."""
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """Raised to answer a request with an error."""
 
     def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
@@ -52,27 +52,27 @@ class Refusal(Exception):
         return Response(body, self.status, self.headers, "application/json")
 
 
-def busy(sentence: str, seconds: int = 1) -> Refusal:
+def busy(sentence: str, seconds: int = 1) -> ApiError:
     """503, to be tried again after so many seconds."""
-    return Refusal(503, sentence, {"Retry-After": str(max(1, seconds))})
+    return ApiError(503, sentence, {"Retry-After": str(max(1, seconds))})
 
 
-def refusal_of(error: Exception) -> Refusal:
+def to_api_error(error: Exception) -> ApiError:
     """What a client is told of an error that came up from below."""
-    if isinstance(error, Refusal):
+    if isinstance(error, ApiError):
         return error
-    if isinstance(error, (ResourceError, StoppedError)):
+    if isinstance(error, (ResourceError, ShuttingDownError)):
         return busy(str(error), 2)
     if isinstance(error, StorageError):  # names a place on this machine, which is no business of a client's
         log.error("%s", error)
-        return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, _NO_STORAGE)
+        return ApiError(HTTPStatus.INSUFFICIENT_STORAGE, _NO_STORAGE)
     if isinstance(error, PlayloomError):
-        return Refusal(400, str(error))
+        return ApiError(400, str(error))
     log.error("a request failed", exc_info=error)
-    return Refusal(500, "the server failed at this request; its log says why")
+    return ApiError(500, "the server failed at this request; its log says why")
 
 
-def sentence_of(errors: list[Any]) -> str:
+def validation_message(errors: list[Any]) -> str:
     """The first of pydantic's errors, as a sentence that says where."""
     first = errors[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body"))
@@ -84,17 +84,17 @@ def install(app: FastAPI) -> None:
     """Let the application answer every error this way."""
 
     async def refused(request: Request, error: Exception) -> Response:
-        return refusal_of(error).response()
+        return to_api_error(error).response()
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return Refusal(400, sentence_of(list(error.errors()))).response()
+        return ApiError(400, validation_message(list(error.errors()))).response()
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return Refusal(error.status_code, _plain(request, error), error.headers).response()
+        return ApiError(error.status_code, _plain(request, error), error.headers).response()
 
-    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(PlayloomError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)

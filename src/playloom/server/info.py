@@ -12,12 +12,12 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import playloom
-from playloom.data.prompts import list_moments
+from playloom.data.prompts import list_prompts
 from playloom.models.checkpoint import bundled_models
-from playloom.server.errors import Refusal
-from playloom.server.jobs import about
+from playloom.server.errors import ApiError
+from playloom.server.jobs import job_info
 from playloom.server.metrics import Metrics
-from playloom.server.service import Studio, pick_moment
+from playloom.server.service import InferenceService, resolve_prompt
 
 PAGE = Path(__file__).parent / "static"
 """Where the built page lies, if it was built."""
@@ -76,7 +76,7 @@ class Health(BaseModel):
     """Which server this is, where there are several."""
 
 
-def add_facts(app: FastAPI, studio: Studio, metrics: Metrics, page: Path = PAGE) -> None:
+def register_info_routes(app: FastAPI, studio: InferenceService, metrics: Metrics, page: Path = PAGE) -> None:
     """Add the routes."""
 
     @app.get("/v1/models", tags=["playloom"])
@@ -98,7 +98,7 @@ def add_facts(app: FastAPI, studio: Studio, metrics: Metrics, page: Path = PAGE)
     @app.get("/v1/moments", tags=["playloom"])
     async def moments() -> list[MomentInfo]:
         """The bundled moments to begin from."""
-        return [MomentInfo(name=name, picture=f"/v1/moments/{name}/picture.png") for name in list_moments()]
+        return [MomentInfo(name=name, picture=f"/v1/moments/{name}/picture.png") for name in list_prompts()]
 
     @app.get(
         "/v1/moments/{name}/picture.png",
@@ -108,9 +108,9 @@ def add_facts(app: FastAPI, studio: Studio, metrics: Metrics, page: Path = PAGE)
     )
     async def moment_picture(name: str) -> Response:
         """The last real frame that a dream from this moment sees."""
-        if name not in list_moments():
-            raise Refusal(404, "there is no moment of that name; see /v1/moments")
-        chosen = pick_moment(name)
+        if name not in list_prompts():
+            raise ApiError(404, "there is no moment of that name; see /v1/moments")
+        chosen = resolve_prompt(name)
         png = await studio.side(lambda: studio.moment_picture(chosen))
         return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
@@ -134,7 +134,7 @@ def add_facts(app: FastAPI, studio: Studio, metrics: Metrics, page: Path = PAGE)
     _add_page(app, studio, page)
 
 
-def _add_page(app: FastAPI, studio: Studio, page: Path) -> None:
+def _add_page(app: FastAPI, studio: InferenceService, page: Path) -> None:
     """`/`: the page for browsers, the job server's facts for everybody else."""
 
     @app.get("/", tags=["job server"], response_model=None)
@@ -143,7 +143,7 @@ def _add_page(app: FastAPI, studio: Studio, page: Path) -> None:
         wants_page = "text/html" in request.headers.get("accept", "")
         if wants_page and (page / "index.html").is_file():
             return FileResponse(page / "index.html", headers=_PAGE_HEADERS)
-        return JSONResponse(about(studio), headers={"Vary": "Accept"})
+        return JSONResponse(job_info(studio), headers={"Vary": "Accept"})
 
     if (page / "assets").is_dir():
         app.mount("/assets", StaticFiles(directory=page / "assets"))

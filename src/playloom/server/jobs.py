@@ -29,10 +29,10 @@ from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
-from playloom.server.errors import Refusal, refusal_of
+from playloom.server.errors import ApiError, to_api_error
 from playloom.server.schemas import Seed, Temperature, Tokens, TopK, TopP, Vector, predict
-from playloom.server.service import Seen, Studio, parse, pick_seed
-from playloom.server.settings import LONGEST, mint
+from playloom.server.service import ContextStep, InferenceService, parse, resolve_seed
+from playloom.server.settings import LONGEST, new_token
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +92,7 @@ class Job:
 class Jobs:
     """All jobs of a server. Used from one event loop."""
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, studio: InferenceService) -> None:
         self._studio = studio
         self._jobs: dict[str, Job] = {}
 
@@ -163,7 +163,7 @@ class Jobs:
             self.cancel(job.name)
 
     def _begin(self, order: JobOrder) -> str:
-        job = Job(name=mint(self._studio.settings.replica), born=time.monotonic())
+        job = Job(name=new_token(self._studio.settings.replica), born=time.monotonic())
         self._jobs[job.name] = job
         job.task = asyncio.get_running_loop().create_task(self._run(job, order))
         return job.name
@@ -188,7 +188,7 @@ class Jobs:
                     assert step.codes_N is not None, "a predicted step has a frame"
                     job.ready.append(JobResult(job.name, number - 1, action_A, step.codes_N.tolist(), png))
         except Exception as error:
-            job.failure = refusal_of(error).sentence
+            job.failure = to_api_error(error).sentence
 
 
 _FORM_BYTES = 4 * 2**20
@@ -267,7 +267,7 @@ _FORM: dict[str, Any] = {
 }
 
 
-def add_jobs(app: FastAPI, studio: Studio, jobs: Jobs) -> None:
+def register_job_routes(app: FastAPI, studio: InferenceService, jobs: Jobs) -> None:
     """Add the routes."""
 
     @app.post("/new_job", response_model=NewJobReply, openapi_extra=_FORM, tags=["job server"])
@@ -278,7 +278,7 @@ def add_jobs(app: FastAPI, studio: Studio, jobs: Jobs) -> None:
             text = form.get("json")
             files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
         if not isinstance(text, str):
-            raise Refusal(400, "the form has no field json; it says what to dream")
+            raise ApiError(400, "the form has no field json; it says what to dream")
         asked = await studio.side(lambda: parse(text.encode("utf-8", "replace"), NewJob))
         studio.check_steps(asked.num_steps_to_predict)
         names = jobs.start(await _orders(studio, asked, files))
@@ -294,22 +294,22 @@ def add_jobs(app: FastAPI, studio: Studio, jobs: Jobs) -> None:
         """What is new, once: a zip of `predictions.json` and its pictures; 204 while there is nothing."""
         results, failures, known = jobs.read(job_ids)
         if not known:
-            raise Refusal(404, "there is no such job; it was cancelled, or is past its lifespan")
+            raise ApiError(404, "there is no such job; it was cancelled, or is past its lifespan")
         if results:
             return Response(await studio.side(lambda: _zip(results)), media_type="application/zip")
         if failures:
-            raise Refusal(500, failures[0])
+            raise ApiError(500, failures[0])
         return Response(status_code=204)
 
     @app.get("/cancel_job", tags=["job server"])
     async def cancel_job(job_id: Annotated[str, Query(max_length=LONGEST)]) -> dict[str, Any]:
         """End a job and drop what it has ready."""
         if not jobs.cancel(job_id):
-            raise Refusal(404, "there is no such job; it was cancelled before, or is past its lifespan")
+            raise ApiError(404, "there is no such job; it was cancelled before, or is past its lifespan")
         return {"cancelled": True, "current_jobs_in_queue": jobs.running}
 
 
-def about(studio: Studio) -> dict[str, Any]:
+def job_info(studio: InferenceService) -> dict[str, Any]:
     """What `GET /` tells clients of the job server."""
     return {
         "model_file": studio.model.config.name,
@@ -319,7 +319,7 @@ def about(studio: Studio) -> dict[str, Any]:
     }
 
 
-async def _orders(studio: Studio, asked: NewJob, files: Mapping[str, bytes]) -> list[JobOrder]:
+async def _orders(studio: InferenceService, asked: NewJob, files: Mapping[str, bytes]) -> list[JobOrder]:
     seen, actions = [], []
     used = min(asked.max_context_length, studio.context)
     first = max(0, len(asked.steps) - used)
@@ -329,12 +329,12 @@ async def _orders(studio: Studio, asked: NewJob, files: Mapping[str, bytes]) -> 
         if step.action is None and number < len(asked.steps) - 1:
             raise BadInputError(f"step {number} has no action; only the last step may leave it to the model")
         codes_N = np.array(step.tokens, np.int64) if step.tokens else None
-        seen.append(Seen(picture=files[step.image_name], where=f"the picture of step {number}", codes_N=codes_N))
+        seen.append(ContextStep(picture=files[step.image_name], where=f"the picture of step {number}", codes_N=codes_N))
         actions.append(_action(step.action, f"action of step {number}"))
     forced = [_action(future.action, f"future action {i}") for i, future in enumerate(asked.future_actions)]
     between = [action_A for action_A in actions[:-1] if action_A is not None]
     prompt = await studio.prompt(seen, between, stretch=True, steps=used)
-    seed, count = pick_seed(asked.seed), asked.num_parallel_predictions
+    seed, count = resolve_seed(asked.seed), asked.num_parallel_predictions
     if count > studio.settings.jobs:
         raise BadInputError(f"{count:,} parallel predictions were asked for; at most {studio.settings.jobs} jobs")
     return [

@@ -31,21 +31,21 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from playloom.actions.controller import CONTROLS
 from playloom.errors import BadInputError, PlayloomError
 from playloom.inference.realtime.recorder import ContextBuffer as Recent
-from playloom.inference.realtime.recorder import Reel, Shot
+from playloom.inference.realtime.recorder import FrameHistory, RecordedFrame
 from playloom.inference.realtime.session import LiveSession
-from playloom.inference.realtime.types import LiveFrame, Who, check_who
+from playloom.inference.realtime.types import LiveFrame, Who, check_controller
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.media.images import Live, from_base64, live_picture
 from playloom.provenance import Manifest
-from playloom.server.errors import Refusal, busy, refusal_of
+from playloom.server.errors import ApiError, busy, to_api_error
 from playloom.server.live_protocol import (
     CONTROL,
     CONTROL_KINDS,
     HELLO,
     Control,
     Hello,
-    Opening,
+    OpeningProgress,
     Pause,
     Reset,
     Resume,
@@ -56,16 +56,16 @@ from playloom.server.live_protocol import (
     read_action,
 )
 from playloom.server.metrics import Metrics
-from playloom.server.middleware import key_fits
+from playloom.server.middleware import verify_api_key
 from playloom.server.scheduler import Progress
-from playloom.server.service import Seen, Studio, parse_any, pick_moment, pick_seed
-from playloom.server.settings import mint
+from playloom.server.service import ContextStep, InferenceService, parse_any, resolve_prompt, resolve_seed
+from playloom.server.settings import new_token
 
 _T = TypeVar("_T")
 _MOST_TEXTS = 64
 
 
-class Outbox(Generic[_T]):
+class SendQueue(Generic[_T]):
     """Filled by who makes, emptied by who sends. Used from the event loop."""
 
     def __init__(self) -> None:
@@ -96,19 +96,19 @@ class Outbox(Generic[_T]):
         return frame
 
 
-class Seat:
+class LiveConnection:
     """One live session, taken or waiting for its player to come back."""
 
     def __init__(
-        self, studio: Studio, metrics: Metrics, session: LiveSession, *, moment: str | None, form: Live
+        self, studio: InferenceService, metrics: Metrics, session: LiveSession, *, moment: str | None, form: Live
     ) -> None:
-        self.token = mint(studio.settings.replica)
+        self.token = new_token(studio.settings.replica)
         self.studio, self.metrics, self.session = studio, metrics, session
         self.moment, self.form = moment, form
-        self.reel = Reel(studio.settings.recording_frames)
+        self.reel = FrameHistory(studio.settings.recording_frames)
         self.recent = Recent(session.prompt, studio.context)
         self._dream = 0  # how often the session had started over when the newest frame was made
-        self.outbox: Outbox[dict[str, Any]] | None = None
+        self.outbox: SendQueue[dict[str, Any]] | None = None
         """Of the player who sits here; None: nobody does."""
         self.left_at = time.monotonic()
         """Since when nobody sits here."""
@@ -122,17 +122,17 @@ class Seat:
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._run, name="playloom-live", daemon=True).start()
 
-    def sit(self) -> Outbox[dict[str, Any]]:
+    def sit(self) -> SendQueue[dict[str, Any]]:
         """A player comes (back); whoever sat here before gets no more frames."""
         if self.outbox is not None:
             self.outbox.put_text({"type": "error", "message": "this session was taken over by another connection"})
-        self.outbox = Outbox()
+        self.outbox = SendQueue()
         if self._paused_by_leaving:
             self.session.resume()
         self._paused_by_leaving = False
         return self.outbox
 
-    def leave(self, outbox: Outbox[dict[str, Any]]) -> None:
+    def leave(self, outbox: SendQueue[dict[str, Any]]) -> None:
         """The player's connection is gone: wait, paused. Nothing happens when another one sits here already."""
         if self.outbox is outbox:
             self.outbox, self.left_at = None, time.monotonic()
@@ -190,11 +190,11 @@ class Seat:
             self.session.run(self._show)
         except Exception as error:
             if not self.session.closed:
-                self.failure = refusal_of(error).sentence
+                self.failure = to_api_error(error).sentence
 
     def _show(self, frame: LiveFrame) -> None:
         picture = live_picture(frame.frame_HWC, self.form, self._text)
-        self.reel.add(Shot(picture, frame.action_A, frame.skipped))
+        self.reel.add(RecordedFrame(picture, frame.action_A, frame.skipped))
         self._remember(frame)
         self.metrics.live_frames.inc()
         if frame.late:
@@ -221,12 +221,12 @@ class Seat:
             self._loop.call_soon_threadsafe(work)
 
 
-class Room:
+class LiveSessionManager:
     """All seats of a server. Used from one event loop."""
 
-    def __init__(self, studio: Studio, metrics: Metrics) -> None:
+    def __init__(self, studio: InferenceService, metrics: Metrics) -> None:
         self.studio, self.metrics = studio, metrics
-        self.seats: dict[str, Seat] = {}
+        self.seats: dict[str, LiveConnection] = {}
         self.others = 0
         """Sessions of other kinds that count against the same limit."""
         self._opening = 0
@@ -237,7 +237,7 @@ class Room:
         return sum(seat.outbox is not None for seat in self.seats.values())
 
     @property
-    def taken(self) -> int:
+    def pending_action(self) -> int:
         """Sessions open or being opened."""
         return len(self.seats) + self._opening + self.others
 
@@ -251,7 +251,7 @@ class Room:
         moment: str | None,
         form: Live,
         progress: Progress,
-    ) -> Seat:
+    ) -> LiveConnection:
         """A new session, its first player about to sit down. Cancelled, it leaves nothing behind.
 
         Raises:
@@ -272,7 +272,7 @@ class Room:
             hertz=self.studio.settings.hertz,
             aligned=True,
         )
-        seat = Seat(self.studio, self.metrics, session, moment=moment, form=form)
+        seat = LiveConnection(self.studio, self.metrics, session, moment=moment, form=form)
         self.seats[seat.token] = seat
         return seat
 
@@ -284,15 +284,15 @@ class Room:
         """
         self.studio.gate.check_open()
         limit = self.studio.settings.sessions
-        if self.taken >= limit:
+        if self.pending_action >= limit:
             raise busy(f"all {limit} sessions are taken; try again in a while", 10)
 
-    async def close(self, seat: Seat) -> None:
+    async def close(self, seat: LiveConnection) -> None:
         """End a session for good."""
         if self.seats.pop(seat.token, None) is not None:
             await self.studio.wait_for(seat.session.close)
 
-    async def sweep(self) -> None:
+    async def expire(self) -> None:
         """Close what was deserted too long ago, or failed."""
         oldest = time.monotonic() - self.studio.settings.keep_seconds
         for seat in list(self.seats.values()):
@@ -306,7 +306,7 @@ _ANNOUNCE = 0.5  # seconds between words of progress
 _TRY_LATER, _BROKEN, _POLICY = 1013, 1011, 1008
 
 
-def add_play(app: FastAPI, room: Room) -> None:
+def register_live_routes(app: FastAPI, room: LiveSessionManager) -> None:
     """Add the route."""
 
     @app.websocket("/v1/play")
@@ -318,7 +318,7 @@ def add_play(app: FastAPI, room: Room) -> None:
         except WebSocketDisconnect:
             pass
         except Exception as error:
-            await player.refuse(refusal_of(error))
+            await player.refuse(to_api_error(error))
         finally:
             await player.leave()
 
@@ -326,13 +326,13 @@ def add_play(app: FastAPI, room: Room) -> None:
 class _Player:
     """One connection."""
 
-    def __init__(self, socket: WebSocket, room: Room) -> None:
+    def __init__(self, socket: WebSocket, room: LiveSessionManager) -> None:
         self.socket, self.room, self.studio = socket, room, room.studio
-        self.seat: Seat | None = None
-        self.opening = Opening()
+        self.seat: LiveConnection | None = None
+        self.opening = OpeningProgress()
         self.early_A: NDArray[np.uint8] | None = None
         """The newest action that came before the session was open."""
-        self.outbox: Outbox[dict[str, Any]] = Outbox()
+        self.outbox: SendQueue[dict[str, Any]] = SendQueue()
         self.controls: asyncio.Queue[Control] = asyncio.Queue(_MOST_CONTROLS)
 
     async def play(self) -> None:
@@ -344,7 +344,7 @@ class _Player:
             assert self.seat is not None, "it was found"
             seat = self._sit(self.seat)
             await _until_one_ends(listening, self._obey(seat), self._tick(seat), self._send(seat))
-        except (Refusal, PlayloomError):
+        except (ApiError, PlayloomError):
             if self.seat is not None and self.seat.outbox is self.outbox:  # else another connection took it over
                 await self.room.close(self.seat)
             raise
@@ -360,7 +360,7 @@ class _Player:
             if not seat.delivered and seat.outbox is None:
                 await self.room.close(seat)
 
-    async def refuse(self, refusal: Refusal) -> None:
+    async def refuse(self, refusal: ApiError) -> None:
         """Say why it ends, and end it."""
         code = _TRY_LATER if refusal.status == 503 else _BROKEN if refusal.status >= 500 else _POLICY
         with suppress(Exception):  # it may be gone already
@@ -374,14 +374,14 @@ class _Player:
         try:
             message = await asyncio.wait_for(self._receive(), seconds)
         except asyncio.TimeoutError:
-            raise Refusal(408, f"no hello came within {seconds:g} seconds") from None
+            raise ApiError(408, f"no hello came within {seconds:g} seconds") from None
         if not isinstance(message, str):
-            raise Refusal(400, 'the first message is JSON text: {"type": "hello", ...}')
+            raise ApiError(400, 'the first message is JSON text: {"type": "hello", ...}')
         hello: Hello = parse_any(message.encode("utf-8", "replace"), HELLO, [Hello])
         key = self.studio.settings.key
         header = self.socket.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if not key_fits(hello.key or header, key):
-            raise Refusal(401, "the key is missing or wrong; send it as key in hello")
+        if not verify_api_key(hello.key or header, key):
+            raise ApiError(401, "the key is missing or wrong; send it as key in hello")
         return hello
 
     async def _find_seat(self, hello: Hello) -> None:
@@ -397,8 +397,8 @@ class _Player:
         self.seat = await self.room.open(
             prompt,
             sampling=how if hello.temperature is None else replace(how, temperature=hello.temperature),
-            seed=pick_seed(hello.seed),
-            who=check_who(hello.who),
+            seed=resolve_seed(hello.seed),
+            who=check_controller(hello.who),
             moment=moment,
             form=hello.format,
             progress=self.opening.saw,
@@ -410,7 +410,7 @@ class _Player:
             await self._say(self.opening.message())
             await asyncio.sleep(_ANNOUNCE)
 
-    def _sit(self, seat: Seat) -> Seat:
+    def _sit(self, seat: LiveConnection) -> LiveConnection:
         self.outbox = seat.sit()
         self.outbox.put_text(seat.ready())
         if self.early_A is not None:
@@ -419,12 +419,12 @@ class _Player:
 
     async def _prompt(self, moment: str | None, image: str | None) -> tuple[Prompt, str | None]:
         if image is None:
-            name = pick_moment(moment)
+            name = resolve_prompt(moment)
             return (await self.studio.side(lambda: self.studio.moment(name)))[0], name
         if moment is not None:
             raise BadInputError("a dream begins at a moment or at an image; send one of the two")
         picture = await self.studio.side(lambda: from_base64(image, "the image"))
-        return await self.studio.prompt([Seen(picture=picture, where="the image")], []), None
+        return await self.studio.prompt([ContextStep(picture=picture, where="the image")], []), None
 
     async def _listen(self) -> None:
         """Actions take effect at once; what is asked for is left for `_obey`, in order."""
@@ -439,7 +439,7 @@ class _Player:
             try:
                 self.controls.put_nowait(control)
             except asyncio.QueueFull:
-                raise Refusal(429, f"more than {_MOST_CONTROLS} requests wait to be done; send them slower") from None
+                raise ApiError(429, f"more than {_MOST_CONTROLS} requests wait to be done; send them slower") from None
 
     def _press(self, action_A: NDArray[np.uint8]) -> None:
         if self.seat is None:
@@ -447,19 +447,19 @@ class _Player:
         else:
             self.seat.session.press(action_A)
 
-    async def _obey(self, seat: Seat) -> None:
+    async def _obey(self, seat: LiveConnection) -> None:
         while True:
             control = await self.controls.get()
             try:
                 await self._do(seat, control)
-            except (PlayloomError, Refusal) as error:
+            except (PlayloomError, ApiError) as error:
                 if seat.session.closed:
                     raise
-                self.outbox.put_text({"type": "error", "message": refusal_of(error).sentence})
+                self.outbox.put_text({"type": "error", "message": to_api_error(error).sentence})
             else:
                 seat.changed()
 
-    async def _do(self, seat: Seat, control: Control) -> None:
+    async def _do(self, seat: LiveConnection, control: Control) -> None:
         session = seat.session
         if isinstance(control, Pause):
             session.pause()
@@ -476,26 +476,26 @@ class _Player:
         else:
             await self._reset(seat, control)
 
-    async def _reset(self, seat: Seat, asked: Reset) -> None:
+    async def _reset(self, seat: LiveConnection, asked: Reset) -> None:
         prompt, moment = None, seat.moment
         if asked.moment is not None or asked.image is not None:
             prompt, moment = await self._prompt(asked.moment, asked.image)
         await self.studio.wait_for(lambda: seat.session.restart(prompt=prompt, seed=asked.seed))
         seat.moment = moment
 
-    async def _tick(self, seat: Seat) -> None:
+    async def _tick(self, seat: LiveConnection) -> None:
         """State once a second."""
         while True:
             await asyncio.sleep(1)
             if seat.outbox is not self.outbox:
-                raise Refusal(410, "this session was taken over by another connection")
+                raise ApiError(410, "this session was taken over by another connection")
             if seat.failure is not None:
-                raise Refusal(500, seat.failure)
+                raise ApiError(500, seat.failure)
             if self.studio.gate.draining:
-                raise Refusal(503, "the server is stopping; come back in a while")
+                raise ApiError(503, "the server is stopping; come back in a while")
             self.outbox.put_text(seat.state())
 
-    async def _send(self, seat: Seat) -> None:
+    async def _send(self, seat: LiveConnection) -> None:
         while True:
             message = await self.outbox.take()
             if isinstance(message, bytes):

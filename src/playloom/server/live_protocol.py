@@ -103,7 +103,7 @@ CONTROL_KINDS = get_args(Control)
 CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
 
 
-class Opening:
+class OpeningProgress:
     """How far a session's opening is: set from any thread, told to the player."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from playloom.server.scheduler import BrokerStats
+from playloom.server.scheduler import SchedulerStats
 
 _LATENCY = (0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 _DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -19,7 +19,7 @@ Gauges = Callable[[], dict[str, float]]
 class Metrics:
     """Counters and histograms; any thread may count."""
 
-    def __init__(self, stats: BrokerStats, gauges: Gauges, batch: int) -> None:
+    def __init__(self, stats: SchedulerStats, gauges: Gauges, batch: int) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
@@ -48,7 +48,7 @@ class Metrics:
 class _Now(Collector):
     """What others count, read when it is asked for."""
 
-    def __init__(self, stats: BrokerStats, gauges: Gauges, batch: int) -> None:
+    def __init__(self, stats: SchedulerStats, gauges: Gauges, batch: int) -> None:
         self.stats, self.gauges, self.batch = stats, gauges, batch
 
     def collect(self) -> Iterator[Metric]:

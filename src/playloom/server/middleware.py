@@ -3,7 +3,7 @@
 Without a key the server is for this machine, so the Host header must name it (else a page whose name was pointed at
 127.0.0.1 could call us: DNS rebinding). Foreign origins are refused with and without a key, WebSockets included.
 
-Bodies of requests: bounded in size, in time and all together, and whole in hand before anything happens. ASGI.
+BodyLimitMiddleware of requests: bounded in size, in time and all together, and whole in hand before anything happens. ASGI.
 
 Around everything: counts and logs every request, adds the headers browsers want, lets no traceback out. ASGI.
 
@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.server.errors import Refusal, busy, refusal_of
+from playloom.server.errors import ApiError, busy, to_api_error
 from playloom.server.metrics import Metrics
 from playloom.server.settings import REPLICA_HEADER, Settings
 
@@ -32,7 +32,7 @@ class _Gone(Exception):
     """The client went away before its body had come."""
 
 
-class Bodies:
+class BodyLimitMiddleware:
     """Reads a request's body before the application sees the request."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -50,7 +50,7 @@ class Bodies:
             await self.app(scope, _replay(b"".join(chunks), receive), send)
         except _Gone:
             return None
-        except Refusal as refusal:
+        except ApiError as refusal:
             await refusal.response()(scope, receive, send)
         finally:
             self.held -= sum(map(len, chunks))
@@ -78,7 +78,7 @@ class Bodies:
             message = await asyncio.wait_for(receive(), max(0.001, end - time.monotonic()))
         except asyncio.TimeoutError:
             seconds = self.settings.body_seconds
-            raise Refusal(
+            raise ApiError(
                 408, f"the body did not come within {seconds:g} seconds; send it faster", {"Connection": "close"}
             ) from None
         if message["type"] == "http.disconnect":
@@ -86,8 +86,8 @@ class Bodies:
         return message
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, f"the body is larger than {limit:,} bytes; send fewer or smaller pictures")
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"the body is larger than {limit:,} bytes; send fewer or smaller pictures")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -113,7 +113,7 @@ _OPEN = re.compile(
 token (a story can only be looked at with it alone); live play asks for the key in its first message."""
 
 
-class Guard:
+class AuthMiddleware:
     """Refuses who may not; everybody else passes."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -131,18 +131,18 @@ class Guard:
             return await turn_away(refusal, scope, send)
         return await refusal.response()(scope, receive, send)
 
-    def judge(self, scope: Scope) -> Refusal | None:
+    def judge(self, scope: Scope) -> ApiError | None:
         """Why this request is refused; None when it is not."""
         headers, key = Headers(scope=scope), self.settings.key
         host = headers.get("host", "")
         if key is None and not _is_loopback(host):
-            return Refusal(403, "without a key the server answers to this machine's own names only, as 127.0.0.1")
+            return ApiError(403, "without a key the server answers to this machine's own names only, as 127.0.0.1")
         if not self._own_origin(headers, host):
-            return Refusal(403, "pages of other origins may not call this server; see the setting allowed_origins")
+            return ApiError(403, "pages of other origins may not call this server; see the setting allowed_origins")
         if key is None or _OPEN.fullmatch(scope["path"]) or scope.get("method") == "OPTIONS":
             return None
-        if not key_fits(headers.get("authorization", "").removeprefix("Bearer ").strip(), key):
-            return Refusal(401, "send the key as: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
+        if not verify_api_key(headers.get("authorization", "").removeprefix("Bearer ").strip(), key):
+            return ApiError(401, "send the key as: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
         return None
 
     def _own_origin(self, headers: Headers, host: str) -> bool:
@@ -153,7 +153,7 @@ class Guard:
         return headers.get("sec-fetch-site", "none") != "cross-site" or headers.get("sec-fetch-mode") == "navigate"
 
 
-async def turn_away(refusal: Refusal, scope: Scope, send: Send) -> None:
+async def turn_away(refusal: ApiError, scope: Scope, send: Send) -> None:
     """Refuse a WebSocket before it is one: with the same answer as a request, where the server can send it."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         return await send({"type": "websocket.close", "code": 1008})
@@ -163,7 +163,7 @@ async def turn_away(refusal: Refusal, scope: Scope, send: Send) -> None:
     return await send({"type": "websocket.http.response.body", "body": answer.body})
 
 
-def key_fits(given: str | None, key: str | None) -> bool:
+def verify_api_key(given: str | None, key: str | None) -> bool:
     """Whether the key is right, in a time that does not tell how nearly; any is when there is none."""
     return key is None or hmac.compare_digest((given or "").encode("utf-8", "replace"), key.encode("utf-8", "replace"))
 
@@ -191,7 +191,7 @@ _SECRET = 24  # characters from which a part of a path may be a token, and is no
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
-class Watch:
+class MetricsMiddleware:
     """The outermost layer."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, replica: str | None = None) -> None:
@@ -224,7 +224,7 @@ class Watch:
         try:
             await self.app(scope, receive, watched)
         except Exception as error:
-            refusal = refusal_of(error)
+            refusal = to_api_error(error)
             if not status:
                 await refusal.response()(scope, receive, watched)
         finally:

@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import ResourceError
-from playloom.inference.engine import Dreamer, Session, Turn
+from playloom.inference.engine import Engine, Session, StepInput
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import DreamStep, Prompt
-from playloom.server.errors import BusyError, StoppedError
+from playloom.inference.types import Prompt, StepResult
+from playloom.server.errors import CapacityError, ShuttingDownError
 
 Work = Callable[[], None]
 """Something to do in the owning thread."""
@@ -38,7 +38,7 @@ Refuse = Callable[[Exception], None]
 """Told what the work raised."""
 
 
-class Inbox:
+class TaskQueue:
     """A queue that one thread empties."""
 
     def __init__(self) -> None:
@@ -110,13 +110,13 @@ log = logging.getLogger("playloom.server")
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
-"""What follows an action; see `playloom.inference.engine.Turn`."""
+"""What follows an action; see `playloom.inference.engine.StepInput`."""
 Progress = Callable[[int, int], None]
 """Is told, in the broker's thread, how many steps of a prompt were seen, and of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokerLimits:
+class SchedulerLimits:
     """How much is taken on at once."""
 
     sessions: int = 64
@@ -128,7 +128,7 @@ class BrokerLimits:
 
 
 @dataclass(kw_only=True)
-class BrokerStats:
+class SchedulerStats:
     """What a broker has done, and what it has before it."""
 
     sessions: int = 0
@@ -142,13 +142,13 @@ class BrokerStats:
 
 
 @dataclass(kw_only=True, eq=False)
-class _Wish:
+class _StepRequest:
     """A turn somebody waits for."""
 
     handle: Handle
     action_A: NDArray[np.uint8] | None
     frame: Frame
-    done: Future[DreamStep]
+    done: Future[StepResult]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -164,7 +164,7 @@ class _Newcomer:
 class Handle:
     """A session of the broker's dreamer, for one user; any thread may use it, one turn at a time."""
 
-    def __init__(self, broker: Broker, session: Session) -> None:
+    def __init__(self, broker: Scheduler, session: Session) -> None:
         self._broker, self._session = broker, session
         self.closed = False
 
@@ -177,32 +177,32 @@ class Handle:
     def sampling(self, sampling: Sampling) -> None:
         self._session.sampling = sampling
 
-    def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[DreamStep]:
-        """A future of the next step; see `playloom.inference.engine.Turn` for the arguments."""
+    def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[StepResult]:
+        """A future of the next step; see `playloom.inference.engine.StepInput` for the arguments."""
         return self._broker.submit(self, action_A, frame)
 
-    def step(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> DreamStep:
+    def step(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> StepResult:
         """The next step, waited for.
 
         Raises:
-            PlayloomError: what the engine raised for this turn, or `StoppedError`.
+            PlayloomError: what the engine raised for this turn, or `ShuttingDownError`.
         """
         return self.submit(action_A, frame).result()
 
     def close(self) -> None:
-        """Give the session's memory back; what was asked for before fails with a `StoppedError`."""
+        """Give the session's memory back; what was asked for before fails with a `ShuttingDownError`."""
         self._broker.close_session(self)
 
 
-class Broker:
+class Scheduler:
     """Owns a dreamer and the thread that moves it."""
 
-    def __init__(self, dreamer: Dreamer, limits: BrokerLimits | None = None) -> None:
-        self.dreamer, self.limits = dreamer, limits or BrokerLimits()
-        self.stats = BrokerStats()
-        self._inbox = Inbox()
+    def __init__(self, dreamer: Engine, limits: SchedulerLimits | None = None) -> None:
+        self.dreamer, self.limits = dreamer, limits or SchedulerLimits()
+        self.stats = SchedulerStats()
+        self._inbox = TaskQueue()
         self._newcomers: list[_Newcomer] = []
-        self._wishes: deque[_Wish] = deque()
+        self._wishes: deque[_StepRequest] = deque()
         self._company: list[Handle] = []
         self._room = threading.BoundedSemaphore(self.limits.sessions)
         self._thread = threading.Thread(target=self._run, name="playloom-broker", daemon=True)
@@ -212,8 +212,8 @@ class Broker:
         """A session that has seen its prompt; waits for it.
 
         Raises:
-            BusyError: when `limits.sessions` are open.
-            StoppedError: after `close`.
+            CapacityError: when `limits.sessions` are open.
+            ShuttingDownError: after `close`.
         """
         return self.open_async(prompt, sampling=sampling, seed=seed).result()
 
@@ -225,9 +225,9 @@ class Broker:
         seed: int = 0,
         progress: Progress = lambda seen, steps: None,
     ) -> Future[Handle]:
-        """A future of `open`; `BusyError` is raised at once. Cancelled, it gives the session's place back."""
+        """A future of `open`; `CapacityError` is raised at once. Cancelled, it gives the session's place back."""
         if not self._room.acquire(blocking=False):
-            raise BusyError(f"all {self.limits.sessions} sessions are taken; try again in a while")
+            raise CapacityError(f"all {self.limits.sessions} sessions are taken; try again in a while")
         future: Future[Handle] = Future()
 
         def arrive() -> None:
@@ -242,13 +242,13 @@ class Broker:
         self._post(arrive, refuse)
         return future
 
-    def submit(self, handle: Handle, action_A: NDArray[np.uint8] | None, frame: Frame) -> Future[DreamStep]:
+    def submit(self, handle: Handle, action_A: NDArray[np.uint8] | None, frame: Frame) -> Future[StepResult]:
         """See `Handle.submit`."""
-        wish = _Wish(handle=handle, action_A=action_A, frame=frame, done=Future())
+        wish = _StepRequest(handle=handle, action_A=action_A, frame=frame, done=Future())
 
         def arrive() -> None:
             if handle.closed:
-                raise StoppedError("this session was closed; open another one")
+                raise ShuttingDownError("this session was closed; open another one")
             self.dreamer.check(self._turn(wish))  # a bad turn is its asker's alone
             self._wishes.append(wish)
 
@@ -283,7 +283,7 @@ class Broker:
             handle.closed = True
             for wish in [w for w in self._wishes if w.handle is handle]:
                 self._wishes.remove(wish)
-                _fail(wish.done, StoppedError("this session was closed; open another one"))
+                _fail(wish.done, ShuttingDownError("this session was closed; open another one"))
             self.dreamer.close(handle._session)
             self.stats.sessions -= 1
             self._room.release()
@@ -298,14 +298,14 @@ class Broker:
 
     def _post(self, work: Callable[[], None], refuse: Callable[[Exception], None]) -> None:
         if not self._inbox.put(work, refuse):
-            refuse(StoppedError("the server is stopping and takes no more work"))
+            refuse(ShuttingDownError("the server is stopping and takes no more work"))
 
     def _run(self) -> None:
         try:
             self._work()
         except Exception:  # a fault of this file; nobody must wait for ever for a thread that has ended
             log.exception("the thread that dreams failed")
-            gone = StoppedError("the thread that dreams failed; start the server again")
+            gone = ShuttingDownError("the thread that dreams failed; start the server again")
             for wish in self._wishes:
                 _fail(wish.done, gone)
             for newcomer in self._newcomers:
@@ -328,7 +328,7 @@ class Broker:
         if not self._newcomers:
             return
         try:
-            self.dreamer.warm([newcomer.session for newcomer in self._newcomers])
+            self.dreamer.prefill([newcomer.session for newcomer in self._newcomers])
         except Exception as error:  # one of many users' prompts: say it to those it concerns, and go on
             for newcomer in list(self._newcomers):
                 self._turn_away(newcomer)
@@ -372,14 +372,14 @@ class Broker:
                 if not isinstance(error, ResourceError):  # that turn can be asked for again; after all else none can
                     wish.handle.close()
 
-    def _answer(self, batch: Sequence[_Wish], steps: Sequence[DreamStep]) -> None:
+    def _answer(self, batch: Sequence[_StepRequest], steps: Sequence[StepResult]) -> None:
         self.stats.frames += len(batch)
         for wish, step in zip(batch, steps, strict=True):
             _give(wish.done, step)
 
-    def _next_batch(self) -> list[_Wish]:
+    def _next_batch(self) -> list[_StepRequest]:
         """The longest waiting turns, one of each session."""
-        batch: list[_Wish] = []
+        batch: list[_StepRequest] = []
         for wish in list(self._wishes):
             if len(batch) == self.limits.batch:
                 break
@@ -391,8 +391,8 @@ class Broker:
         self.stats.waiting = len(self._wishes)
         return batch
 
-    def _turn(self, wish: _Wish) -> Turn:
-        return Turn(wish.handle._session, wish.action_A, wish.frame)
+    def _turn(self, wish: _StepRequest) -> StepInput:
+        return StepInput(wish.handle._session, wish.action_A, wish.frame)
 
 
 def _give(future: Future[_T], value: _T) -> bool:

@@ -26,12 +26,20 @@ from starlette.responses import JSONResponse, Response
 from playloom.actions.codec import REST_VALUES, Form, bins_of, read_vector, values_to_rows
 from playloom.errors import BadInputError
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import DreamRequest, DreamStep, Prompt
+from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.media.images import from_base64, read_frame
 from playloom.provenance import Manifest
-from playloom.server.errors import Refusal
+from playloom.server.errors import ApiError
 from playloom.server.scheduler import Frame
-from playloom.server.service import RequestModel, Seen, Studio, body_of, pick_moment, pick_seed, takes
+from playloom.server.service import (
+    ContextStep,
+    InferenceService,
+    RequestModel,
+    body_of,
+    request_schema,
+    resolve_prompt,
+    resolve_seed,
+)
 
 
 class Predicted(NamedTuple):
@@ -39,14 +47,14 @@ class Predicted(NamedTuple):
 
     number: int
     """From 1."""
-    step: DreamStep
+    step: StepResult
     """Its frame and tokens (and the action before it)."""
     action_A: NDArray[np.uint8]
     """The action taken after seeing that frame, values uint8 [16]."""
 
 
 async def predict(
-    studio: Studio,
+    studio: InferenceService,
     prompt: Prompt,
     *,
     closing_A: NDArray[np.uint8] | None,
@@ -69,7 +77,7 @@ async def predict(
     actions = [closing_A, *(forced[i] if i < len(forced) else None for i in range(count))]
     turns: list[tuple[NDArray[np.uint8] | None, Frame]] = [(action_A, "dream") for action_A in actions[:-1]]
     turns.append((actions[-1], None))
-    before: DreamStep | None = None
+    before: StepResult | None = None
     number = 0
     async with aclosing(studio.dream(prompt, turns, sampling, seed)) as steps:
         async for step in steps:
@@ -161,10 +169,10 @@ class ScoreReply(BaseModel):
     results: list[ScoreResult]
 
 
-def add_score(app: FastAPI, studio: Studio) -> None:
+def register_score_routes(app: FastAPI, studio: InferenceService) -> None:
     """Add the route."""
 
-    @app.post("/score", response_model=ScoreReply, openapi_extra=takes(ScoreRequest), tags=["hosted endpoint"])
+    @app.post("/score", response_model=ScoreReply, openapi_extra=request_schema(ScoreRequest), tags=["hosted endpoint"])
     async def score(request: Request) -> Response:
         """Predict the steps that follow a context: each a picture and the action taken after seeing it.
 
@@ -176,12 +184,12 @@ def add_score(app: FastAPI, studio: Studio) -> None:
         return await studio.in_time(_answer(studio, asked, request))
 
 
-async def _answer(studio: Studio, asked: ScoreInput, request: Request) -> Response:
+async def _answer(studio: InferenceService, asked: ScoreInput, request: Request) -> Response:
     async with studio.gate.turn():
         seen, actions = await studio.side(lambda: _context(asked))
         between = [action_A for action_A in actions[:-1] if action_A is not None]
         prompt = await studio.prompt(seen, between, stretch=True, steps=_USED)
-        how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), pick_seed(asked.seed)
+        how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), resolve_seed(asked.seed)
         manifest = studio.manifest(prompt, how, seed, "full")
         results = []
         count = asked.num_steps_to_predict
@@ -197,7 +205,7 @@ async def _answer(studio: Studio, asked: ScoreInput, request: Request) -> Respon
     return Response(content, media_type="application/json")
 
 
-def _context(asked: ScoreInput) -> tuple[list[Seen], list[NDArray[np.uint8] | None]]:
+def _context(asked: ScoreInput) -> tuple[list[ContextStep], list[NDArray[np.uint8] | None]]:
     """The entries used, and their actions; only the last may have none."""
     seen, actions = [], []
     first = max(0, len(asked.context) - _USED)
@@ -209,7 +217,7 @@ def _context(asked: ScoreInput) -> tuple[list[Seen], list[NDArray[np.uint8] | No
         actions.append(read_vector(vector, asked.schema_, f"actions of {where}") if vector else None)
         codes_N = np.array(entry.tokens, np.int64) if entry.tokens else None
         picture = from_base64(entry.image, f"the image of {where}")
-        seen.append(Seen(picture=picture, where=f"the image of {where}", codes_N=codes_N))
+        seen.append(ContextStep(picture=picture, where=f"the image of {where}", codes_N=codes_N))
     return seen, actions
 
 
@@ -228,7 +236,7 @@ _MOST = 100
 Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is cut out where the shape differs.")]
 
 
-class Begin(RequestModel):
+class PromptParams(RequestModel):
     """Where a dream begins, and how it is drawn."""
 
     moment: str | None = Field(default=None, max_length=255)
@@ -249,7 +257,7 @@ class Begin(RequestModel):
     """Same request, same seed: same dream; none: any."""
 
 
-class DreamOrder(Begin):
+class DreamRequest(PromptParams):
     """One dream."""
 
     mode: Literal["world", "policy", "full"] = "world"
@@ -279,7 +287,7 @@ class Step(BaseModel):
     """Its tokens."""
 
 
-class Dreamed(BaseModel):
+class DreamResponse(BaseModel):
     """A whole dream."""
 
     model: str
@@ -290,7 +298,7 @@ class Dreamed(BaseModel):
     """In order."""
 
 
-class Policy(BaseModel):
+class PolicyResponse(BaseModel):
     """What the model would press."""
 
     model: str
@@ -301,32 +309,34 @@ class Policy(BaseModel):
     """Sixteen numbers in the request's schema."""
 
 
-def add_dreaming(app: FastAPI, studio: Studio) -> None:
+def register_dream_routes(app: FastAPI, studio: InferenceService) -> None:
     """Add the routes."""
 
-    @app.post("/v1/dream", response_model=Dreamed, openapi_extra=takes(DreamOrder), tags=["playloom"])
+    @app.post("/v1/dream", response_model=DreamResponse, openapi_extra=request_schema(DreamRequest), tags=["playloom"])
     async def dream(request: Request) -> Response:
         """Dream on from a moment or pictures."""
         studio.gate.check_open()
-        order = await body_of(request, DreamOrder)
+        order = await body_of(request, DreamRequest)
         studio.check_steps(order.steps)
         return await studio.in_time(_dream(studio, order, request))
 
-    @app.post("/v1/policy", response_model=Policy, openapi_extra=takes(Begin), tags=["playloom"])
+    @app.post(
+        "/v1/policy", response_model=PolicyResponse, openapi_extra=request_schema(PromptParams), tags=["playloom"]
+    )
     async def policy(request: Request) -> Response:
         """What would the model press now?"""
         studio.gate.check_open()
-        return await studio.in_time(_policy(studio, await body_of(request, Begin)))
+        return await studio.in_time(_policy(studio, await body_of(request, PromptParams)))
 
 
-async def begin(studio: Studio, asked: Begin) -> Prompt:
+async def begin(studio: InferenceService, asked: PromptParams) -> Prompt:
     """The prompt of what was asked for.
 
     Raises:
         PlayloomError: when it cannot be used.
     """
     if asked.images is None:
-        name = pick_moment(asked.moment)
+        name = resolve_prompt(asked.moment)
         return (await studio.side(lambda: studio.moment(name)))[0]
     if asked.moment is not None:
         raise BadInputError("a dream begins at a moment or at images; send one of the two")
@@ -336,7 +346,9 @@ async def begin(studio: Studio, asked: Begin) -> Prompt:
         raise BadInputError(f"{len(images)} images need {len(images) - 1} context_actions between; got {len(given)}")
     actions = read_actions(given, asked.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
     seen = await studio.side(
-        lambda: [Seen(picture=from_base64(b, where.format(i)), where=where.format(i)) for i, b in enumerate(images)]
+        lambda: [
+            ContextStep(picture=from_base64(b, where.format(i)), where=where.format(i)) for i, b in enumerate(images)
+        ]
     )
     return await studio.prompt(seen, actions, steps=studio.context)
 
@@ -347,7 +359,7 @@ def read_actions(rows: list[list[float]], schema: Literal["named", "binned"], wh
 
 
 async def shown(
-    studio: Studio, step: DreamStep, manifest: Manifest, schema: Literal["named", "binned"]
+    studio: InferenceService, step: StepResult, manifest: Manifest, schema: Literal["named", "binned"]
 ) -> tuple[dict[str, object], bytes | None]:
     """A step as it is answered, and its picture."""
     dreamed = step.frame_HWC is not None and manifest.mode != "policy"
@@ -361,7 +373,7 @@ async def shown(
     }, png
 
 
-async def _dream(studio: Studio, order: DreamOrder, request: Request) -> Response:
+async def _dream(studio: InferenceService, order: DreamRequest, request: Request) -> Response:
     async with studio.gate.turn():
         asked = await _request(studio, order)
         manifest = studio.manifest(asked.prompt, asked.sampling, asked.seed, asked.mode)
@@ -376,11 +388,11 @@ async def _dream(studio: Studio, order: DreamOrder, request: Request) -> Respons
         return await studio.side(lambda: JSONResponse(content))
 
 
-async def _request(studio: Studio, order: DreamOrder) -> DreamRequest:
+async def _request(studio: InferenceService, order: DreamRequest) -> GenerationRequest:
     prompt = await begin(studio, order)
     true_frames, true_actions = None, None
     if order.images is None:
-        name = pick_moment(order.moment)
+        name = resolve_prompt(order.moment)
         _, true_frames, true_actions = await studio.side(lambda: studio.moment(name))
     actions = true_actions if order.mode == "world" else None
     if order.actions is not None and order.mode != "policy":
@@ -388,18 +400,18 @@ async def _request(studio: Studio, order: DreamOrder) -> DreamRequest:
         actions = np.stack(rows) if rows else None
     if order.frames is not None:
         true_frames = await _frames(studio, order.frames)
-    return DreamRequest(
+    return GenerationRequest(
         prompt=prompt,
         mode=order.mode,
         steps=order.steps,
         actions_SA=actions,
         frames_SHWC=true_frames if order.mode == "policy" else None,
         sampling=studio.sampling(order.temperature, order.top_k, order.top_p),
-        seed=pick_seed(order.seed),
+        seed=resolve_seed(order.seed),
     )
 
 
-async def _frames(studio: Studio, pictures: list[str]) -> NDArray[np.uint8]:
+async def _frames(studio: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
     frames, pixels = [], studio.settings.picture_pixels
     for index, text in enumerate(pictures):
         where = f"frame {index}"
@@ -413,12 +425,12 @@ async def _frames(studio: Studio, pictures: list[str]) -> NDArray[np.uint8]:
     return np.stack(frames) if frames else np.zeros((0, *studio.size, 3), np.uint8)
 
 
-async def _policy(studio: Studio, order: Begin) -> Response:
+async def _policy(studio: InferenceService, order: PromptParams) -> Response:
     async with studio.gate.turn():
-        prompt, seed = await begin(studio, order), pick_seed(order.seed)
+        prompt, seed = await begin(studio, order), resolve_seed(order.seed)
         how = studio.sampling(order.temperature, order.top_k, order.top_p)
         async with aclosing(studio.dream(prompt, [(None, None)], how, seed)) as steps:
             async for step in steps:
                 action = [round(float(number), 4) for number in values_to_rows(step.action_A, order.schema_)]
                 return JSONResponse({"model": studio.model.config.name, "seed": seed, "action": action})
-    raise Refusal(500, "the model gave no answer")
+    raise ApiError(500, "the model gave no answer")

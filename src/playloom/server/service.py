@@ -36,24 +36,24 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from playloom.actions.codec import REST_VALUES
-from playloom.data.prompts import find_moment, list_moments, load_moment, load_prompt
-from playloom.device import in_passing, pick_device
-from playloom.errors import BadInputError, nearest
-from playloom.inference.engine import Dreamer
+from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt, load_prompt
+from playloom.device import pick_device, run_in_temporary_thread
+from playloom.errors import BadInputError, did_you_mean
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import DreamStep, Prompt
+from playloom.inference.types import Prompt, StepResult
 from playloom.media.images import encode_png, marked_png, read_frame
 from playloom.models.checkpoint import load_model, model_folder
 from playloom.provenance import Manifest, created_at, frames_hash
-from playloom.server.errors import Refusal, busy, sentence_of
-from playloom.server.scheduler import Broker, BrokerLimits, Frame, Handle, Progress
+from playloom.server.errors import ApiError, busy, validation_message
+from playloom.server.scheduler import Frame, Handle, Progress, Scheduler, SchedulerLimits
 from playloom.server.settings import Settings
 
 _T_gate = TypeVar("_T_gate")
 _WEIGHT = 0.2  # of the newest request in the running mean of how long one takes
 
 
-class Gate:
+class RequestLimiter:
     """First come, first served. Used from one event loop."""
 
     def __init__(self, slots: int, queue: int) -> None:
@@ -94,14 +94,14 @@ class Gate:
         """What some work gives, if that does not take too long.
 
         Raises:
-            Refusal: 504 when it takes longer, 503 when `end` comes first.
+            ApiError: 504 when it takes longer, 503 when `end` comes first.
         """
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         try:
             return await asyncio.wait_for(task, seconds)
         except asyncio.TimeoutError:
-            raise Refusal(504, f"this took longer than {seconds:g} seconds; ask for fewer steps at once") from None
+            raise ApiError(504, f"this took longer than {seconds:g} seconds; ask for fewer steps at once") from None
         except asyncio.CancelledError:
             if not self._ended:
                 raise
@@ -130,7 +130,7 @@ class Gate:
         return min(60, math.ceil(self._seconds * max(1, self.waiting) / self.slots))
 
 
-def _stopping() -> Refusal:
+def _stopping() -> ApiError:
     return busy("the server is stopping and takes no new work; try again in a while", 10)
 
 
@@ -160,7 +160,7 @@ async def body_of(request: Request, kind: type[_T_parsing]) -> _T_parsing:
 
 def parse(data: bytes, kind: type[_T_parsing]) -> _T_parsing:
     """JSON to a value of that type; see `body_of` for the errors."""
-    weigh(data)
+    check_complexity(data)
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
@@ -169,14 +169,14 @@ def parse(data: bytes, kind: type[_T_parsing]) -> _T_parsing:
 
 def parse_any(data: bytes, adapter: TypeAdapter[Any], kinds: Sequence[type[BaseModel]]) -> Any:
     """The same for one of several types that their field `type` tells apart."""
-    weigh(data)
+    check_complexity(data)
     try:
         return adapter.validate_json(data)
     except ValidationError as error:
         raise refused(error, kinds) from None
 
 
-def weigh(data: bytes) -> None:
+def check_complexity(data: bytes) -> None:
     """Refuse what would become far more objects than any true request, by counting bytes.
 
     Raises:
@@ -184,34 +184,34 @@ def weigh(data: bytes) -> None:
     """
     opened, values, fields = data.count(b"{") + data.count(b"["), data.count(b","), data.count(b":")
     if opened > MOST_OPENED or values > MOST_VALUES or fields > MOST_FIELDS:
-        raise Refusal(
+        raise ApiError(
             413,
             f"the body holds {opened:,} objects and lists, {fields:,} fields and {values:,} values; send at most 100 "
             "steps of context",
         )
 
 
-def refused(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> Refusal:
+def refused(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> ApiError:
     """400 with the first fault; an unknown field comes first, and the nearest one that there is beside it."""
     faults = list(error.errors(include_url=False, include_input=False))
     unknown = next((fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"), None)
     if unknown is None:
-        return Refusal(400, sentence_of(faults))
+        return ApiError(400, validation_message(faults))
     name = str(unknown[-1])[:60]
     tagged = [
         kind for kind in kinds if len(unknown) == 1 or unknown[0] in get_args(kind.model_fields["type"].annotation)
     ]
     known = [field.alias or key for kind in tagged for key, field in kind.model_fields.items()]
-    return Refusal(400, f"there is no field {name!r} here; {nearest(name, known)}")
+    return ApiError(400, f"there is no field {name!r} here; {did_you_mean(name, known)}")
 
 
-def takes(kind: type[BaseModel]) -> dict[str, Any]:
+def request_schema(kind: type[BaseModel]) -> dict[str, Any]:
     """What a route that calls `body_of` says of itself in the OpenAPI document."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-class Remembered:
+class SentImageCache:
     """The newest pictures sent; any thread may ask."""
 
     def __init__(self, pictures: int) -> None:
@@ -250,7 +250,7 @@ _MOMENTS_KEPT = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class ContextStep:
     """One step of a context as it was sent."""
 
     picture: bytes
@@ -261,7 +261,7 @@ class Seen:
     """Its tokens, where they came with it: used in place of encoding the picture."""
 
 
-class Studio:
+class InferenceService:
     """A model ready to serve."""
 
     def __init__(self, settings: Settings) -> None:
@@ -271,13 +271,13 @@ class Studio:
             PlayloomError: when the model or the device cannot be used.
         """
         self.settings = settings
-        self.dreamer = in_passing(lambda: _dreamer(settings))
+        self.dreamer = run_in_temporary_thread(lambda: _dreamer(settings))
         self.model = self.dreamer.model
         # A live session that starts over opens its new dream before it gives up the old one, hence twice.
         room = 2 * settings.sessions + settings.requests + settings.jobs + settings.branches
-        self.broker = Broker(self.dreamer, BrokerLimits(sessions=room, batch=settings.batch))
-        self.gate = Gate(settings.requests, settings.queue)
-        self.remembered = Remembered(settings.remembered_frames)
+        self.broker = Scheduler(self.dreamer, SchedulerLimits(sessions=room, batch=settings.batch))
+        self.gate = RequestLimiter(settings.requests, settings.queue)
+        self.remembered = SentImageCache(settings.remembered_frames)
         self._side = ThreadPoolExecutor(1, "playloom-pictures")
         self._films = ThreadPoolExecutor(1, "playloom-films")
         self._waiters = ThreadPoolExecutor(2 * settings.sessions + 4, "playloom-wait")
@@ -299,7 +299,7 @@ class Studio:
         self, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
     ) -> Sampling:
         """What was asked for, over the model's card, over the defaults."""
-        return Sampling.of_card(self.model.card, temperature=temperature, top_k=top_k, top_p=top_p)
+        return Sampling.from_card(self.model.card, temperature=temperature, top_k=top_k, top_p=top_p)
 
     async def side(self, work: Callable[[], _T_studio]) -> _T_studio:
         """Do it in the side thread, after what was asked for before."""
@@ -314,7 +314,12 @@ class Studio:
         return await asyncio.get_running_loop().run_in_executor(self._waiters, work)
 
     async def prompt(
-        self, seen: Sequence[Seen], actions_TA: Sequence[NDArray[np.uint8]], *, stretch: bool = False, steps: int = 10
+        self,
+        seen: Sequence[ContextStep],
+        actions_TA: Sequence[NDArray[np.uint8]],
+        *,
+        stretch: bool = False,
+        steps: int = 10,
     ) -> Prompt:
         """A prompt of the last `steps` of what was sent, as far as the model's context goes.
 
@@ -353,13 +358,13 @@ class Studio:
         turns: Sequence[tuple[NDArray[np.uint8] | None, Frame]],
         sampling: Sampling,
         seed: int,
-    ) -> AsyncGenerator[DreamStep, None]:
+    ) -> AsyncGenerator[StepResult, None]:
         """Steps of one dream, batched with everybody's; its session is given back when the iterator is closed.
 
         One step is asked for ahead, so that the next frame is dreamed while what came is written as a picture.
         """
         handle = await self.open(prompt, sampling, seed)
-        ahead: Future[DreamStep] | None = None
+        ahead: Future[StepResult] | None = None
         try:
             for action_A, frame in turns:
                 before, ahead = ahead, handle.submit(action_A, frame)
@@ -396,7 +401,7 @@ class Studio:
             created=created_at(),
         )
 
-    async def png(self, step: DreamStep, manifest: Manifest, number: int) -> bytes:
+    async def png(self, step: StepResult, manifest: Manifest, number: int) -> bytes:
         """A step's frame as a marked PNG, remembered for when it comes back."""
         frame_HWC, codes_N = step.frame_HWC, step.codes_N
         assert frame_HWC is not None and codes_N is not None, "called for steps that dreamed a frame"
@@ -432,7 +437,7 @@ class Studio:
         for pool in (self._side, self._films, self._waiters):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self, step: Seen, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    def _look(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
         """In the side thread: a step's frame, and its tokens where they are known."""
         limit = self.settings.picture_pixels
         frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
@@ -454,7 +459,7 @@ class Studio:
 
     def _moment(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
         """In the side thread: a bundled moment as a prompt, then the true frames and actions that follow."""
-        find_moment(name)
+        find_prompt(name)
         data = load_prompt(f"moment:{name}", context=self.context, frame_size=self.size)
         codes_TN = np.stack([self._encode(frame_HWC).result() for frame_HWC in data.frames_THWC])
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
@@ -462,31 +467,31 @@ class Studio:
 
     def _moment_picture(self, name: str) -> bytes:
         """In the side thread: the last real frame of a moment's prompt, as PNG."""
-        return encode_png(load_moment(find_moment(name)).frames_THWC[self.context - 1])
+        return encode_png(load_bundled_prompt(find_prompt(name)).frames_THWC[self.context - 1])
 
 
-def _dreamer(settings: Settings) -> Dreamer:
+def _dreamer(settings: Settings) -> Engine:
     model = load_model(model_folder(settings.model), pick_device(settings.device))
-    return Dreamer(model, lag=settings.lag or model.card.get("lag"))
+    return Engine(model, lag=settings.lag or model.card.get("lag"))
 
 
-def pick_seed(asked: int | None) -> int:
+def resolve_seed(asked: int | None) -> int:
     """The seed asked for, or any."""
     return secrets.randbelow(2**31) if asked is None else asked
 
 
-def pick_moment(name: str | None) -> str:
+def resolve_prompt(name: str | None) -> str:
     """The moment asked for, or the first.
 
     Raises:
         BadInputError: when none is bundled.
         RecordingError: when there is none of that name.
     """
-    names = list_moments()
+    names = list_prompts()
     if name is None and not names:
         raise BadInputError("this installation bundles no moment; send a picture to begin from")
     chosen = names[0] if name is None else name
-    find_moment(chosen)
+    find_prompt(chosen)
     return chosen
 
 

@@ -15,19 +15,19 @@ from starlette.responses import JSONResponse, Response
 
 from playloom.actions.codec import read_vector
 from playloom.inference.realtime.recorder import ContextBuffer as Recent
-from playloom.inference.realtime.recorder import Reel, Shot, as_csv, as_mp4
-from playloom.inference.types import DreamStep
+from playloom.inference.realtime.recorder import FrameHistory, RecordedFrame, as_csv, as_mp4
+from playloom.inference.types import StepResult
 from playloom.media.images import live_picture
 from playloom.provenance import Manifest
-from playloom.server.errors import Refusal
-from playloom.server.live import Room
+from playloom.server.errors import ApiError
+from playloom.server.live import LiveSessionManager
 from playloom.server.scheduler import Handle
-from playloom.server.schemas import Begin, Step, Vector, begin, shown
-from playloom.server.service import RequestModel, Studio, body_of, pick_seed, takes, waited
-from playloom.server.settings import mint
+from playloom.server.schemas import PromptParams, Step, Vector, begin, shown
+from playloom.server.service import InferenceService, RequestModel, body_of, request_schema, resolve_seed, waited
+from playloom.server.settings import new_token
 
 
-class Opened(BaseModel):
+class SessionCreated(BaseModel):
     """A session that waits for its first step."""
 
     token: str
@@ -38,7 +38,7 @@ class Opened(BaseModel):
     """Asked for again with the same steps, the same comes."""
 
 
-class Turn(RequestModel):
+class StepBody(RequestModel):
     """What to do next."""
 
     action: Vector | None = None
@@ -50,12 +50,12 @@ class _Session:
     handle: Handle
     manifest: Manifest
     schema: Literal["named", "binned"]
-    reel: Reel
+    reel: FrameHistory
     recent: Recent
     used_at: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def remember(self, done: Future[DreamStep]) -> None:
+    def remember(self, done: Future[StepResult]) -> None:
         """Keep a step's frame, in the thread that made it."""
         if done.cancelled() or done.exception() is not None:
             return
@@ -64,10 +64,10 @@ class _Session:
         self.recent.add(step.frame_HWC, step.codes_N, step.action_A, step.action_given, self.manifest)
 
 
-class Stepped:
+class SessionManager:
     """All stepped sessions. Used from one event loop."""
 
-    def __init__(self, studio: Studio, room: Room) -> None:
+    def __init__(self, studio: InferenceService, room: LiveSessionManager) -> None:
         self.studio, self.room = studio, room
         self.sessions: dict[str, _Session] = {}
 
@@ -78,7 +78,7 @@ class Stepped:
             Refusal: 404.
         """
         if token not in self.sessions:
-            raise Refusal(404, "there is no such session; it was closed, or nobody used it for too long")
+            raise ApiError(404, "there is no such session; it was closed, or nobody used it for too long")
         return self.sessions[token]
 
     def close(self, token: str) -> None:
@@ -87,37 +87,37 @@ class Stepped:
         del self.sessions[token]
         self.room.others -= 1
 
-    def sweep(self) -> None:
+    def expire(self) -> None:
         """Close what nobody used for too long."""
         oldest = time.monotonic() - self.studio.settings.idle_seconds
         for token, session in list(self.sessions.items()):
             if session.used_at < oldest and not session.lock.locked():
                 self.close(token)
 
-    async def open(self, asked: Begin) -> Response:
+    async def open(self, asked: PromptParams) -> Response:
         """A new session."""
         studio = self.studio
         self.room.check_room()
         self.room.others += 1
         try:
-            prompt, seed = await begin(studio, asked), pick_seed(asked.seed)
+            prompt, seed = await begin(studio, asked), resolve_seed(asked.seed)
             how = studio.sampling(asked.temperature, asked.top_k, asked.top_p)
             handle = await studio.open(prompt, how, seed)
         except BaseException:
             self.room.others -= 1
             raise
-        token = mint(studio.settings.replica)
+        token = new_token(studio.settings.replica)
         self.sessions[token] = _Session(
             handle=handle,
             manifest=studio.manifest(prompt, how, seed, "full"),
             schema=asked.schema_,
-            reel=Reel(studio.settings.recording_frames),
+            reel=FrameHistory(studio.settings.recording_frames),
             recent=Recent(prompt, studio.context),
             used_at=time.monotonic(),
         )
         return JSONResponse({"token": token, "model": studio.model.config.name, "seed": seed}, 201)
 
-    async def step(self, token: str, turn: Turn) -> Response:
+    async def step(self, token: str, turn: StepBody) -> Response:
         """One step of a session; steps asked for together are taken one after the other."""
         session, studio = self.find(token), self.studio
         action_A = None if turn.action is None else read_vector(turn.action, session.schema, "the action")
@@ -132,24 +132,34 @@ class Stepped:
             assert frame_HWC is not None, "a step of a session dreams a frame"
             text = session.manifest.to_json()
             picture = await studio.side(lambda: live_picture(frame_HWC, "jpeg", text))
-            session.reel.add(Shot(picture, step.action_A, 0))
+            session.reel.add(RecordedFrame(picture, step.action_A, 0))
             session.used_at = time.monotonic()
         return JSONResponse(answer)
 
 
-def add_sessions(app: FastAPI, studio: Studio, room: Room, stepped: Stepped) -> None:
+def register_session_routes(
+    app: FastAPI, studio: InferenceService, room: LiveSessionManager, stepped: SessionManager
+) -> None:
     """Add the routes."""
 
-    @app.post("/v1/sessions", status_code=201, response_model=Opened, openapi_extra=takes(Begin), tags=["playloom"])
+    @app.post(
+        "/v1/sessions",
+        status_code=201,
+        response_model=SessionCreated,
+        openapi_extra=request_schema(PromptParams),
+        tags=["playloom"],
+    )
     async def open_session(request: Request) -> Response:
         """A dream that goes on step by step, as its client asks."""
-        return await studio.in_time(stepped.open(await body_of(request, Begin)))
+        return await studio.in_time(stepped.open(await body_of(request, PromptParams)))
 
-    @app.post("/v1/sessions/{token}/step", response_model=Step, openapi_extra=takes(Turn), tags=["playloom"])
+    @app.post(
+        "/v1/sessions/{token}/step", response_model=Step, openapi_extra=request_schema(StepBody), tags=["playloom"]
+    )
     async def step_session(token: str, request: Request) -> Response:
         """One step: an action, given or dreamed, and the picture that follows."""
         stepped.find(token)
-        return await studio.in_time(stepped.step(token, await body_of(request, Turn)))
+        return await studio.in_time(stepped.step(token, await body_of(request, StepBody)))
 
     @app.delete("/v1/sessions/{token}", status_code=204, tags=["playloom"])
     async def close_session(token: str) -> Response:
@@ -187,7 +197,7 @@ def _download(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
-def recent_of(room: Room, stepped: Stepped, token: str) -> tuple[str, Recent]:
+def recent_of(room: LiveSessionManager, stepped: SessionManager, token: str) -> tuple[str, Recent]:
     """What to call what a session plays, and its newest frames.
 
     Raises:
@@ -198,7 +208,7 @@ def recent_of(room: Room, stepped: Stepped, token: str) -> tuple[str, Recent]:
     return "a session", stepped.find(token).recent
 
 
-def _reel(room: Room, stepped: Stepped, token: str) -> tuple[Reel, Manifest]:
+def _reel(room: LiveSessionManager, stepped: SessionManager, token: str) -> tuple[FrameHistory, Manifest]:
     if token in room.seats:
         return room.seats[token].reel, room.seats[token].manifest
     session = stepped.find(token)

@@ -34,7 +34,7 @@ REPLICA_HEADER = "x-playloom-replica"
 _TAGGED = re.compile(rf"({TAG})\.")
 
 
-def mint(replica: str | None) -> str:
+def new_token(replica: str | None) -> str:
     """A new name that nobody can guess, led by the server's own where it has one."""
     secret = secrets.token_hex(24)
     return secret if replica is None else f"{replica}.{secret}"
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     sessions: Count = 16
     """Live and stepped sessions at once, those waiting for their player to come back included."""
     requests: Count = 8
-    """Dreams of `/score`, `/v1/dream` and `/v1/policy` in progress at once; they share batches."""
+    """SessionFactory of `/score`, `/v1/dream` and `/v1/policy` in progress at once; they share batches."""
     queue: int = Field(default=32, ge=0)
     """Requests that may wait for their turn; one more is refused at once, with 503."""
     jobs: Count = 16

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 
 from playloom.atomic_io import atomic_write
-from playloom.data.dataset import FrameStore, TokenStore
+from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.errors import CheckpointError
 from playloom.models.card import tokenizer_card, write_card
 from playloom.models.checkpoint import (
-    Model,
+    WorldModel,
     check_count,
     fingerprint,
     load_model,
@@ -39,7 +39,7 @@ from playloom.models.checkpoint import (
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.config import to_mapping
-from playloom.training.task import Outcome
+from playloom.training.task import LoopResult
 
 _WEIGHTS = "tokenizer.safetensors"
 _CONFIG = "tokenizer.json"
@@ -111,7 +111,7 @@ TRANSFORMER_FILE = "transformer.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class PretrainedModel:
     """A trained tokenizer, and the model it belongs to if it does."""
 
     tokenizer: FrameTokenizer
@@ -120,13 +120,13 @@ class Origin:
     """Fingerprint of its weights."""
     ancestors: tuple[str, ...] = ()
     """Fingerprints of the tokenizers it was trained on from, oldest first, as far as that is known."""
-    model: Model | None = None
+    model: WorldModel | None = None
     """The whole model."""
     transformer: str | None = None
     """Fingerprint of that model's transformer file."""
 
 
-def load_origin(name: str) -> Origin:
+def load_origin(name: str) -> PretrainedModel:
     """The model or tokenizer of a bundled model's name, a model's folder, or a run's folder.
 
     Raises:
@@ -135,11 +135,11 @@ def load_origin(name: str) -> Origin:
     folder = Path(name)
     if (folder / "tokenizer.json").is_file() and not (folder / "model" / "model.json").is_file():
         tokenizer, weights = load_tokenizer(folder)
-        return Origin(tokenizer=tokenizer, name=weights, ancestors=ancestors(folder))
+        return PretrainedModel(tokenizer=tokenizer, name=weights, ancestors=ancestors(folder))
     inner = folder / "model"
     place = inner if (inner / "model.json").is_file() else model_folder(name)
     model = load_model(place)
-    return Origin(
+    return PretrainedModel(
         tokenizer=model.tokenizer,
         name=fingerprint(place / "tokenizer.safetensors"),
         model=model,
@@ -147,7 +147,7 @@ def load_origin(name: str) -> Origin:
     )
 
 
-def load_whole_origin(name: str) -> tuple[Model, Origin]:
+def load_whole_origin(name: str) -> tuple[WorldModel, PretrainedModel]:
     """As `load_origin`, of whole models only.
 
     Raises:
@@ -159,7 +159,7 @@ def load_whole_origin(name: str) -> tuple[Model, Origin]:
     return origin.model, origin
 
 
-def training_facts(store: FrameStore | TokenStore, outcome: Outcome, config: Any) -> dict[str, Any]:
+def training_facts(store: FrameDataset | TokenDataset, outcome: LoopResult, config: Any) -> dict[str, Any]:
     """The facts of a finished training, as JSON values.
 
     Args:
@@ -183,7 +183,7 @@ def training_facts(store: FrameStore | TokenStore, outcome: Outcome, config: Any
     }
 
 
-def players_of(store: FrameStore | TokenStore) -> dict[str, int]:
+def players_of(store: FrameDataset | TokenDataset) -> dict[str, int]:
     """Training episodes by who played them, as far as that is known: what a model played should not go unseen."""
     return dict(sorted(Counter(str(s.meta["style"]) for s in store.of_split("train") if s.meta.get("style")).items()))
 

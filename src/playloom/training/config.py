@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from playloom.errors import ConfigError, nearest
+from playloom.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
 
@@ -101,7 +101,7 @@ class LoopConfig:
         for name, choices in (("schedule", ("cosine", "wsd")), ("precision", ("auto", "32-true", "bf16-mixed"))):
             if getattr(self, name) not in choices:
                 value = getattr(self, name)
-                raise ConfigError(f"{name} is {value!r}; {nearest(str(value), choices)}")
+                raise ConfigError(f"{name} is {value!r}; {did_you_mean(str(value), choices)}")
 
 
 FREE_ON_RESUME = frozenset(
@@ -120,7 +120,7 @@ def from_mapping(config: type[Config], values: Mapping[str, Any]) -> Config:
     hints = get_type_hints(config)
     unknown = [key for key in values if key not in hints]
     if unknown:
-        raise ConfigError(f"there is no setting {unknown[0]!r} here; {nearest(unknown[0], hints)}")
+        raise ConfigError(f"there is no setting {unknown[0]!r} here; {did_you_mean(unknown[0], hints)}")
     return config(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
 
 

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from playloom.data.dataset import FrameStore, TokenStore
+from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.prepare import Progress, Render, build_frame_store, tokenise_recordings, tokenise_store
 from playloom.data.recording import list_episodes, load_meta
 from playloom.errors import RecordingError
@@ -36,7 +36,7 @@ class Preparation:
     """Told frames done and frames in all."""
 
 
-def frames_from(data: Path, cache: Path, how: Preparation) -> FrameStore:
+def frames_from(data: Path, cache: Path, how: Preparation) -> FrameDataset:
     """The frame store at `data`, or one rendered from the recordings at `data` into `cache`.
 
     Raises:
@@ -44,7 +44,7 @@ def frames_from(data: Path, cache: Path, how: Preparation) -> FrameStore:
     """
     kind = kind_of(data)
     if kind == "frames":
-        return FrameStore.open(data)
+        return FrameDataset.open(data)
     if kind == "recordings":
         return _cached_frames(data, cache, how)
     raise RecordingError(f"{data} is a token store; a tokenizer learns from recordings or a frame store")
@@ -52,7 +52,7 @@ def frames_from(data: Path, cache: Path, how: Preparation) -> FrameStore:
 
 def tokens_from(
     data: Path, cache: Path, how: Preparation, tokenizer: FrameTokenizer | None, fingerprint: str | None
-) -> TokenStore:
+) -> TokenDataset:
     """The token store at `data`, or one made from the frames or recordings at `data` into `cache`.
 
     Raises:
@@ -61,7 +61,7 @@ def tokens_from(
     """
     kind = kind_of(data)
     if kind == "tokens" or _finished(cache):
-        store = TokenStore.open(data if kind == "tokens" else cache)
+        store = TokenDataset.open(data if kind == "tokens" else cache)
         if fingerprint is None or store.tokenizer == fingerprint:
             if kind != "tokens":
                 _check_same_data(store, data, how)
@@ -77,7 +77,7 @@ def tokens_from(
     if kind == "frames":
         return tokenise_store(
             cache,
-            FrameStore.open(data),
+            FrameDataset.open(data),
             tokenizer.encode,
             fingerprint=fingerprint,
             batch=how.batch,
@@ -117,10 +117,10 @@ def kind_of(data: Path) -> str:
     raise RecordingError(f"{data} holds neither recordings nor a prepared data set; see: playloom record --help")
 
 
-def _check_same_data(store: TokenStore, data: Path, how: Preparation) -> None:
+def _check_same_data(store: TokenDataset, data: Path, how: Preparation) -> None:
     """Codes that were made once are used again only for the data they were made of, as far as lengths tell."""
     if kind_of(data) == "frames":
-        frames = len(FrameStore.open(data))
+        frames = len(FrameDataset.open(data))
     else:
         frames = sum(load_meta(path).steps for path in _episodes(data, how))
     own = sum(span.length for span in store.spans if not span.meta.get("mirrored"))
@@ -131,10 +131,10 @@ def _check_same_data(store: TokenStore, data: Path, how: Preparation) -> None:
         )
 
 
-def _cached_frames(data: Path, cache: Path, how: Preparation) -> FrameStore:
+def _cached_frames(data: Path, cache: Path, how: Preparation) -> FrameDataset:
     paths = _episodes(data, how)
     if _finished(cache):
-        store = FrameStore.open(cache)
+        store = FrameDataset.open(cache)
         if len(store.spans) == len(paths):
             return store
     _alone(cache)

@@ -28,7 +28,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from playloom.data.dataset import FrameStore, Span, TokenStore
+from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.data.sampler import WindowSampler
 from playloom.device import pick_device
 from playloom.errors import CheckpointError, ConfigError, RecordingError
@@ -38,13 +38,13 @@ from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig,
 from playloom.models.tokenizer.metrics import psnr, sharpness, ssim
 from playloom.models.tokenizer.networks import Decoder
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, TokenizerOutput, to_pixels
-from playloom.training.artifacts import TRANSFORMER_FILE, Origin, hardware, load_origin, save_tokenizer
+from playloom.training.artifacts import TRANSFORMER_FILE, PretrainedModel, hardware, load_origin, save_tokenizer
 from playloom.training.config import LoopConfig, to_mapping
 from playloom.training.data_source import Preparation, frames_from, tokens_from
 from playloom.training.distributed import world
 from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, Moment, Outcome, PlayerLoss
+from playloom.training.task import Batch, LoopResult, ModuleLoss, StepContext
 
 _STRIP = 6
 
@@ -151,8 +151,8 @@ class DecoderTask:
         self,
         tokenizer: FrameTokenizer,
         config: DecoderTrainingConfig,
-        frames: FrameStore,
-        codes: TokenStore,
+        frames: FrameDataset,
+        codes: TokenDataset,
         *,
         perceptual: nn.Module | None = None,
     ) -> None:
@@ -189,7 +189,7 @@ class DecoderTask:
         """Pictures of batch `index`, uint8 [B, H, W, 3], and their codes, int64 [B, N]."""
         return self._gather(np.sort(self._train.rows(index)[:, 0]))
 
-    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: Moment) -> Iterator[PlayerLoss]:
+    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
         """The decoder's loss; then, once the discriminator has joined, its own on the same pictures."""
         pixels = to_pixels(batch["frames"])
         # The discriminator joins at a part of the run, which only the loop knows; before that no update has come.
@@ -198,12 +198,12 @@ class DecoderTask:
         passed: Decoded = players["decoder"](self._vectors(batch["codes"]), pixels, update)
         error = (passed.made_BCHW.float() - pixels).square().mean()
         metrics = {"loss": passed.loss.detach(), **passed.parts, "psnr": 10 * torch.log10(4 / error)}
-        yield PlayerLoss("decoder", passed.loss, metrics)
+        yield ModuleLoss("decoder", passed.loss, metrics)
         if self.loss.adversarial_on(update):
             self._hold_discriminator(False)
             scores = players["discriminator"](torch.cat([pixels, passed.made_BCHW.float()]))
             judged = hinge_loss(*scores.float().chunk(2))
-            yield PlayerLoss("discriminator", judged, {"discriminator": judged.detach()})
+            yield ModuleLoss("discriminator", judged, {"discriminator": judged.detach()})
 
     def validate(self) -> dict[str, float]:
         """PSNR and SSIM of the decoded codes, and their sharpness over that of the true pictures."""
@@ -236,7 +236,7 @@ class DecoderTask:
             self.loss.discriminator.requires_grad_(not held)
 
 
-def _identity(tokenizer: TokenizerConfig, config: DecoderTrainingConfig, codes: TokenStore) -> dict[str, Any]:
+def _identity(tokenizer: TokenizerConfig, config: DecoderTrainingConfig, codes: TokenDataset) -> dict[str, Any]:
     """What must stay the same when a run is resumed. The codes' name stands for the encoder that made them."""
     training = {k: v for k, v in to_mapping(config).items() if k != "loop"}
     return {
@@ -246,13 +246,13 @@ def _identity(tokenizer: TokenizerConfig, config: DecoderTrainingConfig, codes: 
     }
 
 
-def _spread_rows(spans: Sequence[Span], count: int) -> NDArray[np.int64]:
+def _spread_rows(spans: Sequence[EpisodeSlice], count: int) -> NDArray[np.int64]:
     """About `count` rows evenly spread over these episodes, ascending."""
     rows = np.concatenate([np.arange(span.start, span.start + span.length) for span in spans])
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
-def _check_same_rows(frames: FrameStore, codes: TokenStore) -> None:
+def _check_same_rows(frames: FrameDataset, codes: TokenDataset) -> None:
     """Codes and frames must be of the same episodes in the same order."""
     if frames.spans != codes.spans:
         raise RecordingError(
@@ -284,7 +284,7 @@ class DecoderJob:
 class DecoderResult:
     """What a job leaves."""
 
-    outcome: Outcome
+    outcome: LoopResult
     """How the training ended."""
     path: Path
     """The exported model's folder; of a tokenizer alone, the run's folder."""
@@ -321,7 +321,7 @@ def run_decoder(
     return DecoderResult(outcome, path)
 
 
-def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[Origin, FrameStore, TokenStore]:
+def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel, FrameDataset, TokenDataset]:
     """The first half of a job: pictures and codes, made once in `out`. Arguments as in `run_decoder`."""
     source = load_origin(job.source)
     frames = frames_from(job.data, job.out / "frames", job.preparation)
@@ -336,7 +336,9 @@ def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[Origin, FrameSto
     return source, frames, codes
 
 
-def refinement_card(job: DecoderJob, source: Origin, codes: TokenStore, outcome: Outcome) -> dict[str, Any]:
+def refinement_card(
+    job: DecoderJob, source: PretrainedModel, codes: TokenDataset, outcome: LoopResult
+) -> dict[str, Any]:
     """The model's card, this training added to its list `decoder`; without figures, which were of the old decoder."""
     seeds = {
         split: [int(span.meta["seed"]) for span in codes.of_split(split) if "seed" in span.meta]
@@ -357,7 +359,7 @@ def refinement_card(job: DecoderJob, source: Origin, codes: TokenStore, outcome:
     return {**rest, "decoder": [*kept.get("decoder", []), decoder]}
 
 
-def _export(folder: Path, source: Origin, tokenizer: FrameTokenizer, card: dict[str, Any]) -> None:
+def _export(folder: Path, source: PretrainedModel, tokenizer: FrameTokenizer, card: dict[str, Any]) -> None:
     model = source.model
     if model is None:
         save_tokenizer(folder, tokenizer, card=card)
@@ -372,7 +374,7 @@ def _export(folder: Path, source: Origin, tokenizer: FrameTokenizer, card: dict[
     raise CheckpointError(f"{folder / TRANSFORMER_FILE} differs from the source's, which is stored in an unusual type")
 
 
-def _check_size(tokenizer: FrameTokenizer, frames: FrameStore) -> None:
+def _check_size(tokenizer: FrameTokenizer, frames: FrameDataset) -> None:
     height, width = frames.frames_FHWC.shape[1:3]
     config = tokenizer.config
     if (height, width) != (config.frame_height, config.frame_width):

@@ -26,7 +26,7 @@ from playloom.atomic_io import atomic_write
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class LoopProgress:
     """One report of a running loop."""
 
     step: int
@@ -46,7 +46,7 @@ class Progress:
 
 
 @dataclass
-class Meter:
+class Throughput:
     """Time, units and operations since the last report."""
 
     units_per_step: Mapping[str, int]
@@ -79,7 +79,7 @@ def eta(fraction: float, first: float, seconds: float) -> float:
     return (1 - fraction) * seconds / gained if gained > 0 else float("inf")
 
 
-class Journal:
+class RunLogger:
     """Writes `log.jsonl`, `previews/` and `tensorboard/` of one run."""
 
     def __init__(self, folder: Path, resumed_step: int) -> None:
@@ -90,7 +90,7 @@ class Journal:
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder / "tensorboard", resumed_step)
 
-    def write(self, report: Progress) -> None:
+    def write(self, report: LoopProgress) -> None:
         """Note one report."""
         line = {"step": report.step, "elapsed": round(report.elapsed, 2), "lr": report.learning_rate, **report.metrics}
         self._file.write(json.dumps({**line, **{f"{k}/s": round(v, 1) for k, v in report.rates.items()}}) + "\n")

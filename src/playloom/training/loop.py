@@ -23,7 +23,7 @@ from playloom.errors import CheckpointError, PlayloomError
 from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
 from playloom.training.config import FREE_ON_RESUME, LoopConfig, to_mapping
 from playloom.training.distributed import StopRequest, make_fabric, read_ahead
-from playloom.training.logger import Journal, Meter, Progress, eta
+from playloom.training.logger import LoopProgress, RunLogger, Throughput, eta
 from playloom.training.optim import (
     AveragedWeights,
     copy_tensors,
@@ -35,9 +35,9 @@ from playloom.training.optim import (
     progress,
     set_learning_rate,
 )
-from playloom.training.task import Batch, Moment, Outcome, Task
+from playloom.training.task import Batch, LoopResult, StepContext, Task
 
-Report = Callable[[Progress], None]
+Report = Callable[[LoopProgress], None]
 
 
 class Loop:
@@ -61,13 +61,13 @@ class Loop:
             torch.set_flush_denormal(False)  # as at the end of `run`
             raise
 
-    def run(self) -> Outcome:
+    def run(self) -> LoopResult:
         """Train until the end, the piece's end, or SIGINT / SIGTERM, and leave a checkpoint.
 
         Raises:
             PlayloomError: when the loss stops being a number.
         """
-        journal = Journal(self.folder, self.step) if self.fabric.is_global_zero else None
+        journal = RunLogger(self.folder, self.step) if self.fabric.is_global_zero else None
         self._started = time.monotonic()
         try:
             with StopRequest() as stop:
@@ -79,7 +79,7 @@ class Loop:
             torch.set_flush_denormal(False)  # `make_fabric` set it; the program that trained may go on with other work
             if journal is not None:
                 journal.close()
-        return Outcome(step=self.step, elapsed=self.elapsed, finished=self.done >= 1, validation=self._validation)
+        return LoopResult(step=self.step, elapsed=self.elapsed, finished=self.done >= 1, validation=self._validation)
 
     @property
     def elapsed(self) -> float:
@@ -143,7 +143,7 @@ class Loop:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def _train(self, journal: Journal | None, stop: StopRequest) -> None:
+    def _train(self, journal: RunLogger | None, stop: StopRequest) -> None:
         first, saved, validated = self.done, time.monotonic(), time.monotonic()
         meter, sums = self._meter(), _Means()
         ahead = read_ahead(self.task.batch, self.step * self.config.accumulate, self.device)
@@ -168,7 +168,7 @@ class Loop:
     def _one_step(self, ahead: Iterator[Batch], factor: float, sums: _Means) -> None:
         seed = [self.config.seed, self.step]
         torch.manual_seed(int(np.random.SeedSequence([*seed, self.fabric.global_rank]).generate_state(1)[0]))
-        moment = Moment(self.step, self.done, np.random.default_rng(seed))
+        moment = StepContext(self.step, self.done, np.random.default_rng(seed))
         touched: set[str] = set()
         with contextlib.ExitStack() as stack:
             # Counting takes other kernels, which round differently: so always on a run's first step, and never later.
@@ -184,7 +184,7 @@ class Loop:
         for average in self._averages.values():
             average.update(self.step)
 
-    def _backward(self, batch: Batch, moment: Moment, sums: _Means, *, last: bool) -> set[str]:
+    def _backward(self, batch: Batch, moment: StepContext, sums: _Means, *, last: bool) -> set[str]:
         touched = set()
         with contextlib.ExitStack() as stack:
             for player in self._players.values():
@@ -225,12 +225,12 @@ class Loop:
 
     # -- reports ------------------------------------------------------------------------------------------------
 
-    def _meter(self) -> Meter:
+    def _meter(self) -> Throughput:
         examples = self.config.batch * self.config.accumulate * self.fabric.world_size
-        return Meter(units_per_step={name: count * examples for name, count in self.task.units.items()})
+        return Throughput(units_per_step={name: count * examples for name, count in self.task.units.items()})
 
     def _tell(
-        self, journal: Journal | None, metrics: dict[str, float], rates: dict[str, float], factor: float, first: float
+        self, journal: RunLogger | None, metrics: dict[str, float], rates: dict[str, float], factor: float, first: float
     ) -> None:
         if not all(np.isfinite(value) for value in metrics.values()):
             raise PlayloomError(
@@ -240,7 +240,7 @@ class Loop:
         if journal is None:
             return
         left = eta(self.done, first, time.monotonic() - self._started)
-        report = Progress(
+        report = LoopProgress(
             step=self.step,
             fraction=self.done,
             elapsed=self._now,
@@ -253,7 +253,7 @@ class Loop:
         if self._report is not None:
             self._report(report)
 
-    def _validate(self, journal: Journal | None) -> None:
+    def _validate(self, journal: RunLogger | None) -> None:
         if journal is not None:
             with self.averaged(), torch.no_grad():
                 figures = self.task.validate()

@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.data.dataset import FrameStore, Span, TokenStore
-from playloom.data.sampler import living_spans
+from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
+from playloom.data.sampler import alive_spans
 from playloom.device import pick_device
-from playloom.errors import BadInputError, CheckpointError, ConfigError, RecordingError, nearest
-from playloom.models.checkpoint import Model, save_model
+from playloom.errors import BadInputError, CheckpointError, ConfigError, RecordingError, did_you_mean
+from playloom.models.checkpoint import WorldModel, save_model
 from playloom.models.decode_order import DEFAULT_LAG
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.world_model import ModelConfig
 from playloom.training.alignment import AlignmentReport, check_alignment
-from playloom.training.artifacts import Origin, ancestors, load_tokenizer, players_of, training_facts
+from playloom.training.artifacts import PretrainedModel, ancestors, load_tokenizer, players_of, training_facts
 from playloom.training.data_source import Preparation, kind_of, tokens_from
 from playloom.training.distributed import world
 from playloom.training.loop import Report
-from playloom.training.task import Outcome
+from playloom.training.task import LoopResult
 from playloom.training.world_model import Preview, Start, WorldConfig, train_world
 
 _CHECKS = ("strict", "warn", "off")
@@ -35,7 +35,7 @@ _STRETCH = 120
 _STRETCHES = 8
 
 Say = Callable[[str], None]
-PreviewOf = Callable[[FrameTokenizer, TokenStore], Preview]
+PreviewOf = Callable[[FrameTokenizer, TokenDataset], Preview]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +59,21 @@ class WorldJob:
     one that was trained on from it. None: that of `start`."""
     preparation: Preparation
     """How recordings are rendered and tokenised."""
-    start: Origin | None = None
+    start: PretrainedModel | None = None
     """A whole model of these sizes whose transformer the training begins with; None: random weights."""
     alignment: str = "strict"
     """`strict`: misaligned data ends the run; `warn`: only say so; `off`: no check."""
 
     def __post_init__(self) -> None:
         if self.alignment not in _CHECKS:
-            raise ConfigError(f"alignment is {self.alignment!r}; {nearest(self.alignment, _CHECKS)}")
+            raise ConfigError(f"alignment is {self.alignment!r}; {did_you_mean(self.alignment, _CHECKS)}")
 
 
 @dataclass(frozen=True)
 class WorldResult:
     """What a job leaves."""
 
-    outcome: Outcome
+    outcome: LoopResult
     """How the training ended."""
     path: Path
     """The exported model's folder; without a tokenizer the run's folder."""
@@ -101,12 +101,12 @@ def run_world(
     if tokenizer is not None and world()[0] == 0:
         path = job.out / "model"
         card = training_card(job, store, run.outcome)
-        model = Model(config=job.model, tokenizer=tokenizer.cpu(), transformer=run.transformer, card=card)
+        model = WorldModel(config=job.model, tokenizer=tokenizer.cpu(), transformer=run.transformer, card=card)
         save_model(path, model)
     return WorldResult(run.outcome, path)
 
 
-def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenStore, FrameTokenizer | None]:
+def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameTokenizer | None]:
     """The first half of a job: codes, and for a new run the alignment check. Arguments as in `run_world`."""
     tokenizer, name = _tokenizer(job)
     if tokenizer is not None:
@@ -122,7 +122,7 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenStore, FrameTok
     return store, tokenizer
 
 
-def training_card(job: WorldJob, store: TokenStore, outcome: Outcome) -> dict[str, Any]:
+def training_card(job: WorldJob, store: TokenDataset, outcome: LoopResult) -> dict[str, Any]:
     """What a model's card says about its training."""
     facts = training_facts(store, outcome, job.config)
     card: dict[str, Any] = {**_recommended(job), **facts, "tokenizer": store.tokenizer}
@@ -166,11 +166,11 @@ def _start(job: WorldJob) -> Start | None:
     return Start(transformer=job.start.model.transformer, fingerprint=job.start.transformer)
 
 
-def _align(job: WorldJob, store: TokenStore, tokenizer: FrameTokenizer | None, say: Say) -> None:
+def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None, say: Say) -> None:
     """Check the actions against the pictures, raw ones if they are at hand, else decoded codes."""
     if job.alignment == "off":
         return
-    frames = FrameStore.open(job.data) if kind_of(job.data) == "frames" else None
+    frames = FrameDataset.open(job.data) if kind_of(job.data) == "frames" else None
     if frames is None and tokenizer is None:
         say("alignment not checked: that needs pictures, so a frame store or the tokenizer's folder")
         return
@@ -184,14 +184,14 @@ def _align(job: WorldJob, store: TokenStore, tokenizer: FrameTokenizer | None, s
     say(f"alignment {report.verdict}: {report.sentence()}")
 
 
-def alignment_of(store: FrameStore) -> AlignmentReport:
+def alignment_of(store: FrameDataset) -> AlignmentReport:
     """The alignment check on stretches of a frame store's "train" split."""
     spans = _living(store)
     return check_alignment((store.frames_FHWC[s.rows], store.actions_FA[s.rows]) for s in _cut(spans))
 
 
 def _stretches(
-    store: TokenStore, frames: FrameStore | None, tokenizer: FrameTokenizer | None
+    store: TokenDataset, frames: FrameDataset | None, tokenizer: FrameTokenizer | None
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     for span in _cut(_living(store)):
         if frames is not None:
@@ -204,16 +204,16 @@ def _stretches(
         yield pictures, store.actions_FA[span.rows]
 
 
-def _living(store: TokenStore | FrameStore) -> tuple[Span, ...]:
+def _living(store: TokenDataset | FrameDataset) -> tuple[EpisodeSlice, ...]:
     spans = [span for span in store.of_split("train") if not span.meta.get("mirrored")]
-    return living_spans(spans, store.column("dead")) if "dead" in store.state_columns else tuple(spans)
+    return alive_spans(spans, store.column("dead")) if "dead" in store.state_columns else tuple(spans)
 
 
-def _cut(spans: tuple[Span, ...]) -> list[Span]:
+def _cut(spans: tuple[EpisodeSlice, ...]) -> list[EpisodeSlice]:
     """Evenly chosen stretches of at most `_STRETCH` steps."""
     long = [span for span in spans if span.length >= min(_STRETCH, max(s.length for s in spans))]
     chosen = [long[i] for i in np.unique(np.linspace(0, len(long) - 1, _STRETCHES).astype(int))] if long else []
-    return [Span(start=s.start, length=min(s.length, _STRETCH), meta=s.meta) for s in chosen]
+    return [EpisodeSlice(start=s.start, length=min(s.length, _STRETCH), meta=s.meta) for s in chosen]
 
 
 def _check_same(model: ModelConfig, tokenizer: FrameTokenizer) -> None:

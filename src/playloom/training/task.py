@@ -19,7 +19,7 @@ Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepContext:
     """Where a run stands when a loss is computed."""
 
     step: int
@@ -31,7 +31,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class PlayerLoss:
+class ModuleLoss:
     """A loss, and the player whose gradients it is for."""
 
     player: str
@@ -62,7 +62,7 @@ class Task(Protocol):
     def batch(self, index: int) -> Batch:
         """Batch number `index` of this rank: a pure function."""
 
-    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: Moment) -> Iterator[PlayerLoss]:
+    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
         """The losses of one batch, one after the other, on the given (wrapped) players."""
 
     def validate(self) -> dict[str, float]:
@@ -73,7 +73,7 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LoopResult:
     """How a call of `Loop.run` ended."""
 
     step: int

@@ -3,7 +3,7 @@
 Owns augmentation, the two players of the GAN, validation and the preview strip. The loop is `loop.py`, the losses are
 `tokenizer/losses.py`.
 
-    >>> train_tokenizer(preset("tiny").tokenizer, config, FrameStore.open(folder), out=Path("runs/tokenizer"))
+    >>> train_tokenizer(preset("tiny").tokenizer, config, FrameDataset.open(folder), out=Path("runs/tokenizer"))
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from playloom.data.dataset import FrameStore
+from playloom.data.dataset import FrameDataset
 from playloom.data.sampler import WindowSampler, brightness, brightness_factors, frame_batch
 from playloom.errors import ConfigError, RecordingError
 from playloom.models.tokenizer.config import TokenizerConfig
@@ -26,12 +26,12 @@ from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig,
 from playloom.models.tokenizer.metrics import psnr, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
-from playloom.training.artifacts import Origin, load_tokenizer, save_tokenizer, training_facts
+from playloom.training.artifacts import PretrainedModel, load_tokenizer, save_tokenizer, training_facts
 from playloom.training.config import LoopConfig, to_mapping
 from playloom.training.distributed import world
 from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, Moment, Outcome, PlayerLoss
+from playloom.training.task import Batch, LoopResult, ModuleLoss, StepContext
 
 _STRIP = 6
 
@@ -73,17 +73,17 @@ class TokenizerRun:
     """As exported: rounded to float16, in eval mode on the CPU."""
     fingerprint: str
     """Names exactly these weights."""
-    outcome: Outcome
+    outcome: LoopResult
     """How the loop ended."""
 
 
 def train_tokenizer(
     tokenizer: TokenizerConfig,
     config: TokenizerTrainingConfig,
-    store: FrameStore,
+    store: FrameDataset,
     out: Path,
     *,
-    start: Origin | None = None,
+    start: PretrainedModel | None = None,
     perceptual: nn.Module | None = None,
     report: Report | None = None,
 ) -> TokenizerRun:
@@ -150,9 +150,9 @@ class TokenizerTask:
         self,
         tokenizer: TokenizerConfig,
         config: TokenizerTrainingConfig,
-        store: FrameStore,
+        store: FrameDataset,
         perceptual: nn.Module | None,
-        start: Origin | None = None,
+        start: PretrainedModel | None = None,
     ) -> None:
         _check_frames(tokenizer, store)
         self._config, self._store = config, store
@@ -189,7 +189,7 @@ class TokenizerTask:
         """Pictures of batch `index`: uint8 [B, H, W, 3]."""
         return {"frames": frame_batch(self._store, self._train.rows(index))}
 
-    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: Moment) -> Iterator[PlayerLoss]:
+    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
         """The tokenizer's loss; then, once the discriminator has joined, its own on the same pictures."""
         pixels = to_pixels(self._augmented(batch["frames"], moment.random))
         # The discriminator joins at a part of the run, which only the loop knows; before that no update has come.
@@ -197,12 +197,12 @@ class TokenizerTask:
         self._hold_discriminator(True)
         passed: Reconstructed = players["tokenizer"](pixels, update)
         metrics = {"loss": passed.loss.detach(), **passed.parts, "psnr": _psnr_of_pixels(passed.made_BCHW, pixels)}
-        yield PlayerLoss("tokenizer", passed.loss, metrics)
+        yield ModuleLoss("tokenizer", passed.loss, metrics)
         if self.loss.adversarial_on(update):
             self._hold_discriminator(False)
             scores = players["discriminator"](torch.cat([pixels, passed.made_BCHW.float()]))
             judged = hinge_loss(*scores.chunk(2))
-            yield PlayerLoss("discriminator", judged, {"discriminator": judged.detach()})
+            yield ModuleLoss("discriminator", judged, {"discriminator": judged.detach()})
 
     def validate(self) -> dict[str, float]:
         """PSNR and SSIM of reconstructions, and how many codes are in use."""
@@ -245,7 +245,7 @@ class TokenizerTask:
             self.loss.discriminator.requires_grad_(not held)
 
 
-def _check_frames(tokenizer: TokenizerConfig, store: FrameStore) -> None:
+def _check_frames(tokenizer: TokenizerConfig, store: FrameDataset) -> None:
     height, width = store.frames_FHWC.shape[1:3]
     if (height, width) != (tokenizer.frame_height, tokenizer.frame_width):
         raise RecordingError(

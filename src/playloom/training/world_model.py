@@ -24,8 +24,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from playloom.data.dataset import Span, TokenStore
-from playloom.data.sampler import WindowSampler, living_spans, token_windows
+from playloom.data.dataset import EpisodeSlice, TokenDataset
+from playloom.data.sampler import WindowSampler, alive_spans, token_windows
 from playloom.errors import ConfigError, RecordingError
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout
@@ -34,10 +34,10 @@ from playloom.models.world_model import ModelConfig, build_transformer
 from playloom.training.config import LoopConfig, to_mapping
 from playloom.training.distributed import world
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, Moment, Outcome, PlayerLoss
+from playloom.training.task import Batch, LoopResult, ModuleLoss, StepContext
 
 
-class Judged(NamedTuple):
+class LossOutput(NamedTuple):
     """Mean figures of one batch, scalars on the device. A tuple, because wrappers look into those for tensors."""
 
     loss: Tensor
@@ -79,7 +79,7 @@ class WorldLoss(nn.Module):
 
     def forward(
         self, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"], own_PP: Bool[Tensor, "P P"]
-    ) -> Judged:
+    ) -> LossOutput:
         """Judge one batch.
 
         Args:
@@ -87,14 +87,14 @@ class WorldLoss(nn.Module):
             values_BTA: int64 action values.
             own_PP: the order's own-step mask, from `Schedule.visible_PP`.
         """
-        tokens_BTK = self.layout.weave(codes_BTN, values_BTA)
+        tokens_BTK = self.layout.interleave(codes_BTN, values_BTA)
         hidden_BTPD = self.transformer(self.layout.inputs(tokens_BTK), own_PP, self._previous(tokens_BTK))
         image, image_right = self._judge_images(hidden_BTPD, codes_BTN)
         action, action_right = self._judge_actions(hidden_BTPD, tokens_BTK)
         slots = self.layout.slots
         weight = self.action_weight * self.layout.action_slots / slots
         loss = image * (self.layout.image_slots / slots) + action * weight
-        return Judged(loss, image.detach(), action.detach(), image_right, action_right)
+        return LossOutput(loss, image.detach(), action.detach(), image_right, action_right)
 
     def _previous(self, tokens_BTK: Tensor) -> Tensor:
         """Joint ids [B, T, A] of the action before each step; none before the first."""
@@ -176,14 +176,14 @@ class WorldRun:
 
     transformer: Transformer
     """With its averaged weights, in eval mode."""
-    outcome: Outcome
+    outcome: LoopResult
     """How the loop ended."""
 
 
 def train_world(
     model: ModelConfig,
     config: WorldConfig,
-    store: TokenStore,
+    store: TokenDataset,
     out: Path,
     *,
     start: Start | None = None,
@@ -222,7 +222,7 @@ class WorldTask:
         self,
         model: ModelConfig,
         config: WorldConfig,
-        store: TokenStore,
+        store: TokenDataset,
         preview: Preview | None,
         start: Start | None = None,
     ) -> None:
@@ -262,11 +262,11 @@ class WorldTask:
         """Windows of batch `index`: codes int64 [B, T, N], actions int64 [B, T, A]."""
         return self._gather(self._train, index)
 
-    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: Moment) -> Iterator[PlayerLoss]:
+    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
         """One loss, for a decode order drawn from the step's own random source."""
         lag = list(self._own)[int(moment.random.choice(len(self._weights), p=self._weights))]
-        judged: Judged = players["world"](batch["codes"], batch["actions"], self._own[lag])
-        yield PlayerLoss("world", judged.loss, {**_figures(judged), f"image_lag_{lag}": judged.image})
+        judged: LossOutput = players["world"](batch["codes"], batch["actions"], self._own[lag])
+        yield ModuleLoss("world", judged.loss, {**_figures(judged), f"image_lag_{lag}": judged.image})
 
     def validate(self) -> dict[str, float]:
         """Figures on the validation split: raster order, the fastest order, and raster with foreign actions."""
@@ -293,8 +293,8 @@ class WorldTask:
     def _device(self) -> torch.device:
         return self.transformer.token.weight.device
 
-    def _judge(self, batch: Batch, lag: int) -> Judged:
-        judged: Judged = self.loss(batch["codes"], batch["actions"], self._own[lag])
+    def _judge(self, batch: Batch, lag: int) -> LossOutput:
+        judged: LossOutput = self.loss(batch["codes"], batch["actions"], self._own[lag])
         return judged
 
     def _gather(self, sampler: WindowSampler, index: int) -> Batch:
@@ -312,19 +312,19 @@ class WorldTask:
         return {lag: schedule(model.layout, lag).visible_PP() for lag in wanted}, weights / weights.sum()
 
     def _sampler(
-        self, spans: tuple[Span, ...] | list[Span], batch: int, seed: int, rank: int, ranks: int
+        self, spans: tuple[EpisodeSlice, ...] | list[EpisodeSlice], batch: int, seed: int, rank: int, ranks: int
     ) -> WindowSampler:
         steps = self._config.window_steps
         return WindowSampler(spans=spans, steps=steps, batch=batch, seed=seed, rank=rank, ranks=ranks)
 
-    def _spans(self, split: str) -> tuple[Span, ...]:
+    def _spans(self, split: str) -> tuple[EpisodeSlice, ...]:
         spans = self._store.of_split(split)
         if self._config.drop_dead and "dead" in self._store.state_columns:
-            return living_spans(spans, self._store.column("dead"))
+            return alive_spans(spans, self._store.column("dead"))
         return spans
 
 
-def check_store(model: ModelConfig, store: TokenStore) -> None:
+def check_store(model: ModelConfig, store: TokenDataset) -> None:
     """Raises RecordingError unless the store's codes can be those of the model's tokenizer."""
     slots = store.tokens_FN.shape[1]
     if slots != model.layout.image_slots:
@@ -339,7 +339,7 @@ def check_store(model: ModelConfig, store: TokenStore) -> None:
         )
 
 
-def _figures(judged: Judged) -> dict[str, Tensor]:
+def _figures(judged: LossOutput) -> dict[str, Tensor]:
     return {
         "loss": judged.loss.detach(),
         "image": judged.image,

@@ -28,7 +28,7 @@ from playloom.actions.codec import REST_VALUES, decode_values
 from playloom.actions.controller import CONTROLS
 from playloom.data.recording import STATE_COLUMNS, Episode
 from playloom.errors import RecordingError
-from playloom.evaluation.online.rollout import Played
+from playloom.evaluation.online.rollout import EpisodeResult
 from playloom.games.arena.maps import CELL
 
 STEPS_PER_SECOND = 10
@@ -40,7 +40,7 @@ _STUCK = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayFigures:
+class EpisodeMetrics:
     """Figures of one game; over the player's own steps in which it is alive, where not said otherwise."""
 
     steps: int
@@ -76,7 +76,7 @@ class Summary(NamedTuple):
 
 def play_figures(
     states: NDArray[np.float32], actions_TA: NDArray[np.uint8], own_T: NDArray[np.bool_] | None = None
-) -> PlayFigures:
+) -> EpisodeMetrics:
     """The figures of a stretch of play.
 
     Args:
@@ -100,7 +100,7 @@ def play_figures(
     forward = decode_values(actions_TA)[:-1, _FORWARD][moving] >= _PRESSED
     changed = (actions_TA[1:] != actions_TA[:-1]).any(1)[own_T[1:] & own_T[:-1]]
     frags = _column(states, "frags")
-    return PlayFigures(
+    return EpisodeMetrics(
         steps=int(own_T.sum()),
         way=_mean(way) * STEPS_PER_SECOND,
         cells=len(_cells(states[own_T])),
@@ -174,7 +174,7 @@ class Game:
     """Of the game."""
     steps: int
     """Inputs the player gave."""
-    figures: PlayFigures | None
+    figures: EpisodeMetrics | None
     """What it did; None when it was stopped before two steps."""
     steps_per_second: float | None
     """Speed of its steps, the game's own time in them; None for scripted players, who play inside the game."""
@@ -182,7 +182,7 @@ class Game:
     """Recording, and sheet and film where they were made."""
 
     @classmethod
-    def of(cls, player: str, played: Played, lead: int, files: tuple[Path, ...]) -> Game:
+    def of(cls, player: str, played: EpisodeResult, lead: int, files: tuple[Path, ...]) -> Game:
         """The figures of what came after the first lead."""
         states, actions_TA, own_T = played.episode.states[lead:], played.episode.actions_TA[lead:], played.own_T[lead:]
         steps = int(own_T.sum())

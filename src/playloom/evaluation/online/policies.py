@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES
-from playloom.inference.engine import Dreamer
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 
 
-class Hand(Protocol):
+class Policy(Protocol):
     """Presses, then sees what followed; in turns, for one game."""
 
     def press(self) -> NDArray[np.uint8]:
@@ -33,7 +33,7 @@ class Hand(Protocol):
         """The game is over."""
 
 
-class ModelHand:
+class ModelPolicy:
     """The model as a player: its context holds real frames and the inputs it gave itself.
 
     Raises:
@@ -41,12 +41,12 @@ class ModelHand:
         ResourceError: when there is no memory for it.
     """
 
-    def __init__(self, dreamer: Dreamer, prompt: Prompt, *, sampling: Sampling, seed: int) -> None:
+    def __init__(self, dreamer: Engine, prompt: Prompt, *, sampling: Sampling, seed: int) -> None:
         self._session = dreamer.open(prompt, sampling=sampling, seed=seed)
 
     def press(self) -> NDArray[np.uint8]:
         """What it would press now, drawn as its sampling says."""
-        return self._session.decide()
+        return self._session.sample_action()
 
     def see(self, frame_HWC: NDArray[np.uint8]) -> None:
         """The real frame goes into its context; the step is complete."""
@@ -57,7 +57,7 @@ class ModelHand:
         self._session.close()
 
 
-class RepeatHand:
+class RepeatPolicy:
     """Holds the last input of the prompt for ever; rest where the prompt has none."""
 
     def __init__(self, prompt: Prompt) -> None:
@@ -74,7 +74,7 @@ class RepeatHand:
         """Nothing to give back."""
 
 
-class RandomHand:
+class RandomPolicy:
     """Draws every control anew in every step, all its positions equally likely."""
 
     def __init__(self, seed: int) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import ACTION_SLOTS, decode_values, encode_named
 from playloom.data.recording import STATE_COLUMNS, Episode
 from playloom.errors import GameError
-from playloom.evaluation.online.policies import Hand
+from playloom.evaluation.online.policies import Policy
 from playloom.games.arena.engine import GameSpec, View
 from playloom.games.arena.env import new_frame_hash
 from playloom.games.arena.maps import Variant, variant_of
@@ -36,7 +36,7 @@ LEAD_STYLE = "explorer"
 """Of the scripted player that begins every life: a hand that is to go on needs something to go on from."""
 _DEAD = STATE_COLUMNS.index("dead")
 
-Take = Callable[[Prompt, int], Hand]
+Take = Callable[[Prompt, int], Policy]
 """Makes the hand that goes on from what was seen and done in this life; told which life it is, from 0."""
 
 
@@ -49,7 +49,7 @@ class Running(Protocol):
     """The state now."""
 
 
-class Pressed(NamedTuple):
+class ActionRecord(NamedTuple):
     """An input, and whose it is."""
 
     values_A: NDArray[np.uint8]
@@ -58,7 +58,7 @@ class Pressed(NamedTuple):
     """Whether the hand pressed it, not the script."""
 
 
-class Lives:
+class EpisodeController:
     """The lives of one game. For every step: `look`, `press`, and when the game has moved on, `see`."""
 
     def __init__(self, variant: Variant, seed: int, *, lead: int, take: Take) -> None:
@@ -74,7 +74,7 @@ class Lives:
         self._lead, self._take = lead, take
         self._frames: list[NDArray[np.uint8]] = []
         self._actions: list[NDArray[np.uint8]] = []
-        self._hand: Hand | None = None
+        self._hand: Policy | None = None
         self._life = 0
 
     def look(self, game: Running) -> bool:
@@ -88,14 +88,14 @@ class Lives:
                 self._life += 1
         return self._hand is not None
 
-    def press(self, game: Running) -> Pressed:
+    def press(self, game: Running) -> ActionRecord:
         """The input that answers the frame now."""
         if self._hand is not None:
-            return Pressed(self._hand.press(), True)
+            return ActionRecord(self._hand.press(), True)
         values_A = encode_named(self._script.act(View(row=tuple(game.row.tolist()), enemies=())))
         if self._frames:
             self._actions.append(values_A)
-        return Pressed(values_A, False)
+        return ActionRecord(values_A, False)
 
     def see(self, game: Running) -> None:
         """The frame that followed; a hand that fell is done."""
@@ -118,7 +118,7 @@ class Lives:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Played:
+class EpisodeResult:
     """A game that was played, to its end or until it was stopped."""
 
     episode: Episode
@@ -136,13 +136,13 @@ class _Tape:
     """What has happened so far; every step goes on it whole, so it can be cut anywhere."""
 
     rows: list[NDArray[np.float32]] = field(default_factory=list)
-    pressed: list[Pressed] = field(default_factory=list)
+    pressed: list[ActionRecord] = field(default_factory=list)
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.hash = new_frame_hash()
 
-    def add(self, game: Running, pressed: Pressed) -> None:
+    def add(self, game: Running, pressed: ActionRecord) -> None:
         """The frame and state now, and the input that answers them."""
         self.hash.update(game.frame_HWC.tobytes())
         self.rows.append(game.row)
@@ -157,7 +157,7 @@ def play_game(
     versions: Mapping[str, str],
     stop: Callable[[], bool] = lambda: False,
     tick: Callable[[], None] = lambda: None,
-) -> Played | None:
+) -> EpisodeResult | None:
     """Play one game.
 
     Args:
@@ -178,7 +178,7 @@ def play_game(
         MissingExtraError: when ViZDoom is not installed.
     """
     tape = _Tape()
-    lives = Lives(variant_of(plan.variant), plan.seed, lead=lead, take=take)
+    lives = EpisodeController(variant_of(plan.variant), plan.seed, lead=lead, take=take)
     spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
     failure: GameError | None = None
     with GameProcess(spec) as game, closing(lives):
@@ -198,10 +198,10 @@ def play_game(
             raise failure
         return None
     episode = _episode(plan, tape, {**versions, **_script(own_T)})
-    return Played(episode=episode, own_T=own_T, seconds=tape.seconds, failure=failure)
+    return EpisodeResult(episode=episode, own_T=own_T, seconds=tape.seconds, failure=failure)
 
 
-def _step(game: GameProcess, lives: Lives, tape: _Tape, last: bool) -> None:
+def _step(game: GameProcess, lives: EpisodeController, tape: _Tape, last: bool) -> None:
     """One step; the input of the last one has no frame after it."""
     own = lives.look(game)
     started = time.perf_counter()

@@ -30,20 +30,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from playloom.atomic_io import atomic_write, check_place, free_folder
+from playloom.atomic_io import atomic_write, ensure_writable, next_free_path
 from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
-from playloom.errors import BadInputError, ConfigError, nearest
+from playloom.errors import BadInputError, ConfigError, did_you_mean
 from playloom.evaluation.online.metrics import STEPS_PER_SECOND, ActReport, Game
-from playloom.evaluation.online.policies import Hand, ModelHand, RandomHand, RepeatHand
-from playloom.evaluation.online.rollout import LEAD_STYLE, Played, play_game
+from playloom.evaluation.online.policies import ModelPolicy, Policy, RandomPolicy, RepeatPolicy
+from playloom.evaluation.online.rollout import LEAD_STYLE, EpisodeResult, play_game
 from playloom.games.arena.engine import FRAME_SHAPE, MODES, import_vizdoom
 from playloom.games.arena.env import render_episode
 from playloom.games.arena.maps import free_cells, variant_of
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES
 from playloom.games.recorder import EpisodePlan, plan_episode, record_plans
 from playloom.games.viewer import describe
-from playloom.inference.engine import Dreamer
-from playloom.inference.generate import open_dreamer
+from playloom.inference.engine import Engine
+from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, wrap
@@ -54,7 +54,7 @@ from playloom.provenance import Manifest, created_at
 _COLUMNS, _TILE_WIDTH, _TILES = 6, 180, 60
 
 
-def write_film(folder: Path, played: Played, *, who: str, manifest: Manifest | None = None) -> tuple[Path, Path]:
+def write_film(folder: Path, played: EpisodeResult, *, who: str, manifest: Manifest | None = None) -> tuple[Path, Path]:
     """Write `<key>.png` and `<key>.mp4` into `folder`.
 
     The pictures are the game's own, so they are not marked as generated.
@@ -145,10 +145,10 @@ class ActJob:
     def __post_init__(self) -> None:
         for player in self.players:
             if player not in PLAYERS:
-                raise ConfigError(f"unknown player {player!r}; {nearest(player, PLAYERS)}")
+                raise ConfigError(f"unknown player {player!r}; {did_you_mean(player, PLAYERS)}")
         variant_of(self.variant)
         if self.mode not in MODES:
-            raise ConfigError(f"unknown game mode {self.mode!r}; {nearest(self.mode, MODES)}")
+            raise ConfigError(f"unknown game mode {self.mode!r}; {did_you_mean(self.mode, MODES)}")
         if not (math.isfinite(self.seconds) and self.seconds >= _LEAST_SECONDS):
             raise BadInputError(f"seconds is {self.seconds:g}; expected {_LEAST_SECONDS:g} or more")
         for name, value, least in (("games", self.games, 1), ("seed", self.seed, 0), ("films", self.films, 0)):
@@ -174,7 +174,7 @@ class ActJob:
         """How the model's inputs are drawn."""
         return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
-    def dreamer(self) -> Dreamer | None:
+    def dreamer(self) -> Engine | None:
         """The model that is to play; None where nobody asked for it.
 
         Raises:
@@ -183,7 +183,7 @@ class ActJob:
         """
         if MODEL not in self.players:
             return None
-        dreamer = open_dreamer(self.model, device=self.device)
+        dreamer = open_engine(self.model, device=self.device)
         sizes = dreamer.model.config.tokenizer
         if (sizes.frame_height, sizes.frame_width) != FRAME_SHAPE[:2]:
             raise BadInputError(
@@ -204,7 +204,7 @@ _LIFE = 2**32
 """Between the seeds of two lives of one game."""
 
 
-class Progress(NamedTuple):
+class RolloutProgress(NamedTuple):
     """How far a run is."""
 
     player: str
@@ -219,7 +219,7 @@ class Progress(NamedTuple):
 class _Model:
     """The model as a player, and what is said of it."""
 
-    dreamer: Dreamer
+    dreamer: Engine
     sampling: Sampling
     timestamp: bool
 
@@ -234,8 +234,8 @@ class _Model:
         drawn = f"temperature {how.temperature:g}, top-k {how.top_k}, top-p {how.top_p}"
         return {"model": self.name, "weights": self.dreamer.model.fingerprint, "sampling": drawn}
 
-    def hand(self, prompt: Prompt, seed: int) -> Hand:
-        return ModelHand(self.dreamer, prompt, sampling=self.sampling, seed=seed)
+    def hand(self, prompt: Prompt, seed: int) -> Policy:
+        return ModelPolicy(self.dreamer, prompt, sampling=self.sampling, seed=seed)
 
     def manifest(self, seed: int) -> Manifest:
         how = self.sampling
@@ -255,7 +255,7 @@ def run_act(
     *,
     machine: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[RolloutProgress], None] = lambda _: None,
 ) -> ActReport:
     """Play all games of a job and write the folder.
 
@@ -271,14 +271,14 @@ def run_act(
         PlayloomError: when the model cannot play this game, the game fails, or the folder cannot be written.
     """
     import_vizdoom()
-    check_place(job.out, numbered=True)
+    ensure_writable(job.out, numbered=True)
     dreamer = job.dreamer()
     model = None
     lead = DEFAULT_LEAD
     if dreamer is not None:
         model = _Model(dreamer=dreamer, sampling=job.sampling, timestamp=job.timestamp)
         lead = dreamer.model.config.transformer.context_steps - 1
-    folder = free_folder(job.out, numbered=True)
+    folder = next_free_path(job.out, numbered=True)
     report = ActReport(folder=folder, facts=_facts(job, model, lead, machine))
     run = _Run(job, model, lead, report, stop, progress)
     try:
@@ -301,7 +301,7 @@ class _Run:
         lead: int,
         report: ActReport,
         stop: Callable[[], bool],
-        progress: Callable[[Progress], None],
+        progress: Callable[[RolloutProgress], None],
     ) -> None:
         self._job, self._model, self._lead, self._report = job, model, lead, report
         self._stop, self._progress = stop, progress
@@ -327,12 +327,12 @@ class _Run:
             if played.failure is not None:
                 raise played.failure
 
-    def _play(self, player: str, plan: EpisodePlan, folder: Path) -> tuple[Played | None, Path | None]:
+    def _play(self, player: str, plan: EpisodePlan, folder: Path) -> tuple[EpisodeResult | None, Path | None]:
         if player in STYLES:
             (path,) = record_plans(folder, [plan], processes=1)
             self._tick(player, self._job.steps)
             episode = load_episode(path)
-            return Played(episode=episode, own_T=np.ones(episode.meta.steps, bool)), path
+            return EpisodeResult(episode=episode, own_T=np.ones(episode.meta.steps, bool)), path
         facts = {} if player != MODEL or self._model is None else self._model.facts
         played = play_game(
             plan,
@@ -344,15 +344,15 @@ class _Run:
         )
         return played, None if played is None else save_episode(folder, played.episode)
 
-    def _hand(self, player: str, prompt: Prompt, seed: int) -> Hand:
+    def _hand(self, player: str, prompt: Prompt, seed: int) -> Policy:
         if player == REPEAT:
-            return RepeatHand(prompt)
+            return RepeatPolicy(prompt)
         if player == RANDOM:
-            return RandomHand(seed)
+            return RandomPolicy(seed)
         assert player == MODEL and self._model is not None, "the job knows its players"
         return self._model.hand(prompt, seed)
 
-    def _film(self, player: str, played: Played, folder: Path) -> tuple[Path, Path]:
+    def _film(self, player: str, played: EpisodeResult, folder: Path) -> tuple[Path, Path]:
         seed = played.episode.meta.seed
         manifest = self._model.manifest(seed) if player == MODEL and self._model is not None else None
         return write_film(folder, played, who=player, manifest=manifest)
@@ -360,7 +360,7 @@ class _Run:
     def _tick(self, player: str, steps: int) -> None:
         self._done += steps
         total = self._job.steps * self._job.games * len(self._job.players)
-        self._progress(Progress(player, self._done, total))
+        self._progress(RolloutProgress(player, self._done, total))
 
 
 def _facts(job: ActJob, model: _Model | None, lead: int, machine: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.errors import ConfigError, GameError, MissingExtraError, nearest
+from playloom.errors import ConfigError, GameError, MissingExtraError, did_you_mean
 from playloom.games.arena.actors import BOT_NAMES, BOTS
 from playloom.games.arena.controls import BUTTONS, TICS_PER_STEP, engine_buttons
 from playloom.games.arena.maps import variant_of
@@ -124,7 +124,7 @@ class DoomEngine:
     def __init__(self, spec: GameSpec, folder: Path, senses: bool = False) -> None:
         """Start the game; `folder` becomes the working directory, `senses` lets `view` see enemies."""
         if spec.mode not in MODES:
-            raise ConfigError(f"unknown game mode {spec.mode!r}; {nearest(spec.mode, MODES)}")
+            raise ConfigError(f"unknown game mode {spec.mode!r}; {did_you_mean(spec.mode, MODES)}")
         variant = variant_of(spec.variant)
         self._vzd = import_vizdoom()
         os.chdir(folder)

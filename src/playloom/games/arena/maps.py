@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from playloom.errors import ConfigError, nearest
+from playloom.errors import ConfigError, did_you_mean
 
 CELL = 128
 """Width of a grid cell in map units; one floor tile."""
@@ -185,7 +185,7 @@ def variant_of(name: str) -> Variant:
         ConfigError: when there is none.
     """
     if name not in VARIANTS:
-        raise ConfigError(f"unknown arena variant {name!r}; {nearest(name, VARIANTS)}")
+        raise ConfigError(f"unknown arena variant {name!r}; {did_you_mean(name, VARIANTS)}")
     return VARIANTS[name]
 
 

@@ -13,7 +13,15 @@ from typing import Protocol
 import numpy as np
 
 from playloom.games.arena.engine import Sighting, View
-from playloom.games.bots.motor import FULL, Fingers, Gaze, Pad, Thumb, bearing, wrap
+from playloom.games.bots.motor import (
+    FULL,
+    ButtonController,
+    ControllerBuilder,
+    LookController,
+    StickController,
+    bearing,
+    wrap,
+)
 from playloom.games.bots.navigation import Navigation, Spot
 
 
@@ -23,9 +31,9 @@ class Body:
 
     navigation: Navigation
     rng: np.random.Generator
-    turn: Thumb = field(default_factory=Thumb.turning)
-    gaze: Gaze = field(default_factory=Gaze)
-    fingers: Fingers = field(default_factory=Fingers)
+    turn: StickController = field(default_factory=StickController.turning)
+    gaze: LookController = field(default_factory=LookController)
+    fingers: ButtonController = field(default_factory=ButtonController)
 
     def chance(self, probability: float) -> bool:
         """Whether something with that probability happens now."""
@@ -39,15 +47,17 @@ class Body:
         """-1 or 1."""
         return 1 if self.chance(0.5) else -1
 
-    def sweep(self, pad: Pad, error: float, dead_band: float, top: int = FULL, patience: float = 1.6) -> None:
-        """Turn an error (degrees clockwise) away, see `Thumb.follow`."""
+    def expire(
+        self, pad: ControllerBuilder, error: float, dead_band: float, top: int = FULL, patience: float = 1.6
+    ) -> None:
+        """Turn an error (degrees clockwise) away, see `StickController.follow`."""
         pad.set("right_stick_x", self.turn.follow(error, dead_band, top, patience))
 
-    def keep_turning(self, pad: Pad, sign: int, level: int) -> None:
+    def keep_turning(self, pad: ControllerBuilder, sign: int, level: int) -> None:
         """Hold the turn stick."""
         pad.set("right_stick_x", self.turn.hold(sign, level))
 
-    def stop_turning(self, pad: Pad) -> None:
+    def stop_turning(self, pad: ControllerBuilder) -> None:
         """Let go of the turn stick."""
         pad.set("right_stick_x", self.turn.rest())
 
@@ -55,7 +65,7 @@ class Body:
 class Behaviour(Protocol):
     """One thing to be busy with."""
 
-    def act(self, body: Body, view: View, pad: Pad) -> bool:
+    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
         """Set the sticks for this step; True when done."""
         ...
 
@@ -66,7 +76,7 @@ class Idle:
 
     left: int
 
-    def act(self, body: Body, view: View, pad: Pad) -> bool:
+    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
         """Let go of the sticks."""
         body.stop_turning(pad)
         self.left -= 1
@@ -83,7 +93,7 @@ class Turn:
     forward: float = 0.0
     right: float = 0.0
 
-    def act(self, body: Body, view: View, pad: Pad) -> bool:
+    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
         """Hold both sticks."""
         body.keep_turning(pad, self.sign, self.level)
         pad.walk(self.forward, self.right)
@@ -100,7 +110,7 @@ class Walk:
     left: int
     last: Spot | None = None
 
-    def act(self, body: Body, view: View, pad: Pad) -> bool:
+    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
         """Hold the left stick; ends early at a wall."""
         body.stop_turning(pad)
         pad.walk(self.forward, self.right)
@@ -125,7 +135,7 @@ class Travel:
     last: Spot | None = None
     waypoint: Spot | None = None
 
-    def act(self, body: Body, view: View, pad: Pad) -> bool:
+    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
         """Face along the path in sweeps, and walk."""
         target = self._target(body, view)
         near = math.dist(view.position, self.goal) < 56
@@ -135,7 +145,7 @@ class Travel:
             return True
         error = wrap(bearing(view.position, target) - view.yaw)
         top = FULL if abs(error) > 140 else self.top
-        body.sweep(pad, error, self.dead_band, top, self.patience)
+        body.expire(pad, error, self.dead_band, top, self.patience)
         self._walk(pad, error)
         return False
 
@@ -147,7 +157,7 @@ class Travel:
             self.waypoint = body.navigation.next_spot(here, self.goal)
         return self.waypoint
 
-    def _walk(self, pad: Pad, error: float) -> None:
+    def _walk(self, pad: ControllerBuilder, error: float) -> None:
         if abs(error) < 24:
             pad.walk(self.speed, 0.0)
         elif abs(error) < 75:
@@ -176,7 +186,7 @@ class UseGate:
     """Steps allowed for the last bit, and then for watching."""
     used: bool = False
 
-    def act(self, body: Body, view: View, pad: Pad) -> bool:
+    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
         """One step of the way, or of facing the gate."""
         if self.approach.left > 0:
             if self.approach.act(body, view, pad):
@@ -184,7 +194,7 @@ class UseGate:
             return False
         self.left -= 1
         error = wrap(bearing(view.position, self.gate) - view.yaw)
-        body.sweep(pad, error, 8.0, 4, 2.6)
+        body.expire(pad, error, 8.0, 4, 2.6)
         close = math.dist(view.position, self.gate) < 112
         if not self.used and not close and abs(error) < 40:
             pad.walk(0.625, 0.0)
@@ -213,7 +223,7 @@ class Fight:
     target: Sighting | None = None
     noise: float = 0.0
 
-    def act(self, body: Body, view: View, pad: Pad) -> bool:
+    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
         """One step of the fight; done when the enemy has been out of sight for a second."""
         self._look_for(view)
         self.left -= 1
@@ -223,7 +233,7 @@ class Fight:
         self.noise = 0.85 * self.noise + body.rng.normal() * self.aim * 0.5
         where = (self.target.x, self.target.y)
         error = wrap(bearing(view.position, where) - view.yaw) + self.noise
-        body.sweep(pad, error, 5.0 + self.aim, FULL if abs(error) > 120 else 4, 3.0)
+        body.expire(pad, error, 5.0 + self.aim, FULL if abs(error) > 120 else 4, 3.0)
         self._move(body, view, pad, math.dist(view.position, where))
         self._fire(body, error)
         return False
@@ -235,7 +245,7 @@ class Fight:
         if seen:
             self.target = seen[0]
 
-    def _move(self, body: Body, view: View, pad: Pad, distance: float) -> None:
+    def _move(self, body: Body, view: View, pad: ControllerBuilder, distance: float) -> None:
         self.side_left -= 1
         if self.side_left <= 0:
             self.side = body.side() if body.chance(0.7) else 0
@@ -262,7 +272,7 @@ class LieDead:
     wait: int
     fighting_spirit: float = 0.0
 
-    def act(self, body: Body, view: View, pad: Pad) -> bool:
+    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
         """Press X from time to time until alive."""
         body.stop_turning(pad)
         self.wait -= 1

@@ -29,7 +29,7 @@ def wrap(degrees: float) -> float:
 
 
 @dataclass
-class Pad:
+class ControllerBuilder:
     """The controller state being put together for one step."""
 
     state_A: NDArray[np.float32] = field(default_factory=lambda: np.zeros(len(CONTROLS), np.float32))
@@ -50,7 +50,7 @@ class Pad:
 
 
 @dataclass
-class Thumb:
+class StickController:
     """One stick axis that moves through neighbouring positions and rests before it changes sides."""
 
     rate: tuple[float, ...]
@@ -61,12 +61,12 @@ class Thumb:
     """The level of the sweep under way."""
 
     @classmethod
-    def turning(cls) -> Thumb:
+    def turning(cls) -> StickController:
         """The right stick's x."""
         return cls(tuple(turn_per_step(level) for level in _LEVELS))
 
     @classmethod
-    def looking(cls) -> Thumb:
+    def looking(cls) -> StickController:
         """The right stick's y."""
         return cls(tuple(look_per_step(level) for level in _LEVELS))
 
@@ -111,10 +111,10 @@ class Thumb:
 
 
 @dataclass
-class Gaze:
+class LookController:
     """Looking up or down for a while and back to level."""
 
-    thumb: Thumb = field(default_factory=Thumb.looking)
+    thumb: StickController = field(default_factory=StickController.looking)
     goal: float = 0.0
     left: int = 0
 
@@ -122,7 +122,7 @@ class Gaze:
         """Look at a pitch (degrees, positive up) and stay there for about `steps`."""
         self.goal, self.left = pitch, steps
 
-    def step(self, pad: Pad, pitch: float) -> None:
+    def step(self, pad: ControllerBuilder, pitch: float) -> None:
         """Move the right stick's y."""
         self.left -= 1
         if self.left <= 0:
@@ -140,7 +140,7 @@ class Gaze:
 
 
 @dataclass
-class Fingers:
+class ButtonController:
     """Buttons held down for some steps each."""
 
     held: dict[str, int] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class Fingers:
         """Let go of everything."""
         self.held.clear()
 
-    def step(self, pad: Pad) -> None:
+    def step(self, pad: ControllerBuilder) -> None:
         """Press what is held."""
         for name in list(self.held):
             pad.set(name, 1.0)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.errors import ConfigError, nearest
+from playloom.errors import ConfigError, did_you_mean
 from playloom.games.arena.engine import View
 from playloom.games.arena.maps import Variant
 from playloom.games.bots.behaviors import Behaviour, Body, Fight, Idle, LieDead, Travel, Turn, UseGate, Walk
-from playloom.games.bots.motor import Pad, bearing, wrap
+from playloom.games.bots.motor import ControllerBuilder, bearing, wrap
 from playloom.games.bots.navigation import Navigation, Spot, cell_centre
 
 
@@ -162,7 +162,7 @@ def style_of(name: str) -> Style:
         ConfigError: when there is none.
     """
     if name not in STYLES:
-        raise ConfigError(f"unknown player style {name!r}; {nearest(name, STYLES)}")
+        raise ConfigError(f"unknown player style {name!r}; {did_you_mean(name, STYLES)}")
     return STYLES[name]
 
 
@@ -177,7 +177,7 @@ class ScriptedPlayer:
 
     def act(self, view: View) -> NDArray[np.float32]:
         """The controller state after seeing `view`: float32 [16], order of `CONTROLS`, +y forward / up."""
-        pad = Pad()
+        pad = ControllerBuilder()
         body = self._body
         if view.dead:
             self._lie_dead()
@@ -255,7 +255,7 @@ class ScriptedPlayer:
         front, gate = min(fronts, key=lambda pair: math.dist(pair[0], here))
         return UseGate(Travel(front, self._style.speed, 120, self._style.top), gate)
 
-    def _fidget(self, pad: Pad) -> None:
+    def _fidget(self, pad: ControllerBuilder) -> None:
         """Now and then press something, or look up or down."""
         body, style = self._body, self._style
         if body.chance(style.jump):

@@ -151,7 +151,7 @@ class Clock:
         self.passed = number + 1
         return Tick(number=number, due=self.due(number), next_due=self.due(number + 1), skipped=missed)
 
-    def give_back(self, tick: Tick) -> None:
+    def rewind(self, tick: Tick) -> None:
         """Nothing was made of the newest tick, and nothing missed: the next one takes its number."""
         self.passed = tick.number
 

@@ -18,7 +18,7 @@ HISTORY = 6000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class Percentiles:
     """Percentiles of a quantity, in milliseconds; None where nothing was measured."""
 
     count: int
@@ -31,7 +31,7 @@ class Spread:
     """99 % were no more than this."""
 
     @classmethod
-    def of(cls, seconds: Iterable[float]) -> Spread:
+    def of(cls, seconds: Iterable[float]) -> Percentiles:
         """The spread of values in seconds."""
         values = np.fromiter(seconds, np.float64)
         if not len(values):
@@ -60,11 +60,11 @@ class LiveReport:
     """Inputs that came in; repetitions of one that still waited for its frame not counted."""
     replaced: int
     """Inputs of which no frame was made, because a newer one came before the tick."""
-    key_to_frame_ms: Spread
+    key_to_frame_ms: Percentiles
     """From a press until the first frame made with it was in hand; waiting for the tick counts."""
-    frame_cost_ms: Spread
+    frame_cost_ms: Percentiles
     """Dreaming one frame, decoding its pixels included."""
-    jitter_ms: Spread
+    jitter_ms: Percentiles
     """How long after it was due a tick's work began."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Statistics:
                 frames_per_second=round(ticked / seconds, 3) if seconds else 0.0,
                 presses=presses,
                 replaced=replaced,
-                key_to_frame_ms=Spread.of(self._key_to_frame),
-                frame_cost_ms=Spread.of(self._cost),
-                jitter_ms=Spread.of(self._jitter),
+                key_to_frame_ms=Percentiles.of(self._key_to_frame),
+                frame_cost_ms=Percentiles.of(self._cost),
+                jitter_ms=Percentiles.of(self._jitter),
             )

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
-from playloom.atomic_io import atomic_folder, atomic_write, free_folder
+from playloom.atomic_io import atomic_folder, atomic_write, next_free_path
 from playloom.errors import BadInputError
 from playloom.inference.realtime.metrics import HISTORY
 from playloom.inference.realtime.types import LiveFrame
@@ -46,7 +46,7 @@ _SHEET_COLUMNS, _SHEET_TILES, _SHEET_TILE = 5, 60, 200
 _LONGEST_HOLD = 100  # ticks: a longer gap (a lost machine, a debugger) need not be watched in full
 
 
-class Recent:
+class RecentFrames:
     """The newest frames of a session. One thread adds, any may look."""
 
     def __init__(self, frames: int = HISTORY) -> None:
@@ -92,7 +92,7 @@ def write_play(
     """
     if not frames:
         raise BadInputError(f"no frame was made, so there is nothing to write to {folder}")
-    target = free_folder(folder, numbered=True)
+    target = next_free_path(folder, numbered=True)
     content = {**report, "manifest": json.loads(manifest.to_json())}
     with atomic_folder(target) as place:
         rate = max(1, round(hertz))
@@ -123,7 +123,7 @@ def _as_seen_recording(frames: Sequence[LiveFrame]) -> Iterator[list[Tile]]:
         yield from [[_tile(frame)]] * hold
 
 
-class Kept(NamedTuple):
+class BufferedFrame(NamedTuple):
     """One frame."""
 
     frame_HWC: NDArray[np.uint8]
@@ -142,7 +142,7 @@ class ContextBuffer:
     """One thread adds, any may look."""
 
     def __init__(self, prompt: Prompt, frames: int) -> None:
-        self._frames: deque[Kept] = deque(maxlen=frames)
+        self._frames: deque[BufferedFrame] = deque(maxlen=frames)
         self._lock = threading.Lock()
         self._steps = 0
         self.restart(prompt)
@@ -155,7 +155,7 @@ class ContextBuffer:
             self._steps = 0
             self._frames.clear()
             for frame_HWC, codes_N, action_A in zip(prompt.frames_THWC, prompt.codes_TN, actions, strict=True):
-                self._frames.append(Kept(frame_HWC, codes_N, action_A, None, None))
+                self._frames.append(BufferedFrame(frame_HWC, codes_N, action_A, None, None))
 
     def add(
         self,
@@ -171,15 +171,15 @@ class ContextBuffer:
             pressed: Presser = "player" if given else "model"
             made = manifest.at_step(self._steps)
             # Copies: what comes is a part of its whole batch, which would be kept with it.
-            self._frames.append(Kept(frame_HWC.copy(), codes_N.copy(), action_A, pressed, made))
+            self._frames.append(BufferedFrame(frame_HWC.copy(), codes_N.copy(), action_A, pressed, made))
 
-    def frames(self) -> list[Kept]:
+    def frames(self) -> list[BufferedFrame]:
         """Those kept, oldest first; at least one."""
         with self._lock:
             return list(self._frames)
 
 
-class Shot(NamedTuple):
+class RecordedFrame(NamedTuple):
     """One frame as it was shown."""
 
     picture: bytes
@@ -190,19 +190,19 @@ class Shot(NamedTuple):
     """Ticks missed right before it: the frame before was seen so many ticks longer."""
 
 
-class Reel:
+class FrameHistory:
     """One thread adds, any may look."""
 
     def __init__(self, frames: int) -> None:
-        self._shots: deque[Shot] = deque(maxlen=frames)
+        self._shots: deque[RecordedFrame] = deque(maxlen=frames)
         self._lock = threading.Lock()
 
-    def add(self, shot: Shot) -> None:
+    def add(self, shot: RecordedFrame) -> None:
         """Keep this one; the oldest goes when there are too many."""
         with self._lock:
             self._shots.append(shot)
 
-    def shots(self) -> tuple[Shot, ...]:
+    def shots(self) -> tuple[RecordedFrame, ...]:
         """Those kept, oldest first.
 
         Raises:
@@ -214,7 +214,7 @@ class Reel:
             return tuple(self._shots)
 
 
-def as_mp4(shots: Sequence[Shot], manifest: Manifest, hertz: float) -> bytes:
+def as_mp4(shots: Sequence[RecordedFrame], manifest: Manifest, hertz: float) -> bytes:
     """A video in real time: a frame is held for the ticks missed after it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "play.mp4"
@@ -222,7 +222,7 @@ def as_mp4(shots: Sequence[Shot], manifest: Manifest, hertz: float) -> bytes:
         return path.read_bytes()
 
 
-def as_csv(shots: Sequence[Shot]) -> bytes:
+def as_csv(shots: Sequence[RecordedFrame]) -> bytes:
     """The input of every frame, one row each, in the `named` schema."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "actions.csv"
@@ -230,7 +230,7 @@ def as_csv(shots: Sequence[Shot]) -> bytes:
         return path.read_bytes()
 
 
-def _as_seen_reel(shots: Sequence[Shot]) -> Iterator[NDArray[np.uint8]]:
+def _as_seen_reel(shots: Sequence[RecordedFrame]) -> Iterator[NDArray[np.uint8]]:
     holds = [1 + min(after.skipped, _LONGEST_HOLD) for after in shots[1:]] + [1]
     for shot, hold in zip(shots, holds, strict=True):
         frame_HWC = enlarge(decoded(shot.picture), _ENLARGED)

@@ -22,15 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
-from playloom.atomic_io import check_place
+from playloom.atomic_io import ensure_writable
 from playloom.data.prompts import PromptData
 from playloom.errors import ActionError, BadInputError, PlayloomError
-from playloom.inference.generate import Opening, Render, manifest_of
+from playloom.inference.generate import GenerationConfig, Render, build_manifest
 from playloom.inference.realtime.clock import Clock, TimeSource
 from playloom.inference.realtime.metrics import LiveReport
-from playloom.inference.realtime.recorder import Recent, write_play
+from playloom.inference.realtime.recorder import RecentFrames, write_play
 from playloom.inference.realtime.session import LiveSession
-from playloom.inference.realtime.types import Who, check_who
+from playloom.inference.realtime.types import Who, check_controller
 from playloom.media.output_folder import seen_tiles
 from playloom.provenance import Manifest
 
@@ -53,7 +53,7 @@ def press_times(hertz: float, seed: int) -> Iterator[float]:
         yield (before + float(source.random())) / hertz
 
 
-class ScriptPlayer:
+class ScriptedInput:
     """Presses a script over and over, as a person would: without looking at the clock's ticks.
 
     with ScriptPlayer(session.press, actions_SA, first_tick=start, hertz=10, seed=0, time=session.time):
@@ -91,7 +91,7 @@ class ScriptPlayer:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._play, name="script", daemon=True)
 
-    def __enter__(self) -> ScriptPlayer:
+    def __enter__(self) -> ScriptedInput:
         self._press(self._actions_SA[0], self._time.now())
         self._thread.start()
         return self
@@ -114,7 +114,7 @@ _LEAD = 0.02  # seconds between starting the script's thread and the first tick
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LiveJob(Opening):
+class LiveJob(GenerationConfig):
     """What to play, and how.
 
     Raises:
@@ -133,7 +133,7 @@ class LiveJob(Opening):
     """A folder for the last ten minutes of it; numbered if taken. None: figures only."""
 
     def __post_init__(self) -> None:
-        check_who(self.who)
+        check_controller(self.who)
         Clock(self.hertz)
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise BadInputError(f"seconds is {self.seconds:g}; expected more than 0")
@@ -200,11 +200,11 @@ def play_live(
             played.
     """
     if job.out is not None:
-        check_place(job.out, numbered=True)
+        ensure_writable(job.out, numbered=True)
     dreamer = job.dreamer()
     model, how = dreamer.model, job.sampling(dreamer.model)
     prompt, data = job.read_prompt(model, horizon=0, render=render)
-    recent, failure = Recent(), None
+    recent, failure = RecentFrames(), None
     with LiveSession(dreamer, prompt, sampling=how, seed=job.seed, who=job.who, hertz=job.hertz) as session:
         if on_start is not None:
             on_start(model.config.name)
@@ -226,25 +226,25 @@ def play_live(
     if job.out is None:
         return result
     mode = "world" if job.who == "person" else "full"
-    manifest = manifest_of(
+    manifest = build_manifest(
         dreamer, data.frames_THWC, mode=mode, sampling=how, seed=job.seed, timestamp=job.timestamp, prompt=data
     )
     return _write(result, job, recent, manifest, data)
 
 
-def _drive(session: LiveSession, job: LiveJob, recent: Recent, stop: Callable[[], bool]) -> None:
+def _drive(session: LiveSession, job: LiveJob, recent: RecentFrames, stop: Callable[[], bool]) -> None:
     keep = recent.add if job.out is not None else lambda frame: None
     start = session.time.now() + _LEAD
     if job.script_SA is None:
         session.run(keep, stop, ticks=job.ticks, first_tick=start)
         return
-    with ScriptPlayer(
+    with ScriptedInput(
         session.press, job.script_SA, first_tick=start, hertz=job.hertz, seed=job.seed, time=session.time
     ):
         session.run(keep, stop, ticks=job.ticks, first_tick=start)
 
 
-def _write(result: LiveResult, job: LiveJob, recent: Recent, manifest: Manifest, seen: PromptData) -> LiveResult:
+def _write(result: LiveResult, job: LiveJob, recent: RecentFrames, manifest: Manifest, seen: PromptData) -> LiveResult:
     assert job.out is not None, "called only where a folder is wanted"
     frames = recent.frames()
     if not frames:

@@ -36,12 +36,12 @@ from playloom.actions.codec import REST_VALUES, check_values
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import Clock, RealTime, Tick, TimeSource
 from playloom.inference.realtime.metrics import HISTORY, LiveReport, Statistics
-from playloom.inference.realtime.types import Dream, Dreams, LiveFrame, Who, check_who
+from playloom.inference.realtime.types import LiveFrame, SessionFactory, SteppableSession, Who, check_controller
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 
 
-class Press(NamedTuple):
+class InputEvent(NamedTuple):
     """What is held when a frame is made."""
 
     action_A: NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Press(NamedTuple):
         return bool((self.action_A == REST_VALUES).all())
 
 
-class Pad:
+class InputState:
     """The held input of one player."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Pad:
         """How often something was pressed (or let go)."""
         self.replaced = 0
         """Presses of which no frame was made, because a newer one came first."""
-        self._held = Press(REST_VALUES.copy(), None)
+        self._held = InputEvent(REST_VALUES.copy(), None)
         self._lock = threading.Lock()
 
     def press(self, action_A: ArrayLike, at: float) -> None:
@@ -88,16 +88,16 @@ class Pad:
                 return
             self.presses += 1
             self.replaced += waiting
-            self._held = Press(values_A, at)
+            self._held = InputEvent(values_A, at)
 
-    def take(self) -> Press:
+    def take(self) -> InputEvent:
         """What is held, for the frame that is made now; it goes on being held, but waits no more."""
         with self._lock:
             held = self._held
             self._held = held._replace(at=None)
             return held
 
-    def stop_waiting(self) -> None:
+    def discard_timestamp(self) -> None:
         """Forget since when the newest press waits (the time was not the frames' to use); it stays held."""
         with self._lock:
             self._held = self._held._replace(at=None)
@@ -106,7 +106,7 @@ class Pad:
 _POLL = 0.05  # seconds after which a waiting loop looks around again
 
 
-class Pause:
+class PauseControl:
     """The pause button and the step button beside it."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class Pause:
             return wanted
 
 
-class Turns:
+class FairLock:
     """Something that one thread at a time may move, each in its turn."""
 
     def __init__(self) -> None:
@@ -174,10 +174,10 @@ class LiveSession:
 
     def __init__(
         self,
-        dreams: Dreams,
+        dreams: SessionFactory,
         prompt: Prompt,
         *,
-        dream: Dream | None = None,
+        dream: SteppableSession | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
         who: Who = "person",
@@ -206,12 +206,12 @@ class LiveSession:
         """
         self.time: TimeSource = time or RealTime()
         self._clock, self._aligned = Clock(hertz, self.time), aligned
-        self._who: Who = check_who(who)
+        self._who: Who = check_controller(who)
         self._dreams, self._prompt, self._seed = dreams, prompt, seed
-        self._pad, self._statistics = Pad(), Statistics(history)
+        self._pad, self._statistics = InputState(), Statistics(history)
         self._sequence = self._restarts = 0
         self._closed, self._clock_stale = threading.Event(), True
-        self._pause, self._driver, self._turns = Pause(), threading.Lock(), Turns()
+        self._pause, self._driver, self._turns = PauseControl(), threading.Lock(), FairLock()
         self._dream = dreams.open(prompt, sampling=sampling, seed=seed) if dream is None else dream
         self._opened = self.time.now()
 
@@ -276,7 +276,7 @@ class LiveSession:
                 if tick is None and not stepped:
                     return
                 if tick is not None and self._pause.on:
-                    self._clock.give_back(tick)
+                    self._clock.rewind(tick)
                     continue
                 with self._turns.take():
                     if self._closed.is_set():
@@ -343,8 +343,8 @@ class LiveSession:
 
     @who.setter
     def who(self, who: Who) -> None:
-        self._who = check_who(who)
-        self._pad.stop_waiting()
+        self._who = check_controller(who)
+        self._pad.discard_timestamp()
 
     @property
     def sampling(self) -> Sampling:
@@ -412,7 +412,7 @@ class LiveSession:
         self._statistics.add(frame, tick, began=began, finished=finished)
         return frame
 
-    def _choose(self, press: Press) -> NDArray[np.uint8] | None:
+    def _choose(self, press: InputEvent) -> NDArray[np.uint8] | None:
         """The action to give, None where the model plays."""
         if self._who == "model" or (self._who == "both" and press.resting):
             return None
@@ -431,7 +431,7 @@ class LiveSession:
             at = math.ceil(self.time.now() * hertz) / hertz
         self._clock.restart(at)
         self._statistics.start(self._clock.due(self._clock.passed))
-        self._pad.stop_waiting()
+        self._pad.discard_timestamp()
 
     def _check_open(self) -> None:
         if self.closed:

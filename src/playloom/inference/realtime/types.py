@@ -11,36 +11,36 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.errors import BadInputError, nearest
+from playloom.errors import BadInputError, did_you_mean
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import DreamStep, Prompt
+from playloom.inference.types import Prompt, StepResult
 
 Who = Literal["person", "model", "both"]
 """`person`: what is held is played, rest included. `model`: its own input is dreamed. `both`: the person plays for as
 long as something is pressed, else the model."""
 
 
-class Dream(Protocol):
+class SteppableSession(Protocol):
     """A dream that goes on step by step: the engine's session, or what stands between it and many users."""
 
     sampling: Sampling
     """How tokens are drawn from the next step on."""
 
-    def step(self, action_A: NDArray[np.uint8] | None = None) -> DreamStep:
+    def step(self, action_A: NDArray[np.uint8] | None = None) -> StepResult:
         """One step with that action, values uint8 [16], or with a dreamed one; its `frame_HWC` is never None here."""
 
     def close(self) -> None:
         """Give back what it holds."""
 
 
-class Dreams(Protocol):
-    """Opens dreams: a `Dreamer`, or what stands before one."""
+class SessionFactory(Protocol):
+    """Opens dreams: a `Engine`, or what stands before one."""
 
-    def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> Dream:
+    def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> SteppableSession:
         """A dream that has seen the prompt and is ready to step."""
 
 
-def check_who(who: str) -> Who:
+def check_controller(who: str) -> Who:
     """The same, known to be one of `Who`.
 
     Raises:
@@ -50,7 +50,7 @@ def check_who(who: str) -> Who:
     for known in choices:
         if who == known:
             return known
-    raise BadInputError(f"unknown player {who!r}; {nearest(str(who), choices)}")
+    raise BadInputError(f"unknown player {who!r}; {did_you_mean(str(who), choices)}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

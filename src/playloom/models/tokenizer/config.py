@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from playloom.errors import ConfigError, check_whole, nearest
+from playloom.errors import ConfigError, check_whole, did_you_mean
 
 # Least and most. Beyond these nothing is a tokenizer: a file that says so must not take a machine's memory.
 _RANGES = {
@@ -185,7 +185,7 @@ class TokenizerConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise ConfigError(f"unknown tokenizer key {key!r}; {nearest(key, known)}")
+                raise ConfigError(f"unknown tokenizer key {key!r}; {did_you_mean(key, known)}")
         return cls(**values)
 
 

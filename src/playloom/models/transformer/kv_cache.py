@@ -21,7 +21,7 @@ from playloom.models.transformer.config import TransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reach:
+class AttentionSpan:
     """Which places of a step are run, in the order of the passes, and what they may attend to."""
 
     past_steps: int

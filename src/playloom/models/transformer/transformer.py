@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from playloom.errors import ConfigError
 from playloom.models.transformer.config import TransformerConfig
-from playloom.models.transformer.kv_cache import KeyValueCache, Reach
+from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import Rotary, Turn, attend, matrices, rotate
 
 
@@ -47,7 +47,7 @@ _SHORTEST = 1e-6
 """Length below which queries and keys are not normalised any further."""
 
 
-class StepTables(NamedTuple):
+class StepEmbeddings(NamedTuple):
     """What the positions of one step bring before any token is known, in the order they are run; see `begin`."""
 
     x_BPD: Float[Tensor, "B P D"]
@@ -107,7 +107,7 @@ class Attention(nn.Module):
         return out.transpose(1, 2).flatten(2)
 
     def cached(
-        self, q_BMQE: Tensor, k_BGQE: Tensor, v_BGQE: Tensor, layer: int, cache: KeyValueCache, reach: Reach
+        self, q_BMQE: Tensor, k_BGQE: Tensor, v_BGQE: Tensor, layer: int, cache: KeyValueCache, reach: AttentionSpan
     ) -> Tensor:
         """Weighted values [B, Q, M E] over the cache, to which these keys and values are added first."""
         cache.write(layer, reach.first, k_BGQE, v_BGQE)
@@ -154,7 +154,7 @@ class Block(nn.Module):
         normed = self.attention_norm(x_BTPD)
         return self.feed(x_BTPD, self.attention.steps(normed, turn, own_PP), normed)
 
-    def extend(self, x_BQD: Tensor, turn: Turn, layer: int, cache: KeyValueCache, reach: Reach) -> Tensor:
+    def extend(self, x_BQD: Tensor, turn: Turn, layer: int, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
         """The block over some places of one step; see `Transformer.extend`."""
         normed = self.attention_norm(x_BQD)
         q, k, v = self.attention.project(self.attention.query_key_value(normed), turn)
@@ -229,7 +229,7 @@ class Transformer(nn.Module):
         actions_BA: Int[Tensor, "B A"] | None = None,
         *,
         as_matrices: bool = False,
-    ) -> StepTables:
+    ) -> StepEmbeddings:
         """What one step's positions bring before any of its tokens is known; once a step, for `extend`.
 
         Args:
@@ -246,12 +246,12 @@ class Transformer(nn.Module):
         if self.action_condition is not None and actions_BA is not None:
             x_BPD = x_BPD + self._condition(actions_BA)[:, None] * self.image_position_P[order_P, None]
         if self.rotary is None:
-            return StepTables(x_BPD, ())
+            return StepEmbeddings(x_BPD, ())
         cosine, sine = (part.to(x_BPD.dtype) for part in self.rotary.angles(steps_B[:, None], order_P))
-        return StepTables(x_BPD, (matrices(cosine, sine),) if as_matrices else (cosine, sine))
+        return StepEmbeddings(x_BPD, (matrices(cosine, sine),) if as_matrices else (cosine, sine))
 
     def extend(
-        self, inputs_BQ: Int[Tensor, "B Q"], tables: StepTables, cache: KeyValueCache, reach: Reach
+        self, inputs_BQ: Int[Tensor, "B Q"], tables: StepEmbeddings, cache: KeyValueCache, reach: AttentionSpan
     ) -> Float[Tensor, "B Q D"]:
         """Hidden states of some places of one step; their keys and values go into `cache`.
 

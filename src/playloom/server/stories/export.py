@@ -36,10 +36,10 @@ from playloom.errors import BadInputError, PictureError
 from playloom.media.action_table import write_actions
 from playloom.media.clips import write_dream_clip, write_npz
 from playloom.media.images import enlarge
-from playloom.media.output_folder import DreamedStep, write_dream
+from playloom.media.output_folder import OutputStep, write_dream
 from playloom.media.video import write_gif, write_mp4
 from playloom.provenance import Manifest, frames_hash, stamp
-from playloom.server.stories.store import Frame, Place
+from playloom.server.stories.store import Frame, StoryDir
 from playloom.server.stories.tree import Node
 
 PathKind = Literal["mp4", "gif", "csv", "npz", "zip"]
@@ -48,7 +48,7 @@ _ENLARGED = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Walk:
+class PathClip:
     """The frames of a path in order, read from the disk."""
 
     nodes: tuple[Node, ...]
@@ -99,7 +99,7 @@ class Walk:
         actions = [node.action for node in self.nodes[part] if node.action is not None]
         return np.array(actions, np.uint8).reshape(-1, len(REST_VALUES))
 
-    def steps(self) -> list[DreamedStep]:
+    def steps(self) -> list[OutputStep]:
         """What came after the beginning.
 
         Raises:
@@ -113,21 +113,21 @@ class Walk:
         after = zip(self.nodes[seen:], self.frames[seen:], strict=True)
         actions = self.actions_TA(slice(seen, None))
         return [
-            DreamedStep(frame.frame_HWC, action_A, node.pressed == "player")
+            OutputStep(frame.frame_HWC, action_A, node.pressed == "player")
             for (node, frame), action_A in zip(after, actions, strict=True)
         ]
 
 
-def read_walk(place: Place, nodes: Sequence[Node]) -> Walk:
+def load_path(place: StoryDir, nodes: Sequence[Node]) -> PathClip:
     """The frames of a path.
 
     Raises:
         RecordingError: when one of them cannot be read.
     """
-    return Walk(nodes=tuple(nodes), frames=tuple(place.read_frame(node.id) for node in nodes))
+    return PathClip(nodes=tuple(nodes), frames=tuple(place.read_frame(node.id) for node in nodes))
 
 
-def write_path(walk: Walk, kind: PathKind) -> bytes:
+def export_path(walk: PathClip, kind: PathKind) -> bytes:
     """A file of a path; see the table above.
 
     Raises:
@@ -148,7 +148,7 @@ def write_path(walk: Walk, kind: PathKind) -> bytes:
         return path.read_bytes()
 
 
-def write_story(file: IO[bytes], place: Place, nodes: Sequence[Node], about: dict[str, Any]) -> None:
+def write_story(file: IO[bytes], place: StoryDir, nodes: Sequence[Node], about: dict[str, Any]) -> None:
     """A whole story as a zip.
 
     Args:
@@ -186,7 +186,7 @@ def _arrays(nodes: Sequence[Node], codes: Sequence[NDArray[np.int32]], weights: 
     }
 
 
-def _animation(walk: Walk, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
+def _animation(walk: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
     """All frames, enlarged; smoothly for a video, in blocks for a GIF and its 256 colours."""
     for frame in walk.frames:
         small = frame.frame_HWC
@@ -194,7 +194,7 @@ def _animation(walk: Walk, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
         yield stamp(large) if frame.dreamed else large
 
 
-def _write_clip(path: Path, walk: Walk) -> None:
+def _write_clip(path: Path, walk: PathClip) -> None:
     steps, seen, manifest = walk.steps(), walk.seen, walk.manifest
     assert manifest is not None, "there are dreamed steps"
     write_dream_clip(
@@ -209,7 +209,7 @@ def _write_clip(path: Path, walk: Walk) -> None:
     )
 
 
-def _write_folder(path: Path, walk: Walk) -> None:
+def _write_folder(path: Path, walk: PathClip) -> None:
     steps, seen, manifest = walk.steps(), walk.seen, walk.manifest
     assert manifest is not None, "there are dreamed steps"
     with tempfile.TemporaryDirectory(prefix="playloom-") as parent:
@@ -259,7 +259,7 @@ def read_overlay(png: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     return overlay_HW4
 
 
-def laid_over(frame_HWC: NDArray[np.uint8], overlay_HW4: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def composite(frame_HWC: NDArray[np.uint8], overlay_HW4: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A copy of the frame, uint8 [H, W, 3], with the overlay, RGBA uint8 [H, W, 4], on it."""
     alpha_HW1 = overlay_HW4[..., 3:].astype(np.float32) / 255
     mixed_HWC = overlay_HW4[..., :3] * alpha_HW1 + frame_HWC * (1 - alpha_HW1)

@@ -19,34 +19,34 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from playloom.errors import RecordingError
-from playloom.server.service import Gate, body_of, takes
-from playloom.server.stories.export import PathKind, read_walk, write_path, write_story
+from playloom.server.service import RequestLimiter, body_of, request_schema
+from playloom.server.stories.export import PathKind, export_path, load_path, write_story
 from playloom.server.stories.schemas import (
     BranchList,
-    BranchOrder,
-    EditOrder,
+    BranchRequest,
+    EditRequest,
     NewStory,
     NodeInfo,
     NodeList,
-    NodePatch,
+    NodeUpdate,
     RemovedInfo,
-    Renaming,
     StoryInfo,
     StoryList,
+    StoryUpdate,
     branch_dict,
     event_dict,
     node_dict,
     removed_dict,
     story_dict,
 )
-from playloom.server.stories.service import Branches, Event, Stories, Story
+from playloom.server.stories.service import BranchRunner, Event, Story, StoryService
 from playloom.server.stories.tree import Node
 
 _HEARTBEAT = 10.0  # seconds without a word after which one is said, so that nobody in between hangs up
 _LOOK = 1.0  # seconds between looks whether the server is stopping
 
 
-async def event_stream(story: Story, after: int, gate: Gate) -> AsyncIterator[str]:
+async def event_stream(story: Story, after: int, gate: RequestLimiter) -> AsyncIterator[str]:
     """Events after a revision, for ever; ends when the story is deleted or the server stops."""
     watcher = story.watch()
     try:
@@ -102,7 +102,7 @@ _PATHS: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind i
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
-def add_stories(app: FastAPI, stories: Stories, branches: Branches) -> None:
+def register_story_routes(app: FastAPI, stories: StoryService, branches: BranchRunner) -> None:
     """Add the routes."""
     _add_whole(app, stories, branches)
     _add_parts(app, stories, branches)
@@ -110,7 +110,7 @@ def add_stories(app: FastAPI, stories: Stories, branches: Branches) -> None:
     _add_files(app, stories)
 
 
-def _add_whole(app: FastAPI, stories: Stories, branches: Branches) -> None:
+def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> None:
     """Stories as wholes."""
     studio = stories.studio
 
@@ -118,7 +118,9 @@ def _add_whole(app: FastAPI, stories: Stories, branches: Branches) -> None:
         name = studio.model.config.name
         return JSONResponse(story_dict(story.name, story.tree, context=studio.context, model=name), status)
 
-    @app.post("/v1/stories", status_code=201, response_model=StoryInfo, openapi_extra=takes(NewStory), tags=_TAGS)
+    @app.post(
+        "/v1/stories", status_code=201, response_model=StoryInfo, openapi_extra=request_schema(NewStory), tags=_TAGS
+    )
     async def begin_story(request: Request) -> Response:
         """Begin a story at a moment, at pictures, or at what a session shows."""
         studio.gate.check_open()
@@ -134,10 +136,10 @@ def _add_whole(app: FastAPI, stories: Stories, branches: Branches) -> None:
         """A whole story: its frames and branches."""
         return shown(await stories.find(story))
 
-    @app.patch("/v1/stories/{story}", response_model=StoryInfo, openapi_extra=takes(Renaming), tags=_TAGS)
+    @app.patch("/v1/stories/{story}", response_model=StoryInfo, openapi_extra=request_schema(StoryUpdate), tags=_TAGS)
     async def rename_story(story: str, request: Request) -> Response:
         """Give a story another name."""
-        found, asked = await stories.find(story), await body_of(request, Renaming)
+        found, asked = await stories.find(story), await body_of(request, StoryUpdate)
         async with found.lock:
             await found.add([found.tree.renamed(asked.name)])
         return shown(found)
@@ -171,7 +173,7 @@ def _add_whole(app: FastAPI, stories: Stories, branches: Branches) -> None:
         return StreamingResponse(stream, media_type="text/event-stream", headers=quiet)
 
 
-def _add_parts(app: FastAPI, stories: Stories, branches: Branches) -> None:
+def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> None:
     """Branches and frames."""
     studio = stories.studio
 
@@ -179,13 +181,13 @@ def _add_parts(app: FastAPI, stories: Stories, branches: Branches) -> None:
         "/v1/stories/{story}/branches",
         status_code=202,
         response_model=BranchList,
-        openapi_extra=takes(BranchOrder),
+        openapi_extra=request_schema(BranchRequest),
         tags=_TAGS,
     )
     async def branch_story(story: str, request: Request) -> Response:
         """Dream on from a frame, in one branch or several."""
         found = await stories.find(story)
-        started, notes = await branches.start(found, await body_of(request, BranchOrder))
+        started, notes = await branches.start(found, await body_of(request, BranchRequest))
         told = [branch_dict(branch, found.tree) for branch in started]
         return JSONResponse({"branches": told, "notes": notes}, 202)
 
@@ -202,10 +204,15 @@ def _add_parts(app: FastAPI, stories: Stories, branches: Branches) -> None:
         found.node(node)
         return JSONResponse(removed_dict(await found.remove(node)))
 
-    @app.patch("/v1/stories/{story}/nodes/{node}", response_model=NodeInfo, openapi_extra=takes(NodePatch), tags=_TAGS)
+    @app.patch(
+        "/v1/stories/{story}/nodes/{node}",
+        response_model=NodeInfo,
+        openapi_extra=request_schema(NodeUpdate),
+        tags=_TAGS,
+    )
     async def say_of_node(story: str, node: int, request: Request) -> Response:
         """Mark a frame as one of the best, or write something beside it."""
-        found, asked = await stories.find(story), await body_of(request, NodePatch)
+        found, asked = await stories.find(story), await body_of(request, NodeUpdate)
         async with found.lock:
             old = found.node(node)
             new = replace(
@@ -221,18 +228,18 @@ def _add_parts(app: FastAPI, stories: Stories, branches: Branches) -> None:
         "/v1/stories/{story}/nodes/{node}/edit",
         status_code=201,
         response_model=NodeList,
-        openapi_extra=takes(EditOrder),
+        openapi_extra=request_schema(EditRequest),
         tags=_TAGS,
     )
     async def edit_node(story: str, node: int, request: Request) -> Response:
         """Lay a transparent picture over a frame, and over the next ones if asked to: new frames beside them."""
         studio.gate.check_open()
-        found, asked = await stories.find(story), await body_of(request, EditOrder)
+        found, asked = await stories.find(story), await body_of(request, EditRequest)
         made = await studio.in_time(stories.edit(found, node, asked))
         return JSONResponse({"nodes": [node_dict(new) for new in made]}, 201)
 
 
-def _add_pictures(app: FastAPI, stories: Stories) -> None:
+def _add_pictures(app: FastAPI, stories: StoryService) -> None:
     """Pictures of frames. They never change, and are named by the story's secret id."""
     studio = stories.studio
 
@@ -273,7 +280,7 @@ def _add_pictures(app: FastAPI, stories: Stories) -> None:
         return Response(data, media_type="image/webp", headers=_FOR_EVER)
 
 
-def _add_files(app: FastAPI, stories: Stories) -> None:
+def _add_files(app: FastAPI, stories: StoryService) -> None:
     """Files to take away."""
     studio = stories.studio
 
@@ -283,7 +290,7 @@ def _add_files(app: FastAPI, stories: Stories) -> None:
         found = await stories.find(story)
         found.node(node)
         nodes = found.tree.path(node)
-        data = await studio.film(lambda: write_path(read_walk(found.place, nodes), kind))
+        data = await studio.film(lambda: export_path(load_path(found.place, nodes), kind))
         return Response(data, media_type=_KINDS[kind], headers=_download(f"story-{node}.{kind}"))
 
     @app.get(

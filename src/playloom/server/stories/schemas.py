@@ -51,14 +51,14 @@ class NewStory(RequestModel):
     """Or the token of a session, live or stepped: its newest frames, as many as the model sees."""
 
 
-class Renaming(RequestModel):
+class StoryUpdate(RequestModel):
     """A story's new name."""
 
     name: Name
     """For people."""
 
 
-class BranchOrder(RequestModel):
+class BranchRequest(RequestModel):
     """One or more branches from one frame, all alike but for their seeds."""
 
     from_: Id = Field(alias="from")
@@ -89,7 +89,7 @@ class BranchOrder(RequestModel):
     """Of the first branch; same frames, same order, same seed: same branches; none: any."""
 
 
-class EditOrder(RequestModel):
+class EditRequest(RequestModel):
     """A picture to lay over a frame, and over some of those that follow."""
 
     overlay: str
@@ -100,7 +100,7 @@ class EditOrder(RequestModel):
     """A frame further on: which way the next frames are; none: always the first that was made."""
 
 
-class NodePatch(RequestModel):
+class NodeUpdate(RequestModel):
     """What somebody says about a frame."""
 
     starred: bool | None = None

@@ -9,7 +9,7 @@ back hears what was missed. Used from one event loop; the disk has a thread of i
 
 What a story begins with: a moment, pictures, or the newest frames of a session.
 
-Branches of stories: dreams that go on by themselves, all in the broker's shared batches, frame by frame into a tree.
+BranchRunner of stories: dreams that go on by themselves, all in the broker's shared batches, frame by frame into a tree.
 
 Owns the life of a branch. A branch that is cancelled ends after the frame that is being dreamed; that one is dropped.
 Used from one event loop.
@@ -34,16 +34,16 @@ from playloom.actions.script import parse_script
 from playloom.errors import BadInputError, PictureError, PlayloomError
 from playloom.inference.realtime.recorder import ContextBuffer as Recent
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import DreamStep, Prompt
+from playloom.inference.types import Prompt, StepResult
 from playloom.media.images import from_base64, picture_size
 from playloom.provenance import Manifest, created_at
-from playloom.server.errors import Refusal, refusal_of
+from playloom.server.errors import ApiError, to_api_error
 from playloom.server.scheduler import Frame as Following
-from playloom.server.schemas import SEED_END, Begin, begin, read_actions
-from playloom.server.service import Studio, pick_moment, pick_seed
-from playloom.server.stories.export import laid_over, read_overlay
-from playloom.server.stories.schemas import BranchOrder, EditOrder, NewStory, item_dict
-from playloom.server.stories.store import Frame, Place, Shelf
+from playloom.server.schemas import SEED_END, PromptParams, begin, read_actions
+from playloom.server.service import InferenceService, resolve_prompt, resolve_seed
+from playloom.server.stories.export import composite, read_overlay
+from playloom.server.stories.schemas import BranchRequest, EditRequest, NewStory, item_dict
+from playloom.server.stories.store import Frame, StoryDir, StoryStore
 from playloom.server.stories.tree import UNFINISHED, Branch, Change, Header, Node, Presser, Removed, State, Tree
 
 _T = TypeVar("_T")
@@ -65,7 +65,7 @@ class Event(NamedTuple):
 class Story:
     """A story that is open."""
 
-    def __init__(self, name: str, place: Place, tree: Tree, disk: Executor) -> None:
+    def __init__(self, name: str, place: StoryDir, tree: Tree, disk: Executor) -> None:
         self.name, self.place, self.tree = name, place, tree
         self.deleted = False
         self.lock = asyncio.Lock()
@@ -117,7 +117,7 @@ class Story:
         await self.disk(write)
         self._apply(changes)
         self.wake()
-        if self.place.untidy(self.tree):
+        if self.place.needs_compaction(self.tree):
             short = self.tree.snapshot()
             with suppress(PlayloomError):  # the changes are made; a long log is no trouble, and is tried again
                 await self.disk(lambda: self.place.rewrite(short))
@@ -140,7 +140,7 @@ class Story:
         try:
             return self.tree.node(node)
         except BadInputError as error:
-            raise Refusal(404, str(error)) from None
+            raise ApiError(404, str(error)) from None
 
     def check_there(self) -> None:
         """Refuse what comes after the story was deleted.
@@ -149,7 +149,7 @@ class Story:
             Refusal: 404.
         """
         if self.deleted:
-            raise Refusal(404, "this story was deleted")
+            raise ApiError(404, "this story was deleted")
 
     def events(self, after: int) -> list[Event] | None:
         """What happened after a revision; None where that is not known any more: then look at the whole again."""
@@ -190,7 +190,7 @@ RecentOf = Callable[[str], tuple[str, Recent]]
 """What a session plays, and its newest frames, by its token."""
 
 
-class Beginning(NamedTuple):
+class StoryStart(NamedTuple):
     """Frames that a story begins with."""
 
     name: str
@@ -230,7 +230,7 @@ class Beginning(NamedTuple):
         ]
 
 
-async def beginning(studio: Studio, asked: NewStory, recent_of: RecentOf) -> Beginning:
+async def beginning(studio: InferenceService, asked: NewStory, recent_of: RecentOf) -> StoryStart:
     """What a story is to begin with.
 
     Raises:
@@ -243,7 +243,7 @@ async def beginning(studio: Studio, asked: NewStory, recent_of: RecentOf) -> Beg
         return await _unmarked(studio, _of_session(*recent_of(asked.session)))
     prompt = await begin(
         studio,
-        Begin(
+        PromptParams(
             moment=asked.moment,
             images=asked.images,
             context_actions=asked.context_actions,
@@ -252,11 +252,11 @@ async def beginning(studio: Studio, asked: NewStory, recent_of: RecentOf) -> Beg
     )
     nothing = (None,) * len(prompt.frames_THWC)
     if asked.images is None:
-        return Beginning(pick_moment(asked.moment), prompt, nothing, nothing)
-    return await _unmarked(studio, Beginning("my pictures", prompt, nothing, nothing))
+        return StoryStart(resolve_prompt(asked.moment), prompt, nothing, nothing)
+    return await _unmarked(studio, StoryStart("my pictures", prompt, nothing, nothing))
 
 
-async def _unmarked(studio: Studio, start: Beginning) -> Beginning:
+async def _unmarked(studio: InferenceService, start: StoryStart) -> StoryStart:
     """With those of its pictures that this server had sent out as they were before they got their mark.
 
     Their codes are known already, but an edit begins at the pixels: the mark would be encoded with it.
@@ -272,7 +272,7 @@ async def _unmarked(studio: Studio, start: Beginning) -> Beginning:
     return start._replace(prompt=replace(prompt, frames_THWC=np.stack(frames)), manifests=tuple(made))
 
 
-def _of_session(name: str, recent: Recent) -> Beginning:
+def _of_session(name: str, recent: Recent) -> StoryStart:
     kept = recent.frames()
     actions = [frame.action_A for frame in kept[1:]]
     prompt = Prompt(
@@ -280,7 +280,7 @@ def _of_session(name: str, recent: Recent) -> Beginning:
         actions_TA=np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8),
         codes_TN=np.stack([frame.codes_N for frame in kept]),
     )
-    return Beginning(name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.pressed for frame in kept))
+    return StoryStart(name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.pressed for frame in kept))
 
 
 _CUT_OFF = "the server ended before this was done; what was made is kept"
@@ -288,10 +288,10 @@ _EDITED = "generated, then edited by hand"
 _UNKNOWN = "there is no such story; it was deleted, or its address is incomplete"
 
 
-class Stories:
+class StoryService:
     """The stories of a folder."""
 
-    def __init__(self, studio: Studio, recent_of: RecentOf) -> None:
+    def __init__(self, studio: InferenceService, recent_of: RecentOf) -> None:
         """See the module.
 
         Args:
@@ -299,10 +299,10 @@ class Stories:
             recent_of: see `RecentOf`.
         """
         self.studio, self._recent_of = studio, recent_of
-        self._shelf = Shelf(studio.settings.stories)
+        self._shelf = StoryStore(studio.settings.stories)
         self._disk = ThreadPoolExecutor(1, "playloom-stories")
         self._open: dict[str, Story] = {}
-        self._damaged: dict[str, tuple[Place, str]] = {}
+        self._damaged: dict[str, tuple[StoryDir, str]] = {}
         self._read = False
         self._lock = asyncio.Lock()
 
@@ -317,7 +317,7 @@ class Stories:
         if name in self._damaged:
             raise BadInputError(self._damaged[name][1])
         if name not in self._open:
-            raise Refusal(404, _UNKNOWN)
+            raise ApiError(404, _UNKNOWN)
         return self._open[name]
 
     async def find_open(self, name: str) -> Story | None:
@@ -365,7 +365,7 @@ class Stories:
         story.wake()
         return story
 
-    async def edit(self, story: Story, node: int, order: EditOrder) -> list[Node]:
+    async def edit(self, story: Story, node: int, order: EditRequest) -> list[Node]:
         """Lay a picture over a frame, and over some after it: new frames beside them.
 
         Raises:
@@ -432,7 +432,7 @@ class Stories:
             PlayloomError: when another server has the folder.
         """
         if self.studio.settings.replica is not None:
-            raise Refusal(404, "stories are kept by a server of its own; start it without --cluster")
+            raise ApiError(404, "stories are kept by a server of its own; start it without --cluster")
         async with self._lock:
             if not self._read:
                 await self._read_all()
@@ -456,8 +456,8 @@ class Stories:
             else:
                 self._open[name] = Story(name, place, tree, self._disk)
 
-    def _load_all(self) -> list[tuple[Place, Tree | None, str]]:
-        found: list[tuple[Place, Tree | None, str]] = []
+    def _load_all(self) -> list[tuple[StoryDir, Tree | None, str]]:
+        found: list[tuple[StoryDir, Tree | None, str]] = []
         for place in self._shelf.places():
             try:
                 tree = place.load()
@@ -471,7 +471,7 @@ class Stories:
                 found.append((place, None, str(error)))
         return found
 
-    async def _create(self, start: Beginning) -> Story:
+    async def _create(self, start: StoryStart) -> Story:
         name, tree = secrets.token_hex(16), Tree()
         changes: list[Change] = [Header(name=start.name, created=created_at(), size=self.studio.size), *start.nodes()]
         for change in changes:
@@ -490,7 +490,7 @@ class Stories:
     async def _edited(self, story: Story, node: Node, overlay_HW4: NDArray[np.uint8]) -> Frame:
         """A frame with an overlay on it, encoded; it is as much dreamed as it was."""
         old = await story.disk(lambda: story.place.read_frame(node.id))
-        frame_HWC = laid_over(old.frame_HWC, overlay_HW4)
+        frame_HWC = composite(old.frame_HWC, overlay_HW4)
         return Frame(
             frame_HWC=frame_HWC,
             codes_N=await self.studio.codes(frame_HWC),
@@ -542,10 +542,10 @@ class _Order:
     prompt: asyncio.Task[Prompt] | None = None
 
 
-class Branches:
+class BranchRunner:
     """All branches of a server that are not finished."""
 
-    def __init__(self, stories: Stories) -> None:
+    def __init__(self, stories: StoryService) -> None:
         self.stories, self.studio = stories, stories.studio
         self._slots = asyncio.Semaphore(self.studio.settings.branches)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -557,7 +557,7 @@ class Branches:
         """Branches being dreamed or waiting."""
         return len(self._tasks)
 
-    async def start(self, story: Story, asked: BranchOrder) -> tuple[list[Branch], list[str]]:
+    async def start(self, story: Story, asked: BranchRequest) -> tuple[list[Branch], list[str]]:
         """Begin branches.
 
         Returns:
@@ -574,7 +574,7 @@ class Branches:
         if asked.context is not None and asked.context > studio.context:
             raise BadInputError(f"a context of {asked.context} frames was asked for; the model sees {studio.context}")
         actions, notes = _actions(asked)
-        how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), pick_seed(asked.seed)
+        how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), resolve_seed(asked.seed)
         if seed + asked.count > SEED_END:
             raise BadInputError(
                 f"{asked.count} branches count up from seed {seed:,}, past the last one; send one below 2**63 - 8"
@@ -618,7 +618,7 @@ class Branches:
             Refusal: 404.
         """
         if branch not in story.tree.branches:
-            raise Refusal(404, f"there is no branch {branch} in this story")
+            raise ApiError(404, f"there is no branch {branch} in this story")
         await self._settle(story, branch, "cancelled")
 
     async def cancel_all_of(self, name: str) -> None:
@@ -649,7 +649,7 @@ class Branches:
             await self._settle(story, branch.id, "done")
         except Exception as error:
             if not story.deleted:
-                await self._settle(story, branch.id, "failed", refusal_of(error).sentence)
+                await self._settle(story, branch.id, "failed", to_api_error(error).sentence)
 
     async def _dream(self, order: _Order, branch: Branch) -> None:
         story, studio = order.story, self.studio
@@ -682,7 +682,7 @@ class Branches:
             if is_open(story, branch):
                 await story.add([replace(story.tree.branches[branch], state="dreaming")])
 
-    async def _keep(self, story: Story, branch: int, parent: int, step: DreamStep, manifest: Manifest) -> int | None:
+    async def _keep(self, story: Story, branch: int, parent: int, step: StepResult, manifest: Manifest) -> int | None:
         """Put a dreamed step into the tree; returns its id, or None where the branch has been ended."""
         assert step.frame_HWC is not None and step.codes_N is not None, "every step of a branch has a frame"
         frame = Frame(
@@ -734,7 +734,7 @@ class Branches:
         )
 
 
-def _actions(asked: BranchOrder) -> tuple[_Actions, list[str]]:
+def _actions(asked: BranchRequest) -> tuple[_Actions, list[str]]:
     """The action of every frame, None where the model presses; and what was chosen on the way."""
     ways = {"actions": asked.actions, "script": asked.script, "held": asked.held}
     said = [name for name, value in ways.items() if value is not None]

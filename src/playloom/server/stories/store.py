@@ -1,6 +1,6 @@
-"""Stories on disk: a folder of folders, one a story, that survives being killed at any moment.
+"""StoryService on disk: a folder of folders, one a story, that survives being killed at any moment.
 
-    shelf = Shelf(Path("out/stories"))
+    shelf = StoryStore(Path("out/stories"))
     place = shelf.create("3f0c...", header, frames)     # appears whole or not at all
     tree = place.load()
     place.write_frame(7, frame); place.append(node)     # the frame first, then the line that speaks of it
@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from playloom.atomic_io import atomic_folder, atomic_write, claimed
+from playloom.atomic_io import atomic_folder, atomic_write, folder_lock
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError
 from playloom.media.clips import read_npz, write_npz
 from playloom.media.images import encode_png
@@ -139,7 +139,7 @@ _SPARE_LINES = 1000
 """Lines a log may have beyond twice what it leads to."""
 
 
-class Place:
+class StoryDir:
     """One story's folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -186,7 +186,7 @@ class Place:
             raise StorageError(f"the story cannot be written: {error.strerror}; make room on the disk") from error
         self._lines, self._size = self._lines + len(changes), self._size + len(text)
 
-    def untidy(self, tree: Tree) -> bool:
+    def needs_compaction(self, tree: Tree) -> bool:
         """Whether the log is much longer than what it leads to, which is `tree`."""
         return self._lines > _SPARE_LINES + 2 * (len(tree.nodes) + len(tree.branches))
 
@@ -212,7 +212,7 @@ class Place:
         return shown_path(self.folder, node)
 
 
-class Shelf:
+class StoryStore:
     """A folder of stories; claimed for this process from when it is first there."""
 
     def __init__(self, folder: Path) -> None:
@@ -220,7 +220,7 @@ class Shelf:
         self._claim = ExitStack()
         self._claimed = False
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[StoryDir]:
         """Every story there is; leftovers of a process that was killed are removed.
 
         Raises:
@@ -237,10 +237,10 @@ class Shelf:
                 for half in path.glob(".*.tmp.*"):  # a file that was being written when a process was killed
                     with suppress(OSError):
                         half.unlink()
-                found.append(Place(path))
+                found.append(StoryDir(path))
         return found
 
-    def create(self, name: str, changes: Sequence[Change], frames: Sequence[Frame]) -> Place:
+    def create(self, name: str, changes: Sequence[Change], frames: Sequence[Frame]) -> StoryDir:
         """A new story, which appears whole or not at all.
 
         Args:
@@ -258,9 +258,9 @@ class Shelf:
             for node, frame in zip(nodes, frames, strict=True):
                 write_frame(place, node.id, frame)
             _write_log(place, changes)
-        return Place(self.folder / name)
+        return StoryDir(self.folder / name)
 
-    def delete(self, place: Place) -> None:
+    def delete(self, place: StoryDir) -> None:
         """Remove a story; killed meanwhile, it is gone all the same.
 
         Raises:
@@ -281,7 +281,7 @@ class Shelf:
     def _hold(self) -> None:
         if not self._claimed:
             try:
-                self._claim.enter_context(claimed(self.folder))
+                self._claim.enter_context(folder_lock(self.folder))
             except BadInputError as error:
                 raise StorageError(
                     f"the stories in {self.folder} cannot be used: another server has them, or the folder cannot be "
