@@ -12,19 +12,19 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 _CHECKED = [
-    "sequence",
-    "model.transformer",
-    "model.cache",
-    "model.rotary",
-    "engine.cached",
-    "engine.plan",
-    "engine.naive",
+    "models.sequence",
+    "models.decode_order",
+    "models.transformer.transformer",
+    "models.transformer.kv_cache",
+    "models.transformer.layers",
+    "inference.decoder",
+    "inference.reference_decoder",
 ]
 install_import_hook([f"playloom.{name}" for name in _CHECKED], "beartype.beartype")
 
 from playloom.models.checkpoint import WorldModel  # noqa: E402
 from playloom.models.presets import preset  # noqa: E402
-from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer
+from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer  # noqa: E402
 
 torch.set_num_threads(1)
 settings.register_profile("playloom", deadline=None, max_examples=25, derandomize=True)

@@ -46,7 +46,7 @@ export default defineConfig({
   base: "./",
   plugins: [react(), stamped()],
   build: {
-    outDir: "../src/playloom/serving/static",
+    outDir: "../src/playloom/server/static",
     emptyOutDir: true,
     sourcemap: false,
     modulePreload: { polyfill: false },

@@ -18,7 +18,7 @@ __all__ = [
     "CONTROLS",
     "REST_VALUES",
     "SLOT_SIZES",
-    "ControlResult",
+    "Control",
     "ControllerState",
     "Schema",
     "decode_values",

@@ -3,7 +3,7 @@
 Owns the choice, from states and pictures only. What a moment's files look like is the business of `moments`.
 
     >>> chosen = select_prompts(store, store.of_split("test"), count=4)
-    >>> save_chosen(store, chosen, Path("src/playloom/moments"))
+    >>> save_chosen(store, chosen, Path("src/playloom/assets/prompts"))
 """
 
 from __future__ import annotations

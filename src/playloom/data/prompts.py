@@ -22,7 +22,7 @@ Bundled moments: short pieces of real play, kept exactly, to dream on from witho
 
 A moment is `NAME.npz` (arrays `frames` [T, H, W, 3] uint8 and `actions` [T, 16] uint8, LZMA-packed: forty
 frames of the arena take about 0.75 MB, half of PNG) beside `NAME.json` (where it comes from). Owns these two
-files; those of the package lie in `playloom/moments`.
+files; those of the package lie in `playloom/assets/prompts`.
 
 Which part of a prompt's source is wanted, and what comes of it: frames of one size and the actions between them.
 
@@ -57,7 +57,7 @@ from playloom.media.images import Fit, fit_picture, read_picture
 from playloom.media.output_folder import CLIP_FILE
 from playloom.provenance import Manifest
 
-BUNDLED = Path(__file__).parents[1] / "moments"
+BUNDLED = Path(__file__).parents[1] / "assets" / "prompts"
 """Where the package keeps its own."""
 MOMENT_NAMES = ("frames", "actions")
 

@@ -1,4 +1,4 @@
-"""SessionFactory as Gymnasium environments, one at a time or many in a batch; the extra `rl`.
+"""Dreams as Gymnasium environments, one at a time or many in a batch; the extra `rl`.
 
     env = WorldModelEnv(reward=lambda transition: transition.after_HWC.mean())
     frame, info = env.reset(seed=1)

@@ -33,7 +33,8 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
     """One dream after another; a step is 0.1 s.
 
     Observation: uint8 [H, W, 3] RGB, never marked; the first of an episode is the prompt's last frame. Action: the
-    whole controller, float32 [16] in [-1, 1], as `playloom.games.arena.env.ArenaEnv` takes it, or the number of an entry
+    whole controller, float32 [16] in [-1, 1], as `playloom.games.arena.env.ArenaEnv` takes it, or the number of an
+    entry
     of `actions`. Reward and end are the user's: 0 and never, unless `reward` and `ended` say otherwise.
 
     `info` of a reset: `prompt` (its number), `dream_seed`, `codes` (of the frame, int64 [N]); of a step: `actions`

@@ -41,9 +41,9 @@ MASK_OPTION = "reset_mask"
 class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
     """N dreams that advance together, each as a `WorldModelEnv` of the same seed would alone.
 
-    Observations, actions, rewards and infos are those of `WorldModelEnv`, batched as Gymnasium does. An episode that is over
-    begins anew by itself: with the next step (whose action it ignores, reward 0), with the same step (what was seen
-    last is in `info["final_obs"]`), or not at all, see `autoreset_mode`.
+    Observations, actions, rewards and infos are those of `WorldModelEnv`, batched as Gymnasium does. An episode that
+    is over begins anew by itself: with the next step (whose action it ignores, reward 0), with the same step (what
+    was seen last is in `info["final_obs"]`), or not at all, see `autoreset_mode`.
     """
 
     metadata = {  # noqa: RUF012 (Gymnasium's own form)
@@ -72,7 +72,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         render_mode: str | None = "rgb_array",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
-        """SessionFactory that have not begun.
+        """Dreams that have not begun.
 
         Args:
             num_envs: how many.

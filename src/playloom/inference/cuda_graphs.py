@@ -1,8 +1,9 @@
 """CUDA graphs of whole runs: thousands of small kernels launched as one. Where nothing captures, it only calls through.
 
-SessionFactory with a full context do the same work at the same addresses every step (see `playloom.models.transformer.kv_cache`), so a run is
-captured once per batch and replayed. What changes from step to step is copied into tensors that stay: one set for all
-captures, a part of it for every row of the dreams' memory. Knows neither network nor tokens.
+Dreams with a full context do the same work at the same addresses every step (see
+`playloom.models.transformer.kv_cache`), so a run is captured once per batch and replayed. What changes from step to
+step is copied into tensors that stay: one set for all captures, a part of it for every row of the dreams' memory.
+Knows neither network nor tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Decoding with a cache: every token is run once. Owns the order of runs; memory is `BatchCache`', indices `DecodingPlan`'s.
+"""Decoding with a cache: every token is run once. Owns the order of runs; memory is `BatchCache`', indices
+`DecodingPlan`'s.
 
 All dreams of a call advance together in one batch, however far each has come. With rolling positions nothing is ever
 run twice. With absolute positions every position changes when the window slides, so a cached past would be a lie: the

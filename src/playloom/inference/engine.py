@@ -326,7 +326,8 @@ class Engine:
             prompt: only its last steps count, as many as the model's context has.
             sampling: how tokens are drawn.
             seed: same prompt, same turns, same seed: same tokens.
-            warm: see the whole prompt now. False: leave it to `Session.prefill`, a step at a time, or to the first turn.
+            warm: see the whole prompt now. False: leave it to `Session.prefill`, a step at a time, or to the first
+            turn.
 
         Raises:
             BadInputError: when the prompt's codes are no codes of this model.

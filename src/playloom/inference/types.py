@@ -14,6 +14,8 @@ from playloom.inference.sampling import Sampling
 
 Mode = Literal["world", "policy", "full"]
 """`world`: actions given, frames dreamed. `policy`: frames given, actions dreamed. `full`: both dreamed."""
+ActionSource = Literal["player", "model"]
+"""Who holds the controller."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

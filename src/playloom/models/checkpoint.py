@@ -1,6 +1,6 @@
 """A model's folder: `model.json` (config, card), `card.md` (for people), and the weights of tokenizer and transformer.
 
-model = load_model(Path("src/playloom/models/arena-live"))
+model = load_model(Path("src/playloom/assets/models/arena-live"))
 model.tokenizer.encode(frames)
 
 The models that come inside the package, and how a model is named on the command line.
@@ -38,7 +38,7 @@ from playloom.models.world_model import (
     transformer_parameters,
 )
 
-_BUNDLE = Path(__file__).parent.parent / "models"
+_BUNDLE = Path(__file__).parents[1] / "assets" / "models"
 
 
 def bundled_models() -> list[str]:

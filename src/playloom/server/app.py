@@ -2,8 +2,8 @@
 
     app = create_app(Settings())            # an ASGI application; playloom.server.main runs it
 
-Each request passes, from the outside in: `MetricsMiddleware` (counts, no tracebacks), CORS where it is allowed, `AuthMiddleware` (key, host,
-origin), `BodyLimitMiddleware` (size and time), then its route.
+Each request passes, from the outside in: `MetricsMiddleware` (counts, no tracebacks), CORS where it is allowed,
+`AuthMiddleware` (key, host, origin), `BodyLimitMiddleware` (size and time), then its route.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Without a key the server is for this machine, so the Host header must name it (else a page whose name was pointed at
 127.0.0.1 could call us: DNS rebinding). Foreign origins are refused with and without a key, WebSockets included.
 
-BodyLimitMiddleware of requests: bounded in size, in time and all together, and whole in hand before anything happens. ASGI.
+Bodies of requests: bounded in size, in time and all together, and whole in hand before anything happens. ASGI.
 
 Around everything: counts and logs every request, adds the headers browsers want, lets no traceback out. ASGI.
 

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     sessions: Count = 16
     """Live and stepped sessions at once, those waiting for their player to come back included."""
     requests: Count = 8
-    """SessionFactory of `/score`, `/v1/dream` and `/v1/policy` in progress at once; they share batches."""
+    """Dreams of `/score`, `/v1/dream` and `/v1/policy` in progress at once; they share batches."""
     queue: int = Field(default=32, ge=0)
     """Requests that may wait for their turn; one more is refused at once, with 503."""
     jobs: Count = 16

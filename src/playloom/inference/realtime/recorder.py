@@ -33,13 +33,12 @@ from playloom.atomic_io import atomic_folder, atomic_write, next_free_path
 from playloom.errors import BadInputError
 from playloom.inference.realtime.metrics import HISTORY
 from playloom.inference.realtime.types import LiveFrame
-from playloom.inference.types import Prompt
+from playloom.inference.types import ActionSource, Prompt
 from playloom.media.action_table import write_actions
 from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, title_of, wrap
 from playloom.media.images import decoded, enlarge, write_picture
 from playloom.media.video import write_mp4
 from playloom.provenance import Manifest
-from playloom.server.stories.tree import Presser
 
 _ENLARGED = 2
 _SHEET_COLUMNS, _SHEET_TILES, _SHEET_TILE = 5, 60, 200
@@ -132,7 +131,7 @@ class BufferedFrame(NamedTuple):
     """Its codes."""
     action_A: NDArray[np.uint8]
     """The action that led to it, values uint8 [16]; of the first frame of all it says nothing."""
-    pressed: Presser | None
+    pressed: ActionSource | None
     """Who pressed that; None: it was recorded."""
     manifest: Manifest | None
     """What made it; None: it is real."""
@@ -168,7 +167,7 @@ class ContextBuffer:
         """The session has made a step; the oldest frame goes when there are too many."""
         with self._lock:
             self._steps += 1
-            pressed: Presser = "player" if given else "model"
+            pressed: ActionSource = "player" if given else "model"
             made = manifest.at_step(self._steps)
             # Copies: what comes is a part of its whole batch, which would be kept with it.
             self._frames.append(BufferedFrame(frame_HWC.copy(), codes_N.copy(), action_A, pressed, made))

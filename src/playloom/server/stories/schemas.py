@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import RecordingError
+from playloom.inference.types import ActionSource
 from playloom.server.schemas import Picture, Seed, Temperature, TopK, TopP, Vector
 from playloom.server.service import RequestModel
-from playloom.server.stories.tree import Branch, Change, Header, Node, Origin, Presser, Removed, State, Tree
+from playloom.server.stories.tree import Branch, Change, Header, Node, Origin, Removed, State, Tree
 
 MOST_BRANCHES = 8
 """Branches of one order."""
@@ -69,7 +70,7 @@ class BranchRequest(RequestModel):
     """How many frames each."""
     context: int | None = Field(default=None, ge=1)
     """Most frames that the model sees of what came before, that one included; none: as many as it can."""
-    presses: Presser = "player"
+    presses: ActionSource = "player"
     """`player`: what is given below is pressed. `model`: it presses itself, after what is given."""
     actions: Annotated[list[Vector], Field(min_length=1, max_length=10_000)] | None = None
     """Sixteen numbers a frame. The player holds the last one to the end."""
@@ -122,7 +123,7 @@ class NodeInfo(BaseModel):
     """`given`, `dreamed`, or `edited` by hand."""
     action: list[int] | None
     """The action that led to it, sixteen bins; null without a parent."""
-    pressed: Presser | None
+    pressed: ActionSource | None
     """Who pressed that; null for frames given."""
     branch: int | None
     """The branch that dreamed it."""
@@ -161,7 +162,7 @@ class BranchInfo(BaseModel):
     """Only the likeliest tokens that reach p together."""
     context: int
     """Most frames it sees of what came before."""
-    presses: Presser
+    presses: ActionSource
     """Who holds the controller."""
     first: int | None
     """Its first frame; null: none yet."""
@@ -416,7 +417,7 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, _Check]]] = {
             "parent": _or_none(_whole),
             "origin": _one_of(Origin),
             "action": _or_none(_action),
-            "pressed": _or_none(_one_of(Presser)),
+            "pressed": _or_none(_one_of(ActionSource)),
             "branch": _or_none(_whole),
             "starred": _flag,
             "note": _text,
@@ -436,7 +437,7 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, _Check]]] = {
             "top_k": _or_none(_whole),
             "top_p": _or_none(_number),
             "context": _whole,
-            "presses": _one_of(Presser),
+            "presses": _one_of(ActionSource),
         },
     ),
     "removed": (Removed, {"nodes": _wholes, "branches": _wholes}),

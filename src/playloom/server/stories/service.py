@@ -9,7 +9,7 @@ back hears what was missed. Used from one event loop; the disk has a thread of i
 
 What a story begins with: a moment, pictures, or the newest frames of a session.
 
-BranchRunner of stories: dreams that go on by themselves, all in the broker's shared batches, frame by frame into a tree.
+Branches of stories: dreams that go on by themselves, all in the broker's shared batches, frame by frame into a tree.
 
 Owns the life of a branch. A branch that is cancelled ends after the frame that is being dreamed; that one is dropped.
 Used from one event loop.
@@ -34,7 +34,7 @@ from playloom.actions.script import parse_script
 from playloom.errors import BadInputError, PictureError, PlayloomError
 from playloom.inference.realtime.recorder import ContextBuffer as Recent
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt, StepResult
+from playloom.inference.types import ActionSource, Prompt, StepResult
 from playloom.media.images import from_base64, picture_size
 from playloom.provenance import Manifest, created_at
 from playloom.server.errors import ApiError, to_api_error
@@ -44,7 +44,7 @@ from playloom.server.service import InferenceService, resolve_prompt, resolve_se
 from playloom.server.stories.export import composite, read_overlay
 from playloom.server.stories.schemas import BranchRequest, EditRequest, NewStory, item_dict
 from playloom.server.stories.store import Frame, StoryDir, StoryStore
-from playloom.server.stories.tree import UNFINISHED, Branch, Change, Header, Node, Presser, Removed, State, Tree
+from playloom.server.stories.tree import UNFINISHED, Branch, Change, Header, Node, Removed, State, Tree
 
 _T = TypeVar("_T")
 _KEPT_EVENTS = 4000
@@ -199,7 +199,7 @@ class StoryStart(NamedTuple):
     """The frames, with their codes, and the actions between them."""
     manifests: tuple[Manifest | None, ...]
     """What made each; None: nobody here did, it is taken for real."""
-    pressed: tuple[Presser | None, ...]
+    pressed: tuple[ActionSource | None, ...]
     """Who pressed what led to each."""
 
     def nodes(self) -> list[Node]:

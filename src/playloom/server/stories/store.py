@@ -1,4 +1,4 @@
-"""StoryService on disk: a folder of folders, one a story, that survives being killed at any moment.
+"""Stories on disk: a folder of folders, one a story, that survives being killed at any moment.
 
     shelf = StoryStore(Path("out/stories"))
     place = shelf.create("3f0c...", header, frames)     # appears whole or not at all

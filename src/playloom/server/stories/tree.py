@@ -17,11 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from playloom.errors import BadInputError, RecordingError
+from playloom.inference.types import ActionSource
 
 Origin = Literal["given", "dreamed", "edited"]
 """Where a frame comes from: brought along, dreamed here (or in the live session it came from), edited by hand."""
-Presser = Literal["player", "model"]
-"""Who holds the controller."""
 State = Literal["waiting", "dreaming", "done", "cancelled", "failed"]
 """How a branch stands; the last three are ends."""
 UNFINISHED = ("waiting", "dreaming")
@@ -40,7 +39,7 @@ class Node:
     """Where it comes from."""
     action: tuple[int, ...] | None
     """The action that led to it, sixteen values; None without a parent."""
-    pressed: Presser | None = None
+    pressed: ActionSource | None = None
     """Who pressed that; None where nobody here did (frames given)."""
     branch: int | None = None
     """The branch that dreamed it; None for the others."""
@@ -76,7 +75,7 @@ class Branch:
     """Only the likeliest tokens that reach p together."""
     context: int
     """Most frames before it that it sees."""
-    presses: Presser
+    presses: ActionSource
     """Who holds the controller."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from test_evaluation_report import small_store
 from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
@@ -21,7 +22,6 @@ from playloom.evaluation.config import EvaluationSettings
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import save_model
-from test_evaluation_report import small_store
 
 CPU = torch.device("cpu")
 

@@ -417,7 +417,7 @@ def test_the_installed_program_answers():
 
 
 def test_every_command_has_help_and_is_in_the_docs(monkeypatch, capsys):
-    docs = "".join(path.read_text(encoding="utf-8") for path in (Path(__file__).parent.parent / "docs").glob("*.md"))
+    docs = "".join(path.read_text(encoding="utf-8") for path in (Path(__file__).parents[3] / "docs").glob("*.md"))
     code, said, _ = run_cli(monkeypatch, capsys, "--help")
     assert code == 0
     for command in ("dream", "record", "view", "train", "evaluate", "recipe", "models"):

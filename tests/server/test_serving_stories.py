@@ -592,7 +592,7 @@ def test_a_damaged_story_is_listed_with_its_trouble_and_can_be_deleted():
 
 @pytest.mark.parametrize("page", ["README.md", "docs/stories.md"])
 def test_what_the_pages_show_is_run_as_it_stands_there(page, tmp_path, monkeypatch):
-    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "/v1/stories" in block]
     monkeypatch.chdir(tmp_path)
     with served() as (address, _):

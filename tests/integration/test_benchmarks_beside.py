@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_engine_device import Recorder
+from test_evaluation_report import small_store
 
 from conftest import loud_model, tiny_config
 from playloom.benchmarks.agreement import agreement, cached_against_naive, captured_against_plain
@@ -17,8 +19,6 @@ from playloom.errors import MissingExtraError, PictureError
 from playloom.evaluation.config import EvaluationSettings
 from playloom.models.checkpoint import save_model
 from playloom.models.presets import preset
-from test_engine_device import Recorder
-from test_evaluation_report import small_store
 
 CPU = torch.device("cpu")
 

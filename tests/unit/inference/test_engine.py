@@ -17,7 +17,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.sampling import BatchSampler, Sampling, noise
 from playloom.inference.types import GenerationRequest, Prompt
 
-GOLDEN = Path(__file__).parent / "assets" / "golden_dream.json"
+GOLDEN = Path(__file__).parents[2] / "assets" / "golden_dream.json"
 
 
 def prompt_of(steps: int, seed: int = 0) -> Prompt:

@@ -100,7 +100,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path):
     """Every kind of writer, under a file size limit of 64 KiB: to them it is a full disk."""
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")},
         capture_output=True,
         text=True,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-PAGE = Path(__file__).parents[1] / "docs" / "env.md"
+PAGE = Path(__file__).parents[3] / "docs" / "env.md"
 
 
 @pytest.mark.slow

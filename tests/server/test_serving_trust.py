@@ -303,7 +303,7 @@ def until(happened, seconds=8.0):
 
 
 def test_every_setting_is_in_the_guide():
-    guide = (Path(__file__).parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
     for name in type(settings()).model_fields:
         assert f"`PLAYLOOM_{name.upper()}`" in guide, f"docs/serve.md does not say what {name} is"
 

@@ -7,8 +7,8 @@ import json
 import re
 from pathlib import Path
 
-WEB = Path(__file__).parent.parent / "web"
-BUILT = Path(__file__).parent.parent / "src" / "playloom" / "serving" / "static"
+WEB = Path(__file__).parents[2] / "web"
+BUILT = Path(__file__).parents[2] / "src" / "playloom" / "server" / "static"
 SHAPERS = ("index.html", "package.json", "package-lock.json", "vite.config.ts", "stamp.ts", "public", "src")
 MOST_BYTES = 400_000
 

@@ -22,7 +22,7 @@ from playloom.training.optim import AveragedWeights, module_tensors
 from playloom.training.world_model import WorldTask, train_world
 from training_toys import TINY, token_store, world_config
 
-GOLDEN = Path(__file__).parent / "assets" / "losses_world_tiny.json"
+GOLDEN = Path(__file__).parents[2] / "assets" / "losses_world_tiny.json"
 TIMED = ("elapsed",)
 
 
@@ -91,7 +91,7 @@ train_world(TINY, config, TokenStore.open(Path(sys.argv[1])), Path(sys.argv[2]))
 
 def test_a_run_killed_at_any_moment_goes_on_as_if_nothing_had_happened(store, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[2] / "support"), *sys.path])
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(store.folder), str(killed)], env={**os.environ, "PYTHONPATH": path}
     )

@@ -135,7 +135,7 @@ def test_a_chain_has_only_raster_order():
 
 def test_no_magic_token_counts_outside_sequence():
     """540, 556 and 5560 have one owner: nobody else writes them down as numbers."""
-    source = Path(__file__).parent.parent / "src" / "playloom"
+    source = Path(__file__).parents[3] / "src" / "playloom"
     for path in source.rglob("*.py"):
         if path.parent.name == "sequence":
             continue

@@ -1,0 +1,135 @@
+"""The levels of the rooms as data: imports point down, and no two modules import each other."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "playloom"
+LEVELS = [
+    ["errors"],
+    ["atomic_io", "device"],
+    ["actions", "provenance"],
+    ["media", "models"],
+    ["data", "client"],
+    ["inference", "games"],
+    ["training", "evaluation", "envs", "server"],
+    ["recipes", "benchmarks", "cluster"],
+    ["cli"],
+    ["__main__"],
+]
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+ROOMS = [path.parent.name for path in SOURCE.glob("*/__init__.py")]
+FENCES = {
+    "torch": {"actions", "provenance", "media", "games", "client"},  # rooms that must not know it
+    "gymnasium": set(LEVEL) - {"games", "envs"},
+    "vizdoom": set(LEVEL) - {"games"},
+    "lightning": set(LEVEL) - {"training"},
+    "lightning_fabric": set(LEVEL) - {"training"},
+    "fastapi": set(LEVEL) - {"server", "cluster"},
+    "starlette": set(LEVEL) - {"server", "cluster"},
+    "uvicorn": set(LEVEL) - {"server"},
+    "pydantic": set(LEVEL) - {"server"},
+    "pydantic_settings": set(LEVEL) - {"server"},
+    "prometheus_client": set(LEVEL) - {"server"},
+    "ray": set(LEVEL) - {"cluster"},
+    "httpx": set(LEVEL) - {"client"},
+    "typer": set(LEVEL) - {"cli"},
+    "rich": set(LEVEL) - {"cli"},
+}
+FILES = sorted(SOURCE.rglob("*.py"))
+SAME_NAME = {"Decoder"}
+"""Classes of one name in two modules, each with its reason: networks.Decoder is a network, ..."""
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def imports(path: Path) -> list[tuple[str, int]]:
+    """Modules that a file imports anywhere, inside functions and under TYPE_CHECKING too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [(name if name in MODULES else node.module, node.lineno) for name in names]
+    return found
+
+
+def room_of(module: str) -> str:
+    return (module.split(".") + [""])[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_point_down(path):
+    here = room_of(name_of(path))
+    assert not here or here in LEVEL, f"{here} has no level; give it one"
+    for module, line in imports(path):
+        there = room_of(module) if module.split(".")[0] == "playloom" else ""
+        if here and there and there != here:
+            assert LEVEL[there] < LEVEL[here], f"{path.name}:{line} imports {module}"
+        assert here not in FENCES.get(module.split(".")[0], set()), f"{path.name}:{line}: {here} must not know {module}"
+
+
+def test_no_modules_import_each_other():
+    graph = {name: {module for module, _ in imports(path)} & set(MODULES) - {name} for name, path in MODULES.items()}
+    while leaves := {name for name, needed in graph.items() if not needed & set(graph)}:
+        graph = {name: needed for name, needed in graph.items() if name not in leaves}
+    assert not graph, f"import cycle among {sorted(graph)}"
+
+
+def test_no_two_classes_have_one_name():
+    where: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where.setdefault(node.name, []).append(name)
+    twice = {name: places for name, places in where.items() if len(places) > 1 and name not in SAME_NAME}
+    assert not twice
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_nothing_that_runs_code_from_files(path):
+    """No eval, exec or pickle anywhere: loading a file never runs code."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert not called & {"eval", "exec"}
+    assert not {"pickle", "marshal", "shelve"} & {module.split(".")[0] for module, _ in imports(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_text_files_are_utf8(path):
+    """Without an encoding Python takes the machine's own. `device` reads only what the kernel writes."""
+    for call in (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        first = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
+        if name in {"read_text", "write_text"} or (name == "open" and first in {"r", "w", "a", "x"}):
+            named = {keyword.arg for keyword in call.keywords}
+            assert "encoding" in named or path.name == "device.py", f"{path.name}:{call.lineno}: {name} of no encoding"
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, playloom.cli.app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_base_install_brings_no_torchvision_and_no_cuda():
+    """torchvision breaks beside a CPU torch; CUDA packages are gigabytes. Checked where torch is a CPU build."""
+    import importlib.metadata as metadata
+
+    import torch
+
+    assert metadata.requires("playloom") is not None
+    base = [r for r in metadata.requires("playloom") or [] if "extra ==" not in r]
+    assert not [r for r in base if r.lower().startswith(("torchvision", "torchaudio", "nvidia"))]
+    if torch.version.cuda is None:
+        names = {(d.metadata["Name"] or "").lower() for d in metadata.distributions()}
+        assert not [n for n in names if n.startswith(("torchvision", "torchaudio", "nvidia-"))]
