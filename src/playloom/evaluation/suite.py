@@ -1,7 +1,7 @@
-"""The whole evaluation of one model: every part in turn, one report. Owns the order and what is said about the run.
+"""Evaluation of one model: every part, one report.
 
-report = evaluate(load_model(folder), FrameStore.open(data), EvaluationSettings())
-print(table(report.rows))
+    report = evaluate(load_model(folder), FrameDataset.open(data), EvaluationSettings())
+    print(table(report.rows))
 """
 
 from __future__ import annotations
@@ -49,15 +49,13 @@ from playloom.models.checkpoint import WorldModel
 from playloom.provenance import Manifest
 
 LAGS = (4, 2, 1)
-"""Row lags judged beside raster order, as far as the model knows them."""
+"""Row lags compared with raster order, as far as the model supports them."""
 Tick = Callable[[str], None]
-"""Told what was just done, after every piece of work."""
+"""Progress callback: receives a description of the finished piece of work."""
 
 
 @dataclass
 class _Run:
-    """What the parts of one evaluation share, and what they leave behind."""
-
     model: WorldModel
     store: FrameDataset
     settings: EvaluationSettings
@@ -77,7 +75,6 @@ class _Run:
 
     @property
     def past(self) -> int:
-        """Frames a dream sees before it begins."""
         return self.model.config.transformer.context_steps
 
     def moments(
@@ -251,11 +248,10 @@ def _persistency(run: _Run) -> None:
 
 
 PARTS = (_tokenizer, _likelihood, _horizon, _control, _diversity, _persistency)
-"""In the order of the table."""
+"""Parts in the order of the table."""
 
 
 def _draw(run: _Run, folder: Path) -> None:
-    """The horizon's plot, and the strip of the first horizon moment."""
     s, model = run.settings, run.model
     name = model.config.name
     plotted = horizon_plot(run.curves["horizon"], f"{name}: dreams with the recorded actions")

@@ -1,12 +1,7 @@
-"""One game, played and recorded: the frame is seen, an input pressed, the frame that really follows is seen next.
+"""One episode of a policy in the real game, recorded.
 
-Owns the order of these, and the recording of them. Who presses is the business of `acting.lives`, how the game runs
-that of `games.process`.
-
-Who holds the controller when: a scripted player at the beginning of every life and while it lies, else the hand.
-
-Owns the turns of the two within one game. A hand only ever sees one life: what lies between two is no play, and
-training leaves it out.
+A scripted player plays the warm-up of every life and respawns after a death; the policy plays the rest. A policy sees
+one life only.
 """
 
 from __future__ import annotations
@@ -33,43 +28,36 @@ from playloom.games.recorder import EpisodePlan, episode_meta
 from playloom.inference.types import Prompt
 
 LEAD_STYLE = "explorer"
-"""Of the scripted player that begins every life: a hand that is to go on needs something to go on from."""
+"""Style of the scripted player that plays the warm-up of every life: a policy needs a prompt."""
 _DEAD = STATE_COLUMNS.index("dead")
 
 Take = Callable[[Prompt, int], Policy]
-"""Makes the hand that goes on from what was seen and done in this life; told which life it is, from 0."""
+"""Makes the policy of a life from its prompt and the number of the life, from 0."""
 
 
 class Running(Protocol):
-    """A game that is going on; see `playloom.games.arena.process`."""
+    """A running game; see `playloom.games.arena.process`."""
 
     frame_HWC: NDArray[np.uint8]
-    """The frame now."""
+    """The current frame."""
     row: NDArray[np.float32]
-    """The state now."""
+    """The current state."""
 
 
 class ActionRecord(NamedTuple):
-    """An input, and whose it is."""
+    """An input and its author."""
 
     values_A: NDArray[np.uint8]
     """Action values, uint8 [16]."""
     own: bool
-    """Whether the hand pressed it, not the script."""
+    """True for the policy, False for the script."""
 
 
 class EpisodeController:
-    """The lives of one game. For every step: `look`, `press`, and when the game has moved on, `see`."""
+    """Alternate scripted warm-up and policy control within an episode. Per step: `look`, `press`, and after the step
+    `see`."""
 
     def __init__(self, variant: Variant, seed: int, *, lead: int, take: Take) -> None:
-        """Before the first step.
-
-        Args:
-            variant: the arena.
-            seed: of the scripted player.
-            lead: steps that it plays at the beginning of every life, blind to enemies.
-            take: makes a hand after them.
-        """
         self._script = ScriptedPlayer(variant, LEAD_STYLE, seed)
         self._lead, self._take = lead, take
         self._frames: list[NDArray[np.uint8]] = []
@@ -78,7 +66,7 @@ class EpisodeController:
         self._life = 0
 
     def look(self, game: Running) -> bool:
-        """See what is to be answered; returns whether the hand will."""
+        """Take in the current frame and state; return True if the policy acts next."""
         if game.row[_DEAD] > 0:
             self._frames, self._actions = [], []
         elif self._hand is None:
@@ -89,7 +77,7 @@ class EpisodeController:
         return self._hand is not None
 
     def press(self, game: Running) -> ActionRecord:
-        """The input that answers the frame now."""
+        """Return the input after the current frame."""
         if self._hand is not None:
             return ActionRecord(self._hand.press(), True)
         values_A = encode_named(self._script.act(View(row=tuple(game.row.tolist()), enemies=())))
@@ -98,7 +86,7 @@ class EpisodeController:
         return ActionRecord(values_A, False)
 
     def see(self, game: Running) -> None:
-        """The frame that followed; a hand that fell is done."""
+        """Take in the frame that followed; a death closes the policy."""
         if self._hand is None:
             return
         if game.row[_DEAD] > 0:
@@ -107,7 +95,7 @@ class EpisodeController:
             self._hand.see(game.frame_HWC)
 
     def close(self) -> None:
-        """The hand, if one plays, is done."""
+        """Close the policy, if one plays."""
         if self._hand is not None:
             hand, self._hand = self._hand, None
             hand.close()
@@ -119,22 +107,19 @@ class EpisodeController:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EpisodeResult:
-    """A game that was played, to its end or until it was stopped."""
+    """A played game, complete or stopped."""
 
     episode: Episode
-    """Its recording."""
     own_T: NDArray[np.bool_]
-    """Which steps are the player's own, [T]; the others are the script's (`LEAD_STYLE`)."""
+    """True for the policy's steps [T], False for the script's (`LEAD_STYLE`)."""
     seconds: float | None = None
-    """Time those steps took: the player's, and the game's; None where nobody took it."""
+    """Time of the policy's steps, the game's time included; None where not measured."""
     failure: GameError | None = None
-    """What ended the game before its time, if anything."""
+    """Error that ended the game early, if any."""
 
 
 @dataclass
 class _Tape:
-    """What has happened so far; every step goes on it whole, so it can be cut anywhere."""
-
     rows: list[NDArray[np.float32]] = field(default_factory=list)
     pressed: list[ActionRecord] = field(default_factory=list)
     seconds: float = 0.0
@@ -143,7 +128,6 @@ class _Tape:
         self.hash = new_frame_hash()
 
     def add(self, game: Running, pressed: ActionRecord) -> None:
-        """The frame and state now, and the input that answers them."""
         self.hash.update(game.frame_HWC.tobytes())
         self.rows.append(game.row)
         self.pressed.append(pressed)
@@ -202,7 +186,7 @@ def play_game(
 
 
 def _step(game: GameProcess, lives: EpisodeController, tape: _Tape, last: bool) -> None:
-    """One step; the input of the last one has no frame after it."""
+    """One step of the game; the last input of an episode has no frame after it."""
     own = lives.look(game)
     started = time.perf_counter()
     tape.add(game, lives.press(game))
@@ -213,7 +197,6 @@ def _step(game: GameProcess, lives: EpisodeController, tape: _Tape, last: bool) 
 
 
 def _script(own_T: NDArray[np.bool_]) -> dict[str, str]:
-    """For a recording: which of its steps are not those of the player it names."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], own_T, [True]]).astype(np.int8)))
     spans = [f"{first} to {stop - 1}" for first, stop in zip(edges[::2], edges[1::2], strict=True)]
     return {"script": f"{LEAD_STYLE} at steps {', '.join(spans)}"} if spans else {}
