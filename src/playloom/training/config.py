@@ -1,9 +1,7 @@
-"""The settings of a training run, and the way from a JSON file to a checked config.
+"""Configuration of a training run, and JSON to dataclasses.
 
-Knows no model and no data; the configs of the two trainers hold a `LoopConfig`.
-
-    >>> from_mapping(LoopConfig, {"steps": 100}).steps
-    100
+>>> from_mapping(LoopConfig, {"steps": 100}).steps
+100
 """
 
 from __future__ import annotations
@@ -22,35 +20,34 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How long, how fast and how carefully a run goes.
+    """Length, optimiser and checkpoint settings of a run.
 
     Raises:
         ConfigError: when neither steps nor minutes are given, or a value is out of range.
     """
 
     steps: int | None = None
-    """End after this many optimiser steps."""
+    """Stop after this many optimiser steps."""
     minutes: float | None = None
-    """End after this much training time, all pieces together; the schedule decays in time. With `steps`: whichever
-    comes first."""
+    """Stop after this much training time, over all pieces; the schedule follows time. With `steps`: the earlier end."""
     piece_minutes: float | None = None
-    """Save and stop this process after this long, to be resumed later; None: go on to the end."""
+    """Save and stop this process after this long, to be resumed later; None: run to the end."""
     batch: int = 16
-    """Examples a device takes at once."""
+    """Batch size per device."""
     accumulate: int = 1
-    """Batches whose gradients are added up for one step."""
+    """Batches of gradient accumulation per step."""
     seed: int = 0
-    """Of the data order and of every random draw; same seed, same bytes on a CPU."""
+    """Seed of the data order and of every random draw; same seed, same bytes on a CPU."""
     learning_rate: float = 3e-4
-    """Peak of the schedule."""
+    """Peak learning rate."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """`cosine` (Loshchilov & Hutter 2017), or `wsd`: warm-up, stable, linear decay (Hu et al. 2024)."""
     warmup_steps: int = 100
     """Steps of linear warm-up."""
     decay_fraction: float = 0.2
-    """The part of the run that decays, with `wsd`."""
+    """Part of the run that decays, with `wsd`."""
     final_fraction: float = 0.02
-    """Learning rate at the very end over the peak."""
+    """Final learning rate over the peak."""
     weight_decay: float = 0.05
     """Decoupled (Loshchilov & Hutter 2019), on matrices only."""
     beta1: float = 0.9
@@ -58,29 +55,29 @@ class LoopConfig:
     beta2: float = 0.95
     """AdamW's second moment."""
     clip: float = 1.0
-    """Largest norm of all gradients together."""
+    """Largest norm of all gradients."""
     ema_decay: float = 0.999
-    """Decay a step of the averaged weights that are validated and exported; 0: no average. Tokenizers have none."""
+    """Decay per step of the averaged weights that are validated and exported; 0: no average. Not for tokenizers."""
     log_steps: int = 10
-    """Steps between lines of the log."""
+    """Steps between log lines."""
     save_minutes: float = 3.0
-    """Time between checkpoints."""
+    """Minutes between checkpoints."""
     save_steps: int | None = None
     """Steps between checkpoints, besides the time."""
     validate_minutes: float = 5.0
-    """Time between validations with a preview."""
+    """Minutes between validations with a preview."""
     validate_steps: int | None = None
     """Steps between validations, besides the time."""
     keep: int = 2
-    """Checkpoints kept."""
+    """Number of checkpoints kept."""
     device: str = "auto"
-    """`auto`, `cpu` or `cuda`; under torchrun every process takes its own."""
+    """`auto`, `cpu` or `cuda`; under torchrun one device per process."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto`: bf16-mixed on a GPU, else 32-true."""
     threads: int | None = None
-    """CPU threads; None: torch's choice."""
+    """CPU threads; None: torch's default."""
     compile: bool = False
-    """Compile the networks (worth it on a GPU and for long runs)."""
+    """Compile the networks, for GPUs and long runs."""
 
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
@@ -108,11 +105,11 @@ FREE_ON_RESUME = frozenset(
     {"steps", "minutes", "piece_minutes", "log_steps", "save_minutes", "save_steps", "validate_minutes"}
     | {"validate_steps", "keep", "device", "precision", "threads", "compile"}
 )
-"""Settings that may differ when a run is resumed; any other change makes it another run."""
+"""Settings that may change on resume; any other change makes a new run."""
 
 
 def from_mapping(config: type[Config], values: Mapping[str, Any]) -> Config:
-    """Build a config dataclass (and the configs inside it) from plain JSON values.
+    """Build a config dataclass, nested configs included, from JSON values.
 
     Raises:
         ConfigError: for an unknown key (names the nearest one) or a value of the wrong kind.
@@ -125,12 +122,11 @@ def from_mapping(config: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """A config as plain JSON values."""
+    """Return a config as JSON values."""
     return dataclasses.asdict(config)
 
 
 def _convert(key: str, value: Any, hint: Any) -> Any:
-    """The value as its hint wants it: nested configs, lists to tuples, whole numbers to floats."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{key} is {value!r}; expected settings of {hint.__name__}")
@@ -145,7 +141,6 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
 
 
 def _words(hint: Any) -> list[str]:
-    """A kind of value in the words of a user."""
     if get_origin(hint) is Literal:
         return [str(choice) for choice in get_args(hint)]
     if get_origin(hint) is tuple:

@@ -1,15 +1,6 @@
-"""Training of a tokenizer's decoder alone, on codes made once: sharper pictures for a model that is already trained.
+"""Fine-tuning of a tokenizer's decoder on fixed codes: sharper pictures from a trained model.
 
-Owns the decoder's task: its data, its players, how it is judged. Encoder and codebook are never touched, so every code
-keeps its meaning, and a transformer trained on the codes stays valid. What is loaded and exported is the business of
-`decoder_job.py`, the loop is `loop.py`.
-
-    >>> DecoderTask(grown_tokenizer(tokenizer, blocks=(2, 3), layers=3, seed=0), config, frames, codes)
-
-One whole decoder training: a trained model or tokenizer in, the same with a better decoder out.
-
-Owns loading, making the codes, and the export; a test holds that codes, encoder and codebook come out bit for bit as
-they went in. The training itself is `decoder.py`.
+Encoder and codebook stay bit for bit the same, so a transformer trained on the codes stays valid.
 
     >>> run_decoder(DecoderJob(source="arena-live", data=Path("recordings"), out=Path("runs/decoder"), ...))
 """
@@ -51,26 +42,26 @@ _STRIP = 6
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderTrainingConfig:
-    """How a decoder is trained.
+    """Settings of a decoder training.
 
     Raises:
         ConfigError: when a value is out of range.
     """
 
     loop: LoopConfig
-    """Length, rates and checkpoints. The decoder's weights are averaged with `ema_decay`."""
+    """Loop settings. The decoder's weights are averaged with `ema_decay`."""
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
-    """Weights of the losses; `commitment` is the encoder's and plays no part."""
+    """Weights of the losses; `commitment` is ignored."""
     decoder_blocks: tuple[int, ...] | None = None
-    """Residual convolution blocks of the decoder on each grid but the last, finest first; None: as many as it has."""
+    """Residual convolution blocks on each grid but the last, finest first; None: unchanged."""
     decoder_layers: int | None = None
-    """Transformer layers of the decoder; None: as many as it has."""
+    """Transformer layers; None: unchanged."""
     adversarial_from: float = 0.5
-    """The part of the run, in [0, 1], after which the discriminator joins (if its loss has a weight)."""
+    """Part of the run, in [0, 1], after which the discriminator starts (if its loss has a weight)."""
     discriminator_rate: float = 1.0
-    """The discriminator's learning rate over the decoder's."""
+    """Discriminator learning rate over the decoder's."""
     validation_pictures: int = 64
-    """Pictures of the "validation" split judged each time."""
+    """Pictures of the "validation" split per validation."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.adversarial_from <= 1:
@@ -85,7 +76,7 @@ class DecoderTrainingConfig:
 def grown_tokenizer(
     tokenizer: FrameTokenizer, *, blocks: Sequence[int] | None, layers: int | None, seed: int
 ) -> FrameTokenizer:
-    """The same tokenizer with a decoder of another depth.
+    """Return the tokenizer with a decoder of another depth.
 
     Encoder and codebook are copied bit for bit, and so is all of the old decoder that has a place in the new one. Added
     blocks and layers start as the identity, so a deeper decoder begins with the very pictures of the old one.
@@ -116,10 +107,9 @@ def grown_tokenizer(
 
 
 class Decoded(NamedTuple):
-    """What the decoder's training pass gives; a tuple, because wrappers look into those for tensors."""
+    """Output of the decoder's training pass; a tuple, because wrappers look for tensors in those."""
 
     loss: Tensor
-    """Scalar."""
     made_BCHW: Tensor
     """Reconstruction, float around [-1, 1], detached."""
     parts: dict[str, Tensor]
@@ -127,7 +117,7 @@ class Decoded(NamedTuple):
 
 
 class DecodingLoss(nn.Module):
-    """A decoder with its loss as one module. The loss has a discriminator inside, which is not trained here."""
+    """A decoder and its loss as one module. The loss holds the discriminator, which is not trained here."""
 
     def __init__(self, decoder: Decoder, loss: TokenizerLoss) -> None:
         super().__init__()
@@ -135,7 +125,7 @@ class DecodingLoss(nn.Module):
         self._loss = [loss]  # in a list, so that its weights do not become this module's
 
     def forward(self, vectors_BhwC: Tensor, pixels_BCHW: Tensor, update: int) -> Decoded:
-        """Decode codebook entries float [B, h, w, C] and judge against pixels float [B, 3, H, W] in [-1, 1]."""
+        """Decode codebook entries float [B, h, w, C] and compare with pixels float [B, 3, H, W] in [-1, 1]."""
         made_BCHW = self.decoder(vectors_BhwC)
         # No loss of a decoder looks at codes or commitment: the encoder rests.
         no_codes_BN = torch.empty((len(made_BCHW), 0), dtype=torch.int64)
@@ -145,7 +135,7 @@ class DecodingLoss(nn.Module):
 
 
 class DecoderTask:
-    """What the loop trains: the decoder, and the discriminator when it has a weight."""
+    """Train the decoder, and the discriminator if its loss has a weight."""
 
     def __init__(
         self,
@@ -181,16 +171,16 @@ class DecoderTask:
         self._judged_rows = _spread_rows(judged, config.validation_pictures)
 
     def to(self, device: torch.device) -> None:
-        """Move the frozen networks and the losses'."""
+        """Move the frozen networks and those of the losses."""
         self.tokenizer.to(device)
         self.loss.to(device)
 
     def batch(self, index: int) -> Batch:
-        """Pictures of batch `index`, uint8 [B, H, W, 3], and their codes, int64 [B, N]."""
+        """Return batch `index`: pictures uint8 [B, H, W, 3] and codes int64 [B, N]."""
         return self._gather(np.sort(self._train.rows(index)[:, 0]))
 
     def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
-        """The decoder's loss; then, once the discriminator has joined, its own on the same pictures."""
+        """Yield the decoder's loss, then the discriminator's on the same pictures once it has started."""
         pixels = to_pixels(batch["frames"])
         # The discriminator joins at a part of the run, which only the loop knows; before that no update has come.
         update = moment.step if moment.fraction >= self._config.adversarial_from else -1
@@ -206,7 +196,7 @@ class DecoderTask:
             yield ModuleLoss("discriminator", judged, {"discriminator": judged.detach()})
 
     def validate(self) -> dict[str, float]:
-        """PSNR and SSIM of the decoded codes, and their sharpness over that of the true pictures."""
+        """Return PSNR and SSIM of decoded codes, and their sharpness over that of the true pictures."""
         figures = []
         for first in range(0, len(self._judged_rows), 16):
             batch = self._gather(self._judged_rows[first : first + 16])
@@ -217,7 +207,7 @@ class DecoderTask:
         return {"psnr": ratio, "ssim": likeness, "sharpness": sharp / true_sharp if true_sharp else float("nan")}
 
     def preview(self) -> NDArray[np.uint8]:
-        """Real pictures above their codes, decoded."""
+        """Return real pictures above their decoded codes."""
         places = np.linspace(0, len(self._judged_rows) - 1, min(_STRIP, len(self._judged_rows))).astype(int)
         batch = self._gather(self._judged_rows[places])
         return strip([batch["frames"].numpy(), self.tokenizer.decode(batch["codes"]).cpu().numpy()])
@@ -237,7 +227,6 @@ class DecoderTask:
 
 
 def _identity(tokenizer: TokenizerConfig, config: DecoderTrainingConfig, codes: TokenDataset) -> dict[str, Any]:
-    """What must stay the same when a run is resumed. The codes' name stands for the encoder that made them."""
     training = {k: v for k, v in to_mapping(config).items() if k != "loop"}
     return {
         "tokenizer": tokenizer.to_dict(),
@@ -247,13 +236,11 @@ def _identity(tokenizer: TokenizerConfig, config: DecoderTrainingConfig, codes: 
 
 
 def _spread_rows(spans: Sequence[EpisodeSlice], count: int) -> NDArray[np.int64]:
-    """About `count` rows evenly spread over these episodes, ascending."""
     rows = np.concatenate([np.arange(span.start, span.start + span.length) for span in spans])
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
 def _check_same_rows(frames: FrameDataset, codes: TokenDataset) -> None:
-    """Codes and frames must be of the same episodes in the same order."""
     if frames.spans != codes.spans:
         raise RecordingError(
             f"{codes.folder} holds codes of other episodes ({len(codes)} steps) than {frames.folder} has pictures of "
@@ -266,34 +253,31 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderJob:
-    """What to train, on what, and where to."""
+    """Inputs and outputs of a decoder training."""
 
     source: str
-    """A bundled model's name, a model's folder, or the run's folder of a tokenizer, a world or a decoder."""
+    """A bundled model's name, a model's folder, or the run's folder of any training."""
     data: Path
-    """Recordings or a frame store."""
+    """Recordings or a frame dataset."""
     out: Path
-    """The run's folder."""
+    """Folder of the run."""
     config: DecoderTrainingConfig
-    """How the decoder is trained, and how deep it is."""
     preparation: Preparation
-    """How recordings are rendered and encoded."""
 
 
 @dataclass(frozen=True)
 class DecoderResult:
-    """What a job leaves."""
+    """Result of a decoder training."""
 
     outcome: LoopResult
-    """How the training ended."""
     path: Path
-    """The exported model's folder; of a tokenizer alone, the run's folder."""
+    """Folder of the exported model; for a tokenizer alone, the run's folder."""
 
 
 def run_decoder(
     job: DecoderJob, *, perceptual: nn.Module | None = None, report: Report | None = None, say: Say = print
 ) -> DecoderResult:
-    """Do a job, or go on with it, and export: a tokenizer into `out` itself, a model into `out/model`.
+    """Run or resume a job, and export: a tokenizer into `out`, a model into `out/model`.
 
     Args:
         job: what.
@@ -322,7 +306,7 @@ def run_decoder(
 
 
 def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel, FrameDataset, TokenDataset]:
-    """The first half of a job: pictures and codes, made once in `out`. Arguments as in `run_decoder`."""
+    """Prepare pictures and codes, once, in `out`. Arguments as in `run_decoder`."""
     source = load_origin(job.source)
     frames = frames_from(job.data, job.out / "frames", job.preparation)
     _check_size(source.tokenizer, frames)
@@ -339,7 +323,7 @@ def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel,
 def refinement_card(
     job: DecoderJob, source: PretrainedModel, codes: TokenDataset, outcome: LoopResult
 ) -> dict[str, Any]:
-    """The model's card, this training added to its list `decoder`; without figures, which were of the old decoder."""
+    """Return the model's card with this training added to its list `decoder`, without the old decoder's metrics."""
     seeds = {
         split: [int(span.meta["seed"]) for span in codes.of_split(split) if "seed" in span.meta]
         for split in ("train", "validation")

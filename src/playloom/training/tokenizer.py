@@ -1,9 +1,6 @@
-"""Training of the tokenizer: a VQ-GAN on single pictures.
+"""Training of the tokenizer, a VQ-GAN on single pictures.
 
-Owns augmentation, the two players of the GAN, validation and the preview strip. The loop is `loop.py`, the losses are
-`tokenizer/losses.py`.
-
-    >>> train_tokenizer(preset("tiny").tokenizer, config, FrameDataset.open(folder), out=Path("runs/tokenizer"))
+>>> train_tokenizer(preset("tiny").tokenizer, config, FrameDataset.open(folder), out=Path("runs/tokenizer"))
 """
 
 from __future__ import annotations
@@ -38,26 +35,25 @@ _STRIP = 6
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerTrainingConfig:
-    """How a tokenizer is trained.
+    """Settings of a tokenizer training.
 
     Raises:
         ConfigError: when a value is out of range.
     """
 
     loop: LoopConfig
-    """Length, rates and checkpoints."""
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     """Weights of the losses."""
     adversarial_from: float = 0.5
-    """The part of the run, in [0, 1], after which the discriminator joins (if its loss has a weight)."""
+    """Part of the run, in [0, 1], after which the discriminator starts (if its loss has a weight)."""
     discriminator_rate: float = 1.0
-    """The discriminator's learning rate over the tokenizer's."""
+    """Discriminator learning rate over the tokenizer's."""
     brightness: float = 0.0
-    """Pictures get a brightness factor in [1 - this, 1 + this]."""
+    """Largest relative change of brightness, as augmentation."""
     mirror: bool = False
-    """Half of the pictures come mirrored."""
+    """Mirror half of the pictures."""
     validation_pictures: int = 64
-    """Pictures of the "validation" split judged each time."""
+    """Pictures of the "validation" split per validation."""
 
     def __post_init__(self) -> None:
         for name in ("adversarial_from", "brightness"):
@@ -67,14 +63,12 @@ class TokenizerTrainingConfig:
 
 @dataclass(frozen=True)
 class TokenizerRun:
-    """What a call of `train_tokenizer` gives back."""
+    """Result of `train_tokenizer`."""
 
     tokenizer: FrameTokenizer
     """As exported: rounded to float16, in eval mode on the CPU."""
     fingerprint: str
-    """Names exactly these weights."""
     outcome: LoopResult
-    """How the loop ended."""
 
 
 def train_tokenizer(
@@ -87,7 +81,7 @@ def train_tokenizer(
     perceptual: nn.Module | None = None,
     report: Report | None = None,
 ) -> TokenizerRun:
-    """Train (or go on training) a tokenizer in the folder `out`, and export it there.
+    """Train or resume a tokenizer in the folder `out`, and export it there.
 
     Args:
         tokenizer: sizes; the frame size must be the store's.
@@ -115,20 +109,18 @@ def train_tokenizer(
 
 
 class Reconstructed(NamedTuple):
-    """What the tokenizer's training pass gives; a tuple, because wrappers look into those for tensors."""
+    """Output of the tokenizer's training pass; a tuple, because wrappers look for tensors in those."""
 
     loss: Tensor
-    """Scalar."""
     made_BCHW: Tensor
     """Reconstruction, float around [-1, 1], detached."""
     codes_BN: Tensor
-    """int64."""
     parts: dict[str, Tensor]
     """Every part of the loss, detached."""
 
 
 class ReconstructionLoss(nn.Module):
-    """The tokenizer with its loss as one module. The loss has a discriminator inside, which is not trained here."""
+    """The tokenizer and its loss as one module. The loss holds the discriminator, which is not trained here."""
 
     def __init__(self, tokenizer: FrameTokenizer, loss: TokenizerLoss) -> None:
         super().__init__()
@@ -136,7 +128,7 @@ class ReconstructionLoss(nn.Module):
         self._loss = [loss]  # in a list, so that its weights do not become this module's
 
     def forward(self, pixels_BCHW: Tensor, update: int) -> Reconstructed:
-        """Judge pixels float [B, 3, H, W] in [-1, 1]."""
+        """Reconstruct pixels float [B, 3, H, W] in [-1, 1] and compute the loss."""
         output = self.tokenizer(pixels_BCHW)
         last = self.tokenizer.last_layer
         judged = self._loss[0](output, pixels_BCHW, update=update, last_layer=last)
@@ -144,7 +136,7 @@ class ReconstructionLoss(nn.Module):
 
 
 class TokenizerTask:
-    """What the loop trains: the tokenizer, and the discriminator when it has a weight."""
+    """Train the tokenizer, and the discriminator if its loss has a weight."""
 
     def __init__(
         self,
@@ -182,15 +174,15 @@ class TokenizerTask:
         self._judged = WindowSampler(spans=judged, steps=1, batch=min(loop.batch, 16), seed=0)
 
     def to(self, device: torch.device) -> None:
-        """Move the losses' networks."""
+        """Move the networks of the losses."""
         self.loss.to(device)
 
     def batch(self, index: int) -> Batch:
-        """Pictures of batch `index`: uint8 [B, H, W, 3]."""
+        """Return batch `index`: pictures uint8 [B, H, W, 3]."""
         return {"frames": frame_batch(self._store, self._train.rows(index))}
 
     def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
-        """The tokenizer's loss; then, once the discriminator has joined, its own on the same pictures."""
+        """Yield the tokenizer's loss, then the discriminator's on the same pictures once it has started."""
         pixels = to_pixels(self._augmented(batch["frames"], moment.random))
         # The discriminator joins at a part of the run, which only the loop knows; before that no update has come.
         update = moment.step if moment.fraction >= self._config.adversarial_from else -1
@@ -205,7 +197,7 @@ class TokenizerTask:
             yield ModuleLoss("discriminator", judged, {"discriminator": judged.detach()})
 
     def validate(self) -> dict[str, float]:
-        """PSNR and SSIM of reconstructions, and how many codes are in use."""
+        """Return PSNR and SSIM of reconstructions, and codebook use."""
         ratios, likenesses, codes = [], [], []
         for index in range(max(1, self._config.validation_pictures // self._judged.batch)):
             frames = frame_batch(self._store, self._judged.rows(index)).to(self._device)
@@ -222,7 +214,7 @@ class TokenizerTask:
         }
 
     def preview(self) -> NDArray[np.uint8]:
-        """Real pictures above their reconstructions."""
+        """Return real pictures above their reconstructions."""
         frames = frame_batch(self._store, self._judged.rows(0)[:_STRIP])
         made = self.tokenizer.decode(self.tokenizer.encode(frames.to(self._device)))
         return strip([frames.numpy(), made.cpu().numpy()])
@@ -255,5 +247,4 @@ def _check_frames(tokenizer: TokenizerConfig, store: FrameDataset) -> None:
 
 
 def _psnr_of_pixels(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
-    """PSNR of the whole batch in dB, pixels in [-1, 1]: the peak-to-peak range is 2."""
     return 10 * torch.log10(4 / (made_BCHW.float() - true_BCHW).square().mean())
