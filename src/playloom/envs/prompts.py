@@ -1,11 +1,4 @@
-"""Where episodes may begin: whatever the user points at, as prompts that are read when they are needed.
-
-Owns how a list of such things is taken apart. What one of them is, `data.prompts` says.
-
-Sessions at the start of their episodes, cheaply: each prompt is encoded and seen once, then forked.
-
-Owns the warmed sessions, of which a bounded number is kept: those that were asked for last.
-"""
+"""Initial states of episodes: prompts from any source, and prefilled sessions to fork."""
 
 from __future__ import annotations
 
@@ -30,26 +23,25 @@ from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 
 One: TypeAlias = str | Path | Prompt | FrameDataset
-"""Anything `load_prompt` knows, a prompt, or a frame store (or its folder), of which every window is one."""
+"""Anything `load_prompt` takes, a prompt, or a frame dataset (or its folder), of which every window is one."""
 Prompts: TypeAlias = One | Sequence[One] | None
-"""One or more of them; None: every bundled moment."""
+"""One or more of them; None: every bundled prompt."""
 
 
 class Source(Protocol):
-    """A prompt that can be read."""
+    """A prompt that is read on demand."""
 
     def read(self) -> tuple[Prompt, bool]:
-        """The prompt, and whether its last frame was dreamed."""
+        """Return the prompt, and True if its last frame was generated."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ready:
-    """A prompt that is there already."""
+    """A prompt in memory."""
 
     prompt: Prompt
-    """Where the episode begins."""
     dreamed: bool = False
-    """Whether its last frame was dreamed."""
+    """True if its last frame was generated."""
 
     def read(self) -> tuple[Prompt, bool]:
         """See `Source`."""
@@ -58,14 +50,13 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Window:
-    """Consecutive steps of a frame store; its pictures stay on disk until they are wanted."""
+    """Consecutive steps of a frame dataset, read on demand."""
 
     store: FrameDataset
-    """Where it lies."""
     first: int
-    """Its first row."""
+    """First row."""
     steps: int
-    """How many rows."""
+    """Number of rows."""
 
     def read(self) -> tuple[Prompt, bool]:
         """See `Source`."""
@@ -75,7 +66,7 @@ class Window:
 
 
 def sources_of(prompts: Prompts, model: WorldModel) -> list[Source]:
-    """All beginnings there are, in the order given.
+    """Return all prompts, in the order given.
 
     Raises:
         BadInputError: when there is none.
@@ -104,7 +95,7 @@ def _sources(one: One, model: WorldModel) -> list[Source]:
 
 
 def _windows(store: FrameDataset, model: WorldModel) -> list[Source]:
-    """Back-to-back windows of the model's context, in every episode; none in which the player is dead."""
+    """Back-to-back windows of the model's context, in every episode, without dead steps."""
     steps = model.config.transformer.context_steps
     model.tokenizer.check_size(torch.zeros((1, *store.frames_FHWC.shape[1:]), dtype=torch.uint8))
     spans = alive_spans(store.spans, store.column("dead")) if "dead" in store.state_columns else store.spans
@@ -139,24 +130,24 @@ def _render(episode: Episode) -> Iterator[NDArray[Any]]:
 
 
 KEPT = 16
-"""Warmed sessions that are kept; each holds a cache of `Engine.bytes_per_session`."""
+"""Prefilled sessions that are kept; each holds a cache of `Engine.bytes_per_session`."""
 
 
 class InitialState(NamedTuple):
-    """A prompt that has been seen."""
+    """A prefilled prompt."""
 
     session: Session
-    """Only ever forked, never stepped."""
+    """Forked, never stepped."""
     frame_HWC: NDArray[np.uint8]
     """The prompt's last frame, uint8 [H, W, 3]."""
     codes_N: NDArray[np.int64]
-    """Its codes."""
+    """Codes of that frame."""
     dreamed: bool
-    """Whether that frame was dreamed."""
+    """True if that frame was generated."""
 
 
 class Beginnings:
-    """Opens dreams on prompts, by number."""
+    """Opens sessions on prompts by number. Each prompt is prefilled once, then forked; the last used ones are kept."""
 
     def __init__(self, dreamer: Engine, sources: Sequence[Source], sampling: Sampling, kept: int = KEPT) -> None:
         self._dreamer, self._sources, self._sampling, self._kept = dreamer, sources, sampling, kept
@@ -167,7 +158,7 @@ class Beginnings:
         return len(self._sources)
 
     def begin(self, index: int, seed: int) -> tuple[Session, InitialState]:
-        """A session of its own on prompt `index`, with that seed; and the prompt.
+        """Return a new session on prompt `index`, with that seed, and the prompt.
 
         Raises:
             ResourceError: when there is no memory for it.
@@ -182,7 +173,7 @@ class Beginnings:
         return session, found
 
     def close(self) -> None:
-        """Give the memory of all warmed sessions back; they are warmed again when they are asked for."""
+        """Free the memory of all prefilled sessions; they are prefilled again on demand."""
         while self._warm:
             self._warm.popitem()[1].session.close()
 

@@ -1,4 +1,4 @@
-"""Many dreams as one Gymnasium vector environment: a step of all of them is one batch."""
+"""Batched environment on a world model."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from playloom.inference.sampling import Sampling
 Frames: TypeAlias = NDArray[np.uint8]
 Seeds: TypeAlias = int | Sequence[int | None] | None
 MASK_OPTION = "reset_mask"
-"""The option of `reset` that says which dreams begin anew, bool [N]; Gymnasium's own name."""
+"""Option of `reset` that selects the episodes to begin, bool [N]; Gymnasium's own name."""
 
 
 class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
-    """N dreams that advance together, each as a `WorldModelEnv` of the same seed would alone.
+    """N environments that step as one batch, each equal to a `WorldModelEnv` of the same seed.
 
     Observations, actions, rewards and infos are those of `WorldModelEnv`, batched as Gymnasium does. An episode that
     is over begins anew by itself: with the next step (whose action it ignores, reward 0), with the same step (what
@@ -54,7 +54,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
     _world: World | None = None  # Gymnasium closes also what was never whole
     _episodes: tuple[DreamEpisode, ...] = ()
     _moved: dict[int, StepOutcome] | None = None
-    """Set while a step is half done: the dreams have moved, but not every episode that ended has begun anew."""
+    """Set while a step is incomplete: sessions have stepped, but not every ended episode has restarted."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         render_mode: str | None = "rgb_array",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
-        """Dreams that have not begun.
+        """Make the environments; call `reset` first.
 
         Args:
             num_envs: how many.
@@ -111,16 +111,16 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
 
     @property
     def dreamer(self) -> Engine:
-        """What dreams."""
+        """The engine."""
         return self._open().dreamer
 
     @property
     def pad(self) -> ActionMapper:
-        """What the actions mean: `values` for the engine, `state` for the real arena."""
+        """Action mapping: `values` for the engine, `state` for the real arena."""
         return self._open().pad
 
     def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Frames, Info]:
-        """Begin an episode in every dream.
+        """Begin an episode in every environment.
 
         Args:
             seed: dream i gets `seed + i`, or its own of a list; None: go on drawing.
@@ -144,7 +144,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         return frames_NHWC, infos
 
     def step(self, actions: Any) -> tuple[Frames, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
-        """Hold an action in every dream for one step.
+        """Hold an action in every environment for one step.
 
         What `reward` or `ended` raise comes through; the dreams have made the step by then.
 
@@ -166,18 +166,18 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         return self._results(moved, last)
 
     def render(self) -> tuple[NDArray[np.uint8] | None, ...] | None:  # type: ignore[override]
-        """Every dream's frame as people may see it; see `WorldModelEnv.render`."""
+        """Return every environment's frame; see `WorldModelEnv.render`."""
         return None if self.render_mode is None else tuple(episode.picture() for episode in self._episodes)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Give the memory of all dreams back."""
+        """Free the memory of all sessions."""
         for episode in self._episodes:
             episode.close()
         if self._world is not None:
             self._world.beginnings.close()
 
     def _begin(self, world: World, indices: NDArray[np.intp], seeds: list[int | None], prompt: int | None) -> None:
-        """Begin anew; where one cannot, all draw again what they drew when the call is made again."""
+        """Begin episodes; on a failure the next call repeats the same draws."""
         before = [source.bit_generator.state for source in self._sources]
         sources = list(self._sources)
         try:
@@ -192,7 +192,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
             raise
 
     def _begin_overdue(self, world: World) -> None:
-        """What is over begins anew; with a step that is repeated after a failure, only what has not yet."""
+        """Restart ended episodes; after a failed step, only those not restarted yet."""
         if self.autoreset_mode == AutoresetMode.DISABLED:
             return
         for episode, source in zip(self._episodes, self._sources, strict=True):
@@ -200,7 +200,6 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
                 episode.begin(world.beginnings, source)
 
     def _advance(self, world: World, values_NA: NDArray[np.uint8]) -> dict[int, StepOutcome]:
-        """A step of every dream that has not just begun, by number."""
         running = [index for index, episode in enumerate(self._episodes) if not episode.fresh]
         if not running:
             return {}
@@ -208,7 +207,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         return dict(zip(running, outcomes, strict=True))
 
     def _begin_ended(self, world: World, moved: dict[int, StepOutcome]) -> None:
-        """What this step has ended begins anew; what was seen last is noted. Again: only what has not yet."""
+        """Restart episodes that this step ended and note their last frame; after a failure only the rest."""
         for index, outcome in moved.items():
             episode = self._episodes[index]
             if episode.over:

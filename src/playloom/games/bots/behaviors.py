@@ -1,8 +1,4 @@
-"""What a scripted player can be busy with for a second or a few: travelling, turning, fighting, resting.
-
-Owns the small programs; each moves the sticks until it is done. Which comes next is the business of
-`games.players`.
-"""
+"""Behaviours of scripted players: travel, turn, fight, idle, respawn."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ from playloom.games.bots.navigation import Navigation, Spot
 
 @dataclass
 class Body:
-    """What every behaviour may use: the player's hands, map and dice."""
+    """Controls, map and random source of a bot."""
 
     navigation: Navigation
     rng: np.random.Generator
@@ -36,15 +32,15 @@ class Body:
     fingers: ButtonController = field(default_factory=ButtonController)
 
     def chance(self, probability: float) -> bool:
-        """Whether something with that probability happens now."""
+        """Return True with the given probability."""
         return bool(self.rng.random() < probability)
 
     def steps(self, low: int, high: int) -> int:
-        """A number of steps, low to high - 1."""
+        """Draw a number of steps, low to high - 1."""
         return int(self.rng.integers(low, high))
 
     def side(self) -> int:
-        """-1 or 1."""
+        """Draw -1 or 1."""
         return 1 if self.chance(0.5) else -1
 
     def expire(
@@ -58,15 +54,15 @@ class Body:
         pad.set("right_stick_x", self.turn.hold(sign, level))
 
     def stop_turning(self, pad: ControllerBuilder) -> None:
-        """Let go of the turn stick."""
+        """Release the turn stick."""
         pad.set("right_stick_x", self.turn.rest())
 
 
 class Behaviour(Protocol):
-    """One thing to be busy with."""
+    """An activity of a few seconds."""
 
     def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
-        """Set the sticks for this step; True when done."""
+        """Set the sticks for this step; return True when done."""
         ...
 
 
@@ -77,7 +73,7 @@ class Idle:
     left: int
 
     def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
-        """Let go of the sticks."""
+        """Release the sticks."""
         body.stop_turning(pad)
         self.left -= 1
         return self.left <= 0
@@ -85,7 +81,7 @@ class Idle:
 
 @dataclass
 class Turn:
-    """Turn on the spot, or while walking, at one held stick position."""
+    """Turn in place, or while walking, at one held stick position."""
 
     sign: int
     level: int
@@ -130,13 +126,13 @@ class Travel:
     top: int = FULL
     dead_band: float = 12.0
     patience: float = 2.6
-    """Steps a turn should take before a faster one is worth it."""
+    """Steps a turn may take before a faster one is chosen."""
     stuck: int = 0
     last: Spot | None = None
     waypoint: Spot | None = None
 
     def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
-        """Face along the path in sweeps, and walk."""
+        """Turn along the path in sweeps, and walk."""
         target = self._target(body, view)
         near = math.dist(view.position, self.goal) < 56
         self.left -= 1
@@ -150,7 +146,7 @@ class Travel:
         return False
 
     def _target(self, body: Body, view: View) -> Spot | None:
-        """The corner walked to; a new one only when it is reached or hidden, so that runs are straight."""
+        """Corner walked to; replaced only when reached or hidden, so that runs are straight."""
         here = view.position
         reached = self.waypoint is None or math.dist(here, self.waypoint) < 60
         if self.waypoint is None or reached or not body.navigation.visible(here, self.waypoint):
@@ -183,11 +179,11 @@ class UseGate:
     gate: Spot
     """The gate's middle."""
     left: int = 40
-    """Steps allowed for the last bit, and then for watching."""
+    """Steps left for the approach, then for watching."""
     used: bool = False
 
     def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
-        """One step of the way, or of facing the gate."""
+        """Take one step of the approach, or turn to the gate."""
         if self.approach.left > 0:
             if self.approach.act(body, view, pad):
                 self.approach.left = 0
@@ -224,7 +220,7 @@ class Fight:
     noise: float = 0.0
 
     def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
-        """One step of the fight; done when the enemy has been out of sight for a second."""
+        """Take one step of the fight; done when the enemy has been out of sight for a second."""
         self._look_for(view)
         self.left -= 1
         if self.target is None or self.lost > 8 or self.left <= 0:
@@ -267,7 +263,7 @@ class Fight:
 
 @dataclass
 class LieDead:
-    """Wait a while on the floor, then come back."""
+    """Wait after a death, then respawn."""
 
     wait: int
     fighting_spirit: float = 0.0

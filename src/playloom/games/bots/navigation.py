@@ -1,7 +1,4 @@
-"""Finding the way in an arena: shortest-path fields and lines of sight on a grid of 32-unit squares.
-
-Owns where one can walk, worked out from the arena's own layout. Knows nothing of players or the engine.
-"""
+"""Path finding in an arena: shortest-path fields and lines of sight on a grid of 32-unit squares."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _PER_CELL = 4
 _SQUARE = CELL / _PER_CELL
 _SOLID = "#TPGW"
 _NEAR_WALL = 4.0
-"""Extra cost factor beside walls, so that paths keep to the open and the camera has room."""
+"""Extra cost factor beside walls, so that paths leave room for the camera."""
 _STEPS: tuple[tuple[int, int, float], ...] = (
     (0, 1, 1.0), (0, -1, 1.0), (1, 0, 1.0), (-1, 0, 1.0),
     (1, 1, 1.42), (1, -1, 1.42), (-1, 1, 1.42), (-1, -1, 1.42),
@@ -51,11 +48,11 @@ class Navigation:
         self._fields: dict[Node, NDArray[np.float64]] = {}
 
     def random_spot(self, rng: np.random.Generator) -> Spot:
-        """A walkable place, all equally likely."""
+        """Draw a walkable place uniformly."""
         return self._spot(self.nodes[int(rng.integers(len(self.nodes)))])
 
     def next_spot(self, start: Spot, goal: Spot) -> Spot | None:
-        """The farthest place on the shortest path that is reached in a straight line; None at the goal."""
+        """Return the farthest place on the shortest path in straight walking line; None at the goal."""
         distances = self._field(self.nearest(goal))
         node = self.nearest(start)
         best: Spot | None = None
@@ -71,19 +68,19 @@ class Navigation:
         return best
 
     def distance(self, start: Spot, goal: Spot) -> float:
-        """Cost of the shortest path: map units, dearer beside walls; infinite when there is none."""
+        """Return the cost of the shortest path: map units, higher beside walls; infinite when there is none."""
         return float(self._field(self.nearest(goal))[self.nearest(start)]) * _SQUARE
 
     def clear_line(self, start: Spot, end: Spot) -> bool:
-        """Whether one can walk straight from one place to the other."""
+        """Return True if one can walk straight from one place to the other."""
         return self._line(self._walkable, start, end, skip=1)
 
     def visible(self, start: Spot, end: Spot) -> bool:
-        """Whether no wall stands between two places."""
+        """Return True if no wall stands between two places."""
         return self._line(self._open, start, end, skip=0)
 
     def nearest(self, spot: Spot) -> Node:
-        """The walkable square nearest to a place."""
+        """Return the walkable square nearest to a place."""
         node = self._node(*spot)
         if self._walkable[node]:
             return node
@@ -121,7 +118,6 @@ class Navigation:
         return bool(self._walkable[node[0], other[1]] and self._walkable[other[0], node[1]])
 
     def _field(self, goal: Node) -> NDArray[np.float64]:
-        """Path length in squares from everywhere to `goal` (Dijkstra), kept for the next time."""
         if goal in self._fields:
             return self._fields[goal]
         distances = np.full(self._shape, np.inf)
@@ -143,12 +139,11 @@ class Navigation:
 
 
 def cell_centre(column: float, row: float) -> Spot:
-    """The middle of a map cell in map units."""
+    """Return the middle of a map cell in map units."""
     return column * CELL + CELL / 2, -row * CELL - CELL / 2
 
 
 def _touching(mask: NDArray[np.bool_], edge: bool) -> NDArray[np.bool_]:
-    """Squares within one of a True square; `edge` counts the outside as True."""
     padded = np.pad(mask, 1, constant_values=edge)
     rows, columns = mask.shape
     touched = np.zeros_like(mask)

@@ -1,7 +1,4 @@
-"""Scripted players: styles that differ in what they are busy with, and the player that lives by one.
-
-Owns the styles' table and the choice of the next behaviour. Knows nothing of the engine's process or files.
-"""
+"""Styles of scripted players, and the player."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from playloom.games.bots.navigation import Navigation, Spot, cell_centre
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How a player plays. The weights say how often a behaviour is chosen next."""
+    """Parameters of a player. Weights are the relative frequencies of the next behaviour."""
 
     travel: float = 1.0
     """Weight of walking somewhere."""
@@ -42,7 +39,7 @@ class Style:
     gates: float = 0.06
     """Share of travels that go for a gate."""
     aggression: float = 0.5
-    """Chance a second to take up a fight with someone in view."""
+    """Chance per second to attack a visible enemy."""
     aim: float = 4.0
     """Standard deviation of the aim in degrees."""
     strafe: float = 0.6
@@ -54,15 +51,15 @@ class Style:
     top: int = 4
     """Highest turn level (0 to 5) when travelling."""
     jump: float = 0.01
-    """Chance a step to jump."""
+    """Chance per step to jump."""
     crouch: float = 0.004
-    """Chance a step to crouch for a while."""
+    """Chance per step to crouch for a while."""
     sprint: float = 0.005
-    """Chance a step to sprint for a while."""
+    """Chance per step to sprint for a while."""
     tinker: float = 0.02
-    """Chance a step to use a bumper or change weapons."""
+    """Chance per step to use a bumper or change weapons."""
     glance: float = 0.01
-    """Chance a step to look up or down."""
+    """Chance per step to look up or down."""
 
 
 STYLES: dict[str, Style] = {
@@ -150,13 +147,13 @@ STYLES: dict[str, Style] = {
 }
 """Every style by name."""
 HELDOUT_STYLE = "dancer"
-"""The style that training never sees."""
+"""Style excluded from training."""
 
 _GADGETS = ("skill_1", "skill_2", "button_Y", "dpad_up", "dpad_down", "dpad_left", "dpad_right")
 
 
 def style_of(name: str) -> Style:
-    """The style of that name.
+    """Return the style of that name.
 
     Raises:
         ConfigError: when there is none.
@@ -167,7 +164,7 @@ def style_of(name: str) -> Style:
 
 
 class ScriptedPlayer:
-    """Plays in one arena in one style; the same seed and views give the same play."""
+    """A player of one arena and style; the same seed and views give the same play."""
 
     def __init__(self, variant: Variant, style: str, seed: int) -> None:
         self._style = style_of(style)
@@ -176,7 +173,7 @@ class ScriptedPlayer:
         self._busy: Behaviour | None = None
 
     def act(self, view: View) -> NDArray[np.float32]:
-        """The controller state after seeing `view`: float32 [16], order of `CONTROLS`, +y forward / up."""
+        """Return the controller state after `view`: float32 [16], order of `CONTROLS`, +y forward / up."""
         pad = ControllerBuilder()
         body = self._body
         if view.dead:
@@ -203,7 +200,7 @@ class ScriptedPlayer:
         return Fight(style.aim, style.strafe, style.distance, self._body.steps(20, 60))
 
     def _next(self, view: View) -> Behaviour:
-        """Dice for the next behaviour by the style's weights."""
+        """Draw the next behaviour by the style's weights."""
         style, body = self._style, self._body
         names = ("travel", "scan", "circle", "sidestep", "back", "straight", "idle")
         weights = np.array([getattr(style, name) for name in names])
@@ -243,7 +240,7 @@ class ScriptedPlayer:
         return Travel(goal, style.speed, body.steps(40, 120), style.top, float(body.rng.uniform(10, 18)))
 
     def _use_gate(self, here: Spot) -> UseGate:
-        """Go to the gate nearest by, from the nearest free side."""
+        """Go to the nearest gate, from its nearest free side."""
         columns, rows = self._variant.size
         fronts = [
             (cell_centre(x + right, y + down), cell_centre(x, y))
@@ -256,7 +253,6 @@ class ScriptedPlayer:
         return UseGate(Travel(front, self._style.speed, 120, self._style.top), gate)
 
     def _fidget(self, pad: ControllerBuilder) -> None:
-        """Now and then press something, or look up or down."""
         body, style = self._body, self._style
         if body.chance(style.jump):
             body.fingers.press("button_A", body.steps(1, 3))
