@@ -1,7 +1,7 @@
 """Camera motion from pictures: yaw by phase correlation of the sky, walking by the growth of the scene.
 
-Pictures are uint8 [B, H, W, 3]. Angles are degrees, positive clockwise, so that the scene moves left. `control` measures
-the error of both estimators on recorded play.
+Pictures are uint8 [B, H, W, 3]. Angles are degrees, positive clockwise, so that the scene moves left. `control`
+measures the error of both estimators on recorded play.
 
     >>> yaw_between(before_BHWC, after_BHWC, Camera())  # doctest: +SKIP
 """

@@ -13,8 +13,7 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.evaluation.report import Row
 from playloom.evaluation.segments import encode
 from playloom.models.checkpoint import WorldModel
-from playloom.models.tokenizer.metrics import frame_psnr as psnr
-from playloom.models.tokenizer.metrics import frame_ssim as ssim
+from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
 
 LEAST_PSNR = 24.0
@@ -55,7 +54,9 @@ def measure_tokenizer(
             again = model.tokenizer.decode(torch.from_numpy(codes[-1])).cpu().numpy()
         flat = np.broadcast_to(mean_frame, truth.shape)
         columns = slice(first, first + len(truth))
-        figures[:, columns] = psnr(again, truth), ssim(again, truth), psnr(flat, truth), ssim(flat, truth)
+        for index, picture in enumerate((again, flat)):
+            figures[2 * index, columns] = psnr(picture, truth, PSNR_CAP)
+            figures[2 * index + 1, columns] = ssim(picture, truth)
     use = codebook_use(torch.from_numpy(np.concatenate(codes)), model.config.tokenizer.codebook_size)
     means = figures.mean(1)
     return TokenizerQuality(

@@ -1,8 +1,8 @@
 """Report of an evaluation: text table, JSON, Markdown, a plot and a strip of frames.
 
-    >>> row = Row(part="horizon", name="PSNR at step 1", value=24.1, unit="dB", baselines={"repeat": 20.0},
-    ...           bar="> repeat", passed=True)
-    >>> print(table([row]))  # doctest: +SKIP
+>>> row = Row(part="horizon", name="PSNR at step 1", value=24.1, unit="dB", baselines={"repeat": 20.0},
+...           bar="> repeat", passed=True)
+>>> print(table([row]))  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -19,9 +19,7 @@ from playloom.evaluation.segments import Moment, dream_on, reconstruct
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
-from playloom.models.tokenizer.metrics import frame_psnr as psnr
-from playloom.models.tokenizer.metrics import frame_sharpness as sharpness
-from playloom.models.tokenizer.metrics import frame_ssim as ssim
+from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness, ssim
 
 MARKS = (1, 3, 10, 30)
 """Steps shown in the table."""
@@ -93,10 +91,10 @@ def measure_horizon(
     for first, step, frames in dream_on(dreamer, prompts, actions, sampling=sampling, seed=seed, batch=batch):
         rows = slice(first, first + len(frames))
         truth = np.stack([moment.future_frame(store, step) for moment in moments[rows]])
-        dream[rows, step - 1], repeat[rows, step - 1] = psnr(frames, truth), psnr(last[rows], truth)
+        dream[rows, step - 1], repeat[rows, step - 1] = (psnr(x, truth, PSNR_CAP) for x in (frames, last[rows]))
         sharp[rows, step - 1] = sharpness(frames)
         if step in ceiling:
-            ceiling[step][rows] = psnr(reconstruct(model, truth, batch), truth)
+            ceiling[step][rows] = psnr(reconstruct(model, truth, batch), truth, PSNR_CAP)
             dream_ssim[step][rows], repeat_ssim[step][rows] = ssim(frames, truth), ssim(last[rows], truth)
         tick("horizon")
     return Horizon(

@@ -1,7 +1,7 @@
 """Evaluation of one model: every part, one report.
 
-    report = evaluate(load_model(folder), FrameDataset.open(data), EvaluationSettings())
-    print(table(report.rows))
+report = evaluate(load_model(folder), FrameDataset.open(data), EvaluationSettings())
+print(table(report.rows))
 """
 
 from __future__ import annotations

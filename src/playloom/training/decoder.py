@@ -8,10 +8,10 @@ Encoder and codebook stay bit for bit the same, so a transformer trained on the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,55 +22,31 @@ from torch import Tensor, nn
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.data.sampler import WindowSampler
 from playloom.device import pick_device
-from playloom.errors import CheckpointError, ConfigError, RecordingError
+from playloom.errors import CheckpointError, RecordingError
 from playloom.models.checkpoint import fingerprint, save_model
 from playloom.models.tokenizer.config import TokenizerConfig
-from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, hinge_loss
+from playloom.models.tokenizer.losses import TokenizerLoss
 from playloom.models.tokenizer.metrics import psnr, sharpness, ssim
 from playloom.models.tokenizer.networks import Decoder
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, TokenizerOutput, to_pixels
 from playloom.training.artifacts import TRANSFORMER_FILE, PretrainedModel, hardware, load_origin, save_tokenizer
-from playloom.training.config import LoopConfig, to_mapping
+from playloom.training.config import to_mapping
 from playloom.training.data_source import Preparation, frames_from, tokens_from
 from playloom.training.distributed import world
 from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, LoopResult, ModuleLoss, StepContext
-
-_STRIP = 6
+from playloom.training.task import Batch, LoopResult
+from playloom.training.tokenizer import STRIP_WIDTH, GanConfig, GanOutput, GanTask, check_frame_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderTrainingConfig:
-    """Settings of a decoder training.
+class DecoderTrainingConfig(GanConfig):
+    """Settings of a decoder training. The decoder's weights are averaged; the commitment loss is ignored."""
 
-    Raises:
-        ConfigError: when a value is out of range.
-    """
-
-    loop: LoopConfig
-    """Loop settings. The decoder's weights are averaged with `ema_decay`."""
-    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
-    """Weights of the losses; `commitment` is ignored."""
     decoder_blocks: tuple[int, ...] | None = None
     """Residual convolution blocks on each grid but the last, finest first; None: unchanged."""
     decoder_layers: int | None = None
     """Transformer layers; None: unchanged."""
-    adversarial_from: float = 0.5
-    """Part of the run, in [0, 1], after which the discriminator starts (if its loss has a weight)."""
-    discriminator_rate: float = 1.0
-    """Discriminator learning rate over the decoder's."""
-    validation_pictures: int = 64
-    """Pictures of the "validation" split per validation."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.adversarial_from <= 1:
-            raise ConfigError(f"adversarial_from is {self.adversarial_from}; expected 0 to 1")
-        if self.validation_pictures < 1 or self.discriminator_rate <= 0:
-            raise ConfigError(
-                "validation_pictures must be at least 1 and discriminator_rate more than 0; got "
-                f"{self.validation_pictures} and {self.discriminator_rate}"
-            )
 
 
 def grown_tokenizer(
@@ -106,16 +82,6 @@ def grown_tokenizer(
     return grown.eval()
 
 
-class Decoded(NamedTuple):
-    """Output of the decoder's training pass; a tuple, because wrappers look for tensors in those."""
-
-    loss: Tensor
-    made_BCHW: Tensor
-    """Reconstruction, float around [-1, 1], detached."""
-    parts: dict[str, Tensor]
-    """Every part of the loss, detached."""
-
-
 class DecodingLoss(nn.Module):
     """A decoder and its loss as one module. The loss holds the discriminator, which is not trained here."""
 
@@ -124,17 +90,17 @@ class DecodingLoss(nn.Module):
         self.decoder = decoder
         self._loss = [loss]  # in a list, so that its weights do not become this module's
 
-    def forward(self, vectors_BhwC: Tensor, pixels_BCHW: Tensor, update: int) -> Decoded:
+    def forward(self, vectors_BhwC: Tensor, pixels_BCHW: Tensor, update: int) -> GanOutput:
         """Decode codebook entries float [B, h, w, C] and compare with pixels float [B, 3, H, W] in [-1, 1]."""
         made_BCHW = self.decoder(vectors_BhwC)
         # No loss of a decoder looks at codes or commitment: the encoder rests.
         no_codes_BN = torch.empty((len(made_BCHW), 0), dtype=torch.int64)
         output = TokenizerOutput(pixels_BCHW=made_BCHW, codes_BN=no_codes_BN, commitment=pixels_BCHW.new_zeros(()))
         judged = self._loss[0](output, pixels_BCHW, update=update, last_layer=self.decoder.last_layer)
-        return Decoded(judged.total, made_BCHW.detach(), judged.parts)
+        return GanOutput(judged.total, made_BCHW.detach(), judged.parts)
 
 
-class DecoderTask:
+class DecoderTask(GanTask):
     """Train the decoder, and the discriminator if its loss has a weight."""
 
     def __init__(
@@ -152,18 +118,13 @@ class DecoderTask:
             RecordingError: when the codes are not those of the frames, row for row.
         """
         _check_same_rows(frames, codes)
-        self.tokenizer, self._config, self._frames, self._codes = tokenizer, config, frames, codes
+        self.tokenizer, self._frames, self._codes = tokenizer, frames, codes
         loop = config.loop
         # The commitment is between encoder and codebook, and both rest.
         weights = dataclasses.replace(config.loss, commitment=0.0)
-        self.loss = TokenizerLoss(weights, perceptual=perceptual, seed=loop.seed)
-        self.players: dict[str, nn.Module] = {"decoder": DecodingLoss(tokenizer.decoder, self.loss)}
+        loss = TokenizerLoss(weights, perceptual=perceptual, seed=loop.seed)
+        super().__init__("decoder", DecodingLoss(tokenizer.decoder, loss), loss, config)
         self.averaged = frozenset({"decoder"})
-        self.rates = {"decoder": 1.0}
-        if self.loss.discriminator is not None:
-            self.players["discriminator"] = self.loss.discriminator
-            self.rates["discriminator"] = config.discriminator_rate
-        self.units = {"pictures": 1}
         self.identity = _identity(tokenizer.config, config, codes)
         rank, ranks = world()
         learned, judged = codes.of_split("train"), codes.of_split("validation") or codes.of_split("train")
@@ -179,21 +140,11 @@ class DecoderTask:
         """Return batch `index`: pictures uint8 [B, H, W, 3] and codes int64 [B, N]."""
         return self._gather(np.sort(self._train.rows(index)[:, 0]))
 
-    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
-        """Yield the decoder's loss, then the discriminator's on the same pictures once it has started."""
-        pixels = to_pixels(batch["frames"])
-        # The discriminator joins at a part of the run, which only the loop knows; before that no update has come.
-        update = moment.step if moment.fraction >= self._config.adversarial_from else -1
-        self._hold_discriminator(True)
-        passed: Decoded = players["decoder"](self._vectors(batch["codes"]), pixels, update)
-        error = (passed.made_BCHW.float() - pixels).square().mean()
-        metrics = {"loss": passed.loss.detach(), **passed.parts, "psnr": 10 * torch.log10(4 / error)}
-        yield ModuleLoss("decoder", passed.loss, metrics)
-        if self.loss.adversarial_on(update):
-            self._hold_discriminator(False)
-            scores = players["discriminator"](torch.cat([pixels, passed.made_BCHW.float()]))
-            judged = hinge_loss(*scores.float().chunk(2))
-            yield ModuleLoss("discriminator", judged, {"discriminator": judged.detach()})
+    def generator_inputs(self, batch: Batch, random: np.random.Generator) -> tuple[Tensor, ...]:
+        """Return codebook entries, float [B, h, w, C], and pixels."""
+        height = self.tokenizer.config.grid_height
+        codes_Bhw = rearrange(batch["codes"], "b (h w) -> b h w", h=height)
+        return self.tokenizer.quantizer.lookup(codes_Bhw), to_pixels(batch["frames"])
 
     def validate(self) -> dict[str, float]:
         """Return PSNR and SSIM of decoded codes, and their sharpness over that of the true pictures."""
@@ -202,28 +153,20 @@ class DecoderTask:
             batch = self._gather(self._judged_rows[first : first + 16])
             truth = batch["frames"]
             made = self.tokenizer.decode(batch["codes"]).cpu()
-            figures.append(torch.stack([psnr(made, truth), ssim(made, truth), sharpness(made), sharpness(truth)]))
+            sharp = (torch.from_numpy(sharpness(picture)).float() for picture in (made, truth))
+            figures.append(torch.stack([psnr(made, truth), ssim(made, truth), *sharp]))
         ratio, likeness, sharp, true_sharp = torch.cat(figures, dim=1).mean(1).tolist()
         return {"psnr": ratio, "ssim": likeness, "sharpness": sharp / true_sharp if true_sharp else float("nan")}
 
     def preview(self) -> NDArray[np.uint8]:
         """Return real pictures above their decoded codes."""
-        places = np.linspace(0, len(self._judged_rows) - 1, min(_STRIP, len(self._judged_rows))).astype(int)
+        places = np.linspace(0, len(self._judged_rows) - 1, min(STRIP_WIDTH, len(self._judged_rows))).astype(int)
         batch = self._gather(self._judged_rows[places])
         return strip([batch["frames"].numpy(), self.tokenizer.decode(batch["codes"]).cpu().numpy()])
 
     def _gather(self, rows_B: NDArray[np.int64]) -> Batch:
         frames = torch.from_numpy(self._frames.frames_FHWC[rows_B])
         return {"frames": frames, "codes": torch.from_numpy(self._codes.tokens_FN[rows_B].astype(np.int64))}
-
-    def _vectors(self, codes_BN: Tensor) -> Tensor:
-        """The codebook's entries, float [B, h, w, C]."""
-        height = self.tokenizer.config.grid_height
-        return self.tokenizer.quantizer.lookup(rearrange(codes_BN, "b (h w) -> b h w", h=height))
-
-    def _hold_discriminator(self, held: bool) -> None:
-        if self.loss.discriminator is not None:
-            self.loss.discriminator.requires_grad_(not held)
 
 
 def _identity(tokenizer: TokenizerConfig, config: DecoderTrainingConfig, codes: TokenDataset) -> dict[str, Any]:
@@ -309,7 +252,7 @@ def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel,
     """Prepare pictures and codes, once, in `out`. Arguments as in `run_decoder`."""
     source = load_origin(job.source)
     frames = frames_from(job.data, job.out / "frames", job.preparation)
-    _check_size(source.tokenizer, frames)
+    check_frame_size(source.tokenizer.config, frames)
     device = pick_device(job.config.loop.device)
     encoder = source.tokenizer.to(device)
     how = dataclasses.replace(job.preparation, mirror=False)
@@ -356,13 +299,3 @@ def _export(folder: Path, source: PretrainedModel, tokenizer: FrameTokenizer, ca
         if fingerprint(folder / TRANSFORMER_FILE) == source.transformer:
             return
     raise CheckpointError(f"{folder / TRANSFORMER_FILE} differs from the source's, which is stored in an unusual type")
-
-
-def _check_size(tokenizer: FrameTokenizer, frames: FrameDataset) -> None:
-    height, width = frames.frames_FHWC.shape[1:3]
-    config = tokenizer.config
-    if (height, width) != (config.frame_height, config.frame_width):
-        raise RecordingError(
-            f"{frames.folder} has pictures of {width} x {height}; this tokenizer takes "
-            f"{config.frame_width} x {config.frame_height}: prepare the data again"
-        )

@@ -100,8 +100,9 @@ def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], w
 class AveragedWeights:
     """Exponential moving average of a module's parameters (Polyak & Juditsky 1992); buffers are copied.
 
-    Buffers (a codebook that follows its encoder, counters) have their own dynamics, which averaging would break. The
-    decay warms up as (1 + n) / (10 + n), so that the average forgets the random start early.
+    Buffers (counters, recent latents) have their own dynamics, which averaging would break. The codebook and the
+    statistics of the latents are parameters, so they are averaged. The decay warms up as (1 + n) / (10 + n), so that
+    the average forgets the random start early.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -34,9 +34,7 @@ from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN
-from playloom.models.tokenizer.metrics import PSNR_CAP
-from playloom.models.tokenizer.metrics import frame_psnr as psnr
-from playloom.models.tokenizer.metrics import frame_sharpness as sharpness
+from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness
 from playloom.models.world_model import build_transformer
 from playloom.training.world_model import WorldLoss
 
@@ -277,8 +275,8 @@ def test_sharpness_falls_with_blur_and_rises_with_noise() -> None:
 
 def test_psnr_is_capped_for_equal_pictures() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3)).astype(np.uint8)
-    assert psnr(picture, picture)[0] == PSNR_CAP
-    assert psnr(picture, picture ^ 1)[0] == pytest.approx(10 * np.log10(255**2), abs=1e-3)
+    assert psnr(picture, picture, PSNR_CAP)[0] == PSNR_CAP
+    assert float(psnr(picture, picture ^ 1)[0]) == pytest.approx(10 * np.log10(255**2), abs=1e-3)
 
 
 def test_the_tokenizer_is_measured_on_the_frames_it_was_given(tmp_path: Path) -> None:

@@ -165,8 +165,8 @@ def test_what_is_no_model_is_one_sentence(frames, tmp_path):
     with pytest.raises(CheckpointError, match="neither a folder with"):
         run_decoder(job(tmp_path, frames, tmp_path / "run", steps=1), **SILENT)
     for values, message in (
-        ({"adversarial_from": 2.0}, "expected 0 to 1"),
-        ({"validation_pictures": 0}, "at least 1"),
+        ({"adversarial_from": 2.0}, "adversarial_from"),
+        ({"validation_pictures": 0}, "validation_pictures"),
     ):
         with pytest.raises(ConfigError, match=message):
             config(**values)

@@ -1,8 +1,8 @@
 """Policies that play the real game: the model and its baselines.
 
-    policy = ModelPolicy(engine, prompt, sampling=Sampling(), seed=7)
-    values_A = policy.act()      # answer to the newest frame
-    policy.observe(frame_HWC)    # the frame that followed
+policy = ModelPolicy(engine, prompt, sampling=Sampling(), seed=7)
+values_A = policy.act()      # answer to the newest frame
+policy.observe(frame_HWC)    # the frame that followed
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Quantizer(nn.Module):
         self.decay = decay
         self.revive_after = revive_after
         start_KC = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
-        # Parameters, though no gradient trains them: whoever averages weights must average these with the encoder.
+        # Parameters without a gradient, so that `AveragedWeights` averages them with the encoder; it copies buffers.
         self.codebook_KC = nn.Parameter(F.normalize(start_KC, dim=-1), requires_grad=False)
         self.mean_C = nn.Parameter(torch.zeros(width), requires_grad=False)
         self.variance_C = nn.Parameter(torch.ones(width), requires_grad=False)
