@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS
-from playloom.atomic_io import atomic_write
 from playloom.errors import RecordingError
+from playloom.json_io import read_json, write_json
 
 INDEX = "index.json"
 """Written last: a folder without it is unfinished."""
@@ -155,7 +155,7 @@ class DatasetWriter:
         for column in self._maps.values():
             if isinstance(column, np.memmap):
                 column.flush()
-        _write_json(self.folder / JOURNAL, self._index())
+        write_json(self.folder / JOURNAL, self._index())
         return span
 
     def finish(self, rows: int | None = None) -> None:
@@ -174,7 +174,7 @@ class DatasetWriter:
         self._maps.clear()
         for name in self._columns:
             self.part(name).replace(self.folder / f"{name}.npy")
-        _write_json(self.folder / INDEX, self._index())
+        write_json(self.folder / INDEX, self._index())
         (self.folder / JOURNAL).unlink(missing_ok=True)
 
     def discard(self) -> None:
@@ -207,7 +207,7 @@ class DatasetWriter:
         parts = all(self.part(name).exists() for name in self._columns)
         if not journal.exists() or not parts:
             return {}
-        index = json.loads(journal.read_text(encoding="utf-8"))
+        index = read_json(journal, RecordingError, f"remove {self.folder} and start again")
         if {key: index.get(key) for key in self._head} != self._head:
             return {}
         spans = [EpisodeSlice(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"]]
@@ -233,11 +233,6 @@ class DatasetWriter:
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata after a JSON round trip, so that committed ones compare equal."""
     return dict(json.loads(json.dumps(dict(meta))))
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 class _Store:
@@ -360,10 +355,7 @@ def _read_index(folder: Path, kind: str) -> dict[str, Any]:
     if not path.exists():
         what = "is unfinished" if (folder / JOURNAL).exists() else "is not a data set"
         raise RecordingError(f"{folder} {what} (no {INDEX}); prepare it first")
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RecordingError(f"{path} is damaged ({error}); prepare the data set again") from error
+    index = read_json(path, RecordingError, "prepare the data set again")
     if index.get("kind") != kind:
         raise RecordingError(f"{folder} is a store of {index.get('kind')}; a store of {kind} was expected")
     return index

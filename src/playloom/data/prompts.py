@@ -21,7 +21,6 @@ beside `NAME.json` (its origin).
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,9 +32,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from playloom.actions.codec import REST_VALUES, Schema, check_values
-from playloom.atomic_io import atomic_write
 from playloom.data.recording import Episode, load_episode
 from playloom.errors import ActionError, BadInputError, PictureError, RecordingError, did_you_mean
+from playloom.json_io import read_json, write_json
 from playloom.media.action_table import read_actions
 from playloom.media.clips import CLIP_NAMES, is_dream_clip, npz_names, read_clip, read_dream_clip, read_npz, write_npz
 from playloom.media.images import Fit, fit_picture, read_picture
@@ -116,21 +115,12 @@ def save_bundled_prompt(
         raise RecordingError(f"a moment needs an action a frame; got {len(frames_THWC)} and {len(actions_TA)}")
     target = Path(path).with_suffix(".npz")
     write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
-    with atomic_write(target.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(dict(meta), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(target.with_suffix(".json"), meta, sort_keys=True)
     return target
 
 
 def _read_meta(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RecordingError(f"{path} is not JSON ({error}); save the moment again") from error
-    if not isinstance(meta, dict):
-        raise RecordingError(f"{path} holds no JSON object; save the moment again")
-    return meta
+    return read_json(path, RecordingError, "save the prompt again") if path.is_file() else {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,17 +6,17 @@ Holds no pictures: seed and actions render them again.
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, check_values
 from playloom.atomic_io import atomic_write
-from playloom.errors import ActionError, RecordingError
+from playloom.errors import ActionError, ConfigError, RecordingError
+from playloom.json_io import from_mapping, read_json, write_json
 from playloom.media.clips import read_npz
 
 Mode = Literal["ffa", "4v4"]
@@ -96,8 +96,7 @@ def save_episode(folder: Path, episode: Episode) -> Path:
     path = Path(folder) / f"{episode_key(episode.meta)}.npz"
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, actions=episode.actions_TA, states=episode.states)
-    with atomic_write(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(episode.meta), indent=1) + "\n", encoding="utf-8")
+    write_json(path.with_suffix(".json"), dataclasses.asdict(episode.meta))
     return path
 
 
@@ -127,20 +126,14 @@ def load_meta(path: Path) -> EpisodeMeta:
         RecordingError: when the file is missing or is not an episode's meta data.
     """
     given, path = Path(path), Path(path).with_suffix(".json")
+    if not path.exists():
+        alone = f"no {path.name} lies beside it" if given.exists() else "there is no such file"
+        raise RecordingError(f"{given} is no recorded episode: {alone}; give an episode's .npz or .json")
+    content = read_json(path, RecordingError, "record the episode again")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        alone = f", and no {path.name} lies beside it" if given.exists() else ": there is no such file"
-        raise RecordingError(f"{given} is no recorded episode{alone}; give an episode's .npz or .json") from error
-    except OSError as error:
-        raise RecordingError(f"{path} cannot be read ({error.strerror}); give an episode's .npz or .json") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordingError(f"{path} is not JSON; record the episode again") from error
-    names = {f.name for f in dataclasses.fields(EpisodeMeta)}
-    if not isinstance(content, dict) or set(content) != names:
-        expected = ", ".join(sorted(names))
-        raise RecordingError(f"{path} is not an episode's meta data; expected the keys {expected}")
-    return EpisodeMeta(**cast(dict[str, Any], content))
+        return from_mapping(EpisodeMeta, content, "an episode's metadata")
+    except ConfigError as error:
+        raise RecordingError(f"{path} is damaged: {error}; record the episode again") from error
 
 
 def list_episodes(folder: Path) -> list[Path]:

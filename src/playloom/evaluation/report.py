@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from playloom.atomic_io import atomic_write
+from playloom.json_io import plain, write_json
 from playloom.media.contact_sheet import Tile, contact_sheet, held_inputs
 
 _SIZE = (720, 400)
@@ -175,12 +174,11 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; NaN becomes null."""
         rows = [dataclasses.asdict(row) for row in self.rows]
-        return {"format": FORMAT, "run": _plain(self.run), "rows": _plain(rows), "curves": _plain(self.curves)}
+        return dict(plain({"format": FORMAT, "run": self.run, "rows": rows, "curves": self.curves}))
 
     def write(self, path: Path) -> None:
         """Write the JSON form atomically."""
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(path, self.to_json())
 
 
 def beyond_noise(values: NDArray[np.float64]) -> bool:
@@ -235,15 +233,3 @@ def summary(report: Report) -> str:
     reached, asked = report.passed
     missed = [f"{row.part}: {row.name}" for row in report.rows if row.passed is False]
     return f"{reached} of {asked} bars reached" + (f"; not reached: {'; '.join(missed)}" if missed else "")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -9,7 +9,6 @@ Weights are written atomically and compared name by name on load.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 import playloom
 from playloom.atomic_io import atomic_write
 from playloom.errors import CheckpointError, ConfigError, did_you_mean
+from playloom.json_io import read_json, write_json
 from playloom.models.card import CARD, model_card, write_card
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer
@@ -180,8 +180,7 @@ def save_model(folder: Path, model: WorldModel, dtype: torch.dtype | None = torc
         "card": model.card,
     }
     write_card(folder, model_card(model.config, model.card))
-    with atomic_write(folder / "model.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "model.json", content)
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> WorldModel:
@@ -191,7 +190,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> WorldModel:
         CheckpointError: when a file is missing, truncated, changed, or of another config; names it.
         ResourceError: when the device has not the memory for it and one dream.
     """
-    content = _read_json(folder / "model.json")
+    content = _read_model_json(folder / "model.json")
     try:
         config = ModelConfig.from_dict(content["config"])
         wanted = {name: str(content["weights"][name]) for name in _WEIGHTS}
@@ -231,7 +230,7 @@ def read_card(name: str) -> str:
     try:
         if (folder / CARD).is_file():
             return (folder / CARD).read_text(encoding="utf-8")
-        content = _read_json(folder / "model.json")
+        content = _read_model_json(folder / "model.json")
         return model_card(ModelConfig.from_dict(content["config"]), content.get("card") or {})
     except CheckpointError:
         raise
@@ -261,14 +260,9 @@ def _checked_card(card: object) -> dict[str, Any]:
     return card
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"no model at {path.parent}: {path.name} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); export the model again") from error
-    if not isinstance(content, dict) or "format" not in content:
+def _read_model_json(path: Path) -> dict[str, Any]:
+    content = read_json(path, CheckpointError, "give a model's folder, or export the model again")
+    if "format" not in content:
         raise CheckpointError(f"{path} does not describe a playloom model; give the folder that a training left")
     if content["format"] != _FORMAT:
         raise CheckpointError(

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from playloom.device import free_memory
-from playloom.errors import ConfigError, ResourceError, did_you_mean
+from playloom.errors import ConfigError, ResourceError
+from playloom.json_io import from_mapping
 from playloom.models.sequence import StepLayout, Vocab
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
@@ -74,35 +75,7 @@ class ModelConfig:
         Raises:
             ConfigError: for a missing or an unknown key (names the nearest one).
         """
-        known = ["name", "rows", "tokenizer", "transformer"]
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"unknown model key {key!r}; {did_you_mean(key, known)}")
-        for key in ("name", "tokenizer", "transformer"):
-            if key not in values:
-                raise ConfigError(f"the model config has no {key!r}; expected the keys {', '.join(known)}")
-        name, rows = values["name"], values.get("rows", True)
-        if not isinstance(name, str) or not isinstance(rows, bool):
-            raise ConfigError(
-                f"the model has name {name!r:.60} and rows {rows!r:.60}; expected a text, and true or false"
-            )
-        return cls(
-            name=name,
-            rows=rows,
-            tokenizer=TokenizerConfig.from_dict(values["tokenizer"]),
-            transformer=_transformer_from_dict(values["transformer"]),
-        )
-
-
-def _transformer_from_dict(values: Mapping[str, Any]) -> TransformerConfig:
-    known = [field.name for field in dataclasses.fields(TransformerConfig)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"unknown transformer key {key!r}; {did_you_mean(key, known)}")
-    for key in ("layers", "width", "heads"):
-        if key not in values:
-            raise ConfigError(f"the transformer config has no {key!r}")
-    return TransformerConfig(**values)
+        return from_mapping(cls, values, "the model config")
 
 
 def build_tokenizer(config: ModelConfig, *, seed: int = 0) -> FrameTokenizer:

@@ -8,7 +8,6 @@ before anything is tokenised, so that a transformer learns exactly the codes of 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import Any
 
 import torch
 
-from playloom.atomic_io import atomic_write
 from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.errors import CheckpointError
+from playloom.json_io import read_json, to_mapping, write_json
 from playloom.models.card import tokenizer_card, write_card
 from playloom.models.checkpoint import (
     WorldModel,
@@ -32,7 +31,6 @@ from playloom.models.checkpoint import (
 )
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.training.config import to_mapping
 from playloom.training.task import LoopResult
 
 _WEIGHTS = "tokenizer.safetensors"
@@ -61,8 +59,7 @@ def save_tokenizer(
     write_card(folder, tokenizer_card(tokenizer.config, card or {}))
     if ancestors:
         content["ancestors"] = list(ancestors)
-    with atomic_write(folder / _CONFIG) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / _CONFIG, content)
 
 
 def load_tokenizer(folder: Path) -> tuple[FrameTokenizer, str]:
@@ -90,13 +87,13 @@ def ancestors(folder: Path) -> tuple[str, ...]:
 
 
 def _read(folder: Path) -> tuple[TokenizerConfig, str, tuple[str, ...]]:
+    if not (folder / _CONFIG).exists():
+        raise CheckpointError(f"no tokenizer at {folder} ({_CONFIG} is missing); train one first")
+    content = read_json(folder / _CONFIG, CheckpointError, "train or export again")
     try:
-        content: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         config, weights = TokenizerConfig.from_dict(content["config"]), str(content["weights"])
         return config, weights, tuple(str(name) for name in content.get("ancestors", ()))
-    except OSError as error:
-        raise CheckpointError(f"no tokenizer at {folder} ({error.strerror}: {_CONFIG}); train one first") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / _CONFIG} is damaged ({error}); train or export again") from error
 
 

@@ -1,4 +1,4 @@
-"""Configuration of a training run, and JSON to dataclasses.
+"""Configuration of a training run.
 
 >>> from_mapping(LoopConfig, {"steps": 100}).steps
 100
@@ -6,16 +6,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import types
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from playloom.errors import ConfigError, did_you_mean
-
-Config = TypeVar("Config")
+from playloom.json_io import from_mapping as from_mapping  # for the command line and recipes
+from playloom.json_io import to_mapping as to_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,60 +103,3 @@ FREE_ON_RESUME = frozenset(
     | {"validate_steps", "keep", "device", "precision", "threads", "compile"}
 )
 """Settings that may change on resume; any other change makes a new run."""
-
-
-def from_mapping(config: type[Config], values: Mapping[str, Any]) -> Config:
-    """Build a config dataclass, nested configs included, from JSON values.
-
-    Raises:
-        ConfigError: for an unknown key (names the nearest one) or a value of the wrong kind.
-    """
-    hints = get_type_hints(config)
-    unknown = [key for key in values if key not in hints]
-    if unknown:
-        raise ConfigError(f"there is no setting {unknown[0]!r} here; {did_you_mean(unknown[0], hints)}")
-    return config(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
-
-
-def to_mapping(config: Any) -> dict[str, Any]:
-    """Return a config as JSON values."""
-    return dataclasses.asdict(config)
-
-
-def _convert(key: str, value: Any, hint: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{key} is {value!r}; expected settings of {hint.__name__}")
-        return from_mapping(hint, value)
-    choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for choice in choices:
-        fits, converted = _fit(key, value, choice)
-        if fits:
-            return converted
-    words = [*dict.fromkeys(word for choice in choices for word in _words(choice))]
-    raise ConfigError(f"{key} is {value!r}; expected {' or '.join(words)}")
-
-
-def _words(hint: Any) -> list[str]:
-    if get_origin(hint) is Literal:
-        return [str(choice) for choice in get_args(hint)]
-    if get_origin(hint) is tuple:
-        return ["a list"]
-    known = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return [known.get(hint, "an object of settings")]
-
-
-def _fit(key: str, value: Any, hint: Any) -> tuple[bool, Any]:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return True, _convert(key, value, hint)
-    if get_origin(hint) is Literal:
-        return value in get_args(hint), value
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            return False, value
-        inner = get_args(hint)
-        hints = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
-        return len(hints) == len(value), tuple(_convert(key, v, h) for v, h in zip(value, hints, strict=False))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return True, float(value)
-    return type(value) is hint, value

@@ -5,7 +5,6 @@ Each is turned into the next, once, in a cache folder of the run. The renderer i
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.prepare import Progress, Render, build_frame_store, tokenise_recordings, tokenise_store
 from playloom.data.recording import list_episodes, load_meta
 from playloom.errors import RecordingError
+from playloom.json_io import read_json
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.distributed import world
 
@@ -105,10 +105,7 @@ def kind_of(data: Path) -> str:
     """
     index = data / "index.json"
     if index.exists():
-        try:
-            return str(json.loads(index.read_text(encoding="utf-8"))["kind"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RecordingError(f"{index} is damaged ({error}); prepare the data set again") from error
+        return str(read_json(index, RecordingError, "prepare the data set again").get("kind"))
     if data.is_dir() and list_episodes(data):
         return "recordings"
     if not data.exists():

@@ -23,6 +23,7 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.data.sampler import WindowSampler
 from playloom.device import pick_device
 from playloom.errors import CheckpointError, RecordingError
+from playloom.json_io import to_mapping
 from playloom.models.checkpoint import fingerprint, save_model
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.losses import TokenizerLoss
@@ -30,7 +31,6 @@ from playloom.models.tokenizer.metrics import psnr, sharpness, ssim
 from playloom.models.tokenizer.networks import Decoder
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, TokenizerOutput, to_pixels
 from playloom.training.artifacts import TRANSFORMER_FILE, PretrainedModel, hardware, load_origin, save_tokenizer
-from playloom.training.config import to_mapping
 from playloom.training.data_source import Preparation, frames_from, tokens_from
 from playloom.training.distributed import world
 from playloom.training.logger import strip

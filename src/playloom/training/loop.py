@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from playloom.errors import CheckpointError, PlayloomError
+from playloom.json_io import to_mapping
 from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
-from playloom.training.config import FREE_ON_RESUME, LoopConfig, to_mapping
+from playloom.training.config import FREE_ON_RESUME, LoopConfig
 from playloom.training.distributed import StopRequest, make_fabric, read_ahead
 from playloom.training.logger import LoopProgress, RunLogger, Throughput, eta
 from playloom.training.optim import (

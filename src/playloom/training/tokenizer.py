@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from playloom.data.dataset import FrameDataset
 from playloom.data.sampler import WindowSampler, brightness, brightness_factors, frame_batch
 from playloom.errors import ConfigError, RecordingError
+from playloom.json_io import to_mapping
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, hinge_loss
 from playloom.models.tokenizer.metrics import psnr, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
 from playloom.training.artifacts import PretrainedModel, load_tokenizer, save_tokenizer, training_facts
-from playloom.training.config import LoopConfig, to_mapping
+from playloom.training.config import LoopConfig
 from playloom.training.distributed import world
 from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from playloom.data.dataset import EpisodeSlice, TokenDataset
 from playloom.data.sampler import WindowSampler, alive_spans, token_windows
 from playloom.errors import ConfigError, RecordingError
+from playloom.json_io import to_mapping
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.transformer.transformer import Transformer
 from playloom.models.world_model import ModelConfig, build_transformer
-from playloom.training.config import LoopConfig, to_mapping
+from playloom.training.config import LoopConfig
 from playloom.training.distributed import world
 from playloom.training.loop import Loop, Report
 from playloom.training.task import Batch, LoopResult, ModuleLoss, StepContext

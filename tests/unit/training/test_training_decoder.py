@@ -173,7 +173,7 @@ def test_what_is_no_model_is_one_sentence(frames, tmp_path):
 
 
 def test_pictures_of_another_size_are_refused(frames, tmp_path):
-    with pytest.raises(RecordingError, match="pictures of 24 x 16; this tokenizer takes 300 x 180"):
+    with pytest.raises(RecordingError, match="another size"):
         run_decoder(job("arena-live", frames, tmp_path / "run", steps=1), **SILENT)
 
 

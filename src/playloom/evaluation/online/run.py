@@ -11,7 +11,6 @@ With several players each has a folder of its own.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from playloom.atomic_io import atomic_write, ensure_writable, next_free_path
+from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
 from playloom.errors import BadInputError, ConfigError, did_you_mean
 from playloom.evaluation.online.metrics import STEPS_PER_SECOND, ActReport, Game
@@ -36,6 +35,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
+from playloom.json_io import write_json
 from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, wrap
 from playloom.media.images import write_picture
 from playloom.media.video import write_mp4
@@ -269,8 +269,7 @@ def run_act(
             run.play_all(player, folder / player if len(job.players) > 1 else folder)
     finally:  # whatever ended it, what was played has its figures
         if report.games:
-            with atomic_write(folder / "report.json") as temporary:
-                temporary.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+            write_json(folder / "report.json", report.to_dict())
     return report
 
 

@@ -11,7 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from playloom.errors import ConfigError, check_whole, did_you_mean
+from playloom.errors import ConfigError, check_whole
+from playloom.json_io import from_mapping, plain
 
 # Least and most. Beyond these nothing is a tokenizer: a file that says so must not take a machine's memory.
 _RANGES = {
@@ -171,7 +172,7 @@ class TokenizerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values; `from_dict` restores an equal config."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return dict(plain(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TokenizerConfig:
@@ -180,11 +181,7 @@ class TokenizerConfig:
         Raises:
             ConfigError: for an unknown key, naming the nearest one, or an impossible value.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"unknown tokenizer key {key!r}; {did_you_mean(key, known)}")
-        return cls(**values)
+        return from_mapping(cls, values, "the tokenizer config")
 
 
 def _two_linear(first: int, middle: int, last: int) -> int:
