@@ -22,7 +22,7 @@ from playloom.benchmarks.rows import BenchReport, aligned
 from playloom.benchmarks.settings import BenchSettings
 from playloom.benchmarks.stream import Tick, bundled_prompt
 from playloom.errors import BadInputError
-from playloom.evaluation.likelihood import likeliest_codes, order_name
+from playloom.evaluation.likelihood import argmax_codes, order_name
 from playloom.evaluation.suite import LAGS
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
@@ -187,7 +187,7 @@ def bf16_against_float32(model: WorldModel, narrow: WorldModel, lag: int | None,
     codes_1TN = Engine(model).codes(prompt)[None]
     last_1A = np.zeros_like(prompt.actions_TA[:1])  # the action after the last frame: nothing that is compared sees it
     actions_1TA = np.concatenate([prompt.actions_TA, last_1A])[None]
-    judged = [likeliest_codes(each, codes_1TN, actions_1TA, lag) for each in (model, narrow)]
+    judged = [argmax_codes(each, codes_1TN, actions_1TA, lag) for each in (model, narrow)]
     return AgreementRow(
         compared="bf16, float32 weights",
         order=order_name(lag),

@@ -24,9 +24,9 @@ from playloom.evaluation.camera_motion import Camera
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.control import dream_control
 from playloom.evaluation.likelihood import Windows, likelihood, order_name, windows_at
-from playloom.evaluation.report import beyond_noise
+from playloom.evaluation.report import is_significant
 from playloom.evaluation.rollout import measure_horizon
-from playloom.evaluation.segments import Moment, choose_moments
+from playloom.evaluation.segments import Segment, choose_segments
 from playloom.evaluation.suite import LAGS
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
@@ -72,7 +72,7 @@ class Rung:
 
     def worse(self, raster: Rung) -> tuple[str, ...]:
         """The figures that are worse beyond noise."""
-        return tuple(name for name, loss in self.losses(raster).items() if beyond_noise(loss))
+        return tuple(name for name, loss in self.losses(raster).items() if is_significant(loss))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -244,7 +244,7 @@ class _Climb:
         )
         return np.concatenate([control.right > 0, control.left < 0]).astype(np.float64)
 
-    def _moments(self, count: int, future: int, extra: int = 0) -> list[Moment]:
+    def _moments(self, count: int, future: int, extra: int = 0) -> list[Segment]:
         past = self.model.config.transformer.context_steps + extra
         spans = self.store.of_split("test")
-        return choose_moments(self.store, spans, count=count, past=past, future=future, seed=self.sizes.seed)
+        return choose_segments(self.store, spans, count=count, past=past, future=future, seed=self.sizes.seed)

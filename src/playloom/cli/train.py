@@ -301,9 +301,9 @@ def _preparation(bar: common.Progress, workers: int) -> Preparation:
 
 def _is_silent() -> bool:
     """Whether this is one of several processes, and not the first."""
-    from playloom.training.distributed import world
+    from playloom.training.distributed import dist_info
 
-    return world()[0] > 0
+    return dist_info()[0] > 0
 
 
 def _say_end(outcome: LoopResult, out: Path, result: str) -> None:

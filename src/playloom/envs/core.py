@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.envs.actions import ActionMapper
-from playloom.envs.prompts import Beginnings, Prompts, sources_of
+from playloom.envs.prompts import InitialStates, Prompts, sources_of
 from playloom.errors import BadInputError, ConfigError
 from playloom.inference.engine import Engine, Session, StepInput
 from playloom.inference.generate import open_engine
@@ -117,7 +117,7 @@ class DreamEpisode:
             raise BadInputError(f"this episode is over after {self.steps} steps; call reset() to begin another")
         return self.session
 
-    def begin(self, beginnings: Beginnings, source: np.random.Generator, prompt: int | None = None) -> None:
+    def begin(self, beginnings: InitialStates, source: np.random.Generator, prompt: int | None = None) -> None:
         """Begin an episode, with draws from `source`; on failure the source and the old episode are unchanged.
 
         Args:
@@ -208,7 +208,7 @@ class StepOutcome(NamedTuple):
     info: Info
 
 
-class World:
+class EnvCore:
     """Model, prompts, action mapper and task shared by all episodes of an environment.
 
     Raises:
@@ -229,7 +229,7 @@ class World:
         self.dreamer = _dreamer(model, device, lag)
         loaded = self.dreamer.model
         self.pad, self.task = pad, task
-        self.beginnings = Beginnings(
+        self.beginnings = InitialStates(
             self.dreamer, sources_of(prompts, loaded), sampling or Sampling.from_card(loaded.card)
         )
 

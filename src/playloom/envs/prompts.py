@@ -22,13 +22,13 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 
-One: TypeAlias = str | Path | Prompt | FrameDataset
+PromptLike: TypeAlias = str | Path | Prompt | FrameDataset
 """Anything `load_prompt` takes, a prompt, or a frame dataset (or its folder), of which every window is one."""
-Prompts: TypeAlias = One | Sequence[One] | None
+Prompts: TypeAlias = PromptLike | Sequence[PromptLike] | None
 """One or more of them; None: every bundled prompt."""
 
 
-class Source(Protocol):
+class PromptSource(Protocol):
     """A prompt that is read on demand."""
 
     def read(self) -> tuple[Prompt, bool]:
@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ready:
+class LoadedPrompt:
     """A prompt in memory."""
 
     prompt: Prompt
@@ -44,7 +44,7 @@ class Ready:
     """True if its last frame was generated."""
 
     def read(self) -> tuple[Prompt, bool]:
-        """See `Source`."""
+        """See `PromptSource`."""
         return self.prompt, self.dreamed
 
 
@@ -59,13 +59,13 @@ class Window:
     """Number of rows."""
 
     def read(self) -> tuple[Prompt, bool]:
-        """See `Source`."""
+        """See `PromptSource`."""
         rows = slice(self.first, self.first + self.steps)
         frames_THWC: NDArray[np.uint8] = np.array(self.store.frames_FHWC[rows])
         return Prompt(frames_THWC=frames_THWC, actions_TA=np.array(self.store.actions_FA[rows])[:-1]), False
 
 
-def sources_of(prompts: Prompts, model: WorldModel) -> list[Source]:
+def sources_of(prompts: Prompts, model: WorldModel) -> list[PromptSource]:
     """Return all prompts, in the order given.
 
     Raises:
@@ -82,10 +82,10 @@ def sources_of(prompts: Prompts, model: WorldModel) -> list[Source]:
     return found
 
 
-def _sources(one: One, model: WorldModel) -> list[Source]:
+def _sources(one: PromptLike, model: WorldModel) -> list[PromptSource]:
     if isinstance(one, Prompt):
         model.tokenizer.check_size(torch.as_tensor(one.frames_THWC))
-        return [Ready(prompt=one)]
+        return [LoadedPrompt(prompt=one)]
     if isinstance(one, FrameDataset):
         return _windows(one, model)
     if isinstance(one, str | Path):
@@ -94,12 +94,12 @@ def _sources(one: One, model: WorldModel) -> list[Source]:
     raise BadInputError(f"a prompt is a name, a path, a Prompt or a FrameStore; got {type(one).__name__}")
 
 
-def _windows(store: FrameDataset, model: WorldModel) -> list[Source]:
+def _windows(store: FrameDataset, model: WorldModel) -> list[PromptSource]:
     """Back-to-back windows of the model's context, in every episode, without dead steps."""
     steps = model.config.transformer.context_steps
     model.tokenizer.check_size(torch.zeros((1, *store.frames_FHWC.shape[1:]), dtype=torch.uint8))
     spans = alive_spans(store.spans, store.column("dead")) if "dead" in store.state_columns else store.spans
-    found: list[Source] = [
+    found: list[PromptSource] = [
         Window(store=store, first=span.start + offset, steps=steps)
         for span in spans
         for offset in range(0, span.length - steps + 1, steps)
@@ -109,7 +109,7 @@ def _windows(store: FrameDataset, model: WorldModel) -> list[Source]:
     return found
 
 
-def _named(spec: str | Path, model: WorldModel) -> Source:
+def _named(spec: str | Path, model: WorldModel) -> PromptSource:
     sizes = model.config.tokenizer
     data = load_prompt(
         spec,
@@ -120,7 +120,7 @@ def _named(spec: str | Path, model: WorldModel) -> Source:
     )
     codes_TN = data.codes_TN if data.weights == model.fingerprint else None
     prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
-    return Ready(prompt=prompt, dreamed=data.dreamed_T is not None and bool(data.dreamed_T[-1]))
+    return LoadedPrompt(prompt=prompt, dreamed=data.dreamed_T is not None and bool(data.dreamed_T[-1]))
 
 
 def _render(episode: Episode) -> Iterator[NDArray[Any]]:
@@ -146,10 +146,10 @@ class InitialState(NamedTuple):
     """True if that frame was generated."""
 
 
-class Beginnings:
+class InitialStates:
     """Opens sessions on prompts by number. Each prompt is prefilled once, then forked; the last used ones are kept."""
 
-    def __init__(self, dreamer: Engine, sources: Sequence[Source], sampling: Sampling, kept: int = KEPT) -> None:
+    def __init__(self, dreamer: Engine, sources: Sequence[PromptSource], sampling: Sampling, kept: int = KEPT) -> None:
         self._dreamer, self._sources, self._sampling, self._kept = dreamer, sources, sampling, kept
         self._warm: OrderedDict[int, InitialState] = OrderedDict()
         self._codes: dict[int, NDArray[np.int32]] = {}  # of every prompt that was ever asked for: a few kilobytes each

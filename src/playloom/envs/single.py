@@ -16,10 +16,10 @@ from playloom.envs.core import (
     AnyModel,
     DreamEpisode,
     Ended,
+    EnvCore,
     Info,
     Reward,
     RewardTask,
-    World,
     check_render_mode,
     chosen_prompt,
 )
@@ -77,7 +77,7 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
         """
         self.render_mode = check_render_mode(render_mode)
         task = RewardTask(reward=reward, ended=ended, max_steps=max_steps)
-        self._world = World(
+        self._world = EnvCore(
             model, prompts, pad=make_action_mapper(actions), task=task, sampling=sampling, device=device, lag=lag
         )
         self.observation_space = self._world.observation_space

@@ -19,11 +19,11 @@ from playloom.envs.core import (
     AnyModel,
     DreamEpisode,
     Ended,
+    EnvCore,
     Info,
     Reward,
     RewardTask,
     StepOutcome,
-    World,
     check_render_mode,
     chosen_prompt,
 )
@@ -51,7 +51,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         "render_fps": HERTZ,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
-    _world: World | None = None  # Gymnasium closes also what was never whole
+    _world: EnvCore | None = None  # Gymnasium closes also what was never whole
     _episodes: tuple[DreamEpisode, ...] = ()
     _moved: dict[int, StepOutcome] | None = None
     """Set while a step is incomplete: sessions have stepped, but not every ended episode has restarted."""
@@ -98,7 +98,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         self.autoreset_mode = _mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         task = RewardTask(reward=reward, ended=ended, max_steps=max_steps)
-        world = World(
+        world = EnvCore(
             model, prompts, pad=make_action_mapper(actions), task=task, sampling=sampling, device=device, lag=lag
         )
         self._world = world
@@ -176,7 +176,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         if self._world is not None:
             self._world.beginnings.close()
 
-    def _begin(self, world: World, indices: NDArray[np.intp], seeds: list[int | None], prompt: int | None) -> None:
+    def _begin(self, world: EnvCore, indices: NDArray[np.intp], seeds: list[int | None], prompt: int | None) -> None:
         """Begin episodes; on a failure the next call repeats the same draws."""
         before = [source.bit_generator.state for source in self._sources]
         sources = list(self._sources)
@@ -191,7 +191,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
                 source.bit_generator.state = state
             raise
 
-    def _begin_overdue(self, world: World) -> None:
+    def _begin_overdue(self, world: EnvCore) -> None:
         """Restart ended episodes; after a failed step, only those not restarted yet."""
         if self.autoreset_mode == AutoresetMode.DISABLED:
             return
@@ -199,14 +199,14 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
             if episode.over:
                 episode.begin(world.beginnings, source)
 
-    def _advance(self, world: World, values_NA: NDArray[np.uint8]) -> dict[int, StepOutcome]:
+    def _advance(self, world: EnvCore, values_NA: NDArray[np.uint8]) -> dict[int, StepOutcome]:
         running = [index for index, episode in enumerate(self._episodes) if not episode.fresh]
         if not running:
             return {}
         outcomes = world.advance([self._episodes[index] for index in running], values_NA[running])
         return dict(zip(running, outcomes, strict=True))
 
-    def _begin_ended(self, world: World, moved: dict[int, StepOutcome]) -> None:
+    def _begin_ended(self, world: EnvCore, moved: dict[int, StepOutcome]) -> None:
         """Restart episodes that this step ended and note their last frame; after a failure only the rest."""
         for index, outcome in moved.items():
             episode = self._episodes[index]
@@ -232,7 +232,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
     def _frames(self) -> Frames:
         return np.stack([episode.frame_HWC for episode in self._episodes])
 
-    def _open(self) -> World:
+    def _open(self) -> EnvCore:
         if self.closed or self._world is None:
             raise BadInputError("this environment was closed; make another one")
         return self._world

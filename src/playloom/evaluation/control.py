@@ -20,8 +20,8 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.data.sampler import alive_spans
 from playloom.evaluation.camera_motion import Camera, expansion_between, yaw_between
-from playloom.evaluation.report import Row, beyond_noise
-from playloom.evaluation.segments import Moment, dream_all, reconstruct, with_codes
+from playloom.evaluation.report import Row, is_significant
+from playloom.evaluation.segments import Segment, dream_all, reconstruct, with_codes
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
@@ -114,7 +114,7 @@ def turn_per_step(frames_MSHWC: NDArray[np.uint8], camera: Camera) -> NDArray[np
     return np.asarray(np.median(np.stack(yaw), axis=0))
 
 
-def judge_estimator(
+def evaluate_estimator(
     store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, seed: int, camera: Camera, batch: int = 16
 ) -> Recorded:
     """Compare the yaw seen in recorded pictures with the yaw of the recorded states.
@@ -188,7 +188,7 @@ def control_rows(dream: ControlResult, recorded: Recorded, game: ControlResult |
             unit="x",
             baselines={"rest": rest, **({} if game is None else {"real game": float(np.median(game.forward))})},
             bar="> 1, > rest by 2 SE",
-            passed=growth > 1 and beyond_noise(np.log(dream.forward) - np.log(dream.rest)),
+            passed=growth > 1 and is_significant(np.log(dream.forward) - np.log(dream.rest)),
             count=walks,
         ),
         Row(
@@ -206,7 +206,7 @@ def dream_control(
     model: WorldModel,
     dreamer: Engine,
     store: FrameDataset,
-    moments: Sequence[Moment],
+    moments: Sequence[Segment],
     *,
     steps: int,
     sampling: Sampling,
@@ -247,7 +247,7 @@ _SETTLE = 10
 
 def game_control(
     store: FrameDataset,
-    moments: Sequence[Moment],
+    moments: Sequence[Segment],
     *,
     steps: int,
     camera: Camera,

@@ -21,7 +21,7 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.sampler import alive_spans
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
-from playloom.evaluation.segments import Moment
+from playloom.evaluation.segments import Segment
 from playloom.inference.engine import Engine
 from playloom.inference.types import GenerationRequest, Mode
 from playloom.models.checkpoint import WorldModel
@@ -157,7 +157,7 @@ def measure_diversity(
     model: WorldModel,
     store: FrameDataset,
     spans: Sequence[EpisodeSlice],
-    moments: Sequence[Moment],
+    moments: Sequence[Segment],
     settings: EvaluationSettings,
     tick: Callable[[str], None] = lambda _: None,
 ) -> Diversity:
@@ -254,7 +254,7 @@ def diversity_curves(result: Diversity) -> dict[str, object]:
 
 
 def _dreamed(
-    model: WorldModel, store: FrameDataset, moments: Sequence[Moment], mode: Mode, settings: EvaluationSettings
+    model: WorldModel, store: FrameDataset, moments: Sequence[Segment], mode: Mode, settings: EvaluationSettings
 ) -> Iterator[tuple[slice, int, list[Actions]]]:
     dreamer, steps, batch = Engine(model, lag=settings.lag), settings.diversity_steps, settings.batch
     requests = [
@@ -273,7 +273,7 @@ def _dreamed(
             yield slice(first, first + len(taken)), taken[0].index, [step.action_A for step in taken]
 
 
-def _elsewhere(store: FrameDataset, spans: Sequence[EpisodeSlice], moments: Sequence[Moment], steps: int) -> Actions:
+def _elsewhere(store: FrameDataset, spans: Sequence[EpisodeSlice], moments: Sequence[Segment], steps: int) -> Actions:
     """Recorded actions outside the segments, without dead steps, uint8 [R, 16]."""
     dead = store.column("dead") if "dead" in store.state_columns else np.zeros(len(store), np.float32)
     free = np.zeros(len(store), bool)

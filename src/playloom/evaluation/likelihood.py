@@ -18,8 +18,8 @@ from torch import Tensor
 
 from playloom.actions.codec import SLOT_SIZES
 from playloom.data.dataset import FrameDataset
-from playloom.evaluation.report import Row, beyond_noise
-from playloom.evaluation.segments import Moment, encode
+from playloom.evaluation.report import Row, is_significant
+from playloom.evaluation.segments import Segment, encode
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN
@@ -103,7 +103,7 @@ class Baselines:
     """Share of stick bins equal to those one step before."""
 
 
-def windows_at(model: WorldModel, store: FrameDataset, moments: Sequence[Moment]) -> Windows:
+def windows_at(model: WorldModel, store: FrameDataset, moments: Sequence[Segment]) -> Windows:
     """Encode the `past` - 2 frames up to each segment's start, with one more action on either side."""
     steps = moments[0].past - 2
     rows_BT = np.array([m.row - steps + 1 for m in moments])[:, None] + np.arange(steps)
@@ -154,7 +154,7 @@ def likelihood(
 
 
 @torch.inference_mode()
-def likeliest_codes(
+def argmax_codes(
     model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None = None
 ) -> NDArray[np.int64]:
     """Return the argmax code at every image slot of every step but the first, teacher-forced.
@@ -331,7 +331,7 @@ def _alignment_rows(result: LikelihoodResult) -> list[Row]:
             unit="nats",
             baselines={"true actions": true},
             bar="> 2 SE",
-            passed=beyond_noise(gap_B),
+            passed=is_significant(gap_B),
             count=result.windows,
         )
         for name, gap_B in result.gaps_B.items()

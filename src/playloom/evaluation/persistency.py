@@ -21,7 +21,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
-from playloom.evaluation.segments import Moment, dream_all, reconstruct, with_codes
+from playloom.evaluation.segments import Segment, dream_all, reconstruct, with_codes
 from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
@@ -166,9 +166,9 @@ def _change(
 
 EDITS = (1, 5, 10)
 """Numbers of last prompt frames that hold the object; at most the whole prompt."""
-THERE = 0.5
+PRESENT = 0.5
 """Least share of an object that counts as present."""
-CALM = 8
+CANDIDATES = 8
 """Candidates per chosen segment: the one whose pictures move least, since a pasted object stands still."""
 
 Pictures = NDArray[np.uint8]
@@ -178,7 +178,7 @@ Pictures = NDArray[np.uint8]
 class Persistency:
     """Share of the objects left at every segment (rows) and step (columns; column 0 is step 1)."""
 
-    there_MS: Mapping[int, NDArray[np.float64]]
+    present_MS: Mapping[int, NDArray[np.float64]]
     """Share of the object in the rollout, by number of edited frames."""
     other_MS: Mapping[int, NDArray[np.float64]]
     """Share of another object at the same place, in the same rollouts."""
@@ -214,7 +214,7 @@ class Edit:
         )
 
 
-def calm_moments(store: FrameDataset, candidates: Sequence[Moment], count: int) -> list[Moment]:
+def static_segments(store: FrameDataset, candidates: Sequence[Segment], count: int) -> list[Segment]:
     """From each of `count` equal groups of neighbouring candidates choose the one whose pictures change least."""
     if len(candidates) <= count:
         return list(candidates)
@@ -253,7 +253,7 @@ def make_edits(model: WorldModel, prompts: Sequence[Prompt], least: float) -> tu
 def measure_persistency(
     model: WorldModel,
     store: FrameDataset,
-    moments: Sequence[Moment],
+    moments: Sequence[Segment],
     settings: EvaluationSettings,
     tick: Callable[[str], None] = lambda _: None,
 ) -> Persistency:
@@ -285,7 +285,7 @@ def measure_persistency(
         frames = dreams([edit.prompt(count) for edit in edits])
         there[count], instead[count] = (_shares(some, frames, without) for some in (own, other))
     return Persistency(
-        there_MS=there,
+        present_MS=there,
         other_MS=instead,
         chance_MS=_shares(own, another, without),
         kept_MO=kept,
@@ -297,10 +297,10 @@ def persistency_rows(result: Persistency) -> list[Row]:
     """Return the report rows: presence at the last step, share left, and share kept by the tokenizer."""
     steps, chance_M = result.chance_MS.shape[1], result.chance_MS[:, -1]
     rows = []
-    for count, there_MS in result.there_MS.items():
+    for count, present_MS in result.present_MS.items():
         where = f"in {count} of {result.prompt_frames} frames"
-        left, other_M = there_MS[:, -1], result.other_MS[count][:, -1]
-        rows.append(_row(f"object there after {steps} steps, {where}", *map(_there, (left, chance_M, other_M))))
+        left, other_M = present_MS[:, -1], result.other_MS[count][:, -1]
+        rows.append(_row(f"object there after {steps} steps, {where}", *map(_present, (left, chance_M, other_M))))
         rows.append(_row(f"share of it left after {steps} steps, {where}", left, chance_M, other_M))
     rows.append(_row("share of an object the tokenizer keeps", result.kept_MO.mean(1)))
     return rows
@@ -313,11 +313,11 @@ def persistency_curves(result: Persistency) -> dict[str, object]:
         "prompt_frames": result.prompt_frames,
         "edited_frames": {
             str(count): {
-                **_means(there_MS),
+                **_means(present_MS),
                 "another_object": _means(result.other_MS[count])["mean"],
-                "moments_last_step": there_MS[:, -1],
+                "moments_last_step": present_MS[:, -1],
             }
-            for count, there_MS in result.there_MS.items()
+            for count, present_MS in result.present_MS.items()
         },
         "another_seed": _means(result.chance_MS),
         "kept_by_the_tokenizer": dict(zip(OBJECTS, result.kept_MO.T, strict=True)),
@@ -343,8 +343,8 @@ def _shares(templates: Sequence[Template], frames_MSHWC: Pictures, without_MSHWC
     return np.stack(shares) if shares else np.zeros(frames_MSHWC.shape[:2])
 
 
-def _there(share_M: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (share_M >= THERE).astype(np.float64)
+def _present(share_M: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (share_M >= PRESENT).astype(np.float64)
 
 
 def _row(

@@ -181,7 +181,7 @@ class Report:
         write_json(path, self.to_json())
 
 
-def beyond_noise(values: NDArray[np.float64]) -> bool:
+def is_significant(values: NDArray[np.float64]) -> bool:
     """Return True if the mean of paired differences exceeds zero by more than two standard errors."""
     if len(values) < 2:
         return False

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row
-from playloom.evaluation.segments import Moment, dream_on, reconstruct
+from playloom.evaluation.segments import Segment, dream_on, reconstruct
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
@@ -57,7 +57,7 @@ def measure_horizon(
     model: WorldModel,
     dreamer: Engine,
     store: FrameDataset,
-    moments: Sequence[Moment],
+    moments: Sequence[Segment],
     *,
     steps: int,
     sampling: Sampling,
@@ -185,7 +185,7 @@ class Collapse:
 
 
 def measure_collapse(
-    model: WorldModel, store: FrameDataset, moments: Sequence[Moment], horizon: Horizon, step: int
+    model: WorldModel, store: FrameDataset, moments: Sequence[Segment], horizon: Horizon, step: int
 ) -> Collapse:
     """Compare sharpness of the rollouts of `horizon`, which began at these segments, at one step."""
     real = np.stack([moment.future_frame(store, step) for moment in moments])

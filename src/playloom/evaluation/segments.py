@@ -3,7 +3,7 @@
 A segment at row t sees the frames up to t; action t is the first of its future. Segments are drawn with a seed, inside
 one episode, without dead steps. B rollouts of a batch, S steps, H W C picture.
 
-    >>> segments = choose_moments(dataset, dataset.of_split("test"), count=32, past=10, future=30, seed=0)
+    >>> segments = choose_segments(dataset, dataset.of_split("test"), count=32, past=10, future=30, seed=0)
     >>> segments[0].prompt(dataset).frames_THWC.shape, segments[0].future_frames(dataset).shape
 """
 
@@ -105,7 +105,7 @@ def reconstruct(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
+class Segment:
     """A segment of a recording: seen frames and their future."""
 
     row: int
@@ -140,9 +140,9 @@ class Moment:
         return np.array(store.frames_FHWC[self.row + step])
 
 
-def choose_moments(
+def choose_segments(
     store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, past: int, future: int, seed: int
-) -> list[Moment]:
+) -> list[Segment]:
     """Draw segments uniformly from all that fit, in the order of their rows.
 
     Only moments count whose past and future lie in one episode and hold no dead row. All are cut into `count` stretches
@@ -170,4 +170,4 @@ def choose_moments(
     source = np.random.default_rng(seed)
     edges = np.linspace(0, len(possible), min(count, len(possible)) + 1).astype(np.int64)
     chosen = [int(possible[source.integers(low, high)]) for low, high in itertools.pairwise(edges)]
-    return [Moment(row=row, past=past, future=future) for row in chosen]
+    return [Segment(row=row, past=past, future=future) for row in chosen]

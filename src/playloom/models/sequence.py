@@ -166,7 +166,7 @@ class StepLayout:
         return np.concatenate([image.ravel(), actions, [NO_TOKEN]])
 
     @cached_property
-    def place_P2(self) -> NDArray[np.float32]:
+    def grid_P2(self) -> NDArray[np.float32]:
         """Row and column of each position on the code grid; actions lie at its centre."""
         width = self.grid_width + 1 if self.rows else self.grid_width
         place = np.empty((self.positions, 2), np.float32)

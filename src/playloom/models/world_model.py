@@ -98,7 +98,7 @@ def step_geometry(config: ModelConfig) -> StepGeometry:
     return StepGeometry(
         vocab_size=layout.vocab.size,
         first_action_id=layout.vocab.codebook_size,
-        place_P2=torch.as_tensor(layout.place_P2),
+        grid_P2=torch.as_tensor(layout.grid_P2),
         image_position_P=predicts_image,
     )
 

@@ -14,7 +14,7 @@ from playloom.data.recording import list_episodes, load_meta
 from playloom.errors import RecordingError
 from playloom.json_io import read_json
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.training.distributed import world
+from playloom.training.distributed import dist_info
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def frames_from(data: Path, cache: Path, how: Preparation) -> FrameDataset:
     Raises:
         RecordingError: when `data` is neither.
     """
-    kind = kind_of(data)
+    kind = detect_dataset_kind(data)
     if kind == "frames":
         return FrameDataset.open(data)
     if kind == "recordings":
@@ -58,7 +58,7 @@ def tokens_from(
         RecordingError: when a tokenizer is needed and not given, or the store was made by another one, or the cache of
             other data.
     """
-    kind = kind_of(data)
+    kind = detect_dataset_kind(data)
     if kind == "tokens" or _finished(cache):
         store = TokenDataset.open(data if kind == "tokens" else cache)
         if fingerprint is None or store.tokenizer == fingerprint:
@@ -97,7 +97,7 @@ def tokens_from(
     )
 
 
-def kind_of(data: Path) -> str:
+def detect_dataset_kind(data: Path) -> str:
     """Return the kind of a data folder: "frames", "tokens" or "recordings".
 
     Raises:
@@ -115,7 +115,7 @@ def kind_of(data: Path) -> str:
 
 def _check_same_data(store: TokenDataset, data: Path, how: Preparation) -> None:
     """Refuse cached codes of other data, as far as lengths tell."""
-    if kind_of(data) == "frames":
+    if detect_dataset_kind(data) == "frames":
         frames = len(FrameDataset.open(data))
     else:
         frames = sum(load_meta(path).steps for path in _episodes(data, how))
@@ -142,9 +142,9 @@ def _episodes(data: Path, how: Preparation) -> list[Path]:
 
 
 def _alone(cache: Path) -> None:
-    if world()[1] > 1:
+    if dist_info()[1] > 1:
         raise RecordingError(
-            f"{cache} is not prepared, and {world()[1]} processes would do it at once; run the same command once "
+            f"{cache} is not prepared, and {dist_info()[1]} processes would do it at once; run the same command once "
             "without torchrun and with --prepare-only"
         )
 

@@ -32,7 +32,7 @@ from playloom.models.tokenizer.networks import Decoder
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, TokenizerOutput, to_pixels
 from playloom.training.artifacts import TRANSFORMER_FILE, PretrainedModel, hardware, load_origin, save_tokenizer
 from playloom.training.data_source import Preparation, frames_from, tokens_from
-from playloom.training.distributed import world
+from playloom.training.distributed import dist_info
 from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
 from playloom.training.task import Batch, LoopResult
@@ -49,7 +49,7 @@ class DecoderTrainingConfig(GanConfig):
     """Transformer layers; None: unchanged."""
 
 
-def grown_tokenizer(
+def deepen_decoder(
     tokenizer: FrameTokenizer, *, blocks: Sequence[int] | None, layers: int | None, seed: int
 ) -> FrameTokenizer:
     """Return the tokenizer with a decoder of another depth.
@@ -112,7 +112,7 @@ class DecoderTask(GanTask):
         *,
         perceptual: nn.Module | None = None,
     ) -> None:
-        """Train the decoder of `tokenizer` (see `grown_tokenizer`) in place.
+        """Train the decoder of `tokenizer` (see `deepen_decoder`) in place.
 
         Raises:
             RecordingError: when the codes are not those of the frames, row for row.
@@ -126,7 +126,7 @@ class DecoderTask(GanTask):
         super().__init__("decoder", DecodingLoss(tokenizer.decoder, loss), loss, config)
         self.averaged = frozenset({"decoder"})
         self.identity = _identity(tokenizer.config, config, codes)
-        rank, ranks = world()
+        rank, ranks = dist_info()
         learned, judged = codes.of_split("train"), codes.of_split("validation") or codes.of_split("train")
         self._train = WindowSampler(spans=learned, steps=1, batch=loop.batch, seed=loop.seed, rank=rank, ranks=ranks)
         self._judged_rows = _spread_rows(judged, config.validation_pictures)
@@ -235,7 +235,7 @@ def run_decoder(
     """
     source, frames, codes = prepare_decoder(job, say)
     config, loop = job.config, job.config.loop
-    tokenizer = grown_tokenizer(
+    tokenizer = deepen_decoder(
         source.tokenizer, blocks=config.decoder_blocks, layers=config.decoder_layers, seed=loop.seed
     )
     training = Loop(DecoderTask(tokenizer, config, frames, codes, perceptual=perceptual), loop, job.out, report)
@@ -258,7 +258,7 @@ def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel,
     how = dataclasses.replace(job.preparation, mirror=False)
     codes = tokens_from(frames.folder, job.out / "codes", how, encoder, source.name)
     encoder.cpu()
-    if world()[0] == 0:
+    if dist_info()[0] == 0:
         say(f"{len(codes)} frames in {len(codes.spans)} episodes, tokenizer {codes.tokenizer}")
     return source, frames, codes
 

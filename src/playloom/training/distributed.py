@@ -90,7 +90,7 @@ def _fabric_class() -> Any:
     raise MissingExtraError.of("lightning-fabric", "train")
 
 
-def world() -> tuple[int, int]:
+def dist_info() -> tuple[int, int]:
     """Return this process's rank and the world size, from torchrun's environment."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 

@@ -21,8 +21,8 @@ from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.world_model import ModelConfig
 from playloom.training.alignment import AlignmentReport, check_alignment
 from playloom.training.artifacts import PretrainedModel, ancestors, load_tokenizer, players_of, training_facts
-from playloom.training.data_source import Preparation, kind_of, tokens_from
-from playloom.training.distributed import world
+from playloom.training.data_source import Preparation, detect_dataset_kind, tokens_from
+from playloom.training.distributed import dist_info
 from playloom.training.loop import Report
 from playloom.training.task import LoopResult
 from playloom.training.world_model import Preview, Start, WorldConfig, train_world
@@ -91,7 +91,7 @@ def run_world(
     preview = preview_of(tokenizer, store) if preview_of is not None and tokenizer is not None else None
     run = train_world(job.model, job.config, store, job.out, start=_start(job), preview=preview, report=report)
     path = job.out
-    if tokenizer is not None and world()[0] == 0:
+    if tokenizer is not None and dist_info()[0] == 0:
         path = job.out / "model"
         card = training_card(job, store, run.outcome)
         model = WorldModel(config=job.model, tokenizer=tokenizer.cpu(), transformer=run.transformer, card=card)
@@ -106,7 +106,7 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameT
         _check_same(job.model, tokenizer)
         tokenizer.to(pick_device(job.config.loop.device))
     store = tokens_from(job.data, job.out / "tokens", job.preparation, tokenizer, name)
-    if world()[0] == 0:
+    if dist_info()[0] == 0:
         players = ", ".join(f"{name} {count}" for name, count in players_of(store).items())
         by = f", played by {players}" if players else ""
         say(f"{len(store)} frames in {len(store.spans)} episodes{by}, tokenizer {store.tokenizer}")
@@ -161,7 +161,7 @@ def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None,
     """Check actions against raw pictures if at hand, else against decoded codes."""
     if job.alignment == "off":
         return
-    frames = FrameDataset.open(job.data) if kind_of(job.data) == "frames" else None
+    frames = FrameDataset.open(job.data) if detect_dataset_kind(job.data) == "frames" else None
     if frames is None and tokenizer is None:
         say("alignment not checked: that needs pictures, so a frame store or the tokenizer's folder")
         return

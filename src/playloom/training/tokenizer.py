@@ -26,7 +26,7 @@ from playloom.models.tokenizer.quantizer import codebook_use
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
 from playloom.training.artifacts import PretrainedModel, load_tokenizer, save_tokenizer, training_facts
 from playloom.training.config import LoopConfig
-from playloom.training.distributed import world
+from playloom.training.distributed import dist_info
 from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
 from playloom.training.task import Batch, LoopResult, ModuleLoss, StepContext
@@ -219,7 +219,7 @@ class TokenizerTask(GanTask):
         self.identity = {"tokenizer": tokenizer.to_dict(), "training": training, "data": {"rows": len(store)}}
         if start is not None:
             self.identity["start"] = {"tokenizer": start.name}
-        rank, ranks = world()
+        rank, ranks = dist_info()
         loop = config.loop
         self._train = WindowSampler(
             spans=store.of_split("train"), steps=1, batch=loop.batch, seed=loop.seed, rank=rank, ranks=ranks

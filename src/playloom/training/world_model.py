@@ -28,7 +28,7 @@ from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.transformer.transformer import Transformer
 from playloom.models.world_model import ModelConfig, build_transformer
 from playloom.training.config import LoopConfig
-from playloom.training.distributed import world
+from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
 from playloom.training.task import Batch, LoopResult, ModuleLoss, StepContext
 
@@ -235,7 +235,7 @@ class WorldTask:
         if start is not None:
             self.identity["start"] = {"transformer": start.fingerprint}
         self._own, self._weights = self._orders(model)
-        rank, ranks = world()
+        rank, ranks = dist_info()
         self._train = self._sampler(self._spans("train"), config.loop.batch, config.loop.seed, rank, ranks)
         validation = [s for s in self._spans("validation") if s.length >= config.window_steps]
         self._judged = self._sampler(validation, config.loop.batch, 0, 0, 1) if validation else None

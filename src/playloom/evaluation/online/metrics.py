@@ -61,7 +61,7 @@ class Summary(NamedTuple):
     """Standard error of the mean; None with one game."""
 
 
-def play_figures(
+def episode_metrics(
     states: NDArray[np.float32], actions_TA: NDArray[np.uint8], own_T: NDArray[np.bool_] | None = None
 ) -> EpisodeMetrics:
     """Compute the metrics of a stretch of play.
@@ -174,7 +174,7 @@ class Game:
             player=player,
             seed=played.episode.meta.seed,
             steps=steps,
-            figures=play_figures(states, actions_TA, own_T) if len(states) > 1 else None,
+            figures=episode_metrics(states, actions_TA, own_T) if len(states) > 1 else None,
             steps_per_second=steps / played.seconds if played.seconds else None,
             files=files,
         )

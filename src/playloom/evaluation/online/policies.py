@@ -19,13 +19,13 @@ from playloom.inference.types import Prompt
 
 
 class Policy(Protocol):
-    """A player of one game; `press` and `see` alternate."""
+    """A player of one game; `act` and `observe` alternate."""
 
-    def press(self) -> NDArray[np.uint8]:
+    def act(self) -> NDArray[np.uint8]:
         """Return the input after the newest frame: action values, uint8 [16]."""
 
-    def see(self, frame_HWC: NDArray[np.uint8]) -> None:
-        """Take in the frame that followed, uint8 [H, W, 3]."""
+    def observe(self, frame_HWC: NDArray[np.uint8]) -> None:
+        """PolicyFactory in the frame that followed, uint8 [H, W, 3]."""
 
     def close(self) -> None:
         """Release resources at the end of the game."""
@@ -42,11 +42,11 @@ class ModelPolicy:
     def __init__(self, dreamer: Engine, prompt: Prompt, *, sampling: Sampling, seed: int) -> None:
         self._session = dreamer.open(prompt, sampling=sampling, seed=seed)
 
-    def press(self) -> NDArray[np.uint8]:
+    def act(self) -> NDArray[np.uint8]:
         """Sample an action."""
         return self._session.sample_action()
 
-    def see(self, frame_HWC: NDArray[np.uint8]) -> None:
+    def observe(self, frame_HWC: NDArray[np.uint8]) -> None:
         """Append the real frame to the context and complete the step."""
         self._session.step(frame=frame_HWC)
 
@@ -61,11 +61,11 @@ class RepeatPolicy:
     def __init__(self, prompt: Prompt) -> None:
         self._held_A = prompt.actions_TA[-1] if len(prompt.actions_TA) else REST_VALUES
 
-    def press(self) -> NDArray[np.uint8]:
+    def act(self) -> NDArray[np.uint8]:
         """Return the repeated action."""
         return self._held_A.copy()
 
-    def see(self, frame_HWC: NDArray[np.uint8]) -> None:
+    def observe(self, frame_HWC: NDArray[np.uint8]) -> None:
         """No-op."""
 
     def close(self) -> None:
@@ -78,11 +78,11 @@ class RandomPolicy:
     def __init__(self, seed: int) -> None:
         self._source = np.random.default_rng((seed, 2))
 
-    def press(self) -> NDArray[np.uint8]:
+    def act(self) -> NDArray[np.uint8]:
         """Return a random action."""
         return self._source.integers(0, SLOT_SIZES).astype(np.uint8)
 
-    def see(self, frame_HWC: NDArray[np.uint8]) -> None:
+    def observe(self, frame_HWC: NDArray[np.uint8]) -> None:
         """No-op."""
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from playloom.actions.codec import ACTION_SLOTS, decode_values, encode_named
 from playloom.data.recording import STATE_COLUMNS, Episode
 from playloom.errors import GameError
 from playloom.evaluation.online.policies import Policy
-from playloom.games.arena.engine import GameSpec, View
+from playloom.games.arena.engine import GameSpec, Observation
 from playloom.games.arena.env import new_frame_hash
 from playloom.games.arena.maps import Variant, variant_of
 from playloom.games.arena.process import GameProcess
@@ -27,11 +27,11 @@ from playloom.games.bots.players import ScriptedPlayer
 from playloom.games.recorder import EpisodePlan, episode_meta
 from playloom.inference.types import Prompt
 
-LEAD_STYLE = "explorer"
+WARMUP_STYLE = "explorer"
 """Style of the scripted player that plays the warm-up of every life: a policy needs a prompt."""
 _DEAD = STATE_COLUMNS.index("dead")
 
-Take = Callable[[Prompt, int], Policy]
+PolicyFactory = Callable[[Prompt, int], Policy]
 """Makes the policy of a life from its prompt and the number of the life, from 0."""
 
 
@@ -57,8 +57,8 @@ class EpisodeController:
     """Alternate scripted warm-up and policy control within an episode. Per step: `look`, `press`, and after the step
     `see`."""
 
-    def __init__(self, variant: Variant, seed: int, *, lead: int, take: Take) -> None:
-        self._script = ScriptedPlayer(variant, LEAD_STYLE, seed)
+    def __init__(self, variant: Variant, seed: int, *, lead: int, take: PolicyFactory) -> None:
+        self._script = ScriptedPlayer(variant, WARMUP_STYLE, seed)
         self._lead, self._take = lead, take
         self._frames: list[NDArray[np.uint8]] = []
         self._actions: list[NDArray[np.uint8]] = []
@@ -66,7 +66,7 @@ class EpisodeController:
         self._life = 0
 
     def look(self, game: Running) -> bool:
-        """Take in the current frame and state; return True if the policy acts next."""
+        """PolicyFactory in the current frame and state; return True if the policy acts next."""
         if game.row[_DEAD] > 0:
             self._frames, self._actions = [], []
         elif self._hand is None:
@@ -76,23 +76,23 @@ class EpisodeController:
                 self._life += 1
         return self._hand is not None
 
-    def press(self, game: Running) -> ActionRecord:
+    def act(self, game: Running) -> ActionRecord:
         """Return the input after the current frame."""
         if self._hand is not None:
-            return ActionRecord(self._hand.press(), True)
-        values_A = encode_named(self._script.act(View(row=tuple(game.row.tolist()), enemies=())))
+            return ActionRecord(self._hand.act(), True)
+        values_A = encode_named(self._script.act(Observation(row=tuple(game.row.tolist()), enemies=())))
         if self._frames:
             self._actions.append(values_A)
         return ActionRecord(values_A, False)
 
-    def see(self, game: Running) -> None:
-        """Take in the frame that followed; a death closes the policy."""
+    def observe(self, game: Running) -> None:
+        """PolicyFactory in the frame that followed; a death closes the policy."""
         if self._hand is None:
             return
         if game.row[_DEAD] > 0:
             self.close()
         else:
-            self._hand.see(game.frame_HWC)
+            self._hand.observe(game.frame_HWC)
 
     def close(self) -> None:
         """Close the policy, if one plays."""
@@ -111,7 +111,7 @@ class EpisodeResult:
 
     episode: Episode
     own_T: NDArray[np.bool_]
-    """True for the policy's steps [T], False for the script's (`LEAD_STYLE`)."""
+    """True for the policy's steps [T], False for the script's (`WARMUP_STYLE`)."""
     seconds: float | None = None
     """Time of the policy's steps, the game's time included; None where not measured."""
     failure: GameError | None = None
@@ -119,7 +119,7 @@ class EpisodeResult:
 
 
 @dataclass
-class _Tape:
+class _Trajectory:
     rows: list[NDArray[np.float32]] = field(default_factory=list)
     pressed: list[ActionRecord] = field(default_factory=list)
     seconds: float = 0.0
@@ -137,7 +137,7 @@ def play_game(
     plan: EpisodePlan,
     *,
     lead: int,
-    take: Take,
+    take: PolicyFactory,
     versions: Mapping[str, str],
     stop: Callable[[], bool] = lambda: False,
     tick: Callable[[], None] = lambda: None,
@@ -161,7 +161,7 @@ def play_game(
         ConfigError: when there is no such arena.
         MissingExtraError: when ViZDoom is not installed.
     """
-    tape = _Tape()
+    tape = _Trajectory()
     lives = EpisodeController(variant_of(plan.variant), plan.seed, lead=lead, take=take)
     spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
     failure: GameError | None = None
@@ -185,23 +185,23 @@ def play_game(
     return EpisodeResult(episode=episode, own_T=own_T, seconds=tape.seconds, failure=failure)
 
 
-def _step(game: GameProcess, lives: EpisodeController, tape: _Tape, last: bool) -> None:
+def _step(game: GameProcess, lives: EpisodeController, tape: _Trajectory, last: bool) -> None:
     """One step of the game; the last input of an episode has no frame after it."""
     own = lives.look(game)
     started = time.perf_counter()
-    tape.add(game, lives.press(game))
+    tape.add(game, lives.act(game))
     if not last:
         game.step(decode_values(tape.pressed[-1].values_A))
-        lives.see(game)
+        lives.observe(game)
     tape.seconds += own * (time.perf_counter() - started)
 
 
 def _script(own_T: NDArray[np.bool_]) -> dict[str, str]:
     edges = np.flatnonzero(np.diff(np.concatenate([[True], own_T, [True]]).astype(np.int8)))
     spans = [f"{first} to {stop - 1}" for first, stop in zip(edges[::2], edges[1::2], strict=True)]
-    return {"script": f"{LEAD_STYLE} at steps {', '.join(spans)}"} if spans else {}
+    return {"script": f"{WARMUP_STYLE} at steps {', '.join(spans)}"} if spans else {}
 
 
-def _episode(plan: EpisodePlan, tape: _Tape, versions: Mapping[str, str]) -> Episode:
+def _episode(plan: EpisodePlan, tape: _Trajectory, versions: Mapping[str, str]) -> Episode:
     meta = episode_meta(plan, tape.hash.hexdigest(), steps=len(tape.pressed), versions=versions)
     return Episode(meta, np.stack([pressed.values_A for pressed in tape.pressed]), np.stack(tape.rows))

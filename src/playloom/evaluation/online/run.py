@@ -24,7 +24,7 @@ from playloom.data.recording import Mode, Split, episode_key, load_episode, save
 from playloom.errors import BadInputError, ConfigError, did_you_mean
 from playloom.evaluation.online.metrics import STEPS_PER_SECOND, ActReport, Game
 from playloom.evaluation.online.policies import ModelPolicy, Policy, RandomPolicy, RepeatPolicy
-from playloom.evaluation.online.rollout import LEAD_STYLE, EpisodeResult, play_game
+from playloom.evaluation.online.rollout import WARMUP_STYLE, EpisodeResult, play_game
 from playloom.games.arena.engine import FRAME_SHAPE, MODES, import_vizdoom
 from playloom.games.arena.env import render_episode
 from playloom.games.arena.maps import free_cells, variant_of
@@ -44,7 +44,9 @@ from playloom.provenance import Manifest, created_at
 _COLUMNS, _TILE_WIDTH, _TILES = 6, 180, 60
 
 
-def write_film(folder: Path, played: EpisodeResult, *, who: str, manifest: Manifest | None = None) -> tuple[Path, Path]:
+def write_video(
+    folder: Path, played: EpisodeResult, *, who: str, manifest: Manifest | None = None
+) -> tuple[Path, Path]:
     """Write `<key>.png` and `<key>.mp4` into `folder`.
 
     The pictures are the game's own, so they are not marked as generated.
@@ -334,7 +336,7 @@ class _Run:
     def _film(self, player: str, played: EpisodeResult, folder: Path) -> tuple[Path, Path]:
         seed = played.episode.meta.seed
         manifest = self._model.manifest(seed) if player == MODEL and self._model is not None else None
-        return write_film(folder, played, who=player, manifest=manifest)
+        return write_video(folder, played, who=player, manifest=manifest)
 
     def _tick(self, player: str, steps: int) -> None:
         self._done += steps
@@ -349,7 +351,7 @@ def _facts(job: ActJob, model: _Model | None, lead: int, machine: Mapping[str, A
         "tiles": floor_tiles(job.variant),
         "seconds": job.seconds,
         "seed": job.seed,
-        "lead": {"steps": lead, "style": LEAD_STYLE},
+        "lead": {"steps": lead, "style": WARMUP_STYLE},
         **({} if model is None else model.facts),
         "machine": dict(machine or {}),
     }

@@ -63,7 +63,7 @@ class GameSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sighting:
+class VisibleEnemy:
     """Another player on the screen."""
 
     id: int
@@ -77,12 +77,12 @@ class Sighting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class Observation:
     """Observation of a scripted player at one step."""
 
     row: tuple[float, ...]
     """The state row, see `STATE_COLUMNS`."""
-    enemies: tuple[Sighting, ...]
+    enemies: tuple[VisibleEnemy, ...]
     """Visible enemies."""
 
     @property
@@ -186,7 +186,7 @@ class DoomEngine:
         row[4] = -((row[4] + 180) % 360 - 180)
         return row
 
-    def view(self) -> View:
+    def view(self) -> Observation:
         """Return the observation of a scripted player; enemies only when started with `senses`."""
         row = self.row()
         enemies = []
@@ -196,8 +196,8 @@ class DoomEngine:
             x, y = label.object_position_x, label.object_position_y
             if math.hypot(x - row[0], y - row[1]) > 4:
                 area = label.width * label.height
-                enemies.append(Sighting(id=label.object_id, x=x, y=y, area=area))
-        return View(row=tuple(row.tolist()), enemies=tuple(enemies))
+                enemies.append(VisibleEnemy(id=label.object_id, x=x, y=y, area=area))
+        return Observation(row=tuple(row.tolist()), enemies=tuple(enemies))
 
     def step(self, state_A: Sequence[float]) -> None:
         """Hold a controller state (16 floats, order of `CONTROLS`) for one step of 0.1 s."""

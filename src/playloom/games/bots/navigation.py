@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from playloom.games.arena.maps import CELL, Variant
 
-Spot = tuple[float, float]
+Point = tuple[float, float]
 """A place in map units: x east, y north."""
 Node = tuple[int, int]
 """A square of the grid: row, column."""
@@ -33,7 +33,7 @@ class Navigation:
         columns, rows = variant.size
         self._shape = (rows * _PER_CELL, columns * _PER_CELL)
         self._open = np.zeros(self._shape, bool)
-        self.items: list[Spot] = []
+        self.items: list[Point] = []
         for row, column in np.ndindex(self._shape):
             cell = variant.cell(column // _PER_CELL, row // _PER_CELL)
             self._open[row, column] = cell not in _SOLID
@@ -47,46 +47,46 @@ class Navigation:
         self.nodes: list[Node] = [(int(r), int(c)) for r, c in np.argwhere(self._walkable)]
         self._fields: dict[Node, NDArray[np.float64]] = {}
 
-    def random_spot(self, rng: np.random.Generator) -> Spot:
+    def random_point(self, rng: np.random.Generator) -> Point:
         """Draw a walkable place uniformly."""
-        return self._spot(self.nodes[int(rng.integers(len(self.nodes)))])
+        return self._point(self.nodes[int(rng.integers(len(self.nodes)))])
 
-    def next_spot(self, start: Spot, goal: Spot) -> Spot | None:
+    def next_waypoint(self, start: Point, goal: Point) -> Point | None:
         """Return the farthest place on the shortest path in straight walking line; None at the goal."""
         distances = self._field(self.nearest(goal))
         node = self.nearest(start)
-        best: Spot | None = None
+        best: Point | None = None
         for _ in range(24):
             following = min(self._around(node), key=lambda n: distances[n], default=node)
             if distances[following] >= distances[node]:
                 break
             node = following
-            spot = self._spot(node)
+            spot = self._point(node)
             if best is not None and not self.clear_line(start, spot):
                 break
             best = spot
         return best
 
-    def distance(self, start: Spot, goal: Spot) -> float:
+    def distance(self, start: Point, goal: Point) -> float:
         """Return the cost of the shortest path: map units, higher beside walls; infinite when there is none."""
         return float(self._field(self.nearest(goal))[self.nearest(start)]) * _SQUARE
 
-    def clear_line(self, start: Spot, end: Spot) -> bool:
+    def clear_line(self, start: Point, end: Point) -> bool:
         """Return True if one can walk straight from one place to the other."""
         return self._line(self._walkable, start, end, skip=1)
 
-    def visible(self, start: Spot, end: Spot) -> bool:
+    def visible(self, start: Point, end: Point) -> bool:
         """Return True if no wall stands between two places."""
         return self._line(self._open, start, end, skip=0)
 
-    def nearest(self, spot: Spot) -> Node:
+    def nearest(self, spot: Point) -> Node:
         """Return the walkable square nearest to a place."""
         node = self._node(*spot)
         if self._walkable[node]:
             return node
         return min(self.nodes, key=lambda n: (n[0] - node[0]) ** 2 + (n[1] - node[1]) ** 2)
 
-    def _line(self, passable: NDArray[np.bool_], start: Spot, end: Spot, skip: int) -> bool:
+    def _line(self, passable: NDArray[np.bool_], start: Point, end: Point, skip: int) -> bool:
         length = math.dist(start, end)
         count = max(2, int(length / (_SQUARE / 2)))
         for index in range(skip, count + 1):
@@ -100,7 +100,7 @@ class Navigation:
         row, column = int(-y // _SQUARE), int(x // _SQUARE)
         return min(max(row, 0), self._shape[0] - 1), min(max(column, 0), self._shape[1] - 1)
 
-    def _spot(self, node: Node) -> Spot:
+    def _point(self, node: Node) -> Point:
         return (node[1] + 0.5) * _SQUARE, -(node[0] + 0.5) * _SQUARE
 
     def _around(self, node: Node) -> list[Node]:
@@ -138,7 +138,7 @@ class Navigation:
         return distances
 
 
-def cell_centre(column: float, row: float) -> Spot:
+def cell_centre(column: float, row: float) -> Point:
     """Return the middle of a map cell in map units."""
     return column * CELL + CELL / 2, -row * CELL - CELL / 2
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import ConfigError, did_you_mean
-from playloom.games.arena.engine import View
+from playloom.games.arena.engine import Observation
 from playloom.games.arena.maps import Variant
-from playloom.games.bots.behaviors import Behaviour, Body, Fight, Idle, LieDead, Travel, Turn, UseGate, Walk
+from playloom.games.bots.behaviors import Behaviour, BotContext, Fight, Idle, Respawn, Travel, Turn, UseGate, Walk
 from playloom.games.bots.motor import ControllerBuilder, bearing, wrap
-from playloom.games.bots.navigation import Navigation, Spot, cell_centre
+from playloom.games.bots.navigation import Navigation, Point, cell_centre
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +169,10 @@ class ScriptedPlayer:
     def __init__(self, variant: Variant, style: str, seed: int) -> None:
         self._style = style_of(style)
         self._variant = variant
-        self._body = Body(Navigation(variant), np.random.default_rng((seed, 1)))
+        self._body = BotContext(Navigation(variant), np.random.default_rng((seed, 1)))
         self._busy: Behaviour | None = None
 
-    def act(self, view: View) -> NDArray[np.float32]:
+    def act(self, view: Observation) -> NDArray[np.float32]:
         """Return the controller state after `view`: float32 [16], order of `CONTROLS`, +y forward / up."""
         pad = ControllerBuilder()
         body = self._body
@@ -185,21 +185,21 @@ class ScriptedPlayer:
         if self._busy.act(body, view, pad):
             self._busy = None
         if not view.dead:
-            self._fidget(pad)
+            self._random_inputs(pad)
             body.gaze.step(pad, view.pitch)
         body.fingers.step(pad)
         return pad.state_A
 
     def _lie_dead(self) -> None:
-        if not isinstance(self._busy, LieDead):
+        if not isinstance(self._busy, Respawn):
             self._body.fingers.release()
-            self._busy = LieDead(self._body.steps(6, 14))
+            self._busy = Respawn(self._body.steps(6, 14))
 
     def _fight(self) -> Fight:
         style = self._style
         return Fight(style.aim, style.strafe, style.distance, self._body.steps(20, 60))
 
-    def _next(self, view: View) -> Behaviour:
+    def _next(self, view: Observation) -> Behaviour:
         """Draw the next behaviour by the style's weights."""
         style, body = self._style, self._body
         names = ("travel", "scan", "circle", "sidestep", "back", "straight", "idle")
@@ -227,7 +227,7 @@ class ScriptedPlayer:
         forward = self._pace() if walking else 0.0
         return Turn(body.side(), min(level, 3) if walking and body.chance(0.5) else level, left, forward)
 
-    def _travel(self, view: View) -> Travel | UseGate:
+    def _travel(self, view: Observation) -> Travel | UseGate:
         body, style = self._body, self._style
         dice = body.rng.random()
         if dice < style.greed:
@@ -235,11 +235,11 @@ class ScriptedPlayer:
         elif dice < style.greed + style.gates:
             return self._use_gate(view.position)
         else:
-            spots = [body.navigation.random_spot(body.rng) for _ in range(3 if body.chance(0.8) else 1)]
+            spots = [body.navigation.random_point(body.rng) for _ in range(3 if body.chance(0.8) else 1)]
             goal = min(spots, key=lambda spot: abs(wrap(bearing(view.position, spot) - view.yaw)))
         return Travel(goal, style.speed, body.steps(40, 120), style.top, float(body.rng.uniform(10, 18)))
 
-    def _use_gate(self, here: Spot) -> UseGate:
+    def _use_gate(self, here: Point) -> UseGate:
         """Go to the nearest gate, from its nearest free side."""
         columns, rows = self._variant.size
         fronts = [
@@ -252,7 +252,7 @@ class ScriptedPlayer:
         front, gate = min(fronts, key=lambda pair: math.dist(pair[0], here))
         return UseGate(Travel(front, self._style.speed, 120, self._style.top), gate)
 
-    def _fidget(self, pad: ControllerBuilder) -> None:
+    def _random_inputs(self, pad: ControllerBuilder) -> None:
         body, style = self._body, self._style
         if body.chance(style.jump):
             body.fingers.press("button_A", body.steps(1, 3))

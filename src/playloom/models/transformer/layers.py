@@ -67,14 +67,14 @@ def step_frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
 class Rotary(torch.nn.Module):
     """Rotary angles of every position."""
 
-    def __init__(self, head_width: int, place_P2: Float[Tensor, "P 2"], longest_step: int) -> None:
+    def __init__(self, head_width: int, grid_P2: Float[Tensor, "P 2"], longest_step: int) -> None:
         super().__init__()
         pairs = head_width // 2
         across = pairs // 3
         along = pairs - 2 * across
-        longest_place = 2.0 * float(place_P2.max()) + 4.0
+        longest_place = 2.0 * float(grid_P2.max()) + 4.0
         place_freq = frequencies(across, longest_place)
-        angle_P = [place_P2[:, axis, None].double() * place_freq for axis in (0, 1)]
+        angle_P = [grid_P2[:, axis, None].double() * place_freq for axis in (0, 1)]
         self.register_buffer("place_angle_PF", torch.cat(angle_P, dim=1), persistent=False)
         self.register_buffer("step_freq_F", step_frequencies(along, 4.0 * longest_step), persistent=False)
         self.place_angle_PF: Tensor
@@ -107,7 +107,7 @@ class Rotary(torch.nn.Module):
         return torch.cat([cosine, cosine], -1).unsqueeze(-2), torch.cat([-sine, sine], -1).unsqueeze(-2)
 
 
-Turn = tuple[Tensor, ...]
+RotaryFactors = tuple[Tensor, ...]
 """Rotary factors of queries and keys: nothing (absolute positions); cosine and signed sine, see `Rotary.angles`; or
 one matrix per position, see `matrices`. In the dtype of the rotated tensor."""
 
@@ -119,7 +119,7 @@ def matrices(cosine: Float[Tensor, "*X Q 1 E"], sine: Float[Tensor, "*X Q 1 E"])
 
 
 def rotate(x_BQME: Float[Tensor, "B Q M E"], *turn: Tensor) -> Float[Tensor, "B Q M E"]:
-    """Rotate each pair (i, i + E/2) of every head by the position's angles, in either form of `Turn`."""
+    """Rotate each pair (i, i + E/2) of every head by the position's angles, in either form of `RotaryFactors`."""
     if len(turn) == 1:
         return x_BQME @ turn[0]
     cosine, sine = turn

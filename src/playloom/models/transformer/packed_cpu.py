@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
-from playloom.models.transformer.layers import Turn
+from playloom.models.transformer.layers import RotaryFactors
 from playloom.models.transformer.transformer import Attention, Block, Transformer
 
 _M = TypeVar("_M", bound=nn.Module)
@@ -50,7 +50,9 @@ class PackedParallelBlock(Block):
         self.enter = PackedLinear(torch.cat([enter.weight, first.weight]), torch.cat([enter.bias, first.bias]))
         self.leave = PackedLinear(torch.cat([leave.weight, last.weight], dim=1), leave.bias + last.bias)
 
-    def extend(self, x_BQD: Tensor, turn: Turn, layer: int, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
+    def extend(
+        self, x_BQD: Tensor, turn: RotaryFactors, layer: int, cache: KeyValueCache, reach: AttentionSpan
+    ) -> Tensor:
         """See `Block.extend`."""
         all_BQO, hidden = self.enter(self.attention_norm(x_BQD)).split(self.widths, dim=-1)
         attended = self.attention.cached(*self.attention.project(all_BQO, turn), layer, cache, reach)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from playloom.errors import ConfigError
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
-from playloom.models.transformer.layers import Rotary, Turn, attend, matrices, rotate
+from playloom.models.transformer.layers import Rotary, RotaryFactors, attend, matrices, rotate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,7 +31,7 @@ class StepGeometry:
     """Joint ids: V."""
     first_action_id: int
     """First id of action values."""
-    place_P2: Float[Tensor, "P 2"]
+    grid_P2: Float[Tensor, "P 2"]
     """Row and column of each position on the code grid."""
     image_position_P: Bool[Tensor, P]
     """Positions that predict an image code."""
@@ -39,7 +39,7 @@ class StepGeometry:
     @property
     def positions(self) -> int:
         """Positions a step: P."""
-        return len(self.place_P2)
+        return len(self.grid_P2)
 
 
 _SHORTEST = 1e-6
@@ -51,7 +51,7 @@ class StepEmbeddings(NamedTuple):
 
     x_BPD: Float[Tensor, "B P D"]
     """Embeddings of position and previous action."""
-    turn: Turn
+    turn: RotaryFactors
     """Rotary cosine and signed sine [B, P, 1, E], or matrices [B, P, E, E]; empty for absolute positions."""
 
 
@@ -67,7 +67,7 @@ class Attention(nn.Module):
         self.query_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
 
-    def project(self, all_BQO: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, all_BQO: Tensor, turn: RotaryFactors) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys rotated by `turn`.
 
         Takes what `query_key_value` gave.
@@ -113,7 +113,7 @@ class Attention(nn.Module):
         keys, values = cache.visible(layer, reach.past_steps, reach.last)
         return self.attend(q_BMQE, keys, values, reach.masks.get(self.window))
 
-    def steps(self, x_BTPD: Tensor, turn: Turn, own_PP: Tensor) -> Tensor:
+    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, own_PP: Tensor) -> Tensor:
         """Attend every step to its window, one call per step, so that no mask is larger than one step's."""
         batch, steps, positions, _ = x_BTPD.shape
         all_BQO = self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d"))
@@ -148,12 +148,14 @@ class Block(nn.Module):
         x = x + attended
         return x + self.mlp(self.mlp_norm(x))
 
-    def steps(self, x_BTPD: Tensor, turn: Turn, own_PP: Tensor) -> Tensor:
+    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, own_PP: Tensor) -> Tensor:
         """Run the block over whole steps."""
         normed = self.attention_norm(x_BTPD)
         return self.feed(x_BTPD, self.attention.steps(normed, turn, own_PP), normed)
 
-    def extend(self, x_BQD: Tensor, turn: Turn, layer: int, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
+    def extend(
+        self, x_BQD: Tensor, turn: RotaryFactors, layer: int, cache: KeyValueCache, reach: AttentionSpan
+    ) -> Tensor:
         """Run the block over some places of one step; see `Transformer.extend`."""
         normed = self.attention_norm(x_BQD)
         q, k, v = self.attention.project(self.attention.query_key_value(normed), turn)
@@ -171,7 +173,7 @@ class Transformer(nn.Module):
         places = geometry.positions * (1 if rolling else config.context_steps)
         self.token = nn.Embedding(geometry.vocab_size, config.width)
         self.place = nn.Embedding(places, config.width)
-        self.rotary = Rotary(config.head_width, geometry.place_P2, config.context_steps) if rolling else None
+        self.rotary = Rotary(config.head_width, geometry.grid_P2, config.context_steps) if rolling else None
         actions = geometry.vocab_size - geometry.first_action_id
         self.action_condition = nn.Embedding(actions, config.width) if config.action_condition else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
@@ -211,7 +213,7 @@ class Transformer(nn.Module):
         batch, steps, positions = inputs_BTP.shape
         where_TP = self._where(steps, inputs_BTP.device)
         x = self._embed(inputs_BTP, where_TP, actions_BTA)
-        turn: Turn = ()
+        turn: RotaryFactors = ()
         if self.rotary is not None:
             step_S = torch.arange(steps, device=x.device).repeat_interleave(positions)
             angles = self.rotary.angles(step_S, torch.arange(positions, device=x.device).repeat(steps))
