@@ -151,16 +151,19 @@ def show(value: float | None, unit: str) -> str:
     return f"{value:.{min(max(3 - whole, 0), 3)}f} {unit}".rstrip()
 
 
-def options(description: str | None) -> argparse.ArgumentParser:
-    """Build a parser with the options of all scripts."""
+def options(description: str | None, *names: str) -> argparse.ArgumentParser:
+    """Build a parser with the options of all scripts, and with those of `model`, `frames` and `seed` that are named."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="Name of a bundled model, or a folder.")
+    if "model" in names:
+        parser.add_argument("--model", help="Name of a bundled model, or a folder.")
+    if "frames" in names:
+        parser.add_argument("--frames", type=_positive, default=300, help="Most frames or repeats of any measurement.")
+    if "seed" in names:
+        parser.add_argument("--seed", type=int, default=0, help="Seed of dreams and random weights.")
     parser.add_argument("--threads", type=_positive, help="CPU threads. Default: chosen by torch.")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of dreams and random weights.")
     parser.add_argument("--quick", action="store_true", help="Fewer frames and repeats, for a rough look.")
     parser.add_argument("--json", action="store_true", help="Print one line of JSON instead of the table.")
     parser.add_argument("--out", type=Path, help="Write the JSON to this file too.")
-    parser.add_argument("--frames", type=_positive, default=300, help="Most frames or repeats of any measurement.")
     return parser
 
 

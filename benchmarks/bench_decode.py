@@ -201,7 +201,7 @@ def _type(dtype: torch.dtype) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the wanted cases and print one table."""
-    parser = options(__doc__)
+    parser = options(__doc__, "frames", "seed")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda.")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["200m", "1.6b"], metavar="NAME")
     parser.add_argument("--dtype", choices=DTYPES, help="Default: float32 on a CPU, bfloat16 on a GPU.")

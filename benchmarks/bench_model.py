@@ -208,7 +208,7 @@ CASES: dict[str, Callable[[ModelSetup], list[Row]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the wanted cases and print one table."""
-    parser = options(__doc__)
+    parser = options(__doc__, "model", "frames", "seed")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help="Cases.")
     given = parse(parser, arguments)
     setup, rows = ModelSetup(given), []

@@ -291,7 +291,7 @@ def measure(model: str | None, load: Load, settings: Mapping[str, int] = SETTING
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure a server and print one table."""
-    given = parse(options(__doc__), arguments)
+    given = parse(options(__doc__, "model"), arguments)
     rows = measure(given.model, QUICK if given.quick else Load())
     report(given, [row.to_json() for row in rows], table(rows), torch.device("cpu"))
 

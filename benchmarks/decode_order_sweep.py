@@ -203,12 +203,12 @@ def sweep(given: argparse.Namespace, store: FrameDataset, sizes: EvaluationSetti
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Open the test episodes and sweep."""
-    parser = options(__doc__)
+    parser = options(__doc__, "model", "frames", "seed")
     parser.add_argument("--device", default="cpu", help="cpu or cuda.")
     parser.add_argument("--data", type=Path, help="Frame store, or recordings with test episodes.")
-    parser.add_argument("--work", type=Path, default=Path("out/evaluation"), help="Folder of a test set recorded here.")
+    parser.add_argument("--cache-dir", type=Path, default=Path("out/evaluation"), help="Test set recorded here.")
     given = parse(parser, arguments)
-    store = open_test_set(given.data, given.work, lambda what, done, total: progress(f"{what}: {done} of {total}"))
+    store = open_test_set(given.data, given.cache_dir, lambda what, done, total: progress(f"{what}: {done} of {total}"))
     sweep(given, store, EvaluationSettings().quick() if given.quick else EvaluationSettings())
 
 

@@ -147,7 +147,7 @@ def bf16_and_float32(model: WorldModel, narrow: WorldModel, lag: int | None, pro
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare all orders and print one table."""
-    parser = options(__doc__)
+    parser = options(__doc__, "model", "frames")
     parser.add_argument("--device", default="cpu", help="cpu or cuda.")
     given = parse(parser, arguments)
     device = pick_device(given.device)

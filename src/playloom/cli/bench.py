@@ -23,7 +23,7 @@ def bench_command(
 ) -> None:
     """Measure frames per second, latency, the first frame and batches of several dreams.
 
-    The default takes about a minute on two cores. Close other programs first.
+    The default generates about 500 frames. Close other programs first.
     """
     with common.progress("measuring", timed=True) as bar:
         from playloom.device import set_threads
