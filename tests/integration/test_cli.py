@@ -83,7 +83,7 @@ def run(*words: object):
         ("recipe --redo nope", "nope"),
         ("recipe --piece -1", "--piece"),
         ("bench --frames 0", "--frames"),
-        ("bench --work x", "--work"),
+        ("bench --device tpu", "tpu"),
         ("serve --replicas 2", "--replicas"),
         ("record --hours 1e12", "1000"),
         ("view --figures --every 10 nowhere", "--every"),

@@ -16,7 +16,7 @@ LEVELS = [
     ["data", "client"],
     ["inference", "games"],
     ["training", "evaluation", "envs", "server"],
-    ["recipes", "benchmarks", "cluster"],
+    ["recipes", "cluster"],
     ["cli"],
     ["__main__"],
 ]

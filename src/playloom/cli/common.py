@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -124,6 +124,13 @@ def print_json(result: Mapping[str, Any]) -> None:
 def count(number: int, what: str) -> str:
     """A number with its noun, in the singular or plural."""
     return f"{number} {what}{'s' * (number != 1)}"
+
+
+def text_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Format columns of equal width below a ruled head."""
+    widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
+    text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in (head, *lines)]
+    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
 
 # -- Ctrl-C and SIGTERM ---------------------------------------------------------------------------------------------

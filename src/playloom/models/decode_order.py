@@ -62,7 +62,7 @@ class Schedule:
 
 
 DEFAULT_LAG = 2
-"""Row lag of the order that models with row starts are dreamed in unless said otherwise: docs/speed.md, the ladder."""
+"""Default row lag of models with row tokens; measured in docs/speed.md, decode order sweep."""
 
 
 def schedule(layout: StepLayout, lag: int | None = None) -> Schedule:
