@@ -5,7 +5,7 @@ stages="recording frames tokenizer all_recordings tokens world evaluation prompt
 out='' collect='' max_minutes=''
 smoke_test=${SMOKE:-}
 python=${PYTHON:-python3}
-workers=${WORKERS:-$(nproc)}
+workers=${WORKERS:-$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}
 
 fail() {
   echo "$1" >&2
