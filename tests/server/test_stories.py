@@ -355,8 +355,8 @@ WRITER = """
 import sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
-from test_stories import Shelf, begun, frame, node
-shelf = Shelf(Path({folder!r}))
+from test_stories import StoryStore, begun, frame, node
+shelf = StoryStore(Path({folder!r}))
 places = shelf.places()
 place = places[0] if places else begun(shelf)
 tree = place.load()
@@ -372,7 +372,7 @@ while True:
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_killed_at_any_moment_every_frame_it_speaks_of_is_there(tmp_path):
     folder, seen = tmp_path / "stories", 3
-    code = WRITER.format(here=str(Path(__file__).parents[1] / "support"), folder=str(folder))
+    code = WRITER.format(here=str(Path(__file__).parent), folder=str(folder))
     for wait in (0.03, 0.11, 0.17, 0.05):
         writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         assert writer.stdout is not None

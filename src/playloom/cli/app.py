@@ -24,11 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (dream, play, act, serve, call):
-    command.register(app)
-for register in (data.register_record, data.register_view, data.register_import):
-    register(app)
-for command in (train, evaluate, bench, models):
+for command in (dream, play, act, serve, call, data, train, evaluate, bench, models):
     command.register(app)
 
 

@@ -1,6 +1,6 @@
 """Dreaming on from a prompt: three modes, one loop over what is given and what is dreamed.
 
-    dreamer = Dreamer(load_model(folder))
+    engine = Engine(load_model(folder))
     for step in dreamer.dream(prompt, mode="world", steps=10, actions_SA=held):
         show(step.frame_HWC)
 

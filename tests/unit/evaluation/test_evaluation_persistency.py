@@ -109,19 +109,19 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, FrameDa
     edits, _ = make_edits(model, [moment.prompt(store) for moment in moments_of(store)], 0)
     codes = torch.from_numpy(np.stack([edits[0].plain.codes_TN[0], *(edit.edited.codes_TN[0] for edit in edits)]))
     loss = WorldLoss(model.transformer.train(), model.config.layout, action_weight=0.1, first_step_image=False)
-    optimiser = torch.optim.AdamW(model.transformer.parameters(), lr=1e-2)
+    optimiser = torch.optim.AdamW(model.transformer.parameters(), lr=5e-3)
     things = range(1, len(codes))
     windows = torch.tensor(
         [[0] * 5, *([0] * before + [thing] * (5 - before) for thing in things for before in range(4))]
     )
     values = torch.from_numpy(REST_VALUES.astype(np.int64)).expand(*windows.shape, -1)
     own_PP = schedule(model.config.layout, 1).visible_PP()
-    for _ in range(200):
+    for _ in range(400):
         optimiser.zero_grad()
         judged = loss(codes[windows], values, own_PP)
         judged.loss.backward()
         optimiser.step()
-        if judged.image < 0.026:  # all that is left is when things appear
+        if judged.image < 0.0235:  # all that is left is when things appear
             break
     model.transformer.eval().requires_grad_(False)
     return model, store
