@@ -16,7 +16,7 @@ LEVELS = [
     ["data", "client"],
     ["inference", "games"],
     ["training", "evaluation", "envs", "server"],
-    ["recipes", "cluster"],
+    ["cluster"],
     ["cli"],
     ["__main__"],
 ]

@@ -25,6 +25,8 @@ STOPPED = 130
 """Exit code after Ctrl-C, as shells have it; after SIGTERM it is 143."""
 SKIPPED = 1
 """Exit code when some inputs were left out."""
+UNFINISHED = 3
+"""Exit code of a training that was saved before its end; the same command continues it."""
 _EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -119,6 +121,21 @@ def refuse(context: typer.Context, names: Collection[str], why: str) -> None:
 def print_json(result: Mapping[str, Any]) -> None:
     """Print a result as one line of JSON."""
     typer.echo(json.dumps(result, default=str))
+
+
+def read_settings(path: Path | None) -> dict[str, Any]:
+    """Read the settings in a JSON file; none without a file."""
+    if path is None:
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); give a JSON file") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}; expected an object of settings")
+    return values
 
 
 def count(number: int, what: str) -> str:

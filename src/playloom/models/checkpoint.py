@@ -219,6 +219,24 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> WorldModel:
     return model.to(device)
 
 
+def update_card(folder: Path, changes: Mapping[str, Any], figures: str) -> None:
+    """Change entries of a model's card, in `model.json` and `card.md`.
+
+    Args:
+        folder: the model's folder.
+        changes: entries that replace those of the same name.
+        figures: the evaluation's table, as Markdown.
+
+    Raises:
+        CheckpointError: when the folder holds no model.
+    """
+    content = _read_json(folder / "model.json")
+    content["card"] = {**content.get("card", {}), **changes}
+    write_card(folder, model_card(ModelConfig.from_dict(content["config"]), content["card"], figures))
+    with atomic_write(folder / "model.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 def read_card(name: str) -> str:
     """The card of a model for people, as Markdown.
 

@@ -31,10 +31,10 @@ class LoopConfig:
     steps: int | None = None
     """End after this many optimiser steps."""
     minutes: float | None = None
-    """End after this much training time, all pieces together; the schedule decays in time. With `steps`: whichever
+    """End after this much training time, all sessions together; the schedule decays in time. With `steps`: whichever
     comes first."""
-    piece_minutes: float | None = None
-    """Save and stop this process after this long, to be resumed later; None: go on to the end."""
+    max_minutes: float | None = None
+    """Save and stop this session after this long, to be resumed later; None: no limit."""
     batch: int = 16
     """Examples a device takes at once."""
     accumulate: int = 1
@@ -85,7 +85,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
             raise ConfigError("a run needs an end: give steps, minutes or both")
-        for name in ("steps", "minutes", "piece_minutes", "save_steps", "validate_steps", "threads"):
+        for name in ("steps", "minutes", "max_minutes", "save_steps", "validate_steps", "threads"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:  # so that NaN, which compares false, is refused too
                 raise ConfigError(f"{name} is {value}; expected more than 0")
@@ -105,7 +105,7 @@ class LoopConfig:
 
 
 FREE_ON_RESUME = frozenset(
-    {"steps", "minutes", "piece_minutes", "log_steps", "save_minutes", "save_steps", "validate_minutes"}
+    {"steps", "minutes", "max_minutes", "log_steps", "save_minutes", "save_steps", "validate_minutes"}
     | {"validate_steps", "keep", "device", "precision", "threads", "compile"}
 )
 """Settings that may differ when a run is resumed; any other change makes it another run."""

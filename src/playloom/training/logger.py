@@ -34,7 +34,7 @@ class LoopProgress:
     fraction: float
     """How much of the run is over, in [0, 1]."""
     elapsed: float
-    """Training time so far, all pieces, in seconds."""
+    """Training time so far, all sessions, in seconds."""
     eta: float
     """Estimated seconds to the end."""
     learning_rate: float

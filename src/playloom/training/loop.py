@@ -62,7 +62,7 @@ class Loop:
             raise
 
     def run(self) -> LoopResult:
-        """Train until the end, the piece's end, or SIGINT / SIGTERM, and leave a checkpoint.
+        """Train until the end, the session's time limit, or SIGINT / SIGTERM, and leave a checkpoint.
 
         Raises:
             PlayloomError: when the loss stops being a number.
@@ -83,7 +83,7 @@ class Loop:
 
     @property
     def elapsed(self) -> float:
-        """Training time in seconds, all pieces."""
+        """Training time in seconds, all sessions."""
         return self._before + time.monotonic() - self._started
 
     @property
@@ -207,9 +207,9 @@ class Loop:
 
     def _tick(self, stop: StopRequest) -> bool:
         """Agree with the other devices on the time and on whether to stop."""
-        piece = self.config.piece_minutes
+        limit = self.config.max_minutes
         spent = time.monotonic() - self._started
-        wants = stop.asked or (piece is not None and spent >= 60 * piece)
+        wants = stop.asked or (limit is not None and spent >= 60 * limit)
         now = torch.tensor([self.elapsed, float(wants)], dtype=torch.float64)
         if self.fabric.world_size > 1:
             now = self.fabric.broadcast(now)

@@ -22,20 +22,20 @@ from playloom.models.checkpoint import WorldModel, save_model
 from playloom.models.decode_order import DEFAULT_LAG
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.world_model import ModelConfig
-from playloom.training.alignment import AlignmentReport, check_alignment
+from playloom.training.alignment import check_alignment
 from playloom.training.artifacts import PretrainedModel, ancestors, load_tokenizer, players_of, training_facts
 from playloom.training.data_source import Preparation, kind_of, tokens_from
 from playloom.training.distributed import world
 from playloom.training.loop import Report
+from playloom.training.preview import dream_preview
 from playloom.training.task import LoopResult
-from playloom.training.world_model import Preview, Start, WorldConfig, train_world
+from playloom.training.world_model import Start, WorldConfig, train_world
 
 _CHECKS = ("strict", "warn", "off")
 _STRETCH = 120
 _STRETCHES = 8
 
 Say = Callable[[str], None]
-PreviewOf = Callable[[FrameTokenizer, TokenDataset], Preview]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +79,11 @@ class WorldResult:
     """The exported model's folder; without a tokenizer the run's folder."""
 
 
-def run_world(
-    job: WorldJob, *, preview_of: PreviewOf | None = None, report: Report | None = None, say: Say = print
-) -> WorldResult:
+def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) -> WorldResult:
     """Do a job; a job that was interrupted goes on where it stopped.
 
     Args:
         job: what.
-        preview_of: makes the preview callback, for those who can dream.
         report: told about the training's progress.
         say: told one sentence about each stage.
 
@@ -95,7 +92,7 @@ def run_world(
         RecordingError, CheckpointError, ConfigError: as in the stages.
     """
     store, tokenizer = prepare_world(job, say)
-    preview = preview_of(tokenizer, store) if preview_of is not None and tokenizer is not None else None
+    preview = dream_preview(job.model, tokenizer, store) if tokenizer is not None else None
     run = train_world(job.model, job.config, store, job.out, start=_start(job), preview=preview, report=report)
     path = job.out
     if tokenizer is not None and world()[0] == 0:
@@ -182,12 +179,6 @@ def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None,
     if report.verdict == "shifted" and job.alignment == "strict":
         raise BadInputError(f"{report.sentence()}; or train anyway with --alignment warn")
     say(f"alignment {report.verdict}: {report.sentence()}")
-
-
-def alignment_of(store: FrameDataset) -> AlignmentReport:
-    """The alignment check on stretches of a frame store's "train" split."""
-    spans = _living(store)
-    return check_alignment((store.frames_FHWC[s.rows], store.actions_FA[s.rows]) for s in _cut(spans))
 
 
 def _stretches(

@@ -77,10 +77,10 @@ class LoopResult:
     """How a call of `Loop.run` ended."""
 
     step: int
-    """Optimiser steps done, all pieces."""
+    """Optimiser steps done, all sessions."""
     elapsed: float
-    """Training time in seconds, all pieces."""
+    """Training time in seconds, all sessions."""
     finished: bool
     """Whether the run reached its end; else it waits to be resumed."""
     validation: dict[str, float]
-    """Figures of the last validation, if there was one in this piece."""
+    """Figures of the last validation, if there was one in this session."""

@@ -128,7 +128,7 @@ def test_a_resumed_gan_is_exact(frames, tokenizer_run, tmp_path):
     lines = [line for line in read_log(tmp_path / "whole") if "loss" in line]
     assert ["discriminator" in line for line in lines] == [False] * 3 + [True] * 3
     for _ in range(6):
-        run_decoder(job(tokenizer_run, frames, tmp_path / "parts", **settings, piece_minutes=1e-9), **SILENT)
+        run_decoder(job(tokenizer_run, frames, tmp_path / "parts", **settings, max_minutes=1e-9), **SILENT)
     whole, parts = (load_newest(tmp_path / name / "checkpoints").tensors for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)

@@ -1,8 +1,6 @@
-"""A strip of pictures during world training: what followed, and below it what is dreamed, marked. Owns no measure."""
+"""Preview pictures of a world training: recorded frames above, generated frames below, marked."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,23 +19,24 @@ from playloom.training.logger import strip
 from playloom.training.world_model import Preview
 
 _SHOWN = 6
-"""Steps dreamed, and as many seen ones shown."""
 
 
-def dream_preview(config: ModelConfig) -> Callable[[FrameTokenizer, TokenDataset], Preview]:
-    """What `run_world` wants as `preview_of`: two rows of pictures, reconstructed truth above, dream below."""
+def dream_preview(config: ModelConfig, tokenizer: FrameTokenizer, store: TokenDataset) -> Preview:
+    """Return the preview callback of a world training: reconstructed frames above, generated ones below.
 
-    def of(tokenizer: FrameTokenizer, store: TokenDataset) -> Preview:
-        span = _moment(store, config.transformer.context_steps + _SHOWN)
+    Args:
+        config: sizes of the model that is trained.
+        tokenizer: decodes the store's codes.
+        store: its validation split, else any, gives the context.
+    """
+    span = _moment(store, config.transformer.context_steps + _SHOWN)
 
-        def preview(transformer: Transformer) -> NDArray[np.uint8] | None:
-            if span is None:
-                return None
-            return _strip(WorldModel(config=config, tokenizer=tokenizer, transformer=transformer), store, span)
+    def preview(transformer: Transformer) -> NDArray[np.uint8] | None:
+        if span is None:
+            return None
+        return _strip(WorldModel(config=config, tokenizer=tokenizer, transformer=transformer), store, span)
 
-        return preview
-
-    return of
+    return preview
 
 
 @torch.inference_mode()
