@@ -95,6 +95,7 @@ def _run_cluster(settings: Settings) -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",
         "RAY_DEDUP_LOGS": "0",
+        "RAY_COLOR_PREFIX": "0",
     }
     if not os.environ.get("RAY_ADDRESS"):
         # Who reaches Ray's ports can run code: they listen on loopback only, and need a token that only this run knows.

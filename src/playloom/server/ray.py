@@ -19,8 +19,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -83,29 +83,23 @@ class StickyMiddleware:
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Drop frames that a slow reader does not take: Ray itself would keep them all in the proxy's memory."""
-        queue: SendQueue[Message] = SendQueue()
-
-        async def forward() -> None:
-            kind = ""
-            while kind != "websocket.close":
-                message = await queue.take()
-                message = {"type": "websocket.send", "bytes": message} if isinstance(message, bytes) else message
-                kind = message["type"]
-                await send(message)
+        queue: SendQueue[Message | None] = SendQueue()
 
         async def put(message: Message) -> None:
             if message.get("bytes") is not None:
                 queue.put_frame(message["bytes"])
             else:
                 queue.put_text(message)
-            if message["type"] == "websocket.close":
-                await asyncio.wait([sender])
+
+        async def forward() -> None:
+            while (item := await queue.take()) is not None:
+                await send({"type": "websocket.send", "bytes": item} if isinstance(item, bytes) else item)
 
         sender = asyncio.ensure_future(forward())
         try:
             await self.app(scope, receive, put)
         finally:
-            sender.cancel()
+            queue.put_text(None)
             await asyncio.gather(sender, return_exceptions=True)  # a reader that is gone is no fault
 
 
@@ -205,32 +199,28 @@ def build_application(settings: Settings, nodes: Sequence[dict[str, float]]) -> 
         nodes: As for `replica_resources`, which says what it raises.
     """
     cpus, gpus = replica_resources(settings, nodes)
-    bundled = settings.model is None or settings.model in bundled_models()
-    update = {
+    update: dict[str, Any] = {
         "threads": settings.threads or max(1, int(cpus)),
-        "device": "cuda" if gpus else settings.device if settings.device != "auto" else "cpu",
-        "model": settings.model if bundled else str(Path(settings.model or "").resolve()),
+        "device": "cuda" if gpus else "cpu" if settings.device == "auto" else settings.device,
     }
-    count: dict[str, Any] = {"num_replicas": settings.replicas}
-    if settings.most_replicas > settings.replicas:
-        scaling = AutoscalingConfig(
-            min_replicas=settings.replicas,
-            max_replicas=settings.most_replicas,
-            target_ongoing_requests=settings.requests,
-            upscale_delay_s=10,
-        )
-        count = {"autoscaling_config": scaling}
+    if settings.model is not None and settings.model not in bundled_models():
+        update["model"] = str(Path(settings.model).resolve())
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name=APPLICATION,
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
-        max_ongoing_requests=settings.connections,  # above the application's own limits, which refuse in its own words
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=settings.replicas,
+            max_replicas=settings.most_replicas,
+            target_ongoing_requests=settings.requests,
+            upscale_delay_s=10,
+        ),
+        max_ongoing_requests=settings.connections,  # more than the application admits: it refuses in its own words
         max_queued_requests=settings.connections,
         request_router_config=RequestRouterConfig(request_router_class=StickyRouter),
         health_check_period_s=2,
         graceful_shutdown_timeout_s=settings.drain_seconds,
         graceful_shutdown_wait_loop_s=_TICK,
-        **count,
     )
     return deployment.bind(settings.model_copy(update=update))
 
@@ -250,23 +240,32 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
         pick_device(settings.device)
     with listen(settings) as listener:
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
-    with _connected() as nodes:
-        handle = _deploy(settings, build_application(settings, nodes))
+    with ExitStack() as stack:
+        handle = _start(settings, stack)
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        say(_greeting(settings, name))
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        who = "requests need the key" if settings.key else "without a key, for this machine only"
+        count = " to ".join(str(number) for number in sorted({settings.replicas, settings.most_replicas}))
+        say(f"playloom serves {name} on http://{host}:{settings.port} ({who}), {count} replicas on Ray")
         while not stop.wait(_WATCH):
             if not any(node["Alive"] for node in ray.nodes()):
                 raise ResourceError("Ray has ended; its logs are in session_latest/logs of its temporary folder")
-        _drain(handle, settings.drain_seconds)
+        end = time.monotonic() + settings.drain_seconds
+        while any(_call(handle, "drain")) and time.monotonic() < end:
+            time.sleep(_TICK)
+        _call(handle, "end")
+        time.sleep(_FLUSH)
 
 
-@contextmanager
-def _connected() -> Iterator[list[dict[str, float]]]:
-    """Join the cluster of RAY_ADDRESS, or start one here that ends with this process; give the machines' resources."""
+def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
+    """Join the cluster of RAY_ADDRESS or start one here, start the replicas, and wait until they run."""
     address = os.environ.get("RAY_ADDRESS")
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    for logger in ("ray", "ray.serve"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    quiet = {"log_level": logging.CRITICAL, "enable_access_log": False}  # Ray's access log would hold tokens
+    stack.callback(ray.shutdown)
     try:
         ray.init(
             address=address or "local",
@@ -275,54 +274,27 @@ def _connected() -> Iterator[list[dict[str, float]]]:
             runtime_env={"env_vars": _PROXY_ENVIRONMENT},
             **({} if address else {"include_dashboard": False}),
         )
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        where = f"Ray at {address} (from RAY_ADDRESS)" if address else "Ray on this machine"
-        raise ResourceError(f"{where} cannot be used: {str(error).splitlines()[0]}") from error
-    try:
-        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    finally:
-        if address:
-            serve.shutdown()
-        ray.shutdown()
-
-
-def _deploy(settings: Settings, application: serve.Application) -> DeploymentHandle[Any]:
-    """Start proxies and replicas, and wait until they run."""
-    quiet = {"log_level": logging.ERROR, "enable_access_log": False}  # Ray's access log would hold tokens
-    logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
-    try:
+        if serve.status().applications:
+            raise ConfigError("this cluster already serves an application; end it first with: serve shutdown")
+        application = build_application(settings, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        stack.callback(serve.shutdown)
         serve.start(
             proxy_location="HeadOnly" if settings.local else "EveryNode",
             http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": 5},
             logging_config=quiet,
         )
-        if serve.status().applications:
-            raise ConfigError("this cluster already serves an application; end it first with: serve shutdown")
         return serve.run(application, name=APPLICATION, logging_config=quiet)
-    except (RayError, RayServeException, RuntimeError, TimeoutError) as error:
-        found = serve.status().applications.get(APPLICATION)
-        details = found.deployments[APPLICATION].message if found and found.deployments else str(error)
-        reason = ([line.strip() for line in details.splitlines() if line.strip()] or [type(error).__name__])[-1]
-        raise ResourceError(f"Ray cannot start the replicas: {reason}") from error
+    except (RayError, RayServeException, RuntimeError, OSError, ValueError) as error:
+        reasons = [str(error)]
+        if ray.is_initialized():  # why a replica failed
+            reasons += [found.deployments[APPLICATION].message for found in serve.status().applications.values()]
+        where = f"at {address} (from RAY_ADDRESS)" if address else "on this machine"
+        raise ResourceError(
+            f"Ray {where} cannot start the server: {' '.join(reasons).strip().splitlines()[-1]}"
+        ) from error
 
 
-def _drain(handle: DeploymentHandle[Any], seconds: float) -> None:
-    """Let every replica finish its work; cancel what takes longer."""
-
-    def call(method: str) -> bool:
-        answers = handle.broadcast(method).results(timeout_s=5, return_exceptions=True)
-        return any(answer is True for answer in answers)  # a replica that is gone answers with an exception
-
-    end = time.monotonic() + seconds
-    while call("drain") and time.monotonic() < end:
-        time.sleep(_TICK)
-    call("end")
-    time.sleep(_FLUSH)
-
-
-def _greeting(settings: Settings, name: str) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    who = "requests need the key" if settings.key else "without a key, for this machine only"
-    most = settings.most_replicas
-    count = f"{settings.replicas} to {most}" if most > settings.replicas else str(settings.replicas)
-    return f"playloom serves {name} on http://{host}:{settings.port} ({who}), {count} replicas on Ray"
+def _call(handle: DeploymentHandle[Any], method: str) -> list[bool]:
+    """Call a method of every replica; a replica that is gone answers with an exception, which is left out."""
+    answers = handle.broadcast(method).results(timeout_s=5, return_exceptions=True)
+    return [answer for answer in answers if answer is True]
