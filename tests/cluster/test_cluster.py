@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -34,12 +35,14 @@ def program():
     """The program on a free port: its process and its address."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | SETTINGS
     command = [*COMMAND, "--model", str(model_folder())]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as log,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
         try:
             greeting = process.stdout.readline()
-            assert "2 replicas on Ray" in greeting, greeting if greeting else process.stderr.read()
-            yield process, greeting.split("http://")[1].split()[0]
+            assert "2 replicas on Ray" in greeting, [greeting, log.seek(0), log.read()]
+            yield process, greeting.split("http://")[1].split()[0], log
         finally:
             left = [psutil.Process(process.pid), *family(process)] if process.poll() is None else []
             for one in left:
@@ -194,7 +197,7 @@ def one_is_killed_under_load(home, process, tags):
         assert shows_frames(player), "begins anew, elsewhere"
 
 
-def it_ends_in_good_order(home, process):
+def it_ends_in_good_order(home, process, log):
     """New work is refused, what runs is finished, and no process stays behind."""
     began, finished = time.monotonic(), []
     posted(home, "/score", score_body(num_steps_to_predict=20)).raise_for_status()
@@ -216,22 +219,24 @@ def it_ends_in_good_order(home, process):
     assert (code, "stopping" in said) == (1013, True)
     running.join(60)
     assert (finished[0].status_code, len(finished[0].json()["results"])) == (200, steps)
-    log = process.stderr.read().splitlines()
     assert process.wait(60) == 0
     assert psutil.wait_procs(everybody, timeout=10)[1] == [], "nothing is left running"
-    assert any("GET /v1/health 200" in line for line in log), "the access log"
-    assert [line for line in log if "ServeReplica" not in line] == [], "nothing but the access log"
+    log.seek(0)
+    text = log.read()
+    assert "GET /v1/health 200" in text, "the access log"
+    assert "Traceback" not in text
+    assert [line for line in text.splitlines() if "(ServeReplica" not in line] == [], "nothing of Ray's own"
 
 
 @pytest.mark.slow
 def test_two_replicas_on_one_machine():
-    with program() as (process, home):
+    with program() as (process, home, log):
         tags = replicas_up(home, expected=2)
         assert len(tags) == 2
         sessions_jobs_and_players_stay_with_their_replica(home, tags)
         bad_input_gets_the_sentences_of_the_server(home)
         one_is_killed_under_load(home, process, tags)
-        it_ends_in_good_order(home, process)
+        it_ends_in_good_order(home, process, log)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ LEVELS = [
     ["data", "client"],
     ["inference", "games"],
     ["training", "evaluation", "envs", "server"],
-    ["recipes", "benchmarks", "cluster"],
+    ["recipes", "benchmarks"],
     ["cli"],
     ["__main__"],
 ]
@@ -28,13 +28,13 @@ FENCES = {
     "vizdoom": set(LEVEL) - {"games"},
     "lightning": set(LEVEL) - {"training"},
     "lightning_fabric": set(LEVEL) - {"training"},
-    "fastapi": set(LEVEL) - {"server", "cluster"},
-    "starlette": set(LEVEL) - {"server", "cluster"},
+    "fastapi": set(LEVEL) - {"server"},
+    "starlette": set(LEVEL) - {"server"},
     "uvicorn": set(LEVEL) - {"server"},
     "pydantic": set(LEVEL) - {"server"},
     "pydantic_settings": set(LEVEL) - {"server"},
     "prometheus_client": set(LEVEL) - {"server"},
-    "ray": set(LEVEL) - {"cluster"},
+    "ray": set(LEVEL) - {"server"},
     "httpx": set(LEVEL) - {"client"},
     "typer": set(LEVEL) - {"cli"},
     "rich": set(LEVEL) - {"cli"},
@@ -77,6 +77,7 @@ def test_imports_point_down(path):
         if here and there and there != here:
             assert LEVEL[there] < LEVEL[here], f"{path.name}:{line} imports {module}"
         assert here not in FENCES.get(module.split(".")[0], set()), f"{path.name}:{line}: {here} must not know {module}"
+        assert module.split(".")[0] != "ray" or path.name == "ray.py", f"{path.name}:{line}: only server/ray.py has Ray"
 
 
 def test_no_modules_import_each_other():

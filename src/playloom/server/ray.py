@@ -17,12 +17,14 @@ import os
 import random
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from fastapi import FastAPI
@@ -37,7 +39,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from playloom.device import pick_device, set_threads
-from playloom.errors import ConfigError, ResourceError
+from playloom.errors import ConfigError, PlayloomError, ResourceError
 from playloom.models.checkpoint import bundled_models, load_model, model_folder
 from playloom.server.app import Server, create_app
 from playloom.server.errors import ApiError
@@ -267,6 +269,9 @@ def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
     quiet = {"log_level": logging.CRITICAL, "enable_access_log": False}  # Ray's access log would hold tokens
     stack.callback(ray.shutdown)
     try:
+        url = urlsplit(f"//{address or ''}")
+        if url.hostname and url.port:  # Ray itself tries for minutes where nobody listens
+            socket.create_connection((url.hostname, url.port), timeout=10).close()
         ray.init(
             address=address or "local",
             namespace=APPLICATION,
@@ -284,6 +289,8 @@ def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
             logging_config=quiet,
         )
         return serve.run(application, name=APPLICATION, logging_config=quiet)
+    except PlayloomError:
+        raise
     except (RayError, RayServeException, RuntimeError, OSError, ValueError) as error:
         reasons = [str(error)]
         if ray.is_initialized():  # why a replica failed
