@@ -29,9 +29,9 @@ from playloom.evaluation.camera_motion import Camera
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.control import dream_control
 from playloom.evaluation.likelihood import Windows, likelihood, order_name, windows_at
-from playloom.evaluation.report import beyond_noise
+from playloom.evaluation.report import is_significant
 from playloom.evaluation.rollout import measure_horizon
-from playloom.evaluation.segments import Moment, choose_moments
+from playloom.evaluation.segments import Segment, choose_segments
 from playloom.evaluation.suite import LAGS
 from playloom.evaluation.test_set import open_test_set
 from playloom.inference.benchmark import bundled_prompt, time_frames
@@ -73,7 +73,7 @@ class OrderResult:
 
     def worse(self, raster: OrderResult) -> tuple[str, ...]:
         """Return the figures that are worse beyond noise."""
-        return tuple(name for name, loss in self.losses(raster).items() if beyond_noise(loss))
+        return tuple(name for name, loss in self.losses(raster).items() if is_significant(loss))
 
 
 def fastest_within_noise(results: Sequence[OrderResult]) -> OrderResult:
@@ -181,9 +181,9 @@ class Sweep:
         )
         return np.concatenate([control.right > 0, control.left < 0]).astype(np.float64)
 
-    def _moments(self, number: int, future: int, extra: int = 0) -> list[Moment]:
+    def _moments(self, number: int, future: int, extra: int = 0) -> list[Segment]:
         past, spans = self.model.config.transformer.context_steps + extra, self.store.of_split("test")
-        return choose_moments(self.store, spans, count=number, past=past, future=future, seed=self.sizes.seed)
+        return choose_segments(self.store, spans, count=number, past=past, future=future, seed=self.sizes.seed)
 
 
 def sweep(given: argparse.Namespace, store: FrameDataset, sizes: EvaluationSettings) -> None:

@@ -22,7 +22,7 @@ from _harness import count, options, parse, progress, report, run
 from playloom.cli.common import text_table
 from playloom.device import pick_device
 from playloom.errors import BadInputError
-from playloom.evaluation.likelihood import likeliest_codes, order_name
+from playloom.evaluation.likelihood import argmax_codes, order_name
 from playloom.evaluation.suite import LAGS
 from playloom.inference.benchmark import bundled_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
@@ -135,7 +135,7 @@ def bf16_and_float32(model: WorldModel, narrow: WorldModel, lag: int | None, pro
     codes_1TN = Engine(model).codes(prompt)[None]
     last_1A = np.zeros_like(prompt.actions_TA[:1])  # follows the last frame, so no compared token depends on it
     actions_1TA = np.concatenate([prompt.actions_TA, last_1A])[None]
-    judged = [likeliest_codes(each, codes_1TN, actions_1TA, lag) for each in (model, narrow)]
+    judged = [argmax_codes(each, codes_1TN, actions_1TA, lag) for each in (model, narrow)]
     return Parity(
         compared="bf16, float32 weights",
         order=order_name(lag),

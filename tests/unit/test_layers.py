@@ -11,6 +11,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "playloom"
 LEVELS = [
     ["errors"],
     ["atomic_io", "device"],
+    ["json_io"],
     ["actions", "provenance"],
     ["media", "models"],
     ["data", "client"],

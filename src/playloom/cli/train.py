@@ -287,16 +287,16 @@ def _preparation(bar: common.Progress, workers: int) -> Preparation:
 
 def _is_distributed() -> bool:
     """torchrun takes an exit code for a failure, and would end the process that still saves the result."""
-    from playloom.training.distributed import world
+    from playloom.training.distributed import dist_info
 
-    return world()[1] > 1
+    return dist_info()[1] > 1
 
 
 def _is_silent() -> bool:
     """Whether this is one of several processes, and not the first."""
-    from playloom.training.distributed import world
+    from playloom.training.distributed import dist_info
 
-    return world()[0] > 0
+    return dist_info()[0] > 0
 
 
 def _say_end(outcome: LoopResult, out: Path, result: str) -> None:

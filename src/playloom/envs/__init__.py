@@ -1,10 +1,8 @@
-"""Dreams as Gymnasium environments, one at a time or many in a batch; the extra `rl`.
+"""Gymnasium environments of generated episodes, single and batched; extra `rl`.
 
-    env = WorldModelEnv(reward=lambda transition: transition.after_HWC.mean())
-    frame, info = env.reset(seed=1)
-    frame, reward, terminated, truncated, info = env.step(env.action_space.sample())
-
-Knows no game: what an agent is given is a model, prompts, and what the user makes of a step.
+env = WorldModelEnv(reward=lambda transition: transition.after_HWC.mean())
+frame, info = env.reset(seed=1)
+frame, reward, terminated, truncated, info = env.step(env.action_space.sample())
 """
 
 from playloom.errors import MissingExtraError
@@ -30,7 +28,7 @@ __all__ = [
 ]
 
 ENV_ID = "playloom/Dream-v0"
-"""`gymnasium.make` gives a `WorldModelEnv`, `gymnasium.make_vec` a `WorldModelVectorEnv`."""
+"""Id for `gymnasium.make` (`WorldModelEnv`) and `gymnasium.make_vec` (`WorldModelVectorEnv`)."""
 
 if ENV_ID not in gym.registry:  # Gymnasium knows a name once what registers it has been imported
     gym.register(

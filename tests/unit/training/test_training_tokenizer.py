@@ -89,7 +89,7 @@ def test_mirroring_and_brightness_reach_the_network(store):
 
 
 def test_pictures_of_another_size_are_refused(store, tmp_path):
-    with pytest.raises(RecordingError, match="has pictures of 24 x 16; this tokenizer takes 300 x 180"):
+    with pytest.raises(RecordingError, match="another size"):
         train_tokenizer(preset("arena-small").tokenizer, tokenizer_config(), store, tmp_path)
 
 
