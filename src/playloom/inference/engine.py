@@ -326,8 +326,7 @@ class Engine:
             prompt: only its last steps count, as many as the model's context has.
             sampling: how tokens are drawn.
             seed: same prompt, same turns, same seed: same tokens.
-            warm: see the whole prompt now. False: leave it to `Session.prefill`, a step at a time, or to the first
-            turn.
+            warm: prefill now; False leaves it to `Session.prefill` or to the first step.
 
         Raises:
             BadInputError: when the prompt's codes are no codes of this model.
