@@ -136,7 +136,7 @@ def test_a_dream_is_timed_frame_by_frame(tiny_model) -> None:
 def test_the_program_is_timed_as_a_user_starts_it() -> None:
     assert run_seconds(["--help"], threads=1) > 0
     with pytest.raises(PlayloomError, match=r"dream failed in a fresh process \(code 2\): .*moment"):
-        run_seconds(["dream", "--prompt", "moment:nowhere"], threads=1)
+        run_seconds(["dream", "--prompt", "bundled:nowhere"], threads=1)
 
 
 def run(*arguments: str):

@@ -76,7 +76,7 @@ def card_text(name: str, card: Mapping[str, Any]) -> str:
         "",
         "`FOLDER` is the folder of this file; a bundled model goes by its name.",
         "",
-        "    playloom dream --model FOLDER --prompt moment:plaza-explorer",
+        "    playloom dream --model FOLDER --prompt plaza-explorer",
         "    playloom serve --model FOLDER",
         "",
         "## Figures",
