@@ -26,7 +26,7 @@ def dream_command(
     call: typer.Context,
     prompt: Annotated[
         str | None,
-        typer.Option(help="A bundled prompt's name, a picture, a folder of pictures, a recording, an .npz clip, or a dream."),
+        typer.Option(help="A bundled prompt's name, a picture, a folder of them, a recording, an .npz, or a dream."),
     ] = None,
     mode: Annotated[
         Literal["world", "policy", "full"], typer.Option(help="world: pictures; policy: controller input; full: both.")
@@ -169,12 +169,12 @@ def _dream_clips(
 
 def _say(report: DreamReport, as_json: bool) -> None:
     clip = report.clip
-    what = {"world": "pictures", "policy": "controller input", "full": "pictures and controller input"}
+    kinds = {"world": "pictures", "policy": "controller input", "full": "pictures and controller input"}
     facts: dict[str, Any] = {
         "notes": clip.notes,
         "steps_seen": len(clip.real_frames_THWC),
         "steps_dreamed": len(clip),
-        "dreamed": what[clip.manifest.mode],
+        "dreamed": kinds[clip.manifest.mode],
         "seconds": clip.seconds,
         "frames_per_second": len(clip) / clip.seconds,
         "stopped": clip.stopped,

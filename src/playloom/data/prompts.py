@@ -132,7 +132,9 @@ def save_bundled_prompt(
         PlayloomError: when the place cannot be written to or the disk is full.
     """
     if len(frames_THWC) != len(actions_TA):
-        raise RecordingError(f"a bundled prompt needs an action per frame: got {len(frames_THWC)} and {len(actions_TA)}")
+        raise RecordingError(
+            f"a bundled prompt needs an action per frame: got {len(frames_THWC)} frames and {len(actions_TA)} actions"
+        )
     target = Path(path).with_suffix(".npz")
     write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
     with atomic_write(target.with_suffix(".json")) as temporary:

@@ -130,7 +130,8 @@ class GeneratedClip:
 
     def __repr__(self) -> str:
         height, width = self.real_frames_THWC.shape[1:3]
-        return f"GeneratedClip({_count(len(self), 'step')} of {width} x {height} pixels: {title_of(self.manifest)})"
+        title = title_of(self.manifest).replace(",  ", ", ")
+        return f"GeneratedClip({_count(len(self), 'step')} of {width} x {height} pixels: {title})"
 
     def _repr_html_(self) -> str:
         """Return an animated GIF with the notes below it, for notebooks."""

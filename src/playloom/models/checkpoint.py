@@ -1,6 +1,6 @@
 """A model's folder: `model.json` (config, card), `card.md` (for people), and the weights of tokenizer and transformer.
 
-model = load_model(Path("src/playloom/assets/models/arena-live"))
+model = load_model("arena-live")
 model.tokenizer.encode(frames)
 
 The models that come inside the package, and how a model is named on the command line.
@@ -46,7 +46,7 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in _BUNDLE.glob("*/model.json"))
 
 
-def model_folder(name: str | None = None) -> Path:
+def model_folder(name: str | Path | None = None) -> Path:
     """The folder of a bundled model's name, or of a path that holds `model.json`; None: the first bundled model.
 
     Raises:
@@ -62,7 +62,7 @@ def model_folder(name: str | None = None) -> Path:
     if (Path(name) / "model.json").is_file():
         return Path(name)
     raise CheckpointError(
-        f"{name!r} is neither a folder with model.json nor a bundled model; {did_you_mean(name, names)}"
+        f"{str(name)!r} is neither a folder with model.json nor a bundled model; {did_you_mean(str(name), names)}"
     )
 
 
@@ -144,7 +144,7 @@ _SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
 _WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class WorldModel:
     """A model ready to use: its config, its two networks in evaluation mode, and where it came from."""
 
@@ -159,6 +159,10 @@ class WorldModel:
     fingerprint: str = "fresh"
     """Names exactly these weights, for manifests."""
 
+    def __repr__(self) -> str:
+        millions = self.config.parameter_count / 1e6
+        return f"WorldModel({self.config.name}, {millions:.1f} million parameters on {self.device})"
+
     @property
     def device(self) -> torch.device:
         """Where the transformer lives."""
@@ -171,8 +175,9 @@ class WorldModel:
         return self
 
 
-def save_model(folder: Path, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
+def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
     """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with one is complete."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         save_weights(folder / name, module, dtype)
@@ -187,13 +192,18 @@ def save_model(folder: Path, model: WorldModel, dtype: torch.dtype | None = torc
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> WorldModel:
+def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldModel:
     """Read a model's folder, float32, in evaluation mode.
+
+    Args:
+        folder: a bundled model's name, or a folder.
+        device: torch device to load to.
 
     Raises:
         CheckpointError: when a file is missing, truncated, changed, or of another config; names it.
         ResourceError: when the device has not the memory for it and one dream.
     """
+    folder = model_folder(folder) if folder in bundled_models() else Path(folder)
     content = _read_json(folder / "model.json")
     try:
         config = ModelConfig.from_dict(content["config"])

@@ -49,10 +49,10 @@ def test_it_keeps_gymnasiums_contract(folder, actions):
     env.close()
 
 
-def test_the_name_is_known_without_an_import_of_ours(folder):
+def test_the_name_is_known_after_an_import_of_ours(folder):
     code = (
-        "import gymnasium, sys\n"
-        f"env = gymnasium.make('playloom.envs:{ENV_ID}', model=sys.argv[1], prompts='plaza-rusher')\n"
+        "import playloom, gymnasium, sys\n"
+        f"env = gymnasium.make('{ENV_ID}', model=sys.argv[1], prompts='plaza-rusher')\n"
         "assert env.reset(seed=1)[0].shape == (16, 24, 3)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
