@@ -1,6 +1,7 @@
 """What `import playloom` offers: a frozen list of names, and a model used from Python."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,13 @@ def test_a_clip_is_generated_from_any_form_of_actions_and_saved_in_any_form(mode
     assert clip.frames.shape == (3, 16, 24, 3) and clip.frames.dtype == np.uint8 and len(clip) == 3
     assert (clip.actions[:, 14] == 10).all() and clip.manifest.seed == 5
     raw = values_to_rows(clip.actions, "named")
-    for same, schema in ((TURN, None), ([TURN] * 3, None), (clip.actions, None), (raw, "named"), (raw.tolist(), "named")):
+    for same, schema in (
+        (TURN, None),
+        ([TURN] * 3, None),
+        (clip.actions, None),
+        (raw, "named"),
+        (raw.tolist(), "named"),
+    ):
         again = model.dream(prompt, same, steps=3, schema=schema, seed=5)
         assert np.array_equal(again.frames, clip.frames) and np.array_equal(again.actions, clip.actions)
     for path in ("a.gif", "a.mp4", "a.png", "a.npz", "folder"):
@@ -210,3 +217,13 @@ def test_a_missing_hub_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtraError, match="hub"):
         playloom.load("me/toy")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["python.md", "engine.md"])
+def test_the_code_of_the_docs_runs(page, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)

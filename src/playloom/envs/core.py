@@ -280,9 +280,9 @@ def check_render_mode(render_mode: str | None) -> str | None:
 
 def _dreamer(model: AnyModel, device: str, lag: int | None) -> Engine:
     if not isinstance(model, str | Path | Engine | None):
-        raise ConfigError(f"the model is of {type(model).__name__}; expected a name, a folder, or a Dreamer of it")
+        raise ConfigError(f"the model is of {type(model).__name__}; expected a name, a folder, or an Engine")
     if not isinstance(model, Engine):
         return open_engine(None if model is None else str(model), device=device, lag=lag)
     if device != "auto" or lag is not None:
-        raise ConfigError("device and lag are the dreamer's own; give them to the Dreamer, or name a model instead")
+        raise ConfigError("device and lag belong to the engine; give them to the Engine, or name a model instead")
     return model

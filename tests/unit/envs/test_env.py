@@ -198,7 +198,7 @@ def test_what_cannot_be_stepped_says_why():
         ({"max_steps": 2.5}, "max_steps is 2.5"),
         ({"reward": 1.0}, "reward is 1.0"),
         ({"ended": True}, "ended is True"),
-        ({"model": dreamer().model}, "the model is of Model"),
+        ({"model": dreamer().model}, "the model is of WorldModel"),
     ):
         with pytest.raises(ConfigError, match=said):
             WorldModelEnv(**{"model": dreamer(), "prompts": prompts(), **wrong})
