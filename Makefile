@@ -9,7 +9,7 @@ HELD := "rest for 3; turn_right for 12; forward for 20; turn_left=0.625 for 15"
 .PHONY: dream test check docs browser page page-check clean
 
 dream: $(STAMP)
-	$(BIN)/playloom dream --prompt moment:plaza-explorer --actions $(HELD) --out out/dream
+	$(BIN)/playloom dream --prompt plaza-explorer --actions $(HELD) --out out/dream
 
 test: .venv/.installed-dev
 	$(BIN)/pytest -n 2

@@ -59,7 +59,7 @@ def run(*words: object):
         ("dream --top-p 2", "--top-p"),
         ("dream --device tpu", "tpu"),
         ("dream --prompt nofile.png", "nofile.png"),
-        ("dream --prompt moment:nowhere", "nowhere"),
+        ("dream --prompt bundled:nowhere", "nowhere"),
         ("dream --actions jmup", "jump"),
         ("dream --out .", "current folder"),
         ("dream --out=", "current folder"),
