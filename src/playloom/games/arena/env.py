@@ -16,12 +16,17 @@ from numpy.typing import NDArray
 from playloom.actions.codec import decode_values, encode_named
 from playloom.actions.controller import CONTROLS
 from playloom.data.recording import STATE_COLUMNS, Episode
-from playloom.errors import ActionError, GameError
+from playloom.errors import ActionError, GameError, MissingExtraError
 from playloom.games.arena.engine import FRAME_SHAPE, GameSpec
 from playloom.games.arena.process import GameProcess
 
 if TYPE_CHECKING:
     import gymnasium as gym
+else:
+    try:
+        import gymnasium as gym
+    except ImportError as error:
+        raise MissingExtraError.of("gymnasium", "game") from error
 
 GAME_NAME = "arena"
 """What recordings of this game call it."""
