@@ -253,3 +253,23 @@ def test_every_command_says_its_threads():
         assert "threads" in inspect.signature(command).parameters
     for command in (evaluate.evaluate_command, bench.bench_command):
         assert "threads" in inspect.signature(command).parameters
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, playloom.cli.app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_python_m_playloom_is_the_program(tmp_path):
+    words = [sys.executable, "-m", "playloom", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout == "playloom 0.1.0\n"
+
+
+def test_the_installed_program_answers():
+    result = subprocess.run(
+        [Path(sys.executable).with_name("playloom"), "dream", "--prompt", "nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2 and result.stderr.startswith("playloom: ")

@@ -2,14 +2,9 @@
 
 import io
 import os
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from playloom.actions.codec import REST_VALUES
 from playloom.atomic_io import atomic_write
 from playloom.data.prompts import load_prompt
 from playloom.errors import BadInputError, PictureError, RecordingError
@@ -28,18 +22,11 @@ from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, stamp
 from playloom.server.stories.export import composite, export_path, load_path, read_overlay, write_story
 from playloom.server.stories.schemas import from_line, to_line
-from playloom.server.stories.store import LOG, Frame, StoryStore
-from playloom.server.stories.tree import Branch, Header, Node, Removed, Tree
+from playloom.server.stories.store import LOG, StoryStore
+from playloom.server.stories.tree import Branch, Header, Removed, Tree
+from stories_toys import CREATED, ONE, REST, SIZE, begun, frame, node
 
-REST = tuple(REST_VALUES.tolist())
-SIZE = (24, 40)
-CREATED = "2026-01-01T00:00:00+00:00"
 MADE = Manifest(model="tiny", weights="ab12", seed=7, mode="world", parent="00")
-
-
-def node(number, parent, **changes):
-    action = None if parent is None else REST
-    return Node(**{"id": number, "parent": parent, "origin": "given", "action": action, **changes})
 
 
 def branch(number, start, **changes):
@@ -67,11 +54,6 @@ def forked():
         node(5, 2, origin="dreamed", branch=1),
         node(6, 5, origin="dreamed", branch=1),
     )
-
-
-def frame(seed, manifest=None):
-    pixels = np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    return Frame(frame_HWC=pixels, codes_N=np.arange(15) + seed, weights="ab12", manifest=manifest)
 
 
 # The tree
@@ -198,13 +180,7 @@ def shelf(tmp_path):
     return StoryStore(tmp_path / "stories")
 
 
-ONE, WHOLE, BROKEN = "1" * 32, "b" * 32, "a" * 32
-
-
-def begun(shelf, name=ONE, frames=3):
-    changes = [Header(name=name, created=CREATED, size=SIZE)]
-    changes += [node(i, i - 1 if i else None) for i in range(frames)]
-    return shelf.create(name, changes, [frame(i) for i in range(frames)])
+WHOLE, BROKEN = "b" * 32, "a" * 32
 
 
 def grown(place, count=4):
@@ -349,46 +325,6 @@ def test_nothing_is_made_before_the_first_story(tmp_path):
     shelf = StoryStore(tmp_path / "stories")
     assert shelf.places() == []
     assert not (tmp_path / "stories").exists()
-
-
-WRITER = """
-import sys
-sys.path.insert(0, {here!r})
-from pathlib import Path
-from test_stories import Shelf, begun, frame, node
-shelf = Shelf(Path({folder!r}))
-places = shelf.places()
-place = places[0] if places else begun(shelf)
-tree = place.load()
-print("ready", flush=True)
-while True:
-    new = node(tree.header.next_node, max(tree.nodes))
-    place.write_frame(new.id, frame(new.id))
-    place.append([new])
-    tree.apply(new)
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_killed_at_any_moment_every_frame_it_speaks_of_is_there(tmp_path):
-    folder, seen = tmp_path / "stories", 3
-    code = WRITER.format(here=str(Path(__file__).parents[1] / "support"), folder=str(folder))
-    for wait in (0.03, 0.11, 0.17, 0.05):
-        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"ready\n"
-        time.sleep(wait)
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.wait()
-        writer.stdout.close()
-        shelf = StoryStore(folder)
-        (place,) = shelf.places()
-        tree = place.load()
-        assert len(tree.nodes) >= seen
-        seen = len(tree.nodes)
-        for number in tree.nodes:
-            assert (place.read_frame(number).frame_HWC == frame(number).frame_HWC).all()
-        shelf.close()
 
 
 # Overlays

@@ -2,8 +2,6 @@
 
 import base64
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -364,18 +362,3 @@ def test_starts_that_are_not_there(tmp_path):
 def test_jobs_that_cannot_be_done(server, call, changes, reason):
     with pytest.raises(BadInputError, match=reason):
         call(server(good()), **changes)
-
-
-def test_the_client_needs_no_torch(server, tmp_path):
-    Image.fromarray(frame(1)).save(tmp_path / "me.png")
-    code = """
-import sys
-from playloom.client import CallJob, run_call, start_from_picture
-place, address = sys.argv[1:]
-job = CallJob(start=start_from_picture(place + "/me.png")[0], steps=1, endpoint=address, out=place + "/out")
-run_call(job)
-sys.exit(any(name in sys.modules for name in ("torch", "typer")))
-"""
-    words = [sys.executable, "-c", code, str(tmp_path), server(good()).address]
-    assert subprocess.run(words, check=False, timeout=60).returncode == 0
-    assert (tmp_path / "out/sr/dream_x4.gif").is_file()

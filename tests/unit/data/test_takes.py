@@ -1,7 +1,5 @@
 """Recordings of somebody's own game: what is a take, where it goes, and that a model learns from it."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -149,20 +147,6 @@ def playloom(*words: object) -> str:
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.exception or result.output
     return result.output
-
-
-def test_ones_own_game_needs_no_other(tmp_path):
-    """Training asked for the arena's packages, whatever it was to learn from."""
-    clip_at(tmp_path / "play" / "a.npz", 24)
-    playloom("import", tmp_path / "play", "--out", tmp_path / "data", "--preset", "tiny")
-    words = ["train", "tokenizer", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "t"), "--preset", "tiny"]
-    code = (
-        "import sys; sys.modules.update(gymnasium=None, vizdoom=None); from playloom.cli.app import app; "
-        "app(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", code, *words, "--steps", "1", "--batch", "2", "--device", "cpu", "--threads", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "finished after 1 step " in done.stdout, done.stderr
 
 
 def test_from_ones_own_clips_to_a_model_that_dreams(tmp_path):
