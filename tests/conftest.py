@@ -5,6 +5,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import dataclasses
+import multiprocessing.process
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,3 +58,15 @@ def loud_model(config: ModelConfig, seed: int = 0) -> WorldModel:
 def tiny_model() -> WorldModel:
     """A tiny random model, rolling positions, rows."""
     return loud_model(tiny_config())
+
+
+@pytest.fixture(autouse=True)
+def starts_no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the fast lane fast: a test that starts a process belongs into another folder."""
+    if request.path.relative_to(Path(__file__).parent).parts[0] in {"unit", "server", "docs"}:
+
+        def refuse(*_: object, **__: object) -> None:
+            pytest.fail("tests in unit, server and docs start no process; move this one to integration or game")
+
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+        monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)

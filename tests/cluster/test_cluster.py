@@ -294,7 +294,6 @@ def it_ends_in_good_order(home, process):
     assert process.stderr.read() == ""
 
 
-@pytest.mark.slow
 def test_two_replicas_on_one_machine():
     with program() as (process, home):
         tags = replicas_up(home)
@@ -322,7 +321,6 @@ def test_what_cannot_be_served_is_said_in_a_sentence(options, expected):
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.slow
 def test_a_cluster_that_cannot_begin_leaves_nothing_behind():
     """The start fails after Ray is up: one sentence, and no process stays."""
     mark = f"of the test in {os.getpid()}"
