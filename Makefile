@@ -12,20 +12,17 @@ HELD := "rest for 3; turn_right for 12; forward for 20; turn_left=0.625 for 15"
 dream: $(STAMP)
 	$(BIN)/playloom dream --prompt moment:plaza-explorer --actions $(HELD) --out out/dream
 
-# The fast lane starts no process: no browser, no game engine, no Ray. One thread a worker, two workers.
-FAST := tests/unit tests/server tests/docs
-SLOW := tests/integration tests/game tests/browser tests/cluster
-
+# The fast tests start no process: no browser, no game engine, no Ray. tests/conftest.py marks all others slow.
 test: .venv/.installed-dev
-	$(BIN)/pytest -n 2 $(FAST)
+	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/server tests/docs
 
 test-slow: .venv/.installed-dev
-	$(BIN)/pytest -n 2 $(SLOW)
+	$(BIN)/pytest -n 2 -m slow
 
 test-all: test test-slow
 
 coverage: .venv/.installed-dev
-	$(BIN)/pytest -n 2 --cov=playloom --cov-report=term:skip-covered $(FAST) $(SLOW)
+	$(BIN)/pytest -n 2 --cov=playloom --cov-report=term:skip-covered
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

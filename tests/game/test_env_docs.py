@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 PAGE = Path(__file__).parents[3] / "docs" / "env.md"
 

@@ -81,7 +81,7 @@ def test_the_wheel_dreams_without_extras(bare, tmp_path):
         (["playloom", "serve"], "serve"),
         (["playloom", "call", "--image", "me.png"], "call"),
         (["playloom", "record", "--hours", "0.01"], "game"),
-        (["playloom", "train", "tokenizer", "--data", "data", "--out", "run", "--steps", "1"], "train"),
+        (["playloom", "train", "tokenizer", "--data", "data", "--out", "run", "--preset", "tiny"], "train"),
         (["python", "-c", "import playloom.envs"], "rl"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",

@@ -158,6 +158,7 @@ def test_a_damaged_stamp_is_named(tmp_path):
         read_stamp(tmp_path, "world")
 
 
+@pytest.mark.slow
 def test_a_toy_run_in_pieces_from_nothing_to_a_model(tmp_path):
     pytest.importorskip("vizdoom")
     run = tmp_path / "run"

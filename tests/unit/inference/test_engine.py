@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import loud_model, tiny_config
+from engine_toys import prompt_of
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.device import generator
 from playloom.errors import BadInputError
@@ -18,12 +19,6 @@ from playloom.inference.sampling import BatchSampler, Sampling, noise
 from playloom.inference.types import GenerationRequest, Prompt
 
 GOLDEN = Path(__file__).parents[2] / "assets" / "golden_dream.json"
-
-
-def prompt_of(steps: int, seed: int = 0) -> Prompt:
-    source = np.random.default_rng(seed)
-    actions = np.stack([source.integers(0, n, steps - 1, dtype=np.uint8) for n in SLOT_SIZES], axis=1)
-    return Prompt(frames_THWC=source.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8), actions_TA=actions)
 
 
 def tokens_of(dreamer: Engine, **request: object) -> np.ndarray:
