@@ -97,19 +97,19 @@ def test_an_interrupted_import_goes_on(tmp_path):
 
 
 def test_what_cannot_be_used_is_named(tmp_path):
-    with pytest.raises(RecordingError, match="is not a folder"):
+    with pytest.raises(RecordingError, match="not a folder"):
         find_clips(tmp_path / "nowhere")
-    with pytest.raises(RecordingError, match="holds no take"):
+    with pytest.raises(RecordingError, match="no take"):
         find_clips(tmp_path)
     pictures_at(tmp_path / "short", 5, rows=3)
-    with pytest.raises(ActionError, match="has 3 rows for 5 pictures"):
+    with pytest.raises(ActionError, match="3 rows"):
         build_from_clips(tmp_path / "short", tmp_path / "out", frame_size=SIZE)
-    with pytest.raises(BadInputError, match="did you mean train"):
+    with pytest.raises(BadInputError, match="train"):
         build_from_clips(tmp_path, tmp_path / "out", frame_size=SIZE, split="trian")
     clip_at(tmp_path / "in" / "a.npz", 4)
     build_from_clips(tmp_path / "in", tmp_path / "done", frame_size=SIZE)
     clip_at(tmp_path / "other" / "b.npz", 4)
-    with pytest.raises(RecordingError, match="holds a finished data set"):
+    with pytest.raises(RecordingError, match="finished"):
         build_from_clips(tmp_path / "other", tmp_path / "done", frame_size=SIZE)
 
 

@@ -76,7 +76,7 @@ def test_later_episodes_follow_from_the_first_seed_and_reach_every_prompt():
     for wrong in (3, -1, 1.5, "moment:x"):
         with pytest.raises(BadInputError, match="0 to 2"):
             env.reset(options={"prompt": wrong})
-    with pytest.raises(BadInputError, match="unknown reset option 'promt'"):
+    with pytest.raises(BadInputError, match="'promt'"):
         env.reset(options={"promt": 1})
     env.close()
 
@@ -155,13 +155,13 @@ def test_what_the_users_functions_raise_comes_through_and_the_dream_goes_on(whic
 def test_what_cannot_be_stepped_says_why():
     env = WorldModelEnv(dreamer(), prompts())
     for broken in (lambda: env.step(REST), lambda: env.session):
-        with pytest.raises(BadInputError, match=r"call reset\(\) before"):
+        with pytest.raises(BadInputError, match=r"reset\(\)"):
             broken()
     env.reset(seed=1)
     for wrong in (np.zeros(3), np.full(16, 2.0), np.full(16, np.nan), "forward", None):
         with pytest.raises(ActionError):
             env.step(wrong)
-    with pytest.raises(ActionError, match="one dream takes one action"):
+    with pytest.raises(ActionError, match="one action"):
         env.step(np.zeros((2, 16)))
     env.step(REST)
     for _ in range(2):
@@ -289,11 +289,11 @@ def test_prompts_may_be_names_stores_and_prompts(tmp_path):
 def test_prompts_that_cannot_be_used_say_why(tmp_path):
     model = dreamer().model
     big = loud_model(tiny_config(context_steps=12))
-    with pytest.raises(RecordingError, match="no episode of 12 steps"):
+    with pytest.raises(RecordingError, match="12 steps"):
         sources_of(frame_store(tmp_path / "frames"), big)
     with pytest.raises(RecordingError):
         sources_of("moment:nowhere", model)
-    with pytest.raises(BadInputError, match="no prompt to begin from"):
+    with pytest.raises(BadInputError, match="no prompt"):
         sources_of([], model)
     for wrong in (7, [7]):
         with pytest.raises(BadInputError, match="got int"):

@@ -86,9 +86,9 @@ def test_lying_dead_and_coming_back_is_no_way():
 
 
 def test_figures_need_two_steps():
-    with pytest.raises(RecordingError, match="two steps or more"):
+    with pytest.raises(RecordingError, match="two steps"):
         play_figures(rows(x=[1.0]), REST_VALUES[None])
-    with pytest.raises(RecordingError, match="3 states and 2 actions"):
+    with pytest.raises(RecordingError, match="3 states"):
         play_figures(rows(x=[1.0, 2, 3]), np.stack([REST_VALUES] * 2))
 
 
@@ -249,7 +249,7 @@ def test_the_games_of_a_job():
 
 def test_a_model_of_other_pictures_cannot_play(tmp_path):
     job = ActJob(model=saved(tmp_path / "tiny", loud_model(tiny_config())), device="cpu")
-    with pytest.raises(BadInputError, match="sees pictures of 24 x 16; the game's are 300 x 180"):
+    with pytest.raises(BadInputError, match="24 x 16"):
         job.dreamer()
     assert ActJob(players=("repeat",), model="no such model").dreamer() is None
     fits = ActJob(model=saved(tmp_path / "fits", arena_model()), device="cpu").dreamer()

@@ -297,7 +297,7 @@ def test_a_place_for_clips_that_cannot_be_written_is_found_out_first(model, tmp_
 
 def test_no_clips_at_all_may_not_be_asked_for(tmp_path):
     """A negative number cut clips off the end of the list."""
-    with pytest.raises(BadInputError, match="max_files is -1; expected 1 or more"):
+    with pytest.raises(BadInputError, match="max_files"):
         BatchJob(folder=tmp_path, out=tmp_path / "o", max_files=-1)
 
 
@@ -378,7 +378,7 @@ def test_a_place_that_cannot_be_written_is_found_out_before_the_dream(model, rec
 
 
 def test_an_unknown_schema_is_told_even_without_a_table():
-    with pytest.raises(ActionError, match="did you mean binned"):
+    with pytest.raises(ActionError, match="binned"):
         DreamJob(schema="bined")  # type: ignore[arg-type]
 
 

@@ -228,14 +228,14 @@ def test_impossible_sampling_is_a_sentence(values, words):
 
 
 def test_requests_that_do_not_fit_are_sentences(tiny_model):
-    with pytest.raises(BadInputError, match="needs an action for each of 2 steps"):
+    with pytest.raises(BadInputError, match="2 steps"):
         GenerationRequest(prompt=prompt_of(1), steps=2)
-    with pytest.raises(BadInputError, match="needs 2 actions between"):
+    with pytest.raises(BadInputError, match="2 actions"):
         Prompt(frames_THWC=prompt_of(3).frames_THWC, actions_TA=prompt_of(2).actions_TA)
-    with pytest.raises(BadInputError, match="frames that follow"):
+    with pytest.raises(BadInputError, match="follow"):
         GenerationRequest(prompt=prompt_of(1), mode="policy", steps=3)
     mixed = [GenerationRequest(prompt=prompt_of(1), mode="full", steps=n) for n in (1, 2)]
-    with pytest.raises(BadInputError, match="same number of steps"):
+    with pytest.raises(BadInputError, match="same number"):
         list(Engine(tiny_model).dream_batch(mixed))
 
 
