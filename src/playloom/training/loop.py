@@ -151,7 +151,7 @@ class Loop:
             meter.tick(self._flops)
             stopping = self._tick(stop)
             if self.step % self.config.log_steps == 0 or self.step == 1:  # one at once: it works, and how fast
-                self._tell(journal, sums.take(), meter.rates(), set_factor, first)
+                self._tell(journal, self._over_ranks(sums.take()), meter.rates(), set_factor, first)
             if self._due(validated, self.config.validate_minutes, self.config.validate_steps):
                 self._validate(journal)
                 validated = time.monotonic()
@@ -249,6 +249,13 @@ class Loop:
         journal.write(report)
         if self._report is not None:
             self._report(report)
+
+    def _over_ranks(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Mean over all processes: each has seen only its share of the batch."""
+        if self.fabric.world_size == 1:
+            return metrics
+        means = self.fabric.all_reduce(torch.tensor([*metrics.values()], device=self.device), reduce_op="mean")
+        return dict(zip(metrics, means.tolist(), strict=True))
 
     def _validate(self, journal: RunLogger | None) -> None:
         if journal is not None:

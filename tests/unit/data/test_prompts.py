@@ -99,9 +99,9 @@ def test_a_recording_is_rendered_no_further_than_needed(tmp_path, clip):
         assert numbers(prompt) == EXPECTED_AT_3 and rendered == list(range(7))
     default = load_prompt(path, context=4, frame_size=SIZE, horizon=0, render=render)
     assert numbers(default) == {"seen": [0, 1, 2, 3], "done": [0, 1, 2], "next": [], "then": []}
-    with pytest.raises(BadInputError, match="recording without pictures"):
+    with pytest.raises(BadInputError, match="without pictures"):
         load_prompt(path, context=2, frame_size=SIZE)
-    with pytest.raises(RecordingError, match="gave back 2 of 7 frames"):
+    with pytest.raises(RecordingError, match="2 of 7"):
         load_prompt(
             path,
             context=2,
@@ -124,7 +124,7 @@ def test_a_folder_of_pictures_in_natural_order_with_its_actions(tmp_path, clip):
     assert numbers(on) == {"seen": [9, 10, 11], "done": [9, 10], "next": [], "then": [11]}
     assert "binned" in on.notes[0]
     write_actions(tmp_path / "actions.csv", clip.actions_TA[:10])
-    with pytest.raises(ActionError, match="10 rows for 12 pictures; expected at least 11"):
+    with pytest.raises(ActionError, match="at least 11"):
         load_prompt(tmp_path, context=2, frame_size=SIZE)
 
 
@@ -140,7 +140,7 @@ def test_pictures_without_actions_and_fewer_than_the_context(tmp_path, clip):
     single = load_prompt(tmp_path / "b.png", context=10, frame_size=SIZE)
     assert numbers(single) == {"seen": [1], "done": [], "next": [], "then": []}
     assert single.notes == ("the context is 1 step long, not 10: no more pictures",)
-    with pytest.raises(RecordingError, match="3 pictures; the last one seen can be 0 to 2, got 3"):
+    with pytest.raises(RecordingError, match="0 to 2"):
         load_prompt(tmp_path, context=1, frame_size=SIZE, at=3)
 
 
@@ -183,7 +183,7 @@ def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch)
     moment = load_bundled_prompt(find_prompt("corner", tmp_path))
     assert np.array_equal(moment.frames_THWC, clip.frames_THWC) and moment.meta == {"seed": 7, "step": 120}
     assert np.array_equal(moment.actions_TA, clip.actions_TA)
-    with pytest.raises(RecordingError, match="did you mean corner"):
+    with pytest.raises(RecordingError, match="corner"):
         find_prompt("cornr", tmp_path)
     with pytest.raises(RecordingError, match="12 frames and 11"):
         save_bundled_prompt(tmp_path / "x", clip.frames_THWC, clip.actions_TA[:-1], {})
@@ -217,13 +217,13 @@ def test_a_file_wins_over_a_bundled_prompt_of_its_name(tmp_path, clip, monkeypat
 
 def test_shorter_than_asked_says_how_many_steps_there_are(tmp_path, clip):
     write_clip(tmp_path / "a.npz", Clip(clip.frames_THWC[:4], clip.actions_TA[:4]))
-    with pytest.raises(RecordingError, match=r"a.npz has 4 steps; a context of 10 .*--context 4"):
+    with pytest.raises(RecordingError, match="--context 4"):
         load_prompt(tmp_path / "a.npz", context=10, frame_size=SIZE)
     for at in (1, 4):
         with pytest.raises(RecordingError, match=f"has 4 steps; .* can be 2 to 3, got {at}"):
             load_prompt(tmp_path / "a.npz", context=3, frame_size=SIZE, at=at)
     for wrong in ({"context": 0}, {"context": 1, "horizon": -1}):
-        with pytest.raises(BadInputError, match="expected at least"):
+        with pytest.raises(BadInputError, match="at least"):
             load_prompt(tmp_path / "a.npz", frame_size=SIZE, **wrong)
 
 
@@ -233,18 +233,18 @@ def test_what_is_nothing_we_know_is_said(tmp_path, clip):
     with pytest.raises(RecordingError, match="no bundled prompt"):
         load_prompt("bundled:no such place", context=1, frame_size=SIZE)
     np.savez(tmp_path / "other.npz", a=np.zeros(3), b=np.zeros(3))
-    with pytest.raises(RecordingError, match=r"holds a, b; expected images and actions"):
+    with pytest.raises(RecordingError, match="a, b"):
         load_prompt(tmp_path / "other.npz", context=1, frame_size=SIZE)
     write_clip(tmp_path / "whole.npz", clip)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:150])
-    with pytest.raises(RecordingError, match=r"cut.npz cannot be read as .npz"):
+    with pytest.raises(RecordingError, match=r"cut\.npz"):
         load_prompt(tmp_path / "cut.npz", context=1, frame_size=SIZE)
     (tmp_path / "text.txt").write_text("hello")
-    with pytest.raises(PictureError, match=r"text.txt is not a picture"):
+    with pytest.raises(PictureError, match=r"text\.txt"):
         load_prompt(tmp_path / "text.txt", context=1, frame_size=SIZE)
-    with pytest.raises(PictureError, match=r"there is no picture in .*; expected PNG"):
+    with pytest.raises(PictureError, match="PNG"):
         (tmp_path / "empty").mkdir()
         load_prompt(tmp_path / "empty", context=1, frame_size=SIZE)
     save_episode(tmp_path / "recordings", episode_of(clip))
-    with pytest.raises(PictureError, match="looks like a folder of recordings"):
+    with pytest.raises(PictureError, match="recordings"):
         load_prompt(tmp_path / "recordings", context=1, frame_size=SIZE)

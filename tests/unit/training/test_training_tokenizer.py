@@ -94,12 +94,12 @@ def test_pictures_of_another_size_are_refused(store, tmp_path):
 
 
 def test_a_damaged_export_is_one_sentence(store, tmp_path):
-    with pytest.raises(CheckpointError, match="train one first"):
+    with pytest.raises(CheckpointError, match="first"):
         load_tokenizer(tmp_path)
     train(store, tmp_path, steps=1)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps({**content, "weights": "0" * 16}))
-    with pytest.raises(CheckpointError, match="is not the file"):
+    with pytest.raises(CheckpointError, match="not the file"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="damaged"):

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 PAGE = Path(__file__).parents[3] / "docs" / "env.md"
 
 
-@pytest.mark.slow
 def test_the_page_is_true() -> None:
     first, planner, vector, arena = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {"__name__": "__main__"}
