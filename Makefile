@@ -1,4 +1,5 @@
-# make dream: set up and dream on from a bundled moment. make test: set up and run the whole suite. make check: linters, types.
+# make dream: set up and dream on from a bundled moment. make test: set up and run the fast tests; make test-slow: the rest.
+# make test-all: both. make coverage: both, with the share of lines that ran. make check: linters, types.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -6,13 +7,22 @@ STAMP := .venv/.installed
 # Fifty steps of held inputs: wait, turn, walk, turn back.
 HELD := "rest for 3; turn_right for 12; forward for 20; turn_left=0.625 for 15"
 
-.PHONY: dream test check docs browser page page-check clean
+.PHONY: dream test test-slow test-all coverage check docs browser page page-check clean
 
 dream: $(STAMP)
-	$(BIN)/playloom dream --prompt moment:plaza-explorer --actions $(HELD) --out out/dream
+	$(BIN)/playloom dream --prompt plaza-explorer --actions $(HELD) --out out/dream
 
+# The fast tests start no process: no browser, no game engine, no Ray. tests/conftest.py marks all others slow.
 test: .venv/.installed-dev
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/server tests/docs
+
+test-slow: .venv/.installed-dev
+	$(BIN)/pytest -n 2 -m slow
+
+test-all: test test-slow
+
+coverage: .venv/.installed-dev
+	$(BIN)/pytest -n 2 --cov=playloom --cov-report=term:skip-covered
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

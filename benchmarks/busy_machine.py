@@ -89,7 +89,7 @@ def _run(root: Path, *words: str | Path) -> str:
 
 def _dream(root: Path, folder: Path, tokens: Path | None) -> dict[str, float]:
     held = "right_stick_x=1 for 50"
-    said = _run(root, "dream", "--prompt", "moment:plaza-explorer", "--actions", held, "--out", folder / "dream")
+    said = _run(root, "dream", "--prompt", "plaza-explorer", "--actions", held, "--out", folder / "dream")
     found = re.search(r"([\d.]+) s, [\d.]+ frames", said)
     return {"frames_per_second": 50 / float(found[1]) if found else 0.0}
 
@@ -98,7 +98,8 @@ def _train(root: Path, folder: Path, tokens: Path | None) -> dict[str, float]:
     assert tokens is not None
     config = folder / "every_step.json"
     config.write_text('{"loop": {"log_steps": 1}}', encoding="utf-8")
-    how = ["--data", tokens.resolve(), "--steps", "5", "--batch", "2", "--alignment", "off", "--config", config]
+    how: list[str | Path] = ["--data", tokens.resolve(), "--config", config]
+    how += ["--steps", "5", "--batch", "2", "--alignment", "off"]
     started = time.perf_counter()
     _run(root, "train", "world", "--start", "arena-live", *how, "--out", folder / "run")
     log = folder / "run" / "log.jsonl"

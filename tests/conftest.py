@@ -5,6 +5,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import dataclasses
+import multiprocessing.process
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +29,8 @@ from playloom.models.checkpoint import WorldModel  # noqa: E402
 from playloom.models.presets import preset  # noqa: E402
 from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer  # noqa: E402
 
+pytest_plugins = ["page_browser"]
+"""Modules of tests/support with fixtures. They are session-wide, so that there is one Chromium."""
 torch.set_num_threads(1)
 settings.register_profile("playloom", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("playloom")
@@ -55,3 +60,22 @@ def loud_model(config: ModelConfig, seed: int = 0) -> WorldModel:
 def tiny_model() -> WorldModel:
     """A tiny random model, rolling positions, rows."""
     return loud_model(tiny_config())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is not in the fast lane's folders."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] not in {"unit", "server", "docs"}:
+            item.add_marker("slow")
+
+
+@pytest.fixture(autouse=True)
+def no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the fast lane fast: a test that starts a process belongs in another folder."""
+    if request.node.get_closest_marker("slow") is None:
+
+        def refuse(*_: object, **__: object) -> None:
+            pytest.fail("a fast test starts a process; mark it slow, or move it to integration or game")
+
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+        monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)

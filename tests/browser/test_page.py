@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from page_browser import STUB_GAMEPAD, ServerProcess, chromium_or_skip, launch, missing
+from page_browser import STUB_GAMEPAD, ServerProcess, opened, running
 
 KEY = "open sesame"
 LIVE = ".stage[data-live=true]"
@@ -23,46 +23,20 @@ TURN_RIGHT, TURN_LEFT, REST = [0, 0, 1, 0], [0, 0, -1, 0], [0, 0, 0, 0]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    chromium_or_skip()
-    process = ServerProcess()
-    process.start()
-    yield process
-    process.kill()
+    with running() as process:
+        yield process
 
 
 @pytest.fixture
 def locked_server() -> Iterator[ServerProcess]:
-    chromium_or_skip()
-    process = ServerProcess(key=KEY)
-    process.start()
-    yield process
-    process.kill()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("the package `playwright` is not installed (it is in playloom[dev])")
-    with sync_playwright() as playwright:
-        chromium = launch(playwright)
-        yield chromium
-        chromium.close()
+    with running(key=KEY) as process:
+        yield process
 
 
 @pytest.fixture
 def page(server, browser):
-    context = browser.new_context(viewport={"width": 1000, "height": 600}, reduced_motion="reduce")
-    context.set_default_timeout(30_000)
-    page = context.new_page()
-    page.add_init_script(STUB_GAMEPAD)
-    troubles: list[str] = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.goto(server.url)
-    yield page
-    context.close()
-    assert not troubles
+    with opened(browser, server.url, (1000, 600), 30_000, STUB_GAMEPAD) as page:
+        yield page
 
 
 def begin(page, moment: str = "plaza-explorer") -> None:

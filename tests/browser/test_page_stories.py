@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from page_browser import ServerProcess, chromium_or_skip, launch, missing
+from page_browser import ServerProcess, opened, running
 
 KEY = "open sesame"
 FRAME = ".story-stage[data-node] .frame"
@@ -27,36 +27,14 @@ PATIENCE = 60_000
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[ServerProcess]:
-    chromium_or_skip()
-    process = ServerProcess(stories=tmp_path_factory.mktemp("stories"))
-    process.start()
-    yield process
-    process.kill()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("the package `playwright` is not installed (it is in playloom[dev])")
-    with sync_playwright() as playwright:
-        chromium = launch(playwright)
-        yield chromium
-        chromium.close()
+    with running(stories=tmp_path_factory.mktemp("stories")) as process:
+        yield process
 
 
 @pytest.fixture
 def page(server, browser):
-    context = browser.new_context(viewport={"width": 1300, "height": 900}, reduced_motion="reduce")
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    troubles: list[str] = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.goto(server.url)
-    yield page
-    context.close()
-    assert not troubles
+    with opened(browser, server.url, (1300, 900), PATIENCE) as page:
+        yield page
 
 
 def begin(page) -> None:

@@ -47,7 +47,6 @@ def script(control: str | None, besides: dict[str, float]) -> list[np.ndarray]:
     return [hold(**pressed)] * 4 + [hold(**besides)] * 16
 
 
-@pytest.mark.slow
 def test_every_control_but_two_changes_the_picture() -> None:
     # The d-pad's right is the weapon in hand at the start; X needs a gate (below).
     names = [name for name in CONTROL_EFFECTS if name not in ("dpad_right", "button_X")]
@@ -61,7 +60,6 @@ def test_every_control_but_two_changes_the_picture() -> None:
         assert changed.max() > 0.002, f"{name} changes at most {changed.max():.4%} of a picture"
 
 
-@pytest.mark.slow
 def test_dpad_right_takes_the_plasma_rifle_back() -> None:
     with GameProcess(SPEC) as game:
         weapons = [game.row[7]]
@@ -72,7 +70,6 @@ def test_dpad_right_takes_the_plasma_rifle_back() -> None:
     assert weapons[0] == weapons[2] != weapons[1]
 
 
-@pytest.mark.slow
 def test_x_sinks_a_gate() -> None:
     variant = variant_of("plaza")
     navigation = Navigation(variant)

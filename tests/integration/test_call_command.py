@@ -197,3 +197,18 @@ def test_a_short_key_may_turn_up_in_pictures_by_chance(server, tmp_path):
     short = start["input_data"]["context"][0]["image"][30:32]
     assert base64.b64decode(start["input_data"]["context"][0]["image"])
     CallJob(start=start, key=Key(short))
+
+
+def test_the_client_needs_no_torch(server, tmp_path):
+    Image.fromarray(frame(1)).save(tmp_path / "me.png")
+    code = """
+import sys
+from playloom.client import CallJob, run_call, start_from_picture
+place, address = sys.argv[1:]
+job = CallJob(start=start_from_picture(place + "/me.png")[0], steps=1, endpoint=address, out=place + "/out")
+run_call(job)
+sys.exit(any(name in sys.modules for name in ("torch", "typer")))
+"""
+    words = [sys.executable, "-c", code, str(tmp_path), server(good()).address]
+    assert subprocess.run(words, check=False, timeout=60).returncode == 0
+    assert (tmp_path / "out/sr/dream_x4.gif").is_file()

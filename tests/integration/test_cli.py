@@ -17,18 +17,28 @@ from typer.testing import CliRunner
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES, Schema
 from playloom.atomic_io import next_free_path
-from playloom.cli import act, common, recipe
+from playloom.cli import act, common
 from playloom.cli.app import app
 from playloom.errors import BadInputError
 from playloom.media.clips import Clip, write_clip
 from playloom.media.images import Fit
 from playloom.models.checkpoint import save_model
 
-PROGRAM = (
-    "import sys; from playloom.cli.app import main\n"
-    "try: main()\n"
-    "finally: print('torch' in sys.modules, file=sys.stderr)"
-)
+EVERY_WRONG_LINE = """
+import contextlib, io, json, os, sys
+from playloom.cli.app import main
+ended = {}
+for line in json.loads(sys.argv.pop()):
+    sys.argv[1:] = line.split(" ")
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+    ended[line] = code, out.getvalue(), err.getvalue(), "torch" in sys.modules, os.listdir()
+print(json.dumps(ended))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +61,17 @@ def run(*words: object):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory) -> dict[str, list]:
+    """How each of the wrong lines ends, one after the other in one process and an empty folder."""
+    (table,) = test_a_wrong_flag_is_one_sentence_without_torch.pytestmark
+    lines = [words for words, _ in table.args[1]]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", EVERY_WRONG_LINE, json.dumps(lines)]
+    place = tmp_path_factory.mktemp("empty")
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=place, env=environment).stdout)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -59,7 +80,7 @@ def run(*words: object):
         ("dream --top-p 2", "--top-p"),
         ("dream --device tpu", "tpu"),
         ("dream --prompt nofile.png", "nofile.png"),
-        ("dream --prompt moment:nowhere", "nowhere"),
+        ("dream --prompt bundled:nowhere", "nowhere"),
         ("dream --actions jmup", "jump"),
         ("dream --out .", "current folder"),
         ("dream --out=", "current folder"),
@@ -78,43 +99,30 @@ def run(*words: object):
         ("evaluate --out .", "folder"),
         ("train world --data d --out r --precision fp8", "bf16-mixed"),
         ("train world --data d --out .", "current folder"),
-        ("recipe --plan --until nope", "nope"),
-        ("recipe --plan --until world", "--until"),
-        ("recipe --redo nope", "nope"),
-        ("recipe --piece -1", "--piece"),
+        ("train world --data d --out r --max-minutes -1", "--max-minutes"),
+        ("view --select-prompts 2 --figures nowhere", "--figures"),
         ("bench --frames 0", "--frames"),
-        ("bench --work x", "--work"),
+        ("bench --device tpu", "tpu"),
         ("serve --replicas 2", "--replicas"),
         ("record --hours 1e12", "1000"),
         ("view --figures --every 10 nowhere", "--every"),
         ("import nowhere", "nowhere"),
     ],
 )
-def test_a_wrong_flag_is_one_sentence_without_torch(words, said, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *words.split(" ")],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env=environment,
-    )
-    complaint, torch = done.stderr.splitlines()
-    assert done.returncode == 2 and complaint.startswith("playloom: ") and said in complaint
-    assert torch == "False" and done.stdout == "" and not list(tmp_path.iterdir())
+def test_a_wrong_flag_is_one_sentence_without_torch(ended, words, said):
+    code, printed, complaint, torch, files = ended[words]
+    assert code == 2 and complaint.startswith("playloom: ") and said in complaint
+    assert len(complaint.splitlines()) == 1 and not torch and printed == "" and not files
 
 
 def test_the_choices_are_those_of_the_library():
     from playloom.evaluation.online.run import PLAYERS
     from playloom.games.arena.maps import VARIANTS
-    from playloom.recipes.run import STAGES
 
     def choices(name: str) -> tuple[str, ...]:
         return get_args(get_type_hints(act.act_command)[name])
 
     assert set(get_args(act.Player)) == set(PLAYERS) and set(choices("variant")) == set(VARIANTS)
-    assert list(get_args(recipe.Stage)) == [stage.name for stage in STAGES]
     assert set(get_args(get_args(common.Schema)[0])) == {*get_args(Schema), "auto"}
     assert get_args(get_args(common.Fit)[0]) == get_args(Fit)
 
@@ -174,13 +182,13 @@ def test_json_is_all_that_is_printed(model, clips, tmp_path):
 def test_sigterm_keeps_what_was_dreamed(model, clips, tmp_path):
     words = ["dream", "--model", model, "--prompt", str(clips / "0.npz"), "--context", "3", "--steps", "5000"]
     code = (
-        "import signal, sys; from playloom.inference import one; real = one._until_stopped\n"
+        "import signal, sys; from playloom.inference import generate; real = generate._until_stopped\n"
         "def slow(dreamed, steps, progress, stop):\n"
         "    def told(done, total):\n"
         "        progress(done, total)\n"
         "        if done == 3: signal.raise_signal(signal.SIGTERM)\n"
         "    return real(dreamed, steps, told, stop)\n"
-        "one._until_stopped = slow\n"
+        "generate._until_stopped = slow\n"
         "from playloom.cli.app import main; main()"
     )
     command = [sys.executable, "-c", code, *words, "--out", str(tmp_path / "o")]
@@ -253,3 +261,23 @@ def test_every_command_says_its_threads():
         assert "threads" in inspect.signature(command).parameters
     for command in (evaluate.evaluate_command, bench.bench_command):
         assert "threads" in inspect.signature(command).parameters
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, playloom.cli.app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_python_m_playloom_is_the_program(tmp_path):
+    words = [sys.executable, "-m", "playloom", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path).stdout == "playloom 0.1.0\n"
+
+
+def test_the_installed_program_answers():
+    result = subprocess.run(
+        [Path(sys.executable).with_name("playloom"), "dream", "--prompt", "nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2 and result.stderr.startswith("playloom: ")

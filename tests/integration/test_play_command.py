@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import loud_model, tiny_config
+from engine_toys import prompt_of
 from live_toys import TURN, WALK
 from playloom.actions.codec import REST_VALUES
 from playloom.actions.script import parse_script
@@ -22,7 +23,7 @@ from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.run import LiveJob, play_live
 from playloom.inference.realtime.session import LiveSession
 from playloom.inference.realtime.types import LiveFrame
-from playloom.inference.types import Prompt, StepResult
+from playloom.inference.types import StepResult
 from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, write_clip
 from playloom.media.video import read_frames, read_manifest
@@ -63,16 +64,11 @@ def said(model, clip, monkeypatch, capsys):
     return run
 
 
-def prompt_of(steps: int = 3) -> Prompt:
-    frames = np.random.default_rng(1).integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8)
-    return Prompt(frames_THWC=frames, actions_TA=np.tile(REST_VALUES, (steps - 1, 1)))
-
-
 def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
     dreamer = Engine(tiny_model, lag=1)
     actions_SA = np.stack([REST_VALUES, TURN, TURN, WALK, REST_VALUES, TURN])
-    wanted = list(dreamer.dream(prompt_of(), steps=6, actions_SA=actions_SA, seed=11))
-    with LiveSession(dreamer, prompt_of(), seed=11, time=VirtualTime()) as live:
+    wanted = list(dreamer.dream(prompt_of(3), steps=6, actions_SA=actions_SA, seed=11))
+    with LiveSession(dreamer, prompt_of(3), seed=11, time=VirtualTime()) as live:
         pulled = [live.step(action_A) for action_A in actions_SA]
         live.restart()
         pushed: list[LiveFrame] = []
@@ -90,8 +86,8 @@ def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
 
 def test_the_model_plays_what_the_dreamer_would(tiny_model):
     dreamer = Engine(tiny_model, lag=1)
-    wanted = list(dreamer.dream(prompt_of(), mode="full", steps=4, seed=2))
-    with LiveSession(dreamer, prompt_of(), seed=2, who="model", time=VirtualTime()) as live:
+    wanted = list(dreamer.dream(prompt_of(3), mode="full", steps=4, seed=2))
+    with LiveSession(dreamer, prompt_of(3), seed=2, who="model", time=VirtualTime()) as live:
         frames = [live.step() for _ in range(4)]
     for step, frame in zip(wanted, frames, strict=True):
         assert (step.action_A == frame.action_A).all() and (step.frame_HWC == frame.frame_HWC).all()
@@ -195,7 +191,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_play(said, tmp_path):
 
 
 def test_an_empty_script_is_refused_by_the_library():
-    with pytest.raises(ActionError, match="holds no actions"):
+    with pytest.raises(ActionError, match="no actions"):
         LiveJob(script_SA=np.zeros((0, 16), np.uint8))
 
 
@@ -272,5 +268,5 @@ def test_a_frame_is_held_for_the_ticks_missed_after_it(tmp_path):
     film = read_frames(folder / "play.mp4")
     assert [round(int(picture[-30, 12, 0]), -1) for picture in film] == [40, 40, 40, 40, 200, 120]
     assert film[0, -16:-8, 40:100].std() > 20, "the mark is on every frame"
-    with pytest.raises(BadInputError, match="no frame was made"):
+    with pytest.raises(BadInputError, match="no frame"):
         write_play(tmp_path / "none", [], manifest=manifest, report={})

@@ -71,7 +71,7 @@ def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
     codes = model.tokenizer.encode(torch.from_numpy(np.array(frames.frames_FHWC[:20]))).numpy()
     assert (store.tokens_FN[:20] == codes).all()
     assert "finished after 3 steps" in playloom(*words, *SHORT).output
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already"):
         playloom(*words, *SHORT, "--resume", "never")
 
 
@@ -100,18 +100,18 @@ def test_misaligned_data_end_the_run_unless_it_is_told_to_go_on(tokenizer, tmp_p
     config = tmp_path / "world.json"
     config.write_text(json.dumps({"window_steps": 5}))
     words = ["world", "--data", tmp_path / "late", "--tokenizer", tokenizer, "--out", tmp_path / "run", *SHORT]
-    with pytest.raises(BadInputError, match=r"1 step\(s\) later"):
+    with pytest.raises(BadInputError, match="later"):
         playloom(*words, "--config", config)
     assert "do not fit" in playloom(*words, "--config", config, "--alignment", "warn").output
 
 
 def test_bad_input_is_one_sentence(data, tmp_path):
     words = ["tokenizer", "--out", tmp_path / "run", *SHORT]
-    with pytest.raises(RecordingError, match="neither recordings nor"):
+    with pytest.raises(RecordingError, match="neither"):
         playloom(*words, "--data", tmp_path)
-    with pytest.raises(ConfigError, match="unknown preset 'tinny'; did you mean tiny"):
+    with pytest.raises(ConfigError, match="tiny"):
         playloom(*words, "--data", data, "--preset", "tinny")
-    with pytest.raises(RecordingError, match="there is no"):
+    with pytest.raises(RecordingError, match="forgotten"):
         playloom(*words, "--data", tmp_path / "forgotten")
     config = tmp_path / "c.json"
     for text, message in (
@@ -125,14 +125,14 @@ def test_bad_input_is_one_sentence(data, tmp_path):
         config.write_text(text)
         with pytest.raises(ConfigError, match=message):
             playloom(*words, "--data", data, "--config", config)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"none\.json"):
         playloom(*words, "--data", data, "--config", tmp_path / "none.json")
     for flag, value in (("--resume", "yes"), ("--precision", "fp8"), ("--steps", "0")):
         assert flag in failed(*words, "--data", data, flag, value)
     world = ["world", "--data", data, "--out", tmp_path / "w", *SHORT]
-    with pytest.raises(RecordingError, match="give the tokenizer's folder"):
+    with pytest.raises(RecordingError, match="tokenizer"):
         playloom(*world)
-    with pytest.raises(CheckpointError, match="no tokenizer at"):
+    with pytest.raises(CheckpointError, match="no tokenizer"):
         playloom(*world, "--tokenizer", tmp_path)
     assert "--alignment" in failed(*world, "--alignment", "lax")
 
@@ -169,7 +169,7 @@ def test_a_world_training_begins_with_a_trained_model(data, tokenizer, tmp_path)
     assert new.card["start"]["data"]["frames"] == 240, "what it learned from before is not forgotten"
     assert old.card["lag"] == new.card["lag"] == 2
     assert "finished after 1 step " in playloom(*start, *still).output, "the same command goes on"
-    with pytest.raises(CheckpointError, match="holds another run"):
+    with pytest.raises(CheckpointError, match="another run"):
         playloom("world", "--data", first / "tokens", "--config", heavier, "--out", second, *SHORT)
 
 
@@ -187,17 +187,17 @@ def test_the_card_recommends_an_order_that_was_trained(data, tokenizer, tmp_path
 
 def test_what_a_start_may_not_be(data, tokenizer, tmp_path):
     words = ["world", "--data", data, "--out", tmp_path / "run"]
-    with pytest.raises(ConfigError, match="--preset is 'tiny', but sizes come from --start"):
+    with pytest.raises(ConfigError, match="--preset"):
         playloom(*words, "--start", "arena-live", "--preset", "tiny")
     config = tmp_path / "world.json"
     config.write_text(json.dumps({"model": {}}))
-    with pytest.raises(ConfigError, match="has a 'model', but sizes come from --start"):
+    with pytest.raises(ConfigError, match="'model'"):
         playloom(*words, "--start", "arena-live", "--config", config)
-    with pytest.raises(CheckpointError, match="starts with a whole model"):
+    with pytest.raises(CheckpointError, match="whole"):
         playloom(*words, "--start", tokenizer)
-    with pytest.raises(CheckpointError, match="did you mean arena-live"):
+    with pytest.raises(CheckpointError, match="arena-live"):
         playloom(*words, "--start", "arena-liv")
-    with pytest.raises(PictureError, match="a picture of 24 x 16 pixels came; this model takes 300 x 180"):
+    with pytest.raises(PictureError, match="24 x 16"):
         playloom(*words, "--start", "arena-live", "--steps", "1", "--device", "cpu", "--threads", "1")
 
 
@@ -219,11 +219,11 @@ def test_tokenizer_and_world_go_on_from_a_trained_model(data, tokenizer, tmp_pat
     finest = tmp_path / "finest"
     playloom("tokenizer", "--data", data, "--start", finer, "--out", finest, *still)
     assert ancestors(finest) == (began, name)
-    with pytest.raises(CheckpointError, match="holds another run"):
+    with pytest.raises(CheckpointError, match="another run"):
         playloom("tokenizer", "--data", data, "--preset", "tiny", "--out", finest, *still)
-    with pytest.raises(ConfigError, match="--preset is 'tiny', but sizes come from --start"):
+    with pytest.raises(ConfigError, match="--preset"):
         playloom(*start, "--preset", "tiny", "--out", tmp_path / "other", *still)
-    with pytest.raises(ConfigError, match="would write over what --start"):
+    with pytest.raises(ConfigError, match="--start"):
         playloom("tokenizer", "--data", data, "--start", finest, "--out", finest, *still)
 
 
@@ -232,16 +232,24 @@ def test_a_start_keeps_its_own_tokenizer_and_is_not_written_over(data, tokenizer
     playloom("world", "--data", data, "--tokenizer", tokenizer, "--out", first, *SHORT)
     playloom("tokenizer", "--data", data, "--out", other, *SHORT, "--seed", "1")
     start, length = ["world", "--data", data, "--start", first], ["--steps", "1", "--device", "cpu", "--threads", "1"]
-    with pytest.raises(CheckpointError, match=r"learned the codes of .*; leave --tokenizer out"):
+    with pytest.raises(CheckpointError, match="--tokenizer"):
         playloom(*start, "--tokenizer", other, "--out", tmp_path / "second", *length)
     same = playloom(*start, "--tokenizer", tokenizer, "--out", tmp_path / "third", *length, "--batch", "4")
     assert "finished after 1 step " in same.output
     weights = (first / "model" / "transformer.safetensors").read_bytes()
     for place in (first, first / "model"):
-        with pytest.raises(ConfigError, match="would write over what --start"):
+        with pytest.raises(ConfigError, match="--start"):
             playloom("world", "--data", data, "--start", place, "--out", first, *length)
     assert (first / "model" / "transformer.safetensors").read_bytes() == weights
     copy = tmp_path / "copy"
     shutil.copytree(other, copy, ignore=shutil.ignore_patterns("checkpoints"))
-    with pytest.raises(ConfigError, match="would write over what --model"):
+    with pytest.raises(ConfigError, match="--model"):
         playloom("decoder", "--data", data, "--model", copy, "--out", copy, *length)
+
+
+def test_a_session_that_ends_early_says_so_by_its_exit_code(data, tmp_path):
+    """A script that calls it again must know whether to go on."""
+    words = ["tokenizer", "--data", data, "--out", tmp_path / "run", *SHORT]
+    unfinished = playloom(*words, "--max-minutes", "1e-9")
+    assert unfinished.exit_code == 3 and "saved at step 1" in unfinished.output
+    assert playloom(*words).exit_code == 0

@@ -82,7 +82,7 @@ def test_other_work_of_the_model_is_done_in_the_one_thread(broker):
 
 def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
     handles = [broker.open(prompt_of(1)) for _ in range(6)]
-    with pytest.raises(CapacityError, match="all 6 sessions are taken"):
+    with pytest.raises(CapacityError, match="6 sessions"):
         broker.open(prompt_of(1))
     handles[0].close()
     for _ in range(100):
@@ -141,7 +141,7 @@ def test_nobody_waits_for_a_thread_that_failed(tiny_model, monkeypatch):
 def test_want_of_memory_fails_the_turn_and_keeps_the_session(tiny_model, broker, monkeypatch):
     handle = broker.open(prompt_of(1, 1), seed=3)
     monkeypatch.setattr(broker.dreamer.decoder, "dream_frame", _no_memory)
-    with pytest.raises(ResourceError, match="does not fit the memory"):
+    with pytest.raises(ResourceError, match="memory"):
         handle.step(REST_VALUES)
     monkeypatch.undo()
     alone = Engine(tiny_model, lag=1).open(prompt_of(1, 1), seed=3)

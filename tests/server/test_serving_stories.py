@@ -2,15 +2,11 @@
 
 import io
 import json
-import re
-import subprocess
-import sys
 import threading
 import time
 import zipfile
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -24,10 +20,21 @@ from playloom.media.images import read_picture
 from playloom.provenance import stamp
 from playloom.server.schemas import read_actions
 from playloom.server.stories.store import StoryDir
-from serving_toys import FORWARD, REST, b64, client, error_of, picture, pixels_of, served, stories_folder
+from serving_toys import (
+    FORWARD,
+    REST,
+    b64,
+    client,
+    error_of,
+    finished,
+    picture,
+    pixels_of,
+    served,
+    stories_folder,
+    whole,
+)
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13
-UNFINISHED = ("waiting", "dreaming")
 
 
 @pytest.fixture(scope="module")
@@ -40,23 +47,6 @@ def begin(web, **asked):
     response = web.post("/v1/stories", json=asked)
     assert response.status_code == 201, response.text
     return response.json()
-
-
-def whole(web, story):
-    response = web.get(f"/v1/stories/{story}")
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def finished(web, story, seconds=60.0):
-    """The story when nothing of it is dreamed any more."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = whole(web, story)
-        if not any(branch["state"] in UNFINISHED for branch in found["branches"]):
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it is still being dreamed")
 
 
 def branch(web, story, **order):
@@ -588,21 +578,6 @@ def test_a_damaged_story_is_listed_with_its_trouble_and_can_be_deleted():
 
 
 # What the pages show, and events and keys, over a real socket
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/stories.md"])
-def test_what_the_pages_show_is_run_as_it_stands_there(page, tmp_path, monkeypatch):
-    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "/v1/stories" in block]
-    monkeypatch.chdir(tmp_path)
-    with served() as (address, _):
-        code = code.replace("127.0.0.1:5000", address)
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-        with httpx.Client(base_url=f"http://{address}") as web:
-            (item,) = web.get("/v1/stories").json()["stories"]
-            assert finished(web, item["id"])["branches"][3]["made"] == 20
-    if "mp4" in code:
-        assert sorted(path.name for path in tmp_path.iterdir()) == [f"branch-{i}.mp4" for i in range(4)]
 
 
 @contextmanager

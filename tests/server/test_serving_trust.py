@@ -24,7 +24,7 @@ from serving_toys import HOME, client, entry, error_of, picture, score_body, ser
 
 def test_without_a_key_only_this_machine_is_served():
     for host in ("0.0.0.0", "192.168.1.5", "::", "example.org"):
-        with pytest.raises(ConfigError, match="without a key only this machine"):
+        with pytest.raises(ConfigError, match="without a key"):
             read_settings(host=host)
         assert read_settings(host=host, api_key="secret").key == "secret"
     for host in ("127.0.0.1", "localhost", "::1", "127.9.9.9"):
@@ -311,7 +311,7 @@ def test_every_setting_is_in_the_guide():
 def test_pictures_are_judged_by_their_heads():
     for kind in ("PNG", "JPEG"):
         assert picture_size(picture(0, (30, 50), kind), "it") == (50, 30)
-    with pytest.raises(PictureError, match="at most 100 pixels"):
+    with pytest.raises(PictureError, match="100 pixels"):
         read_frame(picture(), (4, 6), where="it", pixels=100)
     for cut in range(0, 400, 7):
         with pytest.raises(PictureError):

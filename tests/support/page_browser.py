@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -50,9 +52,17 @@ def missing(what: str) -> None:
     pytest.skip(reason)
 
 
-def launch(playwright: Any) -> Any:
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
     """Headless Chromium that asks nothing of the network."""
-    return playwright.chromium.launch(executable_path=chromium_or_skip(), args=list(QUIET))
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("the package `playwright` is not installed (it is in playloom[dev])")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=chromium_or_skip(), args=list(QUIET))
+        yield chromium
+        chromium.close()
 
 
 class ServerProcess:
@@ -92,3 +102,28 @@ class ServerProcess:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+@contextmanager
+def running(**settings: Any) -> Iterator[ServerProcess]:
+    """A server for the tests of one module; skips them where there is no Chromium."""
+    chromium_or_skip()
+    process = ServerProcess(**settings)
+    process.start()
+    yield process
+    process.kill()
+
+
+@contextmanager
+def opened(browser: Any, url: str, size: tuple[int, int], patience: int, script: str = "") -> Iterator[Any]:
+    """The page in a context of its own; an error in its code fails the test. `patience` in milliseconds."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce")
+    context.set_default_timeout(patience)
+    page = context.new_page()
+    page.add_init_script(script)
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.goto(url)
+    yield page
+    context.close()
+    assert not troubles

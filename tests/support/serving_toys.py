@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -105,3 +106,20 @@ def error_of(response: Any) -> str:
     assert "Traceback" not in sentence
     assert "\n" not in sentence
     return sentence
+
+
+def whole(web, story):
+    response = web.get(f"/v1/stories/{story}")
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def finished(web, story, seconds=60.0):
+    """The story when nothing of it is dreamed any more."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = whole(web, story)
+        if not any(branch["state"] in ("waiting", "dreaming") for branch in found["branches"]):
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it is still being dreamed")

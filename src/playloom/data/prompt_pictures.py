@@ -44,7 +44,7 @@ class PromptData:
     kind: Literal["real", "given"] = "real"
     """Origin of frames that were not generated: the game, or your own pictures."""
     name: str = ""
-    """Short name: `moment:NAME`, or a file's or folder's name."""
+    """Short name: a bundled prompt's name, or a file's or folder's."""
     source: Path | None = None
     """File or folder."""
 

@@ -62,7 +62,7 @@ class Schedule:
 
 
 DEFAULT_LAG = 2
-"""Default row lag of models with row starts; see docs/speed.md."""
+"""Default row lag of models with row tokens; measured in docs/speed.md, decode order sweep."""
 
 
 def schedule(layout: StepLayout, lag: int | None = None) -> Schedule:

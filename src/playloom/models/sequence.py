@@ -216,5 +216,5 @@ class StepLayout:
         return inputs
 
     def sequence(self, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B S"]:
-        """The flat sequence as published: [image][action][image][action] ..., no delimiter."""
+        """The flat sequence as published: image, action, image, action, ..., without a delimiter."""
         return rearrange(tokens_BTK, "b t k -> b (t k)")

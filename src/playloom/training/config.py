@@ -26,8 +26,8 @@ class LoopConfig:
     steps: int | None = None
     """Stop after this many optimiser steps."""
     minutes: float | None = None
-    """Stop after this much training time, over all pieces; the schedule follows time. With `steps`: the earlier end."""
-    piece_minutes: float | None = None
+    """Stop after this much training time, over all sessions; the schedule follows it. With `steps`: the earlier end."""
+    max_minutes: float | None = None
     """Save and stop this process after this long, to be resumed later; None: run to the end."""
     batch: int = 16
     """Batch size per device."""
@@ -79,7 +79,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
             raise ConfigError("a run needs an end: give steps, minutes or both")
-        for name in ("steps", "minutes", "piece_minutes", "save_steps", "validate_steps", "threads"):
+        for name in ("steps", "minutes", "max_minutes", "save_steps", "validate_steps", "threads"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:  # so that NaN, which compares false, is refused too
                 raise ConfigError(f"{name} is {value}; expected more than 0")
@@ -99,7 +99,7 @@ class LoopConfig:
 
 
 FREE_ON_RESUME = frozenset(
-    {"steps", "minutes", "piece_minutes", "log_steps", "save_minutes", "save_steps", "validate_minutes"}
+    {"steps", "minutes", "max_minutes", "log_steps", "save_minutes", "save_steps", "validate_minutes"}
     | {"validate_steps", "keep", "device", "precision", "threads", "compile"}
 )
 """Settings that may change on resume; any other change makes a new run."""

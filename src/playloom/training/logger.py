@@ -29,7 +29,7 @@ class LoopProgress:
     fraction: float
     """Part of the run done, in [0, 1]."""
     elapsed: float
-    """Training time in seconds, over all pieces."""
+    """Training time so far, all sessions, in seconds."""
     eta: float
     """Estimated seconds to the end."""
     learning_rate: float

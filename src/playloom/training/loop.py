@@ -61,7 +61,7 @@ class Loop:
             raise
 
     def run(self) -> LoopResult:
-        """Train until the end, the piece's end, or SIGINT / SIGTERM, and save a checkpoint.
+        """Train until the end, the session's time limit, or SIGINT / SIGTERM, and leave a checkpoint.
 
         Raises:
             PlayloomError: when the loss stops being a number.
@@ -82,7 +82,7 @@ class Loop:
 
     @property
     def elapsed(self) -> float:
-        """Training time in seconds, over all pieces."""
+        """Training time in seconds, all sessions."""
         return self._before + time.monotonic() - self._started
 
     @property
@@ -151,7 +151,7 @@ class Loop:
             meter.tick(self._flops)
             stopping = self._tick(stop)
             if self.step % self.config.log_steps == 0 or self.step == 1:  # one at once: it works, and how fast
-                self._tell(journal, sums.take(), meter.rates(), set_factor, first)
+                self._tell(journal, self._over_ranks(sums.take()), meter.rates(), set_factor, first)
             if self._due(validated, self.config.validate_minutes, self.config.validate_steps):
                 self._validate(journal)
                 validated = time.monotonic()
@@ -204,9 +204,9 @@ class Loop:
         optimiser.zero_grad(set_to_none=True)
 
     def _tick(self, stop: StopRequest) -> bool:
-        piece = self.config.piece_minutes
+        limit = self.config.max_minutes
         spent = time.monotonic() - self._started
-        wants = stop.asked or (piece is not None and spent >= 60 * piece)
+        wants = stop.asked or (limit is not None and spent >= 60 * limit)
         now = torch.tensor([self.elapsed, float(wants)], dtype=torch.float64)
         if self.fabric.world_size > 1:
             now = self.fabric.broadcast(now)
@@ -249,6 +249,13 @@ class Loop:
         journal.write(report)
         if self._report is not None:
             self._report(report)
+
+    def _over_ranks(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Mean over all processes: each has seen only its share of the batch."""
+        if self.fabric.world_size == 1:
+            return metrics
+        means = self.fabric.all_reduce(torch.tensor([*metrics.values()], device=self.device), reduce_op="mean")
+        return dict(zip(metrics, means.tolist(), strict=True))
 
     def _validate(self, journal: RunLogger | None) -> None:
         if journal is not None:

@@ -19,20 +19,20 @@ from playloom.models.checkpoint import WorldModel, save_model
 from playloom.models.decode_order import DEFAULT_LAG
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.world_model import ModelConfig
-from playloom.training.alignment import AlignmentReport, check_alignment
+from playloom.training.alignment import check_alignment
 from playloom.training.artifacts import PretrainedModel, ancestors, load_tokenizer, players_of, training_facts
 from playloom.training.data_source import Preparation, detect_dataset_kind, tokens_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Report
+from playloom.training.preview import dream_preview
 from playloom.training.task import LoopResult
-from playloom.training.world_model import Preview, Start, WorldConfig, train_world
+from playloom.training.world_model import Start, WorldConfig, train_world
 
 _CHECKS = ("strict", "warn", "off")
 _STRETCH = 120
 _STRETCHES = 8
 
 Say = Callable[[str], None]
-PreviewOf = Callable[[FrameTokenizer, TokenDataset], Preview]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +72,11 @@ class WorldResult:
     """Folder of the exported model; without a tokenizer the run's folder."""
 
 
-def run_world(
-    job: WorldJob, *, preview_of: PreviewOf | None = None, report: Report | None = None, say: Say = print
-) -> WorldResult:
+def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) -> WorldResult:
     """Run or resume a job.
 
     Args:
         job: what.
-        preview_of: makes the preview callback, for those who can dream.
         report: told about the training's progress.
         say: told one sentence about each stage.
 
@@ -88,7 +85,7 @@ def run_world(
         RecordingError, CheckpointError, ConfigError: as in the stages.
     """
     store, tokenizer = prepare_world(job, say)
-    preview = preview_of(tokenizer, store) if preview_of is not None and tokenizer is not None else None
+    preview = dream_preview(job.model, tokenizer, store) if tokenizer is not None else None
     run = train_world(job.model, job.config, store, job.out, start=_start(job), preview=preview, report=report)
     path = job.out
     if tokenizer is not None and dist_info()[0] == 0:
@@ -173,12 +170,6 @@ def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None,
     if report.verdict == "shifted" and job.alignment == "strict":
         raise BadInputError(f"{report.sentence()}; or train anyway with --alignment warn")
     say(f"alignment {report.verdict}: {report.sentence()}")
-
-
-def alignment_of(store: FrameDataset) -> AlignmentReport:
-    """Check the alignment on stretches of a frame dataset's "train" split."""
-    spans = _living(store)
-    return check_alignment((store.frames_FHWC[s.rows], store.actions_FA[s.rows]) for s in _cut(spans))
 
 
 def _stretches(

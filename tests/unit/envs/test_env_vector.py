@@ -248,10 +248,10 @@ def test_what_does_not_fit_says_why():
     for wrong in (np.zeros((3, 16)), np.zeros(16), np.zeros((2, 3))):
         with pytest.raises(ActionError):
             envs.step(wrong)
-    with pytest.raises(BadInputError, match="2 dreams need as many seeds; got 3"):
+    with pytest.raises(BadInputError, match="seeds"):
         envs.reset(seed=[1, 2, 3])
     for seed in ("ab", 1.5, [1.5, 2]):
-        with pytest.raises(BadInputError, match="the seed is"):
+        with pytest.raises(BadInputError, match="seed"):
             envs.reset(seed=seed)
     for mask in ([True], [1, 0]):
         with pytest.raises(BadInputError, match="reset_mask"):

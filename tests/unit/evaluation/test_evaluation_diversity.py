@@ -96,7 +96,7 @@ def test_inputs_apart_do_not_see_what_belongs_together_and_the_joint_distance_do
 
 
 def test_distances_need_actions_of_both_sides() -> None:
-    with pytest.raises(ValueError, match="samples of 3 and 2 actions"):
+    with pytest.raises(ValueError, match="3 and 2"):
         joint_distance(resting(3), resting(2))
     with pytest.raises(ValueError, match="both sides"):
         marginal_distances(resting(0), resting(2))
@@ -160,7 +160,7 @@ def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of
 
 
 def test_settings_of_diversity_that_make_no_sense_are_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="diversity_moments is -1; expected a whole number from 0"):
+    with pytest.raises(ConfigError, match="diversity_moments"):
         EvaluationSettings(diversity_moments=-1)
-    with pytest.raises(ConfigError, match="diversity_steps is 0; expected a whole number from 1"):
+    with pytest.raises(ConfigError, match="diversity_steps"):
         EvaluationSettings(diversity_steps=0)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import loud_model, tiny_config
+from engine_toys import prompt_of
 from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.device import generator
 from playloom.errors import BadInputError
@@ -18,12 +19,6 @@ from playloom.inference.sampling import BatchSampler, Sampling, noise
 from playloom.inference.types import GenerationRequest, Prompt
 
 GOLDEN = Path(__file__).parents[2] / "assets" / "golden_dream.json"
-
-
-def prompt_of(steps: int, seed: int = 0) -> Prompt:
-    source = np.random.default_rng(seed)
-    actions = np.stack([source.integers(0, n, steps - 1, dtype=np.uint8) for n in SLOT_SIZES], axis=1)
-    return Prompt(frames_THWC=source.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8), actions_TA=actions)
 
 
 def tokens_of(dreamer: Engine, **request: object) -> np.ndarray:
@@ -233,14 +228,14 @@ def test_impossible_sampling_is_a_sentence(values, words):
 
 
 def test_requests_that_do_not_fit_are_sentences(tiny_model):
-    with pytest.raises(BadInputError, match="needs an action for each of 2 steps"):
+    with pytest.raises(BadInputError, match="2 steps"):
         GenerationRequest(prompt=prompt_of(1), steps=2)
-    with pytest.raises(BadInputError, match="needs 2 actions between"):
+    with pytest.raises(BadInputError, match="2 actions"):
         Prompt(frames_THWC=prompt_of(3).frames_THWC, actions_TA=prompt_of(2).actions_TA)
-    with pytest.raises(BadInputError, match="frames that follow"):
+    with pytest.raises(BadInputError, match="follow"):
         GenerationRequest(prompt=prompt_of(1), mode="policy", steps=3)
     mixed = [GenerationRequest(prompt=prompt_of(1), mode="full", steps=n) for n in (1, 2)]
-    with pytest.raises(BadInputError, match="same number of steps"):
+    with pytest.raises(BadInputError, match="same number"):
         list(Engine(tiny_model).dream_batch(mixed))
 
 

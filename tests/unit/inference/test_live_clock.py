@@ -85,7 +85,7 @@ def test_a_restart_misses_nothing():
 
 @pytest.mark.parametrize("hertz", [0, -1, float("nan"), float("inf")])
 def test_a_rate_that_is_none(hertz):
-    with pytest.raises(BadInputError, match=r"Hz; expected more than 0"):
+    with pytest.raises(BadInputError, match="Hz"):
         Clock(hertz)
 
 
@@ -169,5 +169,5 @@ def test_the_script_is_pressed_over_and_over():
 
 
 def test_an_empty_script():
-    with pytest.raises(ActionError, match="holds no actions"):
+    with pytest.raises(ActionError, match="no actions"):
         ScriptedInput(print, np.zeros((0, 16), np.uint8), first_tick=0, hertz=10, seed=0, time=RealTime())

@@ -144,7 +144,7 @@ def test_who_plays_can_change_at_any_time():
     live.who = "person"
     after = live.step()
     assert (after.action_A == TURN).all() and after.key_to_frame is None
-    with pytest.raises(BadInputError, match="unknown player 'modle'; did you mean model"):
+    with pytest.raises(BadInputError, match="'modle'"):
         live.who = "modle"
 
 
@@ -214,7 +214,7 @@ def test_the_first_tick_after_a_pause_may_come_before_resume_returns():
 
 
 def test_stepping_needs_a_pause():
-    with pytest.raises(BadInputError, match="pause it first"):
+    with pytest.raises(BadInputError, match="pause"):
         session().single_step()
 
 
@@ -243,7 +243,7 @@ def test_a_restart_closes_the_old_dream_and_keeps_it_if_the_new_one_fails():
     live.restart()
     assert [dream.closed for dream in toys.opened] == [True, True, False]
     assert [dream.sampling.temperature for dream in toys.opened] == [0.9, 0, 0] and live.sampling.greedy
-    with pytest.raises(BadInputError, match="seed is -1"):
+    with pytest.raises(BadInputError, match="seed"):
         live.restart(seed=-1)
     assert live.seed == 0 and live.step().dream == 2
 
@@ -315,7 +315,7 @@ def test_a_dream_that_fails_keeps_the_report():
         return 0.05
 
     live = session(cost=cost)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(RuntimeError, match="memory"):
         live.run(lambda frame: None)
     assert live.report().frames == 3
     live.restart()
@@ -340,10 +340,10 @@ def test_only_one_drives():
 def test_wrong_settings_are_sentences():
     with pytest.raises(BadInputError, match="0 Hz"):
         session(hertz=0)
-    with pytest.raises(BadInputError, match="unknown player 'nobody'; choose one of: person, model, both"):
+    with pytest.raises(BadInputError, match="'nobody'"):
         session(who="nobody")
     live = session()
-    with pytest.raises(ActionError, match="expected a whole number"):
+    with pytest.raises(ActionError, match="whole number"):
         live.press([77] * 16)
 
 

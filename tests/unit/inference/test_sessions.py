@@ -164,7 +164,7 @@ def test_no_memory_for_even_one_is_a_sentence_and_the_session_lives(tiny_model, 
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(dreamer.decoder.model, "extend", extend)
-    with pytest.raises(ResourceError, match="does not fit the memory"):
+    with pytest.raises(ResourceError, match="memory"):
         session.step(action(0))
     monkeypatch.undo()
     expected = dreamer.open(prompt_of(2), seed=5).step(action(0)).codes_N
@@ -191,7 +191,7 @@ def test_a_step_that_failed_anywhere_can_be_made_again(tiny_model, monkeypatch, 
     dreamer, other = Engine(tiny_model, lag=1), Engine(tiny_model, lag=1)
     session, expected = (d.open(prompt_of(2), sampling=hot, seed=5) for d in (dreamer, other))
     fail_at(monkeypatch, dreamer, call)
-    with pytest.raises(ResourceError, match="does not fit the memory"):
+    with pytest.raises(ResourceError, match="memory"):
         session.step(pressed)
     monkeypatch.undo()
     for _ in range(2):
@@ -223,7 +223,7 @@ def test_a_prompt_that_failed_half_way_can_be_seen_again(tiny_model, monkeypatch
     dreamer, prompt = Engine(tiny_model, lag=1), prompt_of(4)
     session = dreamer.open(prompt, seed=1, warm=False)
     fail_at(monkeypatch, dreamer, call)
-    with pytest.raises(ResourceError, match="does not fit the memory"):
+    with pytest.raises(ResourceError, match="memory"):
         while not session.prefill():
             pass
     monkeypatch.undo()
@@ -252,7 +252,7 @@ def test_no_room_for_one_of_a_batch_moves_none_of_it(tiny_model, monkeypatch):
             "playloom.models.transformer.kv_cache.KeyValueCache.empty",
             lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()),
         )
-        with pytest.raises(ResourceError, match="no memory for another dream"):
+        with pytest.raises(ResourceError, match="memory"):
             dreamer.advance([StepInput(session, action(0)), *(StepInput(branch) for branch in branches)])
     assert (session.step(action(1)).codes_N == expected.step(action(1)).codes_N).all()
 
@@ -287,7 +287,7 @@ def test_no_room_for_another_session_is_a_sentence_and_the_others_go_on(tiny_mod
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(KeyValueCache, "empty", empty)
-    with pytest.raises(ResourceError, match=r"no memory for another dream: each needs [\d,]+ bytes"):
+    with pytest.raises(ResourceError, match=r"memory .*bytes"):
         dreamer.open(prompt_of(1))
     assert first.step(action(0)).frame_HWC is not None
 
@@ -295,12 +295,12 @@ def test_no_room_for_another_session_is_a_sentence_and_the_others_go_on(tiny_mod
 def test_wrong_turns_are_sentences(tiny_model):
     dreamer = Engine(tiny_model)
     session = dreamer.open(prompt_of(1))
-    with pytest.raises(BadInputError, match="one turn at a time"):
+    with pytest.raises(BadInputError, match="one turn"):
         dreamer.advance([StepInput(session), StepInput(session)])
     with pytest.raises(BadInputError):
         session.step(np.full(16, 99, np.uint8))
     session.step(REST_VALUES, frame=None)
-    with pytest.raises(BadInputError, match="ended with a turn that had no frame"):
+    with pytest.raises(BadInputError, match="no frame"):
         session.step(REST_VALUES)
     session.close()
     with pytest.raises(BadInputError, match="was closed"):

@@ -126,10 +126,10 @@ def test_what_spreadsheets_of_other_countries_write_can_be_read(tmp_path, mark):
 
 
 def test_no_file_and_no_text(tmp_path):
-    with pytest.raises(ActionError, match="there is no file"):
+    with pytest.raises(ActionError, match="no file"):
         read_actions(tmp_path / "a.csv", "named")
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00\x01" * 9)
-    with pytest.raises(ActionError, match="cannot be read as a CSV"):
+    with pytest.raises(ActionError, match="CSV"):
         read_actions(tmp_path / "a.csv", "named")
 
 

@@ -124,12 +124,12 @@ def test_the_published_pass_counts():
 
 @pytest.mark.parametrize("lag", [0, 4, -1])
 def test_a_lag_outside_the_grid_is_a_sentence(lag):
-    with pytest.raises(ConfigError, match="choose 1 to 3"):
+    with pytest.raises(ConfigError, match="1 to 3"):
         schedule(layout_of(2, 3), lag)
 
 
 def test_a_chain_has_only_raster_order():
-    with pytest.raises(ConfigError, match="only raster order"):
+    with pytest.raises(ConfigError, match="raster"):
         schedule(layout_of(2, 3, rows=False), 1)
 
 

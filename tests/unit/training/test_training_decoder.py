@@ -128,12 +128,12 @@ def test_a_resumed_gan_is_exact(frames, tokenizer_run, tmp_path):
     lines = [line for line in read_log(tmp_path / "whole") if "loss" in line]
     assert ["discriminator" in line for line in lines] == [False] * 3 + [True] * 3
     for _ in range(6):
-        run_decoder(job(tokenizer_run, frames, tmp_path / "parts", **settings, piece_minutes=1e-9), **SILENT)
+        run_decoder(job(tokenizer_run, frames, tmp_path / "parts", **settings, max_minutes=1e-9), **SILENT)
     whole, parts = (load_newest(tmp_path / name / "checkpoints").tensors for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert not any("encoder" in name or "quantizer" in name for name in whole)
-    with pytest.raises(CheckpointError, match="holds another run"):
+    with pytest.raises(CheckpointError, match="another run"):
         run_decoder(job(tokenizer_run, frames, tmp_path / "whole", steps=6), **SILENT)
 
 
@@ -154,15 +154,15 @@ def test_neither_player_gets_the_others_gradients(frames, tokenizer_run, tmp_pat
 def test_codes_of_other_episodes_are_refused(frames, tokenizer_run, tmp_path):
     made_codes(frames, tokenizer_run, tmp_path)
     fewer = frame_store(tmp_path / "fewer", episodes=2)
-    with pytest.raises(RecordingError, match="codes of 36 frames"):
+    with pytest.raises(RecordingError, match="36 frames"):
         run_decoder(job(tokenizer_run, fewer, tmp_path / "run", steps=2), **SILENT)
     longer = frame_store(tmp_path / "longer", episodes=2, steps=18)
-    with pytest.raises(RecordingError, match="codes of other episodes"):
+    with pytest.raises(RecordingError, match="other episodes"):
         run_decoder(job(tokenizer_run, longer, tmp_path / "run", steps=2), **SILENT)
 
 
 def test_what_is_no_model_is_one_sentence(frames, tmp_path):
-    with pytest.raises(CheckpointError, match="neither a folder with"):
+    with pytest.raises(CheckpointError, match="neither"):
         run_decoder(job(tmp_path, frames, tmp_path / "run", steps=1), **SILENT)
     for values, message in (
         ({"adversarial_from": 2.0}, "adversarial_from"),
@@ -196,7 +196,7 @@ def test_the_command_trains_resumes_and_refuses_other_sizes(frames, model, tmp_p
     assert "finished after 2 steps" in said and f"result: {tmp_path / 'run' / 'model'}" in said.replace("\n", "")
     assert "finished after 2 steps" in playloom("--config", settings)
     settings.write_text('{"model": {}}')
-    with pytest.raises(ConfigError, match="only decoder_blocks and decoder_layers may change"):
+    with pytest.raises(ConfigError, match="decoder_blocks"):
         playloom("--config", settings)
     settings.write_text('{"encoder_layers": 3}')
     with pytest.raises(ConfigError, match="encoder_layers"):

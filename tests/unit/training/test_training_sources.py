@@ -39,7 +39,7 @@ def test_recordings_are_rendered_once(recordings, tmp_path):
     assert len(frames_from(recordings, tmp_path, Preparation(render=never))) == 36
     training = Preparation(render=render, splits=("train",))
     assert len(frames_from(recordings, tmp_path / "train", training)) == 24
-    with pytest.raises(RecordingError, match="no recordings were found"):
+    with pytest.raises(RecordingError, match="no recordings"):
         frames_from(recordings, tmp_path / "test", Preparation(render=render, splits=("test",)))
 
 
@@ -53,7 +53,7 @@ def test_codes_are_made_once_and_belong_to_their_tokenizer(recordings, tokenizer
         tokens_from(tmp_path, Path("unused"), Preparation(render=never), network, "another")
     other = tokens_from(recordings, tmp_path, Preparation(render=render), network, "another")
     assert other.tokenizer == "another"
-    with pytest.raises(RecordingError, match="a token store; a tokenizer learns from"):
+    with pytest.raises(RecordingError, match="token store"):
         frames_from(tmp_path, Path("unused"), Preparation(render=never))
 
 
@@ -62,7 +62,7 @@ def test_codes_of_other_data_are_not_taken_for_these(recordings, tokenizer, tmp_
     tokens_from(recordings, tmp_path / "tokens", Preparation(render=render), network, name)
     for seed in range(4):
         save_episode(tmp_path / "more", episode(seed))
-    with pytest.raises(RecordingError, match=r"codes of 36 frames; .*more has 48: other data needs another --out"):
+    with pytest.raises(RecordingError, match="36 frames"):
         tokens_from(tmp_path / "more", tmp_path / "tokens", Preparation(render=render), network, name)
     frames = frames_from(tmp_path / "more", tmp_path / "frames", Preparation(render=render))
     with pytest.raises(RecordingError, match="other data"):
@@ -100,5 +100,5 @@ def test_a_tokenizer_of_other_sizes_is_refused(recordings, tokenizer, tmp_path):
         tokenizer=tokenizer,
         preparation=Preparation(render=never),
     )
-    with pytest.raises(CheckpointError, match="frame_height 16 instead of 180"):
+    with pytest.raises(CheckpointError, match="frame_height"):
         run_world(job)

@@ -53,9 +53,9 @@ def test_the_discriminator_joins_late_and_a_resumed_gan_is_exact(store, tmp_path
     assert ["discriminator" in line for line in lines] == [False] * 5 + [True] * 5
     assert ["adaptive_weight" in line for line in lines] == [False] * 5 + [True] * 5
     halves = tmp_path / "halves"
-    train(store, halves, steps=10, piece_minutes=1e-9, **settings)
+    train(store, halves, steps=10, max_minutes=1e-9, **settings)
     for _ in range(9):
-        train(store, halves, steps=10, piece_minutes=1e-9, **settings)
+        train(store, halves, steps=10, max_minutes=1e-9, **settings)
     whole, parts = (load_newest(out / "checkpoints").tensors for out in (tmp_path / "whole", halves))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
@@ -94,12 +94,12 @@ def test_pictures_of_another_size_are_refused(store, tmp_path):
 
 
 def test_a_damaged_export_is_one_sentence(store, tmp_path):
-    with pytest.raises(CheckpointError, match="train one first"):
+    with pytest.raises(CheckpointError, match="first"):
         load_tokenizer(tmp_path)
     train(store, tmp_path, steps=1)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps({**content, "weights": "0" * 16}))
-    with pytest.raises(CheckpointError, match="is not the file"):
+    with pytest.raises(CheckpointError, match="not the file"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="damaged"):

@@ -46,8 +46,7 @@ class TokenizerConfig:
     "ViT-VQGAN").
 
     Raises:
-        ConfigError: when a size is not positive, the grid does not divide the frame, the strides do not
-        divide
+        ConfigError: when a size is not positive, the grid does not divide the frame, the strides do not divide
             the patch, or a list has another length than the ladder.
     """
 
