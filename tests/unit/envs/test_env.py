@@ -202,7 +202,7 @@ def test_what_cannot_be_stepped_says_why():
     ):
         with pytest.raises(ConfigError, match=said):
             WorldModelEnv(**{"model": dreamer(), "prompts": prompts(), **wrong})
-    with pytest.raises(ConfigError, match="dreamer's own"):
+    with pytest.raises(ConfigError, match="device and lag"):
         WorldModelEnv(dreamer(), prompts(), lag=2)
 
 
