@@ -98,7 +98,8 @@ def _train(root: Path, folder: Path, tokens: Path | None) -> dict[str, float]:
     assert tokens is not None
     config = folder / "every_step.json"
     config.write_text('{"loop": {"log_steps": 1}}', encoding="utf-8")
-    how = ["--data", tokens.resolve(), "--steps", "5", "--batch", "2", "--alignment", "off", "--config", config]
+    how: list[str | Path] = ["--data", tokens.resolve(), "--config", config]
+    how += ["--steps", "5", "--batch", "2", "--alignment", "off"]
     started = time.perf_counter()
     _run(root, "train", "world", "--start", "arena-live", *how, "--out", folder / "run")
     log = folder / "run" / "log.jsonl"

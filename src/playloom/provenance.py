@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import playloom
-from playloom.errors import BadInputError, did_you_mean
+from playloom.errors import BadInputError, ConfigError
+from playloom.json_io import from_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +90,10 @@ class Manifest:
             raise BadInputError(f"this is no playloom manifest: {error}") from error
         if not isinstance(known, dict):
             raise BadInputError(f"this is no playloom manifest: expected a JSON object, got {text[:40]!r}")
-        names = [f.name for f in fields(cls)]
-        for name in known:
-            if name not in names:
-                raise BadInputError(f"a manifest has no field {name!r}; {did_you_mean(name, names)}")
-        missing = [name for name in ("model", "weights", "seed", "mode") if name not in known]
-        if missing:
-            raise BadInputError(f"this manifest lacks {', '.join(missing)}")
-        return cls(**known)
+        try:
+            return from_mapping(cls, known, "the manifest")
+        except ConfigError as error:
+            raise BadInputError(str(error)) from error
 
 
 def created_at(epoch: float | None = None) -> str:

@@ -78,7 +78,7 @@ def test_x_sinks_a_gate() -> None:
         for _ in range(200):
             here = float(game.row[0]), float(game.row[1])
             near = np.hypot(here[0] - front[0], here[1] - front[1]) < 60
-            target = gate if near else navigation.next_spot(here, front) or gate
+            target = gate if near else navigation.next_waypoint(here, front) or gate
             error = wrap(bearing(here, target) - float(game.row[3]))
             touching = np.hypot(here[0] - gate[0], here[1] - gate[1]) < 100
             if touching and abs(error) < 8:

@@ -141,7 +141,7 @@ def test_the_wall_stops_the_way_and_the_view() -> None:
     navigation = Navigation(VARIANTS["plaza"])
     west, east = cell_centre(1, 2), cell_centre(4, 2)
     assert not navigation.visible(west, east) and navigation.visible(west, cell_centre(1, 9))
-    first = navigation.next_spot(west, east)
+    first = navigation.next_waypoint(west, east)
     assert first is not None and navigation.clear_line(west, first)
     assert navigation.distance(west, east) > 3 * CELL
 
@@ -150,7 +150,7 @@ def test_walking_from_spot_to_spot_arrives() -> None:
     navigation = Navigation(VARIANTS["court"])
     here, goal = cell_centre(0, 0), cell_centre(11, 12)
     for _ in range(30):
-        spot = navigation.next_spot(here, goal)
+        spot = navigation.next_waypoint(here, goal)
         if spot is None:
             break
         here = spot

@@ -1,49 +1,73 @@
-"""Benchmarks without a clock: floors against counted truth, rows and their forms, settings, the ladder's verdict."""
+"""The benchmark scripts: bytes and FLOPs against counted truth, rows, and every script once at toy size."""
 
+import argparse
 import dataclasses
 import json
 import math
-from pathlib import Path
+import sys
 
 import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from conftest import loud_model, tiny_config
-from playloom.benchmarks.agreement import KeptDraws
-from playloom.benchmarks.floor import (
+import bench_decode
+import bench_model
+import bench_server
+import decode_order_sweep
+import parity
+from _gpt2 import measure_baseline, time_gpt2
+from _harness import Row, Target, report, run, run_case, show, table
+from _roofline import (
     Cost,
+    PeakRates,
     attention_flops,
     cache_reads,
     counted_flops,
     frame_cost,
-    linear_flops,
+    measure_peak_rates,
     pass_weights,
     prefill_cost,
     step_flops,
     tokenizer_cost,
 )
-from playloom.benchmarks.ladder import RULE, Rung, verdicts
-from playloom.benchmarks.rates import Rates, measure_rates
-from playloom.benchmarks.rows import Bar, BenchReport, BenchRow, show, speed_table
-from playloom.benchmarks.settings import BenchSettings
-from playloom.benchmarks.shape_run import random_prompt, rolling
-from playloom.errors import BadInputError, ConfigError
+from conftest import loud_model, tiny_config
+from playloom.actions.codec import SLOT_SIZES
+from playloom.data.dataset import FrameDataset
+from playloom.data.recording import STATE_COLUMNS
+from playloom.errors import ConfigError, PictureError, PlayloomError
+from playloom.evaluation.config import EvaluationSettings
+from playloom.inference.benchmark import bundled_prompt
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.models.checkpoint import save_model
 from playloom.models.decode_order import schedule
-from playloom.models.presets import PRESETS, preset
+from playloom.models.presets import preset
+from playloom.server.settings import Settings
 
+CPU = torch.device("cpu")
 MIXED = {"local_steps": 2, "global_every": 2, "qk_norm": True, "layers": 3}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model = dataclasses.replace(loud_model(tiny_config()), card={"lag": 1, "sampling": {"temperature": 0.5}})
+    save_model(tmp_path / "model", model, dtype=torch.float32)
+    return tmp_path / "model"
+
+
+def rows_of(script, capsys, *words):
+    script.main([*map(str, words), "--quick", "--json"])
+    return {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+
+
+# -- Roofline --------------------------------------------------------------------------------------------------------
 
 
 class AttentionReads(TorchDispatchMode):
     """Counts the numbers in all keys and values that attention is given."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.numbers = 0
+    numbers = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if "scaled_dot_product" in str(func):
@@ -55,217 +79,233 @@ class AttentionReads(TorchDispatchMode):
 @pytest.mark.parametrize("lag", [None, 2, 1])
 def test_cache_reads_are_what_attention_is_given_in_a_frame_of_a_full_context(lag, changes):
     model = loud_model(tiny_config(**changes))
-    dreamer = Engine(model, lag=lag)
-    prompt, actions = random_prompt(model.config, seed=0)
-    session = dreamer.open(prompt, sampling=Sampling(temperature=0.0))
+    engine, layout = Engine(model, lag=lag), model.config.layout
+    prompt, actions = bench_decode.random_prompt(model.config, seed=0)
+    session = engine.open(prompt, sampling=Sampling(temperature=0.0))
     for action_A in actions[:3]:
         session.step(action_A)
     session.step(actions[3], frame=None)
-    sizes = model.config.layout
-    draws = KeptDraws(sizes.image_slots, sizes.vocab.codebook_size, model.device)
+    draws = parity.LogitRecorder(layout.image_slots, layout.vocab.codebook_size, CPU)
     with torch.inference_mode(), AttentionReads() as reads:
-        dreamer.decoder.dream_frame([session.state], draws)
-    assert reads.numbers == cache_reads(model.config, dreamer.schedule)
+        engine.decoder.dream_frame([session.state], draws)
+    assert reads.numbers == cache_reads(model.config, engine.schedule)
 
 
-@pytest.mark.parametrize(
-    "config", [tiny_config(), tiny_config(**MIXED), tiny_config(kv_heads=None), tiny_config(parallel=True)]
-)
-def test_pass_weights_are_the_parameters_a_pass_reads(config):
-    model = loud_model(config)
-    net, codes = model.transformer, model.config.layout.vocab.codebook_size
-    blocks = sum(weight.numel() for weight in (*net.blocks.parameters(), *net.norm.parameters()))
-    assert pass_weights(model.config) == blocks + net.token.weight[:codes].numel()
-
-
-@pytest.mark.parametrize("changes", [{}, MIXED, {"parallel": True}])
-def test_step_flops_are_what_torch_counts(changes):
-    """`forward` computes masked pairs of its own step too; the floor leaves them out."""
+@pytest.mark.parametrize("changes", [{}, MIXED, {"kv_heads": None}, {"parallel": True}])
+def test_weights_and_flops_are_those_of_the_networks(changes):
+    """`forward` computes masked pairs of its own step too; the roofline leaves them out."""
     model = loud_model(tiny_config(**changes))
-    config, order = model.config, schedule(model.config.layout, 1)
-    net, positions = config.transformer, config.layout.positions
-    inputs_1TP = torch.zeros(1, 4, positions, dtype=torch.int64)
-    counted = counted_flops(lambda: model.transformer(inputs_1TP, order.visible_PP()))
-    masked = int((~order.visible_PP()).sum())
-    assert counted == sum(
-        step_flops(config, order, past, logits=False) + net.layers * attention_flops(net, masked) for past in range(4)
-    )
-    hidden_ND = torch.zeros(config.layout.image_slots, net.width)
-    head = counted_flops(lambda: model.transformer.logits(hidden_ND, 0, config.layout.vocab.codebook_size))
+    config, order, net = model.config, schedule(model.config.layout, 1), model.transformer
+    codes = config.layout.vocab.codebook_size
+    blocks = sum(weight.numel() for weight in (*net.blocks.parameters(), *net.norm.parameters()))
+    assert pass_weights(config) == blocks + net.token.weight[:codes].numel()
+    inputs_1TP = torch.zeros(1, 4, config.layout.positions, dtype=torch.int64)
+    masked = config.transformer.layers * attention_flops(config.transformer, int((~order.visible_PP()).sum()))
+    counted = counted_flops(lambda: net(inputs_1TP, order.visible_PP()))
+    assert counted == sum(step_flops(config, order, past, logits=False) + masked for past in range(4))
+    hidden_ND = torch.zeros(config.layout.image_slots, config.transformer.width)
+    head = counted_flops(lambda: net.logits(hidden_ND, 0, codes))
     assert head == step_flops(config, order, 3) - step_flops(config, order, 3, logits=False)
-    assert linear_flops(net) > 0
 
 
-def test_a_frame_shares_the_weights_between_sessions_but_not_cache_or_flops():
+def test_a_batch_shares_the_weights_but_not_cache_or_flops():
     config = tiny_config()
     order = schedule(config.layout, 1)
     one, two, three = (frame_cost(config, order, torch.bfloat16, sessions) for sessions in (1, 2, 3))
     assert three.bytes - two.bytes == two.bytes - one.bytes == 2 * cache_reads(config, order)
     assert one.bytes - (two.bytes - one.bytes) == 2 * order.image_passes * pass_weights(config)
     assert three.flops == 3 * one.flops == 3 * step_flops(config, order, 3)
-    assert frame_cost(config, order, torch.float32).bytes == 2 * one.bytes
-
-
-def test_absolute_positions_pay_their_prefill_and_grouped_heads_read_less():
+    assert cache_reads(tiny_config(kv_heads=None), order) == 2 * cache_reads(config, order)
     absolute = tiny_config("absolute", rows=False)
     order = schedule(absolute.layout)
-    alone = step_flops(absolute, order, 3)
-    assert (
-        frame_cost(absolute, order, torch.float32).flops
-        == alone + prefill_cost(absolute, order, torch.float32, 3).flops
-    )
-    every, grouped = tiny_config(kv_heads=None), tiny_config()
-    order = schedule(grouped.layout, 1)
-    assert cache_reads(every, order) == 2 * cache_reads(grouped, order)
+    frame, prefill = (cost(absolute, order, torch.float32, *n) for cost, n in ((frame_cost, ()), (prefill_cost, (3,))))
+    assert frame.flops == step_flops(absolute, order, 3) + prefill.flops
 
 
-def test_the_floor_is_the_slower_of_bytes_and_flops(tiny_model):
-    rates = Rates(bytes_per_second=10.0, flops_per_second=100.0)
-    assert Cost(bytes=20, flops=100).seconds(rates) == 2.0
-    assert Cost(bytes=20, flops=500).seconds(rates) == 5.0
-    assert Cost(bytes=1, flops=2) + Cost(bytes=3, flops=4) == Cost(bytes=4, flops=6)
+def test_a_roofline_is_the_slower_of_bytes_and_flops(tiny_model):
+    rates = PeakRates(bandwidth=10.0, flops=100.0)
+    assert Cost(20, 100).seconds(rates) == 2.0 and Cost(20, 500).seconds(rates) == 5.0
     one, two = (tokenizer_cost(tiny_model.tokenizer, decode=count) for count in (1, 2))
-    assert two.flops == 2 * one.flops > 0 and two.bytes == one.bytes
-    assert one.bytes == sum(4 * weight.numel() for weight in tiny_model.tokenizer.decoder.parameters())
-    assert tokenizer_cost(tiny_model.tokenizer, encode=1).flops > 0
+    assert two.flops == 2 * one.flops > 0
+    assert two.bytes == one.bytes == sum(4 * weight.numel() for weight in tiny_model.tokenizer.decoder.parameters())
+    measured = measure_peak_rates(CPU, torch.float32, seconds=0.01)
+    assert measured.bandwidth > 1e7 and measured.flops > 1e7
 
 
-def test_rates_are_measured():
-    rates = measure_rates(torch.device("cpu"), torch.float32, seconds=0.01)
-    assert rates.bytes_per_second > 1e8 and rates.flops_per_second > 1e8
-    assert set(rates.to_json()) == {"gigabytes_per_second", "gigaflops_per_second"}
+# -- Harness ---------------------------------------------------------------------------------------------------------
 
 
-def test_bars_are_shown_and_reached():
-    assert Bar(most=32.0).words("ms") == "<= 32 ms" and Bar(least=10.0).words("frames/s") == ">= 10 frames/s"
-    even = Bar(least=0.9, most=1.1)
-    assert even.words("x") == "0.9 to 1.1 x"
-    assert [even.reached(value) for value in (0.89, 0.9, 1.1, 1.11)] == [False, True, True, False]
-
-
-ROWS = [
-    BenchRow(case="stream", name="rate", value=12.5, unit="frames/s", bar=Bar(least=10.0), floor=50.0, beside=2.0),
-    BenchRow(case="stream", name="p95", value=200.0, unit="ms", bar=Bar(most=150.0), floor=20.0, note="said once"),
-    BenchRow(case="order", name="1.6b", value=None, unit="ms", bar=Bar(most=82.0), note="not measured: too large"),
-    BenchRow(case="order", name="200m", value=math.nan, unit="ms", note="said once", detail={"ms": np.arange(2.0)}),
-]
-
-
-def test_a_row_knows_its_verdict_and_its_distance_from_the_floor():
-    assert [row.reached for row in ROWS] == [True, False, None, None]
-    assert [row.times_floor for row in ROWS] == [4.0, 10.0, None, None]
-
-
-def test_the_table_is_aligned_and_numbers_its_notes():
-    lines = speed_table(ROWS).splitlines()
-    assert lines[2].startswith("stream  rate") and lines[3].startswith("        p95") and "missed" in lines[3]
-    assert lines[2].index("12.5") == lines[3].index("200 ms") == lines[4].index("not measured")
-    assert lines[3].endswith("[1]") and lines[5].endswith("[1]") and lines[4].endswith("[2]")
-    assert lines[6:] == ["[1] said once", "[2] not measured: too large"]
-
-
-def test_figures_are_shown_in_three_digits():
-    assert [show(value, "ms") for value in (1234.5, 123.45, 12.345, 1.2345, 0.12345)] == [
-        "1234 ms",
-        "123 ms",
-        "12.3 ms",
-        "1.23 ms",
-        "0.123 ms",
+def test_rows_tables_and_json(tmp_path, capsys):
+    rows = [
+        Row("stream", "rate", 12.5, "frames/s", target=Target(least=10.0), roofline=50.0),
+        Row("stream", "p95", 200.0, "ms", target=Target(most=150.0), roofline=20.0, note="once"),
+        Row("order", "200m", math.nan, "ms", note="once", detail={"ms": np.arange(2.0)}),
+        *run_case("order", "1.6b", "ms", lambda: [][0]),
     ]
-    assert show(None, "ms") == show(math.inf, "ms") == ""
+    assert [row.reached for row in rows] == [True, False, None, None]
+    assert [row.times_roofline for row in rows] == [4.0, 10.0, None, None]
+    lines = table(rows).splitlines()
+    assert lines[2].index("12.5") == lines[3].index("200 ms") == lines[5].index("not measured")
+    assert lines[6] == "[1] once" and "IndexError" in lines[7]
+    assert [show(value, "ms") for value in (1234.5, 0.12345, None)] == ["1234 ms", "0.123 ms", ""]
+    assert Target(0.9, 1.1).text("x") == "0.9 to 1.1 x" and not Target(0.9, 1.1).reached(1.11)
+    given = argparse.Namespace(out=tmp_path / "deep" / "speed.json", json=True)
+    report(given, [row.to_json() for row in rows], "", CPU)
+    content = json.loads(given.out.read_text())
+    assert content == json.loads(capsys.readouterr().out) and content["versions"]["torch"] == torch.__version__
+    assert content["rows"][2]["value"] is None and content["rows"][2]["detail"] == {"ms": [0.0, 1.0]}
 
 
-def test_json_is_strict_one_line_and_written_whole(tmp_path: Path):
-    report = BenchReport(kind="speed", rows=ROWS, table="t", run={"date": "d"}, notes=("a note",))
-    assert report.text() == "t\na note" and "\n" not in report.line()
-    content = json.loads(report.line())
-    report.write(tmp_path / "deep" / "speed.json")
-    assert json.loads((tmp_path / "deep" / "speed.json").read_text()) == content
-    first, *_, last = content["rows"]
-    assert (first["bar"], first["reached"], first["times_floor"]) == (">= 10 frames/s", True, 4.0)
-    assert last["value"] is None and last["detail"] == {"ms": [0.0, 1.0]} and content["date"] == "d"
+def test_an_error_of_the_user_ends_a_script_with_code_2(capsys):
+    def main():
+        raise ConfigError("no such device")
+
+    with pytest.raises(SystemExit) as end:
+        run(main)
+    assert end.value.code == 2 and "no such device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("asked", "sentence"),
-    [
-        ({"only": ("strem",)}, "unknown case 'strem'; choose from stream, first"),
-        ({"presets": ("20m",)}, "unknown preset '20m'"),
-        ({"device": "gpu"}, "unknown device 'gpu'.*(cpu|cuda)"),
-        ({"dtype": "fp8"}, "unknown dtype 'fp8'"),
-        ({"frames": 0}, "frames is 0"),
-        ({"threads": 0}, "threads"),
-    ],
-)
-def test_settings_refuse_what_they_do_not_know(asked, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        BenchSettings(**asked)
+# -- Scripts ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_measured_where():
-    assert BenchSettings(device="cpu").shape_device is None
-    asked = BenchSettings(device="cpu", presets=("tiny",))
-    assert asked.shape_device == torch.device("cpu") and asked.bundled
-    assert asked.dtype_on(torch.device("cpu")) is torch.float32
-    assert asked.dtype_on(torch.device("cuda")) is torch.bfloat16
-    assert BenchSettings(dtype="float16").dtype_on(torch.device("cuda")) is torch.float16
-    assert not BenchSettings(device="cuda").bundled
-    assert BenchSettings(only=("many",)).wants("many") and not BenchSettings(only=("many",)).wants("order")
-    assert BenchSettings(quick=True).count(300, 40) == 40 and BenchSettings(frames=20).count(300, 40) == 20
-    if not torch.cuda.is_available():
-        assert BenchSettings().shape_device is None
-        with pytest.raises(ConfigError, match="cuda is not available"):
-            assert BenchSettings(device="cuda").shape_device
+def test_gpt2_draws_one_frame_of_tokens_or_says_why_not(monkeypatch):
+    before = torch.random.get_rng_state()
+    baseline = time_gpt2(preset("tiny"), CPU, torch.float32)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert baseline.frame and baseline.prefill and "all 24 tokens" in baseline.note
+    late = time_gpt2(preset("tiny"), CPU, torch.float32, budget=0.0, warmup=False)
+    assert late.frame is None and "of 24 tokens" in late.note
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert "pip install" in measure_baseline(preset("tiny"), CPU, torch.float32).note
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
-def test_every_size_can_roll_and_keeps_its_shape(name):
-    config, given = rolling(preset(name)), preset(name)
-    assert config.rows and config.transformer.positions == "rolling"
-    assert (config.transformer.width, config.tokenizer) == (given.transformer.width, given.tokenizer)
-    assert schedule(config.layout, 1).image_passes == given.tokenizer.grid_height + given.tokenizer.grid_width - 1
+def test_bench_model(folder, capsys, monkeypatch):
+    monkeypatch.setattr(bench_model, "program_seconds", lambda words: 1 / 0)
+    rows = rows_of(bench_model, capsys, "--model", folder, "--frames", 3)
+    assert rows.pop("start")["note"].startswith("not measured: ZeroDivisionError")
+    assert all(row["value"] > 0 for row in rows.values()) and {row["case"] for row in rows.values()} >= {
+        "env",
+        "branch",
+    }
+    assert rows["time per frame, p95"]["baseline"] > 0 and rows["batch of 8, all frames"]["times_roofline"] > 0
 
 
-def rung(order: str, rate: float, image: list[float], psnr: list[float]) -> Rung:
-    psnr_M = {step: np.array(psnr) for step in (1, 3, 10)}
-    return Rung(
-        model="toy", order=order, passes=1, rate=rate, image_B=np.array(image), psnr_M=psnr_M, right_T=np.ones(4)
+def test_the_program_is_timed_in_a_new_process():
+    assert bench_model.program_seconds(["--version"]) > 0
+    with pytest.raises(PlayloomError, match="nowhere"):
+        bench_model.program_seconds(["dream", "--prompt", "moment:nowhere"])
+
+
+def test_bench_decode_where_one_batch_fails(capsys, monkeypatch):
+    """In bf16 and with captures, as on a GPU."""
+    timed = bench_decode.time_batch
+
+    def time_batch(engine, prompt, actions, size, *rest, **how):
+        if size == 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return timed(engine, prompt, actions, size, *rest, **how)
+
+    monkeypatch.setattr(bench_decode, "time_batch", time_batch)
+    monkeypatch.setattr(bench_decode, "cuda_capture", lambda _: lambda work: work)
+    options = ("--device", "cpu", "--presets", "tiny", "--dtype", "bfloat16", "--frames", 2)
+    rows = rows_of(bench_decode, capsys, *options)
+    failed = {name for name, row in rows.items() if row["value"] is None}
+    assert len(rows) == 16 and len(failed) == 2 and all("batch of 16" in name for name in failed)
+    assert rows["tiny, rolling, bf16, k = 1"]["detail"]["passes"] == 9
+    assert rows["tiny, rolling, bf16, raster, no CUDA graphs"]["baseline"] > 0
+
+
+@pytest.mark.parametrize(("positions", "rows", "lag"), [("rolling", True, 1), ("absolute", False, None)])
+def test_the_decoders_agree_to_the_last_logit(positions, rows, lag):
+    model = loud_model(tiny_config(positions, rows))
+    prompt, played = bundled_prompt(model)
+    result = parity.cached_and_reference(model, lag, prompt, played[:3])
+    assert result.tokens == result.equal == 72
+    assert result.largest_difference is not None and 0 < result.largest_difference < 1e-4
+
+
+def test_replayed_frames_are_compared_with_plain_ones():
+    """A capture that replays something else is found."""
+    model = loud_model(tiny_config())
+    prompt, played = bundled_prompt(model)
+    result = parity.graphs_and_plain(model, 1, prompt, played[:4], lambda work: work)
+    assert result.equal == result.tokens == 4 * 24
+    assert parity.graphs_and_plain(model, 1, prompt, played[:4], lambda work: lambda: None).equal < result.tokens
+
+
+def test_bf16_weights_keep_exact_angles():
+    """Angles once followed the weights into bf16, which moved far columns by whole places."""
+    model = loud_model(tiny_config()).to("cpu", torch.bfloat16)
+    rotary = model.transformer.rotary
+    assert rotary is not None and rotary.step_freq_F.dtype == rotary.place_angle_PF.dtype == torch.float64
+    assert torch.equal(rotary.step_freq_F, loud_model(tiny_config()).transformer.rotary.step_freq_F)
+
+
+def test_parity_covers_every_order_and_both_number_types(folder, capsys):
+    parity.main(["--model", str(folder), "--frames", "1", "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["order"] for row in rows] == ["raster", "row lag 4", "row lag 2", "row lag 1"] * 2
+    assert all(row["equal"] == row["tokens"] == 24 for row in rows[:4])
+    assert all(0 < row["equal"] <= row["tokens"] == 72 for row in rows[4:])
+
+
+def result(rate, image, psnr, right=1.0):
+    return decode_order_sweep.OrderResult(
+        model="toy",
+        order="order",
+        passes=1,
+        rate=rate,
+        image_B=np.array(image),
+        psnr_M={step: np.array(psnr) for step in (1, 3, 10)},
+        right_T=np.full(4, right),
     )
 
 
-def test_the_ladder_takes_the_fastest_order_that_is_not_worse_beyond_noise():
-    raster = rung("raster", 1.0, [2.0, 2.1, 1.9, 2.0], [18.0, 17.0, 19.0, 18.0])
-    close = rung("row lag 2", 2.0, [2.1, 2.0, 1.8, 2.1], [18.1, 16.9, 19.2, 17.9])
-    worse = rung("row lag 1", 3.0, [2.5, 2.6, 2.41, 2.5], [18.1, 16.9, 19.2, 17.9])
-    rows = verdicts([raster, close, worse])
-    assert [row.chosen for row in rows] == [False, True, False]
+def test_the_sweep_chooses_the_fastest_order_that_is_not_worse_beyond_noise():
+    raster = result(1.0, [2.0, 2.1, 1.9, 2.0], [18.0, 17.0, 19.0, 18.0])
+    close = result(2.0, [2.1, 2.0, 1.8, 2.1], [18.1, 16.9, 19.2, 17.9])
+    worse = result(3.0, [2.5, 2.6, 2.41, 2.5], [18.1, 16.9, 19.2, 17.9])
+    assert decode_order_sweep.fastest_within_noise([raster, close, worse]) is close
     assert worse.worse(raster) == ("cross-entropy",) and close.worse(raster) == ()
-    assert "* within noise" in rows[1].cells()[-1] and rows[2].cells()[-1] == "worse: cross-entropy"
-    content = rows[2].to_json()
-    assert content["worse_beyond_noise"] == ["cross-entropy"] and not content["chosen"]
-    loss = content["loss_to_raster"]["cross-entropy"]
-    assert (
-        loss["mean"] == pytest.approx(0.5025) and loss["standard_error"] == pytest.approx(0.0025) and loss["count"] == 4
-    )
-    assert "two standard errors" in RULE
-
-
-def test_a_lower_psnr_or_a_wrong_turn_counts_as_worse():
-    raster = rung("raster", 1.0, [2.0, 2.0], [18.0, 18.0])
-    dim = rung("row lag 1", 2.0, [2.0, 2.0], [17.0, 17.01])
+    loss = decode_order_sweep.to_json(worse, raster, False)["loss_to_raster"]["cross-entropy"]
+    assert loss["mean"] == pytest.approx(0.5025) and loss["standard_error"] == pytest.approx(0.0025)
+    dim = result(4.0, raster.image_B, raster.psnr_M[1] - [1.0, 1.0, 0.99, 1.0])
     assert dim.worse(raster) == ("PSNR 1", "PSNR 3", "PSNR 10")
-    astray = dataclasses.replace(raster, rate=2.0, right_T=np.zeros(4))
-    assert astray.worse(raster) == ("direction",)
-    assert verdicts([raster, dim, astray])[0].chosen
+    assert result(4.0, raster.image_B, raster.psnr_M[1], right=0.0).worse(raster) == ("direction",)
 
 
-def test_random_prompts_are_legal_and_repeatable():
-    config = tiny_config()
-    prompt, actions = random_prompt(config, seed=3)
-    again, _ = random_prompt(config, seed=3)
-    assert prompt.codes_TN is not None and again.codes_TN is not None
-    assert prompt.codes_TN.shape == (4, config.layout.image_slots) and (prompt.codes_TN == again.codes_TN).all()
-    assert actions.shape == (64, 16) and len(prompt.actions_TA) == 3
-    assert prompt.codes_TN.max() < config.layout.vocab.codebook_size
-    with pytest.raises(BadInputError, match="actions between"):
-        dataclasses.replace(prompt, actions_TA=actions)
+def small_store(folder, size):
+    source = np.random.default_rng(0)
+    writer = FrameDataset.create(folder, 40, height=size[0], width=size[1], state_columns=STATE_COLUMNS)
+    frames = source.integers(0, 256, (40, *size, 3)).astype(np.uint8)
+    actions = source.integers(0, SLOT_SIZES, (40, 16)).astype(np.uint8)
+    states = np.zeros((40, len(STATE_COLUMNS)), np.float32)
+    writer.append_episode(frames, actions, states, {"split": "test", "seed": 40})
+    writer.finish()
+    return folder
+
+
+@pytest.mark.slow
+def test_the_sweep_measures_every_order_by_the_evaluation(folder, tmp_path, capsys, monkeypatch):
+    small = EvaluationSettings(windows=3, horizon_moments=2, control_moments=2, control_steps=2)
+    monkeypatch.setattr(EvaluationSettings, "quick", lambda self: small)
+    words = ["--model", str(folder), "--frames", "2", "--quick", "--data"]
+    decode_order_sweep.main([*words, str(small_store(tmp_path / "store", (16, 24))), "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["passes"] for row in rows] == [24, 18, 12, 9] and sum(row["chosen"] for row in rows) == 1
+    assert all(row["frames_per_second"] > 0 and row["direction_right"] is not None for row in rows)
+    assert all(loss["mean"] == 0 for loss in rows[0]["loss_to_raster"].values())
+    with pytest.raises(PictureError, match="30"):
+        decode_order_sweep.main([*words, str(small_store(tmp_path / "big", (20, 30)))])
+
+
+@pytest.mark.slow
+def test_a_small_load_on_a_server_gives_every_row():
+    """A group that the server has no room for costs no other row."""
+    assert set(bench_server.SETTINGS) <= set(Settings.model_fields)
+    load = bench_server.Load(users=(1, 2), requests=2, players=(1, 2), seconds=0.5, memory=(4, 8), context=1, held=1)
+    rows = bench_server.measure(None, load, {**bench_server.SETTINGS, "sessions": 1})
+    assert {row.case for row in rows} == {"score 1", "score 2", "live 1", "live 2", "memory"}
+    assert [row.case for row in rows if row.case != "memory" and not row.value] == ["live 2"]
+    with pytest.raises(PlayloomError, match="no-such-model"), bench_server.server_process("no-such-model", {}):
+        pass

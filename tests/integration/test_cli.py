@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES, Schema
 from playloom.atomic_io import next_free_path
-from playloom.cli import act, common, recipe
+from playloom.cli import act, common
 from playloom.cli.app import app
 from playloom.errors import BadInputError
 from playloom.media.clips import Clip, write_clip
@@ -99,12 +99,10 @@ def ended(tmp_path_factory) -> dict[str, list]:
         ("evaluate --out .", "folder"),
         ("train world --data d --out r --precision fp8", "bf16-mixed"),
         ("train world --data d --out .", "current folder"),
-        ("recipe --plan --until nope", "nope"),
-        ("recipe --plan --until world", "--until"),
-        ("recipe --redo nope", "nope"),
-        ("recipe --piece -1", "--piece"),
+        ("train world --data d --out r --max-minutes -1", "--max-minutes"),
+        ("view --select-prompts 2 --figures nowhere", "--figures"),
         ("bench --frames 0", "--frames"),
-        ("bench --work x", "--work"),
+        ("bench --device tpu", "tpu"),
         ("serve --replicas 2", "--replicas"),
         ("record --hours 1e12", "1000"),
         ("view --figures --every 10 nowhere", "--every"),
@@ -120,13 +118,11 @@ def test_a_wrong_flag_is_one_sentence_without_torch(ended, words, said):
 def test_the_choices_are_those_of_the_library():
     from playloom.evaluation.online.run import PLAYERS
     from playloom.games.arena.maps import VARIANTS
-    from playloom.recipes.run import STAGES
 
     def choices(name: str) -> tuple[str, ...]:
         return get_args(get_type_hints(act.act_command)[name])
 
     assert set(get_args(act.Player)) == set(PLAYERS) and set(choices("variant")) == set(VARIANTS)
-    assert list(get_args(recipe.Stage)) == [stage.name for stage in STAGES]
     assert set(get_args(get_args(common.Schema)[0])) == {*get_args(Schema), "auto"}
     assert get_args(get_args(common.Fit)[0]) == get_args(Fit)
 

@@ -1,207 +1,153 @@
-"""The recipe: settings that can be changed, stamps that notice it, a run in pieces from nothing to a model's folder."""
+"""The recipes: settings that load, sessions that end and continue, a smoke test from nothing to a model's folder."""
 
-import dataclasses
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-import training_toys as toys
-from playloom.cli.app import app
-from playloom.data.prepare import tokenise_recordings
 from playloom.data.prompt_selection import CONTEXT_STEPS, FOLLOWING_STEPS
 from playloom.data.prompts import load_bundled_prompt
-from playloom.data.recording import list_episodes, save_episode
-from playloom.errors import BadInputError, ConfigError, RecordingError
-from playloom.inference.sampling import Sampling
+from playloom.data.recording import list_episodes
+from playloom.games.recorder import plan_episode
 from playloom.models.checkpoint import load_model
-from playloom.models.world_model import build_tokenizer, build_transformer
-from playloom.recipes.collect import LARGEST, collect
-from playloom.recipes.learning import cut_store
-from playloom.recipes.piece import Piece, PieceOver
-from playloom.recipes.recipe import RecordSettings, changed, parse_change
-from playloom.recipes.run import STAGES, plan_lines, run_recipe
-from playloom.recipes.shop import Machine
-from playloom.recipes.stamps import Stamp, read_stamp, settings_hash, write_stamp
-from playloom.recipes.table import RECIPES, recipe, toy
+from playloom.models.presets import preset
+from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer
+from playloom.training.config import from_mapping
+from playloom.training.tokenizer import TokenizerTrainingConfig
+from playloom.training.world_model import WorldConfig
 
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "recipes"
+SCRIPTS = sorted(RECIPES.glob("arena_*.sh"))
 PACKAGE_BYTES = 24_000_000
-LONG = CONTEXT_STEPS + FOLLOWING_STEPS
-MACHINE = Machine(device="cpu", threads=1, processes=2)
+CARRIED_BYTES = 16 * 2**20
+STUB = """#!/bin/sh
+echo "$*" >> "$STUB_LOG"
+case "$*" in $STUB_STOP) exit "$STUB_CODE" ;; esac
+"""
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def environment(**more):
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "PYTHON": sys.executable, "THREADS": "1", "WORKERS": "2", **more}
+
+
+def run(script, *words, **more):
+    command = ["bash", str(script), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(**more))
+
+
+@pytest.fixture
+def stub(tmp_path):
+    """A recipe whose `playloom` only notes its arguments; `stop` is a pattern of the call that fails with `code`."""
+    program, log = tmp_path / "python", tmp_path / "log"
+    program.write_text(STUB)
+    program.chmod(0o755)
+
+    def go(script, *words, stop="never", code=3):
+        log.write_text("")
+        more = {"PYTHON": str(program), "STUB_LOG": str(log), "STUB_STOP": stop, "STUB_CODE": str(code)}
+        done = run(script, tmp_path / "run", *words, **more)
+        return done, [line.removeprefix("-m playloom ") for line in log.read_text().splitlines()]
+
+    return go
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.json")), ids=lambda path: path.name)
+def test_settings_are_those_of_a_training(path):
+    values = json.loads(path.read_text())
+    values.pop("model", None) and ModelConfig.from_dict(json.loads(path.read_text())["model"])
+    if not path.stem.endswith("evaluation"):
+        from_mapping(TokenizerTrainingConfig if path.stem.endswith("tokenizer") else WorldConfig, values)
+
+
+@pytest.mark.parametrize("name", ["arena", "arena-live"])
 def test_shipped_weights_fit_the_package_and_one_carried_file_each(name):
-    model = recipe(name).model
     sizes = []
-    for part in (build_tokenizer(model), build_transformer(model)):
+    for part in (build_tokenizer(preset(name)), build_transformer(preset(name))):
         tensors = part.state_dict().values()
         sizes.append(sum(t.numel() * (2 if t.is_floating_point() else t.element_size()) for t in tensors))
-    assert sum(sizes) <= PACKAGE_BYTES
-    assert max(sizes) < LARGEST
+    assert sum(sizes) <= PACKAGE_BYTES and max(sizes) < CARRIED_BYTES
 
 
-def test_any_setting_can_be_changed_by_its_path():
-    path, value = parse_change("world.loop.minutes=30")
-    longer = changed(recipe("arena"), {path: value, "model.transformer.layers": 3})
-    assert longer.world.loop.minutes == 30.0 and longer.model.transformer.layers == 3
-    assert changed(longer, {"world.loop.minutes": 9.5, "model.transformer.layers": 9}) == recipe("arena")
-    assert parse_change("world.loop.schedule=wsd") == ("world.loop.schedule", "wsd")
+@pytest.mark.parametrize(("script", "wanted"), [("arena_cpu.sh", 65), ("arena_gpu.sh", 80)])
+def test_the_tokenizer_gets_its_number_of_episodes(script, wanted):
+    count = int(re.search(r"tokenizer_episodes=(\d+)", (RECIPES / script).read_text())[1])
+    assert sum(plan_episode(seed).split in ("train", "validation") for seed in range(count)) == wanted
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "words"),
-    [
-        ("world.loop.minuets", 3, "did you mean minutes"),
-        ("word.loop.minutes", 3, "no settings 'word'"),
-        ("world.loop.minutes", "long", "minutes is 'long'; expected a number"),
-        ("record.first", 10_000, "do not make sense"),
-    ],
-)
-def test_a_wrong_change_is_one_sentence(path, value, words):
-    with pytest.raises(ConfigError, match=words):
-        changed(recipe("arena"), {path: value})
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_clean(script):
+    if shutil.which("shellcheck") is None:
+        pytest.skip("needs shellcheck")
+    done = subprocess.run(["shellcheck", script, RECIPES / "common.sh"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
-def test_an_unknown_recipe_and_a_change_without_a_value():
-    with pytest.raises(ConfigError, match="did you mean arena"):
-        recipe("arenna")
-    with pytest.raises(ConfigError, match="not a change"):
-        parse_change("world.loop.minutes")
-    with pytest.raises(ConfigError, match="there is no stage 'wrold'; did you mean world"):
-        run_recipe(toy(recipe("arena")), "nowhere", redo="wrold")
+def test_stages_run_once_and_a_changed_one_runs_again_with_all_later_ones(stub, tmp_path):
+    done, calls = stub(RECIPES / "arena_cpu.sh")
+    assert done.returncode == 0, done.stderr
+    names = ["record", "train tokenizer", "train tokenizer", "record", "train world", "train world", "evaluate", "view"]
+    assert [call.split(" --")[0].split(" /")[0] for call in calls] == names
+    assert "--hours 1.175000" in calls[0] and "--hours 3.325000" in calls[3]
+    assert "--preset arena-live" in calls[1] and "--prepare-only" in calls[1] and "--prepare-only" not in calls[2]
+    assert "--temperature 0.5" in calls[6] and len(list((tmp_path / "run/test_recordings").iterdir())) == 40
+    assert stub(RECIPES / "arena_cpu.sh")[1] == []
+    (tmp_path / "run/stamps/world").write_text("other settings")
+    assert len(stub(RECIPES / "arena_cpu.sh")[1]) == 3
 
 
-def test_the_plan_shows_every_stage_and_what_is_begun(tmp_path):
-    result = CliRunner().invoke(app, ["recipe", "arena-cpu", "--plan", "--out", str(tmp_path)])
-    assert result.exit_code == 0
-    lines = result.output.splitlines()
-    assert [line.split()[0] for line in lines] == [stage.name for stage in STAGES]
-    assert all("to do" in line for line in lines)
-    shown = toy(recipe("arena-cpu"))
-    stage = STAGES[0]
-    settings = dict(stage.settings(shown))
-    stamp = Stamp(stage="record", hash=settings_hash(settings, {}), settings=settings, finished=True, seconds=90)
-    write_stamp(tmp_path, stamp)
-    assert "done, 1.5 min" in plan_lines(shown, tmp_path)[0]
-    other = dataclasses.replace(shown, record=RecordSettings(seed=36, episodes=4))
-    assert "changed" in plan_lines(other, tmp_path)[0]
+def test_a_session_ends_with_exit_code_3_and_its_results_are_collected(stub, tmp_path):
+    words = ("--max-minutes", "9.5", "--collect", tmp_path / "taken")
+    done, calls = stub(RECIPES / "arena_gpu.sh", *words, stop="*world*--max-minutes*")
+    assert done.returncode == 3 and "same command" in done.stdout
+    assert "--max-minutes 8." in calls[-1] and (tmp_path / "taken/extras.tar.gz").is_file()
+    _, calls = stub(RECIPES / "arena_gpu.sh", *words, stop="*world*--max-minutes*")
+    assert len(calls) == 1, "finished stages are skipped"
+    done, calls = stub(RECIPES / "arena_gpu.sh", stop="*evaluate*", code=2)
+    assert done.returncode == 2 and calls[-1].startswith("evaluate")
 
 
-@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
-def test_a_piece_is_a_time(minutes):
-    with pytest.raises(ConfigError, match="expected more than 0"):
-        Piece(minutes)
-
-
-def test_a_machine_has_at_least_one_of_each():
-    with pytest.raises(ConfigError, match="processes is 0; expected 1 or more"):
-        Machine(processes=0)
-
-
-def test_a_place_for_the_outputs_that_cannot_be_is_told_first(tmp_path):
-    """It was a traceback, after the last stage."""
-    (tmp_path / "taken").write_text("a file")
-    words = ["recipe", "arena", "--toy", "--out", str(tmp_path / "run"), "--collect", str(tmp_path / "taken")]
-    with pytest.raises(BadInputError, match="cannot write"):
-        app(words, standalone_mode=False)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_piece_ends_and_a_fresh_one_always_begins():
-    over, endless, short = Piece(1e-9), Piece(None), Piece(1)
-    time.sleep(0.001)
-    with pytest.raises(PieceOver):
-        over.check()
-    endless.check()
-    assert endless.loop_minutes is None
-    short.need(10)
-    short.fresh = False
-    short.need(0.5)
-    with pytest.raises(PieceOver):
-        short.need(10)
-
-
-def test_codes_that_are_there_in_time_make_a_whole_store(tmp_path):
-    paths = [save_episode(tmp_path / "recordings", toys.episode(seed)) for seed in range(3)]
-    encode = build_tokenizer(toys.TINY).eval().encode
-
-    class Enough(Exception):
-        pass
-
-    def stop(done, total):
-        if done >= 24:
-            raise Enough
-
-    growing = tmp_path / "all"
-    with pytest.raises(Enough):
-        tokenise_recordings(growing, paths, toys.render, encode, fingerprint="toy", progress=stop)
-    store = cut_store(growing, tmp_path / "cut", paths, slots=toys.SLOTS, tokenizer="toy")
-    whole = tokenise_recordings(growing, paths, toys.render, encode, fingerprint="toy")
-    assert len(whole) == 36 and len(store) == 24 and store.tokenizer == "toy"
-    assert (store.tokens_FN == whole.tokens_FN[:24]).all()
-    assert (store.actions_FA == whole.actions_FA[:24]).all()
-    assert store.spans == whole.spans[:2]
-
-
-def test_no_code_in_time_is_said(tmp_path):
-    paths = [save_episode(tmp_path / "recordings", toys.episode(0))]
-    with pytest.raises(RecordingError, match=r"tokens\.minutes"):
-        cut_store(tmp_path / "all", tmp_path / "cut", paths, slots=toys.SLOTS, tokenizer="toy")
-
-
-def test_a_damaged_stamp_is_named(tmp_path):
-    (tmp_path / "stamps").mkdir()
-    (tmp_path / "stamps" / "world.json").write_text("{")
-    with pytest.raises(RecordingError, match=r"world\.json is damaged"):
-        read_stamp(tmp_path, "world")
+@pytest.mark.parametrize("words", [("--max-minutes", "0"), ("--max-minutes",), ("--toy",), ("--max-minutes", "nan")])
+def test_a_wrong_option_is_one_sentence(words, tmp_path):
+    done = run(RECIPES / "arena_cpu.sh", tmp_path / "run", *words)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_a_toy_run_in_pieces_from_nothing_to_a_model(tmp_path):
+def test_the_smoke_test_makes_a_model_though_it_is_killed_once(tmp_path):
     pytest.importorskip("vizdoom")
-    run = tmp_path / "run"
-    short = {"record.first": 3, "world.loop.steps": 3, "tokenizer.training.loop.steps": 3}
-    wanted = changed(toy(recipe("arena-cpu")), short)
-    lines = []
+    out, taken = tmp_path / "run", tmp_path / "taken"
+    words = [RECIPES / "arena_gpu.sh", out, "--smoke-test", "--collect", taken]
+    first = subprocess.Popen(["bash", *map(str, words)], env=environment(), start_new_session=True)
+    try:
+        while first.poll() is None and not (out / "stamps/frames").is_file():
+            time.sleep(0.1)
+        assert first.poll() is None
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert 3 <= len(list_episodes(out / "recordings")) <= 4
 
-    def go(which=wanted, **options):
-        lines.clear()
-        return run_recipe(which, run, machine=MACHINE, say=lines.append, **options)
-
-    first = go(piece_minutes=0.01)
-    assert not first.finished and first.stage == "record"
-    assert len(list_episodes(run / "record")) < 4 and not read_stamp(run, "record").finished
-
-    second = go()
-    assert second.finished
-    assert lines[0] == "record: goes on"
-    assert len(list_episodes(run / "record")) == 4, "the rest was recorded beside the tokenizer"
-    card = load_model(second.result / "model").card
-    assert card["data"]["seeds"] == {"train": [16], "validation": [17], "test": [18], "heldout": [19]}
-    assert card["world"]["updates"] == card["tokenizer"]["updates"] == 3
-    assert card["lag"] == 2 and Sampling.from_card(card) == wanted.evaluate.measure.sampling
+    second = run(*words, "--max-minutes", "9")
+    assert second.returncode == 0, second.stderr
+    assert "stage frames" not in second.stdout and "stage tokenizer" in second.stdout
+    card = load_model(out / "world/model").card
+    assert card["updates"] == 6 and card["data"]["train_seeds"] == [16]
+    assert card["evaluation"]["run"]["data"]["test_seeds"] == [18] and card["sampling"]["temperature"] == 0.9
     assert {row["part"] for row in card["evaluation"]["rows"]} >= {"tokenizer", "horizon", "control"}
-    assert set(card["wall_seconds"]) >= {"record", "tokenizer", "tokens", "world", "evaluate", "all"}
-    text = (second.result / "model" / "card.md").read_text()
-    assert "* test seeds: 18" in text and "| horizon |" in text
-    (moment,) = sorted((second.result / "moments").glob("*.npz"))
-    assert load_bundled_prompt(moment).meta["seed"] == 18 and len(load_bundled_prompt(moment).frames_THWC) == LONG
-
-    assert go().finished and not lines, "what is done is not done again"
-
-    go(dataclasses.replace(wanted, export=dataclasses.replace(wanted.export, moments=2)))
-    assert any(line.startswith("export: done again") for line in lines)
-    assert not any(line.startswith(("world", "evaluate")) for line in lines)
-
-    with pytest.raises(ConfigError, match=r"learning_rate 0\.0015 -> 0\.01.*--redo world"):
-        go(changed(wanted, {"world.loop.learning_rate": 0.01}))
-    go(changed(wanted, {"world.loop.steps": 4}), until="world")
-    assert "world: goes on, because loop.steps 3 -> 4" in lines
-    assert json.loads((run / "stamps" / "world.json").read_text())["facts"]["updates"] == 4
-
-    files, notes = collect(run, tmp_path / "out")
-    assert not notes and len(files) <= 8
-    assert all(len(path.relative_to(tmp_path / "out").parts) <= 2 for path in files)
-    assert {"model.json", "evaluation.json", "extras.zip"} <= {path.name for path in files}
+    assert "| horizon |" in (taken / "model/card.md").read_text()
+    (moment,) = (out / "prompts").glob("*.npz")
+    prompt = load_bundled_prompt(moment)
+    assert prompt.meta["seed"] == 18 and len(prompt.frames_THWC) == CONTEXT_STEPS + FOLLOWING_STEPS
+    files = [path.relative_to(taken) for path in taken.rglob("*") if path.is_file()]
+    assert len(files) <= 8 and max(len(path.parts) for path in files) == 2
+    assert {"model.json", "evaluation.json", "extras.tar.gz"} <= {path.name for path in files}
+    assert "4 episodes" in (out / "recordings.log").read_text(), "the rest was recorded beside the tokenizer"

@@ -245,3 +245,11 @@ def test_a_start_keeps_its_own_tokenizer_and_is_not_written_over(data, tokenizer
     shutil.copytree(other, copy, ignore=shutil.ignore_patterns("checkpoints"))
     with pytest.raises(ConfigError, match="--model"):
         playloom("decoder", "--data", data, "--model", copy, "--out", copy, *length)
+
+
+def test_a_session_that_ends_early_says_so_by_its_exit_code(data, tmp_path):
+    """A script that calls it again must know whether to go on."""
+    words = ["tokenizer", "--data", data, "--out", tmp_path / "run", *SHORT]
+    unfinished = playloom(*words, "--max-minutes", "1e-9")
+    assert unfinished.exit_code == 3 and "saved at step 1" in unfinished.output
+    assert playloom(*words).exit_code == 0

@@ -76,18 +76,18 @@ def test_a_name_pointed_at_this_machine_is_not_ours():
 def test_pages_of_other_origins_are_kept_out_until_they_are_let_in():
     with client() as web:
         for origin in ("https://evil.example", "null", "http://127.0.0.1:9", "http://["):
-            assert web.post("/score", json=score_body(), headers={"PretrainedModel": origin}).status_code == 403
-        assert web.post("/score", json=score_body(), headers={"PretrainedModel": HOME}).status_code == 200
+            assert web.post("/score", json=score_body(), headers={"Origin": origin}).status_code == 403
+        assert web.post("/score", json=score_body(), headers={"Origin": HOME}).status_code == 200
         hidden = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
         assert web.get("/cancel_job", params={"job_id": "x"}, headers=hidden).status_code == 403
         assert web.get("/", headers={**hidden, "Sec-Fetch-Mode": "navigate"}).status_code == 200
-        assert "access-control-allow-origin" not in web.get("/v1/health", headers={"PretrainedModel": HOME}).headers
+        assert "access-control-allow-origin" not in web.get("/v1/health", headers={"Origin": HOME}).headers
     with client(allowed_origins=("https://friend.example",)) as web:
-        friend = {"PretrainedModel": "https://friend.example"}
-        assert web.get("/v1/health", headers=friend).headers["access-control-allow-origin"] == friend["PretrainedModel"]
+        friend = {"Origin": "https://friend.example"}
+        assert web.get("/v1/health", headers=friend).headers["access-control-allow-origin"] == friend["Origin"]
         asked = {**friend, "Access-Control-Request-Method": "POST"}
         assert web.options("/score", headers=asked).status_code == 200
-        assert web.get("/v1/health", headers={"PretrainedModel": "https://evil.example"}).status_code == 403
+        assert web.get("/v1/health", headers={"Origin": "https://evil.example"}).status_code == 403
 
 
 def test_no_traceback_leaves(caplog):

@@ -110,10 +110,8 @@ def _say(report: ActReport, as_json: bool) -> None:
     if as_json:
         common.print_json({**report.means(), "folder": report.folder})
         return
-    from playloom.benchmarks.rows import aligned
-
     facts = report.facts
-    typer.echo(aligned(report.head(), report.lines()))
+    typer.echo(common.text_table(report.head(), report.lines()))
     where = f"{facts['variant']}, which has {facts['tiles']} tiles"
     several = len(report.games) > len(report.players)
     what = "mean ± standard error over games" if several else "one game"

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import act, bench, call, data, dream, evaluate, models, play, recipe, serve, train
+from playloom.cli import act, bench, call, data, dream, evaluate, models, play, serve, train
 from playloom.device import limit_spinning
 from playloom.errors import PlayloomError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (dream, play, act, serve, call, data, train, evaluate, bench, recipe, models):
+for command in (dream, play, act, serve, call, data, train, evaluate, bench, models):
     command.register(app)
 
 

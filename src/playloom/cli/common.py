@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,6 +25,8 @@ STOPPED = 130
 """Exit code after Ctrl-C, as shells have it; after SIGTERM it is 143."""
 SKIPPED = 1
 """Exit code when some inputs were left out."""
+UNFINISHED = 3
+"""Exit code of a training that was saved before its end; the same command continues it."""
 _EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -121,9 +123,31 @@ def print_json(result: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(result, default=str))
 
 
+def read_settings(path: Path | None) -> dict[str, Any]:
+    """Read the settings in a JSON file; none without a file."""
+    if path is None:
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); give a JSON file") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}; expected an object of settings")
+    return values
+
+
 def count(number: int, what: str) -> str:
     """A number with its noun, in the singular or plural."""
     return f"{number} {what}{'s' * (number != 1)}"
+
+
+def text_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Format columns of equal width below a ruled head."""
+    widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
+    text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in (head, *lines)]
+    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
 
 # -- Ctrl-C and SIGTERM ---------------------------------------------------------------------------------------------

@@ -115,7 +115,9 @@ def record_command(
 
 def view_command(
     call: typer.Context,
-    recording: Annotated[Path, typer.Argument(help="An episode (.npz or .json), or a folder of them.")],
+    recording: Annotated[
+        Path, typer.Argument(help="An episode (.npz or .json), a folder of them, or (for prompts) a frame store.")
+    ],
     out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for the pictures and films.")] = Path(
         "out/view"
     ),
@@ -123,10 +125,18 @@ def view_command(
     every: Annotated[int, typer.Option(min=1, help="Steps between two pictures of the sheet.")] = 10,
     verify: Annotated[bool, typer.Option(help="Check the frames against the recorded hash.")] = True,
     figures: Annotated[bool, typer.Option(help="Only print what the players did, in figures.")] = False,
+    select_prompts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only save this many good moments of a frame store's test episodes as prompts."),
+    ] = None,
 ) -> None:
     """Show a recording: every frame rendered again, the controller drawn beside it."""
     if figures:
         common.refuse(call, ("out", "episodes", "every", "verify"), "does not apply to --figures")
+    if select_prompts is not None:
+        common.refuse(call, ("figures", "episodes", "every", "verify"), "does not apply to --select-prompts")
+        _select_prompts(recording, out, select_prompts)
+        return
     from playloom.games.viewer import episodes_at
 
     paths = episodes_at(recording)
@@ -145,6 +155,15 @@ def view_command(
         typer.echo(f"skipped: {line}", err=True)
     if skipped:
         raise typer.Exit(2)
+
+
+def _select_prompts(data: Path, out: Path, count: int) -> None:
+    from playloom.data.dataset import FrameDataset
+    from playloom.data.prompt_selection import save_chosen, select_prompts
+
+    store = FrameDataset.open(data)
+    for path in save_chosen(store, select_prompts(store, store.of_split("test"), count=count), out):
+        typer.echo(path)
 
 
 def _view(path: Path, out: Path, every: int, verify: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,15 +35,22 @@ def evaluate_command(
     work: Annotated[
         Path, typer.Option(callback=common.own_folder, help="Folder for pictures and for a test set recorded here.")
     ] = Path("out/evaluation"),
+    config: Annotated[
+        Path | None, typer.Option(help='JSON with sizes of the evaluation, such as {"horizon_moments": 8}.')
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer moments: a rough look.")] = False,
     lag: common.Lag = None,
     temperature: common.Temperature = None,
+    action_temperature: common.ActionTemperature = None,
     top_k: common.TopK = None,
     top_p: common.TopP = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides moments and dreams.")] = 0,
     game: Annotated[bool, typer.Option(help="Also hold the inputs in the real game, as a baseline.")] = True,
     device: common.Device = "auto",
     threads: common.Threads = None,
+    update_card: Annotated[
+        bool, typer.Option("--update-card", help="Write figures, order and sampling into the model's card.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: common.Json = False,
 ) -> None:
@@ -68,10 +76,16 @@ def evaluate_command(
                     device,
                     threads,
                     lag,
+                    common.read_settings(config),
                     quick,
                     game,
                     seed,
-                    {"temperature": temperature, "top_k": top_k, "top_p": top_p},
+                    {
+                        "temperature": temperature,
+                        "action_temperature": action_temperature,
+                        "top_k": top_k,
+                        "top_p": top_p,
+                    },
                 )
         except typer.Exit:
             if latest:
@@ -79,6 +93,8 @@ def evaluate_command(
                 typer.echo(f"figures so far: {path}", err=True)
             raise
     result.write(path)
+    if update_card:
+        _update_card(model, result)
     _say(result, path, work, markdown, as_json)
 
 
@@ -91,6 +107,7 @@ def _measure(
     device: str,
     threads: int | None,
     lag: int | None,
+    sizes: Mapping[str, Any],
     quick: bool,
     game: bool,
     seed: int,
@@ -104,7 +121,7 @@ def _measure(
 
     set_threads(threads)
     loaded = load_model(model_folder(model), pick_device(device))
-    settings = _settings(loaded, lag, quick, game, seed, sampling)
+    settings = _settings(loaded, lag, sizes, quick, game, seed, sampling)
     store = open_test_set(data, work, lambda what, done, total: bar(done, total, what))
     pieces = 0
 
@@ -115,6 +132,18 @@ def _measure(
         bar.show(f"{parts}, now {what}, piece {pieces}", len(latest) / len(PARTS), "evaluating")
 
     return evaluate(loaded, store, settings, pictures=work, tick=tick, part_done=latest.append)
+
+
+def _update_card(model: str | None, result: Report) -> None:
+    """The figures hold for this order and sampling, so a dream uses them by default."""
+    from playloom.evaluation.report import markdown
+    from playloom.models.checkpoint import model_folder, update_card
+
+    figures = result.to_json()
+    settings = figures["run"]["settings"]
+    changes = {name: settings[name] for name in ("lag", "sampling")}
+    changes["evaluation"] = {"run": figures["run"], "rows": figures["rows"]}
+    update_card(model_folder(model), changes, markdown(result.rows))
 
 
 def _say(result: Report, path: Path, work: Path, markdown: bool, as_json: bool) -> None:
@@ -133,17 +162,25 @@ def _say(result: Report, path: Path, work: Path, markdown: bool, as_json: bool) 
 
 
 def _settings(
-    model: WorldModel, lag: int | None, quick: bool, game: bool, seed: int, sampling: dict[str, Any]
+    model: WorldModel,
+    lag: int | None,
+    sizes: Mapping[str, Any],
+    quick: bool,
+    game: bool,
+    seed: int,
+    sampling: dict[str, Any],
 ) -> EvaluationSettings:
     """The settings of the flags; without one, a model without row starts gets raster, its only order."""
     import dataclasses
 
     from playloom.evaluation.config import EvaluationSettings
     from playloom.inference.sampling import Sampling
+    from playloom.training.config import from_mapping
 
     usual = model.card.get("lag") if model.config.layout.rows else None
     asked = usual if lag is None else lag
-    settings = EvaluationSettings(
+    settings = dataclasses.replace(
+        from_mapping(EvaluationSettings, sizes),
         lag=None if asked == model.config.layout.grid_width else asked,
         seed=seed,
         sampling=Sampling.from_card(model.card, **sampling),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -88,10 +89,18 @@ def serve_command(
 
 
 def _run_cluster(settings: Settings) -> None:
-    """The same on Ray, which reads its environment as it is imported."""
-    from playloom.cluster.environment import prepare
+    """Serve on Ray, which reads its environment when it is imported."""
+    # A slow machine needs more than Ray's five seconds for a proxy. Equal lines of the access log are not merged.
+    ray = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_COLOR_PREFIX": "0",
+    }
+    if not os.environ.get("RAY_ADDRESS"):
+        # Who reaches Ray's ports can run code: they listen on loopback only, and need a token that only this run knows.
+        ray |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
+    os.environ.update(ray)
+    from playloom.server.ray import run
 
-    prepare(settings, os.environ)
-    from playloom.cluster.run import run
-
-    run(settings, say=lambda sentence: typer.echo(sentence))
+    run(settings, say=typer.echo)

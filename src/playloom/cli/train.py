@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +25,10 @@ Out = Annotated[
 Preset = Annotated[str | None, typer.Option(help="Named model sizes. [default: arena-live]")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="JSON with settings, and a 'model' of your own.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="End after this many steps.")]
-Minutes = Annotated[float | None, typer.Option(min=0, help="End after this much training time, all pieces together.")]
-Piece = Annotated[float | None, typer.Option(min=0, help="Save and stop this process after this many minutes.")]
+Minutes = Annotated[float | None, typer.Option(min=0, help="End after this much training time, all sessions together.")]
+MaxMinutes = Annotated[
+    float | None, typer.Option(min=0, help="Save and stop after this many minutes of this session; exit code 3.")
+]
 Batch = Annotated[int | None, typer.Option(min=1, help="Examples a device takes at once. [default: 16]")]
 Rate = Annotated[float | None, typer.Option(min=0, help="Peak of the learning rate. [default: 0.0003]")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the run.")]
@@ -59,7 +60,7 @@ def train_tokenizer_command(
     config: ConfigFile = None,
     steps: Steps = None,
     minutes: Minutes = None,
-    piece: Piece = None,
+    max_minutes: MaxMinutes = None,
     batch: Batch = None,
     learning_rate: Rate = None,
     seed: Seed = None,
@@ -83,7 +84,7 @@ def train_tokenizer_command(
     else:
         model, values = _read_config(config, preset or "arena-live")
         sizes = model.tokenizer
-    flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads, precision)
+    flags = _flags(steps, minutes, max_minutes, batch, learning_rate, seed, device, threads, precision)
     training = from_mapping(TokenizerTrainingConfig, _with_flags(values, flags))
     _check_resume(resume, out)
     with _alone(out), common.progress("training", quiet=_is_silent()) as bar:
@@ -104,7 +105,7 @@ def train_world_command(
     config: ConfigFile = None,
     steps: Steps = None,
     minutes: Minutes = None,
-    piece: Piece = None,
+    max_minutes: MaxMinutes = None,
     batch: Batch = None,
     learning_rate: Rate = None,
     seed: Seed = None,
@@ -117,7 +118,6 @@ def train_world_command(
     alignment: Alignment = "strict",
 ) -> None:
     """Learn how codes and controller inputs go on."""
-    from playloom.recipes.preview import dream_preview
     from playloom.training.config import from_mapping
     from playloom.training.run import WorldJob, prepare_world, run_world
     from playloom.training.world_model import WorldConfig
@@ -128,7 +128,7 @@ def train_world_command(
         model, values, origin = _read_start(config, preset, start)
     else:
         model, values = _read_config(config, preset or "arena-live")
-    flags = _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads, precision)
+    flags = _flags(steps, minutes, max_minutes, batch, learning_rate, seed, device, threads, precision)
     training = from_mapping(WorldConfig, _with_flags(values, flags))
     _check_resume(resume, out)
     with _alone(out), common.progress("training", quiet=_is_silent()) as bar:
@@ -145,7 +145,7 @@ def train_world_command(
         if prepare_only:
             prepare_world(job, typer.echo)
             return
-        result = run_world(job, preview_of=dream_preview(model), report=bar.training, say=typer.echo)
+        result = run_world(job, report=bar.training, say=typer.echo)
     _say_end(result.outcome, out, f"result: {result.path}")
 
 
@@ -156,7 +156,7 @@ def train_decoder_command(
     config: ConfigFile = None,
     steps: Steps = None,
     minutes: Minutes = None,
-    piece: Piece = None,
+    max_minutes: MaxMinutes = None,
     batch: Batch = None,
     learning_rate: Rate = None,
     seed: Seed = None,
@@ -172,7 +172,8 @@ def train_decoder_command(
     from playloom.training.decoder import DecoderJob, DecoderTrainingConfig, prepare_decoder, run_decoder
 
     values = _with_flags(
-        _read_settings(config), _flags(steps, minutes, piece, batch, learning_rate, seed, device, threads, precision)
+        common.read_settings(config),
+        _flags(steps, minutes, max_minutes, batch, learning_rate, seed, device, threads, precision),
     )
     if "model" in values:
         raise ConfigError(
@@ -194,7 +195,7 @@ def train_decoder_command(
 def _flags(
     steps: int | None,
     minutes: float | None,
-    piece: float | None,
+    max_minutes: float | None,
     batch: int | None,
     learning_rate: float | None,
     seed: int | None,
@@ -203,7 +204,7 @@ def _flags(
     precision: str | None,
 ) -> dict[str, Any]:
     """The loop settings given as flags."""
-    named: dict[str, Any] = {"steps": steps, "minutes": minutes, "piece_minutes": piece, "batch": batch}
+    named: dict[str, Any] = {"steps": steps, "minutes": minutes, "max_minutes": max_minutes, "batch": batch}
     named |= {"learning_rate": learning_rate, "seed": seed, "device": device, "threads": threads}
     named["precision"] = precision
     return {name: value for name, value in named.items() if value is not None}
@@ -221,7 +222,7 @@ def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, A
     from playloom.models.presets import preset
     from playloom.models.world_model import ModelConfig
 
-    values = _read_settings(path)
+    values = common.read_settings(path)
     own = values.pop("model", None)
     if own is not None and not isinstance(own, dict):
         raise ConfigError(f"{path}: model is {own!r}; expected a model's sizes, as in a model.json's config")
@@ -247,25 +248,10 @@ def _read_tokenizer_start(path: Path | None, name: str | None, start: str) -> tu
 
 def _start_settings(path: Path | None, name: str | None, start: str) -> dict[str, Any]:
     """The file's settings, without sizes of a model: those come from what is begun with."""
-    values = _read_settings(path)
+    values = common.read_settings(path)
     if "model" in values or name is not None:
         given = f"{path} has a 'model'" if "model" in values else f"--preset is {name!r}"
         raise ConfigError(f"{given}, but sizes come from --start {start}; leave one of them out")
-    return values
-
-
-def _read_settings(path: Path | None) -> dict[str, Any]:
-    """The settings in a JSON file; none without a file."""
-    if path is None:
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); give a JSON file") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}; expected an object of settings")
     return values
 
 
@@ -299,11 +285,18 @@ def _preparation(bar: common.Progress, workers: int) -> Preparation:
     return Preparation(render=common.render, workers=workers, progress=bar.of("preparing"))
 
 
+def _is_distributed() -> bool:
+    """torchrun takes an exit code for a failure, and would end the process that still saves the result."""
+    from playloom.training.distributed import dist_info
+
+    return dist_info()[1] > 1
+
+
 def _is_silent() -> bool:
     """Whether this is one of several processes, and not the first."""
-    from playloom.training.distributed import world
+    from playloom.training.distributed import dist_info
 
-    return world()[0] > 0
+    return dist_info()[0] > 0
 
 
 def _say_end(outcome: LoopResult, out: Path, result: str) -> None:
@@ -316,3 +309,5 @@ def _say_end(outcome: LoopResult, out: Path, result: str) -> None:
     else:
         typer.echo(f"saved at step {outcome.step} after {minutes:.1f} minutes; the same command goes on: {out}")
     typer.echo(result)
+    if not outcome.finished and not _is_distributed():
+        raise typer.Exit(common.UNFINISHED)

@@ -1,1 +1,1 @@
-"""What lies on disk before and after training: recordings, prompts, moments, frame and token stores."""
+"""Recordings, datasets and prompts on disk."""

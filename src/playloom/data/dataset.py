@@ -1,17 +1,11 @@
-"""Writing a data set: columns as memory maps under temporary names, a journal of what is done, the index last.
+"""Datasets on disk as memory maps: frames (`FrameDataset`) or codes (`TokenDataset`), with actions and states.
 
-Owns the folder layout's unfinished half. What a finished store is, `stores.py` says.
+A folder holds one `.npy` per column, all with the same number of rows F (one row per step, episodes back to back), and
+`index.json`, which is written last: a folder without it is unfinished. The writer works under temporary names and
+resumes from a journal. F rows, H W picture, N image slots, A action slots, S state columns.
 
-Data sets on disk as memory maps: raw frames (`FrameDataset`) or codes (`TokenDataset`), with actions and states.
-
-Owns the folder layout; `store_writer.py` fills it. Knows no game, no tokenizer and no model.
-
-A folder holds one `.npy` per column, all with the same number of rows F (one row a step, episodes back to back), and
-`index.json`, which is written last: a folder without it is unfinished. F rows, H W picture, N image slots, A action
-slots, S state columns.
-
-    >>> store = FrameDataset.open(folder)
-    >>> store.frames_FHWC[store.spans[0].rows]
+    >>> dataset = FrameDataset.open(folder)
+    >>> dataset.frames_FHWC[dataset.spans[0].rows]
 """
 
 from __future__ import annotations
@@ -28,26 +22,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS
-from playloom.atomic_io import atomic_write
 from playloom.errors import RecordingError
+from playloom.json_io import read_json, write_json
 
 INDEX = "index.json"
 """Written last: a folder without it is unfinished."""
 JOURNAL = "part-index.json"
-"""The index of an unfinished folder, as far as it has come."""
+"""Index of an unfinished folder."""
 _PART = "part-"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSlice:
-    """The rows of one episode inside a store."""
+    """Rows of one episode in a dataset."""
 
     start: int
-    """First row."""
     length: int
     """Number of rows (steps of 0.1 s)."""
     meta: Mapping[str, Any]
-    """What the recording says about the episode (game, style, seed, split ...)."""
+    """Metadata of the recording (game, style, seed, split ...)."""
 
     @property
     def rows(self) -> slice:
@@ -56,7 +49,7 @@ class EpisodeSlice:
 
 
 class DatasetWriter:
-    """Fills a store episode by episode, under temporary names until `finish`.
+    """Write a dataset episode by episode, under temporary names until `finish`.
 
     What is already on disk after a crash counts: `done` says which rows. Not safe for two writers on one folder, but
     other processes may fill the rows of an announced episode through `open_part` before `record` books it.
@@ -89,21 +82,21 @@ class DatasetWriter:
 
     @property
     def spans(self) -> tuple[EpisodeSlice, ...]:
-        """The episodes booked so far, in order of their rows."""
+        """Committed episodes, in order of their rows."""
         return tuple(self._spans[start] for start in sorted(self._spans))
 
     @property
     def done(self) -> int:
-        """Rows booked so far."""
+        """Number of committed rows."""
         return sum(span.length for span in self._spans.values())
 
     def has(self, start: int, length: int, meta: Mapping[str, Any]) -> bool:
-        """Whether these rows are booked for this very episode."""
+        """Return True if these rows are committed for this very episode."""
         span = self._spans.get(start)
         return span is not None and span.length == length and dict(span.meta) == _plain(meta)
 
     def part(self, column: str) -> Path:
-        """The unfinished file of a column, for another process that fills rows of it."""
+        """Return the unfinished file of a column, for a process that fills rows of it."""
         return self.folder / f"{_PART}{column}.npy"
 
     def append_episode(
@@ -113,7 +106,7 @@ class DatasetWriter:
         states_TS: NDArray[np.float32],
         meta: Mapping[str, Any],
     ) -> EpisodeSlice:
-        """Write one episode after the last booked row.
+        """Write one episode after the last committed row.
 
         Args:
             pixels_or_tokens: [T, H, W, 3] uint8 or [T, N] codes, by kind of store.
@@ -130,7 +123,7 @@ class DatasetWriter:
         return self.record(start, actions_TA, states_TS, meta, length=len(pixels_or_tokens))
 
     def write(self, start: int, rows: NDArray[Any], column: str) -> None:
-        """Fill rows of a column without booking them."""
+        """Fill rows of a column without committing them."""
         target = self._maps[column]
         if start + len(rows) > self.total or rows.shape[1:] != target.shape[1:]:
             raise RecordingError(
@@ -148,7 +141,7 @@ class DatasetWriter:
         *,
         length: int,
     ) -> EpisodeSlice:
-        """Write actions and states and book the episode whose pictures or codes are in place."""
+        """Write actions and states, and commit the episode whose pictures or codes are in place."""
         if len(actions_TA) != length or len(states_TS) != length:
             raise RecordingError(
                 f"{self.folder}: {length} frames came with {len(actions_TA)} actions and {len(states_TS)} states"
@@ -162,11 +155,11 @@ class DatasetWriter:
         for column in self._maps.values():
             if isinstance(column, np.memmap):
                 column.flush()
-        _write_json(self.folder / JOURNAL, self._index())
+        write_json(self.folder / JOURNAL, self._index())
         return span
 
     def finish(self, rows: int | None = None) -> None:
-        """Give the files their final names; `index.json` last. The store can now be opened.
+        """Give the files their final names, `index.json` last. The dataset can be opened afterwards.
 
         Args:
             rows: cut the store to its first rows, where some episodes were left out; None: all are expected.
@@ -181,11 +174,11 @@ class DatasetWriter:
         self._maps.clear()
         for name in self._columns:
             self.part(name).replace(self.folder / f"{name}.npy")
-        _write_json(self.folder / INDEX, self._index())
+        write_json(self.folder / INDEX, self._index())
         (self.folder / JOURNAL).unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Remove the unfinished files, and the folder when nothing else is in it."""
+        """Remove the unfinished files, and the folder if nothing else is in it."""
         self._maps.clear()
         for path in (*map(self.part, self._columns), self.folder / JOURNAL):
             path.unlink(missing_ok=True)
@@ -208,13 +201,13 @@ class DatasetWriter:
         return {**self._head, "episodes": episodes}
 
     def _resume(self) -> dict[int, EpisodeSlice]:
-        """Episodes that an interrupted writer of the same data set booked; a finished store is replaced."""
+        """Committed episodes of an interrupted writer of the same dataset; a finished one is replaced."""
         (self.folder / INDEX).unlink(missing_ok=True)
         journal = self.folder / JOURNAL
         parts = all(self.part(name).exists() for name in self._columns)
         if not journal.exists() or not parts:
             return {}
-        index = json.loads(journal.read_text(encoding="utf-8"))
+        index = read_json(journal, RecordingError, f"remove {self.folder} and start again")
         if {key: index.get(key) for key in self._head} != self._head:
             return {}
         spans = [EpisodeSlice(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"]]
@@ -227,7 +220,7 @@ class DatasetWriter:
         return np.lib.format.open_memmap(self.part(name), mode="w+", dtype=np.dtype(dtype), shape=(self.total, *shape))
 
     def _check_space(self) -> None:
-        """A sparse map on a full disk dies with SIGBUS at the write, so ask before."""
+        """Check before writing: a sparse map on a full disk dies with SIGBUS."""
         widths = [int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self._columns.values()]
         need, free = self.total * sum(widths), shutil.disk_usage(self.folder).free
         if need > free:
@@ -238,18 +231,11 @@ class DatasetWriter:
 
 
 def _plain(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The meta as JSON gives it back, so that a booked one compares equal."""
+    """Metadata after a JSON round trip, so that committed ones compare equal."""
     return dict(json.loads(json.dumps(dict(meta))))
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-
-
 class _Store:
-    """What both stores share: spans by split, and the number of rows."""
-
     folder: Path
     spans: tuple[EpisodeSlice, ...]
     actions_FA: NDArray[np.uint8]
@@ -260,11 +246,11 @@ class _Store:
         return len(self.actions_FA)
 
     def of_split(self, *splits: str) -> tuple[EpisodeSlice, ...]:
-        """The episodes whose meta names one of these splits ("train", "validation", "test", "heldout")."""
+        """Return the episodes of these splits ("train", "validation", "test", "heldout")."""
         return tuple(span for span in self.spans if span.meta.get("split") in splits)
 
     def column(self, name: str) -> NDArray[np.float32]:
-        """One column of the states, float32 [F].
+        """Return one column of the states, float32 [F].
 
         Raises:
             RecordingError: when the store has no such column.
@@ -279,7 +265,6 @@ class FrameDataset(_Store):
     """Raw pictures with actions and states."""
 
     folder: Path
-    """Where it lies."""
     frames_FHWC: NDArray[np.uint8]
     """uint8 RGB [F, H, W, 3] in [0, 255], a read-only memory map."""
     actions_FA: NDArray[np.uint8]
@@ -293,7 +278,7 @@ class FrameDataset(_Store):
 
     @classmethod
     def open(cls, folder: Path | str) -> FrameDataset:
-        """Open a finished store.
+        """Open a finished dataset.
 
         Raises:
             RecordingError: when the folder is missing, unfinished or damaged.
@@ -306,7 +291,7 @@ class FrameDataset(_Store):
     def create(
         cls, folder: Path | str, total_frames: int, *, height: int, width: int, state_columns: Sequence[str]
     ) -> DatasetWriter:
-        """A writer for `total_frames` rows; goes on where an interrupted one stopped."""
+        """Return a writer for `total_frames` rows; it resumes an interrupted one."""
         columns = {"frames": ((height, width, 3), "uint8")}
         return DatasetWriter(Path(folder), "frames", total_frames, columns, state_columns, {})
 
@@ -316,7 +301,6 @@ class TokenDataset(_Store):
     """Codes of every frame with actions and states."""
 
     folder: Path
-    """Where it lies."""
     tokens_FN: NDArray[np.uint16]
     """uint16 codes [F, N] in raster order, a read-only memory map."""
     actions_FA: NDArray[np.uint8]
@@ -332,7 +316,7 @@ class TokenDataset(_Store):
 
     @classmethod
     def open(cls, folder: Path | str) -> TokenDataset:
-        """Open a finished store.
+        """Open a finished dataset.
 
         Raises:
             RecordingError: when the folder is missing, unfinished or damaged.
@@ -350,7 +334,7 @@ class TokenDataset(_Store):
     def create(
         cls, folder: Path | str, total_frames: int, *, slots: int, tokenizer: str, state_columns: Sequence[str]
     ) -> DatasetWriter:
-        """A writer for `total_frames` rows of `slots` codes; goes on where an interrupted one stopped."""
+        """Return a writer for `total_frames` rows of `slots` codes; it resumes an interrupted one."""
         columns = {"tokens": ((slots,), "uint16")}
         extra = {"tokenizer": tokenizer}
         return DatasetWriter(Path(folder), "tokens", total_frames, columns, state_columns, extra)
@@ -371,10 +355,7 @@ def _read_index(folder: Path, kind: str) -> dict[str, Any]:
     if not path.exists():
         what = "is unfinished" if (folder / JOURNAL).exists() else "is not a data set"
         raise RecordingError(f"{folder} {what} (no {INDEX}); prepare it first")
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RecordingError(f"{path} is damaged ({error}); prepare the data set again") from error
+    index = read_json(path, RecordingError, "prepare the data set again")
     if index.get("kind") != kind:
         raise RecordingError(f"{folder} is a store of {index.get('kind')}; a store of {kind} was expected")
     return index

@@ -1,8 +1,6 @@
-"""Recordings of any game, as people have them, to a frame store: clips, or pictures with a table of actions.
+"""Import of your own game: clips, or pictures with a table of actions, into a frame dataset.
 
-Owns what a take is and which split it goes to. Knows no game: pictures come from files.
-
-    store = build_from_takes("play", "data/mine", frame_size=(180, 300))
+dataset = build_from_clips("play", "data/mine", frame_size=(180, 300))
 """
 
 from __future__ import annotations
@@ -26,17 +24,15 @@ from playloom.media.images import Fit, fit_picture, read_picture
 SPLITS = ("train", "validation", "test")
 _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
-"""Of every twenty takes, by name, the tenth is kept for validation and the twentieth for measuring."""
+"""Of every twenty clips, by name, the tenth is kept for validation and the twentieth for testing."""
 
 Progress = Callable[[int, int], None]
-"""Told frames done and frames in all, after each take."""
+"""Progress callback after each clip: frames done, frames in all."""
 OnSkip = Callable[[str], None]
-"""Told which take was left out and why, in a sentence."""
+"""Callback for a skipped clip: its path and the reason."""
 
 
 class _Piece(NamedTuple):
-    """A stretch of a take that goes to one split."""
-
     path: Path
     first: int
     length: int
@@ -44,7 +40,7 @@ class _Piece(NamedTuple):
 
 
 def find_clips(folder: Path | str) -> list[Path]:
-    """Every take in or below a folder, sorted: `.npz` clips, and folders of pictures with an `actions.csv`.
+    """Return every clip in or below a folder, sorted: `.npz` files, and folders of pictures with an `actions.csv`.
 
     Raises:
         RecordingError: when the folder is missing or holds none.
@@ -63,7 +59,7 @@ def find_clips(folder: Path | str) -> list[Path]:
 def load_clip(
     path: Path, frame_size: tuple[int, int], fit: Fit = "crop", schema: Schema | Literal["auto"] = "named"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The pictures, RGB [T, H, W, 3], and action values [T, 16] of a take; action t was taken on seeing picture t.
+    """Read pictures, RGB [T, H, W, 3], and action values [T, 16]; action t was taken after picture t.
 
     Args:
         path: a clip, or a folder of pictures. Its table may leave out the last picture's action, which is then rest.
@@ -99,7 +95,7 @@ def build_from_clips(
     progress: Progress | None = None,
     on_skip: OnSkip | None = None,
 ) -> FrameDataset:
-    """Make a frame store of all takes of a folder; an interrupted call goes on where it stopped.
+    """Make a frame dataset of all clips of a folder; resumes an interrupted call.
 
     A call that fails leaves nothing behind. When `out` holds the finished data set of these takes, it is opened.
 
@@ -148,7 +144,6 @@ def _finished(
     split: str | None,
     on_skip: OnSkip | None,
 ) -> FrameDataset:
-    """The data set that lies in `out`, if it is one of these takes."""
     store = FrameDataset.open(out)
     there = {str(span.meta.get("take")) for span in store.spans}
     names = [path.relative_to(place).as_posix() for path in takes]
@@ -204,7 +199,6 @@ def _fill(
 
 
 def _lengths(takes: Sequence[Path], on_skip: OnSkip | None) -> dict[Path, int]:
-    """Steps of every take whose length can be read."""
     lengths, skipped = {}, ""
     for path in takes:
         try:
@@ -225,7 +219,6 @@ def _skip(path: Path, error: PlayloomError, on_skip: OnSkip | None) -> str:
 
 
 def _pieces(lengths: Mapping[Path, int], split: str | None) -> list[_Piece]:
-    """The stretches of all takes, and the split of each."""
     splits = [split or _KEPT.get(number % _CYCLE, "train") for number in range(len(lengths))]
     if split is None and len(lengths) == 1:
         ((take, length),) = lengths.items()

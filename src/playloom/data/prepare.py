@@ -1,7 +1,6 @@
-"""From recordings to stores: render episodes into a `FrameDataset`, and pictures into codes in a `TokenDataset`.
+"""From recordings to datasets: render episodes into a `FrameDataset`, encode pictures into a `TokenDataset`.
 
-Owns order, parallel rendering, batching and resuming by episode. Knows neither the game nor the tokenizer's insides:
-both come in as callables. Rendering processes write straight into the memory map, so no picture crosses a pipe.
+Renderer and encoder are arguments. Rendering processes write into the memory map, so no picture crosses a pipe.
 
     >>> build_frame_store(out, list_episodes(recordings), render_episode, workers=2)
     >>> tokenise_store(tokens, FrameDataset.open(out), tokenizer.encode, fingerprint="...")
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
-"""Gives an episode's pictures again, uint8 RGB [H, W, 3] each. Module-level, so that it can be sent to workers."""
+"""Renders an episode's pictures, uint8 RGB [H, W, 3] each. Module-level, so that it can be sent to workers."""
 Encode = Callable[["Tensor"], "Tensor"]
-"""Pictures uint8 [B, H, W, 3] to codes int64 [B, N]."""
+"""Encodes pictures uint8 [B, H, W, 3] to codes int64 [B, N]."""
 Progress = Callable[[int, int], None]
-"""Called with frames done and frames in all."""
+"""Progress callback: frames done, frames in all."""
 
 
 def build_frame_store(
@@ -43,7 +42,7 @@ def build_frame_store(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> FrameDataset:
-    """Render recordings into a frame store; an interrupted call goes on where it stopped.
+    """Render recordings into a frame dataset; resumes an interrupted call.
 
     Args:
         folder: where the store will lie.
@@ -84,7 +83,7 @@ def tokenise_store(
     mirror: bool = False,
     progress: Progress | None = None,
 ) -> TokenDataset:
-    """Encode every picture of a frame store once.
+    """Encode every picture of a frame dataset once.
 
     Args:
         folder: where the token store will lie.
@@ -135,7 +134,7 @@ def tokenise_recordings(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> TokenDataset:
-    """Render and encode episode by episode, so that the pictures of a long data set never all lie on disk.
+    """Render and encode episode by episode, so that the pictures of a long dataset are never all on disk.
 
     Arguments as in `build_frame_store` and `tokenise_store`.
     """
@@ -166,7 +165,7 @@ def tokenise_recordings(
 
 
 def picture_size(episode: Episode, render: Render) -> tuple[int, int]:
-    """Height and width of an episode's pictures, from its first one."""
+    """Return height and width of an episode's pictures, from the first one."""
     frames = render(episode)
     first = next(iter(frames))
     if hasattr(frames, "close"):
@@ -175,7 +174,7 @@ def picture_size(episode: Episode, render: Render) -> tuple[int, int]:
 
 
 def render_rows(episode: Episode, render: Render, path: Path, start: int) -> int:
-    """Fill rows of an existing `.npy` memory map with an episode's pictures; returns how many. Runs in a worker."""
+    """Fill rows of a `.npy` memory map with an episode's pictures and return their number. Runs in a worker."""
     target = np.lib.format.open_memmap(path, mode="r+")
     count = _fill(target[start : start + episode.meta.steps], episode, render)
     target.flush()
@@ -183,14 +182,14 @@ def render_rows(episode: Episode, render: Render, path: Path, start: int) -> int
 
 
 def render_file(episode: Episode, render: Render, path: Path, size: tuple[int, int]) -> Path:
-    """Render an episode into a `.npy` file of its own. Runs in a worker."""
+    """Render an episode into its own `.npy` file. Runs in a worker."""
     shape = (episode.meta.steps, *size, 3)
     _fill(np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape), episode, render)
     return path
 
 
 def _fill(target_THWC: NDArray[np.uint8], episode: Episode, render: Render) -> int:
-    """Copy each picture as it comes (a renderer may reuse its buffer), and insist on their number."""
+    """Copy each picture at once (a renderer may reuse its buffer), and check their number."""
     count = 0
     for frame in render(episode):
         if count < len(target_THWC):
@@ -204,13 +203,10 @@ def _fill(target_THWC: NDArray[np.uint8], episode: Episode, render: Render) -> i
 
 
 class _Encoder:
-    """Runs the encoder over long stretches in batches."""
-
     def __init__(self, encode: Encode, batch: int, device: str) -> None:
         self._encode, self._batch, self._device = encode, batch, device
 
     def slots(self, frames_1HWC: NDArray[np.uint8]) -> int:
-        """Codes a picture."""
         return int(self.codes(frames_1HWC).shape[1])
 
     def codes(self, frames_THWC: NDArray[np.uint8], *, flipped: bool = False) -> NDArray[np.uint16]:
@@ -229,7 +225,7 @@ class _Encoder:
 
 
 class _Inline(Executor):
-    """An executor that works in this process, so that both ways read alike."""
+    """Executor that works in this process."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -247,7 +243,7 @@ def _pool(workers: int) -> Executor:
 
 
 def _ahead(tasks: Iterable[tuple[int, Episode, Future[Any]]], depth: int) -> Iterator[tuple[int, Episode, Future[Any]]]:
-    """The tasks in order, with `depth` of them under way: bounded memory, busy workers."""
+    """The tasks in order, with `depth` of them submitted: bounded memory, busy workers."""
     queue: list[tuple[int, Episode, Future[Any]]] = []
     for task in tasks:
         queue.append(task)
@@ -257,7 +253,6 @@ def _ahead(tasks: Iterable[tuple[int, Episode, Future[Any]]], depth: int) -> Ite
 
 
 def _jobs(episodes: Sequence[Path]) -> list[tuple[int, Episode]]:
-    """First row and recording of every episode."""
     loaded = [load_episode(path) for path in episodes]
     if not loaded:
         raise RecordingError("no recordings were found; record some first")

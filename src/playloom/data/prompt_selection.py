@@ -1,9 +1,7 @@
-"""Which stretches of a recording are worth bundling: somebody alive and on the move, with something to see and to do.
+"""Selection of good prompts from a dataset, by states and pictures.
 
-Owns the choice, from states and pictures only. What a moment's files look like is the business of `moments`.
-
-    >>> chosen = select_prompts(store, store.of_split("test"), count=4)
-    >>> save_chosen(store, chosen, Path("src/playloom/assets/prompts"))
+>>> chosen = select_prompts(dataset, dataset.of_split("test"), count=4)
+>>> save_chosen(dataset, chosen, Path("src/playloom/assets/prompts"))
 """
 
 from __future__ import annotations
@@ -21,28 +19,28 @@ from playloom.data.sampler import alive_spans
 from playloom.errors import RecordingError
 
 CONTEXT_STEPS = 10
-"""Steps of a moment that a model sees."""
+"""Context steps of a prompt."""
 FOLLOWING_STEPS = 50
-"""Steps of a moment that follow: the truth to compare a dream with."""
+"""Recorded steps after the context, to compare a rollout with."""
 _STRIDE = 5
 _WALK = 300.0
-"""Map units of walking that count as much as can be wished for: ten steps at full speed."""
+"""Map units of walking for the full score: ten steps at full speed."""
 _TURN = 180.0
-"""Degrees of turning, likewise."""
+"""Degrees of turning for the full score."""
 _JUMP = 120.0
-"""Map units in one step that no player walks: a respawn or a teleport."""
+"""Map units per step that no player walks: a respawn or a teleport."""
 _LOOKS = 4
-"""Pictures of a stretch that are looked at."""
+"""Pictures checked per stretch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptCandidate:
-    """A stretch of an episode, and why it was chosen."""
+    """A stretch of an episode with its score."""
 
     start: int
-    """The store's first row."""
+    """First row in the dataset."""
     span: EpisodeSlice
-    """The episode it lies in."""
+    """Its episode."""
     score: float
     """Sum of the parts, each in [0, 1]."""
     parts: dict[str, float]
@@ -50,12 +48,12 @@ class PromptCandidate:
 
     @property
     def rows(self) -> slice:
-        """Its rows."""
+        """Its rows as a slice."""
         return slice(self.start, self.start + CONTEXT_STEPS + FOLLOWING_STEPS)
 
 
 def select_prompts(store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int) -> list[PromptCandidate]:
-    """The best moments of these episodes, from as many different episodes, players and arenas as there are.
+    """Choose the best prompts of these episodes, from as many different episodes, players and arenas as there are.
 
     Nobody dies or is teleported in a moment. It scores by how far the player walks and turns, by whether health is lost
     or a frag won (so somebody is near), and by how many colours its poorest picture has (a wall in front of the nose
@@ -88,7 +86,7 @@ def select_prompts(store: FrameDataset, spans: Sequence[EpisodeSlice], *, count:
 
 
 def save_chosen(store: FrameDataset, moments: Sequence[PromptCandidate], folder: Path) -> list[Path]:
-    """Write the moments into a folder, named by arena and player; returns the paths of the `.npz`.
+    """Write the prompts into a folder, named by arena and player; return the paths of the `.npz`.
 
     Raises:
         PlayloomError: when the folder cannot be written to.
@@ -107,7 +105,7 @@ def save_chosen(store: FrameDataset, moments: Sequence[PromptCandidate], folder:
 
 
 def colour_bits(frame_HWC: NDArray[np.uint8]) -> float:
-    """How many colours a picture has: the entropy, in bits (0 to 9), of its pixels with three bits a channel."""
+    """Return the entropy, in bits (0 to 9), of a picture's pixels at three bits per channel."""
     coarse = (frame_HWC >> 5).astype(np.int64)
     counts = np.bincount((coarse @ np.array([64, 8, 1])).ravel(), minlength=512)
     shares = counts[counts > 0] / counts.sum()
@@ -115,7 +113,6 @@ def colour_bits(frame_HWC: NDArray[np.uint8]) -> float:
 
 
 def _of_stretch(store: FrameDataset, span: EpisodeSlice, living: EpisodeSlice) -> list[PromptCandidate]:
-    """Every candidate in a stretch without a death, scored without its pictures."""
     steps = CONTEXT_STEPS + FOLLOWING_STEPS
     columns = {name: store.column(name)[living.rows] for name in ("x", "y", "yaw", "health", "frags")}
     walked = np.hypot(np.diff(columns["x"]), np.diff(columns["y"]))
@@ -137,7 +134,7 @@ def _of_stretch(store: FrameDataset, span: EpisodeSlice, living: EpisodeSlice) -
 
 
 def _look(store: FrameDataset, moment: PromptCandidate) -> PromptCandidate:
-    """The moment with what its poorest picture shows added to the score, twice: a view is what people notice."""
+    """Add twice the score of the poorest picture."""
     rows = np.linspace(moment.rows.start, moment.rows.stop - 1, _LOOKS).astype(int)
     bits = min(colour_bits(store.frames_FHWC[row]) for row in rows)
     sees = min(bits / 5.0, 1.0)
@@ -147,7 +144,7 @@ def _look(store: FrameDataset, moment: PromptCandidate) -> PromptCandidate:
 
 
 def _different(ranked: Sequence[PromptCandidate], count: int) -> list[PromptCandidate]:
-    """The best, avoiding what was seen before: first the same player in the same arena, then the same episode."""
+    """The best, avoiding repetition: first of player and arena, then of episode."""
     chosen: list[PromptCandidate] = []
 
     def kind(moment: PromptCandidate) -> tuple[str, str]:

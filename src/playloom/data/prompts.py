@@ -1,42 +1,26 @@
-"""Where a dream begins: whatever the user points at, as frames and the actions between them.
-
-Owns how a prompt is recognised (by what is in it, not by its name), cut and fitted. Knows neither the model
-nor the game: the sizes are arguments, and who can render a recording's pictures again is passed in.
+"""Prompts from any source: context frames and the actions between them; bundled prompts.
 
     prompt = load_prompt("moment:arena-blue", context=10, frame_size=(180, 300))
 
 ===========================  ===========================================================  ================
-spec                         what it is                                                   `at` by default
+spec                         content                                                      `at` by default
 ===========================  ===========================================================  ================
-a folder of pictures         sorted by name (2 before 10); an `actions.csv` may lie there the last picture
+a folder of pictures         sorted by name (2 before 10), with an optional `actions.csv` the last picture
 one picture                  a context of one step                                        that picture
 `.npz` with images, actions  a clip of the published data set                             context - 1
-a dream's folder or its npz  context and dream of an earlier run, without the marks       the last frame
+a clip's folder or its npz   context and frames of an earlier run, without watermarks     the last frame
 an episode (.npz or .json)   a recording of `playloom record`; needs `render`             context - 1
-`moment:NAME`                a bundled moment                                             context - 1
+`moment:NAME`                a bundled prompt                                             context - 1
 ===========================  ===========================================================  ================
 
-`at` counts steps from 0 and names the last frame that is seen; what follows it is kept as the truth.
-
-Bundled moments: short pieces of real play, kept exactly, to dream on from without a recording.
-
-A moment is `NAME.npz` (arrays `frames` [T, H, W, 3] uint8 and `actions` [T, 16] uint8, LZMA-packed: forty
-frames of the arena take about 0.75 MB, half of PNG) beside `NAME.json` (where it comes from). Owns these two
-files; those of the package lie in `playloom/assets/prompts`.
-
-Which part of a prompt's source is wanted, and what comes of it: frames of one size and the actions between them.
-
-Owns the bounds and how frames are fitted. Knows nothing of files; `prompts` recognises and reads them.
-
-Prompts from pictures: one, or a folder of them in natural order, with a table of the inputs between if there is one.
-
-Owns the order and what is said of the pictures. They may be few and of any size.
+The kind is recognised by content, not by name. `at` counts steps from 0 and names the last frame seen; later frames are
+kept as the truth. A bundled prompt is `NAME.npz` (arrays `frames` [T, H, W, 3] uint8 and `actions` [T, 16] uint8, LZMA)
+beside `NAME.json` (its origin).
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,9 +32,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from playloom.actions.codec import REST_VALUES, Schema, check_values
-from playloom.atomic_io import atomic_write
 from playloom.data.recording import Episode, load_episode
 from playloom.errors import ActionError, BadInputError, PictureError, RecordingError, did_you_mean
+from playloom.json_io import read_json, write_json
 from playloom.media.action_table import read_actions
 from playloom.media.clips import CLIP_NAMES, is_dream_clip, npz_names, read_clip, read_dream_clip, read_npz, write_npz
 from playloom.media.images import Fit, fit_picture, read_picture
@@ -58,30 +42,30 @@ from playloom.media.output_folder import CLIP_FILE
 from playloom.provenance import Manifest
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "prompts"
-"""Where the package keeps its own."""
+"""Folder of the bundled prompts."""
 MOMENT_NAMES = ("frames", "actions")
 
 
 class BundledPrompt(NamedTuple):
-    """Real steps of play."""
+    """A stretch of recorded play."""
 
     frames_THWC: NDArray[np.uint8]
     """RGB [T, H, W, 3]."""
     actions_TA: NDArray[np.uint8]
     """Action values [T, 16] in slot order; action t was taken after seeing frame t."""
     meta: Mapping[str, Any]
-    """Where it comes from: game, seed, step and whatever else was kept."""
+    """Origin: game, seed, step and more."""
 
 
 def list_prompts(folder: Path = BUNDLED) -> list[str]:
-    """The names of the moments in a folder, sorted; the bundled ones by default."""
+    """Return the names of the prompts in a folder, sorted; the bundled ones by default."""
     if not folder.is_dir():
         return []
     return sorted(path.stem for path in folder.glob("*.npz") if path.with_suffix(".json").is_file())
 
 
 def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
-    """The path of a moment's `.npz`.
+    """Return the path of a prompt's `.npz`.
 
     Raises:
         RecordingError: when there is none of that name.
@@ -93,7 +77,7 @@ def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
 
 
 def load_bundled_prompt(path: Path | str) -> BundledPrompt:
-    """Read a moment from its `.npz`; its `.json` may be missing.
+    """Read a prompt from its `.npz`; its `.json` is optional.
 
     Raises:
         RecordingError: when a file is damaged or its arrays do not fit together.
@@ -112,7 +96,7 @@ def load_bundled_prompt(path: Path | str) -> BundledPrompt:
 def save_bundled_prompt(
     path: Path | str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8], meta: Mapping[str, Any]
 ) -> Path:
-    """Write a moment; `load_bundled_prompt` gives exactly these back, and equal moments are equal files.
+    """Write a prompt; equal prompts give equal files.
 
     Args:
         path: where, ending in `.npz`; the JSON goes beside it.
@@ -131,71 +115,62 @@ def save_bundled_prompt(
         raise RecordingError(f"a moment needs an action a frame; got {len(frames_THWC)} and {len(actions_TA)}")
     target = Path(path).with_suffix(".npz")
     write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
-    with atomic_write(target.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(dict(meta), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(target.with_suffix(".json"), meta, sort_keys=True)
     return target
 
 
 def _read_meta(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RecordingError(f"{path} is not JSON ({error}); save the moment again") from error
-    if not isinstance(meta, dict):
-        raise RecordingError(f"{path} holds no JSON object; save the moment again")
-    return meta
+    return read_json(path, RecordingError, "save the prompt again") if path.is_file() else {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptData:
-    """A prompt, ready for a model."""
+    """Context and recorded future for a model."""
 
     frames_THWC: NDArray[np.uint8]
-    """The frames seen, RGB [T, H, W, 3] in the wanted size."""
+    """Context frames, RGB [T, H, W, 3] in the wanted size."""
     actions_TA: NDArray[np.uint8]
-    """The actions between them, values [T - 1, 16]: the last frame is still unanswered."""
+    """Action values [T - 1, 16] between them; the last frame has no action yet."""
     true_next_frames_SHWC: NDArray[np.uint8]
-    """What really followed, [S, H, W, 3]; S is 0 when nothing is known."""
+    """Recorded frames that follow, [S, H, W, 3]; S is 0 when none are known."""
     true_next_actions_SA: NDArray[np.uint8]
-    """What was really done from the last frame on, [S', 16]; its first row answers the last frame seen."""
+    """Recorded actions from the last context frame on, [S', 16]."""
     notes: tuple[str, ...]
-    """What was chosen or changed, as sentences."""
+    """Sentences about choices and changes."""
     codes_TN: NDArray[np.int64] | None = None
-    """Codes of the frames seen, [T, N], where a dream kept them."""
+    """Codes of the context, [T, N], where the source has them."""
     weights: str | None = None
-    """Fingerprint of the weights that the codes belong to."""
+    """Fingerprint of the weights of the codes."""
     dreamed_T: NDArray[np.bool_] | None = None
-    """Which of the frames seen were dreamed, [T]; None: none."""
+    """True for generated context frames, [T]; None: all are real."""
     at: int = 0
-    """The last step seen, from 0, in its source."""
+    """Last context step in the source, from 0."""
     kind: Literal["real", "given"] = "real"
-    """Where frames that were not dreamed come from: recorded in the game, or pictures of the user's own."""
+    """Origin of frames that were not generated: the game, or your own pictures."""
     name: str = ""
-    """The source in short: `moment:NAME`, or a file's or folder's name."""
+    """Short name: `moment:NAME`, or a file's or folder's name."""
     source: Path | None = None
-    """Its file or folder."""
+    """File or folder."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptSpec:
-    """Which part of a source is wanted.
+    """Requested part and size of a source.
 
     Raises:
         BadInputError: when context or horizon is no such number.
     """
 
     context: int
-    """Frames seen."""
+    """Number of context frames."""
     frame_size: tuple[int, int]
     """Height and width of the model's frames."""
     fit: Fit
-    """How pictures of another shape are fitted."""
+    """Resize mode of pictures of another shape."""
     at: int | None
-    """The last step seen, from 0; None: what is usual for the source."""
+    """Last context step, from 0; None: the source's default."""
     horizon: int | None
-    """True steps to keep after it; None: all there are."""
+    """Recorded steps to keep after it; None: all."""
 
     def __post_init__(self) -> None:
         if self.context < 1:
@@ -204,7 +179,7 @@ class PromptSpec:
             raise BadInputError(f"the horizon is {self.horizon} steps; expected at least 0")
 
     def end_of(self, name: str, steps: int, default: int) -> int:
-        """The index of the last frame seen, checked against a source of `steps` steps.
+        """Return the index of the last context frame, checked against a source of `steps` steps.
 
         Raises:
             RecordingError: when the source is too short for it.
@@ -223,12 +198,12 @@ class PromptSpec:
         return at
 
     def stop(self, at: int, steps: int) -> int:
-        """One past the last frame that is needed."""
+        """Return one past the last frame needed."""
         return steps if self.horizon is None else min(steps, at + 1 + self.horizon)
 
 
 def clamp_context(cut: PromptSpec, seen: int) -> tuple[PromptSpec, list[str]]:
-    """A context of what there is, and a note if that is less than was asked for."""
+    """Return the available context, with a note if it is shorter than requested."""
     if seen >= cut.context:
         return cut, []
     note = f"the context is {seen} step{'s' * (seen > 1)} long, not {cut.context}: no more pictures"
@@ -238,7 +213,7 @@ def clamp_context(cut: PromptSpec, seen: int) -> tuple[PromptSpec, list[str]]:
 def fit_all(
     names: Sequence[str], frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], cut: PromptSpec
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Frames [T, H, W, 3] of the wanted size, and what was done to make them so, as sentences."""
+    """Resize frames [T, H, W, 3], with a sentence for each change."""
     fitted, notes = [], []
     for name, frame_HWC in zip(names, frames, strict=True):
         frame, note = fit_picture(frame_HWC, cut.frame_size, cut.fit)
@@ -250,7 +225,7 @@ def fit_all(
 
 
 def grouped(notes: Sequence[tuple[str, str]]) -> list[str]:
-    """One sentence for each thing that was done, however many pictures it was done to."""
+    """Merge equal notes of several pictures into one sentence each."""
     groups: dict[str, dict[str, None]] = {}
     for name, note in notes:
         groups.setdefault(note, {})[name] = None
@@ -261,11 +236,11 @@ def grouped(notes: Sequence[tuple[str, str]]) -> list[str]:
 
 
 ACTIONS_FILE = "actions.csv"
-"""The table that may lie in a folder of pictures: one row for every picture but the last, or more."""
+"""Optional table in a folder of pictures: one row per picture but the last, or more."""
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder in natural order: `2.png` before `10.png`.
+    """Return the pictures in a folder in natural order: `2.png` before `10.png`.
 
     Raises:
         PictureError: when there is none.
@@ -283,7 +258,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def from_folder(folder: Path, cut: PromptSpec, schema: Schema | Literal["auto"]) -> PromptData:
-    """The prompt of a folder of pictures.
+    """Make the prompt of a folder of pictures.
 
     Raises:
         PictureError: when there is none, or one is damaged.
@@ -304,7 +279,7 @@ def from_folder(folder: Path, cut: PromptSpec, schema: Schema | Literal["auto"])
 def from_pictures(
     paths: Sequence[Path], cut: PromptSpec, actions_TA: NDArray[np.uint8] | None, notes: tuple[str, ...]
 ) -> PromptData:
-    """The prompt of some pictures: a context shorter than asked is fine, and so are unknown actions.
+    """Make the prompt of some pictures; fewer pictures than the context and unknown actions are fine.
 
     Raises:
         PictureError: when one is damaged.
@@ -347,7 +322,6 @@ def _picture_notes(names: Sequence[str], notes: Sequence[Sequence[str]]) -> list
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """A sort key that puts `2.png` before `10.png`."""
     parts = re.findall(r"\d+|\D+", path.name.lower())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
@@ -355,7 +329,7 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 MOMENT_PREFIX = "moment:"
 _T = TypeVar("_T", bound=np.generic)
 Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
-"""Yields an episode's frames again, from its first; given by whoever knows the game."""
+"""Renders an episode's frames, from its first."""
 
 
 def load_prompt(
@@ -369,7 +343,7 @@ def load_prompt(
     horizon: int | None = None,
     render: Render | None = None,
 ) -> PromptData:
-    """Load a prompt of any of the kinds in the table above.
+    """Load a prompt of any kind in the table above.
 
     Args:
         spec: what the user points at.
@@ -425,7 +399,6 @@ def check_prompt(spec: str | Path) -> None:
 
 
 def _existing(path: Path) -> Path:
-    """The path, also when the ending of an episode was left out."""
     for candidate in (path, path.parent / f"{path.name}.json"):
         if candidate.exists():
             return candidate
@@ -486,7 +459,6 @@ def _from_dream(path: Path, cut: PromptSpec) -> PromptData:
 
 
 def _kind_of_dream(path: Path) -> Literal["real", "given"]:
-    """What the first dream began with: its frames that were not dreamed are called so."""
     if "manifest" not in npz_names(path):
         return "real"
     manifest = Manifest.from_json(str(read_npz(path, ("manifest",))["manifest"]))

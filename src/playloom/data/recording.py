@@ -1,24 +1,22 @@
-"""One recorded episode: its actions, the game's state at every step, and what renders its pictures again.
+"""One recorded episode: `<key>.npz` (arrays `actions` and `states`) beside `<key>.json` (metadata, written last).
 
-Owns the files of the master copy: `<key>.npz` (arrays `actions` and `states`) beside `<key>.json` (the meta
-data, written last, so that an episode with both is whole). Holds no pictures and knows nothing of the game's
-process.
+Holds no pictures: seed and actions render them again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, check_values
 from playloom.atomic_io import atomic_write
-from playloom.errors import ActionError, RecordingError
+from playloom.errors import ActionError, ConfigError, RecordingError
+from playloom.json_io import from_mapping, read_json, write_json
 from playloom.media.clips import read_npz
 
 Mode = Literal["ffa", "4v4"]
@@ -33,26 +31,25 @@ Map units; degrees (yaw positive clockwise, pitch positive up); dead 0 or 1; the
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeMeta:
-    """Where an episode came from; with the actions it decides every pixel."""
+    """Origin of an episode; with the actions it decides every pixel."""
 
     game: str
-    """Which game, say `arena`."""
+    """Name of the game, such as `arena`."""
     variant: str
-    """The arena's name."""
+    """Name of the arena."""
     mode: Mode
-    """Everyone for themselves, or two teams of four."""
+    """Free for all, or two teams of four."""
     style: str
-    """The scripted player's style, `human`, or `model-NAME` where a model pressed."""
+    """The scripted player's style, `human`, or `model-NAME` for a model."""
     seed: int
     """Seed of the engine and of the player."""
     split: Split
-    """Which part of the data set it belongs to."""
     steps: int
     """Number of steps, T."""
     frame_hash: str
     """BLAKE2b (32 bytes, hexadecimal) of all frames' bytes in order."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Versions of what made it: playloom, the engine."""
+    """Versions of playloom and the engine."""
 
     def __post_init__(self) -> None:
         for name, legal in (("mode", get_args(Mode)), ("split", get_args(Split))):
@@ -67,7 +64,6 @@ class Episode:
     """Steps of play: frame t was seen in state t, then action t was taken."""
 
     meta: EpisodeMeta
-    """Where it came from."""
     actions_TA: NDArray[np.uint8]
     """Action values [T, 16] in slot order; action t changes frame t + 1, never frame t."""
     states: NDArray[np.float32]
@@ -84,7 +80,7 @@ class Episode:
 
 
 def episode_key(meta: EpisodeMeta) -> str:
-    """The file name without its ending: readable, one per seed."""
+    """Return the file name without its ending: readable, one per seed."""
     return f"{meta.game}-{meta.seed:08d}"
 
 
@@ -100,8 +96,7 @@ def save_episode(folder: Path, episode: Episode) -> Path:
     path = Path(folder) / f"{episode_key(episode.meta)}.npz"
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, actions=episode.actions_TA, states=episode.states)
-    with atomic_write(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(episode.meta), indent=1) + "\n", encoding="utf-8")
+    write_json(path.with_suffix(".json"), dataclasses.asdict(episode.meta))
     return path
 
 
@@ -125,30 +120,24 @@ def load_episode(path: Path) -> Episode:
 
 
 def load_meta(path: Path) -> EpisodeMeta:
-    """Read only the meta data of an episode, from its `.json` or `.npz` path.
+    """Read only the metadata of an episode, from its `.json` or `.npz` path.
 
     Raises:
         RecordingError: when the file is missing or is not an episode's meta data.
     """
     given, path = Path(path), Path(path).with_suffix(".json")
+    if not path.exists():
+        alone = f"no {path.name} lies beside it" if given.exists() else "there is no such file"
+        raise RecordingError(f"{given} is no recorded episode: {alone}; give an episode's .npz or .json")
+    content = read_json(path, RecordingError, "record the episode again")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        alone = f", and no {path.name} lies beside it" if given.exists() else ": there is no such file"
-        raise RecordingError(f"{given} is no recorded episode{alone}; give an episode's .npz or .json") from error
-    except OSError as error:
-        raise RecordingError(f"{path} cannot be read ({error.strerror}); give an episode's .npz or .json") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordingError(f"{path} is not JSON; record the episode again") from error
-    names = {f.name for f in dataclasses.fields(EpisodeMeta)}
-    if not isinstance(content, dict) or set(content) != names:
-        expected = ", ".join(sorted(names))
-        raise RecordingError(f"{path} is not an episode's meta data; expected the keys {expected}")
-    return EpisodeMeta(**cast(dict[str, Any], content))
+        return from_mapping(EpisodeMeta, content, "an episode's metadata")
+    except ConfigError as error:
+        raise RecordingError(f"{path} is damaged: {error}; record the episode again") from error
 
 
 def list_episodes(folder: Path) -> list[Path]:
-    """The `.npz` paths of every whole episode in `folder`, sorted.
+    """Return the `.npz` paths of every complete episode in `folder`, sorted.
 
     Raises:
         RecordingError: when the folder does not exist.

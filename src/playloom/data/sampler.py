@@ -1,15 +1,10 @@
-"""Seeded windows of consecutive steps inside episodes, as a pure function of a batch's number.
+"""Resumable window sampler and augmentation of training examples.
 
-Owns which rows a batch holds. Because batch `i` depends on nothing but the seed and `i`, the data position of a run is
-one integer: resuming is exact, and reading ahead in a thread changes nothing. B batch, T steps, N image slots.
+Batch `i` depends on the seed and `i` only, so the data position of a run is one integer and resuming is exact. B batch,
+T steps, N image slots, H W C picture.
 
-    >>> sampler = WindowSampler(spans=store.of_split("train"), steps=10, batch=8, seed=0)
-    >>> token_windows(store, sampler.rows(0)).tokens_BTN.shape
-
-Changes to training examples that keep them true: brightness, and mirroring picture and controller together.
-
-A mirrored picture alone would teach nonsense: turning right would move the scene the wrong way. Mirroring also
-mirrors any text in the picture, so it is off unless asked for. B batch, H W C picture.
+    >>> sampler = WindowSampler(spans=dataset.of_split("train"), steps=10, batch=8, seed=0)
+    >>> token_windows(dataset, sampler.rows(0)).tokens_BTN.shape
 """
 
 from __future__ import annotations
@@ -27,7 +22,7 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.errors import RecordingError
 
 _MIRRORED_STATES = ("y", "yaw")
-"""A world mirrored about its x axis has these state columns with the other sign."""
+"""State columns that change sign in a mirrored world."""
 
 
 def brightness(frames_BHWC: Tensor, factors_B: Tensor) -> Tensor:
@@ -39,14 +34,14 @@ def brightness(frames_BHWC: Tensor, factors_B: Tensor) -> Tensor:
 
 
 def brightness_factors(count: int, amount: float, generator: np.random.Generator) -> Tensor:
-    """Factors in [1 - amount, 1 + amount], float32 [count]."""
+    """Draw factors in [1 - amount, 1 + amount], float32 [count]."""
     import torch
 
     return torch.from_numpy(generator.uniform(1 - amount, 1 + amount, count).astype(np.float32))
 
 
 def mirror_frames(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pictures seen in a mirror: columns reversed, uint8 [..., H, W, 3]."""
+    """Reverse the columns of pictures, uint8 [..., H, W, 3]. Text in them is mirrored too."""
     return np.ascontiguousarray(frames_BHWC[..., ::-1, :])
 
 
@@ -58,7 +53,7 @@ def mirror_step(
 
 
 def mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
-    """States of the mirrored world, float32 [..., S]: y and yaw change their sign."""
+    """Return states of the mirrored world, float32 [..., S]: y and yaw change their sign."""
     mirrored = states_TS.copy()
     for name in _MIRRORED_STATES:
         if name in columns:
@@ -77,7 +72,7 @@ class TokenWindows:
 
 
 class WindowSampler:
-    """Which rows of a store each batch holds.
+    """Row numbers of each batch: seeded windows of consecutive steps inside episodes.
 
     In every epoch each episode is cut into back-to-back windows from a fresh random offset, so over the epochs every
     frame takes every place in a window; the windows of all episodes are then shuffled. An epoch leaves out less than
@@ -106,7 +101,7 @@ class WindowSampler:
         self._cache: dict[int, NDArray[np.int64]] = {}
 
     def rows(self, index: int) -> NDArray[np.int64]:
-        """Row numbers [B, T] of this rank's share of batch `index` (0, 1, 2 ...)."""
+        """Return row numbers [B, T] of this rank's share of batch `index` (0, 1, 2 ...)."""
         first = (index * self._ranks + self._rank) * self.batch
         places = np.arange(first, first + self.batch)
         epochs, inside = np.divmod(places, self.epoch_windows)
@@ -114,7 +109,7 @@ class WindowSampler:
         return np.asarray(starts[:, None] + np.arange(self.steps), np.int64)
 
     def _epoch(self, epoch: int) -> NDArray[np.int64]:
-        """Shuffled first rows of all windows of an epoch; the two latest epochs are kept."""
+        """Shuffled first rows of all windows of an epoch; the two latest epochs are cached."""
         if epoch not in self._cache:
             generator = np.random.default_rng([self.seed, epoch])
             offsets = generator.integers(0, self._lengths - self._counts * self.steps + 1)
@@ -127,7 +122,7 @@ class WindowSampler:
 
 
 def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> tuple[EpisodeSlice, ...]:
-    """The stretches of the episodes without a dead row (dead_F > 0), each a span of its own."""
+    """Return the stretches of the episodes without a dead row (dead_F > 0), each a slice."""
     result = []
     for span in spans:
         alive = np.concatenate([[False], dead_F[span.rows] <= 0, [False]])

@@ -1,12 +1,10 @@
-"""What an agent may press: its action space, and the way from there to action values. Knows no dream.
+"""Action spaces: the whole controller, or a table of held inputs.
 
-Either the whole controller, as the real arena takes it, or a short table of things to hold.
-
-    >>> pad = pad_of(["rest", "forward", "turn_left=0.625"])
-    >>> pad.space
-    Discrete(3)
-    >>> pad.state(1)[1]  # the left stick's y
-    np.float32(1.0)
+>>> mapper = make_action_mapper(["rest", "forward", "turn_left=0.625"])
+>>> mapper.space
+Discrete(3)
+>>> mapper.state(1)[1]  # the left stick's y
+np.float32(1.0)
 """
 
 from __future__ import annotations
@@ -24,27 +22,27 @@ from playloom.actions.script import parse_script
 from playloom.errors import ActionError, ConfigError
 
 Actions: TypeAlias = Mapping[str, ControllerState] | Sequence[str] | None
-"""A table of what can be held: names and states, or words of an action script; None: the whole controller."""
+"""A table of held inputs: names and states, or words of an action script; None: the whole controller."""
 
 _PRESSED = np.array([control.kind != "axis" for control in CONTROLS])
 
 
 class ActionMapper(Protocol):
-    """What an agent's actions are, and what they mean."""
+    """Mapping from an agent's actions to the controller."""
 
     @property
     def space(self) -> gym.Space[Any]:
-        """A fresh action space of one agent."""
+        """Return a new action space of one agent."""
 
     def values(self, actions: ArrayLike) -> NDArray[np.uint8]:
-        """Action values uint8 [..., 16] of actions; the leading dimensions are the callers'.
+        """Return action values uint8 [..., 16]; leading dimensions are the caller's.
 
         Raises:
             ActionError: when one is outside the space.
         """
 
     def state(self, action: ArrayLike) -> NDArray[np.float32]:
-        """What an action holds, float32 [..., 16] in the order of `CONTROLS`: what the real arena takes."""
+        """Return controller states float32 [..., 16] in the order of `CONTROLS`, as `ArenaEnv` takes them."""
 
 
 class Controller:
@@ -74,7 +72,7 @@ class Controller:
 
 
 class DiscreteActions:
-    """A few things to hold, by number, in the order they were given.
+    """Held inputs by number, in the given order.
 
     Raises:
         ConfigError: when there is none, or it is no table of words or states.
@@ -110,7 +108,7 @@ class DiscreteActions:
 
 
 def make_action_mapper(actions: Actions) -> ActionMapper:
-    """The whole controller, or a table; see `Actions`."""
+    """Return a mapper of the whole controller, or of a table; see `Actions`."""
     return Controller() if actions is None else DiscreteActions(actions)
 
 

@@ -1,10 +1,6 @@
-"""One dream as an episode: where it is, and whether it is over. Single and batched environments step the same.
+"""Shared step logic of the environments: episodes, rewards, batched steps.
 
-What happened in one step, and what the user makes of it: reward, and whether the episode is over.
-
-A world model knows pictures and inputs; it knows no reward, and none is made up here.
-
-What all episodes of one environment share (model, prompts, pad, task), and a step of many of them.
+A world model predicts no reward; the user supplies it.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.envs.actions import ActionMapper
-from playloom.envs.prompts import Beginnings, Prompts, sources_of
+from playloom.envs.prompts import InitialStates, Prompts, sources_of
 from playloom.errors import BadInputError, ConfigError
 from playloom.inference.engine import Engine, Session, StepInput
 from playloom.inference.generate import open_engine
@@ -30,14 +26,14 @@ from playloom.provenance import stamp
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Transition:
-    """One step of a dream. Its arrays cannot be written to: copy what is to be changed."""
+    """One step of an episode. Its arrays are read-only."""
 
     before_HWC: NDArray[np.uint8]
-    """The frame that the agent saw, uint8 [H, W, 3], RGB, unmarked."""
+    """Frame before the step, uint8 [H, W, 3], RGB, without watermark."""
     action_A: NDArray[np.uint8]
-    """The action taken, values uint8 [16] in slot order; `playloom.actions.codec.decode_values` gives the controls."""
+    """Action values uint8 [16] in slot order; `playloom.actions.codec.decode_values` gives the controls."""
     after_HWC: NDArray[np.uint8]
-    """The frame that followed, uint8 [H, W, 3]."""
+    """Frame after the step, uint8 [H, W, 3]."""
     step: int
     """Number of the step in its episode, from 0."""
 
@@ -48,18 +44,18 @@ Ended: TypeAlias = Callable[[Transition], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class RewardTask:
-    """What makes a dream an episode.
+    """Reward and end of an episode.
 
     Raises:
         ConfigError: when an episode would have no step, or a function is none.
     """
 
     reward: Reward | None = None
-    """Of a step; None: 0."""
+    """Reward function; None: 0."""
     ended: Ended | None = None
-    """Whether the episode has come to its end; None: never."""
+    """Termination function; None: never."""
     max_steps: int | None = 600
-    """Steps after which an episode is cut off; None: it goes on for as long as it is stepped."""
+    """Steps until truncation; None: never."""
 
     def __post_init__(self) -> None:
         if self.max_steps is not None and not (isinstance(self.max_steps, int | np.integer) and self.max_steps >= 1):
@@ -69,22 +65,22 @@ class RewardTask:
                 raise ConfigError(f"{name} is {function!r}; expected a function of a Transition, or None")
 
     def truncates(self, steps: int) -> bool:
-        """Whether an episode of so many steps is cut off."""
+        """Return True if an episode of so many steps is truncated."""
         return self.max_steps is not None and steps >= self.max_steps
 
     def judge(self, transition: Transition) -> tuple[float, bool]:
-        """Reward, and whether the episode ended. What the user's functions raise comes through."""
+        """Return reward and termination. Errors of the user's functions propagate."""
         reward = 0.0 if self.reward is None else float(self.reward(transition))
         return reward, self.ended is not None and bool(self.ended(transition))
 
 
 Info = dict[str, Any]
 PROMPT_OPTION = "prompt"
-"""The option of `reset` that chooses the prompt by its number."""
+"""Option of `reset` that chooses the prompt by its number."""
 
 
 class DreamEpisode:
-    """A place for one dream after another. Not begun: `frame_HWC` raises."""
+    """Slot for one episode after another. Before the first one `frame_HWC` raises."""
 
     def __init__(self) -> None:
         self.session: Session | None = None
@@ -100,7 +96,7 @@ class DreamEpisode:
 
     @property
     def frame_HWC(self) -> NDArray[np.uint8]:
-        """What is seen now, uint8 [H, W, 3], unmarked and not to be written to.
+        """Current frame, uint8 [H, W, 3], without watermark, read-only.
 
         Raises:
             BadInputError: before the first episode.
@@ -110,7 +106,7 @@ class DreamEpisode:
         return self._frame_HWC
 
     def running(self) -> Session:
-        """The dream that can be stepped.
+        """The session to step.
 
         Raises:
             BadInputError: when there is none, or the episode is over.
@@ -121,8 +117,8 @@ class DreamEpisode:
             raise BadInputError(f"this episode is over after {self.steps} steps; call reset() to begin another")
         return self.session
 
-    def begin(self, beginnings: Beginnings, source: np.random.Generator, prompt: int | None = None) -> None:
-        """Begin anew, with draws from `source`; where that fails, the source and the old episode stay as they were.
+    def begin(self, beginnings: InitialStates, source: np.random.Generator, prompt: int | None = None) -> None:
+        """Begin an episode, with draws from `source`; on failure the source and the old episode are unchanged.
 
         Args:
             beginnings: the prompts.
@@ -146,12 +142,12 @@ class DreamEpisode:
         self._first = {"prompt": index, "dream_seed": seed, "codes": found.codes_N}
 
     def first(self) -> Info:
-        """Hand out what is said at the beginning: number of the prompt, the dream's seed, the frame's codes."""
+        """Return the reset info: number of the prompt, session seed, codes of the frame."""
         self.fresh = False
         return {**self._first, "codes": self._first["codes"].copy()}
 
     def move(self, step: StepResult) -> Transition:
-        """Take in a step that the dream has made."""
+        """Record a step of the session."""
         assert step.frame_HWC is not None, "a dreamed turn has a frame"
         before_HWC = self.frame_HWC
         action_A = step.action_A.copy()
@@ -161,13 +157,13 @@ class DreamEpisode:
         return Transition(before_HWC=before_HWC, action_A=action_A, after_HWC=self.frame_HWC, step=self.steps - 1)
 
     def picture(self) -> NDArray[np.uint8] | None:
-        """For people: a copy of what is seen, marked if it was dreamed; None before the first episode."""
+        """Return a copy of the frame, watermarked if it was generated; None before the first episode."""
         if self._frame_HWC is None:
             return None
         return stamp(self._frame_HWC) if self._generated else self._frame_HWC.copy()
 
     def close(self) -> None:
-        """Give the dream's memory back."""
+        """Free the session's memory."""
         if self.session is not None:
             self.session.close()
         self.session, self._frame_HWC = None, None
@@ -179,7 +175,7 @@ class DreamEpisode:
 
 
 def chosen_prompt(options: Info | None, prompts: int) -> int | None:
-    """The prompt that the options of a `reset` choose.
+    """Return the prompt chosen by the options of a `reset`.
 
     Raises:
         BadInputError: for a number there is not, or an option that is none.
@@ -197,14 +193,14 @@ def chosen_prompt(options: Info | None, prompts: int) -> int | None:
 
 
 AnyModel: TypeAlias = str | Path | Engine | None
-"""A bundled model's name, a folder, or a dreamer that may have other users; None: the first bundled model."""
+"""A bundled model's name, a folder, or an engine that may have other users; None: the first bundled model."""
 RENDER_MODES = ("rgb_array",)
 HERTZ = 10
-"""Steps a second of the play that models learn from."""
+"""Steps per second of the play that models learn from."""
 
 
 class StepOutcome(NamedTuple):
-    """What a step of one episode gives beside the frame."""
+    """Result of a step of one episode, beside the frame."""
 
     reward: float
     terminated: bool
@@ -212,8 +208,8 @@ class StepOutcome(NamedTuple):
     info: Info
 
 
-class World:
-    """Dreams as episodes.
+class EnvCore:
+    """Model, prompts, action mapper and task shared by all episodes of an environment.
 
     Raises:
         PlayloomError: when the model or a prompt cannot be used.
@@ -233,7 +229,7 @@ class World:
         self.dreamer = _dreamer(model, device, lag)
         loaded = self.dreamer.model
         self.pad, self.task = pad, task
-        self.beginnings = Beginnings(
+        self.beginnings = InitialStates(
             self.dreamer, sources_of(prompts, loaded), sampling or Sampling.from_card(loaded.card)
         )
 
@@ -244,7 +240,7 @@ class World:
         return gym.spaces.Box(0, 255, (sizes.frame_height, sizes.frame_width, 3), np.uint8)
 
     def advance(self, episodes: Sequence[DreamEpisode], values_NA: NDArray[np.uint8]) -> list[StepOutcome]:
-        """One step of every episode, as one batch.
+        """Step all episodes as one batch.
 
         When the dream fails, no episode has moved and the call can be made again. When one of the user's functions
         raises, every dream has made its step and goes on from there; that step's rewards are lost.
@@ -268,7 +264,7 @@ class World:
 
 
 def check_render_mode(render_mode: str | None) -> str | None:
-    """The same, known to be possible.
+    """Check and return the render mode.
 
     Raises:
         ConfigError: when it is not.
@@ -280,9 +276,9 @@ def check_render_mode(render_mode: str | None) -> str | None:
 
 def _dreamer(model: AnyModel, device: str, lag: int | None) -> Engine:
     if not isinstance(model, str | Path | Engine | None):
-        raise ConfigError(f"the model is of {type(model).__name__}; expected a name, a folder, or a Dreamer of it")
+        raise ConfigError(f"the model is of {type(model).__name__}; expected a name, a folder, or an Engine of it")
     if not isinstance(model, Engine):
         return open_engine(None if model is None else str(model), device=device, lag=lag)
     if device != "auto" or lag is not None:
-        raise ConfigError("device and lag are the dreamer's own; give them to the Dreamer, or name a model instead")
+        raise ConfigError("device and lag belong to the engine; give them to the Engine, or name a model instead")
     return model

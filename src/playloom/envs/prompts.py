@@ -1,11 +1,4 @@
-"""Where episodes may begin: whatever the user points at, as prompts that are read when they are needed.
-
-Owns how a list of such things is taken apart. What one of them is, `data.prompts` says.
-
-Sessions at the start of their episodes, cheaply: each prompt is encoded and seen once, then forked.
-
-Owns the warmed sessions, of which a bounded number is kept: those that were asked for last.
-"""
+"""Initial states of episodes: prompts from any source, and prefilled sessions to fork."""
 
 from __future__ import annotations
 
@@ -29,53 +22,51 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 
-One: TypeAlias = str | Path | Prompt | FrameDataset
-"""Anything `load_prompt` knows, a prompt, or a frame store (or its folder), of which every window is one."""
-Prompts: TypeAlias = One | Sequence[One] | None
-"""One or more of them; None: every bundled moment."""
+PromptLike: TypeAlias = str | Path | Prompt | FrameDataset
+"""Anything `load_prompt` takes, a prompt, or a frame dataset (or its folder), of which every window is one."""
+Prompts: TypeAlias = PromptLike | Sequence[PromptLike] | None
+"""One or more of them; None: every bundled prompt."""
 
 
-class Source(Protocol):
-    """A prompt that can be read."""
+class PromptSource(Protocol):
+    """A prompt that is read on demand."""
 
     def read(self) -> tuple[Prompt, bool]:
-        """The prompt, and whether its last frame was dreamed."""
+        """Return the prompt, and True if its last frame was generated."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ready:
-    """A prompt that is there already."""
+class LoadedPrompt:
+    """A prompt in memory."""
 
     prompt: Prompt
-    """Where the episode begins."""
     dreamed: bool = False
-    """Whether its last frame was dreamed."""
+    """True if its last frame was generated."""
 
     def read(self) -> tuple[Prompt, bool]:
-        """See `Source`."""
+        """See `PromptSource`."""
         return self.prompt, self.dreamed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Window:
-    """Consecutive steps of a frame store; its pictures stay on disk until they are wanted."""
+    """Consecutive steps of a frame dataset, read on demand."""
 
     store: FrameDataset
-    """Where it lies."""
     first: int
-    """Its first row."""
+    """First row."""
     steps: int
-    """How many rows."""
+    """Number of rows."""
 
     def read(self) -> tuple[Prompt, bool]:
-        """See `Source`."""
+        """See `PromptSource`."""
         rows = slice(self.first, self.first + self.steps)
         frames_THWC: NDArray[np.uint8] = np.array(self.store.frames_FHWC[rows])
         return Prompt(frames_THWC=frames_THWC, actions_TA=np.array(self.store.actions_FA[rows])[:-1]), False
 
 
-def sources_of(prompts: Prompts, model: WorldModel) -> list[Source]:
-    """All beginnings there are, in the order given.
+def sources_of(prompts: Prompts, model: WorldModel) -> list[PromptSource]:
+    """Return all prompts, in the order given.
 
     Raises:
         BadInputError: when there is none.
@@ -91,10 +82,10 @@ def sources_of(prompts: Prompts, model: WorldModel) -> list[Source]:
     return found
 
 
-def _sources(one: One, model: WorldModel) -> list[Source]:
+def _sources(one: PromptLike, model: WorldModel) -> list[PromptSource]:
     if isinstance(one, Prompt):
         model.tokenizer.check_size(torch.as_tensor(one.frames_THWC))
-        return [Ready(prompt=one)]
+        return [LoadedPrompt(prompt=one)]
     if isinstance(one, FrameDataset):
         return _windows(one, model)
     if isinstance(one, str | Path):
@@ -103,12 +94,12 @@ def _sources(one: One, model: WorldModel) -> list[Source]:
     raise BadInputError(f"a prompt is a name, a path, a Prompt or a FrameStore; got {type(one).__name__}")
 
 
-def _windows(store: FrameDataset, model: WorldModel) -> list[Source]:
-    """Back-to-back windows of the model's context, in every episode; none in which the player is dead."""
+def _windows(store: FrameDataset, model: WorldModel) -> list[PromptSource]:
+    """Back-to-back windows of the model's context, in every episode, without dead steps."""
     steps = model.config.transformer.context_steps
     model.tokenizer.check_size(torch.zeros((1, *store.frames_FHWC.shape[1:]), dtype=torch.uint8))
     spans = alive_spans(store.spans, store.column("dead")) if "dead" in store.state_columns else store.spans
-    found: list[Source] = [
+    found: list[PromptSource] = [
         Window(store=store, first=span.start + offset, steps=steps)
         for span in spans
         for offset in range(0, span.length - steps + 1, steps)
@@ -118,7 +109,7 @@ def _windows(store: FrameDataset, model: WorldModel) -> list[Source]:
     return found
 
 
-def _named(spec: str | Path, model: WorldModel) -> Source:
+def _named(spec: str | Path, model: WorldModel) -> PromptSource:
     sizes = model.config.tokenizer
     data = load_prompt(
         spec,
@@ -129,7 +120,7 @@ def _named(spec: str | Path, model: WorldModel) -> Source:
     )
     codes_TN = data.codes_TN if data.weights == model.fingerprint else None
     prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
-    return Ready(prompt=prompt, dreamed=data.dreamed_T is not None and bool(data.dreamed_T[-1]))
+    return LoadedPrompt(prompt=prompt, dreamed=data.dreamed_T is not None and bool(data.dreamed_T[-1]))
 
 
 def _render(episode: Episode) -> Iterator[NDArray[Any]]:
@@ -139,26 +130,26 @@ def _render(episode: Episode) -> Iterator[NDArray[Any]]:
 
 
 KEPT = 16
-"""Warmed sessions that are kept; each holds a cache of `Engine.bytes_per_session`."""
+"""Prefilled sessions that are kept; each holds a cache of `Engine.bytes_per_session`."""
 
 
 class InitialState(NamedTuple):
-    """A prompt that has been seen."""
+    """A prefilled prompt."""
 
     session: Session
-    """Only ever forked, never stepped."""
+    """Forked, never stepped."""
     frame_HWC: NDArray[np.uint8]
     """The prompt's last frame, uint8 [H, W, 3]."""
     codes_N: NDArray[np.int64]
-    """Its codes."""
+    """Codes of that frame."""
     dreamed: bool
-    """Whether that frame was dreamed."""
+    """True if that frame was generated."""
 
 
-class Beginnings:
-    """Opens dreams on prompts, by number."""
+class InitialStates:
+    """Opens sessions on prompts by number. Each prompt is prefilled once, then forked; the last used ones are kept."""
 
-    def __init__(self, dreamer: Engine, sources: Sequence[Source], sampling: Sampling, kept: int = KEPT) -> None:
+    def __init__(self, dreamer: Engine, sources: Sequence[PromptSource], sampling: Sampling, kept: int = KEPT) -> None:
         self._dreamer, self._sources, self._sampling, self._kept = dreamer, sources, sampling, kept
         self._warm: OrderedDict[int, InitialState] = OrderedDict()
         self._codes: dict[int, NDArray[np.int32]] = {}  # of every prompt that was ever asked for: a few kilobytes each
@@ -167,7 +158,7 @@ class Beginnings:
         return len(self._sources)
 
     def begin(self, index: int, seed: int) -> tuple[Session, InitialState]:
-        """A session of its own on prompt `index`, with that seed; and the prompt.
+        """Return a new session on prompt `index`, with that seed, and the prompt.
 
         Raises:
             ResourceError: when there is no memory for it.
@@ -182,7 +173,7 @@ class Beginnings:
         return session, found
 
     def close(self) -> None:
-        """Give the memory of all warmed sessions back; they are warmed again when they are asked for."""
+        """Free the memory of all prefilled sessions; they are prefilled again on demand."""
         while self._warm:
             self._warm.popitem()[1].session.close()
 

@@ -1,4 +1,4 @@
-"""A dream as a Gymnasium environment: the arena's face, on a model's pictures."""
+"""Single environment on a world model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from playloom.envs.core import (
     AnyModel,
     DreamEpisode,
     Ended,
+    EnvCore,
     Info,
     Reward,
     RewardTask,
-    World,
     check_render_mode,
     chosen_prompt,
 )
@@ -30,7 +30,7 @@ from playloom.inference.sampling import Sampling
 
 
 class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
-    """One dream after another; a step is 0.1 s.
+    """A Gymnasium environment whose frames a world model generates; a step is 0.1 s.
 
     Observation: uint8 [H, W, 3] RGB, never marked; the first of an episode is the prompt's last frame. Action: the
     whole controller, float32 [16] in [-1, 1], as `playloom.games.arena.env.ArenaEnv` takes it, or the number of an
@@ -57,7 +57,7 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
         lag: int | None = None,
         render_mode: str | None = "rgb_array",
     ) -> None:
-        """An environment that has not begun.
+        """Make the environment; call `reset` first.
 
         Args:
             model: a bundled model's name, a folder, or a dreamer that other environments may share; None: the first
@@ -77,7 +77,7 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
         """
         self.render_mode = check_render_mode(render_mode)
         task = RewardTask(reward=reward, ended=ended, max_steps=max_steps)
-        self._world = World(
+        self._world = EnvCore(
             model, prompts, pad=make_action_mapper(actions), task=task, sampling=sampling, device=device, lag=lag
         )
         self.observation_space = self._world.observation_space
@@ -86,17 +86,17 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
 
     @property
     def dreamer(self) -> Engine:
-        """What dreams; steps many sessions at once."""
+        """The engine; steps many sessions at once."""
         return self._world.dreamer
 
     @property
     def pad(self) -> ActionMapper:
-        """What the actions mean: `values` for the engine, `state` for the real arena."""
+        """Action mapping: `values` for the engine, `state` for the real arena."""
         return self._world.pad
 
     @property
     def session(self) -> Session:
-        """The dream that is going on. Fork it to look ahead; do not step it.
+        """The current session. Fork it to look ahead; do not step it.
 
         Raises:
             BadInputError: when there is none, or the episode is over.
@@ -104,7 +104,7 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
         return self._episode.running()
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[NDArray[np.uint8], Info]:
-        """Begin an episode: same seed, same prompt, same dream.
+        """Begin an episode: same seed, same prompt, same frames.
 
         Args:
             seed: of this and all later episodes; None: go on drawing.
@@ -136,10 +136,10 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
         return self._episode.frame_HWC.copy(), *outcome
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The frame now, for people: uint8 [H, W, 3], marked if it was dreamed. None before the first reset."""
+        """Return the current frame, uint8 [H, W, 3], watermarked if generated. None before the first reset."""
         return None if self.render_mode is None else self._episode.picture()
 
     def close(self) -> None:
-        """Give the memory of all dreams back; a reset begins anew."""
+        """Free the memory of all sessions; a reset begins anew."""
         self._episode.close()
         self._world.beginnings.close()

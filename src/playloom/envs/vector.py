@@ -1,4 +1,4 @@
-"""Many dreams as one Gymnasium vector environment: a step of all of them is one batch."""
+"""Batched environment on a world model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from playloom.envs.core import (
     AnyModel,
     DreamEpisode,
     Ended,
+    EnvCore,
     Info,
     Reward,
     RewardTask,
     StepOutcome,
-    World,
     check_render_mode,
     chosen_prompt,
 )
@@ -35,11 +35,11 @@ from playloom.inference.sampling import Sampling
 Frames: TypeAlias = NDArray[np.uint8]
 Seeds: TypeAlias = int | Sequence[int | None] | None
 MASK_OPTION = "reset_mask"
-"""The option of `reset` that says which dreams begin anew, bool [N]; Gymnasium's own name."""
+"""Option of `reset` that selects the episodes to begin, bool [N]; Gymnasium's own name."""
 
 
 class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
-    """N dreams that advance together, each as a `WorldModelEnv` of the same seed would alone.
+    """N environments that step as one batch, each equal to a `WorldModelEnv` of the same seed.
 
     Observations, actions, rewards and infos are those of `WorldModelEnv`, batched as Gymnasium does. An episode that
     is over begins anew by itself: with the next step (whose action it ignores, reward 0), with the same step (what
@@ -51,10 +51,10 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         "render_fps": HERTZ,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
-    _world: World | None = None  # Gymnasium closes also what was never whole
+    _world: EnvCore | None = None  # Gymnasium closes also what was never whole
     _episodes: tuple[DreamEpisode, ...] = ()
     _moved: dict[int, StepOutcome] | None = None
-    """Set while a step is half done: the dreams have moved, but not every episode that ended has begun anew."""
+    """Set while a step is incomplete: sessions have stepped, but not every ended episode has restarted."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         render_mode: str | None = "rgb_array",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
-        """Dreams that have not begun.
+        """Make the environments; call `reset` first.
 
         Args:
             num_envs: how many.
@@ -98,7 +98,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         self.autoreset_mode = _mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         task = RewardTask(reward=reward, ended=ended, max_steps=max_steps)
-        world = World(
+        world = EnvCore(
             model, prompts, pad=make_action_mapper(actions), task=task, sampling=sampling, device=device, lag=lag
         )
         self._world = world
@@ -111,16 +111,16 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
 
     @property
     def dreamer(self) -> Engine:
-        """What dreams."""
+        """The engine."""
         return self._open().dreamer
 
     @property
     def pad(self) -> ActionMapper:
-        """What the actions mean: `values` for the engine, `state` for the real arena."""
+        """Action mapping: `values` for the engine, `state` for the real arena."""
         return self._open().pad
 
     def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Frames, Info]:
-        """Begin an episode in every dream.
+        """Begin an episode in every environment.
 
         Args:
             seed: dream i gets `seed + i`, or its own of a list; None: go on drawing.
@@ -144,7 +144,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         return frames_NHWC, infos
 
     def step(self, actions: Any) -> tuple[Frames, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
-        """Hold an action in every dream for one step.
+        """Hold an action in every environment for one step.
 
         What `reward` or `ended` raise comes through; the dreams have made the step by then.
 
@@ -166,18 +166,18 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         return self._results(moved, last)
 
     def render(self) -> tuple[NDArray[np.uint8] | None, ...] | None:  # type: ignore[override]
-        """Every dream's frame as people may see it; see `WorldModelEnv.render`."""
+        """Return every environment's frame; see `WorldModelEnv.render`."""
         return None if self.render_mode is None else tuple(episode.picture() for episode in self._episodes)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Give the memory of all dreams back."""
+        """Free the memory of all sessions."""
         for episode in self._episodes:
             episode.close()
         if self._world is not None:
             self._world.beginnings.close()
 
-    def _begin(self, world: World, indices: NDArray[np.intp], seeds: list[int | None], prompt: int | None) -> None:
-        """Begin anew; where one cannot, all draw again what they drew when the call is made again."""
+    def _begin(self, world: EnvCore, indices: NDArray[np.intp], seeds: list[int | None], prompt: int | None) -> None:
+        """Begin episodes; on a failure the next call repeats the same draws."""
         before = [source.bit_generator.state for source in self._sources]
         sources = list(self._sources)
         try:
@@ -191,24 +191,23 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
                 source.bit_generator.state = state
             raise
 
-    def _begin_overdue(self, world: World) -> None:
-        """What is over begins anew; with a step that is repeated after a failure, only what has not yet."""
+    def _begin_overdue(self, world: EnvCore) -> None:
+        """Restart ended episodes; after a failed step, only those not restarted yet."""
         if self.autoreset_mode == AutoresetMode.DISABLED:
             return
         for episode, source in zip(self._episodes, self._sources, strict=True):
             if episode.over:
                 episode.begin(world.beginnings, source)
 
-    def _advance(self, world: World, values_NA: NDArray[np.uint8]) -> dict[int, StepOutcome]:
-        """A step of every dream that has not just begun, by number."""
+    def _advance(self, world: EnvCore, values_NA: NDArray[np.uint8]) -> dict[int, StepOutcome]:
         running = [index for index, episode in enumerate(self._episodes) if not episode.fresh]
         if not running:
             return {}
         outcomes = world.advance([self._episodes[index] for index in running], values_NA[running])
         return dict(zip(running, outcomes, strict=True))
 
-    def _begin_ended(self, world: World, moved: dict[int, StepOutcome]) -> None:
-        """What this step has ended begins anew; what was seen last is noted. Again: only what has not yet."""
+    def _begin_ended(self, world: EnvCore, moved: dict[int, StepOutcome]) -> None:
+        """Restart episodes that this step ended and note their last frame; after a failure only the rest."""
         for index, outcome in moved.items():
             episode = self._episodes[index]
             if episode.over:
@@ -233,7 +232,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
     def _frames(self) -> Frames:
         return np.stack([episode.frame_HWC for episode in self._episodes])
 
-    def _open(self) -> World:
+    def _open(self) -> EnvCore:
         if self.closed or self._world is None:
             raise BadInputError("this environment was closed; make another one")
         return self._world

@@ -1,5 +1,4 @@
-"""Measuring a model on test episodes: tokenizer, likelihood, horizon, control, collapse, diversity and persistency,
-and one report of it all."""
+"""Metrics of a model on test episodes, and a report of them."""
 
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Report, Row, markdown, summary, table

@@ -1,8 +1,7 @@
-"""Camera motion from pictures alone: turning by phase correlation of the sky, walking by how much the scene grows.
+"""Camera motion from pictures: yaw by phase correlation of the sky, walking by the growth of the scene.
 
-Owns two estimators and the camera's geometry. Knows nothing of models, games or states; their error on real play is
-measured, not assumed (see `control`). Pictures are uint8 [B, H, W, 3]; angles are degrees, positive clockwise, so that
-the scene moves left.
+Pictures are uint8 [B, H, W, 3]. Angles are degrees, positive clockwise, so that the scene moves left. `control`
+measures the error of both estimators on recorded play.
 
     >>> yaw_between(before_BHWC, after_BHWC, Camera())  # doctest: +SKIP
 """
@@ -19,7 +18,7 @@ from playloom.models.tokenizer.metrics import luma
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """The geometry of the arena's pictures, as shares of the picture so that it holds at any size.
+    """Geometry of the arena's camera, in shares of the picture, so that it holds at any size.
 
     The game widens its 90 degrees (at 4:3) to 106 degrees at 16:9, and the crop to 300 columns keeps the scale, so the
     focal length is 120 pixels.
@@ -28,23 +27,23 @@ class Camera:
     focal: float = 0.4
     """Focal length over picture width."""
     sky: float = 1 / 3
-    """The share of rows from the top that turning is read from: far things only, no body, little floor."""
+    """Share of rows, from the top, used for yaw: distant scenery only."""
     largest_turn: float = 18.0
-    """Degrees a step: twice what a full stick gives; peaks beyond it are not looked at."""
+    """Largest yaw considered, degrees per step: twice the turn of a full stick."""
     largest_tilt: float = 0.1
-    """Vertical shift that is still looked at, over the sky's height."""
+    """Largest vertical shift considered, over the sky's height."""
     horizon: float = 0.42
-    """Row of the point that stays in place when walking straight on, over picture height."""
+    """Row of the vanishing point when walking straight, over picture height."""
     body: tuple[float, float] = (0.36, 0.64)
-    """Columns that the player's own body covers, over picture width; it does not grow when walking."""
+    """Columns covered by the player's body, over picture width."""
 
 
 _SMOOTH = 2.0
-"""Standard deviation of the correlation peak's smoothing, in columns: dreams have no true high frequencies."""
+"""Standard deviation of the correlation peak's smoothing, in columns: generated frames lack high frequencies."""
 
 
 def unroll(frames_BHWC: NDArray[np.uint8], camera: Camera) -> tuple[NDArray[np.float32], float]:
-    """The sky on a cylinder, where turning is a plain shift.
+    """Project the sky onto a cylinder, where turning is a plain shift.
 
     A plane picture has x = f tan(angle), so a turn moves its edges faster than its middle. Columns are resampled to
     equal angles (linear interpolation).
@@ -66,7 +65,7 @@ def unroll(frames_BHWC: NDArray[np.uint8], camera: Camera) -> tuple[NDArray[np.f
 def yaw_between(
     before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8], camera: Camera | None = None
 ) -> NDArray[np.float64]:
-    """The turn between two pictures, degrees [B], positive clockwise.
+    """Estimate the turn between two pictures, degrees [B], positive clockwise.
 
     Phase correlation (Kuglin and Hines 1975) of the unrolled sky under a Hann window, summed over the three channels,
     with the peak refined by a parabola. Where the sky shows nothing (a wall fills it) the answer is arbitrary.
@@ -82,7 +81,7 @@ def yaw_between(
 def horizontal_shift(
     before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32], *, reach: int, tilt: int
 ) -> NDArray[np.float64]:
-    """Columns by which the second picture lies to the right of the first, [B], within `reach`; rows within `tilt`."""
+    """Estimate the shift of the second picture to the right, in columns [B], within `reach` columns and `tilt` rows."""
     surface = phase_correlation(before_BHWC, after_BHWC)
     batch, height, width = surface.shape
     reach, tilt = min(reach, (width - 1) // 2), min(tilt, (height - 1) // 2)
@@ -94,7 +93,7 @@ def horizontal_shift(
 
 
 def phase_correlation(before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The correlation surface [B, H, W] with shift zero in its middle; see `yaw_between`."""
+    """Correlation surface [B, H, W] with zero shift in its middle; see `yaw_between`."""
     height, width = before_BHWC.shape[1:3]
     before, after = (np.fft.rfft2(_windowed(x), axes=(1, 2)) for x in (before_BHWC, after_BHWC))
     cross = (after * before.conj()).sum(-1)
@@ -109,7 +108,7 @@ def phase_correlation(before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.f
 def expansion_between(
     before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8], camera: Camera | None = None
 ) -> NDArray[np.float64]:
-    """How much the scene grew from one picture to another: the zoom [B] in [0.8, 1.6] under which the first fits best.
+    """Estimate the zoom [B], in [0.8, 1.6], that maps the first picture onto the second.
 
     The first picture is enlarged about the vanishing point by each factor of a fixed list; the factor of the largest
     normalised correlation of brightness wins, over the places below the horizon, outside the player's body, that all
@@ -124,11 +123,10 @@ def expansion_between(
 
 
 ZOOMS = 1.025 ** np.arange(-9, 20)
-"""The factors `expansion_between` tries: 0.8 to 1.6 in steps of 2.5 %, 1 among them."""
+"""Zoom factors tried by `expansion_between`: 0.8 to 1.6 in steps of 2.5 %, with 1 among them."""
 
 
 def _windowed(picture_BHWC: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean taken out, borders faded (Hann), so that the picture's edges are no feature."""
     height, width = picture_BHWC.shape[1:3]
     window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[None, 1:-1]
     centred = picture_BHWC - picture_BHWC.mean((1, 2), keepdims=True)
@@ -136,7 +134,6 @@ def _windowed(picture_BHWC: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _refined(line: NDArray[np.float64], peak: int) -> float:
-    """The peak of the parabola through a maximum and its two neighbours."""
     if not 0 < peak < len(line) - 1:
         return float(peak)
     left, top, right = line[peak - 1 : peak + 2]
@@ -145,7 +142,7 @@ def _refined(line: NDArray[np.float64], peak: int) -> float:
 
 
 def _ground(shape: tuple[int, ...], camera: Camera) -> NDArray[np.bool_]:
-    """Places [H, W] that expansion is read from; those that leave the picture at the smallest zoom are out."""
+    """Pixels [H, W] used for expansion, without those that leave the picture at the smallest zoom."""
     height, width = shape
     rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
     margin = 0.5 * ZOOMS[0]
@@ -155,7 +152,6 @@ def _ground(shape: tuple[int, ...], camera: Camera) -> NDArray[np.bool_]:
 
 
 def _zoomed(picture_BHW: NDArray[np.float32], zoom: float, camera: Camera) -> NDArray[np.float32]:
-    """The picture enlarged about the vanishing point (nearest pixels after a 3 x 3 mean), same size."""
     height, width = picture_BHW.shape[1:]
     rows = _source(height, camera.horizon * height, zoom)
     columns = _source(width, width / 2, zoom)
@@ -168,7 +164,6 @@ def _source(length: int, centre: float, zoom: float) -> NDArray[np.int64]:
 
 
 def _blurred(picture_BHW: NDArray[np.float32]) -> NDArray[np.float32]:
-    """3 x 3 mean, edges repeated."""
     padded = np.pad(picture_BHW, ((0, 0), (1, 1), (1, 1)), mode="edge")
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
@@ -177,7 +172,7 @@ def _blurred(picture_BHW: NDArray[np.float32]) -> NDArray[np.float32]:
 def _likeness(
     a_BHW: NDArray[np.float32], b_BHW: NDArray[np.float32], mask_HW: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Normalised correlation [B] over the masked places; 0 where one picture shows nothing there."""
+    """Normalised correlation [B] over the masked pixels; 0 where a picture is flat there."""
     a, b = (x[:, mask_HW].astype(np.float64) for x in (a_BHW, _blurred(b_BHW)))
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))

@@ -1,4 +1,4 @@
-"""How much an evaluation measures, and with which seeds. Values only."""
+"""Sizes and seeds of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from playloom.models.decode_order import DEFAULT_LAG
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """Sizes of every part. The defaults are the ones that reported figures use.
+    """Sizes of every part of an evaluation. Reported figures use the defaults.
 
     Raises:
         ConfigError: when a size is not positive, or a share not from 0 to 1.
     """
 
     lag: int | None = DEFAULT_LAG
-    """Row lag of the decoding order in every dream; None: raster."""
+    """Row lag of the decoding order; None: raster."""
     seed: int = 0
-    """Decides moments, frames and the dreams' noise."""
+    """Seed of the drawn segments and frames, and of sampling."""
     sampling: Sampling = field(default_factory=Sampling)
-    """How dreams draw their tokens."""
+    """Sampling of generated tokens."""
     batch: int = 16
-    """Dreams that advance together."""
+    """Sessions that are stepped as one batch."""
     frames: int = 256
-    """Test frames the tokenizer is measured on."""
+    """Test frames for the tokenizer metrics."""
     windows: int = 32
-    """Test windows the likelihood is measured on; each as long as the model's context."""
+    """Test windows for the likelihood, each as long as the model's context."""
     horizon_moments: int = 32
-    """Moments the horizon is measured from."""
+    """Segments of the rollout metrics."""
     horizon_steps: int = 30
-    """Steps the horizon is measured over."""
+    """Steps of the rollout metrics."""
     greedy_moments: int = 16
-    """Moments of the short horizons: greedy sampling, and held-out episodes; 0: neither."""
+    """Segments of the short rollouts (greedy sampling, held-out episodes); 0: neither."""
     greedy_steps: int = 10
-    """Steps of the short horizons."""
+    """Steps of the short rollouts."""
     collapse_step: int = 50
-    """The dreamed frame whose sharpness is judged."""
+    """Step at which sharpness is compared."""
     control_moments: int = 50
-    """Moments every held input is tried from."""
+    """Segments from which every input is held."""
     control_steps: int = 5
     """Steps an input is held."""
     game_moments: int = 12
-    """Moments at which the real game is asked for the same held inputs; 0: none."""
+    """Segments repeated in the real game; 0: none."""
     estimator_pairs: int = 400
-    """Real steps the yaw estimator is judged on."""
+    """Recorded steps that the yaw estimator is tested on."""
     diversity_moments: int = 20
-    """Moments from which actions are dreamed, among dreamed pictures and among recorded ones; 0: none."""
+    """Segments from which actions are sampled, both on generated and on recorded frames; 0: none."""
     diversity_steps: int = 10
-    """Actions dreamed from each, each way."""
+    """Actions sampled from each segment, each way."""
     persistency_moments: int = 12
-    """Moments at which an object is pasted into the prompt; 0: none."""
+    """Segments with an object pasted into the prompt; 0: none."""
     persistency_steps: int = 10
-    """Dreamed steps after which it should still be there."""
+    """Generated steps after which the object is searched for."""
     persistency_kept: float = 0.5
-    """Share of an object that the tokenizer must keep, else another object is pasted; 0 to 1."""
+    """Least share of an object that the tokenizer must keep, in [0, 1]; else the next object is pasted."""
 
     def __post_init__(self) -> None:
         may_be_zero = {"seed", "greedy_moments", "game_moments", "diversity_moments", "persistency_moments"}
@@ -73,11 +73,11 @@ class EvaluationSettings:
 
     @property
     def horizon_reach(self) -> int:
-        """Steps of the long dreams: they serve the horizon and the collapse."""
+        """Steps of the long rollouts, which serve the rollout metrics and the collapse."""
         return max(self.horizon_steps, self.collapse_step)
 
     def quick(self) -> EvaluationSettings:
-        """A rough look in a fifth of the time or less; the bars are the same, the figures noisier."""
+        """Return smaller sizes, for a noisier result in at most a fifth of the time."""
         return dataclasses.replace(
             self,
             frames=64,

@@ -1,17 +1,8 @@
-"""Does the controller steer the dream? Held inputs from many moments, and the camera motion they lead to.
+"""Controllability: camera motion under held inputs, in generated frames and in the real game.
 
-The protocol: one input held, everything else at rest, for some steps. Turning is the median over the steps of the yaw
-between consecutive pictures; walking is how much the scene grew from the last real picture to the last dreamed one,
-against the same at rest. Knows nothing of the game; `real_control` judges its pictures by the same functions.
-
-The control protocol in dreams: every input of `control` held from the same moments, in one decoding order.
-
-Owns the dreaming; what the pictures say is `control`'s business.
-
-The control protocol in the real game: the same held inputs, judged by the same estimators, as the perfect answer.
-
-Owns how real pictures under held inputs come about: the recorded episode is played again up to the moment, then the
-inputs are held one after the other, each undone before the next. Knows nothing of models.
+One input is held for some steps, everything else at rest. Turning is the median over the steps of the yaw between
+consecutive pictures. Walking is the growth of the scene from the last real picture to the last one, against rest.
+M segments, S steps.
 """
 
 from __future__ import annotations
@@ -29,8 +20,8 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.data.sampler import alive_spans
 from playloom.evaluation.camera_motion import Camera, expansion_between, yaw_between
-from playloom.evaluation.report import Row, beyond_noise
-from playloom.evaluation.segments import Moment, dream_all, reconstruct, with_codes
+from playloom.evaluation.report import Row, is_significant
+from playloom.evaluation.segments import Segment, dream_all, reconstruct, with_codes
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
@@ -46,7 +37,7 @@ INPUTS: Mapping[str, ControllerState] = {
     "forward": ControllerState(left_stick_y=1.0),
     "rest": ControllerState(),
 }
-"""What is held, by name."""
+"""Held inputs by name."""
 
 Pictures = Callable[[str, NDArray[np.uint8]], NDArray[np.uint8]]
 """Name and action values uint8 [S, 16] of a held input to pictures uint8 [moments, 1 + S, H, W, 3]: the last seen
@@ -55,49 +46,49 @@ picture, then what follows."""
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ControlResult:
-    """What the held inputs led to, one figure a moment."""
+    """Camera motion under the held inputs, one figure per segment."""
 
     right: NDArray[np.float64]
-    """Degrees a step with the stick at +1, positive clockwise."""
+    """Degrees per step with the stick at +1, positive clockwise."""
     left: NDArray[np.float64]
-    """Degrees a step with the stick at -1."""
+    """Degrees per step with the stick at -1."""
     forward: NDArray[np.float64]
     """Growth of the scene when walking forward; 1 is none."""
     rest: NDArray[np.float64]
-    """The same with nothing held."""
+    """Growth with nothing held."""
 
     @property
     def sign_right(self) -> float:
-        """Share of all turns, both ways, whose direction is right."""
+        """Share of all turns whose direction is right."""
         return float(np.mean(np.concatenate([self.right > 0, self.left < 0])))
 
     @property
     def median_turn(self) -> float:
-        """Median degrees a step in the wanted direction, over all turns; wrong ways count as negative."""
+        """Median turn in the held direction, degrees per step; wrong directions count as negative."""
         return float(np.median(np.concatenate([self.right, -self.left])))
 
     @property
     def expands(self) -> float:
-        """Share of moments whose scene grows more walking than at rest; equal growth counts half."""
+        """Share of segments whose scene grows more walking than at rest; equal growth counts half."""
         return float(np.mean((self.forward > self.rest) + 0.5 * (self.forward == self.rest)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """The yaw estimator's error on real play."""
+    """Error of the yaw estimator on recorded play."""
 
     median_error: float
-    """Median absolute error, degrees, over steps that turn by more than 2 degrees."""
+    """Median absolute error in degrees, over steps that turn by more than 2 degrees."""
     sign_right: float
     """Share of those steps whose direction is right."""
     full_stick: float
-    """Median degrees a step, in the true direction, where the state says at least 8.5 degrees; NaN for none."""
+    """Median degrees per step, in the true direction, where the recorded turn is at least 8.5 degrees; NaN for none."""
     pairs: int
-    """How many steps were measured."""
+    """Number of steps."""
 
 
 def measure_control(pictures: Pictures, steps: int, camera: Camera) -> ControlResult:
-    """Hold every input of `INPUTS` for `steps` steps and judge the pictures that follow."""
+    """Hold every input of `INPUTS` for `steps` steps and estimate the camera motion."""
     seen = {name: pictures(name, held(name, steps)) for name in INPUTS}
     return ControlResult(
         right=turn_per_step(seen["right"], camera),
@@ -108,13 +99,13 @@ def measure_control(pictures: Pictures, steps: int, camera: Camera) -> ControlRe
 
 
 def held(name: str, steps: int) -> NDArray[np.uint8]:
-    """Action values uint8 [steps, 16] of one input of `INPUTS`, held."""
+    """Return action values uint8 [steps, 16] with one input of `INPUTS` held."""
     state = [getattr(INPUTS[name], control.name) for control in CONTROLS]
     return np.tile(encode_named(state), (steps, 1))
 
 
 def turn_per_step(frames_MSHWC: NDArray[np.uint8], camera: Camera) -> NDArray[np.float64]:
-    """Median over the steps of the yaw between consecutive pictures, degrees [M].
+    """Return the median over the steps of the yaw between consecutive pictures, degrees [M].
 
     The median, because one step whose sky is hidden by a wall would spoil a mean.
     """
@@ -123,7 +114,7 @@ def turn_per_step(frames_MSHWC: NDArray[np.uint8], camera: Camera) -> NDArray[np
     return np.asarray(np.median(np.stack(yaw), axis=0))
 
 
-def judge_estimator(
+def evaluate_estimator(
     store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, seed: int, camera: Camera, batch: int = 16
 ) -> Recorded:
     """Compare the yaw seen in recorded pictures with the yaw of the recorded states.
@@ -158,7 +149,7 @@ def judge_estimator(
 
 
 def control_rows(dream: ControlResult, recorded: Recorded, game: ControlResult | None) -> list[Row]:
-    """The table's lines; `game` is the same protocol in the real game."""
+    """Return the report rows; `game` is the same protocol in the real game."""
     turns, walks = len(dream.right) + len(dream.left), len(dream.forward)
     growth, rest = float(np.median(dream.forward)), float(np.median(dream.rest))
     game_turn = {} if game is None else {"real game": game.median_turn}
@@ -197,7 +188,7 @@ def control_rows(dream: ControlResult, recorded: Recorded, game: ControlResult |
             unit="x",
             baselines={"rest": rest, **({} if game is None else {"real game": float(np.median(game.forward))})},
             bar="> 1, > rest by 2 SE",
-            passed=growth > 1 and beyond_noise(np.log(dream.forward) - np.log(dream.rest)),
+            passed=growth > 1 and is_significant(np.log(dream.forward) - np.log(dream.rest)),
             count=walks,
         ),
         Row(
@@ -215,7 +206,7 @@ def dream_control(
     model: WorldModel,
     dreamer: Engine,
     store: FrameDataset,
-    moments: Sequence[Moment],
+    moments: Sequence[Segment],
     *,
     steps: int,
     sampling: Sampling,
@@ -224,7 +215,7 @@ def dream_control(
     camera: Camera,
     tick: Callable[[str], None] = lambda _: None,
 ) -> ControlResult:
-    """Hold every input for `steps` steps from every moment, and judge the dreamed pictures.
+    """Hold every input for `steps` steps from every segment and measure the generated pictures.
 
     Args:
         model: the dreamer's model.
@@ -251,18 +242,18 @@ def dream_control(
 
 
 _SETTLE = 10
-"""Steps at rest before walking is judged: the game's walk has momentum (it fades over some four steps)."""
+"""Steps at rest before walking is measured: the game's walk has momentum that fades over about four steps."""
 
 
 def game_control(
     store: FrameDataset,
-    moments: Sequence[Moment],
+    moments: Sequence[Segment],
     *,
     steps: int,
     camera: Camera,
     tick: Callable[[str], None] = lambda _: None,
 ) -> ControlResult | None:
-    """Run the protocol in the game.
+    """Run the protocol in the real game.
 
     Args:
         store: where the episodes' actions and their meta lie.
@@ -290,7 +281,7 @@ def game_control(
 
 
 def _trial(store: FrameDataset, span: EpisodeSlice, row: int, steps: int) -> Mapping[str, NDArray[np.uint8]]:
-    """Pictures [1 + steps, H, W, 3] of each input from one moment; nothing after a death, or for another game."""
+    """Pictures [1 + steps, H, W, 3] of each input from one segment; empty after a death, or for another game."""
     if span.meta.get("game") != "arena":
         return {}
     from playloom.games.arena.engine import GameSpec

@@ -1,15 +1,11 @@
-"""Do dreamed actions spread as players' do? Their distance to recorded actions, and how often they change.
+"""Diversity of sampled actions: Wasserstein distance to recorded actions, and how often they change.
 
-The published protocol ("World and Human Action Models towards gameplay ideation", Nature 2025), scaled down:
-Wasserstein distance between two sub-samples of actions, ten times, beside that of recorded actions and of uniformly
-random ones. A distance between samples falls with their size, so only figures of one size compare. Owns the dreaming
-and the rows; the distances are `diversity_distance`'s. M moments, S steps, A inputs, N actions, R recorded ones.
+The published protocol ("World and Human Action Models towards gameplay ideation", Nature 2025), scaled down: the
+distance between two sub-samples of actions, ten times, beside that of recorded and of uniformly random actions. A
+distance falls with the size of the samples, so only figures of one size compare.
 
-How far apart two sets of actions are: Wasserstein-1, jointly and for every input alone. Pure numpy.
-
-Owns the two distances and their unit. An action is a point of sixteen whole numbers, a stick counted in its bins and a
-button as 0 or 1, so a step of one bin or one button costs 1. Knows nothing of dreams or recordings. N actions (L of
-them left), A inputs.
+An action is a point of sixteen whole numbers: a stick counts in bins, a button is 0 or 1. M segments, S steps, A
+inputs, N actions (L of them left), R recorded actions.
 """
 
 from __future__ import annotations
@@ -25,14 +21,14 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.sampler import alive_spans
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
-from playloom.evaluation.segments import Moment
+from playloom.evaluation.segments import Segment
 from playloom.inference.engine import Engine
 from playloom.inference.types import GenerationRequest, Mode
 from playloom.models.checkpoint import WorldModel
 
 
 def joint_distance(first_NA: NDArray[np.uint8], second_NA: NDArray[np.uint8]) -> float:
-    """Wasserstein-1 between two equally large samples of actions, uint8 [N, 16] each, with Euclidean costs.
+    """Return the Wasserstein-1 distance of two equally large samples, uint8 [N, 16] each, with Euclidean costs.
 
     The mean length of the cheapest pairing of all actions of one sample with all of the other. Actions that both have
     are paired with themselves first: no cheaper pairing exists, because the cost is a metric.
@@ -50,7 +46,7 @@ def joint_distance(first_NA: NDArray[np.uint8], second_NA: NDArray[np.uint8]) ->
 
 
 def marginal_distances(first_NA: NDArray[np.uint8], second_MA: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Wasserstein-1 of every input alone, float64 [A]: the area between the two cumulative histograms.
+    """Return the Wasserstein-1 distance of every input alone, float64 [A].
 
     The samples may differ in size.
 
@@ -110,7 +106,7 @@ def _join(
 def _without_common(
     first_NA: NDArray[np.uint8], second_NA: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What is left of two samples when actions they share are taken out, as often as both have them."""
+    """Both samples without the actions they share, counted with multiplicity."""
     kinds_KA, kind_N = np.unique(np.concatenate([first_NA, second_NA]), axis=0, return_inverse=True)
     kind_N = kind_N.reshape(-1)
     one_K, other_K = (
@@ -122,50 +118,50 @@ def _without_common(
 
 
 REPEATS = 10
-"""Sub-samples that a distance is the mean of."""
+"""Pairs of sub-samples per distance."""
 SUBSAMPLE = 0.8
-"""Actions of a sub-sample, as a share of those there are."""
+"""Size of a sub-sample, as a share of the actions."""
 DREAMS: dict[str, Mode] = {"full dream": "full", "policy on real frames": "policy"}
-"""How actions are dreamed, by name in the table: among dreamed pictures, or shown the recorded ones."""
+"""Kinds of sampled actions by name in the table: on generated frames, or on recorded ones."""
 
 Actions = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Spread:
-    """How one kind of action spreads, against the reference."""
+    """Spread of one kind of action, against the reference."""
 
     distance: float
-    """Wasserstein-1 of all inputs together: mean over the sub-samples; NaN without a reference."""
+    """Wasserstein-1 of all inputs together, mean over the sub-samples; NaN without a reference."""
     deviation: float
-    """Its standard deviation over the sub-samples."""
+    """Standard deviation of `distance` over the sub-samples."""
     apart_A: NDArray[np.float64]
-    """Wasserstein-1 of every input alone, from all actions of both; NaN without a reference."""
+    """Wasserstein-1 of every input alone, over all actions; NaN without a reference."""
     changes: float
     """Share of steps whose action differs from the one before in any input."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Diversity:
-    """The spreads of all kinds of action, from the same moments."""
+    """Spreads of all kinds of action, from the same segments."""
 
     spreads: dict[str, Spread]
-    """The kinds of `DREAMS`, then `recorded` (what the player did), `held` (the prompt's last input), `uniform`."""
+    """By kind: those of `DREAMS`, `recorded` (the player's), `held` (the prompt's last input), `uniform`."""
     actions: int
     """Actions of each kind."""
     reference: int
-    """Recorded actions they were compared with."""
+    """Number of recorded actions in the reference."""
 
 
 def measure_diversity(
     model: WorldModel,
     store: FrameDataset,
     spans: Sequence[EpisodeSlice],
-    moments: Sequence[Moment],
+    moments: Sequence[Segment],
     settings: EvaluationSettings,
     tick: Callable[[str], None] = lambda _: None,
 ) -> Diversity:
-    """Dream actions on from every moment, both ways, and compare them with recorded ones.
+    """Sample actions from every segment, both ways, and compare them with recorded ones.
 
     Args:
         model: what is measured.
@@ -195,7 +191,7 @@ def measure_diversity(
 
 
 def spread(actions_MSA: Actions, last_MA: Actions, reference_RA: Actions, seed: int) -> Spread:
-    """How actions spread, against a reference.
+    """Measure actions against a reference.
 
     Args:
         actions_MSA: action values of every moment and step, uint8 [M, S, 16].
@@ -223,7 +219,7 @@ def spread(actions_MSA: Actions, last_MA: Actions, reference_RA: Actions, seed: 
 
 
 def diversity_rows(result: Diversity) -> list[Row]:
-    """The table's lines: distance of all inputs together, of each alone, and steps that change an input."""
+    """Return the report rows: joint distance, distance of each input, and changes per step."""
     kinds = result.spreads.items()
     joint = {kind: one.distance for kind, one in kinds}
     apart = {kind: float(one.apart_A.sum()) for kind, one in kinds}
@@ -238,7 +234,7 @@ def diversity_rows(result: Diversity) -> list[Row]:
 
 
 def diversity_curves(result: Diversity) -> dict[str, object]:
-    """Every kind's figures, for the JSON."""
+    """Return every kind's figures as JSON values."""
     return {
         "actions": result.actions,
         "reference_actions": result.reference,
@@ -258,9 +254,8 @@ def diversity_curves(result: Diversity) -> dict[str, object]:
 
 
 def _dreamed(
-    model: WorldModel, store: FrameDataset, moments: Sequence[Moment], mode: Mode, settings: EvaluationSettings
+    model: WorldModel, store: FrameDataset, moments: Sequence[Segment], mode: Mode, settings: EvaluationSettings
 ) -> Iterator[tuple[slice, int, list[Actions]]]:
-    """The moments of a batch, a step's index and the actions dreamed at it, step by step and batch by batch."""
     dreamer, steps, batch = Engine(model, lag=settings.lag), settings.diversity_steps, settings.batch
     requests = [
         GenerationRequest(
@@ -278,8 +273,8 @@ def _dreamed(
             yield slice(first, first + len(taken)), taken[0].index, [step.action_A for step in taken]
 
 
-def _elsewhere(store: FrameDataset, spans: Sequence[EpisodeSlice], moments: Sequence[Moment], steps: int) -> Actions:
-    """The recorded actions of the living in these episodes, but for those of the moments, uint8 [R, 16]."""
+def _elsewhere(store: FrameDataset, spans: Sequence[EpisodeSlice], moments: Sequence[Segment], steps: int) -> Actions:
+    """Recorded actions outside the segments, without dead steps, uint8 [R, 16]."""
     dead = store.column("dead") if "dead" in store.state_columns else np.zeros(len(store), np.float32)
     free = np.zeros(len(store), bool)
     for span in alive_spans(spans, dead):

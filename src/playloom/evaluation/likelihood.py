@@ -1,11 +1,8 @@
-"""Teacher-forced likelihood: how surprised the model is by real play, token by token.
+"""Teacher-forced likelihood of recorded play, per token.
 
-Owns the windows, the masks of who may see whom, and the sums. The first step of a window has no past, so neither its
-image nor its action is judged, for the model as for the predictors beside it. All figures are means over tokens:
-cross-entropy in nats, accuracy as the share of tokens whose likeliest legal id is the true one. B windows, T steps, N
-image slots, A action slots, K slots, P positions.
-
-The likelihood part of the report: every decoding order, the baselines, and the alignment gaps.
+The first step of a window has no past, so it is left out, for the model and for the baselines. Figures are means over
+tokens: cross-entropy in nats, accuracy as the share of tokens whose argmax over the legal ids is right. B windows, T
+steps, N image slots, A action slots, K slots, P positions.
 """
 
 from __future__ import annotations
@@ -21,8 +18,8 @@ from torch import Tensor
 
 from playloom.actions.codec import SLOT_SIZES
 from playloom.data.dataset import FrameDataset
-from playloom.evaluation.report import Row, beyond_noise
-from playloom.evaluation.segments import Moment, encode
+from playloom.evaluation.report import Row, is_significant
+from playloom.evaluation.segments import Segment, encode
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN
@@ -35,12 +32,12 @@ STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Windows:
-    """Real play as codes and actions, with one action more on either side."""
+    """Recorded play as codes and actions, with one more action on either side."""
 
     codes_BTN: NDArray[np.int64]
-    """Image codes."""
+    """Image codes, int64."""
     actions_BTA: NDArray[np.uint8]
-    """Action values; T + 2 steps: one before the first frame and one after the last."""
+    """Action values of T + 2 steps: one before the first frame and one after the last."""
 
     @property
     def actions(self) -> NDArray[np.uint8]:
@@ -48,66 +45,66 @@ class Windows:
         return self.actions_BTA[:, 1:-1]
 
     def shifted(self, shift: int) -> NDArray[np.uint8]:
-        """Actions [B, T, A] that come `shift` (-1, 0 or 1) steps too early: step t gets action t + shift."""
+        """Return actions [B, T, A] that are `shift` (-1, 0 or 1) steps early: step t gets action t + shift."""
         return self.actions_BTA[:, 1 + shift : self.actions_BTA.shape[1] - 1 + shift]
 
     def shuffled(self) -> NDArray[np.uint8]:
-        """The actions [B, T, A] of another window: each window gets those of one half the set away."""
+        """Return the actions [B, T, A] of another window, half the set away."""
         return np.roll(self.actions, len(self.actions) // 2, axis=0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Likelihood:
-    """Means over all tokens of the windows; cross-entropy in nats a token, accuracies in [0, 1]."""
+    """Means over all tokens: cross-entropy in nats per token, accuracies in [0, 1]."""
 
     image_B: NDArray[np.float64]
-    """Cross-entropy of an image code, of each window."""
+    """Cross-entropy of image codes, per window."""
     image_accuracy: float
-    """Share of image codes whose likeliest code is the true one."""
+    """Accuracy of image codes."""
     buttons: float
-    """Cross-entropy of a button or trigger."""
+    """Cross-entropy of buttons and triggers."""
     buttons_accuracy: float
-    """Share of them."""
+    """Accuracy of buttons and triggers."""
     sticks: float
-    """Cross-entropy of a stick's bin."""
+    """Cross-entropy of stick bins."""
     sticks_accuracy: float
-    """Share of them."""
+    """Accuracy of stick bins."""
 
     @property
     def image(self) -> float:
-        """Cross-entropy of an image code."""
+        """Mean cross-entropy of image codes."""
         return float(self.image_B.mean())
 
     def to_json(self) -> dict[str, float]:
-        """The means by name."""
+        """Return the means by name."""
         names = ("image_accuracy", "buttons", "buttons_accuracy", "sticks", "sticks_accuracy")
         return {"image": self.image, **{name: getattr(self, name) for name in names}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baselines:
-    """What needs no model; entropies are those of the test tokens themselves, which favours them."""
+    """Figures without a model. Entropies are those of the test tokens themselves, which favours them."""
 
     image_marginal: float
-    """Entropy of a code over all places and times, nats."""
+    """Entropy of image codes over all positions and times, nats."""
     image_repeat: float
-    """Share of codes that are the same one step before."""
+    """Share of codes equal to the code one step before."""
     buttons_marginal: float
-    """Mean entropy of a button's value, nats."""
+    """Mean entropy of button values, nats."""
     buttons_given_last: float
-    """The same, given its value one step before."""
+    """Conditional entropy given the value one step before, nats."""
     buttons_repeat: float
-    """Share of button values that are the same one step before."""
+    """Share of button values equal to those one step before."""
     sticks_marginal: float
-    """Mean entropy of a stick's bin, nats."""
+    """Mean entropy of stick bins, nats."""
     sticks_given_last: float
-    """The same, given its bin one step before."""
+    """Conditional entropy given the bin one step before, nats."""
     sticks_repeat: float
-    """Share of stick bins that are the same one step before."""
+    """Share of stick bins equal to those one step before."""
 
 
-def windows_at(model: WorldModel, store: FrameDataset, moments: Sequence[Moment]) -> Windows:
-    """Encode the frames up to each moment: `past` - 2 of them, so that there is an action on either side."""
+def windows_at(model: WorldModel, store: FrameDataset, moments: Sequence[Segment]) -> Windows:
+    """Encode the `past` - 2 frames up to each segment's start, with one more action on either side."""
     steps = moments[0].past - 2
     rows_BT = np.array([m.row - steps + 1 for m in moments])[:, None] + np.arange(steps)
     codes = np.stack([encode(model, store.frames_FHWC[rows]) for rows in rows_BT])
@@ -123,7 +120,7 @@ def likelihood(
     lag: int | None = None,
     batch: int = 4,
 ) -> Likelihood:
-    """Judge windows under one decoding order.
+    """Compute the likelihood of windows in one decoding order.
 
     Args:
         model: codes and actions must fit its config.
@@ -157,10 +154,10 @@ def likelihood(
 
 
 @torch.inference_mode()
-def likeliest_codes(
+def argmax_codes(
     model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None = None
 ) -> NDArray[np.int64]:
-    """The likeliest legal code at every image slot of every step but the first, the truth before it given.
+    """Return the argmax code at every image slot of every step but the first, teacher-forced.
 
     Args:
         model: codes and actions must fit its config.
@@ -181,7 +178,7 @@ def likeliest_codes(
 
 
 def baselines(windows: Windows) -> Baselines:
-    """The figures of predictors without a model, on the same tokens that the model is judged on."""
+    """Compute the figures of the baselines on the tokens that the model is measured on."""
     codes = windows.codes_BTN
     now, before = windows.actions[:, 1:], windows.actions[:, :-1]
     marginal = [entropy(now[..., slot]) for slot in range(now.shape[-1])]
@@ -200,13 +197,13 @@ def baselines(windows: Windows) -> Baselines:
 
 
 def entropy(values: NDArray[np.integer]) -> float:
-    """Entropy of how often each value occurs, in nats."""
+    """Return the entropy of the empirical distribution, in nats."""
     share = np.unique(values, return_counts=True)[1] / values.size
     return float(-(share * np.log(share)).sum())
 
 
 def conditional_entropy(values: NDArray[np.integer], given: NDArray[np.integer]) -> float:
-    """Entropy of a value once the given one is known, in nats: joint entropy less that of the given one."""
+    """Return the conditional entropy in nats: joint entropy less that of `given`."""
     pairs = given.astype(np.int64) * (int(values.max()) + 1) + values
     return entropy(pairs) - entropy(given)
 
@@ -222,14 +219,13 @@ def _hidden(model: WorldModel, codes_BTN: Tensor, values_BTA: Tensor, own_PP: Te
 
 
 def _judge_images(model: WorldModel, hidden_BTPD: Tensor, codes_BTN: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and rightness of every image code but those of the first step."""
     group = model.config.layout.image_group
     logits = model.transformer.logits(hidden_BTPD[:, 1:, list(group.positions)], group.first_id, group.last_id)
     return _judge(logits, codes_BTN[:, 1:])
 
 
 def _judge_actions(model: WorldModel, hidden_BTPD: Tensor, values_BTA: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and rightness [A, B, T - 1] of every action value but the first step's, among the slot's legal ones."""
+    """Loss and accuracy [A, B, T - 1] of every action value but the first step's, among the slot's legal ids."""
     judged = []
     for slot, group in enumerate(model.config.layout.action_groups):
         logits = model.transformer.logits(hidden_BTPD[:, 1:, group.positions[0]], group.first_id, group.last_id)
@@ -244,22 +240,21 @@ def _judge(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodResult:
-    """All likelihoods of one set of windows."""
+    """Likelihoods of one set of windows."""
 
     orders: dict[str, Likelihood]
     """By name of the decoding order."""
     main: str
-    """The order that dreams use."""
+    """Name of the order used for generation."""
     baselines: Baselines
-    """What needs no model."""
     gaps_B: dict[str, NDArray[np.float64]]
-    """By how much wrong actions raise each window's image cross-entropy (nats), by what is wrong; main order."""
+    """Rise of each window's image cross-entropy in nats, by kind of wrong actions; main order."""
     windows: int
-    """How many windows were judged."""
+    """Number of windows."""
 
 
 def order_name(lag: int | None) -> str:
-    """How an order is called in tables."""
+    """Return the name of a decoding order in tables."""
     return "raster" if lag is None else f"row lag {lag}"
 
 
@@ -270,7 +265,7 @@ def measure_likelihood(
     main: int | None,
     tick: Callable[[str], None] = lambda _: None,
 ) -> LikelihoodResult:
-    """Judge the windows in every order of `lags`, and in order `main` with wrong actions too."""
+    """Compute the likelihood in every order of `lags`, and in order `main` with wrong actions too."""
     orders = {}
     for lag in dict.fromkeys([*lags, main]):
         orders[order_name(lag)] = likelihood(model, windows.codes_BTN, windows.actions, lag)
@@ -292,7 +287,7 @@ def measure_likelihood(
 
 
 def likelihood_rows(result: LikelihoodResult, heldout: tuple[Likelihood, Baselines, int] | None) -> list[Row]:
-    """The table's lines."""
+    """Return the report rows."""
     base, rows = result.baselines, []
     for name, judged in result.orders.items():
         rows.append(
@@ -336,7 +331,7 @@ def _alignment_rows(result: LikelihoodResult) -> list[Row]:
             unit="nats",
             baselines={"true actions": true},
             bar="> 2 SE",
-            passed=beyond_noise(gap_B),
+            passed=is_significant(gap_B),
             count=result.windows,
         )
         for name, gap_B in result.gaps_B.items()

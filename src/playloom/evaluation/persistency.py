@@ -1,19 +1,10 @@
-"""Does an edit stay? An object is pasted into the last frames of a prompt, and looked for in the dream that follows.
+"""Persistence of pasted objects: an object is pasted into the last frames of a prompt and searched for in the rollout.
 
 An automatic stand-in for the published protocol ("World and Human Action Models towards gameplay ideation", Nature
-2025: objects pasted into 1, 5 or 10 frames, judged by people), not the same figure. From each moment two dreams with
-one seed and nothing pressed, with and without the object. Owns the dreams and the rows; `persistency_template` finds
-an object, `persistency_objects` draws it. M moments, S steps, O objects, T frames of a prompt, H W C picture.
+2025: objects pasted into 1, 5 or 10 frames, rated by people), not the same figure. From each segment two rollouts with
+one seed and nothing pressed, with and without the object. Only colour counts, not brightness.
 
-Three objects to paste into pictures: a shaded ball, a crate, a cone. Drawn here from formulas, in any size.
-
-Owns how they look and where they stand. Knows nothing of models or of what is measured. H W of the whole picture, D of
-the object's square box.
-
-How much of an object is in a picture: the change of colour it makes, and the share of it found in another change.
-
-Pure. Only colour counts, not brightness: a dream that turns an object into a grey figure has lost it. H W C picture,
-D the side of the object's box, P pixels of the object, S pictures.
+M segments, S steps, O objects, T frames of a prompt, H W C picture, D side of the object's box, P pixels of the object.
 """
 
 from __future__ import annotations
@@ -30,46 +21,44 @@ from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
-from playloom.evaluation.segments import Moment, dream_all, reconstruct, with_codes
+from playloom.evaluation.segments import Segment, dream_all, reconstruct, with_codes
 from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 
 HEIGHT = 0.3
-"""An object's height, as a share of the picture's: 54 pixels of 180."""
+"""Height of an object, over picture height: 54 pixels of 180."""
 GROUND = 0.84
-"""Where it stands: the lower end of its box, as a share of the picture's height."""
+"""Lower end of the object's box, over picture height."""
 _SIDES = (0.2, 0.8)
-"""Left and right of the player's body: the middle of the box, as a share of the picture's width."""
+"""Middle of the box left and right of the player's body, over picture width."""
 _LIGHT = np.array([-0.45, -0.65, 0.61])
-"""Where light comes from: left, above, in front. Length 1."""
+"""Unit vector towards the light: left, above, in front."""
 _FINE = 4
-"""Points drawn along each side of a pixel, for soft edges."""
+"""Samples along each side of a pixel, for soft edges."""
 
 Grid = NDArray[np.float64]
 
 
 class Box(NamedTuple):
-    """A part of a picture."""
+    """A rectangle of a picture."""
 
     rows: slice
-    """Its rows."""
     columns: slice
-    """Its columns."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawn:
-    """One object in one size."""
+    """One object at one size."""
 
     colour_DDC: NDArray[np.float64]
     """RGB in [0, 255], float64 [D, D, 3]."""
     cover_DD: NDArray[np.float64]
-    """How much of the picture behind it hides, float64 [D, D] in [0, 1]."""
+    """Opacity, float64 [D, D] in [0, 1]."""
 
 
 def draw(name: str, size: int) -> Drawn:
-    """The object of `OBJECTS` with this name in a box of `size` x `size` pixels."""
+    """Draw the object of `OBJECTS` with this name in a box of `size` x `size` pixels."""
     fine = size * _FINE
     middle = (np.arange(fine) + 0.5) / fine * 2 - 1
     y, x = np.meshgrid(middle, middle, indexing="ij")
@@ -82,7 +71,7 @@ def draw(name: str, size: int) -> Drawn:
 
 
 def place(height: int, width: int, side: int) -> Box:
-    """The box an object stands in, left (`side` even) or right (odd) of the middle of a picture."""
+    """Return the box of an object, left (`side` even) or right (odd) of the middle of a picture."""
     size = min(max(2, round(HEIGHT * height)), width)
     bottom = max(size, round(GROUND * height))
     left = round(_SIDES[side % 2] * width - size / 2)
@@ -91,7 +80,7 @@ def place(height: int, width: int, side: int) -> Box:
 
 
 def paste(frames_THWC: NDArray[np.uint8], name: str, box: Box) -> NDArray[np.uint8]:
-    """The same pictures, uint8 [T, H, W, 3], with the object in the box of each."""
+    """Return the pictures, uint8 [T, H, W, 3], with the object in the box of each."""
     drawn = draw(name, box.rows.stop - box.rows.start)
     edited = np.array(frames_THWC)
     behind = edited[:, box.rows, box.columns].astype(np.float64)
@@ -101,7 +90,6 @@ def paste(frames_THWC: NDArray[np.uint8], name: str, box: Box) -> NDArray[np.uin
 
 
 def _ball(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:
-    """A red ball with a soft highlight."""
     inside = x**2 + y**2 <= 1
     front = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
     lit = np.clip(x * _LIGHT[0] + y * _LIGHT[1] + front * _LIGHT[2], 0, 1)
@@ -109,7 +97,6 @@ def _ball(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:
 
 
 def _crate(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:
-    """A blue crate: a frame, a crossbar, planks, and a lighter lid."""
     planks = 0.62 + 0.1 * (np.floor((x + 1) * 3) % 2)
     bar = (np.abs(x + y) < 0.25) | (np.maximum(np.abs(x), np.abs(y)) > 0.78)
     light = np.where(y < -0.78, 1.15, np.where(bar, 0.95, planks))
@@ -117,7 +104,6 @@ def _crate(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:
 
 
 def _cone(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:
-    """A yellow cone on a foot, lit from the left."""
     half = 0.08 + 0.84 * (y + 1) / 2
     inside = (np.abs(x) <= half) | (y > 0.82)
     lit = np.where(y > 0.82, 0.75, 0.95 - 0.35 * np.clip(x / half, -1, 1))
@@ -133,28 +119,27 @@ OBJECTS: dict[str, Callable[[Grid, Grid], tuple[Grid, NDArray[np.bool_]]]] = {
     "blue crate": _crate,
     "yellow cone": _cone,
 }
-"""What can be pasted, by name: from places in [-1, 1] (right, down) to a colour and whether the object is there."""
+"""Objects by name: a function from coordinates in [-1, 1] (right, down) to colour and mask."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Template:
-    """What an object changes in a picture."""
+    """Change of colour that an object makes in a picture."""
 
     box: Box
-    """Where it stands."""
     inside_DD: NDArray[np.bool_]
-    """Which pixels of the box are its own."""
+    """Mask of the object's pixels in the box."""
     change_PC: NDArray[np.float64]
-    """The change of colour it makes at those P pixels, grey levels."""
+    """Change of colour at those P pixels, grey levels."""
 
     @classmethod
     def between(cls, name: str, box: Box, with_HWC: NDArray[np.uint8], without_HWC: NDArray[np.uint8]) -> Template:
-        """From one picture with the object of this name in the box, and the same one without it."""
+        """Build from one picture with the named object in the box, and the same picture without it."""
         inside = draw(name, box.rows.stop - box.rows.start).cover_DD > 0.5
         return cls(box=box, inside_DD=inside, change_PC=_change(box, inside, with_HWC[None], without_HWC[None])[0])
 
     def share(self, after_SHWC: NDArray[np.uint8], before_SHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """The share of the object that came into each picture, float64 [S]: the projection of the change onto its own.
+        """Return the share of the object in each picture, float64 [S]: the projection of the change onto its own.
 
         Args:
             after_SHWC: pictures, uint8, that may hold it.
@@ -180,46 +165,45 @@ def _change(
 
 
 EDITS = (1, 5, 10)
-"""How many of the prompt's last frames hold the object; all of them where a prompt is shorter."""
-THERE = 0.5
-"""The share of an object from which it counts as there."""
-CALM = 8
-"""Moments of which one is taken: that whose pictures move least, since an object stands still in the picture."""
+"""Numbers of last prompt frames that hold the object; at most the whole prompt."""
+PRESENT = 0.5
+"""Least share of an object that counts as present."""
+CANDIDATES = 8
+"""Candidates per chosen segment: the one whose pictures move least, since a pasted object stands still."""
 
 Pictures = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Persistency:
-    """What is left of the objects at every moment (rows) and step (columns; column 0 is step 1)."""
+    """Share of the objects left at every segment (rows) and step (columns; column 0 is step 1)."""
 
-    there_MS: Mapping[int, NDArray[np.float64]]
-    """Share of the object in the dream, by number of edited frames."""
+    present_MS: Mapping[int, NDArray[np.float64]]
+    """Share of the object in the rollout, by number of edited frames."""
     other_MS: Mapping[int, NDArray[np.float64]]
-    """The same dreams, searched for another object at the same place."""
+    """Share of another object at the same place, in the same rollouts."""
     chance_MS: NDArray[np.float64]
-    """Share of the object in a dream without it, of another seed."""
+    """Share of the object in a rollout without it, with another seed."""
     kept_MO: NDArray[np.float64]
-    """Share of each object of `OBJECTS` that the tokenizer keeps in the last frame of every moment tried [M, O]."""
+    """Share of each object of `OBJECTS` that the tokenizer keeps in the last prompt frame [M, O]."""
     prompt_frames: int
-    """T."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Edit:
-    """One moment with its object."""
+    """One segment with its object."""
 
     plain: Prompt
-    """The prompt as it was, with codes."""
+    """The prompt with codes."""
     edited: Prompt
-    """The same with the object in every frame, with codes."""
+    """The prompt with the object in every frame, with codes."""
     own: Template
-    """The object, as the tokenizer shows it."""
+    """The object, after the tokenizer."""
     other: Template
-    """Another object at the same place, as the tokenizer shows it."""
+    """Another object at the same place, after the tokenizer."""
 
     def prompt(self, frames: int) -> Prompt:
-        """The prompt with the object in its last `frames` frames only."""
+        """Return the prompt with the object in its last `frames` frames only."""
         first = len(self.plain.frames_THWC) - frames
         codes = (self.plain.codes_TN, self.edited.codes_TN)
         assert codes[0] is not None and codes[1] is not None
@@ -230,8 +214,8 @@ class Edit:
         )
 
 
-def calm_moments(store: FrameDataset, candidates: Sequence[Moment], count: int) -> list[Moment]:
-    """From each of `count` equal groups of neighbouring candidates the one whose seen pictures change least."""
+def static_segments(store: FrameDataset, candidates: Sequence[Segment], count: int) -> list[Segment]:
+    """From each of `count` equal groups of neighbouring candidates choose the one whose pictures change least."""
     if len(candidates) <= count:
         return list(candidates)
     moved = [_movement(moment.prompt(store).frames_THWC) for moment in candidates]
@@ -240,7 +224,7 @@ def calm_moments(store: FrameDataset, candidates: Sequence[Moment], count: int) 
 
 
 def make_edits(model: WorldModel, prompts: Sequence[Prompt], least: float) -> tuple[list[Edit], NDArray[np.float64]]:
-    """Put an object into every prompt; objects take turns, and so do the left and the right of the picture.
+    """Paste an object into every prompt; objects and sides alternate.
 
     An object of which the tokenizer itself keeps less than the share `least` at its place lets the next one go first:
     no dream can hold what codes cannot say. A prompt without any has no edit.
@@ -269,11 +253,11 @@ def make_edits(model: WorldModel, prompts: Sequence[Prompt], least: float) -> tu
 def measure_persistency(
     model: WorldModel,
     store: FrameDataset,
-    moments: Sequence[Moment],
+    moments: Sequence[Segment],
     settings: EvaluationSettings,
     tick: Callable[[str], None] = lambda _: None,
 ) -> Persistency:
-    """Paste an object at every moment (see `make_edits`), dream on at rest, and look for it.
+    """Paste an object at every segment (see `make_edits`), generate at rest, and search for it.
 
     Args:
         model: what is measured.
@@ -301,7 +285,7 @@ def measure_persistency(
         frames = dreams([edit.prompt(count) for edit in edits])
         there[count], instead[count] = (_shares(some, frames, without) for some in (own, other))
     return Persistency(
-        there_MS=there,
+        present_MS=there,
         other_MS=instead,
         chance_MS=_shares(own, another, without),
         kept_MO=kept,
@@ -310,30 +294,30 @@ def measure_persistency(
 
 
 def persistency_rows(result: Persistency) -> list[Row]:
-    """The table's lines: where an object is there at the last step, how much of it, and what the tokenizer keeps."""
+    """Return the report rows: presence at the last step, share left, and share kept by the tokenizer."""
     steps, chance_M = result.chance_MS.shape[1], result.chance_MS[:, -1]
     rows = []
-    for count, there_MS in result.there_MS.items():
+    for count, present_MS in result.present_MS.items():
         where = f"in {count} of {result.prompt_frames} frames"
-        left, other_M = there_MS[:, -1], result.other_MS[count][:, -1]
-        rows.append(_row(f"object there after {steps} steps, {where}", *map(_there, (left, chance_M, other_M))))
+        left, other_M = present_MS[:, -1], result.other_MS[count][:, -1]
+        rows.append(_row(f"object there after {steps} steps, {where}", *map(_present, (left, chance_M, other_M))))
         rows.append(_row(f"share of it left after {steps} steps, {where}", left, chance_M, other_M))
     rows.append(_row("share of an object the tokenizer keeps", result.kept_MO.mean(1)))
     return rows
 
 
 def persistency_curves(result: Persistency) -> dict[str, object]:
-    """Mean shares by step with their standard errors, for the JSON."""
+    """Return mean shares by step with their standard errors, JSON values."""
     return {
         "steps": list(range(1, result.chance_MS.shape[1] + 1)),
         "prompt_frames": result.prompt_frames,
         "edited_frames": {
             str(count): {
-                **_means(there_MS),
+                **_means(present_MS),
                 "another_object": _means(result.other_MS[count])["mean"],
-                "moments_last_step": there_MS[:, -1],
+                "moments_last_step": present_MS[:, -1],
             }
-            for count, there_MS in result.there_MS.items()
+            for count, present_MS in result.present_MS.items()
         },
         "another_seed": _means(result.chance_MS),
         "kept_by_the_tokenizer": dict(zip(OBJECTS, result.kept_MO.T, strict=True)),
@@ -341,7 +325,6 @@ def persistency_curves(result: Persistency) -> dict[str, object]:
 
 
 def _templates(model: WorldModel, frame_HWC: Pictures, box: Box) -> tuple[list[Template], list[float]]:
-    """Every object in one picture as the tokenizer shows it, and how much of it that is."""
     pasted = [paste(frame_HWC[None], name, box)[0] for name in OBJECTS]
     plain, *shown = reconstruct(model, np.stack([frame_HWC, *pasted]))
     drawn = [Template.between(name, box, frame, frame_HWC) for name, frame in zip(OBJECTS, pasted, strict=True)]
@@ -350,7 +333,7 @@ def _templates(model: WorldModel, frame_HWC: Pictures, box: Box) -> tuple[list[T
 
 
 def _movement(frames_THWC: Pictures) -> float:
-    """Mean change of a pixel from one picture to the next, grey levels; 0 for one picture."""
+    """Mean change of a pixel between consecutive pictures, grey levels; 0 for one picture."""
     changes = np.abs(np.diff(frames_THWC.astype(np.int16), axis=0))
     return float(changes.mean()) if len(changes) else 0.0
 
@@ -360,9 +343,8 @@ def _shares(templates: Sequence[Template], frames_MSHWC: Pictures, without_MSHWC
     return np.stack(shares) if shares else np.zeros(frames_MSHWC.shape[:2])
 
 
-def _there(share_M: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where enough of the object is left, else 0."""
-    return (share_M >= THERE).astype(np.float64)
+def _present(share_M: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (share_M >= PRESENT).astype(np.float64)
 
 
 def _row(
@@ -393,7 +375,6 @@ def _means(share_MS: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
 
 
 def _error(values_M: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard error of the mean over the first dimension; NaN for fewer than two."""
     if len(values_M) < 2:
         return np.full(values_M.shape[1:], np.nan)
     return np.asarray(values_M.std(0, ddof=1) / np.sqrt(len(values_M)))

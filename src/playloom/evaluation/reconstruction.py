@@ -1,8 +1,4 @@
-"""How well the tokenizer keeps a picture, and how much of its codebook it uses.
-
-PSNR and SSIM of reconstructions of test frames, beside the mean frame (the picture that a tokenizer without any codes
-would give); share of the codebook seen, and perplexity.
-"""
+"""Tokenizer metrics: PSNR and SSIM of reconstructed test frames, codebook use."""
 
 from __future__ import annotations
 
@@ -17,12 +13,11 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.evaluation.report import Row
 from playloom.evaluation.segments import encode
 from playloom.models.checkpoint import WorldModel
-from playloom.models.tokenizer.metrics import frame_psnr as psnr
-from playloom.models.tokenizer.metrics import frame_ssim as ssim
+from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
 
 LEAST_PSNR = 24.0
-"""dB that a tokenizer must reach."""
+"""Least PSNR of a usable tokenizer, dB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +27,16 @@ class TokenizerQuality:
     psnr: float
     """dB."""
     ssim: float
-    """At most 1."""
     mean_frame_psnr: float
-    """dB of the mean of these frames: the baseline."""
+    """Baseline: the mean of these frames, dB."""
     mean_frame_ssim: float
-    """At most 1."""
     used: int
-    """Different codes seen."""
+    """Distinct codes."""
     fraction: float
-    """The same as a share of the codebook."""
+    """Share of the codebook in use."""
     perplexity: float
-    """How many evenly used codes would carry as much."""
+    """exp(entropy) of the code distribution."""
     frames: int
-    """How many frames were measured."""
 
 
 def measure_tokenizer(
@@ -62,7 +54,9 @@ def measure_tokenizer(
             again = model.tokenizer.decode(torch.from_numpy(codes[-1])).cpu().numpy()
         flat = np.broadcast_to(mean_frame, truth.shape)
         columns = slice(first, first + len(truth))
-        figures[:, columns] = psnr(again, truth), ssim(again, truth), psnr(flat, truth), ssim(flat, truth)
+        for index, picture in enumerate((again, flat)):
+            figures[2 * index, columns] = psnr(picture, truth, PSNR_CAP)
+            figures[2 * index + 1, columns] = ssim(picture, truth)
     use = codebook_use(torch.from_numpy(np.concatenate(codes)), model.config.tokenizer.codebook_size)
     means = figures.mean(1)
     return TokenizerQuality(
@@ -78,7 +72,7 @@ def measure_tokenizer(
 
 
 def tokenizer_rows(test: TokenizerQuality, heldout: TokenizerQuality | None) -> list[Row]:
-    """The table's lines."""
+    """Return the report rows."""
     rows = [
         Row(
             part="tokenizer",
@@ -115,14 +109,14 @@ def tokenizer_rows(test: TokenizerQuality, heldout: TokenizerQuality | None) -> 
 
 
 def frame_rows(spans: Sequence[EpisodeSlice], count: int, seed: int) -> NDArray[np.int64]:
-    """`count` different rows of these episodes (or all there are), in ascending order."""
+    """Draw `count` different rows of these episodes (or all there are), in ascending order."""
     rows = np.concatenate([np.arange(span.start, span.start + span.length) for span in spans])
     source = np.random.default_rng(seed)
     return np.sort(source.choice(rows, min(count, len(rows)), replace=False))
 
 
 def mean_of(store: FrameDataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The mean picture, uint8 [H, W, 3], summed row by row so that memory stays small."""
+    """Return the mean picture, uint8 [H, W, 3], summed row by row to save memory."""
     total = np.zeros(store.frames_FHWC.shape[1:], np.float64)
     for row in rows:
         total += store.frames_FHWC[row]

@@ -1,20 +1,13 @@
-"""The result of an evaluation as values, and its three forms: a plain table, JSON, Markdown.
+"""Report of an evaluation: text table, JSON, Markdown, a plot and a strip of frames.
 
-Owns no measure: rows come in, text goes out.
-
-    >>> row = Row(part="horizon", name="PSNR at step 1", value=24.1, unit="dB", baselines={"repeat": 20.0},
-    ...           bar="> repeat", passed=True)
-    >>> print(table([row]))  # doctest: +SKIP
-
-Two pictures of an evaluation: the horizon curve as a plot, and one moment as a strip of real and dreamed frames.
-
-Owns how they look. Dreamed frames on a strip are marked; plots hold no dreamed picture.
+>>> row = Row(part="horizon", name="PSNR at step 1", value=24.1, unit="dB", baselines={"repeat": 20.0},
+...           bar="> repeat", passed=True)
+>>> print(table([row]))  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from playloom.atomic_io import atomic_write
+from playloom.json_io import plain, write_json
 from playloom.media.contact_sheet import Tile, contact_sheet, held_inputs
 
 _SIZE = (720, 400)
@@ -40,7 +33,7 @@ class Series(NamedTuple):
     """One line of a plot."""
 
     name: str
-    """Stands in the legend."""
+    """Label of the legend."""
     x: Sequence[float]
     """Ascending."""
     y: Sequence[float]
@@ -48,7 +41,7 @@ class Series(NamedTuple):
 
 
 def plot(series: Sequence[Series], *, title: str, x_label: str, y_label: str) -> NDArray[np.uint8]:
-    """A line plot with axes, grid and legend, uint8 RGB [400, 720, 3]."""
+    """Draw a line plot with axes, grid and legend, uint8 RGB [400, 720, 3]."""
     image = Image.new("RGB", _SIZE, _PAPER)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=12)
@@ -79,7 +72,7 @@ def strip(
     steps: Sequence[int],
     title: str,
 ) -> NDArray[np.uint8]:
-    """What followed above what was dreamed, at some steps (1 is the first); the captions say what was held."""
+    """Draw real above generated frames at some steps (1 is the first), captioned with the held inputs."""
     captions = {step: f"{step}: {held_inputs(actions_SA[step - 1])}" for step in steps}
     real = [Tile(frame_HWC=real_SHWC[step - 1], kind="real", caption=captions[step]) for step in steps]
     dreamed = [Tile(frame_HWC=dreamed_SHWC[step - 1], kind="dreamed", caption=captions[step]) for step in steps]
@@ -87,7 +80,7 @@ def strip(
 
 
 def horizon_plot(curves: Mapping[str, object], title: str) -> NDArray[np.uint8]:
-    """The plot of `horizon_curves`."""
+    """Plot the result of `horizon_curves`."""
     steps, ceiling = curves["steps"], curves["ceiling_psnr"]
     assert isinstance(steps, list) and isinstance(ceiling, dict)
     lines = [
@@ -124,7 +117,7 @@ def _range(values: Sequence[float], *, whole: bool) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers, five to ten of them."""
+    """Five to ten round numbers."""
     wish = (high - low) / 6
     size = 10 ** np.floor(np.log10(wish))
     step = min((s for s in (size, 2 * size, 5 * size, 10 * size)), key=lambda s: abs(s - wish))
@@ -142,29 +135,28 @@ _HEAD = ("part", "figure", "value", "baseline", "bar", "")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure beside what it has to be compared with."""
+    """One metric beside its baselines and target."""
 
     part: str
-    """Which part measured it: tokenizer, likelihood, alignment, horizon, collapse, diversity, persistency, control."""
+    """Part of the evaluation: tokenizer, likelihood, alignment, horizon, collapse, diversity, persistency, control."""
     name: str
-    """What it is."""
     value: float
-    """The figure; NaN where nothing could be measured."""
+    """The metric; NaN where nothing could be measured."""
     unit: str = ""
-    """Its unit; `%` means that value and baselines are shares in [0, 1]."""
+    """Unit; `%` means that value and baselines are shares in [0, 1]."""
     baselines: Mapping[str, float] = field(default_factory=dict)
-    """Named figures of the same unit."""
+    """Baselines of the same unit, by name."""
     bar: str = ""
-    """What was asked for, in words; empty: nothing was."""
+    """Target in words; empty: none."""
     passed: bool | None = None
-    """Whether it was reached; None where nothing was asked for."""
+    """True if the target was reached; None without a target."""
     count: int = 0
-    """How many moments, windows or frames it is the figure of."""
+    """Number of segments, windows or frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """All rows of one evaluation, the curves behind them, and how it was run."""
+    """All rows of one evaluation, the curves behind them, and the run's settings."""
 
     rows: tuple[Row, ...]
     """In the order of the table."""
@@ -175,35 +167,34 @@ class Report:
 
     @property
     def passed(self) -> tuple[int, int]:
-        """Bars reached, and bars in all."""
+        """Number of targets reached, and number of targets."""
         asked = [row.passed for row in self.rows if row.passed is not None]
         return sum(asked), len(asked)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values; NaN becomes null."""
+        """Return JSON values; NaN becomes null."""
         rows = [dataclasses.asdict(row) for row in self.rows]
-        return {"format": FORMAT, "run": _plain(self.run), "rows": _plain(rows), "curves": _plain(self.curves)}
+        return dict(plain({"format": FORMAT, "run": self.run, "rows": rows, "curves": self.curves}))
 
     def write(self, path: Path) -> None:
-        """Write the JSON form, whole or not at all."""
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        """Write the JSON form atomically."""
+        write_json(path, self.to_json())
 
 
-def beyond_noise(values: NDArray[np.float64]) -> bool:
-    """Whether the mean of paired differences [moments] is above zero by more than two standard errors."""
+def is_significant(values: NDArray[np.float64]) -> bool:
+    """Return True if the mean of paired differences exceeds zero by more than two standard errors."""
     if len(values) < 2:
         return False
     return bool(values.mean() > 2 * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def verdict(row: Row) -> str:
-    """`reached`, `missed`, or nothing where nothing was asked for."""
+    """Return `reached`, `missed`, or an empty text without a target."""
     return "" if row.passed is None else "reached" if row.passed else "missed"
 
 
 def show(value: float, unit: str) -> str:
-    """A figure with its unit, in as many digits as it deserves."""
+    """Format a value with its unit."""
     if not math.isfinite(value):
         return "n/a"
     if unit == "%":
@@ -213,13 +204,13 @@ def show(value: float, unit: str) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """The six texts of a table line."""
+    """Return the six cells of a table row."""
     baselines = ", ".join(f"{name} {show(value, row.unit)}" for name, value in row.baselines.items())
     return row.part, row.name, show(row.value, row.unit), baselines, row.bar, verdict(row)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Aligned plain text, one line a row; a part's name stands on its first line only."""
+    """Format rows as aligned plain text; a part is named on its first line only."""
     lines = [_HEAD, *(cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
     text, part = [], None
@@ -231,27 +222,14 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The same as a Markdown table, for a model card or a README."""
+    """Format rows as a Markdown table."""
     lines = [["part", "figure", "value", "baseline", "bar", "result"], ["---"] * 6]
     lines += [[cell.replace("|", "\\|") for cell in cells(row)] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def summary(report: Report) -> str:
-    """One sentence: how many bars were reached and which were not."""
+    """Return one sentence: the number of targets reached, and those missed."""
     reached, asked = report.passed
     missed = [f"{row.part}: {row.name}" for row in report.rows if row.passed is False]
     return f"{reached} of {asked} bars reached" + (f"; not reached: {'; '.join(missed)}" if missed else "")
-
-
-def _plain(value: Any) -> Any:
-    """Only what strict JSON knows."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,13 +1,8 @@
-"""How long a dream stays true: PSNR and SSIM against what really followed, with the recorded actions.
+"""Rollout metrics: PSNR and SSIM against the recorded frames by horizon, and collapse of sharpness.
 
-Beside it, two figures of the same moments: the last seen frame repeated (what a model that ignores the controller can
-do) and the tokenizer's reconstruction of the true frame (the best any dream with this tokenizer can be). Also keeps the
-sharpness of the dreamed frames, so that `collapse` needs no second dream. M moments, S steps.
-
-Does a long dream blur or break up? Sharpness far into it, against real frames and their reconstructions.
-
-Sharpness is the mean absolute Laplacian (see `pictures.sharpness`): a blurred dream falls below the real figure,
-one that breaks into noise rises above it. Compared over the same moments at the same step.
+Two baselines of the same segments stand beside them: the last frame repeated (a model that ignores the controller) and
+the tokenizer's reconstruction of the true frame (an upper bound). Sharpness is the mean absolute Laplacian: a blurred
+rollout falls below the recorded figure, one that breaks into noise rises above it. M segments, S steps.
 """
 
 from __future__ import annotations
@@ -20,41 +15,39 @@ from numpy.typing import NDArray
 
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row
-from playloom.evaluation.segments import Moment, dream_on, reconstruct
+from playloom.evaluation.segments import Segment, dream_on, reconstruct
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
-from playloom.models.tokenizer.metrics import frame_psnr as psnr
-from playloom.models.tokenizer.metrics import frame_sharpness as sharpness
-from playloom.models.tokenizer.metrics import frame_ssim as ssim
+from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness, ssim
 
 MARKS = (1, 3, 10, 30)
-"""Steps at which the table shows figures."""
+"""Steps shown in the table."""
 _CEILINGS = (1, 3, 10, 20, 30)
-"""Steps at which the tokenizer ceiling and SSIM are measured; both hardly change from step to step and cost time."""
+"""Steps at which ceiling and SSIM are measured; both change little from step to step and take time."""
 _MUST_BEAT = (1, 3, 10)
-"""Steps at which the dream must beat the repeated frame."""
+"""Steps at which the rollout must beat the repeated frame."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Horizon:
-    """Figures of every moment (rows) at every step (columns; column 0 is step 1)."""
+    """Metrics of every segment (rows) at every step (columns; column 0 is step 1)."""
 
     dream_MS: NDArray[np.float64]
-    """PSNR of the dream, dB."""
+    """PSNR of the rollout, dB."""
     repeat_MS: NDArray[np.float64]
     """PSNR of the repeated last frame, dB."""
     ceiling_M: dict[int, NDArray[np.float64]]
     """PSNR of the reconstructed true frame, dB, by step."""
     dream_ssim_M: dict[int, NDArray[np.float64]]
-    """SSIM of the dream, by step."""
+    """SSIM of the rollout, by step."""
     repeat_ssim_M: dict[int, NDArray[np.float64]]
     """SSIM of the repeated frame, by step."""
     sharpness_MS: NDArray[np.float64]
-    """Sharpness of the dreamed frames, grey levels."""
+    """Sharpness of the generated frames, grey levels."""
 
     def gain(self, step: int) -> tuple[float, float]:
-        """Mean dB by which the dream beats the repeated frame at a step, and its standard error over moments."""
+        """Return the mean dB over the repeated frame at a step, and its standard error over segments."""
         gain_M = self.dream_MS[:, step - 1] - self.repeat_MS[:, step - 1]
         error = gain_M.std(ddof=1) / np.sqrt(len(gain_M)) if len(gain_M) > 1 else np.nan
         return float(gain_M.mean()), float(error)
@@ -64,7 +57,7 @@ def measure_horizon(
     model: WorldModel,
     dreamer: Engine,
     store: FrameDataset,
-    moments: Sequence[Moment],
+    moments: Sequence[Segment],
     *,
     steps: int,
     sampling: Sampling,
@@ -73,7 +66,7 @@ def measure_horizon(
     tick: Callable[[str], None] = lambda _: None,
     detail: bool = True,
 ) -> Horizon:
-    """Dream `steps` steps on from every moment and compare.
+    """Generate `steps` steps from every segment and compare with the recording.
 
     Args:
         model: the dreamer's model.
@@ -98,10 +91,10 @@ def measure_horizon(
     for first, step, frames in dream_on(dreamer, prompts, actions, sampling=sampling, seed=seed, batch=batch):
         rows = slice(first, first + len(frames))
         truth = np.stack([moment.future_frame(store, step) for moment in moments[rows]])
-        dream[rows, step - 1], repeat[rows, step - 1] = psnr(frames, truth), psnr(last[rows], truth)
+        dream[rows, step - 1], repeat[rows, step - 1] = (psnr(x, truth, PSNR_CAP) for x in (frames, last[rows]))
         sharp[rows, step - 1] = sharpness(frames)
         if step in ceiling:
-            ceiling[step][rows] = psnr(reconstruct(model, truth, batch), truth)
+            ceiling[step][rows] = psnr(reconstruct(model, truth, batch), truth, PSNR_CAP)
             dream_ssim[step][rows], repeat_ssim[step][rows] = ssim(frames, truth), ssim(last[rows], truth)
         tick("horizon")
     return Horizon(
@@ -115,7 +108,7 @@ def measure_horizon(
 
 
 def horizon_rows(test: Horizon, greedy: Horizon | None, heldout: Horizon | None) -> list[Row]:
-    """The table's lines: figures at the marks, the mean over 30 steps, greedy sampling, held-out episodes."""
+    """Return the report rows: metrics at the marks, the mean over 30 steps, greedy sampling, held-out episodes."""
     rows = [_psnr_row(test, step) for step in MARKS if step in test.ceiling_M]
     reach = min(max(MARKS), test.dream_MS.shape[1])
     means = {
@@ -138,7 +131,7 @@ def horizon_rows(test: Horizon, greedy: Horizon | None, heldout: Horizon | None)
 
 
 def horizon_curves(test: Horizon) -> dict[str, object]:
-    """Means over moments by step, for the JSON and the plot."""
+    """Return means over segments by step, JSON values."""
     steps = range(1, test.dream_MS.shape[1] + 1)
     return {
         "steps": list(steps),
@@ -173,29 +166,28 @@ def _row(test: Horizon, name: str, value: float, unit: str, beside: dict[str, fl
 
 
 TOLERANCE = 0.3
-"""How far from the real sharpness is still no collapse, as a share of it."""
+"""Largest relative deviation from the recorded sharpness that is no collapse."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collapse:
-    """Mean sharpness over the moments at one step, grey levels."""
+    """Mean sharpness over the segments at one step, grey levels."""
 
     step: int
-    """Steps since the prompt."""
     dream: float
-    """Of the dreamed frames."""
+    """Of generated frames."""
     real: float
-    """Of the frames that really followed."""
+    """Of recorded frames."""
     reconstructed: float
-    """Of those, through the tokenizer."""
+    """Of reconstructed recorded frames."""
     moments: int
-    """How many."""
+    """Number of segments."""
 
 
 def measure_collapse(
-    model: WorldModel, store: FrameDataset, moments: Sequence[Moment], horizon: Horizon, step: int
+    model: WorldModel, store: FrameDataset, moments: Sequence[Segment], horizon: Horizon, step: int
 ) -> Collapse:
-    """Compare the dreams of `horizon`, which began at these moments, at one step."""
+    """Compare sharpness of the rollouts of `horizon`, which began at these segments, at one step."""
     real = np.stack([moment.future_frame(store, step) for moment in moments])
     return Collapse(
         step=step,
@@ -207,7 +199,7 @@ def measure_collapse(
 
 
 def collapse_rows(collapse: Collapse) -> list[Row]:
-    """The table's line: dreamed over real sharpness."""
+    """Return the report row: generated over recorded sharpness."""
     ratio = collapse.dream / collapse.real if collapse.real else float("nan")
     return [
         Row(

@@ -1,14 +1,10 @@
-"""Moments of real play to measure from: which rows of a store, and what lies before and after them.
+"""Test segments of recorded play, and generation from them in batches.
 
-Owns the choice (seeded, inside one episode, nobody dead) and the cutting. Knows nothing of models. A moment at row t
-sees the frames up to t; action t is the first one of its future.
+A segment at row t sees the frames up to t; action t is the first of its future. Segments are drawn with a seed, inside
+one episode, without dead steps. B rollouts of a batch, S steps, H W C picture.
 
-    >>> moments = choose_moments(store, store.of_split("test"), count=32, past=10, future=30, seed=0)
-    >>> moments[0].prompt(store).frames_THWC.shape, moments[0].future_frames(store).shape
-
-Many dreams at once, handed out step by step so that nobody has to hold them all.
-
-Owns batching and seeds. Knows nothing of what is measured. B dreams of a batch, S steps, H W C picture.
+    >>> segments = choose_segments(dataset, dataset.of_split("test"), count=32, past=10, future=30, seed=0)
+    >>> segments[0].prompt(dataset).frames_THWC.shape, segments[0].future_frames(dataset).shape
 """
 
 from __future__ import annotations
@@ -33,12 +29,12 @@ from playloom.models.checkpoint import WorldModel
 
 
 class SegmentStep(NamedTuple):
-    """The frames that some of the dreams reached at one step."""
+    """Frames of one step of a batch of rollouts."""
 
     first: int
-    """Which dream `frames_BHWC[0]` belongs to; the others follow."""
+    """Index of the rollout of `frames_BHWC[0]`."""
     step: int
-    """Steps since the prompt, from 1."""
+    """Steps after the prompt, from 1."""
     frames_BHWC: NDArray[np.uint8]
     """uint8 [B, H, W, 3]."""
 
@@ -52,7 +48,7 @@ def dream_on(
     seed: int,
     batch: int,
 ) -> Iterator[SegmentStep]:
-    """Dream on from every prompt under its actions, uint8 [S, 16] each; dream i has the seed `seed + i`.
+    """Generate from every prompt under its actions, uint8 [S, 16] each; rollout i has the seed `seed + i`.
 
     Yields every step of the first `batch` dreams, then of the next.
     """
@@ -75,7 +71,7 @@ def dream_all(
     seed: int,
     batch: int,
 ) -> NDArray[np.uint8]:
-    """All frames of (short) dreams, uint8 [dreams, S, H, W, 3]; see `dream_on`."""
+    """Return all frames of short rollouts, uint8 [rollouts, S, H, W, 3]; see `dream_on`."""
     height, width, channels = prompts[0].frames_THWC.shape[1:]
     frames = np.empty((len(prompts), len(actions[0]), height, width, channels), np.uint8)
     for first, step, frames_BHWC in dream_on(dreamer, prompts, actions, sampling=sampling, seed=seed, batch=batch):
@@ -85,7 +81,7 @@ def dream_all(
 
 @torch.inference_mode()
 def encode(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.int64]:
-    """Codes of any number of pictures, int64 [F, N]."""
+    """Encode any number of pictures, int64 [F, N]."""
     parts = [
         model.tokenizer.encode(torch.from_numpy(np.array(frames_FHWC[first : first + batch]))).cpu().numpy()
         for first in range(0, len(frames_FHWC), batch)
@@ -94,13 +90,13 @@ def encode(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -
 
 
 def with_codes(model: WorldModel, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The same prompts with their frames' codes, so that dreaming several times from them encodes once."""
+    """Return the prompts with their frames' codes, so that several rollouts encode once."""
     return [dataclasses.replace(prompt, codes_TN=encode(model, prompt.frames_THWC)) for prompt in prompts]
 
 
 @torch.inference_mode()
 def reconstruct(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.uint8]:
-    """Pictures through the tokenizer and back, uint8 [F, H, W, 3]: the best a dream can look."""
+    """Encode and decode pictures, uint8 [F, H, W, 3]: the upper bound of generated frames."""
     parts = []
     for first in range(0, len(frames_FHWC), batch):
         codes = model.tokenizer.encode(torch.from_numpy(np.array(frames_FHWC[first : first + batch])))
@@ -109,18 +105,18 @@ def reconstruct(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moment:
-    """One moment of a recording."""
+class Segment:
+    """A segment of a recording: seen frames and their future."""
 
     row: int
-    """The store's row of the last frame that is seen."""
+    """Row of the last seen frame in the dataset."""
     past: int
     """Frames seen, this one included."""
     future: int
-    """Frames after it that belong to it."""
+    """Frames after it that belong to the segment."""
 
     def prompt(self, store: FrameDataset) -> Prompt:
-        """What a dream from here begins with: `past` frames and the actions between them."""
+        """Return the prompt: `past` frames and the actions between them."""
         first = self.row - self.past + 1
         return Prompt(
             frames_THWC=np.array(store.frames_FHWC[first : self.row + 1]),
@@ -128,26 +124,26 @@ class Moment:
         )
 
     def last_frame(self, store: FrameDataset) -> NDArray[np.uint8]:
-        """The last frame seen, uint8 [H, W, 3]."""
+        """Return the last seen frame, uint8 [H, W, 3]."""
         return np.array(store.frames_FHWC[self.row])
 
     def future_actions(self, store: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
-        """What the player did next, uint8 [steps, 16]."""
+        """Return the recorded actions that follow, uint8 [steps, 16]."""
         return np.array(store.actions_FA[self.row : self.row + (steps or self.future)])
 
     def future_frames(self, store: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
-        """What followed, uint8 [steps, H, W, 3]."""
+        """Return the recorded frames that follow, uint8 [steps, H, W, 3]."""
         return np.array(store.frames_FHWC[self.row + 1 : self.row + 1 + (steps or self.future)])
 
     def future_frame(self, store: FrameDataset, step: int) -> NDArray[np.uint8]:
-        """The frame `step` steps later (1 is the next), uint8 [H, W, 3]."""
+        """Return the frame `step` steps later (1 is the next), uint8 [H, W, 3]."""
         return np.array(store.frames_FHWC[self.row + step])
 
 
-def choose_moments(
+def choose_segments(
     store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, past: int, future: int, seed: int
-) -> list[Moment]:
-    """Draw moments evenly from all that fit, in the order of their rows.
+) -> list[Segment]:
+    """Draw segments uniformly from all that fit, in the order of their rows.
 
     Only moments count whose past and future lie in one episode and hold no dead row. All are cut into `count` stretches
     of equal number and one is drawn from each, so that no part of the data is missed.
@@ -174,4 +170,4 @@ def choose_moments(
     source = np.random.default_rng(seed)
     edges = np.linspace(0, len(possible), min(count, len(possible)) + 1).astype(np.int64)
     chosen = [int(possible[source.integers(low, high)]) for low, high in itertools.pairwise(edges)]
-    return [Moment(row=row, past=past, future=future) for row in chosen]
+    return [Segment(row=row, past=past, future=future) for row in chosen]

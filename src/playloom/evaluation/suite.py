@@ -1,6 +1,6 @@
-"""The whole evaluation of one model: every part in turn, one report. Owns the order and what is said about the run.
+"""Evaluation of one model: every part, one report.
 
-report = evaluate(load_model(folder), FrameStore.open(data), EvaluationSettings())
+report = evaluate(load_model(folder), FrameDataset.open(data), EvaluationSettings())
 print(table(report.rows))
 """
 
@@ -22,15 +22,15 @@ from playloom.device import machine
 from playloom.errors import ConfigError, GameError, MissingExtraError
 from playloom.evaluation.camera_motion import Camera
 from playloom.evaluation.config import EvaluationSettings
-from playloom.evaluation.control import ControlResult, control_rows, dream_control, game_control, judge_estimator
+from playloom.evaluation.control import ControlResult, control_rows, dream_control, evaluate_estimator, game_control
 from playloom.evaluation.diversity import diversity_curves, diversity_rows, measure_diversity
 from playloom.evaluation.likelihood import baselines, likelihood, likelihood_rows, measure_likelihood, windows_at
 from playloom.evaluation.persistency import (
-    CALM,
-    calm_moments,
+    CANDIDATES,
     measure_persistency,
     persistency_curves,
     persistency_rows,
+    static_segments,
 )
 from playloom.evaluation.reconstruction import measure_tokenizer, tokenizer_rows
 from playloom.evaluation.report import Report, Row, horizon_plot, strip
@@ -42,22 +42,20 @@ from playloom.evaluation.rollout import (
     measure_collapse,
     measure_horizon,
 )
-from playloom.evaluation.segments import Moment, choose_moments, dream_all
+from playloom.evaluation.segments import Segment, choose_segments, dream_all
 from playloom.inference.engine import Engine
 from playloom.media.images import write_picture
 from playloom.models.checkpoint import WorldModel
 from playloom.provenance import Manifest
 
 LAGS = (4, 2, 1)
-"""Row lags judged beside raster order, as far as the model knows them."""
+"""Row lags compared with raster order, as far as the model supports them."""
 Tick = Callable[[str], None]
-"""Told what was just done, after every piece of work."""
+"""Progress callback: receives a description of the finished piece of work."""
 
 
 @dataclass
 class _Run:
-    """What the parts of one evaluation share, and what they leave behind."""
-
     model: WorldModel
     store: FrameDataset
     settings: EvaluationSettings
@@ -77,17 +75,16 @@ class _Run:
 
     @property
     def past(self) -> int:
-        """Frames a dream sees before it begins."""
         return self.model.config.transformer.context_steps
 
     def moments(
         self, count: int, future: int, spans: Sequence[EpisodeSlice] | None = None, past: int = 0
-    ) -> list[Moment]:
+    ) -> list[Segment]:
         spans = self.test if spans is None else spans
         seed = self.settings.seed
-        return choose_moments(self.store, spans, count=count, past=past or self.past, future=future, seed=seed)
+        return choose_segments(self.store, spans, count=count, past=past or self.past, future=future, seed=seed)
 
-    def horizon(self, moments: Sequence[Moment], steps: int, *, greedy: bool = False, detail: bool = True) -> Horizon:
+    def horizon(self, moments: Sequence[Segment], steps: int, *, greedy: bool = False, detail: bool = True) -> Horizon:
         sampling = self.settings.sampling
         return measure_horizon(
             self.model,
@@ -211,7 +208,7 @@ def _control(run: _Run) -> None:
         camera=camera,
         tick=run.tick,
     )
-    recorded = judge_estimator(run.store, run.test, count=s.estimator_pairs, seed=s.seed, camera=camera)
+    recorded = evaluate_estimator(run.store, run.test, count=s.estimator_pairs, seed=s.seed, camera=camera)
     run.tick("control, estimator")
     game = _in_the_game(run, moments, camera) if s.game_moments else None
     run.rows += control_rows(dream, recorded, game)
@@ -220,7 +217,7 @@ def _control(run: _Run) -> None:
     run.counts["control_moments"] = len(moments)
 
 
-def _in_the_game(run: _Run, moments: Sequence[Moment], camera: Camera) -> ControlResult | None:
+def _in_the_game(run: _Run, moments: Sequence[Segment], camera: Camera) -> ControlResult | None:
     some = moments[:: max(1, len(moments) // run.settings.game_moments)][: run.settings.game_moments]
     try:
         return game_control(run.store, some, steps=run.settings.control_steps, camera=camera, tick=run.tick)
@@ -243,7 +240,7 @@ def _persistency(run: _Run) -> None:
     s = run.settings
     if not s.persistency_moments:
         return
-    moments = calm_moments(run.store, run.moments(CALM * s.persistency_moments, 1), s.persistency_moments)
+    moments = static_segments(run.store, run.moments(CANDIDATES * s.persistency_moments, 1), s.persistency_moments)
     result = measure_persistency(run.model, run.store, moments, s, run.tick)
     run.rows += persistency_rows(result)
     run.curves["persistency"] = persistency_curves(result)
@@ -251,11 +248,10 @@ def _persistency(run: _Run) -> None:
 
 
 PARTS = (_tokenizer, _likelihood, _horizon, _control, _diversity, _persistency)
-"""In the order of the table."""
+"""Parts in the order of the table."""
 
 
 def _draw(run: _Run, folder: Path) -> None:
-    """The horizon's plot, and the strip of the first horizon moment."""
     s, model = run.settings, run.model
     name = model.config.name
     plotted = horizon_plot(run.curves["horizon"], f"{name}: dreams with the recorded actions")

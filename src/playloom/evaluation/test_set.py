@@ -1,6 +1,6 @@
-"""The test episodes an evaluation runs on: a finished frame store, recordings to render, or a small set recorded here.
+"""Test episodes: a frame dataset, recordings to render, or a small set recorded here.
 
-Owns where they come from and when a rendered store can be used again. Needs the game only to record or render.
+The game is needed only to record or render.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from playloom.data.recording import list_episodes, load_meta
 from playloom.errors import RecordingError
 
 TEST_SEEDS = (18, 38, 58, 78)
-"""Seeds of the set recorded here: all of the test split, never trained on."""
+"""Seeds recorded here: all of the test split."""
 HELDOUT_SEEDS = (19, 39, 59)
 """Seeds with the held-out arena, the held-out style, and both."""
 HELDOUT_STEPS = 200
@@ -24,11 +24,11 @@ HELDOUT_STEPS = 200
 _SPLITS = ("test", "heldout")
 
 Tick = Callable[[str, int, int], None]
-"""Told what is being done, how much is done, and how much there is."""
+"""Progress callback: text, done, total."""
 
 
 def open_test_set(data: Path | None, work: Path, tick: Tick = lambda *_: None) -> FrameDataset:
-    """The pictures, actions and states to measure on.
+    """Open the pictures, actions and states to evaluate on.
 
     Args:
         data: a frame store; or a folder of recordings, whose test and held-out episodes are rendered; or None to record
@@ -61,7 +61,6 @@ def _record(folder: Path, tick: Tick) -> None:
 
 
 def _rendered(episodes: list[Path], folder: Path, tick: Tick) -> FrameDataset:
-    """The store in `folder` if it holds exactly these episodes, else a new one there."""
     wanted = [json.loads(json.dumps(dataclasses.asdict(load_meta(path)))) for path in episodes]
     if (folder / "index.json").is_file():
         store = FrameDataset.open(folder)

@@ -1,1 +1,1 @@
-"""The game we record and learn from: a third-person arena in ViZDoom, its players and its recorder."""
+"""The arena: a third-person game in ViZDoom, its bots and its recorder."""

@@ -1,8 +1,4 @@
-"""Recording: scripted players fill a folder with episodes, one fresh engine process each, on all cores.
-
-Owns the plan (which seed is which arena, style and split) and the pool of processes. What an episode's files
-look like is the business of `data.recording`.
-"""
+"""Recorder: scripted players fill a folder with episodes, one engine process each, on all cores."""
 
 from __future__ import annotations
 
@@ -46,47 +42,43 @@ STEPS_PER_SECOND = 10
 EPISODE_STEPS = 600
 """Steps of an episode: a minute."""
 MAX_HOURS = 1000.0
-"""The most that one call records."""
+"""Limit of one call."""
 _CYCLE = 20
 """Seeds after which the splits repeat."""
 _SPLITS: dict[int, Split] = {17: "validation", 18: "test", 19: "heldout"}
 """Split by seed modulo the cycle; all others are for training."""
 _ATTEMPTS = 2
-"""How often an episode's process may die before recording stops."""
+"""Attempts per episode before recording stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodePlan:
-    """What will be recorded under one seed."""
+    """Settings of one seed's episode."""
 
     seed: int
-    """Of the engine and the player."""
+    """Seed of the engine and the player."""
     variant: str
-    """The arena."""
     mode: Mode
     """Free for all, or four against four."""
     style: str
-    """The player's."""
     split: Split
-    """Which part of the data it belongs to."""
     steps: int = EPISODE_STEPS
-    """Length of the episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordProgress:
-    """How far a recording is; handed to the callback after every episode."""
+    """Progress after an episode."""
 
     done: int
     """Episodes in the folder, of those asked for."""
     total: int
     """Episodes asked for."""
     skipped: int
-    """Of those done, how many were there before."""
+    """Episodes that were there before."""
 
 
 def plan_episode(seed: int, steps: int = EPISODE_STEPS) -> EpisodePlan:
-    """The plan of a seed, the same for ever: 17 of 20 seeds train, one each validates, tests and is held out.
+    """Return the plan of a seed, always the same: of 20 seeds 17 train, one each validates, tests and is held out.
 
     Arenas, styles and modes take turns; one episode in five is 4 v 4. Held-out seeds take turns between the
     held-out arena with a known style, a known arena with the held-out style, and both.
@@ -136,7 +128,7 @@ def record_episodes(
     progress: Callable[[RecordProgress], None] | None = None,
     steps: int = EPISODE_STEPS,
 ) -> list[Path]:
-    """Record at least `hours` of play into `folder`; episodes that are there already are kept and counted.
+    """Record at least `hours` of play into `folder`; existing episodes are kept and counted.
 
     Args:
         folder: where the episodes go; made if needed.
@@ -195,7 +187,7 @@ def record_plans(
 
 
 def _present(folder: Path, plans: list[EpisodePlan]) -> set[int]:
-    """The seeds whose episodes are whole; a damaged one counts as absent, one of another plan is an error."""
+    """Seeds of complete episodes; a damaged one counts as absent, one of another plan is an error."""
     plan_of = {plan.seed: plan for plan in plans}
     present = set()
     for path in list_episodes(folder):
@@ -224,7 +216,7 @@ class _Job:
 
 
 def _run_all(folder: Path, plans: Iterable[EpisodePlan], processes: int) -> Iterable[EpisodePlan]:
-    """Run every plan in a process of its own, `processes` at a time; yields each as it is done."""
+    """Run every plan in a process of its own, `processes` at a time; yield each when done."""
     queue = list(plans)[::-1]
     failures: dict[int, int] = {}
     jobs: list[_Job] = []
@@ -262,7 +254,7 @@ def _start(folder: Path, plan: EpisodePlan) -> _Job:
 
 
 def _finish(job: _Job) -> bool:
-    """Whether the episode was written; an error of ours from the child is raised here."""
+    """True if the episode was written; a PlayloomError of the child is raised here."""
     end_game_process(job.process)
     message: Any = None
     with contextlib.suppress(EOFError):
@@ -277,7 +269,6 @@ def _finish(job: _Job) -> bool:
 
 
 def _record(plan: EpisodePlan, folder: Path, working: str, pipe: Connection) -> None:
-    """The child: one episode."""
     enter_game_process()
     try:
         save_episode(folder, record_episode(plan, Path(working)))
@@ -290,7 +281,7 @@ def _record(plan: EpisodePlan, folder: Path, working: str, pipe: Connection) -> 
 def episode_meta(
     plan: EpisodePlan, frame_hash: str, *, steps: int | None = None, versions: Mapping[str, str] | None = None
 ) -> EpisodeMeta:
-    """What a recording says of itself; `steps` where not all were played, `versions` of what else had a part in it."""
+    """Return the metadata of a recording; `steps` if fewer were played, `versions` of other components."""
     return EpisodeMeta(
         game=GAME_NAME,
         variant=plan.variant,

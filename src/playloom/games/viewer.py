@@ -1,7 +1,4 @@
-"""A recorded episode made visible: a sheet and a film, the controller drawn beside every frame.
-
-Owns how a recording is shown. Writing pictures and films is the business of `media`.
-"""
+"""Contact sheet and video of a recorded episode."""
 
 from __future__ import annotations
 
@@ -22,18 +19,18 @@ _TILE_WIDTH = 180
 
 @dataclass(frozen=True, kw_only=True)
 class ViewedEpisode:
-    """What one episode became."""
+    """Files of a viewed episode."""
 
     sheet: Path
-    """The contact sheet, PNG."""
+    """Contact sheet, PNG."""
     film: Path
-    """The film, MP4 at 10 frames a second."""
+    """Video, MP4 at 10 frames per second."""
     steps: int
-    """How many steps are in the film."""
+    """Steps of the video."""
 
 
 def episodes_at(recording: Path) -> list[Path]:
-    """The episode files a path stands for: a folder's, or the one itself.
+    """Return the episode files of a folder, or the given one.
 
     Raises:
         RecordingError: when there is none.
@@ -53,7 +50,7 @@ def view_episode(
     verify: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> ViewedEpisode:
-    """Render an episode again and write `<name>.png` and `<name>.mp4` into `out`.
+    """Render an episode and write `<name>.png` and `<name>.mp4` into `out`.
 
     Args:
         path: the episode's `.npz` or `.json`.
@@ -91,5 +88,5 @@ def view_episode(
 
 
 def describe(meta: EpisodeMeta) -> str:
-    """An episode in one line."""
+    """Describe an episode in one line."""
     return f"{meta.game} {meta.variant}, {meta.mode}, {meta.style}, seed {meta.seed}, {meta.split}"

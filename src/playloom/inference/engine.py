@@ -1,6 +1,6 @@
 """Dreaming on from a prompt: three modes, one loop over what is given and what is dreamed.
 
-    dreamer = Dreamer(load_model(folder))
+    engine = Engine(load_model(folder))
     for step in dreamer.dream(prompt, mode="world", steps=10, actions_SA=held):
         show(step.frame_HWC)
 
@@ -326,8 +326,7 @@ class Engine:
             prompt: only its last steps count, as many as the model's context has.
             sampling: how tokens are drawn.
             seed: same prompt, same turns, same seed: same tokens.
-            warm: see the whole prompt now. False: leave it to `Session.prefill`, a step at a time, or to the first
-            turn.
+            warm: prefill now; False leaves it to `Session.prefill` or to the first step.
 
         Raises:
             BadInputError: when the prompt's codes are no codes of this model.

@@ -1,4 +1,4 @@
-"""A trained model's card for people: `card.md`, written beside the weights. Owns its words, not what is recorded.
+"""Model cards: `card.md`, written beside the weights.
 
 >>> print(model_card(config, card))  # doctest: +SKIP
 """
@@ -15,18 +15,18 @@ from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.world_model import ModelConfig
 
 CARD = "card.md"
-"""The card's name in a model's folder."""
+"""File name of the card in a model's folder."""
 _UNMEASURED = "There are no figures on this card. `playloom evaluate --model FOLDER` measures the model."
 
 
 def write_card(folder: Path, text: str) -> None:
-    """Write `card.md`, whole or not at all."""
+    """Write `card.md` atomically."""
     with atomic_write(folder / CARD) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def model_card(config: ModelConfig, card: Mapping[str, Any], figures: str = "") -> str:
-    """The card of a whole model, as Markdown.
+    """Return the card of a whole model, as Markdown.
 
     Args:
         config: its sizes.
@@ -57,7 +57,7 @@ def model_card(config: ModelConfig, card: Mapping[str, Any], figures: str = "") 
 
 
 def tokenizer_card(config: TokenizerConfig, card: Mapping[str, Any]) -> str:
-    """The card of a tokenizer alone, as Markdown; arguments as in `model_card`."""
+    """Return the card of a tokenizer alone, as Markdown; arguments as in `model_card`."""
     intro = (
         f"A tokenizer made with playloom. It turns frames of {config.frame_width} x {config.frame_height} pixels into "
         "codes and back. It cannot dream alone: a world model learns to predict its codes."
@@ -72,7 +72,7 @@ def tokenizer_card(config: TokenizerConfig, card: Mapping[str, Any]) -> str:
 
 
 def on_hardware(where: object) -> str:
-    """Where something was trained: a text, or a machine's facts (`gpu`, `torch_threads`)."""
+    """Describe the training machine: a text, or its facts (`gpu`, `torch_threads`)."""
     if not isinstance(where, Mapping):
         return str(where)
     threads = where.get("torch_threads")
@@ -80,7 +80,7 @@ def on_hardware(where: object) -> str:
 
 
 def number_ranges(numbers: Sequence[int]) -> str:
-    """`0-16, 20-36` for sorted whole numbers."""
+    """Format sorted whole numbers as `0-16, 20-36`."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:
@@ -125,7 +125,6 @@ def _data(card: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _training(card: Mapping[str, Any]) -> Iterator[str]:
-    """One line for each training that the card tells of, however it was made."""
     machines = card.get("hardware")
     names = [("tokenizer", "tokenizer"), ("world", "world model")]
     parts = [("", card)] if "updates" in card else [(label, _mapping(card.get(name))) for name, label in names]
@@ -149,7 +148,7 @@ def _learned(label: str, part: Mapping[str, Any], where: object) -> str:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    """What a card holds may be anything: nobody checks what is only for people."""
+    """The value if it is a mapping, else an empty one: a card's texts are not validated."""
     return value if isinstance(value, Mapping) else {}
 
 

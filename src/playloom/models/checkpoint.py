@@ -1,17 +1,14 @@
-"""A model's folder: `model.json` (config, card), `card.md` (for people), and the weights of tokenizer and transformer.
+"""A model's folder (`model.json`, `card.md`, weights of tokenizer and transformer), and the bundled models.
 
-model = load_model(Path("src/playloom/assets/models/arena-live"))
-model.tokenizer.encode(frames)
+Weights are written atomically and compared name by name on load.
 
-The models that come inside the package, and how a model is named on the command line.
-
-One module's weights in one safetensors file: written whole or not at all, compared name by name on load.
+    model = load_model(Path("src/playloom/assets/models/arena-live"))
+    model.tokenizer.encode(frames)
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +24,7 @@ from torch import Tensor, nn
 import playloom
 from playloom.atomic_io import atomic_write
 from playloom.errors import CheckpointError, ConfigError, did_you_mean
+from playloom.json_io import read_json, write_json
 from playloom.models.card import CARD, model_card, write_card
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer
@@ -42,12 +40,12 @@ _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
 
 
 def bundled_models() -> list[str]:
-    """Names of the models inside the package."""
+    """Return the names of the bundled models."""
     return sorted(path.parent.name for path in _BUNDLE.glob("*/model.json"))
 
 
 def model_folder(name: str | None = None) -> Path:
-    """The folder of a bundled model's name, or of a path that holds `model.json`; None: the first bundled model.
+    """Return the folder of a bundled model's name, or of a path with `model.json`; None: the first bundled model.
 
     Raises:
         CheckpointError: when there is no such model; names the nearest one.
@@ -77,7 +75,7 @@ def save_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
-    """Read a module's state; the numbers take the module's own dtype.
+    """Read a module's state into the module's own dtype.
 
     Raises:
         CheckpointError: when the file is missing, truncated, of another config, or holds NaN; names the tensor.
@@ -89,7 +87,7 @@ def load_weights(path: Path, module: nn.Module) -> None:
 
 
 def check_count(path: Path, least: int) -> int:
-    """Numbers that a file holds, read from its header, so that no network is built for which it has too few.
+    """Compare a file's number of weights, from its header, before a network is built.
 
     Args:
         path: a safetensors file.
@@ -109,7 +107,7 @@ def check_count(path: Path, least: int) -> int:
 
 
 def fingerprint(path: Path) -> str:
-    """A short name for exactly these bytes: 16 hex digits of BLAKE2b."""
+    """Return a short name for exactly these bytes: 16 hex digits of BLAKE2b."""
     digest = hashlib.blake2b(digest_size=8)
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -146,33 +144,32 @@ _WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WorldModel:
-    """A model ready to use: its config, its two networks in evaluation mode, and where it came from."""
+    """A loaded model: its config and its two networks in evaluation mode."""
 
     config: ModelConfig
-    """Builds the parts again."""
     tokenizer: FrameTokenizer
     """Frames to codes and back."""
     transformer: Transformer
     """Codes and actions to the next ones."""
     card: dict[str, Any] = field(default_factory=dict)
-    """What the training run recorded: data seeds, updates, hardware, figures."""
+    """Facts recorded by the training run: data seeds, updates, hardware, metrics."""
     fingerprint: str = "fresh"
-    """Names exactly these weights, for manifests."""
+    """Name of exactly these weights, for manifests."""
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer lives."""
+        """Device of the transformer."""
         return self.transformer.token.weight.device
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> WorldModel:
-        """The same model with its networks moved; `dtype` is for the transformer, whose cache follows its weights."""
+        """Return the model with its networks moved; `dtype` is for the transformer, whose cache follows its weights."""
         self.tokenizer.to(device)
         self.transformer.to(device, dtype)
         return self
 
 
 def save_model(folder: Path, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
-    """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with one is complete."""
+    """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         save_weights(folder / name, module, dtype)
@@ -183,18 +180,17 @@ def save_model(folder: Path, model: WorldModel, dtype: torch.dtype | None = torc
         "card": model.card,
     }
     write_card(folder, model_card(model.config, model.card))
-    with atomic_write(folder / "model.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "model.json", content)
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> WorldModel:
-    """Read a model's folder, float32, in evaluation mode.
+    """Read a model's folder: float32, evaluation mode.
 
     Raises:
         CheckpointError: when a file is missing, truncated, changed, or of another config; names it.
         ResourceError: when the device has not the memory for it and one dream.
     """
-    content = _read_json(folder / "model.json")
+    content = _read_model_json(folder / "model.json")
     try:
         config = ModelConfig.from_dict(content["config"])
         wanted = {name: str(content["weights"][name]) for name in _WEIGHTS}
@@ -219,8 +215,25 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> WorldModel:
     return model.to(device)
 
 
+def update_card(folder: Path, changes: Mapping[str, Any], figures: str) -> None:
+    """Change entries of a model's card, in `model.json` and `card.md`.
+
+    Args:
+        folder: the model's folder.
+        changes: entries that replace those of the same name.
+        figures: the evaluation's table, as Markdown.
+
+    Raises:
+        CheckpointError: when the folder holds no model.
+    """
+    content = read_json(folder / "model.json", CheckpointError, "give a model's folder")
+    content["card"] = {**content.get("card", {}), **changes}
+    write_card(folder, model_card(ModelConfig.from_dict(content["config"]), content["card"], figures))
+    write_json(folder / "model.json", content)
+
+
 def read_card(name: str) -> str:
-    """The card of a model for people, as Markdown.
+    """Return the card of a model, as Markdown.
 
     Args:
         name: a bundled model's name, a model's folder, or the folder of a training run.
@@ -234,7 +247,7 @@ def read_card(name: str) -> str:
     try:
         if (folder / CARD).is_file():
             return (folder / CARD).read_text(encoding="utf-8")
-        content = _read_json(folder / "model.json")
+        content = _read_model_json(folder / "model.json")
         return model_card(ModelConfig.from_dict(content["config"]), content.get("card") or {})
     except CheckpointError:
         raise
@@ -243,12 +256,12 @@ def read_card(name: str) -> str:
 
 
 def _both(fingerprints: Mapping[str, str]) -> str:
-    """One name for both networks' weights: another decoder is another model."""
+    """One name for the weights of both networks."""
     return hashlib.blake2b(" ".join(fingerprints[name] for name in _WEIGHTS).encode(), digest_size=8).hexdigest()
 
 
 def _checked_card(card: object) -> dict[str, Any]:
-    """The card, if what is read from it (the rest is for people) has the kinds of values that it must have."""
+    """The card, with the types of the fields that code reads checked."""
     if not isinstance(card, dict):
         raise ConfigError(f"its card is {card!r}; expected an object")
     lag, sampling = card.get("lag"), card.get("sampling") or {}
@@ -264,14 +277,9 @@ def _checked_card(card: object) -> dict[str, Any]:
     return card
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"no model at {path.parent}: {path.name} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); export the model again") from error
-    if not isinstance(content, dict) or "format" not in content:
+def _read_model_json(path: Path) -> dict[str, Any]:
+    content = read_json(path, CheckpointError, "give a model's folder, or export the model again")
+    if "format" not in content:
         raise CheckpointError(f"{path} does not describe a playloom model; give the folder that a training left")
     if content["format"] != _FORMAT:
         raise CheckpointError(

@@ -1,9 +1,9 @@
-"""The pass of every position: which positions of a step run together, and what each may see of its own step.
+"""Decode order: the positions of a step that run together, and their own-step mask.
 
-With row lag k, image position (r, c) runs in pass r k + c: row r starts k passes after row r - 1. k = w is plain raster
-order; k = 1 runs whole diagonals. A position may attend to every position of its step whose pass is not later than its
-own, because exactly their inputs are known by then. The mask of training and the order of decoding both come from here,
-so parallel decoding is exact: it computes what was trained.
+With row lag k, image position (r, c) runs in pass r k + c: row r starts k passes after row r - 1. k = w is raster
+order; k = 1 runs whole diagonals. A position attends to every position of its step whose pass is not later than its
+own, because exactly their inputs are known by then. Training mask and decoding order both come from here, so parallel
+decoding is exact.
 
     >>> from playloom.models import StepLayout, Vocab
     >>> layout = StepLayout(grid_height=9, grid_width=15, vocab=Vocab(codebook_size=8))
@@ -28,45 +28,45 @@ from playloom.models.sequence import StepLayout
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Schedule:
-    """The passes of one step for one row lag."""
+    """Passes of one step for one row lag."""
 
     lag: int
     """Row lag k; the grid's width for raster order."""
     image_passes: int
-    """Passes that predict image codes; the passes after them predict actions."""
+    """Passes that predict image codes; later passes predict actions."""
     pass_P: NDArray[np.int64]
-    """The pass in which each position runs."""
+    """Pass of each position."""
 
     @cached_property
     def order_P(self) -> NDArray[np.int64]:
-        """The positions in the order they run; those of one pass, or of several in a row, lie side by side."""
+        """Positions in decoding order; those of consecutive passes are adjacent."""
         return np.argsort(self.pass_P, kind="stable")
 
     def span(self, first: int, last: int) -> tuple[int, int]:
-        """Where passes `first` to `last` - 1 begin and end within `order_P`."""
+        """Return begin and end of passes `first` to `last` - 1 within `order_P`."""
         return int((self.pass_P < first).sum()), int((self.pass_P < last).sum())
 
     @property
     def passes(self) -> int:
-        """All passes of a step, the last one that only reads included."""
+        """Passes of a step, including the last one, which only reads."""
         return int(self.pass_P.max()) + 1
 
     def positions_of(self, first: int, last: int) -> NDArray[np.int64]:
-        """The positions that run in passes `first` to `last` - 1, in position order."""
+        """Return the positions of passes `first` to `last` - 1, in position order."""
         return np.flatnonzero((self.pass_P >= first) & (self.pass_P < last))
 
     def visible_PP(self, device: torch.device | str = "cpu") -> Bool[Tensor, "P P"]:
-        """Own-step mask: entry [i, j] says that position i may attend to position j."""
+        """Own-step mask: entry [i, j] is True if position i may attend to position j."""
         pass_P = torch.as_tensor(self.pass_P, device=device)
         return pass_P[None, :] <= pass_P[:, None]
 
 
 DEFAULT_LAG = 2
-"""Row lag of the order that models with row starts are dreamed in unless said otherwise: docs/speed.md, the ladder."""
+"""Default row lag of models with row tokens; measured in docs/speed.md, decode order sweep."""
 
 
 def schedule(layout: StepLayout, lag: int | None = None) -> Schedule:
-    """The pass of every position for row lag `lag` (None or the grid's width: raster).
+    """Return the pass of every position for row lag `lag` (None or the grid's width: raster).
 
     Raises:
         ConfigError: when the lag is not 1 to the grid's width, or the layout is a chain and the lag is not raster.

@@ -1,7 +1,7 @@
-"""The table of named models: the published sizes, the guide's, and our own.
+"""Table of named model sizes: the published ones, the guide's, and our own.
 
-The published rows keep the published form: the chain sequence, absolute positions, full context in every layer. Our own
-rows differ on purpose: rows for exact parallel decoding, rolling positions, local layers (see docs/model.md).
+The published rows keep the chain sequence, absolute positions and full context in every layer. Ours have rows for exact
+parallel decoding, rolling positions and local layers (see docs/model.md).
 """
 
 from __future__ import annotations
@@ -117,11 +117,12 @@ _ROWS = (
 )
 
 PRESETS: dict[str, ModelConfig] = {row.name: row for row in _ROWS}
-"""Every named model. `paper-*`, `200m`, `1.6b` as published; `guide*` as a third-party guide has it; ours after."""
+"""Presets by name. `paper-*`, `200m`, `1.6b` are as published, `guide*` as in a third-party guide; the rest are
+ours."""
 
 
 def preset(name: str) -> ModelConfig:
-    """The row of a name.
+    """Return the preset of a name.
 
     Raises:
         ConfigError: for an unknown name; names the nearest one.

@@ -1,19 +1,18 @@
-"""The positions of one step: which token each reads, which token each predicts. Weaves and unweaves.
+"""Vocabulary and step layout: token ids, slots and positions of one step.
 
-A step has K slots: N image slots in row-major order, then A action slots. The transformer runs over P *positions* a
-step; a position reads one token (or none) and predicts one slot (or none):
+The joint vocabulary has the image codes first, then every action slot's values. A step has K slots: N image slots in
+row-major order, then A action slots. The transformer runs over P *positions* a step; a position reads one token (or
+none) and predicts one slot (or none):
 
 * a **chain** (the published model): position p reads the token of slot p - 1, position 0 the last token of the step
   before; P = K and only raster order can be decoded.
 * **rows**: the position of image slot (r, c) reads its left neighbour; at a row start there is no token to read; each
   row has one extra row-end position that reads the row's last token, so that it enters the cache. Actions likewise.
 
-Knows the order of tokens, not their meaning to the network. Shapes: B batch, T steps, N, A, K, P as above.
+B batch, T steps, N, A, K, P as above.
 
-The joint vocabulary: image codes first, then every action slot's values. Owns id ranges, nothing else.
-
->>> Vocab(codebook_size=16384, slot_sizes=(2,) * 12 + (11,) * 4).size
-16452
+    >>> Vocab(codebook_size=16384, slot_sizes=(2,) * 12 + (11,) * 4).size
+    16452
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ class Vocab:
     """
 
     codebook_size: int
-    """Image codes; their ids are 0 to `codebook_size` - 1."""
+    """Number of image codes; their ids are 0 to `codebook_size` - 1."""
     slot_sizes: tuple[int, ...] = SLOT_SIZES
-    """Values each action slot can take; their ids follow the codes, slot after slot."""
+    """Number of values of each action slot; their ids follow the codes, slot after slot."""
 
     def __post_init__(self) -> None:
         if self.codebook_size < 2 or not self.slot_sizes or min(self.slot_sizes) < 1:
@@ -54,12 +53,12 @@ class Vocab:
 
     @property
     def action_values(self) -> int:
-        """Ids taken by action values."""
+        """Number of ids of action values."""
         return sum(self.slot_sizes)
 
     @property
     def size(self) -> int:
-        """All ids: V."""
+        """Number of ids: V."""
         return self.codebook_size + self.action_values
 
     @property
@@ -68,19 +67,19 @@ class Vocab:
         return tuple(accumulate((self.codebook_size, *self.slot_sizes[:-1])))
 
     def legal_action_range(self, action_slot: int) -> tuple[int, int]:
-        """First and one-past-last legal id of an action slot."""
+        """Return the first and one past the last legal id of an action slot."""
         start = self.action_offsets[action_slot]
         return start, start + self.slot_sizes[action_slot]
 
 
 NO_TOKEN = -1
-"""What a position reads where there is no token: the network sees only which position it is."""
+"""Input of a position without a token: the network sees only the position."""
 _PREVIOUS_STEP = -2
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenGroup:
-    """The slots of one kind of token: where they are predicted and which ids are legal there."""
+    """Positions and legal ids of one kind of token."""
 
     positions: tuple[int, ...]
     """Positions that predict this group, in slot order."""
@@ -91,7 +90,7 @@ class TokenGroup:
 
     @property
     def span(self) -> tuple[int, int]:
-        """First legal id and one past the last."""
+        """First and one past the last legal id."""
         return self.first_id, self.last_id
 
 
@@ -108,7 +107,6 @@ class StepLayout:
     grid_width: int
     """Columns of the code grid: w."""
     vocab: Vocab
-    """Ids of codes and action values."""
     rows: bool = True
     """Row-start and row-end positions, so that rows can be decoded in parallel; False is the published chain."""
 
@@ -138,7 +136,7 @@ class StepLayout:
 
     @cached_property
     def source_P(self) -> NDArray[np.int64]:
-        """The slot whose token each position reads; negative where it reads none of this step."""
+        """Slot whose token each position reads; negative where it reads none of this step."""
         if not self.rows:
             return np.array([_PREVIOUS_STEP, *range(self.slots - 1)])
         grid = np.arange(self.image_slots).reshape(self.grid_height, self.grid_width)
@@ -153,13 +151,13 @@ class StepLayout:
 
     @cached_property
     def column_P(self) -> NDArray[np.int64]:
-        """Where in such a row each position reads."""
+        """Column of a decoder's row of tokens that each position reads."""
         special = np.where(self.source_P == NO_TOKEN, self.slots, self.slots + 1)
         return np.where(self.source_P < 0, special, self.source_P)
 
     @cached_property
     def target_P(self) -> NDArray[np.int64]:
-        """The slot each position predicts; negative where it predicts none."""
+        """Slot that each position predicts; negative where it predicts none."""
         if not self.rows:
             return np.arange(self.slots)
         grid = np.arange(self.image_slots).reshape(self.grid_height, self.grid_width)
@@ -168,8 +166,8 @@ class StepLayout:
         return np.concatenate([image.ravel(), actions, [NO_TOKEN]])
 
     @cached_property
-    def place_P2(self) -> NDArray[np.float32]:
-        """Row and column of each position on the code grid; actions sit at its centre."""
+    def grid_P2(self) -> NDArray[np.float32]:
+        """Row and column of each position on the code grid; actions lie at its centre."""
         width = self.grid_width + 1 if self.rows else self.grid_width
         place = np.empty((self.positions, 2), np.float32)
         place[:] = (self.grid_height - 1) / 2, (self.grid_width - 1) / 2
@@ -179,19 +177,19 @@ class StepLayout:
 
     @cached_property
     def position_of_K(self) -> NDArray[np.int64]:
-        """The position that predicts each slot."""
+        """Position that predicts each slot."""
         order = np.argsort(self.target_P, kind="stable")
         return order[self.positions - self.slots :]
 
     @cached_property
     def image_group(self) -> TokenGroup:
-        """Where image codes are predicted."""
+        """Positions and legal ids of image codes."""
         where = tuple(int(p) for p in self.position_of_K[: self.image_slots])
         return TokenGroup(positions=where, first_id=0, last_id=self.vocab.codebook_size)
 
     @cached_property
     def action_groups(self) -> tuple[TokenGroup, ...]:
-        """Where each action slot is predicted, and its legal ids."""
+        """Positions and legal ids of each action slot."""
         groups = []
         for slot, position in enumerate(self.position_of_K[self.image_slots :]):
             first, last = self.vocab.legal_action_range(slot)
@@ -209,7 +207,7 @@ class StepLayout:
         return tokens_BTK[..., : self.image_slots], tokens_BTK[..., self.image_slots :] - offsets_A
 
     def inputs(self, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B T P"]:
-        """What every position reads: token ids, or `NO_TOKEN`."""
+        """Return the input of every position: token ids, or `NO_TOKEN`."""
         source_P = torch.as_tensor(self.source_P, device=tokens_BTK.device)
         inputs = tokens_BTK[..., source_P.clamp(min=0)]
         inputs = inputs.masked_fill(source_P < 0, NO_TOKEN)
@@ -218,5 +216,5 @@ class StepLayout:
         return inputs
 
     def sequence(self, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B S"]:
-        """The flat sequence as published: [image][action][image][action] ..., no delimiter."""
+        """The flat sequence as published: image, action, image, action, ..., without a delimiter."""
         return rearrange(tokens_BTK, "b t k -> b (t k)")

@@ -1,9 +1,4 @@
-"""The config of one whole model: tokenizer, sequence and transformer that fit each other. Values only.
-
-A model's parts, built from its one config. Fresh weights; files are the business of `checkpoint`.
-
-What a model takes of a machine's memory, said before any of it is taken.
-"""
+"""Config of a whole model, its networks, and their memory."""
 
 from __future__ import annotations
 
@@ -15,7 +10,8 @@ from typing import Any
 import torch
 
 from playloom.device import free_memory
-from playloom.errors import ConfigError, ResourceError, did_you_mean
+from playloom.errors import ConfigError, ResourceError
+from playloom.json_io import from_mapping
 from playloom.models.sequence import StepLayout, Vocab
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
@@ -26,18 +22,16 @@ from playloom.models.transformer.transformer import StepGeometry, Transformer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Everything that is needed to build a model's parts again.
+    """Sizes of tokenizer, sequence and transformer that fit each other.
 
     Raises:
         ConfigError: when the parts do not fit each other.
     """
 
     name: str
-    """What the model is called in tables and manifests."""
+    """Name in tables and manifests."""
     tokenizer: TokenizerConfig
-    """Frames to codes."""
     transformer: TransformerConfig
-    """Codes and actions to the next ones."""
     rows: bool = True
     """Row starts and row ends in the sequence, for parallel decoding; False is the published chain."""
 
@@ -47,7 +41,7 @@ class ModelConfig:
 
     @cached_property
     def layout(self) -> StepLayout:
-        """The owner of this model's token arithmetic."""
+        """Token arithmetic of this model."""
         return StepLayout(
             grid_height=self.tokenizer.grid_height,
             grid_width=self.tokenizer.grid_width,
@@ -57,16 +51,16 @@ class ModelConfig:
 
     @property
     def context_positions(self) -> int:
-        """Positions in a full context."""
+        """Positions of a full context."""
         return self.transformer.context_steps * self.layout.positions
 
     @property
     def parameter_count(self) -> int:
-        """The transformer's parameters without positions, as papers count them."""
+        """Parameters of the transformer without positions, as papers count them."""
         return self.transformer.parameter_count(self.layout.vocab.size)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values that `from_dict` reads back."""
+        """Return JSON values that `from_dict` reads back."""
         return {
             "name": self.name,
             "rows": self.rows,
@@ -76,74 +70,46 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """The config of a mapping read from JSON.
+        """Build the config from a mapping read from JSON.
 
         Raises:
             ConfigError: for a missing or an unknown key (names the nearest one).
         """
-        known = ["name", "rows", "tokenizer", "transformer"]
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"unknown model key {key!r}; {did_you_mean(key, known)}")
-        for key in ("name", "tokenizer", "transformer"):
-            if key not in values:
-                raise ConfigError(f"the model config has no {key!r}; expected the keys {', '.join(known)}")
-        name, rows = values["name"], values.get("rows", True)
-        if not isinstance(name, str) or not isinstance(rows, bool):
-            raise ConfigError(
-                f"the model has name {name!r:.60} and rows {rows!r:.60}; expected a text, and true or false"
-            )
-        return cls(
-            name=name,
-            rows=rows,
-            tokenizer=TokenizerConfig.from_dict(values["tokenizer"]),
-            transformer=_transformer_from_dict(values["transformer"]),
-        )
-
-
-def _transformer_from_dict(values: Mapping[str, Any]) -> TransformerConfig:
-    known = [field.name for field in dataclasses.fields(TransformerConfig)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"unknown transformer key {key!r}; {did_you_mean(key, known)}")
-    for key in ("layers", "width", "heads"):
-        if key not in values:
-            raise ConfigError(f"the transformer config has no {key!r}")
-    return TransformerConfig(**values)
+        return from_mapping(cls, values, "the model config")
 
 
 def build_tokenizer(config: ModelConfig, *, seed: int = 0) -> FrameTokenizer:
-    """A fresh tokenizer; the same seed gives the same weights."""
+    """Build a tokenizer with weights from `seed`."""
     return FrameTokenizer(config.tokenizer, seed=seed)
 
 
 def build_transformer(config: ModelConfig, *, seed: int = 0) -> Transformer:
-    """A fresh transformer; the same seed gives the same weights, and no global generator is touched."""
+    """Build a transformer with weights from `seed`, without the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Transformer(config.transformer, step_geometry(config))
 
 
 def step_geometry(config: ModelConfig) -> StepGeometry:
-    """What the transformer must know of the layout."""
+    """Return the part of the layout that the transformer needs."""
     layout = config.layout
     predicts_image = torch.zeros(layout.positions, dtype=torch.bool)
     predicts_image[list(layout.image_group.positions)] = True
     return StepGeometry(
         vocab_size=layout.vocab.size,
         first_action_id=layout.vocab.codebook_size,
-        place_P2=torch.as_tensor(layout.place_P2),
+        grid_P2=torch.as_tensor(layout.grid_P2),
         image_position_P=predicts_image,
     )
 
 
 def weight_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int:
-    """Memory of all weights: the transformer's in `dtype`, the tokenizer's in float32."""
+    """Return the memory of all weights: the transformer's in `dtype`, the tokenizer's in float32."""
     return transformer_parameters(config) * dtype.itemsize + config.tokenizer.parameter_count * torch.float32.itemsize
 
 
 def transformer_parameters(config: ModelConfig) -> int:
-    """The transformer's parameters, with those of positions and of the action condition."""
+    """Return the number of transformer parameters, positions and action condition included."""
     sizes, layout = config.transformer, config.layout
     places = layout.positions * (1 if sizes.positions == "rolling" else sizes.context_steps)
     actions = layout.vocab.action_values if sizes.action_condition else 0
@@ -151,7 +117,7 @@ def transformer_parameters(config: ModelConfig) -> int:
 
 
 def cache_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int:
-    """Memory of one session's keys and values."""
+    """Return the memory of one session's keys and values."""
     return KeyValueCache.bytes_each(config.transformer, config.layout.positions, dtype)
 
 
@@ -163,7 +129,7 @@ def require_memory(
     sessions: int = 1,
     weights: int | None = None,
 ) -> int:
-    """Bytes that weights and the caches of `sessions` dreams take; call it before building or loading.
+    """Return the bytes of weights and of the caches of `sessions` sessions, before they are allocated.
 
     Args:
         config: the model.

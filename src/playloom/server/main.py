@@ -196,7 +196,7 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
     Raises:
         PlayloomError: when the model cannot be used or the port is taken.
     """
-    with listen(settings) as listener, _access_log(settings):
+    with listen(settings) as listener, log_requests(settings):
         server_of(settings, create_app(settings), listener, say).run(sockets=[listener])
 
 
@@ -248,8 +248,8 @@ def listen(settings: Settings) -> socket.socket:
 
 
 @contextmanager
-def _access_log(settings: Settings) -> Iterator[None]:
-    """Requests are logged to stderr, where the settings ask for it."""
+def log_requests(settings: Settings) -> Iterator[None]:
+    """Write a line for each request to stderr if the settings ask for it."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     if settings.access_log:

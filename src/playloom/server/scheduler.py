@@ -1,7 +1,7 @@
 """The one thread that owns the dreamer: gathers what many users want next and lets it happen as one batch a frame.
 
-    broker = Broker(Dreamer(model, lag=1))
-    handle = broker.open(prompt, seed=7)                  # from any thread
+    scheduler = Scheduler(Engine(model, lag=1))
+    handle = scheduler.open(prompt, seed=7)                  # from any thread
     step = handle.step(action_A)                          # waits; or handle.submit(action_A) for a future
 
 Nobody starves: whatever waits when a frame begins takes part in it. A newcomer's prompt is seen a step at a time

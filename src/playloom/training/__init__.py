@@ -1,1 +1,1 @@
-"""Training of the tokenizer and of the world model, on one shared loop."""
+"""Training of tokenizer, decoder and world model on one loop."""

@@ -1,17 +1,13 @@
-"""Does each action belong to the step it is stored with? A check before the big training, without any model.
+"""Alignment check of actions and frames, before training and without a model.
 
-The action of step t must be what moves the picture from frame t to frame t + 1. A small ridge regression explains
-that motion from the action of step t + s, for several shifts s; the shift that explains held-out stretches best is the
-one that fits the data, and it should be 0. Off by one is the commonest fault of such data sets.
+The action of step t must explain the motion from frame t to frame t + 1. A small ridge regression explains that motion
+from the action of step t + s for several shifts s. The shift that explains held-out stretches best should be 0; data
+sets are often off by one. Motion is measured by phase correlation (Kuglin & Hines 1975) in horizontal bands, of which
+the upper one shows distant scenery. T frames, H W picture.
 
     >>> report = check_alignment([(frames_THWC, actions_TA), ...])
     >>> report.verdict
     'aligned'
-
-How the picture moved from each frame to the next, without learning: phase correlation in horizontal bands.
-
-Kuglin & Hines 1975. In a world seen by a turning camera the upper band is a compass: it holds what is far away. Knows
-nothing of actions. T frames, H W picture.
 """
 
 from __future__ import annotations
@@ -38,7 +34,7 @@ MOTIONS: tuple[str, ...] = tuple(
 
 
 def motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
-    """Motion of each band between neighbouring frames, in pixels.
+    """Measure the motion of each band between consecutive frames, in pixels.
 
     Args:
         frames_THWC: uint8 RGB in [0, 255].
@@ -55,7 +51,7 @@ def motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
 
 
 def _bands(frames_THWC: Tensor) -> tuple[Tensor, int]:
-    """Grey bands float [T, BANDS, h, w] without their edges' weight, and pixels per cell of them."""
+    """Grey bands, float [T, BANDS, h, w], faded at their edges, and pixels per cell."""
     grey_T1HW = frames_THWC.float().mean(-1)[:, None]
     scale = 2 if grey_T1HW.shape[-1] >= 128 else 1
     grey_THW = F.avg_pool2d(grey_T1HW, scale)[:, 0]
@@ -67,7 +63,7 @@ def _bands(frames_THWC: Tensor) -> tuple[Tensor, int]:
 
 
 def _shifts(before_TBhw: Tensor, after_TBhw: Tensor) -> Tensor:
-    """Sideways and up-down shift [T, BANDS, 2] of the second against the first, in cells, to a fraction of one."""
+    """Horizontal and vertical shift [T, BANDS, 2] of the second against the first, in cells, at sub-cell precision."""
     cross = torch.fft.rfft2(after_TBhw) * torch.fft.rfft2(before_TBhw).conj()
     surface = torch.fft.irfft2(cross / (cross.abs() + 1e-6), s=before_TBhw.shape[-2:])
     rows, columns = surface.shape[-2:]
@@ -83,7 +79,6 @@ def _wrap(index: Tensor, size: int) -> Tensor:
 
 
 def _fraction(surface: Tensor, y: Tensor, x: Tensor, dy: int, dx: int) -> Tensor:
-    """Where between the peak's neighbours the top of a parabola lies, in [-0.5, 0.5]."""
     rows, columns = surface.shape[-2:]
     flat = surface.flatten(-2)
 
@@ -108,21 +103,20 @@ _SURE = 2.5
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentReport:
-    """What the check found."""
+    """Result of the alignment check."""
 
     verdict: Literal["aligned", "shifted", "undecided"]
     """`shifted`: another shift than 0 explains the motion reliably better."""
     best_shift: int
-    """The shift that explains best."""
     motion: str
-    """The motion that the controller explains best."""
+    """The motion that actions explain best."""
     shares: Mapping[int, float]
-    """Share of that motion's variance explained on held-out stretches (R squared), for every shift."""
+    """R squared of that motion on held-out stretches, by shift."""
     pairs: int
-    """Pairs of frames looked at."""
+    """Frame pairs measured."""
 
     def sentence(self) -> str:
-        """The finding and what to do."""
+        """Return the result and what to do, as one sentence."""
         table = ", ".join(f"{shift:+d}: {share:.2f}" for shift, share in self.shares.items())
         found = f"share of the {self.motion} explained by the action of step t+s, for s = {table}"
         if self.verdict == "aligned":
@@ -185,7 +179,7 @@ def _verdict(
 def _pairs(
     episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]], shifts: Sequence[int]
 ) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
-    """Motions [M, 6] of the same frame pairs for all shifts, and the actions [M, values] each shift pairs with them."""
+    """Motions [M, 6] of the same frame pairs for all shifts, and the actions [M, values] paired by each shift."""
     reach = max(abs(shift) for shift in shifts)
     moved: list[NDArray[np.float64]] = []
     acted: dict[int, list[NDArray[np.float64]]] = {shift: [] for shift in shifts}
@@ -205,12 +199,11 @@ def _pairs(
 
 
 def _one_hot(actions_MA: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Every value of every slot as a column of its own."""
     return np.concatenate([np.eye(size)[actions_MA[:, slot]] for slot, size in enumerate(SLOT_SIZES)], axis=1)
 
 
 def _held_out_errors(x_MF: NDArray[np.float64], y_MC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared errors [M, C] of a ridge regression that has not seen the stretch it is judged on."""
+    """Squared errors [M, C] of ridge regressions on stretches they were not fitted to."""
     fold_M = np.arange(len(x_MF)) * _FOLDS // len(x_MF)
     errors = np.empty_like(y_MC)
     for fold in range(_FOLDS):

@@ -1,20 +1,13 @@
-"""A trained tokenizer by itself on disk: `tokenizer.safetensors` beside `tokenizer.json` and `card.md`.
+"""Trained tokenizers on disk, pretrained models to start from, and training facts of model cards.
 
-The weights are rounded to float16, as the whole model will ship them, *before* anything is tokenised with them: so the
-codes a transformer learns are exactly the codes its model will make.
+A run's tokenizer is `tokenizer.safetensors` beside `tokenizer.json` and `card.md`. Weights are rounded to float16
+before anything is tokenised, so that a transformer learns exactly the codes of the released model.
 
     >>> tokenizer, name = load_tokenizer(Path("runs/tokenizer"))
-
-What a training may begin with: a model, or a tokenizer, that was trained before.
-
-Owns finding it by a bundled model's name, a model's folder or a run's folder.
-
-What every training records on its card: data, length, machine, settings. Knows nothing of files.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +16,9 @@ from typing import Any
 
 import torch
 
-from playloom.atomic_io import atomic_write
 from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.errors import CheckpointError
+from playloom.json_io import read_json, to_mapping, write_json
 from playloom.models.card import tokenizer_card, write_card
 from playloom.models.checkpoint import (
     WorldModel,
@@ -38,7 +31,6 @@ from playloom.models.checkpoint import (
 )
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.training.config import to_mapping
 from playloom.training.task import LoopResult
 
 _WEIGHTS = "tokenizer.safetensors"
@@ -67,8 +59,7 @@ def save_tokenizer(
     write_card(folder, tokenizer_card(tokenizer.config, card or {}))
     if ancestors:
         content["ancestors"] = list(ancestors)
-    with atomic_write(folder / _CONFIG) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / _CONFIG, content)
 
 
 def load_tokenizer(folder: Path) -> tuple[FrameTokenizer, str]:
@@ -87,7 +78,7 @@ def load_tokenizer(folder: Path) -> tuple[FrameTokenizer, str]:
 
 
 def ancestors(folder: Path) -> tuple[str, ...]:
-    """Fingerprints of the tokenizers that this one was trained on from, oldest first: its codes mean much the same.
+    """Return the fingerprints of the tokenizers this one was fine-tuned from, oldest first.
 
     Raises:
         CheckpointError: when the file beside the weights is missing or damaged.
@@ -96,38 +87,37 @@ def ancestors(folder: Path) -> tuple[str, ...]:
 
 
 def _read(folder: Path) -> tuple[TokenizerConfig, str, tuple[str, ...]]:
+    if not (folder / _CONFIG).exists():
+        raise CheckpointError(f"no tokenizer at {folder} ({_CONFIG} is missing); train one first")
+    content = read_json(folder / _CONFIG, CheckpointError, "train or export again")
     try:
-        content: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         config, weights = TokenizerConfig.from_dict(content["config"]), str(content["weights"])
         return config, weights, tuple(str(name) for name in content.get("ancestors", ()))
-    except OSError as error:
-        raise CheckpointError(f"no tokenizer at {folder} ({error.strerror}: {_CONFIG}); train one first") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / _CONFIG} is damaged ({error}); train or export again") from error
 
 
 TRANSFORMER_FILE = "transformer.safetensors"
-"""What a model's folder calls its transformer's weights."""
+"""File of the transformer's weights in a model's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedModel:
-    """A trained tokenizer, and the model it belongs to if it does."""
+    """A trained tokenizer, and its model if it has one."""
 
     tokenizer: FrameTokenizer
     """In eval mode on the CPU."""
     name: str
-    """Fingerprint of its weights."""
+    """Fingerprint of the tokenizer's weights."""
     ancestors: tuple[str, ...] = ()
-    """Fingerprints of the tokenizers it was trained on from, oldest first, as far as that is known."""
+    """Fingerprints of the tokenizers it was fine-tuned from, oldest first, as far as known."""
     model: WorldModel | None = None
-    """The whole model."""
     transformer: str | None = None
-    """Fingerprint of that model's transformer file."""
+    """Fingerprint of the model's transformer file."""
 
 
 def load_origin(name: str) -> PretrainedModel:
-    """The model or tokenizer of a bundled model's name, a model's folder, or a run's folder.
+    """Load the model or tokenizer of a bundled model's name, a model's folder or a run's folder.
 
     Raises:
         CheckpointError: when there is none, or a file is damaged.
@@ -148,7 +138,7 @@ def load_origin(name: str) -> PretrainedModel:
 
 
 def load_whole_origin(name: str) -> tuple[WorldModel, PretrainedModel]:
-    """As `load_origin`, of whole models only.
+    """Load a whole model as `load_origin` does.
 
     Raises:
         CheckpointError: also when there is only a tokenizer.
@@ -160,7 +150,7 @@ def load_whole_origin(name: str) -> tuple[WorldModel, PretrainedModel]:
 
 
 def training_facts(store: FrameDataset | TokenDataset, outcome: LoopResult, config: Any) -> dict[str, Any]:
-    """The facts of a finished training, as JSON values.
+    """Return the facts of a finished training, as JSON values.
 
     Args:
         store: what it learned from.
@@ -184,12 +174,12 @@ def training_facts(store: FrameDataset | TokenDataset, outcome: LoopResult, conf
 
 
 def players_of(store: FrameDataset | TokenDataset) -> dict[str, int]:
-    """Training episodes by who played them, as far as that is known: what a model played should not go unseen."""
+    """Count training episodes by player, as far as known."""
     return dict(sorted(Counter(str(s.meta["style"]) for s in store.of_split("train") if s.meta.get("style")).items()))
 
 
 def hardware() -> str:
-    """The machine that trains, in a few words."""
+    """Describe the training machine in a few words."""
     threads = torch.get_num_threads()
     cpu = f"CPU, {threads} thread{'' if threads == 1 else 's'}"
     return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu

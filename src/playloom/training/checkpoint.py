@@ -1,7 +1,4 @@
-"""A run's state on disk: one folder a checkpoint, tensors as safetensors, scalars as JSON, whole or absent.
-
-Owns names, atomic writing, keeping the last few and finding the newest whole one. Knows not what the tensors mean.
-"""
+"""Training state on disk: a folder per checkpoint, tensors as safetensors, scalars as JSON, written atomically."""
 
 from __future__ import annotations
 
@@ -23,16 +20,16 @@ _PREFIX = "step-"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint holds."""
+    """State of a run at one step."""
 
     step: int
     """Optimiser steps done; also the data position."""
     elapsed: float
     """Training time in seconds."""
     flops: float
-    """Floating point operations of one step, all devices together."""
+    """Floating point operations of one step, over all devices."""
     identity: dict[str, Any]
-    """Settings that must be equal to go on."""
+    """Settings that must be equal to resume."""
     tensors: dict[str, Tensor]
     """Weights, averages and optimiser states by flat name."""
 
@@ -57,7 +54,7 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
 
 
 def load_newest(folder: Path) -> Snapshot | None:
-    """The newest checkpoint that can be read; None when there is none at all.
+    """Load the newest readable checkpoint; None when there is none.
 
     Leftovers of a killed writer are removed.
 
@@ -79,7 +76,7 @@ def load_newest(folder: Path) -> Snapshot | None:
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Settings that differ, as `name: saved, now ...`."""
+    """Describe differing settings as `name: saved, now ...`."""
     result = []
     for key in sorted({*saved, *now}):
         before, after = saved.get(key), now.get(key)

@@ -1,12 +1,10 @@
-"""What a training command's data folder is, and the way from there to what a trainer reads.
+"""The data folder of a training command: recordings, a frame dataset or a token dataset.
 
-A folder may hold recordings (no pictures), a frame store or a token store; each is turned into the next, once, in a
-cache folder of the run. Knows no game: rendering comes in as a callable.
+Each is turned into the next, once, in a cache folder of the run. The renderer is an argument.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,35 +12,36 @@ from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.prepare import Progress, Render, build_frame_store, tokenise_recordings, tokenise_store
 from playloom.data.recording import list_episodes, load_meta
 from playloom.errors import RecordingError
+from playloom.json_io import read_json
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
-from playloom.training.distributed import world
+from playloom.training.distributed import dist_info
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """How data is prepared."""
+    """Options of data preparation."""
 
     render: Render
-    """Gives a recording's pictures again."""
+    """Renders a recording."""
     workers: int = 0
-    """Rendering processes; 0: in this one."""
+    """Rendering processes; 0: none."""
     batch: int = 32
-    """Pictures the tokenizer takes at once."""
+    """Pictures per tokenizer batch."""
     mirror: bool = False
-    """Add each training episode mirrored (from a frame store only)."""
+    """Add each training episode mirrored (from a frame dataset only)."""
     splits: tuple[str, ...] = ("train", "validation")
-    """Splits of recordings that are rendered; the others are for measuring."""
+    """Splits of recordings to render."""
     progress: Progress | None = None
-    """Told frames done and frames in all."""
+    """Progress callback: frames done, frames in all."""
 
 
 def frames_from(data: Path, cache: Path, how: Preparation) -> FrameDataset:
-    """The frame store at `data`, or one rendered from the recordings at `data` into `cache`.
+    """Open the frame dataset at `data`, or render the recordings there into `cache`.
 
     Raises:
         RecordingError: when `data` is neither.
     """
-    kind = kind_of(data)
+    kind = detect_dataset_kind(data)
     if kind == "frames":
         return FrameDataset.open(data)
     if kind == "recordings":
@@ -53,13 +52,13 @@ def frames_from(data: Path, cache: Path, how: Preparation) -> FrameDataset:
 def tokens_from(
     data: Path, cache: Path, how: Preparation, tokenizer: FrameTokenizer | None, fingerprint: str | None
 ) -> TokenDataset:
-    """The token store at `data`, or one made from the frames or recordings at `data` into `cache`.
+    """Open the token dataset at `data`, or make one in `cache` from the frames or recordings there.
 
     Raises:
         RecordingError: when a tokenizer is needed and not given, or the store was made by another one, or the cache of
             other data.
     """
-    kind = kind_of(data)
+    kind = detect_dataset_kind(data)
     if kind == "tokens" or _finished(cache):
         store = TokenDataset.open(data if kind == "tokens" else cache)
         if fingerprint is None or store.tokenizer == fingerprint:
@@ -98,18 +97,15 @@ def tokens_from(
     )
 
 
-def kind_of(data: Path) -> str:
-    """What a data folder holds: "frames", "tokens" or "recordings".
+def detect_dataset_kind(data: Path) -> str:
+    """Return the kind of a data folder: "frames", "tokens" or "recordings".
 
     Raises:
         RecordingError: when it is none of them.
     """
     index = data / "index.json"
     if index.exists():
-        try:
-            return str(json.loads(index.read_text(encoding="utf-8"))["kind"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RecordingError(f"{index} is damaged ({error}); prepare the data set again") from error
+        return str(read_json(index, RecordingError, "prepare the data set again").get("kind"))
     if data.is_dir() and list_episodes(data):
         return "recordings"
     if not data.exists():
@@ -118,8 +114,8 @@ def kind_of(data: Path) -> str:
 
 
 def _check_same_data(store: TokenDataset, data: Path, how: Preparation) -> None:
-    """Codes that were made once are used again only for the data they were made of, as far as lengths tell."""
-    if kind_of(data) == "frames":
+    """Refuse cached codes of other data, as far as lengths tell."""
+    if detect_dataset_kind(data) == "frames":
         frames = len(FrameDataset.open(data))
     else:
         frames = sum(load_meta(path).steps for path in _episodes(data, how))
@@ -146,10 +142,9 @@ def _episodes(data: Path, how: Preparation) -> list[Path]:
 
 
 def _alone(cache: Path) -> None:
-    """Several processes must not prepare the same data."""
-    if world()[1] > 1:
+    if dist_info()[1] > 1:
         raise RecordingError(
-            f"{cache} is not prepared, and {world()[1]} processes would do it at once; run the same command once "
+            f"{cache} is not prepared, and {dist_info()[1]} processes would do it at once; run the same command once "
             "without torchrun and with --prepare-only"
         )
 

@@ -1,15 +1,6 @@
-"""Training of a tokenizer's decoder alone, on codes made once: sharper pictures for a model that is already trained.
+"""Fine-tuning of a tokenizer's decoder on fixed codes: sharper pictures from a trained model.
 
-Owns the decoder's task: its data, its players, how it is judged. Encoder and codebook are never touched, so every code
-keeps its meaning, and a transformer trained on the codes stays valid. What is loaded and exported is the business of
-`decoder_job.py`, the loop is `loop.py`.
-
-    >>> DecoderTask(grown_tokenizer(tokenizer, blocks=(2, 3), layers=3, seed=0), config, frames, codes)
-
-One whole decoder training: a trained model or tokenizer in, the same with a better decoder out.
-
-Owns loading, making the codes, and the export; a test holds that codes, encoder and codebook come out bit for bit as
-they went in. The training itself is `decoder.py`.
+Encoder and codebook stay bit for bit the same, so a transformer trained on the codes stays valid.
 
     >>> run_decoder(DecoderJob(source="arena-live", data=Path("recordings"), out=Path("runs/decoder"), ...))
 """
@@ -17,10 +8,10 @@ they went in. The training itself is `decoder.py`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,61 +22,37 @@ from torch import Tensor, nn
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.data.sampler import WindowSampler
 from playloom.device import pick_device
-from playloom.errors import CheckpointError, ConfigError, RecordingError
+from playloom.errors import CheckpointError, RecordingError
+from playloom.json_io import to_mapping
 from playloom.models.checkpoint import fingerprint, save_model
 from playloom.models.tokenizer.config import TokenizerConfig
-from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, hinge_loss
+from playloom.models.tokenizer.losses import TokenizerLoss
 from playloom.models.tokenizer.metrics import psnr, sharpness, ssim
 from playloom.models.tokenizer.networks import Decoder
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, TokenizerOutput, to_pixels
 from playloom.training.artifacts import TRANSFORMER_FILE, PretrainedModel, hardware, load_origin, save_tokenizer
-from playloom.training.config import LoopConfig, to_mapping
 from playloom.training.data_source import Preparation, frames_from, tokens_from
-from playloom.training.distributed import world
+from playloom.training.distributed import dist_info
 from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, LoopResult, ModuleLoss, StepContext
-
-_STRIP = 6
+from playloom.training.task import Batch, LoopResult
+from playloom.training.tokenizer import STRIP_WIDTH, GanConfig, GanOutput, GanTask, check_frame_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderTrainingConfig:
-    """How a decoder is trained.
+class DecoderTrainingConfig(GanConfig):
+    """Settings of a decoder training. The decoder's weights are averaged; the commitment loss is ignored."""
 
-    Raises:
-        ConfigError: when a value is out of range.
-    """
-
-    loop: LoopConfig
-    """Length, rates and checkpoints. The decoder's weights are averaged with `ema_decay`."""
-    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
-    """Weights of the losses; `commitment` is the encoder's and plays no part."""
     decoder_blocks: tuple[int, ...] | None = None
-    """Residual convolution blocks of the decoder on each grid but the last, finest first; None: as many as it has."""
+    """Residual convolution blocks on each grid but the last, finest first; None: unchanged."""
     decoder_layers: int | None = None
-    """Transformer layers of the decoder; None: as many as it has."""
-    adversarial_from: float = 0.5
-    """The part of the run, in [0, 1], after which the discriminator joins (if its loss has a weight)."""
-    discriminator_rate: float = 1.0
-    """The discriminator's learning rate over the decoder's."""
-    validation_pictures: int = 64
-    """Pictures of the "validation" split judged each time."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.adversarial_from <= 1:
-            raise ConfigError(f"adversarial_from is {self.adversarial_from}; expected 0 to 1")
-        if self.validation_pictures < 1 or self.discriminator_rate <= 0:
-            raise ConfigError(
-                "validation_pictures must be at least 1 and discriminator_rate more than 0; got "
-                f"{self.validation_pictures} and {self.discriminator_rate}"
-            )
+    """Transformer layers; None: unchanged."""
 
 
-def grown_tokenizer(
+def deepen_decoder(
     tokenizer: FrameTokenizer, *, blocks: Sequence[int] | None, layers: int | None, seed: int
 ) -> FrameTokenizer:
-    """The same tokenizer with a decoder of another depth.
+    """Return the tokenizer with a decoder of another depth.
 
     Encoder and codebook are copied bit for bit, and so is all of the old decoder that has a place in the new one. Added
     blocks and layers start as the identity, so a deeper decoder begins with the very pictures of the old one.
@@ -115,37 +82,26 @@ def grown_tokenizer(
     return grown.eval()
 
 
-class Decoded(NamedTuple):
-    """What the decoder's training pass gives; a tuple, because wrappers look into those for tensors."""
-
-    loss: Tensor
-    """Scalar."""
-    made_BCHW: Tensor
-    """Reconstruction, float around [-1, 1], detached."""
-    parts: dict[str, Tensor]
-    """Every part of the loss, detached."""
-
-
 class DecodingLoss(nn.Module):
-    """A decoder with its loss as one module. The loss has a discriminator inside, which is not trained here."""
+    """A decoder and its loss as one module. The loss holds the discriminator, which is not trained here."""
 
     def __init__(self, decoder: Decoder, loss: TokenizerLoss) -> None:
         super().__init__()
         self.decoder = decoder
         self._loss = [loss]  # in a list, so that its weights do not become this module's
 
-    def forward(self, vectors_BhwC: Tensor, pixels_BCHW: Tensor, update: int) -> Decoded:
-        """Decode codebook entries float [B, h, w, C] and judge against pixels float [B, 3, H, W] in [-1, 1]."""
+    def forward(self, vectors_BhwC: Tensor, pixels_BCHW: Tensor, update: int) -> GanOutput:
+        """Decode codebook entries float [B, h, w, C] and compare with pixels float [B, 3, H, W] in [-1, 1]."""
         made_BCHW = self.decoder(vectors_BhwC)
         # No loss of a decoder looks at codes or commitment: the encoder rests.
         no_codes_BN = torch.empty((len(made_BCHW), 0), dtype=torch.int64)
         output = TokenizerOutput(pixels_BCHW=made_BCHW, codes_BN=no_codes_BN, commitment=pixels_BCHW.new_zeros(()))
         judged = self._loss[0](output, pixels_BCHW, update=update, last_layer=self.decoder.last_layer)
-        return Decoded(judged.total, made_BCHW.detach(), judged.parts)
+        return GanOutput(judged.total, made_BCHW.detach(), judged.parts)
 
 
-class DecoderTask:
-    """What the loop trains: the decoder, and the discriminator when it has a weight."""
+class DecoderTask(GanTask):
+    """Train the decoder, and the discriminator if its loss has a weight."""
 
     def __init__(
         self,
@@ -156,69 +112,55 @@ class DecoderTask:
         *,
         perceptual: nn.Module | None = None,
     ) -> None:
-        """Train the decoder of `tokenizer` (see `grown_tokenizer`) in place.
+        """Train the decoder of `tokenizer` (see `deepen_decoder`) in place.
 
         Raises:
             RecordingError: when the codes are not those of the frames, row for row.
         """
         _check_same_rows(frames, codes)
-        self.tokenizer, self._config, self._frames, self._codes = tokenizer, config, frames, codes
+        self.tokenizer, self._frames, self._codes = tokenizer, frames, codes
         loop = config.loop
         # The commitment is between encoder and codebook, and both rest.
         weights = dataclasses.replace(config.loss, commitment=0.0)
-        self.loss = TokenizerLoss(weights, perceptual=perceptual, seed=loop.seed)
-        self.players: dict[str, nn.Module] = {"decoder": DecodingLoss(tokenizer.decoder, self.loss)}
+        loss = TokenizerLoss(weights, perceptual=perceptual, seed=loop.seed)
+        super().__init__("decoder", DecodingLoss(tokenizer.decoder, loss), loss, config)
         self.averaged = frozenset({"decoder"})
-        self.rates = {"decoder": 1.0}
-        if self.loss.discriminator is not None:
-            self.players["discriminator"] = self.loss.discriminator
-            self.rates["discriminator"] = config.discriminator_rate
-        self.units = {"pictures": 1}
         self.identity = _identity(tokenizer.config, config, codes)
-        rank, ranks = world()
+        rank, ranks = dist_info()
         learned, judged = codes.of_split("train"), codes.of_split("validation") or codes.of_split("train")
         self._train = WindowSampler(spans=learned, steps=1, batch=loop.batch, seed=loop.seed, rank=rank, ranks=ranks)
         self._judged_rows = _spread_rows(judged, config.validation_pictures)
 
     def to(self, device: torch.device) -> None:
-        """Move the frozen networks and the losses'."""
+        """Move the frozen networks and those of the losses."""
         self.tokenizer.to(device)
         self.loss.to(device)
 
     def batch(self, index: int) -> Batch:
-        """Pictures of batch `index`, uint8 [B, H, W, 3], and their codes, int64 [B, N]."""
+        """Return batch `index`: pictures uint8 [B, H, W, 3] and codes int64 [B, N]."""
         return self._gather(np.sort(self._train.rows(index)[:, 0]))
 
-    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
-        """The decoder's loss; then, once the discriminator has joined, its own on the same pictures."""
-        pixels = to_pixels(batch["frames"])
-        # The discriminator joins at a part of the run, which only the loop knows; before that no update has come.
-        update = moment.step if moment.fraction >= self._config.adversarial_from else -1
-        self._hold_discriminator(True)
-        passed: Decoded = players["decoder"](self._vectors(batch["codes"]), pixels, update)
-        error = (passed.made_BCHW.float() - pixels).square().mean()
-        metrics = {"loss": passed.loss.detach(), **passed.parts, "psnr": 10 * torch.log10(4 / error)}
-        yield ModuleLoss("decoder", passed.loss, metrics)
-        if self.loss.adversarial_on(update):
-            self._hold_discriminator(False)
-            scores = players["discriminator"](torch.cat([pixels, passed.made_BCHW.float()]))
-            judged = hinge_loss(*scores.float().chunk(2))
-            yield ModuleLoss("discriminator", judged, {"discriminator": judged.detach()})
+    def generator_inputs(self, batch: Batch, random: np.random.Generator) -> tuple[Tensor, ...]:
+        """Return codebook entries, float [B, h, w, C], and pixels."""
+        height = self.tokenizer.config.grid_height
+        codes_Bhw = rearrange(batch["codes"], "b (h w) -> b h w", h=height)
+        return self.tokenizer.quantizer.lookup(codes_Bhw), to_pixels(batch["frames"])
 
     def validate(self) -> dict[str, float]:
-        """PSNR and SSIM of the decoded codes, and their sharpness over that of the true pictures."""
+        """Return PSNR and SSIM of decoded codes, and their sharpness over that of the true pictures."""
         figures = []
         for first in range(0, len(self._judged_rows), 16):
             batch = self._gather(self._judged_rows[first : first + 16])
             truth = batch["frames"]
             made = self.tokenizer.decode(batch["codes"]).cpu()
-            figures.append(torch.stack([psnr(made, truth), ssim(made, truth), sharpness(made), sharpness(truth)]))
+            sharp = (torch.from_numpy(sharpness(picture)).float() for picture in (made, truth))
+            figures.append(torch.stack([psnr(made, truth), ssim(made, truth), *sharp]))
         ratio, likeness, sharp, true_sharp = torch.cat(figures, dim=1).mean(1).tolist()
         return {"psnr": ratio, "ssim": likeness, "sharpness": sharp / true_sharp if true_sharp else float("nan")}
 
     def preview(self) -> NDArray[np.uint8]:
-        """Real pictures above their codes, decoded."""
-        places = np.linspace(0, len(self._judged_rows) - 1, min(_STRIP, len(self._judged_rows))).astype(int)
+        """Return real pictures above their decoded codes."""
+        places = np.linspace(0, len(self._judged_rows) - 1, min(STRIP_WIDTH, len(self._judged_rows))).astype(int)
         batch = self._gather(self._judged_rows[places])
         return strip([batch["frames"].numpy(), self.tokenizer.decode(batch["codes"]).cpu().numpy()])
 
@@ -226,18 +168,8 @@ class DecoderTask:
         frames = torch.from_numpy(self._frames.frames_FHWC[rows_B])
         return {"frames": frames, "codes": torch.from_numpy(self._codes.tokens_FN[rows_B].astype(np.int64))}
 
-    def _vectors(self, codes_BN: Tensor) -> Tensor:
-        """The codebook's entries, float [B, h, w, C]."""
-        height = self.tokenizer.config.grid_height
-        return self.tokenizer.quantizer.lookup(rearrange(codes_BN, "b (h w) -> b h w", h=height))
-
-    def _hold_discriminator(self, held: bool) -> None:
-        if self.loss.discriminator is not None:
-            self.loss.discriminator.requires_grad_(not held)
-
 
 def _identity(tokenizer: TokenizerConfig, config: DecoderTrainingConfig, codes: TokenDataset) -> dict[str, Any]:
-    """What must stay the same when a run is resumed. The codes' name stands for the encoder that made them."""
     training = {k: v for k, v in to_mapping(config).items() if k != "loop"}
     return {
         "tokenizer": tokenizer.to_dict(),
@@ -247,13 +179,11 @@ def _identity(tokenizer: TokenizerConfig, config: DecoderTrainingConfig, codes: 
 
 
 def _spread_rows(spans: Sequence[EpisodeSlice], count: int) -> NDArray[np.int64]:
-    """About `count` rows evenly spread over these episodes, ascending."""
     rows = np.concatenate([np.arange(span.start, span.start + span.length) for span in spans])
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
 def _check_same_rows(frames: FrameDataset, codes: TokenDataset) -> None:
-    """Codes and frames must be of the same episodes in the same order."""
     if frames.spans != codes.spans:
         raise RecordingError(
             f"{codes.folder} holds codes of other episodes ({len(codes)} steps) than {frames.folder} has pictures of "
@@ -266,34 +196,31 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderJob:
-    """What to train, on what, and where to."""
+    """Inputs and outputs of a decoder training."""
 
     source: str
-    """A bundled model's name, a model's folder, or the run's folder of a tokenizer, a world or a decoder."""
+    """A bundled model's name, a model's folder, or the run's folder of any training."""
     data: Path
-    """Recordings or a frame store."""
+    """Recordings or a frame dataset."""
     out: Path
-    """The run's folder."""
+    """Folder of the run."""
     config: DecoderTrainingConfig
-    """How the decoder is trained, and how deep it is."""
     preparation: Preparation
-    """How recordings are rendered and encoded."""
 
 
 @dataclass(frozen=True)
 class DecoderResult:
-    """What a job leaves."""
+    """Result of a decoder training."""
 
     outcome: LoopResult
-    """How the training ended."""
     path: Path
-    """The exported model's folder; of a tokenizer alone, the run's folder."""
+    """Folder of the exported model; for a tokenizer alone, the run's folder."""
 
 
 def run_decoder(
     job: DecoderJob, *, perceptual: nn.Module | None = None, report: Report | None = None, say: Say = print
 ) -> DecoderResult:
-    """Do a job, or go on with it, and export: a tokenizer into `out` itself, a model into `out/model`.
+    """Run or resume a job, and export: a tokenizer into `out`, a model into `out/model`.
 
     Args:
         job: what.
@@ -308,7 +235,7 @@ def run_decoder(
     """
     source, frames, codes = prepare_decoder(job, say)
     config, loop = job.config, job.config.loop
-    tokenizer = grown_tokenizer(
+    tokenizer = deepen_decoder(
         source.tokenizer, blocks=config.decoder_blocks, layers=config.decoder_layers, seed=loop.seed
     )
     training = Loop(DecoderTask(tokenizer, config, frames, codes, perceptual=perceptual), loop, job.out, report)
@@ -322,16 +249,16 @@ def run_decoder(
 
 
 def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel, FrameDataset, TokenDataset]:
-    """The first half of a job: pictures and codes, made once in `out`. Arguments as in `run_decoder`."""
+    """Prepare pictures and codes, once, in `out`. Arguments as in `run_decoder`."""
     source = load_origin(job.source)
     frames = frames_from(job.data, job.out / "frames", job.preparation)
-    _check_size(source.tokenizer, frames)
+    check_frame_size(source.tokenizer.config, frames)
     device = pick_device(job.config.loop.device)
     encoder = source.tokenizer.to(device)
     how = dataclasses.replace(job.preparation, mirror=False)
     codes = tokens_from(frames.folder, job.out / "codes", how, encoder, source.name)
     encoder.cpu()
-    if world()[0] == 0:
+    if dist_info()[0] == 0:
         say(f"{len(codes)} frames in {len(codes.spans)} episodes, tokenizer {codes.tokenizer}")
     return source, frames, codes
 
@@ -339,7 +266,7 @@ def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel,
 def refinement_card(
     job: DecoderJob, source: PretrainedModel, codes: TokenDataset, outcome: LoopResult
 ) -> dict[str, Any]:
-    """The model's card, this training added to its list `decoder`; without figures, which were of the old decoder."""
+    """Return the model's card with this training added to its list `decoder`, without the old decoder's metrics."""
     seeds = {
         split: [int(span.meta["seed"]) for span in codes.of_split(split) if "seed" in span.meta]
         for split in ("train", "validation")
@@ -372,13 +299,3 @@ def _export(folder: Path, source: PretrainedModel, tokenizer: FrameTokenizer, ca
         if fingerprint(folder / TRANSFORMER_FILE) == source.transformer:
             return
     raise CheckpointError(f"{folder / TRANSFORMER_FILE} differs from the source's, which is stored in an unusual type")
-
-
-def _check_size(tokenizer: FrameTokenizer, frames: FrameDataset) -> None:
-    height, width = frames.frames_FHWC.shape[1:3]
-    config = tokenizer.config
-    if (height, width) != (config.frame_height, config.frame_width):
-        raise RecordingError(
-            f"{frames.folder} has pictures of {width} x {height}; this tokenizer takes "
-            f"{config.frame_width} x {config.frame_height}: prepare the data again"
-        )

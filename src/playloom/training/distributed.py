@@ -1,8 +1,6 @@
-"""Devices of a run: the fabric for one process or torchrun, CPU habits, and reading batches ahead for a GPU.
+"""Fabric, ranks, batch prefetch and stop signals.
 
-The only file that names lightning.
-
-SIGINT and SIGTERM as a polite request to stop; the second one is not polite any more.
+The only module that imports lightning.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from playloom.training.task import Batch
 
 
 class StopRequest:
-    """Inside the `with`, the first SIGINT or SIGTERM only sets `asked`; afterwards the old handlers are back."""
+    """Handle the first SIGINT or SIGTERM inside `with` by setting `asked`; restore the old handlers afterwards."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -54,7 +52,7 @@ class StopRequest:
 
 
 def make_fabric(config: LoopConfig) -> Any:
-    """A launched fabric: one device, or one a process under torchrun.
+    """Return a launched fabric: one device, or one per process under torchrun.
 
     Raises:
         MissingExtraError: when lightning-fabric is not installed.
@@ -86,20 +84,19 @@ def make_fabric(config: LoopConfig) -> Any:
 
 
 def _fabric_class() -> Any:
-    """Fabric, which comes as a package of its own or inside `lightning`."""
     for name in ("lightning_fabric", "lightning.fabric"):
         with contextlib.suppress(ImportError):
             return importlib.import_module(name).Fabric
     raise MissingExtraError.of("lightning-fabric", "train")
 
 
-def world() -> tuple[int, int]:
-    """This process's rank and the number of processes, as torchrun says."""
+def dist_info() -> tuple[int, int]:
+    """Return this process's rank and the world size, from torchrun's environment."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def read_ahead(batch: Callable[[int], Batch], first: int, device: torch.device) -> Iterator[Batch]:
-    """Batches `first`, `first` + 1, ... on the device.
+    """Yield batches `first`, `first` + 1, ... on the device.
 
     On a GPU one thread gathers the next two while this one computes. On a CPU that would only take cores away.
     """

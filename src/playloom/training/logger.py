@@ -1,12 +1,7 @@
-"""The log of a run: one JSON line a report, TensorBoard scalars where installed, and preview strips.
+"""Log of a run: JSON lines, TensorBoard scalars if installed, preview strips; throughput.
 
-Knows nothing of training. After a resume the lines beyond the checkpoint are cut away, so the log never tells a step
-twice.
-
-Counting: floating point operations of a step, and what was achieved a second.
-
-Operations are counted once, on a run's first step, by watching the matrix products, convolutions and attentions that
-run; a part that joins later (a discriminator) is not in the count.
+After a resume the lines beyond the checkpoint are removed. Operations are counted once, on a run's first step; a
+discriminator that starts later is not in the count.
 """
 
 from __future__ import annotations
@@ -32,17 +27,17 @@ class LoopProgress:
     step: int
     """Optimiser steps done."""
     fraction: float
-    """How much of the run is over, in [0, 1]."""
+    """Part of the run done, in [0, 1]."""
     elapsed: float
-    """Training time so far, all pieces, in seconds."""
+    """Training time so far, all sessions, in seconds."""
     eta: float
     """Estimated seconds to the end."""
     learning_rate: float
-    """The learning rate in force, of the first optimiser."""
+    """Current learning rate of the first optimiser."""
     metrics: Mapping[str, float]
-    """Means since the last report; `loss` among them, or the `validation/...` figures."""
+    """Means since the last report, `loss` among them, or the `validation/...` metrics."""
     rates: Mapping[str, float]
-    """Units a second (pictures, tokens) and `flops` (floating point operations a second) since the last report."""
+    """Units per second (pictures, tokens) and `flops` (operations per second) since the last report."""
 
 
 @dataclass
@@ -50,18 +45,18 @@ class Throughput:
     """Time, units and operations since the last report."""
 
     units_per_step: Mapping[str, int]
-    """What one optimiser step takes in, over all devices."""
+    """Units of one optimiser step, over all devices."""
     _steps: int = 0
     _flops: float = 0.0
     _since: float = field(default_factory=time.monotonic)
 
     def tick(self, flops: float) -> None:
-        """One more step, of this many operations over all devices."""
+        """Count a step of this many operations over all devices."""
         self._steps += 1
         self._flops = flops
 
     def rates(self) -> dict[str, float]:
-        """Units and operations a second since the last call."""
+        """Return units and operations per second since the last call."""
         now = time.monotonic()
         per_second = self._steps / max(now - self._since, 1e-9)
         self._steps, self._since = 0, now
@@ -69,18 +64,18 @@ class Throughput:
         return {**rates, "flops": self._flops * per_second}
 
     def restart(self) -> None:
-        """Forget the time since the last report (it went into a validation or a checkpoint)."""
+        """Reset the timer, after a validation or a checkpoint."""
         self._steps, self._since = 0, time.monotonic()
 
 
 def eta(fraction: float, first: float, seconds: float) -> float:
-    """Seconds to go, when `seconds` took the run from fraction `first` to `fraction`."""
+    """Estimate the seconds to the end, when `seconds` took the run from fraction `first` to `fraction`."""
     gained = fraction - first
     return (1 - fraction) * seconds / gained if gained > 0 else float("inf")
 
 
 class RunLogger:
-    """Writes `log.jsonl`, `previews/` and `tensorboard/` of one run."""
+    """Write `log.jsonl`, `previews/` and `tensorboard/` of one run."""
 
     def __init__(self, folder: Path, resumed_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +86,7 @@ class RunLogger:
         self._board = _tensorboard(folder / "tensorboard", resumed_step)
 
     def write(self, report: LoopProgress) -> None:
-        """Note one report."""
+        """Write one report."""
         line = {"step": report.step, "elapsed": round(report.elapsed, 2), "lr": report.learning_rate, **report.metrics}
         self._file.write(json.dumps({**line, **{f"{k}/s": round(v, 1) for k, v in report.rates.items()}}) + "\n")
         self._file.flush()
@@ -109,7 +104,7 @@ class RunLogger:
         return path
 
     def close(self) -> None:
-        """Flush and close everything."""
+        """Flush and close all files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
@@ -124,18 +119,18 @@ class RunLogger:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log."""
+    """Return the lines of a run's log."""
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
 def strip(rows_TNHWC: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Rows of pictures, each uint8 [N, H, W, 3], to one picture: a row under the other, uint8 [R H, N W, 3]."""
+    """Join rows of pictures, each uint8 [N, H, W, 3], to one picture, uint8 [R H, N W, 3]."""
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows_TNHWC], axis=0)
 
 
 def _step(line: str) -> float:
-    """The step of a log line; a line cut short by a crash lies beyond every checkpoint."""
+    """The step of a log line; infinite for a truncated line, which lies beyond every checkpoint."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError):
@@ -143,7 +138,6 @@ def _step(line: str) -> float:
 
 
 def _tensorboard(folder: Path, resumed_step: int) -> Any:
-    """A TensorBoard writer, or None where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,8 +1,6 @@
-"""The one training loop: steps, checkpoints, validation, reports; on lightning-fabric.
+"""The training loop: steps, checkpoints, validation, reports, on Lightning Fabric.
 
-Knows no pictures and no tokens: a `Task` says what is trained, on what, and how it is judged. The randomness of a step
-is a function of (seed, step, rank), and so is its data, so a run that was killed at any moment goes on exactly as if
-nothing had happened.
+Data and randomness of a step are functions of (seed, step, rank), so a killed run resumes exactly.
 
     >>> Loop(task, LoopConfig(steps=1000), Path("runs/one")).run()
 """
@@ -20,8 +18,9 @@ import torch
 from torch import Tensor
 
 from playloom.errors import CheckpointError, PlayloomError
+from playloom.json_io import to_mapping
 from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
-from playloom.training.config import FREE_ON_RESUME, LoopConfig, to_mapping
+from playloom.training.config import FREE_ON_RESUME, LoopConfig
 from playloom.training.distributed import StopRequest, make_fabric, read_ahead
 from playloom.training.logger import LoopProgress, RunLogger, Throughput, eta
 from playloom.training.optim import (
@@ -41,7 +40,7 @@ Report = Callable[[LoopProgress], None]
 
 
 class Loop:
-    """One run in one folder. Resumes by itself when the folder holds checkpoints."""
+    """One run in one folder. Resumes when the folder holds checkpoints."""
 
     def __init__(self, task: Task, config: LoopConfig, folder: Path, report: Report | None = None) -> None:
         self.task, self.config, self.folder = task, config, folder
@@ -62,7 +61,7 @@ class Loop:
             raise
 
     def run(self) -> LoopResult:
-        """Train until the end, the piece's end, or SIGINT / SIGTERM, and leave a checkpoint.
+        """Train until the end, the session's time limit, or SIGINT / SIGTERM, and leave a checkpoint.
 
         Raises:
             PlayloomError: when the loss stops being a number.
@@ -83,17 +82,17 @@ class Loop:
 
     @property
     def elapsed(self) -> float:
-        """Training time in seconds, all pieces."""
+        """Training time in seconds, all sessions."""
         return self._before + time.monotonic() - self._started
 
     @property
     def done(self) -> float:
-        """How much of the run is over, in [0, 1]."""
+        """Part of the run done, in [0, 1]."""
         return progress(self.config, self.step, self._now)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the players that have averaged weights carry them, and all are in eval mode."""
+        """Swap in averaged weights and eval mode inside the `with`."""
         with contextlib.ExitStack() as stack:
             for name, module in self.task.players.items():
                 if name in self._averages:
@@ -115,7 +114,6 @@ class Loop:
         return players, optimisers
 
     def _raw(self, name: str) -> Any:
-        """The optimiser itself, out of its wrapping."""
         return self._optimisers[name].optimizer
 
     def _identity(self) -> dict[str, Any]:
@@ -206,10 +204,9 @@ class Loop:
         optimiser.zero_grad(set_to_none=True)
 
     def _tick(self, stop: StopRequest) -> bool:
-        """Agree with the other devices on the time and on whether to stop."""
-        piece = self.config.piece_minutes
+        limit = self.config.max_minutes
         spent = time.monotonic() - self._started
-        wants = stop.asked or (piece is not None and spent >= 60 * piece)
+        wants = stop.asked or (limit is not None and spent >= 60 * limit)
         now = torch.tensor([self.elapsed, float(wants)], dtype=torch.float64)
         if self.fabric.world_size > 1:
             now = self.fabric.broadcast(now)
@@ -290,7 +287,7 @@ class Loop:
 
 
 class _Means:
-    """Running means of metrics; they stay on the device until they are taken."""
+    """Running means of metrics, kept on the device until read."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -309,7 +306,7 @@ class _Means:
 
 
 def _flop_counter(stack: contextlib.ExitStack) -> Any:
-    """A counter that watches every operation until the stack unwinds; compiled code would hide them."""
+    """Counter that watches every operation until the stack unwinds; compiled code would hide them."""
     from torch.utils.flop_counter import FlopCounterMode
 
     stack.enter_context(torch.compiler.set_stance("force_eager"))

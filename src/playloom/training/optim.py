@@ -1,11 +1,7 @@
-"""AdamW over a module, its averaged weights, and both as flat named tensors.
+"""AdamW, averaged weights and the learning rate schedule.
 
-Owns the grouping of parameters for weight decay and the exponential moving average. Knows no file.
-
-The learning rate as a function of the step and of how much of the run is over.
-
-Progress is the larger of steps done over steps asked and time spent over time asked, so a run with a time budget
-always ends with its full decay.
+Progress is the larger of steps done over steps asked and time spent over time asked, so a run with a time budget always
+ends with its full decay.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ from playloom.training.config import LoopConfig
 
 
 def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) -> Optimizer:
-    """AdamW with decoupled decay on matrices (two dimensions or more) only.
+    """Return AdamW with decoupled decay on matrices (two dimensions or more) only.
 
     The rate at the peak is kept in each group as `peak`; the loop sets `lr` from it.
     """
@@ -43,7 +39,7 @@ def set_learning_rate(optimiser: Optimizer, factor: float) -> None:
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The module's own parameters and persistent buffers by name; a shared tensor once, under its first name."""
+    """Return parameters and persistent buffers by name; a shared tensor once, under its first name."""
     seen: set[int] = set()
     named = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
@@ -54,7 +50,7 @@ def module_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def optimiser_tensors(module: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as `<parameter>/<key>`."""
+    """Return the optimiser's state as `<parameter>/<key>`."""
     named = {}
     for name, parameter in module.named_parameters():
         for key, value in optimiser.state.get(parameter, {}).items():
@@ -63,7 +59,7 @@ def optimiser_tensors(module: nn.Module, optimiser: Optimizer) -> dict[str, Tens
 
 
 def load_optimiser(module: nn.Module, optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimiser_tensors` gave.
+    """Restore the result of `optimiser_tensors`.
 
     Raises:
         CheckpointError: when a state belongs to no parameter.
@@ -77,14 +73,14 @@ def load_optimiser(module: nn.Module, optimiser: Optimizer, tensors: Mapping[str
 
 
 def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The state on the parameter's device and in its memory order: fused kernels pair elements by place in memory."""
+    """State on the parameter's device and in its memory order: fused kernels pair elements by place in memory."""
     if tensor.shape != parameter.shape:
         return tensor.clone().to(parameter.device)
     return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
 
 
 def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], what: str) -> None:
-    """Copy by name, in place.
+    """Copy in place, by name.
 
     Raises:
         CheckpointError: when names or shapes differ; says which.
@@ -104,8 +100,9 @@ def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], w
 class AveragedWeights:
     """Exponential moving average of a module's parameters (Polyak & Juditsky 1992); buffers are copied.
 
-    Buffers (a codebook that follows its encoder, counters) have their own dynamics, which averaging would break. The
-    decay warms up as (1 + n) / (10 + n), so that the average forgets the random start early.
+    Buffers (counters, recent latents) have their own dynamics, which averaging would break. The codebook and the
+    statistics of the latents are parameters, so they are averaged. The decay warms up as (1 + n) / (10 + n), so that
+    the average forgets the random start early.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -119,7 +116,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after `step` steps."""
+        """Average in the weights after `step` steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._averaged, self._sources, 1 - decay)
         for name in self._copied:
@@ -127,7 +124,7 @@ class AveragedWeights:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the module carries the averaged weights."""
+        """Swap the averaged weights into the module inside the `with`."""
         kept = {name: tensor.detach().clone() for name, tensor in self._live.items()}
         copy_tensors(self._live, self.tensors, "the average")
         try:
@@ -137,7 +134,7 @@ class AveragedWeights:
 
 
 def progress(config: LoopConfig, step: int, elapsed_seconds: float) -> float:
-    """How much of the run is over, in [0, 1], after `step` steps and this much training time."""
+    """Return the part of the run done, in [0, 1], after `step` steps and this much training time."""
     parts = [0.0]
     if config.steps is not None:
         parts.append(step / config.steps)
@@ -147,7 +144,7 @@ def progress(config: LoopConfig, step: int, elapsed_seconds: float) -> float:
 
 
 def learning_rate_factor(config: LoopConfig, step: int, done: float) -> float:
-    """Learning rate over its peak for the step after `step` steps, with `done` in [0, 1] of the run over."""
+    """Return the learning rate over its peak for the step after `step` steps, at `done` in [0, 1] of the run."""
     warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
     if config.schedule == "cosine":
         shape = 0.5 * (1 + math.cos(math.pi * done))

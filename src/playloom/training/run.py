@@ -1,7 +1,4 @@
-"""One whole world training: data to codes, alignment check, training, export of the finished model.
-
-Owns the order of these. What each does lies in `sources`, `alignment`, `world` and `checkpoint`.
-"""
+"""One world model training: codes, alignment check, training, export."""
 
 from __future__ import annotations
 
@@ -22,47 +19,44 @@ from playloom.models.checkpoint import WorldModel, save_model
 from playloom.models.decode_order import DEFAULT_LAG
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.world_model import ModelConfig
-from playloom.training.alignment import AlignmentReport, check_alignment
+from playloom.training.alignment import check_alignment
 from playloom.training.artifacts import PretrainedModel, ancestors, load_tokenizer, players_of, training_facts
-from playloom.training.data_source import Preparation, kind_of, tokens_from
-from playloom.training.distributed import world
+from playloom.training.data_source import Preparation, detect_dataset_kind, tokens_from
+from playloom.training.distributed import dist_info
 from playloom.training.loop import Report
+from playloom.training.preview import dream_preview
 from playloom.training.task import LoopResult
-from playloom.training.world_model import Preview, Start, WorldConfig, train_world
+from playloom.training.world_model import Start, WorldConfig, train_world
 
 _CHECKS = ("strict", "warn", "off")
 _STRETCH = 120
 _STRETCHES = 8
 
 Say = Callable[[str], None]
-PreviewOf = Callable[[FrameTokenizer, TokenDataset], Preview]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldJob:
-    """What to train, on what, and where to.
+    """Inputs and outputs of a world model training.
 
     Raises:
         ConfigError: for an unknown kind of alignment check.
     """
 
     model: ModelConfig
-    """Sizes of the whole model."""
     config: WorldConfig
-    """How the transformer is trained."""
     data: Path
-    """Recordings, a frame store or a token store."""
+    """Recordings, a frame dataset or a token dataset."""
     out: Path
-    """The run's folder."""
+    """Folder of the run."""
     tokenizer: Path | None
-    """Folder of a trained tokenizer; needed to tokenise, and to export a whole model. With `start`: its tokenizer, or
-    one that was trained on from it. None: that of `start`."""
+    """Folder of a trained tokenizer, to tokenise and to export a whole model. With `start`: its tokenizer or one
+    fine-tuned from it; None: that of `start`."""
     preparation: Preparation
-    """How recordings are rendered and tokenised."""
     start: PretrainedModel | None = None
-    """A whole model of these sizes whose transformer the training begins with; None: random weights."""
+    """A whole model of these sizes to initialise the transformer from; None: random weights."""
     alignment: str = "strict"
-    """`strict`: misaligned data ends the run; `warn`: only say so; `off`: no check."""
+    """`strict`: misaligned data ends the run; `warn`: only report; `off`: no check."""
 
     def __post_init__(self) -> None:
         if self.alignment not in _CHECKS:
@@ -71,22 +65,18 @@ class WorldJob:
 
 @dataclass(frozen=True)
 class WorldResult:
-    """What a job leaves."""
+    """Result of a world model training."""
 
     outcome: LoopResult
-    """How the training ended."""
     path: Path
-    """The exported model's folder; without a tokenizer the run's folder."""
+    """Folder of the exported model; without a tokenizer the run's folder."""
 
 
-def run_world(
-    job: WorldJob, *, preview_of: PreviewOf | None = None, report: Report | None = None, say: Say = print
-) -> WorldResult:
-    """Do a job; a job that was interrupted goes on where it stopped.
+def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) -> WorldResult:
+    """Run or resume a job.
 
     Args:
         job: what.
-        preview_of: makes the preview callback, for those who can dream.
         report: told about the training's progress.
         say: told one sentence about each stage.
 
@@ -95,10 +85,10 @@ def run_world(
         RecordingError, CheckpointError, ConfigError: as in the stages.
     """
     store, tokenizer = prepare_world(job, say)
-    preview = preview_of(tokenizer, store) if preview_of is not None and tokenizer is not None else None
+    preview = dream_preview(job.model, tokenizer, store) if tokenizer is not None else None
     run = train_world(job.model, job.config, store, job.out, start=_start(job), preview=preview, report=report)
     path = job.out
-    if tokenizer is not None and world()[0] == 0:
+    if tokenizer is not None and dist_info()[0] == 0:
         path = job.out / "model"
         card = training_card(job, store, run.outcome)
         model = WorldModel(config=job.model, tokenizer=tokenizer.cpu(), transformer=run.transformer, card=card)
@@ -107,13 +97,13 @@ def run_world(
 
 
 def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameTokenizer | None]:
-    """The first half of a job: codes, and for a new run the alignment check. Arguments as in `run_world`."""
+    """Make the codes and, for a new run, check the alignment. Arguments as in `run_world`."""
     tokenizer, name = _tokenizer(job)
     if tokenizer is not None:
         _check_same(job.model, tokenizer)
         tokenizer.to(pick_device(job.config.loop.device))
     store = tokens_from(job.data, job.out / "tokens", job.preparation, tokenizer, name)
-    if world()[0] == 0:
+    if dist_info()[0] == 0:
         players = ", ".join(f"{name} {count}" for name, count in players_of(store).items())
         by = f", played by {players}" if players else ""
         say(f"{len(store)} frames in {len(store.spans)} episodes{by}, tokenizer {store.tokenizer}")
@@ -123,7 +113,7 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameT
 
 
 def training_card(job: WorldJob, store: TokenDataset, outcome: LoopResult) -> dict[str, Any]:
-    """What a model's card says about its training."""
+    """Return the training facts of a model's card."""
     facts = training_facts(store, outcome, job.config)
     card: dict[str, Any] = {**_recommended(job), **facts, "tokenizer": store.tokenizer}
     if job.start is not None and job.start.model is not None:
@@ -134,7 +124,7 @@ def training_card(job: WorldJob, store: TokenDataset, outcome: LoopResult) -> di
 
 
 def _recommended(job: WorldJob) -> dict[str, Any]:
-    """How to dream with the model: as with the one it began with, or as usual, but in an order that was trained."""
+    """Recommended generation settings: those of the initial model or the default, in a trained decode order."""
     before = job.start.model.card if job.start is not None and job.start.model is not None else {}
     card = {name: value for name, value in before.items() if name in ("lag", "sampling")}
     if not job.model.rows:
@@ -146,7 +136,6 @@ def _recommended(job: WorldJob) -> dict[str, Any]:
 
 
 def _tokenizer(job: WorldJob) -> tuple[FrameTokenizer | None, str | None]:
-    """The job's tokenizer and its fingerprint; none where the data must do without."""
     if job.tokenizer is None:
         return (job.start.tokenizer, job.start.name) if job.start is not None else (None, None)
     tokenizer, name = load_tokenizer(job.tokenizer)
@@ -159,7 +148,6 @@ def _tokenizer(job: WorldJob) -> tuple[FrameTokenizer | None, str | None]:
 
 
 def _start(job: WorldJob) -> Start | None:
-    """What the transformer begins with."""
     if job.start is None:
         return None
     assert job.start.model is not None and job.start.transformer is not None
@@ -167,10 +155,10 @@ def _start(job: WorldJob) -> Start | None:
 
 
 def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None, say: Say) -> None:
-    """Check the actions against the pictures, raw ones if they are at hand, else decoded codes."""
+    """Check actions against raw pictures if at hand, else against decoded codes."""
     if job.alignment == "off":
         return
-    frames = FrameDataset.open(job.data) if kind_of(job.data) == "frames" else None
+    frames = FrameDataset.open(job.data) if detect_dataset_kind(job.data) == "frames" else None
     if frames is None and tokenizer is None:
         say("alignment not checked: that needs pictures, so a frame store or the tokenizer's folder")
         return
@@ -182,12 +170,6 @@ def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None,
     if report.verdict == "shifted" and job.alignment == "strict":
         raise BadInputError(f"{report.sentence()}; or train anyway with --alignment warn")
     say(f"alignment {report.verdict}: {report.sentence()}")
-
-
-def alignment_of(store: FrameDataset) -> AlignmentReport:
-    """The alignment check on stretches of a frame store's "train" split."""
-    spans = _living(store)
-    return check_alignment((store.frames_FHWC[s.rows], store.actions_FA[s.rows]) for s in _cut(spans))
 
 
 def _stretches(
@@ -210,7 +192,6 @@ def _living(store: TokenDataset | FrameDataset) -> tuple[EpisodeSlice, ...]:
 
 
 def _cut(spans: tuple[EpisodeSlice, ...]) -> list[EpisodeSlice]:
-    """Evenly chosen stretches of at most `_STRETCH` steps."""
     long = [span for span in spans if span.length >= min(_STRETCH, max(s.length for s in spans))]
     chosen = [long[i] for i in np.unique(np.linspace(0, len(long) - 1, _STRETCHES).astype(int))] if long else []
     return [EpisodeSlice(start=s.start, length=min(s.length, _STRETCH), meta=s.meta) for s in chosen]

@@ -1,4 +1,4 @@
-"""What a training loop needs to know of a task, and what it says at the end. Data and one protocol, no work.
+"""The task protocol of the training loop.
 
 A player is a module with an optimiser of its own; a GAN has two.
 """
@@ -15,72 +15,72 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
-"""Named tensors, on the CPU as a task makes them, on the device as a loss gets them."""
+"""Named tensors, on the CPU from a task, on the device in a loss."""
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where a run stands when a loss is computed."""
+    """Progress and randomness of a training step."""
 
     step: int
     """Optimiser steps done."""
     fraction: float
-    """How much of the run is over, in [0, 1]."""
+    """Part of the run done, in [0, 1]."""
     random: np.random.Generator
-    """Draws of this step; the same on every device."""
+    """Generator of this step; the same on every device."""
 
 
 @dataclass(frozen=True)
 class ModuleLoss:
-    """A loss, and the player whose gradients it is for."""
+    """A loss and the player it trains."""
 
     player: str
     """Name in `Task.players`."""
     loss: Tensor
-    """Scalar; its backward pass runs before the next loss is asked for."""
+    """Scalar; its backward pass runs before the next loss is computed."""
     metrics: Mapping[str, Tensor]
     """Scalars to report, detached."""
 
 
 class Task(Protocol):
-    """What a loop trains. A player is a module with an optimiser of its own; a GAN has two."""
+    """Modules, data and losses of a training."""
 
     players: dict[str, nn.Module]
-    """The trained modules. Anything frozen lives elsewhere in the task."""
+    """Trained modules by name. Frozen modules lie elsewhere in the task."""
     averaged: frozenset[str]
-    """Players whose weights are averaged (if the config averages at all)."""
+    """Names of players with averaged weights (if the config averages at all)."""
     rates: dict[str, float]
-    """Peak learning rate of each player over the config's."""
+    """Peak learning rate of each player, over the config's."""
     units: dict[str, int]
-    """What one example counts for in the rates, such as {"pictures": 1}."""
+    """Units of one example, such as {"pictures": 1}."""
     identity: dict[str, Any]
-    """Facts that must not change when a run is resumed (configs, data fingerprints)."""
+    """Facts that must not change on resume (configs, data fingerprints)."""
 
     def to(self, device: torch.device) -> None:
-        """Move whatever is not a player."""
+        """Move everything that is not a player."""
 
     def batch(self, index: int) -> Batch:
-        """Batch number `index` of this rank: a pure function."""
+        """Return batch `index` of this rank: a pure function."""
 
     def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
-        """The losses of one batch, one after the other, on the given (wrapped) players."""
+        """Yield the losses of one batch on the given (wrapped) players."""
 
     def validate(self) -> dict[str, float]:
-        """Figures on held-out data; the players carry their averaged weights and are in eval mode."""
+        """Return metrics on held-out data; players carry averaged weights in eval mode."""
 
     def preview(self) -> NDArray[np.uint8] | None:
-        """A picture strip uint8 [H, W, 3] of where the model stands."""
+        """Return a picture strip, uint8 [H, W, 3]."""
 
 
 @dataclass(frozen=True)
 class LoopResult:
-    """How a call of `Loop.run` ended."""
+    """Result of `Loop.run`."""
 
     step: int
-    """Optimiser steps done, all pieces."""
+    """Optimiser steps done, all sessions."""
     elapsed: float
-    """Training time in seconds, all pieces."""
+    """Training time in seconds, all sessions."""
     finished: bool
-    """Whether the run reached its end; else it waits to be resumed."""
+    """False if the run stopped early and can be resumed."""
     validation: dict[str, float]
-    """Figures of the last validation, if there was one in this piece."""
+    """Figures of the last validation, if there was one in this session."""

@@ -1,13 +1,8 @@
 """Training of the world model: a transformer on windows of codes and actions.
 
-Owns the mixture of decode orders, validation and export. The loop is `loop.py`, the loss `world_loss.py`.
+B batch, T steps, N image slots, A action slots, P positions a step, D width, V vocabulary.
 
     >>> train_world(preset("tiny"), WorldConfig(loop=LoopConfig(steps=100)), tokens, out=Path("runs/world"))
-
-The loss of the world model: cross-entropy of image codes and action values, for one decode order.
-
-Owns which positions are judged against what. Shapes: B batch, T steps, N image slots, A action slots, P positions a
-step, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -27,47 +22,40 @@ from torch import Tensor, nn
 from playloom.data.dataset import EpisodeSlice, TokenDataset
 from playloom.data.sampler import WindowSampler, alive_spans, token_windows
 from playloom.errors import ConfigError, RecordingError
+from playloom.json_io import to_mapping
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.transformer.transformer import Transformer
 from playloom.models.world_model import ModelConfig, build_transformer
-from playloom.training.config import LoopConfig, to_mapping
-from playloom.training.distributed import world
+from playloom.training.config import LoopConfig
+from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
 from playloom.training.task import Batch, LoopResult, ModuleLoss, StepContext
 
 
 class LossOutput(NamedTuple):
-    """Mean figures of one batch, scalars on the device. A tuple, because wrappers look into those for tensors."""
+    """Means of one batch, scalars on the device; a tuple, because wrappers look for tensors in those."""
 
     loss: Tensor
-    """What is minimised."""
+    """Training objective."""
     image: Tensor
-    """Cross-entropy of an image code, in nats."""
+    """Cross-entropy of image codes, nats."""
     action: Tensor
-    """Cross-entropy of an action value, in nats."""
+    """Cross-entropy of action values, nats."""
     image_accuracy: Tensor
-    """Share of image codes whose likeliest id is the true one."""
+    """Accuracy of image codes."""
     action_accuracy: Tensor
-    """Share of action values whose likeliest id is the true one."""
+    """Accuracy of action values."""
 
 
 class WorldLoss(nn.Module):
-    """The transformer with its loss, as one module, so that wrappers for many devices see one forward pass."""
+    """Cross-entropy of image codes and action values in one decode order; one module, for wrappers of many devices."""
 
     legal_AV: Tensor
 
     def __init__(
         self, transformer: Transformer, layout: StepLayout, *, action_weight: float, first_step_image: bool
     ) -> None:
-        """Hold the transformer.
-
-        Args:
-            transformer: what is trained.
-            layout: owner of the token arithmetic.
-            action_weight: what an action token's loss counts; 1 is the published objective, 10 its variant.
-            first_step_image: also judge the image of a window's first step, which nothing foretells.
-        """
         super().__init__()
         self.transformer, self.layout = transformer, layout
         self.action_weight, self.first_step_image = action_weight, first_step_image
@@ -80,7 +68,7 @@ class WorldLoss(nn.Module):
     def forward(
         self, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"], own_PP: Bool[Tensor, "P P"]
     ) -> LossOutput:
-        """Judge one batch.
+        """Compute the loss of one batch.
 
         Args:
             codes_BTN: int64 image codes.
@@ -97,7 +85,7 @@ class WorldLoss(nn.Module):
         return LossOutput(loss, image.detach(), action.detach(), image_right, action_right)
 
     def _previous(self, tokens_BTK: Tensor) -> Tensor:
-        """Joint ids [B, T, A] of the action before each step; none before the first."""
+        """Joint ids [B, T, A] of the action before each step; `NO_TOKEN` before the first."""
         actions_BTA = tokens_BTK[..., self.layout.image_slots :]
         return F.pad(actions_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
 
@@ -116,40 +104,39 @@ class WorldLoss(nn.Module):
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy in nats, and the share of targets that are the likeliest id."""
+    """Mean cross-entropy in nats, and accuracy."""
     flat = logits.flatten(0, -2).float()
     loss = F.cross_entropy(flat, targets.flatten())
     return loss, (flat.detach().argmax(-1) == targets.flatten()).float().mean()
 
 
 Preview = Callable[[Transformer], NDArray[np.uint8] | None]
-"""Makes a picture strip uint8 [H, W, 3] with the averaged transformer; dreaming is not training's business."""
+"""Callback that makes a picture strip uint8 [H, W, 3] with the averaged transformer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
-    """How a world model is trained.
+    """Settings of a world model training.
 
     Raises:
         ConfigError: when lags and weights do not pair up.
     """
 
     loop: LoopConfig
-    """Length, rates and checkpoints."""
     window_steps: int = 12
-    """Steps of a training window; with rolling positions better longer than the context, as it will be used."""
+    """Steps of a training window; with rolling positions longer than the context, as in use."""
     action_weight: float = 1.0
-    """What an action token's loss counts; 1 is the published objective, 10 its variant for diverse actions."""
+    """Weight of an action token's loss; 1 is the published objective, 10 its variant for diverse actions."""
     lags: tuple[int, ...] = (0, 4, 2, 1)
-    """Row lags trained; 0 is raster order. A chain layout trains raster only."""
+    """Row lags trained; 0 is raster order. A chain layout trains raster order only."""
     lag_weights: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
-    """How often each lag is drawn."""
+    """Relative frequency of each lag."""
     first_step_image_loss: bool = False
-    """Also judge the picture of a window's first step, which nothing foretells."""
+    """Include the first picture of a window, which nothing predicts, in the loss."""
     drop_dead: bool = True
-    """Leave out steps in which the player is dead (state column `dead`)."""
+    """Skip steps in which the player is dead (state column `dead`)."""
     validation_windows: int = 32
-    """Windows of the "validation" split judged each time."""
+    """Windows of the "validation" split per validation."""
 
     def __post_init__(self) -> None:
         if len(self.lags) != len(self.lag_weights) or not self.lags:
@@ -162,22 +149,21 @@ class WorldConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A trained transformer whose weights a training begins with; the optimiser begins anew."""
+    """Pretrained transformer weights; the optimiser starts fresh."""
 
     transformer: Transformer
-    """Of the very sizes that are trained."""
+    """Of the sizes that are trained."""
     fingerprint: str
-    """Of its weights' file; part of what makes a run this run."""
+    """Of its weights' file; part of the run's identity."""
 
 
 @dataclass(frozen=True)
 class WorldRun:
-    """What a call of `train_world` gives back."""
+    """Result of `train_world`."""
 
     transformer: Transformer
-    """With its averaged weights, in eval mode."""
+    """With averaged weights, in eval mode."""
     outcome: LoopResult
-    """How the loop ended."""
 
 
 def train_world(
@@ -190,7 +176,7 @@ def train_world(
     preview: Preview | None = None,
     report: Report | None = None,
 ) -> WorldRun:
-    """Train (or go on training) the transformer of `model` in the folder `out`.
+    """Train or resume the transformer of `model` in the folder `out`.
 
     Args:
         model: sizes; its codebook and grid must be those of the store.
@@ -216,7 +202,7 @@ def train_world(
 
 
 class WorldTask:
-    """What the loop trains: one player, the transformer with its loss."""
+    """Train one player: the transformer and its loss."""
 
     def __init__(
         self,
@@ -249,7 +235,7 @@ class WorldTask:
         if start is not None:
             self.identity["start"] = {"transformer": start.fingerprint}
         self._own, self._weights = self._orders(model)
-        rank, ranks = world()
+        rank, ranks = dist_info()
         self._train = self._sampler(self._spans("train"), config.loop.batch, config.loop.seed, rank, ranks)
         validation = [s for s in self._spans("validation") if s.length >= config.window_steps]
         self._judged = self._sampler(validation, config.loop.batch, 0, 0, 1) if validation else None
@@ -259,17 +245,17 @@ class WorldTask:
         self._own = {lag: own.to(device) for lag, own in self._own.items()}
 
     def batch(self, index: int) -> Batch:
-        """Windows of batch `index`: codes int64 [B, T, N], actions int64 [B, T, A]."""
+        """Return windows of batch `index`: codes int64 [B, T, N], actions int64 [B, T, A]."""
         return self._gather(self._train, index)
 
     def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
-        """One loss, for a decode order drawn from the step's own random source."""
+        """Yield one loss, in a decode order drawn from the step's generator."""
         lag = list(self._own)[int(moment.random.choice(len(self._weights), p=self._weights))]
         judged: LossOutput = players["world"](batch["codes"], batch["actions"], self._own[lag])
         yield ModuleLoss("world", judged.loss, {**_figures(judged), f"image_lag_{lag}": judged.image})
 
     def validate(self) -> dict[str, float]:
-        """Figures on the validation split: raster order, the fastest order, and raster with foreign actions."""
+        """Return metrics on the validation split: raster order, the fastest order, and raster with wrong actions."""
         if self._judged is None:
             return {}
         lags = list(self._own)
@@ -286,7 +272,7 @@ class WorldTask:
         return sums
 
     def preview(self) -> NDArray[np.uint8] | None:
-        """The strip of the given callback."""
+        """Return the strip of the preview callback."""
         return None if self._preview is None else self._preview(self.transformer)
 
     @property
@@ -302,7 +288,7 @@ class WorldTask:
         return {"codes": windows.tokens_BTN, "actions": windows.actions_BTA}
 
     def _orders(self, model: ModelConfig) -> tuple[dict[int, Tensor], NDArray[np.float64]]:
-        """The own-step mask of every lag (raster under the grid's width), and how often each is drawn."""
+        """Own-step mask of every lag (raster order under the grid's width), and relative frequencies."""
         width = model.layout.grid_width
         wanted: dict[int, float] = {}
         for lag, weight in zip(self._config.lags, self._config.lag_weights, strict=True):
@@ -325,7 +311,7 @@ class WorldTask:
 
 
 def check_store(model: ModelConfig, store: TokenDataset) -> None:
-    """Raises RecordingError unless the store's codes can be those of the model's tokenizer."""
+    """Check that the dataset's codes can be those of the model's tokenizer, else raise RecordingError."""
     slots = store.tokens_FN.shape[1]
     if slots != model.layout.image_slots:
         raise RecordingError(

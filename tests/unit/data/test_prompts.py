@@ -194,7 +194,7 @@ def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch)
     with pytest.raises(RecordingError, match="moment:corner"):
         load_prompt("corner", context=2, frame_size=SIZE)
     (tmp_path / "corner.json").write_text("nonsense")
-    with pytest.raises(RecordingError, match="JSON"):
+    with pytest.raises(RecordingError, match="damaged"):
         load_bundled_prompt(path)
 
 

@@ -18,7 +18,7 @@ from playloom.data.dataset import FrameDataset
 from playloom.envs import ENV_ID
 from playloom.envs.actions import Controller, DiscreteActions, make_action_mapper
 from playloom.envs.core import Transition
-from playloom.envs.prompts import Beginnings, Ready, Window, sources_of
+from playloom.envs.prompts import InitialStates, LoadedPrompt, Window, sources_of
 from playloom.envs.single import WorldModelEnv
 from playloom.envs.vector import WorldModelVectorEnv
 from playloom.errors import ActionError, BadInputError, ConfigError, PictureError, RecordingError
@@ -99,7 +99,7 @@ def test_observations_are_unmarked_and_pictures_for_people_are_marked():
 
 def test_a_prompt_that_was_dreamed_is_marked_too():
     shared = dreamer()
-    beginnings = Beginnings(shared, [Ready(prompt=prompts(1)[0], dreamed=True)], Sampling())
+    beginnings = InitialStates(shared, [LoadedPrompt(prompt=prompts(1)[0], dreamed=True)], Sampling())
     assert beginnings.begin(0, 1)[1].dreamed
     beginnings.close()
 
@@ -175,11 +175,11 @@ def test_what_cannot_be_stepped_says_why():
         ({"max_steps": 2.5}, "max_steps is 2.5"),
         ({"reward": 1.0}, "reward is 1.0"),
         ({"ended": True}, "ended is True"),
-        ({"model": dreamer().model}, "the model is of Model"),
+        ({"model": dreamer().model}, "the model is of WorldModel"),
     ):
         with pytest.raises(ConfigError, match=said):
             WorldModelEnv(**{"model": dreamer(), "prompts": prompts(), **wrong})
-    with pytest.raises(ConfigError, match="dreamer's own"):
+    with pytest.raises(ConfigError, match="belong to the engine"):
         WorldModelEnv(dreamer(), prompts(), lag=2)
 
 
@@ -197,8 +197,8 @@ def test_closing_gives_the_memory_back():
 
 def test_warmed_sessions_are_few_and_the_same_when_they_are_warmed_again(monkeypatch):
     shared = dreamer()
-    sources = [Ready(prompt=prompt) for prompt in prompts()]
-    beginnings = Beginnings(shared, sources, Sampling(), kept=1)
+    sources = [LoadedPrompt(prompt=prompt) for prompt in prompts()]
+    beginnings = InitialStates(shared, sources, Sampling(), kept=1)
     frames = []
     for index in (0, 1, 0):
         if index in beginnings._codes:

@@ -21,7 +21,7 @@ from playloom.actions.controller import CONTROLS
 from playloom.cli.app import main
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import BadInputError, ConfigError, PictureError, RecordingError
-from playloom.evaluation.online.metrics import COLUMNS, ActReport, Game, play_figures, summary
+from playloom.evaluation.online.metrics import COLUMNS, ActReport, Game, episode_metrics, summary
 from playloom.evaluation.online.policies import ModelPolicy, RandomPolicy, RepeatPolicy
 from playloom.evaluation.online.rollout import EpisodeController
 from playloom.evaluation.online.run import COMPARED, PLAYERS, ActJob, floor_tiles
@@ -52,7 +52,7 @@ def test_the_figures_of_a_walk():
     """Three steps of 30 units forward, two against a wall, then a turn of 9 degrees past north."""
     states = rows(x=[100, 130, 160, 190, 190, 190, 190], y=[-10.0] * 7, yaw=[356.0] * 6 + [5.0])
     walk, turn = held(left_stick_y=1), held(right_stick_x=1)
-    figures = play_figures(states, np.stack([walk] * 5 + [turn, REST_VALUES]))
+    figures = episode_metrics(states, np.stack([walk] * 5 + [turn, REST_VALUES]))
     assert figures.steps == 7
     assert figures.way == pytest.approx(90 / 6 * 10)
     assert figures.cells == 2, "x = 128 is where the second tile begins"
@@ -68,7 +68,7 @@ def test_only_the_players_own_steps_count():
     states = rows(x=[0, 30, 60, 60, 60, 200], yaw=[0, 0, 0, 9, 18, 18.0])
     walk, turn = held(left_stick_y=1), held(right_stick_x=1)
     own_T = np.array([0, 0, 1, 1, 0, 0], bool)
-    figures = play_figures(states, np.stack([walk, walk, turn, turn, walk, walk]), own_T)
+    figures = episode_metrics(states, np.stack([walk, walk, turn, turn, walk, walk]), own_T)
     assert (figures.steps, figures.way, figures.turning, figures.cells) == (2, 0, 90, 1)
     assert (figures.changes, figures.blocked, figures.resting) == (0, 0, 0)
 
@@ -77,7 +77,7 @@ def test_lying_dead_and_coming_back_is_no_way():
     states = rows(
         x=[0, 10, 10, 10, 900, 910], dead=[0, 0, 1, 1, 0, 0], yaw=[0, 0, 0, 0, 180, 180], frags=[2, 3, 3, 3, 3, 4]
     )
-    figures = play_figures(states, np.stack([held(left_stick_y=1)] * 6))
+    figures = episode_metrics(states, np.stack([held(left_stick_y=1)] * 6))
     assert figures.way == pytest.approx(10 * 10), "two steps alive, ten units each"
     assert figures.turning == 0 and figures.blocked == 0
     assert (figures.frags, figures.deaths, figures.steps) == (2, 1, 4)
@@ -86,10 +86,10 @@ def test_lying_dead_and_coming_back_is_no_way():
 
 
 def test_figures_need_two_steps():
-    with pytest.raises(RecordingError, match="two steps"):
-        play_figures(rows(x=[1.0]), REST_VALUES[None])
-    with pytest.raises(RecordingError, match="3 states"):
-        play_figures(rows(x=[1.0, 2, 3]), np.stack([REST_VALUES] * 2))
+    with pytest.raises(RecordingError, match="two steps or more"):
+        episode_metrics(rows(x=[1.0]), REST_VALUES[None])
+    with pytest.raises(RecordingError, match="3 states and 2 actions"):
+        episode_metrics(rows(x=[1.0, 2, 3]), np.stack([REST_VALUES] * 2))
 
 
 def test_mean_and_standard_error():
@@ -98,7 +98,7 @@ def test_mean_and_standard_error():
 
 
 def test_a_report_knows_who_was_not_timed(tmp_path):
-    walk = play_figures(rows(x=[0.0, 30]), np.stack([held(left_stick_y=1)] * 2))
+    walk = episode_metrics(rows(x=[0.0, 30]), np.stack([held(left_stick_y=1)] * 2))
     report = ActReport(folder=tmp_path, facts={"seed": 1})
     for seed, speed in ((1, 5.0), (2, 7.0)):
         report.add(Game(player="model", seed=seed, steps=2, figures=walk, steps_per_second=speed, files=()))
@@ -122,12 +122,12 @@ def test_hands_that_do_not_look():
     prompt = prompt_of(3)
     repeat = RepeatPolicy(prompt)
     for _ in range(2):
-        assert np.array_equal(repeat.press(), prompt.actions_TA[-1])
-        repeat.see(prompt.frames_THWC[0])
-    assert np.array_equal(RepeatPolicy(prompt_of(1)).press(), REST_VALUES)
-    drawn = np.stack([hand.press() for hand in [RandomPolicy(3)] for _ in range(400)])
+        assert np.array_equal(repeat.act(), prompt.actions_TA[-1])
+        repeat.observe(prompt.frames_THWC[0])
+    assert np.array_equal(RepeatPolicy(prompt_of(1)).act(), REST_VALUES)
+    drawn = np.stack([hand.act() for hand in [RandomPolicy(3)] for _ in range(400)])
     again = RandomPolicy(3)
-    assert np.array_equal(drawn[0], again.press()) and not np.array_equal(drawn[0], RandomPolicy(4).press())
+    assert np.array_equal(drawn[0], again.act()) and not np.array_equal(drawn[0], RandomPolicy(4).act())
     for slot, size in enumerate(SLOT_SIZES):
         share = np.bincount(drawn[:, slot], minlength=size) / 400
         assert len(share) == size and np.abs(share - 1 / size).max() < 0.1
@@ -146,11 +146,11 @@ def test_the_model_answers_the_frame_it_has_just_seen():
     def inputs(newest: np.ndarray) -> list[bytes]:
         hand = ModelPolicy(dreamer, prompt, sampling=how, seed=2)
         for frame_HWC in [*frames[:-1], newest]:
-            hand.press()
+            hand.act()
             read_only = frame_HWC.copy()
             read_only.flags.writeable = False
-            hand.see(read_only)
-        found = [hand.press().tobytes()]
+            hand.observe(read_only)
+        found = [hand.act().tobytes()]
         hand.close()
         return found
 
@@ -184,10 +184,10 @@ class Noting:
         assert len(prompt.actions_TA) == len(prompt.frames_THWC) - 1
         log.append(f"life {life} from {prompt.frames_THWC[:, 0, 0, 0].tolist()}")
 
-    def press(self) -> np.ndarray:
+    def act(self) -> np.ndarray:
         return held(left_stick_y=1)
 
-    def see(self, frame_HWC: np.ndarray) -> None:
+    def observe(self, frame_HWC: np.ndarray) -> None:
         self.log.append(f"sees {frame_HWC[0, 0, 0]}")
 
     def close(self) -> None:
@@ -204,9 +204,9 @@ def test_every_life_begins_with_the_script_and_no_hand_sees_two():
     for step, lying in enumerate(dead):
         toy.frame_HWC, toy.row = np.full((2, 2, 3), step, np.uint8), rows(x=[200.0], y=[-200.0], dead=[lying])[0]
         if step:
-            lives.see(toy)
+            lives.observe(toy)
         looked = lives.look(toy)
-        pressed = lives.press(toy)
+        pressed = lives.act(toy)
         assert pressed.own == looked and pressed.values_A.shape == (16,)
         own.append(pressed.own)
     lives.close()
@@ -249,7 +249,7 @@ def test_the_games_of_a_job():
 
 def test_a_model_of_other_pictures_cannot_play(tmp_path):
     job = ActJob(model=saved(tmp_path / "tiny", loud_model(tiny_config())), device="cpu")
-    with pytest.raises(BadInputError, match="24 x 16"):
+    with pytest.raises(BadInputError, match="sees pictures of 24 x 16; the game's are 300 x 180"):
         job.dreamer()
     assert ActJob(players=("repeat",), model="no such model").dreamer() is None
     fits = ActJob(model=saved(tmp_path / "fits", arena_model()), device="cpu").dreamer()

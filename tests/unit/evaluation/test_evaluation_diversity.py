@@ -23,7 +23,7 @@ from playloom.evaluation.diversity import (
     measure_diversity,
     spread,
 )
-from playloom.evaluation.segments import choose_moments
+from playloom.evaluation.segments import choose_segments
 
 SETTINGS = EvaluationSettings(diversity_steps=3, batch=2)
 
@@ -134,7 +134,7 @@ def test_without_a_reference_there_is_no_distance() -> None:
 
 def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of_the_recording(tmp_path: Path) -> None:
     store, model = store_of(tmp_path, dead=(39,)), loud_model(tiny_config())
-    moments = choose_moments(store, store.spans, count=3, past=4, future=3, seed=0)
+    moments = choose_segments(store, store.spans, count=3, past=4, future=3, seed=0)
     done: list[str] = []
     result = measure_diversity(model, store, store.spans, moments, SETTINGS, done.append)
     assert list(result.spreads) == [*DREAMS, "recorded", "held", "uniform"]

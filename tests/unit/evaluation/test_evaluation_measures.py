@@ -28,15 +28,13 @@ from playloom.evaluation.likelihood import (
 )
 from playloom.evaluation.reconstruction import frame_rows, measure_tokenizer, tokenizer_rows
 from playloom.evaluation.rollout import Horizon, collapse_rows, horizon_rows, measure_collapse, measure_horizon
-from playloom.evaluation.segments import choose_moments, encode, reconstruct
+from playloom.evaluation.segments import choose_segments, encode, reconstruct
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN
-from playloom.models.tokenizer.metrics import PSNR_CAP
-from playloom.models.tokenizer.metrics import frame_psnr as psnr
-from playloom.models.tokenizer.metrics import frame_sharpness as sharpness
+from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness
 from playloom.models.world_model import build_transformer
 from playloom.training.world_model import WorldLoss
 
@@ -70,20 +68,20 @@ def noise_store(folder: Path, steps: int = 40, **more: object) -> FrameDataset:
 def test_moments_keep_clear_of_the_dead_and_of_episode_ends(tmp_path: Path) -> None:
     frames = np.zeros((60, 16, 24, 3), np.uint8)
     store = store_of(tmp_path, frames, random_actions(60), [30, 30], dead=(45,))
-    moments = choose_moments(store, store.spans, count=100, past=4, future=6, seed=0)
+    moments = choose_segments(store, store.spans, count=100, past=4, future=6, seed=0)
     seen = {m.row for m in moments}
     assert seen == {row for row in range(60) if 3 <= row % 30 <= 23 and not row - 3 <= 45 <= row + 6}
-    again = choose_moments(store, store.spans, count=5, past=4, future=6, seed=3)
-    assert again == choose_moments(store, store.spans, count=5, past=4, future=6, seed=3)
-    assert again != choose_moments(store, store.spans, count=5, past=4, future=6, seed=4)
+    again = choose_segments(store, store.spans, count=5, past=4, future=6, seed=3)
+    assert again == choose_segments(store, store.spans, count=5, past=4, future=6, seed=3)
+    assert again != choose_segments(store, store.spans, count=5, past=4, future=6, seed=4)
     with pytest.raises(RecordingError, match="31 steps"):
-        choose_moments(store, store.spans, count=5, past=10, future=21, seed=0)
+        choose_segments(store, store.spans, count=5, past=10, future=21, seed=0)
 
 
 def test_a_moment_is_cut_without_an_off_by_one(tmp_path: Path) -> None:
     frames = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 16, 24, 3), np.uint8)
     store = store_of(tmp_path, frames, random_actions(20), [20])
-    moment = next(m for m in choose_moments(store, store.spans, count=99, past=3, future=4, seed=0) if m.row == 7)
+    moment = next(m for m in choose_segments(store, store.spans, count=99, past=3, future=4, seed=0) if m.row == 7)
     prompt = moment.prompt(store)
     assert prompt.frames_THWC[:, 0, 0, 0].tolist() == [5, 6, 7]
     assert np.array_equal(prompt.actions_TA, store.actions_FA[5:7])
@@ -137,7 +135,7 @@ def test_likelihood_does_not_depend_on_the_batch() -> None:
 
 def test_windows_carry_the_actions_around_them(tmp_path: Path) -> None:
     model, store = loud_model(tiny_config()), noise_store(tmp_path)
-    moments = choose_moments(store, store.spans, count=4, past=6, future=1, seed=0)
+    moments = choose_segments(store, store.spans, count=4, past=6, future=1, seed=0)
     windows = windows_at(model, store, moments)
     rows = moments[1].row - 3 + np.arange(4)
     assert np.array_equal(windows.codes_BTN[1], encode(model, store.frames_FHWC[rows]))
@@ -159,7 +157,7 @@ def test_repeat_baselines_of_still_play(tmp_path: Path) -> None:
     frames = np.full((30, 16, 24, 3), 90, np.uint8)
     store = store_of(tmp_path, frames, np.tile(REST_VALUES, (30, 1)), [30])
     model = loud_model(tiny_config())
-    still = baselines(windows_at(model, store, choose_moments(store, store.spans, count=3, past=6, future=1, seed=0)))
+    still = baselines(windows_at(model, store, choose_segments(store, store.spans, count=3, past=6, future=1, seed=0)))
     assert still.image_repeat == still.buttons_repeat == still.sticks_repeat == 1.0
     assert still.sticks_marginal == still.buttons_given_last == 0.0
 
@@ -188,7 +186,7 @@ def test_a_model_that_never_looks_at_actions_has_no_alignment_gap(tmp_path: Path
     with torch.no_grad():
         model.transformer.token.weight[model.config.layout.vocab.codebook_size :] = 0
         model.transformer.action_condition.weight.zero_()
-    moments = choose_moments(store, store.spans, count=6, past=6, future=1, seed=0)
+    moments = choose_segments(store, store.spans, count=6, past=6, future=1, seed=0)
     result = measure_likelihood(model, windows_at(model, store, moments), (None,), 1)
     rows = [row for row in likelihood_rows(result, None) if row.part == "alignment"]
     assert len(rows) == 3 and not any(row.passed for row in rows)
@@ -222,7 +220,7 @@ def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, Fram
 
 
 def horizon_of(model: WorldModel, store: FrameDataset, steps: int, count: int = 3) -> Horizon:
-    moments = choose_moments(store, store.spans, count=count, past=4, future=steps, seed=0)
+    moments = choose_segments(store, store.spans, count=count, past=4, future=steps, seed=0)
     return measure_horizon(
         model, Engine(model, lag=1), store, moments, steps=steps, sampling=Sampling(temperature=0.0), seed=0, batch=2
     )
@@ -252,7 +250,7 @@ def test_the_horizon_bar_is_the_repeated_frame(blinking: tuple[WorldModel, Frame
 
 def test_collapse_compares_with_the_real_frames_of_that_step(blinking: tuple[WorldModel, FrameDataset]) -> None:
     model, store = blinking
-    moments = choose_moments(store, store.spans, count=3, past=4, future=6, seed=0)
+    moments = choose_segments(store, store.spans, count=3, past=4, future=6, seed=0)
     horizon = horizon_of(model, store, 6)
     collapse = measure_collapse(model, store, moments, horizon, 6)
     real = np.stack([moment.future_frame(store, 6) for moment in moments])
@@ -277,8 +275,8 @@ def test_sharpness_falls_with_blur_and_rises_with_noise() -> None:
 
 def test_psnr_is_capped_for_equal_pictures() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3)).astype(np.uint8)
-    assert psnr(picture, picture)[0] == PSNR_CAP
-    assert psnr(picture, picture ^ 1)[0] == pytest.approx(10 * np.log10(255**2), abs=1e-3)
+    assert psnr(picture, picture, PSNR_CAP)[0] == PSNR_CAP
+    assert float(psnr(picture, picture ^ 1)[0]) == pytest.approx(10 * np.log10(255**2), abs=1e-3)
 
 
 def test_the_tokenizer_is_measured_on_the_frames_it_was_given(tmp_path: Path) -> None:

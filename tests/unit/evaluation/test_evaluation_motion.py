@@ -10,8 +10,15 @@ from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.evaluation.camera_motion import ZOOMS, Camera, expansion_between, horizontal_shift, yaw_between
-from playloom.evaluation.control import ControlResult, control_rows, game_control, held, judge_estimator, turn_per_step
-from playloom.evaluation.segments import Moment
+from playloom.evaluation.control import (
+    ControlResult,
+    control_rows,
+    evaluate_estimator,
+    game_control,
+    held,
+    turn_per_step,
+)
+from playloom.evaluation.segments import Segment
 
 HEIGHT, WIDTH = 90, 150
 CAMERA = Camera()
@@ -114,7 +121,7 @@ def test_control_figures_count_wrong_ways() -> None:
 
 def test_control_bars_fail_where_they_should(tmp_path: Path) -> None:
     store = panorama_store(tmp_path)
-    recorded = judge_estimator(store, store.spans, count=50, seed=0, camera=CAMERA)
+    recorded = evaluate_estimator(store, store.spans, count=50, seed=0, camera=CAMERA)
     good = figures([9.5] * 9 + [8], [-9] * 10, [1.2] * 9 + [1.25], [1.0] * 10)
     assert [row.passed for row in control_rows(good, recorded, None) if row.passed is not None] == [True, True, True]
     bad = figures([6.0] * 10, [6.0] * 10, [1.2, 0.8] * 5, [1.0] * 10)
@@ -138,7 +145,7 @@ def panorama_store(folder: Path) -> FrameDataset:
 
 def test_the_estimator_is_judged_against_the_states(tmp_path: Path) -> None:
     store = panorama_store(tmp_path)
-    judged = judge_estimator(store, store.spans, count=100, seed=0, camera=CAMERA)
+    judged = evaluate_estimator(store, store.spans, count=100, seed=0, camera=CAMERA)
     assert judged.pairs == 19 and judged.sign_right == 1.0 and judged.median_error < 0.5
     assert np.isnan(judged.full_stick)
 
@@ -151,7 +158,7 @@ def test_the_real_game_turns_by_nine_degrees_and_grows_when_walking(tmp_path: Pa
     frames, states = np.zeros((steps, 180, 300, 3), np.uint8), np.zeros((steps, len(STATE_COLUMNS)), np.float32)
     writer.append_episode(frames, np.tile(REST_VALUES, (steps, 1)), states, meta)
     writer.finish()
-    moment = Moment(row=6, past=5, future=5)
+    moment = Segment(row=6, past=5, future=5)
     control = game_control(FrameDataset.open(tmp_path), [moment], steps=5, camera=CAMERA)
     assert control is not None
     assert control.right[0] == pytest.approx(9, abs=0.5) and control.left[0] == pytest.approx(-9, abs=0.5)
@@ -160,4 +167,4 @@ def test_the_real_game_turns_by_nine_degrees_and_grows_when_walking(tmp_path: Pa
 
 def test_another_game_cannot_be_asked(tmp_path: Path) -> None:
     store = panorama_store(tmp_path)
-    assert game_control(store, [Moment(row=5, past=3, future=2)], steps=2, camera=CAMERA) is None
+    assert game_control(store, [Segment(row=5, past=3, future=2)], steps=2, camera=CAMERA) is None

@@ -19,7 +19,7 @@ from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, PictureError, RecordingError
 from playloom.evaluation.config import EvaluationSettings
-from playloom.evaluation.report import Report, Row, Series, beyond_noise, markdown, plot, show, strip, summary, table
+from playloom.evaluation.report import Report, Row, Series, is_significant, markdown, plot, show, strip, summary, table
 from playloom.evaluation.suite import evaluate
 from playloom.evaluation.test_set import open_test_set
 from playloom.media.images import read_picture
@@ -114,10 +114,10 @@ def test_figures_are_shown_in_the_digits_they_deserve() -> None:
 
 def test_beyond_noise_asks_for_two_standard_errors() -> None:
     source = np.random.default_rng(0)
-    assert beyond_noise(source.normal(1.0, 1.0, 50))
-    assert not beyond_noise(source.normal(0.0, 1.0, 50))
-    assert not beyond_noise(-source.normal(1.0, 1.0, 50))
-    assert not beyond_noise(np.array([5.0]))
+    assert is_significant(source.normal(1.0, 1.0, 50))
+    assert not is_significant(source.normal(0.0, 1.0, 50))
+    assert not is_significant(-source.normal(1.0, 1.0, 50))
+    assert not is_significant(np.array([5.0]))
 
 
 def test_settings_refuse_nonsense_and_quick_is_smaller() -> None:

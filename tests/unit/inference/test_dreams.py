@@ -404,7 +404,7 @@ def test_every_command_has_help_and_is_in_the_docs(monkeypatch, capsys):
     docs = "".join(path.read_text(encoding="utf-8") for path in (Path(__file__).parents[3] / "docs").glob("*.md"))
     code, said, _ = run_cli(monkeypatch, capsys, "--help")
     assert code == 0
-    for command in ("dream", "record", "view", "train", "evaluate", "recipe", "models"):
+    for command in ("dream", "record", "view", "train", "evaluate", "models"):
         assert command in said and f"playloom {command}" in docs, command
 
 

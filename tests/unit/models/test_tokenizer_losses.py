@@ -1,12 +1,10 @@
 """The losses: each part alone, what is off costs nothing, the adversarial part, and the picture measures."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from playloom.errors import CheckpointError, ConfigError
-from playloom.models.tokenizer import metrics as evaluated
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.losses import (
     EfficientNetLite0,
@@ -18,7 +16,7 @@ from playloom.models.tokenizer.losses import (
     efficientnet_distance,
     hinge_loss,
 )
-from playloom.models.tokenizer.metrics import psnr, sharpness, ssim
+from playloom.models.tokenizer.metrics import psnr, ssim
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
 
 CONFIG = TokenizerConfig(
@@ -84,12 +82,6 @@ def test_detail_asks_for_edges_but_not_for_their_place():
     assert torch.isfinite(still.grad).all()
     _, _, output, pixels, made = one_pass(TokenizerLossConfig(detail=0.5, l2=0, commitment=0))
     assert float(made.parts["detail"]) == pytest.approx(float(detail_distance(output.pixels_BCHW, pixels).detach()))
-
-
-def test_sharpness_is_the_one_that_evaluation_reports():
-    frames = pictures(3)
-    np.testing.assert_allclose(sharpness(frames).numpy(), evaluated.sharpness(frames.numpy()), rtol=1e-4)
-    assert float(sharpness(torch.full((1, 8, 8, 3), 77, dtype=torch.uint8))) == 0
 
 
 def test_parts_of_weight_zero_are_not_even_built():

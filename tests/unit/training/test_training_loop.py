@@ -95,12 +95,12 @@ def test_sigterm_saves_and_the_run_goes_on_from_there(store, tmp_path):
     assert weights_of(tmp_path / "a", 9) == weights_of(tmp_path / "b", 9)
 
 
-def test_a_piece_ends_in_time_and_a_timed_run_ends_with_its_decay(store, tmp_path):
-    piece = train(store, tmp_path, steps=None, minutes=0.05, piece_minutes=0.01)
-    assert not piece.outcome.finished
+def test_a_session_ends_in_time_and_a_timed_run_ends_with_its_decay(store, tmp_path):
+    session = train(store, tmp_path, steps=None, minutes=0.05, max_minutes=0.01)
+    assert not session.outcome.finished
     rest = train(store, tmp_path, steps=None, minutes=0.05)
     assert rest.outcome.finished
-    assert rest.outcome.step > piece.outcome.step
+    assert rest.outcome.step > session.outcome.step
     assert 3.0 <= rest.outcome.elapsed < 6.0
     assert log_of(tmp_path)[-1]["lr"] < 0.1 * LoopConfig(steps=1).learning_rate  # the rate itself, not its factor
     again = train(store, tmp_path, steps=None, minutes=0.05)

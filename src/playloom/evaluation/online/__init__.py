@@ -1,1 +1,1 @@
-"""The model holds the controller in the real game: it sees real frames, presses, and lives with what follows."""
+"""Policies in the real game: the model plays on real frames."""

@@ -1,16 +1,4 @@
-"""What came of a run of acting: every game's figures, and every player's means beside each other.
-
-Owns the report's two forms, rows of a table and JSON. Knows nothing of the game or of models.
-
-What a player did in the arena, in figures: how far it came, how it turned, how it fared.
-
-Owns the figures of one game and their mean over several. Works on state rows and actions alone; knows nothing of
-files, pictures, models or the engine.
-
-What recorded players did, in figures: how smoothly they turned, which controls they used.
-
-Works on actions and states alone. Knows nothing of files, pictures or the engine.
-"""
+"""Metrics of play: per episode, their means by player, and statistics of recordings."""
 
 from __future__ import annotations
 
@@ -36,48 +24,47 @@ _FORWARD = [control.name for control in CONTROLS].index("left_stick_y")
 _PRESSED = 0.375
 """Least forward stick that counts as walking."""
 _STUCK = 2.0
-"""Map units a step: who presses forward and moves less stands against something."""
+"""Map units per step below which a player who walks forward is blocked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeMetrics:
-    """Figures of one game; over the player's own steps in which it is alive, where not said otherwise."""
+    """Metrics of one game, over the player's own steps in which it is alive, unless said otherwise."""
 
     steps: int
-    """Those steps."""
+    """Own steps alive."""
     way: float
-    """Map units walked a second."""
+    """Map units walked per second."""
     cells: int
     """Floor tiles visited."""
     blocked: float
-    """Share: the left stick is forward (0.375 or more) and the body hardly moves (under 2 units)."""
+    """Share of steps with the left stick forward (0.375 or more) and the body nearly still (under 2 units)."""
     turning: float
-    """Degrees turned a second, to either side."""
+    """Degrees turned per second, to either side."""
     changes: float
-    """Share of steps whose input is not that of the step before."""
+    """Share of steps whose input differs from that of the step before."""
     resting: float
-    """Share of steps in which nothing is touched."""
+    """Share of steps with every control at rest."""
     frags: float
-    """Others beaten, less the times it beat itself, as the game counts; whoever pressed. A fall takes none away."""
+    """Frags as reported by the game (suicides subtract), scripted steps included."""
     deaths: float
-    """How often the player fell; whoever pressed."""
+    """Number of deaths, scripted steps included."""
     dead: float
-    """Share of all steps of the game spent lying."""
+    """Share of all steps of the game spent dead."""
 
 
 class Summary(NamedTuple):
-    """One figure over several games."""
+    """Mean and error of one metric over several games."""
 
     mean: float
-    """Over the games."""
     error: float | None
     """Standard error of the mean; None with one game."""
 
 
-def play_figures(
+def episode_metrics(
     states: NDArray[np.float32], actions_TA: NDArray[np.uint8], own_T: NDArray[np.bool_] | None = None
 ) -> EpisodeMetrics:
-    """The figures of a stretch of play.
+    """Compute the metrics of a stretch of play.
 
     Args:
         states: state rows [T, 9], see `STATE_COLUMNS`; row t is measured when frame t is seen.
@@ -115,7 +102,7 @@ def play_figures(
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean and standard error of one figure over games; at least one."""
+    """Return mean and standard error of one metric over at least one game."""
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return Summary(mean, None)
@@ -128,7 +115,6 @@ def _column(states: NDArray[np.float32], name: str) -> NDArray[np.float64]:
 
 
 def _cells(states: NDArray[np.float32]) -> set[tuple[int, int]]:
-    """Column and row of every floor tile that was stood on."""
     return {(math.floor(x / CELL), math.floor(y / CELL)) for x, y in states[:, :2].tolist()}
 
 
@@ -137,16 +123,16 @@ def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
 
 
 class Column(NamedTuple):
-    """One figure of the table."""
+    """One metric of the table."""
 
     name: str
-    """Its key in JSON."""
+    """Key in JSON."""
     title: str
-    """Above the column."""
+    """Heading."""
     scale: float
-    """What it is multiplied by for people."""
+    """Factor applied for display."""
     digits: int
-    """After the point."""
+    """Digits after the point."""
 
 
 COLUMNS = (
@@ -161,7 +147,7 @@ COLUMNS = (
     Column("dead", "dead %", 100, 1),
     Column("steps_per_second", "steps_per_second", 1, 1),
 )
-"""The table from left to right."""
+"""Columns of the table, from left to right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,34 +155,32 @@ class Game:
     """One game of one player."""
 
     player: str
-    """Who played."""
     seed: int
-    """Of the game."""
     steps: int
-    """Inputs the player gave."""
+    """Inputs given by the player."""
     figures: EpisodeMetrics | None
-    """What it did; None when it was stopped before two steps."""
+    """Metrics; None when the game was stopped before two steps."""
     steps_per_second: float | None
-    """Speed of its steps, the game's own time in them; None for scripted players, who play inside the game."""
+    """Steps per second, the game's own time included; None for scripted players, which run inside the game."""
     files: tuple[Path, ...]
-    """Recording, and sheet and film where they were made."""
+    """Recording, contact sheet and video, as far as written."""
 
     @classmethod
     def of(cls, player: str, played: EpisodeResult, lead: int, files: tuple[Path, ...]) -> Game:
-        """The figures of what came after the first lead."""
+        """Return the metrics of the steps after the first warm-up."""
         states, actions_TA, own_T = played.episode.states[lead:], played.episode.actions_TA[lead:], played.own_T[lead:]
         steps = int(own_T.sum())
         return cls(
             player=player,
             seed=played.episode.meta.seed,
             steps=steps,
-            figures=play_figures(states, actions_TA, own_T) if len(states) > 1 else None,
+            figures=episode_metrics(states, actions_TA, own_T) if len(states) > 1 else None,
             steps_per_second=steps / played.seconds if played.seconds else None,
             files=files,
         )
 
     def value(self, name: str) -> float | None:
-        """A figure by its name in `COLUMNS`."""
+        """Return a metric by its name in `COLUMNS`."""
         if name == "steps_per_second":
             return self.steps_per_second
         return None if self.figures is None else float(getattr(self.figures, name))
@@ -204,43 +188,42 @@ class Game:
 
 @dataclass(frozen=True, kw_only=True)
 class ActReport:
-    """Every game, in the order played."""
+    """Metrics of all games, in the order played."""
 
     folder: Path
-    """Where everything lies; not there when nothing was played."""
+    """Output folder; absent when nothing was played."""
     facts: Mapping[str, Any]
-    """What the figures belong to; JSON can hold it."""
+    """Settings and machine, JSON values."""
     games: list[Game] = field(default_factory=list)
-    """Those that were played."""
 
     def add(self, game: Game) -> None:
-        """One more."""
+        """Append a game."""
         self.games.append(game)
 
     @property
     def players(self) -> list[str]:
-        """Everybody who played, in order."""
+        """Names of all players, in order."""
         return list(dict.fromkeys(game.player for game in self.games))
 
     def mean(self, player: str, name: str) -> Summary | None:
-        """A player's figure over its games; None where no game has it."""
+        """Return a player's metric over its games; None where no game has it."""
         values = [game.value(name) for game in self.games if game.player == player]
         known = [value for value in values if value is not None]
         return summary(known) if known else None
 
     def head(self) -> tuple[str, ...]:
-        """Titles of the table."""
+        """Return the titles of the table."""
         return "player", "games", *(column.title for column in COLUMNS)
 
     def lines(self) -> list[tuple[str, ...]]:
-        """A line a player: mean ± standard error over its games."""
+        """Return one row per player: mean ± standard error over its games."""
         return [
             (player, str(self._count(player)), *(_cell(self.mean(player, c.name), c) for c in COLUMNS))
             for player in self.players
         ]
 
     def means(self) -> dict[str, Any]:
-        """Facts and means, without the single games; JSON can hold it."""
+        """Return facts and means as JSON values."""
         players = {
             player: {"games": self._count(player)}
             | {c.name: None if (m := self.mean(player, c.name)) is None else m._asdict() for c in COLUMNS}
@@ -249,7 +232,7 @@ class ActReport:
         return {**self.facts, "players": players}
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything; JSON can hold it."""
+        """Return facts, means and games as JSON values."""
         return {**self.means(), "games": [self._game(game) for game in self.games]}
 
     def _game(self, game: Game) -> dict[str, Any]:
@@ -275,36 +258,34 @@ _LONG_TURN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class PlayStatistics:
-    """Figures of some episodes together; shares are of all steps."""
+    """Statistics of some episodes together; shares are of all steps."""
 
     steps: int
-    """All steps."""
     reversals_a_second: float
-    """How often the turn stick changed sides, rests between ignored."""
+    """Changes of side of the turn stick per second, rests between ignored."""
     turning_standing: float
-    """Share: right stick x in use, left stick at rest."""
+    """Right stick x in use, left stick at rest."""
     turning_walking: float
-    """Share: right stick x in use, left stick forward."""
+    """Right stick x in use, left stick forward."""
     walking_straight: float
-    """Share: left stick forward, right stick x at rest."""
+    """Left stick forward, right stick x at rest."""
     backward: float
-    """Share: left stick back."""
+    """Left stick back."""
     sideways: float
-    """Share: left stick sideways only."""
+    """Left stick sideways only."""
     at_rest: float
-    """Share: no control touched."""
+    """Every control at rest."""
     full_turns: float
-    """Share: inside a run of at least five steps of full right stick x to one side."""
+    """Inside a run of at least five steps of full right stick x to one side."""
     off_level: float
-    """Share: gaze more than 2 degrees off level."""
+    """Pitch more than 2 degrees off level."""
     dead: float
-    """Share: lying dead."""
     usage: dict[str, float]
-    """Share of steps each control was used in, by name."""
+    """Share of steps with each control in use, by name."""
 
 
 def play_statistics(episodes: Sequence[Episode]) -> PlayStatistics:
-    """The figures of all these episodes together; at least one."""
+    """Compute the statistics of at least one episode."""
     pads = [decode_values(episode.actions_TA) for episode in episodes]
     pad = np.concatenate(pads)
     states = np.concatenate([episode.states for episode in episodes])
@@ -338,7 +319,6 @@ def _reversals(turn_T: NDArray[np.float32]) -> int:
 
 
 def _in_long_runs(mask_T: NDArray[np.bool_]) -> int:
-    """How many steps lie in runs of at least `_LONG_TURN` True steps."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask_T.astype(np.int8), [0]])))
     lengths = edges[1::2] - edges[::2]
     return int(lengths[lengths >= _LONG_TURN].sum())

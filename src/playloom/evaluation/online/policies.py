@@ -1,10 +1,8 @@
-"""Who holds the controller: the model, or one of the baselines beside it.
+"""Policies that play the real game: the model and its baselines.
 
-Owns how each chooses its next input from what it has seen. Knows nothing of the game, of files or of figures.
-
-    hand = ModelHand(dreamer, prompt, sampling=Sampling(), seed=7)
-    values_A = hand.press()     # its answer to the newest frame
-    hand.see(frame_HWC)         # the frame that really followed
+policy = ModelPolicy(engine, prompt, sampling=Sampling(), seed=7)
+values_A = policy.act()      # answer to the newest frame
+policy.observe(frame_HWC)    # the frame that followed
 """
 
 from __future__ import annotations
@@ -21,20 +19,20 @@ from playloom.inference.types import Prompt
 
 
 class Policy(Protocol):
-    """Presses, then sees what followed; in turns, for one game."""
+    """A player of one game; `act` and `observe` alternate."""
 
-    def press(self) -> NDArray[np.uint8]:
-        """The input after the newest frame: action values, uint8 [16]."""
+    def act(self) -> NDArray[np.uint8]:
+        """Return the input after the newest frame: action values, uint8 [16]."""
 
-    def see(self, frame_HWC: NDArray[np.uint8]) -> None:
-        """The frame that followed, uint8 [H, W, 3]."""
+    def observe(self, frame_HWC: NDArray[np.uint8]) -> None:
+        """PolicyFactory in the frame that followed, uint8 [H, W, 3]."""
 
     def close(self) -> None:
-        """The game is over."""
+        """Release resources at the end of the game."""
 
 
 class ModelPolicy:
-    """The model as a player: its context holds real frames and the inputs it gave itself.
+    """The model as a player, with real frames and its own inputs as context.
 
     Raises:
         PictureError: when the frames are not of its size.
@@ -44,48 +42,48 @@ class ModelPolicy:
     def __init__(self, dreamer: Engine, prompt: Prompt, *, sampling: Sampling, seed: int) -> None:
         self._session = dreamer.open(prompt, sampling=sampling, seed=seed)
 
-    def press(self) -> NDArray[np.uint8]:
-        """What it would press now, drawn as its sampling says."""
+    def act(self) -> NDArray[np.uint8]:
+        """Sample an action."""
         return self._session.sample_action()
 
-    def see(self, frame_HWC: NDArray[np.uint8]) -> None:
-        """The real frame goes into its context; the step is complete."""
+    def observe(self, frame_HWC: NDArray[np.uint8]) -> None:
+        """Append the real frame to the context and complete the step."""
         self._session.step(frame=frame_HWC)
 
     def close(self) -> None:
-        """Give its memory back."""
+        """Free the session's memory."""
         self._session.close()
 
 
 class RepeatPolicy:
-    """Holds the last input of the prompt for ever; rest where the prompt has none."""
+    """Repeat the last input of the prompt; rest where the prompt has none."""
 
     def __init__(self, prompt: Prompt) -> None:
         self._held_A = prompt.actions_TA[-1] if len(prompt.actions_TA) else REST_VALUES
 
-    def press(self) -> NDArray[np.uint8]:
-        """The same as ever."""
+    def act(self) -> NDArray[np.uint8]:
+        """Return the repeated action."""
         return self._held_A.copy()
 
-    def see(self, frame_HWC: NDArray[np.uint8]) -> None:
-        """It does not look."""
+    def observe(self, frame_HWC: NDArray[np.uint8]) -> None:
+        """No-op."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """No-op."""
 
 
 class RandomPolicy:
-    """Draws every control anew in every step, all its positions equally likely."""
+    """Draw every control uniformly at every step."""
 
     def __init__(self, seed: int) -> None:
         self._source = np.random.default_rng((seed, 2))
 
-    def press(self) -> NDArray[np.uint8]:
-        """Another input."""
+    def act(self) -> NDArray[np.uint8]:
+        """Return a random action."""
         return self._source.integers(0, SLOT_SIZES).astype(np.uint8)
 
-    def see(self, frame_HWC: NDArray[np.uint8]) -> None:
-        """It does not look."""
+    def observe(self, frame_HWC: NDArray[np.uint8]) -> None:
+        """No-op."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """No-op."""

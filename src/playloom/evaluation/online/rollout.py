@@ -1,12 +1,7 @@
-"""One game, played and recorded: the frame is seen, an input pressed, the frame that really follows is seen next.
+"""One episode of a policy in the real game, recorded.
 
-Owns the order of these, and the recording of them. Who presses is the business of `acting.lives`, how the game runs
-that of `games.process`.
-
-Who holds the controller when: a scripted player at the beginning of every life and while it lies, else the hand.
-
-Owns the turns of the two within one game. A hand only ever sees one life: what lies between two is no play, and
-training leaves it out.
+A scripted player plays the warm-up of every life and respawns after a death; the policy plays the rest. A policy sees
+one life only.
 """
 
 from __future__ import annotations
@@ -24,7 +19,7 @@ from playloom.actions.codec import ACTION_SLOTS, decode_values, encode_named
 from playloom.data.recording import STATE_COLUMNS, Episode
 from playloom.errors import GameError
 from playloom.evaluation.online.policies import Policy
-from playloom.games.arena.engine import GameSpec, View
+from playloom.games.arena.engine import GameSpec, Observation
 from playloom.games.arena.env import new_frame_hash
 from playloom.games.arena.maps import Variant, variant_of
 from playloom.games.arena.process import GameProcess
@@ -32,45 +27,38 @@ from playloom.games.bots.players import ScriptedPlayer
 from playloom.games.recorder import EpisodePlan, episode_meta
 from playloom.inference.types import Prompt
 
-LEAD_STYLE = "explorer"
-"""Of the scripted player that begins every life: a hand that is to go on needs something to go on from."""
+WARMUP_STYLE = "explorer"
+"""Style of the scripted player that plays the warm-up of every life: a policy needs a prompt."""
 _DEAD = STATE_COLUMNS.index("dead")
 
-Take = Callable[[Prompt, int], Policy]
-"""Makes the hand that goes on from what was seen and done in this life; told which life it is, from 0."""
+PolicyFactory = Callable[[Prompt, int], Policy]
+"""Makes the policy of a life from its prompt and the number of the life, from 0."""
 
 
 class Running(Protocol):
-    """A game that is going on; see `playloom.games.arena.process`."""
+    """A running game; see `playloom.games.arena.process`."""
 
     frame_HWC: NDArray[np.uint8]
-    """The frame now."""
+    """The current frame."""
     row: NDArray[np.float32]
-    """The state now."""
+    """The current state."""
 
 
 class ActionRecord(NamedTuple):
-    """An input, and whose it is."""
+    """An input and its author."""
 
     values_A: NDArray[np.uint8]
     """Action values, uint8 [16]."""
     own: bool
-    """Whether the hand pressed it, not the script."""
+    """True for the policy, False for the script."""
 
 
 class EpisodeController:
-    """The lives of one game. For every step: `look`, `press`, and when the game has moved on, `see`."""
+    """Alternate scripted warm-up and policy control within an episode. Per step: `look`, `press`, and after the step
+    `see`."""
 
-    def __init__(self, variant: Variant, seed: int, *, lead: int, take: Take) -> None:
-        """Before the first step.
-
-        Args:
-            variant: the arena.
-            seed: of the scripted player.
-            lead: steps that it plays at the beginning of every life, blind to enemies.
-            take: makes a hand after them.
-        """
-        self._script = ScriptedPlayer(variant, LEAD_STYLE, seed)
+    def __init__(self, variant: Variant, seed: int, *, lead: int, take: PolicyFactory) -> None:
+        self._script = ScriptedPlayer(variant, WARMUP_STYLE, seed)
         self._lead, self._take = lead, take
         self._frames: list[NDArray[np.uint8]] = []
         self._actions: list[NDArray[np.uint8]] = []
@@ -78,7 +66,7 @@ class EpisodeController:
         self._life = 0
 
     def look(self, game: Running) -> bool:
-        """See what is to be answered; returns whether the hand will."""
+        """PolicyFactory in the current frame and state; return True if the policy acts next."""
         if game.row[_DEAD] > 0:
             self._frames, self._actions = [], []
         elif self._hand is None:
@@ -88,26 +76,26 @@ class EpisodeController:
                 self._life += 1
         return self._hand is not None
 
-    def press(self, game: Running) -> ActionRecord:
-        """The input that answers the frame now."""
+    def act(self, game: Running) -> ActionRecord:
+        """Return the input after the current frame."""
         if self._hand is not None:
-            return ActionRecord(self._hand.press(), True)
-        values_A = encode_named(self._script.act(View(row=tuple(game.row.tolist()), enemies=())))
+            return ActionRecord(self._hand.act(), True)
+        values_A = encode_named(self._script.act(Observation(row=tuple(game.row.tolist()), enemies=())))
         if self._frames:
             self._actions.append(values_A)
         return ActionRecord(values_A, False)
 
-    def see(self, game: Running) -> None:
-        """The frame that followed; a hand that fell is done."""
+    def observe(self, game: Running) -> None:
+        """PolicyFactory in the frame that followed; a death closes the policy."""
         if self._hand is None:
             return
         if game.row[_DEAD] > 0:
             self.close()
         else:
-            self._hand.see(game.frame_HWC)
+            self._hand.observe(game.frame_HWC)
 
     def close(self) -> None:
-        """The hand, if one plays, is done."""
+        """Close the policy, if one plays."""
         if self._hand is not None:
             hand, self._hand = self._hand, None
             hand.close()
@@ -119,22 +107,19 @@ class EpisodeController:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EpisodeResult:
-    """A game that was played, to its end or until it was stopped."""
+    """A played game, complete or stopped."""
 
     episode: Episode
-    """Its recording."""
     own_T: NDArray[np.bool_]
-    """Which steps are the player's own, [T]; the others are the script's (`LEAD_STYLE`)."""
+    """True for the policy's steps [T], False for the script's (`WARMUP_STYLE`)."""
     seconds: float | None = None
-    """Time those steps took: the player's, and the game's; None where nobody took it."""
+    """Time of the policy's steps, the game's time included; None where not measured."""
     failure: GameError | None = None
-    """What ended the game before its time, if anything."""
+    """Error that ended the game early, if any."""
 
 
 @dataclass
-class _Tape:
-    """What has happened so far; every step goes on it whole, so it can be cut anywhere."""
-
+class _Trajectory:
     rows: list[NDArray[np.float32]] = field(default_factory=list)
     pressed: list[ActionRecord] = field(default_factory=list)
     seconds: float = 0.0
@@ -143,7 +128,6 @@ class _Tape:
         self.hash = new_frame_hash()
 
     def add(self, game: Running, pressed: ActionRecord) -> None:
-        """The frame and state now, and the input that answers them."""
         self.hash.update(game.frame_HWC.tobytes())
         self.rows.append(game.row)
         self.pressed.append(pressed)
@@ -153,7 +137,7 @@ def play_game(
     plan: EpisodePlan,
     *,
     lead: int,
-    take: Take,
+    take: PolicyFactory,
     versions: Mapping[str, str],
     stop: Callable[[], bool] = lambda: False,
     tick: Callable[[], None] = lambda: None,
@@ -177,7 +161,7 @@ def play_game(
         ConfigError: when there is no such arena.
         MissingExtraError: when ViZDoom is not installed.
     """
-    tape = _Tape()
+    tape = _Trajectory()
     lives = EpisodeController(variant_of(plan.variant), plan.seed, lead=lead, take=take)
     spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
     failure: GameError | None = None
@@ -201,24 +185,23 @@ def play_game(
     return EpisodeResult(episode=episode, own_T=own_T, seconds=tape.seconds, failure=failure)
 
 
-def _step(game: GameProcess, lives: EpisodeController, tape: _Tape, last: bool) -> None:
-    """One step; the input of the last one has no frame after it."""
+def _step(game: GameProcess, lives: EpisodeController, tape: _Trajectory, last: bool) -> None:
+    """One step of the game; the last input of an episode has no frame after it."""
     own = lives.look(game)
     started = time.perf_counter()
-    tape.add(game, lives.press(game))
+    tape.add(game, lives.act(game))
     if not last:
         game.step(decode_values(tape.pressed[-1].values_A))
-        lives.see(game)
+        lives.observe(game)
     tape.seconds += own * (time.perf_counter() - started)
 
 
 def _script(own_T: NDArray[np.bool_]) -> dict[str, str]:
-    """For a recording: which of its steps are not those of the player it names."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], own_T, [True]]).astype(np.int8)))
     spans = [f"{first} to {stop - 1}" for first, stop in zip(edges[::2], edges[1::2], strict=True)]
-    return {"script": f"{LEAD_STYLE} at steps {', '.join(spans)}"} if spans else {}
+    return {"script": f"{WARMUP_STYLE} at steps {', '.join(spans)}"} if spans else {}
 
 
-def _episode(plan: EpisodePlan, tape: _Tape, versions: Mapping[str, str]) -> Episode:
+def _episode(plan: EpisodePlan, tape: _Trajectory, versions: Mapping[str, str]) -> Episode:
     meta = episode_meta(plan, tape.hash.hexdigest(), steps=len(tape.pressed), versions=versions)
     return Episode(meta, np.stack([pressed.values_A for pressed in tape.pressed]), np.stack(tape.rows))

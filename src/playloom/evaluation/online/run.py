@@ -1,27 +1,16 @@
-"""A run of acting: every player plays every game, and what they did is kept as it comes.
+"""`playloom act`: every player plays every game; each game is written as soon as it ends.
 
-Owns the folder. Every game is there when it is over, so a run can be stopped at any moment.
-
-==============================  =====================================================================
-`<key>.npz`, `<key>.json`       the recording; its `style` says who played, `versions` which model
-`<key>.png`, `<key>.mp4`        sheet and film of it
-`report.json`                   figures of every game, their means, and what they belong to
-==============================  =====================================================================
+==============================  ===================================================================
+`<key>.npz`, `<key>.json`       recording; `style` names the player, `versions` the model
+`<key>.png`, `<key>.mp4`        contact sheet and video
+`report.json`                   metrics of every game, their means, settings and machine
+==============================  ===================================================================
 
 With several players each has a folder of its own.
-
-A game that was played, made visible: a sheet and a film of its real frames, the controller drawn beside them.
-
-Owns what a step looks like and says who pressed. The frames are rendered again from the recording, which proves it.
-
-Whole runs of acting: what a user asks for, validated, as the plans of its games.
-
-Owns the choice of players and of games. Playing them is the business of `acting.run`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,12 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from playloom.atomic_io import atomic_write, ensure_writable, next_free_path
+from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
 from playloom.errors import BadInputError, ConfigError, did_you_mean
 from playloom.evaluation.online.metrics import STEPS_PER_SECOND, ActReport, Game
 from playloom.evaluation.online.policies import ModelPolicy, Policy, RandomPolicy, RepeatPolicy
-from playloom.evaluation.online.rollout import LEAD_STYLE, EpisodeResult, play_game
+from playloom.evaluation.online.rollout import WARMUP_STYLE, EpisodeResult, play_game
 from playloom.games.arena.engine import FRAME_SHAPE, MODES, import_vizdoom
 from playloom.games.arena.env import render_episode
 from playloom.games.arena.maps import free_cells, variant_of
@@ -46,6 +35,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
+from playloom.json_io import write_json
 from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, wrap
 from playloom.media.images import write_picture
 from playloom.media.video import write_mp4
@@ -54,7 +44,9 @@ from playloom.provenance import Manifest, created_at
 _COLUMNS, _TILE_WIDTH, _TILES = 6, 180, 60
 
 
-def write_film(folder: Path, played: EpisodeResult, *, who: str, manifest: Manifest | None = None) -> tuple[Path, Path]:
+def write_video(
+    folder: Path, played: EpisodeResult, *, who: str, manifest: Manifest | None = None
+) -> tuple[Path, Path]:
     """Write `<key>.png` and `<key>.mp4` into `folder`.
 
     The pictures are the game's own, so they are not marked as generated.
@@ -94,17 +86,17 @@ def write_film(folder: Path, played: EpisodeResult, *, who: str, manifest: Manif
 
 MODEL, REPEAT, RANDOM = "model", "repeat", "random"
 PLAYERS = (MODEL, REPEAT, RANDOM, *STYLES)
-"""Everybody who can hold the controller."""
+"""Names of all players."""
 COMPARED = (MODEL, REPEAT, RANDOM, *(style for style in STYLES if style != HELDOUT_STYLE))
-"""The model, and all that it is measured beside: the styles that training sees."""
+"""The model and its baselines: every style seen in training."""
 DEFAULT_LEAD = 9
-"""Steps of the scripted player before a game without a model; with one, its context decides."""
+"""Warm-up steps of a game without a model; with one, the model's context decides."""
 _LEAST_SECONDS = 2 / STEPS_PER_SECOND
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActJob:
-    """Who plays which games, all of it as a user says it.
+    """Settings of `playloom act`.
 
     Raises:
         BadInputError: when a number is out of range.
@@ -112,35 +104,32 @@ class ActJob:
     """
 
     players: tuple[str, ...] = (MODEL,)
-    """Of `PLAYERS`; all of them play the same games."""
+    """Names in `PLAYERS`; all play the same games."""
     model: str | None = None
-    """A bundled model's name or a folder; None: the first bundled one."""
+    """A bundled model's name or a folder; None: the first bundled model."""
     variant: str = "plaza"
-    """The arena."""
+    """Arena."""
     mode: Mode = "ffa"
-    """Everyone for themselves, or four against four."""
+    """Free for all, or four against four."""
     seconds: float = 30.0
-    """How long each plays a game; the scripted steps before come on top."""
+    """Length of a game, without the scripted warm-up."""
     games: int = 1
-    """How many games each plays."""
+    """Games per player."""
     seed: int = 1000
-    """Of the first game and all that is drawn in it; the others follow one by one. The bundled models' games end before
-    200."""
+    """Seed of the first game; later games count up. The bundled models were trained on seeds below 200."""
     temperature: float = 1.0
-    """Divides the logits of the inputs, 0 is greedy; 1: as the model learned them. A cold player hardly ever
-    lets go of what it holds."""
+    """Divisor of the action logits; 0 is greedy. A low temperature rarely releases a held control."""
     top_k: int | None = None
-    """Only the k most likely values of a control."""
+    """Keep only the k most likely values of a control."""
     top_p: float | None = None
-    """Only the likeliest values that reach p together."""
+    """Keep only the most likely values with total probability p."""
     device: str = "auto"
-    """Where the model computes."""
     out: Path = Path("out/act")
-    """The folder to write; numbered if it is taken."""
+    """Folder to write; numbered if it is taken."""
     films: int | None = None
-    """Of how many games of each player a sheet and a film are made; None: all."""
+    """Games per player with a contact sheet and a video; None: all."""
     timestamp: bool = False
-    """Whether manifests carry the time; without it equal jobs give equal files."""
+    """Write the time into manifests; without it equal jobs give equal files."""
 
     def __post_init__(self) -> None:
         for player in self.players:
@@ -158,11 +147,11 @@ class ActJob:
 
     @property
     def steps(self) -> int:
-        """Inputs that a player gives in one game."""
+        """Inputs of a player in one game."""
         return round(self.seconds * STEPS_PER_SECOND)
 
     def plans(self, style: str, lead: int) -> Iterator[EpisodePlan]:
-        """The games in order; a seed is of the same split here as in a recording."""
+        """Yield the games in order; a seed has the same split as in a recording."""
         for seed in range(self.seed, self.seed + self.games):
             split: Split = "heldout" if variant_of(self.variant).heldout else plan_episode(seed).split
             yield EpisodePlan(
@@ -171,11 +160,11 @@ class ActJob:
 
     @property
     def sampling(self) -> Sampling:
-        """How the model's inputs are drawn."""
+        """Sampling of the model's actions."""
         return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
     def dreamer(self) -> Engine | None:
-        """The model that is to play; None where nobody asked for it.
+        """Load the model that plays; None when no player needs one.
 
         Raises:
             CheckpointError: when it cannot be loaded.
@@ -194,31 +183,28 @@ class ActJob:
 
 
 def floor_tiles(variant: str) -> int:
-    """How many tiles of an arena can be stood on: all but blocks, towers, pillars and gates."""
+    """Return the number of walkable tiles of an arena."""
     return len(free_cells(variant_of(variant)))
 
 
 _NOTE = "real pictures of the game; its player is a model, but for the steps captioned script"
 
 _LIFE = 2**32
-"""Between the seeds of two lives of one game."""
+"""Distance between the seeds of two lives of one game."""
 
 
 class RolloutProgress(NamedTuple):
-    """How far a run is."""
+    """Progress of a run."""
 
     player: str
-    """Who plays."""
     done: int
     """Steps done by all players."""
     total: int
-    """Steps asked for."""
+    """Steps of the whole run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
-    """The model as a player, and what is said of it."""
-
     dreamer: Engine
     sampling: Sampling
     timestamp: bool
@@ -229,7 +215,6 @@ class _Model:
 
     @property
     def facts(self) -> dict[str, str]:
-        """For a recording: whose inputs they are."""
         how = self.sampling
         drawn = f"temperature {how.temperature:g}, top-k {how.top_k}, top-p {how.top_p}"
         return {"model": self.name, "weights": self.dreamer.model.fingerprint, "sampling": drawn}
@@ -286,14 +271,11 @@ def run_act(
             run.play_all(player, folder / player if len(job.players) > 1 else folder)
     finally:  # whatever ended it, what was played has its figures
         if report.games:
-            with atomic_write(folder / "report.json") as temporary:
-                temporary.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+            write_json(folder / "report.json", report.to_dict())
     return report
 
 
 class _Run:
-    """The games of a job, one after the other."""
-
     def __init__(
         self,
         job: ActJob,
@@ -308,7 +290,6 @@ class _Run:
         self._done = 0
 
     def play_all(self, player: str, folder: Path) -> None:
-        """Every game of a player; each is kept as soon as it is over."""
         style = f"model-{self._model.name}" if player == MODEL and self._model is not None else player
         for index, plan in enumerate(self._job.plans(style, self._lead)):
             if self._stop():
@@ -355,7 +336,7 @@ class _Run:
     def _film(self, player: str, played: EpisodeResult, folder: Path) -> tuple[Path, Path]:
         seed = played.episode.meta.seed
         manifest = self._model.manifest(seed) if player == MODEL and self._model is not None else None
-        return write_film(folder, played, who=player, manifest=manifest)
+        return write_video(folder, played, who=player, manifest=manifest)
 
     def _tick(self, player: str, steps: int) -> None:
         self._done += steps
@@ -364,14 +345,13 @@ class _Run:
 
 
 def _facts(job: ActJob, model: _Model | None, lead: int, machine: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the figures belong to; JSON can hold it."""
     return {
         "variant": job.variant,
         "mode": job.mode,
         "tiles": floor_tiles(job.variant),
         "seconds": job.seconds,
         "seed": job.seed,
-        "lead": {"steps": lead, "style": LEAD_STYLE},
+        "lead": {"steps": lead, "style": WARMUP_STYLE},
         **({} if model is None else model.facts),
         "machine": dict(machine or {}),
     }

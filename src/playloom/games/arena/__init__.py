@@ -1,1 +1,1 @@
-"""arena."""
+"""The arena's engine, maps and Gymnasium environment."""

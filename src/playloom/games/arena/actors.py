@@ -1,9 +1,7 @@
-"""The arena's actors, in the engine's DECORATE language: what players carry, what each fire button does.
+"""DECORATE lumps of the arena: actors, weapons and bots.
 
-Owns game rules that are not in the map or the settings. Knows nothing of Python.
-
-Every weapon shares one alternate fire (a slow ball of light) and one reload action (a lamp set down for some
-seconds), so that both bumpers have a visible effect at any time.
+Every weapon shares one alternate fire (a slow ball of light) and one reload action (a lamp placed for some seconds), so
+that both bumpers have a visible effect at any time.
 """
 
 from __future__ import annotations

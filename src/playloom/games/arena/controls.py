@@ -1,9 +1,7 @@
-"""What each of the sixteen controls does in the arena: controller state to the engine's buttons.
+"""Controller state to engine buttons.
 
-Owns the scale of every motion and the table printed in the docs. Knows nothing of the engine's process.
-
-Turning has no inertia: a stick at x turns by 9 degrees * sign(x) * |x|^1.7 in one step of three tics. Walking
-has: the engine's friction lets speed build up over some four steps.
+Turning has no inertia: a stick at x turns by 9 degrees * sign(x) * |x|^1.7 per step of three tics. Walking has: the
+engine's friction lets speed build up over about four steps.
 """
 
 from __future__ import annotations
@@ -61,23 +59,23 @@ CONTROL_EFFECTS: dict[str, str] = {
     "skill_1": "throw a slow ball of light",
     "skill_2": "set down a lamp that stands for four seconds",
 }
-"""What the player sees each control do."""
+"""Visible effect of each control."""
 
 _INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
 
 
 def turn_per_step(stick: float) -> float:
-    """Degrees of clockwise turn in one step for a right stick x in [-1, 1]."""
+    """Return degrees of clockwise turn per step for a right stick x in [-1, 1]."""
     return TICS_PER_STEP * TURN_PER_TIC * _curve(stick)
 
 
 def look_per_step(stick: float) -> float:
-    """Degrees of upward look in one step for a right stick y in [-1, 1]."""
+    """Return degrees of upward look per step for a right stick y in [-1, 1]."""
     return TICS_PER_STEP * LOOK_PER_TIC * _curve(stick)
 
 
 def engine_buttons(state_A: Sequence[float]) -> list[float]:
-    """One controller state (16 floats, order of `CONTROLS`, +y forward / up) as values for `BUTTONS`."""
+    """Convert a controller state (16 floats, order of `CONTROLS`, +y forward / up) to values for `BUTTONS`."""
 
     def value(name: str) -> float:
         return float(state_A[_INDEX[name]])

@@ -1,7 +1,6 @@
-"""The engine itself: starts ViZDoom on one of our arenas and steps it. For use inside a process of its own.
+"""ViZDoom wrapper, for use in a process of its own.
 
-Owns the engine's settings and how its state is read. Knows nothing of other processes, recordings or players.
-The engine writes a settings file into its working directory and can crash the process: see `games.process`.
+The engine writes a settings file into its working directory and can crash the process: see `process`.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _VARIABLES = (
 _MARGIN = 10
 """Columns cut from each side of the engine's 320."""
 _WARM_UP_STEPS = 14
-"""Steps before the first frame: bots arrive, the chase camera settles."""
+"""Steps before the first frame: bots arrive, the camera settles."""
 _ARGUMENTS = (
     "-host 1 -deathmatch +sv_chasecam 1 +sv_forcerespawn 0 +sv_spawnfarthest 1 +sv_itemrespawn 1 "
     "+sv_weaponstay 1 +sv_nocrouch 0 +timelimit 0 +fraglimit 0 +viz_respawn_delay 0 +cl_run 1 "
@@ -53,18 +52,18 @@ _TEAM_ARGUMENTS = " +teamplay 1 +team 0 +teamdamage 0"
 
 @dataclass(frozen=True, kw_only=True)
 class GameSpec:
-    """Everything that, with the actions, decides every pixel of an episode."""
+    """Settings that, with the actions, decide every pixel of an episode."""
 
     variant: str = "plaza"
     """Name of the arena, see `games.maps.VARIANTS`."""
     mode: str = "ffa"
     """`ffa` (3 bots) or `4v4` (7 bots, teams)."""
     seed: int = 0
-    """The engine's random seed, and which bots take part."""
+    """Random seed of the engine and of the choice of bots."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sighting:
+class VisibleEnemy:
     """Another player on the screen."""
 
     id: int
@@ -74,17 +73,17 @@ class Sighting:
     y: float
     """Map units."""
     area: int
-    """Pixels of its box."""
+    """Pixels of its bounding box."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """What a scripted player knows at one step."""
+class Observation:
+    """Observation of a scripted player at one step."""
 
     row: tuple[float, ...]
     """The state row, see `STATE_COLUMNS`."""
-    enemies: tuple[Sighting, ...]
-    """Others in view."""
+    enemies: tuple[VisibleEnemy, ...]
+    """Visible enemies."""
 
     @property
     def position(self) -> tuple[float, float]:
@@ -98,7 +97,7 @@ class View:
 
     @property
     def pitch(self) -> float:
-        """Gaze above level, degrees."""
+        """Pitch above level, degrees."""
         return self.row[4]
 
     @property
@@ -108,7 +107,7 @@ class View:
 
     @property
     def dead(self) -> bool:
-        """Whether the body lies on the floor."""
+        """True after a death, until the respawn."""
         return self.row[6] > 0
 
 
@@ -122,7 +121,7 @@ class DoomEngine:
     """
 
     def __init__(self, spec: GameSpec, folder: Path, senses: bool = False) -> None:
-        """Start the game; `folder` becomes the working directory, `senses` lets `view` see enemies."""
+        """Start the game; `folder` becomes the working directory, `senses` makes `view` report enemies."""
         if spec.mode not in MODES:
             raise ConfigError(f"unknown game mode {spec.mode!r}; {did_you_mean(spec.mode, MODES)}")
         variant = variant_of(spec.variant)
@@ -160,7 +159,7 @@ class DoomEngine:
         game.add_game_args(_ARGUMENTS + (_TEAM_ARGUMENTS if spec.mode == "4v4" else ""))
 
     def _populate(self, spec: GameSpec) -> None:
-        """Add the bots, take the camera behind the body, let the game settle."""
+        """Add the bots, place the camera behind the body, let the game settle."""
         order = np.random.default_rng(spec.seed).permutation(len(BOT_NAMES))
         for index in order[: MODES[spec.mode]]:
             self._game.send_game_command(f"addbot {BOT_NAMES[index]}")
@@ -175,20 +174,20 @@ class DoomEngine:
             self._advance(use if attempt % 2 else [0.0] * len(BUTTONS))
 
     def frame(self) -> NDArray[np.uint8]:
-        """The picture now, uint8 [180, 300, 3] RGB."""
+        """Return the current picture, uint8 [180, 300, 3] RGB."""
         screen = self._state().screen_buffer
         return np.ascontiguousarray(screen[:, _MARGIN : screen.shape[1] - _MARGIN])
 
     def row(self) -> NDArray[np.float32]:
-        """The state now, float32 [9], see `STATE_COLUMNS`."""
+        """Return the current state, float32 [9], see `STATE_COLUMNS`."""
         variables = self._vzd.GameVariable
         row = np.array([self._game.get_game_variable(getattr(variables, n)) for n in _VARIABLES], np.float32)
         row[3] = (-row[3]) % 360
         row[4] = -((row[4] + 180) % 360 - 180)
         return row
 
-    def view(self) -> View:
-        """What a scripted player knows now; enemies only when started with `senses`."""
+    def view(self) -> Observation:
+        """Return the observation of a scripted player; enemies only when started with `senses`."""
         row = self.row()
         enemies = []
         for label in self._state().labels if self._senses else ():
@@ -197,8 +196,8 @@ class DoomEngine:
             x, y = label.object_position_x, label.object_position_y
             if math.hypot(x - row[0], y - row[1]) > 4:
                 area = label.width * label.height
-                enemies.append(Sighting(id=label.object_id, x=x, y=y, area=area))
-        return View(row=tuple(row.tolist()), enemies=tuple(enemies))
+                enemies.append(VisibleEnemy(id=label.object_id, x=x, y=y, area=area))
+        return Observation(row=tuple(row.tolist()), enemies=tuple(enemies))
 
     def step(self, state_A: Sequence[float]) -> None:
         """Hold a controller state (16 floats, order of `CONTROLS`) for one step of 0.1 s."""
@@ -222,7 +221,7 @@ class DoomEngine:
 
 
 def import_vizdoom() -> Any:
-    """The vizdoom module.
+    """Import vizdoom.
 
     Raises:
         MissingExtraError: when it is not installed.

@@ -1,8 +1,4 @@
-"""The arena as a Gymnasium environment, and recorded episodes rendered again.
-
-Owns the environment's face (spaces, reward, episode end) and the check of an episode's frame hash. The engine
-runs in a process of its own (`games.process`).
-"""
+"""The arena as a Gymnasium environment, and replay rendering of recorded episodes."""
 
 from __future__ import annotations
 
@@ -29,7 +25,7 @@ else:
         raise MissingExtraError.of("gymnasium", "game") from error
 
 GAME_NAME = "arena"
-"""What recordings of this game call it."""
+"""Name of this game in recordings."""
 _FRAGS = STATE_COLUMNS.index("frags")
 
 
@@ -59,7 +55,7 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Start a fresh game; the same seed gives the same game."""
+        """Start a new game; the same seed gives the same game."""
         super().reset(seed=seed)
         self.close()
         game_seed = seed if seed is not None else int(self.np_random.integers(2**31))
@@ -79,7 +75,7 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
         return frame.copy(), float(row[_FRAGS]) - before, False, self._steps >= self._max_steps, info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The frame now, uint8 [180, 300, 3]; None before the first reset."""
+        """Return the current frame, uint8 [180, 300, 3]; None before the first reset."""
         return None if self._game is None else self._game.frame_HWC.copy()
 
     def close(self) -> None:
@@ -90,7 +86,7 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
 
 def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A vector in [-1, 1] as a legal controller state: sticks as they are, the rest on from 0.5.
+    """Round a vector in [-1, 1] to a legal controller state: sticks unchanged, buttons pressed from 0.5.
 
     Raises:
         ActionError: when it is not 16 numbers.
@@ -105,7 +101,7 @@ def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def render_episode(episode: Episode, verify: bool = True) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a recorded episode, uint8 [180, 300, 3] each, rendered again from its seed and actions.
+    """Render a recorded episode from its seed and actions; yields frames uint8 [180, 300, 3].
 
     Args:
         episode: the recording; frame t is the one its player saw before action t.
@@ -134,5 +130,5 @@ def render_episode(episode: Episode, verify: bool = True) -> Iterator[NDArray[np
 
 
 def new_frame_hash() -> hashlib.blake2b:
-    """The running hash of an episode's frames."""
+    """Return the running hash of an episode's frames."""
     return hashlib.blake2b(digest_size=32)

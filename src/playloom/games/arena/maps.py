@@ -1,10 +1,7 @@
-"""The arenas: what stands where, as character grids.
+"""The arenas as character grids.
 
-Owns the layout of every variant, its zones and items. Knows nothing of the engine's map format, nor of how a
-game is started or played.
-
-Cells are 128 units: `.` floor, `a` and `b` steps of 16 and 24, `~` pool, `#` block, `T` tower, `P` light
-pillar, `G` gate (a block that sinks for a while when used).
+Cells are 128 units: `.` floor, `a` and `b` steps of 16 and 24, `~` pool, `#` block, `T` tower, `P` light pillar, `G`
+gate (a block that sinks for a while when used).
 """
 
 from __future__ import annotations
@@ -25,15 +22,14 @@ class Variant:
     """One arena."""
 
     name: str
-    """As recordings name it."""
     grid: tuple[str, ...]
     """Rows from north to south, all of one length."""
     zones: tuple[str, ...]
     """Zone letters, same shape: s(and), e (sea), l(eaf), r(ose), m(id)."""
     items: tuple[tuple[str, float, float], ...]
-    """(item, column, row) of what lies about."""
+    """(item, column, row) of each item."""
     heldout: bool = False
-    """Whether training never sees it."""
+    """Excluded from training."""
 
     @property
     def size(self) -> Point:
@@ -41,19 +37,18 @@ class Variant:
         return len(self.grid[0]), len(self.grid)
 
     def cell(self, column: int, row: int) -> str:
-        """The grid's character, or `W` (the wall around) outside it."""
+        """Return the grid's character, or `W` (the outer wall) outside it."""
         columns, rows = self.size
         return self.grid[row][column] if 0 <= column < columns and 0 <= row < rows else "W"
 
     def zone(self, column: int, row: int) -> str:
-        """The zone's name; outside the grid that of the nearest cell."""
+        """Return the zone's name; outside the grid that of the nearest cell."""
         columns, rows = self.size
         letter = self.zones[min(max(row, 0), rows - 1)][min(max(column, 0), columns - 1)]
         return {"s": "sand", "e": "sea", "l": "leaf", "r": "rose", "m": "mid"}[letter]
 
 
 def _quarters(columns: int, rows: int, middle: int) -> tuple[str, ...]:
-    """Four quarters and a middle square of `middle` cells."""
 
     def letter(x: int, y: int) -> str:
         if abs(2 * x + 1 - columns) <= middle and abs(2 * y + 1 - rows) <= middle:
@@ -64,7 +59,6 @@ def _quarters(columns: int, rows: int, middle: int) -> tuple[str, ...]:
 
 
 def _stripes(columns: int, rows: int) -> tuple[str, ...]:
-    """Four zones one after the other along a long arena."""
     return tuple("".join("lser"[min(3, x * 4 // columns)] for x in range(columns)) for _ in range(rows))
 
 
@@ -179,7 +173,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def variant_of(name: str) -> Variant:
-    """The arena of that name.
+    """Return the arena of that name.
 
     Raises:
         ConfigError: when there is none.
@@ -190,6 +184,6 @@ def variant_of(name: str) -> Variant:
 
 
 def free_cells(variant: Variant) -> list[Point]:
-    """(column, row) of every cell a player can stand on."""
+    """Return (column, row) of every walkable cell."""
     columns, rows = variant.size
     return [(x, y) for y in range(rows) for x in range(columns) if variant.grid[y][x] not in _SOLID]

@@ -1,10 +1,7 @@
-"""A game in a process of its own: what crashes there becomes a `GameError` here.
+"""The engine in a child process; crashes there become `GameError`.
 
-Owns the child process, its temporary folder and the messages between. Knows nothing of what is played.
-
-ViZDoom runs the engine as a program of its own, a child of our child. When our child dies the engine would
-live on and keep our pipes open, so the child shares nothing with it and both form one process group that ends
-together.
+ViZDoom runs the engine as a program of its own, a child of the child. When the child dies the engine would live on and
+keep our pipes open, so the child shares nothing with it and both form one process group that ends together.
 """
 
 from __future__ import annotations
@@ -29,13 +26,13 @@ from playloom.games.arena.engine import FRAME_SHAPE, DoomEngine, GameSpec, impor
 
 _STOP = "stop"
 _PATIENCE = 5.0
-"""Seconds a child has to end by itself."""
+"""Timeout in seconds for the child to exit."""
 _DESCRIPTORS = 256
-"""File descriptors looked at; a fresh child has a handful."""
+"""File descriptors checked; a fresh child has a handful."""
 
 
 class GameProcess:
-    """A running game, stepped from outside. Use as a context manager, or `close` it.
+    """A running game in a child process. Use as a context manager, or `close` it.
 
     Raises:
         GameError: when the engine does not start or its process dies, at any call.
@@ -59,7 +56,7 @@ class GameProcess:
         return cast(int, self._process.pid)
 
     def step(self, state_A: Sequence[float] | NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Hold a controller state for one step; the frame, uint8 [180, 300, 3], and state row that follow."""
+        """Hold a controller state for one step; return the frame, uint8 [180, 300, 3], and state row that follow."""
         try:
             self._pipe.send(np.asarray(state_A, np.float32).tobytes())
         except OSError as error:
@@ -68,7 +65,7 @@ class GameProcess:
         return self.frame_HWC, self.row
 
     def close(self) -> None:
-        """End the game and its process; harmless when called again."""
+        """End the game and its process; idempotent."""
         if self._process.is_alive():
             try:
                 self._pipe.send(_STOP)
@@ -109,7 +106,6 @@ class GameProcess:
 
 
 def _serve(pipe: Connection, spec: GameSpec, folder: str) -> None:
-    """The child: answers every state with the frame and row that follow, until told to stop."""
     enter_game_process()
     try:
         engine = DoomEngine(spec, Path(folder))
@@ -137,7 +133,7 @@ def _answer(pipe: Connection, engine: DoomEngine) -> None:
 
 
 def enter_game_process() -> None:
-    """To be called first in a child that will start an engine: see the top of this file."""
+    """Prepare a child process for an engine; call it first, see the top of this file."""
     for descriptor in range(3, _DESCRIPTORS):
         with contextlib.suppress(OSError):
             os.set_inheritable(descriptor, False)
@@ -146,7 +142,7 @@ def enter_game_process() -> None:
 
 
 def end_game_process(process: BaseProcess) -> None:
-    """Kill a child that called `enter_game_process`, if it lives, and the engine it may have left behind."""
+    """Kill a child that called `enter_game_process`, if it is alive, and the engine it may have left behind."""
     if process.is_alive():
         process.kill()
     process.join()

@@ -1,8 +1,7 @@
-"""Our own pictures for the arena: walls, floors and the sky, drawn from a few flat shapes.
+"""Generated textures of the arena: walls, floors and the sky.
 
-Owns their look: bright, flat colours and large shapes, so that a small tokenizer can learn them, and every
-place and heading can be told apart. The engine shows 256 colours, so all tones are entries of its palette.
-Knows nothing of where the map puts them.
+Bright, flat colours and large shapes, so that a small tokenizer can learn them and every place and heading can be told
+apart. All tones are entries of the engine's palette of 256 colours.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SKY_NAME = "PLSKY"
-"""Name of the sky texture: 1024 wide is 360 degrees."""
+"""Name of the sky texture, whose 1024 columns are 360 degrees."""
 SKY_WIDTH, SKY_HEIGHT = 1024, 256
 SKY_HORIZON = 200
-"""The row of the sky texture that a level gaze puts in the middle of the picture."""
+"""Row of the sky texture in the middle of the picture at level pitch."""
 WALL_SIZE, FLOOR_SIZE = 128, 256
 
 Colour = tuple[int, int, int]
@@ -42,22 +41,22 @@ ZONES: tuple[str, ...] = tuple(_ZONES)
 
 
 def wall_name(zone: str) -> str:
-    """The texture on the outer walls and blocks of a zone."""
+    """Return the texture of the outer walls and blocks of a zone."""
     return f"W_{zone.upper()}"
 
 
 def tower_name(zone: str) -> str:
-    """The texture on the towers of a zone."""
+    """Return the texture of the towers of a zone."""
     return f"T_{zone.upper()}"
 
 
 def floor_name(zone: str) -> str:
-    """The two-tone tiles of a zone; one tile is 128 units."""
+    """Return the texture of the floor of a zone; one tile is 128 units."""
     return f"F_{zone.upper()}"
 
 
 def all_textures() -> dict[str, bytes]:
-    """Every texture as PNG bytes under its lump name (at most 8 characters)."""
+    """Return every texture as PNG bytes by lump name (at most 8 characters)."""
     pictures: dict[str, Picture] = {}
     for zone, (wall, band, tower, light, dark) in _ZONES.items():
         pictures[wall_name(zone)] = _wall(zone, _hex(wall), _hex(band))
@@ -72,7 +71,7 @@ def all_textures() -> dict[str, bytes]:
 
 
 def png_bytes(picture_HWC: Picture) -> bytes:
-    """A picture as the bytes of a PNG."""
+    """Encode a picture as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(picture_HWC).save(buffer, "PNG")
     return buffer.getvalue()
@@ -138,7 +137,7 @@ _SUN = (516, 130, 30, "ffff6b")
 
 
 def sky() -> Picture:
-    """The sky, uint8 [256, 1024, 3]: pale gradient, hills of their own colours, a sun."""
+    """Draw the sky, uint8 [256, 1024, 3]: pale gradient, coloured hills, a sun."""
     picture = np.empty((SKY_HEIGHT, SKY_WIDTH, 3), np.uint8)
     horizon = SKY_HORIZON
     for row in range(SKY_HEIGHT):

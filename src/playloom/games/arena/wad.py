@@ -1,11 +1,6 @@
-"""Doom archives (PWAD): named lumps in order, behind a 12-byte header, before 16-byte directory entries.
+"""PWAD archives, and an arena as a UDMF text map with our textures and actors.
 
-Owns the byte layout of the container. Knows nothing of maps or textures.
-
-An arena's layout as the engine reads it: a UDMF text map inside a PWAD, with our textures and actors.
-
-Owns vertices, lines, sides, sectors, things and how a cell becomes them. The engine builds its own nodes.
-Knows nothing of how a game is started or played.
+The engine builds its own nodes.
 """
 
 from __future__ import annotations
@@ -24,7 +19,7 @@ _ENTRY = struct.Struct("<ii8s")
 
 
 def pwad_bytes(lumps: Iterable[tuple[str, bytes]]) -> bytes:
-    """A PWAD file with the given (name, content) lumps in order; an empty content makes a marker.
+    """Return a PWAD file with the given (name, content) lumps in order; an empty content makes a marker.
 
     Raises:
         GameError: when a name is not 1 to 8 ASCII characters.
@@ -42,7 +37,7 @@ def pwad_bytes(lumps: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 def read_pwad(data: bytes) -> list[tuple[str, bytes]]:
-    """The lumps of a PWAD, the inverse of `pwad_bytes`.
+    """Return the lumps of a PWAD, the inverse of `pwad_bytes`.
 
     Raises:
         GameError: when the bytes are not a whole PWAD.
@@ -72,7 +67,7 @@ _PLAYER_START = 1
 
 
 def arena_wad(variant: Variant) -> bytes:
-    """The whole PWAD of an arena: actors, textures, sky and map; the same bytes every time."""
+    """Return the PWAD of an arena: actors, textures, sky and map; the same bytes every time."""
     lumps: list[tuple[str, bytes]] = [
         ("DECORATE", ACTORS.encode()),
         ("MAPINFO", MAPINFO.encode()),
@@ -88,8 +83,6 @@ def arena_wad(variant: Variant) -> bytes:
 
 @dataclass
 class _Udmf:
-    """Collects vertices, sides, lines and sectors of one arena, then prints them."""
-
     variant: Variant
     vertices: dict[Point, int] = field(default_factory=dict)
     sectors: dict[tuple[str, str, int], int] = field(default_factory=dict)
@@ -97,7 +90,6 @@ class _Udmf:
     lines: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """The TEXTMAP lump."""
         columns, rows = self.variant.size
         for y in range(-1, rows + 2):
             for x in range(-1, columns + 2):
@@ -120,7 +112,7 @@ class _Udmf:
         return kind, self.variant.zone(column, row), tag
 
     def _edge(self, start: Point, end: Point, right: Point, left: Point) -> None:
-        """The line from `start` to `end` between the cells on its right and left, where they differ."""
+        """Line from `start` to `end` between the cells on its right and left, where they differ."""
         front, back = self._key(*right), self._key(*left)
         if front == back:
             return
@@ -146,7 +138,7 @@ class _Udmf:
         return self.vertices.setdefault(point, len(self.vertices))
 
     def _side(self, own: tuple[str, str, int], other: tuple[str, str, int], start: Point) -> int:
-        """The side of a line that shows the face of `other`; seen from it the line begins at `start`."""
+        """Side of a line that shows the face of `other`; seen from it the line begins at `start`."""
         sector = self.sectors.setdefault(own, len(self.sectors))
         self.sectors.setdefault(other, len(self.sectors))
         texture = _face_texture(other[0], other[1])

@@ -1,1 +1,1 @@
-"""bots."""
+"""Scripted players of the arena."""

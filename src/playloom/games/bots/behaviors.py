@@ -1,8 +1,4 @@
-"""What a scripted player can be busy with for a second or a few: travelling, turning, fighting, resting.
-
-Owns the small programs; each moves the sticks until it is done. Which comes next is the business of
-`games.players`.
-"""
+"""Behaviours of scripted players: travel, turn, fight, idle, respawn."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from playloom.games.arena.engine import Sighting, View
+from playloom.games.arena.engine import Observation, VisibleEnemy
 from playloom.games.bots.motor import (
     FULL,
     ButtonController,
@@ -22,12 +18,12 @@ from playloom.games.bots.motor import (
     bearing,
     wrap,
 )
-from playloom.games.bots.navigation import Navigation, Spot
+from playloom.games.bots.navigation import Navigation, Point
 
 
 @dataclass
-class Body:
-    """What every behaviour may use: the player's hands, map and dice."""
+class BotContext:
+    """Controls, map and random source of a bot."""
 
     navigation: Navigation
     rng: np.random.Generator
@@ -36,15 +32,15 @@ class Body:
     fingers: ButtonController = field(default_factory=ButtonController)
 
     def chance(self, probability: float) -> bool:
-        """Whether something with that probability happens now."""
+        """Return True with the given probability."""
         return bool(self.rng.random() < probability)
 
     def steps(self, low: int, high: int) -> int:
-        """A number of steps, low to high - 1."""
+        """Draw a number of steps, low to high - 1."""
         return int(self.rng.integers(low, high))
 
     def side(self) -> int:
-        """-1 or 1."""
+        """Draw -1 or 1."""
         return 1 if self.chance(0.5) else -1
 
     def expire(
@@ -58,15 +54,15 @@ class Body:
         pad.set("right_stick_x", self.turn.hold(sign, level))
 
     def stop_turning(self, pad: ControllerBuilder) -> None:
-        """Let go of the turn stick."""
+        """Release the turn stick."""
         pad.set("right_stick_x", self.turn.rest())
 
 
 class Behaviour(Protocol):
-    """One thing to be busy with."""
+    """An activity of a few seconds."""
 
-    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
-        """Set the sticks for this step; True when done."""
+    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+        """Set the sticks for this step; return True when done."""
         ...
 
 
@@ -76,8 +72,8 @@ class Idle:
 
     left: int
 
-    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
-        """Let go of the sticks."""
+    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+        """Release the sticks."""
         body.stop_turning(pad)
         self.left -= 1
         return self.left <= 0
@@ -85,7 +81,7 @@ class Idle:
 
 @dataclass
 class Turn:
-    """Turn on the spot, or while walking, at one held stick position."""
+    """Turn in place, or while walking, at one held stick position."""
 
     sign: int
     level: int
@@ -93,7 +89,7 @@ class Turn:
     forward: float = 0.0
     right: float = 0.0
 
-    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
+    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
         """Hold both sticks."""
         body.keep_turning(pad, self.sign, self.level)
         pad.walk(self.forward, self.right)
@@ -108,9 +104,9 @@ class Walk:
     forward: float
     right: float
     left: int
-    last: Spot | None = None
+    last: Point | None = None
 
-    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
+    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
         """Hold the left stick; ends early at a wall."""
         body.stop_turning(pad)
         pad.walk(self.forward, self.right)
@@ -124,19 +120,19 @@ class Walk:
 class Travel:
     """Walk the shortest path to a place."""
 
-    goal: Spot
+    goal: Point
     speed: float
     left: int
     top: int = FULL
     dead_band: float = 12.0
     patience: float = 2.6
-    """Steps a turn should take before a faster one is worth it."""
+    """Steps a turn may take before a faster one is chosen."""
     stuck: int = 0
-    last: Spot | None = None
-    waypoint: Spot | None = None
+    last: Point | None = None
+    waypoint: Point | None = None
 
-    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
-        """Face along the path in sweeps, and walk."""
+    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+        """Turn along the path in sweeps, and walk."""
         target = self._target(body, view)
         near = math.dist(view.position, self.goal) < 56
         self.left -= 1
@@ -149,12 +145,12 @@ class Travel:
         self._walk(pad, error)
         return False
 
-    def _target(self, body: Body, view: View) -> Spot | None:
-        """The corner walked to; a new one only when it is reached or hidden, so that runs are straight."""
+    def _target(self, body: BotContext, view: Observation) -> Point | None:
+        """Corner walked to; replaced only when reached or hidden, so that runs are straight."""
         here = view.position
         reached = self.waypoint is None or math.dist(here, self.waypoint) < 60
         if self.waypoint is None or reached or not body.navigation.visible(here, self.waypoint):
-            self.waypoint = body.navigation.next_spot(here, self.goal)
+            self.waypoint = body.navigation.next_waypoint(here, self.goal)
         return self.waypoint
 
     def _walk(self, pad: ControllerBuilder, error: float) -> None:
@@ -167,7 +163,7 @@ class Travel:
         elif abs(error) < 110:
             pad.walk(0.375, 0.0)
 
-    def _is_stuck(self, view: View) -> bool:
+    def _is_stuck(self, view: Observation) -> bool:
         moved = 99.0 if self.last is None else math.dist(self.last, view.position)
         self.last = view.position
         self.stuck = self.stuck + 1 if moved < 2.0 else max(0, self.stuck - 2)
@@ -180,14 +176,14 @@ class UseGate:
 
     approach: Travel
     """The way to the free cell in front of the gate."""
-    gate: Spot
+    gate: Point
     """The gate's middle."""
     left: int = 40
-    """Steps allowed for the last bit, and then for watching."""
+    """Steps left for the approach, then for watching."""
     used: bool = False
 
-    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
-        """One step of the way, or of facing the gate."""
+    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+        """Take one step of the approach, or turn to the gate."""
         if self.approach.left > 0:
             if self.approach.act(body, view, pad):
                 self.approach.left = 0
@@ -220,11 +216,11 @@ class Fight:
     burst: int = 0
     pause: int = 2
     lost: int = 0
-    target: Sighting | None = None
+    target: VisibleEnemy | None = None
     noise: float = 0.0
 
-    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
-        """One step of the fight; done when the enemy has been out of sight for a second."""
+    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+        """Take one step of the fight; done when the enemy has been out of sight for a second."""
         self._look_for(view)
         self.left -= 1
         if self.target is None or self.lost > 8 or self.left <= 0:
@@ -238,14 +234,14 @@ class Fight:
         self._fire(body, error)
         return False
 
-    def _look_for(self, view: View) -> None:
+    def _look_for(self, view: Observation) -> None:
         wanted = self.target.id if self.target else None
         seen = [s for s in view.enemies if s.id == wanted] or sorted(view.enemies, key=lambda s: -s.area)
         self.lost = 0 if seen else self.lost + 1
         if seen:
             self.target = seen[0]
 
-    def _move(self, body: Body, view: View, pad: ControllerBuilder, distance: float) -> None:
+    def _move(self, body: BotContext, view: Observation, pad: ControllerBuilder, distance: float) -> None:
         self.side_left -= 1
         if self.side_left <= 0:
             self.side = body.side() if body.chance(0.7) else 0
@@ -254,7 +250,7 @@ class Fight:
         forward = forward if forward > 0.3 else -0.375 if forward < -0.8 else 0.0
         pad.walk(forward, self.side * self.strafe)
 
-    def _fire(self, body: Body, error: float) -> None:
+    def _fire(self, body: BotContext, error: float) -> None:
         self.pause -= 1
         if self.burst > 0:
             self.burst -= 1
@@ -266,13 +262,13 @@ class Fight:
 
 
 @dataclass
-class LieDead:
-    """Wait a while on the floor, then come back."""
+class Respawn:
+    """Wait after a death, then respawn."""
 
     wait: int
     fighting_spirit: float = 0.0
 
-    def act(self, body: Body, view: View, pad: ControllerBuilder) -> bool:
+    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
         """Press X from time to time until alive."""
         body.stop_turning(pad)
         self.wait -= 1

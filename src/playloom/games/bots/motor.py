@@ -1,7 +1,7 @@
-"""The scripted player's hands: how wishes become stick positions and presses that look like a person's.
+"""Human-like controller movement of scripted players.
 
-Owns smoothness: a turn is one steady sweep at a held stick position that starts and ends gently, small errors
-are left alone, buttons are held for a while. Knows nothing of goals or of the engine.
+A turn is one steady sweep at a held stick position with a soft start and end; small errors are ignored; buttons are
+held for a while.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from playloom.games.arena.controls import look_per_step, turn_per_step
 
 _INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
 _LEVELS: tuple[float, ...] = tuple(float(v) for v in BIN_VALUES if v >= 0)
-"""Stick positions from rest to full, as the bins have them."""
+"""Stick positions from rest to full, in steps of the bins."""
 FULL = len(_LEVELS) - 1
 """Index of the full stick."""
 
 
 def wrap(degrees: float) -> float:
-    """An angle in [-180, 180)."""
+    """Wrap an angle to [-180, 180)."""
     return (degrees + 180.0) % 360.0 - 180.0
 
 
 @dataclass
 class ControllerBuilder:
-    """The controller state being put together for one step."""
+    """Controller state under construction for one step."""
 
     state_A: NDArray[np.float32] = field(default_factory=lambda: np.zeros(len(CONTROLS), np.float32))
     """Float32 [16] in the order of `CONTROLS`."""
 
     def set(self, name: str, value: float) -> None:
-        """Put a control into position."""
+        """Set a control's position."""
         self.state_A[_INDEX[name]] = value
 
     def get(self, name: str) -> float:
-        """A control's position."""
+        """Return a control's position."""
         return float(self.state_A[_INDEX[name]])
 
     def walk(self, forward: float, right: float) -> None:
-        """Left stick, each in [-1, 1]."""
+        """Set the left stick, each axis in [-1, 1]."""
         self.set("left_stick_y", float(np.clip(forward, -1, 1)))
         self.set("left_stick_x", float(np.clip(right, -1, 1)))
 
@@ -58,7 +58,7 @@ class StickController:
     level: int = 0
     sign: int = 1
     cruise: int = 0
-    """The level of the sweep under way."""
+    """Level of the current sweep."""
 
     @classmethod
     def turning(cls) -> StickController:
@@ -85,7 +85,7 @@ class StickController:
         return self.position
 
     def rest(self) -> float:
-        """Let go."""
+        """Release the stick."""
         self.level = max(0, self.level - 3)
         return self.position
 
@@ -106,13 +106,13 @@ class StickController:
         return self.hold(sign, self._highest(size / 1.2, self.cruise))
 
     def _highest(self, rate: float, top: int) -> int:
-        """The highest level, from 2 to `top`, that is no faster than `rate`."""
+        """Highest level, from 2 to `top`, that is no faster than `rate`."""
         return max((n for n in range(3, top + 1) if self.rate[n] <= rate), default=min(2, top))
 
 
 @dataclass
 class LookController:
-    """Looking up or down for a while and back to level."""
+    """Look up or down for a while and back to level."""
 
     thumb: StickController = field(default_factory=StickController.looking)
     goal: float = 0.0
@@ -141,7 +141,7 @@ class LookController:
 
 @dataclass
 class ButtonController:
-    """Buttons held down for some steps each."""
+    """Buttons that are held for some steps each."""
 
     held: dict[str, int] = field(default_factory=dict)
 
@@ -150,11 +150,11 @@ class ButtonController:
         self.held[name] = max(self.held.get(name, 0), steps)
 
     def release(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         self.held.clear()
 
     def step(self, pad: ControllerBuilder) -> None:
-        """Press what is held."""
+        """Write the held buttons."""
         for name in list(self.held):
             pad.set(name, 1.0)
             self.held[name] -= 1
@@ -163,5 +163,5 @@ class ButtonController:
 
 
 def bearing(start: tuple[float, float], end: tuple[float, float]) -> float:
-    """Heading from one place to another in degrees, positive clockwise (north is -90)."""
+    """Return the heading from one place to another in degrees, positive clockwise (north is -90)."""
     return -math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))

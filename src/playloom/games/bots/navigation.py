@@ -1,7 +1,4 @@
-"""Finding the way in an arena: shortest-path fields and lines of sight on a grid of 32-unit squares.
-
-Owns where one can walk, worked out from the arena's own layout. Knows nothing of players or the engine.
-"""
+"""Path finding in an arena: shortest-path fields and lines of sight on a grid of 32-unit squares."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from numpy.typing import NDArray
 
 from playloom.games.arena.maps import CELL, Variant
 
-Spot = tuple[float, float]
+Point = tuple[float, float]
 """A place in map units: x east, y north."""
 Node = tuple[int, int]
 """A square of the grid: row, column."""
@@ -22,7 +19,7 @@ _PER_CELL = 4
 _SQUARE = CELL / _PER_CELL
 _SOLID = "#TPGW"
 _NEAR_WALL = 4.0
-"""Extra cost factor beside walls, so that paths keep to the open and the camera has room."""
+"""Extra cost factor beside walls, so that paths leave room for the camera."""
 _STEPS: tuple[tuple[int, int, float], ...] = (
     (0, 1, 1.0), (0, -1, 1.0), (1, 0, 1.0), (-1, 0, 1.0),
     (1, 1, 1.42), (1, -1, 1.42), (-1, 1, 1.42), (-1, -1, 1.42),
@@ -36,7 +33,7 @@ class Navigation:
         columns, rows = variant.size
         self._shape = (rows * _PER_CELL, columns * _PER_CELL)
         self._open = np.zeros(self._shape, bool)
-        self.items: list[Spot] = []
+        self.items: list[Point] = []
         for row, column in np.ndindex(self._shape):
             cell = variant.cell(column // _PER_CELL, row // _PER_CELL)
             self._open[row, column] = cell not in _SOLID
@@ -50,46 +47,46 @@ class Navigation:
         self.nodes: list[Node] = [(int(r), int(c)) for r, c in np.argwhere(self._walkable)]
         self._fields: dict[Node, NDArray[np.float64]] = {}
 
-    def random_spot(self, rng: np.random.Generator) -> Spot:
-        """A walkable place, all equally likely."""
-        return self._spot(self.nodes[int(rng.integers(len(self.nodes)))])
+    def random_point(self, rng: np.random.Generator) -> Point:
+        """Draw a walkable place uniformly."""
+        return self._point(self.nodes[int(rng.integers(len(self.nodes)))])
 
-    def next_spot(self, start: Spot, goal: Spot) -> Spot | None:
-        """The farthest place on the shortest path that is reached in a straight line; None at the goal."""
+    def next_waypoint(self, start: Point, goal: Point) -> Point | None:
+        """Return the farthest place on the shortest path in straight walking line; None at the goal."""
         distances = self._field(self.nearest(goal))
         node = self.nearest(start)
-        best: Spot | None = None
+        best: Point | None = None
         for _ in range(24):
             following = min(self._around(node), key=lambda n: distances[n], default=node)
             if distances[following] >= distances[node]:
                 break
             node = following
-            spot = self._spot(node)
+            spot = self._point(node)
             if best is not None and not self.clear_line(start, spot):
                 break
             best = spot
         return best
 
-    def distance(self, start: Spot, goal: Spot) -> float:
-        """Cost of the shortest path: map units, dearer beside walls; infinite when there is none."""
+    def distance(self, start: Point, goal: Point) -> float:
+        """Return the cost of the shortest path: map units, higher beside walls; infinite when there is none."""
         return float(self._field(self.nearest(goal))[self.nearest(start)]) * _SQUARE
 
-    def clear_line(self, start: Spot, end: Spot) -> bool:
-        """Whether one can walk straight from one place to the other."""
+    def clear_line(self, start: Point, end: Point) -> bool:
+        """Return True if one can walk straight from one place to the other."""
         return self._line(self._walkable, start, end, skip=1)
 
-    def visible(self, start: Spot, end: Spot) -> bool:
-        """Whether no wall stands between two places."""
+    def visible(self, start: Point, end: Point) -> bool:
+        """Return True if no wall stands between two places."""
         return self._line(self._open, start, end, skip=0)
 
-    def nearest(self, spot: Spot) -> Node:
-        """The walkable square nearest to a place."""
+    def nearest(self, spot: Point) -> Node:
+        """Return the walkable square nearest to a place."""
         node = self._node(*spot)
         if self._walkable[node]:
             return node
         return min(self.nodes, key=lambda n: (n[0] - node[0]) ** 2 + (n[1] - node[1]) ** 2)
 
-    def _line(self, passable: NDArray[np.bool_], start: Spot, end: Spot, skip: int) -> bool:
+    def _line(self, passable: NDArray[np.bool_], start: Point, end: Point, skip: int) -> bool:
         length = math.dist(start, end)
         count = max(2, int(length / (_SQUARE / 2)))
         for index in range(skip, count + 1):
@@ -103,7 +100,7 @@ class Navigation:
         row, column = int(-y // _SQUARE), int(x // _SQUARE)
         return min(max(row, 0), self._shape[0] - 1), min(max(column, 0), self._shape[1] - 1)
 
-    def _spot(self, node: Node) -> Spot:
+    def _point(self, node: Node) -> Point:
         return (node[1] + 0.5) * _SQUARE, -(node[0] + 0.5) * _SQUARE
 
     def _around(self, node: Node) -> list[Node]:
@@ -121,7 +118,6 @@ class Navigation:
         return bool(self._walkable[node[0], other[1]] and self._walkable[other[0], node[1]])
 
     def _field(self, goal: Node) -> NDArray[np.float64]:
-        """Path length in squares from everywhere to `goal` (Dijkstra), kept for the next time."""
         if goal in self._fields:
             return self._fields[goal]
         distances = np.full(self._shape, np.inf)
@@ -142,13 +138,12 @@ class Navigation:
         return distances
 
 
-def cell_centre(column: float, row: float) -> Spot:
-    """The middle of a map cell in map units."""
+def cell_centre(column: float, row: float) -> Point:
+    """Return the middle of a map cell in map units."""
     return column * CELL + CELL / 2, -row * CELL - CELL / 2
 
 
 def _touching(mask: NDArray[np.bool_], edge: bool) -> NDArray[np.bool_]:
-    """Squares within one of a True square; `edge` counts the outside as True."""
     padded = np.pad(mask, 1, constant_values=edge)
     rows, columns = mask.shape
     touched = np.zeros_like(mask)

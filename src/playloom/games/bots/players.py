@@ -1,7 +1,4 @@
-"""Scripted players: styles that differ in what they are busy with, and the player that lives by one.
-
-Owns the styles' table and the choice of the next behaviour. Knows nothing of the engine's process or files.
-"""
+"""Styles of scripted players, and the player."""
 
 from __future__ import annotations
 
@@ -12,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import ConfigError, did_you_mean
-from playloom.games.arena.engine import View
+from playloom.games.arena.engine import Observation
 from playloom.games.arena.maps import Variant
-from playloom.games.bots.behaviors import Behaviour, Body, Fight, Idle, LieDead, Travel, Turn, UseGate, Walk
+from playloom.games.bots.behaviors import Behaviour, BotContext, Fight, Idle, Respawn, Travel, Turn, UseGate, Walk
 from playloom.games.bots.motor import ControllerBuilder, bearing, wrap
-from playloom.games.bots.navigation import Navigation, Spot, cell_centre
+from playloom.games.bots.navigation import Navigation, Point, cell_centre
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How a player plays. The weights say how often a behaviour is chosen next."""
+    """Parameters of a player. Weights are the relative frequencies of the next behaviour."""
 
     travel: float = 1.0
     """Weight of walking somewhere."""
@@ -42,7 +39,7 @@ class Style:
     gates: float = 0.06
     """Share of travels that go for a gate."""
     aggression: float = 0.5
-    """Chance a second to take up a fight with someone in view."""
+    """Chance per second to attack a visible enemy."""
     aim: float = 4.0
     """Standard deviation of the aim in degrees."""
     strafe: float = 0.6
@@ -54,15 +51,15 @@ class Style:
     top: int = 4
     """Highest turn level (0 to 5) when travelling."""
     jump: float = 0.01
-    """Chance a step to jump."""
+    """Chance per step to jump."""
     crouch: float = 0.004
-    """Chance a step to crouch for a while."""
+    """Chance per step to crouch for a while."""
     sprint: float = 0.005
-    """Chance a step to sprint for a while."""
+    """Chance per step to sprint for a while."""
     tinker: float = 0.02
-    """Chance a step to use a bumper or change weapons."""
+    """Chance per step to use a bumper or change weapons."""
     glance: float = 0.01
-    """Chance a step to look up or down."""
+    """Chance per step to look up or down."""
 
 
 STYLES: dict[str, Style] = {
@@ -150,13 +147,13 @@ STYLES: dict[str, Style] = {
 }
 """Every style by name."""
 HELDOUT_STYLE = "dancer"
-"""The style that training never sees."""
+"""Style excluded from training."""
 
 _GADGETS = ("skill_1", "skill_2", "button_Y", "dpad_up", "dpad_down", "dpad_left", "dpad_right")
 
 
 def style_of(name: str) -> Style:
-    """The style of that name.
+    """Return the style of that name.
 
     Raises:
         ConfigError: when there is none.
@@ -167,16 +164,16 @@ def style_of(name: str) -> Style:
 
 
 class ScriptedPlayer:
-    """Plays in one arena in one style; the same seed and views give the same play."""
+    """A player of one arena and style; the same seed and views give the same play."""
 
     def __init__(self, variant: Variant, style: str, seed: int) -> None:
         self._style = style_of(style)
         self._variant = variant
-        self._body = Body(Navigation(variant), np.random.default_rng((seed, 1)))
+        self._body = BotContext(Navigation(variant), np.random.default_rng((seed, 1)))
         self._busy: Behaviour | None = None
 
-    def act(self, view: View) -> NDArray[np.float32]:
-        """The controller state after seeing `view`: float32 [16], order of `CONTROLS`, +y forward / up."""
+    def act(self, view: Observation) -> NDArray[np.float32]:
+        """Return the controller state after `view`: float32 [16], order of `CONTROLS`, +y forward / up."""
         pad = ControllerBuilder()
         body = self._body
         if view.dead:
@@ -188,22 +185,22 @@ class ScriptedPlayer:
         if self._busy.act(body, view, pad):
             self._busy = None
         if not view.dead:
-            self._fidget(pad)
+            self._random_inputs(pad)
             body.gaze.step(pad, view.pitch)
         body.fingers.step(pad)
         return pad.state_A
 
     def _lie_dead(self) -> None:
-        if not isinstance(self._busy, LieDead):
+        if not isinstance(self._busy, Respawn):
             self._body.fingers.release()
-            self._busy = LieDead(self._body.steps(6, 14))
+            self._busy = Respawn(self._body.steps(6, 14))
 
     def _fight(self) -> Fight:
         style = self._style
         return Fight(style.aim, style.strafe, style.distance, self._body.steps(20, 60))
 
-    def _next(self, view: View) -> Behaviour:
-        """Dice for the next behaviour by the style's weights."""
+    def _next(self, view: Observation) -> Behaviour:
+        """Draw the next behaviour by the style's weights."""
         style, body = self._style, self._body
         names = ("travel", "scan", "circle", "sidestep", "back", "straight", "idle")
         weights = np.array([getattr(style, name) for name in names])
@@ -230,7 +227,7 @@ class ScriptedPlayer:
         forward = self._pace() if walking else 0.0
         return Turn(body.side(), min(level, 3) if walking and body.chance(0.5) else level, left, forward)
 
-    def _travel(self, view: View) -> Travel | UseGate:
+    def _travel(self, view: Observation) -> Travel | UseGate:
         body, style = self._body, self._style
         dice = body.rng.random()
         if dice < style.greed:
@@ -238,12 +235,12 @@ class ScriptedPlayer:
         elif dice < style.greed + style.gates:
             return self._use_gate(view.position)
         else:
-            spots = [body.navigation.random_spot(body.rng) for _ in range(3 if body.chance(0.8) else 1)]
+            spots = [body.navigation.random_point(body.rng) for _ in range(3 if body.chance(0.8) else 1)]
             goal = min(spots, key=lambda spot: abs(wrap(bearing(view.position, spot) - view.yaw)))
         return Travel(goal, style.speed, body.steps(40, 120), style.top, float(body.rng.uniform(10, 18)))
 
-    def _use_gate(self, here: Spot) -> UseGate:
-        """Go to the gate nearest by, from the nearest free side."""
+    def _use_gate(self, here: Point) -> UseGate:
+        """Go to the nearest gate, from its nearest free side."""
         columns, rows = self._variant.size
         fronts = [
             (cell_centre(x + right, y + down), cell_centre(x, y))
@@ -255,8 +252,7 @@ class ScriptedPlayer:
         front, gate = min(fronts, key=lambda pair: math.dist(pair[0], here))
         return UseGate(Travel(front, self._style.speed, 120, self._style.top), gate)
 
-    def _fidget(self, pad: ControllerBuilder) -> None:
-        """Now and then press something, or look up or down."""
+    def _random_inputs(self, pad: ControllerBuilder) -> None:
         body, style = self._body, self._style
         if body.chance(style.jump):
             body.fingers.press("button_A", body.steps(1, 3))

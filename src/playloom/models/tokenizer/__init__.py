@@ -1,1 +1,1 @@
-"""The tokenizer: frames to grids of codes and back (a VQ-GAN), and the losses that train it."""
+"""The frame tokenizer, a VQ-GAN, and its losses."""

@@ -1,8 +1,7 @@
-"""The shape of a tokenizer: frame, code grid, codebook, widths. Values only; builds nothing and needs no
-torch.
+"""Sizes of the tokenizer (no torch).
 
-    >>> TokenizerConfig().image_slots
-    135
+>>> TokenizerConfig().image_slots
+135
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from playloom.errors import ConfigError, check_whole, did_you_mean
+from playloom.errors import ConfigError, check_whole
+from playloom.json_io import from_mapping, plain
 
 # Least and most. Beyond these nothing is a tokenizer: a file that says so must not take a machine's memory.
 _RANGES = {
@@ -38,7 +38,7 @@ _MOST_SLOTS = 10_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """Every size of a `FrameTokenizer`.
+    """Sizes of a `FrameTokenizer`.
 
     The networks are a ladder of grids. The finest grid holds one patch of pixels a cell; each stride makes
     the grid coarser; the coarsest is the code grid. Convolutions work on every grid but the last, attention
@@ -46,8 +46,7 @@ class TokenizerConfig:
     "ViT-VQGAN").
 
     Raises:
-        ConfigError: when a size is not positive, the grid does not divide the frame, the strides do not
-        divide
+        ConfigError: when a size is not positive, the grid does not divide the frame, the strides do not divide
             the patch, or a list has another length than the ladder.
     """
 
@@ -60,11 +59,11 @@ class TokenizerConfig:
     grid_width: int = 15
     """Columns of the code grid."""
     codebook_size: int = 1024
-    """Entries of the codebook: how many different codes there are."""
+    """Entries of the codebook."""
     code_width: int = 16
-    """Numbers a codebook entry has (its direction only: entries have length 1)."""
+    """Width of a codebook entry, which is a unit vector."""
     strides: tuple[int, ...] = (2, 2)
-    """How much coarser each next grid is, from the finest to the code grid; empty for a plain ViT."""
+    """Stride from each grid to the next, from the finest to the code grid; empty for a plain ViT."""
     widths: tuple[int, ...] = (48, 96, 192)
     """Channels on each grid, finest first; one more than strides. The last is the transformer's width."""
     encoder_blocks: tuple[int, ...] = (0, 1)
@@ -78,14 +77,13 @@ class TokenizerConfig:
     head_width: int = 64
     """Width of one attention head; divides the last width."""
     codebook_decay: float = 0.99
-    """How slowly a codebook entry follows the encoder outputs that choose it (0 at once, 1 never)."""
+    """Decay of the moving average of a codebook entry (0 follows at once, 1 never)."""
     revive_after: int = 20
-    """A code that no frame has chosen for so many updates is dead and is put on a recent encoder output."""
+    """Updates without use after which a code is dead and moves to a recent encoder output."""
     recent_outputs: int = 4096
-    """How many recent encoder outputs are kept to revive dead codes from."""
+    """Recent encoder outputs kept for the revival of dead codes."""
 
     def __post_init__(self) -> None:
-        """Lists (from JSON) become tuples; impossible values raise."""
         for name in ("strides", "widths", "encoder_blocks", "decoder_blocks"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_signs()
@@ -131,23 +129,23 @@ class TokenizerConfig:
 
     @property
     def patch_height(self) -> int:
-        """Pixel rows one code stands for."""
+        """Pixel rows per code."""
         return self.frame_height // self.grid_height
 
     @property
     def patch_width(self) -> int:
-        """Pixel columns one code stands for."""
+        """Pixel columns per code."""
         return self.frame_width // self.grid_width
 
     @property
     def stem_patch(self) -> tuple[int, int]:
-        """Pixel rows and columns of one cell of the finest grid."""
+        """Pixel rows and columns per cell of the finest grid."""
         stride = math.prod(self.strides)
         return self.patch_height // stride, self.patch_width // stride
 
     @property
     def image_slots(self) -> int:
-        """Codes a frame has: N."""
+        """Codes per frame: N."""
         return self.grid_height * self.grid_width
 
     @property
@@ -168,27 +166,22 @@ class TokenizerConfig:
 
     @property
     def stored_numbers(self) -> int:
-        """Numbers in a weights file: the parameters, and what the codebook remembers."""
+        """Numbers in a weights file: parameters and codebook statistics."""
         return self.parameter_count + 2 * self.codebook_size + self.recent_outputs * self.code_width + 3
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON values; `from_dict` rebuilds an equal config."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        """Return all fields as JSON values; `from_dict` restores an equal config."""
+        return dict(plain(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TokenizerConfig:
-        """The config of a mapping read from JSON; missing keys take their default.
+        """Build the config from a mapping read from JSON; missing keys take their default.
 
         Raises:
             ConfigError: for an unknown key, naming the nearest one, or an impossible value.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"unknown tokenizer key {key!r}; {did_you_mean(key, known)}")
-        return cls(**values)
+        return from_mapping(cls, values, "the tokenizer config")
 
 
 def _two_linear(first: int, middle: int, last: int) -> int:
-    """Parameters of two linear layers, one after the other."""
     return (first + 1) * middle + (middle + 1) * last

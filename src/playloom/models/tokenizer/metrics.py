@@ -1,10 +1,6 @@
-"""How close a picture is to the true one (PSNR, SSIM), and how sharp it is. Pure functions of pictures.
+"""Image metrics: PSNR, SSIM, sharpness.
 
-Pictures are uint8 or float of range [0, 255], [B, H, W, 3]; results are float32 [B], one number a picture.
-
-Figures of whole pictures in numpy form: PSNR, SSIM, sharpness. Pure.
-
-Pictures are uint8 [B, H, W, 3]; results are float64 [B], one number a picture.
+Pictures are uint8 or float in [0, 255], [B, H, W, 3], as arrays or tensors; results are [B].
 """
 
 from __future__ import annotations
@@ -16,52 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 PSNR_CAP = 50.0
-"""dB that a picture equal to the true one counts as; without it one still moment would make every mean infinite."""
+"""Limit, in dB, of reported means: equal pictures would make every mean infinite."""
+_PEAK = 255.0
 _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green, blue in brightness (ITU-R BT.601)."""
 
-
-def frame_psnr(frames_BHWC: NDArray[np.uint8], truth_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Peak signal-to-noise ratio of each picture in dB, at most `PSNR_CAP`."""
-    value = psnr(_tensor(frames_BHWC), _tensor(truth_BHWC))
-    return value.clamp(max=PSNR_CAP).double().numpy()
+Pictures = Tensor | NDArray[np.uint8]
 
 
-def frame_ssim(frames_BHWC: NDArray[np.uint8], truth_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Structural similarity of each picture (Wang et al. 2004), at most 1."""
-    return ssim(_tensor(frames_BHWC), _tensor(truth_BHWC)).double().numpy()
-
-
-def luma(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Brightness, float32 [..., H, W] in [0, 255]."""
-    return frames_BHWC.astype(np.float32) @ _LUMA_WEIGHTS
-
-
-def frame_sharpness(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Mean absolute Laplacian (four neighbours) of the brightness of each picture, in grey levels; 0 for one colour."""
-    y = luma(frames_BHWC)
-    inner = y[..., 1:-1, 1:-1]
-    around = y[..., :-2, 1:-1] + y[..., 2:, 1:-1] + y[..., 1:-1, :-2] + y[..., 1:-1, 2:]
-    return np.abs(around - 4 * inner).mean((-2, -1)).astype(np.float64)
-
-
-def _tensor(frames_BHWC: NDArray[np.uint8]) -> torch.Tensor:
-    return torch.from_numpy(np.array(frames_BHWC))  # a copy, since torch refuses views of read-only memory maps
-
-
-_PEAK = 255.0
-_LUMA = (0.299, 0.587, 0.114)
-
-
-def psnr(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture, in dB; infinite for equal pictures."""
-    _check_same(frames_BHWC, truth_BHWC)
+def psnr(frames_BHWC: Pictures, truth_BHWC: Pictures, cap: float = float("inf")) -> Tensor:
+    """Return the peak signal-to-noise ratio in dB, float32, at most `cap`."""
+    frames_BHWC, truth_BHWC = _tensors(frames_BHWC, truth_BHWC)
     error_B = (frames_BHWC.float() - truth_BHWC.float()).square().mean((1, 2, 3))
-    return 10 * torch.log10(_PEAK**2 / error_B)
+    return (10 * torch.log10(_PEAK**2 / error_B)).clamp(max=cap)
 
 
 def contrast_gain(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
-    """How far each picture is closer to the true one than the true one's mean colour is, in dB.
+    """Return the PSNR above that of the true picture's mean colour, in dB.
 
     0 means that nothing but the mean colour was kept; a flat true picture gives minus infinity.
     """
@@ -69,14 +36,12 @@ def contrast_gain(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
     return psnr(frames_BHWC, truth_BHWC) - psnr(flat_BHWC, truth_BHWC)
 
 
-def ssim(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
-    """Structural similarity of each picture (Wang et al. 2004), at most 1; 11 x 11 Gaussian window, sigma
-    1.5.
+def ssim(frames_BHWC: Pictures, truth_BHWC: Pictures) -> Tensor:
+    """Return the structural similarity (Wang et al. 2004), float32, at most 1; 11 x 11 Gaussian window, sigma 1.5.
 
     The mean over the positions whose window lies inside the picture and over the three channels.
     """
-    _check_same(frames_BHWC, truth_BHWC)
-    x_BCHW, y_BCHW = (f.permute(0, 3, 1, 2).double() for f in (frames_BHWC, truth_BHWC))
+    x_BCHW, y_BCHW = (f.permute(0, 3, 1, 2).double() for f in _tensors(frames_BHWC, truth_BHWC))
     mean_x, mean_y = _blur(x_BCHW), _blur(y_BCHW)
     var_x = _blur(x_BCHW.square()) - mean_x.square()
     var_y = _blur(y_BCHW.square()) - mean_y.square()
@@ -87,11 +52,17 @@ def ssim(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
     return likeness.mean((1, 2, 3)).float()
 
 
-def sharpness(frames_BHWC: Tensor) -> Tensor:
-    """Mean absolute Laplacian (four neighbours) of the brightness of each picture, in grey levels; 0 for one colour."""
-    y_BHW = frames_BHWC.float() @ torch.tensor(_LUMA, device=frames_BHWC.device)
-    around_BHW = y_BHW[:, :-2, 1:-1] + y_BHW[:, 2:, 1:-1] + y_BHW[:, 1:-1, :-2] + y_BHW[:, 1:-1, 2:]
-    return (around_BHW - 4 * y_BHW[:, 1:-1, 1:-1]).abs().mean((1, 2))
+def luma(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the brightness, float32 [..., H, W] in [0, 255]."""
+    return frames_BHWC.astype(np.float32) @ _LUMA_WEIGHTS
+
+
+def sharpness(frames_BHWC: Pictures) -> NDArray[np.float64]:
+    """Return the mean absolute Laplacian (four neighbours) of the brightness, in grey levels; 0 for one colour."""
+    y = luma(np.asarray(frames_BHWC))
+    inner = y[..., 1:-1, 1:-1]
+    around = y[..., :-2, 1:-1] + y[..., 2:, 1:-1] + y[..., 1:-1, :-2] + y[..., 1:-1, 2:]
+    return np.abs(around - 4 * inner).mean((-2, -1)).astype(np.float64)
 
 
 def _blur(x_BCHW: Tensor) -> Tensor:
@@ -105,7 +76,9 @@ def _blur(x_BCHW: Tensor) -> Tensor:
     return F.conv2d(rows, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
 
 
-def _check_same(a_BHWC: Tensor, b_BHWC: Tensor) -> None:
-    """Only pictures of one shape can be compared."""
-    if a_BHWC.shape != b_BHWC.shape or a_BHWC.ndim != 4:
-        raise ValueError(f"both must be [B, H, W, 3] of one shape; got {list(a_BHWC.shape)}, {list(b_BHWC.shape)}")
+def _tensors(*pictures: Pictures) -> list[Tensor]:
+    # Arrays are copied, since torch refuses views of read-only memory maps.
+    a, b = (x if isinstance(x, Tensor) else torch.from_numpy(np.array(x)) for x in pictures)
+    if a.shape != b.shape or a.ndim != 4:
+        raise ValueError(f"both must be [B, H, W, 3] of one shape; got {list(a.shape)}, {list(b.shape)}")
+    return [a, b]

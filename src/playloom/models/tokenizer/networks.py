@@ -1,10 +1,8 @@
-"""Encoder and decoder: pixels to latents on the code grid, and back. Knows nothing of codes, losses or
-value ranges.
+"""Encoder and decoder between pixels and latents on the code grid.
 
-One network serves both forms. On the fine grids work dense 3 x 3 convolutions (local texture, cheap on a
-CPU), on the code grid a transformer (the whole picture at once); without fine grids it is the ViT of Yu et
-al. 2021 ("ViT-VQGAN", arXiv:2110.04627). Shapes: B batch, C channels, H W pixels or cells of a fine grid, h
-w code grid, N = h*w, D width.
+On the fine grids work dense 3 x 3 convolutions (local texture, cheap on a CPU), on the code grid a transformer; without
+fine grids it is the ViT of Yu et al. 2021 ("ViT-VQGAN", arXiv:2110.04627). B batch, C channels, H W pixels or cells of
+a fine grid, h w code grid, N = h*w, D width.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from playloom.models.transformer.layers import attend
 
 
 def initialise(network: nn.Module) -> None:
-    """Draws all weights so that signals keep their size, with no biases; residual branches start at zero.
+    """Draw all weights so that activations keep their scale, with no biases; residual branches start at zero.
 
     Otherwise codes would start as small changes on large constant biases, and learning would start slowly.
     """
@@ -45,7 +43,7 @@ class ChannelNorm(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Normalises each cell; float [B, C, H, W] to the same shape."""
+        """Normalise each cell; float [B, C, H, W] to the same shape."""
         # A channels_last map is already [B, H, W, C] in memory: both permutes are free.
         y_BHWC: Tensor = self.norm(x_BCHW.permute(0, 2, 3, 1))
         return y_BHWC.permute(0, 3, 1, 2)
@@ -61,7 +59,7 @@ class ConvBlock(nn.Module):
         self.outer = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Float [B, C, H, W] to the same shape."""
+        """Map float [B, C, H, W] to the same shape."""
         inner_BCHW = F.silu(self.inner(self.norm(x_BCHW)))
         outer_BCHW: Tensor = self.outer(inner_BCHW)
         return x_BCHW + outer_BCHW
@@ -81,7 +79,7 @@ class TransformerLayer(nn.Module):
         self.mlp_out = nn.Linear(4 * width, width)
 
     def forward(self, x_BND: Tensor) -> Tensor:
-        """Float [B, N, D] to the same shape."""
+        """Map float [B, N, D] to the same shape."""
         qkv = rearrange(self.query_key_value(self.attention_norm(x_BND)), "b n (t m e) -> t b m n e", t=3, m=self.heads)
         mixed = attend(qkv[0], qkv[1], qkv[2])
         x_BND = x_BND + self.attention_out(rearrange(mixed, "b m n e -> b n (m e)"))
@@ -100,7 +98,7 @@ class GridTransformer(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(width, config.head_width) for _ in range(layers))
 
     def forward(self, x_BDhw: Tensor) -> Tensor:
-        """Float [B, D, h, w] to the same shape."""
+        """Map float [B, D, h, w] to the same shape."""
         x_BND = rearrange(x_BDhw, "b d h w -> b (h w) d") + self.positions
         for layer in self.layers:
             x_BND = layer(x_BND)
@@ -108,7 +106,7 @@ class GridTransformer(nn.Module):
 
 
 class TanhHead(nn.Module):
-    """Layer norm, then linear, tanh, linear: the head ViT-VQGAN puts on both sides of its codebook."""
+    """Layer norm, then linear, tanh, linear: the head of ViT-VQGAN on both sides of the codebook."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -117,13 +115,13 @@ class TanhHead(nn.Module):
         self.outer = nn.Linear(2 * width_in, width_out)
 
     def forward(self, x_BhwD: Tensor) -> Tensor:
-        """Float [..., width_in] to [..., width_out]."""
+        """Map float [..., width_in] to [..., width_out]."""
         y_BhwD: Tensor = self.outer(torch.tanh(self.inner(self.norm(x_BhwD))))
         return y_BhwD
 
 
 class Encoder(nn.Module):
-    """Pixels to one latent vector a code cell."""
+    """Pixels to one latent vector per code cell."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -138,7 +136,7 @@ class Encoder(nn.Module):
         initialise(self)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Float pixels [B, 3, H, W] to latents [B, h, w, code_width]."""
+        """Map float pixels [B, 3, H, W] to latents [B, h, w, code_width]."""
         x_BCHW = self.stem(pixels_BCHW.contiguous(memory_format=torch.channels_last))
         for rung in self.rungs:
             x_BCHW = rung(x_BCHW)
@@ -148,7 +146,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """One code vector a cell to pixels."""
+    """One code vector per cell to pixels."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -167,13 +165,13 @@ class Decoder(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weight that makes the pixels; the adaptive adversarial weight compares gradients here."""
+        """Weight of the last layer; the adaptive adversarial weight compares gradients there."""
         weight = self.to_pixels.spread.weight
         assert isinstance(weight, nn.Parameter)
         return weight
 
     def forward(self, vectors_BhwC: Tensor) -> Tensor:
-        """Code vectors [B, h, w, code_width] to pixels [B, 3, H, W], not clamped."""
+        """Map code vectors [B, h, w, code_width] to pixels [B, 3, H, W], not clamped."""
         x_BCHW = self.transformer(self.entry(vectors_BhwC).permute(0, 3, 1, 2))
         for rung in self.rungs:
             x_BCHW = rung(x_BCHW)
@@ -182,7 +180,7 @@ class Decoder(nn.Module):
 
 
 class Unfold(nn.Module):
-    """Each cell becomes a block of finer cells: a convolution, then depth to space."""
+    """A block of finer cells from each cell: a convolution, then depth to space."""
 
     def __init__(self, width_in: int, width_out: int, block: tuple[int, int], kernel: int = 1) -> None:
         super().__init__()
@@ -190,7 +188,7 @@ class Unfold(nn.Module):
         self.spread = nn.Conv2d(width_in, width_out * block[0] * block[1], kernel, padding=kernel // 2)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Float [B, C, H, W] to [B, width_out, H * rows, W * columns]."""
+        """Map float [B, C, H, W] to [B, width_out, H * rows, W * columns]."""
         rows, columns = self.block
         # Channels vary fastest, so the result of a channels_last map is channels_last again without a copy
         # of channels.

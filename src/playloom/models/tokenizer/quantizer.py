@@ -1,10 +1,9 @@
-"""The codebook: latents to codes and back, on the unit sphere. Knows nothing of pictures or networks.
+"""Codebook of the tokenizer, on the unit sphere.
 
-Latents and entries have length 1, so the nearest entry is the one of largest cosine (Yu et al. 2021).
-Gradients pass straight through (van den Oord et al. 2017); entries follow the mean of the latents that
-chose them (ibid., appendix A.1, here on the sphere); an entry that nobody chooses is put on a recent
-latent. All state is in `state_dict`, so a checkpoint resumes exactly; in eval mode nothing changes. Shapes:
-B h w C latents, M = B*h*w, K entries, R recent.
+Latents and entries have length 1, so the nearest entry is the one of largest cosine (Yu et al. 2021). Gradients pass
+straight through (van den Oord et al. 2017). Entries follow the mean of their latents (ibid., appendix A.1, here on the
+sphere); an unused entry moves to a recent latent. All state is in `state_dict`, so a checkpoint resumes exactly; in
+eval mode nothing changes. B h w C latents, M = B*h*w, K entries, R recent.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _SPREAD_PACE = 0.1
-"""How far the running mean and variance of the latents move towards a batch's, each update."""
+"""Update rate of the running mean and variance of the latents."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookUse:
-    """How much of the codebook some codes use."""
+    """Codebook use of some codes."""
 
     used: int
-    """Different codes seen."""
+    """Distinct codes."""
     fraction: float
-    """The same, as a share of the codebook, in [0, 1]."""
+    """Share of the codebook in use, in [0, 1]."""
     perplexity: float
-    """exp(entropy) of how often each code is seen: an evenly used codebook of so many is as rich."""
+    """exp(entropy) of the code distribution."""
 
 
 def codebook_use(codes: Tensor, size: int) -> CodebookUse:
-    """Measures how evenly codes (integer, any shape, not empty) use a codebook of `size` entries."""
+    """Measure how evenly codes (integer, any shape, not empty) use a codebook of `size` entries."""
     counts_K = torch.bincount(codes.reshape(-1), minlength=size).double()
     share_K = counts_K[counts_K > 0] / counts_K.sum()
     used = len(share_K)
@@ -42,12 +41,12 @@ def codebook_use(codes: Tensor, size: int) -> CodebookUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """What the quantizer makes of latents."""
+    """Output of the quantizer."""
 
     vectors_BhwC: Tensor
-    """Chosen entries, float [B, h, w, C], length 1; gradients go straight to the latents."""
+    """Nearest entries, float [B, h, w, C], length 1; straight-through gradients."""
     codes_Bhw: Tensor
-    """Indices of the chosen entries, int64 [B, h, w]."""
+    """Indices of the nearest entries, int64 [B, h, w]."""
     commitment: Tensor
     """Mean squared distance of latents (on the sphere) to their entries, a scalar in [0, 4]."""
 
@@ -69,7 +68,7 @@ class Quantizer(nn.Module):
         self.decay = decay
         self.revive_after = revive_after
         start_KC = torch.randn(size, width, generator=torch.Generator().manual_seed(seed))
-        # Parameters, though no gradient trains them: whoever averages weights must average these with the encoder.
+        # Parameters without a gradient, so that `AveragedWeights` averages them with the encoder; it copies buffers.
         self.codebook_KC = nn.Parameter(F.normalize(start_KC, dim=-1), requires_grad=False)
         self.mean_C = nn.Parameter(torch.zeros(width), requires_grad=False)
         self.variance_C = nn.Parameter(torch.ones(width), requires_grad=False)
@@ -82,11 +81,11 @@ class Quantizer(nn.Module):
 
     @property
     def size(self) -> int:
-        """Entries of the codebook: K."""
+        """Number of entries: K."""
         return self.codebook_KC.shape[0]
 
     def forward(self, latents_BhwC: Tensor) -> Quantized:
-        """Latents float [B, h, w, C] to their nearest entries; in training mode the codebook follows them."""
+        """Map latents float [B, h, w, C] to their nearest entries; in training mode update the codebook."""
         with torch.autocast(latents_BhwC.device.type, enabled=False):
             if self.training:
                 self._follow_spread(latents_BhwC.detach().float().flatten(0, -2))
@@ -102,29 +101,26 @@ class Quantizer(nn.Module):
         return Quantized(vectors_BhwC=vectors_BhwC, codes_Bhw=codes_Bhw, commitment=commitment)
 
     def nearest(self, latents_BhwC: Tensor) -> Tensor:
-        """The code of largest cosine for each latent, unchanged state; float [..., C] to int64 [...]."""
+        """Return the code of largest cosine for each latent, without an update; float [..., C] to int64 [...]."""
         return self._nearest(self._to_sphere(latents_BhwC.float()))
 
     def _nearest(self, unit_BhwC: Tensor) -> Tensor:
         return (unit_BhwC @ self._entries().T).argmax(-1)
 
     def _entries(self) -> Tensor:
-        """The codebook, float [K, C], of length 1 again where averaging has shortened it.
-
-        What is only rounding stays, so that a stored tokenizer makes the same codes for ever.
-        """
+        """Codebook, float [K, C], normalised again because averaging shortens entries."""
         stored_KC = self.codebook_KC.detach().float()
         length_K1 = stored_KC.norm(dim=-1, keepdim=True)
         return torch.where((length_K1 - 1).abs() < 1e-3, stored_KC, stored_KC / length_K1)
 
     def _to_sphere(self, latents_BhwC: Tensor) -> Tensor:
-        """Standardises each latent number by its running mean and deviation, then makes the length 1."""
+        """Standardise each latent dimension by its running mean and deviation, then normalise."""
         spread_BhwC = (latents_BhwC - self.mean_C.detach()) * torch.rsqrt(self.variance_C.detach() + 1e-6)
         return F.normalize(spread_BhwC, dim=-1)
 
     @torch.no_grad()
     def _follow_spread(self, latents_MC: Tensor) -> None:
-        """Moves the running mean and variance towards those of the batch, on all processes alike."""
+        """Update the running mean and variance, equally on all ranks."""
         moments_3C = torch.stack([latents_MC, latents_MC.square(), torch.ones_like(latents_MC)]).sum(1)
         _sum_over_ranks(moments_3C)
         mean_C, square_C = moments_3C[:2] / moments_3C[2]
@@ -133,19 +129,19 @@ class Quantizer(nn.Module):
         self.variance_C.lerp_((square_C - mean_C.square()).clamp_min(0.0), pace)
 
     def lookup(self, codes_Bhw: Tensor) -> Tensor:
-        """The entry of each code; int64 [...] to float [..., C] of length 1."""
+        """Return the entry of each code; int64 [...] to float [..., C] of length 1."""
         return F.embedding(codes_Bhw, self._entries())
 
     @torch.no_grad()
     def _start(self, unit_MC: Tensor) -> None:
-        """Puts all entries on latents of the first batch."""
+        """Initialise all entries from latents of the first batch."""
         self._remember(unit_MC)
         self.codebook_KC.copy_(self._draw(self.size))
         _same_on_all_ranks(self.codebook_KC)
 
     @torch.no_grad()
     def _follow(self, unit_MC: Tensor, codes_M: Tensor) -> None:
-        """Moves each entry towards the latents that chose it, then revives the dead."""
+        """Move each entry towards its latents, then revive dead ones."""
         counts_K = torch.zeros_like(self.mass_K).index_add_(0, codes_M, torch.ones_like(unit_MC[:, 0]))
         sums_KC = torch.zeros_like(self.codebook_KC).index_add_(0, codes_M, unit_MC)
         _sum_over_ranks(counts_K)
@@ -162,7 +158,6 @@ class Quantizer(nn.Module):
         self.updates += 1
 
     def _remember(self, unit_MC: Tensor) -> None:
-        """Writes latents into the ring of recent ones."""
         ring = self.recent_RC.shape[0]
         kept_MC = unit_MC[-ring:]
         places_M = (self.recent_total + torch.arange(len(kept_MC), device=unit_MC.device)) % ring
@@ -170,7 +165,6 @@ class Quantizer(nn.Module):
         self.recent_total += len(kept_MC)
 
     def _revive(self, mean_count: float) -> None:
-        """Puts dead codes on recent latents."""
         dead_K = self.unused_K >= self.revive_after
         count = int(dead_K.sum())
         if not count:
@@ -189,12 +183,10 @@ class Quantizer(nn.Module):
 
 
 def _sum_over_ranks(values: Tensor) -> None:
-    """In place: every process gets the sum over all processes; nothing when there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(values)
 
 
 def _same_on_all_ranks(values: Tensor) -> None:
-    """In place: every process gets the values of the first; nothing when there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.broadcast(values, src=0)

@@ -1,11 +1,8 @@
-"""Frames to codes and codes to frames. Owns the value range and the size check; knows nothing of losses or
-files.
+"""Frames to codes and back.
 
-    tokenizer = FrameTokenizer(TokenizerConfig()).eval()
-    codes_BN = tokenizer.encode(frames_BHWC)       # uint8 [B, 180, 300, 3] -> int64 [B, 135]
-    frames_BHWC = tokenizer.decode(codes_BN)
-
-Pictures of any size to the size a tokenizer takes. Owns resizing; knows nothing of codes or files.
+tokenizer = FrameTokenizer(TokenizerConfig()).eval()
+codes_BN = tokenizer.encode(frames_BHWC)       # uint8 [B, 180, 300, 3] -> int64 [B, 135]
+frames_BHWC = tokenizer.decode(codes_BN)
 """
 
 from __future__ import annotations
@@ -24,11 +21,11 @@ from playloom.models.tokenizer.networks import Decoder, Encoder
 from playloom.models.tokenizer.quantizer import Quantizer
 
 FitMode = Literal["crop", "fit"]
-"""crop: cut the middle out, then resize. fit: resize the whole picture and fill the rest with black."""
+"""crop: cut out the middle, then resize. fit: resize the whole picture and pad with black."""
 
 
 def check_frames(frames_BHWC: Tensor) -> None:
-    """Raises PictureError unless the tensor is uint8 [B, H, W, 3]."""
+    """Raise PictureError unless the tensor is uint8 [B, H, W, 3]."""
     if not isinstance(frames_BHWC, Tensor):
         raise PictureError(
             f"pictures must be a torch tensor; got {type(frames_BHWC).__name__}: torch.from_numpy makes one"
@@ -42,7 +39,7 @@ def check_frames(frames_BHWC: Tensor) -> None:
 
 
 def fit_frames(frames_BHWC: Tensor, *, height: int, width: int, mode: FitMode = "crop") -> Tensor:
-    """Resizes pictures to exactly `height` x `width` without changing their aspect.
+    """Resize pictures to exactly `height` x `width`, keeping their aspect ratio.
 
     Args:
         frames_BHWC: uint8 [B, H, W, 3], range [0, 255].
@@ -76,7 +73,6 @@ def fit_frames(frames_BHWC: Tensor, *, height: int, width: int, mode: FitMode = 
 
 
 def _crop_to_aspect(frames_BHWC: Tensor, height: int, width: int) -> Tensor:
-    """The largest centred part with the aspect height : width."""
     rows, columns = frames_BHWC.shape[1:3]
     kept_rows = min(rows, max(1, round(columns * height / width)))
     kept_columns = min(columns, max(1, round(rows * width / height)))
@@ -85,26 +81,25 @@ def _crop_to_aspect(frames_BHWC: Tensor, height: int, width: int) -> Tensor:
 
 
 def _resize(frames_BHWC: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear with anti-aliasing, rounded back to uint8."""
     x_BCHW = frames_BHWC.permute(0, 3, 1, 2).float()
     x_BCHW = F.interpolate(x_BCHW, (height, width), mode="bilinear", antialias=True, align_corners=False)
     return x_BCHW.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def to_pixels(frames_BHWC: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3] in [0, 255] to float32 [B, 3, H, W] in [-1, 1]."""
+    """Convert uint8 [B, H, W, 3] in [0, 255] to float32 [B, 3, H, W] in [-1, 1]."""
     return frames_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def to_frames(pixels_BCHW: Tensor) -> Tensor:
-    """Float [B, 3, H, W] to uint8 [B, H, W, 3]; [-1, 1] becomes [0, 255] and what lies outside is clamped."""
+    """Convert float [B, 3, H, W] to uint8 [B, H, W, 3]; [-1, 1] becomes [0, 255], clamped."""
     scaled_BCHW = (pixels_BCHW.float() + 1.0) * 127.5
     return scaled_BCHW.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerOutput:
-    """One training pass: what came out, and what the losses need."""
+    """Output of a training pass."""
 
     pixels_BCHW: Tensor
     """Reconstruction, float [B, 3, H, W] around [-1, 1], not clamped."""
@@ -115,10 +110,10 @@ class TokenizerOutput:
 
 
 class FrameTokenizer(nn.Module):
-    """A VQ-GAN's generator: encoder, codebook, decoder (Esser et al. 2021, arXiv:2012.09841)."""
+    """VQ-GAN generator: encoder, codebook, decoder (Esser et al. 2021, arXiv:2012.09841)."""
 
     def __init__(self, config: TokenizerConfig, *, seed: int = 0) -> None:
-        """Builds the networks; the same seed gives the same weights, and no global generator is touched."""
+        """Build the networks from `seed`, without the global generator."""
         super().__init__()
         self.config = config
         with torch.random.fork_rng(devices=[]):
@@ -139,11 +134,11 @@ class FrameTokenizer(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weight that makes the pixels; the adaptive adversarial weight compares gradients here."""
+        """Weight of the decoder's last layer; the adaptive adversarial weight compares gradients there."""
         return self.decoder.last_layer
 
     def forward(self, pixels_BCHW: Tensor) -> TokenizerOutput:
-        """Encodes and decodes; in training mode the codebook follows the encoder.
+        """Encode and decode; in training mode update the codebook.
 
         Args:
             pixels_BCHW: float [B, 3, H, W] in [-1, 1], as `to_pixels` makes them.
@@ -157,7 +152,7 @@ class FrameTokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, frames_BHWC: Tensor) -> Tensor:
-        """Frames to codes; changes no state, in training mode too.
+        """Encode frames; changes no state, in training mode too.
 
         Args:
             frames_BHWC: uint8 [B, H, W, 3], range [0, 255], of exactly the configured size, on any device.
@@ -175,7 +170,7 @@ class FrameTokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes_BN: Tensor, *, checked: bool = True) -> Tensor:
-        """Codes to frames; changes no state.
+        """Decode codes; changes no state.
 
         Args:
             codes_BN: integer [B, N], range [0, codebook_size), row-major, on any device.
@@ -210,7 +205,7 @@ class FrameTokenizer(nn.Module):
             )
 
     def check_size(self, frames_BHWC: Tensor) -> None:
-        """Raises PictureError unless the frames are uint8 RGB of exactly the configured size."""
+        """Raise PictureError unless the frames are uint8 RGB of exactly the configured size."""
         check_frames(frames_BHWC)
         rows, columns = frames_BHWC.shape[1:3]
         config = self.config
@@ -221,5 +216,5 @@ class FrameTokenizer(nn.Module):
             )
 
     def fit(self, frames_BHWC: Tensor, mode: FitMode = "crop") -> Tensor:
-        """Resizes uint8 [B, any, any, 3] to the configured size; see `fit_frames`."""
+        """Resize uint8 [B, any, any, 3] to the configured size; see `fit_frames`."""
         return fit_frames(frames_BHWC, height=self.config.frame_height, width=self.config.frame_width, mode=mode)

@@ -1,1 +1,1 @@
-"""transformer."""
+"""The decoder-only transformer and its cache."""

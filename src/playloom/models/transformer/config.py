@@ -1,4 +1,4 @@
-"""The transformer's sizes and choices, checked when they are made. Knows no tensors."""
+"""Sizes of the transformer (no torch)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Keys and values of the steps a dream can still see. An argument, never a secret; knows nothing of tokens.
+"""KV cache of the visible steps.
 
-A layer that sees w steps keeps w - 1 past steps and, behind them, the step that is being run, in the order it is run.
-So whatever a pass may attend to is one stretch of memory: no mask, the same addresses for the same pass of every step,
-and a cost that stays as a dream goes on. When a step is complete, `commit` copies it over the oldest past step. Past
-steps fill from the end, so that the stretch stays one while there are fewer than w - 1 of them.
+A layer with a window of w steps keeps w - 1 past steps and, behind them, the current step in decoding order. Whatever a
+pass may attend to is therefore one stretch of memory: no mask, constant addresses, constant cost. `commit` copies a
+complete step over the oldest past step. Past steps fill from the end, so that the stretch stays contiguous.
 
     past, oldest last filled ...      own step
     [ t-2 | t-3 | ... | t-1 ]         [ pass 0, pass 1, ... ]
@@ -22,22 +21,22 @@ from playloom.models.transformer.config import TransformerConfig
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionSpan:
-    """Which places of a step are run, in the order of the passes, and what they may attend to."""
+    """Places of a step that run now, in decoding order, and the keys they may attend to."""
 
     past_steps: int
-    """Complete steps before this one; of the dream that has most."""
+    """Complete steps before this one; the maximum over the batch."""
     first: int
-    """First place that is run."""
+    """First place that runs."""
     last: int
-    """One past the last place that is run; keys of the step's places before it can be seen."""
+    """One past the last place that runs; keys of earlier places of the step are visible."""
     masks: Mapping[int, Tensor] = field(default_factory=dict)
-    """By window, where not all of the stretch may be seen: bool [B or 1, 1, Q or 1, R], True where it may."""
+    """By window, where part of the stretch is hidden: bool [B or 1, 1, Q or 1, R], True where visible."""
 
 
 @dataclass
 class KeyValueCache:
-    """Caches of a batch of dreams. `keys[l]` and `values[l]` are [B, G, w P, E]: dreams, key/value heads, steps x
-    positions, head width."""
+    """Caches of a batch of sessions. `keys[l]` and `values[l]` are [B, G, w P, E]: sessions, key/value heads, steps
+    x positions, head width."""
 
     keys: list[Tensor]
     """Rotated keys, a tensor per layer."""
@@ -57,7 +56,7 @@ class KeyValueCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> KeyValueCache:
-        """A cache with nothing in it, all memory taken at once."""
+        """Allocate an empty cache."""
         windows = tuple(config.window_steps(layer) for layer in range(config.layers))
         shapes = [(batch, config.key_value_heads, window * positions, config.head_width) for window in windows]
         return cls(
@@ -69,22 +68,22 @@ class KeyValueCache:
 
     @staticmethod
     def bytes_each(config: TransformerConfig, positions: int, dtype: torch.dtype = torch.float32) -> int:
-        """Memory that `empty` takes for one dream."""
+        """Return the memory of one session in `empty`."""
         entries = positions * sum(config.window_steps(layer) for layer in range(config.layers))
         return 2 * entries * config.key_value_heads * config.head_width * dtype.itemsize
 
     @property
     def batch(self) -> int:
-        """Dreams there is room for: B."""
+        """Capacity in sessions: B."""
         return len(self.keys[0])
 
     @property
     def bytes(self) -> int:
-        """Memory taken by keys and values."""
+        """Memory of keys and values."""
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
 
     def rows(self, first: int, last: int) -> KeyValueCache:
-        """A view of some dreams of the batch; what is written there is written here."""
+        """Return a view of some sessions of the batch."""
         return KeyValueCache(
             keys=[k[first:last] for k in self.keys],
             values=[v[first:last] for v in self.values],
@@ -93,24 +92,24 @@ class KeyValueCache:
         )
 
     def write(self, layer: int, first: int, keys_BGQE: Tensor, values_BGQE: Tensor) -> None:
-        """Store keys and values of one layer, for places `first`, `first` + 1, ... of the step that is being run."""
+        """Store keys and values of one layer, for places `first`, `first` + 1, ... of the current step."""
         start = (self.windows[layer] - 1) * self.positions + first
         end = start + keys_BGQE.shape[2]
         self.keys[layer][:, :, start:end].copy_(keys_BGQE)
         self.values[layer][:, :, start:end].copy_(values_BGQE)
 
     def visible(self, layer: int, past_steps: int, last: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the past steps and of places before `last` of the step that is being run."""
+        """Return keys and values of the past steps and of places before `last` of the current step."""
         stretch = slice(self.start(layer, past_steps), (self.windows[layer] - 1) * self.positions + last)
         return self.keys[layer][:, :, stretch], self.values[layer][:, :, stretch]
 
     def start(self, layer: int, past_steps: int) -> int:
-        """Where the stretch that can be seen begins, with `past_steps` complete steps."""
+        """Return the first visible index with `past_steps` complete steps."""
         window = self.windows[layer]
         return (window - 1 - min(past_steps, window - 1)) * self.positions
 
     def commit(self, steps_B: list[int]) -> None:
-        """The step that was run is complete, and number `steps_B[b]` (from 0) of dream b: it joins the past."""
+        """Append the current step, number `steps_B[b]` (from 0) of session b, to the past."""
         for window, keys, values in zip(self.windows, self.keys, self.values, strict=True):
             if window == 1:
                 continue
@@ -125,32 +124,32 @@ class KeyValueCache:
                     by_step_BGwPE[rows_B, :, slot_B] = by_step_BGwPE[:, :, -1]
 
     def take(self, row: int) -> list[Tensor]:
-        """A copy of everything one dream has seen, for `put`."""
+        """Return a copy of one session's state, for `put`."""
         return [t[row].clone() for t in (*self.keys, *self.values)]
 
     def put(self, row: int, taken: list[Tensor]) -> None:
-        """Bring back what `take` returned, into any row."""
+        """Restore a result of `take` into any row."""
         for tensor, saved in zip((*self.keys, *self.values), taken, strict=True):
             tensor[row].copy_(saved)
 
     def copy(self, source: int, target: int) -> None:
-        """What one dream has seen, into another row."""
+        """Copy one session's state to another row."""
         for tensor in (*self.keys, *self.values):
             copy_row(tensor, source, target)
 
     def exchange(self, one: int, other: int) -> None:
-        """Two dreams change places; takes memory for one row of one layer on the way."""
+        """Swap two sessions; takes memory for one row of one layer."""
         for tensor in (*self.keys, *self.values):
             exchange_rows(tensor, one, other)
 
 
 def copy_row(tensor: Tensor, source: int, target: int) -> None:
-    """One row over another; takes no memory."""
+    """Copy one row over another, without temporary memory."""
     tensor[target].copy_(tensor[source])
 
 
 def exchange_rows(tensor: Tensor, one: int, other: int) -> None:
-    """Two rows change places; takes memory for one."""
+    """Swap two rows; takes memory for one."""
     kept = tensor[one].clone()
     copy_row(tensor, other, one)
     tensor[other].copy_(kept)

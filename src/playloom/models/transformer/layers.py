@@ -1,10 +1,7 @@
-"""Rotary angles over step, row and column (RoPE, Su et al. 2021; three axes as in axial variants for video).
+"""Scaled dot-product attention and rotary position embedding over step, row and column (RoPE, Su et al. 2021).
 
-Only differences of step, row and column enter a dot product, so "the same place one step ago, two columns left" is one
-pattern for the whole grid, and a key stays valid however far the context rolls on. Step frequencies are whole multiples
-of one turn per `STEP_PERIOD` steps: the step index may wrap, and a dream can go on for ever.
-
-Scaled dot-product attention, one way for tokenizer and transformer. Knows no heads, positions or caches.
+Only differences of step, row and column enter a dot product, so a key stays valid however far the context rolls on.
+Step frequencies are whole multiples of one turn per `STEP_PERIOD` steps, so the step index may wrap.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from torch import Tensor
 
 
 def attend(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None = None) -> Tensor:
-    """Values weighted by how well their keys fit the queries (Vaswani et al. 2017, section 3.2.1).
+    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1).
 
     On a CPU in bfloat16 by two plain products: torch's fused kernel takes twice as long there, forward and backward.
 
@@ -53,7 +50,8 @@ STEP_PERIOD = 4096
 
 
 def frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
-    """`pairs` angular frequencies, radians a unit, geometric from a half turn per unit to one turn per `longest`."""
+    """Return `pairs` angular frequencies, radians per unit, geometric from a half turn per unit to one turn per
+    `longest`."""
     if pairs < 2:
         return torch.full((pairs,), math.pi / 4)
     ratio = (2.0 / longest) ** (1.0 / (pairs - 1))
@@ -61,29 +59,29 @@ def frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
 
 
 def step_frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
-    """As `frequencies`, each rounded to a whole number of turns per `STEP_PERIOD` steps."""
+    """Return `frequencies`, each rounded to a whole number of turns per `STEP_PERIOD` steps."""
     unit = 2 * math.pi / STEP_PERIOD
     return (frequencies(pairs, longest) / unit).round().clamp(min=1) * unit
 
 
 class Rotary(torch.nn.Module):
-    """Angles of every position, and the rotation of queries and keys by them."""
+    """Rotary angles of every position."""
 
-    def __init__(self, head_width: int, place_P2: Float[Tensor, "P 2"], longest_step: int) -> None:
+    def __init__(self, head_width: int, grid_P2: Float[Tensor, "P 2"], longest_step: int) -> None:
         super().__init__()
         pairs = head_width // 2
         across = pairs // 3
         along = pairs - 2 * across
-        longest_place = 2.0 * float(place_P2.max()) + 4.0
+        longest_place = 2.0 * float(grid_P2.max()) + 4.0
         place_freq = frequencies(across, longest_place)
-        angle_P = [place_P2[:, axis, None].double() * place_freq for axis in (0, 1)]
+        angle_P = [grid_P2[:, axis, None].double() * place_freq for axis in (0, 1)]
         self.register_buffer("place_angle_PF", torch.cat(angle_P, dim=1), persistent=False)
         self.register_buffer("step_freq_F", step_frequencies(along, 4.0 * longest_step), persistent=False)
         self.place_angle_PF: Tensor
         self.step_freq_F: Tensor
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
-        """Follows the network to another device, but stays float64: angles in bf16 would be off by whole places."""
+        """Follow the network to another device, but stay float64: angles in bf16 would be off by whole places."""
         kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in kept.items():
@@ -95,7 +93,7 @@ class Rotary(torch.nn.Module):
     def angles(
         self, steps_XQ: Int[Tensor, "*X #Q"], positions_Q: Int[Tensor, Q]
     ) -> tuple[Float[Tensor, "*X Q 1 E"], Float[Tensor, "*X Q 1 E"]]:
-        """Cosine and signed sine for positions of given steps, float32, as `rotate` takes them: equal for all heads.
+        """Return cosine and signed sine for positions of given steps, float32: equal for all heads.
 
         Args:
             steps_XQ: step of every position; may broadcast over positions (a last axis of 1).
@@ -109,19 +107,19 @@ class Rotary(torch.nn.Module):
         return torch.cat([cosine, cosine], -1).unsqueeze(-2), torch.cat([-sine, sine], -1).unsqueeze(-2)
 
 
-Turn = tuple[Tensor, ...]
-"""How queries and keys are turned: nothing (absolute positions); cosine and signed sine, see `Rotary.angles`; or one
-matrix a position, see `matrices`. In the dtype of what is turned."""
+RotaryFactors = tuple[Tensor, ...]
+"""Rotary factors of queries and keys: nothing (absolute positions); cosine and signed sine, see `Rotary.angles`; or
+one matrix per position, see `matrices`. In the dtype of the rotated tensor."""
 
 
 def matrices(cosine: Float[Tensor, "*X Q 1 E"], sine: Float[Tensor, "*X Q 1 E"]) -> Float[Tensor, "*X Q E E"]:
-    """The same rotation as a product from the right: one kernel on a GPU, where three small ones would be launched."""
+    """Return the rotation as matrices for a product from the right: one kernel on a GPU instead of three."""
     keep = torch.eye(cosine.shape[-1], device=cosine.device, dtype=cosine.dtype)
     return torch.addcmul(keep * cosine, keep.roll(cosine.shape[-1] // 2, dims=-1), sine)
 
 
 def rotate(x_BQME: Float[Tensor, "B Q M E"], *turn: Tensor) -> Float[Tensor, "B Q M E"]:
-    """Turn each pair (i, i + E/2) of every head by the position's angles, in either form of `Turn`."""
+    """Rotate each pair (i, i + E/2) of every head by the position's angles, in either form of `RotaryFactors`."""
     if len(turn) == 1:
         return x_BQME @ turn[0]
     cosine, sine = turn

@@ -1,9 +1,8 @@
-"""A copy of a transformer for decoding on a CPU: the same numbers from weights laid out for a handful of tokens.
+"""Copy of a transformer with oneDNN-packed weights, for decoding on a CPU.
 
-torch's float32 product reads its weights in an order that suits many rows. A pass of decoding has one to nine, and its
-weights come cold from memory every time: oneDNN's blocked layout measured about twice as fast there (docs/log.md).
-The packing operators are those that torch's own compiler emits for a CPU; where they are missing, or on another device
-or dtype, modules stay as they are.
+torch's float32 product reads its weights in an order that suits many rows. A decoding pass has one to nine, and its
+weights come cold from memory: oneDNN's blocked layout measured about twice as fast (docs/log.md). The packing operators
+are those of torch's compiler for CPUs; where they are missing, or on another device or dtype, modules are unchanged.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
-from playloom.models.transformer.layers import Turn
+from playloom.models.transformer.layers import RotaryFactors
 from playloom.models.transformer.transformer import Attention, Block, Transformer
 
 _M = TypeVar("_M", bound=nn.Module)
 _TYPICAL_ROWS = 8
-"""Rows the layout is chosen for; any number is computed."""
+"""Rows that the layout is chosen for; any number works."""
 
 
 class PackedLinear(nn.Module):
@@ -34,7 +33,7 @@ class PackedLinear(nn.Module):
         self.after, self.how = ("gelu", "none") if gelu else ("none", "")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float32 [..., in] to [..., out]."""
+        """Map float32 [..., in] to [..., out]."""
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, self.after, [], self.how)
         return out
 
@@ -51,7 +50,9 @@ class PackedParallelBlock(Block):
         self.enter = PackedLinear(torch.cat([enter.weight, first.weight]), torch.cat([enter.bias, first.bias]))
         self.leave = PackedLinear(torch.cat([leave.weight, last.weight], dim=1), leave.bias + last.bias)
 
-    def extend(self, x_BQD: Tensor, turn: Turn, layer: int, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
+    def extend(
+        self, x_BQD: Tensor, turn: RotaryFactors, layer: int, cache: KeyValueCache, reach: AttentionSpan
+    ) -> Tensor:
         """See `Block.extend`."""
         all_BQO, hidden = self.enter(self.attention_norm(x_BQD)).split(self.widths, dim=-1)
         attended = self.attention.cached(*self.attention.project(all_BQO, turn), layer, cache, reach)
@@ -59,20 +60,20 @@ class PackedParallelBlock(Block):
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether the packing operators take this weight."""
+    """Return True if the packing operators take this weight."""
     known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
     return known and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def pack(transformer: Transformer) -> Transformer:
-    """The transformer for decoding: a copy with packed weights where that is possible, else itself."""
+    """Return a copy of the transformer with packed weights where possible, else the transformer itself."""
     if not can_pack(transformer.token.weight):
         return transformer
     return _with(transformer, blocks=nn.ModuleList(_packed(block) for block in transformer.blocks))
 
 
 def pack_head(transformer: Transformer, first_id: int, last_id: int) -> nn.Module:
-    """Hidden states to the logits of ids `first_id` to `last_id` - 1; see `Transformer.logits`."""
+    """Return the output head for ids `first_id` to `last_id` - 1; see `Transformer.logits`."""
     weight = transformer.token.weight[first_id:last_id]
     return PackedLinear(weight, None) if can_pack(weight) else _Head(weight)
 
@@ -87,7 +88,6 @@ class _Head(nn.Module):
 
 
 def _packed(block: nn.Module) -> Block:
-    """A block with the same norms and packed products."""
     assert isinstance(block, Block)
     if block.parallel:
         return PackedParallelBlock(block)
@@ -100,7 +100,7 @@ def _packed(block: nn.Module) -> Block:
 
 
 def _with_fixed_scales(attention: Attention) -> Attention:
-    """The same attention, its scales computed once: they no longer change."""
+    """The attention with its scales computed once."""
     fixed = copy.copy(attention)
     if attention.config.qk_norm:
         scales_HE = attention.scales().detach()
@@ -109,7 +109,7 @@ def _with_fixed_scales(attention: Attention) -> Attention:
 
 
 def _with(module: _M, **changed: nn.Module) -> _M:
-    """A copy that shares everything with the module but some of its parts."""
+    """A copy that shares everything with the module but the given parts."""
     other = copy.copy(module)
     other._modules = {**module._modules, **changed}
     return other

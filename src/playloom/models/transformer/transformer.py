@@ -1,10 +1,9 @@
-"""The decoder-only transformer. Integers in, logits out. Knows nothing of frames, actions or files.
+"""Decoder-only transformer: token ids to logits.
 
-Two ways over the same weights: `forward` over whole steps under a sliding window (training, and the naive judge of
-decoding), and `extend` over some positions of one step with a cache (decoding). Pre-norm blocks, GELU MLP, tied
-embeddings (Radford et al. 2019), optionally grouped-query attention and rotary positions.
-
-Shapes: B batch, T steps, P positions a step, Q queries, D width, M heads, G key/value heads, E head width.
+`forward` runs whole steps under a sliding window (training and the reference decoder), `extend` runs some positions of
+one step with a cache. Pre-norm blocks, GELU MLP, tied embeddings (Radford et al. 2019), optionally grouped-query
+attention and rotary positions. B batch, T steps, P positions a step, Q queries, D width, M heads, G key/value heads, E
+head width.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from torch import Tensor, nn
 from playloom.errors import ConfigError
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
-from playloom.models.transformer.layers import Rotary, Turn, attend, matrices, rotate
+from playloom.models.transformer.layers import Rotary, RotaryFactors, attend, matrices, rotate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepGeometry:
-    """What the network must know of one step: its positions and where they lie."""
+    """Positions of one step and their place on the code grid."""
 
     vocab_size: int
     """Joint ids: V."""
     first_action_id: int
-    """Ids from here on are action values."""
-    place_P2: Float[Tensor, "P 2"]
+    """First id of action values."""
+    grid_P2: Float[Tensor, "P 2"]
     """Row and column of each position on the code grid."""
     image_position_P: Bool[Tensor, P]
     """Positions that predict an image code."""
@@ -40,24 +39,24 @@ class StepGeometry:
     @property
     def positions(self) -> int:
         """Positions a step: P."""
-        return len(self.place_P2)
+        return len(self.grid_P2)
 
 
 _SHORTEST = 1e-6
-"""Length below which queries and keys are not normalised any further."""
+"""Length below which queries and keys are not normalised further."""
 
 
 class StepEmbeddings(NamedTuple):
-    """What the positions of one step bring before any token is known, in the order they are run; see `begin`."""
+    """Embeddings of one step before any token is known, in decoding order; see `begin`."""
 
     x_BPD: Float[Tensor, "B P D"]
     """Embeddings of position and previous action."""
-    turn: Turn
+    turn: RotaryFactors
     """Rotary cosine and signed sine [B, P, 1, E], or matrices [B, P, E, E]; empty for absolute positions."""
 
 
 class Attention(nn.Module):
-    """Multi-head attention with grouped key/value heads; positions and masks come from outside."""
+    """Multi-head attention with grouped key/value heads."""
 
     def __init__(self, config: TransformerConfig, window: int) -> None:
         super().__init__()
@@ -68,8 +67,8 @@ class Attention(nn.Module):
         self.query_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
 
-    def project(self, all_BQO: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys turned by `turn`.
+    def project(self, all_BQO: Tensor, turn: RotaryFactors) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys rotated by `turn`.
 
         Takes what `query_key_value` gave.
         """
@@ -86,12 +85,12 @@ class Attention(nn.Module):
         return turned[:, : c.heads], turned[:, c.heads :], all_BQHE[:, :, c.heads + groups :].transpose(1, 2)
 
     def scales(self) -> Tensor:
-        """What queries and keys of length 1 are multiplied by, [M + G, E]: root mean square 1, then learned scales."""
+        """Factors of normalised queries and keys, [M + G, E]: root mean square 1, then learned scales."""
         weights = [self.query_norm.weight] * self.config.heads + [self.key_norm.weight] * self.config.key_value_heads
         return torch.stack(weights) * self.config.head_width**0.5  # type: ignore[arg-type]
 
     def attend(self, q_BMQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None) -> Tensor:
-        """Weighted values [B, Q, M E] over the keys that `mask_QR` allows (None: all).
+        """Return weighted values [B, Q, M E] over the keys that `mask_QR` allows (None: all).
 
         Query heads that share a key/value head are laid side by side as more queries of that head, so keys and values
         are read once and never expanded.
@@ -109,13 +108,13 @@ class Attention(nn.Module):
     def cached(
         self, q_BMQE: Tensor, k_BGQE: Tensor, v_BGQE: Tensor, layer: int, cache: KeyValueCache, reach: AttentionSpan
     ) -> Tensor:
-        """Weighted values [B, Q, M E] over the cache, to which these keys and values are added first."""
+        """Return weighted values [B, Q, M E] over the cache, after adding these keys and values."""
         cache.write(layer, reach.first, k_BGQE, v_BGQE)
         keys, values = cache.visible(layer, reach.past_steps, reach.last)
         return self.attend(q_BMQE, keys, values, reach.masks.get(self.window))
 
-    def steps(self, x_BTPD: Tensor, turn: Turn, own_PP: Tensor) -> Tensor:
-        """Every step against its window. One call a step: exact work, and no mask larger than one step's."""
+    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, own_PP: Tensor) -> Tensor:
+        """Attend every step to its window, one call per step, so that no mask is larger than one step's."""
         batch, steps, positions, _ = x_BTPD.shape
         all_BQO = self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d"))
         # Under autocast the norm makes queries and keys float32; rounded here once, not again for every window.
@@ -143,19 +142,21 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
 
     def feed(self, x: Tensor, attended: Tensor, normed: Tensor) -> Tensor:
-        """The residual stream behind the block, from what came in, what attention made of it, and its norm."""
+        """Return the residual stream after the block, from its input, the attention's output and its norm."""
         if self.parallel:
             return x + attended + self.mlp(normed)
         x = x + attended
         return x + self.mlp(self.mlp_norm(x))
 
-    def steps(self, x_BTPD: Tensor, turn: Turn, own_PP: Tensor) -> Tensor:
-        """The block over whole steps."""
+    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, own_PP: Tensor) -> Tensor:
+        """Run the block over whole steps."""
         normed = self.attention_norm(x_BTPD)
         return self.feed(x_BTPD, self.attention.steps(normed, turn, own_PP), normed)
 
-    def extend(self, x_BQD: Tensor, turn: Turn, layer: int, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
-        """The block over some places of one step; see `Transformer.extend`."""
+    def extend(
+        self, x_BQD: Tensor, turn: RotaryFactors, layer: int, cache: KeyValueCache, reach: AttentionSpan
+    ) -> Tensor:
+        """Run the block over some places of one step; see `Transformer.extend`."""
         normed = self.attention_norm(x_BQD)
         q, k, v = self.attention.project(self.attention.query_key_value(normed), turn)
         attended = self.attention.out(self.attention.cached(q, k, v, layer, cache, reach))
@@ -172,7 +173,7 @@ class Transformer(nn.Module):
         places = geometry.positions * (1 if rolling else config.context_steps)
         self.token = nn.Embedding(geometry.vocab_size, config.width)
         self.place = nn.Embedding(places, config.width)
-        self.rotary = Rotary(config.head_width, geometry.place_P2, config.context_steps) if rolling else None
+        self.rotary = Rotary(config.head_width, geometry.grid_P2, config.context_steps) if rolling else None
         actions = geometry.vocab_size - geometry.first_action_id
         self.action_condition = nn.Embedding(actions, config.width) if config.action_condition else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
@@ -198,7 +199,7 @@ class Transformer(nn.Module):
         own_PP: Bool[Tensor, "P P"],
         actions_BTA: Int[Tensor, "B T A"] | None = None,
     ) -> Float[Tensor, "B T P D"]:
-        """Hidden states of whole steps, each seeing its window of steps and, of its own step, what `own_PP` allows.
+        """Return hidden states of whole steps, each attending to its window and, in its own step, to `own_PP`.
 
         Args:
             inputs_BTP: the token id each position reads; negative: none.
@@ -212,7 +213,7 @@ class Transformer(nn.Module):
         batch, steps, positions = inputs_BTP.shape
         where_TP = self._where(steps, inputs_BTP.device)
         x = self._embed(inputs_BTP, where_TP, actions_BTA)
-        turn: Turn = ()
+        turn: RotaryFactors = ()
         if self.rotary is not None:
             step_S = torch.arange(steps, device=x.device).repeat_interleave(positions)
             angles = self.rotary.angles(step_S, torch.arange(positions, device=x.device).repeat(steps))
@@ -230,7 +231,7 @@ class Transformer(nn.Module):
         *,
         as_matrices: bool = False,
     ) -> StepEmbeddings:
-        """What one step's positions bring before any of its tokens is known; once a step, for `extend`.
+        """Return the embeddings of one step before any of its tokens is known, for `extend`.
 
         Args:
             steps_B: the step's index in each dream; below the context's length for `absolute` positions.
@@ -253,7 +254,7 @@ class Transformer(nn.Module):
     def extend(
         self, inputs_BQ: Int[Tensor, "B Q"], tables: StepEmbeddings, cache: KeyValueCache, reach: AttentionSpan
     ) -> Float[Tensor, "B Q D"]:
-        """Hidden states of some places of one step; their keys and values go into `cache`.
+        """Return hidden states of some places of one step; write their keys and values into `cache`.
 
         Args:
             inputs_BQ: the token id each place reads; negative: none.
@@ -270,7 +271,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def logits(self, hidden: Float[Tensor, "*N D"], first_id: int, last_id: int) -> Float[Tensor, "*N C"]:
-        """Logits of the legal ids `first_id` to `last_id` - 1 only (embeddings are tied)."""
+        """Return logits of the legal ids `first_id` to `last_id` - 1 only (embeddings are tied)."""
         return F.linear(hidden, self.token.weight[first_id:last_id])
 
     def _where(self, steps: int, device: torch.device) -> Tensor:
@@ -291,7 +292,7 @@ class Transformer(nn.Module):
         return self.token(inputs.clamp(min=0)) * (inputs >= 0)[..., None]
 
     def _condition(self, actions: Tensor) -> Tensor:
-        """The sum of the embeddings of one action's values; negative ids add nothing."""
+        """Sum of the embeddings of one action's values; negative ids add nothing."""
         assert self.action_condition is not None
         ids = (actions - self.geometry.first_action_id).clamp(min=0)
         return (self.action_condition(ids) * (actions >= 0)[..., None]).sum(dim=-2)

@@ -1,0 +1,173 @@
+"""Parity of fast and slow paths: cached and reference decoder, bf16 and float32, CUDA graphs and plain frames.
+
+    python benchmarks/parity.py --model arena-live
+    python benchmarks/parity.py --device cuda          # CUDA graphs too
+
+The cached decoder generates frames greedily and its logits are kept. The reference decoder then runs the same frames
+pass by pass, and its argmax tokens and logits are compared. For bf16 the figure is the share of image codes with the
+same argmax, recorded play given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from _harness import count, options, parse, progress, report, run
+from playloom.cli.common import text_table
+from playloom.device import pick_device
+from playloom.errors import BadInputError
+from playloom.evaluation.likelihood import argmax_codes, order_name
+from playloom.evaluation.suite import LAGS
+from playloom.inference.benchmark import bundled_prompt
+from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
+from playloom.inference.decoder import CachedDecoder
+from playloom.inference.engine import Engine
+from playloom.inference.reference_decoder import ReferenceDecoder
+from playloom.inference.sampling import BatchSampler, Sampling
+from playloom.inference.types import Prompt
+from playloom.models.checkpoint import WorldModel, load_model, model_folder
+from playloom.models.sequence import NO_TOKEN
+
+_HEAD = ("compared", "order", "frames", "tokens", "equal tokens", "largest logit difference", "largest logit")
+REPLAYED = 6  # the first frame runs plainly, the second is captured, the others are replayed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """One comparison in one decoding order; logits are None where only tokens were compared."""
+
+    compared: str
+    order: str
+    frames: int
+    tokens: int
+    equal: int
+    largest_difference: float | None = None
+    largest_logit: float | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the texts of a table line."""
+        share = f"{self.equal} ({100 * self.equal / self.tokens:.2f} %)"
+        difference = "" if self.largest_difference is None else f"{self.largest_difference:.1e}"
+        largest = "" if self.largest_logit is None else f"{self.largest_logit:.1f}"
+        return (self.compared, self.order, str(self.frames), str(self.tokens), share, difference, largest)
+
+
+class LogitRecorder(BatchSampler):
+    """Greedy draws of one dream that keep the logits of every slot; NaN for slots that were not drawn."""
+
+    def __init__(self, slots: int, choices: int, device: torch.device) -> None:
+        super().__init__([Sampling(temperature=0.0)], torch.zeros(1, slots, choices, device=device))
+        self.logits_NC = torch.full((slots, choices), torch.nan, device=device)
+
+    def pick(self, logits_BRC: Tensor, slots_R: Tensor) -> Tensor:
+        """See `BatchSampler.pick`."""
+        self.logits_NC[slots_R] = logits_BRC[0].float()
+        return super().pick(logits_BRC, slots_R)
+
+
+@torch.inference_mode()
+def cached_and_reference(model: WorldModel, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8]) -> Parity:
+    """Compare a frame per action of the cached decoder with the reference decoder."""
+    layout = model.config.layout
+    fast, slow = Engine(model, lag=lag), Engine(model, lag=lag, naive=True)
+    assert isinstance(fast.decoder, CachedDecoder) and isinstance(slow.decoder, ReferenceDecoder)
+    fast.decoder.graphs = FrameGraphs(None)  # a replayed frame would not call the recorder
+    fast_state, slow_state = fast.open(prompt).state, slow.open(prompt).state
+    equal, difference, largest = 0, 0.0, 0.0
+    for action_A in actions_TA:
+        values_1A = torch.as_tensor(action_A.astype(np.int64))[None]
+        for decoder, state in ((fast.decoder, fast_state), (slow.decoder, slow_state)):
+            decoder.arrange([state])
+            decoder.give_action([state], values_1A)
+        draws = LogitRecorder(layout.image_slots, layout.vocab.codebook_size, model.device)
+        codes_N = fast.decoder.dream_frame([fast_state], draws)[0]
+        slow.decoder.give_frame([slow_state], torch.full((1, layout.image_slots), NO_TOKEN))
+        for index in range(slow.schedule.image_passes):
+            logits_RC, slot_R = slow.decoder.logits(slow_state, index, layout.image_group)
+            equal += int((logits_RC.argmax(-1) == codes_N[slot_R]).sum())
+            # numpy's maximum keeps NaN, which must not look like parity
+            difference = float(np.maximum(difference, (logits_RC - draws.logits_NC[slot_R]).abs().max().item()))
+            largest = float(np.maximum(largest, logits_RC.abs().max().item()))
+            slow_state.window[-1][slot_R] = codes_N[slot_R]
+    return Parity(
+        compared="cached, reference decoder",
+        order=order_name(lag),
+        frames=len(actions_TA),
+        tokens=len(actions_TA) * layout.image_slots,
+        equal=equal,
+        largest_difference=difference,
+        largest_logit=largest,
+    )
+
+
+def graphs_and_plain(
+    model: WorldModel, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8], capture: Capture
+) -> Parity:
+    """Compare a frame per action with captured graphs and without, same noise."""
+    found: list[NDArray[np.int64]] = []
+    for graphs in (FrameGraphs(capture), FrameGraphs(None)):
+        engine = Engine(model, lag=lag)
+        assert isinstance(engine.decoder, CachedDecoder)
+        engine.decoder.graphs = graphs
+        session = engine.open(prompt)
+        steps = [session.step(action_A) for action_A in actions_TA]
+        found.append(np.stack([step.codes_N for step in steps if step.codes_N is not None]))
+        session.close()
+    return Parity(
+        compared="CUDA graphs, plain frames",
+        order=order_name(lag),
+        frames=len(actions_TA),
+        tokens=found[0].size,
+        equal=int((found[0] == found[1]).sum()),
+    )
+
+
+def bf16_and_float32(model: WorldModel, narrow: WorldModel, lag: int | None, prompt: Prompt) -> Parity:
+    """Compare argmax codes of the prompt's frames, without the first frame, which has no past."""
+    if len(prompt.frames_THWC) < 2:
+        raise BadInputError("the context is too short: got 1 frame, expected 2 or more; choose another model")
+    codes_1TN = Engine(model).codes(prompt)[None]
+    last_1A = np.zeros_like(prompt.actions_TA[:1])  # follows the last frame, so no compared token depends on it
+    actions_1TA = np.concatenate([prompt.actions_TA, last_1A])[None]
+    judged = [argmax_codes(each, codes_1TN, actions_1TA, lag) for each in (model, narrow)]
+    return Parity(
+        compared="bf16, float32 weights",
+        order=order_name(lag),
+        frames=judged[0].shape[1],
+        tokens=judged[0].size,
+        equal=int((judged[0] == judged[1]).sum()),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare all orders and print one table."""
+    parser = options(__doc__, "model", "frames")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda.")
+    given = parse(parser, arguments)
+    device = pick_device(given.device)
+    model = load_model(model_folder(given.model), device)
+    prompt, played = bundled_prompt(model)
+    layout, rows = model.config.layout, []
+    lags = (None, *(lag for lag in LAGS if layout.rows and lag < layout.grid_width))
+    for lag in lags:
+        progress(f"{order_name(lag)}: cached and reference decoder")
+        rows.append(cached_and_reference(model, lag, prompt, played[: count(given, 2, 1)]))
+    if (capture := cuda_capture(device)) is not None:
+        progress("CUDA graphs and plain frames")
+        rows += [graphs_and_plain(model, lag, prompt, played[:REPLAYED], capture) for lag in lags]
+    progress("bf16 and float32")
+    narrow = load_model(model_folder(given.model)).to(device, torch.bfloat16)
+    rows += [bf16_and_float32(model, narrow, lag, prompt) for lag in lags]
+    notes = ["Greedy tokens. Both sides get the same past, so one difference causes no others."]
+    text, names = text_table(_HEAD, [row.cells() for row in rows]), (model.config.name, model.fingerprint)
+    report(given, [asdict(row) for row in rows], text, device, notes, model=names[0], fingerprint=names[1])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# From nothing to a model on one GPU of the H100 class and 16 cores, in about 25 minutes:
+#   bash recipes/arena_gpu.sh runs/arena
+# PRESET=arena-live trains the sizes that a laptop plays in real time.
+# docs/recipe.md explains the stages, the options and the times.
+# shellcheck disable=SC2034,SC1091
+set -euo pipefail
+recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+preset=${PRESET:-arena}
+tokenizer_config=$recipes/arena_gpu_tokenizer.json
+world_config=$recipes/arena_gpu_world.json
+[[ $preset != arena-live ]] || world_config=$recipes/arena_gpu_world_live.json
+episodes=1000
+tokenizer_episodes=88 # the first 88 seeds hold 80 episodes for training and validation
+beside=1              # the other episodes are recorded while the tokenizer trains
+evaluation_minutes=3
+evaluation_flags=()
+
+. "$recipes/common.sh"

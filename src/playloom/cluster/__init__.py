@@ -1,1 +1,0 @@
-"""The application of `playloom.server` as many replicas on Ray Serve, behind one address."""

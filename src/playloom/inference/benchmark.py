@@ -1,0 +1,188 @@
+"""Measure the speed of a model on this machine: frames per second, latency, first frame, batches of several dreams.
+
+    result = benchmark(open_engine("arena-live"), frames=300)
+    result["frames_per_second"], result["latency_ms"]["p95"]
+
+World mode, context full, real inputs, frames decoded to pixels. Scripts in `benchmarks/` compare these figures with
+the machine's roofline and with GPT-2.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import playloom
+from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt
+from playloom.device import machine
+from playloom.errors import BadInputError
+from playloom.inference.engine import Engine, StepInput
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import Prompt
+from playloom.models.checkpoint import WorldModel
+
+BATCH_SIZES = (1, 2, 4, 8)
+"""Numbers of dreams that advance as one batch."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameTimes:
+    """Times of one dream, in seconds."""
+
+    first: float
+    """From the prompt to its first frame: encode, prefill, decode, pixels."""
+    frames_F: NDArray[np.float64]
+    """Of every frame after the first, from the action to the uint8 picture."""
+
+    @property
+    def rate(self) -> float:
+        """Frames per second, the first frame not counted."""
+        return len(self.frames_F) / float(self.frames_F.sum())
+
+    def quantile(self, share: float) -> float:
+        """Quantile of the frame times, `share` in [0, 1]."""
+        return float(np.quantile(self.frames_F, share))
+
+
+def benchmark(
+    engine: Engine,
+    *,
+    frames: int = 300,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure an engine from a bundled prompt with the sampling of its model's card.
+
+    Args:
+        engine: loaded model and decoding order.
+        frames: frames of the long dream, 1 or more; the other parts take at most as many.
+        batch_sizes: numbers of dreams that advance as one batch.
+        progress: receives the name of each part.
+
+    Returns:
+        JSON values. Rates are frames per second of all dreams of a batch together.
+
+    Raises:
+        BadInputError: when no prompt is bundled.
+        ResourceError: when the device's memory is too small for a batch.
+    """
+    model, sampling = engine.model, Sampling.from_card(engine.model.card)
+    prompt, played = bundled_prompt(model)
+    progress(f"{frames} frames")
+    time_frames(engine, prompt, played, min(frames, 3), sampling=sampling)  # the first calls choose kernels
+    times = time_frames(engine, prompt, played, frames, sampling=sampling)
+    progress("first frame")
+    firsts = [time_frames(engine, prompt, played, 0, sampling=sampling).first for _ in range(min(5, frames))]
+    known = Prompt(frames_THWC=prompt.frames_THWC, actions_TA=prompt.actions_TA, codes_TN=engine.codes(prompt))
+    batches, session_bytes = [], 0
+    for size in batch_sizes:
+        progress(f"batch of {size}")
+        rate, session_bytes = time_batch(engine, known, played, size, min(10, frames), sampling=sampling)
+        batches.append({"dreams": size, "frames_per_second": rate})
+    lag = engine.schedule.lag
+    return {
+        "playloom": playloom.__version__,
+        "model": model.config.name,
+        "fingerprint": model.fingerprint,
+        "machine": machine(model.device),
+        "dtype": str(model.transformer.token.weight.dtype).removeprefix("torch."),
+        "row_delay": None if lag == model.config.layout.grid_width else lag,
+        "frames": frames,
+        "frames_per_second": times.rate,
+        "latency_ms": {f"p{share}": 1e3 * times.quantile(share / 100) for share in (50, 95, 99)},
+        "first_frame_ms": 1e3 * float(np.median(firsts)),
+        "batches": batches,
+        "session_mib": session_bytes / 2**20,
+    }
+
+
+def time_frames(
+    engine: Engine,
+    prompt: Prompt,
+    actions_TA: NDArray[np.uint8],
+    frames: int,
+    *,
+    sampling: Sampling,
+    seed: int = 0,
+) -> FrameTimes:
+    """Time one frame and then `frames` more, each on its own.
+
+    Args:
+        engine: its device decides how the clock waits.
+        prompt: its encoding is part of the first frame unless it brings codes.
+        actions_TA: uint8 [T, 16], repeated from the start where they end.
+        frames: number of frames after the first, 0 or more.
+        sampling: temperature and cuts.
+        seed: of the dream.
+    """
+    device = engine.model.device
+    held = actions_TA[np.arange(frames + 1) % len(actions_TA)]
+    stamps = [synchronized_time(device)]
+    for _ in engine.dream(prompt, steps=frames + 1, actions_SA=held, sampling=sampling, seed=seed):
+        stamps.append(synchronized_time(device))
+    spans = np.diff(stamps)
+    return FrameTimes(first=float(spans[0]), frames_F=spans[1:])
+
+
+def time_batch(
+    engine: Engine,
+    prompt: Prompt,
+    actions_TA: NDArray[np.uint8],
+    size: int,
+    rounds: int,
+    *,
+    sampling: Sampling,
+    warmup: int = 1,
+) -> tuple[float, int]:
+    """Time `size` independent dreams that advance as one batch.
+
+    Returns:
+        Frames per second of all dreams over `rounds` steps after `warmup` steps, and the bytes of one dream's cache.
+    """
+    device = engine.model.device
+    sessions = [engine.open(prompt, sampling=sampling, seed=seed, warm=False) for seed in range(size)]
+    try:
+        while not all(session.ready for session in sessions):
+            engine.prefill(sessions)
+        started = 0.0
+        for index in range(warmup + rounds):
+            if index == warmup:
+                started = synchronized_time(device)
+            # dreams with equal inputs would be alike, so each reads the actions from another place
+            held = [actions_TA[(index + 7 * number) % len(actions_TA)] for number in range(size)]
+            engine.advance([StepInput(session, action_A) for session, action_A in zip(sessions, held, strict=True)])
+        return size * rounds / (synchronized_time(device) - started), sessions[0].bytes
+    finally:
+        for session in sessions:
+            session.close()
+
+
+def bundled_prompt(model: WorldModel) -> tuple[Prompt, NDArray[np.uint8]]:
+    """Load the first bundled prompt, cut to the model's context and fitted to its picture size.
+
+    Returns:
+        The prompt, and the recorded actions of all bundled prompts, uint8 [T, 16].
+
+    Raises:
+        BadInputError: when no prompt is bundled.
+    """
+    clips = [load_bundled_prompt(find_prompt(name)) for name in list_prompts()]
+    if not clips:
+        raise BadInputError("this installation has no bundled prompt; install the whole package")
+    steps = model.config.transformer.context_steps
+    frames_THWC = model.tokenizer.fit(torch.from_numpy(np.ascontiguousarray(clips[0].frames_THWC[:steps])))
+    prompt = Prompt(frames_THWC=frames_THWC.cpu().numpy(), actions_TA=clips[0].actions_TA[: len(frames_THWC) - 1])
+    return prompt, np.concatenate([clip.actions_TA for clip in clips])
+
+
+def synchronized_time(device: torch.device) -> float:
+    """Seconds on the clock after all work queued on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

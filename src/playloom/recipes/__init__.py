@@ -1,1 +1,0 @@
-"""Whole recipes: one command from nothing to shipped weights, in pieces that can be stopped at any moment."""
