@@ -10,7 +10,7 @@ HELD := "rest for 3; turn_right for 12; forward for 20; turn_left=0.625 for 15"
 .PHONY: dream test test-slow test-all coverage check docs browser page page-check clean
 
 dream: $(STAMP)
-	$(BIN)/playloom dream --prompt moment:plaza-explorer --actions $(HELD) --out out/dream
+	$(BIN)/playloom dream --prompt plaza-explorer --actions $(HELD) --out out/dream
 
 # The fast tests start no process: no browser, no game engine, no Ray. tests/conftest.py marks all others slow.
 test: .venv/.installed-dev

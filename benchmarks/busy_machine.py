@@ -89,7 +89,7 @@ def _run(root: Path, *words: str | Path) -> str:
 
 def _dream(root: Path, folder: Path, tokens: Path | None) -> dict[str, float]:
     held = "right_stick_x=1 for 50"
-    said = _run(root, "dream", "--prompt", "moment:plaza-explorer", "--actions", held, "--out", folder / "dream")
+    said = _run(root, "dream", "--prompt", "plaza-explorer", "--actions", held, "--out", folder / "dream")
     found = re.search(r"([\d.]+) s, [\d.]+ frames", said)
     return {"frames_per_second": 50 / float(found[1]) if found else 0.0}
 

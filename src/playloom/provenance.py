@@ -50,7 +50,7 @@ class Manifest:
     order: str | None = None
     """The order in which a frame's codes were dreamed."""
     prompt: str | None = None
-    """The prompt's name: `moment:NAME`, or a file's name without its folders, which are nobody's business."""
+    """The prompt's name: a bundled prompt's name, or a file's name without its folders."""
     prompt_kind: str | None = None
     """`real` frames of a game, or pictures `given` by the user."""
     parent: str | None = None

@@ -80,7 +80,7 @@ def ended(tmp_path_factory) -> dict[str, list]:
         ("dream --top-p 2", "--top-p"),
         ("dream --device tpu", "tpu"),
         ("dream --prompt nofile.png", "nofile.png"),
-        ("dream --prompt moment:nowhere", "nowhere"),
+        ("dream --prompt bundled:nowhere", "nowhere"),
         ("dream --actions jmup", "jump"),
         ("dream --out .", "current folder"),
         ("dream --out=", "current folder"),

@@ -137,7 +137,7 @@ def test_a_picture_to_begin_from_and_another_to_go_on_with(server):
         say(player, "reset", image="%%%")
         assert "base64" in text(player, "error")["message"]
         say(player, "reset", moment="nowhere")
-        assert "no moment" in text(player, "error")["message"]
+        assert "no bundled prompt" in text(player, "error")["message"]
         assert frame(player)["dream"] == 1, "what cannot be done changes nothing"
 
 

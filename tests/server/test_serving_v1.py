@@ -102,7 +102,7 @@ def test_sessions_are_bounded_and_idle_ones_go():
 
 def test_bad_orders(web):
     for order, expected in (
-        ({"moment": "nowhere"}, "no moment"),
+        ({"moment": "nowhere"}, "no bundled prompt"),
         ({"moment": list_prompts()[0], "images": [b64(picture())]}, "one of the two"),
         ({"images": []}, "images"),
         ({"images": [b64(picture())] * 2, "context_actions": []}, "1 context_actions"),

@@ -15,7 +15,7 @@ LEVELS = [
     ["media", "models"],
     ["data", "client"],
     ["inference", "games"],
-    ["training", "evaluation", "envs", "server"],
+    ["training", "evaluation", "envs", "server", "api"],
     ["cli"],
     ["__main__"],
 ]

@@ -33,13 +33,22 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from playloom.actions.codec import BIN_VALUES, REST_VALUES, decode_values, encode_named
-from playloom.actions.controller import CONTROLS
+from playloom.actions.codec import (
+    BIN_VALUES,
+    REST_VALUES,
+    Schema,
+    check_values,
+    decode_values,
+    encode_named,
+    rows_to_values,
+)
+from playloom.actions.controller import CONTROLS, ControllerState
 from playloom.errors import ActionError
 
 MAX_STEPS = 100_000
@@ -93,6 +102,80 @@ class Script(NamedTuple):
     """Action values [S, 16] in slot order, one row a step."""
     notes: tuple[str, ...]
     """What was rounded, cut or filled up, as sentences."""
+
+
+_NAMED = (str, Mapping, ControllerState)
+NamedAction: TypeAlias = str | Mapping[str, float] | ControllerState
+"""Held inputs by name: "forward + fire", {"right_stick_x": 1.0}, or a `ControllerState`."""
+Action: TypeAlias = NamedAction | ArrayLike
+"""Held inputs of one step: by name, or as 16 numbers in a schema."""
+
+
+def action_values(action: Action, schema: Schema | None = None) -> NDArray[np.uint8]:
+    """Encode the held inputs of one step.
+
+    Args:
+        action: see `Action`; a uint8 array [16] holds action values, as `StepResult.action_A` does.
+        schema: encoding of any other 16 numbers: `named` or `binned`.
+
+    Returns:
+        Action values, uint8 [16].
+
+    Raises:
+        ActionError: when a name is unknown, a value is out of range, the words last longer than a step, or the
+            encoding of raw numbers is not given.
+    """
+    if isinstance(action, _NAMED):
+        held_SA = parse_script(_words(action)).values_SA
+        if len(held_SA) != 1:
+            raise ActionError(f"the action {action!r} is too long: got {len(held_SA)} steps, expected 1")
+        return held_SA[0]
+    try:
+        row = np.asarray(action)
+        if schema is None and row.dtype == np.uint8 and row.shape == (len(CONTROLS),):
+            return check_values(row)
+        if schema is None:
+            raise ActionError(
+                f"the encoding of raw numbers is unknown: got {row.dtype} {list(row.shape)}, expected a schema; give "
+                "schema='named' or 'binned', or names such as {'left_stick_y': 1.0}"
+            )
+        values_A = rows_to_values(row, schema)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ActionError):
+            raise
+        raise ActionError(f"an action is wrong: got {action!r:.60}, expected names or 16 numbers") from error
+    if values_A.shape != (len(CONTROLS),):
+        raise ActionError(f"an action is wrong: got an array {list(values_A.shape)}, expected [{len(CONTROLS)}]")
+    return values_A
+
+
+def as_script(actions: Action | Iterable[Action], schema: Schema | None = None) -> str:
+    """Write held inputs of any form as a script.
+
+    Args:
+        actions: a script; held inputs by name, for one step or until the end; or one `Action` for each step.
+        schema: encoding of raw numbers; see `action_values`.
+
+    Raises:
+        ActionError: see `action_values`.
+    """
+    if isinstance(actions, _NAMED):
+        return _words(actions)
+    if not isinstance(actions, Iterable):
+        raise ActionError(f"actions are wrong: got {actions!r:.60}, expected names or rows of 16 numbers")
+    rows = list(actions)
+    named = [_words(row) for row in rows if isinstance(row, _NAMED)]
+    if len(named) == len(rows):
+        return "; ".join(named)
+    return to_script(np.stack([action_values(row, schema) for row in rows]))
+
+
+def _words(action: NamedAction) -> str:
+    if isinstance(action, str):
+        return action
+    if isinstance(action, ControllerState):
+        action = {c.name: value for c in CONTROLS if (value := getattr(action, c.name))}
+    return " ".join(f"{name}={value}" for name, value in action.items() if value is not False) or "rest"
 
 
 class _Part(NamedTuple):

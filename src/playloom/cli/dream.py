@@ -26,7 +26,7 @@ def dream_command(
     call: typer.Context,
     prompt: Annotated[
         str | None,
-        typer.Option(help="A picture, a folder of pictures, a recording, an .npz clip, a dream, or moment:NAME."),
+        typer.Option(help="A bundled prompt's name, a picture, a folder of them, a recording, an .npz, or a dream."),
     ] = None,
     mode: Annotated[
         Literal["world", "policy", "full"], typer.Option(help="world: pictures; policy: controller input; full: both.")
@@ -117,7 +117,7 @@ def dream_command(
         )
         report = run_dream(job, render=common.render, progress=bar, stop=stop)
     _say(report, as_json)
-    if report.stopped:
+    if report.clip.stopped:
         raise typer.Exit(stop.code)
 
 
@@ -168,16 +168,25 @@ def _dream_clips(
 
 
 def _say(report: DreamReport, as_json: bool) -> None:
+    clip = report.clip
+    kinds = {"world": "pictures", "policy": "controller input", "full": "pictures and controller input"}
+    facts: dict[str, Any] = {
+        "notes": clip.notes,
+        "steps_seen": len(clip.real_frames_THWC),
+        "steps_dreamed": len(clip),
+        "dreamed": kinds[clip.manifest.mode],
+        "seconds": clip.seconds,
+        "frames_per_second": len(clip) / clip.seconds,
+        "stopped": clip.stopped,
+    }
     if as_json:
-        names = ("notes", "steps_seen", "steps_dreamed", "dreamed", "seconds", "frames_per_second", "stopped")
-        facts = {"folder": report.written.folder, "files": dict(report.written.files)}
-        common.print_json(facts | {name: getattr(report, name) for name in names})
+        common.print_json({"folder": report.written.folder, "files": dict(report.written.files), **facts})
         return
-    for note in report.notes:
+    for note in clip.notes:
         typer.echo(f"note: {note}")
-    seen, dreamed = common.count(report.steps_seen, "step"), common.count(report.steps_dreamed, "step")
-    speed = f"{report.seconds:.1f} s, {report.frames_per_second:.1f} frames per second"
-    typer.echo(f"{seen} seen, then {dreamed} of {report.dreamed} dreamed: {speed}")
+    seen, dreamed = common.count(facts["steps_seen"], "step"), common.count(len(clip), "step")
+    speed = f"{clip.seconds:.1f} s, {facts['frames_per_second']:.1f} frames per second"
+    typer.echo(f"{seen} seen, then {dreamed} of {facts['dreamed']} dreamed: {speed}")
     typer.echo(f"{report.written.folder}/")
     for name, what in report.written.files:
         typer.echo(f"  {name:<14} {what}")

@@ -49,7 +49,8 @@ def play_command(
         typer.Option(help="person: the script; model: it plays itself; both: the script wins while it presses."),
     ] = "person",
     prompt: Annotated[
-        str | None, typer.Option(help="Where it begins: a picture, a folder, a recording, a dream, or moment:NAME.")
+        str | None,
+        typer.Option(help="Where it begins: a bundled prompt's name, a picture, a folder, a recording, or a dream."),
     ] = None,
     at: common.At = None,
     context: common.Context = 10,

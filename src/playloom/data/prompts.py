@@ -1,6 +1,6 @@
 """Prompts from any source: context frames and the actions between them; bundled prompts.
 
-    prompt = load_prompt("moment:arena-blue", context=10, frame_size=(180, 300))
+    prompt = load_prompt("plaza-explorer", context=10, frame_size=(180, 300))
 
 ===========================  ===========================================================  ================
 spec                         content                                                      `at` by default
@@ -10,8 +10,10 @@ one picture                  a context of one step                              
 `.npz` with images, actions  a clip of the published data set                             context - 1
 a clip's folder or its npz   context and frames of an earlier run, without watermarks     the last frame
 an episode (.npz or .json)   a recording of `playloom record`; needs `render`             context - 1
-`moment:NAME`                a bundled prompt                                             context - 1
+`NAME` or `bundled:NAME`     a bundled prompt                                             context - 1
 ===========================  ===========================================================  ================
+
+A file or folder wins over a bundled prompt of the same name; `bundled:NAME` always names the bundled one.
 
 The kind is recognised by content, not by name. `at` counts steps from 0 and names the last frame seen; later frames are
 kept as the truth. A bundled prompt is `NAME.npz` (arrays `frames` [T, H, W, 3] uint8 and `actions` [T, 16] uint8, LZMA)
@@ -43,7 +45,7 @@ from playloom.provenance import Manifest
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "prompts"
 """Folder of the bundled prompts."""
-MOMENT_NAMES = ("frames", "actions")
+_BUNDLED_ARRAYS = ("frames", "actions")
 
 
 class BundledPrompt(NamedTuple):
@@ -65,14 +67,16 @@ def list_prompts(folder: Path = BUNDLED) -> list[str]:
 
 
 def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
-    """Return the path of a prompt's `.npz`.
+    """Return the path of a bundled prompt's `.npz`.
 
     Raises:
         RecordingError: when there is none of that name.
     """
     names = list_prompts(folder)
     if name not in names:
-        raise RecordingError(f"there is no moment {name!r}; {did_you_mean(name, names) if names else 'none is there'}")
+        raise RecordingError(
+            f"there is no bundled prompt {name!r}; {did_you_mean(name, names) if names else 'none is there'}"
+        )
     return folder / f"{name}.npz"
 
 
@@ -83,7 +87,7 @@ def load_bundled_prompt(path: Path | str) -> BundledPrompt:
         RecordingError: when a file is damaged or its arrays do not fit together.
         ActionError: when an action value is outside its range.
     """
-    arrays = read_npz(path, MOMENT_NAMES)
+    arrays = read_npz(path, _BUNDLED_ARRAYS)
     frames_THWC, actions_TA = arrays["frames"], check_values(arrays["actions"])
     if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
         found = f"{frames_THWC.dtype} of shape {frames_THWC.shape}"
@@ -102,7 +106,7 @@ def save_bundled_prompt(
         path: where, ending in `.npz`; the JSON goes beside it.
         frames_THWC: uint8 [T, H, W, 3].
         actions_TA: action values [T, 16].
-        meta: what JSON can hold; says where the moment comes from.
+        meta: what JSON can hold; says where the prompt comes from.
 
     Returns:
         The path of the `.npz`.
@@ -112,7 +116,9 @@ def save_bundled_prompt(
         PlayloomError: when the place cannot be written to or the disk is full.
     """
     if len(frames_THWC) != len(actions_TA):
-        raise RecordingError(f"a moment needs an action a frame; got {len(frames_THWC)} and {len(actions_TA)}")
+        raise RecordingError(
+            f"a bundled prompt needs an action per frame: got {len(frames_THWC)} frames and {len(actions_TA)} actions"
+        )
     target = Path(path).with_suffix(".npz")
     write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
     write_json(target.with_suffix(".json"), meta, sort_keys=True)
@@ -148,7 +154,7 @@ class PromptData:
     kind: Literal["real", "given"] = "real"
     """Origin of frames that were not generated: the game, or your own pictures."""
     name: str = ""
-    """Short name: `moment:NAME`, or a file's or folder's name."""
+    """Short name: a bundled prompt's name, or a file's or folder's."""
     source: Path | None = None
     """File or folder."""
 
@@ -326,7 +332,8 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-MOMENT_PREFIX = "moment:"
+BUNDLED_PREFIX = "bundled:"
+"""Names a bundled prompt even where a file has its name."""
 _T = TypeVar("_T", bound=np.generic)
 Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
 """Renders an episode's frames, from its first."""
@@ -361,12 +368,9 @@ def load_prompt(
         ActionError: when an actions table does not fit.
     """
     cut = PromptSpec(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
-    check_prompt(spec)
-    text = str(spec)
-    if text.startswith(MOMENT_PREFIX):
-        path = find_prompt(text.removeprefix(MOMENT_PREFIX))
-        return replace(_from_moment(path, cut), name=f"{MOMENT_PREFIX}{path.stem}", source=path)
-    path = _existing(Path(spec))
+    path = check_prompt(spec)
+    if path.parent == BUNDLED:
+        return replace(_from_bundled(path, cut), name=path.stem, source=path)
     return replace(_from_path(path, cut, schema, render), name=path.resolve().name, source=path)
 
 
@@ -383,30 +387,33 @@ def _from_path(path: Path, cut: PromptSpec, schema: Schema | Literal["auto"], re
     return from_pictures([path], cut, None, ())
 
 
-def check_prompt(spec: str | Path) -> None:
-    """Check that a prompt exists, without reading it.
+def check_prompt(spec: str | Path) -> Path:
+    """Find a prompt without reading it: a file or folder, else a bundled prompt.
+
+    Returns:
+        Its path, also when the ending of an episode was left out.
 
     Raises:
-        BadInputError: when it is empty, or there is no such moment, file or folder.
+        BadInputError: when it is empty, or there is no such file, folder or bundled prompt.
     """
     text = str(spec)
-    if text.startswith(MOMENT_PREFIX):
-        find_prompt(text.removeprefix(MOMENT_PREFIX))
-    elif not text.strip():
-        raise BadInputError("the prompt is empty; give a picture, a folder of pictures, a recording or moment:NAME")
-    else:
-        _existing(Path(spec))
-
-
-def _existing(path: Path) -> Path:
+    if text.startswith(BUNDLED_PREFIX):
+        return find_prompt(text.removeprefix(BUNDLED_PREFIX))
+    if not text.strip():
+        raise BadInputError(
+            "the prompt is empty; give a picture, a folder of pictures, a recording or a bundled prompt's name"
+        )
+    path = Path(spec)
     for candidate in (path, path.parent / f"{path.name}.json"):
         if candidate.exists():
             return candidate
     names = list_prompts()
-    if path.name in names:
-        raise RecordingError(f"there is no file {path}; did you mean {MOMENT_PREFIX}{path.name}?")
-    moments = f", or a bundled moment: {', '.join(MOMENT_PREFIX + name for name in names)}" if names else ""
-    raise RecordingError(f"there is no {path}; give a picture, a folder of pictures, a recording or .npz{moments}")
+    if text in names:
+        return find_prompt(text)
+    hint = f"; {did_you_mean(path.name, names)}" if names else ""
+    raise RecordingError(
+        f"there is no {path}: give a picture, a folder of pictures, a recording, an .npz or a bundled prompt{hint}"
+    )
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -424,8 +431,8 @@ def _from_npz(path: Path, cut: PromptSpec, render: Render | None) -> PromptData:
     if set(CLIP_NAMES) <= names:
         clip = read_clip(path)
         return _from_arrays(str(path), clip.frames_THWC, clip.actions_TA, cut, cut.context - 1)
-    if set(MOMENT_NAMES) <= names:
-        return _from_moment(path, cut)
+    if set(_BUNDLED_ARRAYS) <= names:
+        return _from_bundled(path, cut)
     if {"actions", "states"} <= names:
         return _from_episode(path, cut, render)
     raise RecordingError(
@@ -434,10 +441,9 @@ def _from_npz(path: Path, cut: PromptSpec, render: Render | None) -> PromptData:
     )
 
 
-def _from_moment(path: Path, cut: PromptSpec) -> PromptData:
-    moment = load_bundled_prompt(path)
-    name = f"{MOMENT_PREFIX}{path.stem}"
-    return _from_arrays(name, moment.frames_THWC, moment.actions_TA, cut, cut.context - 1)
+def _from_bundled(path: Path, cut: PromptSpec) -> PromptData:
+    found = load_bundled_prompt(path)
+    return _from_arrays(path.stem, found.frames_THWC, found.actions_TA, cut, cut.context - 1)
 
 
 def _from_dream(path: Path, cut: PromptSpec) -> PromptData:
@@ -475,7 +481,7 @@ def _from_episode(path: Path, cut: PromptSpec, render: Render | None) -> PromptD
     if render is None:
         raise BadInputError(
             f"{path} is a recording without pictures; they are rendered again by the game, which is not at "
-            "hand: give a picture, an .npz with images, or a bundled moment"
+            "hand: give a picture, an .npz with images, or a bundled prompt"
         )
     steps = len(episode.actions_TA)
     at = cut.end_of(str(path), steps, cut.context - 1)

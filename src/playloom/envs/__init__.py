@@ -1,14 +1,16 @@
 """Gymnasium environments of generated episodes, single and batched; extra `rl`.
 
-env = WorldModelEnv(reward=lambda transition: transition.after_HWC.mean())
-frame, info = env.reset(seed=1)
-frame, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    env = WorldModelEnv(reward=lambda transition: transition.after_HWC.mean())
+    frame, info = env.reset(seed=1)
+    frame, reward, terminated, truncated, info = env.step(env.action_space.sample())
+
+`import playloom` registers `playloom/Dream-v0` for `gymnasium.make` and `gymnasium.make_vec`.
 """
 
 from playloom.errors import MissingExtraError
 
 try:
-    import gymnasium as gym  # before all else, so that its absence is one sentence
+    import gymnasium as gymnasium  # before all else, so that its absence is one sentence
 except ImportError as error:
     raise MissingExtraError.of("gymnasium", "rl") from error
 
@@ -16,6 +18,9 @@ from playloom.envs.actions import Controller, DiscreteActions, make_action_mappe
 from playloom.envs.core import Transition
 from playloom.envs.single import WorldModelEnv
 from playloom.envs.vector import WorldModelVectorEnv
+
+ENV_ID = "playloom/Dream-v0"
+"""Id for `gymnasium.make` (`WorldModelEnv`) and `gymnasium.make_vec` (`WorldModelVectorEnv`)."""
 
 __all__ = [
     "ENV_ID",
@@ -26,13 +31,3 @@ __all__ = [
     "WorldModelVectorEnv",
     "make_action_mapper",
 ]
-
-ENV_ID = "playloom/Dream-v0"
-"""Id for `gymnasium.make` (`WorldModelEnv`) and `gymnasium.make_vec` (`WorldModelVectorEnv`)."""
-
-if ENV_ID not in gym.registry:  # Gymnasium knows a name once what registers it has been imported
-    gym.register(
-        ENV_ID,
-        entry_point="playloom.envs.single:WorldModelEnv",
-        vector_entry_point="playloom.envs.vector:WorldModelVectorEnv",
-    )

@@ -276,7 +276,7 @@ def check_render_mode(render_mode: str | None) -> str | None:
 
 def _dreamer(model: AnyModel, device: str, lag: int | None) -> Engine:
     if not isinstance(model, str | Path | Engine | None):
-        raise ConfigError(f"the model is of {type(model).__name__}; expected a name, a folder, or an Engine of it")
+        raise ConfigError(f"the model is of {type(model).__name__}; expected a name, a folder, or an Engine")
     if not isinstance(model, Engine):
         return open_engine(None if model is None else str(model), device=device, lag=lag)
     if device != "auto" or lag is not None:

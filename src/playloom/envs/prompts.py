@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from playloom.data.dataset import INDEX, FrameDataset
-from playloom.data.prompts import MOMENT_PREFIX, list_prompts, load_prompt
+from playloom.data.prompts import BUNDLED_PREFIX, list_prompts, load_prompt
 from playloom.data.recording import Episode
 from playloom.data.sampler import alive_spans
 from playloom.errors import BadInputError, RecordingError
@@ -74,11 +74,11 @@ def sources_of(prompts: Prompts, model: WorldModel) -> list[PromptSource]:
         PlayloomError: when one of them cannot be read.
     """
     if prompts is None:
-        prompts = [f"{MOMENT_PREFIX}{name}" for name in list_prompts()]
+        prompts = [f"{BUNDLED_PREFIX}{name}" for name in list_prompts()]
     several = prompts if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [prompts]
     found = [source for one in several for source in _sources(one, model)]
     if not found:
-        raise BadInputError("there is no prompt to begin from; name a picture, a recording, or moment:NAME")
+        raise BadInputError("there is no prompt to begin from; name a picture, a recording, or a bundled prompt")
     return found
 
 

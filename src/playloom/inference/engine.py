@@ -5,7 +5,8 @@
         show(step.frame_HWC)
 
     session = dreamer.open(prompt)             # or one step at a time, for as long as you like,
-    step = session.step(action_A)              # alone or with others: dreamer.advance([Turn(session, action_A), ...])
+    step = session.step("forward")             # alone, or with others:
+    steps = dreamer.advance([StepInput(session, action_A), ...])
 
 Frames leave unmarked: marking is the exits' business, so that the mark never enters a context.
 
@@ -28,7 +29,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from playloom.actions.codec import check_values
+from playloom.actions.codec import Schema, check_values
+from playloom.actions.script import Action, action_values
 from playloom.device import generator
 from playloom.errors import BadInputError, ResourceError
 from playloom.inference.batch_cache import CacheSlot
@@ -93,11 +95,31 @@ class Session:
         """Memory of its cache; a fork that has not moved on shares it with its parent."""
         return 0 if self.closed else self.dreamer.bytes_per_session
 
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "ended" if self.ended else f"at step {self.index}"
+        return f"Session({self.dreamer.model.config.name}, {state})"
+
     def step(
-        self, action_A: NDArray[np.uint8] | None = None, frame: NDArray[np.uint8] | Literal["dream"] | None = "dream"
+        self,
+        action: Action | None = None,
+        frame: NDArray[np.uint8] | Literal["dream"] | None = "dream",
+        *,
+        schema: Schema | None = None,
     ) -> StepResult:
-        """One step alone; see `StepInput` for the arguments and `Engine.advance` for the errors."""
-        return self.dreamer.advance([StepInput(self, action_A, frame)])[0]
+        """Advance this session alone by one step.
+
+        Args:
+            action: "forward", {"right_stick_x": 1.0}, a `ControllerState` or action values uint8 [16]; None: the model
+                chooses it.
+            frame: see `StepInput`.
+            schema: encoding of 16 raw numbers, `named` or `binned`.
+
+        Raises:
+            ActionError: see `playloom.actions.script.action_values`.
+            PlayloomError: see `Engine.advance`.
+        """
+        values_A = None if action is None else action_values(action, schema)
+        return self.dreamer.advance([StepInput(self, values_A, frame)])[0]
 
     def sample_action(self) -> NDArray[np.uint8]:
         """The action it takes next, before the frame that follows is known; see `Engine.sample_action`."""
@@ -284,6 +306,10 @@ class Engine:
         self.stepper = Stepper(model, self.decoder)
         self.tuner = ThreadTuner(model.device)
         self._moving = threading.RLock()
+
+    def __repr__(self) -> str:
+        order = "raster" if self.schedule.lag == self.layout.grid_width else f"row lag {self.schedule.lag}"
+        return f"Engine({self.model.config.name} on {self.model.device}, {order})"
 
     def dream(
         self,

@@ -1,8 +1,6 @@
-"""One dream, from what a user names to a folder of files.
+"""Generate one clip, in memory or as a folder of files, from what a user names.
 
-report = run_dream(DreamJob(prompt="moment:plaza", steps=50), progress=print)
-
-From what a user names to what a dream begins with: the dreamer, the prompt, and what its pictures say of it.
+report = run_dream(DreamJob(prompt="plaza-explorer", steps=50), progress=print)
 """
 
 from __future__ import annotations
@@ -10,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +19,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, Schema
 from playloom.atomic_io import ensure_writable
-from playloom.data.prompts import PromptData, list_prompts, load_prompt
+from playloom.data.prompts import BUNDLED_PREFIX, PromptData, list_prompts, load_prompt
 from playloom.device import free_memory, pick_device
 from playloom.errors import BadInputError, ResourceError
 from playloom.inference.engine import Engine
@@ -29,7 +27,7 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import Mode, Prompt, StepResult
 from playloom.media.action_table import Inputs, check_schema, fit_length, read_inputs
 from playloom.media.images import Fit
-from playloom.media.output_folder import DreamFolder, OutputStep, write_dream
+from playloom.media.output_folder import DreamFolder, GeneratedClip, OutputStep
 from playloom.models.checkpoint import WorldModel, load_model, model_folder
 from playloom.models.tokenizer.metrics import contrast_gain
 from playloom.provenance import Manifest, created_at, frames_hash
@@ -46,8 +44,8 @@ class GenerationConfig:
 
     model: str | None = None
     """A bundled model's name or a folder; None: the first bundled one."""
-    prompt: str | None = None
-    """See `playloom.data.prompts`; None: the first bundled moment."""
+    prompt: str | Prompt | None = None
+    """See `playloom.data.prompts`, or frames and actions; None: the first bundled prompt."""
     schema: Schema | Literal["auto"] = "named"
     """Of CSV files."""
     context: int = 10
@@ -105,14 +103,17 @@ class GenerationConfig:
             render: needed where the prompt is a recording.
 
         Raises:
-            BadInputError: when it cannot be used, or nothing is named and no moment is bundled.
+            PlayloomError: when it cannot be used, or nothing is named and no prompt is bundled.
         """
-        moments = list_prompts()
-        if self.prompt is None and not moments:
-            raise BadInputError("this installation bundles no moment; say --prompt PICTURE, FOLDER or RECORDING")
+        if isinstance(self.prompt, Prompt):
+            model.tokenizer.check_size(torch.as_tensor(self.prompt.frames_THWC))
+            return self.prompt, _prompt_data(self.prompt)
+        bundled = list_prompts()
+        if self.prompt is None and not bundled:
+            raise BadInputError("this installation bundles no prompt; say --prompt PICTURE, FOLDER or RECORDING")
         sizes = model.config.tokenizer
         data = load_prompt(
-            f"moment:{moments[0]}" if self.prompt is None else self.prompt,
+            f"{BUNDLED_PREFIX}{bundled[0]}" if self.prompt is None else self.prompt,
             context=min(self.context, model.config.transformer.context_steps),
             frame_size=(sizes.frame_height, sizes.frame_width),
             schema=self.schema,
@@ -127,6 +128,18 @@ class GenerationConfig:
         data = replace(data, notes=(*notes, *data.notes))
         codes_TN = data.codes_TN if data.weights == model.fingerprint else None
         return Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN), data
+
+
+def _prompt_data(prompt: Prompt) -> PromptData:
+    return PromptData(
+        frames_THWC=prompt.frames_THWC,
+        actions_TA=prompt.actions_TA,
+        true_next_frames_SHWC=prompt.frames_THWC[:0],
+        true_next_actions_SA=prompt.actions_TA[:0],
+        notes=(),
+        at=len(prompt.frames_THWC) - 1,
+        kind="given",
+    )
 
 
 def open_engine(model: str | None = None, *, device: str = "auto", lag: int | None = None) -> Engine:
@@ -197,7 +210,7 @@ def build_manifest(
         mode=mode,
         sampling=sampling.to_dict(),
         order="raster" if lag == model.config.layout.grid_width else f"row lag {lag}",
-        prompt=prompt.name if prompt else None,
+        prompt=prompt.name or None if prompt else None,
         prompt_kind=prompt.kind if prompt else None,
         parent=frames_hash(frames_THWC),
         created=created_at() if timestamp else None,
@@ -232,26 +245,13 @@ class DreamJob(GenerationConfig):
         check_schema(self.schema)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DreamReport:
-    """What was done."""
+class DreamReport(NamedTuple):
+    """Result of `run_dream`."""
 
     written: DreamFolder
     """The folder and its files."""
-    notes: tuple[str, ...]
-    """What was chosen or changed on the way, as sentences."""
-    steps_seen: int
-    """Frames of the context, real ones or of an earlier dream."""
-    steps_dreamed: int
-    """Steps after them."""
-    dreamed: str
-    """What was dreamed, in words."""
-    seconds: float
-    """Time the dreaming took, loading and writing not counted."""
-    frames_per_second: float
-    """Dreamed steps a second."""
-    stopped: bool = False
-    """Whether it was stopped before all steps asked for were dreamed."""
+    clip: GeneratedClip
+    """The same in memory."""
 
 
 Progress = Callable[[int, int], None]
@@ -265,21 +265,37 @@ def run_dream(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> DreamReport:
-    """Load, dream, write.
-
-    Args:
-        job: what to dream.
-        render: gives a recording its pictures back (see `playloom.games`); needed for recordings only.
-        progress: told how far it is.
-        stop: asked after every step; True ends the dream there, and what was dreamed is written. Before the first
-            step it is a KeyboardInterrupt, and nothing is written.
+    """Load the model, generate a clip and write its folder; see `generate_clip` for the other arguments.
 
     Raises:
         PlayloomError: when something the job names cannot be used, the folder cannot be written, or the pictures of
             so many steps do not fit into the memory; nothing is written then.
     """
     ensure_writable(job.out, numbered=True)
-    dreamer = job.dreamer()
+    clip = generate_clip(job.dreamer(), job, render=render, progress=progress, stop=stop)
+    return DreamReport(clip.write_folder(job.out), clip)
+
+
+def generate_clip(
+    dreamer: Engine,
+    job: DreamJob,
+    *,
+    render: Render | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> GeneratedClip:
+    """Generate a clip in memory.
+
+    Args:
+        dreamer: engine of the model; the job's model, device and decoding order are not looked at.
+        job: the request.
+        render: renders a recording's frames again (see `playloom.games`); needed for recordings only.
+        progress: called after every step.
+        stop: called after every step; True ends the clip there. Before the first step it is a KeyboardInterrupt.
+
+    Raises:
+        PlayloomError: when something the job names cannot be used, or the frames do not fit into the memory.
+    """
     model, how = dreamer.model, job.sampling(dreamer.model)
     prompt, data = job.read_prompt(model, horizon=job.steps, render=render)
     _require_room(job.steps or 0, data.frames_THWC[0].nbytes)
@@ -298,19 +314,26 @@ def run_dream(
     started = time.perf_counter()
     done = _until_stopped(dreamed, steps, progress, stop)
     seconds = time.perf_counter() - started
-    return DreamReport(
-        written=_write(job, dreamer, prompt, data, given, how, done),
-        notes=(
-            *job.cut(model),
-            *data.notes,
-            *(given.notes if given else _unused(job)),
-            *([f"stopped after {len(done)} of {steps} steps; these are kept"] if len(done) < steps else []),
+    codes = [step.codes_N[None] for step in done if step.codes_N is not None]
+    notes = [*job.cut(model), *data.notes, *(given.notes if given else _unused(job))]
+    if len(done) < steps:
+        notes.append(f"stopped after {len(done)} of {steps} steps; these are kept")
+    return GeneratedClip(
+        real_frames_THWC=data.frames_THWC,
+        real_actions_TA=data.actions_TA,
+        steps=tuple(OutputStep(s.frame_HWC, s.action_A, s.action_given) for s in done),
+        manifest=build_manifest(
+            dreamer, data.frames_THWC, mode=job.mode, sampling=how, seed=job.seed, timestamp=job.timestamp, prompt=data
         ),
-        steps_seen=len(data.frames_THWC),
-        steps_dreamed=len(done),
-        dreamed={"world": "pictures", "policy": "controller input", "full": "pictures and controller input"}[job.mode],
+        frames_dreamed=job.mode != "policy",
+        true_frames_SHWC=data.true_next_frames_SHWC[: len(done) if _recorded(job, data) else 0],
+        true_actions_SA=data.true_next_actions_SA,
+        real_kind=data.kind,
+        dreamed_before_T=np.empty(0, bool) if data.dreamed_T is None else data.dreamed_T,
+        codes_TN=np.concatenate([dreamer.codes(prompt), *codes]),
+        request={} if isinstance(job.prompt, Prompt) else _request(job, data, len(done)),
+        notes=tuple(notes),
         seconds=seconds,
-        frames_per_second=len(done) / seconds,
         stopped=len(done) < steps,
     )
 
@@ -328,34 +351,6 @@ def _until_stopped(
         if stop():
             break
     return done
-
-
-def _write(
-    job: DreamJob,
-    dreamer: Engine,
-    prompt: Prompt,
-    data: PromptData,
-    given: Inputs | None,
-    how: Sampling,
-    done: Sequence[StepResult],
-) -> DreamFolder:
-    codes = [step.codes_N[None] for step in done if step.codes_N is not None]
-    return write_dream(
-        job.out,
-        real_frames_THWC=data.frames_THWC,
-        dreamed_before_T=data.dreamed_T,
-        real_actions_TA=data.actions_TA,
-        steps=[OutputStep(s.frame_HWC, s.action_A, s.action_given) for s in done],
-        manifest=build_manifest(
-            dreamer, data.frames_THWC, mode=job.mode, sampling=how, seed=job.seed, timestamp=job.timestamp, prompt=data
-        ),
-        frames_dreamed=job.mode != "policy",
-        true_frames_SHWC=data.true_next_frames_SHWC[: len(done)] if _recorded(job, data) else None,
-        true_actions_SA=data.true_next_actions_SA,
-        real_kind=data.kind,
-        request=_request(job, data, len(done)),
-        codes_TN=np.concatenate([dreamer.codes(prompt), *codes]),
-    )
 
 
 def _given(job: DreamJob, data: PromptData) -> Inputs | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -241,18 +241,21 @@ def read_inputs(text: str, schema: Schema | Literal["auto"], steps: int | None) 
     Raises:
         ActionError: when neither can be read.
     """
-    if Path(text).is_file():
+    if _is_there(text, Path.is_file):
         table = read_actions(text, schema)
         found = Inputs(table.values_TA, table.notes)
         return found if steps is None else fit_length(found, steps, "the table")
-    if Path(text).suffix.lower() == ".csv" or _is_folder(text):
+    if Path(text).suffix.lower() == ".csv" or _is_there(text, Path.is_dir):
         raise ActionError(f"there is no file {text}; give a CSV of actions, or held inputs such as 'forward for 10'")
     script = parse_script(text, steps)
     return Inputs(script.values_SA, tuple(script.notes))
 
 
-def _is_folder(text: str) -> bool:
-    return bool(text.strip()) and Path(text).is_dir()
+def _is_there(text: str, kind: Callable[[Path], bool]) -> bool:
+    try:
+        return bool(text.strip()) and kind(Path(text))
+    except OSError:  # a script may be longer than a file's name can be
+        return False
 
 
 def fit_length(inputs: Inputs, steps: int, what: str) -> Inputs:

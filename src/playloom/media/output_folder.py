@@ -1,8 +1,7 @@
-"""A finished dream as a folder of files people open: pictures, animations, a table, a sheet, arrays.
+"""A generated clip in memory, as one file, or as a folder of files.
 
-Owns which files there are and what they are called. Takes plain arrays and a manifest; knows nothing of the
-engine that dreamed them. Everything dreamed that can be looked at is marked and carries the manifest;
-the arrays in `dream.npz` are unmarked, so that a dream can be gone on from.
+Every generated picture is marked and carries the manifest. The arrays in `dream.npz` are unmarked, so that a dream
+can be continued from them.
 
 ==================  =======================================================================================
 `raw/01.png` …      the dreamed frames in the model's own size
@@ -18,6 +17,9 @@ the arrays in `dream.npz` are unmarked, so that a dream can be gone on from.
 
 from __future__ import annotations
 
+import base64
+import html
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,146 +69,182 @@ class DreamFolder:
     """(name inside the folder, what it is), in the order of the table above."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Dream:
-    """The arrays of one dream, checked."""
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GeneratedClip:
+    """A prompt and the steps that a model generated after it; a notebook shows it as a film.
 
-    real_THWC: NDArray[np.uint8]
-    actions_TA: NDArray[np.uint8]
+    Raises:
+        BadInputError: when there are no steps.
+    """
+
+    real_frames_THWC: NDArray[np.uint8]
+    """Frames of the prompt, uint8 [T, H, W, 3]."""
+    real_actions_TA: NDArray[np.uint8]
+    """Action values between them, uint8 [T - 1, 16]."""
     steps: tuple[OutputStep, ...]
+    """Every step after them."""
     manifest: Manifest
-    frames_dreamed: bool
-    true_SHWC: NDArray[np.uint8]
-    codes_TN: NDArray[np.int64] | None
-    before_T: NDArray[np.bool_]
-    real_kind: Kind = "real"
+    """Model, seed and settings; `step` is filled in for single pictures."""
+    frames_dreamed: bool = True
+    """False when only actions were generated (policy mode): the frames are real, and none is marked."""
+    true_frames_SHWC: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 1, 1, 3), np.uint8))
+    """Frames that really followed the same actions, shown beside the generated ones; may be empty."""
     true_actions_SA: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, len(REST_VALUES)), np.uint8))
+    """Recorded actions from the last prompt frame on, shown beside generated ones; may be empty."""
+    real_kind: Kind = "real"
+    """Kind of the prompt's frames that were not generated."""
+    dreamed_before_T: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    """Which prompt frames were generated earlier, bool [T]; these are marked too. Empty: none."""
+    codes_TN: NDArray[np.int64] | None = None
+    """Codes of all frames, int64 [T + S, N], if they are known."""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """The request that generates the clip again; only `manifest.json` in a folder holds it."""
+    notes: tuple[str, ...] = ()
+    """Sentences on defaults, changes and warnings."""
+    seconds: float = 0.0
+    """Time that generation took, without loading and writing."""
+    stopped: bool = False
+    """Whether it was stopped before its last step."""
 
     def __post_init__(self) -> None:
-        if len(self.actions_TA) != len(self.real_THWC) - 1:
-            raise ValueError(f"{len(self.actions_TA)} actions between {len(self.real_THWC)} frames")
-        if len(self.before_T) != len(self.real_THWC):
-            raise ValueError(f"{len(self.before_T)} flags for {len(self.real_THWC)} frames")
+        if len(self.real_actions_TA) != len(self.real_frames_THWC) - 1:
+            raise ValueError(f"{len(self.real_actions_TA)} actions between {len(self.real_frames_THWC)} frames")
+        if len(self.dreamed_before_T) not in (0, len(self.real_frames_THWC)):
+            raise ValueError(f"{len(self.dreamed_before_T)} flags for {len(self.real_frames_THWC)} frames")
         if not self.steps:
             raise BadInputError("the dream has no steps; ask for at least one")
 
     @property
-    def kinds(self) -> set[Kind]:
-        """Of all its tiles."""
-        found: set[Kind] = {self.real_kind} if not self.before_T.all() or len(self.true_SHWC) else set()
-        return found | ({"dreamed"} if self.frames_dreamed or self.before_T.any() else set())
-
-    @property
-    def frames_SHWC(self) -> NDArray[np.uint8]:
+    def frames(self) -> NDArray[np.uint8]:
+        """Frames after the prompt without a mark, uint8 RGB [S, H, W, 3]."""
         frames = [step.frame_HWC for step in self.steps if step.frame_HWC is not None]
-        return np.stack(frames) if frames else np.empty((0, *self.real_THWC.shape[1:]), np.uint8)
+        return np.stack(frames) if frames else np.empty((0, *self.real_frames_THWC.shape[1:]), np.uint8)
 
     @property
-    def step_actions_SA(self) -> NDArray[np.uint8]:
+    def actions(self) -> NDArray[np.uint8]:
+        """Action values of the steps, uint8 [S, 16]."""
         return np.stack([step.action_A for step in self.steps])
 
+    def __len__(self) -> int:
+        return len(self.steps)
 
-def write_dream(
-    folder: Path | str,
-    *,
-    real_frames_THWC: NDArray[np.uint8],
-    real_actions_TA: NDArray[np.uint8],
-    steps: Iterable[OutputStep],
-    manifest: Manifest,
-    frames_dreamed: bool = True,
-    true_frames_SHWC: NDArray[np.uint8] | None = None,
-    true_actions_SA: NDArray[np.uint8] | None = None,
-    real_kind: Kind = "real",
-    request: Mapping[str, Any] | None = None,
-    reconstructed_THWC: NDArray[np.uint8] | None = None,
-    codes_TN: NDArray[np.int64] | None = None,
-    dreamed_before_T: NDArray[np.bool_] | None = None,
-    numbered: bool = True,
-    on_file: Callable[[str], None] | None = None,
-) -> DreamFolder:
-    """Write a dream into a new folder, which appears complete or not at all.
+    def __repr__(self) -> str:
+        height, width = self.real_frames_THWC.shape[1:3]
+        title = title_of(self.manifest).replace(",  ", ", ")
+        return f"GeneratedClip({_count(len(self), 'step')} of {width} x {height} pixels: {title})"
 
-    Args:
-        folder: where. When it holds something already, the first free of `folder-2`, `folder-3`, … is used;
-            an older dream is never overwritten.
-        real_frames_THWC: the context, uint8 [T, H, W, 3].
-        real_actions_TA: the actions between its frames, [T - 1, 16] values.
-        steps: (frame, action, given) of every dreamed step; read to the end before anything is written.
-        manifest: what made it; `step` is filled in for single pictures.
-        frames_dreamed: False when only actions were dreamed (policy mode): then the frames are real, none is
-            marked, and no single pictures are written.
-        true_frames_SHWC: what really followed with the same actions, to be shown beside the dream.
-        true_actions_SA: what was really pressed from the last frame seen on, to be shown beside dreamed input.
-        real_kind: what frames that were not dreamed are called.
-        request: what makes the dream again; for `manifest.json`.
-        reconstructed_THWC: the true frames through the tokenizer, for `dream.npz`.
-        codes_TN: codes of the context's and the dream's frames, for `dream.npz`.
-        dreamed_before_T: bool [T], which frames of the context were dreamed earlier; None: none. They are marked too.
-        numbered: False to fail instead of choosing a numbered folder.
-        on_file: told the name of each file before it is written.
+    def _repr_html_(self) -> str:
+        """Return an animated GIF with the notes below it, for notebooks."""
+        with tempfile.TemporaryDirectory(prefix="playloom-") as folder:
+            self.save(Path(folder) / "clip.gif")
+            gif = base64.b64encode((Path(folder) / "clip.gif").read_bytes()).decode()
+        notes = "".join(f"<br><small>{html.escape(note)}</small>" for note in self.notes)
+        return f'<img alt="{html.escape(repr(self))}" src="data:image/gif;base64,{gif}">{notes}'
 
-    Raises:
-        BadInputError: when there are no steps, or the folder is taken (with `numbered` off) or cannot be
-            made.
-        PlayloomError: when the disk is full.
-    """
-    dream = _Dream(
-        real_THWC=real_frames_THWC,
-        actions_TA=real_actions_TA,
-        steps=tuple(OutputStep(*step) for step in steps),
-        manifest=manifest,
-        frames_dreamed=frames_dreamed,
-        true_SHWC=real_frames_THWC[:0] if true_frames_SHWC is None else true_frames_SHWC,
-        codes_TN=codes_TN,
-        before_T=np.zeros(len(real_frames_THWC), bool) if dreamed_before_T is None else dreamed_before_T,
-        real_kind=real_kind,
-        **({} if true_actions_SA is None else {"true_actions_SA": true_actions_SA}),
-    )
-    target = next_free_path(folder, numbered=numbered)
-    with atomic_folder(target) as place:
-        files = tuple(_write_files(place, dream, request or {}, reconstructed_THWC, on_file or (lambda name: None)))
-    return DreamFolder(folder=target, files=files)
+    def save(self, path: Path | str) -> Path:
+        """Write the clip; every generated picture is marked and carries the manifest.
+
+        Args:
+            path: ending in `.gif`, `.mp4`, `.png` (contact sheet) or `.npz` (unmarked arrays, a prompt to continue
+                from), replaced if it exists; any other path is a new folder with all of these, numbered if taken.
+
+        Returns:
+            Path that was written.
+
+        Raises:
+            BadInputError: when the ending is unknown, or the folder cannot be made.
+            StorageError: when the place cannot be written to, or the disk is full.
+        """
+        target = Path(path)
+        if not target.suffix:
+            return self.write_folder(target).folder
+        if target.suffix.lower() not in _WRITERS:
+            endings = ", ".join(_WRITERS)
+            raise BadInputError(f"{target} has an unknown ending: got {target.suffix}, expected {endings} or a folder")
+        _WRITERS[target.suffix.lower()](target, self)
+        return target
+
+    def write_folder(
+        self,
+        folder: Path | str,
+        *,
+        numbered: bool = True,
+        on_file: Callable[[str], None] = lambda name: None,
+    ) -> DreamFolder:
+        """Write the files of the table above into a new folder, which appears complete or not at all.
+
+        Args:
+            folder: destination. When it holds a result already, the first free of `folder-2`, `folder-3`, … is used.
+            numbered: False to fail instead of choosing a numbered folder.
+            on_file: called with the name of each file before it is written.
+
+        Raises:
+            BadInputError: when the folder is taken by anything else (or at all, with `numbered` off).
+            StorageError: when the folder cannot be made, or the disk is full.
+        """
+        target = next_free_path(folder, numbered=numbered)
+        with atomic_folder(target) as place:
+            files = tuple(_write_files(place, self, on_file))
+        return DreamFolder(folder=target, files=files)
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """Kinds of all its tiles."""
+        before_T = _before(self)
+        found: set[Kind] = {self.real_kind} if not before_T.all() or len(self.true_frames_SHWC) else set()
+        return found | ({"dreamed"} if self.frames_dreamed or before_T.any() else set())
 
 
-def _write_files(
-    place: Path,
-    dream: _Dream,
-    request: Mapping[str, Any],
-    reconstructed_THWC: NDArray[np.uint8] | None,
-    on_file: Callable[[str], None],
-) -> Iterator[tuple[str, str]]:
-    manifest = dream.manifest
-    shown, title = _moments(dream), _title(dream)
-    if dream.frames_dreamed:
-        yield from _write_pictures(place, dream, on_file)
+def _before(clip: GeneratedClip) -> NDArray[np.bool_]:
+    none_T = np.zeros(len(clip.real_frames_THWC), bool)
+    return clip.dreamed_before_T if len(clip.dreamed_before_T) else none_T
+
+
+def _write_files(place: Path, clip: GeneratedClip, on_file: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    if clip.frames_dreamed:
+        yield from _write_pictures(place, clip, on_file)
     on_file("dream.gif")
-    small = film_frames(shown, kinds=dream.kinds, title=title)
-    write_gif(place / "dream.gif", small, manifest=manifest)
-    yield "dream.gif", f"{_content(dream)}, in real time"
+    _write_gif(place / "dream.gif", clip)
+    yield "dream.gif", f"{_content(clip)}, in real time"
     on_file("dream.mp4")
-    large = film_frames(shown, kinds=dream.kinds, title=title, enlarged=_FILM)
-    write_mp4(place / "dream.mp4", large, manifest=manifest)
+    _write_mp4(place / "dream.mp4", clip)
     yield "dream.mp4", "the same as a larger video, 10 frames a second"
     on_file("actions.csv")
-    write_actions(place / "actions.csv", dream.step_actions_SA)
-    given = sum(step.action_given for step in dream.steps)
-    yield "actions.csv", f"the inputs: {given} given, {len(dream.steps) - given} dreamed"
+    write_actions(place / "actions.csv", clip.actions)
+    given = sum(step.action_given for step in clip.steps)
+    yield "actions.csv", f"the inputs: {given} given, {len(clip) - given} dreamed"
     on_file("sheet.png")
-    write_picture(place / "sheet.png", _sheet(dream, shown, title), manifest)
+    _write_sheet(place / "sheet.png", clip)
     yield "sheet.png", "all of it at a glance"
     on_file(CLIP_FILE)
-    _write_clip(place / CLIP_FILE, dream, reconstructed_THWC)
+    _write_clip(place / CLIP_FILE, clip)
     yield CLIP_FILE, "the arrays, unmarked; a prompt to dream on from"
     with atomic_write(place / "manifest.json") as temporary:
-        temporary.write_text(replace(manifest, request=request).to_json() + "\n", encoding="utf-8")
+        temporary.write_text(replace(clip.manifest, request=clip.request).to_json() + "\n", encoding="utf-8")
     yield "manifest.json", "what made it, and what makes it again"
 
 
-def _write_pictures(place: Path, dream: _Dream, on_file: Callable[[str], None]) -> Iterator[tuple[str, str]]:
-    frames_SHWC = dream.frames_SHWC
+def _film(clip: GeneratedClip, enlarged: int) -> Iterator[NDArray[np.uint8]]:
+    return film_frames(_moments(clip), kinds=clip.kinds, title=_title(clip), enlarged=enlarged)
+
+
+def _write_gif(path: Path, clip: GeneratedClip) -> None:
+    write_gif(path, _film(clip, 1), manifest=clip.manifest)
+
+
+def _write_mp4(path: Path, clip: GeneratedClip) -> None:
+    write_mp4(path, _film(clip, _FILM), manifest=clip.manifest)
+
+
+def _write_sheet(path: Path, clip: GeneratedClip) -> None:
+    write_picture(path, _sheet(clip, _moments(clip), _title(clip)), clip.manifest)
+
+
+def _write_pictures(place: Path, clip: GeneratedClip, on_file: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    frames_SHWC = clip.frames
     digits = max(2, len(str(len(frames_SHWC))))
     for number, frame_HWC in enumerate(frames_SHWC, 1):
-        name, manifest = f"{number:0{digits}}.png", dream.manifest.at_step(number)
+        name, manifest = f"{number:0{digits}}.png", clip.manifest.at_step(number)
         on_file(f"raw/{name}")
         write_generated(place / "raw" / name, frame_HWC, manifest)
         write_generated(place / f"x{_ENLARGED}" / name, enlarge(frame_HWC, _ENLARGED), manifest)
@@ -215,15 +253,15 @@ def _write_pictures(place: Path, dream: _Dream, on_file: Callable[[str], None]) 
     yield f"x{_ENLARGED}/", f"the same, {_ENLARGED * width} x {_ENLARGED * height}"
 
 
-def _content(dream: _Dream) -> str:
-    before, seen, after = int(dream.before_T.sum()), len(dream.real_THWC), len(dream.frames_SHWC)
+def _content(clip: GeneratedClip) -> str:
+    before, seen, after = int(_before(clip).sum()), len(clip.real_frames_THWC), len(clip.frames)
     if before:
         began = f"{_count(seen, 'frame')} seen ({before} dreamed before)"
     else:
-        began = _count(seen, f"{dream.real_kind} frame")
-    if not dream.frames_dreamed:
+        began = _count(seen, f"{clip.real_kind} frame")
+    if not clip.frames_dreamed:
         return f"{began}, then the {after} that really followed" if after else began
-    beside = " beside what really followed" if len(dream.true_SHWC) else ""
+    beside = " beside what really followed" if len(clip.true_frames_SHWC) else ""
     return f"{began}, then {_count(after, 'dreamed one')}{beside}"
 
 
@@ -231,18 +269,18 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _title(dream: _Dream) -> str:
-    said = title_of(dream.manifest)
-    if not dream.frames_dreamed:
+def _title(clip: GeneratedClip) -> str:
+    said = title_of(clip.manifest)
+    if not clip.frames_dreamed:
         return f"{said}.  The pictures are real, the input marked MODEL is dreamed."
-    return f"{said}.  The same input in the game and in the dream." if len(dream.true_SHWC) else said
+    return f"{said}.  The same input in the game and in the dream." if len(clip.true_frames_SHWC) else said
 
 
-def _moments(dream: _Dream) -> list[list[Tile]]:
-    if not dream.frames_dreamed:
-        return _answered(dream)
-    seen = seen_tiles(dream.real_THWC, dream.actions_TA, dream.before_T, dream.real_kind)
-    return film_moments(seen, dream.steps, dream.true_SHWC, dream.real_kind)
+def _moments(clip: GeneratedClip) -> list[list[Tile]]:
+    if not clip.frames_dreamed:
+        return _answered(clip)
+    seen = seen_tiles(clip.real_frames_THWC, clip.real_actions_TA, _before(clip), clip.real_kind)
+    return film_moments(seen, clip.steps, clip.true_frames_SHWC, clip.real_kind)
 
 
 def film_moments(
@@ -294,40 +332,40 @@ def seen_tiles(
     ]
 
 
-def _answered(dream: _Dream) -> list[list[Tile]]:
+def _answered(clip: GeneratedClip) -> list[list[Tile]]:
     """Policy mode: every frame with the input that answered it, the recorded one beside the model's."""
-    seen = len(dream.real_THWC)
-    frames_FHWC = np.concatenate([dream.real_THWC, dream.frames_SHWC])[: seen - 1 + len(dream.steps)]
-    real_FA = np.concatenate([dream.actions_TA, dream.true_actions_SA])
+    seen = len(clip.real_frames_THWC)
+    frames_FHWC = np.concatenate([clip.real_frames_THWC, clip.frames])[: seen - 1 + len(clip.steps)]
+    real_FA = np.concatenate([clip.real_actions_TA, clip.true_actions_SA])
     shown = []
     for index, frame_HWC in enumerate(frames_FHWC):
         step = index + 1 - seen  # 0 is the first frame that the model answers
-        own = (dream.steps[step].action_A, "MODEL") if step >= 0 else (REST_VALUES, "watching")
-        recorded = (real_FA[index], _PRESSED[dream.real_kind]) if index < len(real_FA) else (REST_VALUES, "not known")
-        kind: Kind = "dreamed" if index < seen and dream.before_T[index] else dream.real_kind
+        own = (clip.steps[step].action_A, "MODEL") if step >= 0 else (REST_VALUES, "watching")
+        recorded = (real_FA[index], _PRESSED[clip.real_kind]) if index < len(real_FA) else (REST_VALUES, "not known")
+        kind: Kind = "dreamed" if index < seen and _before(clip)[index] else clip.real_kind
         shown.append([Tile(frame_HWC=frame_HWC, kind=kind, caption=f"step {step}", pads=[recorded, own])])
     return shown
 
 
-def _sheet(dream: _Dream, shown: list[list[Tile]], title: str) -> NDArray[np.uint8]:
-    seen = len(dream.real_THWC)
+def _sheet(clip: GeneratedClip, shown: list[list[Tile]], title: str) -> NDArray[np.uint8]:
+    seen = len(clip.real_frames_THWC)
     every = -(-(len(shown) - seen) * len(shown[0]) // _SHEET_TILES) or 1
-    columns = 5 if dream.frames_dreamed else 4
+    columns = 5 if clip.frames_dreamed else 4
     after = shown[seen:][::every]
-    if len(dream.true_SHWC):  # what really followed above the dream, a row each
+    if len(clip.true_frames_SHWC):  # what really followed above the dream, a row each
         rows = wrap([moment[-1] for moment in shown[:seen]], columns)
         for part in range(0, len(after), columns):
             rows += [list(lane) for lane in zip(*after[part : part + columns], strict=True)]
     else:
         rows = wrap([moment[0] for moment in [*shown[:seen], *after]], columns)
     thinned = f"  One step of {every} is shown." if every > 1 else ""
-    return contact_sheet(rows, title=f"{title}{thinned}", tile_width=_SHEET_TILE, kinds=dream.kinds)
+    return contact_sheet(rows, title=f"{title}{thinned}", tile_width=_SHEET_TILE, kinds=clip.kinds)
 
 
-def _write_clip(path: Path, dream: _Dream, reconstructed_THWC: NDArray[np.uint8] | None) -> None:
-    frames_SHWC = dream.frames_SHWC
-    real_THWC, dreamed_SHWC, before_T = dream.real_THWC, frames_SHWC, dream.before_T
-    if not dream.frames_dreamed:
+def _write_clip(path: Path, clip: GeneratedClip) -> None:
+    frames_SHWC = clip.frames
+    real_THWC, dreamed_SHWC, before_T = clip.real_frames_THWC, frames_SHWC, _before(clip)
+    if not clip.frames_dreamed:
         real_THWC, dreamed_SHWC = np.concatenate([real_THWC, frames_SHWC]), frames_SHWC[:0]
         before_T = np.concatenate([before_T, np.zeros(len(frames_SHWC), bool)])
     write_dream_clip(
@@ -335,9 +373,16 @@ def _write_clip(path: Path, dream: _Dream, reconstructed_THWC: NDArray[np.uint8]
         context_THWC=real_THWC,
         dreamed_before_T=before_T,
         dreamed_SHWC=dreamed_SHWC,
-        actions_TA=np.concatenate([dream.actions_TA, dream.step_actions_SA]),
-        given_T=np.array([True] * len(dream.actions_TA) + [step.action_given for step in dream.steps]),
-        manifest=dream.manifest,
-        reconstructed_THWC=reconstructed_THWC,
-        codes_TN=dream.codes_TN,
+        actions_TA=np.concatenate([clip.real_actions_TA, clip.actions]),
+        given_T=np.array([True] * len(clip.real_actions_TA) + [step.action_given for step in clip.steps]),
+        manifest=clip.manifest,
+        codes_TN=clip.codes_TN,
     )
+
+
+_WRITERS: dict[str, Callable[[Path, GeneratedClip], None]] = {
+    ".gif": _write_gif,
+    ".mp4": _write_mp4,
+    ".png": _write_sheet,
+    ".npz": _write_clip,
+}

@@ -46,7 +46,7 @@ def model_card(config: ModelConfig, card: Mapping[str, Any], figures: str = "") 
     use = [
         "`FOLDER` is the folder of this file.",
         "",
-        "    playloom dream --model FOLDER --prompt moment:plaza-explorer",
+        "    playloom dream --model FOLDER --prompt plaza-explorer",
         "    playloom serve --model FOLDER",
         "",
         f"Sampling unless a flag says otherwise: {_sampling(card, config)}.",

@@ -1,5 +1,8 @@
 """A model's folder (`model.json`, `card.md`, weights of tokenizer and transformer), and the bundled models.
 
+model = load_model("arena-live")
+model.tokenizer.encode(frames)
+
 Weights are written atomically and compared name by name on load.
 
     model = load_model(Path("src/playloom/assets/models/arena-live"))
@@ -44,7 +47,7 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in _BUNDLE.glob("*/model.json"))
 
 
-def model_folder(name: str | None = None) -> Path:
+def model_folder(name: str | Path | None = None) -> Path:
     """Return the folder of a bundled model's name, or of a path with `model.json`; None: the first bundled model.
 
     Raises:
@@ -60,7 +63,7 @@ def model_folder(name: str | None = None) -> Path:
     if (Path(name) / "model.json").is_file():
         return Path(name)
     raise CheckpointError(
-        f"{name!r} is neither a folder with model.json nor a bundled model; {did_you_mean(name, names)}"
+        f"{str(name)!r} is neither a folder with model.json nor a bundled model; {did_you_mean(str(name), names)}"
     )
 
 
@@ -142,7 +145,7 @@ _SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
 _WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class WorldModel:
     """A loaded model: its config and its two networks in evaluation mode."""
 
@@ -156,6 +159,10 @@ class WorldModel:
     fingerprint: str = "fresh"
     """Name of exactly these weights, for manifests."""
 
+    def __repr__(self) -> str:
+        millions = self.config.parameter_count / 1e6
+        return f"WorldModel({self.config.name}, {millions:.1f} million parameters on {self.device})"
+
     @property
     def device(self) -> torch.device:
         """Device of the transformer."""
@@ -168,8 +175,9 @@ class WorldModel:
         return self
 
 
-def save_model(folder: Path, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
+def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
     """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with it is complete."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         save_weights(folder / name, module, dtype)
@@ -183,13 +191,18 @@ def save_model(folder: Path, model: WorldModel, dtype: torch.dtype | None = torc
     write_json(folder / "model.json", content)
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> WorldModel:
+def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldModel:
     """Read a model's folder: float32, evaluation mode.
+
+    Args:
+        folder: a bundled model's name, or a folder.
+        device: torch device to load to.
 
     Raises:
         CheckpointError: when a file is missing, truncated, changed, or of another config; names it.
         ResourceError: when the device has not the memory for it and one dream.
     """
+    folder = model_folder(folder) if folder in bundled_models() else Path(folder)
     content = _read_model_json(folder / "model.json")
     try:
         config = ModelConfig.from_dict(content["config"])

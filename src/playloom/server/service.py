@@ -460,7 +460,7 @@ class InferenceService:
     def _moment(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
         """In the side thread: a bundled moment as a prompt, then the true frames and actions that follow."""
         find_prompt(name)
-        data = load_prompt(f"moment:{name}", context=self.context, frame_size=self.size)
+        data = load_prompt(f"bundled:{name}", context=self.context, frame_size=self.size)
         codes_TN = np.stack([self._encode(frame_HWC).result() for frame_HWC in data.frames_THWC])
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
         return prompt, data.true_next_frames_SHWC, data.true_next_actions_SA

@@ -21,7 +21,7 @@ from playloom.errors import ActionError, BadInputError, PictureError, RecordingE
 from playloom.media.action_table import write_actions
 from playloom.media.clips import Clip, write_clip
 from playloom.media.images import write_picture
-from playloom.media.output_folder import OutputStep, write_dream
+from playloom.media.output_folder import GeneratedClip, OutputStep
 from playloom.provenance import Manifest
 
 STEPS, SIZE = 12, (18, 30)
@@ -161,13 +161,13 @@ def test_what_was_done_to_pictures_is_said_once_for_all_of_them(tmp_path):
 def test_a_dream_is_gone_on_from_without_its_marks(tmp_path, clip):
     manifest = Manifest(model="tiny", weights="ab", seed=1, mode="world")
     steps = [OutputStep(clip.frames_THWC[s + 1], clip.actions_TA[s], True) for s in range(4, 11)]
-    folder = write_dream(
-        tmp_path / "dream",
+    dream = GeneratedClip(
         real_frames_THWC=clip.frames_THWC[:5],
         real_actions_TA=clip.actions_TA[:4],
-        steps=steps,
+        steps=tuple(steps),
         manifest=manifest,
-    ).folder
+    )
+    folder = dream.save(tmp_path / "dream")
     for spec in (folder, folder / "dream.npz"):
         prompt = load_prompt(spec, context=3, frame_size=SIZE)
         assert numbers(prompt) == {"seen": [9, 10, 11], "done": [9, 10], "next": [], "then": []}
@@ -185,14 +185,14 @@ def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch)
     assert np.array_equal(moment.actions_TA, clip.actions_TA)
     with pytest.raises(RecordingError, match="corner"):
         find_prompt("cornr", tmp_path)
-    with pytest.raises(RecordingError, match="12 and 11"):
+    with pytest.raises(RecordingError, match="12 frames and 11"):
         save_bundled_prompt(tmp_path / "x", clip.frames_THWC, clip.actions_TA[:-1], {})
     monkeypatch.setattr(prompts_module, "find_prompt", lambda name: find_prompt(name, tmp_path))
     monkeypatch.setattr(prompts_module, "list_prompts", lambda folder=tmp_path: list_prompts(folder))
-    for spec in ("moment:corner", path):
+    for spec in ("corner", "bundled:corner", path):
         assert numbers(load_prompt(spec, context=2, frame_size=SIZE, at=3, horizon=3)) == EXPECTED_AT_3
-    with pytest.raises(RecordingError, match="moment:corner"):
-        load_prompt("corner", context=2, frame_size=SIZE)
+    with pytest.raises(RecordingError, match="did you mean corner"):
+        load_prompt("cornr", context=2, frame_size=SIZE)
     (tmp_path / "corner.json").write_text("nonsense")
     with pytest.raises(RecordingError, match="damaged"):
         load_bundled_prompt(path)
@@ -200,9 +200,19 @@ def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch)
 
 def test_every_bundled_moment_can_be_dreamed_on_from():
     for name in list_prompts():
-        prompt = load_prompt(f"moment:{name}", context=10, frame_size=(180, 300))
+        prompt = load_prompt(name, context=10, frame_size=(180, 300))
         assert prompt.frames_THWC.shape == (10, 180, 300, 3) and prompt.notes == ()
         assert len(prompt.true_next_frames_SHWC) > 0 and find_prompt(name).stat().st_size < 1_500_000
+
+
+def test_a_file_wins_over_a_bundled_prompt_of_its_name(tmp_path, clip, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    where = {"context": 2, "frame_size": SIZE}
+    assert load_prompt("plaza-explorer", **where).name == "plaza-explorer"
+    write_clip(tmp_path / "plaza-explorer", clip)
+    mine, bundled = load_prompt("plaza-explorer", **where), load_prompt("bundled:plaza-explorer", **where)
+    assert np.array_equal(mine.frames_THWC, clip.frames_THWC[:2]) and bundled.name == "plaza-explorer"
+    assert not np.array_equal(mine.frames_THWC, bundled.frames_THWC)
 
 
 def test_shorter_than_asked_says_how_many_steps_there_are(tmp_path, clip):
@@ -218,10 +228,10 @@ def test_shorter_than_asked_says_how_many_steps_there_are(tmp_path, clip):
 
 
 def test_what_is_nothing_we_know_is_said(tmp_path, clip):
-    with pytest.raises(RecordingError, match="folder"):
+    with pytest.raises(RecordingError, match="give a picture"):
         load_prompt(tmp_path / "missing", context=1, frame_size=SIZE)
-    with pytest.raises(RecordingError, match="no moment"):
-        load_prompt("moment:no such place", context=1, frame_size=SIZE)
+    with pytest.raises(RecordingError, match="no bundled prompt"):
+        load_prompt("bundled:no such place", context=1, frame_size=SIZE)
     np.savez(tmp_path / "other.npz", a=np.zeros(3), b=np.zeros(3))
     with pytest.raises(RecordingError, match="a, b"):
         load_prompt(tmp_path / "other.npz", context=1, frame_size=SIZE)

@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("actions", [None, WORDS])
 def test_it_keeps_gymnasiums_contract(folder, actions):
-    env = gym.make(ENV_ID, model=str(folder), prompts=["moment:plaza-rusher", "moment:court-rusher"], actions=actions)
+    env = gym.make(ENV_ID, model=str(folder), prompts=["plaza-rusher", "court-rusher"], actions=actions)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(env.unwrapped)
@@ -73,7 +73,7 @@ def test_later_episodes_follow_from_the_first_seed_and_reach_every_prompt():
     assert seen[0] == seen[1]
     assert set(seen[0]) == {0, 1, 2}
     assert env.reset(options={"prompt": 2})[1]["prompt"] == 2
-    for wrong in (3, -1, 1.5, "moment:x"):
+    for wrong in (3, -1, 1.5, "x"):
         with pytest.raises(BadInputError, match="0 to 2"):
             env.reset(options={"prompt": wrong})
     with pytest.raises(BadInputError, match="'promt'"):
@@ -292,7 +292,7 @@ def test_prompts_that_cannot_be_used_say_why(tmp_path):
     with pytest.raises(RecordingError, match="12 steps"):
         sources_of(frame_store(tmp_path / "frames"), big)
     with pytest.raises(RecordingError):
-        sources_of("moment:nowhere", model)
+        sources_of("bundled:nowhere", model)
     with pytest.raises(BadInputError, match="no prompt"):
         sources_of([], model)
     for wrong in (7, [7]):

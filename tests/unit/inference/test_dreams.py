@@ -130,7 +130,7 @@ def test_ctrl_c_keeps_what_was_dreamed(model, recording, tmp_path, monkeypatch, 
 def test_a_second_ctrl_c_leaves_nothing(model, recording, tmp_path, monkeypatch, capsys):
     out = tmp_path / "dream"
     where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "5000", "--out", str(out))
-    with ctrl_c_at("advance", "write_dream"):
+    with ctrl_c_at("advance", "write_folder"):
         code, said, complaint = run_cli(monkeypatch, capsys, *where)
     assert (code, said, complaint) == (130, "", "stopped; nothing was written\n") and not list(tmp_path.glob("dream*"))
 
@@ -152,7 +152,7 @@ def test_equal_jobs_give_equal_bytes_and_the_time_is_put_in_when_asked_for(model
 def test_a_dream_goes_on_from_a_dream(model, recording, tmp_path):
     first = run_dream(DreamJob(model=model, prompt=str(recording), context=3, steps=2, out=tmp_path / "a"))
     again = run_dream(DreamJob(model=model, prompt=str(first.written.folder), steps=1, context=4, out=tmp_path / "b"))
-    assert again.steps_seen == 4
+    assert len(again.clip.real_frames_THWC) == 4
     before = read_dream_clip(tmp_path / "a" / "dream.npz").frames_THWC[-4:]
     after = read_dream_clip(tmp_path / "b" / "dream.npz").frames_THWC[:4]
     assert (before == after).all(), "the mark entered the context"
@@ -237,9 +237,10 @@ def test_a_dream_shorter_than_the_context_is_gone_on_from(model, tmp_path):
     Image.fromarray(clip_of(1).frames_THWC[0]).save(tmp_path / "a.png")
     run_dream(DreamJob(model=model, prompt=str(tmp_path / "a.png"), steps=2, out=tmp_path / "a"))
     report = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, out=tmp_path / "b"))
-    assert report.steps_seen == 3 and any("the context is 3 steps long" in note for note in report.notes)
+    assert len(report.clip.real_frames_THWC) == 3
+    assert any("the context is 3 steps long" in note for note in report.clip.notes)
     second = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, at=1, out=tmp_path / "c"))
-    assert second.steps_seen == 2
+    assert len(second.clip.real_frames_THWC) == 2
 
 
 @pytest.mark.parametrize(("actions", "forced"), [("fire for 2", 2), ("fire for 2; jump", 3), ("fire for 9", 5)])
@@ -256,15 +257,15 @@ def test_policy_and_full_modes_dream_inputs(model, recording, tmp_path):
     for mode in ("policy", "full"):
         job = DreamJob(model=model, prompt=str(recording), context=3, steps=2, mode=mode, out=tmp_path / mode)
         report = run_dream(job)
-        assert "controller input" in report.dreamed
+        assert report.clip.frames_dreamed == (mode == "full")
         assert len(read_actions(report.written.folder / "actions.csv", "named").values_TA) == 2
 
 
 def test_one_picture_is_enough(model, tmp_path):
     Image.fromarray(np.full((64, 64, 4), 90, np.uint8), "RGBA").save(tmp_path / "one.png")
     report = run_dream(DreamJob(model=model, prompt=str(tmp_path / "one.png"), steps=2, out=tmp_path / "d"))
-    said = " ".join(report.notes)
-    assert report.steps_seen == 1 and "crop" in said and "transparency" in said and "--actions" in said
+    said = " ".join(report.clip.notes)
+    assert len(report.clip.real_frames_THWC) == 1 and "crop" in said and "transparency" in said and "--actions" in said
 
 
 def test_batch_dreaming_skips_what_it_cannot_use_and_keeps_names(model, tmp_path):
@@ -388,7 +389,7 @@ def test_policy_goes_as_far_as_the_pictures_go(model, tmp_path):
     report = run_dream(
         DreamJob(model=model, prompt=str(tmp_path / "a.png"), mode="policy", actions="fire", out=tmp_path / "out")
     )
-    assert "policy mode dreams the input, so --actions is not used" in report.notes
+    assert "policy mode dreams the input, so --actions is not used" in report.clip.notes
     assert len(read_actions(report.written.folder / "actions.csv", "named").values_TA) == 1
 
 

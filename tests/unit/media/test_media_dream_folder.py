@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from playloom.media.action_table import read_actions
 from playloom.media.clips import read_dream_clip
 from playloom.media.contact_sheet import BORDERS, Tile, contact_sheet, held_inputs, wrap
 from playloom.media.images import enlarge, read_picture
-from playloom.media.output_folder import OutputStep, write_dream
+from playloom.media.output_folder import DreamFolder, GeneratedClip, OutputStep
 from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, frames_hash, stamp
 
@@ -36,6 +37,11 @@ def dream(frames_THWC) -> dict:
         "steps": steps,
         "manifest": manifest,
     }
+
+
+def write_dream(folder: Path, *, numbered: bool = True, on_file=lambda name: None, **fields) -> DreamFolder:
+    clip = GeneratedClip(**fields | {"steps": tuple(fields["steps"])})
+    return clip.write_folder(folder, numbered=numbered, on_file=on_file)
 
 
 def pictures_of(shown: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -36,7 +36,7 @@ from playloom.errors import BadInputError, PictureError
 from playloom.media.action_table import write_actions
 from playloom.media.clips import write_dream_clip, write_npz
 from playloom.media.images import enlarge
-from playloom.media.output_folder import OutputStep, write_dream
+from playloom.media.output_folder import GeneratedClip, OutputStep
 from playloom.media.video import write_gif, write_mp4
 from playloom.provenance import Manifest, frames_hash, stamp
 from playloom.server.stories.store import Frame, StoryDir
@@ -214,15 +214,14 @@ def _write_folder(path: Path, walk: PathClip) -> None:
     assert manifest is not None, "there are dreamed steps"
     with tempfile.TemporaryDirectory(prefix="playloom-") as parent:
         folder = Path(parent) / "path"
-        write_dream(
-            folder,
+        GeneratedClip(
             real_frames_THWC=walk.frames_THWC(slice(seen)),
             real_actions_TA=walk.actions_TA(slice(seen)),
-            steps=steps,
+            steps=tuple(steps),
             manifest=manifest,
             codes_TN=walk.codes_TN,
             dreamed_before_T=np.array([frame.dreamed for frame in walk.frames[:seen]]),
-        )
+        ).write_folder(folder)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for found in sorted(folder.rglob("*")):
                 if found.is_file():

@@ -1,0 +1,273 @@
+"""Load a world model and use it from Python: clips, sessions, and folders that the Hugging Face Hub keeps.
+
+>>> model = load("arena-live")  # doctest: +SKIP
+>>> model.dream("plaza-explorer", actions="turn_right for 10").save("dream.gif")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from playloom.actions.codec import Schema
+from playloom.actions.script import Action, as_script
+from playloom.atomic_io import atomic_write
+from playloom.data.recording import Episode
+from playloom.device import pick_device, set_threads
+from playloom.errors import CheckpointError, MissingExtraError
+from playloom.inference.engine import Engine, Session
+from playloom.inference.generate import DreamJob, GenerationConfig, generate_clip
+from playloom.inference.sampling import Sampling
+from playloom.inference.types import Mode, Prompt
+from playloom.media.images import Fit
+from playloom.media.output_folder import GeneratedClip
+from playloom.models.card import CARD
+from playloom.models.checkpoint import bundled_models, load_model, model_folder, save_model
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["model.json", "*.safetensors", "*.md"]
+_HUB_HEADER = "---\nlibrary_name: playloom\ntags: [world-model]\n---\n"
+
+
+class Model:
+    """A loaded world model with the engine that runs it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        """Runs any number of sessions as one batch."""
+
+    def __repr__(self) -> str:
+        world_model = self.engine.model
+        millions = world_model.config.parameter_count / 1e6
+        return f"Model({self.name}, {millions:.1f} million parameters on {world_model.device})"
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.engine.model.config.name
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """Facts that training recorded: data, hardware, figures, recommended sampling."""
+        return self.engine.model.card
+
+    @property
+    def sampling(self) -> Sampling:
+        """Sampling that the card recommends, used where none is given."""
+        return Sampling.from_card(self.card)
+
+    def dream(
+        self,
+        prompt: str | Path | Prompt | None = None,
+        actions: Action | Iterable[Action] | Path | None = None,
+        *,
+        steps: int | None = None,
+        mode: Mode = "world",
+        schema: Schema | None = None,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        context: int | None = None,
+        start_step: int | None = None,
+        resize: Fit = "crop",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> GeneratedClip:
+        """Generate a clip after a prompt.
+
+        Args:
+            prompt: a bundled prompt's name, a picture, a folder of pictures, a recording, an `.npz`, an earlier clip's
+                folder, or frames and actions; None: the first bundled prompt.
+            actions: a script ("turn_right for 10; forward for 2s"), a CSV file, held inputs by name, or one action for
+                each step; None: the recorded ones, else rest.
+            steps: number of steps of 0.1 s; None: as many as actions, else 10.
+            mode: `world` generates frames, `policy` actions, `full` both.
+            schema: encoding of raw numbers in `actions`: `named` or `binned`.
+            seed: the same request and seed give the same clip.
+            sampling: how tokens are drawn; a field that is None, or no sampling, means the card's.
+            context: number of prompt frames that the model sees; None: as many as it can.
+            start_step: step of the prompt to continue from, from 0.
+            resize: how pictures of another shape are fitted: `crop` or `letterbox`.
+            progress: called with steps done and steps asked for, after every step.
+
+        Raises:
+            PlayloomError: when an argument cannot be used, or the frames do not fit into the memory.
+        """
+        if isinstance(actions, str | Path):
+            script: str | None = str(actions)
+        else:
+            script = None if actions is None else as_script(actions, schema)
+        job = DreamJob(
+            **self._start(prompt, seed, sampling, context, start_step, resize),
+            actions=script,
+            steps=steps,
+            mode=mode,
+            schema=schema or "named",
+        )
+        return generate_clip(self.engine, job, render=_render, progress=progress)
+
+    def open(
+        self,
+        prompt: str | Path | Prompt | None = None,
+        *,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        context: int | None = None,
+        start_step: int | None = None,
+        resize: Fit = "crop",
+    ) -> Session:
+        """Open a session on a prompt; then `session.step("forward")`, `session.fork()`, `session.close()`.
+
+        Args are those of `dream`. Notes on the prompt, such as a picture of another game, become Python warnings.
+
+        Raises:
+            PlayloomError: when the prompt cannot be used, or there is no memory for another session.
+        """
+        config = GenerationConfig(**self._start(prompt, seed, sampling, context, start_step, resize))
+        found, data = config.read_prompt(self.engine.model, horizon=0, render=_render)
+        for note in (*config.cut(self.engine.model), *data.notes):
+            warnings.warn(note, stacklevel=2)
+        return self.engine.open(found, sampling=config.sampling(self.engine.model), seed=seed)
+
+    def _start(
+        self,
+        prompt: str | Path | Prompt | None,
+        seed: int,
+        sampling: Sampling | None,
+        context: int | None,
+        start_step: int | None,
+        resize: Fit,
+    ) -> dict[str, Any]:
+        return {
+            "model": self.name if self.name in bundled_models() else None,
+            "prompt": str(prompt) if isinstance(prompt, Path) else prompt,
+            "seed": seed,
+            "context": self.engine.model.config.transformer.context_steps if context is None else context,
+            "at": start_step,
+            "fit": resize,
+            "lag": self.engine.schedule.lag,
+            **({} if sampling is None else dataclasses.asdict(sampling)),
+        }
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `model.json`, `card.md` and the weights into a folder that `load` reads.
+
+        Weights are stored in float16 where that changes no number, else in float32.
+
+        Raises:
+            StorageError: when the place cannot be written to, or the disk is full.
+        """
+        world_model = self.engine.model
+        states = (*world_model.tokenizer.state_dict().values(), *world_model.transformer.state_dict().values())
+        exact = all(torch.equal(t.half().to(t.dtype), t) for t in states if t.is_floating_point())
+        save_model(folder, world_model, torch.float16 if exact else None)
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, **options: Any) -> Model:
+        """Load a model; see `load`."""
+        return load(model, **options)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a playloom model",
+    ) -> str:
+        """Upload the model to the Hugging Face Hub, in one commit, with its card as README.
+
+        Args:
+            repo_id: `owner/name`; created if it is new.
+            private: visibility of a new repository; None: the owner's default.
+            token: access token; None: the one that the Hub's own login keeps.
+            commit_message: first line of the commit.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            MissingExtraError: when huggingface_hub is not installed.
+        """
+        hub = _hub().HfApi(token=token)
+        with tempfile.TemporaryDirectory(prefix="playloom-") as folder:
+            self.save_pretrained(folder)
+            card = (Path(folder) / CARD).read_text(encoding="utf-8")
+            with atomic_write(Path(folder) / "README.md") as temporary:
+                temporary.write_text(_HUB_HEADER + card, encoding="utf-8")
+            hub.create_repo(repo_id, private=private, exist_ok=True)
+            commit = hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+        return str(commit.commit_url)
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    device: str = "auto",
+    decode_order: int | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Model:
+    """Load a world model.
+
+    Args:
+        model: a bundled model's name, a folder, or `owner/name` on the Hugging Face Hub (extra `hub`); None: the first
+            bundled model.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        decode_order: row lag of the decoding order; None: the card's, else raster.
+        revision: branch, tag or commit on the Hub.
+        token: access token of the Hub.
+        cache_dir: folder of downloads; None: the Hub's own.
+        local_files_only: use only what was downloaded before.
+
+    Raises:
+        CheckpointError: when there is no such model, or its files are damaged.
+        MissingExtraError: when a Hub model is named and huggingface_hub is not installed.
+        PlayloomError: when the device is not there, or has too little memory.
+    """
+    set_threads()
+    place = pick_device(device)
+    if _is_hub_id(model):
+        how = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        folder = _download(str(model), how)
+    else:
+        folder = model_folder(model)
+    loaded = load_model(folder, place)
+    return Model(Engine(loaded, lag=loaded.card.get("lag") if decode_order is None else decode_order))
+
+
+def _is_hub_id(model: str | Path | None) -> bool:
+    """`owner/name`, where neither is a folder here."""
+    return isinstance(model, str) and bool(_HUB_ID.fullmatch(model)) and not Path(model).parent.exists()
+
+
+def _download(repo_id: str, how: Mapping[str, Any]) -> Path:
+    hub = _hub()
+    try:
+        return Path(hub.snapshot_download(repo_id, allow_patterns=_HUB_FILES, **how))
+    except (OSError, ValueError) as error:  # the Hub's errors and those of the network are kinds of these
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{repo_id} cannot be loaded from the Hugging Face Hub: {reason:.300}") from error
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise MissingExtraError.of("huggingface_hub", "hub") from error
+    return huggingface_hub
+
+
+def _render(episode: Episode) -> Iterator[NDArray[np.uint8]]:
+    from playloom.games.arena.env import render_episode
+
+    return iter(render_episode(episode))

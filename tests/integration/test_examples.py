@@ -1,0 +1,65 @@
+"""Every file in examples/ runs as it stands, in a folder of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, folder: Path, *arguments: str) -> str:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = [sys.executable, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_they_are_short():
+    names = sorted(path.name for path in EXAMPLES.glob("*.py"))
+    assert [name[:2] for name in names] == ["01", "02", "03", "04", "05"]
+    assert all(len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 40 for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "written"),
+    [
+        ("01_dream.py", (), ["dream.gif", "dream.mp4", "dream.png", "dream.npz"]),
+        ("02_fork_and_compare.py", (), ["branches.png"]),
+        ("03_train_tiny.py", ("3",), ["tiny.gif"]),
+        ("04_rl_in_the_dream.py", ("1",), []),
+    ],
+)
+def test_they_run(name, arguments, written, tmp_path):
+    said = run(name, tmp_path, *arguments)
+    assert said.strip() and all((tmp_path / file).stat().st_size > 0 for file in written)
+
+
+def test_the_client_asks_a_server(tmp_path):
+    from serving_toys import served
+
+    with served() as (host, _):
+        run("05_serve_client.py", tmp_path, f"http://{host}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{number}.png" for number in (1, 2, 3)]
+
+
+def test_the_notebook_was_run_and_its_code_compiles():
+    path = EXAMPLES / "branching.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert path.stat().st_size < 1_000_000
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "run it again, from its top"
+    for cell in code:
+        compile("".join(cell["source"]), str(path), "exec")
+
+
+@pytest.mark.slow
+def test_the_notebooks_code_runs(tmp_path, monkeypatch):
+    cells = json.loads((EXAMPLES / "branching.ipynb").read_text(encoding="utf-8"))["cells"]
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"), {})
