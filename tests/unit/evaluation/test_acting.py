@@ -249,7 +249,7 @@ def test_the_games_of_a_job():
 
 def test_a_model_of_other_pictures_cannot_play(tmp_path):
     job = ActJob(model=saved(tmp_path / "tiny", loud_model(tiny_config())), device="cpu")
-    with pytest.raises(BadInputError, match="24 x 16"):
+    with pytest.raises(BadInputError, match="sees pictures of 24 x 16; the game's are 300 x 180"):
         job.dreamer()
     assert ActJob(players=("repeat",), model="no such model").dreamer() is None
     fits = ActJob(model=saved(tmp_path / "fits", arena_model()), device="cpu").dreamer()
