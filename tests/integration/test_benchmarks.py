@@ -193,7 +193,7 @@ def test_bench_model(folder, capsys, monkeypatch):
 def test_the_program_is_timed_in_a_new_process():
     assert bench_model.program_seconds(["--version"]) > 0
     with pytest.raises(PlayloomError, match="nowhere"):
-        bench_model.program_seconds(["dream", "--prompt", "moment:nowhere"])
+        bench_model.program_seconds(["dream", "--prompt", "bundled:nowhere"])
 
 
 def test_bench_decode_where_one_batch_fails(capsys, monkeypatch):

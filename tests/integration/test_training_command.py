@@ -14,7 +14,7 @@ from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
 from playloom.models.checkpoint import load_model, read_card
 from playloom.training.artifacts import ancestors, load_origin, load_tokenizer
-from playloom.training.data_source import kind_of
+from playloom.training.data_source import detect_dataset_kind
 from training_toys import HEIGHT, WIDTH, frame_store, scroll, stick_actions
 
 SHORT = ["--preset", "tiny", "--steps", "3", "--batch", "4", "--device", "cpu", "--threads", "1"]
@@ -116,8 +116,8 @@ def test_bad_input_is_one_sentence(data, tmp_path):
     config = tmp_path / "c.json"
     for text, message in (
         ('{"brightnes": 0.1}', "did you mean brightness"),
-        ("[1]", "holds a list"),
-        ("{", "is not JSON"),
+        ("[1]", "list"),
+        ("{", "damaged"),
         ('{"model": {"nam": "x"}}', "did you mean name"),
         ('{"model": 5}', "model is 5; expected"),
         ('{"loop": 5}', "loop is 5; expected"),
@@ -144,10 +144,10 @@ def test_several_processes_do_not_prepare_the_same_data(data, tokenizer, tmp_pat
 
 
 def test_kinds_of_folders(data, tmp_path):
-    assert kind_of(data) == "frames"
+    assert detect_dataset_kind(data) == "frames"
     (tmp_path / "index.json").write_text("{}")
     with pytest.raises(RecordingError, match="damaged"):
-        kind_of(tmp_path)
+        detect_dataset_kind(tmp_path)
 
 
 def test_a_world_training_begins_with_a_trained_model(data, tokenizer, tmp_path):

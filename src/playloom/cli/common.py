@@ -17,6 +17,7 @@ import typer
 
 from playloom.atomic_io import check_own_folder, ensure_writable
 from playloom.errors import BadInputError, ConfigError
+from playloom.json_io import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,17 +126,7 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 def read_settings(path: Path | None) -> dict[str, Any]:
     """Read the settings in a JSON file; none without a file."""
-    if path is None:
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); give a JSON file") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}; expected an object of settings")
-    return values
+    return {} if path is None else read_json(path, ConfigError, "give a JSON object of settings")
 
 
 def count(number: int, what: str) -> str:

@@ -55,9 +55,8 @@ class PromptCandidate:
 def select_prompts(store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int) -> list[PromptCandidate]:
     """Choose the best prompts of these episodes, from as many different episodes, players and arenas as there are.
 
-    Nobody dies or is teleported in a moment. It scores by how far the player walks and turns, by whether health is lost
-    or a frag won (so somebody is near), and by how many colours its poorest picture has (a wall in front of the nose
-    has few, a view over landmarks many).
+    A candidate has no death and no teleport. The score adds walking, turning, fights (health lost or a frag) and the
+    colours of its poorest picture, which tell a wall from a view.
 
     Args:
         store: needs the state columns x, y, yaw, health, dead and frags.

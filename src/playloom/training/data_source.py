@@ -105,7 +105,10 @@ def detect_dataset_kind(data: Path) -> str:
     """
     index = data / "index.json"
     if index.exists():
-        return str(read_json(index, RecordingError, "prepare the data set again").get("kind"))
+        kind = read_json(index, RecordingError, "prepare the data set again").get("kind")
+        if kind not in ("frames", "tokens"):
+            raise RecordingError(f"{index} is damaged: got kind {kind!r}, expected frames or tokens; prepare it again")
+        return str(kind)
     if data.is_dir() and list_episodes(data):
         return "recordings"
     if not data.exists():

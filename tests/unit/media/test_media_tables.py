@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from playloom.actions.codec import REST_VALUES, SLOT_NAMES, SLOT_SIZES
 from playloom.actions.controller import CONTROLS
 from playloom.errors import ActionError
-from playloom.media.action_table import read_actions, write_actions
+from playloom.media.action_table import read_actions, read_inputs, write_actions
 
 NAMES = [control.name for control in CONTROLS]
 GUIDE_HEADER = (
@@ -139,3 +139,8 @@ def test_nothing_is_written_for_wrong_values(tmp_path):
     with pytest.raises(ActionError, match="left_stick_x"):
         write_actions(tmp_path / "a.csv", wrong[None])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_script_may_be_longer_than_a_file_name():
+    """It was looked for as a file, which raised an OSError."""
+    assert len(read_inputs("; ".join(["turn_right=0.5 for 1"] * 99), "named", None).actions_SA) == 99

@@ -113,7 +113,7 @@ def test_missing_and_unknown_folders_are_sentences(tmp_path, saved):
     (saved / "tokenizer.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no weights"):
         load_model(saved)
-    with pytest.raises(CheckpointError, match="no model"):
+    with pytest.raises(CheckpointError, match="model.json"):
         load_model(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="neither"):
         model_folder(str(tmp_path / "nothing"))
