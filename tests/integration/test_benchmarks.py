@@ -52,10 +52,10 @@ class AttentionReads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("changes", [{}, MIXED, {"parallel": True}])
-@pytest.mark.parametrize("lag", [None, 2, 1])
-def test_cache_reads_are_what_attention_is_given_in_a_frame_of_a_full_context(lag, changes):
+@pytest.mark.parametrize("row_delay", [None, 2, 1])
+def test_cache_reads_are_what_attention_is_given_in_a_frame_of_a_full_context(row_delay, changes):
     model = loud_model(tiny_config(**changes))
-    dreamer = Engine(model, lag=lag)
+    dreamer = Engine(model, row_delay=row_delay)
     prompt, actions = random_prompt(model.config, seed=0)
     session = dreamer.open(prompt, sampling=Sampling(temperature=0.0))
     for action_A in actions[:3]:

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    model = dataclasses.replace(loud_model(tiny_config()), card={"lag": 1, "sampling": {"temperature": 0.5}})
+    model = dataclasses.replace(loud_model(tiny_config()), card={"row_delay": 1, "sampling": {"temperature": 0.5}})
     save_model(tmp_path / "model", model, dtype=torch.float32)
     return tmp_path / "model"
 
@@ -65,15 +65,15 @@ def test_replayed_frames_are_counted_against_plain_ones() -> None:
     assert captured_against_plain(model, 1, prompt, played[:4], lambda work: lambda: None).equal < row.tokens
 
 
-@pytest.mark.parametrize(("positions", "rows", "lag"), [("rolling", True, 1), ("absolute", False, None)])
-def test_the_decoders_agree_to_the_last_logit(positions, rows, lag) -> None:
+@pytest.mark.parametrize(("positions", "rows", "row_delay"), [("rolling", True, 1), ("absolute", False, None)])
+def test_the_decoders_agree_to_the_last_logit(positions, rows, row_delay) -> None:
     model = loud_model(tiny_config(positions, rows))
     prompt, played = bundled_prompt(model)
-    row = cached_against_naive(model, lag, prompt, played[:3])
+    row = cached_against_naive(model, row_delay, prompt, played[:3])
     assert (row.tokens, row.equal) == (72, 72)
     assert row.largest_difference is not None and 0 < row.largest_difference < 1e-4
     spoilt = loud_model(tiny_config(positions, rows), seed=1)
-    other = cached_against_naive(spoilt, lag, prompt, played[:1])
+    other = cached_against_naive(spoilt, row_delay, prompt, played[:1])
     assert other.equal == other.tokens == 24 and other.largest_logit != row.largest_logit
 
 

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    model = dataclasses.replace(loud_model(tiny_config()), card={"lag": 1, "sampling": {"temperature": 0.5}})
+    model = dataclasses.replace(loud_model(tiny_config()), card={"row_delay": 1, "sampling": {"temperature": 0.5}})
     save_model(tmp_path / "model", model, dtype=torch.float32)
     return tmp_path / "model"
 
@@ -73,7 +73,7 @@ def test_a_row_that_fails_says_why_and_the_others_stay(monkeypatch: pytest.Monke
     real_spans, real_together = shapes.frame_spans, shapes.together
 
     def frame_spans(run, dreamer):  # type: ignore[no-untyped-def]
-        if dreamer.schedule.lag == 1 or not dreamer.layout.rows:
+        if dreamer.schedule.row_delay == 1 or not dreamer.layout.rows:
             return real_spans(run, dreamer)
         raise RuntimeError("CUDA error: operation not permitted\nmore of it")
 
@@ -127,7 +127,7 @@ def test_without_a_gpu_a_sentence_says_what_is_skipped() -> None:
 def test_a_dream_is_timed_frame_by_frame(tiny_model) -> None:
     prompt, played = bundled_prompt(tiny_model)
     assert prompt.frames_THWC.shape == (4, 16, 24, 3) and len(played) > 40
-    times = time_dream(Engine(tiny_model, lag=1), prompt, played[:3], 5, sampling=Sampling())
+    times = time_dream(Engine(tiny_model, row_delay=1), prompt, played[:3], 5, sampling=Sampling())
     assert len(times.frames_F) == 5 and times.first > 0
     assert times.rate == pytest.approx(5 / times.frames_F.sum())
     assert times.quantile(0.5) == pytest.approx(sorted(times.frames_F)[2])

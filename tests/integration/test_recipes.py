@@ -181,7 +181,7 @@ def test_a_toy_run_in_pieces_from_nothing_to_a_model(tmp_path):
     card = load_model(second.result / "model").card
     assert card["data"]["seeds"] == {"train": [16], "validation": [17], "test": [18], "heldout": [19]}
     assert card["world"]["updates"] == card["tokenizer"]["updates"] == 3
-    assert card["lag"] == 2 and Sampling.from_card(card) == wanted.evaluate.measure.sampling
+    assert card["row_delay"] == 2 and Sampling.from_card(card) == wanted.evaluate.measure.sampling
     assert {row["part"] for row in card["evaluation"]["rows"]} >= {"tokenizer", "horizon", "control"}
     assert set(card["wall_seconds"]) >= {"record", "tokenizer", "tokens", "world", "evaluate", "all"}
     text = (second.result / "model" / "card.md").read_text()

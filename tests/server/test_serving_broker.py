@@ -19,7 +19,7 @@ GREEDY = Sampling(temperature=0.0)
 
 @pytest.fixture
 def broker(tiny_model):
-    broker = Scheduler(Engine(tiny_model, lag=1), SchedulerLimits(sessions=6, batch=3))
+    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=6, batch=3))
     yield broker
     assert broker.close(10)
 
@@ -38,7 +38,7 @@ def test_many_threads_get_what_each_would_get_alone(tiny_model, broker):
     for thread in threads:
         thread.join()
     for seed in range(6):
-        session = Engine(tiny_model, lag=1).open(prompt_of(1 + seed % 4, seed), seed=seed)
+        session = Engine(tiny_model, row_delay=1).open(prompt_of(1 + seed % 4, seed), seed=seed)
         assert all((session.step(REST_VALUES).codes_N == codes).all() for codes in found[seed])
     assert broker.stats.frames == 24 and max(broker.stats.batches) <= 3
 
@@ -52,7 +52,7 @@ def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
 
 
 def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
-    broker = Scheduler(Engine(tiny_model, lag=1), SchedulerLimits(sessions=2, batch=2, gather=20.0))
+    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=2, batch=2, gather=20.0))
     handles = [broker.open(prompt_of(1, seed)) for seed in range(2)]
     both_asked = threading.Event()
     broker.run(both_asked.wait)
@@ -105,7 +105,7 @@ def test_one_bad_turn_spoils_no_other(tiny_model, broker):
         wrong_size.submit(REST_VALUES, np.zeros((3, 3, 3), np.uint8)),
     ]
     gate.set()
-    alone = Engine(tiny_model, lag=1).open(prompt_of(1, 0), seed=0)
+    alone = Engine(tiny_model, row_delay=1).open(prompt_of(1, 0), seed=0)
     assert (futures[0].result(20).codes_N == alone.step(REST_VALUES).codes_N).all()
     with pytest.raises(BadInputError):
         futures[1].result(20)
@@ -144,7 +144,7 @@ def test_want_of_memory_fails_the_turn_and_keeps_the_session(tiny_model, broker,
     with pytest.raises(ResourceError, match="does not fit the memory"):
         handle.step(REST_VALUES)
     monkeypatch.undo()
-    alone = Engine(tiny_model, lag=1).open(prompt_of(1, 1), seed=3)
+    alone = Engine(tiny_model, row_delay=1).open(prompt_of(1, 1), seed=3)
     assert (handle.step(REST_VALUES).codes_N == alone.step(REST_VALUES).codes_N).all()
 
 
@@ -166,7 +166,7 @@ def test_a_closed_session_and_a_stopped_broker_are_sentences(tiny_model):
 
 
 def test_what_was_asked_for_is_finished_before_the_end(tiny_model):
-    broker = Scheduler(Engine(tiny_model, lag=1))
+    broker = Scheduler(Engine(tiny_model, row_delay=1))
     handle = broker.open(prompt_of(1))
     futures = [handle.submit(REST_VALUES) for _ in range(5)]
     assert broker.close(20)
@@ -184,7 +184,7 @@ def test_nobody_waits_for_a_cancelled_turn(broker):
 
 
 def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
-    broker = Scheduler(Engine(tiny_model, lag=1), SchedulerLimits(sessions=1))
+    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=1))
     told: list[tuple[int, int]] = []
     broker.open_async(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
     assert told == [(1, 3), (2, 3), (3, 3)]

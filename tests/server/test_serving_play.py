@@ -26,7 +26,7 @@ TURN = [0.0, 0.0, 1.0] + [0.0] * 13
 
 @pytest.fixture(scope="module")
 def server():
-    with served(hertz=40, keep_seconds=1.0, hello_seconds=0.5, sessions=6) as found:
+    with served(fps=40, keep_seconds=1.0, hello_seconds=0.5, sessions=6) as found:
         yield found
 
 
@@ -80,7 +80,7 @@ def test_frames_come_marked_and_follow_the_newest_action(server):
     with join(server) as player:
         ready = text(player, "ready")
         assert ready["controls"] == [control.name for control in CONTROLS]
-        assert (ready["who"], ready["seed"], ready["paused"], ready["model"]) == ("person", 1, False, "tiny")
+        assert (ready["controller"], ready["seed"], ready["paused"], ready["model"]) == ("person", 1, False, "tiny")
         assert (ready["height"], ready["width"]) == server[1].state.server.studio.size
         first = frame(player)
         assert first["given"] == 1
@@ -100,7 +100,7 @@ def test_frames_come_marked_and_follow_the_newest_action(server):
 
 
 def test_pause_step_reset_who_and_temperature(server):
-    with join(server, format="webp", who="model") as player:
+    with join(server, format="webp", controller="model") as player:
         assert frame(player)["form"] == 2
         say(player, "pause")
         while not text(player, "state")["paused"]:
@@ -108,8 +108,8 @@ def test_pause_step_reset_who_and_temperature(server):
         time.sleep(0.1)
         say(player, "step")
         stepped = [frame(player)["sequence"]]
-        say(player, "who", value="person")
-        while text(player, "state")["who"] != "person":
+        say(player, "controller", value="person")
+        while text(player, "state")["controller"] != "person":
             pass
         say(player, "temperature", value=0)
         while text(player, "state")["temperature"] != 0:
@@ -203,7 +203,7 @@ def test_who_leaves_while_a_session_opens_leaves_nothing_behind():
 
 
 def test_a_session_whose_player_never_saw_a_frame_is_not_kept():
-    with served(hertz=0.001) as slow:
+    with served(fps=0.001) as slow:
         with join(slow) as player:
             token = text(player, "ready")["token"]
             assert token in room(slow).seats
@@ -223,7 +223,7 @@ def test_the_recording_is_what_was_shown(server):
 
 
 def test_a_slow_reader_loses_frames_and_delays_nobody():
-    with served(hertz=100) as server:
+    with served(fps=100) as server:
         host, port = server[0].split(":")
         narrow = socket.socket()
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -271,7 +271,8 @@ NAN = struct.pack("<16f", *[math.nan] * 16)
 @pytest.mark.parametrize(
     "message",
     [b"", b"short", bytes(65), NAN, struct.pack("<16f", *[9.0] * 16), "hello", "{}", '{"type": "fly"}', "[" * 5000,
-     '{"type": "temperature", "value": NaN}', '{"type": "who", "value": "nobody"}', '{"type": "reset", "seed": -1}',
+     '{"type": "temperature", "value": NaN}', '{"type": "controller", "value": "nobody"}',
+     '{"type": "reset", "seed": -1}',
      '{"type": "pause", "seed": 1}'],
 )  # fmt: skip
 def test_a_message_that_is_none_ends_the_session(server, message):
@@ -282,8 +283,9 @@ def test_a_message_that_is_none_ends_the_session(server, message):
 
 @pytest.mark.parametrize(
     "hello",
-    ["", "null", b"\x00", '{"type": "pause"}', '{"type": "hello", "who": "dog"}', '{"type":"hello","moment":"x/../y"}',
-     '{"type":"hello","image":"AAAA"}', '{"type":"hello","seed":-1}', '{"type":"hello","format":"gif"}',
+    ["", "null", b"\x00", '{"type": "pause"}', '{"type": "hello", "controller": "dog"}',
+     '{"type":"hello","moment":"x/../y"}', '{"type":"hello","image":"AAAA"}',
+     '{"type":"hello","seed":-1}', '{"type":"hello","format":"gif"}',
      '{"type":"hello","sead":1}'],
 )  # fmt: skip
 def test_a_hello_that_is_none(server, hello):
@@ -350,7 +352,7 @@ MESSAGES = st.lists(
         lambda row: struct.pack("<16f", *row)
     )
     | st.fixed_dictionaries(
-        {"type": st.sampled_from(["pause", "resume", "step", "reset", "who", "temperature", "hello"])},
+        {"type": st.sampled_from(["pause", "resume", "step", "reset", "controller", "temperature", "hello"])},
         optional={
             "value": st.floats(allow_subnormal=False) | st.sampled_from(["person", "model", "both"]),
             "seed": st.integers(-1, 5),

@@ -725,7 +725,7 @@ def test_with_a_key_a_story_can_be_looked_at_by_its_name_and_nothing_else():
 def test_a_story_begins_at_what_is_played_live():
     with served() as (address, app), httpx.Client(base_url=f"http://{address}") as web:
         with connect(f"ws://{address}/v1/play") as player:
-            player.send(json.dumps({"type": "hello", "seed": 3, "who": "model"}))
+            player.send(json.dumps({"type": "hello", "seed": 3, "controller": "model"}))
             while (ready := json.loads(player.recv()))["type"] == "opening":
                 pass
             token, shown = ready["token"], 0

@@ -100,18 +100,18 @@ def agreement(settings: BenchSettings, tick: Tick = lambda _: None) -> BenchRepo
     model = load_model(model_folder(settings.model), device)
     prompt, played = bundled_prompt(model)
     layout = model.config.layout
-    lags = (None, *(lag for lag in LAGS if layout.rows and lag < layout.grid_width))
+    lags = (None, *(row_delay for row_delay in LAGS if layout.rows and row_delay < layout.grid_width))
     rows = []
-    for lag in lags:
-        tick(f"{order_name(lag)}: cached against naive")
-        rows.append(cached_against_naive(model, lag, prompt, played[: settings.count(2, 1)]))
+    for row_delay in lags:
+        tick(f"{order_name(row_delay)}: cached against naive")
+        rows.append(cached_against_naive(model, row_delay, prompt, played[: settings.count(2, 1)]))
     capture = cuda_capture(device)
     if capture is not None:
         tick("captured against plain frames")
-        rows += [captured_against_plain(model, lag, prompt, played[:REPLAYED], capture) for lag in lags]
+        rows += [captured_against_plain(model, row_delay, prompt, played[:REPLAYED], capture) for row_delay in lags]
     tick("bf16 against float32")
     narrow = load_model(model_folder(settings.model)).to(device, torch.bfloat16)
-    rows += [bf16_against_float32(model, narrow, lag, prompt) for lag in lags]
+    rows += [bf16_against_float32(model, narrow, row_delay, prompt) for row_delay in lags]
     return BenchReport(
         kind="agreement",
         rows=rows,
@@ -123,11 +123,11 @@ def agreement(settings: BenchSettings, tick: Tick = lambda _: None) -> BenchRepo
 
 @torch.inference_mode()
 def cached_against_naive(
-    model: WorldModel, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8]
+    model: WorldModel, row_delay: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8]
 ) -> AgreementRow:
     """Dream a frame per action with the cache, and go through the same frames without."""
     layout = model.config.layout
-    fast, slow = Engine(model, lag=lag), Engine(model, lag=lag, naive=True)
+    fast, slow = Engine(model, row_delay=row_delay), Engine(model, row_delay=row_delay, naive=True)
     assert isinstance(fast.decoder, CachedDecoder) and isinstance(slow.decoder, ReferenceDecoder)
     fast.decoder.graphs = FrameGraphs(None)  # a replayed frame would not come by to have its logits kept
     fast_state, slow_state = fast.open(prompt).state, slow.open(prompt).state
@@ -149,7 +149,7 @@ def cached_against_naive(
             slow_state.window[-1][slot_R] = codes_N[slot_R]
     return AgreementRow(
         compared="cached, naive decoder",
-        order=order_name(lag),
+        order=order_name(row_delay),
         frames=len(actions_TA),
         tokens=len(actions_TA) * layout.image_slots,
         equal=equal,
@@ -159,12 +159,12 @@ def cached_against_naive(
 
 
 def captured_against_plain(
-    model: WorldModel, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8], capture: Capture
+    model: WorldModel, row_delay: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8], capture: Capture
 ) -> AgreementRow:
     """Dream a frame per action with the default settings' noise, once with captures and once without."""
     found: list[NDArray[np.int64]] = []
     for graphs in (FrameGraphs(capture), FrameGraphs(None)):
-        dreamer = Engine(model, lag=lag)
+        dreamer = Engine(model, row_delay=row_delay)
         assert isinstance(dreamer.decoder, CachedDecoder)
         dreamer.decoder.graphs = graphs
         session = dreamer.open(prompt)
@@ -173,24 +173,24 @@ def captured_against_plain(
         session.close()
     return AgreementRow(
         compared="captured, plain frames",
-        order=order_name(lag),
+        order=order_name(row_delay),
         frames=len(actions_TA),
         tokens=found[0].size,
         equal=int((found[0] == found[1]).sum()),
     )
 
 
-def bf16_against_float32(model: WorldModel, narrow: WorldModel, lag: int | None, prompt: Prompt) -> AgreementRow:
+def bf16_against_float32(model: WorldModel, narrow: WorldModel, row_delay: int | None, prompt: Prompt) -> AgreementRow:
     """Likeliest codes of the prompt's frames under both models, the first frame's left out: it has no past."""
     if len(prompt.frames_THWC) < 2:
         raise BadInputError("comparing number types needs two frames or more; take a model with a longer context")
     codes_1TN = Engine(model).codes(prompt)[None]
     last_1A = np.zeros_like(prompt.actions_TA[:1])  # the action after the last frame: nothing that is compared sees it
     actions_1TA = np.concatenate([prompt.actions_TA, last_1A])[None]
-    judged = [likeliest_codes(each, codes_1TN, actions_1TA, lag) for each in (model, narrow)]
+    judged = [likeliest_codes(each, codes_1TN, actions_1TA, row_delay) for each in (model, narrow)]
     return AgreementRow(
         compared="bf16, float32 weights",
-        order=order_name(lag),
+        order=order_name(row_delay),
         frames=judged[0].shape[1],
         tokens=judged[0].size,
         equal=int((judged[0] == judged[1]).sum()),

@@ -27,6 +27,7 @@ from playloom.inference.engine import Engine, StepInput
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel, load_model, model_folder
+from playloom.models.decode_order import card_row_delay
 
 RATE_BAR = Bar(least=10.0)
 """Frames a second, sustained."""
@@ -65,7 +66,7 @@ class BundledRun:
     @cached_property
     def dreamer(self) -> Engine:
         """In the order its card recommends, else raster."""
-        return Engine(self.model, lag=self.model.card.get("lag"))
+        return Engine(self.model, row_delay=card_row_delay(self.model.card))
 
     @cached_property
     def sampling(self) -> Sampling:
@@ -104,8 +105,8 @@ class BundledRun:
     @property
     def order(self) -> str:
         """The decoding order, in words."""
-        lag = self.dreamer.schedule.lag
-        return "raster" if lag == self.model.config.layout.grid_width else f"k = {lag}"
+        row_delay = self.dreamer.schedule.row_delay
+        return "raster" if row_delay == self.model.config.layout.grid_width else f"k = {row_delay}"
 
     def floor(self, sessions: int = 1) -> float:
         """Least seconds of one frame of so many dreams, pixels included."""

@@ -185,17 +185,20 @@ class _Climb:
     tick: Tick
 
     def rungs(self) -> list[Rung]:
-        """Raster first, then every lag smaller than the grid is wide."""
+        """Raster first, then every row delay smaller than the grid is wide."""
         self.model.tokenizer.check_size(torch.from_numpy(np.array(self.store.frames_FHWC[:1])))
         width = self.model.config.layout.grid_width
         windows = windows_at(self.model, self.store, self._moments(self.sizes.windows, 1, extra=2))
-        return [self._rung(windows, lag) for lag in (None, *(lag for lag in LAGS if lag < width))]
+        return [
+            self._rung(windows, row_delay)
+            for row_delay in (None, *(row_delay for row_delay in LAGS if row_delay < width))
+        ]
 
-    def _rung(self, windows: Windows, lag: int | None) -> Rung:
-        name, order, sizes = self.model.config.name, order_name(lag), self.sizes
-        dreamer = Engine(self.model, lag=lag)
+    def _rung(self, windows: Windows, row_delay: int | None) -> Rung:
+        name, order, sizes = self.model.config.name, order_name(row_delay), self.sizes
+        dreamer = Engine(self.model, row_delay=row_delay)
         self.tick(f"{name}, {order}: likelihood")
-        judged = likelihood(self.model, windows.codes_BTN, windows.actions, lag)
+        judged = likelihood(self.model, windows.codes_BTN, windows.actions, row_delay)
         moments = self._moments(sizes.horizon_moments, max(STEPS))
         self.tick(f"{name}, {order}: horizon")
         horizon = measure_horizon(

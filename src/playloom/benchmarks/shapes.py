@@ -75,23 +75,23 @@ def order_rows(run: ShapeRun, name: str) -> list[BenchRow]:
     """Time a frame of one size, k = 1 and raster; where frames are captured, uncaptured ones too."""
     model = run.build(rolling(preset(name)))
     rows: list[BenchRow] = []
-    for lag in (1, None):
-        order = "raster" if lag is None else f"k = {lag}"
+    for row_delay in (1, None):
+        order = "raster" if row_delay is None else f"k = {row_delay}"
         run.tick(f"{name}, rolling, {order}")
         shown = f"{name}, rolling, {_type_name(run.dtype)}, {order}: a frame"
-        rows += rows_or_why("order", shown, "ms", partial(_order_row, run, model, name, lag, shown))
+        rows += rows_or_why("order", shown, "ms", partial(_order_row, run, model, name, row_delay, shown))
         give_back(run.device)
         if cuda_capture(run.device) is not None:
             run.tick(f"{name}, rolling, {order}, nothing captured")
             rows += rows_or_why(
-                "order", f"{shown}{PLAIN}", "ms", partial(_plain_row, run, model, lag, f"{shown}{PLAIN}")
+                "order", f"{shown}{PLAIN}", "ms", partial(_plain_row, run, model, row_delay, f"{shown}{PLAIN}")
             )
             give_back(run.device)
     return rows
 
 
-def _order_row(run: ShapeRun, model: WorldModel, name: str, lag: int | None, shown: str) -> list[BenchRow]:
-    dreamer = Engine(model, lag=lag)
+def _order_row(run: ShapeRun, model: WorldModel, name: str, row_delay: int | None, shown: str) -> list[BenchRow]:
+    dreamer = Engine(model, row_delay=row_delay)
     spans = frame_spans(run, dreamer)
     return [
         BenchRow(
@@ -99,16 +99,16 @@ def _order_row(run: ShapeRun, model: WorldModel, name: str, lag: int | None, sho
             name=shown,
             value=1e3 * median(list(spans)),
             unit="ms",
-            bar=ORDER_BARS.get((name, lag)) if run.device.type == "cuda" else None,
+            bar=ORDER_BARS.get((name, row_delay)) if run.device.type == "cuda" else None,
             floor=1e3 * run.frame_floor(dreamer),
             detail={"milliseconds": (1e3 * spans).round(3), "passes": dreamer.schedule.image_passes},
         )
     ]
 
 
-def _plain_row(run: ShapeRun, model: WorldModel, lag: int | None, shown: str) -> list[BenchRow]:
+def _plain_row(run: ShapeRun, model: WorldModel, row_delay: int | None, shown: str) -> list[BenchRow]:
     """What captures are worth; and a figure, should they fail."""
-    dreamer = Engine(model, lag=lag)
+    dreamer = Engine(model, row_delay=row_delay)
     assert isinstance(dreamer.decoder, CachedDecoder)
     dreamer.decoder.graphs = FrameGraphs(None)
     spans = frame_spans(run, dreamer)
@@ -153,7 +153,7 @@ def many_rows(run: ShapeRun, heads: int | None) -> list[BenchRow]:
 def _many_row(run: ShapeRun, model: WorldModel, size: int, name: str) -> BenchRow:
     """Frames a second of so many dreams; a dreamer of its own, so that nothing is left of the caches before."""
     give_back(run.device)
-    dreamer = Engine(model, lag=1)
+    dreamer = Engine(model, row_delay=1)
     prompt, actions = random_prompt(model.config, run.settings.seed)
     rounds = run.settings.count(8, 2)
     try:

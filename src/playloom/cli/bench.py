@@ -44,7 +44,7 @@ def bench_command(
         Path | None,
         typer.Option(exists=True, help="With --ladder: frame store or recordings with test episodes, as in evaluate."),
     ] = None,
-    work: Annotated[Path, typer.Option(help="With --ladder: folder for a test set recorded here.")] = Path(
+    cache_dir: Annotated[Path, typer.Option(help="With --ladder: folder for a test set recorded here.")] = Path(
         "out/evaluation"
     ),
     frames: Annotated[int, typer.Option(min=1, help="Frames of the sustained case, and at most of any other.")] = 300,
@@ -62,7 +62,7 @@ def bench_command(
     if ladder or agreement or serve:
         common.refuse(call, ("only", "presets", "dtype"), "belongs to the speed table")
     if not ladder:
-        common.refuse(call, ("data", "work"), "applies to --ladder only")
+        common.refuse(call, ("data", "cache_dir"), "applies to --ladder only")
     with common.progress("measuring") as bar:
         from playloom import benchmarks
         from playloom.device import set_threads
@@ -83,7 +83,9 @@ def bench_command(
             from playloom.evaluation.test_set import open_test_set
 
             report = benchmarks.ladder(
-                open_test_set(data, work, lambda what, done, total: bar(done, total, what)), settings, tick=bar.show
+                open_test_set(data, cache_dir, lambda what, done, total: bar(done, total, what)),
+                settings,
+                tick=bar.show,
             )
         elif agreement:
             report = benchmarks.agreement(settings, bar.show)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from playloom.evaluation.config import EvaluationSettings
     from playloom.evaluation.report import Report
     from playloom.models.checkpoint import WorldModel
+    from playloom.models.decode_order import DecodeOrder
 
 
 def register(app: typer.Typer) -> None:
@@ -29,13 +30,14 @@ def evaluate_command(
         typer.Option(exists=True, help="Frame store or recordings with test episodes; none: a small set is recorded."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(callback=common.out_file, help="The JSON file; default: evaluation.json in --work.")
+        Path | None,
+        typer.Option(callback=common.out_file, help="The JSON file; default: evaluation.json in --cache-dir."),
     ] = None,
-    work: Annotated[
+    cache_dir: Annotated[
         Path, typer.Option(callback=common.own_folder, help="Folder for pictures and for a test set recorded here.")
     ] = Path("out/evaluation"),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer moments: a rough look.")] = False,
-    lag: common.Lag = None,
+    decode_order: common.DecodeOrder = None,
     temperature: common.Temperature = None,
     top_k: common.TopK = None,
     top_p: common.TopP = None,
@@ -52,9 +54,9 @@ def evaluate_command(
     """
     if markdown and as_json:
         raise BadInputError("--markdown and --json are two forms of the result; give one of them")
-    path = out or work / "evaluation.json"
+    path = out or cache_dir / "evaluation.json"
     common.out_file(path)
-    ensure_writable(work / "horizon.png")
+    ensure_writable(cache_dir / "horizon.png")
     latest: list[Report] = []
     with common.progress("evaluating") as bar:
         try:
@@ -63,11 +65,11 @@ def evaluate_command(
                     bar,
                     latest,
                     data,
-                    work,
+                    cache_dir,
                     model,
                     device,
                     threads,
-                    lag,
+                    decode_order,
                     quick,
                     game,
                     seed,
@@ -79,18 +81,18 @@ def evaluate_command(
                 typer.echo(f"figures so far: {path}", err=True)
             raise
     result.write(path)
-    _say(result, path, work, markdown, as_json)
+    _say(result, path, cache_dir, markdown, as_json)
 
 
 def _measure(
     bar: common.Progress,
     latest: list[Report],
     data: Path | None,
-    work: Path,
+    cache_dir: Path,
     model: str | None,
     device: str,
     threads: int | None,
-    lag: int | None,
+    decode_order: DecodeOrder | None,
     quick: bool,
     game: bool,
     seed: int,
@@ -104,8 +106,8 @@ def _measure(
 
     set_threads(threads)
     loaded = load_model(model_folder(model), pick_device(device))
-    settings = _settings(loaded, lag, quick, game, seed, sampling)
-    store = open_test_set(data, work, lambda what, done, total: bar(done, total, what))
+    settings = _settings(loaded, decode_order, quick, game, seed, sampling)
+    store = open_test_set(data, cache_dir, lambda what, done, total: bar(done, total, what))
     pieces = 0
 
     def tick(what: str) -> None:
@@ -114,13 +116,13 @@ def _measure(
         parts = f"{len(latest)} of {len(PARTS)} parts done"
         bar.show(f"{parts}, now {what}, piece {pieces}", len(latest) / len(PARTS), "evaluating")
 
-    return evaluate(loaded, store, settings, pictures=work, tick=tick, part_done=latest.append)
+    return evaluate(loaded, store, settings, pictures=cache_dir, tick=tick, part_done=latest.append)
 
 
-def _say(result: Report, path: Path, work: Path, markdown: bool, as_json: bool) -> None:
+def _say(result: Report, path: Path, cache_dir: Path, markdown: bool, as_json: bool) -> None:
     from playloom.evaluation import report
 
-    files = {"figures": str(path), "horizon": str(work / "horizon.png"), "strip": str(work / "strip.png")}
+    files = {"figures": str(path), "horizon": str(cache_dir / "horizon.png"), "strip": str(cache_dir / "strip.png")}
     if as_json:
         common.print_json({name: value for name, value in result.to_json().items() if name != "curves"} | files)
         return
@@ -133,18 +135,18 @@ def _say(result: Report, path: Path, work: Path, markdown: bool, as_json: bool) 
 
 
 def _settings(
-    model: WorldModel, lag: int | None, quick: bool, game: bool, seed: int, sampling: dict[str, Any]
+    model: WorldModel, decode_order: DecodeOrder | None, quick: bool, game: bool, seed: int, sampling: dict[str, Any]
 ) -> EvaluationSettings:
     """The settings of the flags; without one, a model without row starts gets raster, its only order."""
     import dataclasses
 
     from playloom.evaluation.config import EvaluationSettings
     from playloom.inference.sampling import Sampling
+    from playloom.models.decode_order import card_row_delay
 
-    usual = model.card.get("lag") if model.config.layout.rows else None
-    asked = usual if lag is None else lag
+    asked = card_row_delay(model.card if model.config.layout.rows else {}, decode_order)
     settings = EvaluationSettings(
-        lag=None if asked == model.config.layout.grid_width else asked,
+        row_delay=None if asked == model.config.layout.grid_width else asked,
         seed=seed,
         sampling=Sampling.from_card(model.card, **sampling),
     )

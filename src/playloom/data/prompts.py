@@ -6,7 +6,7 @@ nor the game: the sizes are arguments, and who can render a recording's pictures
     prompt = load_prompt("moment:arena-blue", context=10, frame_size=(180, 300))
 
 ===========================  ===========================================================  ================
-spec                         what it is                                                   `at` by default
+spec                         what it is                                                   default
 ===========================  ===========================================================  ================
 a folder of pictures         sorted by name (2 before 10); an `actions.csv` may lie there the last picture
 one picture                  a context of one step                                        that picture
@@ -16,7 +16,7 @@ an episode (.npz or .json)   a recording of `playloom record`; needs `render`   
 `moment:NAME`                a bundled moment                                             context - 1
 ===========================  ===========================================================  ================
 
-`at` counts steps from 0 and names the last frame that is seen; what follows it is kept as the truth.
+`start_step` counts steps from 0 and names the last frame that is seen; what follows it is kept as the truth.
 
 Bundled moments: short pieces of real play, kept exactly, to dream on from without a recording.
 
@@ -53,7 +53,7 @@ from playloom.data.recording import Episode, load_episode
 from playloom.errors import ActionError, BadInputError, PictureError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import CLIP_NAMES, is_dream_clip, npz_names, read_clip, read_dream_clip, read_npz, write_npz
-from playloom.media.images import Fit, fit_picture, read_picture
+from playloom.media.images import ResizeMode, fit_picture, read_picture
 from playloom.media.output_folder import CLIP_FILE
 from playloom.provenance import Manifest
 
@@ -190,9 +190,9 @@ class PromptSpec:
     """Frames seen."""
     frame_size: tuple[int, int]
     """Height and width of the model's frames."""
-    fit: Fit
+    resize: ResizeMode
     """How pictures of another shape are fitted."""
-    at: int | None
+    start_step: int | None
     """The last step seen, from 0; None: what is usual for the source."""
     horizon: int | None
     """True steps to keep after it; None: all there are."""
@@ -209,7 +209,7 @@ class PromptSpec:
         Raises:
             RecordingError: when the source is too short for it.
         """
-        at = default if self.at is None else self.at
+        at = default if self.start_step is None else self.start_step
         if steps < self.context:
             raise RecordingError(
                 f"{name} has {steps} steps; a context of {self.context} needs at least as many: ask for a "
@@ -241,10 +241,10 @@ def fit_all(
     """Frames [T, H, W, 3] of the wanted size, and what was done to make them so, as sentences."""
     fitted, notes = [], []
     for name, frame_HWC in zip(names, frames, strict=True):
-        frame, note = fit_picture(frame_HWC, cut.frame_size, cut.fit)
+        frame, note = fit_picture(frame_HWC, cut.frame_size, cut.resize)
         fitted.append(frame)
         if note:
-            hint = " (--fit letterbox keeps all of it)" if "cropped" in note else ""
+            hint = " (--resize letterbox keeps all of it)" if "cropped" in note else ""
             notes.append((name, note + hint))
     return np.stack(fitted), tuple(grouped(notes))
 
@@ -310,7 +310,7 @@ def from_pictures(
         PictureError: when one is damaged.
         RecordingError: when the last step asked for is none of them.
     """
-    at = len(paths) - 1 if cut.at is None else cut.at
+    at = len(paths) - 1 if cut.start_step is None else cut.start_step
     if not 0 <= at < len(paths):
         raise RecordingError(
             f"there are {len(paths)} pictures; the last one seen can be 0 to {len(paths) - 1}, got {at}"
@@ -364,8 +364,8 @@ def load_prompt(
     context: int,
     frame_size: tuple[int, int],
     schema: Schema | Literal["auto"] = "named",
-    fit: Fit = "crop",
-    at: int | None = None,
+    resize: ResizeMode = "crop",
+    start_step: int | None = None,
     horizon: int | None = None,
     render: Render | None = None,
 ) -> PromptData:
@@ -376,8 +376,8 @@ def load_prompt(
         context: how many steps the model shall see. Recordings must have that many; pictures may be fewer.
         frame_size: (H, W) of the model's frames; other sizes are fitted, and that is said.
         schema: of the `actions.csv` in a folder of pictures.
-        fit: how pictures of another shape are fitted, see `playloom.media.images.Fit`.
-        at: the step to dream on from.
+        resize: how pictures of another shape are resized, see `playloom.media.images.ResizeMode`.
+        start_step: the step to dream on from.
         horizon: how many true steps to keep after it; None: all there are.
         render: what gives a recording its pictures back.
 
@@ -386,7 +386,7 @@ def load_prompt(
         PictureError: when a picture is damaged.
         ActionError: when an actions table does not fit.
     """
-    cut = PromptSpec(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
+    cut = PromptSpec(context=context, frame_size=frame_size, resize=resize, start_step=start_step, horizon=horizon)
     check_prompt(spec)
     text = str(spec)
     if text.startswith(MOMENT_PREFIX):
@@ -471,7 +471,9 @@ def _from_dream(path: Path, cut: PromptSpec) -> PromptData:
     clip = read_dream_clip(path)
     note = f"{path} is a dream: some of these frames were dreamed, and none is kept as the truth"
     frames = len(clip.frames_THWC)
-    cut, short = clamp_context(cut, frames if cut.at is None or cut.at not in range(frames) else cut.at + 1)
+    cut, short = clamp_context(
+        cut, frames if cut.start_step is None or cut.start_step not in range(frames) else cut.start_step + 1
+    )
     found = _from_arrays(str(path), clip.frames_THWC, clip.actions_TA, replace(cut, horizon=0), frames - 1)
     kept = None if clip.codes_TN is None else _seen(clip.codes_TN, cut, frames - 1)
     dreamed = None if clip.dreamed_T is None else _seen(clip.dreamed_T, cut, frames - 1)
@@ -494,7 +496,7 @@ def _kind_of_dream(path: Path) -> Literal["real", "given"]:
 
 
 def _seen(rows_T: NDArray[_T], cut: PromptSpec, default_at: int) -> NDArray[_T]:
-    at = default_at if cut.at is None else cut.at
+    at = default_at if cut.start_step is None else cut.start_step
     return rows_T[at + 1 - cut.context : at + 1]
 
 

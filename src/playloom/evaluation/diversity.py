@@ -261,7 +261,7 @@ def _dreamed(
     model: WorldModel, store: FrameDataset, moments: Sequence[Moment], mode: Mode, settings: EvaluationSettings
 ) -> Iterator[tuple[slice, int, list[Actions]]]:
     """The moments of a batch, a step's index and the actions dreamed at it, step by step and batch by batch."""
-    dreamer, steps, batch = Engine(model, lag=settings.lag), settings.diversity_steps, settings.batch
+    dreamer, steps, batch = Engine(model, row_delay=settings.row_delay), settings.diversity_steps, settings.batch
     requests = [
         GenerationRequest(
             prompt=moment.prompt(store),

@@ -44,7 +44,7 @@ def model_card(shop: Shop, trained: Mapping[str, Any], report: Mapping[str, Any]
         "wall_seconds": {**seconds, "all": round(sum(seconds.values()), 1)},
         "trained": dict(trained),
         # The figures below were measured with these, so a dream uses them unless told otherwise.
-        "lag": recipe.evaluate.measure.lag,
+        "row_delay": recipe.evaluate.measure.row_delay,
         "sampling": dataclasses.asdict(recipe.evaluate.measure.sampling),
         "evaluation": {"run": report["run"], "rows": report["rows"]},
     }

@@ -33,7 +33,7 @@ from playloom.errors import BadInputError, PlayloomError
 from playloom.inference.realtime.recorder import ContextBuffer as Recent
 from playloom.inference.realtime.recorder import FrameHistory, RecordedFrame
 from playloom.inference.realtime.session import LiveSession
-from playloom.inference.realtime.types import LiveFrame, Who, check_controller
+from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.media.images import Live, from_base64, live_picture
@@ -160,7 +160,7 @@ class LiveConnection:
             "model": self.studio.model.config.name,
             "width": width,
             "height": height,
-            "hertz": self.session.hertz,
+            "fps": self.session.fps,
             "controls": [control.name for control in CONTROLS],
         }
 
@@ -174,14 +174,14 @@ class LiveConnection:
         return {
             "moment": self.moment,
             "seed": session.seed,
-            "who": session.who,
+            "controller": session.controller,
             "temperature": session.sampling.temperature,
             "paused": session.paused,
         }
 
     def _manifest(self) -> Manifest:
         session = self.session
-        mode = "world" if session.who == "person" else "full"
+        mode = "world" if session.controller == "person" else "full"
         return self.studio.manifest(session.prompt, session.sampling, session.seed, mode)
 
     def _run(self) -> None:
@@ -247,7 +247,7 @@ class LiveSessionManager:
         *,
         sampling: Sampling,
         seed: int,
-        who: Who,
+        controller: Controller,
         moment: str | None,
         form: Live,
         progress: Progress,
@@ -268,8 +268,8 @@ class LiveSessionManager:
             prompt,
             dream=dream,
             seed=seed,
-            who=who,
-            hertz=self.studio.settings.hertz,
+            controller=controller,
+            fps=self.studio.settings.fps,
             aligned=True,
         )
         seat = LiveConnection(self.studio, self.metrics, session, moment=moment, form=form)
@@ -398,7 +398,7 @@ class _Player:
             prompt,
             sampling=how if hello.temperature is None else replace(how, temperature=hello.temperature),
             seed=resolve_seed(hello.seed),
-            who=check_controller(hello.who),
+            controller=check_controller(hello.controller),
             moment=moment,
             form=hello.format,
             progress=self.opening.saw,
@@ -469,7 +469,7 @@ class _Player:
             session.pause()
             session.single_step()
         elif isinstance(control, SetWho):
-            session.who = control.value
+            session.controller = control.value
         elif isinstance(control, SetTemperature):
             how = replace(session.sampling, temperature=control.value)
             await self.studio.wait_for(lambda: setattr(session, "sampling", how))

@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 from playloom.actions.codec import rows_to_values, values_to_rows
 from playloom.actions.controller import CONTROLS
 from playloom.errors import ActionError
-from playloom.inference.realtime.types import LiveFrame, Who
+from playloom.inference.realtime.types import Controller, LiveFrame
 from playloom.media.images import Live
 from playloom.server.service import RequestModel
 
@@ -46,7 +46,7 @@ class Hello(RequestModel):
     """Where to begin: a bundled moment's name."""
     image: str | None = None
     """Or a PNG or JPEG, base64."""
-    who: Who = "person"
+    controller: Controller = "person"
     """Who plays."""
     seed: PlaySeed | None = None
     """Same seed, same actions at the same frames: same frames."""
@@ -86,8 +86,8 @@ class Reset(RequestModel):
 class SetWho(RequestModel):
     """Who plays from now on."""
 
-    type: Literal["who"]
-    value: Who
+    type: Literal["controller"]
+    value: Controller
 
 
 class SetTemperature(RequestModel):

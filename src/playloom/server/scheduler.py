@@ -1,6 +1,6 @@
 """The one thread that owns the dreamer: gathers what many users want next and lets it happen as one batch a frame.
 
-    broker = Broker(Dreamer(model, lag=1))
+    broker = Broker(Dreamer(model, row_delay=1))
     handle = broker.open(prompt, seed=7)                  # from any thread
     step = handle.step(action_A)                          # waits; or handle.submit(action_A) for a future
 

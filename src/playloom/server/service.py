@@ -44,6 +44,7 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
 from playloom.media.images import encode_png, marked_png, read_frame
 from playloom.models.checkpoint import load_model, model_folder
+from playloom.models.decode_order import card_row_delay
 from playloom.provenance import Manifest, created_at, frames_hash
 from playloom.server.errors import ApiError, busy, validation_message
 from playloom.server.scheduler import Frame, Handle, Progress, Scheduler, SchedulerLimits
@@ -389,14 +390,14 @@ class InferenceService:
 
     def manifest(self, prompt: Prompt, sampling: Sampling, seed: int, mode: str) -> Manifest:
         """What every picture of a dream says about itself."""
-        lag = self.dreamer.schedule.lag
+        row_delay = self.dreamer.schedule.row_delay
         return Manifest(
             model=self.model.config.name,
             weights=self.model.fingerprint,
             seed=seed,
             mode=mode,
             sampling=sampling.to_dict(),
-            order="raster" if lag == self.model.config.layout.grid_width else f"row lag {lag}",
+            order="raster" if row_delay == self.model.config.layout.grid_width else f"row lag {row_delay}",
             parent=frames_hash(prompt.frames_THWC),
             created=created_at(),
         )
@@ -472,7 +473,7 @@ class InferenceService:
 
 def _dreamer(settings: Settings) -> Engine:
     model = load_model(model_folder(settings.model), pick_device(settings.device))
-    return Engine(model, lag=settings.lag or model.card.get("lag"))
+    return Engine(model, row_delay=card_row_delay(model.card, settings.decode_order))
 
 
 def resolve_seed(asked: int | None) -> int:

@@ -175,7 +175,7 @@ def register_session_routes(
         """The newest frames of a session as a video in real time, every frame marked."""
         reel, manifest = _reel(room, stepped, token)
         shots = reel.shots()
-        data = await studio.film(lambda: as_mp4(shots, manifest, studio.settings.hertz))
+        data = await studio.film(lambda: as_mp4(shots, manifest, studio.settings.fps))
         return Response(data, media_type="video/mp4", headers=_download("playloom.mp4"))
 
     @app.get("/v1/sessions/{token}/recording.csv", response_class=Response, responses=_file("text/csv"), tags=_TAGS)

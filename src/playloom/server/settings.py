@@ -18,7 +18,7 @@ import ipaddress
 import re
 import secrets
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -60,8 +60,8 @@ class Settings(BaseSettings):
 
     model: str | None = None
     """A bundled model's name or a model's folder; none: the first bundled one."""
-    lag: int | None = Field(default=None, ge=1)
-    """Row lag of the decoding order; none: what the model's card says, else raster."""
+    decode_order: Annotated[int, Field(ge=1)] | Literal["raster"] | None = None
+    """`raster`, or the row delay of the decoding order; none: the model card's, else raster."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda or one of torch's names."""
     threads: int | None = Field(default=None, ge=1)
@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     """How long a live session waits for a player whose connection dropped."""
     idle_seconds: Seconds = 300
     """How long a stepped session may go without a step."""
-    hertz: float = Field(default=10, gt=0, le=120)
+    fps: float = Field(default=10, gt=0, le=120)
     """Frames a second of live play."""
     recording_frames: Count = 600
     """Newest frames a session keeps for its recording."""

@@ -143,7 +143,7 @@ class WorldConfig:
     lags: tuple[int, ...] = (0, 4, 2, 1)
     """Row lags trained; 0 is raster order. A chain layout trains raster only."""
     lag_weights: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
-    """How often each lag is drawn."""
+    """How often each row delay is drawn."""
     first_step_image_loss: bool = False
     """Also judge the picture of a window's first step, which nothing foretells."""
     drop_dead: bool = True
@@ -256,7 +256,7 @@ class WorldTask:
 
     def to(self, device: torch.device) -> None:
         """Move the masks."""
-        self._own = {lag: own.to(device) for lag, own in self._own.items()}
+        self._own = {row_delay: own.to(device) for row_delay, own in self._own.items()}
 
     def batch(self, index: int) -> Batch:
         """Windows of batch `index`: codes int64 [B, T, N], actions int64 [B, T, A]."""
@@ -264,9 +264,9 @@ class WorldTask:
 
     def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
         """One loss, for a decode order drawn from the step's own random source."""
-        lag = list(self._own)[int(moment.random.choice(len(self._weights), p=self._weights))]
-        judged: LossOutput = players["world"](batch["codes"], batch["actions"], self._own[lag])
-        yield ModuleLoss("world", judged.loss, {**_figures(judged), f"image_lag_{lag}": judged.image})
+        row_delay = list(self._own)[int(moment.random.choice(len(self._weights), p=self._weights))]
+        judged: LossOutput = players["world"](batch["codes"], batch["actions"], self._own[row_delay])
+        yield ModuleLoss("world", judged.loss, {**_figures(judged), f"image_lag_{row_delay}": judged.image})
 
     def validate(self) -> dict[str, float]:
         """Figures on the validation split: raster order, the fastest order, and raster with foreign actions."""
@@ -293,8 +293,8 @@ class WorldTask:
     def _device(self) -> torch.device:
         return self.transformer.token.weight.device
 
-    def _judge(self, batch: Batch, lag: int) -> LossOutput:
-        judged: LossOutput = self.loss(batch["codes"], batch["actions"], self._own[lag])
+    def _judge(self, batch: Batch, row_delay: int) -> LossOutput:
+        judged: LossOutput = self.loss(batch["codes"], batch["actions"], self._own[row_delay])
         return judged
 
     def _gather(self, sampler: WindowSampler, index: int) -> Batch:
@@ -302,14 +302,16 @@ class WorldTask:
         return {"codes": windows.tokens_BTN, "actions": windows.actions_BTA}
 
     def _orders(self, model: ModelConfig) -> tuple[dict[int, Tensor], NDArray[np.float64]]:
-        """The own-step mask of every lag (raster under the grid's width), and how often each is drawn."""
+        """The own-step mask of every row delay (raster under the grid's width), and how often each is drawn."""
         width = model.layout.grid_width
         wanted: dict[int, float] = {}
-        for lag, weight in zip(self._config.lags, self._config.lag_weights, strict=True):
-            actual = width if lag == 0 or not model.rows else min(lag, width)
+        for row_delay, weight in zip(self._config.lags, self._config.lag_weights, strict=True):
+            actual = width if row_delay == 0 or not model.rows else min(row_delay, width)
             wanted[actual] = wanted.get(actual, 0.0) + weight
         weights = np.array(list(wanted.values()))
-        return {lag: schedule(model.layout, lag).visible_PP() for lag in wanted}, weights / weights.sum()
+        return {
+            row_delay: schedule(model.layout, row_delay).visible_PP() for row_delay in wanted
+        }, weights / weights.sum()
 
     def _sampler(
         self, spans: tuple[EpisodeSlice, ...] | list[EpisodeSlice], batch: int, seed: int, rank: int, ranks: int

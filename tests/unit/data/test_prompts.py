@@ -152,10 +152,10 @@ def test_what_was_done_to_pictures_is_said_once_for_all_of_them(tmp_path):
     assert prompt.notes[1:] == (
         "1.png and 2 more: its transparency was put on black",
         "1.png and 2 more: centre-cropped from 64 x 48 to 64 x 38, then resized to 30 x 18 "
-        "(--fit letterbox keeps all of it)",
+        "(--resize letterbox keeps all of it)",
     )
-    boxed = load_prompt(tmp_path, context=3, frame_size=SIZE, fit="letterbox")
-    assert "with black bars around 24 x 18" in boxed.notes[-1] and "--fit" not in boxed.notes[-1]
+    boxed = load_prompt(tmp_path, context=3, frame_size=SIZE, resize="letterbox")
+    assert "with black bars around 24 x 18" in boxed.notes[-1] and "--resize" not in boxed.notes[-1]
 
 
 def test_a_dream_is_gone_on_from_without_its_marks(tmp_path, clip):

@@ -70,7 +70,7 @@ def write_play(
     manifest: Manifest,
     report: Mapping[str, Any],
     seen: Sequence[Tile] = (),
-    hertz: float = 10.0,
+    fps: float = 10.0,
 ) -> Path:
     """Write live play into a new folder, which appears complete or not at all.
 
@@ -80,7 +80,7 @@ def write_play(
         manifest: what made them.
         seen: the frames that the session began with; left out where its own first frames are gone.
         report: figures for `report.json`; anything JSON can hold.
-        hertz: ticks a second; the video takes the nearest whole rate.
+        fps: ticks a second; the video takes the nearest whole rate.
 
     Returns:
         The folder written.
@@ -94,7 +94,7 @@ def write_play(
     target = next_free_path(folder, numbered=True)
     content = {**report, "manifest": json.loads(manifest.to_json())}
     with atomic_folder(target) as place:
-        rate = max(1, round(hertz))
+        rate = max(1, round(fps))
         before, title = list(seen) if frames[0].sequence == 0 else [], title_of(manifest)
         tiles = [*before, *map(_tile, frames)]
         kinds = {tile.kind for tile in tiles}
@@ -213,11 +213,11 @@ class FrameHistory:
             return tuple(self._shots)
 
 
-def as_mp4(shots: Sequence[RecordedFrame], manifest: Manifest, hertz: float) -> bytes:
+def as_mp4(shots: Sequence[RecordedFrame], manifest: Manifest, fps: float) -> bytes:
     """A video in real time: a frame is held for the ticks missed after it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "play.mp4"
-        write_mp4(path, _as_seen_reel(shots), frames_per_second=max(1, round(hertz)), manifest=manifest)
+        write_mp4(path, _as_seen_reel(shots), frames_per_second=max(1, round(fps)), manifest=manifest)
         return path.read_bytes()
 
 

@@ -185,7 +185,7 @@ class StoryInfo(BaseModel):
     """Height and width of its frames."""
     context: int
     """Most frames that the model sees of what came before."""
-    hertz: int
+    fps: int
     """Frames a second when it is played."""
     model: str
     """What dreams on now."""
@@ -301,7 +301,7 @@ def story_dict(name: str, tree: Tree, *, context: int, model: str) -> dict[str, 
         "created": tree.header.created,
         "size": list(tree.header.size),
         "context": context,
-        "hertz": 10,
+        "fps": 10,
         "model": model,
         "revision": tree.header.revision,
         "nodes": [node_dict(node) for node in tree.nodes.values()],
