@@ -21,7 +21,7 @@ from playloom.cli import act, common, recipe
 from playloom.cli.app import app
 from playloom.errors import BadInputError
 from playloom.media.clips import Clip, write_clip
-from playloom.media.images import Fit
+from playloom.media.images import ResizeMode
 from playloom.models.checkpoint import save_model
 
 PROGRAM = (
@@ -116,7 +116,7 @@ def test_the_choices_are_those_of_the_library():
     assert set(get_args(act.Player)) == set(PLAYERS) and set(choices("variant")) == set(VARIANTS)
     assert list(get_args(recipe.Stage)) == [stage.name for stage in STAGES]
     assert set(get_args(get_args(common.Schema)[0])) == {*get_args(Schema), "auto"}
-    assert get_args(get_args(common.Fit)[0]) == get_args(Fit)
+    assert get_args(get_args(common.Resize)[0]) == get_args(ResizeMode)
 
 
 def test_only_an_earlier_result_is_numbered(tmp_path, monkeypatch):

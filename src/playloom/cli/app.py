@@ -11,10 +11,7 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import act, bench, call, dream, evaluate, models, play, recipe, serve, train
-from playloom.cli import data as import_
-from playloom.cli import data as record
-from playloom.cli import data as view
+from playloom.cli import act, bench, call, data, dream, evaluate, models, play, recipe, serve, train
 from playloom.device import limit_spinning
 from playloom.errors import PlayloomError
 
@@ -27,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (dream, play, act, serve, call, record, view, import_, train, evaluate, bench, recipe, models):
+for command in (dream, play, act, serve, call, data, train, evaluate, bench, recipe, models):
     command.register(app)
 
 

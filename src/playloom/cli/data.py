@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from playloom.games.recorder import RecordProgress
 
 
-def register_import(app: typer.Typer) -> None:
-    """Add `import` to the program."""
+def register(app: typer.Typer) -> None:
+    """Add `record`, `view` and `import` to the program."""
+    app.command("record")(record_command)
+    app.command("view")(view_command)
     app.command("import")(import_command)
 
 
@@ -77,11 +79,6 @@ def import_command(
         raise typer.Exit(common.SKIPPED)
 
 
-def register_record(app: typer.Typer) -> None:
-    """Add `record` to the program."""
-    app.command("record")(record_command)
-
-
 def record_command(
     hours: Annotated[float, typer.Option(help="Hours of play, at 10 steps per second; at most 1000.")] = 1.0,
     out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for the episodes.")] = Path(
@@ -114,11 +111,6 @@ def record_command(
         return
     known = f" ({skipped} of them were there already)" if skipped else ""
     typer.echo(f"{common.count(len(paths), 'episode')} of {steps} steps{known}: {out}")
-
-
-def register_view(app: typer.Typer) -> None:
-    """Add `view` to the program."""
-    app.command("view")(view_command)
 
 
 def view_command(

@@ -188,7 +188,7 @@ def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch)
     with pytest.raises(RecordingError, match="12 and 11"):
         save_bundled_prompt(tmp_path / "x", clip.frames_THWC, clip.actions_TA[:-1], {})
     monkeypatch.setattr(prompts_module, "find_prompt", lambda name: find_prompt(name, tmp_path))
-    monkeypatch.setattr(prompts_module, "list_prompts", lambda: list_prompts(tmp_path))
+    monkeypatch.setattr(prompts_module, "list_prompts", lambda folder=tmp_path: list_prompts(folder))
     for spec in ("moment:corner", path):
         assert numbers(load_prompt(spec, context=2, frame_size=SIZE, at=3, horizon=3)) == EXPECTED_AT_3
     with pytest.raises(RecordingError, match="did you mean moment:corner"):

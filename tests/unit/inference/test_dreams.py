@@ -139,7 +139,7 @@ def test_a_second_ctrl_c_leaves_nothing(model, recording, tmp_path, monkeypatch,
 def test_equal_jobs_give_equal_bytes_and_the_time_is_put_in_when_asked_for(model, recording, tmp_path, monkeypatch):
     """The time was in every manifest, so no two files of the same dream were equal."""
     clock = iter(("2030", "2031", "2032"))
-    monkeypatch.setattr("playloom.provenance.created_at", lambda: next(clock))
+    monkeypatch.setattr("playloom.inference.generate.created_at", lambda: next(clock))
     where = {"model": model, "prompt": str(recording), "context": 3, "steps": 2}
     folders = [run_dream(DreamJob(**where, out=tmp_path / name)).written.folder for name in ("first", "second")]
     names = [{path.relative_to(folder) for path in folder.rglob("*.*")} for folder in folders]

@@ -62,10 +62,10 @@ import numpy as np
 from pathlib import Path
 from safetensors.numpy import save_file
 from playloom.errors import PlayloomError
-from playloom.media.animation import write_gif, write_mp4
-from playloom.media.npz import write_npz
-from playloom.media.pictures import write_picture
-from playloom.files import atomic_write
+from playloom.media.video import write_gif, write_mp4
+from playloom.media.clips import write_npz
+from playloom.media.images import write_picture
+from playloom.atomic_io import atomic_write
 
 def through(write):
     def writer(target):
@@ -134,7 +134,7 @@ def test_a_place_is_tried_without_leaving_anything(tmp_path):
 
 def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
     """Two trainings in one folder wrote over each other, and both said that all went well."""
-    code = "import sys, playloom.atomic_io as r\nwith r.claimed(sys.argv[1]): print('mine', flush=True); input()"
+    code = "import sys, playloom.atomic_io as r\nwith r.folder_lock(sys.argv[1]): print('mine', flush=True); input()"
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "mine\n"

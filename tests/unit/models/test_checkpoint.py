@@ -176,7 +176,7 @@ def test_a_network_that_the_file_is_too_small_for_is_not_built(saved, monkeypatc
     content = json.loads((saved / "model.json").read_text())
     content["config"][part][size] = 64 if part == "transformer" else 2**20
     (saved / "model.json").write_text(json.dumps(content))
-    monkeypatch.setattr("playloom.models.world_model.build_tokenizer", pytest.fail)
+    monkeypatch.setattr("playloom.models.checkpoint.build_tokenizer", pytest.fail)
     with pytest.raises(CheckpointError, match=r"holds [\d,]+ numbers"):
         load_model(saved)
 

@@ -44,7 +44,7 @@ def test_a_preset_that_does_not_fit_says_so_before_it_is_built():
 def test_a_model_that_does_not_fit_is_not_loaded(tiny_model, tmp_path, monkeypatch):
     save_model(tmp_path, tiny_model)
     assert load_model(tmp_path).config == tiny_model.config
-    monkeypatch.setattr("playloom.device.free_memory", lambda _: 1000)
+    monkeypatch.setattr("playloom.models.world_model.free_memory", lambda _: 1000)
     with pytest.raises(ResourceError, match="and 1,000 are free"):
         load_model(tmp_path)
 

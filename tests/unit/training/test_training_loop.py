@@ -81,11 +81,11 @@ def test_same_seed_same_bytes_and_another_seed_others(store, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from playloom.data.stores import TokenStore
+from playloom.data.dataset import TokenDataset
 from training_toys import TINY, world_config
-from playloom.training.world import train_world
+from playloom.training.world_model import train_world
 config = world_config(steps=100000, save_steps=5)
-train_world(TINY, config, TokenStore.open(Path(sys.argv[1])), Path(sys.argv[2]))
+train_world(TINY, config, TokenDataset.open(Path(sys.argv[1])), Path(sys.argv[2]))
 """
 
 
