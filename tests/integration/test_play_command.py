@@ -138,7 +138,7 @@ def test_the_command_plays_and_counts_everything(said, tmp_path):
 
 
 def test_what_was_played_can_be_dreamed_again(model, clip, tmp_path):
-    settings = {"model": model, "prompt": clip, "context": 3, "seed": 4, "row_delay": 1, "temperature": 0.7}
+    settings = {"model": model, "prompt": clip, "context": 3, "seed": 4, "decode_order": 1, "temperature": 0.7}
     job = LiveJob(script_SA=parse_script(SCRIPT).values_SA, seconds=0.6, fps=10, out=tmp_path / "play", **settings)
     result = play_live(job)
     assert result.failure is None and result.folder == tmp_path / "play"
@@ -171,7 +171,7 @@ def test_a_csv_of_either_schema_is_a_script(said, tmp_path):
     ("words", "sentence"),
     [
         (("--script", "jump"), "--headless"),
-        (("--headless",), "nobody plays without a script"),
+        (("--headless",), "--script is required"),
         (("--headless", "--script", "  "), "the action script is empty"),
         (("--headless", "--script", "jmp"), "did you mean jump"),
         (("--headless", "--script", "jump", "--fps", "0"), "rate is 0 Hz; expected more than 0"),

@@ -239,7 +239,7 @@ def test_a_dream_shorter_than_the_context_is_gone_on_from(model, tmp_path):
     run_dream(DreamJob(model=model, prompt=str(tmp_path / "a.png"), steps=2, out=tmp_path / "a"))
     report = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, out=tmp_path / "b"))
     assert report.steps_seen == 3 and any("the context is 3 steps long" in note for note in report.notes)
-    second = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, at=1, out=tmp_path / "c"))
+    second = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, start_step=1, out=tmp_path / "c"))
     assert second.steps_seen == 2
 
 
@@ -350,7 +350,7 @@ def test_a_clips_dream_does_not_depend_on_the_batch(model, tmp_path):
         (("--steps", "0"), "--steps"),
         (("--schema", "binary"), "schema"),
         (("--device", "tpu"), "device"),
-        (("--resize", "stretch"), "fit"),
+        (("--resize", "stretch"), "resize"),
         (("--start-step", "500"), "12 steps"),
     ],
 )

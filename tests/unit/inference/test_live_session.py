@@ -144,7 +144,7 @@ def test_who_plays_can_change_at_any_time():
     live.controller = "person"
     after = live.step()
     assert (after.action_A == TURN).all() and after.key_to_frame is None
-    with pytest.raises(BadInputError, match="unknown player 'modle'; did you mean model"):
+    with pytest.raises(BadInputError, match="unknown controller 'modle'; did you mean model"):
         live.controller = "modle"
 
 
@@ -340,7 +340,7 @@ def test_only_one_drives():
 def test_wrong_settings_are_sentences():
     with pytest.raises(BadInputError, match="0 Hz"):
         session(fps=0)
-    with pytest.raises(BadInputError, match="unknown player 'nobody'; choose one of: person, model, both"):
+    with pytest.raises(BadInputError, match="unknown controller 'nobody'; choose one of: person, model, both"):
         session(controller="nobody")
     live = session()
     with pytest.raises(ActionError, match="expected a whole number"):
