@@ -157,7 +157,7 @@ def test_branches_come_in_side_by_side_and_a_reload_comes_back(page):
     page.keyboard.press("Enter")
     page.wait_for_selector(FRAME)
     found = story(page)
-    assert [branch["made"] for branch in found["branches"]] == [3, 3, 3]
+    assert [branch["frames_done"] for branch in found["branches"]] == [3, 3, 3]
     assert chosen(page) == found["branches"][1]["last"]
     assert page.locator(".lane").count() == 4
     page.keyboard.press("Home")

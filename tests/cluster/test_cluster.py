@@ -35,7 +35,7 @@ def program(*options):
     command = [sys.executable, "-c", PROGRAM, "serve", "--cluster", "--port", "0", "--model", str(model_folder())]
     environment = {
         "PLAYLOOM_DEVICE": "cpu",
-        "PLAYLOOM_STEPS": "10000",
+        "PLAYLOOM_MAX_STEPS": "10000",
         "PLAYLOOM_API_KEY": KEY,
         "PLAYLOOM_DRAIN_SECONDS": "30",
     }
@@ -160,7 +160,7 @@ def a_player_goes_on(home, tags):
     for tag in tags:
         found = asked(home, f"/metrics?at={tag}")
         assert found.headers["x-playloom-replica"] == tag
-        assert "playloom_frames_total" in found.text
+        assert "playloom_generated_frames_total" in found.text
 
 
 def bad_input_gets_the_same_sentences(home):

@@ -22,7 +22,7 @@ from playloom.cluster.newest import Newest
 from playloom.cluster.plain import Plain
 from playloom.cluster.plan import ClusterNode, fair_share
 from playloom.errors import ConfigError, ResourceError
-from playloom.server.settings import LONGEST, new_token, read_settings, replica_in
+from playloom.server.settings import MAX_TOKEN_LENGTH, new_token, read_settings, replica_in
 from serving_toys import HOME, client, error_of, picture, score_body, settings
 
 OURS = {"x-playloom-replica": "a"}
@@ -32,7 +32,7 @@ def test_a_name_leads_to_its_server_and_cannot_be_guessed():
     assert replica_in(new_token("a_1-B")) == "a_1-B"
     assert replica_in(new_token(None)) is None
     assert len({new_token("a") for _ in range(100)}) == 100
-    assert len(new_token("x" * 64)) <= LONGEST
+    assert len(new_token("x" * 64)) <= MAX_TOKEN_LENGTH
     for name in (".secret", "a b.secret", "x" * 65 + ".secret", "", "é.secret"):
         assert replica_in(name) is None
 
@@ -321,11 +321,11 @@ def test_the_layers_together_refuse_what_the_server_would():
 def test_the_proxies_find_the_settings_in_their_environment(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     asked = read_settings(
-        host="::1", api_key="secret", sessions=3, queue=0, allowed_origins=("https://a.example",), hertz=12.5
+        host="::1", api_key="secret", sessions=3, queue=0, allowed_origins=("https://a.example",), fps=12.5
     )
     told = environment_of(asked)
     assert told["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "playloom.cluster.layers.layers"
-    assert "PLAYLOOM_STEPS" not in told, "a default"
+    assert "PLAYLOOM_MAX_STEPS" not in told, "a default"
     for name in [name for name in os.environ if name.startswith("PLAYLOOM_")]:
         monkeypatch.delenv(name)
     for name, value in told.items():

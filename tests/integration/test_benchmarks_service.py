@@ -21,7 +21,7 @@ def test_a_small_load_gives_every_row():
 
 
 def test_a_group_the_server_has_no_room_for_costs_no_other_row(monkeypatch):
-    monkeypatch.setattr("playloom.benchmarks.server_process._ROOMY", {"PLAYLOOM_SESSIONS": "1"})
+    monkeypatch.setattr("playloom.benchmarks.server_process._ROOMY", {"PLAYLOOM_MAX_SESSIONS": "1"})
     load = Load(users=(1,), requests=2, players=(2,), seconds=0.5, memory=(4, 8), context=1, held=1)
     rows = {row.case: row for row in service(BenchSettings(threads=1), load).rows}
     assert rows["live 2"].value is None and "turned a player away" in rows["live 2"].note
@@ -29,7 +29,7 @@ def test_a_group_the_server_has_no_room_for_costs_no_other_row(monkeypatch):
 
 
 def test_a_player_the_server_has_no_room_for_is_a_sentence(monkeypatch):
-    monkeypatch.setattr("playloom.benchmarks.server_process._ROOMY", {"PLAYLOOM_SESSIONS": "1"})
+    monkeypatch.setattr("playloom.benchmarks.server_process._ROOMY", {"PLAYLOOM_MAX_SESSIONS": "1"})
     with server_process(None, 1) as server, pytest.raises(PlayloomError, match="turned a player away"):
         play_together(server.address, 2, seconds=0.5)
 

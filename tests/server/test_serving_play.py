@@ -26,7 +26,7 @@ TURN = [0.0, 0.0, 1.0] + [0.0] * 13
 
 @pytest.fixture(scope="module")
 def server():
-    with served(fps=40, keep_seconds=1.0, hello_seconds=0.5, sessions=6) as found:
+    with served(fps=40, reconnect_grace_seconds=1.0, handshake_timeout=0.5, max_sessions=6) as found:
         yield found
 
 
@@ -81,7 +81,7 @@ def test_frames_come_marked_and_follow_the_newest_action(server):
         ready = text(player, "ready")
         assert ready["controls"] == [control.name for control in CONTROLS]
         assert (ready["controller"], ready["seed"], ready["paused"], ready["model"]) == ("person", 1, False, "tiny")
-        assert (ready["height"], ready["width"]) == server[1].state.server.studio.size
+        assert (ready["height"], ready["width"]) == server[1].state.server.service.size
         first = frame(player)
         assert first["given"] == 1
         assert first["action"] == [0.0] * 16
@@ -130,13 +130,13 @@ def test_pause_step_reset_who_and_temperature(server):
 
 def test_a_picture_to_begin_from_and_another_to_go_on_with(server):
     with join(server, image=b64(picture(0, (90, 70), "JPEG"))) as player:
-        assert text(player, "ready")["moment"] is None
+        assert text(player, "ready")["prompt"] is None
         say(player, "reset", image=b64(picture(1)))
         while frame(player)["dream"] == 0:
             pass
         say(player, "reset", image="%%%")
         assert "base64" in text(player, "error")["message"]
-        say(player, "reset", moment="nowhere")
+        say(player, "reset", prompt="nowhere")
         assert "no moment" in text(player, "error")["message"]
         assert frame(player)["dream"] == 1, "what cannot be done changes nothing"
 
@@ -164,7 +164,7 @@ def test_whoever_comes_back_in_time_goes_on(server):
 def held_up(server):
     """Nothing is computed meanwhile."""
     go_on = threading.Event()
-    server[1].state.server.studio.broker.run(go_on.wait)
+    server[1].state.server.service.scheduler.run(go_on.wait)
     try:
         yield
     finally:
@@ -184,7 +184,7 @@ def test_the_server_speaks_while_a_session_opens(server):
 
 
 def test_who_leaves_while_a_session_opens_leaves_nothing_behind():
-    with served(sessions=16) as busy:
+    with served(max_sessions=16) as busy:
         with join(busy) as first:  # after this the moment is known, and opening is all there is to do
             text(first, "ready")
         with held_up(busy):
@@ -199,7 +199,7 @@ def test_who_leaves_while_a_session_opens_leaves_nothing_behind():
         with join(busy) as last:
             text(last, "ready")
             wait_until(lambda: room(busy).pending_action == 1)
-            wait_until(lambda: busy[1].state.server.studio.broker.stats.sessions == 1)
+            wait_until(lambda: busy[1].state.server.service.scheduler.stats.sessions == 1)
 
 
 def test_a_session_whose_player_never_saw_a_frame_is_not_kept():
@@ -284,7 +284,7 @@ def test_a_message_that_is_none_ends_the_session(server, message):
 @pytest.mark.parametrize(
     "hello",
     ["", "null", b"\x00", '{"type": "pause"}', '{"type": "hello", "controller": "dog"}',
-     '{"type":"hello","moment":"x/../y"}', '{"type":"hello","image":"AAAA"}',
+     '{"type":"hello","prompt":"x/../y"}', '{"type":"hello","image":"AAAA"}',
      '{"type":"hello","seed":-1}', '{"type":"hello","format":"gif"}',
      '{"type":"hello","sead":1}'],
 )  # fmt: skip
@@ -332,7 +332,7 @@ def test_foreign_pages_may_not_play(server):
 
 
 def test_all_seats_taken_and_the_key():
-    with served(sessions=1, api_key="sesame") as guarded:
+    with served(max_sessions=1, api_key="sesame") as guarded:
         hello = {"type": "hello", "key": "sesame"}
         assert broken(guarded, json.dumps({**hello, "key": "Sesame"}), hello=False) == (
             1008,
@@ -382,4 +382,4 @@ def test_no_messages_break_it(server, messages):
 
 def test_in_the_end_nothing_is_left(server):
     wait_until(lambda: not room(server).seats, 8)
-    wait_until(lambda: server[1].state.server.studio.broker.stats.sessions == 0)
+    wait_until(lambda: server[1].state.server.service.scheduler.stats.sessions == 0)

@@ -32,7 +32,7 @@ def results(web, body):
 
 
 def studio(web):
-    return web.app.state.server.studio
+    return web.app.state.server.service
 
 
 def test_a_reply_holds_everything_a_client_looks_for(web):

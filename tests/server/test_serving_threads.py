@@ -12,8 +12,8 @@ from serving_toys import entry, score_body, served
 
 def test_whatever_users_ask_for_is_computed_in_the_brokers_thread():
     names: set[str] = set()
-    with served(remembered_frames=0) as (address, app):
-        for module in app.state.server.studio.model.tokenizer.modules():
+    with served(token_cache_size=0) as (address, app):
+        for module in app.state.server.service.model.tokenizer.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.register_forward_pre_hook(lambda *_: names.add(threading.current_thread().name))
         score = score_body([entry(0), entry(1)], num_steps_to_predict=2)

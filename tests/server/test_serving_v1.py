@@ -32,8 +32,8 @@ def dream(web, **order):
 
 def test_world_is_the_engine_s_own_dream(web):
     steps = dream(web, actions=[TURN] * 3, steps=3, moment=list_prompts()[1])
-    studio = web.app.state.server.studio
-    session = studio.dreamer.open(studio.moment(list_prompts()[1])[0], sampling=studio.sampling(), seed=3)
+    studio = web.app.state.server.service
+    session = service.dreamer.open(service.moment(list_prompts()[1])[0], sampling=service.sampling(), seed=3)
     turn = np.array([0] * 14 + [10, 5], np.uint8)
     turn[12:14] = 5
     for step in steps:
@@ -102,8 +102,8 @@ def test_sessions_are_bounded_and_idle_ones_go():
 
 def test_bad_orders(web):
     for order, expected in (
-        ({"moment": "nowhere"}, "no moment"),
-        ({"moment": list_prompts()[0], "images": [b64(picture())]}, "one of the two"),
+        ({"prompt": "nowhere"}, "no moment"),
+        ({"prompt": list_prompts()[0], "images": [b64(picture())]}, "one of the two"),
         ({"images": []}, "images"),
         ({"images": [b64(picture())] * 2, "context_actions": []}, "1 context_actions"),
         ({"actions": [[2.0] * 16], "steps": 1}, "action 0"),
@@ -136,15 +136,15 @@ def test_facts(web):
     models = web.get("/v1/models").json()
     assert models[0]["name"] == "tiny"
     assert [model["serving"] for model in models] == [True] + [False] * (len(models) - 1)
-    used = web.app.state.server.studio.sampling().temperature
+    used = web.app.state.server.service.sampling().temperature
     assert [model["temperature"] for model in models] == [used] + [None] * (len(models) - 1)
     schema = web.get("/v1/openapi.json").json()["components"]["schemas"]["ModelInfo"]["properties"]
     assert "card" in schema["temperature"]["description"]
-    moments = web.get("/v1/moments").json()
+    moments = web.get("/v1/prompts").json()
     assert [moment["name"] for moment in moments] == list_prompts()
     shown = web.get(moments[0]["picture"])
     assert Image.open(io.BytesIO(shown.content)).size == (300, 180)
-    assert web.get("/v1/moments/..%2f..%2fx/picture.png").status_code == 404
+    assert web.get("/v1/prompts/..%2f..%2fx/picture.png").status_code == 404
     assert "nothing here" not in error_of(web.get("/v2"))
     assert web.get("/score").status_code == 405
     text = web.get("/metrics").text
@@ -156,4 +156,4 @@ def test_named_actions_are_the_guide_s(web):
     forward = values_to_rows(np.array([0] * 12 + [5, 10, 5, 5], np.uint8), "named").tolist()
     steps = dream(web, steps=1, actions=[forward])
     assert steps[0]["action"][1] == -1
-    assert pixels_of(steps[0]["image"]).shape == (*web.app.state.server.studio.size, 3)
+    assert pixels_of(steps[0]["image"]).shape == (*web.app.state.server.service.size, 3)

@@ -44,7 +44,7 @@ def node(number, parent, **changes):
 
 def branch(number, start, **changes):
     known = {"frames": 5, "seed": 3, "temperature": 0.9, "top_k": None, "top_p": 0.5, "context": 10}
-    return Branch(**{"id": number, "start": start, "presses": "player", **known, **changes})
+    return Branch(**{"id": number, "start": start, "controlled_by": "player", **known, **changes})
 
 
 def tree_of(*changes):

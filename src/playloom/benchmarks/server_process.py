@@ -17,7 +17,7 @@ from playloom.errors import PlayloomError
 
 _PROGRAM = (sys.executable, "-c", "from playloom.cli.app import main; main()")
 _ADDRESS = re.compile(r"http://([\w.\[\]:]+:\d+)")
-_ROOMY = {"PLAYLOOM_REQUESTS": "16", "PLAYLOOM_SESSIONS": "32", "PLAYLOOM_KEEP_SECONDS": "1"}
+_ROOMY = {"PLAYLOOM_MAX_REQUESTS": "16", "PLAYLOOM_MAX_SESSIONS": "32", "PLAYLOOM_RECONNECT_GRACE_SECONDS": "1"}
 _PATIENCE = 60.0  # seconds until the server says where it is
 
 

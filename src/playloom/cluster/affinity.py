@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from playloom.server.errors import ApiError
-from playloom.server.settings import TAG, replica_in
+from playloom.server.settings import REPLICA_PATTERN, replica_in
 
 _SESSION = re.compile(r"/v1/sessions/([^/]+)")
 _MOST_FIELDS = 200
@@ -51,5 +51,5 @@ def replicas_in(path: str, query: bytes) -> set[str]:
     except ValueError:  # too many; the application has its own sentence for it
         return set()
     jobs = {replica_in(value) for name, value in fields if name in ("job_ids", "job_id")} - {None}
-    asked = [value for name, value in fields if name == "at" and re.fullmatch(TAG, value)]
+    asked = [value for name, value in fields if name == "at" and re.fullmatch(REPLICA_PATTERN, value)]
     return {replica for replica in jobs if replica} or set(asked[-1:])

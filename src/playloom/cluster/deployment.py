@@ -29,7 +29,7 @@ def application(settings: Settings, share: Share) -> serve.Application:
         name=APPLICATION,
         ray_actor_options={"num_cpus": share.cpus, "num_gpus": share.gpus},
         max_ongoing_requests=_most_ongoing(settings),
-        max_queued_requests=settings.connections,
+        max_queued_requests=settings.max_connections,
         request_router_config=RequestRouterConfig(request_router_class=StickyRouter),
         health_check_period_s=2,
         health_check_timeout_s=30,
@@ -49,7 +49,7 @@ def _count(settings: Settings) -> dict[str, Any]:
     scaling = AutoscalingConfig(
         min_replicas=settings.replicas,
         max_replicas=settings.most_replicas,
-        target_ongoing_requests=settings.requests,
+        target_ongoing_requests=settings.max_requests,
         upscale_delay_s=10,
     )
     return {"autoscaling_config": scaling}
@@ -57,4 +57,4 @@ def _count(settings: Settings) -> dict[str, Any]:
 
 def _most_ongoing(settings: Settings) -> int:
     """More than one replica admits, so that it is the application that refuses, at once and in its own words."""
-    return settings.connections + settings.sessions + settings.requests + settings.queue
+    return settings.max_connections + settings.max_sessions + settings.max_requests + settings.queue

@@ -11,8 +11,8 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.server.errors import ApiError, busy
-from playloom.server.middleware import turn_away
+from playloom.server.errors import ApiError, service_unavailable
+from playloom.server.middleware import reject_websocket
 from playloom.server.settings import REPLICA_HEADER
 
 log = logging.getLogger("playloom.cluster")
@@ -77,16 +77,16 @@ class Plain:
         except Exception as error:
             log.warning("a WebSocket failed in Ray", exc_info=error)
         if accepted and not ended:
-            sentence = _gone().sentence
+            sentence = _gone().message
             await send({"type": "websocket.send", "text": json.dumps({"type": "error", "message": sentence})})
             await send({"type": "websocket.close", "code": _TRY_LATER, "reason": sentence})
         elif not ended:
-            await turn_away(_gone(), scope, send)
+            await reject_websocket(_gone(), scope, send)
 
 
 def _gone() -> ApiError:
-    return busy("the replica that was at this is gone; try again in a while", _SECONDS)
+    return service_unavailable("the replica that was at this is gone; try again in a while", _SECONDS)
 
 
 def _nobody() -> ApiError:
-    return busy("no replica of the cluster can take this now; try again in a while", _SECONDS)
+    return service_unavailable("no replica of the cluster can take this now; try again in a while", _SECONDS)

@@ -38,7 +38,7 @@ def cluster(settings: Settings) -> Iterator[list[ClusterNode]]:
             _knock(os.environ[ADDRESS])
             ray.init(address=os.environ[ADDRESS], **quiet)
         else:
-            store = max(_LEAST_STORE, 2 * settings.bodies_bytes)
+            store = max(_LEAST_STORE, 2 * settings.max_inflight_bytes)
             ray.init(address="local", include_dashboard=False, object_store_memory=store, **quiet)
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         where = f"Ray at {os.environ[ADDRESS]} (from {ADDRESS})" if joins() else "Ray on this machine"

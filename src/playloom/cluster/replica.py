@@ -33,14 +33,14 @@ class Replica:
 
     async def check_health(self) -> None:
         """Fail when nothing can be dreamed any more, so that Ray begins a new replica."""
-        if not self._server.studio.broker.alive:
+        if not self._server.service.scheduler.alive:
             raise RuntimeError("the thread that dreams has ended")
 
     async def drain(self) -> bool:
         """Take no new work; whether something still runs that is worth waiting for."""
         self._server.drain()
-        return self._server.working
+        return self._server.has_active_work
 
     async def end(self) -> None:
         """Give up what runs; whoever waits for it is told."""
-        self._server.studio.gate.end()
+        self._server.service.limiter.abort_all()

@@ -69,34 +69,34 @@ _PROBLEMS = {
 class Server:
     """What lives as long as the application does."""
 
-    def __init__(self, settings: Settings, studio: InferenceService | None = None) -> None:
+    def __init__(self, settings: Settings, service: InferenceService | None = None) -> None:
         self.settings = settings
-        self.studio = studio or InferenceService(settings)
-        self.metrics = Metrics(self.studio.broker.stats, self._gauges, settings.batch)
-        self.room = LiveSessionManager(self.studio, self.metrics)
-        self.stepped = SessionManager(self.studio, self.room)
-        self.jobs = Jobs(self.studio)
-        self.stories = StoryService(self.studio, lambda token: recent_of(self.room, self.stepped, token))
+        self.service = service or InferenceService(settings)
+        self.metrics = Metrics(self.service.scheduler.stats, self._gauges, settings.batch)
+        self.live = LiveSessionManager(self.service, self.metrics)
+        self.sessions = SessionManager(self.service, self.live)
+        self.jobs = Jobs(self.service)
+        self.stories = StoryService(self.service, lambda token: recent_of(self.live, self.sessions, token))
         self.branches = BranchRunner(self.stories)
 
     @property
-    def working(self) -> bool:
+    def has_active_work(self) -> bool:
         """Whether something runs that is worth waiting for before the process ends."""
-        gate = self.studio.gate
+        limiter = self.service.limiter
         jobs, dreaming = self.jobs, self.branches.dreaming
-        return bool(gate.running or gate.waiting or jobs.running or jobs.unread or dreaming or self.room.playing)
+        return bool(limiter.running or limiter.waiting or jobs.running or jobs.unread or dreaming or self.live.playing)
 
     def drain(self) -> None:
         """Take no new work from now on; what runs goes on."""
-        self.studio.gate.draining = True
-        self.stories.wake()
+        self.service.limiter.draining = True
+        self.stories.notify()
 
     async def expire(self) -> None:
         """Look for what is past its time, for ever."""
         while True:
             await asyncio.sleep(_SWEEP)
-            await self.room.expire()
-            self.stepped.expire()
+            await self.live.expire()
+            self.sessions.expire()
             self.jobs.forget_old()
 
     async def close(self) -> None:
@@ -105,38 +105,38 @@ class Server:
         self.jobs.cancel_all()
         await self.branches.close()
         self.stories.close()
-        for seat in list(self.room.seats.values()):
-            await self.room.close(seat)
-        for token in list(self.stepped.sessions):
-            self.stepped.close(token)
-        self.studio.close(timeout=1.0)
+        for connection in list(self.live.connections.values()):
+            await self.live.close(connection)
+        for token in list(self.sessions.sessions):
+            self.sessions.close(token)
+        self.service.close(timeout=1.0)
 
     def _gauges(self) -> dict[str, float]:
-        gate, stats = self.studio.gate, self.studio.broker.stats
+        limiter, stats = self.service.limiter, self.service.scheduler.stats
         return {
-            "requests_running": gate.running,
-            "requests_waiting": gate.waiting,
+            "requests_running": limiter.running,
+            "requests_waiting": limiter.waiting,
             "jobs_running": self.jobs.running,
-            "branches_dreaming": self.branches.dreaming,
-            "live_sessions": len(self.room.seats),
-            "live_players": self.room.playing,
-            "stepped_sessions": len(self.stepped.sessions),
-            "broker_sessions": stats.sessions,
-            "broker_waiting": stats.waiting,
+            "branches_running": self.branches.dreaming,
+            "live_sessions": len(self.live.connections),
+            "live_players": self.live.playing,
+            "http_sessions": len(self.sessions.sessions),
+            "scheduler_sessions": stats.sessions,
+            "scheduler_waiting": stats.waiting,
         }
 
 
-def create_app(settings: Settings, studio: InferenceService | None = None) -> FastAPI:
+def create_app(settings: Settings, service: InferenceService | None = None) -> FastAPI:
     """The application; `app.state.server` is its `Server`.
 
     Args:
         settings: every limit.
-        studio: a model that is loaded already; None: load what the settings name.
+        service: a model that is loaded already; None: load what the settings name.
 
     Raises:
         PlayloomError: when the model or the device cannot be used.
     """
-    server = Server(settings, studio)
+    server = Server(settings, service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -159,13 +159,13 @@ def create_app(settings: Settings, studio: InferenceService | None = None) -> Fa
     )
     app.state.server = server
     install(app)
-    register_score_routes(app, server.studio)
-    register_job_routes(app, server.studio, server.jobs)
-    register_dream_routes(app, server.studio)
-    register_session_routes(app, server.studio, server.room, server.stepped)
-    register_live_routes(app, server.room)
+    register_score_routes(app, server.service)
+    register_job_routes(app, server.service, server.jobs)
+    register_dream_routes(app, server.service)
+    register_session_routes(app, server.service, server.live, server.sessions)
+    register_live_routes(app, server.live)
     register_story_routes(app, server.stories, server.branches)
-    register_info_routes(app, server.studio, server.metrics)
+    register_info_routes(app, server.service, server.metrics)
     app.add_middleware(BodyLimitMiddleware, settings=settings)
     app.add_middleware(AuthMiddleware, settings=settings)
     if settings.allowed_origins:

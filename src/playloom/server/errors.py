@@ -1,6 +1,6 @@
 """Every error a client sees: a status, and {"error": one sentence}. Owns that no traceback leaves the process.
 
-What is raised for want of room, or at the end. Apart from the broker, so that who refuses need not load a model.
+What is raised for want of room, or at the end. Apart from the scheduler, so that who refuses need not load a model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CapacityError(ResourceError):
 
 
 class ShuttingDownError(PlayloomError):
-    """Raised when the broker takes no more work, or ended before some was done."""
+    """Raised when the scheduler takes no more work, or ended before some was done."""
 
 
 _NO_STORAGE = "the server cannot write to its disk; its log says why: ask whoever runs it, then try again"
@@ -42,19 +42,19 @@ class ErrorResponse(BaseModel):
 class ApiError(Exception):
     """Raised to answer a request with an error."""
 
-    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(sentence)
-        self.status, self.sentence, self.headers = status, sentence, dict(headers or {})
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, dict(headers or {})
 
     def response(self) -> Response:
         """As an answer; JSON in ASCII, so that nothing a client sent can break it."""
-        body = json.dumps({"error": self.sentence}).encode("ascii")
+        body = json.dumps({"error": self.message}).encode("ascii")
         return Response(body, self.status, self.headers, "application/json")
 
 
-def busy(sentence: str, seconds: int = 1) -> ApiError:
+def service_unavailable(message: str, seconds: int = 1) -> ApiError:
     """503, to be tried again after so many seconds."""
-    return ApiError(503, sentence, {"Retry-After": str(max(1, seconds))})
+    return ApiError(503, message, {"Retry-After": str(max(1, seconds))})
 
 
 def to_api_error(error: Exception) -> ApiError:
@@ -62,7 +62,7 @@ def to_api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, (ResourceError, ShuttingDownError)):
-        return busy(str(error), 2)
+        return service_unavailable(str(error), 2)
     if isinstance(error, StorageError):  # names a place on this machine, which is no business of a client's
         log.error("%s", error)
         return ApiError(HTTPStatus.INSUFFICIENT_STORAGE, _NO_STORAGE)

@@ -1,4 +1,4 @@
-"""What the server says of itself: `/v1/models`, `/v1/moments`, `/v1/health`, `/metrics`, `/` for both its visitors."""
+"""What the server says of itself: `/v1/models`, `/v1/prompts`, `/v1/health`, `/metrics`, `/` for both its visitors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ModelInfo(BaseModel):
     """Its own, used where nobody asks for another: what its card says, else 0.9; where it is served."""
 
 
-class MomentInfo(BaseModel):
+class PromptInfo(BaseModel):
     """A bundled moment of real play."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -76,65 +76,65 @@ class Health(BaseModel):
     """Which server this is, where there are several."""
 
 
-def register_info_routes(app: FastAPI, studio: InferenceService, metrics: Metrics, page: Path = PAGE) -> None:
+def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metrics, page: Path = PAGE) -> None:
     """Add the routes."""
 
     @app.get("/v1/models", tags=["playloom"])
     async def models() -> list[ModelInfo]:
         """The model that is served, and the bundled ones."""
-        height, width = studio.size
-        layout, name = studio.model.config.layout, studio.model.config.name
+        height, width = service.size
+        layout, name = service.model.config.layout, service.model.config.name
         served = ModelInfo(
             name=name,
             serving=True,
             width=width,
             height=height,
-            context=studio.context,
+            context=service.context,
             tokens=layout.grid_height * layout.grid_width,
-            temperature=studio.sampling().temperature,
+            temperature=service.sampling().temperature,
         )
         return [served, *(ModelInfo(name=other, serving=False) for other in bundled_models() if other != name)]
 
-    @app.get("/v1/moments", tags=["playloom"])
-    async def moments() -> list[MomentInfo]:
+    @app.get("/v1/prompts", tags=["playloom"])
+    async def prompts() -> list[PromptInfo]:
         """The bundled moments to begin from."""
-        return [MomentInfo(name=name, picture=f"/v1/moments/{name}/picture.png") for name in list_prompts()]
+        return [PromptInfo(name=name, picture=f"/v1/prompts/{name}/picture.png") for name in list_prompts()]
 
     @app.get(
-        "/v1/moments/{name}/picture.png",
+        "/v1/prompts/{name}/picture.png",
         response_class=Response,
         responses={200: {"content": {"image/png": {}}}},
         tags=["playloom"],
     )
-    async def moment_picture(name: str) -> Response:
+    async def prompt_image(name: str) -> Response:
         """The last real frame that a dream from this moment sees."""
         if name not in list_prompts():
-            raise ApiError(404, "there is no moment of that name; see /v1/moments")
+            raise ApiError(404, "there is no prompt of that name; see /v1/prompts")
         chosen = resolve_prompt(name)
-        png = await studio.side(lambda: studio.moment_picture(chosen))
+        png = await service.run_in_io_pool(lambda: service.prompt_image(chosen))
         return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
     @app.get("/v1/health", response_model=Health, tags=["playloom"])
     async def health() -> Response:
         """Whether new work is taken."""
-        status = "stopping" if studio.gate.draining else "ok"
+        status = "stopping" if service.limiter.draining else "ok"
         content = {
             "status": status,
             "version": playloom.__version__,
-            "model": studio.model.config.name,
-            "replica": studio.settings.replica,
+            "model": service.model.config.name,
+            "replica": service.settings.replica,
         }
-        return JSONResponse(content, 503 if studio.gate.draining else 200)
+        return JSONResponse(content, 503 if service.limiter.draining else 200)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["playloom"])
     async def prometheus() -> Response:
         """Counters for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    _add_page(app, studio, page)
+    _add_page(app, service, page)
 
 
-def _add_page(app: FastAPI, studio: InferenceService, page: Path) -> None:
+def _add_page(app: FastAPI, service: InferenceService, page: Path) -> None:
     """`/`: the page for browsers, the job server's facts for everybody else."""
 
     @app.get("/", tags=["job server"], response_model=None)
@@ -143,7 +143,7 @@ def _add_page(app: FastAPI, studio: InferenceService, page: Path) -> None:
         wants_page = "text/html" in request.headers.get("accept", "")
         if wants_page and (page / "index.html").is_file():
             return FileResponse(page / "index.html", headers=_PAGE_HEADERS)
-        return JSONResponse(job_info(studio), headers={"Vary": "Accept"})
+        return JSONResponse(job_info(service), headers={"Vary": "Accept"})
 
     if (page / "assets").is_dir():
         app.mount("/assets", StaticFiles(directory=page / "assets"))

@@ -32,7 +32,7 @@ from playloom.inference.types import Prompt
 from playloom.server.errors import ApiError, to_api_error
 from playloom.server.schemas import Seed, Temperature, Tokens, TopK, TopP, Vector, predict
 from playloom.server.service import ContextStep, InferenceService, parse, resolve_seed
-from playloom.server.settings import LONGEST, new_token
+from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,8 +92,8 @@ class Job:
 class Jobs:
     """All jobs of a server. Used from one event loop."""
 
-    def __init__(self, studio: InferenceService) -> None:
-        self._studio = studio
+    def __init__(self, service: InferenceService) -> None:
+        self._service = service
         self._jobs: dict[str, Job] = {}
 
     @property
@@ -116,7 +116,7 @@ class Jobs:
             BadInputError: when there would be more unfinished jobs than may be.
         """
         self.forget_old()
-        limit = self._studio.settings.jobs
+        limit = self._service.settings.max_jobs
         if self.running + len(orders) > limit:
             raise BadInputError(
                 f"the queue is full: {self.running} of at most {limit} jobs are unfinished and {len(orders)} more "
@@ -158,23 +158,23 @@ class Jobs:
 
     def forget_old(self) -> None:
         """Cancel jobs past their lifespan, and drop what they left."""
-        oldest = time.monotonic() - self._studio.settings.job_seconds
+        oldest = time.monotonic() - self._service.settings.job_seconds
         for job in [job for job in self._jobs.values() if job.born < oldest]:
             self.cancel(job.name)
 
     def _begin(self, order: JobOrder) -> str:
-        job = Job(name=new_token(self._studio.settings.replica), born=time.monotonic())
+        job = Job(name=new_token(self._service.settings.replica), born=time.monotonic())
         self._jobs[job.name] = job
         job.task = asyncio.get_running_loop().create_task(self._run(job, order))
         return job.name
 
     async def _run(self, job: Job, order: JobOrder) -> None:
-        studio = self._studio
-        manifest = studio.manifest(order.prompt, order.sampling, order.seed, "full")
+        service = self._service
+        manifest = service.manifest(order.prompt, order.sampling, order.seed, "full")
         try:
             async with aclosing(
                 predict(
-                    studio,
+                    service,
                     order.prompt,
                     closing_A=order.closing_A,
                     count=order.steps,
@@ -184,16 +184,16 @@ class Jobs:
                 )
             ) as steps:
                 async for number, step, action_A in steps:
-                    png = await studio.png(step, manifest, number)
+                    png = await service.png(step, manifest, number)
                     assert step.codes_N is not None, "a predicted step has a frame"
                     job.ready.append(JobResult(job.name, number - 1, action_A, step.codes_N.tolist(), png))
         except Exception as error:
-            job.failure = to_api_error(error).sentence
+            job.failure = to_api_error(error).message
 
 
 _FORM_BYTES = 4 * 2**20
 _MOST_STEPS = 100
-JobIds = Annotated[list[Annotated[str, Field(max_length=LONGEST)]], Query(min_length=1, max_length=100)]
+JobIds = Annotated[list[Annotated[str, Field(max_length=MAX_TOKEN_LENGTH)]], Query(min_length=1, max_length=100)]
 
 
 class JobStep(BaseModel):
@@ -267,21 +267,21 @@ _FORM: dict[str, Any] = {
 }
 
 
-def register_job_routes(app: FastAPI, studio: InferenceService, jobs: Jobs) -> None:
+def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> None:
     """Add the routes."""
 
     @app.post("/new_job", response_model=NewJobReply, openapi_extra=_FORM, tags=["job server"])
     async def new_job(request: Request) -> NewJobReply:
         """Begin a dream for each parallel prediction; their results are fetched as they come."""
-        studio.gate.check_open()
+        service.limiter.check_open()
         async with request.form(max_files=_MOST_STEPS, max_fields=10, max_part_size=_FORM_BYTES) as form:
             text = form.get("json")
             files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
         if not isinstance(text, str):
             raise ApiError(400, "the form has no field json; it says what to dream")
-        asked = await studio.side(lambda: parse(text.encode("utf-8", "replace"), NewJob))
-        studio.check_steps(asked.num_steps_to_predict)
-        names = jobs.start(await _orders(studio, asked, files))
+        params = await service.run_in_io_pool(lambda: parse(text.encode("utf-8", "replace"), NewJob))
+        service.check_steps(params.num_steps_to_predict)
+        names = jobs.start(await _orders(service, params, files))
         return NewJobReply(job_ids=names, current_jobs_in_queue=jobs.running)
 
     @app.get(
@@ -296,54 +296,54 @@ def register_job_routes(app: FastAPI, studio: InferenceService, jobs: Jobs) -> N
         if not known:
             raise ApiError(404, "there is no such job; it was cancelled, or is past its lifespan")
         if results:
-            return Response(await studio.side(lambda: _zip(results)), media_type="application/zip")
+            return Response(await service.run_in_io_pool(lambda: _zip(results)), media_type="application/zip")
         if failures:
             raise ApiError(500, failures[0])
         return Response(status_code=204)
 
     @app.get("/cancel_job", tags=["job server"])
-    async def cancel_job(job_id: Annotated[str, Query(max_length=LONGEST)]) -> dict[str, Any]:
+    async def cancel_job(job_id: Annotated[str, Query(max_length=MAX_TOKEN_LENGTH)]) -> dict[str, Any]:
         """End a job and drop what it has ready."""
         if not jobs.cancel(job_id):
             raise ApiError(404, "there is no such job; it was cancelled before, or is past its lifespan")
         return {"cancelled": True, "current_jobs_in_queue": jobs.running}
 
 
-def job_info(studio: InferenceService) -> dict[str, Any]:
+def job_info(service: InferenceService) -> dict[str, Any]:
     """What `GET /` tells clients of the job server."""
     return {
-        "model_file": studio.model.config.name,
-        "max_concurrent_jobs": studio.settings.jobs,
-        "max_dream_steps_per_job": studio.settings.steps,
-        "max_job_lifespan": studio.settings.job_seconds,
+        "model_file": service.model.config.name,
+        "max_concurrent_jobs": service.settings.max_jobs,
+        "max_dream_steps_per_job": service.settings.max_steps,
+        "max_job_lifespan": service.settings.job_seconds,
     }
 
 
-async def _orders(studio: InferenceService, asked: NewJob, files: Mapping[str, bytes]) -> list[JobOrder]:
+async def _orders(service: InferenceService, params: NewJob, files: Mapping[str, bytes]) -> list[JobOrder]:
     seen, actions = [], []
-    used = min(asked.max_context_length, studio.context)
-    first = max(0, len(asked.steps) - used)
-    for number, step in enumerate(asked.steps[first:], first):
+    used = min(params.max_context_length, service.context)
+    first = max(0, len(params.steps) - used)
+    for number, step in enumerate(params.steps[first:], first):
         if step.image_name not in files:
             raise BadInputError(f"step {number} names a picture that the form does not hold; send it as a file part")
-        if step.action is None and number < len(asked.steps) - 1:
+        if step.action is None and number < len(params.steps) - 1:
             raise BadInputError(f"step {number} has no action; only the last step may leave it to the model")
         codes_N = np.array(step.tokens, np.int64) if step.tokens else None
         seen.append(ContextStep(picture=files[step.image_name], where=f"the picture of step {number}", codes_N=codes_N))
         actions.append(_action(step.action, f"action of step {number}"))
-    forced = [_action(future.action, f"future action {i}") for i, future in enumerate(asked.future_actions)]
+    forced = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
     between = [action_A for action_A in actions[:-1] if action_A is not None]
-    prompt = await studio.prompt(seen, between, stretch=True, steps=used)
-    seed, count = resolve_seed(asked.seed), asked.num_parallel_predictions
-    if count > studio.settings.jobs:
-        raise BadInputError(f"{count:,} parallel predictions were asked for; at most {studio.settings.jobs} jobs")
+    prompt = await service.prompt(seen, between, stretch=True, steps=used)
+    seed, count = resolve_seed(params.seed), params.num_parallel_predictions
+    if count > service.settings.max_jobs:
+        raise BadInputError(f"{count:,} parallel predictions were asked for; at most {service.settings.max_jobs} jobs")
     return [
         JobOrder(
             prompt=prompt,
             closing_A=actions[-1],
             forced=forced,
-            steps=asked.num_steps_to_predict,
-            sampling=studio.sampling(asked.temperature, asked.top_k, asked.top_p),
+            steps=params.num_steps_to_predict,
+            sampling=service.sampling(params.temperature, params.top_k, params.top_p),
             seed=(seed + index) % 2**63,
         )
         for index in range(count)

@@ -29,7 +29,7 @@ HEADER = struct.Struct("<4sIIdffBBxx16f")
 MAGIC = b"PLF1"
 FORMATS: dict[Live, int] = {"jpeg": 1, "webp": 2}
 ACTION_BYTES = 4 * len(CONTROLS)
-Heat = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 PlaySeed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(max_length=255)]
 
@@ -42,7 +42,7 @@ class Hello(RequestModel):
     """The server's key, where it has one and the upgrade request did not carry it."""
     resume: Name | None = None
     """Token of a session to go on with; one that is not known any more begins anew, with another token."""
-    moment: Name | None = None
+    prompt: Name | None = None
     """Where to begin: a bundled moment's name."""
     image: str | None = None
     """Or a PNG or JPEG, base64."""
@@ -50,7 +50,7 @@ class Hello(RequestModel):
     """Who plays."""
     seed: PlaySeed | None = None
     """Same seed, same actions at the same frames: same frames."""
-    temperature: Heat | None = None
+    temperature: Temperature | None = None
     """How tokens are drawn; none: the model's own."""
     format: Live = "jpeg"
     """Of the pictures sent."""
@@ -79,11 +79,11 @@ class Reset(RequestModel):
 
     type: Literal["reset"]
     seed: PlaySeed | None = None
-    moment: Name | None = None
+    prompt: Name | None = None
     image: str | None = None
 
 
-class SetWho(RequestModel):
+class SetController(RequestModel):
     """Who plays from now on."""
 
     type: Literal["controller"]
@@ -94,10 +94,10 @@ class SetTemperature(RequestModel):
     """How tokens are drawn from now on."""
 
     type: Literal["temperature"]
-    value: Heat
+    value: Temperature
 
 
-Control = Pause | Resume | StepOnce | Reset | SetWho | SetTemperature
+Control = Pause | Resume | StepOnce | Reset | SetController | SetTemperature
 HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
 CONTROL_KINDS = get_args(Control)
 CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])

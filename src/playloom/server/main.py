@@ -66,7 +66,7 @@ class GuardedProtocol(H11Protocol):
         """A connection comes; at the limit the longest idle one goes, or this one when all are at work."""
         super().connection_made(transport)
         self._idle()
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) > self.limits.max_connections:
             oldest = next(iter(self.waiting))
             oldest.refuse(503, "there are too many connections; try again in a while")
 
@@ -180,8 +180,8 @@ class DrainingServer(uvicorn.Server):
                 self.say(self._farewell)
                 self._farewell = ""
             self._draining -= _TICK
-            if self._draining <= 0 or not self.application.working:
-                self.application.studio.gate.end()
+            if self._draining <= 0 or not self.application.has_active_work:
+                self.application.service.limiter.abort_all()
                 self.should_exit = True
         return await super().on_tick(counter)
 
@@ -267,4 +267,4 @@ def _greeting(application: Application, port: int) -> str:
     host = f"[{shown}]" if ":" in shown else shown
     who = "requests need the key" if settings.key else "without a key, for this machine only"
     every = "" if shown == settings.host else "listens on every address, "
-    return f"Open http://{host}:{port} to play {application.studio.model.config.name} ({every}{who})"
+    return f"Open http://{host}:{port} to play {application.service.model.config.name} ({every}{who})"

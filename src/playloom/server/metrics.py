@@ -25,7 +25,7 @@ class Metrics:
             "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
         )
         self.seconds = Histogram(
-            "playloom_request_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=self.registry
+            "playloom_request_duration_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=self.registry
         )
         self.live_frames = Counter("playloom_live_frames", "Frames of live play.", registry=self.registry)
         self.unseen = Counter(
@@ -33,7 +33,7 @@ class Metrics:
         )
         self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=self.registry)
         self.key_to_frame = Histogram(
-            "playloom_key_to_frame_seconds",
+            "playloom_input_latency_seconds",
             "From an action's arrival until its frame is in hand.",
             buckets=_LATENCY,
             registry=self.registry,
@@ -52,7 +52,7 @@ class _Now(Collector):
         self.stats, self.gauges, self.batch = stats, gauges, batch
 
     def collect(self) -> Iterator[Metric]:
-        """The broker's figures and the gauges."""
+        """The scheduler's figures and the gauges."""
         for name, value in self.gauges().items():
             yield GaugeMetricFamily(f"playloom_{name}", name.replace("_", " ").capitalize() + " now.", value=value)
         sizes = dict(self.stats.batches)
@@ -66,5 +66,5 @@ class _Now(Collector):
             "playloom_batch_size", "Sessions dreamed together.", buckets=buckets, sum_value=steps
         )
         steps_done = Metric("playloom_frames", "Steps dreamed.", "counter")
-        steps_done.add_sample("playloom_frames_total", {}, float(self.stats.frames))
+        steps_done.add_sample("playloom_generated_frames_total", {}, float(self.stats.frames))
         yield steps_done

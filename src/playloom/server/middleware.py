@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.server.errors import ApiError, busy, to_api_error
+from playloom.server.errors import ApiError, service_unavailable, to_api_error
 from playloom.server.metrics import Metrics
 from playloom.server.settings import REPLICA_HEADER, Settings
 
@@ -50,8 +50,8 @@ class BodyLimitMiddleware:
             await self.app(scope, _replay(b"".join(chunks), receive), send)
         except _Gone:
             return None
-        except ApiError as refusal:
-            await refusal.response()(scope, receive, send)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
         finally:
             self.held -= sum(map(len, chunks))
 
@@ -70,8 +70,8 @@ class BodyLimitMiddleware:
             more = message.get("more_body", False)
             if size > limit:
                 raise _too_large(limit)
-            if self.held > self.settings.bodies_bytes:
-                raise busy("too many large requests at once; try again in a while", 2)
+            if self.held > self.settings.max_inflight_bytes:
+                raise service_unavailable("too many large requests at once; try again in a while", 2)
 
     async def _next(self, receive: Receive, end: float) -> Message:
         try:
@@ -105,7 +105,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 _OPEN = re.compile(
-    r"/|/assets/.*|/[\w.-]+\.(svg|ico|png|webmanifest|txt)|/v1/health|/v1/openapi\.json|/v1/moments(/.*)?|"
+    r"/|/assets/.*|/[\w.-]+\.(svg|ico|png|webmanifest|txt)|/v1/health|/v1/openapi\.json|/v1/prompts(/.*)?|"
     r"/v1/sessions/[^/]+/recording\.(mp4|csv)|/v1/play|"
     r"/v1/stories/[0-9a-f]{32}/(events|story\.zip|nodes/\d+\.(png|webp)|nodes/\d+/path\.(mp4|gif|csv|npz|zip))"
 )
@@ -123,15 +123,15 @@ class AuthMiddleware:
         """One request or WebSocket."""
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
-        refusal = self.judge(scope)
-        if refusal is None:
+        error = self.authorize(scope)
+        if error is None:
             return await self.app(scope, receive, send)
         if scope["type"] == "websocket":
             await receive()
-            return await turn_away(refusal, scope, send)
-        return await refusal.response()(scope, receive, send)
+            return await reject_websocket(error, scope, send)
+        return await error.response()(scope, receive, send)
 
-    def judge(self, scope: Scope) -> ApiError | None:
+    def authorize(self, scope: Scope) -> ApiError | None:
         """Why this request is refused; None when it is not."""
         headers, key = Headers(scope=scope), self.settings.key
         host = headers.get("host", "")
@@ -153,11 +153,11 @@ class AuthMiddleware:
         return headers.get("sec-fetch-site", "none") != "cross-site" or headers.get("sec-fetch-mode") == "navigate"
 
 
-async def turn_away(refusal: ApiError, scope: Scope, send: Send) -> None:
+async def reject_websocket(error: ApiError, scope: Scope, send: Send) -> None:
     """Refuse a WebSocket before it is one: with the same answer as a request, where the server can send it."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         return await send({"type": "websocket.close", "code": 1008})
-    answer = refusal.response()
+    answer = error.response()
     start = {"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
     await send(start)
     return await send({"type": "websocket.http.response.body", "body": answer.body})
@@ -224,9 +224,9 @@ class MetricsMiddleware:
         try:
             await self.app(scope, receive, watched)
         except Exception as error:
-            refusal = to_api_error(error)
+            error = to_api_error(error)
             if not status:
-                await refusal.response()(scope, receive, watched)
+                await error.response()(scope, receive, watched)
         finally:
             route, took = getattr(scope.get("route"), "path", "other"), time.monotonic() - began
             method = _method(scope["method"])

@@ -35,7 +35,7 @@ from playloom.server.service import (
     ContextStep,
     InferenceService,
     RequestModel,
-    body_of,
+    parse_body,
     request_schema,
     resolve_prompt,
     resolve_seed,
@@ -54,7 +54,7 @@ class Predicted(NamedTuple):
 
 
 async def predict(
-    studio: InferenceService,
+    service: InferenceService,
     prompt: Prompt,
     *,
     closing_A: NDArray[np.uint8] | None,
@@ -66,7 +66,7 @@ async def predict(
     """Predict steps one by one.
 
     Args:
-        studio: dreams.
+        service: dreams.
         prompt: the context; its last frame is open.
         closing_A: the action that closes it; None: dreamed.
         count: how many steps.
@@ -79,7 +79,7 @@ async def predict(
     turns.append((actions[-1], None))
     before: StepResult | None = None
     number = 0
-    async with aclosing(studio.dream(prompt, turns, sampling, seed)) as steps:
+    async with aclosing(service.dream(prompt, turns, sampling, seed)) as steps:
         async for step in steps:
             if before is not None:
                 number += 1
@@ -169,7 +169,7 @@ class ScoreReply(BaseModel):
     results: list[ScoreResult]
 
 
-def register_score_routes(app: FastAPI, studio: InferenceService) -> None:
+def register_score_routes(app: FastAPI, service: InferenceService) -> None:
     """Add the route."""
 
     @app.post("/score", response_model=ScoreReply, openapi_extra=request_schema(ScoreRequest), tags=["hosted endpoint"])
@@ -178,43 +178,43 @@ def register_score_routes(app: FastAPI, studio: InferenceService) -> None:
 
         The last entry's action closes its step: the first picture predicted is the one that follows it.
         """
-        studio.gate.check_open()
-        asked = (await body_of(request, ScoreRequest)).input_data
-        studio.check_steps(asked.num_steps_to_predict)
-        return await studio.in_time(_answer(studio, asked, request))
+        service.limiter.check_open()
+        params = (await parse_body(request, ScoreRequest)).input_data
+        service.check_steps(params.num_steps_to_predict)
+        return await service.in_time(_answer(service, params, request))
 
 
-async def _answer(studio: InferenceService, asked: ScoreInput, request: Request) -> Response:
-    async with studio.gate.turn():
-        seen, actions = await studio.side(lambda: _context(asked))
+async def _answer(service: InferenceService, params: ScoreInput, request: Request) -> Response:
+    async with service.limiter.slot():
+        seen, actions = await service.run_in_io_pool(lambda: _context(params))
         between = [action_A for action_A in actions[:-1] if action_A is not None]
-        prompt = await studio.prompt(seen, between, stretch=True, steps=_USED)
-        how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), resolve_seed(asked.seed)
-        manifest = studio.manifest(prompt, how, seed, "full")
+        prompt = await service.prompt(seen, between, stretch=True, steps=_USED)
+        sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
+        manifest = service.manifest(prompt, sampling, seed, "full")
         results = []
-        count = asked.num_steps_to_predict
+        count = params.num_steps_to_predict
         async with aclosing(
-            predict(studio, prompt, closing_A=actions[-1], count=count, sampling=how, seed=seed)
+            predict(service, prompt, closing_A=actions[-1], count=count, sampling=sampling, seed=seed)
         ) as steps:
             async for number, step, action_A in steps:
-                png = await studio.png(step, manifest, number)
+                png = await service.png(step, manifest, number)
                 results.append(_result(png, action_A, step.codes_N))
                 if await request.is_disconnected():
                     return Response(status_code=499)  # nobody reads it; do not dream on
-        content = await studio.side(lambda: json.dumps({"results": results}))
+        content = await service.run_in_io_pool(lambda: json.dumps({"results": results}))
     return Response(content, media_type="application/json")
 
 
-def _context(asked: ScoreInput) -> tuple[list[ContextStep], list[NDArray[np.uint8] | None]]:
+def _context(params: ScoreInput) -> tuple[list[ContextStep], list[NDArray[np.uint8] | None]]:
     """The entries used, and their actions; only the last may have none."""
     seen, actions = [], []
-    first = max(0, len(asked.context) - _USED)
-    for number, entry in enumerate(asked.context[first:], first):
+    first = max(0, len(params.context) - _USED)
+    for number, entry in enumerate(params.context[first:], first):
         where = f"context entry {number}"
         vector = entry.actions or entry.actions_output
-        if not vector and number < len(asked.context) - 1:
+        if not vector and number < len(params.context) - 1:
             raise BadInputError(f"{where} has no actions; only the last entry may leave them to the model")
-        actions.append(read_vector(vector, asked.schema_, f"actions of {where}") if vector else None)
+        actions.append(read_vector(vector, params.schema_, f"actions of {where}") if vector else None)
         codes_N = np.array(entry.tokens, np.int64) if entry.tokens else None
         picture = from_base64(entry.image, f"the image of {where}")
         seen.append(ContextStep(picture=picture, where=f"the image of {where}", codes_N=codes_N))
@@ -239,8 +239,8 @@ Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is c
 class PromptParams(RequestModel):
     """Where a dream begins, and how it is drawn."""
 
-    moment: str | None = Field(default=None, max_length=255)
-    """A bundled moment's name; see `/v1/moments`. None, and no images: the first one."""
+    prompt: str | None = Field(default=None, max_length=255)
+    """A bundled moment's name; see `/v1/prompts`. None, and no images: the first one."""
     images: Annotated[list[Picture], Field(min_length=1, max_length=_MOST)] | None = None
     """Or pictures, oldest first; as many of the last as the model sees are used."""
     context_actions: Annotated[list[Vector], Field(max_length=_MOST)] | None = None
@@ -309,48 +309,48 @@ class PolicyResponse(BaseModel):
     """Sixteen numbers in the request's schema."""
 
 
-def register_dream_routes(app: FastAPI, studio: InferenceService) -> None:
+def register_dream_routes(app: FastAPI, service: InferenceService) -> None:
     """Add the routes."""
 
     @app.post("/v1/dream", response_model=DreamResponse, openapi_extra=request_schema(DreamRequest), tags=["playloom"])
     async def dream(request: Request) -> Response:
         """Dream on from a moment or pictures."""
-        studio.gate.check_open()
-        order = await body_of(request, DreamRequest)
-        studio.check_steps(order.steps)
-        return await studio.in_time(_dream(studio, order, request))
+        service.limiter.check_open()
+        order = await parse_body(request, DreamRequest)
+        service.check_steps(order.steps)
+        return await service.in_time(_dream(service, order, request))
 
     @app.post(
         "/v1/policy", response_model=PolicyResponse, openapi_extra=request_schema(PromptParams), tags=["playloom"]
     )
     async def policy(request: Request) -> Response:
         """What would the model press now?"""
-        studio.gate.check_open()
-        return await studio.in_time(_policy(studio, await body_of(request, PromptParams)))
+        service.limiter.check_open()
+        return await service.in_time(_policy(service, await parse_body(request, PromptParams)))
 
 
-async def begin(studio: InferenceService, asked: PromptParams) -> Prompt:
+async def build_prompt(service: InferenceService, params: PromptParams) -> Prompt:
     """The prompt of what was asked for.
 
     Raises:
         PlayloomError: when it cannot be used.
     """
-    if asked.images is None:
-        name = resolve_prompt(asked.moment)
-        return (await studio.side(lambda: studio.moment(name)))[0]
-    if asked.moment is not None:
+    if params.images is None:
+        name = resolve_prompt(params.prompt)
+        return (await service.run_in_io_pool(lambda: service.bundled_prompt(name)))[0]
+    if params.prompt is not None:
         raise BadInputError("a dream begins at a moment or at images; send one of the two")
-    images, where = asked.images, "image {}"
-    given = asked.context_actions
+    images, where = params.images, "image {}"
+    given = params.context_actions
     if given is not None and len(given) != len(images) - 1:
         raise BadInputError(f"{len(images)} images need {len(images) - 1} context_actions between; got {len(given)}")
-    actions = read_actions(given, asked.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
-    seen = await studio.side(
+    actions = read_actions(given, params.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
+    seen = await service.run_in_io_pool(
         lambda: [
             ContextStep(picture=from_base64(b, where.format(i)), where=where.format(i)) for i, b in enumerate(images)
         ]
     )
-    return await studio.prompt(seen, actions, steps=studio.context)
+    return await service.prompt(seen, actions, steps=service.context)
 
 
 def read_actions(rows: list[list[float]], schema: Literal["named", "binned"], what: str) -> list[NDArray[np.uint8]]:
@@ -358,12 +358,12 @@ def read_actions(rows: list[list[float]], schema: Literal["named", "binned"], wh
     return [read_vector(row, schema, f"{what} {index}") for index, row in enumerate(rows)]
 
 
-async def shown(
-    studio: InferenceService, step: StepResult, manifest: Manifest, schema: Literal["named", "binned"]
+async def serialize_step(
+    service: InferenceService, step: StepResult, manifest: Manifest, schema: Literal["named", "binned"]
 ) -> tuple[dict[str, object], bytes | None]:
     """A step as it is answered, and its picture."""
     dreamed = step.frame_HWC is not None and manifest.mode != "policy"
-    png = await studio.png(step, manifest, step.index + 1) if dreamed else None
+    png = await service.png(step, manifest, step.index + 1) if dreamed else None
     return {
         "index": step.index,
         "action": [round(float(number), 4) for number in values_to_rows(step.action_A, schema)],
@@ -373,64 +373,64 @@ async def shown(
     }, png
 
 
-async def _dream(studio: InferenceService, order: DreamRequest, request: Request) -> Response:
-    async with studio.gate.turn():
-        asked = await _request(studio, order)
-        manifest = studio.manifest(asked.prompt, asked.sampling, asked.seed, asked.mode)
-        turns = [(asked.action(i), asked.frame(i) if asked.mode == "policy" else "dream") for i in range(asked.steps)]
+async def _dream(service: InferenceService, order: DreamRequest, request: Request) -> Response:
+    async with service.limiter.slot():
+        params = await _request(service, order)
+        manifest = service.manifest(params.prompt, params.sampling, params.seed, params.mode)
+        turns = [(params.action(i), params.frame(i) if params.mode == "policy" else "dream") for i in range(params.steps)]
         steps = []
-        async with aclosing(studio.dream(asked.prompt, turns, asked.sampling, asked.seed)) as dreamed:  # type: ignore[arg-type]
+        async with aclosing(service.dream(params.prompt, turns, params.sampling, params.seed)) as dreamed:  # type: ignore[arg-type]
             async for step in dreamed:
-                steps.append((await shown(studio, step, manifest, order.schema_))[0])
+                steps.append((await serialize_step(service, step, manifest, order.schema_))[0])
                 if await request.is_disconnected():
                     return Response(status_code=499)  # nobody reads it; do not dream on
-        content = {"model": studio.model.config.name, "seed": asked.seed, "steps": steps}
-        return await studio.side(lambda: JSONResponse(content))
+        content = {"model": service.model.config.name, "seed": params.seed, "steps": steps}
+        return await service.run_in_io_pool(lambda: JSONResponse(content))
 
 
-async def _request(studio: InferenceService, order: DreamRequest) -> GenerationRequest:
-    prompt = await begin(studio, order)
+async def _request(service: InferenceService, order: DreamRequest) -> GenerationRequest:
+    prompt = await build_prompt(service, order)
     true_frames, true_actions = None, None
     if order.images is None:
-        name = resolve_prompt(order.moment)
-        _, true_frames, true_actions = await studio.side(lambda: studio.moment(name))
+        name = resolve_prompt(order.prompt)
+        _, true_frames, true_actions = await service.run_in_io_pool(lambda: service.bundled_prompt(name))
     actions = true_actions if order.mode == "world" else None
     if order.actions is not None and order.mode != "policy":
         rows = read_actions(order.actions, order.schema_, "action")
         actions = np.stack(rows) if rows else None
     if order.frames is not None:
-        true_frames = await _frames(studio, order.frames)
+        true_frames = await _frames(service, order.frames)
     return GenerationRequest(
         prompt=prompt,
         mode=order.mode,
         steps=order.steps,
         actions_SA=actions,
         frames_SHWC=true_frames if order.mode == "policy" else None,
-        sampling=studio.sampling(order.temperature, order.top_k, order.top_p),
+        sampling=service.sampling(order.temperature, order.top_k, order.top_p),
         seed=resolve_seed(order.seed),
     )
 
 
-async def _frames(studio: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
-    frames, pixels = [], studio.settings.picture_pixels
+async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
+    frames, pixels = [], service.settings.picture_pixels
     for index, text in enumerate(pictures):
         where = f"frame {index}"
         frames.append(
-            await studio.side(
+            await service.run_in_io_pool(
                 lambda text=text, where=where: read_frame(  # type: ignore[misc]
-                    from_base64(text, where), studio.size, where=where, pixels=pixels
+                    from_base64(text, where), service.size, where=where, pixels=pixels
                 )
             )
         )
-    return np.stack(frames) if frames else np.zeros((0, *studio.size, 3), np.uint8)
+    return np.stack(frames) if frames else np.zeros((0, *service.size, 3), np.uint8)
 
 
-async def _policy(studio: InferenceService, order: PromptParams) -> Response:
-    async with studio.gate.turn():
-        prompt, seed = await begin(studio, order), resolve_seed(order.seed)
-        how = studio.sampling(order.temperature, order.top_k, order.top_p)
-        async with aclosing(studio.dream(prompt, [(None, None)], how, seed)) as steps:
+async def _policy(service: InferenceService, order: PromptParams) -> Response:
+    async with service.limiter.slot():
+        prompt, seed = await build_prompt(service, order), resolve_seed(order.seed)
+        sampling = service.sampling(order.temperature, order.top_k, order.top_p)
+        async with aclosing(service.dream(prompt, [(None, None)], sampling, seed)) as steps:
             async for step in steps:
                 action = [round(float(number), 4) for number in values_to_rows(step.action_A, order.schema_)]
-                return JSONResponse({"model": studio.model.config.name, "seed": seed, "action": action})
+                return JSONResponse({"model": service.model.config.name, "seed": seed, "action": action})
     raise ApiError(500, "the model gave no answer")

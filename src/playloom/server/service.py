@@ -1,7 +1,7 @@
-"""What all routes share: the model, the broker before it, the limits, and the way from what was sent to a dream.
+"""What all routes share: the model, the scheduler before it, the limits, and the way from what was sent to a dream.
 
 Owns that nothing slow happens in the event loop, and that one thread alone computes: picture files are read and written
-in a side thread, everything of the model's happens in the broker's.
+in a side thread, everything of the model's happens in the scheduler's.
 
 How many requests dream at once and how many wait; one too many is told so at once, with when to come again.
 
@@ -46,11 +46,11 @@ from playloom.media.images import encode_png, marked_png, read_frame
 from playloom.models.checkpoint import load_model, model_folder
 from playloom.models.decode_order import card_row_delay
 from playloom.provenance import Manifest, created_at, frames_hash
-from playloom.server.errors import ApiError, busy, validation_message
+from playloom.server.errors import ApiError, service_unavailable, validation_message
 from playloom.server.scheduler import Frame, Handle, Progress, Scheduler, SchedulerLimits
 from playloom.server.settings import Settings
 
-_T_gate = TypeVar("_T_gate")
+_T = TypeVar("_T")
 _WEIGHT = 0.2  # of the newest request in the running mean of how long one takes
 
 
@@ -68,7 +68,7 @@ class RequestLimiter:
         self._ended = False
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         """Have a turn, after those who came before.
 
         Raises:
@@ -76,7 +76,7 @@ class RequestLimiter:
         """
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
-            raise busy(f"{self.waiting} requests are waiting already; try again in a while", self.seconds_until_free)
+            raise service_unavailable(f"{self.waiting} requests are waiting already; try again in a while", self.seconds_until_free)
         self.waiting += 1
         try:
             await self._free.acquire()
@@ -91,7 +91,7 @@ class RequestLimiter:
             self._seconds += _WEIGHT * (time.monotonic() - began - self._seconds)
             self._free.release()
 
-    async def within(self, work: Coroutine[Any, Any, _T_gate], seconds: float) -> _T_gate:
+    async def with_timeout(self, work: Coroutine[Any, Any, _T], seconds: float) -> _T:
         """What some work gives, if that does not take too long.
 
         Raises:
@@ -106,11 +106,11 @@ class RequestLimiter:
         except asyncio.CancelledError:
             if not self._ended:
                 raise
-            raise busy("the server stopped before this was done; try again in a while", 10) from None
+            raise service_unavailable("the server stopped before this was done; try again in a while", 10) from None
         finally:
             self._tasks.discard(task)
 
-    def end(self) -> None:
+    def abort_all(self) -> None:
         """Give up what runs; whoever waits for it is told."""
         self.draining = self._ended = True
         for task in self._tasks:
@@ -132,15 +132,15 @@ class RequestLimiter:
 
 
 def _stopping() -> ApiError:
-    return busy("the server is stopping and takes no new work; try again in a while", 10)
+    return service_unavailable("the server is stopping and takes no new work; try again in a while", 10)
 
 
-_T_parsing = TypeVar("_T_parsing", bound=BaseModel)
-MOST_OPENED = 4000
+_Model = TypeVar("_Model", bound=BaseModel)
+MAX_CONTAINERS = 4000
 """Objects and lists in one body: a hundred steps of context with all their lists are a fraction of it."""
-MOST_VALUES = 1_000_000
+MAX_VALUES = 1_000_000
 """Values in one body."""
-MOST_FIELDS = 10_000
+MAX_FIELDS = 10_000
 """Named fields in one body: for each that is unknown a fault is kept."""
 
 
@@ -150,7 +150,7 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-async def body_of(request: Request, kind: type[_T_parsing]) -> _T_parsing:
+async def parse_body(request: Request, kind: type[_Model]) -> _Model:
     """A request's JSON body, parsed beside the event loop.
 
     Raises:
@@ -159,13 +159,13 @@ async def body_of(request: Request, kind: type[_T_parsing]) -> _T_parsing:
     return await run_in_threadpool(parse, await request.body(), kind)
 
 
-def parse(data: bytes, kind: type[_T_parsing]) -> _T_parsing:
-    """JSON to a value of that type; see `body_of` for the errors."""
+def parse(data: bytes, kind: type[_Model]) -> _Model:
+    """JSON to a value of that type; see `parse_body` for the errors."""
     check_complexity(data)
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        raise refused(error, [kind]) from None
+        raise _invalid_body(error, [kind]) from None
 
 
 def parse_any(data: bytes, adapter: TypeAdapter[Any], kinds: Sequence[type[BaseModel]]) -> Any:
@@ -174,7 +174,7 @@ def parse_any(data: bytes, adapter: TypeAdapter[Any], kinds: Sequence[type[BaseM
     try:
         return adapter.validate_json(data)
     except ValidationError as error:
-        raise refused(error, kinds) from None
+        raise _invalid_body(error, kinds) from None
 
 
 def check_complexity(data: bytes) -> None:
@@ -184,7 +184,7 @@ def check_complexity(data: bytes) -> None:
         Refusal: 413.
     """
     opened, values, fields = data.count(b"{") + data.count(b"["), data.count(b","), data.count(b":")
-    if opened > MOST_OPENED or values > MOST_VALUES or fields > MOST_FIELDS:
+    if opened > MAX_CONTAINERS or values > MAX_VALUES or fields > MAX_FIELDS:
         raise ApiError(
             413,
             f"the body holds {opened:,} objects and lists, {fields:,} fields and {values:,} values; send at most 100 "
@@ -192,7 +192,7 @@ def check_complexity(data: bytes) -> None:
         )
 
 
-def refused(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> ApiError:
+def _invalid_body(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> ApiError:
     """400 with the first fault; an unknown field comes first, and the nearest one that there is beside it."""
     faults = list(error.errors(include_url=False, include_input=False))
     unknown = next((fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"), None)
@@ -207,7 +207,7 @@ def refused(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> ApiErro
 
 
 def request_schema(kind: type[BaseModel]) -> dict[str, Any]:
-    """What a route that calls `body_of` says of itself in the OpenAPI document."""
+    """What a route that calls `parse_body` says of itself in the OpenAPI document."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
@@ -229,15 +229,15 @@ class SentImageCache:
 
     def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64] | None:
         """The tokens of a picture we sent, int64 [N]; None for any other."""
-        known = self._look(frame_HWC)
+        known = self._lookup(frame_HWC)
         return None if known is None else known[0].astype(np.int64)
 
     def manifest(self, frame_HWC: NDArray[np.uint8]) -> Manifest | None:
         """What made a picture we sent; None for any other."""
-        known = self._look(frame_HWC)
+        known = self._lookup(frame_HWC)
         return None if known is None else known[1]
 
-    def _look(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.int32], Manifest] | None:
+    def _lookup(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.int32], Manifest] | None:
         name = frames_hash(frame_HWC)
         with self._lock:
             known = self._known.get(name)
@@ -246,8 +246,7 @@ class SentImageCache:
             return known
 
 
-_T_studio = TypeVar("_T_studio")
-_MOMENTS_KEPT = 8
+_CACHED_PROMPTS = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -266,24 +265,24 @@ class InferenceService:
     """A model ready to serve."""
 
     def __init__(self, settings: Settings) -> None:
-        """Load the model and start the broker.
+        """Load the model and start the scheduler.
 
         Raises:
             PlayloomError: when the model or the device cannot be used.
         """
         self.settings = settings
-        self.dreamer = run_in_temporary_thread(lambda: _dreamer(settings))
-        self.model = self.dreamer.model
+        self.engine = run_in_temporary_thread(lambda: _load_engine(settings))
+        self.model = self.engine.model
         # A live session that starts over opens its new dream before it gives up the old one, hence twice.
-        room = 2 * settings.sessions + settings.requests + settings.jobs + settings.branches
-        self.broker = Scheduler(self.dreamer, SchedulerLimits(sessions=room, batch=settings.batch))
-        self.gate = RequestLimiter(settings.requests, settings.queue)
-        self.remembered = SentImageCache(settings.remembered_frames)
-        self._side = ThreadPoolExecutor(1, "playloom-pictures")
-        self._films = ThreadPoolExecutor(1, "playloom-films")
-        self._waiters = ThreadPoolExecutor(2 * settings.sessions + 4, "playloom-wait")
-        self.moment = lru_cache(_MOMENTS_KEPT)(self._moment)
-        self.moment_picture = lru_cache(_MOMENTS_KEPT)(self._moment_picture)
+        capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
+        self.scheduler = Scheduler(self.engine, SchedulerLimits(sessions=capacity, batch=settings.batch))
+        self.limiter = RequestLimiter(settings.max_requests, settings.queue)
+        self.sent_images = SentImageCache(settings.token_cache_size)
+        self._io_pool = ThreadPoolExecutor(1, "playloom-io")
+        self._encode_pool = ThreadPoolExecutor(1, "playloom-encode")
+        self._blocking_pool = ThreadPoolExecutor(2 * settings.max_sessions + 4, "playloom-blocking")
+        self.bundled_prompt = lru_cache(_CACHED_PROMPTS)(self._bundled_prompt)
+        self.prompt_image = lru_cache(_CACHED_PROMPTS)(self._prompt_image)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -302,17 +301,17 @@ class InferenceService:
         """What was asked for, over the model's card, over the defaults."""
         return Sampling.from_card(self.model.card, temperature=temperature, top_k=top_k, top_p=top_p)
 
-    async def side(self, work: Callable[[], _T_studio]) -> _T_studio:
+    async def run_in_io_pool(self, work: Callable[[], _T]) -> _T:
         """Do it in the side thread, after what was asked for before."""
-        return await asyncio.get_running_loop().run_in_executor(self._side, work)
+        return await asyncio.get_running_loop().run_in_executor(self._io_pool, work)
 
-    async def film(self, work: Callable[[], _T_studio]) -> _T_studio:
+    async def run_in_encode_pool(self, work: Callable[[], _T]) -> _T:
         """Do what takes seconds, one at a time, beside the side thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._films, work)
+        return await asyncio.get_running_loop().run_in_executor(self._encode_pool, work)
 
-    async def wait_for(self, work: Callable[[], _T_studio]) -> _T_studio:
-        """Do what mostly waits (for the broker, for a session's turn) without holding anything up."""
-        return await asyncio.get_running_loop().run_in_executor(self._waiters, work)
+    async def run_blocking(self, work: Callable[[], _T]) -> _T:
+        """Do what mostly waits (for the scheduler, for a session's turn) without holding anything up."""
+        return await asyncio.get_running_loop().run_in_executor(self._blocking_pool, work)
 
     async def prompt(
         self,
@@ -339,7 +338,7 @@ class InferenceService:
         frames: list[NDArray[np.uint8]] = []
         codes: list[NDArray[np.int64]] = []
         for step in seen:  # one at a time, so that requests take turns
-            frame_HWC, known_N = await self.side(lambda step=step: self._look(step, stretch))  # type: ignore[misc]
+            frame_HWC, known_N = await self.run_in_io_pool(lambda step=step: self._look(step, stretch))  # type: ignore[misc]
             frames.append(frame_HWC)
             codes.append(await self.codes(frame_HWC) if known_N is None else known_N)
         actions = np.stack(actions_TA) if actions_TA else np.zeros((0, len(REST_VALUES)), np.uint8)
@@ -347,11 +346,11 @@ class InferenceService:
 
     async def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64]:
         """A frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
-        return await waited(self._encode(frame_HWC))
+        return await await_future(self._encode(frame_HWC))
 
     async def frame(self, codes_N: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The frame that tokens stand for, uint8 [H, W, 3]; decoded between two frames of others' dreams."""
-        return await waited(self.broker.run(lambda: self.dreamer.frames(codes_N[None])[0]))
+        return await await_future(self.scheduler.run(lambda: self.engine.frames(codes_N[None])[0]))
 
     async def dream(
         self,
@@ -370,27 +369,27 @@ class InferenceService:
             for action_A, frame in turns:
                 before, ahead = ahead, handle.submit(action_A, frame)
                 if before is not None:
-                    yield await waited(before)
+                    yield await await_future(before)
             if ahead is not None:
-                yield await waited(ahead)
+                yield await await_future(ahead)
         finally:
             handle.close()
 
     async def open(
         self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
     ) -> Handle:
-        """A session of the broker; given back when nobody waits for it any more."""
-        future = self.broker.open_async(prompt, sampling=sampling, seed=seed, progress=progress)
+        """A session of the scheduler; given back when nobody waits for it any more."""
+        future = self.scheduler.open_async(prompt, sampling=sampling, seed=seed, progress=progress)
         try:
-            return await waited(future)
+            return await await_future(future)
         except asyncio.CancelledError:
             if not future.cancel():
-                future.add_done_callback(_give_back)
+                future.add_done_callback(_close_handle)
             raise
 
     def manifest(self, prompt: Prompt, sampling: Sampling, seed: int, mode: str) -> Manifest:
         """What every picture of a dream says about itself."""
-        row_delay = self.dreamer.schedule.row_delay
+        row_delay = self.engine.schedule.row_delay
         return Manifest(
             model=self.model.config.name,
             weights=self.model.fingerprint,
@@ -410,18 +409,18 @@ class InferenceService:
         def encode() -> bytes:
             made = manifest.at_step(number)
             png, marked_HWC = marked_png(frame_HWC, made)
-            self.remembered.keep(marked_HWC, codes_N, made)
+            self.sent_images.keep(marked_HWC, codes_N, made)
             return png
 
-        return await self.side(encode)
+        return await self.run_in_io_pool(encode)
 
-    async def in_time(self, work: Coroutine[Any, Any, _T_studio]) -> _T_studio:
+    async def in_time(self, work: Coroutine[Any, Any, _T]) -> _T:
         """What a request's work gives, within the time that a request may take.
 
         Raises:
             Refusal: 504 when it takes longer, 503 when the server ends first.
         """
-        return await self.gate.within(work, self.settings.request_seconds)
+        return await self.limiter.with_timeout(work, self.settings.request_seconds)
 
     def check_steps(self, steps: int) -> None:
         """Refuse more steps than one request may ask for.
@@ -429,20 +428,20 @@ class InferenceService:
         Raises:
             BadInputError: names the limit.
         """
-        if steps > self.settings.steps:
-            raise BadInputError(f"{steps:,} steps were asked for; at most {self.settings.steps} at once")
+        if steps > self.settings.max_steps:
+            raise BadInputError(f"{steps:,} steps were asked for; at most {self.settings.max_steps} at once")
 
     def close(self, timeout: float) -> None:
-        """Finish what the broker has begun, take nothing new."""
-        self.broker.close(timeout)
-        for pool in (self._side, self._films, self._waiters):
+        """Finish what the scheduler has begun, take nothing new."""
+        self.scheduler.close(timeout)
+        for pool in (self._io_pool, self._encode_pool, self._blocking_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _look(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
         """In the side thread: a step's frame, and its tokens where they are known."""
         limit = self.settings.picture_pixels
         frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
-        known_N = step.codes_N if step.codes_N is not None else self.remembered.codes(frame_HWC)
+        known_N = step.codes_N if step.codes_N is not None else self.sent_images.codes(frame_HWC)
         if known_N is None:
             return frame_HWC, None
         layout = self.model.config.layout
@@ -456,9 +455,9 @@ class InferenceService:
     def _encode(self, frame_HWC: NDArray[np.uint8]) -> Future[NDArray[np.int64]]:
         """A future of a frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
         alone = Prompt(frames_THWC=frame_HWC[None], actions_TA=np.zeros((0, len(REST_VALUES)), np.uint8))
-        return self.broker.run(lambda: self.dreamer.codes(alone)[0])
+        return self.scheduler.run(lambda: self.engine.codes(alone)[0])
 
-    def _moment(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
+    def _bundled_prompt(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
         """In the side thread: a bundled moment as a prompt, then the true frames and actions that follow."""
         find_prompt(name)
         data = load_prompt(f"moment:{name}", context=self.context, frame_size=self.size)
@@ -466,12 +465,12 @@ class InferenceService:
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
         return prompt, data.true_next_frames_SHWC, data.true_next_actions_SA
 
-    def _moment_picture(self, name: str) -> bytes:
+    def _prompt_image(self, name: str) -> bytes:
         """In the side thread: the last real frame of a moment's prompt, as PNG."""
         return encode_png(load_bundled_prompt(find_prompt(name)).frames_THWC[self.context - 1])
 
 
-def _dreamer(settings: Settings) -> Engine:
+def _load_engine(settings: Settings) -> Engine:
     model = load_model(model_folder(settings.model), pick_device(settings.device))
     return Engine(model, row_delay=card_row_delay(model.card, settings.decode_order))
 
@@ -496,7 +495,7 @@ def resolve_prompt(name: str | None) -> str:
     return chosen
 
 
-async def waited(future: Future[_T_studio]) -> _T_studio:
+async def await_future(future: Future[_T]) -> _T:
     """What another thread's future gives. Left alone when the one who waits is cancelled: that thread goes on."""
     inner = asyncio.wrap_future(future)
     try:
@@ -506,6 +505,6 @@ async def waited(future: Future[_T_studio]) -> _T_studio:
         raise
 
 
-def _give_back(future: Future[Handle]) -> None:
+def _close_handle(future: Future[Handle]) -> None:
     if future.exception() is None:
         future.result().close()

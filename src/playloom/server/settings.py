@@ -1,13 +1,13 @@
 """Every limit and choice of the server, as one value: from the environment (`PLAYLOOM_...`), over defaults.
 
-    PLAYLOOM_API_KEY=... PLAYLOOM_SESSIONS=4 playloom serve --host 0.0.0.0
+    PLAYLOOM_API_KEY=... PLAYLOOM_MAX_SESSIONS=4 playloom serve --host 0.0.0.0
 
 Owns names, defaults and ranges. Knows nothing of what is limited.
 
 Names of sessions and jobs: secret, and beginning with the server that has them where there are several.
 
-    mint("a7")        # 'a7.6f0c...': a load balancer that reads `replica_in` sends it back to a7
-    mint(None)        # '6f0c...'
+    new_token("a7")        # 'a7.6f0c...': a load balancer that reads `replica_in` sends it back to a7
+    new_token(None)        # '6f0c...'
 
 Knows nothing of what is named.
 """
@@ -25,13 +25,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from playloom.errors import ConfigError
 
-TAG = r"[A-Za-z0-9_-]{1,64}"
+REPLICA_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 """What a server may be called."""
-LONGEST = 128
+MAX_TOKEN_LENGTH = 128
 """Characters of a name."""
 REPLICA_HEADER = "x-playloom-replica"
 """The header of an answer in which a server among several says which one it is."""
-_TAGGED = re.compile(rf"({TAG})\.")
+_TAGGED = re.compile(rf"({REPLICA_PATTERN})\.")
 
 
 def new_token(replica: str | None) -> str:
@@ -74,23 +74,23 @@ class Settings(BaseSettings):
     """The key that requests must carry as `Authorization: Bearer KEY`; none: this machine only."""
     allowed_origins: tuple[str, ...] = ()
     """Web origins besides our own whose pages may call the server (CORS), as a JSON list; none by default."""
-    sessions: Count = 16
+    max_sessions: Count = 16
     """Live and stepped sessions at once, those waiting for their player to come back included."""
-    requests: Count = 8
+    max_requests: Count = 8
     """Dreams of `/score`, `/v1/dream` and `/v1/policy` in progress at once; they share batches."""
     queue: int = Field(default=32, ge=0)
     """Requests that may wait for their turn; one more is refused at once, with 503."""
-    jobs: Count = 16
+    max_jobs: Count = 16
     """Unfinished jobs of the job API at once; one more is refused with 400, as its clients expect."""
     job_seconds: Seconds = 600
     """Life of a job from its creation; then it is cancelled and its results are dropped."""
-    steps: Count = 100
+    max_steps: Count = 100
     """Steps one request or job may ask for."""
     batch: Count = 16
     """Sessions that are dreamed as one batch."""
     body_bytes: Count = 32 * _MIB
     """Size of one request's body."""
-    bodies_bytes: Count = 256 * _MIB
+    max_inflight_bytes: Count = 256 * _MIB
     """Size of all bodies held at once; what comes beyond is refused with 503."""
     socket_bytes: Count = 8 * _MIB
     """Size of one WebSocket message."""
@@ -102,11 +102,11 @@ class Settings(BaseSettings):
     """Time a connection may take to send a request's head; then it is cut off."""
     body_seconds: Seconds = 30
     """Time a request may take to send its body; then 408."""
-    connections: Count = 512
+    max_connections: Count = 512
     """Connections at once; at the limit the longest idle one makes room."""
-    hello_seconds: Seconds = 5
+    handshake_timeout: Seconds = 5
     """Time a live player may take to send the first message."""
-    keep_seconds: Seconds = 60
+    reconnect_grace_seconds: Seconds = 60
     """How long a live session waits for a player whose connection dropped."""
     idle_seconds: Seconds = 300
     """How long a stepped session may go without a step."""
@@ -114,22 +114,22 @@ class Settings(BaseSettings):
     """Frames a second of live play."""
     recording_frames: Count = 600
     """Newest frames a session keeps for its recording."""
-    remembered_frames: int = Field(default=4096, ge=0)
+    token_cache_size: int = Field(default=4096, ge=0)
     """Pictures sent out whose tokens are remembered: one that comes back goes on without its mark and without drift."""
     stories: Path = Path("out/stories")
     """Folder of the stories; made when the first one is."""
-    most_stories: Count = 100
+    max_stories: Count = 100
     """Stories in it; one more is refused until one is deleted."""
-    story_frames: Count = 2000
+    max_story_frames: Count = 2000
     """Frames of one story, those still to be dreamed included. A frame takes about 0.1 MB on the disk."""
-    branches: Count = 16
+    max_branches: Count = 16
     """Branches of stories that are dreamed at once; more wait for their turn."""
     drain_seconds: Seconds = 8
     """After SIGTERM: how long what runs may take to finish."""
 
     access_log: bool = True
     """Whether `playloom serve` writes a line for each request to stderr."""
-    replica: str | None = Field(default=None, pattern=f"^{TAG}$")
+    replica: str | None = Field(default=None, pattern=f"^{REPLICA_PATTERN}$")
     """Name of this server among several at one address: leads the names of its sessions and jobs (`NAME.secret`)."""
     replicas: Count = 2
     """With `--cluster`: servers of the model, at least."""

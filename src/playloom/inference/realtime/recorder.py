@@ -131,7 +131,7 @@ class BufferedFrame(NamedTuple):
     """Its codes."""
     action_A: NDArray[np.uint8]
     """The action that led to it, values uint8 [16]; of the first frame of all it says nothing."""
-    pressed: ActionSource | None
+    action_source: ActionSource | None
     """Who pressed that; None: it was recorded."""
     manifest: Manifest | None
     """What made it; None: it is real."""
@@ -167,10 +167,10 @@ class ContextBuffer:
         """The session has made a step; the oldest frame goes when there are too many."""
         with self._lock:
             self._steps += 1
-            pressed: ActionSource = "player" if given else "model"
+            action_source: ActionSource = "player" if given else "model"
             made = manifest.at_step(self._steps)
             # Copies: what comes is a part of its whole batch, which would be kept with it.
-            self._frames.append(BufferedFrame(frame_HWC.copy(), codes_N.copy(), action_A, pressed, made))
+            self._frames.append(BufferedFrame(frame_HWC.copy(), codes_N.copy(), action_A, action_source, made))
 
     def frames(self) -> list[BufferedFrame]:
         """Those kept, oldest first; at least one."""

@@ -113,21 +113,21 @@ class PathClip:
         after = zip(self.nodes[seen:], self.frames[seen:], strict=True)
         actions = self.actions_TA(slice(seen, None))
         return [
-            OutputStep(frame.frame_HWC, action_A, node.pressed == "player")
+            OutputStep(frame.frame_HWC, action_A, node.action_source == "player")
             for (node, frame), action_A in zip(after, actions, strict=True)
         ]
 
 
-def load_path(place: StoryDir, nodes: Sequence[Node]) -> PathClip:
+def load_path(directory: StoryDir, nodes: Sequence[Node]) -> PathClip:
     """The frames of a path.
 
     Raises:
         RecordingError: when one of them cannot be read.
     """
-    return PathClip(nodes=tuple(nodes), frames=tuple(place.read_frame(node.id) for node in nodes))
+    return PathClip(nodes=tuple(nodes), frames=tuple(directory.read_frame(node.id) for node in nodes))
 
 
-def export_path(walk: PathClip, kind: PathKind) -> bytes:
+def export_path(clip: PathClip, kind: PathKind) -> bytes:
     """A file of a path; see the table above.
 
     Raises:
@@ -136,24 +136,24 @@ def export_path(walk: PathClip, kind: PathKind) -> bytes:
     with tempfile.TemporaryDirectory(prefix="playloom-") as folder:
         path = Path(folder) / f"path.{kind}"
         if kind == "mp4":
-            write_mp4(path, _animation(walk, smooth=True), manifest=walk.manifest)
+            write_mp4(path, _animation(clip, smooth=True), manifest=clip.manifest)
         elif kind == "gif":
-            write_gif(path, _animation(walk, smooth=False), manifest=walk.manifest)
+            write_gif(path, _animation(clip, smooth=False), manifest=clip.manifest)
         elif kind == "csv":
-            write_actions(path, np.stack([step.action_A for step in walk.steps()]))
+            write_actions(path, np.stack([step.action_A for step in clip.steps()]))
         elif kind == "npz":
-            _write_clip(path, walk)
+            _write_clip(path, clip)
         else:
-            _write_folder(path, walk)
+            _write_folder(path, clip)
         return path.read_bytes()
 
 
-def write_story(file: IO[bytes], place: StoryDir, nodes: Sequence[Node], about: dict[str, Any]) -> None:
+def write_story(file: IO[bytes], directory: StoryDir, nodes: Sequence[Node], about: dict[str, Any]) -> None:
     """A whole story as a zip.
 
     Args:
         file: where.
-        place: its pictures.
+        directory: its pictures.
         nodes: its frames.
         about: goes into `story.json`.
 
@@ -164,7 +164,7 @@ def write_story(file: IO[bytes], place: StoryDir, nodes: Sequence[Node], about: 
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("story.json", json.dumps(about, indent=1), zipfile.ZIP_DEFLATED)
         for node in nodes:  # one at a time: a story may be larger than the memory
-            frame = place.read_frame(node.id)
+            frame = directory.read_frame(node.id)
             archive.writestr(f"pictures/{node.id:04}.png", frame.png())
             codes.append(frame.codes_N.astype(np.int32))
             weights.append(frame.weights)
@@ -186,42 +186,42 @@ def _arrays(nodes: Sequence[Node], codes: Sequence[NDArray[np.int32]], weights: 
     }
 
 
-def _animation(walk: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
+def _animation(clip: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
     """All frames, enlarged; smoothly for a video, in blocks for a GIF and its 256 colours."""
-    for frame in walk.frames:
+    for frame in clip.frames:
         small = frame.frame_HWC
         large = enlarge(small, _ENLARGED) if smooth else small.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1)
         yield stamp(large) if frame.dreamed else large
 
 
-def _write_clip(path: Path, walk: PathClip) -> None:
-    steps, seen, manifest = walk.steps(), walk.seen, walk.manifest
+def _write_clip(path: Path, clip: PathClip) -> None:
+    steps, seen, manifest = clip.steps(), clip.seen, clip.manifest
     assert manifest is not None, "there are dreamed steps"
     write_dream_clip(
         path,
-        context_THWC=walk.frames_THWC(slice(seen)),
-        dreamed_SHWC=walk.frames_THWC(slice(seen, None)),
-        actions_TA=walk.actions_TA(slice(None)),
+        context_THWC=clip.frames_THWC(slice(seen)),
+        dreamed_SHWC=clip.frames_THWC(slice(seen, None)),
+        actions_TA=clip.actions_TA(slice(None)),
         given_T=np.array([True] * (seen - 1) + [step.action_given for step in steps]),
         manifest=manifest,
-        codes_TN=walk.codes_TN,
-        dreamed_before_T=np.array([frame.dreamed for frame in walk.frames[:seen]]),
+        codes_TN=clip.codes_TN,
+        dreamed_before_T=np.array([frame.dreamed for frame in clip.frames[:seen]]),
     )
 
 
-def _write_folder(path: Path, walk: PathClip) -> None:
-    steps, seen, manifest = walk.steps(), walk.seen, walk.manifest
+def _write_folder(path: Path, clip: PathClip) -> None:
+    steps, seen, manifest = clip.steps(), clip.seen, clip.manifest
     assert manifest is not None, "there are dreamed steps"
     with tempfile.TemporaryDirectory(prefix="playloom-") as parent:
         folder = Path(parent) / "path"
         write_dream(
             folder,
-            real_frames_THWC=walk.frames_THWC(slice(seen)),
-            real_actions_TA=walk.actions_TA(slice(seen)),
+            real_frames_THWC=clip.frames_THWC(slice(seen)),
+            real_actions_TA=clip.actions_TA(slice(seen)),
             steps=steps,
             manifest=manifest,
-            codes_TN=walk.codes_TN,
-            dreamed_before_T=np.array([frame.dreamed for frame in walk.frames[:seen]]),
+            codes_TN=clip.codes_TN,
+            dreamed_before_T=np.array([frame.dreamed for frame in clip.frames[:seen]]),
         )
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for found in sorted(folder.rglob("*")):

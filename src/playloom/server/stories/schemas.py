@@ -40,8 +40,8 @@ class NewStory(RequestModel):
 
     name: Name | None = None
     """For people; none: what it begins at."""
-    moment: str | None = Field(default=None, max_length=255)
-    """A bundled moment's name; see `/v1/moments`. None, and nothing else: the first one."""
+    prompt: str | None = Field(default=None, max_length=255)
+    """A bundled moment's name; see `/v1/prompts`. None, and nothing else: the first one."""
     images: Annotated[list[Picture], Field(min_length=1, max_length=100)] | None = None
     """Or pictures, oldest first; as many of the last as the model sees are used."""
     context_actions: Annotated[list[Vector], Field(max_length=100)] | None = None
@@ -70,14 +70,14 @@ class BranchRequest(RequestModel):
     """How many frames each."""
     context: int | None = Field(default=None, ge=1)
     """Most frames that the model sees of what came before, that one included; none: as many as it can."""
-    presses: ActionSource = "player"
+    controlled_by: ActionSource = "player"
     """`player`: what is given below is pressed. `model`: it presses itself, after what is given."""
     actions: Annotated[list[Vector], Field(min_length=1, max_length=10_000)] | None = None
     """Sixteen numbers a frame. The player holds the last one to the end."""
     script: str | None = Field(default=None, max_length=10_000)
     """Or held inputs, as `forward for 2s; turn_left`; see docs/dream.md."""
-    held: Vector | None = None
-    """Or one action held all along."""
+    action: Vector | None = None
+    """Or one action held all toward."""
     schema_: Literal["named", "binned"] = Field(default="named", alias="schema")
     """What the sixteen numbers of every action in this request are."""
     temperature: Temperature = None
@@ -97,7 +97,7 @@ class EditRequest(RequestModel):
     """PNG with transparency, base64, of the frame's size; another size is stretched to it."""
     copies: int = Field(default=0, ge=0, le=MOST_COPIES)
     """On how many of the next frames too: the more frames show it, the more the model has to go by."""
-    along: Id | None = None
+    toward: Id | None = None
     """A frame further on: which way the next frames are; none: always the first that was made."""
 
 
@@ -123,7 +123,7 @@ class NodeInfo(BaseModel):
     """`given`, `dreamed`, or `edited` by hand."""
     action: list[int] | None
     """The action that led to it, sixteen bins; null without a parent."""
-    pressed: ActionSource | None
+    action_source: ActionSource | None
     """Who pressed that; null for frames given."""
     branch: int | None
     """The branch that dreamed it."""
@@ -146,11 +146,11 @@ class BranchInfo(BaseModel):
     """The frame it goes on from."""
     frames: int
     """How many were asked for."""
-    made: int
+    frames_done: int
     """How many are there."""
     state: State
     """How it stands."""
-    problem: str | None
+    error: str | None
     """Why it failed, in a sentence."""
     seed: int
     """Asked for again, the same comes."""
@@ -162,7 +162,7 @@ class BranchInfo(BaseModel):
     """Only the likeliest tokens that reach p together."""
     context: int
     """Most frames it sees of what came before."""
-    presses: ActionSource
+    controlled_by: ActionSource
     """Who holds the controller."""
     first: int | None
     """Its first frame; null: none yet."""
@@ -214,7 +214,7 @@ class StoryItem(BaseModel):
     """How many."""
     picture: str | None
     """Where a picture of it is: its newest star, else its newest frame."""
-    problem: str | None
+    error: str | None
     """Why it cannot be opened, in a sentence; null: it can."""
 
 
@@ -259,7 +259,7 @@ def node_dict(node: Node) -> dict[str, Any]:
         "parent": node.parent,
         "origin": node.origin,
         "action": None if node.action is None else list(node.action),
-        "pressed": node.pressed,
+        "action_source": node.action_source,
         "branch": node.branch,
         "starred": node.starred,
         "note": node.note,
@@ -269,20 +269,20 @@ def node_dict(node: Node) -> dict[str, Any]:
 
 def branch_dict(branch: Branch, tree: Tree) -> dict[str, Any]:
     """As `BranchInfo`."""
-    made = tree.made(branch.id)
+    made = tree.frames_of(branch.id)
     return {
         "id": branch.id,
         "from": branch.start,
         "frames": branch.frames,
-        "made": len(made),
+        "frames_done": len(made),
         "state": branch.state,
-        "problem": branch.problem,
+        "error": branch.error,
         "seed": branch.seed,
         "temperature": branch.temperature,
         "top_k": branch.top_k,
         "top_p": branch.top_p,
         "context": branch.context,
-        "presses": branch.presses,
+        "controlled_by": branch.controlled_by,
         "first": made[0] if made else None,
         "last": made[-1] if made else None,
     }
@@ -319,7 +319,7 @@ def item_dict(name: str, tree: Tree) -> dict[str, Any]:
         "frames": len(tree.nodes),
         "branches": len(tree.branches),
         "picture": f"/v1/stories/{name}/nodes/{max(stars or tree.nodes)}.webp",
-        "problem": None,
+        "error": None,
     }
 
 
@@ -417,7 +417,7 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, _Check]]] = {
             "parent": _or_none(_whole),
             "origin": _one_of(Origin),
             "action": _or_none(_action),
-            "pressed": _or_none(_one_of(ActionSource)),
+            "action_source": _or_none(_one_of(ActionSource)),
             "branch": _or_none(_whole),
             "starred": _flag,
             "note": _text,
@@ -431,13 +431,13 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, _Check]]] = {
             "start": _whole,
             "frames": _whole,
             "state": _one_of(State),
-            "problem": _or_none(_text),
+            "error": _or_none(_text),
             "seed": _whole,
             "temperature": _number,
             "top_k": _or_none(_whole),
             "top_p": _or_none(_number),
             "context": _whole,
-            "presses": _one_of(ActionSource),
+            "controlled_by": _one_of(ActionSource),
         },
     ),
     "removed": (Removed, {"nodes": _wholes, "branches": _wholes}),

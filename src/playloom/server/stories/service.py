@@ -9,7 +9,7 @@ back hears what was missed. Used from one event loop; the disk has a thread of i
 
 What a story begins with: a moment, pictures, or the newest frames of a session.
 
-Branches of stories: dreams that go on by themselves, all in the broker's shared batches, frame by frame into a tree.
+Branches of stories: dreams that go on by themselves, all in the scheduler's shared batches, frame by frame into a tree.
 
 Owns the life of a branch. A branch that is cancelled ends after the frame that is being dreamed; that one is dropped.
 Used from one event loop.
@@ -32,19 +32,19 @@ from numpy.typing import NDArray
 from playloom.actions.codec import REST_VALUES, read_vector
 from playloom.actions.script import parse_script
 from playloom.errors import BadInputError, PictureError, PlayloomError
-from playloom.inference.realtime.recorder import ContextBuffer as Recent
+from playloom.inference.realtime.recorder import ContextBuffer
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import ActionSource, Prompt, StepResult
 from playloom.media.images import from_base64, picture_size
 from playloom.provenance import Manifest, created_at
 from playloom.server.errors import ApiError, to_api_error
 from playloom.server.scheduler import Frame as Following
-from playloom.server.schemas import SEED_END, PromptParams, begin, read_actions
+from playloom.server.schemas import SEED_END, PromptParams, build_prompt, read_actions
 from playloom.server.service import InferenceService, resolve_prompt, resolve_seed
 from playloom.server.stories.export import composite, read_overlay
 from playloom.server.stories.schemas import BranchRequest, EditRequest, NewStory, item_dict
 from playloom.server.stories.store import Frame, StoryDir, StoryStore
-from playloom.server.stories.tree import UNFINISHED, Branch, Change, Header, Node, Removed, State, Tree
+from playloom.server.stories.tree import ACTIVE_STATES, Branch, Change, Header, Node, Removed, State, Tree
 
 _T = TypeVar("_T")
 _KEPT_EVENTS = 4000
@@ -65,8 +65,8 @@ class Event(NamedTuple):
 class Story:
     """A story that is open."""
 
-    def __init__(self, name: str, place: StoryDir, tree: Tree, disk: Executor) -> None:
-        self.name, self.place, self.tree = name, place, tree
+    def __init__(self, name: str, directory: StoryDir, tree: Tree, disk: Executor) -> None:
+        self.name, self.directory, self.tree = name, directory, tree
         self.deleted = False
         self.lock = asyncio.Lock()
         """Held from deciding on a change until it is made."""
@@ -80,10 +80,10 @@ class Story:
         Raises:
             PlayloomError: when they cannot be written; nothing has happened then.
         """
-        self.check_there()
-        await to_the_end(self._add(changes, frames))
+        self.check_exists()
+        await uncancellable(self._add(changes, frames))
 
-    async def settle(self, ended: Branch) -> None:
+    async def finish_branch(self, ended: Branch) -> None:
         """Make a branch's end known, on the disk where that can still be written to: else nobody would ever hear of it.
 
         To be called with the lock held.
@@ -92,7 +92,7 @@ class Story:
             await self.add([ended])
         except PlayloomError:
             self._apply([ended])
-            self.wake()
+            self.notify()
 
     async def remove(self, node: int) -> Removed:
         """Remove a frame and all after it.
@@ -103,7 +103,7 @@ class Story:
         async with self.lock:
             removed = self.tree.removal(node)
             await self.add([removed])
-            await self.disk(lambda: self.place.remove_frames(removed.nodes))
+            await self.disk(lambda: self.directory.remove_frames(removed.nodes))
         return removed
 
     async def _add(self, changes: Sequence[Change], frames: Sequence[Frame]) -> None:
@@ -111,16 +111,16 @@ class Story:
 
         def write() -> None:
             for node, frame in zip(nodes, frames, strict=True):
-                self.place.write_frame(node, frame)
-            self.place.append(changes)
+                self.directory.write_frame(node, frame)
+            self.directory.append(changes)
 
         await self.disk(write)
         self._apply(changes)
-        self.wake()
-        if self.place.needs_compaction(self.tree):
+        self.notify()
+        if self.directory.needs_compaction(self.tree):
             short = self.tree.snapshot()
             with suppress(PlayloomError):  # the changes are made; a long log is no trouble, and is tried again
-                await self.disk(lambda: self.place.rewrite(short))
+                await self.disk(lambda: self.directory.rewrite(short))
 
     def _apply(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -142,7 +142,7 @@ class Story:
         except BadInputError as error:
             raise ApiError(404, str(error)) from None
 
-    def check_there(self) -> None:
+    def check_exists(self) -> None:
         """Refuse what comes after the story was deleted.
 
         Raises:
@@ -169,13 +169,13 @@ class Story:
         """Set it no more."""
         self._watchers.discard(watcher)
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """Tell whoever watches to look."""
         for watcher in self._watchers:
             watcher.set()
 
 
-async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+async def uncancellable(work: Coroutine[Any, Any, _T]) -> _T:
     """What some work gives. Who is cancelled meanwhile waits for its end all the same: what is on the disk must be in
     memory before a lock is let go."""
     task = asyncio.ensure_future(work)
@@ -186,7 +186,7 @@ async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
         raise
 
 
-RecentOf = Callable[[str], tuple[str, Recent]]
+RecentOf = Callable[[str], tuple[str, ContextBuffer]]
 """What a session plays, and its newest frames, by its token."""
 
 
@@ -199,7 +199,7 @@ class StoryStart(NamedTuple):
     """The frames, with their codes, and the actions between them."""
     manifests: tuple[Manifest | None, ...]
     """What made each; None: nobody here did, it is taken for real."""
-    pressed: tuple[ActionSource | None, ...]
+    action_source: tuple[ActionSource | None, ...]
     """Who pressed what led to each."""
 
     def nodes(self) -> list[Node]:
@@ -209,9 +209,9 @@ class StoryStart(NamedTuple):
             Node(
                 id=index,
                 parent=index - 1 if index else None,
-                origin="given" if self.pressed[index] is None else "dreamed",
+                origin="given" if self.action_source[index] is None else "dreamed",
                 action=tuple(actions[index - 1].tolist()) if index else None,
-                pressed=self.pressed[index] if index else None,
+                action_source=self.action_source[index] if index else None,
             )
             for index in range(len(self.manifests))
         ]
@@ -230,49 +230,49 @@ class StoryStart(NamedTuple):
         ]
 
 
-async def beginning(studio: InferenceService, asked: NewStory, recent_of: RecentOf) -> StoryStart:
+async def story_start(service: InferenceService, params: NewStory, recent_of: RecentOf) -> StoryStart:
     """What a story is to begin with.
 
     Raises:
         PlayloomError: when it cannot be used.
         Refusal: 404 for a session that is not there.
     """
-    if asked.session is not None:
-        if asked.moment is not None or asked.images is not None:
+    if params.session is not None:
+        if params.prompt is not None or params.images is not None:
             raise BadInputError("a story begins at a moment, at images or at a session; send one of them")
-        return await _unmarked(studio, _of_session(*recent_of(asked.session)))
-    prompt = await begin(
-        studio,
+        return await _unmarked(service, _of_session(*recent_of(params.session)))
+    prompt = await build_prompt(
+        service,
         PromptParams(
-            moment=asked.moment,
-            images=asked.images,
-            context_actions=asked.context_actions,
-            schema=asked.schema_,
+            prompt=params.prompt,
+            images=params.images,
+            context_actions=params.context_actions,
+            schema=params.schema_,
         ),
     )
     nothing = (None,) * len(prompt.frames_THWC)
-    if asked.images is None:
-        return StoryStart(resolve_prompt(asked.moment), prompt, nothing, nothing)
-    return await _unmarked(studio, StoryStart("my pictures", prompt, nothing, nothing))
+    if params.images is None:
+        return StoryStart(resolve_prompt(params.prompt), prompt, nothing, nothing)
+    return await _unmarked(service, StoryStart("my pictures", prompt, nothing, nothing))
 
 
-async def _unmarked(studio: InferenceService, start: StoryStart) -> StoryStart:
+async def _unmarked(service: InferenceService, start: StoryStart) -> StoryStart:
     """With those of its pictures that this server had sent out as they were before they got their mark.
 
     Their codes are known already, but an edit begins at the pixels: the mark would be encoded with it.
     """
-    prompt, known = start.prompt, studio.remembered.manifest
+    prompt, known = start.prompt, service.sent_images.manifest
     assert prompt.codes_TN is not None, "a beginning brings its codes"
-    found = await studio.side(lambda: [known(frame_HWC) for frame_HWC in prompt.frames_THWC])
+    found = await service.run_in_io_pool(lambda: [known(frame_HWC) for frame_HWC in prompt.frames_THWC])
     made = [old or new for old, new in zip(start.manifests, found, strict=True)]
     frames = [
-        frame_HWC if new is None else await studio.frame(codes_N)
+        frame_HWC if new is None else await service.frame(codes_N)
         for frame_HWC, codes_N, new in zip(prompt.frames_THWC, prompt.codes_TN, found, strict=True)
     ]
     return start._replace(prompt=replace(prompt, frames_THWC=np.stack(frames)), manifests=tuple(made))
 
 
-def _of_session(name: str, recent: Recent) -> StoryStart:
+def _of_session(name: str, recent: ContextBuffer) -> StoryStart:
     kept = recent.frames()
     actions = [frame.action_A for frame in kept[1:]]
     prompt = Prompt(
@@ -280,7 +280,7 @@ def _of_session(name: str, recent: Recent) -> StoryStart:
         actions_TA=np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8),
         codes_TN=np.stack([frame.codes_N for frame in kept]),
     )
-    return StoryStart(name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.pressed for frame in kept))
+    return StoryStart(name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.action_source for frame in kept))
 
 
 _CUT_OFF = "the server ended before this was done; what was made is kept"
@@ -291,15 +291,15 @@ _UNKNOWN = "there is no such story; it was deleted, or its address is incomplete
 class StoryService:
     """The stories of a folder."""
 
-    def __init__(self, studio: InferenceService, recent_of: RecentOf) -> None:
+    def __init__(self, service: InferenceService, recent_of: RecentOf) -> None:
         """See the module.
 
         Args:
-            studio: encodes and dreams.
+            service: encodes and dreams.
             recent_of: see `RecentOf`.
         """
-        self.studio, self._recent_of = studio, recent_of
-        self._shelf = StoryStore(studio.settings.stories)
+        self.service, self._recent_of = service, recent_of
+        self._store = StoryStore(service.settings.stories)
         self._disk = ThreadPoolExecutor(1, "playloom-stories")
         self._open: dict[str, Story] = {}
         self._damaged: dict[str, tuple[StoryDir, str]] = {}
@@ -313,7 +313,7 @@ class StoryService:
             Refusal: 404.
             PlayloomError: when it is damaged, or another server has the folder.
         """
-        await self.look()
+        await self.load()
         if name in self._damaged:
             raise BadInputError(self._damaged[name][1])
         if name not in self._open:
@@ -322,47 +322,47 @@ class StoryService:
 
     async def find_open(self, name: str) -> Story | None:
         """A story by its id; None where there is none, or it is damaged."""
-        await self.look()
+        await self.load()
         return self._open.get(name)
 
     async def items(self) -> list[dict[str, Any]]:
         """All stories as the list shows them, newest first, damaged ones last."""
-        await self.look()
+        await self.load()
         whole = sorted(self._open.values(), key=lambda story: story.tree.header.created)[::-1]
         nothing: dict[str, Any] = {"created": "", "frames": 0, "branches": 0, "picture": None}
         return [
             *(item_dict(story.name, story.tree) for story in whole),
-            *({"id": name, "name": name, **nothing, "problem": said} for name, (_, said) in self._damaged.items()),
+            *({"id": name, "name": name, **nothing, "error": said} for name, (_, said) in self._damaged.items()),
         ]
 
-    async def begin(self, asked: NewStory) -> Story:
+    async def create(self, params: NewStory) -> Story:
         """A new story.
 
         Raises:
             PlayloomError: when what it begins with cannot be used.
             Refusal: 503 when too many wait; 400 when there are as many as may be.
         """
-        await self.look()
+        await self.load()
         self._check_room()
-        async with self.studio.gate.turn():
-            start = await beginning(self.studio, asked, self._recent_of)
-        return await self._create(start if asked.name is None else start._replace(name=asked.name))
+        async with self.service.limiter.slot():
+            start = await story_start(self.service, params, self._recent_of)
+        return await self._create(start if params.name is None else start._replace(name=params.name))
 
     async def delete(self, name: str) -> Story | None:
         """Take a story away; its branches must have been cancelled. Returns it, where it was open."""
-        await self.look()
+        await self.load()
         if name in self._damaged:
-            place = self._damaged[name][0]
-            await self._in_disk_thread(lambda: self._shelf.delete(place))
+            directory = self._damaged[name][0]
+            await self._in_disk_thread(lambda: self._store.delete(directory))
             self._damaged.pop(name, None)
             return None
         story = await self.find(name)
         async with story.lock:
-            story.check_there()
-            await story.disk(lambda: self._shelf.delete(story.place))
+            story.check_exists()
+            await story.disk(lambda: self._store.delete(story.directory))
             story.deleted = True
             del self._open[name]
-        story.wake()
+        story.notify()
         return story
 
     async def edit(self, story: Story, node: int, order: EditRequest) -> list[Node]:
@@ -371,11 +371,11 @@ class StoryService:
         Raises:
             PlayloomError: when the picture cannot be used, or fewer frames follow.
         """
-        overlay_HW4 = await self.studio.side(lambda: self._overlay(order.overlay, story.tree.header.size))
-        edited = [story.node(node), *story.tree.line(node, order.along, order.copies)]
+        overlay_HW4 = await self.service.run_in_io_pool(lambda: self._overlay(order.overlay, story.tree.header.size))
+        edited = [story.node(node), *story.tree.forward_path(node, order.toward, order.copies)]
         self.check_size(story)
         self.check_frames(story, len(edited))
-        async with self.studio.gate.turn():
+        async with self.service.limiter.slot():
             frames = [await self._edited(story, old, overlay_HW4) for old in edited]
         async with story.lock:
             self.check_frames(story, len(edited))
@@ -389,7 +389,7 @@ class StoryService:
                         parent=parent,
                         origin="edited",
                         action=old.action,
-                        pressed=old.pressed,
+                        action_source=old.action_source,
                         edit_of=old.id,
                     )
                 )
@@ -403,10 +403,10 @@ class StoryService:
         Raises:
             BadInputError: names both.
         """
-        (height, width), (wanted_height, wanted_width) = story.tree.header.size, self.studio.size
+        (height, width), (wanted_height, wanted_width) = story.tree.header.size, self.service.size
         if (height, width) != (wanted_height, wanted_width):
             raise BadInputError(
-                f"the frames of this story are {width} x {height} and {self.studio.model.config.name} dreams "
+                f"the frames of this story are {width} x {height} and {self.service.model.config.name} dreams "
                 f"{wanted_width} x {wanted_height}; serve the model that it was made with"
             )
 
@@ -416,97 +416,97 @@ class StoryService:
         Raises:
             BadInputError: names the limit.
         """
-        tree, limit = story.tree, self.studio.settings.story_frames
-        coming = sum(branch.frames - len(tree.made(branch.id)) for branch in tree.unfinished())
+        tree, limit = story.tree, self.service.settings.max_story_frames
+        coming = sum(branch.frames - len(tree.frames_of(branch.id)) for branch in tree.unfinished())
         if len(tree.nodes) + coming + more > limit:
             raise BadInputError(
                 f"this story has {len(tree.nodes)} frames, {coming} are being dreamed, and {more} more would be over "
                 f"its {limit}; remove some, or begin another story"
             )
 
-    async def look(self) -> None:
+    async def load(self) -> None:
         """Read what is on the disk, once.
 
         Raises:
             Refusal: 404 on one server of several, which would not all see the same stories.
             PlayloomError: when another server has the folder.
         """
-        if self.studio.settings.replica is not None:
+        if self.service.settings.replica is not None:
             raise ApiError(404, "stories are kept by a server of its own; start it without --cluster")
         async with self._lock:
             if not self._read:
                 await self._read_all()
                 self._read = True
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """Tell whoever watches a story to look."""
         for story in self._open.values():
-            story.wake()
+            story.notify()
 
     def close(self) -> None:
         """Let others have the folder, after what is being written."""
-        self._disk.submit(self._shelf.close)
+        self._disk.submit(self._store.close)
         self._disk.shutdown(wait=False)
 
     async def _read_all(self) -> None:
-        for place, tree, problem in await self._in_disk_thread(self._load_all):
-            name = place.folder.name
+        for directory, tree, problem in await self._in_disk_thread(self._load_all):
+            name = directory.folder.name
             if tree is None:
-                self._damaged[name] = place, problem
+                self._damaged[name] = directory, problem
             else:
-                self._open[name] = Story(name, place, tree, self._disk)
+                self._open[name] = Story(name, directory, tree, self._disk)
 
     def _load_all(self) -> list[tuple[StoryDir, Tree | None, str]]:
         found: list[tuple[StoryDir, Tree | None, str]] = []
-        for place in self._shelf.places():
+        for directory in self._store.directories():
             try:
-                tree = place.load()
+                tree = directory.load()
                 ended = [_ended(branch, tree) for branch in tree.unfinished()]
                 if ended:
-                    place.append(ended)
+                    directory.append(ended)
                 for branch in ended:
                     tree.apply(branch)
-                found.append((place, tree, ""))
+                found.append((directory, tree, ""))
             except PlayloomError as error:
-                found.append((place, None, str(error)))
+                found.append((directory, None, str(error)))
         return found
 
     async def _create(self, start: StoryStart) -> Story:
         name, tree = secrets.token_hex(16), Tree()
-        changes: list[Change] = [Header(name=start.name, created=created_at(), size=self.studio.size), *start.nodes()]
+        changes: list[Change] = [Header(name=start.name, created=created_at(), size=self.service.size), *start.nodes()]
         for change in changes:
             tree.apply(change)
-        frames = start.frames(self.studio.model.fingerprint)
+        frames = start.frames(self.service.model.fingerprint)
 
         async def create() -> Story:
             async with self._lock:
                 self._check_room()
-                place = await self._in_disk_thread(lambda: self._shelf.create(name, changes, frames))
-                story = self._open[name] = Story(name, place, tree, self._disk)
+                directory = await self._in_disk_thread(lambda: self._store.create(name, changes, frames))
+                story = self._open[name] = Story(name, directory, tree, self._disk)
             return story
 
-        return await to_the_end(create())
+        return await uncancellable(create())
 
     async def _edited(self, story: Story, node: Node, overlay_HW4: NDArray[np.uint8]) -> Frame:
         """A frame with an overlay on it, encoded; it is as much dreamed as it was."""
-        old = await story.disk(lambda: story.place.read_frame(node.id))
+        old = await story.disk(lambda: story.directory.read_frame(node.id))
         frame_HWC = composite(old.frame_HWC, overlay_HW4)
         return Frame(
             frame_HWC=frame_HWC,
-            codes_N=await self.studio.codes(frame_HWC),
-            weights=self.studio.model.fingerprint,
+            codes_N=await self.service.codes(frame_HWC),
+            weights=self.service.model.fingerprint,
             manifest=None if old.manifest is None else replace(old.manifest, note=_EDITED),
         )
 
     def _overlay(self, text: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        png, limit = from_base64(text, "the overlay"), self.studio.settings.picture_pixels
+        png, limit = from_base64(text, "the overlay"), self.service.settings.picture_pixels
         width, height = picture_size(png, "the overlay")
         if not 0 < width * height <= limit:
             raise PictureError(f"the overlay is {width} x {height}; at most {limit:,} pixels are read: scale it down")
         return read_overlay(png, size)
 
     def _check_room(self) -> None:
-        limit = self.studio.settings.most_stories
+        limit = self.service.settings.max_stories
         if len(self._open) + len(self._damaged) >= limit:
             raise BadInputError(f"there are {limit} stories, as many as may be; delete one first")
 
@@ -516,15 +516,15 @@ class StoryService:
 
 def _ended(branch: Branch, tree: Tree) -> Branch:
     """How a branch stands that a server left unfinished."""
-    if len(tree.made(branch.id)) >= branch.frames:
+    if len(tree.frames_of(branch.id)) >= branch.frames:
         return replace(branch, state="done")
-    return replace(branch, state="failed", problem=_CUT_OFF)
+    return replace(branch, state="failed", error=_CUT_OFF)
 
 
 def is_open(story: Story, branch: int) -> bool:
     """Whether a branch is still to be dreamed, or being dreamed."""
     found = story.tree.branches.get(branch)
-    return not story.deleted and found is not None and found.state in UNFINISHED
+    return not story.deleted and found is not None and found.state in ACTIVE_STATES
 
 
 _Actions = Sequence[NDArray[np.uint8] | None]
@@ -546,8 +546,8 @@ class BranchRunner:
     """All branches of a server that are not finished."""
 
     def __init__(self, stories: StoryService) -> None:
-        self.stories, self.studio = stories, stories.studio
-        self._slots = asyncio.Semaphore(self.studio.settings.branches)
+        self.stories, self.service = stories, stories.service
+        self._slots = asyncio.Semaphore(self.service.settings.max_branches)
         self._tasks: set[asyncio.Task[None]] = set()
         self.dreaming = 0
         """Branches being dreamed."""
@@ -557,7 +557,7 @@ class BranchRunner:
         """Branches being dreamed or waiting."""
         return len(self._tasks)
 
-    async def start(self, story: Story, asked: BranchRequest) -> tuple[list[Branch], list[str]]:
+    async def start(self, story: Story, params: BranchRequest) -> tuple[list[Branch], list[str]]:
         """Begin branches.
 
         Returns:
@@ -566,43 +566,43 @@ class BranchRunner:
         Raises:
             PlayloomError: when what was asked for cannot be.
         """
-        studio = self.studio
-        studio.gate.check_open()
-        studio.check_steps(asked.frames)
-        story.tree.node(asked.from_)
+        service = self.service
+        service.limiter.check_open()
+        service.check_steps(params.frames)
+        story.tree.node(params.from_)
         self.stories.check_size(story)
-        if asked.context is not None and asked.context > studio.context:
-            raise BadInputError(f"a context of {asked.context} frames was asked for; the model sees {studio.context}")
-        actions, notes = _actions(asked)
-        how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), resolve_seed(asked.seed)
-        if seed + asked.count > SEED_END:
+        if params.context is not None and params.context > service.context:
+            raise BadInputError(f"a context of {params.context} frames was asked for; the model sees {service.context}")
+        actions, notes = _actions(params)
+        sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
+        if seed + params.count > SEED_END:
             raise BadInputError(
-                f"{asked.count} branches count up from seed {seed:,}, past the last one; send one below 2**63 - 8"
+                f"{params.count} branches count up from seed {seed:,}, past the last one; send one below 2**63 - 8"
             )
         order = _Order(
             story=story,
-            start=asked.from_,
-            context=asked.context or studio.context,
+            start=params.from_,
+            context=params.context or service.context,
             actions=actions,
-            sampling=how,
+            sampling=sampling,
         )
         async with story.lock:
-            story.tree.node(asked.from_)
-            self.stories.check_frames(story, asked.count * asked.frames)
+            story.tree.node(params.from_)
+            self.stories.check_frames(story, params.count * params.frames)
             first = story.tree.header.next_branch
             branches = [
                 Branch(
                     id=first + index,
-                    start=asked.from_,
-                    frames=asked.frames,
+                    start=params.from_,
+                    frames=params.frames,
                     seed=seed + index,
-                    temperature=how.temperature,
-                    top_k=how.top_k,
-                    top_p=how.top_p,
+                    temperature=sampling.temperature,
+                    top_k=sampling.top_k,
+                    top_p=sampling.top_p,
                     context=order.context,
-                    presses=asked.presses,
+                    controlled_by=params.controlled_by,
                 )
-                for index in range(asked.count)
+                for index in range(params.count)
             ]
             await story.add(branches)
         for branch in branches:
@@ -619,14 +619,14 @@ class BranchRunner:
         """
         if branch not in story.tree.branches:
             raise ApiError(404, f"there is no branch {branch} in this story")
-        await self._settle(story, branch, "cancelled")
+        await self._finish_branch(story, branch, "cancelled")
 
     async def cancel_all_of(self, name: str) -> None:
         """End every branch of a story, where it is open."""
         story = await self.stories.find_open(name)
         if story is not None:
             for branch in story.tree.unfinished():
-                await self._settle(story, branch.id, "cancelled")
+                await self._finish_branch(story, branch.id, "cancelled")
 
     async def close(self) -> None:
         """Give up what is not finished; it is told so when the stories are opened again."""
@@ -646,16 +646,16 @@ class BranchRunner:
         story = order.story
         try:
             await self._dream(order, branch)
-            await self._settle(story, branch.id, "done")
+            await self._finish_branch(story, branch.id, "done")
         except Exception as error:
             if not story.deleted:
-                await self._settle(story, branch.id, "failed", to_api_error(error).sentence)
+                await self._finish_branch(story, branch.id, "failed", to_api_error(error).message)
 
     async def _dream(self, order: _Order, branch: Branch) -> None:
-        story, studio = order.story, self.studio
+        story, service = order.story, self.service
         if not is_open(story, branch.id):
             return
-        studio.gate.check_open()
+        service.limiter.check_open()
         prompt = await self._prompt(order)
         marked = asyncio.ensure_future(self._mark(story, branch.id))
         try:  # beside it, so that the branches of an order begin together and share every batch
@@ -664,12 +664,12 @@ class BranchRunner:
             await marked
 
     async def _dream_on(self, order: _Order, branch: Branch, prompt: Prompt) -> None:
-        story, studio = order.story, self.studio
-        mode = "world" if branch.presses == "player" else "full"
-        manifest = studio.manifest(prompt, order.sampling, branch.seed, mode)
+        story, service = order.story, self.service
+        mode = "world" if branch.controlled_by == "player" else "full"
+        manifest = service.manifest(prompt, order.sampling, branch.seed, mode)
         turns: list[tuple[NDArray[np.uint8] | None, Following]] = [(action_A, "dream") for action_A in order.actions]
         parent = branch.start
-        async with aclosing(studio.dream(prompt, turns, order.sampling, branch.seed)) as steps:
+        async with aclosing(service.dream(prompt, turns, order.sampling, branch.seed)) as steps:
             async for step in steps:
                 kept = await self._keep(story, branch.id, parent, step, manifest)
                 if kept is None:
@@ -699,18 +699,18 @@ class BranchRunner:
                 parent=parent,
                 origin="dreamed",
                 action=tuple(step.action_A.tolist()),
-                pressed="player" if step.action_given else "model",
+                action_source="player" if step.action_given else "model",
                 branch=branch,
             )
             await story.add([node], [frame])
         return node.id
 
-    async def _settle(self, story: Story, branch: int, state: State, problem: str | None = None) -> None:
+    async def _finish_branch(self, story: Story, branch: int, state: State, error: str | None = None) -> None:
         """Write down how a branch ended, unless it has ended already."""
         async with story.lock:
             if is_open(story, branch):
-                ended = replace(story.tree.branches[branch], state=state, problem=problem)
-                await story.settle(ended)
+                ended = replace(story.tree.branches[branch], state=state, error=error)
+                await story.finish_branch(ended)
 
     async def _prompt(self, order: _Order) -> Prompt:
         """The frames that all branches of an order see first; read once."""
@@ -719,11 +719,11 @@ class BranchRunner:
         return await order.prompt
 
     async def _read_prompt(self, order: _Order) -> Prompt:
-        story, studio = order.story, self.studio
+        story, service = order.story, self.service
         nodes = story.tree.path(order.start)[-order.context :]
-        frames = [await story.disk(lambda n=n: story.place.read_frame(n.id)) for n in nodes]  # type: ignore[misc]
+        frames = [await story.disk(lambda n=n: story.directory.read_frame(n.id)) for n in nodes]  # type: ignore[misc]
         codes = [
-            frame.codes_N if frame.weights == studio.model.fingerprint else await studio.codes(frame.frame_HWC)
+            frame.codes_N if frame.weights == service.model.fingerprint else await service.codes(frame.frame_HWC)
             for frame in frames
         ]
         actions = [np.array(node.action, np.uint8) for node in nodes[1:]]
@@ -734,25 +734,25 @@ class BranchRunner:
         )
 
 
-def _actions(asked: BranchRequest) -> tuple[_Actions, list[str]]:
+def _actions(params: BranchRequest) -> tuple[_Actions, list[str]]:
     """The action of every frame, None where the model presses; and what was chosen on the way."""
-    ways = {"actions": asked.actions, "script": asked.script, "held": asked.held}
+    ways = {"actions": params.actions, "script": params.script, "action": params.action}
     said = [name for name, value in ways.items() if value is not None]
     if len(said) > 1:
         raise BadInputError(f"{' and '.join(said)} were sent; send one of them")
-    model = asked.presses == "model"
+    model = params.controlled_by == "model"
     notes: list[str] = []
     given: list[NDArray[np.uint8]] = []
-    if asked.actions is not None:
-        given = read_actions(asked.actions, asked.schema_, "action")[: asked.frames]
-    elif asked.script is not None:
-        script = parse_script(asked.script, None if model else asked.frames)
-        given, notes = list(script.values_SA[: asked.frames]), list(script.notes)
-    elif asked.held is not None and model:
-        raise BadInputError("held is what a player presses all along; with presses: model send actions or a script")
-    elif asked.held is not None:
-        given = [read_vector(asked.held, asked.schema_, "held")]
+    if params.actions is not None:
+        given = read_actions(params.actions, params.schema_, "action")[: params.frames]
+    elif params.script is not None:
+        script = parse_script(params.script, None if model else params.frames)
+        given, notes = list(script.values_SA[: params.frames]), list(script.notes)
+    elif params.action is not None and model:
+        raise BadInputError("action applies to controlled_by: player only; with controlled_by: model send actions or script")
+    elif params.action is not None:
+        given = [read_vector(params.action, params.schema_, "action")]
     elif not model:
         given = [REST_VALUES]
-    rest = asked.frames - len(given)
+    rest = params.frames - len(given)
     return [*given, *([None] * rest if model else [given[-1]] * rest)], notes

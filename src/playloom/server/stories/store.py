@@ -1,9 +1,9 @@
 """Stories on disk: a folder of folders, one a story, that survives being killed at any moment.
 
     shelf = StoryStore(Path("out/stories"))
-    place = shelf.create("3f0c...", header, frames)     # appears whole or not at all
-    tree = place.load()
-    place.write_frame(7, frame); place.append(node)     # the frame first, then the line that speaks of it
+    directory = shelf.create("3f0c...", header, frames)     # appears whole or not at all
+    tree = directory.load()
+    directory.write_frame(7, frame); directory.append(node)     # the frame first, then the line that speaks of it
 
 `log.jsonl` of a story is the sequence of its changes, a line each; a last line that was cut off is not counted, and a
 log much longer than what it leads to is written anew, whole or not at all. A damaged story is told in one sentence when
@@ -55,7 +55,7 @@ class Frame:
     weights: str
     """Fingerprint of the weights that the codes belong to."""
     manifest: Manifest | None = None
-    """What made it; None: it was brought along, or is an edit of one that was. Then it is shown without a mark."""
+    """What made it; None: it was brought toward, or is an edit of one that was. Then it is shown without a mark."""
 
     @property
     def dreamed(self) -> bool:
@@ -220,7 +220,7 @@ class StoryStore:
         self._claim = ExitStack()
         self._claimed = False
 
-    def places(self) -> list[StoryDir]:
+    def directories(self) -> list[StoryDir]:
         """Every story there is; leftovers of a process that was killed are removed.
 
         Raises:
@@ -254,21 +254,21 @@ class StoryStore:
         self._hold()
         nodes = [change for change in changes if isinstance(change, Node)]
         assert isinstance(changes[0], Header), "a log begins with its name"
-        with atomic_folder(self.folder / name) as place:
+        with atomic_folder(self.folder / name) as directory:
             for node, frame in zip(nodes, frames, strict=True):
-                write_frame(place, node.id, frame)
-            _write_log(place, changes)
+                write_frame(directory, node.id, frame)
+            _write_log(directory, changes)
         return StoryDir(self.folder / name)
 
-    def delete(self, place: StoryDir) -> None:
+    def delete(self, directory: StoryDir) -> None:
         """Remove a story; killed meanwhile, it is gone all the same.
 
         Raises:
             BadInputError: when it cannot be.
         """
-        gone = place.folder.with_name(f".{place.folder.name}.gone")
+        gone = directory.folder.with_name(f".{directory.folder.name}.gone")
         try:
-            place.folder.replace(gone)
+            directory.folder.replace(gone)
         except OSError as error:
             raise BadInputError(f"the story cannot be removed: {error.strerror}") from error
         shutil.rmtree(gone, ignore_errors=True)

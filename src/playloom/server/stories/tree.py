@@ -20,10 +20,10 @@ from playloom.errors import BadInputError, RecordingError
 from playloom.inference.types import ActionSource
 
 Origin = Literal["given", "dreamed", "edited"]
-"""Where a frame comes from: brought along, dreamed here (or in the live session it came from), edited by hand."""
+"""Where a frame comes from: brought toward, dreamed here (or in the live session it came from), edited by hand."""
 State = Literal["waiting", "dreaming", "done", "cancelled", "failed"]
 """How a branch stands; the last three are ends."""
-UNFINISHED = ("waiting", "dreaming")
+ACTIVE_STATES = ("waiting", "dreaming")
 """States that come to an end by themselves."""
 
 
@@ -39,7 +39,7 @@ class Node:
     """Where it comes from."""
     action: tuple[int, ...] | None
     """The action that led to it, sixteen values; None without a parent."""
-    pressed: ActionSource | None = None
+    action_source: ActionSource | None = None
     """Who pressed that; None where nobody here did (frames given)."""
     branch: int | None = None
     """The branch that dreamed it; None for the others."""
@@ -63,7 +63,7 @@ class Branch:
     """How many were asked for."""
     state: State = "waiting"
     """How it stands."""
-    problem: str | None = None
+    error: str | None = None
     """Why it failed, in a sentence."""
     seed: int
     """Of its draws."""
@@ -75,7 +75,7 @@ class Branch:
     """Only the likeliest tokens that reach p together."""
     context: int
     """Most frames before it that it sees."""
-    presses: ActionSource
+    controlled_by: ActionSource
     """Who holds the controller."""
 
 
@@ -119,7 +119,7 @@ class Tree:
         self.nodes: dict[int, Node] = {}
         self.branches: dict[int, Branch] = {}
         self._children: dict[int | None, list[int]] = {}
-        self._made: dict[int, list[int]] = {}
+        self._frames_of: dict[int, list[int]] = {}
 
     def apply(self, change: Change) -> None:
         """Take a change in.
@@ -173,30 +173,30 @@ class Tree:
             found.append(self.nodes[found[-1].parent])
         return found[::-1]
 
-    def line(self, node: int, along: int | None, count: int) -> list[Node]:
-        """The next `count` frames after one: towards `along`, or always the first that was made.
+    def forward_path(self, node: int, toward: int | None, count: int) -> list[Node]:
+        """The next `count` frames after one: towards `toward`, or always the first that was made.
 
         Raises:
-            BadInputError: when there is no such frame, `along` does not come after it, or fewer follow.
+            BadInputError: when there is no such frame, `toward` does not come after it, or fewer follow.
         """
-        if along is None:
+        if toward is None:
             found: list[Node] = []
             last = node
             while len(found) < count and (after := self.children(last)):
                 last = after[0]
                 found.append(self.nodes[last])
         else:
-            path = self.path(along)
+            path = self.path(toward)
             at = next((index for index, step in enumerate(path) if step.id == node), None)
             if at is None:
-                raise BadInputError(f"frame {along} does not come after frame {node}; name one that does as along")
+                raise BadInputError(f"frame {toward} does not come after frame {node}; pass one that does as toward")
             found = path[at + 1 : at + 1 + count]
         if len(found) < count:
             follow = f"{len(found)} frame{'' if len(found) == 1 else 's'}"
             raise BadInputError(f"only {follow} follow frame {node} along that line; copy the edit to no more")
         return found
 
-    def below(self, node: int) -> list[int]:
+    def descendants(self, node: int) -> list[int]:
         """A frame and all after it, by id.
 
         Raises:
@@ -215,12 +215,12 @@ class Tree:
             BadInputError: when there is no such frame, it is the story's only beginning, or something is being
                 dreamed there.
         """
-        gone = set(self.below(node))
-        made = {branch: self.made(branch) for branch in self.branches}
+        gone = set(self.descendants(node))
+        made = {branch: self.frames_of(branch) for branch in self.branches}
         if self.nodes[node].parent is None and len(self.children(None)) == 1:
             raise BadInputError("the story begins with this frame; delete the story instead")
         for branch in self.branches.values():
-            if branch.state in UNFINISHED and (branch.start in gone or gone.intersection(made[branch.id])):
+            if branch.state in ACTIVE_STATES and (branch.start in gone or gone.intersection(made[branch.id])):
                 raise BadInputError(f"branch {branch.id} is still to be dreamed there; cancel it first")
         empty = {
             branch.id
@@ -229,13 +229,13 @@ class Tree:
         }
         return Removed(nodes=tuple(sorted(gone)), branches=tuple(sorted(empty)))
 
-    def made(self, branch: int) -> Sequence[int]:
+    def frames_of(self, branch: int) -> Sequence[int]:
         """The frames of a branch that are there, in order."""
-        return self._made.get(branch, ())
+        return self._frames_of.get(branch, ())
 
     def unfinished(self) -> list[Branch]:
         """Branches that wait or are being dreamed."""
-        return [branch for branch in self.branches.values() if branch.state in UNFINISHED]
+        return [branch for branch in self.branches.values() if branch.state in ACTIVE_STATES]
 
     def node(self, node: int) -> Node:
         """A frame by its id.
@@ -254,7 +254,7 @@ class Tree:
         if known is None:
             self._children.setdefault(node.parent, []).append(node.id)
             if node.branch is not None:
-                self._made.setdefault(node.branch, []).append(node.id)
+                self._frames_of.setdefault(node.branch, []).append(node.id)
         elif (known.parent, known.branch) != (node.parent, node.branch):
             raise RecordingError(f"its frame {node.id} changes its place")
         self.nodes[node.id] = node
@@ -267,11 +267,11 @@ class Tree:
             self._children.pop(name, None)
             if node.parent in self._children:
                 self._children[node.parent].remove(name)
-            if node.branch in self._made:
-                self._made[node.branch].remove(name)
+            if node.branch in self._frames_of:
+                self._frames_of[node.branch].remove(name)
         for branch in removed.branches:
             self.branches.pop(branch, None)
-            self._made.pop(branch, None)
+            self._frames_of.pop(branch, None)
 
     def _require(self, node: int) -> None:
         if node not in self.nodes:
