@@ -173,7 +173,7 @@ def bad_input_gets_the_same_sentences(home):
         assert (answer.status_code, "larger than" in error_of(answer)) == (413, True)
     wrong = httpx.post(f"http://{home}/score", json=score_body(), headers={"Authorization": "Bearer no"}, timeout=30)
     assert (wrong.status_code, "Authorization: Bearer KEY" in error_of(wrong)) == (401, True)
-    foreign = httpx.get(f"http://{home}/v1/models", headers={**OWN, "PretrainedModel": "https://a.example"}, timeout=30)
+    foreign = httpx.get(f"http://{home}/v1/models", headers={**OWN, "Origin": "https://a.example"}, timeout=30)
     assert (foreign.status_code, "other origins" in error_of(foreign)) == (403, True)
     nonsense = httpx.post(f"http://{home}/score", content=b"\xff{", headers=OWN, timeout=30)
     assert nonsense.status_code == 400

@@ -65,8 +65,8 @@ def say(player, kind, **fields):
     player.send(json.dumps({"type": kind, **fields}))
 
 
-def room(server):
-    return server[1].state.server.room
+def live(server):
+    return server[1].state.server.live
 
 
 def wait_until(happened, seconds=5.0):
@@ -146,8 +146,8 @@ def test_whoever_comes_back_in_time_goes_on(server):
     token = text(player, "ready")["token"]
     last = frame(player)["sequence"]
     player.close()
-    wait_until(lambda: room(server).seats[token].outbox is None)
-    assert room(server).seats[token].session.paused
+    wait_until(lambda: live(server).connections[token].send_queue is None)
+    assert live(server).connections[token].session.paused
     with join(server, resume=token) as back:
         assert text(back, "ready")["token"] == token
         assert frame(back)["sequence"] > last
@@ -155,7 +155,7 @@ def test_whoever_comes_back_in_time_goes_on(server):
             assert "taken over" in text(back, "error")["message"]
             assert text(third, "ready")["token"] == token
             frame(third)
-    wait_until(lambda: token not in room(server).seats)
+    wait_until(lambda: token not in live(server).connections)
     with join(server, resume=token) as anew:
         assert text(anew, "ready")["token"] != token
 
@@ -189,16 +189,16 @@ def test_who_leaves_while_a_session_opens_leaves_nothing_behind():
             text(first, "ready")
         with held_up(busy):
             players = [join(busy) for _ in range(16)]
-            wait_until(lambda: room(busy).pending_action == 16)
+            wait_until(lambda: live(busy).open_sessions == 16)
             assert broken(busy, '{"type": "hello"}', hello=False)[0] == 1013
             for player in players:
                 player.close()
-            wait_until(lambda: room(busy).pending_action == 0)
+            wait_until(lambda: live(busy).open_sessions == 0)
         for _ in range(16):
             join(busy).close()
         with join(busy) as last:
             text(last, "ready")
-            wait_until(lambda: room(busy).pending_action == 1)
+            wait_until(lambda: live(busy).open_sessions == 1)
             wait_until(lambda: busy[1].state.server.service.scheduler.stats.sessions == 1)
 
 
@@ -206,8 +206,8 @@ def test_a_session_whose_player_never_saw_a_frame_is_not_kept():
     with served(fps=0.001) as slow:
         with join(slow) as player:
             token = text(player, "ready")["token"]
-            assert token in room(slow).seats
-        wait_until(lambda: not room(slow).seats)
+            assert token in live(slow).connections
+        wait_until(lambda: not live(slow).connections)
 
 
 def test_the_recording_is_what_was_shown(server):
@@ -228,19 +228,19 @@ def test_a_slow_reader_loses_frames_and_delays_nobody():
         narrow = socket.socket()
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         narrow.connect((host, int(port)))
-        lost = room(server).metrics.unseen._value.get
+        lost = live(server).metrics.unseen._value.get
         slow = connect(
             f"ws://{server[0]}/v1/play", sock=narrow, proxy=None, compression=None, max_queue=1, close_timeout=0.1
         )
         slow.send(json.dumps({"type": "hello"}))
         with slow, join(server) as quick:
-            seat = room(server).seats[text(slow, "ready")["token"]]
+            connection = live(server).connections[text(slow, "ready")["token"]]
             sequences, end = [], time.monotonic() + 15
             while not lost() and time.monotonic() < end:  # nobody reads from the slow one meanwhile
                 sequences.append(frame(quick)["sequence"])
             assert lost() > 0
             assert sequences == sorted(set(sequences))
-            shown = len(seat.reel.shots())
+            shown = len(connection.history.shots())
             assert shown > 20, "its session goes on all the same"
             assert frame(slow)["sequence"] < shown
 
@@ -296,7 +296,7 @@ def test_a_hello_that_is_none(server, hello):
 
 def test_an_unknown_field_names_the_nearest(server):
     assert "did you mean temperature?" in broken(server, '{"type":"hello","temprature":1}', hello=False)[1]
-    assert "did you mean moment?" in broken(server, '{"type": "reset", "momnet": "x"}')[1]
+    assert "did you mean prompt?" in broken(server, '{"type": "reset", "promt": "x"}')[1]
 
 
 def test_nobody_may_sit_there_in_silence(server):
@@ -381,5 +381,5 @@ def test_no_messages_break_it(server, messages):
 
 
 def test_in_the_end_nothing_is_left(server):
-    wait_until(lambda: not room(server).seats, 8)
+    wait_until(lambda: not live(server).connections, 8)
     wait_until(lambda: server[1].state.server.service.scheduler.stats.sessions == 0)

@@ -27,12 +27,12 @@ from playloom.server.stories.store import StoryDir
 from serving_toys import FORWARD, REST, b64, client, error_of, picture, pixels_of, served, stories_folder
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13
-UNFINISHED = ("waiting", "dreaming")
+ACTIVE_STATES = ("waiting", "dreaming")
 
 
 @pytest.fixture(scope="module")
 def web():
-    with client(steps=20, sessions=4) as found:
+    with client(max_steps=20, max_sessions=4) as found:
         yield found
 
 
@@ -53,7 +53,7 @@ def finished(web, story, seconds=60.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = whole(web, story)
-        if not any(branch["state"] in UNFINISHED for branch in found["branches"]):
+        if not any(branch["state"] in ACTIVE_STATES for branch in found["branches"]):
             return found
         time.sleep(0.02)
     raise AssertionError("it is still being dreamed")
@@ -71,7 +71,7 @@ def made_by(story, number):
 
 def frames_of(web, story, ids):
     """What lies on the disk of some frames."""
-    place = web.app.state.server.stories._open[story].place
+    place = web.app.state.server.stories._open[story].directory
     return [place.read_frame(number) for number in ids]
 
 
@@ -87,7 +87,7 @@ def overlay(size=(16, 24)):
 
 
 def test_a_story_begins_at_a_moment(web):
-    story = begin(web, name="  what if ", moment=list_prompts()[1])
+    story = begin(web, name="  what if ", prompt=list_prompts()[1])
     assert story["name"] == "what if"
     assert story["size"] == [16, 24]
     assert [node["id"] for node in story["nodes"]] == [0, 1, 2, 3]
@@ -135,15 +135,15 @@ def test_branches_are_the_engine_s_own_dreams(web):
     assert [b["seed"] for b in told["branches"]] == [11, 12, 13]
     assert {b["state"] for b in told["branches"]} <= {"waiting", "dreaming"}
     found = finished(web, story)
-    studio = web.app.state.server.service
+    service = web.app.state.server.service
     turn = read_actions([TURN], "named", "action")[0]
-    prompt = service.moment(list_prompts()[0])[0]
+    prompt = service.bundled_prompt(list_prompts()[0])[0]
     for made in found["branches"]:
         assert (made["state"], made["frames_done"], made["error"]) == ("done", 4, None)
         nodes = made_by(found, made["id"])
         assert [node["parent"] for node in nodes] == [3, *(node["id"] for node in nodes[:-1])]
         assert (made["first"], made["last"]) == (nodes[0]["id"], nodes[-1]["id"])
-        session = service.dreamer.open(prompt, sampling=service.sampling(), seed=made["seed"])
+        session = service.engine.open(prompt, sampling=service.sampling(), seed=made["seed"])
         for node, frame in zip(nodes, frames_of(web, story, [n["id"] for n in nodes]), strict=True):
             assert node["action"] == turn.tolist()
             assert (node["origin"], node["action_source"]) == ("dreamed", "player")
@@ -164,12 +164,12 @@ def test_a_branch_of_a_branch_goes_on_from_codes_and_sees_its_context_only(web):
     story = begin(web)["id"]
     branch(web, story, **{"from": 3}, script="forward for 2; turn_left")
     first = finished(web, story)["branches"][0]
-    branch(web, story, **{"from": first["last"]}, context=2, held=TURN)
+    branch(web, story, **{"from": first["last"]}, context=2, action=TURN)
     found = finished(web, story)
     second = found["branches"][1]
     assert second["context"] == 2
     path = frames_of(web, story, [first["last"] - 1, first["last"]])
-    studio = web.app.state.server.service
+    service = web.app.state.server.service
     turn = read_actions([TURN], "named", "action")[0]
     actions = [node["action"] for node in found["nodes"] if node["id"] == first["last"]]
     prompt = Prompt(
@@ -177,7 +177,7 @@ def test_a_branch_of_a_branch_goes_on_from_codes_and_sees_its_context_only(web):
         actions_TA=np.array(actions, np.uint8),
         codes_TN=np.stack([frame.codes_N for frame in path]),
     )
-    session = service.dreamer.open(prompt, sampling=service.sampling(), seed=5)
+    session = service.engine.open(prompt, sampling=service.sampling(), seed=5)
     for frame in frames_of(web, story, [node["id"] for node in made_by(found, 1)]):
         assert frame.codes_N.tolist() == session.step(turn).codes_N.tolist()
     session.close()
@@ -206,8 +206,8 @@ def test_what_cannot_be_dreamed_is_a_sentence(web):
         ({"from": 3, "count": 9}, "count"),
         ({"from": 3, "context": 5}, "the model sees 4"),
         ({"from": 3, "script": "fly for 2"}, "unknown input"),
-        ({"from": 3, "script": "rest", "action": TURN}, "script and held"),
-        ({"from": 3, "action": TURN, "controlled_by": "model"}, "what a player presses"),
+        ({"from": 3, "script": "rest", "action": TURN}, "script and action"),
+        ({"from": 3, "action": TURN, "controlled_by": "model"}, "controlled_by"),
         ({"from": 3, "actions": [[1, 2]]}, "action 0 has 2 numbers"),
         ({"from": 3, "temperature": -1}, "temperature"),
         ({"from": 3, "count": 2, "seed": 2**63 - 1}, "count up from seed"),
@@ -221,7 +221,7 @@ def test_what_cannot_be_dreamed_is_a_sentence(web):
 
 
 def test_a_cancelled_branch_keeps_what_was_made():
-    with client(steps=100, branches=1) as web:
+    with client(max_steps=100, max_branches=1) as web:
         story = begin(web)["id"]
         branch(web, story, **{"from": 3}, count=2, frames=100)
         while not whole(web, story)["branches"][0]["frames_done"]:
@@ -245,7 +245,7 @@ def test_a_cancelled_branch_keeps_what_was_made():
 
 def test_a_branch_that_cannot_be_written_down_fails_with_a_sentence_and_holds_nothing_up(web):
     story = begin(web)["id"]
-    place = web.app.state.server.stories._open[story].place
+    place = web.app.state.server.stories._open[story].directory
     branch(web, story, **{"from": 3}, frames=20)
     (place.folder / "log.jsonl").rename(place.folder / "kept")
     (place.folder / "log.jsonl").mkdir()
@@ -281,14 +281,14 @@ def test_a_picture_of_a_story_goes_into_another_interface_without_its_mark(web):
 
 def test_a_step_nobody_waited_for_is_no_gap_in_a_story():
     with client(request_seconds=2) as web:
-        studio = web.app.state.server.service
+        service = web.app.state.server.service
         token = web.post("/v1/sessions", json={"seed": 1}).json()["token"]
         busy = threading.Event()
-        service._side.submit(busy.wait)  # pictures are written late: the step is dreamed, its answer is not in time
+        service._io_pool.submit(busy.wait)  # pictures are written late: the step is dreamed, its answer is not in time
         assert web.post(f"/v1/sessions/{token}/step", json={}).status_code == 504
         busy.set()
         web.post(f"/v1/sessions/{token}/step", json={}).raise_for_status()
-        made = [kept.manifest.step for kept in web.app.state.server.stepped.find(token).recent.frames()[-2:]]
+        made = [kept.manifest.step for kept in web.app.state.server.sessions.find(token).recent.frames()[-2:]]
         assert made == [1, 2]
 
 
@@ -302,13 +302,13 @@ def test_a_story_that_came_too_late_is_there_all_the_same():
         assert web.post("/v1/stories", json={}).status_code == 504
         listed = {item["id"] for item in web.get("/v1/stories").json()["stories"]}
         assert len(listed) == 2
-        assert listed == {path.name for path in stories._shelf.folder.iterdir()}
+        assert listed == {path.name for path in stories._store.folder.iterdir()}
 
 
 def test_a_log_that_cannot_be_shortened_holds_nothing_up(web, tmp_path):
     story = begin(web)["id"]
     known = web.app.state.server.stories._open[story]
-    kept, missing = known.place, tmp_path / "nowhere" / "at all"
+    kept, missing = known.directory, tmp_path / "nowhere" / "at all"
 
     class Stuck(StoryDir):
         """Its log can be added to, but not be replaced."""
@@ -317,20 +317,20 @@ def test_a_log_that_cannot_be_shortened_holds_nothing_up(web, tmp_path):
             missing.parent.write_text("a file")
             StoryDir(missing).rewrite(changes)
 
-    known.place = Stuck(kept.folder)
-    known.place.load()
-    known.place._lines = 10**6
+    known.directory = Stuck(kept.folder)
+    known.directory.load()
+    known.directory._lines = 10**6
     assert web.patch(f"/v1/stories/{story}/nodes/1", json={"starred": True}).status_code == 200
     assert missing.parent.is_file()
     assert StoryDir(kept.folder).load().nodes[1].starred
-    known.place = kept
+    known.directory = kept
 
 
 def test_a_disk_that_cannot_be_written_is_said_without_its_places(web, tmp_path, caplog):
     """Clients were told where on the server the stories lie, and that their request was bad."""
     story = begin(web)["id"]
     known = web.app.state.server.stories._open[story]
-    kept, missing = known.place, tmp_path / "nowhere"
+    kept, missing = known.directory, tmp_path / "nowhere"
     missing.write_text("a file")
 
     class Stuck(StoryDir):
@@ -339,14 +339,14 @@ def test_a_disk_that_cannot_be_written_is_said_without_its_places(web, tmp_path,
         def write_frame(self, node, frame):
             StoryDir(missing).write_frame(node, frame)
 
-    known.place = Stuck(kept.folder)
-    known.place.load()
+    known.directory = Stuck(kept.folder)
+    known.directory.load()
     edited = web.post(f"/v1/stories/{story}/nodes/3/edit", json={"overlay": overlay()})
     assert edited.status_code == 507 and str(tmp_path) not in edited.text
     branch(web, story, **{"from": 3})
     (made,) = finished(web, story)["branches"]
     assert made["state"] == "failed" and str(tmp_path) not in made["error"]
-    known.place = kept
+    known.directory = kept
     assert str(tmp_path) in caplog.text, "the log says where"
 
 
@@ -363,7 +363,7 @@ def test_another_servers_stories_are_refused_without_their_place(tmp_path):
 
 def test_an_edit_lies_beside_its_frame_and_is_dreamed_on_from(web):
     story = begin(web)["id"]
-    branch(web, story, **{"from": 3}, held=TURN, frames=4)
+    branch(web, story, **{"from": 3}, action=TURN, frames=4)
     first = made_by(finished(web, story), 0)
     response = web.post(
         f"/v1/stories/{story}/nodes/{first[0]['id']}/edit",
@@ -379,9 +379,9 @@ def test_an_edit_lies_beside_its_frame_and_is_dreamed_on_from(web):
     changed = (before.frame_HWC != after.frame_HWC).any(-1)
     assert (after.frame_HWC[2:6, 3:9] == (255, 0, 0)).all()
     assert not changed[6:].any()  # the mark's corner included: it never enters a context
-    studio = web.app.state.server.service
+    service = web.app.state.server.service
     alone = Prompt(frames_THWC=after.frame_HWC[None], actions_TA=np.zeros((0, 16), np.uint8))
-    assert after.codes_N.tolist() == service.dreamer.codes(alone)[0].tolist()
+    assert after.codes_N.tolist() == service.engine.codes(alone)[0].tolist()
     shown = read_picture(web.get(f"/v1/stories/{story}/nodes/{nodes[1]['id']}.png").content)
     assert (shown.frame_HWC == stamp(after.frame_HWC)).all()
     assert (shown.manifest.step, shown.manifest.note) == (2, "generated, then edited by hand")
@@ -424,7 +424,7 @@ def test_edits_that_cannot_be_are_sentences(web):
 def test_an_unknown_field_names_the_nearest(web):
     story = begin(web)["id"]
     for method, path, order, known in (
-        ("POST", "", {"momnet": "x"}, "moment"),
+        ("POST", "", {"promt": "x"}, "prompt"),
         ("PATCH", f"/{story}", {"nmae": "x"}, "name"),
         ("POST", f"/{story}/branches", {"from": 0, "temprature": 1}, "temperature"),
         ("POST", f"/{story}/branches", {"form": 0}, "from"),
@@ -496,7 +496,7 @@ def test_pictures_are_kept_by_browsers_and_are_the_marked_ones(web):
 
 
 def test_a_full_story_and_a_full_shelf_say_so():
-    with client(steps=50, max_story_frames=20, max_stories=2) as web:
+    with client(max_steps=50, max_story_frames=20, max_stories=2) as web:
         story = begin(web)["id"]
         branch(web, story, **{"from": 3}, frames=10)
         response = web.post(f"/v1/stories/{story}/branches", json={"from": 3, "count": 2, "frames": 4})
@@ -524,7 +524,7 @@ def test_one_server_of_several_has_no_stories():
 
 def test_stories_outlive_the_server_and_unfinished_branches_say_what_became_of_them():
     folder = stories_folder()
-    with client(stories=folder, steps=100, branches=1) as web:
+    with client(stories=folder, max_steps=100, max_branches=1) as web:
         story = begin(web, name="kept")["id"]
         branch(web, story, **{"from": 3}, count=2, frames=100)
         while not whole(web, story)["branches"][0]["frames_done"]:
@@ -735,8 +735,8 @@ def test_a_story_begins_at_what_is_played_live():
             while isinstance(said := player.recv(), bytes) or not json.loads(said).get("paused"):
                 pass
             story = begin(web, session=token)
-            seat = app.state.server.room.seats[token]
-            kept = seat.recent.frames()
+            connection = app.state.server.live.connections[token]
+            kept = connection.recent.frames()
         assert story["name"] == list_prompts()[0]
         assert len(story["nodes"]) == len(kept) == 4
         assert [node["origin"] for node in story["nodes"]][-3:] == ["dreamed"] * 3
@@ -793,9 +793,9 @@ def test_many_at_once_leave_one_tree_the_same_in_memory_and_on_disk():
             found = finished(web, story)
         assert {b["state"] for b in found["branches"]} <= {"done", "cancelled"}
         known = app.state.server.stories._open[story]
-        again = StoryDir(known.place.folder).load()
+        again = StoryDir(known.directory.folder).load()
         assert (again.header, again.nodes, again.branches) == (known.tree.header, known.tree.nodes, known.tree.branches)
         for number in again.nodes:
-            known.place.read_frame(number)
-        names = {path.name.split(".")[0] for path in known.place.folder.glob("*.webp")}
+            known.directory.read_frame(number)
+        names = {path.name.split(".")[0] for path in known.directory.folder.glob("*.webp")}
         assert names == {str(number) for number in again.nodes}

@@ -34,8 +34,8 @@ def test_without_a_key_only_this_machine_is_served():
 def test_settings_come_from_the_environment_and_mistakes_are_sentences(monkeypatch):
     monkeypatch.setenv("PLAYLOOM_MAX_SESSIONS", "3")
     monkeypatch.setenv("PLAYLOOM_API_KEY", "secret")
-    assert read_settings().sessions == 3
-    assert read_settings(max_sessions=4).sessions == 4
+    assert read_settings().max_sessions == 3
+    assert read_settings(max_sessions=4).max_sessions == 4
     assert read_settings().key == "secret"
     assert "secret" not in repr(read_settings())
     monkeypatch.setenv("PLAYLOOM_MAX_SESSIONS", "many")
@@ -76,23 +76,23 @@ def test_a_name_pointed_at_this_machine_is_not_ours():
 def test_pages_of_other_origins_are_kept_out_until_they_are_let_in():
     with client() as web:
         for origin in ("https://evil.example", "null", "http://127.0.0.1:9", "http://["):
-            assert web.post("/score", json=score_body(), headers={"PretrainedModel": origin}).status_code == 403
-        assert web.post("/score", json=score_body(), headers={"PretrainedModel": HOME}).status_code == 200
+            assert web.post("/score", json=score_body(), headers={"Origin": origin}).status_code == 403
+        assert web.post("/score", json=score_body(), headers={"Origin": HOME}).status_code == 200
         hidden = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
         assert web.get("/cancel_job", params={"job_id": "x"}, headers=hidden).status_code == 403
         assert web.get("/", headers={**hidden, "Sec-Fetch-Mode": "navigate"}).status_code == 200
-        assert "access-control-allow-origin" not in web.get("/v1/health", headers={"PretrainedModel": HOME}).headers
+        assert "access-control-allow-origin" not in web.get("/v1/health", headers={"Origin": HOME}).headers
     with client(allowed_origins=("https://friend.example",)) as web:
-        friend = {"PretrainedModel": "https://friend.example"}
-        assert web.get("/v1/health", headers=friend).headers["access-control-allow-origin"] == friend["PretrainedModel"]
+        friend = {"Origin": "https://friend.example"}
+        assert web.get("/v1/health", headers=friend).headers["access-control-allow-origin"] == friend["Origin"]
         asked = {**friend, "Access-Control-Request-Method": "POST"}
         assert web.options("/score", headers=asked).status_code == 200
-        assert web.get("/v1/health", headers={"PretrainedModel": "https://evil.example"}).status_code == 403
+        assert web.get("/v1/health", headers={"Origin": "https://evil.example"}).status_code == 403
 
 
 def test_no_traceback_leaves(caplog):
     with client() as web:
-        studio = web.app.state.server.service
+        service = web.app.state.server.service
 
         async def broken(*args, **kwargs):
             raise RuntimeError("secret detail")
@@ -125,7 +125,7 @@ def test_bodies_are_bounded_all_together():
 
 
 def test_whoever_takes_too_long_is_told():
-    with client(request_seconds=0.2, steps=10_000) as web:
+    with client(request_seconds=0.2, max_steps=10_000) as web:
         slow = web.post("/score", json=score_body(num_steps_to_predict=10_000))
         assert slow.status_code == 504
         error_of(slow)
@@ -142,7 +142,7 @@ def test_the_gate_is_first_come_first_served_and_says_no_at_once():
         gate, order = RequestLimiter(1, 2), []
 
         async def one(name):
-            async with gate.turn():
+            async with gate.slot():
                 order.append(name)
                 await asyncio.sleep(0.01)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from playloom.actions.codec import values_to_rows
 from playloom.data.prompts import list_prompts
 from playloom.media.images import read_picture
-from playloom.server.service import MOST_FIELDS
+from playloom.server.service import MAX_FIELDS
 from serving_toys import b64, client, error_of, picture, pixels_of
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13
@@ -20,7 +20,7 @@ TURN = [0.0, 0.0, 1.0] + [0.0] * 13
 
 @pytest.fixture(scope="module")
 def web():
-    with client(sessions=2, steps=20) as found:
+    with client(max_sessions=2, max_steps=20) as found:
         yield found
 
 
@@ -31,9 +31,9 @@ def dream(web, **order):
 
 
 def test_world_is_the_engine_s_own_dream(web):
-    steps = dream(web, actions=[TURN] * 3, steps=3, moment=list_prompts()[1])
-    studio = web.app.state.server.service
-    session = service.dreamer.open(service.moment(list_prompts()[1])[0], sampling=service.sampling(), seed=3)
+    steps = dream(web, actions=[TURN] * 3, steps=3, prompt=list_prompts()[1])
+    service = web.app.state.server.service
+    session = service.engine.open(service.bundled_prompt(list_prompts()[1])[0], sampling=service.sampling(), seed=3)
     turn = np.array([0] * 14 + [10, 5], np.uint8)
     turn[12:14] = 5
     for step in steps:
@@ -90,7 +90,7 @@ def test_a_session_goes_on_step_by_step_and_is_recorded(web):
 
 
 def test_sessions_are_bounded_and_idle_ones_go():
-    with client(sessions=1, idle_seconds=0.5) as web:
+    with client(max_sessions=1, idle_seconds=0.5) as web:
         assert web.post("/v1/sessions", json={}).status_code == 201
         full = web.post("/v1/sessions", json={})
         assert full.status_code == 503
@@ -123,7 +123,7 @@ def test_an_unknown_field_names_the_nearest(web, path):
     response = web.post(path, json={"temprature": 0.5})
     assert response.status_code == 400 and "did you mean temperature?" in error_of(response)
     assert "did you mean schema?" in error_of(web.post(path, json={"shema": "named"}))
-    many = web.post(path, json={str(number): 0 for number in range(MOST_FIELDS + 1)})
+    many = web.post(path, json={str(number): 0 for number in range(MAX_FIELDS + 1)})
     assert many.status_code == 413, "each unknown field leaves a fault behind"
 
 
@@ -148,7 +148,13 @@ def test_facts(web):
     assert "nothing here" not in error_of(web.get("/v2"))
     assert web.get("/score").status_code == 405
     text = web.get("/metrics").text
-    for name in ("requests_total", "batch_size_bucket", "frames_total", "key_to_frame_seconds", "requests_waiting"):
+    for name in (
+        "requests_total",
+        "batch_size_bucket",
+        "generated_frames_total",
+        "input_latency_seconds",
+        "requests_waiting",
+    ):
         assert f"playloom_{name}" in text
 
 

@@ -199,7 +199,7 @@ class LiveConnection:
         if frame.late:
             self.metrics.late.inc()
         if frame.key_to_frame is not None:
-            self.metrics.key_to_frame.observe(frame.key_to_frame)
+            self.metrics.input_latency.observe(frame.key_to_frame)
         packed = pack_frame(frame, picture, self.form)
         self._call_in_loop(lambda: self._deliver(packed))
 
@@ -342,9 +342,13 @@ class _Player:
             await _until_one_ends(listening, self._open_session(hello), self._report_progress())
             assert self.connection is not None, "_open_session sets it"
             connection = self._attach(self.connection)
-            await _until_one_ends(listening, self._handle_controls(connection), self._heartbeat(connection), self._send(connection))
+            await _until_one_ends(
+                listening, self._handle_controls(connection), self._heartbeat(connection), self._send(connection)
+            )
         except (ApiError, PlayloomError):
-            if self.connection is not None and self.connection.send_queue is self.send_queue:  # else another connection took it over
+            if (
+                self.connection is not None and self.connection.send_queue is self.send_queue
+            ):  # else another connection took it over
                 await self.live.close(self.connection)
             raise
         finally:

@@ -32,7 +32,7 @@ class Metrics:
             "playloom_live_frames_dropped", "Live frames that a slow reader lost.", registry=self.registry
         )
         self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=self.registry)
-        self.key_to_frame = Histogram(
+        self.input_latency = Histogram(
             "playloom_input_latency_seconds",
             "From an action's arrival until its frame is in hand.",
             buckets=_LATENCY,

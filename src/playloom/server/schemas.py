@@ -377,7 +377,9 @@ async def _dream(service: InferenceService, order: DreamRequest, request: Reques
     async with service.limiter.slot():
         params = await _request(service, order)
         manifest = service.manifest(params.prompt, params.sampling, params.seed, params.mode)
-        turns = [(params.action(i), params.frame(i) if params.mode == "policy" else "dream") for i in range(params.steps)]
+        turns = [
+            (params.action(i), params.frame(i) if params.mode == "policy" else "dream") for i in range(params.steps)
+        ]
         steps = []
         async with aclosing(service.dream(params.prompt, turns, params.sampling, params.seed)) as dreamed:  # type: ignore[arg-type]
             async for step in dreamed:
@@ -412,17 +414,14 @@ async def _request(service: InferenceService, order: DreamRequest) -> Generation
 
 
 async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
-    frames, pixels = [], service.settings.picture_pixels
-    for index, text in enumerate(pictures):
-        where = f"frame {index}"
-        frames.append(
-            await service.run_in_io_pool(
-                lambda text=text, where=where: read_frame(  # type: ignore[misc]
-                    from_base64(text, where), service.size, where=where, pixels=pixels
-                )
-            )
-        )
-    return np.stack(frames) if frames else np.zeros((0, *service.size, 3), np.uint8)
+    size, pixels = service.size, service.settings.picture_pixels
+
+    def decode() -> list[NDArray[np.uint8]]:
+        named = [(text, f"frame {index}") for index, text in enumerate(pictures)]
+        return [read_frame(from_base64(text, where), size, where=where, pixels=pixels) for text, where in named]
+
+    frames = await service.run_in_io_pool(decode)
+    return np.stack(frames) if frames else np.zeros((0, *size, 3), np.uint8)
 
 
 async def _policy(service: InferenceService, order: PromptParams) -> Response:

@@ -76,7 +76,9 @@ class RequestLimiter:
         """
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
-            raise service_unavailable(f"{self.waiting} requests are waiting already; try again in a while", self.seconds_until_free)
+            raise service_unavailable(
+                f"{self.waiting} requests are waiting already; try again in a while", self.seconds_until_free
+            )
         self.waiting += 1
         try:
             await self._free.acquire()
@@ -335,18 +337,23 @@ class InferenceService:
         """
         used = min(steps, self.context, len(seen))
         seen, actions_TA = seen[len(seen) - used :], actions_TA[len(actions_TA) - used + 1 :]
-        frames: list[NDArray[np.uint8]] = []
-        codes: list[NDArray[np.int64]] = []
-        for step in seen:  # one at a time, so that requests take turns
-            frame_HWC, known_N = await self.run_in_io_pool(lambda step=step: self._look(step, stretch))  # type: ignore[misc]
-            frames.append(frame_HWC)
-            codes.append(await self.codes(frame_HWC) if known_N is None else known_N)
+        decoded = await self.run_in_io_pool(lambda: [self._decode(step, stretch) for step in seen])
+        frames_THWC = np.stack([frame_HWC for frame_HWC, _ in decoded])
+        codes_TN = await self.known_codes(frames_THWC, [known_N for _, known_N in decoded])
         actions = np.stack(actions_TA) if actions_TA else np.zeros((0, len(REST_VALUES)), np.uint8)
-        return Prompt(frames_THWC=np.stack(frames), actions_TA=actions, codes_TN=np.stack(codes))
+        return Prompt(frames_THWC=frames_THWC, actions_TA=actions, codes_TN=codes_TN)
 
-    async def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """A frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
-        return await await_future(self._encode(frame_HWC))
+    async def known_codes(
+        self, frames_THWC: NDArray[np.uint8], known: Sequence[NDArray[np.int64] | None]
+    ) -> NDArray[np.int64]:
+        """Return the codes of frames, int64 [T, N]; encode those that are None in `known` as one batch."""
+        unknown = [index for index, codes_N in enumerate(known) if codes_N is None]
+        new = iter(await self.codes(frames_THWC[unknown]) if unknown else ())
+        return np.stack([next(new) if codes_N is None else codes_N for codes_N in known])
+
+    async def codes(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Encode frames, uint8 [T, H, W, 3], as one batch on the scheduler thread; return codes, int64 [T, N]."""
+        return await await_future(self._encode(frames_THWC))
 
     async def frame(self, codes_N: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The frame that tokens stand for, uint8 [H, W, 3]; decoded between two frames of others' dreams."""
@@ -437,7 +444,7 @@ class InferenceService:
         for pool in (self._io_pool, self._encode_pool, self._blocking_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
         """In the side thread: a step's frame, and its tokens where they are known."""
         limit = self.settings.picture_pixels
         frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
@@ -452,16 +459,16 @@ class InferenceService:
             )
         return frame_HWC, known_N
 
-    def _encode(self, frame_HWC: NDArray[np.uint8]) -> Future[NDArray[np.int64]]:
-        """A future of a frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
-        alone = Prompt(frames_THWC=frame_HWC[None], actions_TA=np.zeros((0, len(REST_VALUES)), np.uint8))
-        return self.scheduler.run(lambda: self.engine.codes(alone)[0])
+    def _encode(self, frames_THWC: NDArray[np.uint8]) -> Future[NDArray[np.int64]]:
+        rest_TA = np.zeros((len(frames_THWC) - 1, len(REST_VALUES)), np.uint8)
+        prompt = Prompt(frames_THWC=frames_THWC, actions_TA=rest_TA)
+        return self.scheduler.run(lambda: self.engine.codes(prompt))
 
     def _bundled_prompt(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
         """In the side thread: a bundled moment as a prompt, then the true frames and actions that follow."""
         find_prompt(name)
         data = load_prompt(f"moment:{name}", context=self.context, frame_size=self.size)
-        codes_TN = np.stack([self._encode(frame_HWC).result() for frame_HWC in data.frames_THWC])
+        codes_TN = self._encode(data.frames_THWC).result()
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
         return prompt, data.true_next_frames_SHWC, data.true_next_actions_SA
 

@@ -131,6 +131,10 @@ class Story:
         """Do it in the disk's thread, after what was asked for before."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
+    async def read_frames(self, nodes: Sequence[Node]) -> list[Frame]:
+        """Read frames from the disk, in the order of `nodes`."""
+        return await self.disk(lambda: [self.directory.read_frame(node.id) for node in nodes])
+
     def node(self, node: int) -> Node:
         """A frame that a request's path names.
 
@@ -280,7 +284,9 @@ def _of_session(name: str, recent: ContextBuffer) -> StoryStart:
         actions_TA=np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8),
         codes_TN=np.stack([frame.codes_N for frame in kept]),
     )
-    return StoryStart(name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.action_source for frame in kept))
+    return StoryStart(
+        name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.action_source for frame in kept)
+    )
 
 
 _CUT_OFF = "the server ended before this was done; what was made is kept"
@@ -376,7 +382,7 @@ class StoryService:
         self.check_size(story)
         self.check_frames(story, len(edited))
         async with self.service.limiter.slot():
-            frames = [await self._edited(story, old, overlay_HW4) for old in edited]
+            frames = await self._edited(story, edited, overlay_HW4)
         async with story.lock:
             self.check_frames(story, len(edited))
             nodes, parent = [], edited[0].parent
@@ -487,16 +493,19 @@ class StoryService:
 
         return await uncancellable(create())
 
-    async def _edited(self, story: Story, node: Node, overlay_HW4: NDArray[np.uint8]) -> Frame:
-        """A frame with an overlay on it, encoded; it is as much dreamed as it was."""
-        old = await story.disk(lambda: story.directory.read_frame(node.id))
-        frame_HWC = composite(old.frame_HWC, overlay_HW4)
-        return Frame(
-            frame_HWC=frame_HWC,
-            codes_N=await self.service.codes(frame_HWC),
-            weights=self.service.model.fingerprint,
-            manifest=None if old.manifest is None else replace(old.manifest, note=_EDITED),
-        )
+    async def _edited(self, story: Story, nodes: Sequence[Node], overlay_HW4: NDArray[np.uint8]) -> list[Frame]:
+        """Composite an overlay on frames and encode them; a dreamed frame keeps its manifest."""
+        old = await story.read_frames(nodes)
+        edited_THWC = np.stack([composite(frame.frame_HWC, overlay_HW4) for frame in old])
+        return [
+            Frame(
+                frame_HWC=frame_HWC,
+                codes_N=codes_N,
+                weights=self.service.model.fingerprint,
+                manifest=None if before.manifest is None else replace(before.manifest, note=_EDITED),
+            )
+            for before, frame_HWC, codes_N in zip(old, edited_THWC, await self.service.codes(edited_THWC), strict=True)
+        ]
 
     def _overlay(self, text: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         png, limit = from_base64(text, "the overlay"), self.service.settings.picture_pixels
@@ -721,16 +730,14 @@ class BranchRunner:
     async def _read_prompt(self, order: _Order) -> Prompt:
         story, service = order.story, self.service
         nodes = story.tree.path(order.start)[-order.context :]
-        frames = [await story.disk(lambda n=n: story.directory.read_frame(n.id)) for n in nodes]  # type: ignore[misc]
-        codes = [
-            frame.codes_N if frame.weights == service.model.fingerprint else await service.codes(frame.frame_HWC)
-            for frame in frames
-        ]
+        frames = await story.read_frames(nodes)
+        frames_THWC, weights = np.stack([frame.frame_HWC for frame in frames]), service.model.fingerprint
+        codes = [frame.codes_N if frame.weights == weights else None for frame in frames]
         actions = [np.array(node.action, np.uint8) for node in nodes[1:]]
         return Prompt(
-            frames_THWC=np.stack([frame.frame_HWC for frame in frames]),
+            frames_THWC=frames_THWC,
             actions_TA=np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8),
-            codes_TN=np.stack(codes),
+            codes_TN=await service.known_codes(frames_THWC, codes),
         )
 
 
@@ -749,7 +756,9 @@ def _actions(params: BranchRequest) -> tuple[_Actions, list[str]]:
         script = parse_script(params.script, None if model else params.frames)
         given, notes = list(script.values_SA[: params.frames]), list(script.notes)
     elif params.action is not None and model:
-        raise BadInputError("action applies to controlled_by: player only; with controlled_by: model send actions or script")
+        raise BadInputError(
+            "action applies to controlled_by: player only; with controlled_by: model send actions or script"
+        )
     elif params.action is not None:
         given = [read_vector(params.action, params.schema_, "action")]
     elif not model:
