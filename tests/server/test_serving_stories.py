@@ -734,6 +734,7 @@ def test_a_story_begins_at_what_is_played_live():
             player.send(json.dumps({"type": "pause"}))
             while isinstance(said := player.recv(), bytes) or not json.loads(said).get("paused"):
                 pass
+            time.sleep(0.5)  # a frame that was in progress still arrives after the pause
             story = begin(web, session=token)
             connection = app.state.server.live.connections[token]
             kept = connection.recent.frames()
