@@ -197,7 +197,7 @@ def test_the_keyboard_alone_is_enough(page):
     page.keyboard.type("wd12")
     page.wait_for_selector("text=A seed is a whole number")
     assert page.locator("[data-held=true]").count() == 0
-    page.keyboard.press("ControlResult+a")
+    page.keyboard.press("Control+a")
     page.keyboard.type("12")
     page.keyboard.press("Enter")
     wait_until(page, "JSON.parse(sessionStorage.getItem('playloom.session')).opening.seed === 12")
