@@ -1,9 +1,9 @@
-"""The whole application over one model: routes, and the layers before them.
+"""Application: routes, middlewares and background tasks.
 
     app = create_app(Settings())            # an ASGI application; playloom.server.main runs it
 
-Each request passes, from the outside in: `MetricsMiddleware` (counts, no tracebacks), CORS where it is allowed,
-`AuthMiddleware` (key, host, origin), `BodyLimitMiddleware` (size and time), then its route.
+Middlewares, outermost first: `MetricsMiddleware` (counts, no tracebacks), CORS where it is allowed, `AuthMiddleware`
+(key, host, origin), `BodyLimitMiddleware` (size and time).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _PROBLEMS = {
 
 
 class Server:
-    """What lives as long as the application does."""
+    """State shared by all requests of an application."""
 
     def __init__(self, settings: Settings, service: InferenceService | None = None) -> None:
         self.settings = settings
@@ -81,18 +81,18 @@ class Server:
 
     @property
     def has_active_work(self) -> bool:
-        """Whether something runs that is worth waiting for before the process ends."""
+        """True while requests, jobs, branches or players are active; a stopping process waits for them."""
         limiter = self.service.limiter
         jobs, dreaming = self.jobs, self.branches.dreaming
         return bool(limiter.running or limiter.waiting or jobs.running or jobs.unread or dreaming or self.live.playing)
 
     def drain(self) -> None:
-        """Take no new work from now on; what runs goes on."""
+        """Reject new work; running work goes on."""
         self.service.limiter.draining = True
         self.stories.notify()
 
     async def expire(self) -> None:
-        """Look for what is past its time, for ever."""
+        """Remove expired sessions and jobs once a second, until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP)
             await self.live.expire()
@@ -100,7 +100,7 @@ class Server:
             self.jobs.forget_old()
 
     async def close(self) -> None:
-        """End everything."""
+        """Cancel jobs and branches, close all sessions and stop the scheduler."""
         self.drain()
         self.jobs.cancel_all()
         await self.branches.close()
@@ -127,7 +127,7 @@ class Server:
 
 
 def create_app(settings: Settings, service: InferenceService | None = None) -> FastAPI:
-    """The application; `app.state.server` is its `Server`.
+    """Create the application; `app.state.server` is its `Server`.
 
     Args:
         settings: every limit.
@@ -178,7 +178,7 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the bodies that routes parse themselves; faults are 400 here, never 422."""
+    """Build the OpenAPI document with the bodies that routes parse themselves; invalid bodies are 400, not 422."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
         _, bodies = models_json_schema(

@@ -1,4 +1,4 @@
-"""What the server says of itself: `/v1/models`, `/v1/prompts`, `/v1/health`, `/metrics`, `/` for both its visitors."""
+"""Routes for models, prompts, health, metrics and the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from playloom.server.metrics import Metrics
 from playloom.server.service import InferenceService, resolve_prompt
 
 PAGE = Path(__file__).parent / "static"
-"""Where the built page lies, if it was built."""
+"""Folder of the built page."""
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -30,50 +30,50 @@ _PAGE_HEADERS = {
 
 
 class ModelInfo(BaseModel):
-    """A model."""
+    """One model."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
-    """What it is called."""
+    """Name of the model."""
     serving: bool
-    """Whether this server dreams with it."""
+    """True for the model that this server runs."""
     width: int | None = None
-    """Of its frames, where it is served."""
+    """Frame width in pixels; null for a model that is not served."""
     height: int | None = None
-    """Of its frames, where it is served."""
+    """Frame height in pixels; null for a model that is not served."""
     context: int | None = None
-    """Steps it sees, where it is served."""
+    """Context length in steps; null for a model that is not served."""
     tokens: int | None = None
-    """Tokens a frame, where it is served."""
+    """Tokens per frame; null for a model that is not served."""
     temperature: float | None = None
-    """Its own, used where nobody asks for another: what its card says, else 0.9; where it is served."""
+    """Default temperature: the model card's, else 0.9; null for a model that is not served."""
 
 
 class PromptInfo(BaseModel):
-    """A bundled moment of real play."""
+    """One bundled prompt: a few seconds of real play."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
-    """Its name."""
+    """Name of the prompt."""
     picture: str
-    """Where its last frame is, a PNG."""
+    """Path of its last frame, a PNG."""
 
 
 class Health(BaseModel):
-    """How the server is."""
+    """State of the server."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     status: Literal["ok", "stopping"]
-    """`stopping`, with 503, after SIGTERM."""
+    """`stopping`, with status 503, after SIGTERM."""
     version: str
-    """Of playloom."""
+    """Version of playloom."""
     model: str
-    """What is served."""
+    """Name of the served model."""
     replica: str | None = None
-    """Which server this is, where there are several."""
+    """Name of this server among several; null for a single one."""
 
 
 def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metrics, page: Path = PAGE) -> None:
@@ -81,7 +81,7 @@ def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metri
 
     @app.get("/v1/models", tags=["playloom"])
     async def models() -> list[ModelInfo]:
-        """The model that is served, and the bundled ones."""
+        """List the served model and the bundled ones."""
         height, width = service.size
         layout, name = service.model.config.layout, service.model.config.name
         served = ModelInfo(
@@ -97,7 +97,7 @@ def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metri
 
     @app.get("/v1/prompts", tags=["playloom"])
     async def prompts() -> list[PromptInfo]:
-        """The bundled moments to begin from."""
+        """List the bundled prompts."""
         return [PromptInfo(name=name, picture=f"/v1/prompts/{name}/picture.png") for name in list_prompts()]
 
     @app.get(
@@ -107,7 +107,7 @@ def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metri
         tags=["playloom"],
     )
     async def prompt_image(name: str) -> Response:
-        """The last real frame that a dream from this moment sees."""
+        """Return the last real frame of a prompt as PNG."""
         if name not in list_prompts():
             raise ApiError(404, "there is no prompt of that name; see /v1/prompts")
         chosen = resolve_prompt(name)
@@ -116,7 +116,7 @@ def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metri
 
     @app.get("/v1/health", response_model=Health, tags=["playloom"])
     async def health() -> Response:
-        """Whether new work is taken."""
+        """Return 200 while new work is accepted, else 503."""
         status = "stopping" if service.limiter.draining else "ok"
         content = {
             "status": status,
@@ -128,18 +128,17 @@ def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metri
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["playloom"])
     async def prometheus() -> Response:
-        """Counters for Prometheus."""
+        """Return the metrics in Prometheus' text format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     _add_page(app, service, page)
 
 
 def _add_page(app: FastAPI, service: InferenceService, page: Path) -> None:
-    """`/`: the page for browsers, the job server's facts for everybody else."""
 
     @app.get("/", tags=["job server"], response_model=None)
     async def root(request: Request) -> Response:
-        """What clients of the job server ask first. A browser gets the page."""
+        """Return the page to browsers and the job server's description to other clients."""
         wants_page = "text/html" in request.headers.get("accept", "")
         if wants_page and (page / "index.html").is_file():
             return FileResponse(page / "index.html", headers=_PAGE_HEADERS)

@@ -1,9 +1,4 @@
-"""Jobs: dreams that go on by themselves while their results are fetched, one by one, as they come.
-
-Owns the life of a job. Knows nothing of forms and archives.
-
-The job server's API: `/new_job`, `/get_job_results`, `/cancel_job`. Knows only the format; `jobs` does the rest.
-"""
+"""The job API: `/new_job`, `/get_job_results`, `/cancel_job`. Jobs run in the background; results are fetched."""
 
 from __future__ import annotations
 
@@ -37,55 +32,55 @@ from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class JobOrder:
-    """What one job is to dream."""
+    """Parameters of one job."""
 
     prompt: Prompt
-    """Where it begins."""
+    """Context; its last frame has no action yet."""
     closing_A: NDArray[np.uint8] | None
-    """The action that closes the prompt's last step; None: dreamed."""
+    """Action of the prompt's last step; None: sampled."""
     forced: Sequence[NDArray[np.uint8] | None]
-    """Actions of the first predicted steps, where given."""
+    """Actions of the first predicted steps; None or beyond: sampled."""
     steps: int
-    """How many steps: as many results come."""
+    """Steps to predict, one result each."""
     sampling: Sampling
-    """How tokens are drawn."""
+    """Sampling parameters."""
     seed: int
-    """Of this job alone: parallel predictions differ by it."""
+    """Random seed of this job."""
 
 
 class JobResult(NamedTuple):
     """One predicted step of a job."""
 
     job_id: str
-    """Whose."""
+    """Id of the job."""
     step: int
-    """From 0."""
+    """Step number, from 0."""
     action_A: NDArray[np.uint8]
-    """The action taken after seeing the picture."""
+    """Action taken after seeing the frame, uint8 [16]."""
     tokens: list[int]
-    """The picture's tokens."""
+    """Tokens of the frame."""
     png: bytes
-    """The picture, marked."""
+    """The frame as watermarked PNG."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """One job and what it has ready."""
+    """One job and its unread results."""
 
     name: str
-    """Its id; secret, since whoever knows it may read and cancel."""
+    """Id of the job; secret, because it gives access to read and cancel."""
     born: float
-    """When it was made, on the monotonic clock."""
+    """Creation time on the monotonic clock."""
     task: asyncio.Task[None] | None = None
-    """What dreams it."""
+    """Task that runs the job."""
     ready: deque[JobResult] = field(default_factory=deque)
-    """Results nobody has read yet."""
+    """Unread results."""
     failure: str | None = None
-    """Why it ended before its time, until somebody has read it."""
+    """Error message until it is read."""
 
     @property
     def running(self) -> bool:
-        """Whether more results will come."""
+        """True while more results will come."""
         return self.task is not None and not self.task.done()
 
 
@@ -98,16 +93,16 @@ class Jobs:
 
     @property
     def running(self) -> int:
-        """Jobs that still dream."""
+        """Number of running jobs."""
         return sum(job.running for job in self._jobs.values())
 
     @property
     def unread(self) -> int:
-        """Jobs with results nobody has read yet."""
+        """Number of jobs with unread results."""
         return sum(bool(job.ready) for job in self._jobs.values())
 
     def start(self, orders: Sequence[JobOrder]) -> list[str]:
-        """Begin these jobs, all or none.
+        """Start these jobs, all or none.
 
         Returns:
             Their ids, in order.
@@ -125,7 +120,7 @@ class Jobs:
         return [self._begin(order) for order in orders]
 
     def read(self, names: Sequence[str]) -> tuple[list[JobResult], list[str], int]:
-        """Take what is ready; it is removed by that.
+        """Take unread results and remove them.
 
         Returns:
             Results in order of jobs and steps; why jobs failed, said once; and how many of the ids are known.
@@ -143,7 +138,7 @@ class Jobs:
         return results, failures, len(known)
 
     def cancel(self, name: str) -> bool:
-        """End a job and drop its results; False when there is none of that id."""
+        """Cancel a job and drop its results; False for an unknown id."""
         job = self._jobs.pop(name, None)
         if job is None:
             return False
@@ -152,12 +147,12 @@ class Jobs:
         return True
 
     def cancel_all(self) -> None:
-        """End every job."""
+        """Cancel every job."""
         for name in list(self._jobs):
             self.cancel(name)
 
     def forget_old(self) -> None:
-        """Cancel jobs past their lifespan, and drop what they left."""
+        """Cancel jobs past their lifetime and drop their results."""
         oldest = time.monotonic() - self._service.settings.job_seconds
         for job in [job for job in self._jobs.values() if job.born < oldest]:
             self.cancel(job.name)
@@ -202,18 +197,18 @@ class JobStep(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     image_name: str = Field(min_length=1, max_length=255)
-    """Name of the form's part that holds the picture, PNG or JPEG. A key, never a path."""
+    """Name of the form part with the image, PNG or JPEG; a key, never a path."""
     action: Vector | None = None
-    """Twelve buttons 0 or 1, then four sticks -1 to 1 (+y forward); the last step may leave it to the model."""
+    """Twelve buttons 0 or 1, then four sticks -1 to 1 (+y forward); optional in the last step."""
     tokens: Tokens | None = None
-    """Used in place of encoding the picture."""
+    """Tokens of the image; used in place of encoding it."""
 
 
 class FutureAction(BaseModel):
     """The action of one predicted step."""
 
     action: Vector | None = None
-    """As in `JobStep`; none: dreamed."""
+    """As in `JobStep`; none: sampled."""
 
 
 class NewJob(BaseModel):
@@ -222,30 +217,30 @@ class NewJob(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     steps: list[JobStep] = Field(min_length=1, max_length=_MOST_STEPS)
-    """The context, oldest first."""
+    """Context, oldest first."""
     num_steps_to_predict: int = Field(ge=1)
-    """How many steps; as many results come."""
+    """Steps to predict, one result each."""
     num_parallel_predictions: int = Field(default=1, ge=1)
-    """How many jobs to begin from the same context, each with a seed of its own."""
+    """Jobs to start from the same context, each with its own seed."""
     temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's own."""
+    """Divides the logits; 0 is greedy; none: the model's default."""
     top_k: TopK = None
-    """Only the k likeliest tokens."""
+    """Sample from the k likeliest tokens only."""
     top_p: TopP = None
-    """Only the likeliest tokens that reach p together."""
+    """Sample from the likeliest tokens that reach p together."""
     max_context_length: int = Field(default=10, ge=1)
-    """Only so many of the last steps are used, at most 10."""
+    """Use only so many of the last steps, at most 10."""
     future_actions: Annotated[list[FutureAction], Field(max_length=10_000)] = []
     """Actions of the first predicted steps."""
     seed: Seed = None
-    """Of the first job; the others count up from it. (Not in the original format.)"""
+    """Seed of the first job; the others count up. (Not in the original format.)"""
 
 
 class NewJobReply(BaseModel):
-    """What `/new_job` answers."""
+    """Reply of `/new_job`."""
 
     job_ids: list[str]
-    """One for each parallel prediction."""
+    """One id per parallel prediction."""
     current_jobs_in_queue: int
     """Unfinished jobs, these included."""
 
@@ -272,7 +267,7 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
 
     @app.post("/new_job", response_model=NewJobReply, openapi_extra=_FORM, tags=["job server"])
     async def new_job(request: Request) -> NewJobReply:
-        """Begin a dream for each parallel prediction; their results are fetched as they come."""
+        """Start a job for each parallel prediction."""
         service.limiter.check_open()
         async with request.form(max_files=_MOST_STEPS, max_fields=10, max_part_size=_FORM_BYTES) as form:
             text = form.get("json")
@@ -291,7 +286,7 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
         tags=["job server"],
     )
     async def get_job_results(job_ids: JobIds) -> Response:
-        """What is new, once: a zip of `predictions.json` and its pictures; 204 while there is nothing."""
+        """Return new results once, as a zip of `predictions.json` and images; 204 while there are none."""
         results, failures, known = jobs.read(job_ids)
         if not known:
             raise ApiError(404, "there is no such job; it was cancelled, or is past its lifespan")
@@ -303,14 +298,14 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
 
     @app.get("/cancel_job", tags=["job server"])
     async def cancel_job(job_id: Annotated[str, Query(max_length=MAX_TOKEN_LENGTH)]) -> dict[str, Any]:
-        """End a job and drop what it has ready."""
+        """Cancel a job and drop its results."""
         if not jobs.cancel(job_id):
             raise ApiError(404, "there is no such job; it was cancelled before, or is past its lifespan")
         return {"cancelled": True, "current_jobs_in_queue": jobs.running}
 
 
 def job_info(service: InferenceService) -> dict[str, Any]:
-    """What `GET /` tells clients of the job server."""
+    """Describe the job server, for `GET /`."""
     return {
         "model_file": service.model.config.name,
         "max_concurrent_jobs": service.settings.max_jobs,
@@ -355,7 +350,7 @@ def _action(vector: Sequence[float] | None, where: str) -> Any:
 
 
 def _zip(results: Sequence[JobResult]) -> bytes:
-    """An archive whose names are ours: nothing a client sent is in them."""
+    """Pack results; file names hold nothing that a client sent."""
     buffer = io.BytesIO()
     predictions = []
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

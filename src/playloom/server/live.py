@@ -1,14 +1,8 @@
-"""`WS /v1/play`: one player's connection. What they press and ask for goes in, frames and state come out.
+"""`WS /v1/play`: live sessions and their WebSocket connections.
 
-A message that breaks the format ends the session (1008); a request that cannot be met is answered with an error and
-changes nothing.
-
-What waits to be sent to one reader: every text, and only the newest frame. A slow reader loses frames.
-
-Live sessions and the players in front of them. A player may leave and come back; the session waits a while, paused.
-
-Every session has a thread that makes its frames by the clock. It leaves the newest for the player, who takes it when
-the network lets them: a slow one loses frames and delays nobody. Knows no socket.
+A malformed message closes the connection (1008). A request that cannot be met gets an `error` message and changes
+nothing. The send queue of a connection holds all texts and the newest frame only, so a slow reader loses frames. A
+session without a connection is paused and kept for `reconnect_grace_seconds`.
 """
 
 from __future__ import annotations
@@ -65,7 +59,7 @@ _MAX_TEXTS = 64
 
 
 class SendQueue(Generic[_T]):
-    """Filled by who makes, emptied by who sends. Used from the event loop."""
+    """Messages to send: all texts, and the newest frame only. Used from the event loop."""
 
     def __init__(self) -> None:
         self._texts: deque[_T] = deque(maxlen=_MAX_TEXTS)
@@ -73,18 +67,18 @@ class SendQueue(Generic[_T]):
         self._changed = asyncio.Event()
 
     def put_text(self, text: _T) -> None:
-        """Send this after what waits."""
+        """Append a text."""
         self._texts.append(text)
         self._changed.set()
 
     def put_frame(self, frame: bytes) -> bool:
-        """Send this when there is room; whether it took the place of one never sent."""
+        """Set the newest frame; returns True when it replaces one that was not sent."""
         lost, self._frame = self._frame is not None, frame
         self._changed.set()
         return lost
 
     async def take(self) -> _T | bytes:
-        """The next thing to send, texts first."""
+        """Wait for the next message; texts come first."""
         while not self._texts and self._frame is None:
             self._changed.clear()
             await self._changed.wait()
@@ -96,7 +90,7 @@ class SendQueue(Generic[_T]):
 
 
 class LiveConnection:
-    """One live session, taken or waiting for its player to come back."""
+    """A live session with its connection, or waiting for a reconnect."""
 
     def __init__(
         self, service: InferenceService, metrics: Metrics, session: LiveSession, *, prompt_name: str | None, form: Live
@@ -108,13 +102,13 @@ class LiveConnection:
         self.recent = ContextBuffer(session.prompt, service.context)
         self._dream = 0  # how often the session had started over when the newest frame was made
         self.send_queue: SendQueue[dict[str, Any]] | None = None
-        """Of the player who sits here; None: nobody does."""
+        """Send queue of the connected player, or None."""
         self.detached_at = time.monotonic()
-        """Since when nobody sits here."""
+        """Monotonic time of the last disconnect."""
         self.delivered = False
-        """Whether a player was heard, or sent a frame, after `ready`: else nobody knows the token."""
+        """True after the first message from the player, or the first frame sent to it."""
         self.failure: str | None = None
-        """Why the session ended, when it failed."""
+        """Message of the error that ended the session."""
         self.manifest = self._manifest()
         self._text = self.manifest.to_json()
         self._paused_by_disconnect = False
@@ -122,7 +116,7 @@ class LiveConnection:
         threading.Thread(target=self._run, name="playloom-live", daemon=True).start()
 
     def attach(self) -> SendQueue[dict[str, Any]]:
-        """A player comes (back); whoever sat here before gets no more frames."""
+        """Attach a player and return its send queue; an earlier connection gets no more frames."""
         if self.send_queue is not None:
             self.send_queue.put_text({"type": "error", "message": "this session was taken over by another connection"})
         self.send_queue = SendQueue()
@@ -132,25 +126,25 @@ class LiveConnection:
         return self.send_queue
 
     def detach(self, send_queue: SendQueue[dict[str, Any]]) -> None:
-        """The player's connection is gone: wait, paused. Nothing happens when another one sits here already."""
+        """Detach a player and pause the session; no effect when another connection has replaced it."""
         if self.send_queue is send_queue:
             self.send_queue, self.detached_at = None, time.monotonic()
             self._paused_by_disconnect = not self.session.paused
             self.session.pause()
 
     def state_changed(self) -> None:
-        """Say so to the player, and in the manifest of what follows."""
+        """Rebuild the manifest and send the state."""
         self.manifest = self._manifest()
         self._text = self.manifest.to_json()
         self.send_state()
 
     def send_state(self) -> None:
-        """Tell the player how things stand."""
+        """Send the state to the player."""
         if self.send_queue is not None:
             self.send_queue.put_text(self.state())
 
     def ready(self) -> dict[str, Any]:
-        """The first thing a player is told."""
+        """Build the `ready` message."""
         height, width = self.service.size
         return {
             **self._changeable(),
@@ -164,7 +158,7 @@ class LiveConnection:
         }
 
     def state(self) -> dict[str, Any]:
-        """What changed, or may have."""
+        """Build the `state` message."""
         report = self.session.report()
         return {**self._changeable(), "type": "state", "late": report.late, "skipped": report.skipped}
 
@@ -184,7 +178,6 @@ class LiveConnection:
         return self.service.manifest(session.prompt, session.sampling, session.seed, mode)
 
     def _run(self) -> None:
-        """The session's own thread."""
         try:
             self.session.run(self._on_frame)
         except Exception as error:
@@ -215,29 +208,28 @@ class LiveConnection:
             self.metrics.unseen.inc()
 
     def _call_in_loop(self, work: Any) -> None:
-        """In the event loop, while there is one."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(work)
 
 
 class LiveSessionManager:
-    """All seats of a server. Used from one event loop."""
+    """All live sessions of a server. Used from one event loop."""
 
     def __init__(self, service: InferenceService, metrics: Metrics) -> None:
         self.service, self.metrics = service, metrics
         self.connections: dict[str, LiveConnection] = {}
         self.http_sessions = 0
-        """Sessions of other kinds that count against the same limit."""
+        """Sessions of `/v1/sessions`, which count against the same limit."""
         self._opening = 0
 
     @property
     def playing(self) -> int:
-        """Seats with a player in front of them."""
+        """Number of live sessions with a connected player."""
         return sum(connection.send_queue is not None for connection in self.connections.values())
 
     @property
     def open_sessions(self) -> int:
-        """Sessions open or being opened."""
+        """Number of sessions open or being opened."""
         return len(self.connections) + self._opening + self.http_sessions
 
     async def open(
@@ -251,10 +243,10 @@ class LiveSessionManager:
         form: Live,
         progress: Progress,
     ) -> LiveConnection:
-        """A new session, its first player about to sit down. Cancelled, it leaves nothing behind.
+        """Open a session; a cancelled call leaves nothing behind.
 
         Raises:
-            Refusal: 503 when all are taken, or the server is stopping.
+            ApiError: 503 when all are taken, or the server is stopping.
         """
         self.check_capacity()
         self._opening += 1
@@ -276,10 +268,10 @@ class LiveSessionManager:
         return connection
 
     def check_capacity(self) -> None:
-        """See that there is room for one more session.
+        """Check that one more session is allowed.
 
         Raises:
-            Refusal: 503.
+            ApiError: 503.
         """
         self.service.limiter.check_open()
         limit = self.service.settings.max_sessions
@@ -287,12 +279,12 @@ class LiveSessionManager:
             raise service_unavailable(f"all {limit} sessions are taken; try again in a while", 10)
 
     async def close(self, connection: LiveConnection) -> None:
-        """End a session for good."""
+        """Close a session."""
         if self.connections.pop(connection.token, None) is not None:
             await self.service.run_blocking(connection.session.close)
 
     async def expire(self) -> None:
-        """Close what was deserted too long ago, or failed."""
+        """Close sessions that failed or whose player stayed away too long."""
         oldest = time.monotonic() - self.service.settings.reconnect_grace_seconds
         for connection in list(self.connections.values()):
             if connection.send_queue is None and (connection.detached_at < oldest or connection.failure is not None):
@@ -323,19 +315,19 @@ def register_live_routes(app: FastAPI, manager: LiveSessionManager) -> None:
 
 
 class _Player:
-    """One connection."""
+    """One WebSocket connection."""
 
     def __init__(self, socket: WebSocket, manager: LiveSessionManager) -> None:
         self.socket, self.live, self.service = socket, manager, manager.service
         self.connection: LiveConnection | None = None
         self.opening = OpeningProgress()
         self.early_A: NDArray[np.uint8] | None = None
-        """The newest action that came before the session was open."""
+        """Newest action received before the session is open."""
         self.send_queue: SendQueue[dict[str, Any]] = SendQueue()
         self.controls: asyncio.Queue[Control] = asyncio.Queue(_MAX_CONTROLS)
 
     async def play(self) -> None:
-        """From hello to the end of the connection."""
+        """Run the connection from `hello` to its end."""
         hello = await self._hello()
         listening = asyncio.ensure_future(self._listen())  # while the session opens too: the player may leave
         try:
@@ -356,7 +348,7 @@ class _Player:
             await asyncio.gather(listening, return_exceptions=True)
 
     async def disconnect(self) -> None:
-        """The connection is gone."""
+        """Detach from the session."""
         connection = self.connection
         if connection is not None:
             connection.detach(self.send_queue)
@@ -364,7 +356,7 @@ class _Player:
                 await self.live.close(connection)
 
     async def reject(self, error: ApiError) -> None:
-        """Say why it ends, and end it."""
+        """Send an error and close the socket."""
         code = _TRY_LATER if error.status == 503 else _BROKEN if error.status >= 500 else _POLICY
         with suppress(Exception):  # it may be gone already
             if self.socket.application_state is WebSocketState.CONNECTED:
@@ -388,7 +380,7 @@ class _Player:
         return hello
 
     async def _open_session(self, hello: Hello) -> None:
-        """The session to go on with, or a new one."""
+        """Resume the session named in `hello`, else open a new one."""
         kept = self.live.connections.get(hello.resume or "")
         if kept is not None and kept.failure is None:
             kept.form = hello.format
@@ -408,7 +400,6 @@ class _Player:
         )
 
     async def _report_progress(self) -> None:
-        """Say how far the opening is, at once and then for as long as it takes."""
         while True:
             await self._send_json(self.opening.message())
             await asyncio.sleep(_ANNOUNCE)
@@ -430,7 +421,7 @@ class _Player:
         return await self.service.prompt([ContextStep(picture=picture, where="the image")], []), None
 
     async def _listen(self) -> None:
-        """Actions take effect at once; what is asked for is left for `_handle_controls`, in order."""
+        """Apply actions at once; queue control messages for `_handle_controls`."""
         while True:
             message = await self._receive()
             if self.connection is not None and self.connection.send_queue is self.send_queue:
@@ -487,7 +478,6 @@ class _Player:
         connection.prompt_name = prompt_name
 
     async def _heartbeat(self, connection: LiveConnection) -> None:
-        """State once a second."""
         while True:
             await asyncio.sleep(1)
             if connection.send_queue is not self.send_queue:
@@ -519,7 +509,7 @@ class _Player:
 
 
 async def _until_one_ends(listening: asyncio.Future[None], *works: Coroutine[Any, Any, None]) -> None:
-    """Wait for the first of these, or for `listening`, which goes on; the others are cancelled.
+    """Wait for the first of these, or for `listening`; cancel the others.
 
     Raises:
         Exception: what the first one raised.

@@ -1,13 +1,9 @@
-"""Who may speak to the server: the key, and that no foreign web page speaks through a user's browser. ASGI.
+"""ASGI middlewares: authorization, body limits, metrics and the access log.
 
-Without a key the server is for this machine, so the Host header must name it (else a page whose name was pointed at
-127.0.0.1 could call us: DNS rebinding). Foreign origins are refused with and without a key, WebSockets included.
-
-Bodies of requests: bounded in size, in time and all together, and whole in hand before anything happens. ASGI.
-
-Around everything: counts and logs every request, adds the headers browsers want, lets no traceback out. ASGI.
-
-The access log is the logger `playloom.access`, level INFO. It holds no key, token, body or query.
+Without a key the server is for this machine: the Host header must name it, which also stops DNS rebinding. Foreign
+origins are refused with and without a key, WebSockets included. Request bodies are bounded in size, in time and in
+total, and complete before a route runs. The access log is the logger `playloom.access`, level INFO; it holds no key,
+token, body or query.
 """
 
 from __future__ import annotations
@@ -29,7 +25,7 @@ from playloom.server.settings import REPLICA_HEADER, Settings
 
 
 class _Gone(Exception):
-    """The client went away before its body had come."""
+    pass  # the client disconnected before its body was complete
 
 
 class BodyLimitMiddleware:
@@ -41,7 +37,7 @@ class BodyLimitMiddleware:
         """Bytes of all bodies in memory."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; WebSockets pass."""
+        """Handle one request; WebSockets pass."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         chunks: list[bytes] = []
@@ -91,7 +87,7 @@ def _too_large(limit: int) -> ApiError:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives the body once, then whatever comes (that the client went away)."""
+    """Return a `receive` that yields the body once, then forwards (a disconnect)."""
     first = True
 
     async def replay() -> Message:
@@ -114,13 +110,13 @@ token (a story can only be looked at with it alone); live play asks for the key 
 
 
 class AuthMiddleware:
-    """Refuses who may not; everybody else passes."""
+    """Rejects unauthorized requests."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app, self.settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request or WebSocket."""
+        """Handle one request or WebSocket."""
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         error = self.authorize(scope)
@@ -132,7 +128,7 @@ class AuthMiddleware:
         return await error.response()(scope, receive, send)
 
     def authorize(self, scope: Scope) -> ApiError | None:
-        """Why this request is refused; None when it is not."""
+        """Return the error of an unauthorized request, else None."""
         headers, key = Headers(scope=scope), self.settings.key
         host = headers.get("host", "")
         if key is None and not _is_loopback(host):
@@ -154,7 +150,7 @@ class AuthMiddleware:
 
 
 async def reject_websocket(error: ApiError, scope: Scope, send: Send) -> None:
-    """Refuse a WebSocket before it is one: with the same answer as a request, where the server can send it."""
+    """Refuse a WebSocket upgrade with an HTTP response where the server supports it."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         return await send({"type": "websocket.close", "code": 1008})
     answer = error.response()
@@ -164,12 +160,12 @@ async def reject_websocket(error: ApiError, scope: Scope, send: Send) -> None:
 
 
 def verify_api_key(given: str | None, key: str | None) -> bool:
-    """Whether the key is right, in a time that does not tell how nearly; any is when there is none."""
+    """Compare a key in constant time; any key is valid when none is set."""
     return key is None or hmac.compare_digest((given or "").encode("utf-8", "replace"), key.encode("utf-8", "replace"))
 
 
 def urlsplit_host(origin: str) -> str:
-    """Host and port of an origin, lower case; empty for what is none."""
+    """Return host and port of an origin in lower case; empty for an invalid one."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -192,10 +188,10 @@ _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-r
 
 
 class MetricsMiddleware:
-    """The outermost layer."""
+    """Outermost middleware: counts and logs requests, adds security headers, hides tracebacks."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, replica: str | None = None) -> None:
-        """See the module.
+        """Wrap an application.
 
         Args:
             app: what is inside.
@@ -207,7 +203,7 @@ class MetricsMiddleware:
         self._headers = [*_HEADERS, *own]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request or WebSocket; everything else passes."""
+        """Handle one request or WebSocket."""
         if scope["type"] == "websocket":
             return await self._socket(scope, receive, send)
         if scope["type"] != "http":
@@ -271,11 +267,10 @@ def _client(scope: Scope) -> str:
 
 
 def _path(scope: Scope) -> str:
-    """The path on one line of ASCII, without the parts that may be tokens."""
     parts = ["*" if len(part) >= _SECRET else part for part in scope["path"].split("/")]
     return quote("/".join(parts)[:_LONGEST], safe="/:@!$&'()*+,;=", errors="replace")
 
 
 def _method(method: str) -> str:
-    """The method, one of few: what clients send must not make new series."""
+    """Map unusual methods to `other`, so that clients cannot create metric series."""
     return method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"

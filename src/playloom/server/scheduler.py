@@ -1,13 +1,10 @@
-"""The one thread that owns the engine: gathers what many users want next and lets it happen as one batch a frame.
+"""Scheduler: one thread owns the engine and batches the steps of all sessions.
 
     scheduler = Scheduler(Engine(model, row_delay=1))
-    handle = scheduler.open(prompt, seed=7)                  # from any thread
-    step = handle.step(action_A)                          # waits; or handle.submit(action_A) for a future
+    handle = scheduler.open(prompt, seed=7)               # from any thread
+    step = handle.step(action_A)                          # blocks; handle.submit(action_A) returns a future
 
-Nobody starves: whatever waits when a frame begins takes part in it. A newcomer's prompt is seen a step at a time
-between the frames of the others. Knows nothing of HTTP.
-
-Work that other threads leave for one thread; closing it lets in no more and loses none.
+Every request that waits when a frame begins takes part in it. New sessions prefill one prompt step between frames.
 """
 
 from __future__ import annotations
@@ -33,13 +30,13 @@ from playloom.inference.types import Prompt, StepResult
 from playloom.server.errors import CapacityError, ShuttingDownError
 
 Work = Callable[[], None]
-"""Something to do in the owning thread."""
+"""Task for the owning thread."""
 OnError = Callable[[Exception], None]
-"""Told what the work raised."""
+"""Callback for the exception that a task raised."""
 
 
 class TaskQueue:
-    """A queue that one thread empties."""
+    """A queue of tasks that one thread empties."""
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[tuple[Work, OnError] | None] = queue.SimpleQueue()
@@ -47,7 +44,7 @@ class TaskQueue:
         self._closed = False
 
     def put(self, work: Work, on_error: OnError) -> bool:
-        """Leave work; False when the inbox is closed and it was not taken."""
+        """Add a task; returns False when the queue is closed."""
         with self._lock:
             if self._closed:
                 return False
@@ -55,14 +52,14 @@ class TaskQueue:
             return True
 
     def close(self) -> None:
-        """Take no more; what is in it is still done."""
+        """Accept no more tasks; queued ones still run."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._items.put(None)
 
     def take(self, *, wait: bool) -> bool:
-        """Do everything that lies here, in the thread that calls; False once it is closed and empty.
+        """Run all queued tasks in the calling thread; returns False once the queue is closed and empty.
 
         Args:
             wait: for something to come, when nothing lies here.
@@ -77,7 +74,7 @@ class TaskQueue:
             wait = False
 
     def take_until(self, enough: Callable[[], bool], seconds: float) -> None:
-        """Do what comes, in the thread that calls, until it is enough or the time is over or the inbox closed."""
+        """Run tasks in the calling thread until `enough()`, a timeout, or the close of the queue."""
         end = time.monotonic() + seconds
         while not enough():
             try:
@@ -88,13 +85,13 @@ class TaskQueue:
                 return
 
     def reject_all(self, error: Exception) -> None:
-        """Take no more, and do nothing of what lies here: who left it is told why."""
+        """Close the queue and fail all queued tasks."""
         self.close()
         while (item := self._items.get()) is not None:
             item[1](error)
 
     def _do(self, item: tuple[Work, OnError] | None) -> bool:
-        """One thing that lay here; False where it is the end."""
+        """Run one item; returns False at the end of the queue."""
         if item is None:
             self._items.put(None)  # for the next call
             return False
@@ -110,40 +107,40 @@ log = logging.getLogger("playloom.server")
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
-"""What follows an action; see `playloom.inference.engine.StepInput`."""
+"""Frame after an action; see `playloom.inference.engine.StepInput`."""
 Progress = Callable[[int, int], None]
-"""Is told, in the scheduler's thread, how many steps of a prompt were seen, and of how many."""
+"""Called in the scheduler's thread with the number of prefilled prompt steps and their total."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerLimits:
-    """How much is taken on at once."""
+    """Limits of a scheduler."""
 
     sessions: int = 64
-    """Sessions open or waiting for their prompt."""
+    """Most sessions, those still prefilling included."""
     batch: int = 16
-    """Sessions that advance together; more take turns, longest waiting first."""
+    """Most sessions in one batch; others wait, longest waiting first."""
     gather: float = 0.004
-    """Seconds that a frame waits for sessions that took part in the last one and have not asked again yet."""
+    """Seconds that a batch waits for sessions of the last batch that have no new request yet."""
 
 
 @dataclass(kw_only=True)
 class SchedulerStats:
-    """What a scheduler has done, and what it has before it."""
+    """Counters of a scheduler."""
 
     sessions: int = 0
-    """Sessions open."""
+    """Open sessions."""
     waiting: int = 0
-    """Turns asked for and not begun."""
+    """Queued step requests."""
     frames: int = 0
-    """Turns done."""
+    """Finished steps."""
     batches: Counter[int] = field(default_factory=Counter)
-    """How often a batch of each size was run."""
+    """Number of batches by size."""
 
 
 @dataclass(kw_only=True, eq=False)
 class _StepRequest:
-    """A turn somebody waits for."""
+    """One queued step."""
 
     handle: Handle
     action_A: NDArray[np.uint8] | None
@@ -153,7 +150,7 @@ class _StepRequest:
 
 @dataclass(kw_only=True, eq=False)
 class _PrefillRequest:
-    """A session whose prompt is still being seen."""
+    """A session whose prompt is being prefilled."""
 
     session: Session
     done: Future[Handle]
@@ -162,7 +159,7 @@ class _PrefillRequest:
 
 
 class Handle:
-    """A session of the scheduler's engine, for one user; any thread may use it, one turn at a time."""
+    """One user's session; any thread may use it, one step at a time."""
 
     def __init__(self, scheduler: Scheduler, session: Session) -> None:
         self._scheduler, self._session = scheduler, session
@@ -170,7 +167,7 @@ class Handle:
 
     @property
     def sampling(self) -> Sampling:
-        """How tokens are drawn; may be set between turns."""
+        """Sampling parameters; may be set between steps."""
         return self._session.sampling
 
     @sampling.setter
@@ -178,11 +175,11 @@ class Handle:
         self._session.sampling = sampling
 
     def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[StepResult]:
-        """A future of the next step; see `playloom.inference.engine.StepInput` for the arguments."""
+        """Return a future of the next step; see `playloom.inference.engine.StepInput` for the arguments."""
         return self._scheduler.submit(self, action_A, frame)
 
     def step(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> StepResult:
-        """The next step, waited for.
+        """Run the next step and wait for it.
 
         Raises:
             PlayloomError: what the engine raised for this turn, or `ShuttingDownError`.
@@ -190,12 +187,12 @@ class Handle:
         return self.submit(action_A, frame).result()
 
     def close(self) -> None:
-        """Give the session's memory back; what was asked for before fails with a `ShuttingDownError`."""
+        """Free the session's memory; queued steps fail with a `ShuttingDownError`."""
         self._scheduler.close_session(self)
 
 
 class Scheduler:
-    """Owns a engine and the thread that moves it."""
+    """Owns an engine and the thread that runs it."""
 
     def __init__(self, engine: Engine, limits: SchedulerLimits | None = None) -> None:
         self.engine, self.limits = engine, limits or SchedulerLimits()
@@ -209,7 +206,7 @@ class Scheduler:
         self._thread.start()
 
     def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> Handle:
-        """A session that has seen its prompt; waits for it.
+        """Open a session and wait until its prompt is prefilled.
 
         Raises:
             CapacityError: when `limits.sessions` are open.
@@ -225,7 +222,7 @@ class Scheduler:
         seed: int = 0,
         progress: Progress = lambda seen, steps: None,
     ) -> Future[Handle]:
-        """A future of `open`; `CapacityError` is raised at once. Cancelled, it gives the session's place back."""
+        """Return a future of `open`; raises `CapacityError` at once. A cancelled future frees its session."""
         if not self._capacity.acquire(blocking=False):
             raise CapacityError(f"all {self.limits.sessions} sessions are taken; try again in a while")
         future: Future[Handle] = Future()
@@ -257,11 +254,11 @@ class Scheduler:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that does the work still runs."""
+        """True while the scheduler's thread runs."""
         return self._thread.is_alive()
 
     def run(self, work: Callable[[], _T]) -> Future[_T]:
-        """A future of what `work` gives, done between two frames in the one thread that computes: keep it short.
+        """Run a short function between two frames in the scheduler's thread; return a future of its result.
 
         Two threads that compute at once hinder each other far more than they share, see `runtime.in_passing`.
         """
@@ -291,7 +288,7 @@ class Scheduler:
         self._post(remove, lambda _: None)
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Finish what was asked for, take nothing new, and end; returns whether `timeout` seconds sufficed."""
+        """Finish queued work, accept nothing new and stop; returns True when `timeout` seconds sufficed."""
         self._tasks.close()
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -303,7 +300,7 @@ class Scheduler:
     def _run(self) -> None:
         try:
             self._work()
-        except Exception:  # a fault of this file; nobody must wait for ever for a thread that has ended
+        except Exception:  # a bug: fail every waiting future
             log.exception("the thread that dreams failed")
             gone = ShuttingDownError("the thread that dreams failed; start the server again")
             for request in self._requests:
@@ -322,7 +319,7 @@ class Scheduler:
             self._advance()
 
     def _prefill_step(self) -> None:
-        """Every newcomer sees one more step of its prompt, or is ready."""
+        """Prefill one prompt step of every new session."""
         for newcomer in [newcomer for newcomer in self._prefilling if newcomer.done.cancelled()]:
             self._drop(newcomer)
         if not self._prefilling:
@@ -341,7 +338,7 @@ class Scheduler:
                 self.stats.sessions += 1
                 handle = Handle(self, newcomer.session)
                 if not _resolve(newcomer.done, handle):
-                    self.close_session(handle)  # nobody waits for it any more
+                    self.close_session(handle)  # cancelled
 
     def _drop(self, newcomer: _PrefillRequest) -> None:
         self._prefilling.remove(newcomer)
@@ -349,7 +346,7 @@ class Scheduler:
         self._capacity.release()
 
     def _gather(self) -> None:
-        """Wait a moment for those who were in the last batch: one batch of two costs less than two of one."""
+        """Wait briefly for the sessions of the last batch: one batch of two costs less than two of one."""
 
         def all_here() -> bool:
             here = {id(request.handle) for request in self._requests}
@@ -378,7 +375,7 @@ class Scheduler:
             _resolve(request.done, step)
 
     def _next_batch(self) -> list[_StepRequest]:
-        """The longest waiting turns, one of each session."""
+        """Take the longest waiting requests, one per session."""
         batch: list[_StepRequest] = []
         for request in list(self._requests):
             if len(batch) == self.limits.batch:
@@ -396,7 +393,7 @@ class Scheduler:
 
 
 def _resolve(future: Future[_T], value: _T) -> bool:
-    """Answer; False where the asker has gone."""
+    """Set a result; returns False when the future is cancelled."""
     try:
         future.set_result(value)
     except InvalidStateError:  # cancelled, perhaps at this very moment

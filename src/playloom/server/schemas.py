@@ -1,12 +1,7 @@
-"""`/v1/dream` and `/v1/policy`: our own API for one dream in any of the three modes. Knows only the format.
+"""`POST /score`, `/v1/dream` and `/v1/policy`: request and response types, and their routes.
 
-Predicted steps as the published interfaces mean them: a frame, and the action taken after seeing it.
-
-A context's last action closes its last step, so the engine first dreams the frame that follows it. A result is
-complete when the action that answers its frame is known, which comes with the engine's next turn; the last turn dreams
-no frame.
-
-`POST /score`: the hosted endpoint's format, in and out. Knows only the format; `steps` knows what it means.
+A context's last action closes its last step, so the engine first generates the frame after it. A result is complete
+when the action that answers its frame is known, one engine step later; the last engine step generates no frame.
 """
 
 from __future__ import annotations
@@ -46,11 +41,11 @@ class Predicted(NamedTuple):
     """One predicted step."""
 
     number: int
-    """From 1."""
+    """Step number, from 1."""
     step: StepResult
-    """Its frame and tokens (and the action before it)."""
+    """Frame and tokens of the step."""
     action_A: NDArray[np.uint8]
-    """The action taken after seeing that frame, values uint8 [16]."""
+    """Action taken after seeing that frame, uint8 [16]."""
 
 
 async def predict(
@@ -107,7 +102,7 @@ Seed = Annotated[Annotated[int, Field(ge=0, lt=SEED_END)] | None, BeforeValidato
 
 
 class ScoreEntry(BaseModel):
-    """One step of the context: a picture and what was done after seeing it."""
+    """One context step: an image and the action taken after seeing it."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -116,34 +111,34 @@ class ScoreEntry(BaseModel):
     actions: Vector | None = None
     """Sixteen numbers: bins, or floats of either order; see `schema`. Missing or empty: `actions_output`."""
     actions_output: Vector | None = None
-    """As an earlier reply gave them; used where `actions` is missing or empty."""
+    """From an earlier reply; used where `actions` is missing or empty."""
     tokens: Tokens | None = None
-    """As an earlier reply gave them; used in place of encoding the picture. Missing or empty: it is encoded."""
+    """From an earlier reply; used in place of encoding the image. Missing or empty: it is encoded."""
 
 
 class ScoreInput(BaseModel):
-    """What to predict, and from what."""
+    """Context and sampling parameters."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     context: list[ScoreEntry] = Field(min_length=1, max_length=100)
     """Steps, oldest first; the last 10 are used."""
     num_steps_to_predict: int = Field(default=1, ge=1)
-    """How many steps to predict."""
+    """Steps to predict."""
     temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's own."""
+    """Divides the logits; 0 is greedy; none: the model's default."""
     top_p: TopP = None
-    """Only the likeliest tokens that reach p together."""
+    """Sample from the likeliest tokens that reach p together."""
     top_k: TopK = None
-    """Only the k likeliest tokens."""
+    """Sample from the k likeliest tokens only."""
     seed: Seed = None
-    """Same request, same seed: same reply; none: any. (Not in the original format.)"""
+    """Random seed; none: a random one. (Not in the original format.)"""
     schema_: Form = Field(default="auto", alias="schema")
-    """What the vectors of `actions` are; `auto` decides for each. (Not in the original format.)"""
+    """Schema of `actions`; `auto` decides for each vector. (Not in the original format.)"""
 
 
 class ScoreRequest(BaseModel):
-    """The hosted endpoint's request."""
+    """Request of the hosted endpoint."""
 
     input_data: ScoreInput
 
@@ -154,17 +149,17 @@ class ScoreResult(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     image: str
-    """PNG, base64: visibly marked, its manifest in the text chunk `playloom`."""
+    """PNG, base64: visibly watermarked, its manifest in the text chunk `playloom`."""
     actions: list[int]
-    """What the model would do after seeing it, sixteen bins."""
+    """Action that the model takes after seeing it, sixteen bins."""
     actions_output: list[int]
-    """The same."""
+    """Same as `actions`."""
     tokens: list[int]
-    """The picture's tokens; sent back with it, the dream goes on without drift and without the mark."""
+    """Tokens of the image; send them back with it to continue without drift and without the watermark."""
 
 
 class ScoreReply(BaseModel):
-    """The hosted endpoint's reply."""
+    """Reply of the hosted endpoint."""
 
     results: list[ScoreResult]
 
@@ -174,7 +169,7 @@ def register_score_routes(app: FastAPI, service: InferenceService) -> None:
 
     @app.post("/score", response_model=ScoreReply, openapi_extra=request_schema(ScoreRequest), tags=["hosted endpoint"])
     async def score(request: Request) -> Response:
-        """Predict the steps that follow a context: each a picture and the action taken after seeing it.
+        """Predict the steps after a context: an image each, and the action taken after seeing it.
 
         The last entry's action closes its step: the first picture predicted is the one that follows it.
         """
@@ -200,13 +195,13 @@ async def _answer(service: InferenceService, params: ScoreInput, request: Reques
                 png = await service.png(step, manifest, number)
                 results.append(_result(png, action_A, step.codes_N))
                 if await request.is_disconnected():
-                    return Response(status_code=499)  # nobody reads it; do not dream on
+                    return Response(status_code=499)  # the client is gone
         content = await service.run_in_io_pool(lambda: json.dumps({"results": results}))
     return Response(content, media_type="application/json")
 
 
 def _context(params: ScoreInput) -> tuple[list[ContextStep], list[NDArray[np.uint8] | None]]:
-    """The entries used, and their actions; only the last may have none."""
+    """Read the entries used and their actions; only the last action may be missing."""
     seen, actions = [], []
     first = max(0, len(params.context) - _USED)
     for number, entry in enumerate(params.context[first:], first):
@@ -237,74 +232,74 @@ Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is c
 
 
 class PromptParams(RequestModel):
-    """Where a dream begins, and how it is drawn."""
+    """Prompt and sampling parameters."""
 
     prompt: str | None = Field(default=None, max_length=255)
-    """A bundled moment's name; see `/v1/prompts`. None, and no images: the first one."""
+    """Name of a bundled prompt, see `/v1/prompts`; none, and no images: the first one."""
     images: Annotated[list[Picture], Field(min_length=1, max_length=_MOST)] | None = None
-    """Or pictures, oldest first; as many of the last as the model sees are used."""
+    """Images instead of a prompt, oldest first; the last ones that fit the context are used."""
     context_actions: Annotated[list[Vector], Field(max_length=_MOST)] | None = None
-    """The actions between the images, one less than images; none: at rest."""
+    """Actions between the images, one less than images; none: at rest."""
     schema_: Literal["named", "binned"] = Field(default="named", alias="schema")
-    """What the sixteen numbers of every action in this request are."""
+    """Schema of every action in this request."""
     temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's own."""
+    """Divides the logits; 0 is greedy; none: the model's default."""
     top_k: TopK = None
-    """Only the k likeliest tokens."""
+    """Sample from the k likeliest tokens only."""
     top_p: TopP = None
-    """Only the likeliest tokens that reach p together."""
+    """Sample from the likeliest tokens that reach p together."""
     seed: Seed = None
-    """Same request, same seed: same dream; none: any."""
+    """Random seed; the same request and seed give the same reply. None: a random one."""
 
 
 class DreamRequest(PromptParams):
-    """One dream."""
+    """Request of `/v1/dream`."""
 
     mode: Literal["world", "policy", "full"] = "world"
-    """`world`: actions given, pictures dreamed. `policy`: pictures given, actions dreamed. `full`: both dreamed."""
+    """`world`: actions in, frames out. `policy`: frames in, actions out. `full`: both generated."""
     steps: int = Field(default=10, ge=1)
-    """How many steps."""
+    """Steps to generate."""
     actions: Annotated[list[Vector], Field(max_length=10_000)] | None = None
-    """`world`: the action of every step; none, from a moment: what was really done. `full`: of the first steps."""
+    """`world`: the action of every step; none, with a bundled prompt: the recorded ones. `full`: of the first steps."""
     frames: Annotated[list[Picture], Field(max_length=_MOST)] | None = None
-    """`policy`: the true pictures that follow, steps - 1 of them; none, from a moment: those of the recording."""
+    """`policy`: the true frames that follow, steps - 1 of them; none, with a bundled prompt: the recorded ones."""
 
 
 class Step(BaseModel):
-    """One step: the action taken, and the picture that followed."""
+    """One step: the action, and the frame after it."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     index: int
-    """From 0."""
+    """Step number, from 0."""
     action: list[float]
     """Sixteen numbers in the request's schema."""
     action_given: bool
-    """Whether the request gave it; else it was dreamed."""
+    """True when the request gave the action; false when the model sampled it."""
     image: str | None
-    """PNG, base64, marked; null where the step dreamed none (policy mode)."""
+    """PNG, base64, watermarked; null in policy mode."""
     tokens: list[int] | None
-    """Its tokens."""
+    """Tokens of the frame."""
 
 
 class DreamResponse(BaseModel):
-    """A whole dream."""
+    """Reply of `/v1/dream`."""
 
     model: str
-    """What dreamed it."""
+    """Name of the model."""
     seed: int
-    """Asked for again, the same comes."""
+    """Seed used."""
     steps: list[Step]
-    """In order."""
+    """Steps in order."""
 
 
 class PolicyResponse(BaseModel):
-    """What the model would press."""
+    """Reply of `/v1/policy`."""
 
     model: str
-    """What says so."""
+    """Name of the model."""
     seed: int
-    """Asked for again, the same comes."""
+    """Seed used."""
     action: list[float]
     """Sixteen numbers in the request's schema."""
 
@@ -314,7 +309,7 @@ def register_dream_routes(app: FastAPI, service: InferenceService) -> None:
 
     @app.post("/v1/dream", response_model=DreamResponse, openapi_extra=request_schema(DreamRequest), tags=["playloom"])
     async def dream(request: Request) -> Response:
-        """Dream on from a moment or pictures."""
+        """Generate frames, actions or both from a prompt or images."""
         service.limiter.check_open()
         order = await parse_body(request, DreamRequest)
         service.check_steps(order.steps)
@@ -324,13 +319,13 @@ def register_dream_routes(app: FastAPI, service: InferenceService) -> None:
         "/v1/policy", response_model=PolicyResponse, openapi_extra=request_schema(PromptParams), tags=["playloom"]
     )
     async def policy(request: Request) -> Response:
-        """What would the model press now?"""
+        """Return the model's next action."""
         service.limiter.check_open()
         return await service.in_time(_policy(service, await parse_body(request, PromptParams)))
 
 
 async def build_prompt(service: InferenceService, params: PromptParams) -> Prompt:
-    """The prompt of what was asked for.
+    """Build the prompt of a request.
 
     Raises:
         PlayloomError: when it cannot be used.
@@ -354,14 +349,14 @@ async def build_prompt(service: InferenceService, params: PromptParams) -> Promp
 
 
 def read_actions(rows: list[list[float]], schema: Literal["named", "binned"], what: str) -> list[NDArray[np.uint8]]:
-    """Vectors of a request as action values."""
+    """Convert the action vectors of a request to action values."""
     return [read_vector(row, schema, f"{what} {index}") for index, row in enumerate(rows)]
 
 
 async def serialize_step(
     service: InferenceService, step: StepResult, manifest: Manifest, schema: Literal["named", "binned"]
 ) -> tuple[dict[str, object], bytes | None]:
-    """A step as it is answered, and its picture."""
+    """Serialize a step; return it with its PNG."""
     dreamed = step.frame_HWC is not None and manifest.mode != "policy"
     png = await service.png(step, manifest, step.index + 1) if dreamed else None
     return {
@@ -385,7 +380,7 @@ async def _dream(service: InferenceService, order: DreamRequest, request: Reques
             async for step in dreamed:
                 steps.append((await serialize_step(service, step, manifest, order.schema_))[0])
                 if await request.is_disconnected():
-                    return Response(status_code=499)  # nobody reads it; do not dream on
+                    return Response(status_code=499)  # the client is gone
         content = {"model": service.model.config.name, "seed": params.seed, "steps": steps}
         return await service.run_in_io_pool(lambda: JSONResponse(content))
 

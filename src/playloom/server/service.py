@@ -1,17 +1,8 @@
-"""What all routes share: the model, the scheduler before it, the limits, and the way from what was sent to a dream.
+"""Inference service: the model, the scheduler, the request limits and the parsing that all routes share.
 
-Owns that nothing slow happens in the event loop, and that one thread alone computes: picture files are read and written
-in a side thread, everything of the model's happens in the scheduler's.
-
-How many requests dream at once and how many wait; one too many is told so at once, with when to come again.
-
-JSON bodies to typed values: weighed before they are parsed, and every fault said in one sentence.
-
-The pictures that were sent out, by their pixels: the tokens each was made of, and what made it; bounded.
-
-Clients of the hosted endpoint send our pictures back as context without their tokens. Encoded again they would drift,
-and the visible mark would enter the dream. A picture whose pixels came back unchanged is known here, and goes on from
-its tokens.
+Images are decoded and encoded in the I/O pool; the model runs in the scheduler's thread only. `SentImageCache` knows
+the tokens of images that were sent out. Clients of the hosted endpoint send our images back without tokens; encoding
+them again would drift and put the visible watermark into the context.
 """
 
 from __future__ import annotations
@@ -55,13 +46,13 @@ _WEIGHT = 0.2  # of the newest request in the running mean of how long one takes
 
 
 class RequestLimiter:
-    """First come, first served. Used from one event loop."""
+    """Limits concurrent requests, first come, first served. Used from one event loop."""
 
     def __init__(self, slots: int, queue: int) -> None:
         self.slots, self.queue = slots, queue
         self.running = self.waiting = 0
         self.draining = False
-        """Whether the server is stopping and takes no new work."""
+        """True while the server is stopping and accepts no new work."""
         self._free = asyncio.Semaphore(slots)
         self._seconds = 1.0
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -69,10 +60,10 @@ class RequestLimiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Have a turn, after those who came before.
+        """Hold one of the slots.
 
         Raises:
-            Refusal: 503 at once, when as many wait as may, or the server is stopping.
+            ApiError: 503 at once, when as many wait as may, or the server is stopping.
         """
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
@@ -94,7 +85,7 @@ class RequestLimiter:
             self._free.release()
 
     async def with_timeout(self, work: Coroutine[Any, Any, _T], seconds: float) -> _T:
-        """What some work gives, if that does not take too long.
+        """Run a coroutine with a timeout.
 
         Raises:
             ApiError: 504 when it takes longer, 503 when `end` comes first.
@@ -113,23 +104,23 @@ class RequestLimiter:
             self._tasks.discard(task)
 
     def abort_all(self) -> None:
-        """Give up what runs; whoever waits for it is told."""
+        """Cancel all running requests with a 503."""
         self.draining = self._ended = True
         for task in self._tasks:
             task.cancel()
 
     def check_open(self) -> None:
-        """Refuse new work while the server is stopping.
+        """Check that the server accepts new work.
 
         Raises:
-            Refusal: 503.
+            ApiError: 503.
         """
         if self.draining:
             raise _stopping()
 
     @property
     def seconds_until_free(self) -> int:
-        """A guess at when another request has a chance."""
+        """Estimated seconds until a slot is free."""
         return min(60, math.ceil(self._seconds * max(1, self.waiting) / self.slots))
 
 
@@ -139,30 +130,30 @@ def _stopping() -> ApiError:
 
 _Model = TypeVar("_Model", bound=BaseModel)
 MAX_CONTAINERS = 4000
-"""Objects and lists in one body: a hundred steps of context with all their lists are a fraction of it."""
+"""Most objects and lists in one body; a hundred context steps hold a fraction of it."""
 MAX_VALUES = 1_000_000
-"""Values in one body."""
+"""Most values in one body."""
 MAX_FIELDS = 10_000
-"""Named fields in one body: for each that is unknown a fault is kept."""
+"""Most named fields in one body; each unknown one costs an error record."""
 
 
 class RequestModel(BaseModel):
-    """A request of our own API: a field that it does not know is refused, so that a typo is noticed."""
+    """Request of our own API; an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 async def parse_body(request: Request, kind: type[_Model]) -> _Model:
-    """A request's JSON body, parsed beside the event loop.
+    """Parse a JSON body in the thread pool.
 
     Raises:
-        Refusal: 400 for what is no JSON or does not fit, 413 for what holds too many values.
+        ApiError: 400 for what is no JSON or does not fit, 413 for what holds too many values.
     """
     return await run_in_threadpool(parse, await request.body(), kind)
 
 
 def parse(data: bytes, kind: type[_Model]) -> _Model:
-    """JSON to a value of that type; see `parse_body` for the errors."""
+    """Parse JSON into a model; see `parse_body` for the errors."""
     check_complexity(data)
     try:
         return kind.model_validate_json(data)
@@ -171,7 +162,7 @@ def parse(data: bytes, kind: type[_Model]) -> _Model:
 
 
 def parse_any(data: bytes, adapter: TypeAdapter[Any], kinds: Sequence[type[BaseModel]]) -> Any:
-    """The same for one of several types that their field `type` tells apart."""
+    """Parse JSON into one of several models, chosen by the field `type`."""
     check_complexity(data)
     try:
         return adapter.validate_json(data)
@@ -180,10 +171,10 @@ def parse_any(data: bytes, adapter: TypeAdapter[Any], kinds: Sequence[type[BaseM
 
 
 def check_complexity(data: bytes) -> None:
-    """Refuse what would become far more objects than any true request, by counting bytes.
+    """Reject a body with far more objects than a valid request, by counting bytes.
 
     Raises:
-        Refusal: 413.
+        ApiError: 413.
     """
     opened, values, fields = data.count(b"{") + data.count(b"["), data.count(b","), data.count(b":")
     if opened > MAX_CONTAINERS or values > MAX_VALUES or fields > MAX_FIELDS:
@@ -195,7 +186,7 @@ def check_complexity(data: bytes) -> None:
 
 
 def _invalid_body(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> ApiError:
-    """400 with the first fault; an unknown field comes first, and the nearest one that there is beside it."""
+    """Build the 400 for a body; an unknown field comes first, with the nearest known one."""
     faults = list(error.errors(include_url=False, include_input=False))
     unknown = next((fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"), None)
     if unknown is None:
@@ -209,13 +200,13 @@ def _invalid_body(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> A
 
 
 def request_schema(kind: type[BaseModel]) -> dict[str, Any]:
-    """What a route that calls `parse_body` says of itself in the OpenAPI document."""
+    """Describe the body of a route that calls `parse_body`, for the OpenAPI document."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 class SentImageCache:
-    """The newest pictures sent; any thread may ask."""
+    """Tokens and manifests of the newest images sent, by pixel hash; any thread may use it."""
 
     def __init__(self, pictures: int) -> None:
         self._pictures = pictures
@@ -223,19 +214,19 @@ class SentImageCache:
         self._lock = threading.Lock()
 
     def keep(self, marked_HWC: NDArray[np.uint8], codes_N: NDArray[np.int64], manifest: Manifest) -> None:
-        """Remember what a picture was made of; the longest unused goes when there are too many."""
+        """Store an image's tokens and manifest; the least recently used image is dropped above the limit."""
         with self._lock:
             self._known[frames_hash(marked_HWC)] = codes_N.astype(np.int32), manifest
             while len(self._known) > self._pictures:
                 self._known.popitem(last=False)
 
     def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64] | None:
-        """The tokens of a picture we sent, int64 [N]; None for any other."""
+        """Return the tokens of an image that was sent, int64 [N]; None for any other."""
         known = self._lookup(frame_HWC)
         return None if known is None else known[0].astype(np.int64)
 
     def manifest(self, frame_HWC: NDArray[np.uint8]) -> Manifest | None:
-        """What made a picture we sent; None for any other."""
+        """Return the manifest of an image that was sent; None for any other."""
         known = self._lookup(frame_HWC)
         return None if known is None else known[1]
 
@@ -253,18 +244,18 @@ _CACHED_PROMPTS = 8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ContextStep:
-    """One step of a context as it was sent."""
+    """One context step of a request."""
 
     picture: bytes
     """PNG or JPEG."""
     where: str
-    """What to call it in messages."""
+    """Name of the image in error messages."""
     codes_N: NDArray[np.int64] | None = None
-    """Its tokens, where they came with it: used in place of encoding the picture."""
+    """Tokens sent with the image, int64 [N]; used in place of encoding it."""
 
 
 class InferenceService:
-    """A model ready to serve."""
+    """A loaded model with its scheduler, thread pools and limits."""
 
     def __init__(self, settings: Settings) -> None:
         """Load the model and start the scheduler.
@@ -294,25 +285,25 @@ class InferenceService:
 
     @property
     def context(self) -> int:
-        """Steps the model sees."""
+        """Context length in steps."""
         return self.model.config.transformer.context_steps
 
     def sampling(
         self, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
     ) -> Sampling:
-        """What was asked for, over the model's card, over the defaults."""
+        """Return sampling parameters: the request's, else the model card's, else the defaults."""
         return Sampling.from_card(self.model.card, temperature=temperature, top_k=top_k, top_p=top_p)
 
     async def run_in_io_pool(self, work: Callable[[], _T]) -> _T:
-        """Do it in the side thread, after what was asked for before."""
+        """Run in the I/O thread, in order."""
         return await asyncio.get_running_loop().run_in_executor(self._io_pool, work)
 
     async def run_in_encode_pool(self, work: Callable[[], _T]) -> _T:
-        """Do what takes seconds, one at a time, beside the side thread."""
+        """Run an encoding of seconds in the encoding thread, in order."""
         return await asyncio.get_running_loop().run_in_executor(self._encode_pool, work)
 
     async def run_blocking(self, work: Callable[[], _T]) -> _T:
-        """Do what mostly waits (for the scheduler, for a session's turn) without holding anything up."""
+        """Run a function that blocks on another thread."""
         return await asyncio.get_running_loop().run_in_executor(self._blocking_pool, work)
 
     async def prompt(
@@ -323,17 +314,17 @@ class InferenceService:
         stretch: bool = False,
         steps: int = 10,
     ) -> Prompt:
-        """A prompt of the last `steps` of what was sent, as far as the model's context goes.
+        """Build a prompt from the last `steps` context steps, as far as the model's context goes.
 
         Args:
             seen: all steps sent, in order.
             actions_TA: the actions between them, one less.
             stretch: see `playloom.media.images.read_frame`.
-            steps: how many of them count.
+            steps: number of steps to use.
 
         Raises:
-            PictureError: when one of those used is no picture.
-            BadInputError: when tokens are none of this model's.
+            PictureError: when an image cannot be read.
+            BadInputError: when tokens do not belong to this model.
         """
         used = min(steps, self.context, len(seen))
         seen, actions_TA = seen[len(seen) - used :], actions_TA[len(actions_TA) - used + 1 :]
@@ -356,7 +347,7 @@ class InferenceService:
         return await await_future(self._encode(frames_THWC))
 
     async def frame(self, codes_N: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The frame that tokens stand for, uint8 [H, W, 3]; decoded between two frames of others' dreams."""
+        """Decode codes, int64 [N], into a frame, uint8 [H, W, 3], on the scheduler thread."""
         return await await_future(self.scheduler.run(lambda: self.engine.frames(codes_N[None])[0]))
 
     async def dream(
@@ -366,9 +357,9 @@ class InferenceService:
         sampling: Sampling,
         seed: int,
     ) -> AsyncGenerator[StepResult, None]:
-        """Steps of one dream, batched with everybody's; its session is given back when the iterator is closed.
+        """Generate the steps of one session, batched with others; closing the iterator closes the session.
 
-        One step is asked for ahead, so that the next frame is dreamed while what came is written as a picture.
+        One step is requested ahead, so that the next frame is generated while the last one is encoded as an image.
         """
         handle = await self.open(prompt, sampling, seed)
         ahead: Future[StepResult] | None = None
@@ -385,7 +376,7 @@ class InferenceService:
     async def open(
         self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
     ) -> Handle:
-        """A session of the scheduler; given back when nobody waits for it any more."""
+        """Open a session; a cancelled call closes it."""
         future = self.scheduler.open_async(prompt, sampling=sampling, seed=seed, progress=progress)
         try:
             return await await_future(future)
@@ -395,7 +386,7 @@ class InferenceService:
             raise
 
     def manifest(self, prompt: Prompt, sampling: Sampling, seed: int, mode: str) -> Manifest:
-        """What every picture of a dream says about itself."""
+        """Build the manifest of a session."""
         row_delay = self.engine.schedule.row_delay
         return Manifest(
             model=self.model.config.name,
@@ -409,7 +400,7 @@ class InferenceService:
         )
 
     async def png(self, step: StepResult, manifest: Manifest, number: int) -> bytes:
-        """A step's frame as a marked PNG, remembered for when it comes back."""
+        """Encode a step's frame as watermarked PNG and store its tokens in the cache."""
         frame_HWC, codes_N = step.frame_HWC, step.codes_N
         assert frame_HWC is not None and codes_N is not None, "called for steps that dreamed a frame"
 
@@ -422,15 +413,15 @@ class InferenceService:
         return await self.run_in_io_pool(encode)
 
     async def in_time(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """What a request's work gives, within the time that a request may take.
+        """Run the work of a request within `request_seconds`.
 
         Raises:
-            Refusal: 504 when it takes longer, 503 when the server ends first.
+            ApiError: 504 when it takes longer, 503 when the server ends first.
         """
         return await self.limiter.with_timeout(work, self.settings.request_seconds)
 
     def check_steps(self, steps: int) -> None:
-        """Refuse more steps than one request may ask for.
+        """Check the number of steps of a request.
 
         Raises:
             BadInputError: names the limit.
@@ -439,13 +430,13 @@ class InferenceService:
             raise BadInputError(f"{steps:,} steps were asked for; at most {self.settings.max_steps} at once")
 
     def close(self, timeout: float) -> None:
-        """Finish what the scheduler has begun, take nothing new."""
+        """Finish running work and accept nothing new."""
         self.scheduler.close(timeout)
         for pool in (self._io_pool, self._encode_pool, self._blocking_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-        """In the side thread: a step's frame, and its tokens where they are known."""
+        """Decode one image; return it with its tokens where they are known. Runs in the I/O thread."""
         limit = self.settings.picture_pixels
         frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
         known_N = step.codes_N if step.codes_N is not None else self.sent_images.codes(frame_HWC)
@@ -465,7 +456,7 @@ class InferenceService:
         return self.scheduler.run(lambda: self.engine.codes(prompt))
 
     def _bundled_prompt(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
-        """In the side thread: a bundled moment as a prompt, then the true frames and actions that follow."""
+        """Load a bundled prompt with the true frames and actions that follow. Runs in the I/O thread."""
         find_prompt(name)
         data = load_prompt(f"moment:{name}", context=self.context, frame_size=self.size)
         codes_TN = self._encode(data.frames_THWC).result()
@@ -473,7 +464,7 @@ class InferenceService:
         return prompt, data.true_next_frames_SHWC, data.true_next_actions_SA
 
     def _prompt_image(self, name: str) -> bytes:
-        """In the side thread: the last real frame of a moment's prompt, as PNG."""
+        """Encode the last real frame of a prompt as PNG. Runs in the I/O thread."""
         return encode_png(load_bundled_prompt(find_prompt(name)).frames_THWC[self.context - 1])
 
 
@@ -483,12 +474,12 @@ def _load_engine(settings: Settings) -> Engine:
 
 
 def resolve_seed(asked: int | None) -> int:
-    """The seed asked for, or any."""
+    """Return the seed, or a random one for None."""
     return secrets.randbelow(2**31) if asked is None else asked
 
 
 def resolve_prompt(name: str | None) -> str:
-    """The moment asked for, or the first.
+    """Return the name of a prompt, or the first one for None.
 
     Raises:
         BadInputError: when none is bundled.
@@ -503,12 +494,12 @@ def resolve_prompt(name: str | None) -> str:
 
 
 async def await_future(future: Future[_T]) -> _T:
-    """What another thread's future gives. Left alone when the one who waits is cancelled: that thread goes on."""
+    """Await a future of another thread; cancellation leaves that thread's work running."""
     inner = asyncio.wrap_future(future)
     try:
         return await asyncio.shield(inner)
     except asyncio.CancelledError:
-        inner.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else will look at it
+        inner.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks the exception as retrieved
         raise
 
 

@@ -1,4 +1,4 @@
-"""Sessions over HTTP: a dream stepped by requests, `/v1/sessions`; and the recordings of these and of live ones."""
+"""`/v1/sessions`: sessions stepped by HTTP requests, and the recordings of these and of live sessions."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from playloom.server.settings import new_token
 
 
 class SessionCreated(BaseModel):
-    """A session that waits for its first step."""
+    """A new session."""
 
     token: str
-    """Names the session; whoever knows it may step and close it."""
+    """Token of the session; it gives access to step and close it."""
     model: str
-    """What dreams."""
+    """Name of the model."""
     seed: int
-    """Asked for again with the same steps, the same comes."""
+    """Seed used."""
 
 
 class StepBody(RequestModel):
-    """What to do next."""
+    """Request of a step."""
 
     action: Vector | None = None
-    """Sixteen numbers in the session's schema; none: the model's own, dreamed."""
+    """Sixteen numbers in the session's schema; none: sampled by the model."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -62,7 +62,7 @@ class _Session:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def remember(self, done: Future[StepResult]) -> None:
-        """Keep a step's frame, in the thread that made it."""
+        """Add a step's frame to the context buffer; runs in the scheduler's thread."""
         if done.cancelled() or done.exception() is not None:
             return
         step = done.result()
@@ -71,37 +71,37 @@ class _Session:
 
 
 class SessionManager:
-    """All stepped sessions. Used from one event loop."""
+    """All HTTP sessions. Used from one event loop."""
 
     def __init__(self, service: InferenceService, manager: LiveSessionManager) -> None:
         self.service, self.live = service, manager
         self.sessions: dict[str, _Session] = {}
 
     def find(self, token: str) -> _Session:
-        """A session by its token.
+        """Return a session by its token.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
         """
         if token not in self.sessions:
-            raise ApiError(404, "there is no such session; it was closed, or nobody used it for too long")
+            raise ApiError(404, "there is no such session; it was closed or expired")
         return self.sessions[token]
 
     def close(self, token: str) -> None:
-        """End a session."""
+        """Close a session."""
         self.find(token).handle.close()
         del self.sessions[token]
         self.live.http_sessions -= 1
 
     def expire(self) -> None:
-        """Close what nobody used for too long."""
+        """Close sessions that were idle too long."""
         oldest = time.monotonic() - self.service.settings.idle_seconds
         for token, session in list(self.sessions.items()):
             if session.used_at < oldest and not session.lock.locked():
                 self.close(token)
 
     async def open(self, params: PromptParams) -> Response:
-        """A new session."""
+        """Open a session."""
         service = self.service
         self.live.check_capacity()
         self.live.http_sessions += 1
@@ -124,14 +124,14 @@ class SessionManager:
         return JSONResponse({"token": token, "model": service.model.config.name, "seed": seed}, 201)
 
     async def step(self, token: str, body: StepBody) -> Response:
-        """One step of a session; steps asked for together are taken one after the other."""
+        """Run one step; concurrent steps of a session run one after the other."""
         session, service = self.find(token), self.service
         action_A = None if body.action is None else read_vector(body.action, session.schema, "the action")
         async with session.lock:
             self.find(token)
             session.used_at = time.monotonic()
             coming = session.handle.submit(action_A)
-            coming.add_done_callback(session.remember)  # there: whoever waits here may give up, the dream has gone on
+            coming.add_done_callback(session.remember)  # this request may time out, the step is done
             step = await await_future(coming)
             answer, _ = await serialize_step(service, step, session.manifest, session.schema)
             frame_HWC = step.frame_HWC
@@ -156,20 +156,20 @@ def register_session_routes(
         tags=["playloom"],
     )
     async def open_session(request: Request) -> Response:
-        """A dream that goes on step by step, as its client asks."""
+        """Open a session that is stepped by requests."""
         return await service.in_time(sessions.open(await parse_body(request, PromptParams)))
 
     @app.post(
         "/v1/sessions/{token}/step", response_model=Step, openapi_extra=request_schema(StepBody), tags=["playloom"]
     )
     async def step_session(token: str, request: Request) -> Response:
-        """One step: an action, given or dreamed, and the picture that follows."""
+        """Run one step: a given or sampled action, and the frame after it."""
         sessions.find(token)
         return await service.in_time(sessions.step(token, await parse_body(request, StepBody)))
 
     @app.delete("/v1/sessions/{token}", status_code=204, tags=["playloom"])
     async def close_session(token: str) -> Response:
-        """End a session, stepped or live."""
+        """Close a session, HTTP or live."""
         if token in manager.connections:
             await manager.close(manager.connections[token])
         else:
@@ -178,7 +178,7 @@ def register_session_routes(
 
     @app.get("/v1/sessions/{token}/recording.mp4", response_class=Response, responses=_file("video/mp4"), tags=_TAGS)
     async def video(token: str) -> Response:
-        """The newest frames of a session as a video in real time, every frame marked."""
+        """Return the newest frames of a session as watermarked MP4 in real time."""
         history, manifest = _history_of(manager, sessions, token)
         shots = history.shots()
         data = await service.run_in_encode_pool(lambda: as_mp4(shots, manifest, service.settings.fps))
@@ -186,7 +186,7 @@ def register_session_routes(
 
     @app.get("/v1/sessions/{token}/recording.csv", response_class=Response, responses=_file("text/csv"), tags=_TAGS)
     async def table(token: str) -> Response:
-        """The input of the newest frames of a session, one row each, `named`."""
+        """Return the actions of the newest frames of a session as CSV, one row each, `named` schema."""
         shots = _history_of(manager, sessions, token)[0].shots()
         data = await service.run_in_encode_pool(lambda: as_csv(shots))
         return Response(data, media_type="text/csv", headers=_download("playloom.csv"))
@@ -204,10 +204,10 @@ def _download(name: str) -> dict[str, str]:
 
 
 def recent_of(manager: LiveSessionManager, sessions: SessionManager, token: str) -> tuple[str, ContextBuffer]:
-    """What to call what a session plays, and its newest frames.
+    """Return the name of a session's prompt and its newest frames.
 
     Raises:
-        Refusal: 404.
+        ApiError: 404.
     """
     if token in manager.connections:
         return manager.connections[token].prompt_name or "live play", manager.connections[token].recent

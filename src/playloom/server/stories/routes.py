@@ -1,7 +1,4 @@
-"""`/v1/stories`: trees of frames that people and scripts explore. Knows only the routes.
-
-What happens to a story as Server-Sent Events: a browser that comes back hears what it missed.
-"""
+"""`/v1/stories`: routes of stories, and their changes as Server-Sent Events."""
 
 from __future__ import annotations
 
@@ -42,12 +39,12 @@ from playloom.server.stories.schemas import (
 from playloom.server.stories.service import BranchRunner, Event, Story, StoryService
 from playloom.server.stories.tree import Node
 
-_HEARTBEAT = 10.0  # seconds without a word after which one is said, so that nobody in between hangs up
+_HEARTBEAT = 10.0  # seconds of silence before a comment line, which keeps proxies connected
 _LOOK = 1.0  # seconds between looks whether the server is stopping
 
 
 async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> AsyncIterator[str]:
-    """Events after a revision, for ever; ends when the story is deleted or the server stops."""
+    """Yield events after a revision until the story is deleted or the server stops."""
     watcher = story.watch()
     try:
         yield "retry: 1000\n\n"
@@ -55,13 +52,13 @@ async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> Asy
         while not limiter.draining:
             watcher.clear()
             if story.deleted:
-                yield format_sse("gone", after, {})
+                yield _format_sse("gone", after, {})
                 return
             events, now = story.events(after), story.tree.header.revision
             if events is None:
-                yield format_sse("reload", now, {})
+                yield _format_sse("reload", now, {})
             for event in events or ():
-                yield serialize_event(event, story)
+                yield _serialize_event(event, story)
             if events is None or events:
                 after, silence = now, 0.0
                 continue
@@ -76,15 +73,15 @@ async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> Asy
         story.unwatch(watcher)
 
 
-def serialize_event(event: Event, story: Story) -> str:
-    """An event as it stands now; a frame of a branch brings its branch, which has one more."""
+def _serialize_event(event: Event, story: Story) -> str:
+    """Serialize an event; a branch's frame is followed by its branch."""
     what, tree = event.what, story.tree
-    told = format_sse(event.kind, event.number, event_dict(what, story.name, tree))
+    told = _format_sse(event.kind, event.number, event_dict(what, story.name, tree))
     branch = tree.branches.get(what.branch) if isinstance(what, Node) and what.branch is not None else None
-    return told if branch is None else told + format_sse("branch", event.number, branch_dict(branch, tree))
+    return told if branch is None else told + _format_sse("branch", event.number, branch_dict(branch, tree))
 
 
-def format_sse(kind: str, number: int, data: object) -> str:
+def _format_sse(kind: str, number: int, data: object) -> str:
     return f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
 
 
@@ -111,7 +108,6 @@ def register_story_routes(app: FastAPI, stories: StoryService, branches: BranchR
 
 
 def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> None:
-    """Stories as wholes."""
     service = stories.service
 
     def story_response(story: Story, status: int = 200) -> Response:
@@ -122,23 +118,23 @@ def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         "/v1/stories", status_code=201, response_model=StoryInfo, openapi_extra=request_schema(NewStory), tags=_TAGS
     )
     async def begin_story(request: Request) -> Response:
-        """Begin a story at a moment, at pictures, or at what a session shows."""
+        """Create a story from a prompt, images, or a session's newest frames."""
         service.limiter.check_open()
         return story_response(await service.in_time(stories.create(await parse_body(request, NewStory))), 201)
 
     @app.get("/v1/stories", response_model=StoryList, tags=_TAGS)
     async def list_stories() -> Response:
-        """All stories, newest first."""
+        """List all stories, newest first."""
         return JSONResponse({"stories": await stories.items()})
 
     @app.get("/v1/stories/{story}", response_model=StoryInfo, tags=_TAGS)
     async def whole_story(story: str) -> Response:
-        """A whole story: its frames and branches."""
+        """Return a story with its frames and branches."""
         return story_response(await stories.find(story))
 
     @app.patch("/v1/stories/{story}", response_model=StoryInfo, openapi_extra=request_schema(StoryUpdate), tags=_TAGS)
     async def rename_story(story: str, request: Request) -> Response:
-        """Give a story another name."""
+        """Rename a story."""
         found, params = await stories.find(story), await parse_body(request, StoryUpdate)
         async with found.lock:
             await found.add([found.tree.renamed(params.name)])
@@ -146,7 +142,7 @@ def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
 
     @app.delete("/v1/stories/{story}", status_code=204, tags=_TAGS)
     async def delete_story(story: str) -> Response:
-        """Delete a story and all its pictures; what is being dreamed of it is cancelled."""
+        """Delete a story and its images; its running branches are cancelled."""
         await branches.cancel_all_of(story)
         await stories.delete(story)
         return Response(status_code=204)
@@ -162,7 +158,7 @@ def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         after: Annotated[int | None, Query(ge=0, description="The newest event known; none: from now on.")] = None,
         last_event_id: Annotated[str | None, Header(description="The same, as a browser says it.")] = None,
     ) -> Response:
-        """What happens to a story, as it happens: Server-Sent Events `node`, `branch`, `removed`, `story`.
+        """Stream changes of a story: Server-Sent Events `node`, `branch`, `removed`, `story`.
 
         `reload` says that what was missed is not known any more: ask for the story again; `gone`, that it was deleted.
         """
@@ -174,7 +170,6 @@ def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
 
 
 def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> None:
-    """Branches and frames."""
     service = stories.service
 
     @app.post(
@@ -185,7 +180,7 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         tags=_TAGS,
     )
     async def branch_story(story: str, request: Request) -> Response:
-        """Dream on from a frame, in one branch or several."""
+        """Generate one or more branches from a frame."""
         found = await stories.find(story)
         started, notes = await branches.start(found, await parse_body(request, BranchRequest))
         told = [branch_dict(branch, found.tree) for branch in started]
@@ -193,13 +188,13 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
 
     @app.delete("/v1/stories/{story}/branches/{branch}", status_code=204, tags=_TAGS)
     async def cancel_branch(story: str, branch: int) -> Response:
-        """Cancel a branch; the frames that were made stay. One that has ended is left as it is."""
+        """Cancel a branch; its finished frames stay. A finished branch stays as it is."""
         await branches.cancel(await stories.find(story), branch)
         return Response(status_code=204)
 
     @app.delete("/v1/stories/{story}/nodes/{node}", response_model=RemovedInfo, tags=_TAGS)
     async def remove_node(story: str, node: int) -> Response:
-        """Remove a frame and all after it."""
+        """Remove a frame and its descendants."""
         found = await stories.find(story)
         found.node(node)
         return JSONResponse(removed_dict(await found.remove(node)))
@@ -211,7 +206,7 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         tags=_TAGS,
     )
     async def say_of_node(story: str, node: int, request: Request) -> Response:
-        """Mark a frame as one of the best, or write something beside it."""
+        """Set the star or the note of a frame."""
         found, params = await stories.find(story), await parse_body(request, NodeUpdate)
         async with found.lock:
             old = found.node(node)
@@ -232,7 +227,7 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         tags=_TAGS,
     )
     async def edit_node(story: str, node: int, request: Request) -> Response:
-        """Lay a transparent picture over a frame, and over the next ones if asked to: new frames beside them."""
+        """Composite an overlay on a frame, and optionally on the next ones, as new frames."""
         service.limiter.check_open()
         found, params = await stories.find(story), await parse_body(request, EditRequest)
         made = await service.in_time(stories.edit(found, node, params))
@@ -240,7 +235,6 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
 
 
 def _add_pictures(app: FastAPI, stories: StoryService) -> None:
-    """Pictures of frames. They never change, and are named by the story's secret id."""
     service = stories.service
 
     @app.get(
@@ -250,7 +244,7 @@ def _add_pictures(app: FastAPI, stories: StoryService) -> None:
         tags=_TAGS,
     )
     async def picture(story: str, node: int) -> Response:
-        """A frame as PNG; where it was dreamed it is marked and carries its manifest."""
+        """Return a frame as PNG; a generated one is watermarked and carries its manifest."""
         found = await stories.find(story)
         found.node(node)
         frame = await run_in_threadpool(found.directory.read_frame, node)
@@ -270,7 +264,7 @@ def _add_pictures(app: FastAPI, stories: StoryService) -> None:
         tags=_TAGS,
     )
     async def small_picture(story: str, node: int) -> Response:
-        """The same as a small file for showing."""
+        """Return a frame as small WebP."""
         found = await stories.find(story)
         found.node(node)
         try:
@@ -281,12 +275,11 @@ def _add_pictures(app: FastAPI, stories: StoryService) -> None:
 
 
 def _add_files(app: FastAPI, stories: StoryService) -> None:
-    """Files to take away."""
     service = stories.service
 
     @app.get("/v1/stories/{story}/nodes/{node}/path.{kind}", response_class=Response, responses=_PATHS, tags=_TAGS)
     async def path_file(story: str, node: int, kind: PathKind) -> Response:
-        """The way from the beginning to a frame: a video, a GIF, its inputs, its arrays, or a folder of all that."""
+        """Export the path from the root to a frame: video, GIF, actions, arrays, or a folder of all."""
         found = await stories.find(story)
         found.node(node)
         nodes = found.tree.path(node)
@@ -300,7 +293,7 @@ def _add_files(app: FastAPI, stories: StoryService) -> None:
         tags=_TAGS,
     )
     async def story_file(story: str) -> Response:
-        """All of a story: what it is as JSON, every picture, the codes of every frame."""
+        """Export a whole story as zip: its JSON, every image, and the codes of every frame."""
         found = await stories.find(story)
         about = story_dict(found.name, found.tree, context=service.context, model=service.model.config.name)
         nodes = list(found.tree.nodes.values())

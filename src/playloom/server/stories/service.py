@@ -1,18 +1,7 @@
-"""All stories of a server: opening them from the disk, beginning new ones, edits, and their end.
+"""Story service and branch runner: create, edit, branch, cancel and delete. Used from one event loop.
 
-Dreaming on is `story_branches`' business. Used from one event loop.
-
-One story in memory: its tree, its folder, and whoever watches it change.
-
-Owns that a change is on the disk before anybody hears of it, that changes come one after the other, and that who comes
-back hears what was missed. Used from one event loop; the disk has a thread of its own.
-
-What a story begins with: a moment, pictures, or the newest frames of a session.
-
-Branches of stories: dreams that go on by themselves, all in the scheduler's shared batches, frame by frame into a tree.
-
-Owns the life of a branch. A branch that is cancelled ends after the frame that is being dreamed; that one is dropped.
-Used from one event loop.
+A change is on disk before it is in memory or in an event. Changes of a story are serialized by its lock; the disk has
+its own thread. A cancelled branch ends after its current frame, which is dropped.
 """
 
 from __future__ import annotations
@@ -52,30 +41,30 @@ _KINDS: dict[type[Change], str] = {Header: "story", Node: "node", Branch: "branc
 
 
 class Event(NamedTuple):
-    """Something that happened to a story."""
+    """One change of a story."""
 
     number: int
-    """The story's revision since then."""
+    """Revision of the story after the change."""
     kind: str
     """`story`, `node`, `branch` or `removed`."""
     what: Change
-    """What it was."""
+    """The change."""
 
 
 class Story:
-    """A story that is open."""
+    """An open story: its tree, its directory and its subscribers."""
 
     def __init__(self, name: str, directory: StoryDir, tree: Tree, disk: Executor) -> None:
         self.name, self.directory, self.tree = name, directory, tree
         self.deleted = False
         self.lock = asyncio.Lock()
-        """Held from deciding on a change until it is made."""
+        """Held from validating a change until it is applied."""
         self._disk = disk
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
         self._watchers: set[asyncio.Event] = set()
 
     async def add(self, changes: Sequence[Change], frames: Sequence[Frame] = ()) -> None:
-        """Make changes, with the frames of the nodes among them. To be called with the lock held.
+        """Write and apply changes, with the frames of their nodes. The caller holds the lock.
 
         Raises:
             PlayloomError: when they cannot be written; nothing has happened then.
@@ -84,10 +73,7 @@ class Story:
         await uncancellable(self._add(changes, frames))
 
     async def finish_branch(self, ended: Branch) -> None:
-        """Make a branch's end known, on the disk where that can still be written to: else nobody would ever hear of it.
-
-        To be called with the lock held.
-        """
+        """Publish the end of a branch, on disk where it can be written. The caller holds the lock."""
         try:
             await self.add([ended])
         except PlayloomError:
@@ -95,7 +81,7 @@ class Story:
             self.notify()
 
     async def remove(self, node: int) -> Removed:
-        """Remove a frame and all after it.
+        """Remove a frame and its descendants.
 
         Raises:
             BadInputError: when that may not be; see `Tree.removal`.
@@ -128,18 +114,18 @@ class Story:
             self._events.append(Event(self.tree.header.revision, _KINDS[type(change)], change))
 
     async def disk(self, work: Callable[[], _T]) -> _T:
-        """Do it in the disk's thread, after what was asked for before."""
+        """Run in the disk thread, in order."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
     async def read_frames(self, nodes: Sequence[Node]) -> list[Frame]:
-        """Read frames from the disk, in the order of `nodes`."""
+        """Read frames from disk, in the order of `nodes`."""
         return await self.disk(lambda: [self.directory.read_frame(node.id) for node in nodes])
 
     def node(self, node: int) -> Node:
-        """A frame that a request's path names.
+        """Return a frame by its id.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
         """
         try:
             return self.tree.node(node)
@@ -147,16 +133,16 @@ class Story:
             raise ApiError(404, str(error)) from None
 
     def check_exists(self) -> None:
-        """Refuse what comes after the story was deleted.
+        """Check that the story is not deleted.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
         """
         if self.deleted:
             raise ApiError(404, "this story was deleted")
 
     def events(self, after: int) -> list[Event] | None:
-        """What happened after a revision; None where that is not known any more: then look at the whole again."""
+        """Return the events after a revision; None when they are no longer kept: read the whole story again."""
         now = self.tree.header.revision
         known_from = self._events[0].number if self._events else now + 1
         if after > now or after + 1 < known_from:
@@ -164,24 +150,23 @@ class Story:
         return [event for event in self._events if event.number > after]
 
     def watch(self) -> asyncio.Event:
-        """Something that is set whenever the story changes, until `unwatch`."""
+        """Subscribe: return an event that is set at every change, until `unwatch`."""
         watcher = asyncio.Event()
         self._watchers.add(watcher)
         return watcher
 
     def unwatch(self, watcher: asyncio.Event) -> None:
-        """Set it no more."""
+        """Unsubscribe."""
         self._watchers.discard(watcher)
 
     def notify(self) -> None:
-        """Tell whoever watches to look."""
+        """Wake all subscribers."""
         for watcher in self._watchers:
             watcher.set()
 
 
 async def uncancellable(work: Coroutine[Any, Any, _T]) -> _T:
-    """What some work gives. Who is cancelled meanwhile waits for its end all the same: what is on the disk must be in
-    memory before a lock is let go."""
+    """Await a coroutine to its end even when cancelled: memory must match the disk before a lock is released."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
@@ -191,23 +176,23 @@ async def uncancellable(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 RecentOf = Callable[[str], tuple[str, ContextBuffer]]
-"""What a session plays, and its newest frames, by its token."""
+"""Returns the name of a session's prompt and its newest frames, by its token."""
 
 
 class StoryStart(NamedTuple):
-    """Frames that a story begins with."""
+    """Start frames of a story."""
 
     name: str
-    """What to call it."""
+    """Name of the story."""
     prompt: Prompt
-    """The frames, with their codes, and the actions between them."""
+    """Frames with their codes, and the actions between them."""
     manifests: tuple[Manifest | None, ...]
-    """What made each; None: nobody here did, it is taken for real."""
+    """Manifest of each frame; None: a real frame."""
     action_source: tuple[ActionSource | None, ...]
-    """Who pressed what led to each."""
+    """Source of the action that led to each frame."""
 
     def nodes(self) -> list[Node]:
-        """The first chain of the tree."""
+        """Return the first nodes of the tree."""
         actions = self.prompt.actions_TA
         return [
             Node(
@@ -221,7 +206,7 @@ class StoryStart(NamedTuple):
         ]
 
     def frames(self, weights: str) -> list[Frame]:
-        """Their frames.
+        """Return the frames.
 
         Args:
             weights: fingerprint of those that the codes belong to.
@@ -235,11 +220,11 @@ class StoryStart(NamedTuple):
 
 
 async def story_start(service: InferenceService, params: NewStory, recent_of: RecentOf) -> StoryStart:
-    """What a story is to begin with.
+    """Build the start frames of a story.
 
     Raises:
         PlayloomError: when it cannot be used.
-        Refusal: 404 for a session that is not there.
+        ApiError: 404 for a session that is not there.
     """
     if params.session is not None:
         if params.prompt is not None or params.images is not None:
@@ -261,9 +246,9 @@ async def story_start(service: InferenceService, params: NewStory, recent_of: Re
 
 
 async def _unmarked(service: InferenceService, start: StoryStart) -> StoryStart:
-    """With those of its pictures that this server had sent out as they were before they got their mark.
+    """Replace images that this server sent by their unmarked frames.
 
-    Their codes are known already, but an edit begins at the pixels: the mark would be encoded with it.
+    Their codes are known, but an edit starts at the pixels and would encode the watermark.
     """
     prompt, known = start.prompt, service.sent_images.manifest
     assert prompt.codes_TN is not None, "a beginning brings its codes"
@@ -295,10 +280,10 @@ _UNKNOWN = "there is no such story; it was deleted, or its address is incomplete
 
 
 class StoryService:
-    """The stories of a folder."""
+    """All stories of a folder."""
 
     def __init__(self, service: InferenceService, recent_of: RecentOf) -> None:
-        """See the module.
+        """Create the service; the folder is read at first use.
 
         Args:
             service: encodes and dreams.
@@ -313,10 +298,10 @@ class StoryService:
         self._lock = asyncio.Lock()
 
     async def find(self, name: str) -> Story:
-        """A story by its id.
+        """Return a story by its id.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
             PlayloomError: when it is damaged, or another server has the folder.
         """
         await self.load()
@@ -327,12 +312,12 @@ class StoryService:
         return self._open[name]
 
     async def find_open(self, name: str) -> Story | None:
-        """A story by its id; None where there is none, or it is damaged."""
+        """Return a story by its id; None for an unknown or damaged one."""
         await self.load()
         return self._open.get(name)
 
     async def items(self) -> list[dict[str, Any]]:
-        """All stories as the list shows them, newest first, damaged ones last."""
+        """List all stories, newest first, damaged ones last."""
         await self.load()
         whole = sorted(self._open.values(), key=lambda story: story.tree.header.created)[::-1]
         nothing: dict[str, Any] = {"created": "", "frames": 0, "branches": 0, "picture": None}
@@ -342,11 +327,11 @@ class StoryService:
         ]
 
     async def create(self, params: NewStory) -> Story:
-        """A new story.
+        """Create a story.
 
         Raises:
             PlayloomError: when what it begins with cannot be used.
-            Refusal: 503 when too many wait; 400 when there are as many as may be.
+            ApiError: 503 when too many wait; 400 when there are as many as may be.
         """
         await self.load()
         self._check_room()
@@ -355,7 +340,7 @@ class StoryService:
         return await self._create(start if params.name is None else start._replace(name=params.name))
 
     async def delete(self, name: str) -> Story | None:
-        """Take a story away; its branches must have been cancelled. Returns it, where it was open."""
+        """Delete a story whose branches are cancelled; returns it where it was open."""
         await self.load()
         if name in self._damaged:
             directory = self._damaged[name][0]
@@ -372,7 +357,7 @@ class StoryService:
         return story
 
     async def edit(self, story: Story, node: int, order: EditRequest) -> list[Node]:
-        """Lay a picture over a frame, and over some after it: new frames beside them.
+        """Composite an overlay on a frame, and on some after it, as new frames.
 
         Raises:
             PlayloomError: when the picture cannot be used, or fewer frames follow.
@@ -404,7 +389,7 @@ class StoryService:
         return nodes
 
     def check_size(self, story: Story) -> None:
-        """Refuse to dream on from frames of another size than the model's.
+        """Check that the story's frames have the model's size.
 
         Raises:
             BadInputError: names both.
@@ -417,7 +402,7 @@ class StoryService:
             )
 
     def check_frames(self, story: Story, more: int) -> None:
-        """Refuse more frames than a story may have, those still to be dreamed counted.
+        """Check the number of frames, those still to be generated included.
 
         Raises:
             BadInputError: names the limit.
@@ -431,10 +416,10 @@ class StoryService:
             )
 
     async def load(self) -> None:
-        """Read what is on the disk, once.
+        """Read the folder, once.
 
         Raises:
-            Refusal: 404 on one server of several, which would not all see the same stories.
+            ApiError: 404 on one server of several, which would not all see the same stories.
             PlayloomError: when another server has the folder.
         """
         if self.service.settings.replica is not None:
@@ -445,12 +430,12 @@ class StoryService:
                 self._read = True
 
     def notify(self) -> None:
-        """Tell whoever watches a story to look."""
+        """Wake the subscribers of all stories."""
         for story in self._open.values():
             story.notify()
 
     def close(self) -> None:
-        """Let others have the folder, after what is being written."""
+        """Release the folder after pending writes."""
         self._disk.submit(self._store.close)
         self._disk.shutdown(wait=False)
 
@@ -494,7 +479,7 @@ class StoryService:
         return await uncancellable(create())
 
     async def _edited(self, story: Story, nodes: Sequence[Node], overlay_HW4: NDArray[np.uint8]) -> list[Frame]:
-        """Composite an overlay on frames and encode them; a dreamed frame keeps its manifest."""
+        """Composite an overlay on frames and encode them; a generated frame keeps its manifest."""
         old = await story.read_frames(nodes)
         edited_THWC = np.stack([composite(frame.frame_HWC, overlay_HW4) for frame in old])
         return [
@@ -524,14 +509,14 @@ class StoryService:
 
 
 def _ended(branch: Branch, tree: Tree) -> Branch:
-    """How a branch stands that a server left unfinished."""
+    """Return the final state of a branch that a stopped server left unfinished."""
     if len(tree.frames_of(branch.id)) >= branch.frames:
         return replace(branch, state="done")
     return replace(branch, state="failed", error=_CUT_OFF)
 
 
 def is_open(story: Story, branch: int) -> bool:
-    """Whether a branch is still to be dreamed, or being dreamed."""
+    """True while a branch is queued or running."""
     found = story.tree.branches.get(branch)
     return not story.deleted and found is not None and found.state in ACTIVE_STATES
 
@@ -541,7 +526,7 @@ _Actions = Sequence[NDArray[np.uint8] | None]
 
 @dataclass(kw_only=True, eq=False)
 class _Order:
-    """What the branches of one order have in common."""
+    """Parameters that the branches of one request share."""
 
     story: Story
     start: int
@@ -552,22 +537,22 @@ class _Order:
 
 
 class BranchRunner:
-    """All branches of a server that are not finished."""
+    """All unfinished branches of a server."""
 
     def __init__(self, stories: StoryService) -> None:
         self.stories, self.service = stories, stories.service
         self._slots = asyncio.Semaphore(self.service.settings.max_branches)
         self._tasks: set[asyncio.Task[None]] = set()
         self.dreaming = 0
-        """Branches being dreamed."""
+        """Number of running branches."""
 
     @property
     def unfinished(self) -> int:
-        """Branches being dreamed or waiting."""
+        """Number of running and queued branches."""
         return len(self._tasks)
 
     async def start(self, story: Story, params: BranchRequest) -> tuple[list[Branch], list[str]]:
-        """Begin branches.
+        """Start branches.
 
         Returns:
             The branches, and what was chosen on the way, in sentences.
@@ -621,24 +606,24 @@ class BranchRunner:
         return branches, notes
 
     async def cancel(self, story: Story, branch: int) -> None:
-        """End a branch; what was made stays.
+        """Cancel a branch; its finished frames stay.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
         """
         if branch not in story.tree.branches:
             raise ApiError(404, f"there is no branch {branch} in this story")
         await self._finish_branch(story, branch, "cancelled")
 
     async def cancel_all_of(self, name: str) -> None:
-        """End every branch of a story, where it is open."""
+        """Cancel every branch of a story, where it is open."""
         story = await self.stories.find_open(name)
         if story is not None:
             for branch in story.tree.unfinished():
                 await self._finish_branch(story, branch.id, "cancelled")
 
     async def close(self) -> None:
-        """Give up what is not finished; it is told so when the stories are opened again."""
+        """Stop unfinished branches; they are marked failed when the stories are read again."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -686,13 +671,12 @@ class BranchRunner:
                 parent = kept
 
     async def _mark(self, story: Story, branch: int) -> None:
-        """Write down that a branch is being dreamed."""
         async with story.lock:
             if is_open(story, branch):
                 await story.add([replace(story.tree.branches[branch], state="dreaming")])
 
     async def _keep(self, story: Story, branch: int, parent: int, step: StepResult, manifest: Manifest) -> int | None:
-        """Put a dreamed step into the tree; returns its id, or None where the branch has been ended."""
+        """Add a generated step to the tree; returns its id, or None when the branch was cancelled."""
         assert step.frame_HWC is not None and step.codes_N is not None, "every step of a branch has a frame"
         frame = Frame(
             frame_HWC=step.frame_HWC,
@@ -715,14 +699,14 @@ class BranchRunner:
         return node.id
 
     async def _finish_branch(self, story: Story, branch: int, state: State, error: str | None = None) -> None:
-        """Write down how a branch ended, unless it has ended already."""
+        """Record the end of a branch, unless it has ended."""
         async with story.lock:
             if is_open(story, branch):
                 ended = replace(story.tree.branches[branch], state=state, error=error)
                 await story.finish_branch(ended)
 
     async def _prompt(self, order: _Order) -> Prompt:
-        """The frames that all branches of an order see first; read once."""
+        """Read the prompt that all branches of a request share, once."""
         if order.prompt is None:
             order.prompt = asyncio.get_running_loop().create_task(self._read_prompt(order))
         return await order.prompt
@@ -742,7 +726,7 @@ class BranchRunner:
 
 
 def _actions(params: BranchRequest) -> tuple[_Actions, list[str]]:
-    """The action of every frame, None where the model presses; and what was chosen on the way."""
+    """Return the action of every frame, None where it is sampled, and notes about them."""
     ways = {"actions": params.actions, "script": params.script, "action": params.action}
     said = [name for name, value in ways.items() if value is not None]
     if len(said) > 1:

@@ -1,7 +1,6 @@
-"""A story as a tree of frames: its values, and every rule of how it may change.
+"""A story as a tree of frames: its values, and the rules of its changes.
 
-A tree changes by `Change`s alone, so that what is kept on disk, what pages are told and what is in memory are the same
-sequence. Knows no pictures, no files and no model.
+A tree changes by `Change`s only, so disk, memory and events hold the same sequence.
 
     >>> tree = Tree()
     >>> tree.apply(Header(name="what if", created="2026-01-01T00:00:00+00:00"))
@@ -20,11 +19,11 @@ from playloom.errors import BadInputError, RecordingError
 from playloom.inference.types import ActionSource
 
 Origin = Literal["given", "dreamed", "edited"]
-"""Where a frame comes from: brought toward, dreamed here (or in the live session it came from), edited by hand."""
+"""Origin of a frame: given, generated (here or in the session it came from), or edited."""
 State = Literal["waiting", "dreaming", "done", "cancelled", "failed"]
-"""How a branch stands; the last three are ends."""
+"""State of a branch; the last three are final."""
 ACTIVE_STATES = ("waiting", "dreaming")
-"""States that come to an end by themselves."""
+"""States that are not final."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,83 +31,83 @@ class Node:
     """One frame of a story."""
 
     id: int
-    """From 0 in order of appearance; never used again."""
+    """Id, from 0 in order of creation; never reused."""
     parent: int | None
-    """The frame before it; None: the story, or an edit of its first frame, begins here."""
+    """Id of the frame before it; None for a root or an edit of a root."""
     origin: Origin
-    """Where it comes from."""
+    """Origin of the frame."""
     action: tuple[int, ...] | None
-    """The action that led to it, sixteen values; None without a parent."""
+    """Action that led to it, sixteen values; None without a parent."""
     action_source: ActionSource | None = None
-    """Who pressed that; None where nobody here did (frames given)."""
+    """Source of that action; None for given frames."""
     branch: int | None = None
-    """The branch that dreamed it; None for the others."""
+    """Id of the branch that generated it; None for the others."""
     starred: bool = False
-    """Whether somebody marked it as one of the best."""
+    """Star."""
     note: str = ""
-    """What somebody wrote beside it."""
+    """Note."""
     edit_of: int | None = None
-    """The frame it was edited from; that one may be gone."""
+    """Id of the frame it was edited from; that frame may be removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """One order to dream on, and how it stands."""
+    """One branch and its state."""
 
     id: int
-    """From 0; never used again."""
+    """Id, from 0; never reused."""
     start: int
-    """The frame it goes on from."""
+    """Id of the frame it starts from."""
     frames: int
-    """How many were asked for."""
+    """Number of frames requested."""
     state: State = "waiting"
-    """How it stands."""
+    """State of the branch."""
     error: str | None = None
-    """Why it failed, in a sentence."""
+    """Error message of a failed branch."""
     seed: int
-    """Of its draws."""
+    """Random seed."""
     temperature: float
     """Divides the logits."""
     top_k: int | None
-    """Only the k likeliest tokens."""
+    """Sample from the k likeliest tokens only."""
     top_p: float | None
-    """Only the likeliest tokens that reach p together."""
+    """Sample from the likeliest tokens that reach p together."""
     context: int
-    """Most frames before it that it sees."""
+    """Most context frames."""
     controlled_by: ActionSource
-    """Who holds the controller."""
+    """Source of the actions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a story is called, and where its counting stands; every one replaces the one before."""
+    """Name and counters of a story; a new header replaces the old one."""
 
     name: str
-    """For people."""
+    """Display name."""
     created: str
-    """ISO 8601, UTC."""
+    """Creation time, ISO 8601, UTC."""
     size: tuple[int, int] = (0, 0)
     """(H, W) of its frames."""
     revision: int = 1
-    """Changes so far, this one included."""
+    """Number of changes, this one included."""
     next_node: int = 0
-    """The least id that no frame has had."""
+    """Next free node id."""
     next_branch: int = 0
-    """The same of branches."""
+    """Next free branch id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What is gone."""
+    """Removed frames and branches."""
 
     nodes: tuple[int, ...]
-    """Frames: one, and all after it."""
+    """Ids of a frame and its descendants."""
     branches: tuple[int, ...]
-    """Branches that began there, and ended ones of which no frame is left."""
+    """Ids of branches that started there, and of finished ones without a frame left."""
 
 
 Change: TypeAlias = Header | Node | Branch | Removed
-"""One step of a story's life. A `Node` or `Branch` that is known already takes the place of what was known."""
+"""One change; a known `Node` or `Branch` is replaced."""
 
 
 class Tree:
@@ -122,7 +121,7 @@ class Tree:
         self._frames_of: dict[int, list[int]] = {}
 
     def apply(self, change: Change) -> None:
-        """Take a change in.
+        """Apply a change.
 
         Raises:
             RecordingError: when it does not follow from what is there; nothing is changed then.
@@ -150,20 +149,20 @@ class Tree:
         )
 
     def renamed(self, name: str) -> Header:
-        """The change that gives it another name."""
+        """Return the change that renames the story."""
         return replace(self.header, name=name, revision=self.header.revision + 1)
 
     def snapshot(self) -> list[Change]:
-        """Changes that lead to this tree, as few as can be; the revision stays what it is."""
+        """Return the shortest list of changes that builds this tree, at the same revision."""
         changes: list[Change] = [*self.nodes.values(), *self.branches.values()]
         return [replace(self.header, revision=self.header.revision - len(changes)), *changes]
 
     def children(self, node: int | None) -> Sequence[int]:
-        """The frames right after one, oldest first; of None: those without a frame before them."""
+        """Return the children of a frame, oldest first; of None: the roots."""
         return self._children.get(node, ())
 
     def path(self, node: int) -> list[Node]:
-        """From the beginning to a frame.
+        """Return the path from the root to a frame.
 
         Raises:
             BadInputError: when there is no such frame.
@@ -174,7 +173,7 @@ class Tree:
         return found[::-1]
 
     def forward_path(self, node: int, toward: int | None, count: int) -> list[Node]:
-        """The next `count` frames after one: towards `toward`, or always the first that was made.
+        """Return the next `count` frames after one: towards `toward`, else always the first child.
 
         Raises:
             BadInputError: when there is no such frame, `toward` does not come after it, or fewer follow.
@@ -197,7 +196,7 @@ class Tree:
         return found
 
     def descendants(self, node: int) -> list[int]:
-        """A frame and all after it, by id.
+        """Return the ids of a frame and its descendants.
 
         Raises:
             BadInputError: when there is no such frame.
@@ -209,7 +208,7 @@ class Tree:
         return sorted(found)
 
     def removal(self, node: int) -> Removed:
-        """What goes when a frame and all after it go.
+        """Return the removal of a frame and its descendants.
 
         Raises:
             BadInputError: when there is no such frame, it is the story's only beginning, or something is being
@@ -230,15 +229,15 @@ class Tree:
         return Removed(nodes=tuple(sorted(gone)), branches=tuple(sorted(empty)))
 
     def frames_of(self, branch: int) -> Sequence[int]:
-        """The frames of a branch that are there, in order."""
+        """Return the ids of a branch's frames, in order."""
         return self._frames_of.get(branch, ())
 
     def unfinished(self) -> list[Branch]:
-        """Branches that wait or are being dreamed."""
+        """Return queued and running branches."""
         return [branch for branch in self.branches.values() if branch.state in ACTIVE_STATES]
 
     def node(self, node: int) -> Node:
-        """A frame by its id.
+        """Return a frame by its id.
 
         Raises:
             BadInputError: when there is none.
