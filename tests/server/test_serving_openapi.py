@@ -31,6 +31,7 @@ def document():
         yield openapi.from_url(f"http://{address}/v1/openapi.json")
 
 
+@pytest.mark.slow
 def test_every_answer_is_as_the_document_says(document):
     operations = [result.ok() for result in document.get_all_operations()]
     assert len(operations) >= 15

@@ -73,7 +73,6 @@ def test_type_checkers_see_the_same_names():
     assert typed | {"__version__"} == set(PUBLIC) and stub.with_name("py.typed").is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.slow  # processes
 def test_the_import_is_light_and_registers_the_environments_in_either_order():
     known = "; print('playloom/Dream-v0' in gymnasium.registry, 'torch' in sys.modules)"

@@ -98,7 +98,6 @@ def recordings(folder, count=3):
     return [save_episode(folder, episode(seed)) for seed in range(count)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])  # one: a process
 def test_rendering_fills_the_store_with_the_renderers_pictures(tmp_path, workers):
     seen = []

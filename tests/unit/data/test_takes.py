@@ -149,6 +149,7 @@ def playloom(*words: object) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_from_ones_own_clips_to_a_model_that_dreams(tmp_path):
     for number in range(3):
         clip_at(tmp_path / "play" / f"{number}.npz", 24, number)

@@ -150,7 +150,6 @@ def test_the_estimator_is_judged_against_the_states(tmp_path: Path) -> None:
     assert np.isnan(judged.full_stick)
 
 
-@pytest.mark.slow
 @pytest.mark.slow  # the game
 def test_the_real_game_turns_by_nine_degrees_and_grows_when_walking(tmp_path: Path) -> None:
     pytest.importorskip("vizdoom")

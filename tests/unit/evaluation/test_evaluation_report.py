@@ -128,6 +128,7 @@ def test_settings_refuse_nonsense_and_quick_is_smaller() -> None:
     assert (quick.horizon_steps, quick.collapse_step) == (30, 50)
 
 
+@pytest.mark.slow
 def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
     store, model = small_store(tmp_path / "store"), loud_model(tiny_config())
     done: list[str] = []
