@@ -11,7 +11,7 @@ import pytest
 from serving_toys import finished, served
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/stories.md"])
+@pytest.mark.parametrize("page", ["docs/stories.md"])
 def test_what_the_pages_show_is_run_as_it_stands_there(page, tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "/v1/stories" in block]

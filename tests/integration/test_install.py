@@ -81,7 +81,10 @@ def test_the_wheel_dreams_without_extras(bare, tmp_path):
         (["playloom", "serve"], "serve"),
         (["playloom", "call", "--image", "me.png"], "call"),
         (["playloom", "record", "--hours", "0.01"], "game"),
-        (["playloom", "train", "tokenizer", "--data", "data", "--out", "run", "--preset", "tiny"], "train"),
+        (
+            ["playloom", "train", "tokenizer", "--data", "data", "--out", "run", "--preset", "tiny", "--steps", "1"],
+            "train",
+        ),
         (["python", "-c", "import playloom.envs"], "rl"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
