@@ -387,7 +387,6 @@ def test_a_window_made_narrower_makes_the_view_narrower(page):
 
 
 def test_a_shared_link_asks_for_the_key(browser, tmp_path):
-    chromium_or_skip()
     server = ServerProcess(key=KEY, stories=tmp_path)
     server.start()
     try:
