@@ -185,7 +185,7 @@ def test_a_game_that_was_over_before_its_player_could_press_is_passed_over(
     monkeypatch.setattr("playloom.evaluation.online.run.DEFAULT_LEAD", 300)
     asked = ActJob(players=("repeat",), out=tmp_path / "act", mode="4v4", seconds=0.2, games=2, films=0)
     assert [game.seed for game in run_act(asked).games] == [1001]
-    words = ["--by", "repeat", "--mode", "4v4", "--seconds", "0.2", "--out", str(tmp_path / "other")]
+    words = ["--policy", "repeat", "--mode", "4v4", "--seconds", "0.2", "--out", str(tmp_path / "other")]
     monkeypatch.setattr(sys, "argv", ["playloom", "act", *words])
     with pytest.raises(SystemExit) as exit_info:
         main()
@@ -209,7 +209,7 @@ def test_one_step_has_no_figures_yet(model: str, tmp_path: Path) -> None:
 def test_the_command(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--model", model, "--device", "cpu", "--seconds", "0.5", "--out", str(tmp_path / "act"), "--films", "0"]
+    words = ["--model", model, "--device", "cpu", "--seconds", "0.5", "--out", str(tmp_path / "act"), "--videos", "0"]
     monkeypatch.setattr(sys, "argv", ["playloom", "act", *words])
     with pytest.raises(SystemExit) as exit_info:
         main()

@@ -180,7 +180,7 @@ def test_what_cannot_be_stepped_says_why():
         with pytest.raises(ConfigError, match=said):
             WorldModelEnv(**{"model": dreamer(), "prompts": prompts(), **wrong})
     with pytest.raises(ConfigError, match="belong to the engine"):
-        WorldModelEnv(dreamer(), prompts(), lag=2)
+        WorldModelEnv(dreamer(), prompts(), row_delay=2)
 
 
 def test_closing_gives_the_memory_back():

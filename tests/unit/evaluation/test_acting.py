@@ -259,9 +259,9 @@ def test_a_model_of_other_pictures_cannot_play(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--by", "nobody"], "'nobody'"),
-        (["--by", ""], "--by"),
-        (["--by", "random", "--compare"], "leave out --by"),
+        (["--policy", "nobody"], "'nobody'"),
+        (["--policy", ""], "--policy"),
+        (["--policy", "random", "--compare"], "leave out --policy"),
         (["--variant", "moon"], "moon"),
         (["--seconds", "0"], "seconds is 0"),
         (["--model", "no/such/model"], "no/such/model"),
