@@ -153,7 +153,7 @@ class Model:
             "context": self.engine.model.config.transformer.context_steps if context is None else context,
             "start_step": start_step,
             "resize": resize,
-            "row_delay": self.engine.schedule.row_delay,
+            "decode_order": self.engine.schedule.row_delay,
             **({} if sampling is None else dataclasses.asdict(sampling)),
         }
 

@@ -244,7 +244,7 @@ def test_bf16_weights_keep_exact_angles():
 def test_parity_covers_every_order_and_both_number_types(folder, capsys):
     parity.main(["--model", str(folder), "--frames", "1", "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert [row["order"] for row in rows] == ["raster", "row lag 4", "row lag 2", "row lag 1"] * 2
+    assert [row["order"] for row in rows] == ["raster", "row delay 4", "row delay 2", "row delay 1"] * 2
     assert all(row["equal"] == row["tokens"] == 24 for row in rows[:4])
     assert all(0 < row["equal"] <= row["tokens"] == 72 for row in rows[4:])
 

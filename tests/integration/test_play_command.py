@@ -128,7 +128,7 @@ def test_the_command_plays_and_counts_everything(said, tmp_path):
     assert figures["frames"] <= len(frames) - 3 <= 20, "the frames it begins with go before"
     assert (out / "sheet.png").is_file()
     manifest = read_manifest(out / "play.mp4")
-    assert manifest is not None and (manifest.mode, manifest.seed, manifest.order) == ("world", 0, "row lag 1")
+    assert manifest is not None and (manifest.mode, manifest.seed, manifest.order) == ("world", 0, "row delay 1")
     report = json.loads((out / "report.json").read_text())
     assert report["frames"] == figures["frames"] and report["manifest"]["model"] == "tiny"
 

@@ -199,7 +199,7 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
     assert content["run"]["settings"]["row_delay"] == 2
     assert (tmp_path / "work" / "strip.png").is_file()
     refused = CliRunner().invoke(app, [*call, "--decode-order", "0"])
-    assert isinstance(refused.exception, ConfigError) and "row lag 0 does not fit" in str(refused.exception)
+    assert isinstance(refused.exception, ConfigError) and "row delay 0 does not fit" in str(refused.exception)
     refused = CliRunner().invoke(app, [*call, "--threads", "-1"])
     assert refused.exit_code == 2 and "--threads" in refused.stderr
     refused = CliRunner().invoke(app, [*call, "--out", str(tmp_path)])

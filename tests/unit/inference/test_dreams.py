@@ -72,7 +72,7 @@ def test_the_command_writes_everything_it_names(model, recording, tmp_path, monk
     assert (read_actions(out / "actions.csv", "named").values_TA[:, 14] == 10).all()
     assert len(read_frames(out / "dream.mp4")) == 7
     manifest = read_picture(out / "raw" / "01.png").manifest
-    assert manifest is not None and (manifest.mode, manifest.step, manifest.order) == ("world", 1, "row lag 1")
+    assert manifest is not None and (manifest.mode, manifest.step, manifest.order) == ("world", 1, "row delay 1")
 
 
 def test_the_command_says_what_was_seen_and_what_was_cut(model, recording, tmp_path, monkeypatch, capsys):
