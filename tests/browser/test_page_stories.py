@@ -135,7 +135,7 @@ def test_branches_come_in_side_by_side_and_a_reload_comes_back(page):
     page.keyboard.press("Enter")
     page.wait_for_selector(FRAME)
     found = story(page)
-    assert [branch["made"] for branch in found["branches"]] == [3, 3, 3]
+    assert [branch["frames_done"] for branch in found["branches"]] == [3, 3, 3]
     assert chosen(page) == found["branches"][1]["last"]
     assert page.locator(".lane").count() == 4
     page.keyboard.press("Home")
@@ -205,7 +205,7 @@ def test_inputs_are_recorded_from_the_first_press_on(page):
     want(page, 1, 5)
     page.click("input[value=perform]")
     page.click("[data-do=record]")
-    page.wait_for_selector("text=It begins with your first press")
+    page.wait_for_selector("text=Recording starts with your first input")
     page.keyboard.down("ArrowRight")
     page.wait_for_selector("text=5 frames recorded")
     page.keyboard.up("ArrowRight")
@@ -230,7 +230,7 @@ def test_a_picture_is_laid_onto_frames_and_dreamed_on_from(page):
         shot,
     )
     page.wait_for_selector(".placed")
-    page.get_by_label("Without its background").uncheck()  # it is all of one colour
+    page.get_by_label("Remove background").uncheck()  # it is all of one colour
     box, stage = (page.locator(name).bounding_box() for name in (".placed", ".story-stage"))
     middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.move(*middle)
@@ -321,7 +321,7 @@ def test_a_server_that_comes_back_still_has_the_story(server, page):
 
 
 def test_live_play_is_branched_from(page):
-    page.click("[data-moment=court-explorer]")
+    page.click("[data-prompt=court-explorer]")
     page.wait_for_selector(".stage[data-live=true]")
     page.click("[data-do=branch]")
     page.wait_for_selector(FRAME)
@@ -339,7 +339,7 @@ def test_stories_are_listed_named_and_deleted(page):
     card = page.locator(".story-entry", has_text="The tower")
     card.wait_for()
     assert "10 frames, 0 branches" in card.inner_text()
-    card.locator(".moment").click()
+    card.locator(".prompt").click()
     page.wait_for_selector(FRAME)
     page.click("text=Leave")
     card.hover()
@@ -349,7 +349,7 @@ def test_stories_are_listed_named_and_deleted(page):
     page.goto(address)
     page.wait_for_selector(".curtain[data-line=gone]")
     page.click("text=To the stories")
-    page.wait_for_selector("text=Pick a moment")
+    page.wait_for_selector("text=Pick a starting point")
 
 
 def test_on_a_phone_nothing_sticks_out_and_a_finger_scrubs(server, browser):

@@ -28,12 +28,12 @@ def act_command(
         Path,
         typer.Option(
             callback=common.numbered_folder,
-            help="Folder for recordings, films and figures; numbered after an earlier one.",
+            help="Folder for recordings, videos and figures; numbered after an earlier one.",
         ),
     ] = Path("out/act"),
     model: common.Model = None,
-    by: Annotated[
-        Player | None, typer.Option(help="Who plays: model (default), repeat, random, or a scripted player's style.")
+    policy: Annotated[
+        Player | None, typer.Option(help="model (default), repeat, random, or a scripted player's style.")
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="The model and all baselines, on the same games.")] = False,
     variant: Annotated[Literal["plaza", "court", "canyon"], typer.Option(help="The arena.")] = "plaza",
@@ -50,9 +50,9 @@ def act_command(
     top_p: Annotated[
         float | None, typer.Option(min=0, max=1, help="Draw from the likeliest values that reach p together.")
     ] = None,
-    films: Annotated[
+    videos: Annotated[
         int | None,
-        typer.Option(min=0, help="Games of each player to make a film of; default: all, with --compare the first."),
+        typer.Option(min=0, help="Games of each policy to make a video of; default: all, with --compare the first."),
     ] = None,
     device: common.Device = "auto",
     threads: common.Threads = None,
@@ -63,10 +63,10 @@ def act_command(
 
     Ctrl-C and SIGTERM end it; what was played is kept.
     """
-    if compare and by is not None:
-        raise BadInputError("--compare lets everybody play; leave out --by")
-    if by not in (None, "model"):
-        common.refuse(call, _OF_MODEL, f"does not apply to --by {by}, which plays without a model")
+    if compare and policy is not None:
+        raise BadInputError("--compare runs every policy; leave out --policy")
+    if policy not in (None, "model"):
+        common.refuse(call, _OF_MODEL, f"does not apply to --policy {policy}, which uses no model")
     kept = "games that were over are kept"
     with common.progress("playing", "steps") as bar, common.stopping(kept, after_step=True) as stop:
         from playloom.device import machine, pick_device, set_threads
@@ -74,7 +74,7 @@ def act_command(
 
         set_threads(threads)
         job = ActJob(
-            players=COMPARED if compare else ("model" if by is None else by,),
+            players=COMPARED if compare else ("model" if policy is None else policy,),
             model=model,
             variant=variant,
             mode=mode,
@@ -86,7 +86,7 @@ def act_command(
             top_p=top_p,
             device=device,
             out=out,
-            films=1 if compare and films is None else films,
+            videos=1 if compare and videos is None else videos,
             timestamp=timestamp,
         )
         report = run_act(

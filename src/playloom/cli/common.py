@@ -38,6 +38,15 @@ def _check_device(name: str | None) -> str | None:
     return name
 
 
+def _decode_order(text: str | int) -> int | str:
+    if text == "raster":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"unknown decode order {text!r}; expected raster or a whole number k") from None
+
+
 def own_folder(out: Path | None) -> Path | None:
     """Check an --out that is written into (callback of an option)."""
     if out is not None:
@@ -62,15 +71,22 @@ def out_file(out: Path | None) -> Path | None:
 
 
 Model = Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")]
-Fit = Annotated[Literal["crop", "letterbox"], typer.Option(help="How pictures of another shape are fitted.")]
+Resize = Annotated[
+    Literal["crop", "letterbox"], typer.Option(help="Crop pictures of another shape, or add black bars.")
+]
 Schema = Annotated[Literal["named", "binned", "auto"], typer.Option(help="Schema of CSV files.")]
-At = Annotated[int | None, typer.Option(min=0, help="The step of the prompt to go on from.")]
+StartStep = Annotated[int | None, typer.Option(min=0, help="The last prompt step the model sees.")]
 Context = Annotated[
     int, typer.Option("--context", min=1, help="Steps the model sees first; its own context (10) is the most.")
 ]
-Lag = Annotated[
-    int | None,
-    typer.Option(help="Row lag of the decoding order: 1 to the grid's width (raster). Default: the model's card."),
+DecodeOrder = Annotated[
+    Any,
+    typer.Option(
+        parser=_decode_order,
+        metavar="raster|K",
+        help="raster, or the row delay k: 1 is fastest, the grid's width is raster. Default: the model's card.",
+        show_default=False,
+    ),
 ]
 Temperature = Annotated[
     float | None, typer.Option(min=0, help="0 is greedy; default: the model's card, else 0.9.", show_default=False)

@@ -34,7 +34,7 @@ def import_command(
         Path, typer.Option(callback=common.own_folder, help="The data set's folder; what `train --data` takes.")
     ] = Path("data"),
     preset: Annotated[str, typer.Option(help="The model that is to learn from it; decides the size.")] = "arena-live",
-    fit: common.Fit = "crop",
+    resize: common.Resize = "crop",
     schema: common.Schema = "named",
     split: Annotated[
         Literal["train", "validation", "test"] | None,
@@ -58,7 +58,7 @@ def import_command(
             takes,
             out,
             frame_size=(sizes.frame_height, sizes.frame_width),
-            fit=fit,
+            resize=resize,
             schema=schema,
             split=split,
             progress=bar,

@@ -13,7 +13,7 @@ from playloom.errors import PlayloomError
 if TYPE_CHECKING:
     from playloom.inference.generate import DreamReport
 
-_NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "at", "fit", "timestamp")
+_NOT_WITH_CLIPS = ("prompt", "mode", "actions", "schema", "start_step", "resize", "timestamp")
 _ONLY_WITH_CLIPS = ("protocol", "batch", "max_files")
 
 
@@ -38,8 +38,8 @@ def dream_command(
         str | None, typer.Option(help="A CSV, or held inputs such as 'right_stick_x=1 for 10; forward'.")
     ] = None,
     schema: common.Schema = "named",
-    at: common.At = None,
-    fit: common.Fit = "crop",
+    start_step: common.StartStep = None,
+    resize: common.Resize = "crop",
     out: Annotated[
         Path, typer.Option(callback=common.numbered_folder, help="The folder to write; numbered after an earlier one.")
     ] = Path("out/dream"),
@@ -50,7 +50,7 @@ def dream_command(
     top_p: common.TopP = None,
     action_temperature: common.ActionTemperature = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
-    lag: common.Lag = None,
+    decode_order: common.DecodeOrder = None,
     device: common.Device = "auto",
     threads: common.Threads = None,
     timestamp: common.Timestamp = False,
@@ -83,7 +83,7 @@ def dream_command(
             "batch": batch,
             "max_files": max_files,
         }
-        sizes |= {"protocol": protocol, "model": model, "seed": seed, "lag": lag, "device": device}
+        sizes |= {"protocol": protocol, "model": model, "seed": seed, "decode_order": decode_order, "device": device}
         _dream_clips(clips, out, how, sizes, threads, as_json)
         return
     common.refuse(call, _ONLY_WITH_CLIPS, "applies to --clips only")
@@ -103,14 +103,14 @@ def dream_command(
             actions=actions,
             schema=schema,
             context=context,
-            at=at,
-            fit=fit,
+            start_step=start_step,
+            resize=resize,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             action_temperature=action_temperature,
             seed=seed,
-            lag=lag,
+            decode_order=decode_order,
             device=device,
             out=out,
             timestamp=timestamp,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from playloom.evaluation.config import EvaluationSettings
     from playloom.evaluation.report import Report
     from playloom.models.checkpoint import WorldModel
+    from playloom.models.decode_order import DecodeOrder
 
 
 def register(app: typer.Typer) -> None:
@@ -30,16 +31,17 @@ def evaluate_command(
         typer.Option(exists=True, help="Frame store or recordings with test episodes; none: a small set is recorded."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(callback=common.out_file, help="The JSON file; default: evaluation.json in --work.")
+        Path | None,
+        typer.Option(callback=common.out_file, help="The JSON file; default: evaluation.json in --cache-dir."),
     ] = None,
-    work: Annotated[
+    cache_dir: Annotated[
         Path, typer.Option(callback=common.own_folder, help="Folder for pictures and for a test set recorded here.")
     ] = Path("out/evaluation"),
     config: Annotated[
         Path | None, typer.Option(help='JSON with sizes of the evaluation, such as {"horizon_moments": 8}.')
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer moments: a rough look.")] = False,
-    lag: common.Lag = None,
+    decode_order: common.DecodeOrder = None,
     temperature: common.Temperature = None,
     action_temperature: common.ActionTemperature = None,
     top_k: common.TopK = None,
@@ -60,9 +62,9 @@ def evaluate_command(
     """
     if markdown and as_json:
         raise BadInputError("--markdown and --json are two forms of the result; give one of them")
-    path = out or work / "evaluation.json"
+    path = out or cache_dir / "evaluation.json"
     common.out_file(path)
-    ensure_writable(work / "horizon.png")
+    ensure_writable(cache_dir / "horizon.png")
     latest: list[Report] = []
     with common.progress("evaluating") as bar:
         try:
@@ -71,11 +73,11 @@ def evaluate_command(
                     bar,
                     latest,
                     data,
-                    work,
+                    cache_dir,
                     model,
                     device,
                     threads,
-                    lag,
+                    decode_order,
                     common.read_settings(config),
                     quick,
                     game,
@@ -95,18 +97,18 @@ def evaluate_command(
     result.write(path)
     if update_card:
         _update_card(model, result)
-    _say(result, path, work, markdown, as_json)
+    _say(result, path, cache_dir, markdown, as_json)
 
 
 def _measure(
     bar: common.Progress,
     latest: list[Report],
     data: Path | None,
-    work: Path,
+    cache_dir: Path,
     model: str | None,
     device: str,
     threads: int | None,
-    lag: int | None,
+    decode_order: DecodeOrder | None,
     sizes: Mapping[str, Any],
     quick: bool,
     game: bool,
@@ -121,8 +123,8 @@ def _measure(
 
     set_threads(threads)
     loaded = load_model(model_folder(model), pick_device(device))
-    settings = _settings(loaded, lag, sizes, quick, game, seed, sampling)
-    store = open_test_set(data, work, lambda what, done, total: bar(done, total, what))
+    settings = _settings(loaded, decode_order, sizes, quick, game, seed, sampling)
+    store = open_test_set(data, cache_dir, lambda what, done, total: bar(done, total, what))
     pieces = 0
 
     def tick(what: str) -> None:
@@ -131,7 +133,7 @@ def _measure(
         parts = f"{len(latest)} of {len(PARTS)} parts done"
         bar.show(f"{parts}, now {what}, piece {pieces}", len(latest) / len(PARTS), "evaluating")
 
-    return evaluate(loaded, store, settings, pictures=work, tick=tick, part_done=latest.append)
+    return evaluate(loaded, store, settings, pictures=cache_dir, tick=tick, part_done=latest.append)
 
 
 def _update_card(model: str | None, result: Report) -> None:
@@ -141,15 +143,15 @@ def _update_card(model: str | None, result: Report) -> None:
 
     figures = result.to_json()
     settings = figures["run"]["settings"]
-    changes = {name: settings[name] for name in ("lag", "sampling")}
+    changes = {name: settings[name] for name in ("row_delay", "sampling")}
     changes["evaluation"] = {"run": figures["run"], "rows": figures["rows"]}
     update_card(model_folder(model), changes, markdown(result.rows))
 
 
-def _say(result: Report, path: Path, work: Path, markdown: bool, as_json: bool) -> None:
+def _say(result: Report, path: Path, cache_dir: Path, markdown: bool, as_json: bool) -> None:
     from playloom.evaluation import report
 
-    files = {"figures": str(path), "horizon": str(work / "horizon.png"), "strip": str(work / "strip.png")}
+    files = {"figures": str(path), "horizon": str(cache_dir / "horizon.png"), "strip": str(cache_dir / "strip.png")}
     if as_json:
         common.print_json({name: value for name, value in result.to_json().items() if name != "curves"} | files)
         return
@@ -163,7 +165,7 @@ def _say(result: Report, path: Path, work: Path, markdown: bool, as_json: bool) 
 
 def _settings(
     model: WorldModel,
-    lag: int | None,
+    decode_order: DecodeOrder | None,
     sizes: Mapping[str, Any],
     quick: bool,
     game: bool,
@@ -175,13 +177,13 @@ def _settings(
 
     from playloom.evaluation.config import EvaluationSettings
     from playloom.inference.sampling import Sampling
-    from playloom.training.config import from_mapping
+    from playloom.json_io import from_mapping
+    from playloom.models.decode_order import card_row_delay
 
-    usual = model.card.get("lag") if model.config.layout.rows else None
-    asked = usual if lag is None else lag
+    row_delay = card_row_delay(model.card if model.config.layout.rows else {}, decode_order)
     settings = dataclasses.replace(
         from_mapping(EvaluationSettings, sizes),
-        lag=None if asked == model.config.layout.grid_width else asked,
+        row_delay=None if row_delay == model.config.layout.grid_width else row_delay,
         seed=seed,
         sampling=Sampling.from_card(model.card, **sampling),
     )

@@ -15,9 +15,22 @@ from playloom.errors import ActionError, PlayloomError
 
 if TYPE_CHECKING:
     from playloom.inference.realtime.run import LiveResult
+    from playloom.models.decode_order import DecodeOrder
 
 _ONLY_HEADLESS = (
-    *("script", "seconds", "hertz", "who", "prompt", "at", "context", "fit", "schema", "seed", "temperature"),
+    *(
+        "script",
+        "seconds",
+        "fps",
+        "controller",
+        "prompt",
+        "start_step",
+        "context",
+        "resize",
+        "schema",
+        "seed",
+        "temperature",
+    ),
     *("top_k", "top_p", "action_temperature", "out", "timestamp", "as_json"),
 )
 
@@ -30,7 +43,7 @@ def register(app: typer.Typer) -> None:
 def play_command(
     call: typer.Context,
     model: common.Model = None,
-    lag: common.Lag = None,
+    decode_order: common.DecodeOrder = None,
     device: common.Device = "auto",
     threads: common.Threads = None,
     port: Annotated[
@@ -43,8 +56,8 @@ def play_command(
         typer.Option(help="With --headless: what is pressed, over and over: a CSV, or 'forward for 2s; turn_left'."),
     ] = None,
     seconds: Annotated[float, typer.Option(help="With --headless: how long.")] = 60.0,
-    hertz: Annotated[float, typer.Option(help="With --headless: frames per second.")] = 10.0,
-    who: Annotated[
+    fps: Annotated[float, typer.Option(help="With --headless: frames per second.")] = 10.0,
+    controller: Annotated[
         Literal["person", "model", "both"],
         typer.Option(help="person: the script; model: it plays itself; both: the script wins while it presses."),
     ] = "person",
@@ -52,9 +65,9 @@ def play_command(
         str | None,
         typer.Option(help="Where it begins: a bundled prompt's name, a picture, a folder, a recording, or a dream."),
     ] = None,
-    at: common.At = None,
+    start_step: common.StartStep = None,
     context: common.Context = 10,
-    fit: common.Fit = "crop",
+    resize: common.Resize = "crop",
     schema: common.Schema = "named",
     seed: Annotated[
         int, typer.Option(min=0, help="Of the dream, and of when between two ticks the script presses.")
@@ -80,11 +93,13 @@ def play_command(
     """
     if not headless:
         common.refuse(call, _ONLY_HEADLESS, "applies to --headless only")
-        _serve(model, lag, device, threads, port, browser)
+        _serve(model, decode_order, device, threads, port, browser)
         return
     common.refuse(call, ("port", "browser"), "does not apply to --headless")
-    if script is None and who != "model":
-        raise ActionError("nobody plays without a script; say --script 'forward for 2s; turn_left for 1s'")
+    if script is None and controller != "model":
+        raise ActionError(
+            "--script is required unless --controller is 'model', as in --script 'forward for 2s; turn_left for 1s'"
+        )
     from playloom.data.prompts import check_prompt
     from playloom.media.action_table import read_inputs
 
@@ -102,20 +117,20 @@ def play_command(
         job = LiveJob(
             script_SA=None if given is None else given.actions_SA,
             seconds=seconds,
-            hertz=hertz,
-            who=who,
+            fps=fps,
+            controller=controller,
             model=model,
             prompt=prompt,
             schema=schema,
             context=context,
-            at=at,
-            fit=fit,
+            start_step=start_step,
+            resize=resize,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             action_temperature=action_temperature,
             seed=seed,
-            lag=lag,
+            decode_order=decode_order,
             device=device,
             out=out,
             timestamp=timestamp,
@@ -130,7 +145,9 @@ def play_command(
             job,
             render=common.render,
             machine=machine(pick_device(device)),
-            on_start=lambda name: typer.echo(f"playing {name} for {seconds:g} s at {hertz:g} Hz ...", err=as_json),
+            on_start=lambda name: typer.echo(
+                f"playing {name} for {seconds:g} s at {fps:g} frames per second ...", err=as_json
+            ),
             stop=asked,
         )
         was_stopped = stop()
@@ -144,7 +161,12 @@ def play_command(
 
 
 def _serve(
-    model: str | None, lag: int | None, device: str, threads: int | None, port: int | None, browser: bool
+    model: str | None,
+    decode_order: DecodeOrder | None,
+    device: str,
+    threads: int | None,
+    port: int | None,
+    browser: bool,
 ) -> None:
     """Serve on this machine, and open the page once the server listens."""
     require_serving()
@@ -158,7 +180,7 @@ def _serve(
         if address and browser and common.has_display():
             webbrowser.open(address[0])
 
-    settings = read_settings(model=model, lag=lag, device=device, port=port, threads=threads)
+    settings = read_settings(model=model, decode_order=decode_order, device=device, port=port, threads=threads)
     set_threads(settings.threads)
     run(settings, say=say)
 
@@ -171,7 +193,7 @@ def _say(result: LiveResult, notes: tuple[str, ...], as_json: bool) -> None:
     for note in (*notes, *result.notes):
         typer.echo(f"note: {note}")
     report, facts = result.report, result.facts
-    typer.echo(f"{facts['model']}, {facts['who']} playing, {facts['hertz']:g} Hz")
+    typer.echo(f"{facts['model']}, {facts['controller']} playing, {facts['fps']:g} frames per second")
     typer.echo(f"{'':<16} {'p50':>8} {'p95':>8} {'p99':>8} {'count':>6}")
     for name in ("key_to_frame_ms", "frame_cost_ms", "jitter_ms"):
         spread = getattr(report, name)

@@ -18,8 +18,8 @@ class EvaluationSettings:
         ConfigError: when a size is not positive, or a share not from 0 to 1.
     """
 
-    lag: int | None = DEFAULT_LAG
-    """Row lag of the decoding order; None: raster."""
+    row_delay: int | None = DEFAULT_LAG
+    """Row delay of the decoding order; None: raster."""
     seed: int = 0
     """Seed of the drawn segments and frames, and of sampling."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -63,7 +63,7 @@ class EvaluationSettings:
         may_be_zero = {"seed", "greedy_moments", "game_moments", "diversity_moments", "persistency_moments"}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            if item.name in ("lag", "sampling", "persistency_kept"):
+            if item.name in ("row_delay", "sampling", "persistency_kept"):
                 continue
             least = 0 if item.name in may_be_zero else 1
             if value < least:

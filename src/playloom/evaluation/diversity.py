@@ -256,7 +256,7 @@ def diversity_curves(result: Diversity) -> dict[str, object]:
 def _dreamed(
     model: WorldModel, store: FrameDataset, moments: Sequence[Segment], mode: Mode, settings: EvaluationSettings
 ) -> Iterator[tuple[slice, int, list[Actions]]]:
-    dreamer, steps, batch = Engine(model, lag=settings.lag), settings.diversity_steps, settings.batch
+    dreamer, steps, batch = Engine(model, row_delay=settings.row_delay), settings.diversity_steps, settings.batch
     requests = [
         GenerationRequest(
             prompt=moment.prompt(store),

@@ -117,7 +117,7 @@ def likelihood(
     model: WorldModel,
     codes_BTN: NDArray[np.int64],
     actions_BTA: NDArray[np.uint8],
-    lag: int | None = None,
+    row_delay: int | None = None,
     batch: int = 4,
 ) -> Likelihood:
     """Compute the likelihood of windows in one decoding order.
@@ -126,10 +126,10 @@ def likelihood(
         model: codes and actions must fit its config.
         codes_BTN: int64 image codes.
         actions_BTA: uint8 action values; action t follows frame t.
-        lag: row lag of the order (see `playloom.models.decode_order`); None: raster.
+        row_delay: row delay of the order (see `playloom.models.decode_order`); None: raster.
         batch: windows a pass.
     """
-    own_PP = schedule(model.config.layout, lag).visible_PP(model.device)
+    own_PP = schedule(model.config.layout, row_delay).visible_PP(model.device)
     sums = torch.zeros(5, dtype=torch.float64)
     image_B = []
     for first in range(0, len(codes_BTN), batch):
@@ -155,7 +155,7 @@ def likelihood(
 
 @torch.inference_mode()
 def argmax_codes(
-    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None = None
+    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], row_delay: int | None = None
 ) -> NDArray[np.int64]:
     """Return the argmax code at every image slot of every step but the first, teacher-forced.
 
@@ -163,13 +163,13 @@ def argmax_codes(
         model: codes and actions must fit its config.
         codes_BTN: int64 image codes.
         actions_BTA: uint8 action values; action t follows frame t.
-        lag: row lag of the order; None: raster.
+        row_delay: row delay of the order; None: raster.
 
     Returns:
         int64 [B, T - 1, N].
     """
     group = model.config.layout.image_group
-    own_PP = schedule(model.config.layout, lag).visible_PP(model.device)
+    own_PP = schedule(model.config.layout, row_delay).visible_PP(model.device)
     codes = torch.as_tensor(codes_BTN, device=model.device)
     values = torch.as_tensor(actions_BTA.astype(np.int64), device=model.device)
     hidden_BTND = _hidden(model, codes, values, own_PP)[:, 1:, list(group.positions)]
@@ -253,9 +253,9 @@ class LikelihoodResult:
     """Number of windows."""
 
 
-def order_name(lag: int | None) -> str:
+def order_name(row_delay: int | None) -> str:
     """Return the name of a decoding order in tables."""
-    return "raster" if lag is None else f"row lag {lag}"
+    return "raster" if row_delay is None else f"row delay {row_delay}"
 
 
 def measure_likelihood(
@@ -267,9 +267,9 @@ def measure_likelihood(
 ) -> LikelihoodResult:
     """Compute the likelihood in every order of `lags`, and in order `main` with wrong actions too."""
     orders = {}
-    for lag in dict.fromkeys([*lags, main]):
-        orders[order_name(lag)] = likelihood(model, windows.codes_BTN, windows.actions, lag)
-        tick(f"likelihood, {order_name(lag)}")
+    for row_delay in dict.fromkeys([*lags, main]):
+        orders[order_name(row_delay)] = likelihood(model, windows.codes_BTN, windows.actions, row_delay)
+        tick(f"likelihood, {order_name(row_delay)}")
     wrong = {"one step late": windows.shifted(-1), "one step early": windows.shifted(1)}
     if len(windows.codes_BTN) > 1:
         wrong["of another window"] = windows.shuffled()

@@ -266,7 +266,7 @@ def measure_persistency(
         settings: steps, order, sampling, batch and seed; dream i has `seed + i`, with the object and without.
         tick: told after every set of dreams.
     """
-    s, dreamer = settings, Engine(model, lag=settings.lag)
+    s, dreamer = settings, Engine(model, row_delay=settings.row_delay)
     edits, kept = make_edits(model, [moment.prompt(store) for moment in moments], s.persistency_kept)
     rest = [np.tile(REST_VALUES, (s.persistency_steps, 1))] * len(edits)
 

@@ -48,7 +48,7 @@ from playloom.media.images import write_picture
 from playloom.models.checkpoint import WorldModel
 from playloom.provenance import Manifest
 
-LAGS = (4, 2, 1)
+ROW_DELAYS = (4, 2, 1)
 """Row lags compared with raster order, as far as the model supports them."""
 Tick = Callable[[str], None]
 """Progress callback: receives a description of the finished piece of work."""
@@ -88,7 +88,7 @@ class _Run:
         sampling = self.settings.sampling
         return measure_horizon(
             self.model,
-            Engine(self.model, lag=self.settings.lag),
+            Engine(self.model, row_delay=self.settings.row_delay),
             self.store,
             moments,
             steps=steps,
@@ -123,10 +123,10 @@ def evaluate(
     Raises:
         RecordingError: when the store has no stretch long enough.
         PictureError: when its pictures are of another size than the model's.
-        ConfigError: when the model cannot decode with the settings' lag.
+        ConfigError: when the model cannot decode with the settings' row delay.
     """
     started = time.perf_counter()
-    Engine(model, lag=settings.lag)  # a lag the model does not know should fail now, not after a minute
+    Engine(model, row_delay=settings.row_delay)  # an order the model does not know should fail now, not after a minute
     model.tokenizer.check_size(torch.from_numpy(np.array(store.frames_FHWC[:1])))
     run = _Run(model, store, settings, tick)
     for part in PARTS:
@@ -158,14 +158,14 @@ def _likelihood(run: _Run) -> None:
     s, layout = run.settings, run.model.config.layout
     lags: list[int | None] = [None]
     if layout.rows:
-        lags += [lag for lag in LAGS if lag < layout.grid_width]
+        lags += [row_delay for row_delay in ROW_DELAYS if row_delay < layout.grid_width]
     windows = windows_at(run.model, run.store, run.moments(s.windows, 1, past=run.past + 2))
-    result = measure_likelihood(run.model, windows, tuple(lags), s.lag, run.tick)
+    result = measure_likelihood(run.model, windows, tuple(lags), s.row_delay, run.tick)
     heldout = None
     if run.heldout:
         moments = run.moments(max(1, s.windows // 2), 1, run.heldout, past=run.past + 2)
         held = windows_at(run.model, run.store, moments)
-        heldout = (likelihood(run.model, held.codes_BTN, held.actions, s.lag), baselines(held), len(moments))
+        heldout = (likelihood(run.model, held.codes_BTN, held.actions, s.row_delay), baselines(held), len(moments))
         run.tick("likelihood, held out")
     run.rows += likelihood_rows(result, heldout)
     run.curves["likelihood"] = {name: judged.to_json() for name, judged in result.orders.items()}
@@ -198,7 +198,7 @@ def _control(run: _Run) -> None:
     moments = run.moments(s.control_moments, s.control_steps)
     dream = dream_control(
         run.model,
-        Engine(run.model, lag=s.lag),
+        Engine(run.model, row_delay=s.row_delay),
         run.store,
         moments,
         steps=s.control_steps,
@@ -259,7 +259,12 @@ def _draw(run: _Run, folder: Path) -> None:
     moment = run.moments(s.horizon_moments, s.horizon_reach)[0]
     actions = moment.future_actions(run.store, s.horizon_steps)
     (dreamed,) = dream_all(
-        Engine(model, lag=s.lag), [moment.prompt(run.store)], [actions], sampling=s.sampling, seed=s.seed, batch=1
+        Engine(model, row_delay=s.row_delay),
+        [moment.prompt(run.store)],
+        [actions],
+        sampling=s.sampling,
+        seed=s.seed,
+        batch=1,
     )
     steps = [step for step in (1, 2, 3, 5, 10, 15, 20, 30) if step <= s.horizon_steps]
     real = moment.future_frames(run.store, s.horizon_steps)

@@ -16,7 +16,7 @@ from playloom.models.checkpoint import save_model
 def test_a_dream_is_timed_frame_by_frame(tiny_model):
     prompt, played = bundled_prompt(tiny_model)
     assert prompt.frames_THWC.shape == (4, 16, 24, 3) and len(played) > 40
-    times = time_frames(Engine(tiny_model, lag=1), prompt, played[:3], 5, sampling=Sampling())
+    times = time_frames(Engine(tiny_model, row_delay=1), prompt, played[:3], 5, sampling=Sampling())
     assert len(times.frames_F) == 5 and times.first > 0
     assert times.rate == pytest.approx(5 / times.frames_F.sum())
     assert times.quantile(0.5) == pytest.approx(sorted(times.frames_F)[2])
@@ -24,7 +24,7 @@ def test_a_dream_is_timed_frame_by_frame(tiny_model):
 
 def test_every_figure_is_measured(tiny_model):
     parts = []
-    result = benchmark(Engine(tiny_model, lag=1), frames=4, batch_sizes=(1, 3), progress=parts.append)
+    result = benchmark(Engine(tiny_model, row_delay=1), frames=4, batch_sizes=(1, 3), progress=parts.append)
     latency = list(result["latency_ms"].values())
     assert latency == sorted(latency) and latency[0] > 0 and result["first_frame_ms"] > 0
     assert [batch["dreams"] for batch in result["batches"]] == [1, 3] and result["row_delay"] == 1

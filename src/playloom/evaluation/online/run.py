@@ -126,7 +126,7 @@ class ActJob:
     device: str = "auto"
     out: Path = Path("out/act")
     """Folder to write; numbered if it is taken."""
-    films: int | None = None
+    videos: int | None = None
     """Games per player with a contact sheet and a video; None: all."""
     timestamp: bool = False
     """Write the time into manifests; without it equal jobs give equal files."""
@@ -140,7 +140,7 @@ class ActJob:
             raise ConfigError(f"unknown game mode {self.mode!r}; {did_you_mean(self.mode, MODES)}")
         if not (math.isfinite(self.seconds) and self.seconds >= _LEAST_SECONDS):
             raise BadInputError(f"seconds is {self.seconds:g}; expected {_LEAST_SECONDS:g} or more")
-        for name, value, least in (("games", self.games, 1), ("seed", self.seed, 0), ("films", self.films, 0)):
+        for name, value, least in (("games", self.games, 1), ("seed", self.seed, 0), ("videos", self.videos, 0)):
             if value is not None and value < least:
                 raise BadInputError(f"{name} is {value}; expected a whole number from {least}")
         _ = self.sampling  # says what is out of range
@@ -297,8 +297,8 @@ class _Run:
             played, path = self._play(player, plan, folder)
             if played is None or path is None:
                 continue  # it was stopped, which is asked above, or the script fell and was all that played
-            films = self._job.films
-            shown = films is None or index < films
+            videos = self._job.videos
+            shown = videos is None or index < videos
             files: tuple[Path, ...] = (path,)
             try:
                 if shown:
