@@ -63,7 +63,7 @@ def until(page, true: Callable[[], Any], seconds: float = PATIENCE / 1000) -> An
 
 
 def want(page, count: int, frames: int) -> None:
-    page.fill("text=Branches", str(count))
+    page.fill("label:has-text('Branches') input", str(count))
     page.fill("text=Frames each", str(frames))
     page.focus(".story-stage")
 
@@ -152,7 +152,7 @@ def test_the_keyboard_alone_is_enough(page):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_selector(FRAME)
-    page.focus("text=Branches")
+    page.focus("label:has-text('Branches') input")
     page.keyboard.press("Control+a")
     page.keyboard.type("1")
     page.focus("text=Frames each")

@@ -219,7 +219,7 @@ def test_bench_decode_where_one_batch_fails(capsys, monkeypatch):
 def test_the_decoders_agree_to_the_last_logit(positions, rows, row_delay):
     model = loud_model(tiny_config(positions, rows))
     prompt, played = bundled_prompt(model)
-    result = parity.cached_and_reference(model, lag, prompt, played[:3])
+    result = parity.cached_and_reference(model, row_delay, prompt, played[:3])
     assert result.tokens == result.equal == 72
     assert result.largest_difference is not None and 0 < result.largest_difference < 1e-4
 
@@ -304,7 +304,7 @@ def test_a_small_load_on_a_server_gives_every_row():
     """A group that the server has no room for costs no other row."""
     assert set(bench_server.SETTINGS) <= set(Settings.model_fields)
     load = bench_server.Load(users=(1, 2), requests=2, players=(1, 2), seconds=0.5, memory=(4, 8), context=1, held=1)
-    rows = bench_server.measure(None, load, {**bench_server.SETTINGS, "sessions": 1})
+    rows = bench_server.measure(None, load, {**bench_server.SETTINGS, "max_sessions": 1})
     assert {row.case for row in rows} == {"score 1", "score 2", "live 1", "live 2", "memory"}
     assert [row.case for row in rows if row.case != "memory" and not row.value] == ["live 2"]
     with pytest.raises(PlayloomError, match="no-such-model"), bench_server.server_process("no-such-model", {}):

@@ -176,7 +176,7 @@ def test_json_is_all_that_is_printed(model, clips, tmp_path):
     )
     result = json.loads(run(*words, "--json").stdout)
     assert result["steps_dreamed"] == 2 and result["folder"] == str(tmp_path / "o") and "dream.mp4" in result["files"]
-    assert set(json.loads(run("models", "--json").stdout)) == {"models", "moments", "presets"}
+    assert set(json.loads(run("models", "--json").stdout)) == {"models", "prompts", "presets"}
 
 
 def test_sigterm_keeps_what_was_dreamed(model, clips, tmp_path):

@@ -6,10 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
-from playloom.cli.train import register
+from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
 from playloom.models.checkpoint import load_model, read_card
@@ -26,8 +25,6 @@ def data(tmp_path_factory):
 
 
 def playloom(*words):
-    app = typer.Typer()
-    register(app)
     result = CliRunner().invoke(app, ["train", *map(str, words)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception

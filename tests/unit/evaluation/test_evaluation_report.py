@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import SLOT_SIZES
-from playloom.cli import evaluate as command
+from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, PictureError, RecordingError
@@ -182,9 +181,8 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
     small_store(tmp_path / "store")
     save_model(tmp_path / "model", loud_model(tiny_config()))
     monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, row_delay=self.row_delay))
-    app = typer.Typer()
-    command.register(app)
     call = [
+        "evaluate",
         "--model",
         str(tmp_path / "model"),
         "--data",
@@ -211,9 +209,8 @@ def test_a_stopped_evaluation_keeps_the_parts_that_were_done(tmp_path: Path, mon
     save_model(tmp_path / "model", loud_model(tiny_config()))
     monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, row_delay=self.row_delay))
     monkeypatch.setattr(sys.modules["playloom.evaluation.suite"], "measure_horizon", terminate)
-    app = typer.Typer()
-    command.register(app)
     call = [
+        "evaluate",
         "--model",
         str(tmp_path / "model"),
         "--data",

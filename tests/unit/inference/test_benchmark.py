@@ -3,10 +3,9 @@
 import json
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from playloom.cli import bench
+from playloom.cli.app import app
 from playloom.inference.benchmark import benchmark, bundled_prompt, time_frames
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
@@ -38,8 +37,7 @@ def test_every_figure_is_measured(tiny_model):
 
 def test_the_command_prints_a_table_or_json(tiny_model, tmp_path):
     save_model(tmp_path / "model", tiny_model)
-    app, words = typer.Typer(), ["--model", str(tmp_path / "model"), "--frames", "2", "--device", "cpu"]
-    bench.register(app)
+    words = ["bench", "--model", str(tmp_path / "model"), "--frames", "2", "--device", "cpu"]
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0, shown.output
     assert "p50 / p95 / p99" in shown.stdout and "batch of 8 dreams" in shown.stdout

@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
-import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from conftest import loud_model
-from playloom.cli.train import register
+from playloom.cli.app import app
 from playloom.data.dataset import TokenDataset
 from playloom.errors import CheckpointError, ConfigError, RecordingError
 from playloom.models.checkpoint import load_model, read_card, save_model
@@ -178,8 +177,6 @@ def test_pictures_of_another_size_are_refused(frames, tmp_path):
 
 
 def test_the_command_trains_resumes_and_refuses_other_sizes(frames, model, tmp_path):
-    app = typer.Typer()
-    register(app)
 
     def playloom(*more):
         words = ["train", "decoder", "--model", model, "--data", frames.folder, "--out", tmp_path / "run", *more]
