@@ -21,6 +21,7 @@ from page_browser import ServerProcess, opened, running
 KEY = "open sesame"
 FRAME = ".story-stage[data-node] .frame"
 TURN_RIGHT, RIGHT_STICK_X = 10, 14
+BRANCHES = ".amount:has(label:text-is('Branches')) input"
 PATIENCE = 60_000
 """Milliseconds; a machine that is busy dreams slowly."""
 
@@ -63,7 +64,7 @@ def until(page, true: Callable[[], Any], seconds: float = PATIENCE / 1000) -> An
 
 
 def want(page, count: int, frames: int) -> None:
-    page.fill("label:has-text('Branches') input", str(count))
+    page.fill(BRANCHES, str(count))
     page.fill("text=Frames each", str(frames))
     page.focus(".story-stage")
 
@@ -152,7 +153,7 @@ def test_the_keyboard_alone_is_enough(page):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_selector(FRAME)
-    page.focus("label:has-text('Branches') input")
+    page.focus(BRANCHES)
     page.keyboard.press("Control+a")
     page.keyboard.type("1")
     page.focus("text=Frames each")
