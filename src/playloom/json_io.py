@@ -25,7 +25,7 @@ def read_json(path: Path, error: type[PlayloomError], advice: str) -> dict[str, 
         advice: the end of that error's sentence: what to do.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as cause:
         raise error(f"{path} cannot be read ({cause.strerror}); {advice}") from cause
     except (ValueError, RecursionError) as cause:
