@@ -100,7 +100,7 @@ def play_command(
 
         set_threads(threads)
         job = LiveJob(
-            script_SA=None if given is None else given.actions_SA,
+            script_SA=None if given is None else given.values_SA,
             seconds=seconds,
             hertz=hertz,
             who=who,

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from playloom.actions.codec import Schema
+from playloom.actions.codec import Schema, check_schema
 from playloom.actions.script import describe
 from playloom.client.endpoint import DEFAULT_ENDPOINT, Endpoint, Key, Retries, printable
 from playloom.client.output import ACTIONS_FILE, CallFolder, CallStep, OutputVideo, Upscale
 from playloom.client.payload import Request
 from playloom.client.response import choose_action, iter_json, random_action, read_response
 from playloom.errors import BadInputError, EndpointError
-from playloom.media.action_table import check_schema
 
 MAX_STEPS = 10_000
 """Longest call: a quarter of an hour of play."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import REST_VALUES, Schema
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset
-from playloom.data.prompt_pictures import ACTIONS_FILE, pictures_in
+from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import clips_below, read_clip, read_npz
