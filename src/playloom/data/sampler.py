@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from playloom.actions.codec import mirror_values
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.errors import RecordingError
 
@@ -43,13 +42,6 @@ def brightness_factors(count: int, amount: float, generator: np.random.Generator
 def mirror_frames(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Reverse the columns of pictures, uint8 [..., H, W, 3]. Text in them is mirrored too."""
     return np.ascontiguousarray(frames_BHWC[..., ::-1, :])
-
-
-def mirror_step(
-    frames_BHWC: NDArray[np.uint8], actions_BA: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Mirror pictures uint8 [..., H, W, 3] and action values uint8 [..., 16] together."""
-    return mirror_frames(frames_BHWC), mirror_values(actions_BA)
 
 
 def mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
