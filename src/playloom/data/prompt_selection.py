@@ -137,11 +137,11 @@ def _different(ranked: Sequence[PromptCandidate], count: int) -> list[PromptCand
     """The best of different players and arenas, then of different episodes."""
     chosen: list[PromptCandidate] = []
 
-    def kind(moment: PromptCandidate) -> tuple[str, str]:
-        return str(moment.span.meta.get("variant")), str(moment.span.meta.get("style"))
+    def kind(prompt: PromptCandidate) -> tuple[str, str]:
+        return str(prompt.span.meta.get("variant")), str(prompt.span.meta.get("style"))
 
-    for avoid in (kind, lambda moment: moment.span.start):
-        for moment in ranked:
-            if len(chosen) < count and avoid(moment) not in {avoid(other) for other in chosen}:
-                chosen.append(moment)
-    return sorted(chosen, key=lambda moment: -moment.score)
+    for avoid in (kind, lambda prompt: prompt.span.start):
+        for prompt in ranked:
+            if len(chosen) < count and avoid(prompt) not in {avoid(other) for other in chosen}:
+                chosen.append(prompt)
+    return sorted(chosen, key=lambda prompt: -prompt.score)
