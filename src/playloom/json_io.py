@@ -17,13 +17,7 @@ Config = TypeVar("Config")
 
 
 def read_json(path: Path, error: type[PlayloomError], advice: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: the file.
-        error: class of the error when it is missing, unreadable or no JSON object.
-        advice: the end of that error's sentence: what to do.
-    """
+    """Read a JSON object; when it is missing or damaged, raise `error` with a sentence that ends with `advice`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as cause:
@@ -36,18 +30,14 @@ def read_json(path: Path, error: type[PlayloomError], advice: str) -> dict[str, 
 
 
 def write_json(path: Path, value: object, *, indent: int = 1, sort_keys: bool = False) -> None:
-    """Write strict JSON atomically; see `plain`.
-
-    Raises:
-        StorageError: when the place cannot be written to, or the disk is full.
-    """
+    """Write strict JSON atomically; see `plain`. StorageError when the place cannot be written to."""
     with atomic_write(path) as temporary:
         text = json.dumps(plain(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """Return JSON values: arrays and tuples become lists, keys texts, NaN and infinity null."""
+    """Return JSON values: arrays and tuples become lists, keys become text, NaN and infinity null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
