@@ -206,8 +206,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["200m", "1.6b"], metavar="NAME")
     dtypes = ("float32", "bfloat16", "float16")
     parser.add_argument("--dtype", choices=dtypes, help="Default: float32 on a CPU, bfloat16 on a GPU.")
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="Default: float32 on a CPU, bfloat16 on a GPU."
-    )
     parser.add_argument("--only", nargs="+", choices=CASES, default=CASES, metavar="CASE", help="Cases to measure.")
     given = parse(parser, arguments)
     setup = PresetSetup(given, pick_device(given.device))

@@ -155,11 +155,7 @@ class Model:
         }
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder for `load`: `model.json`, `card.md` and the weights (float16 where that changes no number).
-
-        Raises:
-            StorageError: when the place cannot be written to, or the disk is full.
-        """
+        """Write a folder for `load`: `model.json`, `card.md` and the weights (float16 where that changes no number)."""
         world_model = self.engine.model
         states = (*world_model.tokenizer.state_dict().values(), *world_model.transformer.state_dict().values())
         exact = all(torch.equal(t.half().to(t.dtype), t) for t in states if t.is_floating_point())

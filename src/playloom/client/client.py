@@ -21,7 +21,7 @@ from playloom.actions.script import describe
 from playloom.client.endpoint import DEFAULT_ENDPOINT, Endpoint, Key, Retries, printable
 from playloom.client.output import ACTIONS_FILE, CallFolder, CallStep, OutputVideo, Upscale
 from playloom.client.payload import Request
-from playloom.client.response import choose_action, iter_json, random_action, read_response
+from playloom.client.response import ENDINGS, choose_action, iter_json, random_action, read_response
 from playloom.errors import BadInputError, EndpointError
 
 MAX_STEPS = 10_000
@@ -143,7 +143,7 @@ def run_call(
         files=(*files, ACTIONS_FILE),
         steps=len(folder.steps),
         received=len(folder.steps) - before,
-        random_steps=tuple(step.number for step in folder.steps if step.schema is None),
+        random_steps=tuple(step.number for step in folder.steps if step.source == "random"),
         seconds=time.monotonic() - begun,
     )
 
@@ -168,7 +168,14 @@ def _request_step(
     elif job.schema == "auto" and found[1] != last:
         events.note(f"step {number}: the response's actions are read in the {found[1]} schema, by their numbers")
     values_A, schema = found or (random_action(job.seed, number), None)
-    step = CallStep.of(number, response, values_A, schema)
+    step = CallStep(
+        number=number,
+        ending=ENDINGS[response.picture.format],
+        action=tuple(values_A.tolist()),
+        source="random" if schema is None else "reply",
+        schema=schema,
+        tokens=response.tokens,
+    )
     folder.add(step, response.data)
     video.add(step, response.picture)
     source = f"{schema}, from the response" if schema else "random"

@@ -35,6 +35,7 @@ ENDPOINT_VARIABLE = "MUSE_ENDPOINT_URL"
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 """Larger responses are an error; one step is far below a megabyte."""
 _MAX_ERROR_BYTES = 64 * 1024
+_MAX_RETRY_AFTER = 300.0  # seconds
 _CHECK_KEY = "; check the key (--key, or MUSE_API_KEY or PLAYLOOM_API_KEY in the environment)"
 _CHECK_ADDRESS = "; check the address: its path is /score on most endpoints"
 _HINTS = {401: _CHECK_KEY, 403: _CHECK_KEY, 404: _CHECK_ADDRESS, 405: _CHECK_ADDRESS}
@@ -100,8 +101,6 @@ class Retries:
     """Seconds before the first retry; doubled each time."""
     longest_wait: float = 30.0
     """Upper limit of the doubling, in seconds."""
-    longest_retry_after: float = 300.0
-    """Longest `Retry-After` that is obeyed, in seconds; a longer one is an error."""
 
     def __post_init__(self) -> None:
         if self.times < 0:
@@ -174,8 +173,8 @@ class Endpoint:
         if not (timeout > 0 and math.isfinite(timeout)):
             raise BadInputError(f"the timeout is out of range: got {timeout:g} s, expected more than 0")
         parts = _parse_address(address)
-        self.is_local = _is_local(parts.hostname or "")
-        self.exposes_key = key is not None and parts.scheme == "http" and not self.is_local
+        self._is_local = _is_local(parts.hostname or "")
+        self.exposes_key = key is not None and parts.scheme == "http" and not self._is_local
         """True when the key is sent unencrypted over a network."""
         self._address, self._key, self._timeout = parts.geturl(), key, timeout
         self.shown = self.redact(f"{parts.scheme}://{parts.netloc}{parts.path}")
@@ -186,7 +185,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         headers |= key.header() if key is not None else {}
         # A proxy of the environment is for other machines only.
-        self._client = self._httpx.Client(headers=headers, timeout=timeout, trust_env=not self.is_local)
+        self._client = self._httpx.Client(headers=headers, timeout=timeout, trust_env=not self._is_local)
 
     def __enter__(self) -> Endpoint:
         return self
@@ -236,7 +235,7 @@ class Endpoint:
         except httpx.TimeoutException:
             raise _TransientError(f"{self.shown} gave no answer within {self._timeout:g} s") from None
         except httpx.TransportError as error:
-            hint = "; is `playloom serve` running?" if self.is_local and isinstance(error, httpx.ConnectError) else ""
+            hint = "; is `playloom serve` running?" if self._is_local and isinstance(error, httpx.ConnectError) else ""
             raise _TransientError(f"the connection to {self.shown} failed ({self._excerpt(error)}){hint}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise EndpointError(f"the request to {self.shown} failed ({self._excerpt(error)})") from None
@@ -267,7 +266,7 @@ class Endpoint:
         if not is_retryable(status):
             return EndpointError(reason + _HINTS.get(status, ""))
         retry_after = parse_retry_after(response.headers.get("retry-after"))
-        if retry_after is not None and retry_after > self._retries.longest_retry_after:
+        if retry_after is not None and retry_after > _MAX_RETRY_AFTER:
             return EndpointError(f"{reason}; try again after {retry_after:.0f} s, as it asks")
         return _TransientError(reason, retry_after)
 

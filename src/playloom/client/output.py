@@ -16,20 +16,21 @@ Files made here carry the visible watermark and a manifest.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions.codec import Schema, check_values
+from playloom.actions.codec import Schema
 from playloom.atomic_io import atomic_write, next_free_path
 from playloom.client.payload import Request, context_entry, context_limit, next_request, read_request
-from playloom.client.response import ENDINGS, Response
 from playloom.errors import BadInputError, PlayloomError, did_you_mean
+from playloom.json_io import from_mapping, read_json
 from playloom.media.action_table import write_actions
 from playloom.media.images import Picture, enlarge, fit_picture, read_picture, write_generated
 from playloom.media.video import write_gif, write_mp4
@@ -39,26 +40,22 @@ ACTIONS_FILE = "actions.csv"
 _START_FILE = "start.json"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class CallStep:
     """One received step."""
 
     number: int
     """From 1."""
-    ending: str
+    ending: Literal[".png", ".jpg", ".webp"]
     """Ending of the picture's file."""
-    values_A: NDArray[np.uint8]
-    """Action values [16]."""
+    action: tuple[int, ...]
+    """Action values in slot order."""
+    source: Literal["reply", "random"]
+    """Origin of the action; `random` when the response had none."""
     schema: Schema | None
-    """Schema of the response's action; None: it had none, and the action is random."""
+    """Schema of the response's action."""
     tokens: tuple[int, ...]
     """Tokens of the picture; may be empty."""
-
-    @classmethod
-    def of(cls, number: int, response: Response, values_A: NDArray[np.uint8], schema: Schema | None) -> CallStep:
-        """Return the step of a response."""
-        ending = ENDINGS[response.picture.format]
-        return cls(number=number, ending=ending, values_A=values_A, schema=schema, tokens=response.tokens)
 
     @property
     def file(self) -> str:
@@ -70,30 +67,10 @@ class CallStep:
         """Name of the enlarged picture inside the folder."""
         return f"sr/{self.number:02}_x4.png"
 
-    def to_json(self) -> str:
-        """Return a JSON object; the action is in slot order."""
-        values = {
-            "ending": self.ending,
-            "action": self.values_A.tolist(),
-            "source": "random" if self.schema is None else "reply",
-            "schema": self.schema,
-            "tokens": self.tokens,
-        }
-        return json.dumps(values) + "\n"
-
-    @classmethod
-    def from_json(cls, number: int, text: str) -> CallStep:
-        """Return the inverse of `to_json`; ValueError, KeyError or TypeError when the text is damaged."""
-        values = json.loads(text)
-        if values["ending"] not in ENDINGS.values() or values["schema"] not in (None, *get_args(Schema)):
-            raise ValueError(f"not a step: {text[:40]}")
-        return cls(
-            number=number,
-            ending=values["ending"],
-            values_A=check_values(values["action"]),
-            schema=values["schema"],
-            tokens=tuple(values["tokens"]),
-        )
+    @property
+    def json_file(self) -> str:
+        """Name of the step's own file inside the folder."""
+        return f"steps/{self.number:02}.json"
 
 
 class CallFolder:
@@ -138,24 +115,21 @@ class CallFolder:
         return next_request(self.start, entries)
 
     def add(self, step: CallStep, data: bytes) -> None:
-        """Write the next step and its picture file.
-
-        Raises:
-            StorageError: when the place cannot be written to, or the disk is full.
-        """
+        """Write the next step and its picture file."""
         if not self.steps:
             self._write(_START_FILE, json.dumps(self.start).encode())
         self._write(step.file, data)
-        self._write(f"steps/{step.number:02}.json", step.to_json().encode())
+        content = {name: value for name, value in asdict(step).items() if name != "number"}
+        self._write(step.json_file, f"{json.dumps(content)}\n".encode())
         self.steps.append(step)
-        write_actions(self.path / ACTIONS_FILE, np.stack([step.values_A for step in self.steps]))
+        write_actions(self.path / ACTIONS_FILE, [step.action for step in self.steps])
 
     def _entry(self, step: CallStep, with_tokens: bool) -> dict[str, Any]:
         try:
             data = (self.path / step.file).read_bytes()
         except OSError as error:
             raise BadInputError(f"{self.path / step.file} is gone ({error.strerror}); begin a new call") from error
-        return context_entry(data, step.values_A, step.tokens if with_tokens else ())
+        return context_entry(data, step.action, step.tokens if with_tokens else ())
 
     def _write(self, name: str, data: bytes) -> None:
         with atomic_write(self.path / name) as temporary:
@@ -164,16 +138,15 @@ class CallFolder:
 
 def _read_steps(path: Path) -> Iterator[CallStep]:
     """The complete steps up to the first gap; later ones are requested again."""
-    number = 1
-    while True:
+    for number in itertools.count(1):
         try:
-            step = CallStep.from_json(number, (path / f"steps/{number:02}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError, PlayloomError):
+            content = read_json(path / f"steps/{number:02}.json", BadInputError, "")
+            step = from_mapping(CallStep, {"number": number, **content})
+        except PlayloomError:
             return
         if not (path / step.file).is_file():
             return
         yield step
-        number += 1
 
 
 Upscale = Literal["lanczos", "realesrgan", "none"]

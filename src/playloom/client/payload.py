@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError
 from playloom.json_io import read_json
@@ -43,16 +40,15 @@ def start_from_picture(path: Path | str) -> tuple[Request, tuple[str, ...]]:
     """
     picture = read_picture(path)
     frame_HWC, note = fit_picture(picture.frame_HWC, FRAME_SIZE)
-    entry = context_entry(encode_png(frame_HWC), REST_VALUES)
+    entry = context_entry(encode_png(frame_HWC), REST_VALUES.tolist())
     notes = [f"{path}: {words}" for words in (*picture.notes, note) if words]
     return {"input_data": {"num_steps_to_predict": 1, "context": [entry]}}, tuple(notes)
 
 
-def context_entry(data: bytes, values_A: NDArray[np.uint8], tokens: Sequence[int] = ()) -> dict[str, Any]:
+def context_entry(data: bytes, action: Sequence[int], tokens: Sequence[int] = ()) -> dict[str, Any]:
     """Return one context step: picture file, action in bins, and the picture's tokens (none: it is encoded again)."""
-    actions = [int(value) for value in values_A]
     image = base64.b64encode(data).decode("ascii")
-    return {"image": image, "actions": actions, "actions_output": actions, "tokens": list(tokens)}
+    return {"image": image, "actions": list(action), "actions_output": list(action), "tokens": list(tokens)}
 
 
 def next_request(start: Request, later: Sequence[dict[str, Any]]) -> Request:

@@ -23,7 +23,7 @@ TRIGGER_PROBABILITY = 0.4
 """Probability of the right trigger in a random action."""
 MAX_PIXELS = 2_000_000
 """Larger pictures are an error: enlarged four times, one would take a hundred megabytes and more."""
-ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
+ENDINGS: dict[str, Literal[".png", ".jpg", ".webp"]] = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 """File endings of received pictures by format."""
 _ACTION_NAMES = ("actions", "actions_output")
 _REQUEST_NAMES = ("context", "input_data")  # a request that is repeated in the response

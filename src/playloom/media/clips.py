@@ -51,9 +51,6 @@ def write_npz(
         path: file to write.
         arrays: by name.
         packing: `fast` is deflate; `small` is LZMA, half the size for frames of a game, ten times slower to write.
-
-    Raises:
-        StorageError: when the place cannot be written to, or the disk is full.
     """
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
@@ -235,9 +232,6 @@ def write_dream_clip(
         reconstructed_THWC: true frames through the tokenizer, uint8 [ctx+S, H, W, 3], if they are known.
         codes_TN: codes of every frame, [ctx+S, N], if they are known.
         dreamed_before_T: bool [ctx], True for context frames that were generated earlier; None: none.
-
-    Raises:
-        StorageError: when the place cannot be written to, or the disk is full.
     """
     total = len(context_THWC) + len(dreamed_SHWC)
     open_steps = total - len(actions_TA)

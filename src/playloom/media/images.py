@@ -126,11 +126,7 @@ def write_generated(path: Path | str, frame_HWC: NDArray[np.uint8], manifest: Ma
 
 
 def write_picture(path: Path | str, frame_HWC: NDArray[np.uint8], manifest: Manifest | None = None) -> None:
-    """Write a picture as PNG without a new watermark.
-
-    Raises:
-        StorageError: when the place cannot be written to, or the disk is full.
-    """
+    """Write a picture as PNG without a new watermark."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(encode_png(frame_HWC, manifest))
 
