@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,8 @@ INDEX = "index.json"
 """Written last: a folder without it is unfinished."""
 JOURNAL = "part-index.json"
 """Index of an unfinished folder."""
+Progress = Callable[[int, int], None]
+"""Progress callback: frames done, frames in all."""
 
 
 @dataclass(frozen=True, kw_only=True)

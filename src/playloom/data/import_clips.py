@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, Schema
 from playloom.atomic_io import folder_lock
-from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset
+from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress
 from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
@@ -26,8 +26,6 @@ _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
 """Of every twenty clips, by name, the tenth is kept for validation and the twentieth for testing."""
 
-Progress = Callable[[int, int], None]
-"""Progress callback after each clip: frames done, frames in all."""
 OnSkip = Callable[[str], None]
 """Callback for a skipped clip: its path and the reason."""
 

@@ -21,20 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import mirror_values
-from playloom.data.dataset import DatasetWriter, FrameDataset, TokenDataset
-from playloom.data.recording import STATE_COLUMNS, Episode, load_episode
+from playloom.data.dataset import DatasetWriter, FrameDataset, Progress, TokenDataset
+from playloom.data.recording import STATE_COLUMNS, Episode, Render, load_episode
 from playloom.data.sampler import mirror_frames, mirror_states
 from playloom.errors import RecordingError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
-"""Renders an episode's pictures, uint8 RGB [H, W, 3] each. Module-level, so that it can be sent to workers."""
 Encode = Callable[["Tensor"], "Tensor"]
 """Encodes pictures uint8 [B, H, W, 3] to codes int64 [B, N]."""
-Progress = Callable[[int, int], None]
-"""Progress callback: frames done, frames in all."""
 
 
 def build_frame_store(

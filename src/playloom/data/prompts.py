@@ -23,7 +23,7 @@ A bundled prompt is `NAME.npz` (arrays `frames` [T, H, W, 3] uint8 and `actions`
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import Schema, check_values
 from playloom.data.prompt_data import PromptData, PromptSpec, from_folder, from_pictures
-from playloom.data.recording import Episode, load_episode
+from playloom.data.recording import Render, load_episode
 from playloom.errors import BadInputError, RecordingError, did_you_mean
 from playloom.json_io import read_json, write_json
 from playloom.media.clips import CLIP_NAMES, DREAM_NAMES, npz_names, read_clip, read_dream_clip, read_npz, write_npz
@@ -45,8 +45,6 @@ BUNDLED = Path(__file__).parents[1] / "assets" / "prompts"
 BUNDLED_PREFIX = "bundled:"
 """Prefix that names a bundled prompt even where a file has its name."""
 _BUNDLED_ARRAYS = ("frames", "actions")
-Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
-"""Renders an episode's frames, from its first."""
 
 
 class BundledPrompt(NamedTuple):

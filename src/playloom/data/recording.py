@@ -6,6 +6,7 @@ It holds no pictures: seed and actions render them again.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -71,6 +72,10 @@ class Episode:
             if array.shape != (self.meta.steps, width):
                 expected = (self.meta.steps, width)
                 raise RecordingError(f"an array of the episode has shape {array.shape}; expected {expected}")
+
+
+Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
+"""Renders an episode's frames, uint8 RGB [H, W, 3] each, from its first. Module-level where workers call it."""
 
 
 def episode_key(meta: EpisodeMeta) -> str:

@@ -96,7 +96,7 @@ def fit_picture(
     (height, width), (from_height, from_width) = size, frame_HWC.shape[:2]
     if (height, width) == (from_height, from_width):
         return frame_HWC, None
-    came, wanted = f"{from_width} x {from_height}", f"{width} x {height}"
+    before, after = f"{from_width} x {from_height}", f"{width} x {height}"
     if fit == "letterbox":
         scale = min(height / from_height, width / from_width)
         inner = min(height, max(1, round(from_height * scale))), min(width, max(1, round(from_width * scale)))
@@ -104,14 +104,14 @@ def fit_picture(
         canvas_HWC = np.zeros((height, width, 3), np.uint8)
         canvas_HWC[top : top + inner[0], left : left + inner[1]] = _resize(frame_HWC, inner)
         bars = "" if inner == size else f" with black bars around {inner[1]} x {inner[0]}"
-        return canvas_HWC, f"resized from {came} to {wanted}{bars}"
+        return canvas_HWC, f"resized from {before} to {after}{bars}"
     rows = min(from_height, max(1, round(from_width * height / width)))
     columns = min(from_width, max(1, round(from_height * width / height)))
     top, left = (from_height - rows) // 2, (from_width - columns) // 2
     resized_HWC = _resize(frame_HWC, size, (left, top, left + columns, top + rows))
     if (rows, columns) == (from_height, from_width):
-        return resized_HWC, f"resized from {came} to {wanted}"
-    return resized_HWC, f"centre-cropped from {came} to {columns} x {rows}, then resized to {wanted}"
+        return resized_HWC, f"resized from {before} to {after}"
+    return resized_HWC, f"centre-cropped from {before} to {columns} x {rows}, then resized to {after}"
 
 
 def enlarge(frame_HWC: NDArray[np.uint8], factor: int = 4) -> NDArray[np.uint8]:
@@ -252,17 +252,3 @@ def _manifest(image: Image.Image) -> Manifest | None:
 
 def _too_large(name: str, pixels: int, size: str = "") -> PictureError:
     return PictureError(f"{name} is too large{size}: expected at most {pixels:,} pixels; scale it down first")
-
-
-def _middle(came: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest centred box (left, top, right, bottom) of the wanted shape."""
-    height = min(came[0], max(1, round(came[1] * wanted[0] / wanted[1])))
-    width = min(came[1], max(1, round(came[0] * wanted[1] / wanted[0])))
-    left, top = (came[1] - width) // 2, (came[0] - height) // 2
-    return left, top, left + width, top + height
-
-
-def _inside(came: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
-    """The largest (width, height) of the shape that came which fits into the wanted size."""
-    scale = min(wanted[0] / came[0], wanted[1] / came[1])
-    return min(wanted[1], max(1, round(came[1] * scale))), min(wanted[0], max(1, round(came[0] * scale)))
