@@ -101,11 +101,7 @@ def next_free_path(folder: Path | str, *, numbered: bool = False) -> Path:
 
 
 def check_own_folder(folder: Path | str) -> None:
-    """Check that a folder to write is not a file, the current folder or one above it.
-
-    Raises:
-        BadInputError: when it is.
-    """
+    """Check that a folder to write is not a file, the current folder or one above it; BadInputError when it is."""
     wanted = Path(folder).absolute()
     if wanted.exists() and not wanted.is_dir():
         raise BadInputError(f"cannot write the folder {folder}: it is a file; choose another folder")

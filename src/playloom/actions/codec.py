@@ -157,11 +157,7 @@ def check_schema(schema: str, known: Sequence[str] = (*get_args(Schema), "auto")
 
 
 def detect_schema(rows_N16: ArrayLike) -> tuple[Schema, str]:
-    """Return the schema that the vectors fit, and a sentence with the reason.
-
-    Raises:
-        ActionError: when they fit neither.
-    """
+    """Return the schema that the vectors fit, and a sentence with the reason; ActionError when they fit neither."""
     rows = np.asarray(rows_N16, np.float64).reshape(-1, len(CONTROLS))
     if _is_binned(rows):
         return "binned", "whole numbers, the last four within 0 to 10 and beyond 1, as stick bins are"

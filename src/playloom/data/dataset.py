@@ -247,11 +247,7 @@ class _Dataset:
         return tuple(span for span in self.spans if span.meta.get("split") in splits)
 
     def column(self, name: str) -> NDArray[np.float32]:
-        """Return one column of the states, float32 [F].
-
-        Raises:
-            RecordingError: when the dataset has no such column.
-        """
+        """Return one column of the states, float32 [F]; RecordingError when the dataset has no such column."""
         if name not in self.state_columns:
             raise RecordingError(f"{self.folder} has no state column {name!r}; it has {self.state_columns}")
         return self.states_FS[:, self.state_columns.index(name)]
@@ -266,11 +262,7 @@ class FrameDataset(_Dataset):
 
     @classmethod
     def open(cls, folder: Path | str) -> FrameDataset:
-        """Open a finished dataset.
-
-        Raises:
-            RecordingError: when the folder is missing, unfinished or damaged.
-        """
+        """Open a finished dataset; RecordingError when the folder is missing, unfinished or damaged."""
         index, columns = _read(Path(folder), "frames")
         return cls(frames_FHWC=columns["frames"], **_common(Path(folder), index, columns))
 
@@ -293,11 +285,7 @@ class TokenDataset(_Dataset):
 
     @classmethod
     def open(cls, folder: Path | str) -> TokenDataset:
-        """Open a finished dataset.
-
-        Raises:
-            RecordingError: when the folder is missing, unfinished or damaged.
-        """
+        """Open a finished dataset; RecordingError when the folder is missing, unfinished or damaged."""
         index, columns = _read(Path(folder), "tokens")
         common = _common(Path(folder), index, columns)
         return cls(tokens_FN=columns["tokens"], tokenizer=str(index["tokenizer"]), **common)

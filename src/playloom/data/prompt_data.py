@@ -54,11 +54,7 @@ class PromptData:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptSpec:
-    """Requested part and size of a source.
-
-    Raises:
-        BadInputError: when context or horizon is out of range.
-    """
+    """Requested part and size of a source; BadInputError when context or horizon is out of range."""
 
     context: int
     """Number of context frames."""
@@ -138,11 +134,7 @@ class PromptSpec:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures in a folder in natural order: `2.png` before `10.png`.
-
-    Raises:
-        PictureError: when there is none.
-    """
+    """Return the pictures in a folder in natural order: `2.png` before `10.png`; PictureError when there is none."""
     endings = Image.registered_extensions()
     pictures = [p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")]
     if not pictures:

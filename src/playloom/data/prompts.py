@@ -26,7 +26,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,17 @@ from playloom.actions.codec import Schema, check_values
 from playloom.data.prompt_data import PromptData, PromptSpec, from_folder, from_pictures
 from playloom.data.recording import Render, load_episode
 from playloom.errors import BadInputError, RecordingError, did_you_mean
-from playloom.json_io import read_json, write_json
-from playloom.media.clips import CLIP_NAMES, DREAM_NAMES, npz_names, read_clip, read_dream_clip, read_npz, write_npz
+from playloom.json_io import write_json
+from playloom.media.clips import (
+    CLIP_NAMES,
+    DREAM_NAMES,
+    Clip,
+    npz_names,
+    read_clip,
+    read_dream_clip,
+    read_npz,
+    write_npz,
+)
 from playloom.media.images import Fit
 from playloom.media.output_folder import CLIP_FILE
 
@@ -47,39 +56,24 @@ BUNDLED_PREFIX = "bundled:"
 _BUNDLED_ARRAYS = ("frames", "actions")
 
 
-class BundledPrompt(NamedTuple):
-    """A stretch of recorded play."""
-
-    frames_THWC: NDArray[np.uint8]
-    """RGB [T, H, W, 3]."""
-    actions_TA: NDArray[np.uint8]
-    """Action values [T, 16]; action t was taken after frame t."""
-    meta: Mapping[str, Any]
-    """Origin: game, seed, step and more."""
-
-
 def list_prompts(folder: Path = BUNDLED) -> list[str]:
     """Return the names of the prompts in a folder, sorted; the bundled ones by default."""
     return sorted(path.stem for path in folder.glob("*.npz") if path.with_suffix(".json").is_file())
 
 
 def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
-    """Return the path of a bundled prompt's `.npz`.
-
-    Raises:
-        RecordingError: when there is none of that name.
-    """
+    """Return the path of a bundled prompt's `.npz`; RecordingError when there is none of that name."""
     names = list_prompts(folder)
     if name not in names:
         raise RecordingError(f"there is no bundled prompt {name!r}; {did_you_mean(name, names)}")
     return folder / f"{name}.npz"
 
 
-def load_bundled_prompt(path: Path | str) -> BundledPrompt:
-    """Read a prompt from its `.npz`; its `.json` is optional.
+def load_bundled_prompt(path: Path | str) -> Clip:
+    """Read a prompt from its `.npz`.
 
     Raises:
-        RecordingError: when a file is damaged or its arrays do not fit together.
+        RecordingError: when the file is damaged or its arrays do not fit together.
         ActionError: when an action value is out of range.
     """
     arrays = read_npz(path, _BUNDLED_ARRAYS)
@@ -89,9 +83,7 @@ def load_bundled_prompt(path: Path | str) -> BundledPrompt:
         raise RecordingError(f"{path}: frames are {got}; expected uint8 of shape (T, height, width, 3)")
     if len(frames_THWC) != len(actions_TA):
         raise RecordingError(f"{path} has {len(frames_THWC)} frames but {len(actions_TA)} actions")
-    origin = Path(path).with_suffix(".json")
-    meta = read_json(origin, RecordingError, "save the prompt again") if origin.is_file() else {}
-    return BundledPrompt(frames_THWC, actions_TA, meta)
+    return Clip(frames_THWC, actions_TA)
 
 
 def save_bundled_prompt(
@@ -144,7 +136,7 @@ def load_prompt(
     wanted = PromptSpec(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
     path = check_prompt(spec)
     if path.parent == BUNDLED:
-        return replace(_from_bundled(path, wanted), name=path.stem, source=path)
+        return replace(_from_clip(path.stem, load_bundled_prompt(path), wanted), name=path.stem, source=path)
     return replace(_from_path(path, wanted, schema, render), name=path.resolve().name, source=path)
 
 
@@ -196,21 +188,15 @@ def _from_npz(path: Path, spec: PromptSpec, render: Render | None) -> PromptData
     if names.issuperset(DREAM_NAMES):
         return _from_dream(path, spec)
     if names.issuperset(CLIP_NAMES):
-        clip = read_clip(path)
-        return _from_arrays(str(path), clip.frames_THWC, clip.actions_TA, spec)
+        return _from_clip(str(path), read_clip(path), spec)
     if names.issuperset(_BUNDLED_ARRAYS):
-        return _from_bundled(path, spec)
+        return _from_clip(path.stem, load_bundled_prompt(path), spec)
     if names.issuperset(("actions", "states")):
         return _from_episode(path, spec, render)
     raise RecordingError(
         f"{path} holds {', '.join(sorted(names)) or 'nothing'}; expected images and actions (the published dataset), "
         f"actions and states (a recording), or a {CLIP_FILE}"
     )
-
-
-def _from_bundled(path: Path, spec: PromptSpec) -> PromptData:
-    prompt = load_bundled_prompt(path)
-    return _from_arrays(path.stem, prompt.frames_THWC, prompt.actions_TA, spec)
 
 
 def _from_dream(path: Path, spec: PromptSpec) -> PromptData:
@@ -239,11 +225,9 @@ def _from_episode(path: Path, spec: PromptSpec, render: Render | None) -> Prompt
     frames = list(itertools.islice(render(episode), stop))
     if len(frames) < stop:
         raise RecordingError(f"{path}: the game rendered {len(frames)} of {stop} frames; record it again")
-    return _from_arrays(str(path), np.stack(frames), episode.actions_TA, spec)
+    return _from_clip(str(path), Clip(np.stack(frames), episode.actions_TA), spec)
 
 
-def _from_arrays(
-    name: str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8], spec: PromptSpec
-) -> PromptData:
-    first, at, stop = spec.rows(name, len(frames_THWC), spec.context - 1, least=spec.context)
-    return spec.prompt([name] * (stop - first), frames_THWC[first:stop], actions_TA, first, at)
+def _from_clip(name: str, clip: Clip, spec: PromptSpec) -> PromptData:
+    first, at, stop = spec.rows(name, len(clip.frames_THWC), spec.context - 1, least=spec.context)
+    return spec.prompt([name] * (stop - first), clip.frames_THWC[first:stop], clip.actions_TA, first, at)

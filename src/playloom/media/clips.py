@@ -145,11 +145,7 @@ class Clip(NamedTuple):
 
 
 def find_clips(folder: Path | str) -> list[Path]:
-    """Return every `.npz` in or below a folder, sorted.
-
-    Raises:
-        RecordingError: when the folder is missing or holds none.
-    """
+    """Return every `.npz` in or below a folder, sorted; RecordingError when the folder is missing or holds none."""
     if not Path(folder).is_dir():
         raise RecordingError(f"{folder} is not a folder; expected one with .npz clips in it")
     clips = clips_below(Path(folder))

@@ -212,12 +212,6 @@ def live_picture(frame_HWC: NDArray[np.uint8], form: Live, manifest: str) -> byt
     return buffer.getvalue()
 
 
-def decoded(picture: bytes) -> NDArray[np.uint8]:
-    """Decode a picture of `live_picture`."""
-    with Image.open(io.BytesIO(picture)) as image:
-        return np.array(image.convert("RGB"))
-
-
 def _resize(
     frame_HWC: NDArray[np.uint8], size: tuple[int, int], box: tuple[int, int, int, int] | None = None
 ) -> NDArray[np.uint8]:

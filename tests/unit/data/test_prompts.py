@@ -1,5 +1,6 @@
 """Whatever a dream may begin with arrives as frames and actions in step, cut where asked."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,7 @@ def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch)
     save_bundled_prompt(tmp_path / "alley.npz", clip.frames_THWC, clip.actions_TA, {})
     assert path == tmp_path / "corner.npz" and list_prompts(tmp_path) == ["alley", "corner"]
     moment = load_bundled_prompt(find_prompt("corner", tmp_path))
-    assert np.array_equal(moment.frames_THWC, clip.frames_THWC) and moment.meta == {"seed": 7, "step": 120}
+    assert np.array_equal(moment.frames_THWC, clip.frames_THWC)
     assert np.array_equal(moment.actions_TA, clip.actions_TA)
     with pytest.raises(RecordingError, match="corner"):
         find_prompt("cornr", tmp_path)
@@ -188,9 +189,7 @@ def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch)
         assert numbers(load_prompt(spec, context=2, frame_size=SIZE, at=3, horizon=3)) == EXPECTED_AT_3
     with pytest.raises(RecordingError, match="did you mean corner"):
         load_prompt("cornr", context=2, frame_size=SIZE)
-    (tmp_path / "corner.json").write_text("nonsense")
-    with pytest.raises(RecordingError, match="damaged"):
-        load_bundled_prompt(path)
+    assert json.loads((tmp_path / "corner.json").read_text()) == {"seed": 7, "step": 120}
 
 
 def test_every_bundled_moment_can_be_dreamed_on_from():
