@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, check_values
 from playloom.atomic_io import atomic_write
-from playloom.errors import ActionError, ConfigError, RecordingError
+from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import from_mapping, read_json, write_json
 from playloom.media.clips import read_npz
 
@@ -104,12 +104,10 @@ def load_episode(path: Path) -> Episode:
     """
     meta = load_meta(path)
     arrays = Path(path).with_suffix(".npz")
-    if not arrays.exists():
-        raise RecordingError(f"the episode has no {arrays}; copy both files, or record again")
     found = read_npz(arrays, ("actions", "states"))
     try:
         return Episode(meta, check_values(found["actions"]), found["states"].astype(np.float32))
-    except (ActionError, RecordingError, ValueError) as error:
+    except ValueError as error:
         raise RecordingError(f"{arrays} is damaged ({error}); record the episode again") from error
 
 
@@ -119,10 +117,8 @@ def load_meta(path: Path) -> EpisodeMeta:
     Raises:
         RecordingError: when the file is missing or is not an episode's metadata.
     """
-    given, path = path, Path(path).with_suffix(".json")
-    if not path.exists():
-        raise RecordingError(f"{given} is no recorded episode: there is no {path}; give an episode's .npz or .json")
-    content = read_json(path, RecordingError, "record the episode again")
+    path = Path(path).with_suffix(".json")
+    content = read_json(path, RecordingError, "give the .npz or .json of a recorded episode")
     try:
         return from_mapping(EpisodeMeta, content, "an episode's metadata")
     except ConfigError as error:
