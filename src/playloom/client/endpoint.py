@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import math
-import random
 import re
 import time
 import urllib.parse
@@ -35,7 +34,7 @@ ENDPOINT_VARIABLE = "MUSE_ENDPOINT_URL"
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 """Larger responses are an error; one step is far below a megabyte."""
 _MAX_ERROR_BYTES = 64 * 1024
-_MAX_RETRY_AFTER = 300.0  # seconds
+_LONGEST_WAIT, _MAX_RETRY_AFTER = 30.0, 300.0  # seconds
 _CHECK_KEY = "; check the key (--key, or MUSE_API_KEY or PLAYLOOM_API_KEY in the environment)"
 _CHECK_ADDRESS = "; check the address: its path is /score on most endpoints"
 _HINTS = {401: _CHECK_KEY, 403: _CHECK_KEY, 404: _CHECK_ADDRESS, 405: _CHECK_ADDRESS}
@@ -93,27 +92,16 @@ def find_key(given: str | None, environment: Mapping[str, str], ask: Callable[[]
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """Number of retries of one request, and the waits between them."""
+    """Retries of one request; BadInputError when their number is out of range."""
 
     times: int = 4
     """Attempts after the first one, 0 or more."""
     first_wait: float = 0.5
-    """Seconds before the first retry; doubled each time."""
-    longest_wait: float = 30.0
-    """Upper limit of the doubling, in seconds."""
+    """Seconds before the first retry; doubled each time up to 30 s, plus up to twice this time at random."""
 
     def __post_init__(self) -> None:
         if self.times < 0:
             raise BadInputError(f"retries are out of range: got {self.times}, expected 0 or more")
-
-    def wait(self, failures: int, retry_after: float | None = None) -> float:
-        """Return the seconds to wait after that many failures (from 1); at least `retry_after`.
-
-        Half of the doubled time is random, so that clients that failed together do not return together.
-        """
-        doubled = min(self.longest_wait, self.first_wait * 2 ** min(failures - 1, 30))
-        wait = doubled * random.uniform(0.5, 1)
-        return wait if retry_after is None else max(retry_after + doubled * random.uniform(0, 0.1), wait)
 
 
 def is_retryable(status: int) -> bool:
@@ -121,24 +109,24 @@ def is_retryable(status: int) -> bool:
     return status in (408, 425, 429) or 500 <= status < 600
 
 
-def parse_retry_after(header: str | None, now: datetime | None = None) -> float | None:
-    """Return the seconds of a `Retry-After` header (a number or a date); None when it is neither."""
+def parse_retry_after(header: str, now: datetime | None = None) -> float:
+    """Return the seconds of a `Retry-After` header (a number or a date); 0 when it is neither."""
     try:
-        seconds = float(header or "")
+        seconds = float(header)
     except ValueError:
         try:
-            date = parsedate_to_datetime(header or "")
+            date = parsedate_to_datetime(header)
         except ValueError:
-            return None
+            return 0.0
         date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
         seconds = (date - (now or datetime.now(timezone.utc))).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 
 
 class _TransientError(EndpointError):
     """Raised when a request failed and may succeed when it is repeated."""
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
 
@@ -207,10 +195,12 @@ class Endpoint:
         Raises:
             EndpointError: when the endpoint rejects it, or every attempt failed. The message does not hold the key.
         """
+        first = self._retries.first_wait
+        backoff = self._tenacity.wait_exponential_jitter(initial=first, max=_LONGEST_WAIT, jitter=2 * first)
         attempts = self._tenacity.Retrying(
             retry=self._tenacity.retry_if_exception_type(_TransientError),
             stop=self._tenacity.stop_after_attempt(self._retries.times + 1),
-            wait=lambda state: self._retries.wait(state.attempt_number, state.outcome.exception().retry_after),
+            wait=lambda state: backoff(state) + state.outcome.exception().retry_after,
             before_sleep=self._report,
             sleep=self._sleep,
             reraise=True,
@@ -265,8 +255,8 @@ class Endpoint:
         reason = f"{self.shown} answered {status} {self._excerpt(response.reason_phrase)}: {self._excerpt(body)}"
         if not is_retryable(status):
             return EndpointError(reason + _HINTS.get(status, ""))
-        retry_after = parse_retry_after(response.headers.get("retry-after"))
-        if retry_after is not None and retry_after > _MAX_RETRY_AFTER:
+        retry_after = parse_retry_after(response.headers.get("retry-after", ""))
+        if retry_after > _MAX_RETRY_AFTER:
             return EndpointError(f"{reason}; try again after {retry_after:.0f} s, as it asks")
         return _TransientError(reason, retry_after)
 

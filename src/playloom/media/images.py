@@ -67,8 +67,6 @@ def read_picture(source: Path | str | bytes, *, name: str | None = None) -> Pict
         raise
     except FileNotFoundError as error:
         raise PictureError(f"there is no picture {name}") from error
-    except IsADirectoryError as error:
-        raise PictureError(f"{name} is a folder; expected one picture") from error
     except Image.DecompressionBombError as error:
         raise _too_large(name, MAX_PIXELS) from error
     except UnidentifiedImageError as error:

@@ -182,7 +182,7 @@ def test_what_passes_is_tried_again(server, call, trouble):
     assert report.steps == 3 and len(endpoint.bodies) == 5
     assert endpoint.bodies[1] == endpoint.bodies[2] == endpoint.bodies[3]
     assert sum("trying again in" in note for note in notes) == 2
-    assert 0.005 <= slept[0] <= 0.01 <= slept[1] <= 0.02, "doubled, with half of it drawn"
+    assert 0.01 <= slept[0] <= 0.03 and 0.02 <= slept[1] <= 0.04, "doubled, with jitter"
 
 
 def test_an_endpoint_that_hangs_is_left_after_the_timeout_and_asked_again(server, call):
@@ -195,7 +195,7 @@ def test_what_retry_after_asks_is_never_undercut(server, call):
     slept: list[float] = []
     busy = says(503, {"error": "the queue is full"}, Retry_After="7")
     call(server(busy, busy, good()), sleep=slept.append, steps=1)
-    assert len(slept) == 2 and all(7 <= wait <= 7.01 for wait in slept)
+    assert len(slept) == 2 and all(7 < wait < 7.1 for wait in slept)
     with pytest.raises(EndpointError, match="9000"):
         call(server(says(429, {"error": "the queue is full"}, Retry_After="9000")))
 

@@ -16,7 +16,6 @@ from playloom.actions.codec import values_to_rows
 from playloom.client.endpoint import (
     Endpoint,
     Key,
-    Retries,
     find_key,
     is_retryable,
     parse_retry_after,
@@ -131,23 +130,12 @@ def test_where_the_key_comes_from():
     assert find_key(None, {}, lambda: "") is None and find_key(None, {}) is None
 
 
-def test_waits_double_are_drawn_and_end():
-    retries = Retries(first_wait=1, longest_wait=8)
-    for failures, doubled in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (500, 8)):
-        drawn = {retries.wait(failures) for _ in range(50)}
-        assert doubled / 2 <= min(drawn) < 0.7 * doubled < 0.8 * doubled < max(drawn) <= doubled
-    assert 20 <= retries.wait(1, 20) <= 20.1
-    assert retries.wait(4, 0.1) >= 4, "nor is the doubling undercut"
-    with pytest.raises(BadInputError, match="retries"):
-        Retries(times=-1)
-
-
 def test_retry_after_as_seconds_and_as_a_date():
     now = datetime(2030, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
     later = format_datetime(now + timedelta(seconds=90), usegmt=True)
     assert parse_retry_after(later, now) == 90 and parse_retry_after("1.5") == 1.5
     assert parse_retry_after("-3") == 0 and parse_retry_after(later, now + timedelta(days=1)) == 0
-    assert [parse_retry_after(text) for text in (None, "", "soon", "nan", "inf")] == [None] * 5
+    assert [parse_retry_after(text) for text in ("", "soon", "nan", "inf")] == [0] * 4
 
 
 def test_which_refusals_pass():
