@@ -40,7 +40,7 @@ class PictureError(BadInputError):
 
 
 class RecordingError(BadInputError):
-    """Raised when a recording or data set is missing, too short or damaged."""
+    """Raised when a recording or dataset is missing, too short or damaged."""
 
 
 class StorageError(BadInputError):

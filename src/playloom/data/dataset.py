@@ -214,7 +214,7 @@ class DatasetWriter:
         if need > free:
             raise RecordingError(
                 f"{self.folder} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
-                "make room, or tokenise from the recording without a frame store"
+                "make room, or tokenise the recordings without a frame dataset"
             )
 
 
@@ -316,18 +316,18 @@ def _spans(index: Mapping[str, Any]) -> list[EpisodeSlice]:
 def _read(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Index and columns of a finished dataset."""
     if not (folder / INDEX).exists():
-        state = "unfinished" if (folder / JOURNAL).exists() else "not a data set"
+        state = "unfinished" if (folder / JOURNAL).exists() else "not a dataset"
         raise RecordingError(f"{folder} is {state} (no {INDEX}); prepare it first")
-    index = read_json(folder / INDEX, RecordingError, "prepare the data set again")
+    index = read_json(folder / INDEX, RecordingError, "prepare the dataset again")
     if index.get("kind") != kind:
-        raise RecordingError(f"{folder} is a data set of another kind: got {index.get('kind')}, expected {kind}")
+        raise RecordingError(f"{folder} is a dataset of another kind: got {index.get('kind')}, expected {kind}")
     columns = {}
     for name in (kind, "actions", "states"):
         path = folder / f"{name}.npy"
         try:
             columns[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise RecordingError(f"{path} cannot be read ({error}); prepare the data set again") from error
+            raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
         if len(columns[name]) != index["rows"]:
             raise RecordingError(f"{path} has {len(columns[name])} rows; {INDEX} says {index['rows']}")
     return index, columns

@@ -165,11 +165,11 @@ def _finished(
     names = {path.relative_to(place).as_posix(): path for path in clips}
     if not stored <= set(names) or dataset.frames_FHWC.shape[1:3] != frame_size or (split and splits != {split}):
         raise RecordingError(
-            f"{dataset.folder} holds a finished data set of other takes; choose another folder, or remove it first"
+            f"{dataset.folder} holds a finished dataset of other takes; choose another folder, or remove it first"
         )
     for name, path in names.items():
         if name not in stored:
-            reason = f"{path} is not in the finished data set {dataset.folder}; remove that to import the take"
+            reason = f"{path} is not in the finished dataset {dataset.folder}; remove that to import the take"
             skip(path, RecordingError(reason))
     return dataset
 

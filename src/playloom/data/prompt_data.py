@@ -80,7 +80,7 @@ class PromptSpec:
             name: of the source, for errors.
             steps: number of steps of the source.
             default: `at` where it is None.
-            least: smallest usable context; a shorter one than requested is returned where the source begins later.
+            least: smallest context; down to it, a source that begins later gives fewer rows than `context`.
 
         Raises:
             RecordingError: when the source is too short.

@@ -85,7 +85,7 @@ def test_damage_is_one_sentence(tmp_path):
     (tmp_path / "index.json").write_text("{")
     with pytest.raises(RecordingError, match="damaged"):
         TokenDataset.open(tmp_path)
-    with pytest.raises(RecordingError, match="data set"):
+    with pytest.raises(RecordingError, match="dataset"):
         TokenDataset.open(tmp_path / "nowhere")
 
 
