@@ -132,19 +132,14 @@ class DatasetWriter:
         if start is None:
             start = self.spans[-1].rows.stop if self._spans else 0
         stop = start + len(data)
-        if len(actions_TA) != len(data) or len(states_TS) != len(data):
+        if {len(actions_TA), len(states_TS)} != {len(data)} or stop > self.total:
             raise RecordingError(
-                f"{self.folder}: {len(data)} frames came with {len(actions_TA)} actions and {len(states_TS)} states"
+                f"{self.folder}: {len(data)} frames, {len(actions_TA)} actions and {len(states_TS)} states do not fit "
+                f"into rows {start} to {self.total}"
             )
         for name, rows in ((self.kind, data), ("actions", actions_TA), ("states", states_TS)):
-            column = self._maps[name]
-            if stop > self.total or rows.shape[1:] != column.shape[1:]:
-                raise RecordingError(
-                    f"{self.folder}: rows {start} to {stop} of shape {rows.shape[1:]} do not fit {name} of shape "
-                    f"{column.shape}"
-                )
-            column[start:stop] = rows
-            column.flush()
+            self._maps[name][start:stop] = rows
+            self._maps[name].flush()
         self._spans = {k: span for k, span in self._spans.items() if span.rows.stop <= start or k >= stop}
         self._spans[start] = EpisodeSlice(start=start, length=len(data), meta=_plain(meta))
         write_json(self.folder / JOURNAL, self._index())

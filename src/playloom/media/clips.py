@@ -229,10 +229,7 @@ def write_dream_clip(
         codes_TN: codes of every frame, [ctx+S, N], if they are known.
         dreamed_before_T: bool [ctx], True for context frames that were generated earlier; None: none.
     """
-    total = len(context_THWC) + len(dreamed_SHWC)
-    open_steps = total - len(actions_TA)
-    if open_steps not in (0, 1) or len(given_T) != len(actions_TA):
-        raise ValueError(f"{len(actions_TA)} actions and {len(given_T)} flags for {total} frames")
+    open_steps = len(context_THWC) + len(dreamed_SHWC) - len(actions_TA)
     rest_TA = np.tile(REST_VALUES, (open_steps, 1))
     arrays: dict[str, NDArray[Any]] = {
         "context_length": np.array(len(context_THWC)),
