@@ -49,27 +49,27 @@ def plain(value: Any) -> Any:
     return value
 
 
-def from_mapping(config: type[Config], values: Mapping[str, Any], what: str = "config") -> Config:
+def from_mapping(config: type[Config], values: Mapping[str, Any], name: str = "config") -> Config:
     """Build a dataclass, nested ones included, from JSON values.
 
     Args:
         config: the dataclass.
         values: its fields; those with a default may be missing.
-        what: name of the dataclass in errors.
+        name: of the dataclass, for errors.
 
     Raises:
         ConfigError: for an unknown key (names the nearest one), a missing one, or a value of the wrong type.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{what} has the wrong type: got {values!r:.60}, expected an object")
+        raise ConfigError(f"{name} has the wrong type: got {values!r:.60}, expected an object")
     fields = {field.name: field for field in dataclasses.fields(config) if field.init}  # type: ignore[arg-type]
     hints = get_type_hints(config)
     for key in values:
         if key not in fields:
-            raise ConfigError(f"{what} has an unknown key {key!r}; {did_you_mean(str(key), fields)}")
+            raise ConfigError(f"{name} has an unknown key {key!r}; {did_you_mean(str(key), fields)}")
     for key, field in fields.items():
         if key not in values and field.default is field.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{what} has no {key!r}; expected the keys {', '.join(fields)}")
+            raise ConfigError(f"{name} has no {key!r}; expected the keys {', '.join(fields)}")
     return config(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
 
 

@@ -115,8 +115,12 @@ class RealESRGAN:
 
         self.factor = factor
         self._device = torch.device(device)
+
+        def tensor(array: NDArray[np.float32]) -> torch.Tensor:
+            return torch.from_numpy(array).to(self._device)
+
         self._layers = [
-            tuple(None if array is None else torch.from_numpy(array).to(self._device) for array in vars(layer).values())
+            (tensor(layer.weight_OIKK), tensor(layer.bias_O), None if layer.slope_O is None else tensor(layer.slope_O))
             for layer in layers
         ]
 
@@ -143,7 +147,7 @@ class RealESRGAN:
             picture_1CHW = torch.tensor(frame_HWC, device=self._device).permute(2, 0, 1)[None].float() / 255
             hidden = picture_1CHW
             for weight, bias, slope in self._layers:
-                hidden = F.conv2d(hidden, weight, bias, padding=weight.shape[-1] // 2)  # type: ignore[arg-type, union-attr]
+                hidden = F.conv2d(hidden, weight, bias, padding=weight.shape[-1] // 2)
                 hidden = hidden if slope is None else F.prelu(hidden, slope)
             repeated = F.interpolate(picture_1CHW, scale_factor=self.factor, mode="nearest")
             large_1CHW = (F.pixel_shuffle(hidden, self.factor) + repeated).clamp(0, 1).mul(255).round().to(torch.uint8)
