@@ -1,6 +1,6 @@
 """Iterating client: request one step, append it to the context, request the next.
 
-Whatever happens, the files of every received step are complete.
+The files of every received step are complete, also after an error or an interruption.
 
     >>> job = CallJob(start=start_from_picture("me.png")[0], steps=5)  # doctest: +SKIP
     >>> run_call(job).folder  # doctest: +SKIP

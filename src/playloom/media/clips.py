@@ -103,7 +103,7 @@ def read_npz(path: Path | str, names: tuple[str, ...], optional: tuple[str, ...]
             return {name: _read(archive, entry) for name, entry in entries.items()}
     except RecordingError:
         raise
-    # Damage inside an archive surfaces as whatever the decompressor or the array header was reading.
+    # Damage inside an archive raises any error, depending on the part that was read.
     except Exception as error:
         raise RecordingError(f"{path} is damaged or holds something other than numbers: {error}") from error
 
