@@ -24,7 +24,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from _harness import count, progress
-from playloom.device import pick_dtype
 from playloom.inference.benchmark import synchronized_time
 from playloom.inference.engine import Engine
 from playloom.models.decode_order import Schedule
@@ -185,9 +184,9 @@ class Setup:
     @property
     def dtype(self) -> torch.dtype:
         """Of weights and cache."""
-        return pick_dtype(
-            getattr(self.given, "dtype", None) or ("bfloat16" if self.device.type == "cuda" else "float32")
-        )
+        default = "bfloat16" if self.device.type == "cuda" else "float32"
+        dtype: torch.dtype = getattr(torch, getattr(self.given, "dtype", None) or default)
+        return dtype
 
     @cached_property
     def rates(self) -> PeakRates:

@@ -21,7 +21,7 @@ from _gpt2 import measure_baseline
 from _harness import Row, Target, median, options, parse, progress, report, run, run_case, table
 from _roofline import Setup, prefill_cost
 from playloom.actions.codec import SLOT_SIZES
-from playloom.device import DTYPES, pick_device
+from playloom.device import pick_device
 from playloom.inference.benchmark import synchronized_time, time_batch, time_frames
 from playloom.inference.cuda_graphs import FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
@@ -207,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__, "frames", "seed")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda.")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["200m", "1.6b"], metavar="NAME")
-    parser.add_argument("--dtype", choices=DTYPES, help="Default: float32 on a CPU, bfloat16 on a GPU.")
+    dtypes = ("float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", choices=dtypes, help="Default: float32 on a CPU, bfloat16 on a GPU.")
     parser.add_argument("--only", nargs="+", choices=CASES, default=CASES, metavar="CASE", help="Cases to measure.")
     given = parse(parser, arguments)
     setup = PresetSetup(given, pick_device(given.device))

@@ -31,7 +31,7 @@ from websockets.sync.client import connect
 from _harness import Row, Target, options, parse, progress, report, run, run_case, table
 from playloom.actions.codec import REST_VALUES
 from playloom.actions.controller import CONTROLS
-from playloom.client.client import Endpoint, Retries
+from playloom.client import Endpoint, Retries
 from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt
 from playloom.errors import PlayloomError
 from playloom.media.images import encode_png

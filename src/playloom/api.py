@@ -1,4 +1,4 @@
-"""Load a world model and use it from Python: clips, sessions, and folders that the Hugging Face Hub keeps.
+"""Load a world model and use it from Python: clips, sessions, and models on the Hugging Face Hub.
 
 >>> model = load("arena-live")  # doctest: +SKIP
 >>> model.dream("plaza-explorer", actions="turn_right for 10").save("dream.gif")  # doctest: +SKIP
@@ -86,28 +86,26 @@ class Model:
         Args:
             prompt: a bundled prompt's name, a picture, a folder of pictures, a recording, an `.npz`, an earlier clip's
                 folder, or frames and actions; None: the first bundled prompt.
-            actions: a script ("turn_right for 10; forward for 2s"), a CSV file, held inputs by name, or one action for
-                each step; None: the recorded ones, else rest.
+            actions: a script ("turn_right for 10; forward for 2s"), a CSV file, inputs by name, or one action for each
+                step; None: the recorded ones, else rest.
             steps: number of steps of 0.1 s; None: as many as actions, else 10.
             mode: `world` generates frames, `policy` actions, `full` both.
             schema: encoding of raw numbers in `actions`: `named` or `binned`.
             seed: the same request and seed give the same clip.
-            sampling: how tokens are drawn; a field that is None, or no sampling, means the card's.
-            context: number of prompt frames that the model sees; None: as many as it can.
+            sampling: None, or a field that is None: the card's.
+            context: number of context frames; None: as many as the model has.
             start_step: step of the prompt to continue from, from 0.
-            resize: how pictures of another shape are fitted: `crop` or `letterbox`.
-            progress: called with steps done and steps asked for, after every step.
+            resize: resize mode of pictures of another shape: `crop` or `letterbox`.
+            progress: called after every step with the steps done and the steps in all.
 
         Raises:
-            PlayloomError: when an argument cannot be used, or the frames do not fit into the memory.
+            PlayloomError: when an argument cannot be used, or the memory is too small.
         """
-        if isinstance(actions, str | Path):
-            script: str | None = str(actions)
-        else:
-            script = None if actions is None else as_script(actions, schema)
+        if isinstance(actions, Path):
+            actions = str(actions)
         job = DreamJob(
             **self._start(prompt, seed, sampling, context, start_step, resize),
-            actions=script,
+            actions=None if actions is None else as_script(actions, schema),
             steps=steps,
             mode=mode,
             schema=schema or "named",
@@ -126,7 +124,7 @@ class Model:
     ) -> Session:
         """Open a session on a prompt; then `session.step("forward")`, `session.fork()`, `session.close()`.
 
-        Args are those of `dream`. Notes on the prompt, such as a picture of another game, become Python warnings.
+        Args are those of `dream`. Notes on the prompt become Python warnings.
 
         Raises:
             PlayloomError: when the prompt cannot be used, or there is no memory for another session.
@@ -158,13 +156,7 @@ class Model:
         }
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `model.json`, `card.md` and the weights into a folder that `load` reads.
-
-        Weights are stored in float16 where that changes no number, else in float32.
-
-        Raises:
-            StorageError: when the place cannot be written to, or the disk is full.
-        """
+        """Write a folder for `load`: `model.json`, `card.md` and the weights (float16 where that changes no number)."""
         world_model = self.engine.model
         states = (*world_model.tokenizer.state_dict().values(), *world_model.transformer.state_dict().values())
         exact = all(torch.equal(t.half().to(t.dtype), t) for t in states if t.is_floating_point())
@@ -188,7 +180,7 @@ class Model:
         Args:
             repo_id: `owner/name`; created if it is new.
             private: visibility of a new repository; None: the owner's default.
-            token: access token; None: the one that the Hub's own login keeps.
+            token: access token; None: the one of the Hub's login.
             commit_message: first line of the commit.
 
         Returns:
@@ -237,25 +229,20 @@ def load(
     """
     set_threads()
     place = pick_device(device)
-    if _is_hub_id(model):
-        how = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        folder = _download(str(model), how)
+    if isinstance(model, str) and _HUB_ID.fullmatch(model) and not Path(model).parent.exists():
+        options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        folder = _download(model, options)
     else:
         folder = model_folder(model)
     loaded = load_model(folder, place)
     return Model(Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order)))
 
 
-def _is_hub_id(model: str | Path | None) -> bool:
-    """`owner/name`, where neither is a folder here."""
-    return isinstance(model, str) and bool(_HUB_ID.fullmatch(model)) and not Path(model).parent.exists()
-
-
-def _download(repo_id: str, how: Mapping[str, Any]) -> Path:
+def _download(repo_id: str, options: Mapping[str, Any]) -> Path:
     hub = _hub()
     try:
-        return Path(hub.snapshot_download(repo_id, allow_patterns=_HUB_FILES, **how))
-    except (OSError, ValueError) as error:  # the Hub's errors and those of the network are kinds of these
+        return Path(hub.snapshot_download(repo_id, allow_patterns=_HUB_FILES, **options))
+    except (OSError, ValueError) as error:  # base classes of the Hub's and the network's errors
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{repo_id} cannot be loaded from the Hugging Face Hub: {reason:.300}") from error
 

@@ -1,9 +1,7 @@
-"""Files and folders that are whole or absent, and whose places are known to be good before long work begins.
+"""Files and folders that appear whole or not at all, and checks of a place before long work.
 
-Holds no state. Knows nothing of what is written.
-
-    >>> with atomic_write(Path("notes.txt")) as temporary:  # doctest: +SKIP
-    ...     temporary.write_text("all of it, or nothing")
+>>> with atomic_write(Path("notes.txt")) as temporary:  # doctest: +SKIP
+...     temporary.write_text("all of it, or nothing")
 """
 
 from __future__ import annotations
@@ -20,25 +18,19 @@ from pathlib import Path
 
 from playloom.errors import BadInputError, PlayloomError, StorageError
 
-# EFBIG is what a per-process file size limit gives; to the user it is the same trouble as a full disk.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# Some libraries keep the cause only in their text: safetensors
-# ("os error 28"), ndarray.tofile ("9 requested and 5 written").
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the last one is a file size limit of the process
+# Safetensors ("os error 28") and ndarray.tofile ("9 requested and 5 written") give the cause only as text.
 _FULL_TEXT = re.compile(r"no space left|file too large|os error (27|28)\b|requested and \d+ written", re.IGNORECASE)
 _RESULTS = ("manifest.json", "report.json", "start.json")
-"""Files that tell a folder with an earlier dream, play, act or call; else films beside arrays of the same name do."""
+"""Files that mark a folder as an earlier result; so do videos with arrays of the same name."""
 
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Write a file so that it appears whole or not at all, whatever happens in between.
+    """Write a file so that it appears whole or not at all; missing folders above it are made.
 
-    The body writes to the temporary path it is given (same folder and ending as `path`); afterwards the
-    bytes are flushed to the disk and the name is swapped in. When the body raises, nothing is left and an
-    older file stays as it was.
-
-    Args:
-        path: the file to appear; missing folders above it are made.
+    The body writes to the temporary path (same folder and ending). Afterwards the bytes are flushed to the disk and the
+    file is renamed. When the body raises, nothing is left, and an older file stays as it was.
 
     Raises:
         StorageError: when the place cannot be written to, or the disk is full.
@@ -46,15 +38,16 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
-        with _os_errors_as_sentences(target):
+        with _storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            # Opened here, not with tempfile, so that the file gets the permissions the user's umask asks for.
+            # Not made by tempfile, so that the file has the permissions of the user's umask.
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             mode = temporary.stat().st_mode
-        with _full_disk_as_sentence(target):
+        with _storage_errors(target, only_full=True):
             yield temporary
-            _flush(temporary)
-        with _os_errors_as_sentences(target):
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        with _storage_errors(target):
             temporary.chmod(mode)  # safetensors puts a file of mode 0600 in its place
             temporary.replace(target)
     finally:
@@ -66,10 +59,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 def atomic_folder(folder: Path | str) -> Iterator[Path]:
     """Fill a folder so that it appears with everything in it, or not at all.
 
-    The body fills the temporary folder it is given, beside the final one, which takes its place afterwards.
-
-    Args:
-        folder: the folder to appear; it may exist if it is empty. See `next_free_path` for a numbered one.
+    The body fills the temporary folder, which is renamed afterwards. The folder may exist if it is empty.
 
     Raises:
         BadInputError: when the folder holds something already.
@@ -78,11 +68,11 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
     target = next_free_path(folder)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with _os_errors_as_sentences(target):
+        with _storage_errors(target):
             temporary.mkdir(parents=True)
-        with _full_disk_as_sentence(target):
+        with _storage_errors(target, only_full=True):
             yield temporary
-        with _os_errors_as_sentences(target):
+        with _storage_errors(target):
             temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -92,8 +82,8 @@ def next_free_path(folder: Path | str, *, numbered: bool = False) -> Path:
     """Return the folder itself when it is absent or empty; else an error, or its first free numbered sibling.
 
     Args:
-        folder: where something is to be written.
-        numbered: choose `folder-2`, `folder-3`, … when the folder holds an earlier result.
+        folder: to be written.
+        numbered: return `folder-2`, `folder-3`, … when the folder holds an earlier result.
 
     Raises:
         BadInputError: when it is a file, the current folder or one above it, or holds anything else.
@@ -101,8 +91,8 @@ def next_free_path(folder: Path | str, *, numbered: bool = False) -> Path:
     wanted = Path(folder).absolute()
     check_own_folder(wanted)
     if not _is_free(wanted) and not (numbered and _is_result(wanted)):
-        which = "files that are no earlier result" if numbered else "files"
-        raise BadInputError(f"{folder} already holds {which}; choose another folder, or remove it first")
+        content = "files that are no earlier result" if numbered else "files"
+        raise BadInputError(f"{folder} already holds {content}; choose another folder, or remove it first")
     candidate, number = wanted, 1
     while not _is_free(candidate):
         number += 1
@@ -111,11 +101,7 @@ def next_free_path(folder: Path | str, *, numbered: bool = False) -> Path:
 
 
 def check_own_folder(folder: Path | str) -> None:
-    """Check that a folder to write is neither a file nor the current folder nor one above it.
-
-    Raises:
-        BadInputError: when it is.
-    """
+    """Check that a folder to write is not a file, the current folder or one above it; BadInputError when it is."""
     wanted = Path(folder).absolute()
     if wanted.exists() and not wanted.is_dir():
         raise BadInputError(f"cannot write the folder {folder}: it is a file; choose another folder")
@@ -126,40 +112,45 @@ def check_own_folder(folder: Path | str) -> None:
 
 
 def ensure_writable(folder: Path | str, *, numbered: bool = False) -> None:
-    """Check before long work, not after it, that a folder can be written; nothing stays behind.
+    """Check before long work that a folder can be written; nothing is left there.
 
     Args:
-        folder: where something is to be written.
-        numbered: also apply the rule of `next_free_path(folder, numbered=True)`.
+        folder: to be written.
+        numbered: also check `next_free_path(folder, numbered=True)`.
 
     Raises:
-        StorageError: when the nearest folder above it that exists cannot be written to or is a file, or the disk is
-            full.
+        StorageError: when the nearest existing folder above it cannot be written to or is a file, or the disk is full.
     """
     target = next_free_path(folder, numbered=True) if numbered else Path(folder).absolute()
     above = next(place for place in target.parents if place.exists())
-    with _os_errors_as_sentences(target), tempfile.TemporaryFile(dir=above) as probe:
+    with _storage_errors(target), tempfile.TemporaryFile(dir=above) as probe:
         probe.write(b"room")
         probe.flush()
 
 
 @contextmanager
 def folder_lock(folder: Path | str) -> Iterator[None]:
-    """Keep a second process out of a folder (made if needed) for as long as the body runs, or this process lives.
+    """Keep other processes out of a folder (made if needed) while the body runs.
 
-    Where the system has no such claims (Windows, some network disks) nobody is kept out.
+    Without effect where the system has no file locks (Windows, some network disks).
 
     Raises:
-        StorageError: when another process has claimed it, or the folder cannot be made.
+        StorageError: when another process has locked it, or the folder cannot be made.
     """
     target = Path(folder)
     made = not target.exists()
-    with _os_errors_as_sentences(target):
+    with _storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(target, os.O_RDONLY) if os.name == "posix" else None
     try:
-        if descriptor is not None and not _is_claimed(descriptor):
-            raise StorageError(f"another process works in {folder}; wait for its end, or choose another --out")
+        if descriptor is not None:
+            import fcntl
+
+            with suppress(OSError):  # a disk without locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise StorageError(f"another process works in {folder}; wait, or choose another --out") from None
         yield
     finally:
         if descriptor is not None:
@@ -169,67 +160,30 @@ def folder_lock(folder: Path | str) -> Iterator[None]:
                 target.rmdir()
 
 
-def _is_claimed(descriptor: int) -> bool:
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a disk without claims
-        return True
-    return True
-
-
 def _is_free(folder: Path) -> bool:
-    if not folder.exists():
-        return True
-    return folder.is_dir() and next(folder.iterdir(), None) is None
+    return not folder.exists() or (folder.is_dir() and next(folder.iterdir(), None) is None)
 
 
 def _is_result(folder: Path) -> bool:
     if any((folder / name).is_file() for name in _RESULTS):
         return True
-    films = (film for pattern in ("*.mp4", "*/*.mp4") for film in folder.glob(pattern))
-    return any(film.with_suffix(".npz").is_file() for film in films)
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    videos = (video for pattern in ("*.mp4", "*/*.mp4") for video in folder.glob(pattern))
+    return any(video.with_suffix(".npz").is_file() for video in videos)
 
 
 @contextmanager
-def _os_errors_as_sentences(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if _is_disk_full(error):
-            raise _disk_full(target) from error
-        reason = error.strerror or str(error)
-        raise StorageError(f"cannot write {target}: {reason}; choose another place") from error
-
-
-@contextmanager
-def _full_disk_as_sentence(target: Path) -> Iterator[None]:
+def _storage_errors(target: Path, *, only_full: bool = False) -> Iterator[None]:
+    """Turn a full disk, and with `only_full` off any OSError, into a StorageError."""
     try:
         yield
     except PlayloomError:
         raise
     except Exception as error:
-        if _is_disk_full(error):
-            raise _disk_full(target) from error
-        raise
-
-
-def _is_disk_full(error: Exception) -> bool:
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    return _FULL_TEXT.search(str(error)) is not None
-
-
-def _disk_full(target: Path) -> StorageError:
-    return StorageError(
-        f"no room left on the disk (or a file size limit was reached) while writing {target}; nothing was "
-        "kept of it: free some space or choose another place, then run again"
-    )
+        if getattr(error, "errno", None) in _FULL or _FULL_TEXT.search(str(error)):
+            raise StorageError(
+                f"no room left on the disk (or a file size limit was reached) while writing {target}; nothing was "
+                "kept of it: free some space or choose another place, then run again"
+            ) from error
+        if only_full or not isinstance(error, OSError):
+            raise
+        raise StorageError(f"cannot write {target}: {error.strerror or error}; choose another place") from error

@@ -1,15 +1,14 @@
-"""The ground under every run: devices, memory, threads and random sources.
+"""Devices, dtypes, threads, memory and random generators.
 
-Holds no state and decides nothing at import. Knows nothing of models or games. torch is imported by the
-functions that need it, so that `playloom --help` does not wait for it.
+torch is imported by the functions that need it, so that `playloom --help` is fast.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,19 +19,15 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
-"""The names `pick_dtype` knows."""
-
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device to compute on.
+    """Return a device.
 
     Args:
-        name: `auto` (the first CUDA device, else `cpu`; Apple's `mps` only if asked for: nothing was tried on it) or
-            one of torch's, as `cuda:1`.
+        name: `auto` (the first CUDA device, else `cpu`; never Apple's `mps`, which is untested) or a name of torch.
 
     Raises:
-        ConfigError: when the name means nothing to torch, or that device is not there.
+        ConfigError: when the name is unknown to torch, or the device is not there.
     """
     import torch
 
@@ -43,28 +38,17 @@ def pick_device(name: str = "auto") -> torch.device:
     except RuntimeError as error:
         known = did_you_mean(name, ["auto", "cpu", "cuda", "mps"])
         raise ConfigError(f"unknown device {name!r}; {known}") from error
-    if not _is_there(device):
+    if device.type == "cuda":
+        there = (device.index or 0) < torch.cuda.device_count()
+    else:
+        there = device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
+    if not there:
         raise ConfigError(f"device {name} is not available here; use --device auto or --device cpu")
     return device
 
 
-def pick_dtype(name: str) -> torch.dtype:
-    """The floating point type of a name in `DTYPES`.
-
-    Raises:
-        ConfigError: when the name is none of them.
-    """
-    import torch
-
-    if name not in DTYPES:
-        raise ConfigError(f"unknown dtype {name!r}; {did_you_mean(name, DTYPES)}")
-    dtype = getattr(torch, name)
-    assert isinstance(dtype, torch.dtype)
-    return dtype
-
-
 def free_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes that a program can still take on a device; main memory for everything but CUDA devices."""
+    """Return the free bytes of a device; those of the main memory for all but CUDA devices."""
     import psutil
     import torch
 
@@ -74,28 +58,14 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 
 
 def run_in_temporary_thread(work: Callable[[], _T]) -> _T:
-    """What `work` gives, done in a thread that ends with it.
+    """Return the result of `work`, computed in a thread that ends with it.
 
-    A thread that computes on the CPU keeps a team of helpers for as long as it lives. When two threads have one, the
-    teams outnumber the cores, and OpenMP (libgomp) lets helpers sleep between any two operations: a frame of the
-    bundled model then takes about twice as long. So whoever loads a model in one thread to use it in another loads it
-    here.
+    A thread that computes on the CPU keeps a team of OpenMP threads for as long as it lives. When two threads have one,
+    the teams outnumber the cores, and libgomp lets their members sleep between any two operations: a frame of the
+    bundled model then takes about twice as long. Load a model here when another thread uses it.
     """
-    given: list[_T] = []
-    failures: list[BaseException] = []
-
-    def do() -> None:
-        try:
-            given.append(work())
-        except BaseException as error:  # raised again below, where it belongs
-            failures.append(error)
-
-    thread = threading.Thread(target=do, name="playloom-in-passing")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return given[0]
+    with ThreadPoolExecutor(1, thread_name_prefix="playloom-temporary") as pool:
+        return pool.submit(work).result()
 
 
 def usable_cores() -> int:
@@ -114,7 +84,7 @@ def set_threads(threads: int | None = None) -> int:
         threads: 1 or more; None keeps torch's own number, at most `usable_cores()` unless `OMP_NUM_THREADS` is set.
 
     Returns:
-        The number that is in force.
+        The number in use.
 
     Raises:
         ConfigError: when `threads` is below 1.
@@ -142,7 +112,7 @@ def limit_spinning() -> None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures of speed belong to: processor, cores, accelerator, versions."""
+    """Return what speed depends on: processor, cores, accelerator, versions."""
     import torch
 
     return {
@@ -157,11 +127,11 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A random source that belongs to one request; the global one stays untouched.
+    """Return a random generator for one request; the global one stays untouched.
 
     Args:
         seed: 0 to 2**63 - 1.
-        device: where the numbers are drawn; the same seed gives other numbers on another kind of device.
+        device: of the numbers; the same seed gives other numbers on another kind of device.
 
     Raises:
         ConfigError: when the seed is out of range.
@@ -169,7 +139,7 @@ def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     import torch
 
     if not 0 <= seed < 2**63:
-        raise ConfigError(f"seed is {seed}; expected a whole number 0 to 2**63 - 1")
+        raise ConfigError(f"the seed is out of range: got {seed}, expected 0 to 2**63 - 1")
     return torch.Generator(device).manual_seed(seed)
 
 
@@ -187,16 +157,7 @@ def _cgroup_quota() -> int | None:
     return max(1, round(int(quota) / int(period))) if quota.isdigit() and int(period) > 0 else None
 
 
-def _is_there(device: torch.device) -> bool:
-    import torch
-
-    if device.type == "cuda":
-        return (device.index or 0) < torch.cuda.device_count()
-    return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
-
-
 def _cpu_name() -> str:
-    """The processor's name as Linux knows it, else as the platform does."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

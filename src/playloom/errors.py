@@ -1,20 +1,20 @@
-"""The exception tree: every error a user can cause, by what they can do about it.
+"""Exceptions for everything that a user can mend.
 
     PlayloomError
-    ├── BadInputError        a value, file or argument the user gave is wrong
-    │   ├── ActionError      a controller value, schema or action script is wrong
-    │   ├── PictureError     a picture cannot be used as it is
-    │   ├── RecordingError   a recording or data set is missing, too short or damaged
-    │   └── StorageError     a place cannot be written to: full, forbidden, or another process has it
+    ├── BadInputError        a value, file or argument
+    │   ├── ActionError      a controller value, schema or action script
+    │   ├── PictureError     a picture
+    │   ├── RecordingError   a recording or dataset: missing, too short or damaged
+    │   └── StorageError     a place: full, forbidden, or used by another process
     ├── ConfigError          an unknown preset or key, or values that do not fit together
-    ├── CheckpointError      weights that are truncated, damaged or of another config
-    ├── MissingExtraError    an optional package is not installed
-    ├── ResourceError        the machine has not the memory that was asked for
-    ├── GameError            the game's process failed
-    └── EndpointError        a remote endpoint refused, failed or answered nonsense
+    ├── CheckpointError      weights: truncated, damaged or of another config
+    ├── MissingExtraError    an optional package
+    ├── ResourceError        memory
+    ├── GameError            the game's process
+    └── EndpointError        a remote endpoint
 
-The command line prints the message of a `PlayloomError` as one sentence and exits with 2. A message says what
-came, what was expected, and what to do. Our own mistakes stay plain exceptions, with their traceback.
+The command line prints the message of a `PlayloomError` as one sentence and exits with 2. Errors of programmers are
+plain exceptions with a traceback.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterable
 
 
 class PlayloomError(ValueError):
-    """Raised when the user can mend the cause; the base of all errors below."""
+    """Raised when the user can mend the cause; base of all errors below."""
 
 
 class BadInputError(PlayloomError):
@@ -40,7 +40,7 @@ class PictureError(BadInputError):
 
 
 class RecordingError(BadInputError):
-    """Raised when a recording or data set is missing, too short or damaged."""
+    """Raised when a recording or dataset is missing, too short or damaged."""
 
 
 class StorageError(BadInputError):
@@ -60,36 +60,32 @@ class MissingExtraError(PlayloomError):
 
     @classmethod
     def of(cls, package: str, extra: str) -> MissingExtraError:
-        """The one sentence for a missing package: which, and how to get it."""
+        """Return the error for a package of an extra."""
         return cls(f"{package} is not installed; get it with: pip install 'playloom[{extra}]'")
 
 
 class ResourceError(PlayloomError):
-    """Raised when a machine has less memory than is needed."""
+    """Raised when a machine has too little memory."""
 
 
 class GameError(PlayloomError):
-    """Raised when the game's process fails to start, dies or answers nonsense."""
+    """Raised when the game's process fails to start, ends or answers incorrectly."""
 
 
 class EndpointError(PlayloomError):
-    """Raised when a remote endpoint refuses, fails or answers something that cannot be used."""
+    """Raised when a remote endpoint rejects a request, fails or answers incorrectly."""
 
 
 def check_whole(name: str, value: object, least: int, most: int) -> None:
-    """Refuse a size that is no whole number from `least` to `most`; `name` says whose size.
-
-    Raises:
-        ConfigError: names the size, what came and what was expected.
-    """
+    """Raise a ConfigError unless a value is a whole number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ConfigError(f"{name} is wrong: got {value!r:.60}, expected a whole number from {least} to {most:,}")
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """A sentence end for an unknown name: the closest choice, else all of them.
+    """Return the end of a sentence about an unknown name: the closest choice, else all of them.
 
-    >>> nearest("tniy", ["tiny", "small"])
+    >>> did_you_mean("tniy", ["tiny", "small"])
     'did you mean tiny?'
     """
     known = list(choices)

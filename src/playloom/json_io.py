@@ -17,15 +17,9 @@ Config = TypeVar("Config")
 
 
 def read_json(path: Path, error: type[PlayloomError], advice: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: the file.
-        error: class of the error when it is missing, unreadable or no JSON object.
-        advice: the end of that error's sentence: what to do.
-    """
+    """Read a JSON object; when it is missing or damaged, raise `error` with a sentence that ends with `advice`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as cause:
         raise error(f"{path} cannot be read ({cause.strerror}); {advice}") from cause
     except (ValueError, RecursionError) as cause:
@@ -36,18 +30,14 @@ def read_json(path: Path, error: type[PlayloomError], advice: str) -> dict[str, 
 
 
 def write_json(path: Path, value: object, *, indent: int = 1, sort_keys: bool = False) -> None:
-    """Write strict JSON atomically; see `plain`.
-
-    Raises:
-        StorageError: when the place cannot be written to, or the disk is full.
-    """
+    """Write strict JSON atomically; see `plain`. StorageError when the place cannot be written to."""
     with atomic_write(path) as temporary:
         text = json.dumps(plain(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """Return JSON values: arrays and tuples become lists, keys texts, NaN and infinity null."""
+    """Return JSON values: arrays and tuples become lists, keys become text, NaN and infinity null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -59,27 +49,27 @@ def plain(value: Any) -> Any:
     return value
 
 
-def from_mapping(config: type[Config], values: Mapping[str, Any], what: str = "config") -> Config:
+def from_mapping(config: type[Config], values: Mapping[str, Any], name: str = "config") -> Config:
     """Build a dataclass, nested ones included, from JSON values.
 
     Args:
         config: the dataclass.
         values: its fields; those with a default may be missing.
-        what: name of the dataclass in errors.
+        name: of the dataclass, for errors.
 
     Raises:
         ConfigError: for an unknown key (names the nearest one), a missing one, or a value of the wrong type.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{what} has the wrong type: got {values!r:.60}, expected an object")
+        raise ConfigError(f"{name} has the wrong type: got {values!r:.60}, expected an object")
     fields = {field.name: field for field in dataclasses.fields(config) if field.init}  # type: ignore[arg-type]
     hints = get_type_hints(config)
     for key in values:
         if key not in fields:
-            raise ConfigError(f"{what} has an unknown key {key!r}; {did_you_mean(str(key), fields)}")
+            raise ConfigError(f"{name} has an unknown key {key!r}; {did_you_mean(str(key), fields)}")
     for key, field in fields.items():
         if key not in values and field.default is field.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{what} has no {key!r}; expected the keys {', '.join(fields)}")
+            raise ConfigError(f"{name} has no {key!r}; expected the keys {', '.join(fields)}")
     return config(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
 
 

@@ -1,17 +1,12 @@
-"""The manifest: what every generated picture says about itself, as JSON.
+"""Manifest of generated pictures as JSON, and the visible watermark.
 
-Owns the fields and their JSON form. Knows nothing of files or models; `media` puts the text into pictures.
+Equal requests give equal bytes: only `created` differs between two runs, and only the server writes it by default.
+
+The watermark is drawn where pictures leave the program, never inside the engine: after a marked frame in the context
+the model would generate marks.
 
     >>> Manifest(model="tiny", weights="ab12", seed=7, mode="world").at_step(3).step
     3
-
-Same request, same bytes: `created` is the one field that differs between two runs of the same dream. Files leave it
-out unless it is asked for; `created_at(epoch)` pins it, as SOURCE_DATE_EPOCH does for builds. The server puts it in.
-
-The visible mark: a small badge on a copy of a picture that says it was generated.
-
-Owns the badge's look. It is stamped where pictures leave the program, never inside the engine: after a marked
-frame in the context the model would dream marks.
 """
 
 from __future__ import annotations
@@ -29,108 +24,93 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import playloom
-from playloom.errors import BadInputError, ConfigError
+from playloom.errors import BadInputError
 from playloom.json_io import from_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What made a picture. Everything but the first four fields may be unknown."""
+    """Origin of a picture. All but the first four fields may be unknown."""
 
     model: str
-    """The model's name, as a preset or a folder's model card gives it."""
+    """Name of the model."""
     weights: str
-    """Fingerprint of the weights that dreamed it (hex)."""
+    """Fingerprint of the weights (hex)."""
     seed: int
-    """The seed of the request."""
+    """Seed of the request."""
     mode: str
-    """`world`, `policy` or `full`: what was dreamed and what was given."""
+    """`world`, `policy` or `full`: frames, actions or both were generated."""
     sampling: Mapping[str, float | int | str | None] = field(default_factory=dict)
-    """Temperature, top-k, top-p: whatever the request sampled with."""
+    """Temperature, top-k, top-p and others."""
     order: str | None = None
-    """The order in which a frame's codes were dreamed."""
+    """Decoding order of a frame's codes."""
     prompt: str | None = None
-    """The prompt's name: a bundled prompt's name, or a file's name without its folders."""
+    """Name of a bundled prompt, or of a file without its folders."""
     prompt_kind: str | None = None
-    """`real` frames of a game, or pictures `given` by the user."""
+    """`real` frames of a game, or `given` pictures of the user."""
     parent: str | None = None
-    """`frames_hash` of the prompt it goes on from."""
+    """`frames_hash` of the prompt."""
     step: int | None = None
-    """Which dreamed step it shows, from 1; None for a file that shows several."""
+    """Number of the generated step, from 1; None for a file of several."""
     created: str | None = None
-    """ISO 8601 time in UTC, or None to keep files of equal requests equal."""
+    """ISO 8601 time in UTC; None keeps files of equal requests equal."""
     request: Mapping[str, Any] = field(default_factory=dict)
-    """What makes the dream again, in a folder's `manifest.json` only: it holds the user's own paths."""
+    """Request that makes it again, in a folder's `manifest.json` only, because it holds the user's paths."""
     note: str = "generated"
-    """What it is, in a word, for whoever opens the metadata."""
+    """Description for readers of the metadata."""
     generator: str = "playloom"
-    """The program."""
+    """Program."""
     version: str = playloom.__version__
-    """The program's version."""
+    """Version of the program."""
 
     def at_step(self, step: int) -> Manifest:
-        """The same manifest for one dreamed step, counted from 1."""
+        """Return the manifest of one generated step, counted from 1."""
         return replace(self, step=step)
 
     def to_json(self) -> str:
-        """One line of JSON with sorted keys; what is unknown is left out."""
+        """Return one line of JSON with sorted keys, without unknown fields."""
         known = {name: value for name, value in asdict(self).items() if value is not None and value != {}}
         return json.dumps(known, sort_keys=True, ensure_ascii=True)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """The manifest a text holds.
+        """Return the inverse of `to_json`.
 
         Raises:
-            BadInputError: when it is no JSON object, has an unknown field or lacks one of the first four.
+            BadInputError: when it is not a JSON object, has an unknown field or lacks one of the first four.
         """
         try:
-            known = json.loads(text)
+            return from_mapping(cls, json.loads(text), "the manifest")
         except (ValueError, RecursionError) as error:
             raise BadInputError(f"this is no playloom manifest: {error}") from error
-        if not isinstance(known, dict):
-            raise BadInputError(f"this is no playloom manifest: expected a JSON object, got {text[:40]!r}")
-        try:
-            return from_mapping(cls, known, "the manifest")
-        except ConfigError as error:
-            raise BadInputError(str(error)) from error
 
 
 def created_at(epoch: float | None = None) -> str:
-    """A time for `Manifest.created`: now, or a fixed one.
+    """Return a time for `Manifest.created`, ISO 8601 in UTC to the second.
 
     Args:
-        epoch: seconds since 1970 in UTC, as SOURCE_DATE_EPOCH counts them; None means now.
-
-    Returns:
-        ISO 8601 in UTC, to the second.
+        epoch: seconds since 1970 in UTC; None: now.
     """
-    moment = datetime.now(timezone.utc) if epoch is None else datetime.fromtimestamp(epoch, timezone.utc)
-    return moment.isoformat(timespec="seconds")
+    time = datetime.now(timezone.utc) if epoch is None else datetime.fromtimestamp(epoch, timezone.utc)
+    return time.isoformat(timespec="seconds")
 
 
 def frames_hash(frames_THWC: NDArray[np.uint8]) -> str:
-    """A 32-digit hex name (BLAKE2b) for the pictures and their size; for `Manifest.parent`."""
+    """Return a hash (BLAKE2b, 32 hex digits) of pictures and their size, for `Manifest.parent`."""
     digest = hashlib.blake2b(repr(frames_THWC.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(frames_THWC).tobytes())
     return digest.hexdigest()
 
 
 MARK_TEXT = "AI generated"
-"""What the badge says."""
+"""Text of the watermark."""
 _BACKGROUND, _INK = (20, 20, 20), (255, 214, 64)
 
 
 def stamp(frame_HWC: NDArray[np.uint8], text: str = MARK_TEXT) -> NDArray[np.uint8]:
-    """A copy of the picture with the badge in its lower right corner.
+    """Return a copy of the picture, uint8 [H, W, 3], with the watermark in its lower right corner.
 
-    Args:
-        frame_HWC: uint8 RGB, any size. The badge is a sixteenth of the height tall, at least 11 pixels; on a
-            picture smaller than the badge it is cut off at the top left.
-        text: what the badge says.
-
-    Returns:
-        A new uint8 array of the same shape; the one given is not touched.
+    The badge is a sixteenth of the height, at least 11 pixels. On a smaller picture it is cut off at the top left.
     """
     marked = frame_HWC.copy()
     badge = _badge(text, max(11, frame_HWC.shape[0] // 16))
@@ -141,7 +121,7 @@ def stamp(frame_HWC: NDArray[np.uint8], text: str = MARK_TEXT) -> NDArray[np.uin
 
 @lru_cache(maxsize=32)
 def _badge(text: str, height: int) -> NDArray[np.uint8]:
-    """The badge as pixels [height, width, 3]; drawn with Pillow's own font, so no font file is needed."""
+    """Pixels [height, width, 3], drawn with the font that Pillow has."""
     font = ImageFont.load_default(size=height * 0.8)
     left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).textbbox((0, 0), text, font=font)
     margin = max(2, height // 5)

@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from playloom.client.client import CallEvents, CallJob, Key, run_call
-from playloom.client.payload import start_from_file
+from playloom.client import CallEvents, CallJob, Key, run_call, start_from_file
 from playloom.errors import EndpointError
 from playloom.media.action_table import read_actions
 from playloom.media.images import read_picture

@@ -146,7 +146,8 @@ def test_the_smoke_test_makes_a_model_though_it_is_killed_once(tmp_path):
     assert "| horizon |" in (taken / "model/card.md").read_text()
     (moment,) = (out / "prompts").glob("*.npz")
     prompt = load_bundled_prompt(moment)
-    assert prompt.meta["seed"] == 18 and len(prompt.frames_THWC) == CONTEXT_STEPS + FOLLOWING_STEPS
+    assert json.loads(moment.with_suffix(".json").read_text())["seed"] == 18
+    assert len(prompt.frames_THWC) == CONTEXT_STEPS + FOLLOWING_STEPS
     files = [path.relative_to(taken) for path in taken.rglob("*") if path.is_file()]
     assert len(files) <= 8 and max(len(path.parts) for path in files) == 2
     assert {"model.json", "evaluation.json", "extras.tar.gz"} <= {path.name for path in files}

@@ -35,6 +35,7 @@ FENCES = {
     "prometheus_client": set(LEVEL) - {"server"},
     "ray": set(LEVEL) - {"server"},
     "httpx": set(LEVEL) - {"client"},
+    "tenacity": set(LEVEL) - {"client"},
     "typer": set(LEVEL) - {"cli"},
     "rich": set(LEVEL) - {"cli"},
 }

@@ -49,7 +49,7 @@ def test_the_time_can_be_pinned_and_is_now_otherwise():
     ("text", "says"),
     [
         ("nonsense", "no playloom manifest"),
-        ("[1]", "JSON object"),
+        ("[1]", "object"),
         ('{"model": "a", "weights": "b", "seed": 1, "mode": "x", "sede": 1}', "did you mean seed"),
         ('{"model": "a", "seed": 1}', "weights"),
     ],

@@ -1,6 +1,5 @@
-"""The controller's state during one step of play: sixteen named fields.
+"""Controller state of one step: sixteen named fields, and the table of controls.
 
-Owns the table of controls (name, kind, range, rest, mirror partner). Knows nothing of tokens, files or games.
 Inside playloom `+y` is forward on the left stick and up on the right one, as XInput reports it.
 
     >>> ControllerState(right_stick_x=1.0).right_stick_x
@@ -9,7 +8,6 @@ Inside playloom `+y` is forward on the left stick and up on the right one, as XI
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -20,32 +18,37 @@ Kind = Literal["axis", "trigger", "button"]
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """One row of the table of controls."""
+    """Name, range and mirror partner of a control."""
 
     name: str
-    """Field name, as in the `named` wire schema."""
+    """Field name, as in the `named` schema."""
     kind: Kind
     """`axis` in [-1, 1], `trigger` in [0, 1] or `button` 0 or 1."""
     mirror: str
-    """The control that takes its place in a left-right mirrored picture (itself, or its partner)."""
+    """Control that replaces it in a left-right mirrored picture (itself, or its partner)."""
     negate: bool = False
-    """Whether a mirrored picture flips the sign as well."""
+    """True when a mirrored picture flips the sign too."""
 
     @property
     def low(self) -> float:
-        """The smallest legal value."""
+        """Smallest legal value."""
         return -1.0 if self.kind == "axis" else 0.0
 
     def check(self, value: float) -> float:
-        """The value as a float, or an `ActionError` that names the field and its range."""
+        """Return the value as a float.
+
+        Raises:
+            ActionError: when it is out of range; names the field and the range.
+        """
         number = float(value)
-        fits = math.isfinite(number) and self.low <= number <= 1.0
-        if self.kind == "button":
-            fits = number in (0.0, 1.0)
-        if not fits:
-            legal = "0 or 1" if self.kind == "button" else f"{self.low:g} to 1"
-            raise ActionError(f"{self.name} is {value}; expected {legal}")
+        if not self.low <= number <= 1.0 or (self.kind == "button" and number not in (0.0, 1.0)):
+            raise ActionError(self.error(number))
         return number
+
+    def error(self, value: float) -> str:
+        """Return the sentence for a value that is out of range."""
+        legal = "0 or 1" if self.kind == "button" else f"{self.low:g} to 1"
+        return f"{self.name} is {value:g}; expected {legal}"
 
 
 def _button(name: str, mirror: str | None = None) -> Control:
@@ -70,15 +73,15 @@ CONTROLS: tuple[Control, ...] = (
     _button("skill_1"),
     _button("skill_2"),
 )
-"""The sixteen controls in the order of the `named` wire schema (and of the CSV header)."""
+"""The sixteen controls in the order of the `named` schema (and of the CSV header)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerState:
-    """What the player holds during one step of 0.1 s. Every field rests at 0.
+    """Controller during one step of 0.1 s. Every field rests at 0.
 
     Raises:
-        ActionError: when a value is outside its control's range; names the field and the range.
+        ActionError: when a value is outside its control's range; names both.
     """
 
     left_stick_x: float = 0.0
@@ -117,11 +120,6 @@ class ControllerState:
     def __post_init__(self) -> None:
         for control in CONTROLS:
             object.__setattr__(self, control.name, control.check(getattr(self, control.name)))
-
-    def mirrored(self) -> ControllerState:
-        """The state that fits a left-right mirrored picture: both sticks' x negated, d-pad sides swapped."""
-        swapped = {c.mirror: -getattr(self, c.name) if c.negate else getattr(self, c.name) for c in CONTROLS}
-        return ControllerState(**swapped)
 
 
 assert tuple(f.name for f in fields(ControllerState)) == tuple(c.name for c in CONTROLS)

@@ -1,6 +1,4 @@
-"""A small language of held inputs: what a player holds, and for how long.
-
-Owns the language. Knows nothing of files, games or models.
+"""Action scripts: a small language of inputs and durations.
 
     >>> parse_script("right_stick_x=1 for 10").values_SA.shape
     (10, 16)
@@ -8,13 +6,13 @@ Owns the language. Knows nothing of files, games or models.
     'left_stick_y=1 right_stick_x=0.625 for 5; rest for 3; trigger_RT for 1'
 
 ====================  ===================================================================================
-part                  held inputs, then how long; parts are separated by `;`, `,`, `then` or a new line
-inputs                one or more, joined by spaces or `+`; what is not named rests
+part                  inputs, then their duration; parts are separated by `;`, `,`, `then` or a new line
+inputs                one or more, joined by spaces or `+`; all others rest
 `name=value`          any of the sixteen controls: sticks -1 to 1, triggers 0 to 1, buttons 0 or 1
 `name`                a trigger or button, pressed
 `for 10`, `for 2s`    ten steps (of 0.1 s), or two seconds; without it a part lasts one step, except that the
-                      last part is held until the end when a number of steps is asked for
-`rest`                nothing is held
+                      last part lasts until the end when the number of steps is given
+`rest`                no input
 forward, back         left_stick_y = 1, -1 (+y is forward and up here, as on a real controller)
 left, right           left_stick_x = -1, 1 (sidestep)
 turn_left, turn_right right_stick_x = -1, 1
@@ -26,12 +24,13 @@ lx ly rx ry           left_stick_x, left_stick_y, right_stick_x, right_stick_y
 `alias=value`         the alias, scaled: forward=0.5 is half forward, played as 0.625, the nearest position
 ====================  ===================================================================================
 
-Capitals do not matter. A stick falls into the nearest of the eleven positions the model knows, which is said.
+Upper and lower case are equal. A stick value is rounded to the nearest of the model's eleven positions, with a note.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
@@ -52,7 +51,7 @@ from playloom.actions.controller import CONTROLS, ControllerState
 from playloom.errors import ActionError
 
 MAX_STEPS = 100_000
-"""The longest script: two hours and three quarters of play."""
+"""Longest script: two hours and three quarters of play."""
 STEPS_PER_SECOND = 10
 
 _ALIASES: dict[str, tuple[str, float]] = {
@@ -85,9 +84,7 @@ _NEEDS_VALUE = {"lx", "ly", "rx", "ry"} | {c.name for c in CONTROLS if c.kind ==
 _CONTROLS = {control.name: control for control in CONTROLS}
 _WORDS = {name.lower(): name for name in [*_CONTROLS, *_ALIASES, "rest"]}
 
-_MEANT = [name for name in _ALIASES if len(name) > 2] + ["rest"]
-"""Words of the language that people say; the short codes are left out of suggestions."""
-
+_SUGGESTED = [name for name in _ALIASES if len(name) > 2] + ["rest"]  # the short codes are left out
 _SEPARATOR = re.compile(r"[;,\n]|\bthen\b", re.IGNORECASE)
 _DURATION = re.compile(r"\bfor\b(.*)$", re.IGNORECASE | re.DOTALL)
 _LENGTH = re.compile(r"(\d+)\s*(?:steps?)?|(\d+(?:\.\d+)?)\s*(?:s|seconds?)", re.IGNORECASE)
@@ -96,23 +93,23 @@ _INPUT = re.compile(r"[\s+]*([a-z_]\w*)(?:\s*=\s*([+-]?[^\s+]*))?(?=[\s+]|$)", r
 
 
 class Script(NamedTuple):
-    """The actions a script stands for."""
+    """Actions, one row per step."""
 
     values_SA: NDArray[np.uint8]
-    """Action values [S, 16] in slot order, one row a step."""
+    """Action values [S, 16]."""
     notes: tuple[str, ...]
-    """What was rounded, cut or filled up, as sentences."""
+    """Sentences on values that were rounded and steps that were cut or added."""
 
 
 _NAMED = (str, Mapping, ControllerState)
 NamedAction: TypeAlias = str | Mapping[str, float] | ControllerState
-"""Held inputs by name: "forward + fire", {"right_stick_x": 1.0}, or a `ControllerState`."""
+"""Inputs by name: "forward + fire", {"right_stick_x": 1.0}, or a `ControllerState`."""
 Action: TypeAlias = NamedAction | ArrayLike
-"""Held inputs of one step: by name, or as 16 numbers in a schema."""
+"""Inputs of one step: by name, or as 16 numbers in a schema."""
 
 
 def action_values(action: Action, schema: Schema | None = None) -> NDArray[np.uint8]:
-    """Encode the held inputs of one step.
+    """Encode the inputs of one step.
 
     Args:
         action: see `Action`; a uint8 array [16] holds action values, as `StepResult.action_A` does.
@@ -150,10 +147,10 @@ def action_values(action: Action, schema: Schema | None = None) -> NDArray[np.ui
 
 
 def as_script(actions: Action | Iterable[Action], schema: Schema | None = None) -> str:
-    """Write held inputs of any form as a script.
+    """Write inputs of any form as a script.
 
     Args:
-        actions: a script; held inputs by name, for one step or until the end; or one `Action` for each step.
+        actions: a script; inputs by name, for one step or until the end; or one `Action` for each step.
         schema: encoding of raw numbers; see `action_values`.
 
     Raises:
@@ -178,77 +175,84 @@ def _words(action: NamedAction) -> str:
     return " ".join(f"{name}={value}" for name, value in action.items() if value is not False) or "rest"
 
 
-class _Part(NamedTuple):
-    values_A: NDArray[np.uint8]
-    steps: int | None
-
-
 def parse_script(text: str, steps: int | None = None) -> Script:
-    """The actions of a script.
+    """Parse a script.
 
     Args:
-        text: the script; see the table above.
-        steps: how many steps are wanted. A longer script is cut, a shorter one is filled up with rest, or
-            with its last part when that has no `for`. None means as long as the script is.
-
-    Returns:
-        `Script(values_SA uint8 [S, 16], notes)`.
+        text: see the table above.
+        steps: number of steps. A longer script is cut; a shorter one is continued with rest, or with its last part
+            when that has no `for`. None: as long as the script is.
 
     Raises:
-        ActionError: when a part is not understood (names the part and the nearest word), a value is out of
-            range, a control is set twice in one part, or the script is empty.
+        ActionError: when a part cannot be parsed (names the part and the nearest word), a value is out of range, a
+            control is set twice in one part, or the script is empty.
     """
     notes: dict[str, None] = {}
     parts = [_parse_part(part.strip(), notes) for part in _SEPARATOR.split(text) if part.strip()]
     if not parts:
         raise ActionError("the action script is empty; write for example: right_stick_x=1 for 10")
-    lengths = [1 if part.steps is None else part.steps for part in parts]
-    if steps is not None and parts[-1].steps is None:
+    lengths = [length or 1 for _, length in parts]
+    if steps is not None and parts[-1][1] is None:
         lengths[-1] = max(1, steps - sum(lengths[:-1]))
     if sum(lengths) > MAX_STEPS:
         raise ActionError(f"the action script lasts {sum(lengths)} steps; expected at most {MAX_STEPS}")
-    values_SA = np.repeat(np.stack([part.values_A for part in parts]), lengths, axis=0)
-    if steps is not None:
-        values_SA = _fit_length(values_SA, steps, notes)
-    return Script(values_SA, tuple(notes))
+    script = Script(np.repeat(np.stack([values_A for values_A, _ in parts]), lengths, axis=0), tuple(notes))
+    if steps is None:
+        return script
+    if sum(lengths) > steps:
+        cut = f"the script lasts {sum(lengths)} steps; only the first {steps} are used"
+        script = script._replace(notes=(*script.notes, cut))
+    return fit_length(script, steps, "the script")
+
+
+def fit_length(script: Script, steps: int, name: str) -> Script:
+    """Return exactly `steps` actions: the first ones, or rest after the last one, with a note about `name`."""
+    missing = steps - len(script.values_SA)
+    if missing <= 0:
+        return script._replace(values_SA=script.values_SA[:steps])
+    note = f"{name} lasts {len(script.values_SA)} of {steps} steps; the remaining {missing} rest"
+    return Script(np.concatenate([script.values_SA, np.tile(REST_VALUES, (missing, 1))]), (*script.notes, note))
 
 
 def to_script(values_SA: NDArray[np.uint8]) -> str:
-    """The script that stands for the actions [S, 16]; `parse_script` gives exactly these back."""
-    runs: list[tuple[str, int]] = []
-    for values_A in values_SA:
-        held = describe(values_A)
-        runs.append((held, runs.pop()[1] + 1) if runs and runs[-1][0] == held else (held, 1))
-    return "; ".join(f"{held} for {count}" for held, count in runs)
+    """Return a script of the actions [S, 16]; the inverse of `parse_script`."""
+    runs = [(words, len(list(equal))) for words, equal in itertools.groupby(map(describe, values_SA))]
+    return "; ".join(f"{words} for {count}" for words, count in runs)
 
 
 def describe(values_A: NDArray[np.uint8]) -> str:
-    """What one action [16] holds, in the script's words: `right_stick_x=1 trigger_RT`, or `rest`."""
-    state = decode_values(values_A)
-    held = [
-        control.name if control.kind != "axis" else f"{control.name}={value:g}"
-        for control, value in zip(CONTROLS, state.tolist(), strict=True)
-        if value
-    ]
-    return " ".join(held) or "rest"
+    """Return the script of one action [16]: `right_stick_x=1 trigger_RT`, or `rest`."""
+    state = zip(CONTROLS, decode_values(values_A).tolist(), strict=True)
+    words = [c.name if c.kind != "axis" else f"{c.name}={value:g}" for c, value in state if value]
+    return " ".join(words) or "rest"
 
 
-def _parse_part(part: str, notes: dict[str, None]) -> _Part:
+def rounding(name: str, given: float, played: float) -> str | None:
+    """Return the note for a value of a control that cannot be played exactly; None when it can."""
+    if abs(played - given) <= 1e-6:
+        return None
+    axis = _CONTROLS[name].kind == "axis"
+    reason = f"the sticks have {len(BIN_VALUES)} positions" if axis else "triggers are on or off"
+    return f"{name}={given:g} is played as {played:g}: {reason}"
+
+
+def _parse_part(part: str, notes: dict[str, None]) -> tuple[NDArray[np.uint8], int | None]:
+    """Action values and length of a part; notes are added."""
     duration = _DURATION.search(part)
-    inputs = part[: duration.start()] if duration else part
     state: dict[str, float] = {}
-    for name, value in _split_inputs(inputs, part):
+    for name, value in _split_inputs(part[: duration.start()] if duration else part, part):
         if name == "rest":
-            _check_bare_rest(value, part)
+            if value is not None:
+                raise ActionError(f"rest takes no value in {part!r}; write rest")
             continue
         control, number = _control_value(name, value, part)
         if control in state:
             raise ActionError(f"{control} is set twice in {part!r}; set it once, or separate parts with ;")
         state[control] = number
-    row = np.array([state.get(control.name, 0.0) for control in CONTROLS], np.float32)
-    values_A = encode_named(row)
-    _note_rounding(state, values_A, notes)
-    return _Part(values_A, _parse_length(duration.group(1), part) if duration else None)
+    values_A = encode_named([state.get(name, 0.0) for name in _CONTROLS])
+    played = dict(zip(_CONTROLS, decode_values(values_A).tolist(), strict=True))
+    notes |= {note: None for name, given in state.items() if (note := rounding(name, given, played[name]))}
+    return values_A, _parse_length(duration.group(1), part) if duration else None
 
 
 def _split_inputs(inputs: str, part: str) -> list[tuple[str, str | None]]:
@@ -262,9 +266,10 @@ def _split_inputs(inputs: str, part: str) -> list[tuple[str, str | None]]:
             raise ActionError(f"cannot read {text[position:].strip()!r} in {part!r}; write name=value or name")
         word = match.group(1).lower()
         if word not in _WORDS:
-            known = difflib.get_close_matches(word, [*_MEANT, *_CONTROLS], n=1)
-            close = f"did you mean {known[0]}?" if known else f"say {', '.join(_MEANT)}, or a control such as button_B"
-            raise ActionError(f"unknown input {match.group(1)!r} in {part!r}; {close}")
+            close = difflib.get_close_matches(word, [*_SUGGESTED, *_CONTROLS], n=1)
+            known = f"{', '.join(_SUGGESTED)}, or a control such as button_B"
+            hint = f"did you mean {close[0]}?" if close else f"expected {known}"
+            raise ActionError(f"unknown input {match.group(1)!r} in {part!r}; {hint}")
         found.append((_WORDS[word], match.group(2)))
         position = match.end()
     if not found:
@@ -279,18 +284,11 @@ def _control_value(name: str, text: str | None, part: str) -> tuple[str, float]:
             raise ActionError(f"{name} needs a value in {part!r}; write for example {name}=1")
         return control, factor
     try:
-        number = float(text)
-    except ValueError as error:
-        raise ActionError(f"{name} is {text!r} in {part!r}; expected a number") from error
-    try:
-        return control, _CONTROLS[control].check(number) * factor
+        return control, _CONTROLS[control].check(float(text)) * factor
     except ActionError as error:
         raise ActionError(f"{error} (in {part!r})") from error
-
-
-def _check_bare_rest(value: str | None, part: str) -> None:
-    if value is not None:
-        raise ActionError(f"rest takes no value in {part!r}; write rest")
+    except ValueError as error:
+        raise ActionError(f"{name} is {text!r} in {part!r}; expected a number") from error
 
 
 def _parse_length(text: str, part: str) -> int:
@@ -301,33 +299,3 @@ def _parse_length(text: str, part: str) -> int:
     if steps < 1:
         raise ActionError(f"{part!r} lasts {steps} steps; expected at least 1 (a step is 0.1 s)")
     return steps
-
-
-def _note_rounding(state: dict[str, float], values_A: NDArray[np.uint8], notes: dict[str, None]) -> None:
-    played = dict(zip(_CONTROLS, decode_values(values_A).tolist(), strict=True))
-    for name, asked in state.items():
-        if is_rounded(asked, played[name]):
-            notes[rounding(name, asked, played[name])] = None
-
-
-def is_rounded(asked: float, played: float) -> bool:
-    """Whether another value is played than was asked for."""
-    return abs(played - asked) > 1e-6
-
-
-def rounding(name: str, asked: float, played: float) -> str:
-    """The sentence for a value of a control that cannot be played exactly."""
-    kind = _CONTROLS[name].kind
-    why = f"the sticks have {len(BIN_VALUES)} positions" if kind == "axis" else "triggers are on or off"
-    return f"{name}={asked:g} is played as {played:g}: {why}"
-
-
-def _fit_length(values_SA: NDArray[np.uint8], steps: int, notes: dict[str, None]) -> NDArray[np.uint8]:
-    scripted = len(values_SA)
-    if scripted > steps:
-        notes[f"the script lasts {scripted} steps; only the first {steps} are used"] = None
-    elif scripted < steps:
-        notes[f"the script lasts {scripted} of {steps} steps; the remaining {steps - scripted} rest"] = None
-        filling = np.tile(REST_VALUES, (steps - scripted, 1))
-        return np.concatenate([values_SA, filling])
-    return values_SA[:steps]

@@ -14,7 +14,7 @@ from playloom.cli import common
 from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
-    from playloom.client.client import CallReport
+    from playloom.client import CallReport
     from playloom.client.payload import Request
 
 
@@ -55,7 +55,7 @@ def call_command(
 
     Works with `playloom serve` and any endpoint of the same schema. A failure keeps all earlier steps.
     """
-    from playloom.client.client import (
+    from playloom.client import (
         DEFAULT_ENDPOINT,
         ENDPOINT_VARIABLE,
         CallEvents,
@@ -115,7 +115,7 @@ def _prompt_key() -> str:
 
 
 def _print_report(report: CallReport) -> None:
-    there = f" ({report.steps - report.asked} of an earlier call)" if report.asked < report.steps else ""
+    there = f" ({report.steps - report.received} of an earlier call)" if report.received < report.steps else ""
     typer.echo(f"{common.count(report.steps, 'step')}{there}: {report.seconds:.1f} s")
     if report.random_steps:
         typer.echo(f"{len(report.random_steps)} of them with a random action, because the response had none")

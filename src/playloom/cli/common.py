@@ -382,7 +382,7 @@ def read_script(prompt: Mapping[str, Any], script: str | None) -> tuple[Any, tup
     if script is None:
         return None, ()
     given = read_inputs(script, prompt["schema"], None)
-    return given.actions_SA, given.notes
+    return given.values_SA, given.notes
 
 
 def has_display() -> bool:

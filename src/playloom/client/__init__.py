@@ -1,17 +1,14 @@
-"""The iterating client of a hosted endpoint, as a library. No torch here, unless Real-ESRGAN is asked for."""
+"""Iterating client of a `/score` endpoint, as a library. No torch, except for Real-ESRGAN."""
 
-from playloom.client.client import (
+from playloom.client.client import CallEvents, CallJob, CallReport, run_call
+from playloom.client.endpoint import (
     DEFAULT_ENDPOINT,
     ENDPOINT_VARIABLE,
     KEY_VARIABLES,
-    CallEvents,
-    CallJob,
-    CallReport,
     Endpoint,
     Key,
     Retries,
     find_key,
-    run_call,
 )
 from playloom.client.payload import start_from_file, start_from_picture
 

@@ -1,215 +1,167 @@
-"""A call's folder: what was received, step by step, so that it can be gone on from after anything.
+"""Output folder of a call, step by step, so that it can be resumed at any point; its pictures enlarged and animated.
 
-Owns which files a step leaves and when a step counts as done. Knows nothing of connections or of enlarging.
-
-==================  =======================================================================================
-`start.json`        the first request (never the key)
-`raw/01.png` …      the pictures as the endpoint sent them, byte for byte
-`steps/01.json` …   the action that goes with each, where it comes from, and the picture's tokens
-`actions.csv`       the actions, one row a step
-==================  =======================================================================================
-
-A step's file under `steps` is written last: where it is, the step is complete.
-
-A call's pictures, enlarged and moving: made here, so marked here.
-
-Owns what is made of the received pictures. Each one below carries the visible mark and a manifest.
-
-====================  =====================================================================================
-`sr/01_x4.png` …      the received pictures, four times as wide and high
+====================  ===================================================================================
+`start.json`          first request (never the key)
+`raw/01.png` …        pictures as the endpoint sent them, byte for byte
+`steps/01.json` …     action of each, its source, and the picture's tokens; written last: the step is complete
+`actions.csv`         actions, one row per step
+`sr/01_x4.png` …      received pictures, four times as wide and high
 `sr/dream_x4.gif`     a quarter of a second each, endless
-`sr/dream_x4.mp4`     in real time, ten a second
-`dream.gif`, `.mp4`   instead of all these when nothing is enlarged: the pictures in their own size
-====================  =====================================================================================
+`sr/dream_x4.mp4`     real time, ten pictures a second
+`dream.gif`, `.mp4`   in place of `sr`, in the pictures' own size, when nothing is enlarged
+====================  ===================================================================================
+
+Files made here carry the visible watermark and a manifest.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions.codec import Schema, check_values
+from playloom.actions.codec import Schema
 from playloom.atomic_io import atomic_write, next_free_path
-from playloom.client.payload import Request, context_entry, context_limit, next_request
-from playloom.client.response import ENDINGS
+from playloom.client.payload import Request, context_entry, context_limit, next_request, read_request
 from playloom.errors import BadInputError, PlayloomError, did_you_mean
+from playloom.json_io import from_mapping, read_json
 from playloom.media.action_table import write_actions
 from playloom.media.images import Picture, enlarge, fit_picture, read_picture, write_generated
 from playloom.media.video import write_gif, write_mp4
 from playloom.provenance import Manifest, stamp
 
-START_FILE, ACTIONS_FILE = "start.json", "actions.csv"
+ACTIONS_FILE = "actions.csv"
+_START_FILE = "start.json"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DoneStep:
-    """One step that was received."""
+@dataclass(frozen=True, kw_only=True)
+class CallStep:
+    """One received step."""
 
     number: int
     """From 1."""
-    ending: str
-    """Of the picture's file."""
-    values_A: NDArray[np.uint8]
-    """Action values [16] in slot order."""
+    ending: Literal[".png", ".jpg", ".webp"]
+    """Ending of the picture's file."""
+    action: tuple[int, ...]
+    """Action values in slot order."""
+    source: Literal["reply", "random"]
+    """Origin of the action; `random` when the response had none."""
     schema: Schema | None
-    """The schema the reply's action came in; None when it had none and a random one was taken."""
+    """Schema of the response's action."""
     tokens: tuple[int, ...]
-    """The picture's tokens, where the endpoint sent them."""
+    """Tokens of the picture; may be empty."""
 
-    def to_json(self) -> str:
-        """One object: the numbers are in slot order, whatever they came in."""
-        known = {
-            "ending": self.ending,
-            "action": [int(value) for value in self.values_A],
-            "source": "random" if self.schema is None else "reply",
-            "schema": self.schema,
-            "tokens": list(self.tokens),
-        }
-        return json.dumps(known) + "\n"
+    @property
+    def file(self) -> str:
+        """Name of the received picture inside the folder."""
+        return f"raw/{self.number:02}{self.ending}"
 
-    @classmethod
-    def from_json(cls, number: int, text: str) -> DoneStep:
-        """The inverse; ValueError, KeyError or TypeError when the text is damaged."""
-        known = json.loads(text)
-        if known["ending"] not in ENDINGS or known["schema"] not in (None, "named", "binned"):
-            raise ValueError(f"not a step: {text[:40]}")
-        return cls(
-            number=number,
-            ending=known["ending"],
-            values_A=check_values(known["action"]),
-            schema=known["schema"],
-            tokens=tuple(int(token) for token in known["tokens"]),
-        )
+    @property
+    def large_file(self) -> str:
+        """Name of the enlarged picture inside the folder."""
+        return f"sr/{self.number:02}_x4.png"
+
+    @property
+    def json_file(self) -> str:
+        """Name of the step's own file inside the folder."""
+        return f"steps/{self.number:02}.json"
 
 
 class CallFolder:
-    """The steps so far, in memory and on disk; nothing is written before the first one is there."""
+    """Received steps, in memory and on disk; nothing is written before the first one."""
 
-    def __init__(self, place: Path, start: Request, steps: list[DoneStep]) -> None:
-        self.place = place
-        """The folder."""
+    def __init__(self, path: Path, start: Request, steps: Sequence[CallStep] = ()) -> None:
+        self.path = path
         self.start = start
-        """The first request."""
-        self.steps = steps
-        """What was received, in order."""
+        """First request."""
+        self.steps = list(steps)
+        """Received steps, in order."""
 
     @classmethod
-    def begin(cls, out: Path | str, start: Request) -> CallFolder:
-        """A new call, in the first free of `out`, `out-2`, …"""
-        return cls(next_free_path(out, numbered=True), start, [])
+    def create(cls, out: Path | str, start: Request) -> CallFolder:
+        """Begin a new call in the first free folder of `out`, `out-2`, …"""
+        return cls(next_free_path(out, numbered=True), start)
 
     @classmethod
-    def go_on(cls, out: Path | str, start: Request | None) -> CallFolder:
-        """The call that lies in `out`; a new one when nothing does.
+    def resume(cls, out: Path | str, start: Request | None) -> CallFolder:
+        """Open the call in `out`, or begin a new one when there is none.
 
         Args:
             out: the folder.
-            start: what the user says it began with; None to believe the folder.
+            start: expected first request; None: the one in the folder.
 
         Raises:
-            BadInputError: when it began with something else, or nothing is there and no start is given.
+            BadInputError: when the call has another start, or there is neither a call nor a start.
         """
-        place = Path(out).absolute()
-        known = _read_start(place / START_FILE)
-        if known is None:
+        path = Path(out).absolute()
+        if not (path / _START_FILE).exists():
             if start is None:
                 raise BadInputError(f"{out} holds no call to resume; begin one with --payload or --image")
-            return cls(next_free_path(out), start, [])
-        if start is not None and start != known:
-            raise BadInputError(
-                f"the call in {out} began with another request; leave out what it began with, or --resume"
-            )
-        return cls(place, known, list(_read_steps(place)))
+            return cls(next_free_path(out), start)
+        stored = read_request(path / _START_FILE, "begin a new call")
+        if start is not None and start != stored:
+            raise BadInputError(f"the call in {out} has another start; leave out --payload, --image or --resume")
+        return cls(path, stored, list(_read_steps(path)))
 
     def next_request(self, *, with_tokens: bool = True) -> Request:
-        """What to ask for next: the context moved on by the steps that are done.
-
-        Args:
-            with_tokens: send the endpoint's own tokens back with its pictures; else it encodes them again.
-        """
+        """Return the request of the next step, with or without the endpoint's own tokens."""
         entries = [self._entry(step, with_tokens) for step in self.steps[-context_limit(self.start) :]]
         return next_request(self.start, entries)
 
-    def add(self, step: DoneStep, data: bytes) -> None:
-        """Keep the next step and its picture's file.
-
-        Raises:
-            PlayloomError: when the place cannot be written to or the disk is full.
-        """
+    def add(self, step: CallStep, data: bytes) -> None:
+        """Write the next step and its picture file."""
         if not self.steps:
-            self._write(START_FILE, json.dumps(self.start).encode())
-        self._write(self.raw_name(step), data)
-        self._write(f"steps/{step.number:02}.json", step.to_json().encode())
+            self._write(_START_FILE, json.dumps(self.start).encode())
+        self._write(step.file, data)
+        content = {name: value for name, value in asdict(step).items() if name != "number"}
+        self._write(step.json_file, f"{json.dumps(content)}\n".encode())
         self.steps.append(step)
-        self.write_actions()
+        write_actions(self.path / ACTIONS_FILE, [step.action for step in self.steps])
 
-    def write_actions(self) -> None:
-        """Write the table of actions anew."""
-        write_actions(self.place / ACTIONS_FILE, np.stack([step.values_A for step in self.steps]))
-
-    def raw_name(self, step: DoneStep) -> str:
-        """A received picture's name inside the folder."""
-        return f"raw/{step.number:02}{step.ending}"
-
-    def _entry(self, step: DoneStep, with_tokens: bool) -> dict[str, Any]:
-        name = self.raw_name(step)
+    def _entry(self, step: CallStep, with_tokens: bool) -> dict[str, Any]:
         try:
-            data = (self.place / name).read_bytes()
+            data = (self.path / step.file).read_bytes()
         except OSError as error:
-            raise BadInputError(f"{self.place / name} is gone ({error.strerror}); begin a new call") from error
-        return context_entry(data, step.values_A, step.tokens if with_tokens else ())
+            raise BadInputError(f"{self.path / step.file} is gone ({error.strerror}); begin a new call") from error
+        return context_entry(data, step.action, step.tokens if with_tokens else ())
 
     def _write(self, name: str, data: bytes) -> None:
-        with atomic_write(self.place / name) as temporary:
+        with atomic_write(self.path / name) as temporary:
             temporary.write_bytes(data)
 
 
-def _read_start(path: Path) -> Request | None:
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        _ = known["input_data"]["context"][0]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise BadInputError(f"{path} is damaged ({error}); begin a new call") from error
-    return dict(known)
-
-
-def _read_steps(place: Path) -> list[DoneStep]:
-    """The complete steps from the first on; what lies behind a gap is taken again."""
-    steps: list[DoneStep] = []
-    while True:
-        number = len(steps) + 1
+def _read_steps(path: Path) -> Iterator[CallStep]:
+    """The complete steps up to the first gap; later ones are requested again."""
+    for number in itertools.count(1):
         try:
-            step = DoneStep.from_json(number, (place / f"steps/{number:02}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError, PlayloomError):
-            return steps
-        if not (place / f"raw/{number:02}{step.ending}").is_file():
-            return steps
-        steps.append(step)
+            content = read_json(path / f"steps/{number:02}.json", BadInputError, "")
+            step = from_mapping(CallStep, {"number": number, **content})
+        except PlayloomError:
+            return
+        if not (path / step.file).is_file():
+            return
+        yield step
 
 
 Upscale = Literal["lanczos", "realesrgan", "none"]
-"""How pictures become four times as wide and high; `none` leaves that out."""
-Enlarger = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""uint8 RGB [H, W, 3] to uint8 RGB [4 H, 4 W, 3]."""
+"""Method of enlarging pictures to four times their width and height."""
 GIF_SECONDS = 0.25
-"""How long the GIF shows each picture."""
+"""Duration of each picture in the GIF."""
 MAX_GIF_FRAMES = 240
-"""A GIF is put together in memory: of a longer call it holds the last so many pictures."""
+"""A GIF is encoded in memory: of a longer call it holds the last pictures."""
 
 
-def pick_enlarger(name: Upscale) -> Enlarger | None:
-    """The function of that name, ready to use; None for `none`.
+def pick_enlarger(name: Upscale) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None:
+    """Return the function from RGB [H, W, 3] to RGB [4 H, 4 W, 3]; None for `none`.
 
     Raises:
-        BadInputError: when there is no such name.
+        BadInputError: when the name is unknown.
         MissingExtraError: when its package is not installed.
     """
     if name not in get_args(Upscale):
@@ -221,74 +173,64 @@ def pick_enlarger(name: Upscale) -> Enlarger | None:
     return enlarge if name == "lanczos" else None
 
 
-class Film:
-    """The pictures of one call's folder, as far as they were received."""
+class OutputVideo:
+    """Enlarged pictures and animations of a call.
+
+    Raises:
+        BadInputError, MissingExtraError: see `pick_enlarger`.
+    """
 
     def __init__(self, folder: CallFolder, upscale: Upscale, seed: int) -> None:
-        """Load what enlarges.
-
-        Raises:
-            BadInputError, MissingExtraError: as `pick_enlarger`.
-        """
         self._folder, self._upscale, self._seed = folder, upscale, seed
         self._enlarge = pick_enlarger(upscale)
 
-    def add(self, step: DoneStep, picture: Picture) -> None:
-        """Enlarge the picture of a step that was just received."""
-        if self._enlarge is None:
-            return
-        manifest = self._manifest(picture).at_step(step.number)
-        write_generated(self._folder.place / _large_name(step), self._enlarge(picture.frame_HWC), manifest)
+    def add(self, step: CallStep, picture: Picture) -> None:
+        """Enlarge the picture of a new step."""
+        if self._enlarge is not None:
+            manifest = self._manifest(picture).at_step(step.number)
+            write_generated(self._folder.path / step.large_file, self._enlarge(picture.frame_HWC), manifest)
 
     def finish(self) -> tuple[str, ...]:
-        """Write the moving pictures of all steps, and whatever single one is missing. The names of the two."""
-        folder, steps = self._folder, self._folder.steps
+        """Write the animations of all steps and the missing enlarged pictures; return the animations' names."""
+        path, steps = self._folder.path, self._folder.steps
         if not steps:
             return ()
         for step in steps:
-            if self._enlarge is not None and not (folder.place / _large_name(step)).is_file():
-                self.add(step, self._raw(step))
+            if self._enlarge is not None and not (path / step.large_file).is_file():
+                self.add(step, self._read(step.file))
         name = "dream" if self._enlarge is None else "sr/dream_x4"
-        manifest = replace(self._manifest(self._raw(steps[0])), step=None)
-        write_gif(
-            folder.place / f"{name}.gif",
-            self._frames(steps[-MAX_GIF_FRAMES:]),
-            seconds_per_frame=GIF_SECONDS,
-            manifest=manifest,
-        )
-        write_mp4(folder.place / f"{name}.mp4", self._frames(steps), manifest=manifest)
+        manifest = replace(self._manifest(self._read(steps[0].file)), step=None)
+        last = self._frames(steps[-MAX_GIF_FRAMES:])
+        write_gif(path / f"{name}.gif", last, seconds_per_frame=GIF_SECONDS, manifest=manifest)
+        write_mp4(path / f"{name}.mp4", self._frames(steps), manifest=manifest)
         return f"{name}.gif", f"{name}.mp4"
 
-    def _frames(self, steps: list[DoneStep]) -> Iterator[NDArray[np.uint8]]:
+    def _frames(self, steps: list[CallStep]) -> Iterator[NDArray[np.uint8]]:
         """Marked frames, all of the first one's size, as both formats need."""
         size: tuple[int, int] | None = None
         for step in steps:
             if self._enlarge is None:
-                frame_HWC = stamp(self._raw(step).frame_HWC)
+                frame_HWC = stamp(self._read(step.file).frame_HWC)
             else:
-                frame_HWC = read_picture(self._folder.place / _large_name(step)).frame_HWC
+                frame_HWC = self._read(step.large_file).frame_HWC
             size = size or (frame_HWC.shape[0], frame_HWC.shape[1])
             yield fit_picture(frame_HWC, size)[0]
 
-    def _raw(self, step: DoneStep) -> Picture:
-        return read_picture(self._folder.place / self._folder.raw_name(step))
+    def _read(self, name: str) -> Picture:
+        return read_picture(self._folder.path / name)
 
     def _manifest(self, picture: Picture) -> Manifest:
-        """The received picture's own when it has one; else what little is known."""
+        """The received picture's own manifest; without one, the known facts."""
         done = "marked" if self._enlarge is None else f"enlarged 4x ({self._upscale})"
         if picture.manifest is not None:
             return replace(picture.manifest, note=f"{picture.manifest.note}; received and {done}")
-        asked = self._folder.start["input_data"]
-        sampling = {n: asked[n] for n in ("temperature", "top_k", "top_p") if isinstance(asked.get(n), int | float)}
+        values = self._folder.start["input_data"]
+        names = ("temperature", "top_k", "top_p")
         return Manifest(
             model="a remote endpoint's",
             weights="unknown",
             seed=self._seed,
             mode="full",
-            sampling=sampling,
+            sampling={name: values[name] for name in names if isinstance(values.get(name), int | float)},
             note=f"generated by a remote endpoint; received and {done}",
         )
-
-
-def _large_name(step: DoneStep) -> str:
-    return f"sr/{step.number:02}_x4.png"

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, Schema
 from playloom.atomic_io import folder_lock
-from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset
-from playloom.data.prompt_pictures import ACTIONS_FILE, pictures_in
+from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress
+from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import clips_below, read_clip, read_npz
@@ -26,13 +26,13 @@ _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
 """Of every twenty clips, by name, the tenth is kept for validation and the twentieth for testing."""
 
-Progress = Callable[[int, int], None]
-"""Progress callback after each clip: frames done, frames in all."""
 OnSkip = Callable[[str], None]
 """Callback for a skipped clip: its path and the reason."""
 
 
 class _Piece(NamedTuple):
+    """Rows of a clip that go to one split."""
+
     path: Path
     first: int
     length: int
@@ -48,12 +48,12 @@ def find_clips(folder: Path | str) -> list[Path]:
     place = Path(folder)
     if not place.is_dir():
         raise RecordingError(f"{folder} is not a folder; expected one with takes in it")
-    takes = sorted([*clips_below(place), *(table.parent for table in place.rglob(ACTIONS_FILE))])
-    if not takes:
+    clips = sorted([*clips_below(place), *(table.parent for table in place.rglob(ACTIONS_FILE))])
+    if not clips:
         raise RecordingError(
             f"{folder} holds no take: give .npz clips (images, actions), or folders of pictures with an {ACTIONS_FILE}"
         )
-    return takes
+    return clips
 
 
 def load_clip(
@@ -63,9 +63,9 @@ def load_clip(
 
     Args:
         path: a clip, or a folder of pictures. Its table may leave out the last picture's action, which is then rest.
-        frame_size: (H, W) wanted; other sizes are fitted.
-        resize: see `playloom.media.images.ResizeMode`.
-        schema: of the table.
+        frame_size: (H, W) of the result; other sizes are resized.
+        resize: resize mode, see `playloom.media.images.ResizeMode`.
+        schema: schema of the table.
 
     Raises:
         RecordingError, PictureError, ActionError: when it is missing or damaged, or pictures and actions do not fit.
@@ -97,68 +97,81 @@ def build_from_clips(
 ) -> FrameDataset:
     """Make a frame dataset of all clips of a folder; resumes an interrupted call.
 
-    A call that fails leaves nothing behind. When `out` holds the finished data set of these takes, it is opened.
+    A call that fails leaves nothing behind. When `out` holds the finished dataset of these clips, it is opened.
 
     Args:
         folder: searched recursively, see `find_clips`.
-        out: where the store will lie.
-        frame_size: (H, W) of the model that is to learn from it.
-        resize: how pictures of another shape are fitted.
-        schema: of the tables beside pictures.
-        split: all takes go to this one; None: of every twenty takes the tenth is for validation and the twentieth for
+        out: folder of the dataset.
+        frame_size: (H, W) of the model.
+        resize: resize mode of pictures of another shape.
+        schema: schema of the tables of pictures.
+        split: split of all clips; None: of every twenty clips the tenth is for validation and the twentieth for
             tests. Fewer than ten: the last one is for validation; a single one: its last tenth.
-        progress: told after each take.
-        on_skip: told of each take that cannot be used; None: the first one is an error.
+        progress: called after each clip.
+        on_skip: called for each clip that cannot be used; None: the first one is an error.
 
     Raises:
         BadInputError: when the split is unknown.
-        RecordingError, PictureError, ActionError: when a take cannot be used and `on_skip` is None; or no take can be
-            used; or `out` holds another data set.
+        RecordingError, PictureError, ActionError: when a clip cannot be used and `on_skip` is None; or no clip can be
+            used; or `out` holds another dataset.
     """
     if split is not None and split not in SPLITS:
         raise BadInputError(f"unknown split {split!r}; {did_you_mean(split, SPLITS)}")
     place, target = Path(folder), Path(out)
-    takes = find_clips(place)
+    clips = find_clips(place)
+    skipped: list[str] = []
+
+    def skip(path: Path, error: PlayloomError) -> None:
+        if on_skip is None:
+            raise error
+        skipped.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+        on_skip(skipped[-1])
+
+    def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return load_clip(path, frame_size, resize, schema)
+
     if (target / INDEX).exists():
-        return _finished(place, takes, target, frame_size, split, on_skip)
-    lengths = _lengths(takes, on_skip)
+        return _finished(place, clips, FrameDataset.open(target), frame_size, split, skip)
+    lengths = _count_steps(clips, skip)
+    if not lengths:
+        raise RecordingError(f"no take of {place} can be used: {skipped[-1]}")
     pieces = _pieces(lengths, split)
     with folder_lock(out):
         height, width = frame_size
-        total = sum(piece.length for piece in pieces)
+        total = sum(lengths.values())
         writer = FrameDataset.create(target, total, height=height, width=width, state_columns=())
         try:
-            return _fill(
-                writer, place, pieces, lambda path: load_clip(path, frame_size, resize, schema), progress, on_skip
-            )
+            rows = _fill(writer, place, pieces, read, progress, skip)
+            if not rows:
+                raise RecordingError(f"no take of {place} can be used: {skipped[-1]}")
+            writer.finish(rows)
         except Exception:  # Ctrl-C keeps what was done
             writer.discard()
             raise
+    return FrameDataset.open(target)
 
 
 def _finished(
     place: Path,
-    takes: Sequence[Path],
-    out: Path,
+    clips: Sequence[Path],
+    dataset: FrameDataset,
     frame_size: tuple[int, int],
     split: str | None,
-    on_skip: OnSkip | None,
+    skip: Callable[[Path, PlayloomError], None],
 ) -> FrameDataset:
-    store = FrameDataset.open(out)
-    there = {str(span.meta.get("take")) for span in store.spans}
-    names = [path.relative_to(place).as_posix() for path in takes]
-    splits = {str(span.meta.get("split")) for span in store.spans}
-    if not there <= set(names) or store.frames_FHWC.shape[1:3] != frame_size or (split and splits != {split}):
+    """Check that a finished dataset was made of these clips, and report those that it lacks."""
+    stored = {str(span.meta.get("take")) for span in dataset.spans}
+    splits = {str(span.meta.get("split")) for span in dataset.spans}
+    names = {path.relative_to(place).as_posix(): path for path in clips}
+    if not stored <= set(names) or dataset.frames_FHWC.shape[1:3] != frame_size or (split and splits != {split}):
         raise RecordingError(
-            f"{out} holds a finished data set of other takes; choose another folder, or remove it first"
+            f"{dataset.folder} holds a finished dataset of other takes; choose another folder, or remove it first"
         )
-    missing = [name for name in names if name not in there]
-    if missing and on_skip is None:
-        raise RecordingError(f"{out} holds a finished data set without {missing[0]}; choose another folder")
-    for name in missing:
-        assert on_skip is not None
-        on_skip(f"{place / name}: not in the finished data set {out}; remove that to import the take")
-    return store
+    for name, path in names.items():
+        if name not in stored:
+            reason = f"{path} is not in the finished dataset {dataset.folder}; remove that to import the take"
+            skip(path, RecordingError(reason))
+    return dataset
 
 
 def _fill(
@@ -167,72 +180,51 @@ def _fill(
     pieces: Sequence[_Piece],
     read: Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     progress: Progress | None,
-    on_skip: OnSkip | None,
-) -> FrameDataset:
-    start, loaded, total = 0, None, writer.total
-    skipped = ""
+    skip: Callable[[Path, PlayloomError], None],
+) -> int:
+    """Write the pieces one after another without the unusable ones; return the number of rows."""
+    start, loaded = 0, None
     for piece in pieces:
-        meta = {
-            "game": "other",
-            "take": piece.path.relative_to(place).as_posix(),
-            "first": piece.first,
-            "split": piece.split,
-        }
+        take = piece.path.relative_to(place).as_posix()
+        meta = {"game": "other", "take": take, "first": piece.first, "split": piece.split}
         if not writer.has(start, piece.length, meta):
             try:
                 if loaded is None or loaded[0] != piece.path:
                     loaded = (piece.path, *read(piece.path))
             except PlayloomError as error:
-                skipped = _skip(piece.path, error, on_skip)
+                skip(piece.path, error)
                 continue
+            _, frames_THWC, actions_TA = loaded
             rows = slice(piece.first, piece.first + piece.length)
-            frames_THWC, actions_TA = loaded[1][rows], loaded[2][rows]
-            writer.write(start, frames_THWC, "frames")
-            writer.record(start, actions_TA, np.zeros((len(actions_TA), 0), np.float32), meta, length=piece.length)
+            states_TS = np.zeros((piece.length, 0), np.float32)
+            writer.append_episode(frames_THWC[rows], actions_TA[rows], states_TS, meta, start=start)
         start += piece.length
         if progress is not None:
-            progress(start, total)
-    if not start:
-        raise RecordingError(f"no take of {place} can be used: {skipped}")
-    writer.finish(start)
-    return FrameDataset.open(writer.folder)
-
-
-def _lengths(takes: Sequence[Path], on_skip: OnSkip | None) -> dict[Path, int]:
-    lengths, skipped = {}, ""
-    for path in takes:
-        try:
-            lengths[path] = _steps(path)
-        except PlayloomError as error:
-            skipped = _skip(path, error, on_skip)
-    if not lengths:
-        raise RecordingError(f"no take can be used: {skipped}")
-    return lengths
-
-
-def _skip(path: Path, error: PlayloomError, on_skip: OnSkip | None) -> str:
-    if on_skip is None:
-        raise error
-    words = str(error) if str(path) in str(error) else f"{path}: {error}"
-    on_skip(words)
-    return words
+            progress(start, writer.total)
+    return start
 
 
 def _pieces(lengths: Mapping[Path, int], split: str | None) -> list[_Piece]:
     splits = [split or _KEPT.get(number % _CYCLE, "train") for number in range(len(lengths))]
     if split is None and len(lengths) == 1:
-        ((take, length),) = lengths.items()
+        ((path, length),) = lengths.items()
         kept = max(1, length // 10)
         if length < 2:
-            raise RecordingError(f"{take} has {length} pictures; a take to learn from needs two or more")
-        return [_Piece(take, 0, length - kept, "train"), _Piece(take, length - kept, kept, "validation")]
+            raise RecordingError(f"{path} has {length} pictures; a take to learn from needs two or more")
+        return [_Piece(path, 0, length - kept, "train"), _Piece(path, length - kept, kept, "validation")]
     if split is None and "validation" not in splits:
         splits[-1] = "validation"
     return [_Piece(path, 0, length, to) for (path, length), to in zip(lengths.items(), splits, strict=True)]
 
 
-def _steps(path: Path) -> int:
-    return len(pictures_in(path)) if path.is_dir() else len(read_npz(path, ("actions",))["actions"])
+def _count_steps(clips: Sequence[Path], skip: Callable[[Path, PlayloomError], None]) -> dict[Path, int]:
+    lengths = {}
+    for path in clips:
+        try:
+            lengths[path] = len(pictures_in(path) if path.is_dir() else read_npz(path, ("actions",))["actions"])
+        except PlayloomError as error:
+            skip(path, error)
+    return lengths
 
 
 def _fitted(

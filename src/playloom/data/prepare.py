@@ -1,6 +1,6 @@
 """From recordings to datasets: render episodes into a `FrameDataset`, encode pictures into a `TokenDataset`.
 
-Renderer and encoder are arguments. Rendering processes write into the memory map, so no picture crosses a pipe.
+Renderer and encoder are arguments. Rendering processes write files, so no picture crosses a pipe.
 
     >>> build_frame_store(out, list_episodes(recordings), render_episode, workers=2)
     >>> tokenise_store(tokens, FrameDataset.open(out), tokenizer.encode, fingerprint="...")
@@ -8,30 +8,29 @@ Renderer and encoder are arguments. Rendering processes write into the memory ma
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.data.dataset import DatasetWriter, FrameDataset, TokenDataset
-from playloom.data.recording import STATE_COLUMNS, Episode, load_episode
-from playloom.data.sampler import mirror_states, mirror_step
+from playloom.actions.codec import mirror_values
+from playloom.data.dataset import DatasetWriter, FrameDataset, Progress, TokenDataset
+from playloom.data.recording import STATE_COLUMNS, Episode, Render, load_episode
+from playloom.data.sampler import mirror_frames, mirror_states
 from playloom.errors import RecordingError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
-"""Renders an episode's pictures, uint8 RGB [H, W, 3] each. Module-level, so that it can be sent to workers."""
 Encode = Callable[["Tensor"], "Tensor"]
 """Encodes pictures uint8 [B, H, W, 3] to codes int64 [B, N]."""
-Progress = Callable[[int, int], None]
-"""Progress callback: frames done, frames in all."""
 
 
 def build_frame_store(
@@ -45,81 +44,20 @@ def build_frame_store(
     """Render recordings into a frame dataset; resumes an interrupted call.
 
     Args:
-        folder: where the store will lie.
-        episodes: recording files, as `list_episodes` gives them.
-        render: gives the pictures of an episode.
+        folder: of the dataset.
+        episodes: recording files, see `list_episodes`.
+        render: renders the pictures of an episode.
         workers: rendering processes; 0 renders in this one.
-        progress: told after each episode.
+        progress: called after each episode.
 
     Raises:
         RecordingError: when there are no episodes, or a recording does not render to its length.
     """
-    jobs = _jobs(episodes)
-    height, width = picture_size(jobs[0][1], render)
-    total = sum(episode.meta.steps for _, episode in jobs)
+    loaded, (height, width) = _load(episodes, render)
+    total = sum(episode.meta.steps for episode in loaded)
     writer = FrameDataset.create(folder, total, height=height, width=width, state_columns=STATE_COLUMNS)
-    todo = [job for job in jobs if not writer.has(job[0], job[1].meta.steps, _meta(job[1]))]
-    with _pool(workers) as executor:
-        tasks = (
-            (start, episode, executor.submit(render_rows, episode, render, writer.part("frames"), start))
-            for start, episode in todo
-        )
-        for start, episode, future in _ahead(tasks, max(2 * workers, 1)):
-            future.result()
-            writer.record(start, episode.actions_TA, episode.states, _meta(episode), length=episode.meta.steps)
-            _tell(progress, writer)
-    writer.finish()
+    _fill(writer, loaded, render, (height, width), lambda frames_THWC: frames_THWC, workers, progress)
     return FrameDataset.open(folder)
-
-
-def tokenise_store(
-    folder: Path | str,
-    frames: FrameDataset,
-    encode: Encode,
-    *,
-    fingerprint: str,
-    batch: int = 32,
-    device: str = "cpu",
-    mirror: bool = False,
-    progress: Progress | None = None,
-) -> TokenDataset:
-    """Encode every picture of a frame dataset once.
-
-    Args:
-        folder: where the token store will lie.
-        frames: the pictures.
-        encode: the tokenizer's encoder, on `device`.
-        fingerprint: says which tokenizer made the codes.
-        batch: pictures a pass.
-        device: where `encode` wants its pictures.
-        mirror: also add each episode of the "train" split mirrored, pictures and controller together.
-        progress: told after each episode.
-    """
-    spans = frames.spans
-    mirrored = [span for span in spans if mirror and span.meta.get("split") == "train"]
-    total = len(frames) + sum(span.length for span in mirrored)
-    encoder = _Encoder(encode, batch, device)
-    writer = TokenDataset.create(
-        folder,
-        total,
-        slots=encoder.slots(frames.frames_FHWC[:1]),
-        tokenizer=fingerprint,
-        state_columns=frames.state_columns,
-    )
-    for start, span in _placed([*spans, *mirrored]):
-        flipped = start >= len(frames)
-        meta = {**span.meta, "mirrored": True} if flipped else dict(span.meta)
-        if writer.has(start, span.length, meta):
-            continue
-        actions, states = frames.actions_FA[span.rows], frames.states_FS[span.rows]
-        if flipped:
-            _, actions = mirror_step(frames.frames_FHWC[:0], actions)
-            states = mirror_states(states, frames.state_columns)
-        tokens = encoder.codes(frames.frames_FHWC[span.rows], flipped=flipped)
-        writer.append_episode(tokens, actions, states, meta)
-        _tell(progress, writer)
-    writer.finish()
-    return TokenDataset.open(folder)
 
 
 def tokenise_recordings(
@@ -138,141 +76,143 @@ def tokenise_recordings(
 
     Arguments as in `build_frame_store` and `tokenise_store`.
     """
-    jobs = _jobs(episodes)
-    size = picture_size(jobs[0][1], render)
-    encoder = _Encoder(encode, batch, device)
-    writer = TokenDataset.create(
-        folder,
-        sum(episode.meta.steps for _, episode in jobs),
-        slots=encoder.slots(np.zeros((1, *size, 3), np.uint8)),
-        tokenizer=fingerprint,
-        state_columns=STATE_COLUMNS,
-    )
-    todo = [job for job in jobs if not writer.has(job[0], job[1].meta.steps, _meta(job[1]))]
-    with _pool(workers) as executor, tempfile.TemporaryDirectory(dir=folder, prefix=".frames-") as scratch:
-        tasks = (
-            (start, episode, executor.submit(render_file, episode, render, Path(scratch) / f"{start}.npy", size))
-            for start, episode in todo
-        )
-        for _, episode, future in _ahead(tasks, max(2 * workers, 1)):
-            path = future.result()
-            tokens = encoder.codes(np.load(path, mmap_mode="r", allow_pickle=False))
-            path.unlink()
-            writer.append_episode(tokens, episode.actions_TA, episode.states, _meta(episode))
-            _tell(progress, writer)
+
+    def codes(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        return _encode_all(encode, frames_THWC, batch, device)
+
+    loaded, size = _load(episodes, render)
+    total = sum(episode.meta.steps for episode in loaded)
+    slots = codes(np.zeros((1, *size, 3), np.uint8)).shape[1]
+    writer = TokenDataset.create(folder, total, slots=slots, tokenizer=fingerprint, state_columns=STATE_COLUMNS)
+    _fill(writer, loaded, render, size, codes, workers, progress)
+    return TokenDataset.open(folder)
+
+
+def tokenise_store(
+    folder: Path | str,
+    frames: FrameDataset,
+    encode: Encode,
+    *,
+    fingerprint: str,
+    batch: int = 32,
+    device: str = "cpu",
+    mirror: bool = False,
+    progress: Progress | None = None,
+) -> TokenDataset:
+    """Encode every picture of a frame dataset once; resumes an interrupted call.
+
+    Args:
+        folder: of the token dataset.
+        frames: the pictures.
+        encode: the tokenizer's encoder, on `device`.
+        fingerprint: of the tokenizer.
+        batch: pictures per call of `encode`.
+        device: of the pictures.
+        mirror: also add each episode of the "train" split mirrored, pictures and controller together.
+        progress: called after each episode.
+    """
+    mirrored = [span for span in frames.spans if mirror and span.meta.get("split") == "train"]
+    total = len(frames) + sum(span.length for span in mirrored)
+    slots = _encode_all(encode, frames.frames_FHWC[:1], batch, device).shape[1]
+    writer = TokenDataset.create(folder, total, slots=slots, tokenizer=fingerprint, state_columns=frames.state_columns)
+    start = 0
+    for span in (*frames.spans, *mirrored):
+        flip = start >= len(frames)
+        meta = {**span.meta, "mirrored": True} if flip else dict(span.meta)
+        if not writer.has(start, span.length, meta):
+            actions, states = frames.actions_FA[span.rows], frames.states_FS[span.rows]
+            if flip:
+                actions, states = mirror_values(actions), mirror_states(states, frames.state_columns)
+            tokens = _encode_all(encode, frames.frames_FHWC[span.rows], batch, device, flip=flip)
+            writer.append_episode(tokens, actions, states, meta)
+            if progress is not None:
+                progress(writer.done, writer.total)
+        start += span.length
     writer.finish()
     return TokenDataset.open(folder)
 
 
-def picture_size(episode: Episode, render: Render) -> tuple[int, int]:
-    """Return height and width of an episode's pictures, from the first one."""
-    frames = render(episode)
-    first = next(iter(frames))
+def _load(paths: Sequence[Path], render: Render) -> tuple[list[Episode], tuple[int, int]]:
+    """The episodes, and height and width of the first picture."""
+    if not paths:
+        raise RecordingError("no recordings were found; record some first")
+    episodes = [load_episode(path) for path in paths]
+    frames = render(episodes[0])
+    height, width = next(iter(frames)).shape[:2]
     if hasattr(frames, "close"):
         frames.close()  # a generator may hold a game process
-    return int(first.shape[0]), int(first.shape[1])
+    return episodes, (height, width)
 
 
-def render_rows(episode: Episode, render: Render, path: Path, start: int) -> int:
-    """Fill rows of a `.npy` memory map with an episode's pictures and return their number. Runs in a worker."""
-    target = np.lib.format.open_memmap(path, mode="r+")
-    count = _fill(target[start : start + episode.meta.steps], episode, render)
-    target.flush()
-    return count
+def _fill(
+    writer: DatasetWriter,
+    episodes: Sequence[Episode],
+    render: Render,
+    size: tuple[int, int],
+    convert: Callable[[NDArray[np.uint8]], NDArray[Any]],
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    """Render the missing episodes, convert them and finish the dataset."""
+    starts = np.cumsum([0, *(episode.meta.steps for episode in episodes)]).tolist()
+    metas = [dataclasses.asdict(episode.meta) for episode in episodes]
+    todo = [
+        (start, episode, meta)
+        for start, episode, meta in zip(starts, episodes, metas, strict=False)
+        if not writer.has(start, episode.meta.steps, meta)
+    ]
+    with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".frames-") as scratch:
+        files = _rendered([episode for _, episode, _ in todo], render, size, Path(scratch), workers)
+        for (start, episode, meta), path in zip(todo, files, strict=True):
+            data = convert(np.load(path, mmap_mode="r", allow_pickle=False))
+            writer.append_episode(data, episode.actions_TA, episode.states, meta, start=start)
+            path.unlink()
+            if progress is not None:
+                progress(writer.done, writer.total)
+    writer.finish()
+
+
+def _rendered(
+    episodes: Sequence[Episode], render: Render, size: tuple[int, int], scratch: Path, workers: int
+) -> Iterator[Path]:
+    """Render the episodes in order, at most two per worker ahead: bounded disk space, busy workers."""
+    if workers < 1:
+        for episode in episodes:
+            yield render_file(episode, render, scratch / "0.npy", size)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        queue: deque[Future[Path]] = deque()
+        for number, episode in enumerate(episodes):
+            queue.append(pool.submit(render_file, episode, render, scratch / f"{number}.npy", size))
+            if len(queue) >= 2 * workers:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
 
 
 def render_file(episode: Episode, render: Render, path: Path, size: tuple[int, int]) -> Path:
     """Render an episode into its own `.npy` file. Runs in a worker."""
-    shape = (episode.meta.steps, *size, 3)
-    _fill(np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape), episode, render)
+    steps, count = episode.meta.steps, 0
+    target_THWC = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(steps, *size, 3))
+    for frame in render(episode):  # copied at once: a renderer may reuse its buffer
+        if count < steps:
+            target_THWC[count] = frame
+        count += 1
+    if count != steps:
+        raise RecordingError(f"the recording with seed {episode.meta.seed} rendered {count} pictures; expected {steps}")
     return path
 
 
-def _fill(target_THWC: NDArray[np.uint8], episode: Episode, render: Render) -> int:
-    """Copy each picture at once (a renderer may reuse its buffer), and check their number."""
-    count = 0
-    for frame in render(episode):
-        if count < len(target_THWC):
-            target_THWC[count] = frame
-        count += 1
-    if count != len(target_THWC):
-        raise RecordingError(
-            f"the recording with seed {episode.meta.seed} gave {count} pictures; it says {len(target_THWC)} steps"
-        )
-    return count
+def _encode_all(
+    encode: Encode, frames_THWC: NDArray[np.uint8], batch: int, device: str, *, flip: bool = False
+) -> NDArray[np.uint16]:
+    """Codes uint16 [T, N] of pictures uint8 [T, H, W, 3], mirrored with `flip`."""
+    import torch
 
-
-class _Encoder:
-    def __init__(self, encode: Encode, batch: int, device: str) -> None:
-        self._encode, self._batch, self._device = encode, batch, device
-
-    def slots(self, frames_1HWC: NDArray[np.uint8]) -> int:
-        return int(self.codes(frames_1HWC).shape[1])
-
-    def codes(self, frames_THWC: NDArray[np.uint8], *, flipped: bool = False) -> NDArray[np.uint16]:
-        """Codes uint16 [T, N] of pictures uint8 [T, H, W, 3]."""
-        import torch
-
-        parts = []
-        with torch.inference_mode():
-            for first in range(0, len(frames_THWC), self._batch):
-                pictures = np.array(frames_THWC[first : first + self._batch])
-                if flipped:
-                    pictures = np.ascontiguousarray(pictures[:, :, ::-1])
-                codes = self._encode(torch.from_numpy(pictures).to(self._device))
-                parts.append(codes.cpu().numpy().astype(np.uint16))
-        return np.concatenate(parts)
-
-
-class _Inline(Executor):
-    """Executor that works in this process."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-def _pool(workers: int) -> Executor:
-    if workers < 1:
-        return _Inline()
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-
-
-def _ahead(tasks: Iterable[tuple[int, Episode, Future[Any]]], depth: int) -> Iterator[tuple[int, Episode, Future[Any]]]:
-    """The tasks in order, with `depth` of them submitted: bounded memory, busy workers."""
-    queue: list[tuple[int, Episode, Future[Any]]] = []
-    for task in tasks:
-        queue.append(task)
-        if len(queue) >= depth:
-            yield queue.pop(0)
-    yield from queue
-
-
-def _jobs(episodes: Sequence[Path]) -> list[tuple[int, Episode]]:
-    loaded = [load_episode(path) for path in episodes]
-    if not loaded:
-        raise RecordingError("no recordings were found; record some first")
-    starts = np.cumsum([0, *(episode.meta.steps for episode in loaded)])
-    return [(int(start), episode) for start, episode in zip(starts, loaded, strict=False)]
-
-
-def _placed(spans: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    start = 0
-    for span in spans:
-        yield start, span
-        start += span.length
-
-
-def _meta(episode: Episode) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(episode.meta)
-
-
-def _tell(progress: Progress | None, writer: DatasetWriter) -> None:
-    if progress is not None:
-        progress(writer.done, writer.total)
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, len(frames_THWC), batch):
+            pictures = np.array(frames_THWC[first : first + batch])
+            pictures = mirror_frames(pictures) if flip else pictures
+            parts.append(encode(torch.from_numpy(pictures).to(device)).cpu().numpy().astype(np.uint16))
+    return np.concatenate(parts)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,8 @@ _TURN = 180.0
 """Degrees of turning for the full score."""
 _JUMP = 120.0
 """Map units per step that no player walks: a respawn or a teleport."""
-_LOOKS = 4
-"""Pictures checked per stretch."""
+_PICTURES = 4
+"""Pictures checked per candidate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,50 +56,43 @@ def select_prompts(store: FrameDataset, spans: Sequence[EpisodeSlice], *, count:
     """Choose the best prompts of these episodes, from as many different episodes, players and arenas as there are.
 
     A candidate has no death and no teleport. The score adds walking, turning, fights (health lost or a frag) and the
-    colours of its poorest picture, which tell a wall from a view.
+    colours of its poorest picture, which distinguish a view from a wall.
 
     Args:
-        store: needs the state columns x, y, yaw, health, dead and frags.
+        store: with the state columns x, y, yaw, health, dead and frags.
         spans: the episodes to choose from, usually those of the split "test".
-        count: how many at most.
+        count: largest number of prompts.
 
     Returns:
-        At most `count`, best first.
+        At most `count` candidates, the best first.
 
     Raises:
         RecordingError: when no stretch is long enough.
     """
-    candidates = [
-        moment
-        for span in spans
-        for part in alive_spans([span], store.column("dead"))
-        for moment in _of_stretch(store, span, part)
-    ]
+    dead = store.column("dead")
+    alive = [(span, part) for span in spans for part in alive_spans([span], dead)]
+    candidates = [found for span, part in alive for found in _candidates(store, span, part)]
     if not candidates:
         steps = CONTEXT_STEPS + FOLLOWING_STEPS
         raise RecordingError(f"no {steps} steps without a death in {len(spans)} episodes; record longer ones")
-    # Looking is dear, so only at the best: a wall in front of the nose is their commonest fault.
-    candidates.sort(key=lambda moment: -moment.score)
-    looked = sorted((_look(store, moment) for moment in candidates[: 40 * count]), key=lambda moment: -moment.score)
-    return _different(looked, count)
+    candidates.sort(key=lambda found: -found.score)
+    # Pictures are expensive to check, so only those of the best; their most frequent fault is a close wall.
+    checked = [_with_view(store, found) for found in candidates[: 40 * count]]
+    return _different(sorted(checked, key=lambda found: -found.score), count)
 
 
-def save_chosen(store: FrameDataset, moments: Sequence[PromptCandidate], folder: Path) -> list[Path]:
-    """Write the prompts into a folder, named by arena and player; return the paths of the `.npz`.
-
-    Raises:
-        PlayloomError: when the folder cannot be written to.
-    """
+def save_chosen(store: FrameDataset, chosen: Sequence[PromptCandidate], folder: Path) -> list[Path]:
+    """Write the prompts into a folder, named by arena and player; return the paths of the `.npz`."""
     paths: list[Path] = []
-    for moment in moments:
-        meta = moment.span.meta
+    for prompt in chosen:
+        meta = prompt.span.meta
         base = "-".join(str(meta[key]) for key in ("variant", "style") if meta.get(key)) or "moment"
         taken = sum(path.stem.rstrip("0123456789-") == base for path in paths)
         name = f"{base}-{taken + 1}" if taken else base
         facts = {key: meta[key] for key in ("game", "variant", "mode", "style", "seed", "split") if key in meta}
-        facts |= {"step": moment.start - moment.span.start, "context_steps": CONTEXT_STEPS}
+        facts |= {"step": prompt.start - prompt.span.start, "context_steps": CONTEXT_STEPS}
         path = folder / f"{name}.npz"
-        paths.append(save_bundled_prompt(path, store.frames_FHWC[moment.rows], store.actions_FA[moment.rows], facts))
+        paths.append(save_bundled_prompt(path, store.frames_FHWC[prompt.rows], store.actions_FA[prompt.rows], facts))
     return paths
 
 
@@ -111,14 +104,14 @@ def colour_bits(frame_HWC: NDArray[np.uint8]) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def _of_stretch(store: FrameDataset, span: EpisodeSlice, living: EpisodeSlice) -> list[PromptCandidate]:
+def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice) -> list[PromptCandidate]:
     steps = CONTEXT_STEPS + FOLLOWING_STEPS
-    columns = {name: store.column(name)[living.rows] for name in ("x", "y", "yaw", "health", "frags")}
+    columns = {name: store.column(name)[alive.rows] for name in ("x", "y", "yaw", "health", "frags")}
     walked = np.hypot(np.diff(columns["x"]), np.diff(columns["y"]))
     turned = np.abs((np.diff(columns["yaw"]) + 180) % 360 - 180)
     hurt = np.maximum(-np.diff(columns["health"]), 0) + np.maximum(np.diff(columns["frags"]), 0)
-    moments = []
-    for first in range(0, living.length - steps + 1, _STRIDE):
+    found = []
+    for first in range(0, alive.length - steps + 1, _STRIDE):
         inside = slice(first, first + steps - 1)
         if walked[inside].max() > _JUMP:
             continue
@@ -127,30 +120,28 @@ def _of_stretch(store: FrameDataset, span: EpisodeSlice, living: EpisodeSlice) -
             "turns": min(float(turned[inside].sum()) / _TURN, 1.0),
             "fights": float(hurt[inside].any()),
         }
-        start = living.start + first
-        moments.append(PromptCandidate(start=start, span=span, score=sum(parts.values()), parts=parts))
-    return moments
+        start = alive.start + first
+        found.append(PromptCandidate(start=start, span=span, score=sum(parts.values()), parts=parts))
+    return found
 
 
-def _look(store: FrameDataset, moment: PromptCandidate) -> PromptCandidate:
+def _with_view(store: FrameDataset, found: PromptCandidate) -> PromptCandidate:
     """Add twice the score of the poorest picture."""
-    rows = np.linspace(moment.rows.start, moment.rows.stop - 1, _LOOKS).astype(int)
+    rows = np.linspace(found.rows.start, found.rows.stop - 1, _PICTURES).astype(int)
     bits = min(colour_bits(store.frames_FHWC[row]) for row in rows)
     sees = min(bits / 5.0, 1.0)
-    return PromptCandidate(
-        start=moment.start, span=moment.span, score=moment.score + 2 * sees, parts={**moment.parts, "sees": sees}
-    )
+    return replace(found, score=found.score + 2 * sees, parts={**found.parts, "sees": sees})
 
 
 def _different(ranked: Sequence[PromptCandidate], count: int) -> list[PromptCandidate]:
-    """The best, avoiding repetition: first of player and arena, then of episode."""
+    """The best of different players and arenas, then of different episodes."""
     chosen: list[PromptCandidate] = []
 
-    def kind(moment: PromptCandidate) -> tuple[str, str]:
-        return str(moment.span.meta.get("variant")), str(moment.span.meta.get("style"))
+    def kind(prompt: PromptCandidate) -> tuple[str, str]:
+        return str(prompt.span.meta.get("variant")), str(prompt.span.meta.get("style"))
 
-    for avoid in (kind, lambda moment: moment.span.start):
-        for moment in ranked:
-            if len(chosen) < count and avoid(moment) not in {avoid(other) for other in chosen}:
-                chosen.append(moment)
-    return sorted(chosen, key=lambda moment: -moment.score)
+    for avoid in (kind, lambda prompt: prompt.span.start):
+        for prompt in ranked:
+            if len(chosen) < count and avoid(prompt) not in {avoid(other) for other in chosen}:
+                chosen.append(prompt)
+    return sorted(chosen, key=lambda prompt: -prompt.score)

@@ -1,21 +1,22 @@
-"""One recorded episode: `<key>.npz` (arrays `actions` and `states`) beside `<key>.json` (metadata, written last).
+"""Recorded episode: `<key>.npz` (arrays `actions` and `states`) and `<key>.json` (metadata, written last).
 
-Holds no pictures: seed and actions render them again.
+It holds no pictures: seed and actions render them again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS, check_values
 from playloom.atomic_io import atomic_write
-from playloom.errors import ActionError, ConfigError, RecordingError
+from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import from_mapping, read_json, write_json
 from playloom.media.clips import read_npz
 
@@ -52,11 +53,8 @@ class EpisodeMeta:
     """Versions of playloom and the engine."""
 
     def __post_init__(self) -> None:
-        for name, legal in (("mode", get_args(Mode)), ("split", get_args(Split))):
-            if getattr(self, name) not in legal:
-                raise RecordingError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(legal)}")
         if self.steps < 1:
-            raise RecordingError(f"an episode has at least one step; got steps={self.steps}")
+            raise RecordingError(f"an episode is empty: got {self.steps} steps, expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,14 @@ class Episode:
     """State rows [T, 9], measured when frame t is seen; see `STATE_COLUMNS`."""
 
     def __post_init__(self) -> None:
-        steps = self.meta.steps
-        for name, array, shape in (
-            ("actions", self.actions_TA, (steps, ACTION_SLOTS)),
-            ("states", self.states, (steps, len(STATE_COLUMNS))),
-        ):
-            if array.shape != shape:
-                raise RecordingError(f"{name} has shape {array.shape}; expected {shape} from the meta data")
+        for array, width in ((self.actions_TA, ACTION_SLOTS), (self.states, len(STATE_COLUMNS))):
+            if array.shape != (self.meta.steps, width):
+                expected = (self.meta.steps, width)
+                raise RecordingError(f"an array of the episode has shape {array.shape}; expected {expected}")
+
+
+Render = Callable[[Episode], Iterator[NDArray[np.uint8]]]
+"""Renders an episode's frames, uint8 RGB [H, W, 3] each, from its first. Module-level where workers call it."""
 
 
 def episode_key(meta: EpisodeMeta) -> str:
@@ -85,13 +84,10 @@ def episode_key(meta: EpisodeMeta) -> str:
 
 
 def save_episode(folder: Path, episode: Episode) -> Path:
-    """Write an episode into `folder` (made if needed) and return the path of its `.npz`.
-
-    Both files appear whole, the JSON last.
+    """Write an episode into `folder` (made if needed), the JSON last; return the path of its `.npz`.
 
     Raises:
-        BadInputError: when the folder cannot be written to.
-        PlayloomError: when the disk is full.
+        StorageError: when the folder cannot be written to, or the disk is full.
     """
     path = Path(folder) / f"{episode_key(episode.meta)}.npz"
     with atomic_write(path) as temporary:
@@ -101,21 +97,17 @@ def save_episode(folder: Path, episode: Episode) -> Path:
 
 
 def load_episode(path: Path) -> Episode:
-    """Read the episode of a `.npz` (or `.json`) path.
+    """Read an episode from its `.npz` or `.json` path.
 
     Raises:
         RecordingError: when a file is missing or damaged, or the two do not fit together.
     """
     meta = load_meta(path)
     arrays = Path(path).with_suffix(".npz")
-    if not arrays.exists():
-        raise RecordingError(f"there is no {arrays} beside the episode's .json; copy both, or record again")
     found = read_npz(arrays, ("actions", "states"))
     try:
         return Episode(meta, check_values(found["actions"]), found["states"].astype(np.float32))
-    except (ActionError, ValueError) as error:
-        if isinstance(error, RecordingError):
-            raise
+    except ValueError as error:
         raise RecordingError(f"{arrays} is damaged ({error}); record the episode again") from error
 
 
@@ -123,13 +115,10 @@ def load_meta(path: Path) -> EpisodeMeta:
     """Read only the metadata of an episode, from its `.json` or `.npz` path.
 
     Raises:
-        RecordingError: when the file is missing or is not an episode's meta data.
+        RecordingError: when the file is missing or is not an episode's metadata.
     """
-    given, path = Path(path), Path(path).with_suffix(".json")
-    if not path.exists():
-        alone = f"no {path.name} lies beside it" if given.exists() else "there is no such file"
-        raise RecordingError(f"{given} is no recorded episode: {alone}; give an episode's .npz or .json")
-    content = read_json(path, RecordingError, "record the episode again")
+    path = Path(path).with_suffix(".json")
+    content = read_json(path, RecordingError, "give the .npz or .json of a recorded episode")
     try:
         return from_mapping(EpisodeMeta, content, "an episode's metadata")
     except ConfigError as error:

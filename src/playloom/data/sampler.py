@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from playloom.actions.codec import mirror_values
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.errors import RecordingError
 
@@ -27,29 +26,18 @@ _MIRRORED_STATES = ("y", "yaw")
 
 def brightness(frames_BHWC: Tensor, factors_B: Tensor) -> Tensor:
     """Scale each picture's brightness; uint8 [B, H, W, 3] in, the same out, clipped to [0, 255]."""
-    import torch
-
     scaled = frames_BHWC.float() * factors_B.to(frames_BHWC.device)[:, None, None, None]
     return scaled.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def brightness_factors(count: int, amount: float, generator: np.random.Generator) -> Tensor:
     """Draw factors in [1 - amount, 1 + amount], float32 [count]."""
-    import torch
-
     return torch.from_numpy(generator.uniform(1 - amount, 1 + amount, count).astype(np.float32))
 
 
 def mirror_frames(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Reverse the columns of pictures, uint8 [..., H, W, 3]. Text in them is mirrored too."""
     return np.ascontiguousarray(frames_BHWC[..., ::-1, :])
-
-
-def mirror_step(
-    frames_BHWC: NDArray[np.uint8], actions_BA: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Mirror pictures uint8 [..., H, W, 3] and action values uint8 [..., 16] together."""
-    return mirror_frames(frames_BHWC), mirror_values(actions_BA)
 
 
 def mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
@@ -74,9 +62,9 @@ class TokenWindows:
 class WindowSampler:
     """Row numbers of each batch: seeded windows of consecutive steps inside episodes.
 
-    In every epoch each episode is cut into back-to-back windows from a fresh random offset, so over the epochs every
-    frame takes every place in a window; the windows of all episodes are then shuffled. An epoch leaves out less than
-    two windows an episode. Batches go on over the end of an epoch.
+    In every epoch each episode is cut into back-to-back windows from a new random offset, so that every frame gets
+    every position in a window. The windows of all episodes are then shuffled. An epoch leaves out less than two windows
+    per episode. A batch may contain the end of one epoch and the start of the next.
 
     Raises:
         RecordingError: when no episode is as long as a window.
@@ -90,7 +78,7 @@ class WindowSampler:
             longest = max((span.length for span in spans), default=0)
             raise RecordingError(
                 f"no episode is as long as a window of {steps} steps (the longest of {len(spans)} has {longest}); "
-                "record longer episodes or ask for shorter windows"
+                "record longer episodes or choose shorter windows"
             )
         self.steps, self.batch, self.seed = steps, batch, seed
         self._rank, self._ranks = rank, ranks

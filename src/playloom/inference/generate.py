@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.actions.codec import REST_VALUES, Schema
+from playloom.actions.codec import REST_VALUES, Schema, check_schema
+from playloom.actions.script import Script, fit_length
 from playloom.atomic_io import ensure_writable
-from playloom.data.prompts import BUNDLED_PREFIX, PromptData, list_prompts, load_prompt
+from playloom.data.prompt_data import PromptData
+from playloom.data.prompts import BUNDLED_PREFIX, list_prompts, load_prompt
 from playloom.device import free_memory, pick_device
 from playloom.errors import BadInputError, ResourceError
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Mode, Prompt, StepResult
-from playloom.media.action_table import Inputs, check_schema, fit_length, read_inputs
+from playloom.media.action_table import read_inputs
 from playloom.media.images import ResizeMode
 from playloom.media.output_folder import DreamFolder, GeneratedClip, OutputStep
 from playloom.models.checkpoint import WorldModel, load_model, model_folder
@@ -307,7 +309,7 @@ def generate_clip(
         prompt,
         mode=job.mode,
         steps=steps,
-        actions_SA=None if given is None else given.actions_SA,
+        actions_SA=None if given is None else given.values_SA,
         frames_SHWC=data.true_next_frames_SHWC if job.mode == "policy" else None,
         sampling=how,
         seed=job.seed,
@@ -354,7 +356,7 @@ def _until_stopped(
     return done
 
 
-def _given(job: DreamJob, data: PromptData) -> Inputs | None:
+def _given(job: DreamJob, data: PromptData) -> Script | None:
     """The actions that are given: what the user says, else (in world mode) what was really done."""
     if job.mode == "policy":
         return None
@@ -366,19 +368,19 @@ def _given(job: DreamJob, data: PromptData) -> Inputs | None:
     steps = job.steps or len(data.true_next_frames_SHWC) or len(data.true_next_actions_SA) or DEFAULT_STEPS
     if not len(data.true_next_actions_SA):
         note = "no actions are given or known, so nothing is held; say --actions to hold something"
-        return Inputs(np.tile(REST_VALUES, (steps, 1)), (note,))
-    known = Inputs(data.true_next_actions_SA, ("the actions are the recorded ones",))
+        return Script(np.tile(REST_VALUES, (steps, 1)), (note,))
+    known = Script(data.true_next_actions_SA, ("the actions are the recorded ones",))
     return fit_length(known, steps, "the recording")
 
 
-def _steps(job: DreamJob, given: Inputs | None, data: PromptData) -> int:
+def _steps(job: DreamJob, given: Script | None, data: PromptData) -> int:
     if job.steps is not None:
         return job.steps
     if job.mode == "policy":  # the last action answers a picture that nothing need follow
         return min(DEFAULT_STEPS, 1 + len(data.true_next_frames_SHWC))
     if job.mode == "full":
-        return max(DEFAULT_STEPS, 0 if given is None else len(given.actions_SA))
-    return DEFAULT_STEPS if given is None else len(given.actions_SA)
+        return max(DEFAULT_STEPS, 0 if given is None else len(given.values_SA))
+    return DEFAULT_STEPS if given is None else len(given.values_SA)
 
 
 def _unused(job: DreamJob) -> tuple[str, ...]:

@@ -1,115 +1,115 @@
-"""Actions in a CSV file: a header `step,` plus sixteen names, then one row a step.
+"""Actions in a CSV file, a script, or either: a header `step,` plus sixteen names, then one row per step.
 
-Owns the CSV form of the two wire schemas. Columns are found by their names, so their order is free when
-reading; writing uses the schema's own order. Knows nothing of the pictures the actions belong to.
-
-The inputs a dream is given: a CSV, a script of held inputs, or what was really done. Values only.
+Columns are found by name, so their order is free; written files have the schema's own order.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from playloom.actions.codec import (
-    REST_VALUES,
-    SLOT_NAMES,
-    SLOT_SIZES,
-    Schema,
-    detect_schema,
-    rows_to_values,
-    values_to_rows,
-)
+from playloom.actions.codec import SLOT_NAMES, Schema, check_schema, detect_schema, rows_to_values, values_to_rows
 from playloom.actions.controller import CONTROLS
-from playloom.actions.script import is_rounded, parse_script, rounding
+from playloom.actions.script import Script, fit_length, parse_script, rounding
 from playloom.atomic_io import atomic_write
-from playloom.errors import ActionError, PlayloomError, did_you_mean
+from playloom.errors import ActionError
 
 STEP_COLUMN = "step"
-"""The first column; it may be missing in a file that is read."""
-_NAMED_ORDER = tuple(control.name for control in CONTROLS)
-_ORDERS: dict[str, tuple[str, ...]] = {"named": _NAMED_ORDER, "binned": SLOT_NAMES}
-_CONTROLS = {control.name: control for control in CONTROLS}
-_BINS = dict(zip(SLOT_NAMES, SLOT_SIZES, strict=True))
+"""First column; optional in a file that is read."""
+_COLUMNS: dict[str, tuple[str, ...]] = {"named": tuple(control.name for control in CONTROLS), "binned": SLOT_NAMES}
 
 
 class ActionTable(NamedTuple):
-    """The actions of a CSV file."""
+    """Actions of a CSV file."""
 
     values_TA: NDArray[np.uint8]
-    """Action values [T, 16] in slot order."""
+    """Action values [T, 16]."""
     schema: Schema
-    """The schema they were read in."""
+    """Schema of the file."""
     notes: tuple[str, ...]
-    """What was chosen, left out or rounded, as sentences."""
+    """Sentences on the detected schema, ignored columns and rounded values."""
 
 
 def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTable:
     """Read a CSV of actions.
 
     Args:
-        path: the file; UTF-8, separated by commas, or by semicolons or tabs (then decimal commas are fine too).
-            Columns that are no control are left out, with a note.
-        schema: `named`, `binned`, or `auto` to decide by the values and say what was decided.
+        path: UTF-8, separated by commas, or by semicolons or tabs (then with decimal commas too). Other columns are
+            ignored, with a note.
+        schema: `named`, `binned`, or `auto` to detect it, with a note.
 
     Raises:
-        ActionError: when the file is missing or empty, a column is missing, the steps are not consecutive, or
-            a value is out of its range (names the row counted from 1, the column and the range).
+        ActionError: when the file is missing or empty, a column is missing, the steps are not consecutive, or a value
+            is out of range; names the row (from 1), the column and the range.
     """
     check_schema(schema)
     header, rows = _read_cells(Path(path))
     _check_columns(path, header)
-    notes = _unknown_columns(path, header)
     _check_steps(path, header, rows)
-    numbers = _numbers(path, header, rows)  # columns in slot order
-    chosen: Schema
+    ignored = [name for name in header if name not in (*SLOT_NAMES, STEP_COLUMN)]
+    notes = [f"{path}: ignored the columns {', '.join(ignored)}, which are no controls"] if ignored else []
+    numbers_TA = _numbers(path, header, rows)  # columns in slot order
+    try:
+        found, reason = detect_schema(numbers_TA) if schema == "auto" else (schema, "")
+        ordered_TA = numbers_TA[:, [SLOT_NAMES.index(name) for name in _COLUMNS[found]]]
+        values_TA = rows_to_values(ordered_TA, found)
+    except ActionError as error:
+        other = "binned" if schema == "named" else "named"
+        hint = "" if schema == "auto" else f"; if it is in the other schema, give --schema {other}"
+        raise ActionError(f"{path}: {error}{hint}") from error
     if schema == "auto":
-        chosen, why = _detect(path, numbers)
-        notes.append(f"{path} is read in the {chosen} schema: {why}")
-    else:
-        chosen = schema
-    _check_values(path, numbers, chosen)
-    ordered = numbers[:, [SLOT_NAMES.index(name) for name in _ORDERS[chosen]]]
-    values_TA = rows_to_values(ordered, chosen)
-    if chosen == "named":
-        notes += _rounded(path, ordered, values_TA)
-    return ActionTable(values_TA, chosen, tuple(notes))
+        notes.append(f"{path} is read in the {found} schema: {reason}")
+    if found == "named":
+        notes += _rounded(path, ordered_TA, values_TA)
+    return ActionTable(values_TA, found, tuple(notes))
 
 
 def write_actions(path: Path | str, values_TA: ArrayLike, schema: Schema = "named", *, first_step: int = 1) -> None:
-    """Write action values [T, 16] as CSV in a schema; `read_actions` gives exactly these back.
-
-    Args:
-        path: where.
-        values_TA: integers [T, 16] in slot order.
-        schema: `named` (the header people of the guide expect) or `binned`.
-        first_step: the number in the first row's step column.
+    """Write action values [T, 16] as CSV; the inverse of `read_actions`.
 
     Raises:
         ActionError: when a value is outside its slot's range or the schema is unknown.
-        PlayloomError: when the place cannot be written to or the disk is full.
+        StorageError: when the place cannot be written to, or the disk is full.
     """
     rows_T16 = values_to_rows(np.asarray(values_TA).reshape(-1, len(SLOT_NAMES)), schema)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([STEP_COLUMN, *_ORDERS[schema]])
+    writer.writerow([STEP_COLUMN, *_COLUMNS[schema]])
     for step, row in enumerate(rows_T16, first_step):
         writer.writerow([step, *(f"{value:g}" for value in row)])
     with atomic_write(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def check_schema(schema: str) -> None:
-    """Raise an ActionError, naming the choices, unless it is a schema or `auto`."""
-    known = [*get_args(Schema), "auto"]
-    if schema not in known:
-        raise ActionError(f"unknown action schema {schema!r}; {did_you_mean(schema, known)}")
+def read_inputs(text: str, schema: Schema | Literal["auto"], steps: int | None) -> Script:
+    """Read the CSV file of that name, else parse the text as a script.
+
+    Args:
+        text: a path, or a script (see `playloom.actions.script`).
+        schema: schema of the CSV.
+        steps: number of actions; None: as many as there are.
+
+    Raises:
+        ActionError: when it is neither.
+    """
+    path = Path(text)
+    try:
+        is_file, is_folder = path.is_file(), bool(text.strip()) and path.is_dir()
+    except OSError:  # a script may be longer than a file name can be
+        is_file = is_folder = False
+    if is_file:
+        table = read_actions(path, schema)
+        script = Script(table.values_TA, table.notes)
+        return script if steps is None else fit_length(script, steps, "the table")
+    if is_folder or path.suffix.lower() == ".csv":
+        raise ActionError(f"there is no file {text}; give a CSV of actions, or a script such as 'forward for 10'")
+    return parse_script(text, steps)
 
 
 def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -119,14 +119,13 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
         raise ActionError(f"there is no file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ActionError(f"{path} cannot be read as a CSV file ({error}); expected UTF-8 text") from error
-    separator = _separator(text)
-    lines = [
-        [cell.strip() for cell in line] for line in csv.reader(io.StringIO(text), delimiter=separator) if any(line)
-    ]
+    first = text.lstrip().partition("\n")[0]
+    separator = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
+    lines = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=separator) if any(row)]
     if len(lines) < 2:
-        raise ActionError(f"{path} holds no actions; expected a header step,{','.join(_NAMED_ORDER)} and rows")
+        raise ActionError(f"{path} holds no actions; expected a header step,{','.join(_COLUMNS['named'])} and rows")
     header, rows = lines[0], lines[1:]
-    if separator != ",":  # where a spreadsheet writes these, it writes 0,5 for a half
+    if separator != ",":  # a spreadsheet that writes these writes 0,5 for a half
         rows = [[cell.replace(",", ".") for cell in row] for row in rows]
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
@@ -134,135 +133,44 @@ def _read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _separator(text: str) -> str:
-    """What stands between the header's cells: a comma, or what spreadsheets of other countries write."""
-    header = text.lstrip().partition("\n")[0]
-    return next((mark for mark in ";\t" if mark in header and "," not in header), ",")
-
-
 def _check_columns(path: Path | str, header: Sequence[str]) -> None:
-    missing = [name for name in _NAMED_ORDER if name not in header]
+    names = _COLUMNS["named"]
+    missing = [name for name in names if name not in header]
     if missing:
-        expected = ",".join(_NAMED_ORDER)
-        which = "that names a control" if len(missing) == len(_NAMED_ORDER) else ", ".join(missing)
-        raise ActionError(f"{path} has no column {which}; expected the header step,{expected}")
+        which = "that names a control" if len(missing) == len(names) else ", ".join(missing)
+        raise ActionError(f"{path} has no column {which}; expected the header step,{','.join(names)}")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise ActionError(f"{path} has the column {', '.join(twice)} more than once; keep one")
 
 
-def _unknown_columns(path: Path | str, header: Sequence[str]) -> list[str]:
-    unknown = [name for name in header if name not in _CONTROLS and name != STEP_COLUMN]
-    return [f"{path}: left out the columns {', '.join(unknown)}, which are no controls"] if unknown else []
-
-
-def _rounded(path: Path | str, asked_TA: NDArray[np.float64], values_TA: NDArray[np.uint8]) -> list[str]:
-    """One sentence for all values that are not played exactly, with the first of them."""
-    played_TA = values_to_rows(values_TA, "named")  # with this schema's signs
-    places = [
-        (row, column)
-        for row, column in np.argwhere(asked_TA != played_TA)
-        if is_rounded(asked_TA[row, column], played_TA[row, column])
-    ]
-    if not places:
-        return []
-    row, column = places[0]
-    example = rounding(_NAMED_ORDER[column], asked_TA[row, column], played_TA[row, column])
-    return [f"{path}: {len(places)} value{'s are' if len(places) > 1 else ' is'} rounded; in row {row + 1}, {example}"]
-
-
 def _check_steps(path: Path | str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if STEP_COLUMN not in header:
-        return
-    column = header.index(STEP_COLUMN)
-    expected: int | None = None
-    for index, row in enumerate(rows, 1):
-        try:
-            number = int(row[column])
-        except ValueError as error:
-            raise ActionError(f"{path} row {index}: step is {row[column]!r}; expected a whole number") from error
-        if expected is not None and number != expected:
-            raise ActionError(f"{path} row {index}: step is {number}; expected {expected}, one row a step")
-        expected = number + 1
+    cells = [row[header.index(STEP_COLUMN)] for row in rows] if STEP_COLUMN in header else []
+    for index, cell in enumerate(cells):
+        expected = str(int(cells[0]) + index) if cells[0].isdecimal() else "a whole number"
+        if not cell.isdecimal() or int(cell) != int(cells[0]) + index:
+            raise ActionError(f"{path} row {index + 1}: step is {cell!r}; expected {expected}, one row per step")
 
 
 def _numbers(path: Path | str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     columns = [header.index(name) for name in SLOT_NAMES]
-    numbers = np.empty((len(rows), len(columns)))
+    numbers_TA = np.empty((len(rows), len(columns)))
     for index, row in enumerate(rows):
         for slot, column in enumerate(columns):
             try:
-                numbers[index, slot] = float(row[column])
+                numbers_TA[index, slot] = float(row[column])
             except ValueError as error:
-                where = f"{path} row {index + 1}, column {SLOT_NAMES[slot]}"
+                where = f"{path} row {index + 1}, {SLOT_NAMES[slot]}"
                 raise ActionError(f"{where}: {row[column]!r} is not a number") from error
-    return numbers
+    return numbers_TA
 
 
-def _detect(path: Path | str, numbers: NDArray[np.float64]) -> tuple[Schema, str]:
-    try:
-        return detect_schema(numbers)
-    except ActionError as error:
-        raise ActionError(f"{path}: {error}") from error
-
-
-def _check_values(path: Path | str, numbers: NDArray[np.float64], schema: Schema) -> None:
-    """Cell by cell, so that the message names the cell; the codec alone would only name the field."""
-    for index, row in enumerate(numbers.tolist(), 1):
-        for name, value in zip(SLOT_NAMES, row, strict=True):
-            try:
-                if schema == "named":
-                    _CONTROLS[name].check(value)
-                elif value not in range(_BINS[name]):
-                    raise ActionError(f"{name} is {value:g}; expected a whole number 0 to {_BINS[name] - 1}")
-            except PlayloomError as error:
-                other = "binned" if schema == "named" else "named"
-                hint = f" in the {schema} schema; if the file is in the other one, say --schema {other}"
-                raise ActionError(f"{path} row {index}, column {error}{hint}") from error
-
-
-class Inputs(NamedTuple):
-    """Actions to give, and what was chosen on the way."""
-
-    actions_SA: NDArray[np.uint8]
-    """Action values [S, 16]."""
-    notes: tuple[str, ...]
-    """Sentences for the user."""
-
-
-def read_inputs(text: str, schema: Schema | Literal["auto"], steps: int | None) -> Inputs:
-    """The actions that `text` names: a CSV file if there is one of that name, else a script of held inputs.
-
-    Args:
-        text: a path, or a script such as `right_stick_x=1 for 10` (see `playloom.actions.script`).
-        schema: of the CSV.
-        steps: how many are wanted; None: as many as there are.
-
-    Raises:
-        ActionError: when neither can be read.
-    """
-    if _is_there(text, Path.is_file):
-        table = read_actions(text, schema)
-        found = Inputs(table.values_TA, table.notes)
-        return found if steps is None else fit_length(found, steps, "the table")
-    if Path(text).suffix.lower() == ".csv" or _is_there(text, Path.is_dir):
-        raise ActionError(f"there is no file {text}; give a CSV of actions, or held inputs such as 'forward for 10'")
-    script = parse_script(text, steps)
-    return Inputs(script.values_SA, tuple(script.notes))
-
-
-def _is_there(text: str, kind: Callable[[Path], bool]) -> bool:
-    try:
-        return bool(text.strip()) and kind(Path(text))
-    except OSError:  # a script may be longer than a file's name can be
-        return False
-
-
-def fit_length(inputs: Inputs, steps: int, what: str) -> Inputs:
-    """Exactly `steps` actions: the first ones, or rest where there are too few, which is said."""
-    missing = steps - len(inputs.actions_SA)
-    if missing <= 0:
-        return Inputs(inputs.actions_SA[:steps], inputs.notes)
-    note = f"{what} ends after {len(inputs.actions_SA)} steps; the last {missing} of {steps} are at rest"
-    rest_SA = np.tile(REST_VALUES, (missing, 1))
-    return Inputs(np.concatenate([inputs.actions_SA, rest_SA]).astype(np.uint8), (*inputs.notes, note))
+def _rounded(path: Path | str, given_TA: NDArray[np.float64], values_TA: NDArray[np.uint8]) -> list[str]:
+    """One sentence for all values that are not played exactly, with the first of them."""
+    played_TA = values_to_rows(values_TA, "named")  # with this schema's signs
+    notes = [
+        f"in row {row + 1}, {note}"
+        for row, column in np.argwhere(given_TA != played_TA)
+        if (note := rounding(_COLUMNS["named"][column], given_TA[row, column], played_TA[row, column]))
+    ]
+    return [f"{path}: {len(notes)} value{'s are' if len(notes) > 1 else ' is'} rounded; {notes[0]}"] if notes else []

@@ -1,13 +1,11 @@
-"""Moving pictures between files and frames: GIF and MP4, with the manifest in their comment.
+"""GIF and MP4 files with the manifest in their comment.
 
-Frames are uint8 RGB [H, W, 3], one step of 0.1 s each unless said otherwise. Marks are the caller's business
-(see `dream_folder`); a frame is written as it comes.
+Frames are uint8 RGB [H, W, 3], one step of 0.1 s each by default, and are written as they are, without a watermark.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -20,36 +18,34 @@ from playloom.atomic_io import atomic_write
 from playloom.errors import BadInputError, RecordingError
 from playloom.provenance import Manifest
 
-STEP_SECONDS = 0.1
-"""How long one step of play lasts: pictures shown this long move at the speed of the game."""
 _STEADY = 6
 """Of 255: a pixel that changes by no more keeps its colour in a GIF."""
 _PALETTE_FRAMES = 24
-"""A GIF's colours are chosen from so many of its frames."""
+"""Number of frames that a GIF's colours are chosen from."""
 
 
 def write_gif(
     path: Path | str,
     frames: Iterable[NDArray[np.uint8]],
     *,
-    seconds_per_frame: float = STEP_SECONDS,
+    seconds_per_frame: float = 0.1,
     manifest: Manifest | None = None,
 ) -> None:
     """Write an endless GIF in 255 colours. Equal neighbours become one, shown longer.
 
     Args:
-        path: where.
+        path: file to write.
         frames: uint8 [H, W, 3] each, all of one size.
         seconds_per_frame: 0.1 is real time; the format keeps hundredths of a second.
-        manifest: goes into the comment.
+        manifest: written into the comment.
 
     Raises:
         BadInputError: when there are no frames.
-        PlayloomError: when the place cannot be written to or the disk is full.
+        StorageError: when the place cannot be written to, or the disk is full.
     """
     images = _with_one_palette(frames)
     if not images:
-        raise BadInputError(f"no pictures to write to {path}; expected at least one")
+        raise BadInputError(f"there are no pictures to write to {path}; expected at least one")
     comment = manifest.to_json().encode() if manifest else b""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         images[0].save(
@@ -66,10 +62,10 @@ def write_gif(
 
 
 def _with_one_palette(frames: Iterable[NDArray[np.uint8]]) -> list[Image.Image]:
-    """The frames in 255 colours common to all, pixels that hardly change left as they were.
+    """The frames in 255 common colours; pixels that hardly change stay equal.
 
-    One palette lets Pillow leave out the pixels that did not change; the colour left over stands for those. Without
-    dithering flat walls stay flat. Together they halve the file twice.
+    With one palette Pillow leaves out unchanged pixels, which get the remaining colour. Without dithering flat walls
+    stay flat. Together they make the file a quarter as large.
     """
     steady: list[NDArray[np.uint8]] = []
     for frame_HWC in frames:
@@ -92,27 +88,27 @@ def write_mp4(
     manifest: Manifest | None = None,
     quality: int = 18,
 ) -> None:
-    """Write an MP4 (H.264, yuv420p) that any player shows; frames are taken one by one, so they may be many.
+    """Write an MP4 (H.264, yuv420p); frames are consumed one by one.
 
     Args:
-        path: where.
+        path: file to write.
         frames: uint8 [H, W, 3] each, all of one size; an odd row or column is doubled, as the format needs.
         frames_per_second: 10 is real time.
-        manifest: goes into the comment.
+        manifest: written into the comment.
         quality: x264's constant rate factor, 0 (largest) to 51.
 
     Raises:
         BadInputError: when there are no frames.
-        PlayloomError: when the place cannot be written to or the disk is full.
+        StorageError: when the place cannot be written to, or the disk is full.
     """
     import av
 
     iterator = iter(frames)
     first = next(iterator, None)
     if first is None:
-        raise BadInputError(f"no pictures to write to {path}; expected at least one")
-    # Equal dreams shall be equal files. One thread: the encoder's choices depend on the number. No macroblock tree:
-    # with it x264 (seen in its AVX-512 code) lets memory it never wrote decide, and equal frames give other bytes.
+        raise BadInputError(f"there are no pictures to write to {path}; expected at least one")
+    # Equal frames give equal bytes with one thread, because the encoder's choices depend on the number, and without the
+    # macroblock tree, because x264 (its AVX-512 code) then depends on memory it never wrote.
     options = {"crf": str(quality), "preset": "medium", "threads": "1", "mbtree": "0"}
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         if manifest is not None:
@@ -128,7 +124,7 @@ def write_mp4(
 
 
 def read_frames(path: Path | str) -> NDArray[np.uint8]:
-    """All frames of a video or GIF, uint8 [T, H, W, 3].
+    """Read all frames of a video or GIF, uint8 [T, H, W, 3].
 
     Raises:
         RecordingError: when it is missing, damaged or holds no pictures.
@@ -141,36 +137,30 @@ def read_frames(path: Path | str) -> NDArray[np.uint8]:
     except (OSError, ValueError, IndexError) as error:  # PyAV's own errors are kinds of these
         raise RecordingError(f"{path} cannot be read as a video ({error})") from error
     if not frames:
-        raise RecordingError(f"{path} holds no pictures")
+        raise RecordingError(f"{path} holds no frames")
     return np.stack(frames)
 
 
 def read_manifest(path: Path | str) -> Manifest | None:
-    """The manifest in the comment of an MP4 or GIF, or None when there is none of ours.
+    """Read the manifest in the comment of an MP4 or GIF; None when there is none of playloom.
 
     Raises:
         RecordingError: when the file cannot be read.
     """
-    comment = _comment(path)
-    try:
-        known = json.loads(comment)
-    except json.JSONDecodeError:
-        return None
-    return Manifest.from_json(comment) if isinstance(known, dict) and "generator" in known else None
-
-
-def _comment(path: Path | str) -> str:
     import av
 
     try:
         with Path(path).open("rb") as file:
-            if file.read(4) == b"GIF8":  # FFmpeg drops a GIF's comment, Pillow keeps it
-                with Image.open(path) as image:
-                    return bytes(image.info.get("comment", b"")).decode()
-        with av.open(str(path)) as container:
-            return container.metadata.get("comment", "")
+            is_gif = file.read(4) == b"GIF8"
+        if is_gif:  # FFmpeg drops a GIF's comment, Pillow keeps it
+            with Image.open(path) as image:
+                comment = bytes(image.info.get("comment", b"")).decode()
+        else:
+            with av.open(str(path)) as container:
+                comment = container.metadata.get("comment", "")
     except (OSError, ValueError) as error:
         raise RecordingError(f"{path} cannot be read as a video ({error})") from error
+    return Manifest.from_json(comment) if comment.startswith("{") and '"generator"' in comment else None
 
 
 def _even(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from playloom.data.dataset import FrameDataset, TokenDataset
-from playloom.data.prepare import Progress, Render, build_frame_store, tokenise_recordings, tokenise_store
-from playloom.data.recording import list_episodes, load_meta
+from playloom.data.dataset import FrameDataset, Progress, TokenDataset
+from playloom.data.prepare import build_frame_store, tokenise_recordings, tokenise_store
+from playloom.data.recording import Render, list_episodes, load_meta
 from playloom.errors import RecordingError
 from playloom.json_io import read_json
 from playloom.models.tokenizer.tokenizer import FrameTokenizer

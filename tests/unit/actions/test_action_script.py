@@ -87,7 +87,7 @@ def test_rounding_to_a_stick_position_is_said_once():
             "forward; right_stck_x=1 for 3",
             "'right_stck_x' in 'right_stck_x=1 for 3'; did you mean right_stick_x",
         ),
-        ("right_stick_x=2", "right_stick_x is 2.0; expected -1 to 1"),
+        ("right_stick_x=2", "right_stick_x is 2; expected -1 to 1"),
         ("rx=nan", "expected -1 to 1"),
         ("button_A=0.5", "expected 0 or 1"),
         ("trigger_RT=-1", "expected 0 to 1"),

@@ -77,12 +77,6 @@ def test_mirror_twice_changes_nothing_and_once_swaps_left_and_right(values_TA):
     assert np.array_equal(after[:, columns], before[:, columns])
 
 
-@given(states)
-def test_state_mirror_is_an_involution(state):
-    assert state.mirrored().mirrored() == state
-    assert state.mirrored().right_stick_x == -state.right_stick_x
-
-
 def test_rest_is_the_middle_bin_and_zero_in_both_schemas():
     assert np.array_equal(encode_named(as_row(ControllerState())), REST_VALUES)
     assert (values_to_rows(REST_VALUES, "named") == 0).all()

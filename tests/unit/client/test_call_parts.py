@@ -2,7 +2,6 @@
 
 import base64
 import json
-import random
 import urllib.parse
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -14,8 +13,15 @@ from hypothesis import strategies as st
 
 from call_toys import ACTIONS_SA, frame, result
 from playloom.actions.codec import values_to_rows
-from playloom.client.client import Endpoint, Key, Retries, asked_wait, find_key, passes, printable
-from playloom.client.response import choose_action, read_reply
+from playloom.client.endpoint import (
+    Endpoint,
+    Key,
+    find_key,
+    is_retryable,
+    parse_retry_after,
+    printable,
+)
+from playloom.client.response import choose_action, read_response
 from playloom.errors import BadInputError
 from playloom.media.images import encode_png
 
@@ -37,15 +43,14 @@ ECHO = {"input_data": {"context": [{"image": "AAAA", "actions": [0] * 16}]}}
         {"results": [{"image": IMAGE, "tokens": [1] * 16, "a": [True] * 16, "b": ["1"] * 16, "c": BINNED}]},
         {**ECHO, "results": [{"image": IMAGE, "c": BINNED}]},
         {**ECHO, "prediction": {"image": IMAGE, "c": BINNED}},
-        {"results": [{"c": BINNED, "frame_as_text": f"data:image/png;base64,{IMAGE}"}]},
-        {"picture": IMAGE[:40] + "\n" + IMAGE[40:], "c": BINNED},
+        {"results": [{"c": BINNED, "image": f"data:image/png;base64,{IMAGE[:40]}\n{IMAGE[40:]}"}]},
         json.dumps({"results": [result(3)]}),
     ],
 )
 def test_the_action_is_found_wherever_it_is(body):
-    reply = read_reply(json.dumps(body).encode())
+    reply = read_response(json.dumps(body).encode())
     assert reply.rows[0] == tuple(BINNED)
-    assert reply.data.startswith(b"\x89PNG") and reply.ending == ".png"
+    assert reply.data.startswith(b"\x89PNG") and reply.picture.format == "PNG"
     values_A, schema = choose_action(reply.rows, "auto")
     assert (schema, values_A.tolist()) == ("binned", ACTIONS_SA[2].tolist())
 
@@ -54,12 +59,12 @@ def test_the_action_is_found_wherever_it_is(body):
     "row", [[0.0] * 15, [0.0] * 17, [0.0] * 15 + [None], [0.0] * 15 + [float("nan")], [10**400] * 16]
 )
 def test_what_is_no_list_of_sixteen_numbers_is_none(row):
-    assert read_reply(json.dumps({"results": [{"image": IMAGE, "actions": row}]}).encode()).rows == ()
+    assert read_response(json.dumps({"results": [{"image": IMAGE, "actions": row}]}).encode()).rows == ()
 
 
 @pytest.mark.parametrize("tokens", [None, [], [1.5], [-1], [True], "1", {"a": 1}, [[1]]])
 def test_tokens_that_are_none_are_left_out(tokens):
-    assert read_reply(json.dumps({"results": [result(1, tokens=tokens)]}).encode()).tokens == ()
+    assert read_response(json.dumps({"results": [result(1, tokens=tokens)]}).encode()).tokens == ()
 
 
 def test_both_schemas_and_neither():
@@ -89,7 +94,7 @@ def test_a_key_is_hidden_in_every_form_it_is_written(key, around):
     secret = Key(f"  {key}\n")
     assert secret.header() == {"Authorization": f"Bearer {key}"}
     for form in (key, json.dumps({"k": key}), f"/?k={urllib.parse.quote(key, safe='')}", f"Bearer {key}"):
-        assert key not in secret.hide(around + form).replace(around, "")
+        assert key not in secret.redact(around + form).replace(around, "")
     assert key not in (repr(secret) + str(secret)) or key in "Key(hidden)"
 
 
@@ -125,27 +130,16 @@ def test_where_the_key_comes_from():
     assert find_key(None, {}, lambda: "") is None and find_key(None, {}) is None
 
 
-def test_waits_double_are_drawn_and_end():
-    retries, source = Retries(first_wait=1, longest_wait=8), random.Random(0)
-    for failures, doubled in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (500, 8)):
-        drawn = {retries.wait(failures, None, source) for _ in range(50)}
-        assert doubled / 2 <= min(drawn) < 0.7 * doubled < 0.8 * doubled < max(drawn) <= doubled
-    assert 20 <= retries.wait(1, 20, source) <= 20.1
-    assert retries.wait(4, 0.1, source) >= 4, "nor is the doubling undercut"
-    with pytest.raises(BadInputError, match="retries"):
-        Retries(times=-1)
-
-
 def test_retry_after_as_seconds_and_as_a_date():
     now = datetime(2030, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
     later = format_datetime(now + timedelta(seconds=90), usegmt=True)
-    assert asked_wait(later, now) == 90 and asked_wait("1.5") == 1.5
-    assert asked_wait("-3") == 0 and asked_wait(later, now + timedelta(days=1)) == 0
-    assert [asked_wait(text) for text in (None, "", "soon", "nan", "inf")] == [None] * 5
+    assert parse_retry_after(later, now) == 90 and parse_retry_after("1.5") == 1.5
+    assert parse_retry_after("-3") == 0 and parse_retry_after(later, now + timedelta(days=1)) == 0
+    assert [parse_retry_after(text) for text in ("", "soon", "nan", "inf")] == [0] * 4
 
 
 def test_which_refusals_pass():
-    assert [s for s in (200, 400, 401, 404, 408, 422, 425, 429, 500, 502, 503, 504, 599) if passes(s)] == [
+    assert [s for s in (200, 400, 401, 404, 408, 422, 425, 429, 500, 502, 503, 504, 599) if is_retryable(s)] == [
         408, 425, 429, 500, 502, 503, 504, 599,
     ]  # fmt: skip
 
@@ -168,9 +162,9 @@ def test_a_key_over_http_is_warned_of_beyond_this_machine():
     }
     for address, open_to_readers in cases.items():
         with Endpoint(address, Key("k")) as endpoint:
-            assert endpoint.is_open_to_readers is open_to_readers
+            assert endpoint.exposes_key is open_to_readers
         with Endpoint(address) as endpoint:
-            assert not endpoint.is_open_to_readers
+            assert not endpoint.exposes_key
 
 
 def test_what_is_shown_cannot_steer_a_terminal():

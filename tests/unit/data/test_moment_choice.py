@@ -1,5 +1,7 @@
 """Good moments: somebody alive and on the move with something to see, whole and from different episodes."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -87,7 +89,8 @@ def test_chosen_moments_are_kept_exactly_and_named(tmp_path):
     moment = load_bundled_prompt(paths[0])
     assert len(moment.frames_THWC) == LONG
     assert (moment.frames_THWC == store.frames_FHWC[chosen[0].rows]).all()
-    assert moment.meta["context_steps"] == CONTEXT_STEPS and moment.meta["seed"] == chosen[0].span.meta["seed"]
+    meta = json.loads(paths[0].with_suffix(".json").read_text())
+    assert meta["context_steps"] == CONTEXT_STEPS and meta["seed"] == chosen[0].span.meta["seed"]
 
 
 def test_too_short_a_life_is_said(tmp_path):

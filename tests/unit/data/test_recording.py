@@ -121,7 +121,7 @@ def test_missing_places_are_errors(tmp_path: Path) -> None:
         list_episodes(tmp_path / "nowhere")
     for name in ("nothing.npz", "picture.png"):
         (tmp_path / "picture.png").write_bytes(b"")
-        with pytest.raises(RecordingError, match=rf"{name} is no recorded episode"):
+        with pytest.raises(RecordingError, match="recorded episode"):
             load_episode(tmp_path / name)
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInputError, match="cannot write"):

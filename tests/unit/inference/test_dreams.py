@@ -204,7 +204,7 @@ def test_the_recorded_continuation_is_shown_only_with_the_recorded_actions(model
         dict(run_dream(DreamJob(**where, actions=actions, out=tmp_path / "d")).written.files)["dream.gif"]
         for actions in (None, "forward")
     ]
-    assert ["beside what really followed" in words for words in said] == [True, False]
+    assert ["with the true ones" in words for words in said] == [True, False]
 
 
 def test_a_picture_stays_given_when_a_dream_goes_on_from_it(model, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from playloom.atomic_io import atomic_folder, atomic_write, ensure_writable, next_free_path
-from playloom.device import generator, pick_device, pick_dtype, run_in_temporary_thread
+from playloom.device import generator, pick_device, run_in_temporary_thread
 from playloom.errors import BadInputError, ConfigError, PlayloomError
 
 
@@ -99,12 +99,6 @@ def test_devices():
         pick_device("cuda:99")
 
 
-def test_dtypes():
-    assert pick_dtype("bfloat16") is torch.bfloat16
-    with pytest.raises(ConfigError, match="float32"):
-        pick_dtype("float33")
-
-
 def test_a_generator_belongs_to_its_request():
     before = torch.random.get_rng_state()
     first, second = (torch.rand(4, generator=generator(7)) for _ in range(2))
@@ -116,8 +110,8 @@ def test_a_generator_belongs_to_its_request():
 
 
 def test_work_in_passing_leaves_its_thread_behind():
-    assert run_in_temporary_thread(lambda: threading.current_thread().name) == "playloom-in-passing"
-    assert all(thread.name != "playloom-in-passing" for thread in threading.enumerate())
+    assert run_in_temporary_thread(lambda: threading.current_thread().name).startswith("playloom-temporary")
+    assert all(not thread.name.startswith("playloom-temporary") for thread in threading.enumerate())
     with pytest.raises(ZeroDivisionError):
         run_in_temporary_thread(lambda: 1 // 0)
 

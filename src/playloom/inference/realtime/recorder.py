@@ -36,7 +36,7 @@ from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.types import ActionSource, Prompt
 from playloom.media.action_table import write_actions
 from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, title_of, wrap
-from playloom.media.images import decoded, enlarge, write_picture
+from playloom.media.images import enlarge, read_picture, write_picture
 from playloom.media.video import write_mp4
 from playloom.provenance import Manifest
 
@@ -232,6 +232,6 @@ def as_csv(shots: Sequence[RecordedFrame]) -> bytes:
 def _as_seen_reel(shots: Sequence[RecordedFrame]) -> Iterator[NDArray[np.uint8]]:
     holds = [1 + min(after.skipped, _LONGEST_HOLD) for after in shots[1:]] + [1]
     for shot, hold in zip(shots, holds, strict=True):
-        frame_HWC = enlarge(decoded(shot.picture), _ENLARGED)
+        frame_HWC = enlarge(read_picture(shot.picture).frame_HWC, _ENLARGED)
         for _ in range(hold):
             yield frame_HWC

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
 from playloom.atomic_io import ensure_writable
-from playloom.data.prompts import PromptData
+from playloom.data.prompt_data import PromptData
 from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.inference.generate import GenerationConfig, Render, build_manifest
 from playloom.inference.realtime.clock import Clock, TimeSource
