@@ -5,7 +5,7 @@ order; k = 1 runs whole diagonals. A position attends to every position of its s
 own, because exactly their inputs are known by then. Training mask and decoding order both come from here, so parallel
 decoding is exact.
 
-    >>> from playloom.models import StepLayout, Vocab
+    >>> from playloom.models.sequence import StepLayout, Vocab
     >>> layout = StepLayout(grid_height=9, grid_width=15, vocab=Vocab(codebook_size=8))
     >>> [schedule(layout, k).image_passes for k in (15, 4, 2, 1)]
     [135, 47, 31, 23]
@@ -69,15 +69,15 @@ def schedule(layout: StepLayout, lag: int | None = None) -> Schedule:
     """Return the pass of every position for row lag `lag` (None or the grid's width: raster).
 
     Raises:
-        ConfigError: when the lag is not 1 to the grid's width, or the layout is a chain and the lag is not raster.
+        ConfigError: when the lag is out of range, or the layout is a chain and the lag is not raster.
     """
     width = layout.grid_width
     lag = width if lag is None else lag
     if not 1 <= lag <= width:
-        raise ConfigError(f"row lag {lag} does not fit a grid {width} wide; choose 1 to {width} ({width} is raster)")
+        raise ConfigError(f"row lag is out of range: got {lag}; choose 1 to {width} ({width} is raster)")
     if not layout.rows:
         if lag != width:
-            raise ConfigError(f"this model has no row starts, so only raster order (row lag {width}) is exact")
+            raise ConfigError(f"a chain has raster order only: got row lag {lag}, expected {width}")
         return Schedule(lag=lag, image_passes=layout.image_slots, pass_P=np.arange(layout.positions))
     image_passes = (layout.grid_height - 1) * lag + width
     image = np.arange(layout.grid_height)[:, None] * lag + np.arange(width + 1)[None, :]

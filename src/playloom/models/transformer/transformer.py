@@ -8,7 +8,6 @@ head width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,29 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from playloom.errors import ConfigError
+from playloom.models.sequence import StepLayout
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import Rotary, RotaryFactors, attend, matrices, rotate
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StepGeometry:
-    """Positions of one step and their place on the code grid."""
-
-    vocab_size: int
-    """Joint ids: V."""
-    first_action_id: int
-    """First id of action values."""
-    grid_P2: Float[Tensor, "P 2"]
-    """Row and column of each position on the code grid."""
-    image_position_P: Bool[Tensor, P]
-    """Positions that predict an image code."""
-
-    @property
-    def positions(self) -> int:
-        """Positions a step: P."""
-        return len(self.grid_P2)
-
 
 _SHORTEST = 1e-6
 """Length below which queries and keys are not normalised further."""
@@ -163,35 +143,39 @@ class Block(nn.Module):
         return self.feed(x_BQD, attended, normed)
 
 
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
 class Transformer(nn.Module):
     """Token ids of whole steps to hidden states, and hidden states to logits."""
 
-    def __init__(self, config: TransformerConfig, geometry: StepGeometry) -> None:
+    def __init__(self, config: TransformerConfig, layout: StepLayout) -> None:
         super().__init__()
-        self.config, self.geometry = config, geometry
+        self.config, self.layout = config, layout
         rolling = config.positions == "rolling"
-        places = geometry.positions * (1 if rolling else config.context_steps)
-        self.token = nn.Embedding(geometry.vocab_size, config.width)
+        places = layout.positions * (1 if rolling else config.context_steps)
+        self.token = nn.Embedding(layout.vocab.size, config.width)
         self.place = nn.Embedding(places, config.width)
-        self.rotary = Rotary(config.head_width, geometry.grid_P2, config.context_steps) if rolling else None
-        actions = geometry.vocab_size - geometry.first_action_id
+        self.rotary = (
+            Rotary(config.head_width, torch.as_tensor(layout.grid_P2), config.context_steps) if rolling else None
+        )
+        actions = layout.vocab.action_values
         self.action_condition = nn.Embedding(actions, config.width) if config.action_condition else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        self.register_buffer("image_position_P", geometry.image_position_P, persistent=False)
+        predicts_image_P = torch.zeros(layout.positions, dtype=torch.bool)
+        predicts_image_P[list(layout.image_group.positions)] = True
+        self.register_buffer("image_position_P", predicts_image_P, persistent=False)
         self.image_position_P: Tensor
-        self.apply(self._start)
+        self.apply(_init_weights)
         for block in self.blocks:
             assert isinstance(block, Block)
             for last in (block.attention.out, block.mlp[2]):
                 nn.init.normal_(last.weight, std=0.02 / (2 * config.layers) ** 0.5)  # type: ignore[arg-type]
-
-    @staticmethod
-    def _start(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
     def forward(
         self,
@@ -240,7 +224,7 @@ class Transformer(nn.Module):
             as_matrices: turn queries and keys by products; worth it where launching a kernel is what costs.
         """
         if self.rotary is None:
-            where = steps_B[:, None] * self.geometry.positions + order_P
+            where = steps_B[:, None] * self.layout.positions + order_P
         else:
             where = order_P.expand(len(steps_B), -1)
         x_BPD = self.place(where)
@@ -275,7 +259,7 @@ class Transformer(nn.Module):
         return F.linear(hidden, self.token.weight[first_id:last_id])
 
     def _where(self, steps: int, device: torch.device) -> Tensor:
-        positions = self.geometry.positions
+        positions = self.layout.positions
         if self.rotary is not None:
             return torch.arange(positions, device=device).expand(steps, positions)
         if steps > self.config.context_steps:
@@ -294,5 +278,5 @@ class Transformer(nn.Module):
     def _condition(self, actions: Tensor) -> Tensor:
         """Sum of the embeddings of one action's values; negative ids add nothing."""
         assert self.action_condition is not None
-        ids = (actions - self.geometry.first_action_id).clamp(min=0)
+        ids = (actions - self.layout.vocab.codebook_size).clamp(min=0)
         return (self.action_condition(ids) * (actions >= 0)[..., None]).sum(dim=-2)
