@@ -175,7 +175,7 @@ def _settings(
 
     from playloom.evaluation.config import EvaluationSettings
     from playloom.inference.sampling import Sampling
-    from playloom.training.config import from_mapping
+    from playloom.json_io import from_mapping
 
     usual = model.card.get("lag") if model.config.layout.rows else None
     asked = usual if lag is None else lag

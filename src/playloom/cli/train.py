@@ -15,8 +15,8 @@ from playloom.errors import ConfigError
 if TYPE_CHECKING:
     from playloom.models.world_model import ModelConfig
     from playloom.training.artifacts import PretrainedModel
-    from playloom.training.data_source import Preparation
-    from playloom.training.task import LoopResult
+    from playloom.training.data_source import PrepareOptions
+    from playloom.training.task import TrainingResult
 
 Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
 Out = Annotated[
@@ -72,7 +72,8 @@ def train_tokenizer_command(
     prepare_only: PrepareOnly = False,
 ) -> None:
     """Learn to turn pictures into codes and back."""
-    from playloom.training.config import from_mapping
+    from playloom.json_io import from_mapping
+    from playloom.training.artifacts import load_tokenizer
     from playloom.training.data_source import frames_from
     from playloom.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 
@@ -88,12 +89,12 @@ def train_tokenizer_command(
     training = from_mapping(TokenizerTrainingConfig, _with_flags(values, flags))
     _check_resume(resume, out)
     with _alone(out), common.progress("training", quiet=_is_silent()) as bar:
-        store = frames_from(data, out / "frames", _preparation(bar, workers))
+        store = frames_from(data, out / "frames", _prepare_options(bar, workers))
         if prepare_only:
             typer.echo(f"{len(store)} frames in {common.count(len(store.spans), 'episode')}: {store.folder}")
             return
-        run = train_tokenizer(sizes, training, store, out, start=origin, report=bar.training)
-    _say_end(run.outcome, out, f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
+        result = train_tokenizer(sizes, training, store, out, start=origin, report=bar.training)
+    _say_end(result, out, f"tokenizer {load_tokenizer(out).name}: {out / 'tokenizer.safetensors'}")
 
 
 def train_world_command(
@@ -118,7 +119,7 @@ def train_world_command(
     alignment: Alignment = "strict",
 ) -> None:
     """Learn how codes and controller inputs go on."""
-    from playloom.training.config import from_mapping
+    from playloom.json_io import from_mapping
     from playloom.training.run import WorldJob, prepare_world, run_world
     from playloom.training.world_model import WorldConfig
 
@@ -139,14 +140,14 @@ def train_world_command(
             out=out,
             tokenizer=tokenizer,
             start=origin,
-            preparation=_preparation(bar, workers),
+            prepare=_prepare_options(bar, workers),
             alignment=alignment,
         )
         if prepare_only:
             prepare_world(job, typer.echo)
             return
         result = run_world(job, report=bar.training, say=typer.echo)
-    _say_end(result.outcome, out, f"result: {result.path}")
+    _say_end(result, out, f"result: {result.path}")
 
 
 def train_decoder_command(
@@ -168,7 +169,7 @@ def train_decoder_command(
     prepare_only: PrepareOnly = False,
 ) -> None:
     """Sharpen a trained model's pictures: only its decoder learns, codes and transformer stay as they are."""
-    from playloom.training.config import from_mapping
+    from playloom.json_io import from_mapping
     from playloom.training.decoder import DecoderJob, DecoderTrainingConfig, prepare_decoder, run_decoder
 
     values = _with_flags(
@@ -183,13 +184,13 @@ def train_decoder_command(
     _check_apart("--model", model, out)
     _check_resume(resume, out)
     with _alone(out), common.progress("training", quiet=_is_silent()) as bar:
-        how = _preparation(bar, workers)
-        job = DecoderJob(source=model, data=data, out=out, config=training, preparation=how)
+        how = _prepare_options(bar, workers)
+        job = DecoderJob(source=model, data=data, out=out, config=training, prepare=how)
         if prepare_only:
             prepare_decoder(job, typer.echo)
             return
         result = run_decoder(job, report=bar.training, say=typer.echo)
-    _say_end(result.outcome, out, f"result: {result.path}")
+    _say_end(result, out, f"result: {result.path}")
 
 
 def _flags(
@@ -231,11 +232,13 @@ def _read_config(path: Path | None, name: str) -> tuple[ModelConfig, dict[str, A
 
 def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelConfig, dict[str, Any], PretrainedModel]:
     """The sizes of the model to begin with, the file's settings, and that model."""
-    from playloom.training.artifacts import load_whole_origin
+    from playloom.training.artifacts import load_origin
 
     values = _start_settings(path, name, start)
-    model, origin = load_whole_origin(start)
-    return model.config, values, origin
+    origin = load_origin(start)
+    if origin.model is None:
+        raise ConfigError(f"{start} is a tokenizer's run; a world training starts with a whole model")
+    return origin.model.config, values, origin
 
 
 def _read_tokenizer_start(path: Path | None, name: str | None, start: str) -> tuple[PretrainedModel, dict[str, Any]]:
@@ -279,10 +282,10 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _preparation(bar: common.Progress, workers: int) -> Preparation:
-    from playloom.training.data_source import Preparation
+def _prepare_options(bar: common.Progress, workers: int) -> PrepareOptions:
+    from playloom.training.data_source import PrepareOptions
 
-    return Preparation(render=common.render, workers=workers, progress=bar.of("preparing"))
+    return PrepareOptions(render=common.render, workers=workers, progress=bar.of("preparing"))
 
 
 def _is_distributed() -> bool:
@@ -299,7 +302,7 @@ def _is_silent() -> bool:
     return dist_info()[0] > 0
 
 
-def _say_end(outcome: LoopResult, out: Path, result: str) -> None:
+def _say_end(outcome: TrainingResult, out: Path, result: str) -> None:
     """Say how a run ended, and what it left."""
     if _is_silent():
         return

@@ -4,15 +4,11 @@ The action of step t must explain the motion from frame t to frame t + 1. A smal
 from the action of step t + s for several shifts s. The shift that explains held-out stretches best should be 0; data
 sets are often off by one. Motion is measured by phase correlation (Kuglin & Hines 1975) in horizontal bands, of which
 the upper one shows distant scenery. T frames, H W picture.
-
-    >>> report = check_alignment([(frames_THWC, actions_TA), ...])
-    >>> report.verdict
-    'aligned'
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,14 +30,10 @@ MOTIONS: tuple[str, ...] = tuple(
 
 
 def motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
-    """Measure the motion of each band between consecutive frames, in pixels.
-
-    Args:
-        frames_THWC: uint8 RGB in [0, 255].
-        chunk: frames worked on at once.
+    """Measure the motion of each band between consecutive uint8 RGB frames, `chunk` frames at a time.
 
     Returns:
-        float32 [T - 1, 2 BANDS], columns as in `MOTIONS`; positive: the scene moves right, or down.
+        Pixels, float32 [T - 1, 2 BANDS], columns as in `MOTIONS`; positive: the scene moves right, or down.
     """
     parts = []
     for first in range(0, len(frames_THWC) - 1, chunk):
@@ -69,13 +61,9 @@ def _shifts(before_TBhw: Tensor, after_TBhw: Tensor) -> Tensor:
     rows, columns = surface.shape[-2:]
     peak = surface.flatten(-2).argmax(-1)
     y, x = peak // columns, peak % columns
-    sideways = _wrap(x, columns) + _fraction(surface, y, x, 0, 1)
-    updown = _wrap(y, rows) + _fraction(surface, y, x, 1, 0)
+    sideways = torch.where(x > columns // 2, x - columns, x).float() + _fraction(surface, y, x, 0, 1)
+    updown = torch.where(y > rows // 2, y - rows, y).float() + _fraction(surface, y, x, 1, 0)
     return torch.stack([sideways, updown], dim=-1)
-
-
-def _wrap(index: Tensor, size: int) -> Tensor:
-    return torch.where(index > size // 2, index - size, index).float()
 
 
 def _fraction(surface: Tensor, y: Tensor, x: Tensor, dy: int, dx: int) -> Tensor:
@@ -92,7 +80,7 @@ def _fraction(surface: Tensor, y: Tensor, x: Tensor, dy: int, dx: int) -> Tensor
 
 
 SHIFTS = (-2, -1, 0, 1, 2)
-"""Shifts tried: s pairs the motion after frame t with the action of step t + s."""
+"""Shifts tried; s pairs the motion after frame t with the action of step t + s."""
 _FOLDS = 4
 _BLOCK = 20
 _RIDGE = 1e-2
@@ -127,36 +115,33 @@ class AlignmentReport:
                 f"actions do not fit their frames: the action stored {abs(self.best_shift)} step(s) {way} explains the "
                 f"motion best ({found}); shift the actions by {-self.best_shift:+d} step(s) and prepare the data again"
             )
-        return f"whether actions fit their frames cannot be told from {self.pairs} pairs of frames ({found})"
+        return f"alignment undecided: {self.pairs} frame pairs are too few, or their motion is too unclear ({found})"
 
 
-def check_alignment(
-    episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]], shifts: Sequence[int] = SHIFTS
-) -> AlignmentReport:
+def check_alignment(episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> AlignmentReport:
     """Find the shift of actions that explains the motion of the pictures best.
 
     Args:
         episodes: stretches of consecutive steps: frames uint8 [T, H, W, 3] and action values uint8 [T, 16]. Some
             hundred steps in all, without cuts, with the controller in use.
-        shifts: which to try; 0 must be among them.
 
     Raises:
         RecordingError: when there are too few steps.
     """
-    motion, actions = _pairs(episodes, shifts)
+    motion, actions = _pairs(episodes)
     if len(motion) < 4 * _BLOCK:
-        raise RecordingError(f"the alignment check needs at least {4 * _BLOCK} steps; {len(motion)} came")
-    errors = {shift: _held_out_errors(actions[shift], motion) for shift in shifts}
+        raise RecordingError(f"the alignment check needs at least {4 * _BLOCK} steps: got {len(motion)}")
+    errors = {shift: _held_out_errors(actions[shift], motion) for shift in SHIFTS}
     spread = motion.var(axis=0)
     moving = spread > _LEAST_SPREAD
     shares = {s: np.where(moving, 1 - e.mean(axis=0) / np.where(moving, spread, 1), 0.0) for s, e in errors.items()}
-    column = int(np.argmax(np.max([shares[shift] for shift in shifts], axis=0)))
-    best = max(shifts, key=lambda shift: float(shares[shift][column]))
+    column = int(np.argmax(np.max([*shares.values()], axis=0)))
+    best = max(SHIFTS, key=lambda shift: float(shares[shift][column]))
     return AlignmentReport(
         verdict=_verdict({shift: error[:, column] for shift, error in errors.items()}, best, shares[best][column]),
         best_shift=best,
         motion=MOTIONS[column],
-        shares={shift: float(shares[shift][column]) for shift in shifts},
+        shares={shift: float(share[column]) for shift, share in shares.items()},
         pairs=len(motion),
     )
 
@@ -177,29 +162,26 @@ def _verdict(
 
 
 def _pairs(
-    episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]], shifts: Sequence[int]
+    episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
 ) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
     """Motions [M, 6] of the same frame pairs for all shifts, and the actions [M, values] paired by each shift."""
-    reach = max(abs(shift) for shift in shifts)
+    reach = max(SHIFTS)
     moved: list[NDArray[np.float64]] = []
-    acted: dict[int, list[NDArray[np.float64]]] = {shift: [] for shift in shifts}
+    acted: dict[int, list[NDArray[np.float64]]] = {shift: [] for shift in SHIFTS}
     for frames_THWC, actions_TA in episodes:
         last = len(frames_THWC) - 1 - reach
         if last <= reach:
             continue
         motion = motions(torch.from_numpy(np.array(frames_THWC))).double().numpy()
         moved.append(motion[reach:last])
-        for shift in shifts:
-            acted[shift].append(_one_hot(actions_TA[reach + shift : last + shift]))
+        one_hot = np.concatenate([np.eye(size)[actions_TA[:, slot]] for slot, size in enumerate(SLOT_SIZES)], axis=1)
+        for shift in SHIFTS:
+            acted[shift].append(one_hot[reach + shift : last + shift])
     if not moved:
         return np.zeros((0, len(MOTIONS))), {}
     motion = np.concatenate(moved)
     low, high = np.percentile(motion, [1, 99], axis=0)  # a failed match is a jump across the picture
     return motion.clip(low, high), {shift: np.concatenate(parts) for shift, parts in acted.items()}
-
-
-def _one_hot(actions_MA: NDArray[np.uint8]) -> NDArray[np.float64]:
-    return np.concatenate([np.eye(size)[actions_MA[:, slot]] for slot, size in enumerate(SLOT_SIZES)], axis=1)
 
 
 def _held_out_errors(x_MF: NDArray[np.float64], y_MC: NDArray[np.float64]) -> NDArray[np.float64]:

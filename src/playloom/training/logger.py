@@ -68,12 +68,6 @@ class Throughput:
         self._steps, self._since = 0, time.monotonic()
 
 
-def eta(fraction: float, first: float, seconds: float) -> float:
-    """Estimate the seconds to the end, when `seconds` took the run from fraction `first` to `fraction`."""
-    gained = fraction - first
-    return (1 - fraction) * seconds / gained if gained > 0 else float("inf")
-
-
 class RunLogger:
     """Write `log.jsonl`, `previews/` and `tensorboard/` of one run."""
 
@@ -116,12 +110,6 @@ class RunLogger:
         kept = [line for line in lines if _step(line) <= step]
         with atomic_write(self._path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log."""
-    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def strip(rows_TNHWC: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
