@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from playloom.json_io import to_mapping
 from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
 from playloom.training.config import MUTABLE_ON_RESUME, LoopConfig
 from playloom.training.distributed import StopRequest, make_fabric, read_ahead
-from playloom.training.logger import LoopProgress, RunLogger, Throughput
+from playloom.training.logger import LoopProgress, Meter, RunLogger
 from playloom.training.optim import (
     AveragedWeights,
     copy_tensors,
@@ -161,28 +161,28 @@ class Loop:
     def _train(self, stop: StopRequest) -> None:
         config, first, saved, validated = self.config, self.done, time.monotonic(), time.monotonic()
         examples = config.batch * config.accumulate * self.fabric.world_size
-        throughput = Throughput({name: count * examples for name, count in self.task.units.items()})
-        means = _Means()
+        meter = Meter({name: count * examples for name, count in self.task.units.items()})
         batches = read_ahead(self.task.batch, self.step * config.accumulate, self.device)
         while self.done < 1:
             factor = learning_rate_factor(config, self.step, self.done)
-            self._one_step(batches, factor, means)
-            throughput.tick(self._flops)
+            self._one_step(batches, factor, meter)
+            meter.steps += 1
             stopping = self._tick(stop)
             if self.step % config.log_steps == 0 or self.step == 1:  # the first step shows the speed at once
-                self._log(self._over_ranks(means.take()), throughput.rates(), factor, first)
+                metrics, rates = meter.take(self._flops)
+                self._log(self._over_ranks(metrics), rates, factor, first)
             if self._due(validated, config.validate_minutes, config.validate_steps):
                 self._validate()
                 validated = time.monotonic()
-                throughput.restart()
+                meter.restart()
             if self._due(saved, config.save_minutes, config.save_steps):
                 self._save()
                 saved = time.monotonic()
-                throughput.restart()
+                meter.restart()
             if stopping:
                 return
 
-    def _one_step(self, batches: Iterator[Batch], factor: float, means: _Means) -> None:
+    def _one_step(self, batches: Iterator[Batch], factor: float, meter: Meter) -> None:
         seed = [self.config.seed, self.step]
         torch.manual_seed(int(np.random.SeedSequence([*seed, self.fabric.global_rank]).generate_state(1)[0]))
         context = StepContext(self.step, self.done, np.random.default_rng(seed))
@@ -191,17 +191,17 @@ class Loop:
             # Counting needs other kernels, which round differently: so always on a run's first step, and never later.
             counter = _flop_counter(stack) if self.step == 0 else None
             for number in range(self.config.accumulate):
-                touched |= self._backward(next(batches), context, means, last=number == self.config.accumulate - 1)
+                touched |= self._backward(next(batches), context, meter, last=number == self.config.accumulate - 1)
         if counter is not None:
             self._flops = counter.get_total_flops() * self.fabric.world_size
         for name in self._modules:
             if name in touched:
-                self._update(name, factor, means)
+                self._update(name, factor, meter)
         self.step += 1
         for average in self._averages.values():
             average.update(self.step)
 
-    def _backward(self, batch: Batch, context: StepContext, means: _Means, *, last: bool) -> set[str]:
+    def _backward(self, batch: Batch, context: StepContext, meter: Meter, *, last: bool) -> set[str]:
         touched = set()
         with contextlib.ExitStack() as stack:
             for module in self._modules.values():
@@ -209,15 +209,15 @@ class Loop:
             for part in self.task.losses(self._modules, batch, context):
                 self.fabric.backward(part.loss / self.config.accumulate)
                 touched.add(part.module)
-                means.add(part.metrics)
+                meter.add(part.metrics)
         return touched
 
-    def _update(self, name: str, factor: float, means: _Means) -> None:
+    def _update(self, name: str, factor: float, meter: Meter) -> None:
         module, optimiser = self._modules[name], self._optimisers[name]
         for group in optimiser.optimizer.param_groups:
             group["lr"] = factor * group["peak"]
         norm = self.fabric.clip_gradients(module, optimiser, max_norm=self.config.clip, error_if_nonfinite=False)
-        means.add({"gradient" if len(self._modules) == 1 else f"gradient/{name}": norm})
+        meter.add({"gradient" if len(self._modules) == 1 else f"gradient/{name}": norm})
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
@@ -280,25 +280,6 @@ class Loop:
             if picture is not None:
                 self._logger.preview(self.step, picture)
         self.fabric.barrier()
-
-
-class _Means:
-    """Running means of metrics, kept on the device until read."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: Counter[str] = Counter()
-
-    def add(self, metrics: Mapping[str, Any]) -> None:
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0) + torch.as_tensor(value).detach()
-            self._counts[name] += 1
-
-    def take(self) -> dict[str, float]:
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-        self._sums.clear()
-        self._counts.clear()
-        return means
 
 
 def _flop_counter(stack: contextlib.ExitStack) -> Any:

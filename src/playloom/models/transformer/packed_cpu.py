@@ -52,12 +52,10 @@ class PackedParallelBlock(Block):
         self.enter = PackedLinear(torch.cat([enter.weight, first.weight]), torch.cat([enter.bias, first.bias]))
         self.leave = PackedLinear(torch.cat([leave.weight, last.weight], dim=1), leave.bias + last.bias)
 
-    def extend(
-        self, x_BQD: Tensor, turn: RotaryFactors, layer: int, cache: KeyValueCache, reach: AttentionSpan
-    ) -> Tensor:
+    def extend(self, x_BQD: Tensor, turn: RotaryFactors, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
         """See `Block.extend`."""
         all_BQO, hidden = self.enter(self.attention_norm(x_BQD)).split(self.widths, dim=-1)
-        attended = self.attention.cached(*self.attention.project(all_BQO, turn), layer, cache, reach)
+        attended = self.attention.cached(all_BQO, turn, cache, reach)
         return x_BQD + self.leave(torch.cat([attended, F.gelu(hidden)], dim=-1))
 
 
