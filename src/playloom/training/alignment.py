@@ -3,7 +3,7 @@
 The action of step t must explain the motion from frame t to frame t + 1. A small ridge regression explains that motion
 from the action of step t + s for several shifts s. The shift that explains held-out stretches best should be 0; data
 sets are often off by one. Motion is measured by phase correlation (Kuglin & Hines 1975) in horizontal bands, of which
-the upper one shows distant scenery. T frames, H W picture.
+the upper one shows distant scenery. T frames, H W picture; S shifts, M frame pairs, C motions, V action values.
 """
 
 from __future__ import annotations
@@ -128,60 +128,54 @@ def check_alignment(episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8
     Raises:
         RecordingError: when there are too few steps.
     """
-    motion, actions = _pairs(episodes)
-    if len(motion) < 4 * _BLOCK:
-        raise RecordingError(f"the alignment check needs at least {4 * _BLOCK} steps: got {len(motion)}")
-    errors = {shift: _held_out_errors(actions[shift], motion) for shift in SHIFTS}
-    spread = motion.var(axis=0)
-    moving = spread > _LEAST_SPREAD
-    shares = {s: np.where(moving, 1 - e.mean(axis=0) / np.where(moving, spread, 1), 0.0) for s, e in errors.items()}
-    column = int(np.argmax(np.max([*shares.values()], axis=0)))
-    best = max(SHIFTS, key=lambda shift: float(shares[shift][column]))
+    motion_MC, actions_SMV = _pairs(episodes)
+    if len(motion_MC) < 4 * _BLOCK:
+        raise RecordingError(f"the alignment check needs at least {4 * _BLOCK} steps: got {len(motion_MC)}")
+    errors_SMC = np.stack([_held_out_errors(actions_MV, motion_MC) for actions_MV in actions_SMV])
+    spread_C = motion_MC.var(axis=0)
+    moving_C = spread_C > _LEAST_SPREAD
+    shares_SC = np.where(moving_C, 1 - errors_SMC.mean(axis=1) / np.where(moving_C, spread_C, 1), 0.0)
+    best, column = np.unravel_index(int(shares_SC.argmax()), shares_SC.shape)
     return AlignmentReport(
-        verdict=_verdict({shift: error[:, column] for shift, error in errors.items()}, best, shares[best][column]),
-        best_shift=best,
+        verdict=_verdict(errors_SMC[:, :, column], int(best), float(shares_SC[best, column])),
+        best_shift=SHIFTS[best],
         motion=MOTIONS[column],
-        shares={shift: float(share[column]) for shift, share in shares.items()},
-        pairs=len(motion),
+        shares=dict(zip(SHIFTS, shares_SC[:, column].tolist(), strict=True)),
+        pairs=len(motion_MC),
     )
 
 
-def _verdict(
-    errors: Mapping[int, NDArray[np.float64]], best: int, share: float
-) -> Literal["aligned", "shifted", "undecided"]:
+def _verdict(errors_SM: NDArray[np.float64], best: int, share: float) -> Literal["aligned", "shifted", "undecided"]:
     """Decide by the gap of squared errors to the nearest rival, in standard errors over blocks of steps."""
     if share < _LEAST_SHARE:
         return "undecided"
-    rivals = [0] if best != 0 else [shift for shift in errors if shift != 0]
+    aligned = SHIFTS.index(0)
+    rivals = [aligned] if best != aligned else [index for index in range(len(SHIFTS)) if index != aligned]
     for rival in rivals:
-        gap = errors[rival] - errors[best]
+        gap = errors_SM[rival] - errors_SM[best]
         blocks = gap[: len(gap) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(axis=1)
         if blocks.mean() < _SURE * blocks.std(ddof=1) / np.sqrt(len(blocks)):
             return "undecided"
-    return "aligned" if best == 0 else "shifted"
+    return "aligned" if best == aligned else "shifted"
 
 
 def _pairs(
     episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
-) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
-    """Motions [M, 6] of the same frame pairs for all shifts, and the actions [M, values] paired by each shift."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Motions [M, C] of frame pairs, and their actions one-hot by shift [S, M, V]."""
     reach = max(SHIFTS)
-    moved: list[NDArray[np.float64]] = []
-    acted: dict[int, list[NDArray[np.float64]]] = {shift: [] for shift in SHIFTS}
+    moved, acted = [np.zeros((0, len(MOTIONS)))], [np.zeros((len(SHIFTS), 0, sum(SLOT_SIZES)))]
     for frames_THWC, actions_TA in episodes:
         last = len(frames_THWC) - 1 - reach
         if last <= reach:
             continue
-        motion = motions(torch.from_numpy(np.array(frames_THWC))).double().numpy()
-        moved.append(motion[reach:last])
+        moved.append(motions(torch.from_numpy(np.array(frames_THWC))).double().numpy()[reach:last])
         one_hot = np.concatenate([np.eye(size)[actions_TA[:, slot]] for slot, size in enumerate(SLOT_SIZES)], axis=1)
-        for shift in SHIFTS:
-            acted[shift].append(one_hot[reach + shift : last + shift])
-    if not moved:
-        return np.zeros((0, len(MOTIONS))), {}
+        acted.append(np.stack([one_hot[reach + shift : last + shift] for shift in SHIFTS]))
     motion = np.concatenate(moved)
-    low, high = np.percentile(motion, [1, 99], axis=0)  # a failed match is a jump across the picture
-    return motion.clip(low, high), {shift: np.concatenate(parts) for shift, parts in acted.items()}
+    if len(motion):
+        motion = motion.clip(*np.percentile(motion, [1, 99], axis=0))  # a failed match is a jump across the picture
+    return motion, np.concatenate(acted, axis=1)
 
 
 def _held_out_errors(x_MF: NDArray[np.float64], y_MC: NDArray[np.float64]) -> NDArray[np.float64]:

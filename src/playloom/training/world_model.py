@@ -66,14 +66,14 @@ class WorldLoss(nn.Module):
         self._action_positions = [g.positions[0] for g in layout.action_groups]
 
     def forward(
-        self, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"], own_PP: Bool[Tensor, "P P"]
+        self, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"], causal_mask_PP: Bool[Tensor, "P P"]
     ) -> LossOutput:
-        """Compute the loss of one batch; `own_PP` is the order's own-step mask, from `Schedule.visible_PP`."""
+        """Compute the loss of one batch; `causal_mask_PP` is the order's own-step mask, from `Schedule.visible_PP`."""
         layout, vocab = self.layout, self.layout.vocab
         tokens_BTK = layout.interleave(codes_BTN, values_BTA)
         actions_BTA = tokens_BTK[..., layout.image_slots :]
         previous_BTA = F.pad(actions_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
-        hidden_BTPD = self.transformer(layout.inputs(tokens_BTK), own_PP, previous_BTA)
+        hidden_BTPD = self.transformer(layout.inputs(tokens_BTK), causal_mask_PP, previous_BTA)
         first = 0 if self.first_step_image or codes_BTN.shape[1] == 1 else 1
         logits = self.transformer.logits(hidden_BTPD[:, first:, self._image_positions], 0, vocab.codebook_size)
         image, image_accuracy = _cross_entropy(logits, codes_BTN[:, first:])
@@ -167,7 +167,7 @@ class WorldTask:
             assert start.model is not None
             self.transformer.load_state_dict(start.model.transformer.state_dict())
             self.run_config["start"] = {"transformer": start.transformer}
-        self._own, self._weights = self._orders(model)
+        self._masks, self._weights = self._orders(model)
         rank, ranks = dist_info()
         self._train = self._sampler(self._spans("train"), config.loop.seed, rank, ranks)
         validation = [span for span in self._spans("validation") if span.length >= config.window_steps]
@@ -175,7 +175,7 @@ class WorldTask:
 
     def to(self, device: torch.device) -> None:
         """Move the masks."""
-        self._own = {lag: own.to(device) for lag, own in self._own.items()}
+        self._masks = {lag: own.to(device) for lag, own in self._masks.items()}
 
     def batch(self, index: int) -> Batch:
         """Return windows of batch `index`: codes int64 [B, T, N], actions int64 [B, T, A]."""
@@ -183,7 +183,7 @@ class WorldTask:
 
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
         """Yield one loss, in a decode order drawn from the step's generator."""
-        lag = list(self._own)[int(context.random.choice(len(self._weights), p=self._weights))]
+        lag = list(self._masks)[int(context.random.choice(len(self._weights), p=self._weights))]
         output = self._output(modules["world"], batch, lag)
         metrics = {name: value.detach() for name, value in output._asdict().items()}
         yield ModuleLoss("world", output.loss, {**metrics, f"image_lag_{lag}": output.image})
@@ -192,7 +192,7 @@ class WorldTask:
         """Return metrics on the validation split: raster order, the fastest order, and raster with wrong actions."""
         if self._validation is None:
             return {}
-        lags, device = list(self._own), self.transformer.token.weight.device
+        lags, device = list(self._masks), self.transformer.token.weight.device
         sums: dict[str, float] = {}
         count = max(1, self._config.validation_windows // self._validation.batch)
         for index in range(count):
@@ -214,7 +214,7 @@ class WorldTask:
         return dream_preview(model, self._store)
 
     def _output(self, module: nn.Module, batch: Batch, lag: int) -> LossOutput:
-        output: LossOutput = module(batch["codes"], batch["actions"], self._own[lag])
+        output: LossOutput = module(batch["codes"], batch["actions"], self._masks[lag])
         return output
 
     def _gather(self, sampler: WindowSampler, index: int) -> Batch:

@@ -88,7 +88,7 @@ class Attention(nn.Module):
         keys, values = cache.visible(self.layer, reach.past_steps, reach.last)
         return self.attend(q_BMQE, keys, values, reach.masks.get(self.window))
 
-    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, own_PP: Tensor) -> Tensor:
+    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, causal_mask_PP: Tensor) -> Tensor:
         """Attend every step to its window, one call per step, so that no mask is larger than one step's."""
         batch, steps, positions, _ = x_BTPD.shape
         all_BQO = self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d"))
@@ -98,7 +98,7 @@ class Attention(nn.Module):
         for step in range(steps):
             first = max(0, step - self.window + 1) * positions
             here, end = step * positions, (step + 1) * positions
-            mask = torch.cat([own_PP.new_ones(positions, here - first), own_PP], dim=1)
+            mask = torch.cat([causal_mask_PP.new_ones(positions, here - first), causal_mask_PP], dim=1)
             out.append(self.attend(q[:, :, here:end], k[:, :, first:end], v[:, :, first:end], mask))
         return self.out(torch.stack(out, dim=1))
 
@@ -122,10 +122,10 @@ class Block(nn.Module):
         x = x + attended
         return x + self.mlp(self.mlp_norm(x))
 
-    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, own_PP: Tensor) -> Tensor:
+    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, causal_mask_PP: Tensor) -> Tensor:
         """Run the block over whole steps."""
         normed = self.attention_norm(x_BTPD)
-        return self.feed(x_BTPD, self.attention.steps(normed, turn, own_PP), normed)
+        return self.feed(x_BTPD, self.attention.steps(normed, turn, causal_mask_PP), normed)
 
     def extend(self, x_BQD: Tensor, turn: RotaryFactors, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
         """Run the block over some positions of one step; see `Transformer.extend`."""
@@ -170,14 +170,14 @@ class Transformer(nn.Module):
     def forward(
         self,
         inputs_BTP: Int[Tensor, "B T P"],
-        own_PP: Bool[Tensor, "P P"],
+        causal_mask_PP: Bool[Tensor, "P P"],
         actions_BTA: Int[Tensor, "B T A"] | None = None,
     ) -> Float[Tensor, "B T P D"]:
         """Return hidden states of whole steps, each attending to its window.
 
         Args:
             inputs_BTP: the token id each position reads; negative: none.
-            own_PP: own-step mask, True where row may attend to column.
+            causal_mask_PP: own-step mask, True where row may attend to column.
             actions_BTA: joint ids of the action *before* each step (negative: none); for `action_condition` only.
 
         Raises:
@@ -199,7 +199,7 @@ class Transformer(nn.Module):
             turn = angles[0].to(x.dtype), angles[1].to(x.dtype)
         for block in self.blocks:
             assert isinstance(block, Block)
-            x = block.steps(x, turn, own_PP)
+            x = block.steps(x, turn, causal_mask_PP)
         return self.norm(x)
 
     def begin(
