@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from playloom.cli import common
-from playloom.errors import ConfigError
+from playloom.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from playloom.models.world_model import ModelConfig
@@ -237,7 +237,7 @@ def _read_start(path: Path | None, name: str | None, start: str) -> tuple[ModelC
     values = _start_settings(path, name, start)
     origin = load_origin(start)
     if origin.model is None:
-        raise ConfigError(f"{start} is a tokenizer's run; a world training starts with a whole model")
+        raise CheckpointError(f"{start} is a tokenizer's run; a world training starts with a whole model")
     return origin.model.config, values, origin
 
 

@@ -74,7 +74,7 @@ def schedule(layout: StepLayout, lag: int | None = None) -> Schedule:
     width = layout.grid_width
     lag = width if lag is None else lag
     if not 1 <= lag <= width:
-        raise ConfigError(f"row lag is out of range: got {lag}; choose 1 to {width} ({width} is raster)")
+        raise ConfigError(f"row lag {lag} does not fit a grid {width} wide; choose 1 to {width} ({width} is raster)")
     if not layout.rows:
         if lag != width:
             raise ConfigError(f"a chain has raster order only: got row lag {lag}, expected {width}")
