@@ -101,12 +101,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: when the file is missing or damaged.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there are no weights at {path}; expected a safetensors file")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is truncated or damaged ({error}); fetch or export it again") from error
+        raise CheckpointError(f"{path} is missing or damaged ({error}); fetch or export it again") from error
 
 
 def load_weights(path: Path, module: nn.Module, expected_fingerprint: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from playloom.errors import ConfigError, did_you_mean
+from playloom.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +75,6 @@ class LoopConfig:
                 value = getattr(self, name)
                 if value is not None and not (fits(value) and value < math.inf):  # NaN compares false
                     raise ConfigError(f"{name} is out of range: got {value}, expected {words}")
-        for name, choices in (("schedule", ("cosine", "wsd")), ("precision", ("auto", "32-true", "bf16-mixed"))):
-            value = getattr(self, name)
-            if value not in choices:
-                raise ConfigError(f"unknown {name} {value!r}; {did_you_mean(str(value), choices)}")
 
 
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (

@@ -56,7 +56,6 @@ def make_fabric(config: LoopConfig) -> Any:
     fabric_class = _fabric_class()
     kind = pick_device(config.device).type
     if kind == "cpu":
-        torch.set_flush_denormal(True)  # denormals in the averages cost tenfold
         if config.threads is None:
             set_threads()
         else:

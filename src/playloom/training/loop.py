@@ -60,11 +60,7 @@ class Loop:
         self.step, self._before, self._now, self._started = 0, 0.0, 0.0, time.monotonic()
         self._saved_step, self._flops, self._validation = -1, 0.0, dict[str, float]()
         self._logger: RunLogger | None = None
-        try:
-            self._resume()
-        except PlayloomError:
-            torch.set_flush_denormal(False)  # as at the end of `run`
-            raise
+        self._resume()
 
     def run(self) -> TrainingResult:
         """Train until the end, the session's time limit, or SIGINT / SIGTERM, and leave a checkpoint.
@@ -74,6 +70,7 @@ class Loop:
         """
         self._logger = RunLogger(self.folder, self.step) if self.fabric.is_global_zero else None
         self._started = time.monotonic()
+        torch.set_flush_denormal(self.device.type == "cpu")  # denormals in the averages are slow on a CPU
         try:
             with StopRequest() as stop:
                 self._train(stop)
@@ -81,7 +78,7 @@ class Loop:
                     self._validate()
                 self._save()
         finally:
-            torch.set_flush_denormal(False)  # `make_fabric` set it; the process may continue with other work
+            torch.set_flush_denormal(False)
             if self._logger is not None:
                 self._logger.close()
         return TrainingResult(self.step, self.elapsed, self.done >= 1, self._validation, self.folder)

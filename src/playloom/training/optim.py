@@ -53,12 +53,10 @@ def optimiser_tensors(module: nn.Module, optimiser: Optimizer) -> dict[str, Tens
 
 
 def load_optimiser(module: nn.Module, optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the result of `optimiser_tensors`; raise CheckpointError for the state of an unknown parameter."""
+    """Restore the result of `optimiser_tensors`."""
     parameters = dict(module.named_parameters())
     for full, tensor in tensors.items():
         name, key = full.rsplit("/", 1)
-        if name not in parameters:
-            raise CheckpointError(f"the checkpoint has optimiser state for {name}, which this model does not have")
         parameter = parameters[name]
         if tensor.shape == parameter.shape:  # in its memory order: fused kernels pair elements by their place in memory
             state = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)

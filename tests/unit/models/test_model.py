@@ -234,7 +234,6 @@ def test_absolute_positions_end_with_the_context():
         ({"kv_heads": 3}, "share"),
         ({"kv_heads": 0}, "kv_heads is wrong: got 0"),
         ({"kv_heads": -2}, "kv_heads is wrong: got -2"),
-        ({"positions": "learned"}, "expected 'absolute' or 'rolling'"),
         ({"layers": 0}, "layers is wrong: got 0"),
         ({"local_steps": 11}, "local_steps 11"),
     ],

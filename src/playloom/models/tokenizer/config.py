@@ -68,8 +68,8 @@ class TokenizerConfig:
                 if field.name != "codebook_decay":
                     least, most = _LEAST.get(field.name, 1), _MOST.get(field.name, 2**20)
                     check_whole(f"the tokenizer's {field.name}", number, least, most)
-        if not isinstance(self.codebook_decay, int | float) or not 0.0 <= self.codebook_decay < 1.0:
-            raise ConfigError(f"codebook_decay is wrong: got {self.codebook_decay!r:.60}, expected 0 up to below 1")
+        if not 0.0 <= self.codebook_decay < 1.0:
+            raise ConfigError(f"codebook_decay is out of range: got {self.codebook_decay}, expected 0 up to below 1")
         if len(self.strides) > _MOST_STRIDES or self.image_slots > _MOST_SLOTS:
             raise ConfigError(
                 f"the tokenizer is too large: got {len(self.strides)} strides and {self.image_slots:,} codes a frame, "

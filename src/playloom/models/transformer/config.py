@@ -55,15 +55,10 @@ class TransformerConfig:
         for name, most in _MOST.items():
             if getattr(self, name) is not None or name not in ("kv_heads", "local_steps"):
                 check_whole(f"the transformer's {name}", getattr(self, name), 1, most)
-        for name in ("action_condition", "parallel", "qk_norm"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} is wrong: got {getattr(self, name)!r:.60}, expected true or false")
         if self.width % (2 * self.heads):
             raise ConfigError(f"width {self.width} does not split into {self.heads} heads of even width")
         if self.heads % self.key_value_heads:
             raise ConfigError(f"{self.heads} heads do not share {self.key_value_heads} key/value heads evenly")
-        if self.positions not in ("absolute", "rolling"):
-            raise ConfigError(f"positions is wrong: got {self.positions!r:.60}, expected 'absolute' or 'rolling'")
         if (self.local_steps or 0) > self.context_steps:
             raise ConfigError(f"local_steps {self.local_steps} is more than context_steps {self.context_steps}")
 
