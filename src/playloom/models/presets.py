@@ -14,29 +14,18 @@ from playloom.models.transformer.config import TransformerConfig
 from playloom.models.world_model import ModelConfig
 
 _PAPER_GRID = TokenizerConfig(frame_height=128, frame_width=128, grid_height=16, grid_width=16, codebook_size=4096)
-_LARGE_GRID = TokenizerConfig(
-    grid_height=18,
-    grid_width=30,
-    codebook_size=16384,
-    code_width=32,
-    strides=(),
-    widths=(1024,),
-    encoder_blocks=(),
-    decoder_blocks=(),
-    encoder_layers=12,
-    decoder_layers=12,
-)
-_GUIDE_GRID = TokenizerConfig(
-    grid_height=45,
-    grid_width=75,
-    code_width=256,
-    strides=(),
-    widths=(256,),
-    encoder_blocks=(),
-    decoder_blocks=(),
-    encoder_layers=4,
-    decoder_layers=4,
-)
+
+
+def _vit(height: int, width: int, *, channels: int, layers: int, **sizes: int) -> TokenizerConfig:
+    """A tokenizer without convolutions."""
+    ladder: dict[str, Any] = {"strides": (), "widths": (channels,), "encoder_blocks": (), "decoder_blocks": ()}
+    return TokenizerConfig(
+        grid_height=height, grid_width=width, encoder_layers=layers, decoder_layers=layers, **ladder, **sizes
+    )
+
+
+_LARGE_GRID = _vit(18, 30, channels=1024, layers=12, codebook_size=16384, code_width=32)
+_GUIDE_GRID = _vit(45, 75, channels=256, layers=4, code_width=256)
 
 
 def _published(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: int) -> ModelConfig:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from playloom.data.dataset import EpisodeSlice, TokenDataset
 from playloom.data.sampler import WindowSampler, alive_spans, token_windows
 from playloom.errors import ConfigError, RecordingError
+from playloom.inference.engine import Engine
+from playloom.inference.types import Prompt
 from playloom.json_io import plain, to_mapping
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
@@ -26,11 +28,14 @@ from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer
 from playloom.models.world_model import ModelConfig, build_transformer
+from playloom.provenance import stamp
 from playloom.training.artifacts import PretrainedModel
 from playloom.training.config import LoopConfig
 from playloom.training.distributed import dist_info
-from playloom.training.preview import dream_preview
+from playloom.training.logger import strip
 from playloom.training.task import Batch, ModuleLoss, StepContext
+
+_PREVIEW_FRAMES = 6
 
 
 class LossOutput(NamedTuple):
@@ -206,12 +211,25 @@ class WorldTask:
                 sums[name] = sums.get(name, 0.0) + value / count
         return sums
 
+    @torch.inference_mode()
     def preview(self) -> NDArray[np.uint8] | None:
-        """Return real pictures above generated ones, if there is a tokenizer."""
-        if self._tokenizer is None:
+        """Return reconstructed frames above generated ones, if there are a tokenizer and a long enough episode."""
+        context = self._model.transformer.context_steps
+        spans = self._spans("validation") or self._spans("train")
+        long = [span for span in spans if span.length >= context + _PREVIEW_FRAMES]
+        if self._tokenizer is None or not long:
             return None
+        rows = slice(long[0].start, long[0].start + context + _PREVIEW_FRAMES)
+        codes_TN, actions_TA = self._store.tokens_FN[rows].astype(np.int64), np.array(self._store.actions_FA[rows])
+        true_THWC = self._tokenizer.decode(torch.from_numpy(codes_TN)).cpu().numpy()
+        prompt = Prompt(
+            frames_THWC=true_THWC[:context], actions_TA=actions_TA[: context - 1], codes_TN=codes_TN[:context]
+        )
         model = WorldModel(config=self._model, tokenizer=self._tokenizer, transformer=self.transformer)
-        return dream_preview(model, self._store)
+        engine = Engine(model, lag=1 if self._model.rows else None)
+        steps = engine.dream(prompt, mode="world", steps=_PREVIEW_FRAMES, actions_SA=actions_TA[context - 1 : -1])
+        frames = [stamp(step.frame_HWC) for step in steps if step.frame_HWC is not None]
+        return strip([true_THWC[context - 1 :], np.stack([true_THWC[context - 1], *frames])])
 
     def _output(self, module: nn.Module, batch: Batch, lag: int) -> LossOutput:
         output: LossOutput = module(batch["codes"], batch["actions"], self._masks[lag])
