@@ -1,4 +1,4 @@
-"""Model cards: `card.md`, written beside the weights."""
+"""Model cards: `card.md`, written next to the weights."""
 
 from __future__ import annotations
 
@@ -115,11 +115,11 @@ def _training(card: Mapping[str, Any]) -> Iterator[str]:
     decoders = [("decoder, fine-tuned: ", part) for part in card.get("decoder", ())]
     for label, part in [("", card), *decoders]:
         if "updates" in part:
-            metrics = "".join(f", {name} {value:.4g}" for name, value in part.get("validation", {}).items())
-            yield (
-                f"{label}{part['updates']:,} updates in {part['training_seconds'] / 60:.1f} minutes on "
-                f"{part['hardware']}" + (f"; last validation: {metrics[2:]}" if metrics else "")
-            )
+            values = part.get("validation", {}).items()
+            metrics = ", ".join(f"{name} {value:.4g}" for name, value in values if value is not None)
+            minutes = part["training_seconds"] / 60
+            line = f"{label}{part['updates']:,} updates in {minutes:.1f} minutes on {part['hardware']}"
+            yield line + (f"; last validation: {metrics}" if metrics else "")
     if "start" in card:
         yield "initialised from another model, whose card is under `start` in `model.json`"
 
@@ -140,6 +140,8 @@ def _grid(config: TokenizerConfig) -> str:
 
 
 def _sampling(card: Mapping[str, Any], config: ModelConfig) -> str:
-    sampling = {name.replace("_", " "): value for name, value in card.get("sampling", {}).items() if value is not None}
+    sampling = {
+        name.replace("_", " "): value for name, value in (card.get("sampling") or {}).items() if value is not None
+    }
     order = f"row lag {card['lag']}" if config.rows and card.get("lag") else "raster order"
     return ", ".join([order, *(f"{name} {value:g}" for name, value in sampling.items())])

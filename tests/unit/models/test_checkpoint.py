@@ -159,3 +159,15 @@ def test_absurd_sizes_are_sentences(saved, value):
             (saved / "model.json").write_text(json.dumps({**whole, "config": config}))
             with pytest.raises(CheckpointError):
                 load_model(saved)
+
+
+def test_a_card_has_the_facts_of_each_training(tiny_model):
+    """Values that were not finite are null in JSON."""
+    part = {"updates": 1200, "training_seconds": 90.0, "hardware": "CPU", "validation": {"psnr": 20.0, "x": None}}
+    data = {"frames": 5000, "episodes": 9, "train_seeds": [0, 1, 2, 7], "players": {"rusher": 9}}
+    card = {**part, "data": data, "decoder": [part], "start": {}, "lag": 2, "sampling": None, "settings": {"a": 1}}
+    text = model_card(tiny_model.config, card)
+    assert "* 1,200 updates in 1.5 minutes on CPU; last validation: psnr 20\n" in text
+    assert "* decoder, fine-tuned: 1,200 updates" in text and "initialised from another model" in text
+    assert "5,000 frames in 9 episodes" in text and "training seeds: 0-2, 7" in text and "rusher 9" in text
+    assert "row lag 2" in text and '"a": 1' in text
