@@ -16,12 +16,10 @@ from playloom.models.world_model import ModelConfig
 _PAPER_GRID = TokenizerConfig(frame_height=128, frame_width=128, grid_height=16, grid_width=16, codebook_size=4096)
 
 
-def _vit(height: int, width: int, *, channels: int, layers: int, **sizes: int) -> TokenizerConfig:
+def _vit(height: int, width: int, *, channels: int, layers: int, **sizes: Any) -> TokenizerConfig:
     """A tokenizer without convolutions."""
-    ladder: dict[str, Any] = {"strides": (), "widths": (channels,), "encoder_blocks": (), "decoder_blocks": ()}
-    return TokenizerConfig(
-        grid_height=height, grid_width=width, encoder_layers=layers, decoder_layers=layers, **ladder, **sizes
-    )
+    sizes |= {"strides": (), "widths": (channels,), "encoder_blocks": (), "decoder_blocks": ()}
+    return TokenizerConfig(grid_height=height, grid_width=width, encoder_layers=layers, decoder_layers=layers, **sizes)
 
 
 _LARGE_GRID = _vit(18, 30, channels=1024, layers=12, codebook_size=16384, code_width=32)

@@ -81,12 +81,12 @@ def tokens_from(
     _require_one_process(cache)
     if tokenizer is None or fingerprint is None:
         raise RecordingError(f"{data} holds {kind}; to tokenise it, give the tokenizer's folder with --tokenizer")
-    how: dict[str, Any] = {"fingerprint": fingerprint, "batch": options.batch, "progress": options.progress}
-    how["device"] = str(tokenizer.last_layer.device)
+    shared: dict[str, Any] = {"fingerprint": fingerprint, "batch": options.batch, "progress": options.progress}
+    shared["device"] = str(tokenizer.last_layer.device)
     if kind == "frames":
-        return tokenise_store(cache, FrameDataset.open(data), tokenizer.encode, mirror=options.mirror, **how)
+        return tokenise_store(cache, FrameDataset.open(data), tokenizer.encode, mirror=options.mirror, **shared)
     paths = _episodes(data, options)
-    return tokenise_recordings(cache, paths, options.render, tokenizer.encode, workers=options.workers, **how)
+    return tokenise_recordings(cache, paths, options.render, tokenizer.encode, workers=options.workers, **shared)
 
 
 def detect_dataset_kind(data: Path) -> str:

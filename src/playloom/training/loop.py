@@ -130,10 +130,10 @@ class Loop:
             section, name = full.split(":", 1)
             sections[section][name] = tensor
         for name, module in self.task.modules.items():
-            copy_tensors(module_tensors(module), sections[f"model.{name}"], "the checkpoint")
+            copy_tensors(module_tensors(module), sections[f"model.{name}"])
             load_optimiser(module, self._optimisers[name].optimizer, sections[f"optimiser.{name}"])
             if name in self._averages:
-                copy_tensors(self._averages[name].tensors, sections[f"average.{name}"], "the checkpoint")
+                copy_tensors(self._averages[name].tensors, sections[f"average.{name}"])
         self.step, self._before, self._now = snapshot.step, snapshot.elapsed, snapshot.elapsed
         self._saved_step, self._flops = snapshot.step, snapshot.flops
 

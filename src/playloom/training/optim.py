@@ -65,12 +65,12 @@ def load_optimiser(module: nn.Module, optimiser: Optimizer, tensors: Mapping[str
         optimiser.state[parameter][key] = state
 
 
-def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], what: str) -> None:
+def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -> None:
     """Copy in place, by name; raise CheckpointError when names or shapes differ."""
     shapes = [{name: tuple(tensor.shape) for name, tensor in part.items()} for part in (targets, sources)]
     if shapes[0] != shapes[1]:
         wrong = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
-        raise CheckpointError(f"{what} does not fit this model: {', '.join(name for name, _ in wrong[:3])} differ")
+        raise CheckpointError(f"the checkpoint does not fit this model: {wrong[0][0]} differs; choose another --out")
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(sources[name])
@@ -105,11 +105,11 @@ class AveragedWeights:
     def applied(self) -> Iterator[None]:
         """Swap the averaged weights into the module inside the `with`."""
         kept = {name: tensor.detach().clone() for name, tensor in self._live.items()}
-        copy_tensors(self._live, self.tensors, "the average")
+        copy_tensors(self._live, self.tensors)
         try:
             yield
         finally:
-            copy_tensors(self._live, kept, "the weights")
+            copy_tensors(self._live, kept)
 
 
 def progress(config: LoopConfig, step: int, elapsed_seconds: float) -> float:

@@ -101,8 +101,8 @@ def _tokenizer(job: WorldJob) -> PretrainedModel | None:
     source = load_tokenizer(job.tokenizer)
     if job.start is not None and job.start.name not in (source.name, *source.ancestors):
         raise CheckpointError(
-            f"{job.tokenizer} holds tokenizer {source.name}, but the model to start with learned the codes of "
-            f"{job.start.name}; leave --tokenizer out, or give one that was fine-tuned from it"
+            f"{job.tokenizer} holds another tokenizer than the model to start with: got {source.name}, expected "
+            f"{job.start.name}; omit --tokenizer, or give one that was fine-tuned from it"
         )
     changed = differences(job.model.tokenizer.to_dict(), source.tokenizer.config.to_dict())
     if changed:
