@@ -7,15 +7,17 @@ model.tokenizer.encode(frames)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 import playloom
 from playloom.atomic_io import atomic_write
@@ -95,16 +97,18 @@ def save_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None
         save_file(state, temporary)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        CheckpointError: when the file is missing or damaged.
-    """
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return load_file(path)
+        yield
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is missing or damaged ({error}); fetch or export it again") from error
+
+
+def _count_numbers(path: Path) -> int:
+    """Count the numbers in a weights file from its header."""
+    with _readable(path), safe_open(path, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def load_weights(path: Path, module: nn.Module, expected_fingerprint: str) -> None:
@@ -114,7 +118,9 @@ def load_weights(path: Path, module: nn.Module, expected_fingerprint: str) -> No
         CheckpointError: when the file is missing, truncated, changed, of another config, or holds NaN; names the
             tensor.
     """
-    state, found = module.state_dict(), read_weights(path)
+    with _readable(path):
+        found = load_file(path)
+    state = module.state_dict()
     for name in sorted(state.keys() ^ found.keys()):
         side = "is missing" if name in state else "is not part of this model"
         raise CheckpointError(f"{path}: tensor {name} {side}; the weights belong to another config")
@@ -171,8 +177,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
     except (KeyError, TypeError, ConfigError) as error:
         cause = f"it has no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{folder / 'model.json'} is damaged or of another version: {cause}") from error
-    numbers = sum(tensor.numel() for name in _WEIGHTS for tensor in read_weights(folder / name).values())
-    require_memory(config, device, weights=4 * numbers)
+    require_memory(config, device, weights=4 * sum(_count_numbers(folder / name) for name in _WEIGHTS))
     networks = build_tokenizer(config), build_transformer(config)
     for name, module, expected in zip(_WEIGHTS, networks, fingerprints, strict=True):
         load_weights(folder / name, module, expected)
