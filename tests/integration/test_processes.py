@@ -18,10 +18,8 @@ from playloom.errors import BadInputError
 from playloom.models.tokenizer.quantizer import Quantizer
 from playloom.server.stories.store import StoryStore
 from playloom.training.checkpoint import load_newest
-from playloom.training.logger import read_log
-from playloom.training.world_model import train_world
 from stories_toys import frame
-from training_toys import TINY, frame_store, token_store, world_config
+from training_toys import TINY, frame_store, read_log, token_store, train_world, world_config
 
 TESTS = Path(__file__).parents[1]
 PATH = os.pathsep.join([str(TESTS / "support"), str(TESTS), *sys.path])
@@ -30,8 +28,7 @@ TRAIN = """
 import json, sys
 from pathlib import Path
 from playloom.data.dataset import TokenDataset
-from playloom.training.world_model import train_world
-from training_toys import TINY, world_config
+from training_toys import TINY, train_world, world_config
 data, out, settings = sys.argv[1:]
 train_world(TINY, world_config(**json.loads(settings)), TokenDataset.open(Path(data)), Path(out))
 """

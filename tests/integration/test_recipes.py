@@ -16,10 +16,10 @@ from playloom.data.prompt_selection import CONTEXT_STEPS, FOLLOWING_STEPS
 from playloom.data.prompts import load_bundled_prompt
 from playloom.data.recording import list_episodes
 from playloom.games.recorder import plan_episode
+from playloom.json_io import from_mapping
 from playloom.models.checkpoint import load_model
 from playloom.models.presets import preset
 from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer
-from playloom.training.config import from_mapping
 from playloom.training.tokenizer import TokenizerTrainingConfig
 from playloom.training.world_model import WorldConfig
 

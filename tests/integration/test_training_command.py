@@ -12,7 +12,7 @@ from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
 from playloom.models.checkpoint import load_model, read_card
-from playloom.training.artifacts import ancestors, load_origin, load_tokenizer
+from playloom.training.artifacts import load_origin, load_tokenizer
 from playloom.training.data_source import detect_dataset_kind
 from training_toys import HEIGHT, WIDTH, frame_store, scroll, stick_actions
 
@@ -60,7 +60,7 @@ def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
     assert previews == ["step-000000002.png", "step-000000003.png"]
     model = load_model(tmp_path / "run" / "model")
     assert model.card["updates"] == 3
-    for folder, said in ((tokenizer, "codes a frame"), (tmp_path / "run", "playloom dream --model FOLDER")):
+    for folder, said in ((tokenizer, "codes per frame"), (tmp_path / "run", "playloom dream --model FOLDER")):
         text = read_card(str(folder))
         assert said in text and "3 updates in" in text and "240 frames" in text and '"validate_steps"' in text
     frames = FrameDataset.open(data)
@@ -174,9 +174,9 @@ def test_the_card_recommends_an_order_that_was_trained(data, tokenizer, tmp_path
     first, config = tmp_path / "first", tmp_path / "world.json"
     playloom("world", "--data", data, "--tokenizer", tokenizer, "--out", first, *SHORT)
     words = ["world", "--data", data, "--config", config, *SHORT[2:]]
-    for lags, weights, said in (((0,), (1,), None), ((0, 4, 1), (0.2, 0.2, 0.6), 1), ((0, 2), (0.5, 0), None)):
-        config.write_text(json.dumps({"lags": lags, "lag_weights": weights}))
-        alone, after = (tmp_path / f"{how}{lags}" for how in ("alone", "after"))
+    for row_delays, weights, said in (((0,), (1,), None), ((0, 4, 1), (0.2, 0.2, 0.6), 1), ((0, 2), (0.5, 0), None)):
+        config.write_text(json.dumps({"row_delays": row_delays, "row_delay_weights": weights}))
+        alone, after = (tmp_path / f"{how}{row_delays}" for how in ("alone", "after"))
         playloom(*words, "--preset", "tiny", "--tokenizer", tokenizer, "--out", alone)
         playloom(*words, "--start", first, "--out", after)
         assert load_model(alone / "model").card["row_delay"] == load_model(after / "model").card["row_delay"] == said
@@ -204,18 +204,18 @@ def test_tokenizer_and_world_go_on_from_a_trained_model(data, tokenizer, tmp_pat
     still = ["--steps", "1", "--batch", "4", "--device", "cpu", "--threads", "1", "--learning-rate", "1e-12"]
     start = ["tokenizer", "--data", data, "--start", first]
     playloom(*start, "--out", finer, *still)
-    (old, began), (new, name) = load_tokenizer(tokenizer), load_tokenizer(finer)
-    for key, weight in old.encoder.state_dict().items():
-        assert torch.allclose(new.encoder.state_dict()[key], weight, atol=1e-4), key
-    assert name != began, "the codebook follows the encoder, with whatever rate"
-    assert ancestors(finer) == (began,)
+    old, new = load_tokenizer(tokenizer), load_tokenizer(finer)
+    for key, weight in old.tokenizer.encoder.state_dict().items():
+        assert torch.allclose(new.tokenizer.encoder.state_dict()[key], weight, atol=1e-4), key
+    assert new.name != old.name, "the codebook follows the encoder, with whatever rate"
+    assert new.ancestors == (old.name,)
     done = playloom("world", "--data", data, "--start", first, "--tokenizer", finer, "--out", second, *still)
     assert "finished after 1 step " in done.output
-    assert load_model(second / "model").card["tokenizer"] == name
-    assert load_model(second / "model").card["start"]["tokenizer"] == began
+    assert load_model(second / "model").card["tokenizer"] == new.name
+    assert load_model(second / "model").card["start"]["tokenizer"] == old.name
     finest = tmp_path / "finest"
     playloom("tokenizer", "--data", data, "--start", finer, "--out", finest, *still)
-    assert ancestors(finest) == (began, name)
+    assert load_tokenizer(finest).ancestors == (old.name, new.name)
     with pytest.raises(CheckpointError, match="another run"):
         playloom("tokenizer", "--data", data, "--preset", "tiny", "--out", finest, *still)
     with pytest.raises(ConfigError, match="--preset"):

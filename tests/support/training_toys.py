@@ -1,5 +1,6 @@
 """Small true things for the training tests: a scrolling world whose speed is the right stick."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta
 from playloom.models.presets import preset
 from playloom.training.config import LoopConfig
+from playloom.training.loop import Loop
+from playloom.training.task import TrainingResult
 from playloom.training.tokenizer import TokenizerTrainingConfig
-from playloom.training.world_model import WorldConfig
+from playloom.training.world_model import WorldConfig, WorldTask
 
 TINY = preset("tiny")
 SLOTS = TINY.layout.image_slots
@@ -101,3 +104,13 @@ def tokenizer_config(**settings) -> TokenizerTrainingConfig:
     """A tokenizer training; loop settings may be mixed in."""
     own = {name: settings.pop(name) for name in list(settings) if name in TokenizerTrainingConfig.__dataclass_fields__}
     return TokenizerTrainingConfig(loop=loop(**settings), **{"validation_pictures": 8, **own})
+
+
+def train_world(model, config: WorldConfig, store: TokenDataset, out: Path, report=None) -> TrainingResult:
+    """Train or resume a transformer in the folder `out`."""
+    return Loop(WorldTask(model, config, store), config.loop, out, report).run()
+
+
+def read_log(folder: Path) -> list[dict]:
+    """The lines of a run's log."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from playloom.cli import common
-from playloom.errors import ConfigError
+from playloom.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from playloom.models.world_model import ModelConfig
-    from playloom.training.data_source import Preparation
-    from playloom.training.task import LoopResult
+    from playloom.training.data_source import PrepareOptions
+    from playloom.training.task import TrainingResult
 
 Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
 Out = Annotated[
@@ -66,13 +66,12 @@ def train_tokenizer_command(
 ) -> None:
     """Train the tokenizer: pictures to codes and back."""
     from playloom.json_io import from_mapping
+    from playloom.training.artifacts import load_origin, load_tokenizer
     from playloom.training.data_source import frames_from
     from playloom.training.tokenizer import TokenizerTrainingConfig, train_tokenizer
 
     pretrained = None
     if start is not None:
-        from playloom.training.artifacts import load_origin
-
         _check_apart("--start", start, out)
         values = _settings_without_sizes(config, preset, start)
         pretrained = load_origin(start)
@@ -82,12 +81,12 @@ def train_tokenizer_command(
         sizes = model.tokenizer
     training = from_mapping(TokenizerTrainingConfig, _with_flags(values, loop))
     with _run(out, resume) as bar:
-        store = frames_from(data, out / "frames", _preparation(bar, workers))
+        store = frames_from(data, out / "frames", _prepare_options(bar, workers))
         if prepare_only:
             typer.echo(f"{len(store)} frames in {common.count(len(store.spans), 'episode')}: {store.folder}")
             return
-        run = train_tokenizer(sizes, training, store, out, start=pretrained, report=bar.training)
-    _print_end(run.outcome, out, f"tokenizer {run.fingerprint}: {out / 'tokenizer.safetensors'}")
+        result = train_tokenizer(sizes, training, store, out, start=pretrained, report=bar.training)
+    _print_end(result, out, f"tokenizer {load_tokenizer(out).name}: {out / 'tokenizer.safetensors'}")
 
 
 @common.with_options(loop)
@@ -109,17 +108,18 @@ def train_world_command(
 ) -> None:
     """Train the transformer: the next codes and controller inputs."""
     from playloom.json_io import from_mapping
+    from playloom.training.artifacts import load_origin
     from playloom.training.run import WorldJob, prepare_world, run_world
     from playloom.training.world_model import WorldConfig
 
     pretrained = None
     if start is not None:
-        from playloom.training.artifacts import load_whole_origin
-
         _check_apart("--start", start, out)
         values = _settings_without_sizes(config, preset, start)
-        origin, pretrained = load_whole_origin(start)
-        model = origin.config
+        pretrained = load_origin(start)
+        if pretrained.model is None:
+            raise CheckpointError(f"{start} is a tokenizer's run; a world training starts with a whole model")
+        model = pretrained.model.config
     else:
         model, values = _read_config(config, preset)
     training = from_mapping(WorldConfig, _with_flags(values, loop))
@@ -131,14 +131,14 @@ def train_world_command(
             out=out,
             tokenizer=tokenizer,
             start=pretrained,
-            preparation=_preparation(bar, workers),
+            prepare=_prepare_options(bar, workers),
             alignment=alignment,
         )
         if prepare_only:
             prepare_world(job, typer.echo)
             return
         result = run_world(job, report=bar.training, say=typer.echo)
-    _print_end(result.outcome, out, f"result: {result.path}")
+    _print_end(result, out, f"result: {result.path}")
 
 
 @common.with_options(loop)
@@ -165,13 +165,13 @@ def train_decoder_command(
     training = from_mapping(DecoderTrainingConfig, _with_flags(values, loop))
     _check_apart("--model", model, out)
     with _run(out, resume) as bar:
-        how = _preparation(bar, workers)
-        job = DecoderJob(source=model, data=data, out=out, config=training, preparation=how)
+        how = _prepare_options(bar, workers)
+        job = DecoderJob(source=model, data=data, out=out, config=training, prepare=how)
         if prepare_only:
             prepare_decoder(job, typer.echo)
             return
         result = run_decoder(job, report=bar.training, say=typer.echo)
-    _print_end(result.outcome, out, f"result: {result.path}")
+    _print_end(result, out, f"result: {result.path}")
 
 
 app = typer.Typer(help="Train a tokenizer, a world model, or a decoder.", no_args_is_help=True)
@@ -230,13 +230,13 @@ def _run(out: Path, resume: str) -> Iterator[common.Progress]:
         yield bar
 
 
-def _preparation(bar: common.Progress, workers: int) -> Preparation:
-    from playloom.training.data_source import Preparation
+def _prepare_options(bar: common.Progress, workers: int) -> PrepareOptions:
+    from playloom.training.data_source import PrepareOptions
 
-    return Preparation(render=common.render, workers=workers, progress=bar.of("preparing"))
+    return PrepareOptions(render=common.render, workers=workers, progress=bar.of("preparing"))
 
 
-def _print_end(outcome: LoopResult, out: Path, result: str) -> None:
+def _print_end(outcome: TrainingResult, out: Path, result: str) -> None:
     from playloom.training.distributed import dist_info
 
     rank, processes = dist_info()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from playloom.errors import ConfigError
 from playloom.inference.sampling import Sampling
-from playloom.models.decode_order import DEFAULT_LAG
+from playloom.models.decode_order import DEFAULT_ROW_DELAY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class EvaluationSettings:
         ConfigError: when a size is not positive, or a share not from 0 to 1.
     """
 
-    row_delay: int | None = DEFAULT_LAG
+    row_delay: int | None = DEFAULT_ROW_DELAY
     """Row delay of the decoding order; None: raster."""
     seed: int = 0
     """Seed of the drawn segments and frames, and of sampling."""

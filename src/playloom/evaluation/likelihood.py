@@ -261,13 +261,13 @@ def order_name(row_delay: int | None) -> str:
 def measure_likelihood(
     model: WorldModel,
     windows: Windows,
-    lags: tuple[int | None, ...],
+    row_delays: tuple[int | None, ...],
     main: int | None,
     tick: Callable[[str], None] = lambda _: None,
 ) -> LikelihoodResult:
-    """Compute the likelihood in every order of `lags`, and in order `main` with wrong actions too."""
+    """Compute the likelihood in every order of `row_delays`, and in order `main` with wrong actions too."""
     orders = {}
-    for row_delay in dict.fromkeys([*lags, main]):
+    for row_delay in dict.fromkeys([*row_delays, main]):
         orders[order_name(row_delay)] = likelihood(model, windows.codes_BTN, windows.actions, row_delay)
         tick(f"likelihood, {order_name(row_delay)}")
     wrong = {"one step late": windows.shifted(-1), "one step early": windows.shifted(1)}

@@ -49,7 +49,7 @@ from playloom.models.checkpoint import WorldModel
 from playloom.provenance import Manifest
 
 ROW_DELAYS = (4, 2, 1)
-"""Row lags compared with raster order, as far as the model supports them."""
+"""Row row_delays compared with raster order, as far as the model supports them."""
 Tick = Callable[[str], None]
 """Progress callback: receives a description of the finished piece of work."""
 
@@ -156,11 +156,11 @@ def _tokenizer(run: _Run) -> None:
 
 def _likelihood(run: _Run) -> None:
     s, layout = run.settings, run.model.config.layout
-    lags: list[int | None] = [None]
+    row_delays: list[int | None] = [None]
     if layout.rows:
-        lags += [row_delay for row_delay in ROW_DELAYS if row_delay < layout.grid_width]
+        row_delays += [row_delay for row_delay in ROW_DELAYS if row_delay < layout.grid_width]
     windows = windows_at(run.model, run.store, run.moments(s.windows, 1, past=run.past + 2))
-    result = measure_likelihood(run.model, windows, tuple(lags), s.row_delay, run.tick)
+    result = measure_likelihood(run.model, windows, tuple(row_delays), s.row_delay, run.tick)
     heldout = None
     if run.heldout:
         moments = run.moments(max(1, s.windows // 2), 1, run.heldout, past=run.past + 2)

@@ -25,6 +25,7 @@ from playloom.errors import BadInputError
 from playloom.inference.engine import Engine, StepInput
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
+from playloom.media.images import fit_picture
 from playloom.models.checkpoint import WorldModel
 
 BATCH_SIZES = (1, 2, 4, 8)
@@ -176,8 +177,9 @@ def bundled_prompt(model: WorldModel) -> tuple[Prompt, NDArray[np.uint8]]:
     if not clips:
         raise BadInputError("this installation has no bundled prompt; install the whole package")
     steps = model.config.transformer.context_steps
-    frames_THWC = model.tokenizer.fit(torch.from_numpy(np.ascontiguousarray(clips[0].frames_THWC[:steps])))
-    prompt = Prompt(frames_THWC=frames_THWC.cpu().numpy(), actions_TA=clips[0].actions_TA[: len(frames_THWC) - 1])
+    size = (model.config.tokenizer.frame_height, model.config.tokenizer.frame_width)
+    frames_THWC = np.stack([fit_picture(frame_HWC, size)[0] for frame_HWC in clips[0].frames_THWC[:steps]])
+    prompt = Prompt(frames_THWC=frames_THWC, actions_TA=clips[0].actions_TA[: len(frames_THWC) - 1])
     return prompt, np.concatenate([clip.actions_TA for clip in clips])
 
 

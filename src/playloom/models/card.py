@@ -1,7 +1,4 @@
-"""Model cards: `card.md`, written beside the weights.
-
->>> print(model_card(config, card))  # doctest: +SKIP
-"""
+"""Model cards: `card.md`, written next to the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from playloom.models.world_model import ModelConfig
 
 CARD = "card.md"
 """File name of the card in a model's folder."""
-_UNMEASURED = "There are no figures on this card. `playloom evaluate --model FOLDER` measures the model."
 
 
 def write_card(folder: Path, text: str) -> None:
@@ -25,62 +21,111 @@ def write_card(folder: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def model_card(config: ModelConfig, card: Mapping[str, Any], figures: str = "") -> str:
+def model_card(config: ModelConfig, card: Mapping[str, Any], metrics: str = "") -> str:
     """Return the card of a whole model, as Markdown.
 
     Args:
         config: its sizes.
-        card: what the training recorded, as `model.json` holds it; what is missing is left out.
-        figures: the evaluation's table, as Markdown; empty: the card says that there are none.
+        card: facts of the training, as in `model.json`; all are optional.
+        metrics: the evaluation's table, as Markdown.
     """
     sizes, grid = config.transformer, config.tokenizer
-    intro = (
-        f"A world model made with playloom. It generates frames of {grid.frame_width} x {grid.frame_height} pixels and "
-        "controller input, one step after another. All its pictures are generated."
-    )
-    facts = [
-        f"transformer: {sizes.layers} layers of width {sizes.width}, {config.parameter_count / 1e6:.1f} million "
-        f"parameters, sees {sizes.context_steps} steps",
-        f"tokenizer: {_grid(grid)}",
-    ]
-    use = [
-        "`FOLDER` is the folder of this file.",
-        "",
-        "    playloom dream --model FOLDER --prompt plaza-explorer",
-        "    playloom serve --model FOLDER",
-        "",
-        f"Sampling unless a flag says otherwise: {_sampling(card, config)}.",
-    ]
-    return _text(
-        config.name, intro, facts, card, [("How to dream with it", use), ("Figures", [figures or _UNMEASURED])]
-    )
+    return f"""# Model {config.name}
+
+A world model made with playloom. It generates frames of {grid.frame_width} x {grid.frame_height} pixels and \
+controller input, one step after another. All its pictures are generated.
+
+## Sizes
+
+* transformer: {sizes.layers} layers of width {sizes.width}, {config.parameter_count / 1e6:.1f} million parameters, \
+context of {sizes.context_steps} steps
+* tokenizer: {_grid(grid)}
+
+{_facts(card)}
+
+## How to dream with it
+
+`FOLDER` is the folder of this file.
+
+    playloom dream --model FOLDER --prompt plaza-explorer
+    playloom serve --model FOLDER
+
+Default sampling: {_sampling(card, config)}.
+
+## Figures
+
+{metrics or "Not measured. `playloom evaluate --model FOLDER` measures the model."}
+"""
 
 
 def tokenizer_card(config: TokenizerConfig, card: Mapping[str, Any]) -> str:
     """Return the card of a tokenizer alone, as Markdown; arguments as in `model_card`."""
-    intro = (
-        f"A tokenizer made with playloom. It turns frames of {config.frame_width} x {config.frame_height} pixels into "
-        "codes and back. It cannot dream alone: a world model learns to predict its codes."
-    )
-    use = [
-        "`FOLDER` is the folder of this file.",
-        "",
-        "    playloom train world --tokenizer FOLDER --data DATA --out runs/world",
-    ]
-    figures = ["There are no figures on this card. `playloom evaluate` measures a tokenizer with its world model."]
-    return _text("tokenizer", intro, [_grid(config)], card, [("How to use it", use), ("Figures", figures)])
+    return f"""# Tokenizer
+
+A tokenizer made with playloom. It turns frames of {config.frame_width} x {config.frame_height} pixels into codes and \
+back. It cannot dream alone: a world model learns to predict its codes.
+
+## Sizes
+
+* {_grid(config)}
+
+{_facts(card)}
+
+## How to use it
+
+`FOLDER` is the folder of this file.
+
+    playloom train world --tokenizer FOLDER --data DATA --out runs/world
+
+## Figures
+
+Not measured. `playloom evaluate` measures a tokenizer with its world model.
+"""
 
 
-def on_hardware(where: object) -> str:
-    """Describe the training machine: a text, or its facts (`gpu`, `torch_threads`)."""
-    if not isinstance(where, Mapping):
-        return str(where)
-    threads = where.get("torch_threads")
-    return str(where.get("gpu") or f"{threads} CPU thread{'' if threads == 1 else 's'}")
+def _facts(card: Mapping[str, Any]) -> str:
+    settings = json.dumps(card.get("settings", {}), indent=1, default=str)
+    data, training = ("\n".join(f"* {line}" for line in lines(card)) for lines in (_data, _training))
+    return f"""## Data
+
+{data or "Not recorded."}
+
+## Training
+
+{training or "Not recorded."}
+
+## Settings
+
+```json
+{settings}
+```"""
 
 
-def number_ranges(numbers: Sequence[int]) -> str:
-    """Format sorted whole numbers as `0-16, 20-36`."""
+def _data(card: Mapping[str, Any]) -> Iterator[str]:
+    data = card.get("data", {})
+    if "frames" in data:
+        yield f"{data['frames']:,} frames in {data['episodes']} episodes"
+    if players := data.get("players"):
+        yield f"episodes by player: {', '.join(f'{name} {count}' for name, count in players.items())}"
+    if seeds := data.get("train_seeds"):
+        yield f"training seeds: {_ranges(seeds)}"
+
+
+def _training(card: Mapping[str, Any]) -> Iterator[str]:
+    decoders = [("decoder, fine-tuned: ", part) for part in card.get("decoder", ())]
+    for label, part in [("", card), *decoders]:
+        if "updates" in part:
+            values = part.get("validation", {}).items()
+            metrics = ", ".join(f"{name} {value:.4g}" for name, value in values if value is not None)
+            minutes = part["training_seconds"] / 60
+            line = f"{label}{part['updates']:,} updates in {minutes:.1f} minutes on {part['hardware']}"
+            yield line + (f"; last validation: {metrics}" if metrics else "")
+    if "start" in card:
+        yield "initialised from another model, whose card is under `start` in `model.json`"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Sorted whole numbers as `0-16, 20-36`."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:
@@ -90,77 +135,13 @@ def number_ranges(numbers: Sequence[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
-def _text(name: str, intro: str, facts: list[str], card: Mapping[str, Any], rest: list[tuple[str, list[str]]]) -> str:
-    settings = card.get("settings")
-    shown = (
-        ["```json", json.dumps(settings, indent=1, default=str), "```"]
-        if settings
-        else ["They are in the JSON file beside it."]
-    )
-    sections = [
-        ("Sizes", [f"* {fact}" for fact in facts]),
-        ("Data", [f"* {line}" for line in _data(card)] or ["Not recorded."]),
-        ("Training", [f"* {line}" for line in _training(card)] or ["Not recorded."]),
-        ("Settings", shown),
-        *rest,
-    ]
-    lines = [f"# Model {name}" if name != "tokenizer" else "# Tokenizer", "", intro]
-    for title, content in sections:
-        lines += ["", f"## {title}", "", *content]
-    return "\n".join(lines) + "\n"
-
-
-def _data(card: Mapping[str, Any]) -> Iterator[str]:
-    data = _mapping(card.get("data"))
-    if "frames" in data:
-        yield f"{_number(data['frames'])} frames in {data.get('episodes')} episodes"
-    if "world_frames" in data:
-        frames = [_number(data.get(f"{part}_frames")) for part in ("tokenizer", "world")]
-        yield f"{frames[0]} frames for the tokenizer, {frames[1]} for the world model"
-    if players := _mapping(data.get("players")):
-        yield f"episodes by player: {', '.join(f'{name} {count}' for name, count in players.items())}"
-    seeds = data.get("train_seeds")
-    if seeds and isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds):
-        yield f"training seeds: {number_ranges(seeds)}"
-
-
-def _training(card: Mapping[str, Any]) -> Iterator[str]:
-    machines = card.get("hardware")
-    names = [("tokenizer", "tokenizer"), ("world", "world model")]
-    parts = [("", card)] if "updates" in card else [(label, _mapping(card.get(name))) for name, label in names]
-    for (name, _), (label, part) in zip(names, parts, strict=False):
-        if "updates" in part:
-            yield _learned(label, part, machines.get(name) if isinstance(machines, Mapping) else machines)
-    decoders = card.get("decoder")
-    for part in decoders if isinstance(decoders, list) else []:
-        yield _learned("decoder, trained again", _mapping(part), _mapping(part).get("hardware"))
-    if "start" in card:
-        yield "it began with another model's weights; their card lies under `start` in `model.json`"
-
-
-def _learned(label: str, part: Mapping[str, Any], where: object) -> str:
-    seconds = part.get("training_seconds")
-    minutes = f"{seconds / 60:.1f}" if isinstance(seconds, int | float) else "unknown"
-    said = f"{_number(part.get('updates'))} updates in {minutes} minutes on {on_hardware(where)}"
-    figures = _mapping(part.get("validation")).items()
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in figures if isinstance(value, int | float))
-    return (f"{label}: " if label else "") + said + (f"; last validation: {shown}" if shown else "")
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    """The value if it is a mapping, else an empty one: a card's texts are not validated."""
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
 def _grid(config: TokenizerConfig) -> str:
-    return f"{config.grid_width} x {config.grid_height} codes a frame, {config.codebook_size:,} different ones"
+    return f"{config.grid_width} x {config.grid_height} codes per frame, {config.codebook_size:,} different codes"
 
 
 def _sampling(card: Mapping[str, Any], config: ModelConfig) -> str:
-    said = {name.replace("_", " "): value for name, value in (card.get("sampling") or {}).items() if value is not None}
+    sampling = {
+        name.replace("_", " "): value for name, value in (card.get("sampling") or {}).items() if value is not None
+    }
     order = f"row delay {card['row_delay']}" if config.rows and card.get("row_delay") else "raster order"
-    return ", ".join([order, *(f"{name} {value:g}" for name, value in said.items())])
+    return ", ".join([order, *(f"{name} {value:g}" for name, value in sampling.items())])

@@ -5,7 +5,7 @@ order; k = 1 runs whole diagonals. A position attends to every position of its s
 own, because exactly their inputs are known by then. Training mask and decoding order both come from here, so parallel
 decoding is exact.
 
-    >>> from playloom.models import StepLayout, Vocab
+    >>> from playloom.models.sequence import StepLayout, Vocab
     >>> layout = StepLayout(grid_height=9, grid_width=15, vocab=Vocab(codebook_size=8))
     >>> [schedule(layout, k).image_passes for k in (15, 4, 2, 1)]
     [135, 47, 31, 23]
@@ -66,7 +66,7 @@ class Schedule:
         return pass_P[None, :] <= pass_P[:, None]
 
 
-DEFAULT_LAG = 2
+DEFAULT_ROW_DELAY = 2
 """Default row delay of models with row tokens; measured in docs/speed.md, decode order sweep."""
 
 
@@ -81,7 +81,7 @@ def schedule(layout: StepLayout, row_delay: int | None = None) -> Schedule:
     """Return the pass of every position for a row delay k (None or the grid's width: raster).
 
     Raises:
-        ConfigError: when the row delay is not 1 to the grid's width, or a chain layout is not in raster order.
+        ConfigError: when the row_delay is out of range, or the layout is a chain and the row_delay is not raster.
     """
     width = layout.grid_width
     row_delay = width if row_delay is None else row_delay
@@ -91,7 +91,7 @@ def schedule(layout: StepLayout, row_delay: int | None = None) -> Schedule:
         )
     if not layout.rows:
         if row_delay != width:
-            raise ConfigError(f"this model has no row starts, so only raster order (row delay {width}) is exact")
+            raise ConfigError(f"a chain has raster order only: got row delay {row_delay}, expected {width}")
         return Schedule(row_delay=row_delay, image_passes=layout.image_slots, pass_P=np.arange(layout.positions))
     image_passes = (layout.grid_height - 1) * row_delay + width
     image = np.arange(layout.grid_height)[:, None] * row_delay + np.arange(width + 1)[None, :]

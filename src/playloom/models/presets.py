@@ -1,4 +1,4 @@
-"""Table of named model sizes: the published ones, the guide's, and our own.
+"""Named model sizes: the published ones, those of a third-party guide, and our own.
 
 The published rows keep the chain sequence, absolute positions and full context in every layer. Ours have rows for exact
 parallel decoding, rolling positions and local layers (see docs/model.md).
@@ -13,38 +13,17 @@ from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.world_model import ModelConfig
 
-_PAPER_GRID = TokenizerConfig(
-    frame_height=128,
-    frame_width=128,
-    grid_height=16,
-    grid_width=16,
-    codebook_size=4096,
-    strides=(2, 2),
-)
-_LARGE_GRID = TokenizerConfig(
-    grid_height=18,
-    grid_width=30,
-    codebook_size=16384,
-    code_width=32,
-    strides=(),
-    widths=(1024,),
-    encoder_blocks=(),
-    decoder_blocks=(),
-    encoder_layers=12,
-    decoder_layers=12,
-)
-_GUIDE_GRID = TokenizerConfig(
-    grid_height=45,
-    grid_width=75,
-    codebook_size=1024,
-    code_width=256,
-    strides=(),
-    widths=(256,),
-    encoder_blocks=(),
-    decoder_blocks=(),
-    encoder_layers=4,
-    decoder_layers=4,
-)
+_PAPER_GRID = TokenizerConfig(frame_height=128, frame_width=128, grid_height=16, grid_width=16, codebook_size=4096)
+
+
+def _vit(height: int, width: int, *, channels: int, layers: int, **sizes: Any) -> TokenizerConfig:
+    """A tokenizer without convolutions."""
+    sizes |= {"strides": (), "widths": (channels,), "encoder_blocks": (), "decoder_blocks": ()}
+    return TokenizerConfig(grid_height=height, grid_width=width, encoder_layers=layers, decoder_layers=layers, **sizes)
+
+
+_LARGE_GRID = _vit(18, 30, channels=1024, layers=12, codebook_size=16384, code_width=32)
+_GUIDE_GRID = _vit(45, 75, channels=256, layers=4, code_width=256)
 
 
 def _published(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: int) -> ModelConfig:
@@ -62,16 +41,7 @@ def _own(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: 
     return ModelConfig(name=name, tokenizer=tokenizer, transformer=sizes)
 
 
-_SMALL_GRID = TokenizerConfig(
-    grid_height=9,
-    grid_width=15,
-    codebook_size=1024,
-    strides=(2, 2),
-    widths=(48, 96, 192),
-    encoder_blocks=(0, 1),
-    decoder_blocks=(1, 2),
-    revive_after=20,
-)
+_SMALL_GRID = TokenizerConfig()
 _ARENA_GRID = TokenizerConfig(
     grid_height=18,
     grid_width=30,
@@ -111,22 +81,18 @@ _ROWS = (
     _published("guide-48x2048", _LARGE_GRID, 48, 2048, 16),
     _own("tiny", _TINY, 2, 32, 4),
     _own("arena-small", _SMALL_GRID, 6, 192, 3),
-    # For playing on a CPU, where the number of products counts, not their size: few and wide layers (docs/speed.md).
+    # For a CPU, where the number of products counts, not their size: few and wide layers (docs/speed.md).
     _own("arena-live", _SMALL_GRID, 4, 256, 4, kv_heads=2, global_every=4, parallel=True),
     _own("arena", _ARENA_GRID, 9, 256, 4),
 )
 
 PRESETS: dict[str, ModelConfig] = {row.name: row for row in _ROWS}
 """Presets by name. `paper-*`, `200m`, `1.6b` are as published, `guide*` as in a third-party guide; the rest are
-ours."""
+our own."""
 
 
 def preset(name: str) -> ModelConfig:
-    """Return the preset of a name.
-
-    Raises:
-        ConfigError: for an unknown name; names the nearest one.
-    """
+    """Return the preset of a name; `ConfigError` with the nearest one for an unknown name."""
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; {did_you_mean(name, PRESETS)}")
     return PRESETS[name]

@@ -23,33 +23,21 @@ from itertools import accumulate
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from playloom.actions.codec import SLOT_SIZES
-from playloom.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocab:
-    """Id ranges of the joint vocabulary.
-
-    Raises:
-        ConfigError: when a size is not positive.
-    """
+    """Id ranges of the joint vocabulary."""
 
     codebook_size: int
     """Number of image codes; their ids are 0 to `codebook_size` - 1."""
     slot_sizes: tuple[int, ...] = SLOT_SIZES
     """Number of values of each action slot; their ids follow the codes, slot after slot."""
-
-    def __post_init__(self) -> None:
-        if self.codebook_size < 2 or not self.slot_sizes or min(self.slot_sizes) < 1:
-            raise ConfigError(
-                f"a vocabulary needs at least 2 codes and 1 value a slot; got {self.codebook_size}, {self.slot_sizes}"
-            )
 
     @property
     def action_values(self) -> int:
@@ -65,11 +53,6 @@ class Vocab:
     def action_offsets(self) -> tuple[int, ...]:
         """The first id of every action slot."""
         return tuple(accumulate((self.codebook_size, *self.slot_sizes[:-1])))
-
-    def legal_action_range(self, action_slot: int) -> tuple[int, int]:
-        """Return the first and one past the last legal id of an action slot."""
-        start = self.action_offsets[action_slot]
-        return start, start + self.slot_sizes[action_slot]
 
 
 NO_TOKEN = -1
@@ -96,11 +79,7 @@ class TokenGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class StepLayout:
-    """Slots and positions of one step.
-
-    Raises:
-        ConfigError: when the grid is empty.
-    """
+    """Slots and positions of one step."""
 
     grid_height: int
     """Rows of the code grid: h."""
@@ -109,10 +88,6 @@ class StepLayout:
     vocab: Vocab
     rows: bool = True
     """Row-start and row-end positions, so that rows can be decoded in parallel; False is the published chain."""
-
-    def __post_init__(self) -> None:
-        if self.grid_height < 1 or self.grid_width < 1:
-            raise ConfigError(f"a code grid needs at least one cell; got {self.grid_width} x {self.grid_height}")
 
     @property
     def image_slots(self) -> int:
@@ -139,10 +114,12 @@ class StepLayout:
         """Slot whose token each position reads; negative where it reads none of this step."""
         if not self.rows:
             return np.array([_PREVIOUS_STEP, *range(self.slots - 1)])
-        grid = np.arange(self.image_slots).reshape(self.grid_height, self.grid_width)
-        image = np.pad(grid, ((0, 0), (1, 0)), constant_values=NO_TOKEN)
-        actions = np.arange(self.image_slots, self.slots)
-        return np.concatenate([image.ravel(), [NO_TOKEN], actions])
+        image = np.pad(self._grid, ((0, 0), (1, 0)), constant_values=NO_TOKEN)
+        return np.concatenate([image.ravel(), [NO_TOKEN], np.arange(self.image_slots, self.slots)])
+
+    @property
+    def _grid(self) -> NDArray[np.int64]:
+        return np.arange(self.image_slots).reshape(self.grid_height, self.grid_width)
 
     @property
     def columns(self) -> int:
@@ -160,14 +137,12 @@ class StepLayout:
         """Slot that each position predicts; negative where it predicts none."""
         if not self.rows:
             return np.arange(self.slots)
-        grid = np.arange(self.image_slots).reshape(self.grid_height, self.grid_width)
-        image = np.pad(grid, ((0, 0), (0, 1)), constant_values=NO_TOKEN)
-        actions = np.arange(self.image_slots, self.slots)
-        return np.concatenate([image.ravel(), actions, [NO_TOKEN]])
+        image = np.pad(self._grid, ((0, 0), (0, 1)), constant_values=NO_TOKEN)
+        return np.concatenate([image.ravel(), np.arange(self.image_slots, self.slots), [NO_TOKEN]])
 
     @cached_property
     def grid_P2(self) -> NDArray[np.float32]:
-        """Row and column of each position on the code grid; actions lie at its centre."""
+        """Row and column of each position on the code grid; actions are at its centre."""
         width = self.grid_width + 1 if self.rows else self.grid_width
         place = np.empty((self.positions, 2), np.float32)
         place[:] = (self.grid_height - 1) / 2, (self.grid_width - 1) / 2
@@ -190,11 +165,11 @@ class StepLayout:
     @cached_property
     def action_groups(self) -> tuple[TokenGroup, ...]:
         """Positions and legal ids of each action slot."""
-        groups = []
-        for slot, position in enumerate(self.position_of_K[self.image_slots :]):
-            first, last = self.vocab.legal_action_range(slot)
-            groups.append(TokenGroup(positions=(int(position),), first_id=first, last_id=last))
-        return tuple(groups)
+        vocab, positions = self.vocab, self.position_of_K[self.image_slots :]
+        return tuple(
+            TokenGroup(positions=(int(position),), first_id=first, last_id=first + size)
+            for position, first, size in zip(positions, vocab.action_offsets, vocab.slot_sizes, strict=True)
+        )
 
     def interleave(self, codes_BTN: Int[Tensor, "B T N"], values_BTA: Int[Tensor, "B T A"]) -> Int[Tensor, "B T K"]:
         """Codes and action values to joint token ids, step by step in slot order."""
@@ -214,7 +189,3 @@ class StepLayout:
         if not self.rows:
             inputs[:, 1:, 0] = tokens_BTK[:, :-1, -1]
         return inputs
-
-    def sequence(self, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B S"]:
-        """The flat sequence as published: image, action, image, action, ..., without a delimiter."""
-        return rearrange(tokens_BTK, "b t k -> b (t k)")

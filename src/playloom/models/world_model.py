@@ -17,7 +17,7 @@ from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import KeyValueCache
-from playloom.models.transformer.transformer import StepGeometry, Transformer
+from playloom.models.transformer.transformer import Transformer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.transformer.action_condition and not self.rows:
-            raise ConfigError("action_condition needs rows=True: in a chain the first position reads an action token")
+            raise ConfigError("action_condition needs rows=True: the first position of a chain reads an action token")
 
     @cached_property
     def layout(self) -> StepLayout:
@@ -48,11 +48,6 @@ class ModelConfig:
             vocab=Vocab(codebook_size=self.tokenizer.codebook_size),
             rows=self.rows,
         )
-
-    @property
-    def context_positions(self) -> int:
-        """Positions of a full context."""
-        return self.transformer.context_steps * self.layout.positions
 
     @property
     def parameter_count(self) -> int:
@@ -87,38 +82,17 @@ def build_transformer(config: ModelConfig, *, seed: int = 0) -> Transformer:
     """Build a transformer with weights from `seed`, without the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Transformer(config.transformer, step_geometry(config))
-
-
-def step_geometry(config: ModelConfig) -> StepGeometry:
-    """Return the part of the layout that the transformer needs."""
-    layout = config.layout
-    predicts_image = torch.zeros(layout.positions, dtype=torch.bool)
-    predicts_image[list(layout.image_group.positions)] = True
-    return StepGeometry(
-        vocab_size=layout.vocab.size,
-        first_action_id=layout.vocab.codebook_size,
-        grid_P2=torch.as_tensor(layout.grid_P2),
-        image_position_P=predicts_image,
-    )
+        return Transformer(config.transformer, config.layout)
 
 
 def weight_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int:
     """Return the memory of all weights: the transformer's in `dtype`, the tokenizer's in float32."""
-    return transformer_parameters(config) * dtype.itemsize + config.tokenizer.parameter_count * torch.float32.itemsize
-
-
-def transformer_parameters(config: ModelConfig) -> int:
-    """Return the number of transformer parameters, positions and action condition included."""
     sizes, layout = config.transformer, config.layout
-    places = layout.positions * (1 if sizes.positions == "rolling" else sizes.context_steps)
+    positions = layout.positions * (1 if sizes.positions == "rolling" else sizes.context_steps)
     actions = layout.vocab.action_values if sizes.action_condition else 0
-    return config.parameter_count + (places + actions) * sizes.width
-
-
-def cache_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int:
-    """Return the memory of one session's keys and values."""
-    return KeyValueCache.bytes_each(config.transformer, config.layout.positions, dtype)
+    with torch.device("meta"):
+        tokenizer = sum(weight.numel() for weight in build_tokenizer(config).parameters())
+    return (config.parameter_count + (positions + actions) * sizes.width) * dtype.itemsize + 4 * tokenizer
 
 
 def require_memory(
@@ -128,28 +102,27 @@ def require_memory(
     dtype: torch.dtype = torch.float32,
     sessions: int = 1,
     weights: int | None = None,
-) -> int:
-    """Return the bytes of weights and of the caches of `sessions` sessions, before they are allocated.
+) -> None:
+    """Check that the weights and the caches of `sessions` sessions fit on the device, before they are allocated.
 
     Args:
         config: the model.
-        device: where it is to live.
+        device: where it will run.
         dtype: of the transformer's weights and cache.
-        sessions: dreams at once.
+        sessions: concurrent sessions.
         weights: bytes of the weights where they are known; None: counted from the config.
 
     Raises:
-        ResourceError: when the device has less; says how many bytes are needed and how many there are.
+        ResourceError: when the device has less free memory.
     """
     weights = weight_bytes(config, dtype) if weights is None else weights
     if torch.device(device).type == "cpu" and dtype == torch.float32:
-        weights += config.parameter_count * dtype.itemsize  # the copy that is laid out for decoding
-    caches = sessions * cache_bytes(config, dtype)
-    there = free_memory(device)
-    if weights + caches > there:
+        weights += config.parameter_count * dtype.itemsize  # the packed copy for decoding
+    caches = sessions * KeyValueCache.bytes_each(config.transformer, config.layout.positions, dtype)
+    free = free_memory(device)
+    if weights + caches > free:
         raise ResourceError(
-            f"{config.name} needs {weights + caches:,} bytes on {device} ({weights:,} of weights, {caches:,} of "
-            f"context for {sessions} dreams) and {there:,} are free; choose a smaller preset, a shorter dtype or fewer "
-            "dreams"
+            f"{config.name} needs {weights + caches:,} bytes on {device} ({weights:,} for weights, {caches:,} for the "
+            f"context of {sessions} sessions) and {free:,} are free; choose a smaller preset, a shorter dtype or fewer "
+            "sessions"
         )
-    return weights + caches

@@ -3,16 +3,12 @@
 The action of step t must explain the motion from frame t to frame t + 1. A small ridge regression explains that motion
 from the action of step t + s for several shifts s. The shift that explains held-out stretches best should be 0; data
 sets are often off by one. Motion is measured by phase correlation (Kuglin & Hines 1975) in horizontal bands, of which
-the upper one shows distant scenery. T frames, H W picture.
-
-    >>> report = check_alignment([(frames_THWC, actions_TA), ...])
-    >>> report.verdict
-    'aligned'
+the upper one shows distant scenery. T frames, H W picture; S shifts, M frame pairs, C motions, V action values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,14 +30,10 @@ MOTIONS: tuple[str, ...] = tuple(
 
 
 def motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
-    """Measure the motion of each band between consecutive frames, in pixels.
-
-    Args:
-        frames_THWC: uint8 RGB in [0, 255].
-        chunk: frames worked on at once.
+    """Measure the motion of each band between consecutive uint8 RGB frames, `chunk` frames at a time.
 
     Returns:
-        float32 [T - 1, 2 BANDS], columns as in `MOTIONS`; positive: the scene moves right, or down.
+        Pixels, float32 [T - 1, 2 BANDS], columns as in `MOTIONS`; positive: the scene moves right, or down.
     """
     parts = []
     for first in range(0, len(frames_THWC) - 1, chunk):
@@ -69,13 +61,9 @@ def _shifts(before_TBhw: Tensor, after_TBhw: Tensor) -> Tensor:
     rows, columns = surface.shape[-2:]
     peak = surface.flatten(-2).argmax(-1)
     y, x = peak // columns, peak % columns
-    sideways = _wrap(x, columns) + _fraction(surface, y, x, 0, 1)
-    updown = _wrap(y, rows) + _fraction(surface, y, x, 1, 0)
+    sideways = torch.where(x > columns // 2, x - columns, x).float() + _fraction(surface, y, x, 0, 1)
+    updown = torch.where(y > rows // 2, y - rows, y).float() + _fraction(surface, y, x, 1, 0)
     return torch.stack([sideways, updown], dim=-1)
-
-
-def _wrap(index: Tensor, size: int) -> Tensor:
-    return torch.where(index > size // 2, index - size, index).float()
 
 
 def _fraction(surface: Tensor, y: Tensor, x: Tensor, dy: int, dx: int) -> Tensor:
@@ -92,7 +80,7 @@ def _fraction(surface: Tensor, y: Tensor, x: Tensor, dy: int, dx: int) -> Tensor
 
 
 SHIFTS = (-2, -1, 0, 1, 2)
-"""Shifts tried: s pairs the motion after frame t with the action of step t + s."""
+"""Shifts tried; s pairs the motion after frame t with the action of step t + s."""
 _FOLDS = 4
 _BLOCK = 20
 _RIDGE = 1e-2
@@ -127,79 +115,67 @@ class AlignmentReport:
                 f"actions do not fit their frames: the action stored {abs(self.best_shift)} step(s) {way} explains the "
                 f"motion best ({found}); shift the actions by {-self.best_shift:+d} step(s) and prepare the data again"
             )
-        return f"whether actions fit their frames cannot be told from {self.pairs} pairs of frames ({found})"
+        return f"alignment undecided: {self.pairs} frame pairs are too few, or their motion is too unclear ({found})"
 
 
-def check_alignment(
-    episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]], shifts: Sequence[int] = SHIFTS
-) -> AlignmentReport:
+def check_alignment(episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> AlignmentReport:
     """Find the shift of actions that explains the motion of the pictures best.
 
     Args:
         episodes: stretches of consecutive steps: frames uint8 [T, H, W, 3] and action values uint8 [T, 16]. Some
             hundred steps in all, without cuts, with the controller in use.
-        shifts: which to try; 0 must be among them.
 
     Raises:
         RecordingError: when there are too few steps.
     """
-    motion, actions = _pairs(episodes, shifts)
-    if len(motion) < 4 * _BLOCK:
-        raise RecordingError(f"the alignment check needs at least {4 * _BLOCK} steps; {len(motion)} came")
-    errors = {shift: _held_out_errors(actions[shift], motion) for shift in shifts}
-    spread = motion.var(axis=0)
-    moving = spread > _LEAST_SPREAD
-    shares = {s: np.where(moving, 1 - e.mean(axis=0) / np.where(moving, spread, 1), 0.0) for s, e in errors.items()}
-    column = int(np.argmax(np.max([shares[shift] for shift in shifts], axis=0)))
-    best = max(shifts, key=lambda shift: float(shares[shift][column]))
+    motion_MC, actions_SMV = _pairs(episodes)
+    if len(motion_MC) < 4 * _BLOCK:
+        raise RecordingError(f"the alignment check needs at least {4 * _BLOCK} steps: got {len(motion_MC)}")
+    errors_SMC = np.stack([_held_out_errors(actions_MV, motion_MC) for actions_MV in actions_SMV])
+    spread_C = motion_MC.var(axis=0)
+    moving_C = spread_C > _LEAST_SPREAD
+    shares_SC = np.where(moving_C, 1 - errors_SMC.mean(axis=1) / np.where(moving_C, spread_C, 1), 0.0)
+    best, column = np.unravel_index(int(shares_SC.argmax()), shares_SC.shape)
     return AlignmentReport(
-        verdict=_verdict({shift: error[:, column] for shift, error in errors.items()}, best, shares[best][column]),
-        best_shift=best,
+        verdict=_verdict(errors_SMC[:, :, column], int(best), float(shares_SC[best, column])),
+        best_shift=SHIFTS[best],
         motion=MOTIONS[column],
-        shares={shift: float(shares[shift][column]) for shift in shifts},
-        pairs=len(motion),
+        shares=dict(zip(SHIFTS, shares_SC[:, column].tolist(), strict=True)),
+        pairs=len(motion_MC),
     )
 
 
-def _verdict(
-    errors: Mapping[int, NDArray[np.float64]], best: int, share: float
-) -> Literal["aligned", "shifted", "undecided"]:
+def _verdict(errors_SM: NDArray[np.float64], best: int, share: float) -> Literal["aligned", "shifted", "undecided"]:
     """Decide by the gap of squared errors to the nearest rival, in standard errors over blocks of steps."""
     if share < _LEAST_SHARE:
         return "undecided"
-    rivals = [0] if best != 0 else [shift for shift in errors if shift != 0]
+    aligned = SHIFTS.index(0)
+    rivals = [aligned] if best != aligned else [index for index in range(len(SHIFTS)) if index != aligned]
     for rival in rivals:
-        gap = errors[rival] - errors[best]
+        gap = errors_SM[rival] - errors_SM[best]
         blocks = gap[: len(gap) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(axis=1)
         if blocks.mean() < _SURE * blocks.std(ddof=1) / np.sqrt(len(blocks)):
             return "undecided"
-    return "aligned" if best == 0 else "shifted"
+    return "aligned" if best == aligned else "shifted"
 
 
 def _pairs(
-    episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]], shifts: Sequence[int]
-) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
-    """Motions [M, 6] of the same frame pairs for all shifts, and the actions [M, values] paired by each shift."""
-    reach = max(abs(shift) for shift in shifts)
-    moved: list[NDArray[np.float64]] = []
-    acted: dict[int, list[NDArray[np.float64]]] = {shift: [] for shift in shifts}
+    episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Motions [M, C] of frame pairs, and their actions one-hot by shift [S, M, V]."""
+    reach = max(SHIFTS)
+    moved, acted = [np.zeros((0, len(MOTIONS)))], [np.zeros((len(SHIFTS), 0, sum(SLOT_SIZES)))]
     for frames_THWC, actions_TA in episodes:
         last = len(frames_THWC) - 1 - reach
         if last <= reach:
             continue
-        motion = motions(torch.from_numpy(np.array(frames_THWC))).double().numpy()
-        moved.append(motion[reach:last])
-        for shift in shifts:
-            acted[shift].append(_one_hot(actions_TA[reach + shift : last + shift]))
-    if not moved:
-        return np.zeros((0, len(MOTIONS))), {}
+        moved.append(motions(torch.from_numpy(np.array(frames_THWC))).double().numpy()[reach:last])
+        one_hot = np.concatenate([np.eye(size)[actions_TA[:, slot]] for slot, size in enumerate(SLOT_SIZES)], axis=1)
+        acted.append(np.stack([one_hot[reach + shift : last + shift] for shift in SHIFTS]))
     motion = np.concatenate(moved)
-    low, high = np.percentile(motion, [1, 99], axis=0)  # a failed match is a jump across the picture
-    return motion.clip(low, high), {shift: np.concatenate(parts) for shift, parts in acted.items()}
-
-
-def _one_hot(actions_MA: NDArray[np.uint8]) -> NDArray[np.float64]:
-    return np.concatenate([np.eye(size)[actions_MA[:, slot]] for slot, size in enumerate(SLOT_SIZES)], axis=1)
+    if len(motion):
+        motion = motion.clip(*np.percentile(motion, [1, 99], axis=0))  # a failed match is a jump across the picture
+    return motion, np.concatenate(acted, axis=1)
 
 
 def _held_out_errors(x_MF: NDArray[np.float64], y_MC: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from playloom.atomic_io import atomic_folder, atomic_write
@@ -29,24 +31,22 @@ class Snapshot:
     flops: float
     """Floating point operations of one step, over all devices."""
     identity: dict[str, Any]
-    """Settings that must be equal to resume."""
+    """The run's config, which must be equal to resume."""
     tensors: dict[str, Tensor]
     """Weights, averages and optimiser states by flat name."""
 
 
 def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     """Write a checkpoint below `folder`, then delete all but the last `keep`."""
-    from safetensors.torch import save_file
-
     target = folder / f"{_PREFIX}{snapshot.step:09d}"
     if target.exists():
         shutil.rmtree(target)
+    scalars = {"step": snapshot.step, "elapsed": snapshot.elapsed, "flops": snapshot.flops}
+    state = {"format": _FORMAT, **scalars, "identity": snapshot.identity}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
     with atomic_folder(target) as temporary:
         with atomic_write(temporary / "tensors.safetensors") as weights:
             save_file(tensors, weights)
-        scalars = {"step": snapshot.step, "elapsed": snapshot.elapsed, "flops": snapshot.flops}
-        state = {"format": _FORMAT, **scalars, "identity": snapshot.identity}
         (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     for old in _checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -54,21 +54,17 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
 
 
 def load_newest(folder: Path) -> Snapshot | None:
-    """Load the newest readable checkpoint; None when there is none.
+    """Load the newest readable checkpoint; None without any, CheckpointError if none is readable.
 
     Leftovers of a killed writer are removed.
-
-    Raises:
-        CheckpointError: when there are checkpoints and none can be read.
     """
     for leftover in folder.glob(f".{_PREFIX}*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    found = _checkpoints(folder)
     problems = []
-    for path in reversed(found):
+    for path in reversed(_checkpoints(folder)):
         try:
             return _load(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             problems.append(f"{path.name}: {error}")
     if problems:
         raise CheckpointError(f"no checkpoint in {folder} can be read ({'; '.join(problems)}); remove them to restart")
@@ -92,15 +88,8 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _load(path: Path) -> Snapshot:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if state["format"] != _FORMAT:
         raise CheckpointError(f"{path} has format {state['format']}; this version reads {_FORMAT}")
-    try:
-        tensors = load_file(path / "tensors.safetensors")
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged ({error})") from error
-    scalars = {name: state[name] for name in ("step", "elapsed", "flops", "identity")}
-    return Snapshot(**scalars, tensors=tensors)
+    tensors = load_file(path / "tensors.safetensors")
+    return Snapshot(state["step"], state["elapsed"], state["flops"], state["identity"], tensors)

@@ -1,27 +1,18 @@
-"""Configuration of a training run.
-
->>> from_mapping(LoopConfig, {"steps": 100}).steps
-100
-"""
+"""Configuration of a training run."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from playloom.errors import ConfigError, did_you_mean
-from playloom.json_io import from_mapping as from_mapping  # for the command line and recipes
-from playloom.json_io import to_mapping as to_mapping
+from playloom.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """Length, optimiser and checkpoint settings of a run.
-
-    Raises:
-        ConfigError: when neither steps nor minutes are given, or a value is out of range.
-    """
+    """Length, optimiser and checkpoint settings of a run; `ConfigError` for values out of range."""
 
     steps: int | None = None
     """Stop after this many optimiser steps."""
@@ -79,27 +70,26 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
             raise ConfigError("a run needs an end: give steps, minutes or both")
-        for name in ("steps", "minutes", "max_minutes", "save_steps", "validate_steps", "threads"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:  # so that NaN, which compares false, is refused too
-                raise ConfigError(f"{name} is {value}; expected more than 0")
-        for name in ("batch", "accumulate", "log_steps", "keep", "learning_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected more than 0")
-        for name in ("seed", "warmup_steps", "weight_decay", "save_minutes", "validate_minutes"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
-        for name in ("decay_fraction", "final_fraction", "beta1", "beta2", "ema_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 to 1")
-        for name, choices in (("schedule", ("cosine", "wsd")), ("precision", ("auto", "32-true", "bf16-mixed"))):
-            if getattr(self, name) not in choices:
+        for names, fits, words in _RANGES:
+            for name in names:
                 value = getattr(self, name)
-                raise ConfigError(f"{name} is {value!r}; {did_you_mean(str(value), choices)}")
+                if value is not None and not (fits(value) and value < math.inf):  # NaN compares false
+                    raise ConfigError(f"{name} is out of range: got {value}, expected {words}")
 
 
-FREE_ON_RESUME = frozenset(
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("steps", "minutes", "max_minutes", "save_steps", "validate_steps"), lambda value: value > 0, "more than 0"),
+    (("batch", "accumulate", "log_steps", "keep", "threads"), lambda value: value > 0, "more than 0"),
+    (("learning_rate", "clip"), lambda value: value > 0, "more than 0"),
+    (
+        ("seed", "warmup_steps", "weight_decay", "save_minutes", "validate_minutes"),
+        lambda value: value >= 0,
+        "0 or more",
+    ),
+    (("decay_fraction", "final_fraction", "beta1", "beta2", "ema_decay"), lambda value: 0 <= value <= 1, "0 to 1"),
+)
+MUTABLE_ON_RESUME = frozenset(
     {"steps", "minutes", "max_minutes", "log_steps", "save_minutes", "save_steps", "validate_minutes"}
     | {"validate_steps", "keep", "device", "precision", "threads", "compile"}
 )
-"""Settings that may change on resume; any other change makes a new run."""
+"""Settings that may change on resume; any other change is refused."""

@@ -1,12 +1,13 @@
 """The data folder of a training command: recordings, a frame dataset or a token dataset.
 
-Each is turned into the next, once, in a cache folder of the run. The renderer is an argument.
+Each is turned into the next, once, in a cache folder of the run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from playloom.data.dataset import FrameDataset, Progress, TokenDataset
 from playloom.data.prepare import build_frame_store, tokenise_recordings, tokenise_store
@@ -18,7 +19,7 @@ from playloom.training.distributed import dist_info
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
+class PrepareOptions:
     """Options of data preparation."""
 
     render: Render
@@ -35,7 +36,7 @@ class Preparation:
     """Progress callback: frames done, frames in all."""
 
 
-def frames_from(data: Path, cache: Path, how: Preparation) -> FrameDataset:
+def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDataset:
     """Open the frame dataset at `data`, or render the recordings there into `cache`.
 
     Raises:
@@ -44,57 +45,48 @@ def frames_from(data: Path, cache: Path, how: Preparation) -> FrameDataset:
     kind = detect_dataset_kind(data)
     if kind == "frames":
         return FrameDataset.open(data)
-    if kind == "recordings":
-        return _cached_frames(data, cache, how)
-    raise RecordingError(f"{data} is a token store; a tokenizer learns from recordings or a frame store")
+    if kind == "tokens":
+        raise RecordingError(f"{data} is a token store; a tokenizer learns from recordings or a frame store")
+    paths = _episodes(data, options)
+    if _is_finished(cache):
+        store = FrameDataset.open(cache)
+        if len(store.spans) == len(paths):
+            return store
+    _require_one_process(cache)
+    return build_frame_store(cache, paths, options.render, workers=options.workers, progress=options.progress)
 
 
 def tokens_from(
-    data: Path, cache: Path, how: Preparation, tokenizer: FrameTokenizer | None, fingerprint: str | None
+    data: Path, cache: Path, options: PrepareOptions, tokenizer: FrameTokenizer | None, fingerprint: str | None
 ) -> TokenDataset:
     """Open the token dataset at `data`, or make one in `cache` from the frames or recordings there.
 
     Raises:
-        RecordingError: when a tokenizer is needed and not given, or the store was made by another one, or the cache of
-            other data.
+        RecordingError: when a tokenizer is needed and not given, or the store was made by another one, or the cache
+            from other data.
     """
     kind = detect_dataset_kind(data)
-    if kind == "tokens" or _finished(cache):
-        store = TokenDataset.open(data if kind == "tokens" else cache)
-        if fingerprint is None or store.tokenizer == fingerprint:
-            if kind != "tokens":
-                _check_same_data(store, data, how)
-            return store
-        if kind == "tokens":
+    if kind == "tokens":
+        store = TokenDataset.open(data)
+        if fingerprint not in (None, store.tokenizer):
             raise RecordingError(
-                f"{data} was made by tokenizer {store.tokenizer}; the one given is {fingerprint}: tokenise again"
+                f"{data} was made by another tokenizer: got {store.tokenizer}, expected {fingerprint}; tokenise again"
             )
-    _alone(cache)
+        return store
+    if _is_finished(cache):
+        store = TokenDataset.open(cache)
+        if fingerprint in (None, store.tokenizer):
+            _check_same_data(store, data, kind, options)
+            return store
+    _require_one_process(cache)
     if tokenizer is None or fingerprint is None:
         raise RecordingError(f"{data} holds {kind}; to tokenise it, give the tokenizer's folder with --tokenizer")
-    device = str(tokenizer.last_layer.device)
+    shared: dict[str, Any] = {"fingerprint": fingerprint, "batch": options.batch, "progress": options.progress}
+    shared["device"] = str(tokenizer.last_layer.device)
     if kind == "frames":
-        return tokenise_store(
-            cache,
-            FrameDataset.open(data),
-            tokenizer.encode,
-            fingerprint=fingerprint,
-            batch=how.batch,
-            device=device,
-            mirror=how.mirror,
-            progress=how.progress,
-        )
-    return tokenise_recordings(
-        cache,
-        _episodes(data, how),
-        how.render,
-        tokenizer.encode,
-        fingerprint=fingerprint,
-        batch=how.batch,
-        device=device,
-        workers=how.workers,
-        progress=how.progress,
-    )
+        return tokenise_store(cache, FrameDataset.open(data), tokenizer.encode, mirror=options.mirror, **shared)
+    paths = _episodes(data, options)
+    return tokenise_recordings(cache, paths, options.render, tokenizer.encode, workers=options.workers, **shared)
 
 
 def detect_dataset_kind(data: Path) -> str:
@@ -116,41 +108,31 @@ def detect_dataset_kind(data: Path) -> str:
     raise RecordingError(f"{data} holds neither recordings nor a prepared data set; see: playloom record --help")
 
 
-def _check_same_data(store: TokenDataset, data: Path, how: Preparation) -> None:
-    """Refuse cached codes of other data, as far as lengths tell."""
-    if detect_dataset_kind(data) == "frames":
-        frames = len(FrameDataset.open(data))
+def _check_same_data(store: TokenDataset, data: Path, kind: str, options: PrepareOptions) -> None:
+    """Refuse cached codes of other data, as far as the lengths show."""
+    if kind == "frames":
+        expected = len(FrameDataset.open(data))
     else:
-        frames = sum(load_meta(path).steps for path in _episodes(data, how))
-    own = sum(span.length for span in store.spans if not span.meta.get("mirrored"))
-    if own != frames:
+        expected = sum(load_meta(path).steps for path in _episodes(data, options))
+    frames = sum(span.length for span in store.spans if not span.meta.get("mirrored"))
+    if frames != expected:
         raise RecordingError(
-            f"{store.folder} holds the codes of {own} frames; {data} has {frames}: other data needs another --out (or "
-            "remove that folder)"
+            f"{store.folder} holds codes of other data: got {frames} frames, expected {expected} of {data}; choose "
+            "another --out, or remove that folder"
         )
 
 
-def _cached_frames(data: Path, cache: Path, how: Preparation) -> FrameDataset:
-    paths = _episodes(data, how)
-    if _finished(cache):
-        store = FrameDataset.open(cache)
-        if len(store.spans) == len(paths):
-            return store
-    _alone(cache)
-    return build_frame_store(cache, paths, how.render, workers=how.workers, progress=how.progress)
+def _episodes(data: Path, options: PrepareOptions) -> list[Path]:
+    return [path for path in list_episodes(data) if load_meta(path).split in options.splits]
 
 
-def _episodes(data: Path, how: Preparation) -> list[Path]:
-    return [path for path in list_episodes(data) if load_meta(path).split in how.splits]
-
-
-def _alone(cache: Path) -> None:
+def _require_one_process(cache: Path) -> None:
     if dist_info()[1] > 1:
         raise RecordingError(
-            f"{cache} is not prepared, and {dist_info()[1]} processes would do it at once; run the same command once "
-            "without torchrun and with --prepare-only"
+            f"{cache} is not prepared, and {dist_info()[1]} processes cannot prepare it together; run the same command "
+            "once without torchrun and with --prepare-only"
         )
 
 
-def _finished(cache: Path) -> bool:
+def _is_finished(cache: Path) -> bool:
     return (cache / "index.json").exists()

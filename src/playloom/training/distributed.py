@@ -10,9 +10,11 @@ import importlib
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import FrameType, TracebackType
+from itertools import count
+from types import FrameType
 from typing import Any
 
 import torch
@@ -24,25 +26,23 @@ from playloom.training.task import Batch
 
 
 class StopRequest:
-    """Handle the first SIGINT or SIGTERM inside `with` by setting `asked`; restore the old handlers afterwards."""
+    """Handle the first SIGINT or SIGTERM inside `with` by setting `requested`; restore the old handlers afterwards."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._ask)
+                self._old[number] = signal.signal(number, self._request)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
         self._restore()
 
     def _restore(self) -> None:
@@ -52,16 +52,10 @@ class StopRequest:
 
 
 def make_fabric(config: LoopConfig) -> Any:
-    """Return a launched fabric: one device, or one per process under torchrun.
-
-    Raises:
-        MissingExtraError: when lightning-fabric is not installed.
-        ConfigError: when the device is unknown or absent.
-    """
+    """Return a launched fabric: one device, or one per process under torchrun."""
     fabric_class = _fabric_class()
     kind = pick_device(config.device).type
     if kind == "cpu":
-        torch.set_flush_denormal(True)  # denormals in the averages cost tenfold
         if config.threads is None:
             set_threads()
         else:
@@ -96,23 +90,16 @@ def dist_info() -> tuple[int, int]:
 
 
 def read_ahead(batch: Callable[[int], Batch], first: int, device: torch.device) -> Iterator[Batch]:
-    """Yield batches `first`, `first` + 1, ... on the device.
-
-    On a GPU one thread gathers the next two while this one computes. On a CPU that would only take cores away.
-    """
-    index = first
+    """Yield batches `first`, `first` + 1, ... on the device; on a GPU a thread gathers the next two meanwhile."""
     if device.type == "cpu":
-        while True:
-            yield batch(index)
-            index += 1
+        yield from map(batch, count(first))
+
+    def pinned(index: int) -> Batch:
+        return {name: tensor.pin_memory() for name, tensor in batch(index).items()}
+
     with ThreadPoolExecutor(1) as executor:
-        queue = [executor.submit(_pinned, batch, first + ahead) for ahead in range(2)]
-        while True:
-            ready = queue.pop(0).result()
-            queue.append(executor.submit(_pinned, batch, index + 2))
-            index += 1
+        queue = deque(executor.submit(pinned, first + ahead) for ahead in range(2))
+        for index in count(first + 2):
+            ready = queue.popleft().result()
+            queue.append(executor.submit(pinned, index))
             yield {name: tensor.to(device, non_blocking=True) for name, tensor in ready.items()}
-
-
-def _pinned(batch: Callable[[int], Batch], index: int) -> Batch:
-    return {name: tensor.pin_memory() for name, tensor in batch(index).items()}

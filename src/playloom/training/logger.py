@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from playloom.atomic_io import atomic_write
 
@@ -37,41 +40,37 @@ class LoopProgress:
     metrics: Mapping[str, float]
     """Means since the last report, `loss` among them, or the `validation/...` metrics."""
     rates: Mapping[str, float]
-    """Units per second (pictures, tokens) and `flops` (operations per second) since the last report."""
+    """Units (pictures, tokens) and operations (`flops`) per second since the last report."""
 
 
-@dataclass
-class Throughput:
-    """Time, units and operations since the last report."""
+class Meter:
+    """Means of metrics, which stay on the device until read, and units per second, since the last report."""
 
-    units_per_step: Mapping[str, int]
-    """Units of one optimiser step, over all devices."""
-    _steps: int = 0
-    _flops: float = 0.0
-    _since: float = field(default_factory=time.monotonic)
+    def __init__(self, units_per_step: Mapping[str, float]) -> None:
+        """Start the clock; `units_per_step` counts one optimiser step over all devices."""
+        self.units_per_step = units_per_step
+        self._sums: dict[str, Tensor] = {}
+        self._counts: Counter[str] = Counter()
+        self.restart()
 
-    def tick(self, flops: float) -> None:
-        """Count a step of this many operations over all devices."""
-        self._steps += 1
-        self._flops = flops
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        """Add scalars."""
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0) + torch.as_tensor(value).detach()
+            self._counts[name] += 1
 
-    def rates(self) -> dict[str, float]:
-        """Return units and operations per second since the last call."""
-        now = time.monotonic()
-        per_second = self._steps / max(now - self._since, 1e-9)
-        self._steps, self._since = 0, now
-        rates = {name: count * per_second for name, count in self.units_per_step.items()}
-        return {**rates, "flops": self._flops * per_second}
+    def take(self, flops: float) -> tuple[dict[str, float], dict[str, float]]:
+        """Return means and rates, with `flops` operations per step, and reset them."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        per_second = self.steps / max(time.monotonic() - self._since, 1e-9)
+        self._sums.clear()
+        self._counts.clear()
+        self.restart()
+        return means, {name: count * per_second for name, count in {**self.units_per_step, "flops": flops}.items()}
 
     def restart(self) -> None:
-        """Reset the timer, after a validation or a checkpoint."""
-        self._steps, self._since = 0, time.monotonic()
-
-
-def eta(fraction: float, first: float, seconds: float) -> float:
-    """Estimate the seconds to the end, when `seconds` took the run from fraction `first` to `fraction`."""
-    gained = fraction - first
-    return (1 - fraction) * seconds / gained if gained > 0 else float("inf")
+        """Reset the clock and the number of steps."""
+        self.steps, self._since = 0, time.monotonic()
 
 
 class RunLogger:
@@ -118,15 +117,9 @@ class RunLogger:
             temporary.write_text("".join(kept), encoding="utf-8")
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log."""
-    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def strip(rows_TNHWC: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def strip(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Join rows of pictures, each uint8 [N, H, W, 3], to one picture, uint8 [R H, N W, 3]."""
-    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows_TNHWC], axis=0)
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
 
 
 def _step(line: str) -> float:

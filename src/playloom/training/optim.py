@@ -1,7 +1,7 @@
 """AdamW, averaged weights and the learning rate schedule.
 
-Progress is the larger of steps done over steps asked and time spent over time asked, so a run with a time budget always
-ends with its full decay.
+Progress is the larger share of the step and the time budget, so a run with a time budget always ends with its full
+decay.
 """
 
 from __future__ import annotations
@@ -32,12 +32,6 @@ def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) 
     return AdamW(groups, lr=learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 
-def set_learning_rate(optimiser: Optimizer, factor: float) -> None:
-    """Set every group to `factor` of its peak."""
-    for group in optimiser.param_groups:
-        group["lr"] = factor * group["peak"]
-
-
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return parameters and persistent buffers by name; a shared tensor once, under its first name."""
     seen: set[int] = set()
@@ -59,41 +53,26 @@ def optimiser_tensors(module: nn.Module, optimiser: Optimizer) -> dict[str, Tens
 
 
 def load_optimiser(module: nn.Module, optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the result of `optimiser_tensors`.
-
-    Raises:
-        CheckpointError: when a state belongs to no parameter.
-    """
+    """Restore the result of `optimiser_tensors`."""
     parameters = dict(module.named_parameters())
     for full, tensor in tensors.items():
         name, key = full.rsplit("/", 1)
-        if name not in parameters:
-            raise CheckpointError(f"the checkpoint has optimiser state for {name}, which this model does not have")
-        optimiser.state[parameters[name]][key] = _like(parameters[name], tensor)
+        parameter = parameters[name]
+        if tensor.shape == parameter.shape:  # in its memory order: fused kernels pair elements by their place in memory
+            state = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+        else:
+            state = tensor.clone().to(parameter.device)
+        optimiser.state[parameter][key] = state
 
 
-def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """State on the parameter's device and in its memory order: fused kernels pair elements by place in memory."""
-    if tensor.shape != parameter.shape:
-        return tensor.clone().to(parameter.device)
-    return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
-
-
-def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], what: str) -> None:
-    """Copy in place, by name.
-
-    Raises:
-        CheckpointError: when names or shapes differ; says which.
-    """
-    missing, extra = sorted(set(targets) - set(sources)), sorted(set(sources) - set(targets))
-    if missing or extra:
-        raise CheckpointError(f"{what} does not fit this model: missing {missing[:3]}, unknown {extra[:3]}")
+def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -> None:
+    """Copy in place, by name; raise CheckpointError when names or shapes differ."""
+    shapes = [{name: tuple(tensor.shape) for name, tensor in part.items()} for part in (targets, sources)]
+    if shapes[0] != shapes[1]:
+        wrong = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
+        raise CheckpointError(f"the checkpoint does not fit this model: {wrong[0][0]} differs; choose another --out")
     with torch.no_grad():
         for name, target in targets.items():
-            if target.shape != sources[name].shape:
-                raise CheckpointError(
-                    f"{what}: {name} has shape {tuple(sources[name].shape)}; expected {tuple(target.shape)}"
-                )
             target.copy_(sources[name])
 
 
@@ -126,11 +105,11 @@ class AveragedWeights:
     def applied(self) -> Iterator[None]:
         """Swap the averaged weights into the module inside the `with`."""
         kept = {name: tensor.detach().clone() for name, tensor in self._live.items()}
-        copy_tensors(self._live, self.tensors, "the average")
+        copy_tensors(self._live, self.tensors)
         try:
             yield
         finally:
-            copy_tensors(self._live, kept, "the weights")
+            copy_tensors(self._live, kept)
 
 
 def progress(config: LoopConfig, step: int, elapsed_seconds: float) -> float:

@@ -1,12 +1,10 @@
-"""The task protocol of the training loop.
-
-A player is a module with an optimiser of its own; a GAN has two.
-"""
+"""The task protocol of the training loop, and the loop's result."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,10 +30,10 @@ class StepContext:
 
 @dataclass(frozen=True)
 class ModuleLoss:
-    """A loss and the player it trains."""
+    """A loss and the module it trains."""
 
-    player: str
-    """Name in `Task.players`."""
+    module: str
+    """Name in `Task.modules`."""
     loss: Tensor
     """Scalar; its backward pass runs before the next loss is computed."""
     metrics: Mapping[str, Tensor]
@@ -43,38 +41,38 @@ class ModuleLoss:
 
 
 class Task(Protocol):
-    """Modules, data and losses of a training."""
+    """Modules, data and losses of a training. Each module has its own optimiser; a GAN has two."""
 
-    players: dict[str, nn.Module]
-    """Trained modules by name. Frozen modules lie elsewhere in the task."""
+    modules: dict[str, nn.Module]
+    """Trained modules by name; frozen ones are elsewhere in the task."""
     averaged: frozenset[str]
-    """Names of players with averaged weights (if the config averages at all)."""
+    """Names of modules with averaged weights (if the config averages at all)."""
     rates: dict[str, float]
-    """Peak learning rate of each player, over the config's."""
+    """Peak learning rate of each module, over the config's."""
     units: dict[str, int]
     """Units of one example, such as {"pictures": 1}."""
-    identity: dict[str, Any]
-    """Facts that must not change on resume (configs, data fingerprints)."""
+    run_config: dict[str, Any]
+    """JSON values that must not change on resume (configs, data fingerprints)."""
 
     def to(self, device: torch.device) -> None:
-        """Move everything that is not a player."""
+        """Move everything that is not a trained module."""
 
     def batch(self, index: int) -> Batch:
         """Return batch `index` of this rank: a pure function."""
 
-    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
-        """Yield the losses of one batch on the given (wrapped) players."""
+    def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
+        """Yield the losses of one batch on the given (wrapped) modules."""
 
     def validate(self) -> dict[str, float]:
-        """Return metrics on held-out data; players carry averaged weights in eval mode."""
+        """Return metrics on held-out data; modules carry averaged weights in eval mode."""
 
     def preview(self) -> NDArray[np.uint8] | None:
         """Return a picture strip, uint8 [H, W, 3]."""
 
 
 @dataclass(frozen=True)
-class LoopResult:
-    """Result of `Loop.run`."""
+class TrainingResult:
+    """Result of a training."""
 
     step: int
     """Optimiser steps done, all sessions."""
@@ -83,4 +81,6 @@ class LoopResult:
     finished: bool
     """False if the run stopped early and can be resumed."""
     validation: dict[str, float]
-    """Figures of the last validation, if there was one in this session."""
+    """Metrics of the last validation, if there was one in this session."""
+    path: Path
+    """Folder of the export, else of the run."""

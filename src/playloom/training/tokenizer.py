@@ -1,11 +1,8 @@
-"""Training of the tokenizer, a VQ-GAN on single pictures.
-
->>> train_tokenizer(preset("tiny").tokenizer, config, FrameDataset.open(folder), out=Path("runs/tokenizer"))
-"""
+"""Training of the tokenizer, a VQ-GAN on single pictures, and the parts that decoder fine-tuning shares."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,30 +15,27 @@ from torch import Tensor, nn
 from playloom.data.dataset import FrameDataset
 from playloom.data.sampler import WindowSampler, brightness, brightness_factors, frame_batch
 from playloom.errors import ConfigError, RecordingError
-from playloom.json_io import to_mapping
+from playloom.json_io import plain, to_mapping
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.losses import TokenizerLoss, TokenizerLossConfig, hinge_loss
-from playloom.models.tokenizer.metrics import psnr, ssim
+from playloom.models.tokenizer.metrics import psnr, sharpness, ssim
+from playloom.models.tokenizer.networks import Decoder
 from playloom.models.tokenizer.quantizer import codebook_use
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
-from playloom.training.artifacts import PretrainedModel, load_tokenizer, save_tokenizer, training_facts
+from playloom.training.artifacts import PretrainedModel, save_tokenizer, training_facts
 from playloom.training.config import LoopConfig
 from playloom.training.distributed import dist_info
 from playloom.training.logger import strip
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, LoopResult, ModuleLoss, StepContext
+from playloom.training.task import Batch, ModuleLoss, StepContext, TrainingResult
 
-STRIP_WIDTH = 6
+_STRIP_WIDTH = 6
 """Pictures per row of a preview."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GanConfig:
-    """Settings shared by tokenizer and decoder training.
-
-    Raises:
-        ConfigError: when a value is out of range.
-    """
+    """Settings shared by tokenizer and decoder training."""
 
     loop: LoopConfig
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
@@ -76,18 +70,8 @@ class TokenizerTrainingConfig(GanConfig):
             raise ConfigError(f"brightness is out of range: got {self.brightness}, expected 0 to 1")
 
 
-@dataclass(frozen=True)
-class TokenizerRun:
-    """Result of `train_tokenizer`."""
-
-    tokenizer: FrameTokenizer
-    """As exported: rounded to float16, in eval mode on the CPU."""
-    fingerprint: str
-    outcome: LoopResult
-
-
 def train_tokenizer(
-    tokenizer: TokenizerConfig,
+    sizes: TokenizerConfig,
     config: TokenizerTrainingConfig,
     store: FrameDataset,
     out: Path,
@@ -95,32 +79,28 @@ def train_tokenizer(
     start: PretrainedModel | None = None,
     perceptual: nn.Module | None = None,
     report: Report | None = None,
-) -> TokenizerRun:
-    """Train or resume a tokenizer in the folder `out`, and export it there.
+) -> TrainingResult:
+    """Train or resume a tokenizer in the folder `out`, and export it there, rounded to float16.
 
     Args:
-        tokenizer: sizes; the frame size must be the store's.
-        config: how.
-        store: pictures; those of the split "train" are learned, those of "validation" judged.
-        out: checkpoints, log, previews and `tokenizer.safetensors` go here; a run found here is resumed.
-        start: a tokenizer of the very sizes whose weights to begin with; None: random ones.
-        perceptual: a feature distance of one's own, see `TokenizerLoss`.
-        report: told about progress.
+        sizes: its frame size must be the store's.
+        config: settings.
+        store: pictures; the split "train" is learned, "validation" is validated on.
+        out: folder of checkpoints, log, previews and the export; a run found here is resumed.
+        start: a tokenizer of these sizes to initialise the weights from; None: random ones.
+        perceptual: another feature distance, see `TokenizerLoss`.
+        report: progress callback.
 
     Raises:
         RecordingError: when the store's pictures have another size, or none are for training.
         CheckpointError: when `out` holds another run.
     """
-    task = TokenizerTask(tokenizer, config, store, perceptual, start)
+    task = TokenizerTask(sizes, config, store, start=start, perceptual=perceptual)
     loop = Loop(task, config.loop, out, report)
-    outcome = loop.run()
-    if loop.fabric.is_global_zero:
-        with loop.averaged():
-            before = () if start is None else (*start.ancestors, start.name)
-            save_tokenizer(out, task.tokenizer, before, training_facts(store, outcome, config))
-    loop.fabric.barrier()
-    exported, name = load_tokenizer(out)
-    return TokenizerRun(tokenizer=exported, fingerprint=name, outcome=outcome)
+    result = loop.run()
+    ancestors = () if start is None else (*start.ancestors, start.name)
+    loop.export(lambda: save_tokenizer(out, task.tokenizer, ancestors, training_facts(store, result, config)))
+    return result
 
 
 class GanOutput(NamedTuple):
@@ -133,144 +113,164 @@ class GanOutput(NamedTuple):
     """Every part of the loss, detached."""
 
 
+class GeneratorLoss(nn.Module):
+    """A tokenizer or a decoder with its loss, as one module. The discriminator in the loss is not trained here."""
+
+    def __init__(self, name: str, generator: FrameTokenizer | Decoder, loss: TokenizerLoss) -> None:
+        super().__init__()
+        self.add_module(name, generator)  # the name is part of checkpoints
+        self._parts = (generator, loss)  # in a tuple, so that the loss's weights do not become this module's
+
+    def forward(self, inputs: Tensor, pixels_BCHW: Tensor, update: int) -> GanOutput:
+        """Generate pictures from pixels (tokenizer) or codebook entries (decoder); compare them with `pixels_BCHW`."""
+        generator, loss = self._parts
+        output = generator(inputs)
+        made, commitment = (output, None) if isinstance(output, Tensor) else (output.pixels_BCHW, output.commitment)
+        total, parts = loss(made, pixels_BCHW, update=update, last_layer=generator.last_layer, commitment=commitment)
+        return GanOutput(total, made.detach(), parts)
+
+
 class GanTask:
-    """Players and losses of a GAN: a generator, and a discriminator if its loss has a weight.
+    """A generator, and a discriminator if its loss has a weight, trained on single pictures."""
 
-    Subclasses set `tokenizer` and `identity`, and read data.
-    """
-
-    tokenizer: FrameTokenizer
-    identity: dict[str, Any]
-
-    def __init__(self, name: str, generator: nn.Module, loss: TokenizerLoss, config: GanConfig) -> None:
-        self._generator, self.loss, self._adversarial_from = name, loss, config.adversarial_from
-        self.players: dict[str, nn.Module] = {name: generator}
-        self.averaged = frozenset[str]()
-        self.rates = {name: 1.0}
-        if loss.discriminator is not None:
-            self.players["discriminator"] = loss.discriminator
+    def __init__(
+        self,
+        tokenizer: FrameTokenizer,
+        config: GanConfig,
+        frames: FrameDataset,
+        *,
+        decoder_only: bool,
+        validation_batches: Sequence[NDArray[np.int64]],
+        perceptual: nn.Module | None,
+    ) -> None:
+        check_frame_size(tokenizer.config, frames)
+        self.tokenizer, self._config, self._frames = tokenizer, config, frames
+        self._validation_batches = validation_batches
+        self._generator = "decoder" if decoder_only else "tokenizer"
+        loop = config.loop
+        self.loss = TokenizerLoss(config.loss, perceptual=perceptual, seed=loop.seed)
+        generator = tokenizer.decoder if decoder_only else tokenizer
+        self.modules: dict[str, nn.Module] = {self._generator: GeneratorLoss(self._generator, generator, self.loss)}
+        self.rates = {self._generator: 1.0}
+        if self.loss.discriminator is not None:
+            self.modules["discriminator"] = self.loss.discriminator
             self.rates["discriminator"] = config.discriminator_rate
+        self.averaged = frozenset[str]()
         self.units = {"pictures": 1}
+        settings = {name: value for name, value in plain(to_mapping(config)).items() if name != "loop"}
+        self.run_config: dict[str, Any] = {"tokenizer": tokenizer.config.to_dict(), "training": settings}
+        self.run_config["data"] = {"rows": len(frames)}
+        rank, ranks = dist_info()
+        spans = frames.of_split("train")
+        self._train = WindowSampler(spans=spans, steps=1, batch=loop.batch, seed=loop.seed, rank=rank, ranks=ranks)
 
-    def generator_inputs(self, batch: Batch, random: np.random.Generator) -> tuple[Tensor, ...]:
-        """Return the generator's arguments; the last one is the true pixels, float [B, 3, H, W] in [-1, 1]."""
+    def to(self, device: torch.device) -> None:
+        """Move the frozen networks and those of the losses."""
+        self.tokenizer.to(device)
+        self.loss.to(device)
+
+    def batch(self, index: int) -> Batch:
+        """Return batch `index`: frames uint8 [B, H, W, 3] and, for a decoder, codes int64 [B, N]."""
+        return self.gather(self._train.rows(index))
+
+    def gather(self, rows_B1: NDArray[np.int64]) -> Batch:
+        """Read rows of the dataset."""
+        return {"frames": frame_batch(self._frames, rows_B1)}
+
+    def codes(self, batch: Batch) -> Tensor:
+        """Return the codes of a batch, int64 [B, N]."""
+        return self.tokenizer.encode(batch["frames"])
+
+    def inputs(self, batch: Batch, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return the generator's inputs and the true pixels, float [B, 3, H, W] in [-1, 1]."""
         raise NotImplementedError
 
-    def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
+    def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
         """Yield the generator's loss, then the discriminator's on the same pictures once it has started."""
-        inputs = self.generator_inputs(batch, moment.random)
-        pixels = inputs[-1]
-        # The discriminator starts at a part of the run, which only the loop knows; -1 is before every start.
-        update = moment.step if moment.fraction >= self._adversarial_from else -1
+        inputs, pixels = self.inputs(batch, context.random)
+        # -1 is before every `adversarial_start`.
+        update = context.step if context.fraction >= self._config.adversarial_from else -1
         self._freeze_discriminator(True)
-        passed: GanOutput = players[self._generator](*inputs, update)
-        ratio = 10 * torch.log10(4 / (passed.made_BCHW.float() - pixels).square().mean())
-        yield ModuleLoss(self._generator, passed.loss, {"loss": passed.loss.detach(), **passed.parts, "psnr": ratio})
+        output: GanOutput = modules[self._generator](inputs, pixels, update)
+        ratio = 10 * torch.log10(4 / (output.made_BCHW.float() - pixels).square().mean())
+        yield ModuleLoss(self._generator, output.loss, {"loss": output.loss.detach(), **output.parts, "psnr": ratio})
         if self.loss.adversarial_on(update):
             self._freeze_discriminator(False)
-            scores = players["discriminator"](torch.cat([pixels, passed.made_BCHW.float()]))
-            judged = hinge_loss(*scores.float().chunk(2))
-            yield ModuleLoss("discriminator", judged, {"discriminator": judged.detach()})
+            scores = modules["discriminator"](torch.cat([pixels, output.made_BCHW.float()]))
+            loss = hinge_loss(*scores.float().chunk(2))
+            yield ModuleLoss("discriminator", loss, {"discriminator": loss.detach()})
 
     def _freeze_discriminator(self, frozen: bool) -> None:
         if self.loss.discriminator is not None:
             self.loss.discriminator.requires_grad_(not frozen)
 
-
-class ReconstructionLoss(nn.Module):
-    """The tokenizer and its loss as one module. The loss holds the discriminator, which is not trained here."""
-
-    def __init__(self, tokenizer: FrameTokenizer, loss: TokenizerLoss) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-        self._loss = [loss]  # in a list, so that its weights do not become this module's
-
-    def forward(self, pixels_BCHW: Tensor, update: int) -> GanOutput:
-        """Reconstruct pixels float [B, 3, H, W] in [-1, 1] and compute the loss."""
-        output = self.tokenizer(pixels_BCHW)
-        last = self.tokenizer.last_layer
-        judged = self._loss[0](output, pixels_BCHW, update=update, last_layer=last)
-        return GanOutput(judged.total, output.pixels_BCHW.detach(), judged.parts)
-
-
-class TokenizerTask(GanTask):
-    """Train the tokenizer, and the discriminator if its loss has a weight.
-
-    Weights are not averaged: an averaged encoder beside a live codebook names the wrong codes (measured at the end of a
-    run: 12.8 dB where the live weights had 22.8). See `Quantizer` for the state that an average would need.
-    """
-
-    def __init__(
-        self,
-        tokenizer: TokenizerConfig,
-        config: TokenizerTrainingConfig,
-        store: FrameDataset,
-        perceptual: nn.Module | None,
-        start: PretrainedModel | None = None,
-    ) -> None:
-        check_frame_size(tokenizer, store)
-        self._config, self._store = config, store
-        self.tokenizer = FrameTokenizer(tokenizer, seed=config.loop.seed)
-        if start is not None:
-            self.tokenizer.load_state_dict(start.tokenizer.state_dict())
-        loss = TokenizerLoss(config.loss, perceptual=perceptual, seed=config.loop.seed)
-        super().__init__("tokenizer", ReconstructionLoss(self.tokenizer, loss), loss, config)
-        training = {k: v for k, v in to_mapping(config).items() if k != "loop"}
-        self.identity = {"tokenizer": tokenizer.to_dict(), "training": training, "data": {"rows": len(store)}}
-        if start is not None:
-            self.identity["start"] = {"tokenizer": start.name}
-        rank, ranks = dist_info()
-        loop = config.loop
-        self._train = WindowSampler(
-            spans=store.of_split("train"), steps=1, batch=loop.batch, seed=loop.seed, rank=rank, ranks=ranks
-        )
-        judged = store.of_split("validation") or store.of_split("train")
-        self._judged = WindowSampler(spans=judged, steps=1, batch=min(loop.batch, 16), seed=0)
-
-    def to(self, device: torch.device) -> None:
-        """Move the networks of the losses."""
-        self.loss.to(device)
-
-    def batch(self, index: int) -> Batch:
-        """Return batch `index`: pictures uint8 [B, H, W, 3]."""
-        return {"frames": frame_batch(self._store, self._train.rows(index))}
-
-    def generator_inputs(self, batch: Batch, random: np.random.Generator) -> tuple[Tensor, ...]:
-        """Return augmented pixels."""
-        return (to_pixels(self._augmented(batch["frames"], random)),)
-
     def validate(self) -> dict[str, float]:
-        """Return PSNR and SSIM of reconstructions, and codebook use."""
-        ratios, likenesses, codes = [], [], []
-        for index in range(max(1, self._config.validation_pictures // self._judged.batch)):
-            frames = frame_batch(self._store, self._judged.rows(index)).to(self._device)
-            codes.append(self.tokenizer.encode(frames))
-            made = self.tokenizer.decode(codes[-1])
-            ratios.append(psnr(made, frames))
-            likenesses.append(ssim(made, frames))
+        """Return PSNR and SSIM of reconstructions, their sharpness over the true one, and codebook use."""
+        metrics, codes = [], []
+        for rows in self._validation_batches:
+            batch = self.gather(rows)
+            codes.append(self.codes(batch))
+            truth, made = batch["frames"], self.tokenizer.decode(codes[-1]).cpu()
+            sharp = (torch.from_numpy(sharpness(pictures)).float() for pictures in (made, truth))
+            metrics.append(torch.stack([psnr(made, truth), ssim(made, truth), *sharp]))
+        ratio, similarity, sharp_made, sharp_true = torch.cat(metrics, dim=1).mean(1).tolist()
         use = codebook_use(torch.cat(codes), self.tokenizer.config.codebook_size)
         return {
-            "psnr": float(torch.cat(ratios).mean()),
-            "ssim": float(torch.cat(likenesses).mean()),
+            "psnr": ratio,
+            "ssim": similarity,
+            "sharpness": sharp_made / sharp_true if sharp_true else float("nan"),
             "codes_used": use.fraction,
             "code_perplexity": use.perplexity,
         }
 
     def preview(self) -> NDArray[np.uint8]:
         """Return real pictures above their reconstructions."""
-        frames = frame_batch(self._store, self._judged.rows(0)[:STRIP_WIDTH])
-        made = self.tokenizer.decode(self.tokenizer.encode(frames.to(self._device)))
-        return strip([frames.numpy(), made.cpu().numpy()])
+        rows = np.concatenate(self._validation_batches)
+        places = np.linspace(0, len(rows) - 1, min(_STRIP_WIDTH, len(rows))).astype(int)
+        batch = self.gather(rows[places])
+        return strip([batch["frames"].numpy(), self.tokenizer.decode(self.codes(batch)).cpu().numpy()])
 
-    @property
-    def _device(self) -> torch.device:
-        return self.tokenizer.last_layer.device
 
-    def _augmented(self, frames_BHWC: Tensor, random: np.random.Generator) -> Tensor:
+class TokenizerTask(GanTask):
+    """Train the whole tokenizer.
+
+    Weights are not averaged: an averaged encoder with a live codebook gives the wrong codes (measured at the end of a
+    run: 12.8 dB where the live weights had 22.8). See `Quantizer` for the state that an average would need.
+    """
+
+    def __init__(
+        self,
+        sizes: TokenizerConfig,
+        config: TokenizerTrainingConfig,
+        frames: FrameDataset,
+        *,
+        start: PretrainedModel | None = None,
+        perceptual: nn.Module | None = None,
+    ) -> None:
+        tokenizer = FrameTokenizer(sizes, seed=config.loop.seed)
+        if start is not None:
+            tokenizer.load_state_dict(start.tokenizer.state_dict())
+        spans = frames.of_split("validation") or frames.of_split("train")
+        sampler = WindowSampler(spans=spans, steps=1, batch=min(config.loop.batch, 16), seed=0)
+        batches = [sampler.rows(index) for index in range(max(1, config.validation_pictures // sampler.batch))]
+        super().__init__(
+            tokenizer, config, frames, decoder_only=False, validation_batches=batches, perceptual=perceptual
+        )
+        self._brightness, self._mirror = config.brightness, config.mirror
+        if start is not None:
+            self.run_config["start"] = {"tokenizer": start.name}
+
+    def inputs(self, batch: Batch, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return augmented pixels, twice."""
+        pixels_BCHW = to_pixels(self.augmented(batch["frames"], random))
+        return pixels_BCHW, pixels_BCHW
+
+    def augmented(self, frames_BHWC: Tensor, random: np.random.Generator) -> Tensor:
+        """Return frames with random brightness and mirroring."""
         count = len(frames_BHWC)
-        if self._config.brightness:
-            frames_BHWC = brightness(frames_BHWC, brightness_factors(count, self._config.brightness, random))
-        if self._config.mirror:
+        if self._brightness:
+            frames_BHWC = brightness(frames_BHWC, brightness_factors(count, self._brightness, random))
+        if self._mirror:
             flipped = torch.from_numpy(random.random(count) < 0.5).to(frames_BHWC.device)
             frames_BHWC = torch.where(flipped[:, None, None, None], frames_BHWC.flip(2), frames_BHWC)
         return frames_BHWC

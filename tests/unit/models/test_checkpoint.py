@@ -14,7 +14,7 @@ from playloom.cli.app import app
 from playloom.errors import CheckpointError
 from playloom.models.card import model_card
 from playloom.models.checkpoint import load_model, model_folder, read_card, save_model
-from playloom.training.artifacts import load_tokenizer, save_tokenizer
+from playloom.training.artifacts import save_tokenizer
 from playloom.training.checkpoint import Snapshot, save_snapshot
 
 
@@ -58,15 +58,6 @@ def test_a_models_card_is_shown_by_its_name_or_folder(saved, tiny_model):
         read_card("arena-liv")
 
 
-@pytest.mark.parametrize("odd", [3, "x", [], {"updates": "many", "frames": None, "players": 3, "train_seeds": ["a"]}])
-def test_a_card_of_odd_values_is_shown_all_the_same(odd, tiny_model):
-    """What a card holds is for people, so nobody checks it; it must not end a training at its last step."""
-    names = ("data", "tokenizer", "world", "decoder", "hardware", "settings", "validation", "updates", "start")
-    for name in names:
-        assert model_card(tiny_model.config, {name: odd}).startswith("# Model tiny")
-    assert model_card(tiny_model.config, {"decoder": [odd], "updates": odd, "training_seconds": odd})
-
-
 def test_half_precision_halves_the_file_and_keeps_the_numbers_close(tmp_path, tiny_model, saved):
     save_model(tmp_path / "half", tiny_model)
     whole, half = (folder / "transformer.safetensors" for folder in (saved, tmp_path / "half"))
@@ -105,13 +96,13 @@ def test_nan_weights_are_refused(saved):
 def test_swapped_weights_are_noticed(saved, tmp_path):
     save_model(tmp_path / "other", loud_model(tiny_config(), seed=1), dtype=None)
     (saved / "transformer.safetensors").write_bytes((tmp_path / "other" / "transformer.safetensors").read_bytes())
-    with pytest.raises(CheckpointError, match=r"model\.json"):
+    with pytest.raises(CheckpointError, match="not the file"):
         load_model(saved)
 
 
 def test_missing_and_unknown_folders_are_sentences(tmp_path, saved):
     (saved / "tokenizer.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="no weights"):
+    with pytest.raises(CheckpointError, match="missing"):
         load_model(saved)
     with pytest.raises(CheckpointError, match=r"model\.json"):
         load_model(tmp_path / "nothing")
@@ -129,18 +120,17 @@ def test_a_damaged_json_is_a_sentence(saved, text):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 2}, "is of format 2; this playloom"),
-        ({"format": None}, "is of format None"),
-        ({"card": "good"}, "its card is 'good'"),
-        ({"card": {"row_delay": "1"}}, "row_delay is '1'; expected a whole number"),
-        ({"card": {"sampling": 5}}, "sampling is 5"),
-        ({"card": {"sampling": {"temperature": "hot"}}}, "temperature is 'hot'; expected a number"),
+        ({"format": 2}, "of format 2"),
+        ({"format": None}, "of format None"),
+        ({"card": "good"}, "card"),
+        ({"card": {"row_delay": "1"}}, "row_delay is wrong"),
+        ({"card": {"sampling": 5}}, "sampling is wrong"),
+        ({"card": {"sampling": {"temperature": "hot"}}}, "temperature is wrong"),
         ({"card": {"sampling": {"temprature": 1}}}, "did you mean temperature"),
         ({"weights": {}}, "it has no 'tokenizer.safetensors'"),
     ],
 )
 def test_what_model_json_may_not_say(saved, change, words):
-    """Each of these was a traceback, or a sentence that did not say what was wrong."""
     content = json.loads((saved / "model.json").read_text())
     (saved / "model.json").write_text(json.dumps({**content, **change}))
     with pytest.raises(CheckpointError) as caught:
@@ -152,7 +142,7 @@ def test_a_layer_and_a_half_is_a_sentence(saved):
     content = json.loads((saved / "model.json").read_text())
     content["config"]["transformer"]["layers"] = 1.5
     (saved / "model.json").write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="describe"):
+    with pytest.raises(CheckpointError, match="layers"):
         load_model(saved)
 
 
@@ -171,20 +161,21 @@ def test_absurd_sizes_are_sentences(saved, value):
                 load_model(saved)
 
 
-@pytest.mark.parametrize(("part", "size"), [("tokenizer", "recent_outputs"), ("transformer", "mlp_ratio")])
-def test_a_network_that_the_file_is_too_small_for_is_not_built(saved, monkeypatch, part, size):
-    content = json.loads((saved / "model.json").read_text())
-    content["config"][part][size] = 64 if part == "transformer" else 2**20
-    (saved / "model.json").write_text(json.dumps(content))
-    monkeypatch.setattr("playloom.models.checkpoint.build_tokenizer", pytest.fail)
-    with pytest.raises(CheckpointError, match=r"[\d,]+ numbers"):
-        load_model(saved)
-
-
-def test_a_tokenizer_that_the_file_is_too_small_for_is_not_built(tmp_path, tiny_model):
-    save_tokenizer(tmp_path, tiny_model.tokenizer)
-    content = json.loads((tmp_path / "tokenizer.json").read_text())
-    content["config"]["recent_outputs"] = 2**20
-    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=r"[\d,]+ numbers"):
-        load_tokenizer(tmp_path)
+def test_a_card_has_the_facts_of_each_training(tiny_model):
+    """Values that were not finite are null in JSON."""
+    part = {"updates": 1200, "training_seconds": 90.0, "hardware": "CPU", "validation": {"psnr": 20.0, "x": None}}
+    data = {"frames": 5000, "episodes": 9, "train_seeds": [0, 1, 2, 7], "players": {"rusher": 9}}
+    card = {
+        **part,
+        "data": data,
+        "decoder": [part],
+        "start": {},
+        "row_delay": 2,
+        "sampling": None,
+        "settings": {"a": 1},
+    }
+    text = model_card(tiny_model.config, card)
+    assert "* 1,200 updates in 1.5 minutes on CPU; last validation: psnr 20\n" in text
+    assert "* decoder, fine-tuned: 1,200 updates" in text and "initialised from another model" in text
+    assert "5,000 frames in 9 episodes" in text and "training seeds: 0-2, 7" in text and "rusher 9" in text
+    assert "row delay 2" in text and '"a": 1' in text

@@ -3,14 +3,13 @@
 import dataclasses
 
 import pytest
-import torch
 
 from conftest import tiny_config
 from playloom.errors import ResourceError
 from playloom.models.checkpoint import load_model, save_model
 from playloom.models.presets import preset
 from playloom.models.transformer.kv_cache import KeyValueCache
-from playloom.models.world_model import build_tokenizer, build_transformer, cache_bytes, require_memory, weight_bytes
+from playloom.models.world_model import build_tokenizer, build_transformer, require_memory, weight_bytes
 
 
 @pytest.mark.parametrize(
@@ -20,18 +19,8 @@ def test_the_formulas_count_what_is_built(config):
     networks = (build_tokenizer(config), build_transformer(config))
     assert weight_bytes(config) == 4 * sum(w.numel() for network in networks for w in network.parameters())
     cache = KeyValueCache.empty(config.transformer, config.layout.positions, 3)
-    assert 3 * cache_bytes(config) == cache.bytes
-
-
-@pytest.mark.parametrize("name", ["guide", "arena", "paper-27m"])
-def test_a_tokenizer_stores_as_many_numbers_as_its_sizes_say(name):
-    stored = build_tokenizer(preset(name)).state_dict().values()
-    assert preset(name).tokenizer.stored_numbers == sum(tensor.numel() for tensor in stored)
-
-
-def test_half_the_dtype_is_half_the_cache():
-    config = preset("1.6b")
-    assert 2 * cache_bytes(config, torch.bfloat16) == cache_bytes(config)
+    held = sum(tensor.nbytes for tensor in (*cache.keys, *cache.values))
+    assert 3 * KeyValueCache.bytes_each(config.transformer, config.layout.positions) == held
 
 
 def test_a_preset_that_does_not_fit_says_so_before_it_is_built():

@@ -33,9 +33,9 @@ def test_published_vocabularies():
 
 
 def test_action_ranges_tile_the_vocabulary():
-    vocab = Vocab(codebook_size=7)
-    ranges = [vocab.legal_action_range(slot) for slot in range(len(vocab.slot_sizes))]
-    assert ranges[0][0] == 7 and ranges[-1][1] == vocab.size
+    layout = layout_of(2, 3)
+    ranges = [group.span for group in layout.action_groups]
+    assert ranges[0][0] == 7 and ranges[-1][1] == layout.vocab.size
     assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
 
 
@@ -68,7 +68,7 @@ def test_a_chain_reads_the_previous_steps_last_token():
     woven = tokens(layout)
     inputs = layout.inputs(woven)
     assert (inputs[:, 0, 0] == NO_TOKEN).all()
-    assert torch.equal(layout.sequence(inputs)[:, 1:], layout.sequence(woven)[:, :-1])
+    assert torch.equal(inputs.flatten(1)[:, 1:], woven.flatten(1)[:, :-1])
 
 
 def test_row_starts_read_nothing_and_row_ends_bring_the_last_token_in():

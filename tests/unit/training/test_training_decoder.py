@@ -17,12 +17,11 @@ from playloom.models.checkpoint import load_model, read_card, save_model
 from playloom.models.tokenizer.losses import TokenizerLossConfig
 from playloom.training.artifacts import load_origin, load_tokenizer
 from playloom.training.checkpoint import load_newest
-from playloom.training.data_source import Preparation
+from playloom.training.data_source import PrepareOptions
 from playloom.training.decoder import DecoderJob, DecoderTask, DecoderTrainingConfig, deepen_decoder, run_decoder
-from playloom.training.logger import read_log
 from playloom.training.task import StepContext
 from playloom.training.tokenizer import train_tokenizer
-from training_toys import TINY, frame_store, loop, render, tokenizer_config
+from training_toys import TINY, frame_store, loop, read_log, render, tokenizer_config
 
 GAN = TokenizerLossConfig(adversarial=0.1, discriminator_width=8, discriminator_layers=1)
 DEEPER = {"decoder_blocks": tuple(n + 1 for n in TINY.tokenizer.decoder_blocks), "decoder_layers": 2}
@@ -46,7 +45,7 @@ def model(tokenizer_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     whole = loud_model(TINY)
     card = {"row_delay": 1, "evaluation": {"rows": []}}
-    save_model(folder, dataclasses.replace(whole, tokenizer=load_tokenizer(tokenizer_run)[0], card=card))
+    save_model(folder, dataclasses.replace(whole, tokenizer=load_tokenizer(tokenizer_run).tokenizer, card=card))
     return folder
 
 
@@ -61,7 +60,7 @@ def job(source, frames, out, **settings):
         data=frames.folder,
         out=out,
         config=config(**settings),
-        preparation=Preparation(render=render),
+        prepare=PrepareOptions(render=render),
     )
 
 
@@ -87,10 +86,10 @@ def test_it_learns_and_the_card_tells(frames, model, tmp_path):
     result = run_decoder(job(model, frames, tmp_path, steps=60, learning_rate=3e-3, ema_decay=0.9), **SILENT)
     log = [line for line in read_log(tmp_path) if "psnr" in line]
     assert np.mean([line["psnr"] for line in log[-5:]]) > log[0]["psnr"] + 0.5
-    assert set(result.outcome.validation) == {"psnr", "ssim", "sharpness"}
+    assert {"psnr", "ssim", "sharpness"} <= set(result.validation)
     card = load_model(result.path).card
     assert card["row_delay"] == 1
-    assert "decoder, trained again: 60 updates" in read_card(str(result.path))
+    assert "decoder, fine-tuned: 60 updates" in read_card(str(result.path))
     assert [one["updates"] for one in card["decoder"]] == [60]
     assert card["decoder"][0]["before"] == load_origin(str(model)).name
     assert "evaluation" not in card  # those figures were of the old decoder
@@ -102,7 +101,7 @@ def test_it_learns_and_the_card_tells(frames, model, tmp_path):
 def test_a_tokenizers_run_gives_a_tokenizer(frames, tokenizer_run, tmp_path):
     result = run_decoder(job(tokenizer_run, frames, tmp_path, steps=3), **SILENT)
     assert result.path == tmp_path
-    old, new = load_tokenizer(tokenizer_run)[0], load_tokenizer(tmp_path)[0]
+    old, new = (load_tokenizer(folder).tokenizer for folder in (tokenizer_run, tmp_path))
     pictures = torch.from_numpy(np.array(frames.frames_FHWC[:8]))
     codes = old.encode(pictures)
     assert torch.equal(new.encode(pictures), codes)
@@ -110,7 +109,7 @@ def test_a_tokenizers_run_gives_a_tokenizer(frames, tokenizer_run, tmp_path):
 
 
 def test_a_deeper_decoder_begins_with_the_same_pictures(tokenizer_run):
-    old = load_tokenizer(tokenizer_run)[0]
+    old = load_tokenizer(tokenizer_run).tokenizer
     grown = deepen_decoder(old, blocks=DEEPER["decoder_blocks"], layers=2, seed=1)
     codes = torch.randint(0, old.config.codebook_size, (4, old.config.image_slots))
     assert sum(p.numel() for p in grown.decoder.parameters()) > sum(p.numel() for p in old.decoder.parameters())
@@ -136,16 +135,16 @@ def test_a_resumed_gan_is_exact(frames, tokenizer_run, tmp_path):
         run_decoder(job(tokenizer_run, frames, tmp_path / "whole", steps=6), **SILENT)
 
 
-def test_neither_player_gets_the_others_gradients(frames, tokenizer_run, tmp_path):
+def test_neither_module_gets_the_others_gradients(frames, tokenizer_run, tmp_path):
     codes = TokenDataset.open(made_codes(frames, tokenizer_run, tmp_path))
-    grown = deepen_decoder(load_tokenizer(tokenizer_run)[0], blocks=None, layers=None, seed=0)
+    grown = deepen_decoder(load_tokenizer(tokenizer_run).tokenizer, blocks=None, layers=None, seed=0)
     task = DecoderTask(grown, config(loss=GAN, adversarial_from=0.0), frames, codes)
-    moment = StepContext(3, 0.5, np.random.default_rng(0))
+    context = StepContext(3, 0.5, np.random.default_rng(0))
     seen = []
-    for part in task.losses(task.players, task.batch(0), moment):
+    for part in task.losses(task.modules, task.batch(0), context):
         part.loss.backward()
-        seen.append({n: any(p.grad is not None for p in m.parameters()) for n, m in task.players.items()})
-        for module in task.players.values():
+        seen.append({n: any(p.grad is not None for p in m.parameters()) for n, m in task.modules.items()})
+        for module in task.modules.values():
             module.zero_grad(set_to_none=True)
     assert seen == [{"decoder": True, "discriminator": False}, {"decoder": False, "discriminator": True}]
 

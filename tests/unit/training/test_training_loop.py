@@ -14,10 +14,10 @@ from playloom.errors import CheckpointError, PlayloomError, RecordingError
 from playloom.models.presets import preset
 from playloom.training.checkpoint import load_newest
 from playloom.training.config import LoopConfig
-from playloom.training.logger import read_log
+from playloom.training.loop import Loop
 from playloom.training.optim import AveragedWeights, module_tensors
-from playloom.training.world_model import WorldTask, train_world
-from training_toys import TINY, token_store, world_config
+from playloom.training.world_model import WorldTask
+from training_toys import TINY, read_log, token_store, train_world, world_config
 
 GOLDEN = Path(__file__).parents[2] / "assets" / "losses_world_tiny.json"
 TIMED = ("elapsed",)
@@ -35,8 +35,8 @@ def store(tmp_path_factory):
     return token_store(tmp_path_factory.mktemp("tokens"))
 
 
-def train(store, out, preview=None, report=None, **settings):
-    return train_world(TINY, world_config(**settings), store, out, preview=preview, report=report)
+def train(store, out, report=None, **settings):
+    return train_world(TINY, world_config(**settings), store, out, report)
 
 
 def log_of(out):
@@ -87,24 +87,24 @@ def terminate_after(steps):
 
 def test_sigterm_saves_and_the_run_goes_on_from_there(store, tmp_path):
     first = train(store, tmp_path / "a", report=terminate_after(4), steps=9)
-    assert (first.outcome.step, first.outcome.finished) == (4, False)
+    assert (first.step, first.finished) == (4, False)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     second = train(store, tmp_path / "a", steps=9)
-    assert (second.outcome.step, second.outcome.finished) == (9, True)
+    assert (second.step, second.finished) == (9, True)
     train(store, tmp_path / "b", steps=9)
     assert weights_of(tmp_path / "a", 9) == weights_of(tmp_path / "b", 9)
 
 
 def test_a_session_ends_in_time_and_a_timed_run_ends_with_its_decay(store, tmp_path):
     session = train(store, tmp_path, steps=None, minutes=0.05, max_minutes=0.01)
-    assert not session.outcome.finished
+    assert not session.finished
     rest = train(store, tmp_path, steps=None, minutes=0.05)
-    assert rest.outcome.finished
-    assert rest.outcome.step > session.outcome.step
-    assert 3.0 <= rest.outcome.elapsed < 6.0
+    assert rest.finished
+    assert rest.step > session.step
+    assert 3.0 <= rest.elapsed < 6.0
     assert log_of(tmp_path)[-1]["lr"] < 0.1 * LoopConfig(steps=1).learning_rate  # the rate itself, not its factor
     again = train(store, tmp_path, steps=None, minutes=0.05)
-    assert again.outcome.step == rest.outcome.step
+    assert again.step == rest.step
 
 
 def test_another_run_in_the_same_folder_is_refused(store, tmp_path):
@@ -133,7 +133,7 @@ def test_damaged_checkpoints_fall_back_to_the_one_before(store, tmp_path):
 
 
 def test_accumulated_batches_equal_one_large_batch(store, tmp_path):
-    plain = {"steps": 3, "lags": (0,), "lag_weights": (1.0,), "first_step_image_loss": True}
+    plain = {"steps": 3, "row_delays": (0,), "row_delay_weights": (1.0,), "first_step_image_loss": True}
     train(store, tmp_path / "large", batch=6, **plain)
     train(store, tmp_path / "small", batch=2, accumulate=3, **plain)
     large, small = log_of(tmp_path / "large"), log_of(tmp_path / "small")
@@ -158,26 +158,31 @@ def test_reports_tell_rates_and_the_time_left(store, tmp_path):
     assert all(r.rates["tokens"] == pytest.approx(slots * r.rates["frames"]) for r in trained)
     # Twice the parameters' products forward, four times backward; attention and the tied logits come on top.
     counted = trained[0].rates["flops"] / trained[0].rates["tokens"]
-    weights = sum(p.numel() for p in WorldTask(TINY, world_config(), store, None).transformer.blocks.parameters())
+    weights = sum(p.numel() for p in WorldTask(TINY, world_config(), store).transformer.blocks.parameters())
     assert 6 * weights < counted < 20 * weights
     assert {"validation/image", "validation/shuffled_gap"} <= set(reports[3].metrics)
 
 
-def test_previews_are_written_with_the_averaged_weights(store, tmp_path):
+def test_previews_and_exports_have_the_averaged_weights(store, tmp_path, monkeypatch):
     seen = []
 
-    def preview(transformer):
-        seen.append(transformer.token.weight.detach().clone())
-        assert not transformer.training
+    def preview(task):
+        seen.append(task.transformer.token.weight.detach().clone())
+        assert not task.transformer.training
         return np.full((4, 6, 3), 7, np.uint8)
 
-    run = train(store, tmp_path, preview=preview, steps=4)
+    monkeypatch.setattr(WorldTask, "preview", preview)
+    config = world_config(steps=4)
+    task = WorldTask(TINY, config, store)
+    loop = Loop(task, config.loop, tmp_path)
+    loop.run()
     assert (tmp_path / "previews" / "step-000000004.png").exists()
-    assert torch.equal(seen[-1], run.transformer.token.weight)
+    loop.export(lambda: preview(task))
+    assert torch.equal(seen[0], seen[1])
     saved = load_newest(tmp_path / "checkpoints").tensors
     name = "world:transformer.token.weight"
-    assert torch.equal(saved[f"average.{name}"], run.transformer.token.weight)
-    assert not torch.equal(saved[f"model.{name}"], run.transformer.token.weight)
+    assert torch.equal(saved[f"average.{name}"], seen[0])
+    assert not torch.equal(saved[f"model.{name}"], seen[0])
 
 
 def test_the_average_is_the_recursion_it_says():

@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 
 from playloom.errors import ConfigError
+from playloom.json_io import from_mapping, to_mapping
 from playloom.training.checkpoint import differences
-from playloom.training.config import LoopConfig, from_mapping, to_mapping
+from playloom.training.config import LoopConfig
 from playloom.training.optim import learning_rate_factor, progress
 from playloom.training.tokenizer import TokenizerTrainingConfig
 from playloom.training.world_model import WorldConfig
@@ -21,9 +22,9 @@ def test_configs_come_back_from_plain_values():
     assert config.loop.minutes == 3.0
     assert config.loss.perceptual == 1.0
     assert from_mapping(TokenizerTrainingConfig, to_mapping(config)) == config
-    world = from_mapping(WorldConfig, {"loop": {"steps": 1}, "lags": [0, 1], "lag_weights": [1, 2.5]})
-    assert world.lags == (0, 1)
-    assert world.lag_weights == (1.0, 2.5)
+    world = from_mapping(WorldConfig, {"loop": {"steps": 1}, "row_delays": [0, 1], "row_delay_weights": [1, 2.5]})
+    assert world.row_delays == (0, 1)
+    assert world.row_delay_weights == (1.0, 2.5)
 
 
 @pytest.mark.parametrize(
@@ -36,16 +37,16 @@ def test_configs_come_back_from_plain_values():
         ({"loop": 5}, "loop"),
         ({"loop": {"steps": 5, "schedule": "cosin"}}, "cosin"),
         ({"loop": {}}, "needs an end"),
-        ({"loop": {"steps": 0}}, "steps is 0"),
+        ({"loop": {"steps": 0}}, "steps is out of range"),
         # NaN compares false with everything: such a run went on for ever.
-        ({"loop": {"minutes": math.nan}}, "minutes is nan; expected more than 0"),
-        ({"loop": {"steps": 1, "learning_rate": math.nan}}, "learning_rate is nan"),
-        ({"loop": {"steps": 1, "seed": -1}}, "seed is -1; expected 0 or more"),
-        ({"loop": {"steps": 1, "warmup_steps": -5}}, "warmup_steps is -5"),
-        ({"loop": {"steps": 1, "ema_decay": 1.5}}, "expected 0 to 1"),
-        ({"loop": {"steps": 1}, "lags": [1]}, "must pair up"),
-        ({"loop": {"steps": 1}, "lag_weights": [0, 0, 0, 0]}, "at least one above 0"),
-        ({"loop": {"steps": 1}, "window_steps": 1}, "and the next one"),
+        ({"loop": {"minutes": math.nan}}, "minutes is out of range"),
+        ({"loop": {"steps": 1, "learning_rate": math.nan}}, "learning_rate"),
+        ({"loop": {"steps": 1, "seed": -1}}, "seed is out of range"),
+        ({"loop": {"steps": 1, "warmup_steps": -5}}, "warmup_steps"),
+        ({"loop": {"steps": 1, "ema_decay": 1.5}}, "ema_decay"),
+        ({"loop": {"steps": 1}, "row_delays": [1]}, "must pair up"),
+        ({"loop": {"steps": 1}, "row_delay_weights": [0, 0, 0, 0]}, "row_delay_weights"),
+        ({"loop": {"steps": 1}, "window_steps": 1}, "window_steps"),
     ],
 )
 def test_wrong_settings_are_one_sentence(values, message):

@@ -9,7 +9,7 @@ from playloom.errors import CheckpointError, RecordingError
 from playloom.models.presets import preset
 from playloom.models.world_model import build_tokenizer
 from playloom.training.artifacts import load_tokenizer, save_tokenizer
-from playloom.training.data_source import Preparation, frames_from, tokens_from
+from playloom.training.data_source import PrepareOptions, frames_from, tokens_from
 from playloom.training.run import WorldJob, run_world
 from training_toys import TINY, episode, render, world_config
 
@@ -34,40 +34,42 @@ def never(recording):
 
 
 def test_recordings_are_rendered_once(recordings, tmp_path):
-    first = frames_from(recordings, tmp_path, Preparation(render=render))
+    first = frames_from(recordings, tmp_path, PrepareOptions(render=render))
     assert len(first) == 36
-    assert len(frames_from(recordings, tmp_path, Preparation(render=never))) == 36
-    training = Preparation(render=render, splits=("train",))
+    assert len(frames_from(recordings, tmp_path, PrepareOptions(render=never))) == 36
+    training = PrepareOptions(render=render, splits=("train",))
     assert len(frames_from(recordings, tmp_path / "train", training)) == 24
     with pytest.raises(RecordingError, match="no recordings"):
-        frames_from(recordings, tmp_path / "test", Preparation(render=render, splits=("test",)))
+        frames_from(recordings, tmp_path / "test", PrepareOptions(render=render, splits=("test",)))
 
 
 def test_codes_are_made_once_and_belong_to_their_tokenizer(recordings, tokenizer, tmp_path):
-    network, name = load_tokenizer(tokenizer)
-    made = tokens_from(recordings, tmp_path, Preparation(render=render), network, name)
-    again = tokens_from(recordings, tmp_path, Preparation(render=never), network, name)
+    source = load_tokenizer(tokenizer)
+    network, name = source.tokenizer, source.name
+    made = tokens_from(recordings, tmp_path, PrepareOptions(render=render), network, name)
+    again = tokens_from(recordings, tmp_path, PrepareOptions(render=never), network, name)
     assert (made.tokens_FN == again.tokens_FN).all()
-    assert tokens_from(tmp_path, Path("unused"), Preparation(render=never), None, None).tokenizer == name
+    assert tokens_from(tmp_path, Path("unused"), PrepareOptions(render=never), None, None).tokenizer == name
     with pytest.raises(RecordingError, match="tokenise again"):
-        tokens_from(tmp_path, Path("unused"), Preparation(render=never), network, "another")
-    other = tokens_from(recordings, tmp_path, Preparation(render=render), network, "another")
+        tokens_from(tmp_path, Path("unused"), PrepareOptions(render=never), network, "another")
+    other = tokens_from(recordings, tmp_path, PrepareOptions(render=render), network, "another")
     assert other.tokenizer == "another"
     with pytest.raises(RecordingError, match="token store"):
-        frames_from(tmp_path, Path("unused"), Preparation(render=never))
+        frames_from(tmp_path, Path("unused"), PrepareOptions(render=never))
 
 
 def test_codes_of_other_data_are_not_taken_for_these(recordings, tokenizer, tmp_path):
-    network, name = load_tokenizer(tokenizer)
-    tokens_from(recordings, tmp_path / "tokens", Preparation(render=render), network, name)
+    source = load_tokenizer(tokenizer)
+    network, name = source.tokenizer, source.name
+    tokens_from(recordings, tmp_path / "tokens", PrepareOptions(render=render), network, name)
     for seed in range(4):
         save_episode(tmp_path / "more", episode(seed))
     with pytest.raises(RecordingError, match="36 frames"):
-        tokens_from(tmp_path / "more", tmp_path / "tokens", Preparation(render=render), network, name)
-    frames = frames_from(tmp_path / "more", tmp_path / "frames", Preparation(render=render))
+        tokens_from(tmp_path / "more", tmp_path / "tokens", PrepareOptions(render=render), network, name)
+    frames = frames_from(tmp_path / "more", tmp_path / "frames", PrepareOptions(render=render))
     with pytest.raises(RecordingError, match="other data"):
-        tokens_from(frames.folder, tmp_path / "tokens", Preparation(render=render), network, name)
-    mirrored = Preparation(render=render, mirror=True)
+        tokens_from(frames.folder, tmp_path / "tokens", PrepareOptions(render=render), network, name)
+    mirrored = PrepareOptions(render=render, mirror=True)
     made = tokens_from(frames.folder, tmp_path / "both", mirrored, network, name)
     assert len(made) > 48 and len(tokens_from(frames.folder, tmp_path / "both", mirrored, network, name)) == len(made)
 
@@ -80,7 +82,7 @@ def test_a_job_goes_from_recordings_to_a_model_and_says_each_stage(recordings, t
         data=recordings,
         out=tmp_path,
         tokenizer=tokenizer,
-        preparation=Preparation(render=render),
+        prepare=PrepareOptions(render=render),
     )
     result = run_world(job, say=said.append)
     assert (result.path / "model.json").exists()
@@ -98,7 +100,7 @@ def test_a_tokenizer_of_other_sizes_is_refused(recordings, tokenizer, tmp_path):
         data=recordings,
         out=tmp_path,
         tokenizer=tokenizer,
-        preparation=Preparation(render=never),
+        prepare=PrepareOptions(render=never),
     )
     with pytest.raises(CheckpointError, match="frame_height"):
         run_world(job)

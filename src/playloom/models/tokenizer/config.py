@@ -1,8 +1,4 @@
-"""Sizes of the tokenizer (no torch).
-
->>> TokenizerConfig().image_slots
-135
-"""
+"""Sizes of the tokenizer (no torch)."""
 
 from __future__ import annotations
 
@@ -14,40 +10,20 @@ from typing import Any
 from playloom.errors import ConfigError, check_whole
 from playloom.json_io import from_mapping, plain
 
-# Least and most. Beyond these nothing is a tokenizer: a file that says so must not take a machine's memory.
-_RANGES = {
-    "frame_height": (1, 8192),
-    "frame_width": (1, 8192),
-    "grid_height": (1, 1024),
-    "grid_width": (1, 1024),
-    "codebook_size": (2, 2**20),
-    "code_width": (1, 8192),
-    "strides": (1, 64),
-    "widths": (1, 8192),
-    "encoder_blocks": (0, 64),
-    "decoder_blocks": (0, 64),
-    "encoder_layers": (0, 128),
-    "decoder_layers": (0, 128),
-    "head_width": (1, 8192),
-    "revive_after": (1, 2**40),
-    "recent_outputs": (1, 2**20),
-}
-_MOST_STRIDES = 8
-_MOST_SLOTS = 10_000
+_LEAST = {"codebook_size": 2, "encoder_blocks": 0, "decoder_blocks": 0, "encoder_layers": 0, "decoder_layers": 0}
+_MOST = {"encoder_blocks": 64, "decoder_blocks": 64, "encoder_layers": 128, "decoder_layers": 128}
+_MOST |= {"frame_height": 8192, "frame_width": 8192, "code_width": 8192, "widths": 8192, "strides": 64}
+# A damaged file must not allocate all memory.
+_MOST_STRIDES, _MOST_SLOTS = 8, 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """Sizes of a `FrameTokenizer`.
+    """Sizes of a `FrameTokenizer`; `ConfigError` for sizes that do not fit each other.
 
-    The networks are a ladder of grids. The finest grid holds one patch of pixels a cell; each stride makes
-    the grid coarser; the coarsest is the code grid. Convolutions work on every grid but the last, attention
-    on the last. With no strides the ladder has one rung, and the network is a plain ViT (Yu et al. 2021,
-    "ViT-VQGAN").
-
-    Raises:
-        ConfigError: when a size is not positive, the grid does not divide the frame, the strides do not divide
-            the patch, or a list has another length than the ladder.
+    The networks are a ladder of grids. A cell of the finest grid holds one patch of pixels. Each stride makes the grid
+    coarser; the coarsest is the code grid. Convolutions work on every grid but the last, attention on the last. Without
+    strides the ladder has one rung: a plain ViT (Yu et al. 2021, "ViT-VQGAN").
     """
 
     frame_height: int = 180
@@ -84,32 +60,28 @@ class TokenizerConfig:
     """Recent encoder outputs kept for the revival of dead codes."""
 
     def __post_init__(self) -> None:
-        for name in ("strides", "widths", "encoder_blocks", "decoder_blocks"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check_signs()
-        self._check_ladder()
-
-    def _check_signs(self) -> None:
-        for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                check_whole(f"the tokenizer's {name}", number, least, most)
-        if not isinstance(self.codebook_decay, int | float) or not 0.0 <= self.codebook_decay < 1.0:
-            raise ConfigError(
-                f"the tokenizer's codebook_decay is {self.codebook_decay!r:.60}; expected 0 up to below 1"
-            )
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+            for number in value if isinstance(value, list | tuple) else (value,):
+                if field.name != "codebook_decay":
+                    least, most = _LEAST.get(field.name, 1), _MOST.get(field.name, 2**20)
+                    check_whole(f"the tokenizer's {field.name}", number, least, most)
+        if not 0.0 <= self.codebook_decay < 1.0:
+            raise ConfigError(f"codebook_decay is out of range: got {self.codebook_decay}, expected 0 up to below 1")
         if len(self.strides) > _MOST_STRIDES or self.image_slots > _MOST_SLOTS:
             raise ConfigError(
-                f"the tokenizer has {len(self.strides)} strides and {self.image_slots:,} codes a frame; expected at "
-                f"most {_MOST_STRIDES} and {_MOST_SLOTS:,}"
+                f"the tokenizer is too large: got {len(self.strides)} strides and {self.image_slots:,} codes a frame, "
+                f"expected at most {_MOST_STRIDES} and {_MOST_SLOTS:,}"
             )
+        self._check_ladder()
 
     def _check_ladder(self) -> None:
         if self.frame_height % self.grid_height or self.frame_width % self.grid_width:
             raise ConfigError(
-                f"a grid of {self.grid_width} x {self.grid_height} does not divide a frame of "
-                f"{self.frame_width} x {self.frame_height} (width x height); choose one that does, such as "
-                "30 x 18 for 300 x 180"
+                f"a grid of {self.grid_width} x {self.grid_height} does not divide a frame of {self.frame_width} x "
+                f"{self.frame_height} (width x height); choose one that does, such as 30 x 18 for 300 x 180"
             )
         stride = math.prod(self.strides)
         if self.patch_height % stride or self.patch_width % stride:
@@ -148,40 +120,11 @@ class TokenizerConfig:
         """Codes per frame: N."""
         return self.grid_height * self.grid_width
 
-    @property
-    def parameter_count(self) -> int:
-        """Parameters of encoder, codebook and decoder."""
-        width, slots = self.widths[-1], self.image_slots
-        layer = 4 * width + 4 * (width + 1) * width + _two_linear(width, 4 * width, width)
-        count = 2 * slots * width + (self.encoder_layers + self.decoder_layers) * layer
-        for i, stride in enumerate(self.strides):
-            fine, coarse, area = self.widths[i], self.widths[i + 1], stride * stride
-            block = 2 * fine + 2 * (9 * fine + 1) * fine
-            count += (self.encoder_blocks[i] + self.decoder_blocks[i]) * block
-            count += (area * fine + 1) * coarse + (coarse + 1) * area * fine
-        patch, seen = 3 * math.prod(self.stem_patch), 9 if self.strides else 1
-        count += (patch + 1) * self.widths[0] + 2 * self.widths[0] + (seen * self.widths[0] + 1) * patch
-        count += 2 * width + _two_linear(width, 2 * width, self.code_width) + (self.code_width + 1) * width
-        return count + (self.codebook_size + 2) * self.code_width
-
-    @property
-    def stored_numbers(self) -> int:
-        """Numbers in a weights file: parameters and codebook statistics."""
-        return self.parameter_count + 2 * self.codebook_size + self.recent_outputs * self.code_width + 3
-
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values; `from_dict` restores an equal config."""
         return dict(plain(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TokenizerConfig:
-        """Build the config from a mapping read from JSON; missing keys take their default.
-
-        Raises:
-            ConfigError: for an unknown key, naming the nearest one, or an impossible value.
-        """
+        """Build the config from JSON values; missing keys have their default."""
         return from_mapping(cls, values, "the tokenizer config")
-
-
-def _two_linear(first: int, middle: int, last: int) -> int:
-    return (first + 1) * middle + (middle + 1) * last

@@ -17,7 +17,7 @@ from playloom.models.transformer.layers import attend
 
 
 def initialise(network: nn.Module) -> None:
-    """Draw all weights so that activations keep their scale, with no biases; residual branches start at zero.
+    """Draw weights that keep the scale of activations, without biases; residual branches start at zero.
 
     Otherwise codes would start as small changes on large constant biases, and learning would start slowly.
     """
@@ -158,8 +158,7 @@ class Decoder(nn.Module):
             blocks = [ConvBlock(width) for _ in range(config.decoder_blocks[i])]
             self.rungs.append(nn.Sequential(Unfold(coarser, width, (stride, stride)), *blocks))
         self.norm = ChannelNorm(config.widths[0])
-        # On a fine grid neighbouring cells are seen (3 x 3), so patch borders can be smooth; a plain ViT
-        # sees its own.
+        # On a fine grid a 3 x 3 kernel keeps patch borders smooth.
         self.to_pixels = Unfold(config.widths[0], 3, config.stem_patch, kernel=3 if config.strides else 1)
         initialise(self)
 
@@ -190,8 +189,7 @@ class Unfold(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Map float [B, C, H, W] to [B, width_out, H * rows, W * columns]."""
         rows, columns = self.block
-        # Channels vary fastest, so the result of a channels_last map is channels_last again without a copy
-        # of channels.
+        # Channels vary fastest, so a channels_last map stays channels_last without a copy.
         spread = self.spread(x_BCHW).permute(0, 2, 3, 1)
         fine_BHWC: Tensor = rearrange(spread, "b h w (p q c) -> b (h p) (w q) c", p=rows, q=columns)
         return fine_BHWC.permute(0, 3, 1, 2)

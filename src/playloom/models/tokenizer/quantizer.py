@@ -92,7 +92,7 @@ class Quantizer(nn.Module):
             unit_BhwC = self._to_sphere(latents_BhwC.float())
             if self.training and self.updates == 0:
                 self._start(unit_BhwC.detach().flatten(0, -2))
-            codes_Bhw = self._nearest(unit_BhwC)
+            codes_Bhw = (unit_BhwC @ self._entries().T).argmax(-1)
             entries_BhwC = self.lookup(codes_Bhw)
             commitment = (unit_BhwC - entries_BhwC).square().sum(-1).mean()
             if self.training:
@@ -102,10 +102,7 @@ class Quantizer(nn.Module):
 
     def nearest(self, latents_BhwC: Tensor) -> Tensor:
         """Return the code of largest cosine for each latent, without an update; float [..., C] to int64 [...]."""
-        return self._nearest(self._to_sphere(latents_BhwC.float()))
-
-    def _nearest(self, unit_BhwC: Tensor) -> Tensor:
-        return (unit_BhwC @ self._entries().T).argmax(-1)
+        return (self._to_sphere(latents_BhwC.float()) @ self._entries().T).argmax(-1)
 
     def _entries(self) -> Tensor:
         """Codebook, float [K, C], normalised again because averaging shortens entries."""
@@ -146,8 +143,7 @@ class Quantizer(nn.Module):
         sums_KC = torch.zeros_like(self.codebook_KC).index_add_(0, codes_M, unit_MC)
         _sum_over_ranks(counts_K)
         _sum_over_ranks(sums_KC)
-        # The entry weighs as much as the latents it has gathered, so rarely chosen ones still move when
-        # chosen.
+        # An entry weighs as much as its gathered latents, so rarely chosen ones still move when chosen.
         old_K, new_K = self.decay * self.mass_K, (1 - self.decay) * counts_K
         moved_KC = old_K[:, None] * self.codebook_KC + (1 - self.decay) * sums_KC
         self.codebook_KC.copy_(F.normalize(moved_KC, dim=-1))

@@ -21,14 +21,14 @@ from playloom.models.transformer.config import TransformerConfig
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionSpan:
-    """Places of a step that run now, in decoding order, and the keys they may attend to."""
+    """Positions of a step that run now, in decoding order, and the keys they may attend to."""
 
     past_steps: int
     """Complete steps before this one; the maximum over the batch."""
     first: int
-    """First place that runs."""
+    """First position that runs, in decoding order."""
     last: int
-    """One past the last place that runs; keys of earlier places of the step are visible."""
+    """One past the last position that runs; keys of earlier positions of the step are visible."""
     masks: Mapping[int, Tensor] = field(default_factory=dict)
     """By window, where part of the stretch is hidden: bool [B or 1, 1, Q or 1, R], True where visible."""
 
@@ -77,11 +77,6 @@ class KeyValueCache:
         """Capacity in sessions: B."""
         return len(self.keys[0])
 
-    @property
-    def bytes(self) -> int:
-        """Memory of keys and values."""
-        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
-
     def rows(self, first: int, last: int) -> KeyValueCache:
         """Return a view of some sessions of the batch."""
         return KeyValueCache(
@@ -92,14 +87,14 @@ class KeyValueCache:
         )
 
     def write(self, layer: int, first: int, keys_BGQE: Tensor, values_BGQE: Tensor) -> None:
-        """Store keys and values of one layer, for places `first`, `first` + 1, ... of the current step."""
+        """Store keys and values of one layer, for positions `first`, `first` + 1, ... of the current step."""
         start = (self.windows[layer] - 1) * self.positions + first
         end = start + keys_BGQE.shape[2]
         self.keys[layer][:, :, start:end].copy_(keys_BGQE)
         self.values[layer][:, :, start:end].copy_(values_BGQE)
 
     def visible(self, layer: int, past_steps: int, last: int) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the past steps and of places before `last` of the current step."""
+        """Return keys and values of the past steps and of positions before `last` of the current step."""
         stretch = slice(self.start(layer, past_steps), (self.windows[layer] - 1) * self.positions + last)
         return self.keys[layer][:, :, stretch], self.values[layer][:, :, stretch]
 
@@ -116,9 +111,9 @@ class KeyValueCache:
             slots = [window - 2 - step % (window - 1) for step in steps_B]
             for tensor in (keys, values):
                 by_step_BGwPE = tensor.view(*tensor.shape[:2], window, self.positions, -1)
-                if len({*slots}) == 1:  # dreams in step with each other
+                if len({*slots}) == 1:
                     by_step_BGwPE[:, :, slots[0]] = by_step_BGwPE[:, :, -1]
-                else:  # still one copy for all of them, not one each
+                else:  # one copy for all sessions
                     rows_B = torch.arange(len(slots), device=tensor.device)
                     slot_B = torch.tensor(slots, device=tensor.device)
                     by_step_BGwPE[rows_B, :, slot_B] = by_step_BGwPE[:, :, -1]
@@ -138,7 +133,7 @@ class KeyValueCache:
             copy_row(tensor, source, target)
 
     def exchange(self, one: int, other: int) -> None:
-        """Swap two sessions; takes memory for one row of one layer."""
+        """Swap two sessions; needs memory for one row of one layer."""
         for tensor in (*self.keys, *self.values):
             exchange_rows(tensor, one, other)
 
@@ -149,7 +144,7 @@ def copy_row(tensor: Tensor, source: int, target: int) -> None:
 
 
 def exchange_rows(tensor: Tensor, one: int, other: int) -> None:
-    """Swap two rows; takes memory for one."""
+    """Swap two rows; needs memory for one."""
     kept = tensor[one].clone()
     copy_row(tensor, other, one)
     tensor[other].copy_(kept)

@@ -8,6 +8,8 @@ are those of torch's compiler for CPUs; where they are missing, or on another de
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -24,7 +26,7 @@ _TYPICAL_ROWS = 8
 
 
 class PackedLinear(nn.Module):
-    """x W^T + b with a weight in oneDNN's blocked layout, optionally with an exact GELU behind it."""
+    """x W^T + b with a weight in oneDNN's blocked layout, optionally followed by an exact GELU."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
         super().__init__()
@@ -50,12 +52,10 @@ class PackedParallelBlock(Block):
         self.enter = PackedLinear(torch.cat([enter.weight, first.weight]), torch.cat([enter.bias, first.bias]))
         self.leave = PackedLinear(torch.cat([leave.weight, last.weight], dim=1), leave.bias + last.bias)
 
-    def extend(
-        self, x_BQD: Tensor, turn: RotaryFactors, layer: int, cache: KeyValueCache, reach: AttentionSpan
-    ) -> Tensor:
+    def extend(self, x_BQD: Tensor, turn: RotaryFactors, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
         """See `Block.extend`."""
         all_BQO, hidden = self.enter(self.attention_norm(x_BQD)).split(self.widths, dim=-1)
-        attended = self.attention.cached(*self.attention.project(all_BQO, turn), layer, cache, reach)
+        attended = self.attention.cached(all_BQO, turn, cache, reach)
         return x_BQD + self.leave(torch.cat([attended, F.gelu(hidden)], dim=-1))
 
 
@@ -72,19 +72,10 @@ def pack(transformer: Transformer) -> Transformer:
     return _with(transformer, blocks=nn.ModuleList(_packed(block) for block in transformer.blocks))
 
 
-def pack_head(transformer: Transformer, first_id: int, last_id: int) -> nn.Module:
+def pack_head(transformer: Transformer, first_id: int, last_id: int) -> Callable[[Tensor], Tensor]:
     """Return the output head for ids `first_id` to `last_id` - 1; see `Transformer.logits`."""
     weight = transformer.token.weight[first_id:last_id]
-    return PackedLinear(weight, None) if can_pack(weight) else _Head(weight)
-
-
-class _Head(nn.Module):
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight_CD = weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.weight_CD)
+    return PackedLinear(weight, None) if can_pack(weight) else partial(F.linear, weight=weight)
 
 
 def _packed(block: nn.Module) -> Block:

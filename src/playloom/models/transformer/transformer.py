@@ -8,7 +8,6 @@ head width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,29 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from playloom.errors import ConfigError
+from playloom.models.sequence import StepLayout
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import Rotary, RotaryFactors, attend, matrices, rotate
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StepGeometry:
-    """Positions of one step and their place on the code grid."""
-
-    vocab_size: int
-    """Joint ids: V."""
-    first_action_id: int
-    """First id of action values."""
-    grid_P2: Float[Tensor, "P 2"]
-    """Row and column of each position on the code grid."""
-    image_position_P: Bool[Tensor, P]
-    """Positions that predict an image code."""
-
-    @property
-    def positions(self) -> int:
-        """Positions a step: P."""
-        return len(self.grid_P2)
-
 
 _SHORTEST = 1e-6
 """Length below which queries and keys are not normalised further."""
@@ -58,9 +38,9 @@ class StepEmbeddings(NamedTuple):
 class Attention(nn.Module):
     """Multi-head attention with grouped key/value heads."""
 
-    def __init__(self, config: TransformerConfig, window: int) -> None:
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
-        self.config, self.window = config, window
+        self.config, self.layer, self.window = config, layer, config.window_steps(layer)
         keys = config.key_value_heads * config.head_width
         self.query_key_value = nn.Linear(config.width, config.width + 2 * keys)
         self.out = nn.Linear(config.width, config.width)
@@ -68,10 +48,7 @@ class Attention(nn.Module):
         self.key_norm = nn.RMSNorm(config.head_width) if config.qk_norm else nn.Identity()
 
     def project(self, all_BQO: Tensor, turn: RotaryFactors) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries [B, M, Q, E], keys and values [B, G, Q, E]; queries and keys rotated by `turn`.
-
-        Takes what `query_key_value` gave.
-        """
+        """Split the output of `query_key_value` into queries [B, M, Q, E], keys and values [B, G, Q, E], and rotate."""
         c = self.config
         groups = c.key_value_heads
         all_BQHE = all_BQO.view(*all_BQO.shape[:2], c.heads + 2 * groups, c.head_width)
@@ -92,8 +69,7 @@ class Attention(nn.Module):
     def attend(self, q_BMQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None) -> Tensor:
         """Return weighted values [B, Q, M E] over the keys that `mask_QR` allows (None: all).
 
-        Query heads that share a key/value head are laid side by side as more queries of that head, so keys and values
-        are read once and never expanded.
+        Query heads that share a key/value head become more queries of that head, so keys and values are never expanded.
         """
         heads, shared, queries = self.config.heads, self.config.key_value_heads, q_BMQE.shape[2]
         if shared != heads:
@@ -105,15 +81,14 @@ class Attention(nn.Module):
             out = out.reshape(len(out), heads, queries, -1)
         return out.transpose(1, 2).flatten(2)
 
-    def cached(
-        self, q_BMQE: Tensor, k_BGQE: Tensor, v_BGQE: Tensor, layer: int, cache: KeyValueCache, reach: AttentionSpan
-    ) -> Tensor:
-        """Return weighted values [B, Q, M E] over the cache, after adding these keys and values."""
-        cache.write(layer, reach.first, k_BGQE, v_BGQE)
-        keys, values = cache.visible(layer, reach.past_steps, reach.last)
+    def cached(self, all_BQO: Tensor, turn: RotaryFactors, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
+        """Add keys and values to the cache; return weighted values [B, Q, M E] over it. Arguments as in `project`."""
+        q_BMQE, k_BGQE, v_BGQE = self.project(all_BQO, turn)
+        cache.write(self.layer, reach.first, k_BGQE, v_BGQE)
+        keys, values = cache.visible(self.layer, reach.past_steps, reach.last)
         return self.attend(q_BMQE, keys, values, reach.masks.get(self.window))
 
-    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, own_PP: Tensor) -> Tensor:
+    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, causal_mask_PP: Tensor) -> Tensor:
         """Attend every step to its window, one call per step, so that no mask is larger than one step's."""
         batch, steps, positions, _ = x_BTPD.shape
         all_BQO = self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d"))
@@ -123,8 +98,7 @@ class Attention(nn.Module):
         for step in range(steps):
             first = max(0, step - self.window + 1) * positions
             here, end = step * positions, (step + 1) * positions
-            past_PR = own_PP.new_ones(positions, here - first)
-            mask = torch.cat([past_PR, own_PP], dim=1)
+            mask = torch.cat([causal_mask_PP.new_ones(positions, here - first), causal_mask_PP], dim=1)
             out.append(self.attend(q[:, :, here:end], k[:, :, first:end], v[:, :, first:end], mask))
         return self.out(torch.stack(out, dim=1))
 
@@ -137,7 +111,7 @@ class Block(nn.Module):
         hidden = config.mlp_ratio * config.width
         self.parallel = config.parallel
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = Attention(config, config.window_steps(layer))
+        self.attention = Attention(config, layer)
         self.mlp_norm = nn.Identity() if config.parallel else nn.LayerNorm(config.width)
         self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
 
@@ -148,71 +122,76 @@ class Block(nn.Module):
         x = x + attended
         return x + self.mlp(self.mlp_norm(x))
 
-    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, own_PP: Tensor) -> Tensor:
+    def steps(self, x_BTPD: Tensor, turn: RotaryFactors, causal_mask_PP: Tensor) -> Tensor:
         """Run the block over whole steps."""
         normed = self.attention_norm(x_BTPD)
-        return self.feed(x_BTPD, self.attention.steps(normed, turn, own_PP), normed)
+        return self.feed(x_BTPD, self.attention.steps(normed, turn, causal_mask_PP), normed)
 
-    def extend(
-        self, x_BQD: Tensor, turn: RotaryFactors, layer: int, cache: KeyValueCache, reach: AttentionSpan
-    ) -> Tensor:
-        """Run the block over some places of one step; see `Transformer.extend`."""
+    def extend(self, x_BQD: Tensor, turn: RotaryFactors, cache: KeyValueCache, reach: AttentionSpan) -> Tensor:
+        """Run the block over some positions of one step; see `Transformer.extend`."""
         normed = self.attention_norm(x_BQD)
-        q, k, v = self.attention.project(self.attention.query_key_value(normed), turn)
-        attended = self.attention.out(self.attention.cached(q, k, v, layer, cache, reach))
-        return self.feed(x_BQD, attended, normed)
+        attended = self.attention.cached(self.attention.query_key_value(normed), turn, cache, reach)
+        return self.feed(x_BQD, self.attention.out(attended), normed)
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
 
 
 class Transformer(nn.Module):
     """Token ids of whole steps to hidden states, and hidden states to logits."""
 
-    def __init__(self, config: TransformerConfig, geometry: StepGeometry) -> None:
+    def __init__(self, config: TransformerConfig, layout: StepLayout) -> None:
         super().__init__()
-        self.config, self.geometry = config, geometry
+        self.config, self.layout = config, layout
         rolling = config.positions == "rolling"
-        places = geometry.positions * (1 if rolling else config.context_steps)
-        self.token = nn.Embedding(geometry.vocab_size, config.width)
+        places = layout.positions * (1 if rolling else config.context_steps)
+        self.token = nn.Embedding(layout.vocab.size, config.width)
         self.place = nn.Embedding(places, config.width)
-        self.rotary = Rotary(config.head_width, geometry.grid_P2, config.context_steps) if rolling else None
-        actions = geometry.vocab_size - geometry.first_action_id
+        grid_P2 = torch.as_tensor(layout.grid_P2)
+        self.rotary = Rotary(config.head_width, grid_P2, config.context_steps) if rolling else None
+        actions = layout.vocab.action_values
         self.action_condition = nn.Embedding(actions, config.width) if config.action_condition else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        self.register_buffer("image_position_P", geometry.image_position_P, persistent=False)
+        predicts_image_P = torch.zeros(layout.positions, dtype=torch.bool)
+        predicts_image_P[list(layout.image_group.positions)] = True
+        self.register_buffer("image_position_P", predicts_image_P, persistent=False)
         self.image_position_P: Tensor
-        self.apply(self._start)
+        self.apply(_init_weights)
         for block in self.blocks:
             assert isinstance(block, Block)
             for last in (block.attention.out, block.mlp[2]):
                 nn.init.normal_(last.weight, std=0.02 / (2 * config.layers) ** 0.5)  # type: ignore[arg-type]
 
-    @staticmethod
-    def _start(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
-
     def forward(
         self,
         inputs_BTP: Int[Tensor, "B T P"],
-        own_PP: Bool[Tensor, "P P"],
+        causal_mask_PP: Bool[Tensor, "P P"],
         actions_BTA: Int[Tensor, "B T A"] | None = None,
     ) -> Float[Tensor, "B T P D"]:
-        """Return hidden states of whole steps, each attending to its window and, in its own step, to `own_PP`.
+        """Return hidden states of whole steps, each attending to its window.
 
         Args:
             inputs_BTP: the token id each position reads; negative: none.
-            own_PP: own-step mask, True where row may attend to column.
-            actions_BTA: joint ids of the action taken in the step *before* each step (negative: none); needed with
-                `action_condition`, else ignored.
+            causal_mask_PP: own-step mask, True where row may attend to column.
+            actions_BTA: joint ids of the action *before* each step (negative: none); for `action_condition` only.
 
         Raises:
-            ConfigError: when `absolute` positions are asked for more steps than the context has.
+            ConfigError: when there are more steps than the context of `absolute` positions.
         """
-        batch, steps, positions = inputs_BTP.shape
-        where_TP = self._where(steps, inputs_BTP.device)
-        x = self._embed(inputs_BTP, where_TP, actions_BTA)
+        _, steps, positions = inputs_BTP.shape
+        where_TP = torch.arange(positions, device=inputs_BTP.device).expand(steps, positions)
+        if self.rotary is None:
+            if steps > self.config.context_steps:
+                raise ConfigError(f"absolute positions end after {self.config.context_steps} steps; start a new window")
+            where_TP = torch.arange(steps * positions, device=inputs_BTP.device).view(steps, positions)
+        x = self._token(inputs_BTP) + self.place(where_TP)
+        if self.action_condition is not None and actions_BTA is not None:
+            x = x + self._condition(actions_BTA)[:, :, None] * self.image_position_P[:, None]
         turn: RotaryFactors = ()
         if self.rotary is not None:
             step_S = torch.arange(steps, device=x.device).repeat_interleave(positions)
@@ -220,7 +199,7 @@ class Transformer(nn.Module):
             turn = angles[0].to(x.dtype), angles[1].to(x.dtype)
         for block in self.blocks:
             assert isinstance(block, Block)
-            x = block.steps(x, turn, own_PP)
+            x = block.steps(x, turn, causal_mask_PP)
         return self.norm(x)
 
     def begin(
@@ -234,13 +213,13 @@ class Transformer(nn.Module):
         """Return the embeddings of one step before any of its tokens is known, for `extend`.
 
         Args:
-            steps_B: the step's index in each dream; below the context's length for `absolute` positions.
-            order_P: the positions in the order they will be run.
-            actions_BA: as in `forward`, of the one step before.
-            as_matrices: turn queries and keys by products; worth it where launching a kernel is what costs.
+            steps_B: the step's index in each session; below the context's length for `absolute` positions.
+            order_P: the positions in decoding order.
+            actions_BA: as in `forward`, for one step.
+            as_matrices: rotate by matrix products, which launches fewer kernels.
         """
         if self.rotary is None:
-            where = steps_B[:, None] * self.geometry.positions + order_P
+            where = steps_B[:, None] * self.layout.positions + order_P
         else:
             where = order_P.expand(len(steps_B), -1)
         x_BPD = self.place(where)
@@ -254,39 +233,25 @@ class Transformer(nn.Module):
     def extend(
         self, inputs_BQ: Int[Tensor, "B Q"], tables: StepEmbeddings, cache: KeyValueCache, reach: AttentionSpan
     ) -> Float[Tensor, "B Q D"]:
-        """Return hidden states of some places of one step; write their keys and values into `cache`.
+        """Return hidden states of some positions of one step; write their keys and values into `cache`.
 
         Args:
-            inputs_BQ: the token id each place reads; negative: none.
-            tables: of the whole step, from `begin`.
-            cache: holds the steps before and the places of this step that were run so far; is written.
-            reach: which places these are, and what they may attend to.
+            inputs_BQ: the token id each position reads; negative: none.
+            tables: the whole step's result of `begin`.
+            cache: past steps and the positions of this step that have run.
+            reach: these positions, and the keys they may attend to.
         """
         here = slice(reach.first, reach.last)
         x = self._token(inputs_BQ) + tables.x_BPD[:, here]
         turn = tuple(part[:, here] for part in tables.turn)
-        for layer, block in enumerate(self.blocks):
+        for block in self.blocks:
             assert isinstance(block, Block)
-            x = block.extend(x, turn, layer, cache, reach)
+            x = block.extend(x, turn, cache, reach)
         return self.norm(x)
 
     def logits(self, hidden: Float[Tensor, "*N D"], first_id: int, last_id: int) -> Float[Tensor, "*N C"]:
         """Return logits of the legal ids `first_id` to `last_id` - 1 only (embeddings are tied)."""
         return F.linear(hidden, self.token.weight[first_id:last_id])
-
-    def _where(self, steps: int, device: torch.device) -> Tensor:
-        positions = self.geometry.positions
-        if self.rotary is not None:
-            return torch.arange(positions, device=device).expand(steps, positions)
-        if steps > self.config.context_steps:
-            raise ConfigError(f"absolute positions end after {self.config.context_steps} steps; prefill a new window")
-        return torch.arange(steps * positions, device=device).view(steps, positions)
-
-    def _embed(self, inputs_BTP: Tensor, where_TP: Tensor, actions_BTA: Tensor | None) -> Tensor:
-        x = self._token(inputs_BTP) + self.place(where_TP)
-        if self.action_condition is None or actions_BTA is None:
-            return x
-        return x + self._condition(actions_BTA)[:, :, None] * self.image_position_P[:, None]
 
     def _token(self, inputs: Tensor) -> Tensor:
         return self.token(inputs.clamp(min=0)) * (inputs >= 0)[..., None]
@@ -294,5 +259,5 @@ class Transformer(nn.Module):
     def _condition(self, actions: Tensor) -> Tensor:
         """Sum of the embeddings of one action's values; negative ids add nothing."""
         assert self.action_condition is not None
-        ids = (actions - self.geometry.first_action_id).clamp(min=0)
+        ids = (actions - self.layout.vocab.codebook_size).clamp(min=0)
         return (self.action_condition(ids) * (actions >= 0)[..., None]).sum(dim=-2)
