@@ -25,12 +25,11 @@ from _harness import count, options, parse, progress, report, run, show
 from playloom.cli.common import text_table
 from playloom.data.dataset import FrameDataset
 from playloom.device import pick_device
-from playloom.evaluation.camera_motion import Camera
 from playloom.evaluation.config import EvaluationSettings
-from playloom.evaluation.control import dream_control
+from playloom.evaluation.control import measure_control
 from playloom.evaluation.likelihood import Windows, likelihood, order_name, windows_at
 from playloom.evaluation.report import is_significant
-from playloom.evaluation.rollout import measure_horizon
+from playloom.evaluation.rollout import measure_rollout
 from playloom.evaluation.segments import Segment, choose_segments
 from playloom.evaluation.suite import LAGS
 from playloom.evaluation.test_set import open_test_set
@@ -141,8 +140,7 @@ class Sweep:
     def _result(self, windows: Windows, lag: int | None) -> OrderResult:
         sizes, engine = self.sizes, Engine(self.model, lag=lag)
         progress(f"{self.model.config.name}, {order_name(lag)}")
-        horizon = measure_horizon(
-            self.model,
+        horizon = measure_rollout(
             engine,
             self.store,
             self._moments(sizes.horizon_moments, max(STEPS)),
@@ -168,8 +166,7 @@ class Sweep:
         if {span.meta.get("game", "arena") for span in self.store.of_split("test")} != {"arena"}:
             return np.zeros(0)
         sizes = self.sizes
-        control = dream_control(
-            self.model,
+        control = measure_control(
             engine,
             self.store,
             self._moments(sizes.control_moments, sizes.control_steps),
@@ -177,7 +174,6 @@ class Sweep:
             sampling=sizes.sampling,
             seed=sizes.seed,
             batch=sizes.batch,
-            camera=Camera(),
         )
         return np.concatenate([control.right > 0, control.left < 0]).astype(np.float64)
 

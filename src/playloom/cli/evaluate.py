@@ -115,23 +115,24 @@ def _measure(
 ) -> Report:
     """Load and measure; `latest` gets a report after every part."""
     from playloom.device import pick_device, set_threads
-    from playloom.evaluation.suite import PARTS, evaluate
+    from playloom.evaluation.suite import PARTS, evaluate, require_extra
     from playloom.evaluation.test_set import open_test_set
     from playloom.models.checkpoint import load_model, model_folder
 
+    require_extra()
     set_threads(threads)
     loaded = load_model(model_folder(model), pick_device(device))
     settings = _settings(loaded, lag, sizes, quick, game, seed, sampling)
     store = open_test_set(data, work, lambda what, done, total: bar(done, total, what))
     pieces = 0
 
-    def tick(what: str) -> None:
+    def show(what: str) -> None:
         nonlocal pieces
         pieces += 1
         parts = f"{len(latest)} of {len(PARTS)} parts done"
         bar.show(f"{parts}, now {what}, piece {pieces}", len(latest) / len(PARTS), "evaluating")
 
-    return evaluate(loaded, store, settings, pictures=work, tick=tick, part_done=latest.append)
+    return evaluate(loaded, store, settings, pictures=work, progress=show, part_done=latest.append)
 
 
 def _update_card(model: str | None, result: Report) -> None:

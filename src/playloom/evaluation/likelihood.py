@@ -1,13 +1,13 @@
 """Teacher-forced likelihood of recorded play, per token.
 
-The first step of a window has no past, so it is left out, for the model and for the baselines. Figures are means over
-tokens: cross-entropy in nats, accuracy as the share of tokens whose argmax over the legal ids is right. B windows, T
-steps, N image slots, A action slots, K slots, P positions.
+The first step of a window has no past, so model and baselines leave it out. Metrics are means over tokens:
+cross-entropy in nats, accuracy as the share of tokens whose argmax over the legal ids is right. B windows, T steps,
+N image slots, A action slots, K slots, P positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,10 @@ from torch import Tensor
 from playloom.actions.codec import SLOT_SIZES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row, is_significant
-from playloom.evaluation.segments import Segment, encode
+from playloom.evaluation.segments import Progress, Segment, encode
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
-from playloom.models.sequence import NO_TOKEN
+from playloom.models.sequence import NO_TOKEN, TokenGroup
 
 BUTTONS = slice(0, SLOT_SIZES.index(max(SLOT_SIZES)))
 """The slots of buttons and triggers."""
@@ -77,13 +77,13 @@ class Likelihood:
 
     def to_json(self) -> dict[str, float]:
         """Return the means by name."""
-        names = ("image_accuracy", "buttons", "buttons_accuracy", "sticks", "sticks_accuracy")
-        return {"image": self.image, **{name: getattr(self, name) for name in names}}
+        names = ("image", "image_accuracy", "buttons", "buttons_accuracy", "sticks", "sticks_accuracy")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baselines:
-    """Figures without a model. Entropies are those of the test tokens themselves, which favours them."""
+    """Metrics without a model. Entropies are those of the test tokens themselves, which favours them."""
 
     image_marginal: float
     """Entropy of image codes over all positions and times, nats."""
@@ -103,13 +103,25 @@ class Baselines:
     """Share of stick bins equal to those one step before."""
 
 
-def windows_at(model: WorldModel, store: FrameDataset, moments: Sequence[Segment]) -> Windows:
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodResult:
+    """Likelihoods of one set of windows."""
+
+    orders: dict[str, Likelihood]
+    """By name of the decoding order."""
+    main: str
+    """Name of the order used for generation."""
+    baselines: Baselines
+    gaps_B: dict[str, NDArray[np.float64]]
+    """Rise of each window's image cross-entropy in nats, by kind of wrong actions; main order."""
+
+
+def windows_at(model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment]) -> Windows:
     """Encode the `past` - 2 frames up to each segment's start, with one more action on either side."""
-    steps = moments[0].past - 2
-    rows_BT = np.array([m.row - steps + 1 for m in moments])[:, None] + np.arange(steps)
-    codes = np.stack([encode(model, store.frames_FHWC[rows]) for rows in rows_BT])
-    around = np.concatenate([rows_BT[:, :1] - 1, rows_BT, rows_BT[:, -1:] + 1], axis=1)
-    return Windows(codes_BTN=codes, actions_BTA=np.array(store.actions_FA[around]))
+    steps = segments[0].past - 2
+    rows_BT = np.array([segment.row - steps for segment in segments])[:, None] + np.arange(steps + 2)
+    codes = np.stack([encode(model, dataset.frames_FHWC[rows]) for rows in rows_BT[:, 1:-1]])
+    return Windows(codes_BTN=codes, actions_BTA=np.array(dataset.actions_FA[rows_BT]))
 
 
 @torch.inference_mode()
@@ -127,29 +139,31 @@ def likelihood(
         codes_BTN: int64 image codes.
         actions_BTA: uint8 action values; action t follows frame t.
         lag: row lag of the order (see `playloom.models.decode_order`); None: raster.
-        batch: windows a pass.
+        batch: windows per pass.
     """
-    own_PP = schedule(model.config.layout, lag).visible_PP(model.device)
     sums = torch.zeros(5, dtype=torch.float64)
     image_B = []
     for first in range(0, len(codes_BTN), batch):
-        chosen = slice(first, first + batch)
-        codes = torch.as_tensor(codes_BTN[chosen], device=model.device)
-        values = torch.as_tensor(actions_BTA[chosen].astype(np.int64), device=model.device)
-        hidden_BTPD = _hidden(model, codes, values, own_PP)
-        image_loss_BTN, image_right_BTN = _judge_images(model, hidden_BTPD, codes)
-        losses_ABT, right_ABT = _judge_actions(model, hidden_BTPD, values)
+        part = slice(first, first + batch)
+        codes, values, hidden_BTPD = _hidden(model, codes_BTN[part], actions_BTA[part], lag)
+        image = model.config.layout.image_group
+        image_loss_BTN, image_right_BTN = _score(model, image, hidden_BTPD[:, :, list(image.positions)], codes)
+        actions = [
+            _score(model, group, hidden_BTPD[:, :, group.positions[0]], values[..., slot])
+            for slot, group in enumerate(model.config.layout.action_groups)
+        ]
+        losses_ABT, right_ABT = (torch.stack(tensors) for tensors in zip(*actions, strict=True))
         image_B.append(image_loss_BTN.double().mean((1, 2)).cpu().numpy())
         parts = [image_right_BTN, losses_ABT[BUTTONS], right_ABT[BUTTONS], losses_ABT[STICKS], right_ABT[STICKS]]
-        share = len(codes) / len(codes_BTN)
-        sums += torch.stack([part.double().mean().cpu() for part in parts]) * share
+        sums += torch.stack([x.double().mean().cpu() for x in parts]) * (len(codes) / len(codes_BTN))
+    means = sums.tolist()
     return Likelihood(
         image_B=np.concatenate(image_B),
-        image_accuracy=float(sums[0]),
-        buttons=float(sums[1]),
-        buttons_accuracy=float(sums[2]),
-        sticks=float(sums[3]),
-        sticks_accuracy=float(sums[4]),
+        image_accuracy=means[0],
+        buttons=means[1],
+        buttons_accuracy=means[2],
+        sticks=means[3],
+        sticks_accuracy=means[4],
     )
 
 
@@ -157,32 +171,41 @@ def likelihood(
 def argmax_codes(
     model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None = None
 ) -> NDArray[np.int64]:
-    """Return the argmax code at every image slot of every step but the first, teacher-forced.
-
-    Args:
-        model: codes and actions must fit its config.
-        codes_BTN: int64 image codes.
-        actions_BTA: uint8 action values; action t follows frame t.
-        lag: row lag of the order; None: raster.
-
-    Returns:
-        int64 [B, T - 1, N].
-    """
+    """Return the teacher-forced argmax code of every image slot, int64 [B, T - 1, N]; arguments as `likelihood`."""
     group = model.config.layout.image_group
-    own_PP = schedule(model.config.layout, lag).visible_PP(model.device)
+    hidden_BTPD = _hidden(model, codes_BTN, actions_BTA, lag)[2]
+    logits = model.transformer.logits(hidden_BTPD[:, :, list(group.positions)], group.first_id, group.last_id)
+    return logits.argmax(-1).cpu().numpy()
+
+
+def _hidden(
+    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, action values and hidden states [B, T - 1, P, D] of all steps but the first, teacher-forced."""
+    layout = model.config.layout
     codes = torch.as_tensor(codes_BTN, device=model.device)
     values = torch.as_tensor(actions_BTA.astype(np.int64), device=model.device)
-    hidden_BTND = _hidden(model, codes, values, own_PP)[:, 1:, list(group.positions)]
-    likeliest = model.transformer.logits(hidden_BTND, group.first_id, group.last_id).argmax(-1)
-    return likeliest.cpu().numpy()
+    tokens_BTK = layout.interleave(codes, values)
+    taken_BTA = tokens_BTK[..., layout.image_slots :]
+    previous_BTA = F.pad(taken_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
+    own_PP = schedule(layout, lag).visible_PP(model.device)
+    hidden = model.transformer(layout.inputs(tokens_BTK), own_PP, previous_BTA)
+    return codes[:, 1:], values[:, 1:], hidden[:, 1:]
+
+
+def _score(model: WorldModel, group: TokenGroup, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and correctness of every target, among the legal ids of the group."""
+    logits = model.transformer.logits(hidden, group.first_id, group.last_id)
+    loss = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+    return loss, (logits.argmax(-1) == targets).float()
 
 
 def baselines(windows: Windows) -> Baselines:
-    """Compute the figures of the baselines on the tokens that the model is measured on."""
-    codes = windows.codes_BTN
-    now, before = windows.actions[:, 1:], windows.actions[:, :-1]
-    marginal = [entropy(now[..., slot]) for slot in range(now.shape[-1])]
-    given = [conditional_entropy(now[..., slot], before[..., slot]) for slot in range(now.shape[-1])]
+    """Compute the metrics of the baselines on the tokens that the model is measured on."""
+    codes, now, before = windows.codes_BTN, windows.actions[:, 1:], windows.actions[:, :-1]
+    slots = range(now.shape[-1])
+    marginal = [entropy(now[..., slot]) for slot in slots]
+    given = [conditional_entropy(now[..., slot], before[..., slot]) for slot in slots]
     same = now == before
     return Baselines(
         image_marginal=entropy(codes[:, 1:]),
@@ -208,51 +231,6 @@ def conditional_entropy(values: NDArray[np.integer], given: NDArray[np.integer])
     return entropy(pairs) - entropy(given)
 
 
-def _hidden(model: WorldModel, codes_BTN: Tensor, values_BTA: Tensor, own_PP: Tensor) -> Tensor:
-    """Hidden states [B, T, P, D], each step conditioned on the action of the one before."""
-    layout = model.config.layout
-    tokens_BTK = layout.interleave(codes_BTN, values_BTA)
-    taken_BTA = tokens_BTK[..., layout.image_slots :]
-    previous_BTA = F.pad(taken_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
-    hidden: Tensor = model.transformer(layout.inputs(tokens_BTK), own_PP, previous_BTA)
-    return hidden
-
-
-def _judge_images(model: WorldModel, hidden_BTPD: Tensor, codes_BTN: Tensor) -> tuple[Tensor, Tensor]:
-    group = model.config.layout.image_group
-    logits = model.transformer.logits(hidden_BTPD[:, 1:, list(group.positions)], group.first_id, group.last_id)
-    return _judge(logits, codes_BTN[:, 1:])
-
-
-def _judge_actions(model: WorldModel, hidden_BTPD: Tensor, values_BTA: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and accuracy [A, B, T - 1] of every action value but the first step's, among the slot's legal ids."""
-    judged = []
-    for slot, group in enumerate(model.config.layout.action_groups):
-        logits = model.transformer.logits(hidden_BTPD[:, 1:, group.positions[0]], group.first_id, group.last_id)
-        judged.append(_judge(logits, values_BTA[:, 1:, slot]))
-    return torch.stack([loss for loss, _ in judged]), torch.stack([right for _, right in judged])
-
-
-def _judge(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    loss = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
-    return loss, (logits.argmax(-1) == targets).float()
-
-
-@dataclass(frozen=True, kw_only=True)
-class LikelihoodResult:
-    """Likelihoods of one set of windows."""
-
-    orders: dict[str, Likelihood]
-    """By name of the decoding order."""
-    main: str
-    """Name of the order used for generation."""
-    baselines: Baselines
-    gaps_B: dict[str, NDArray[np.float64]]
-    """Rise of each window's image cross-entropy in nats, by kind of wrong actions; main order."""
-    windows: int
-    """Number of windows."""
-
-
 def order_name(lag: int | None) -> str:
     """Return the name of a decoding order in tables."""
     return "raster" if lag is None else f"row lag {lag}"
@@ -261,82 +239,54 @@ def order_name(lag: int | None) -> str:
 def measure_likelihood(
     model: WorldModel,
     windows: Windows,
-    lags: tuple[int | None, ...],
+    lags: Sequence[int | None],
     main: int | None,
-    tick: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> LikelihoodResult:
     """Compute the likelihood in every order of `lags`, and in order `main` with wrong actions too."""
     orders = {}
     for lag in dict.fromkeys([*lags, main]):
         orders[order_name(lag)] = likelihood(model, windows.codes_BTN, windows.actions, lag)
-        tick(f"likelihood, {order_name(lag)}")
+        progress(f"likelihood, {order_name(lag)}")
     wrong = {"one step late": windows.shifted(-1), "one step early": windows.shifted(1)}
     if len(windows.codes_BTN) > 1:
         wrong["of another window"] = windows.shuffled()
     true_B, gaps = orders[order_name(main)].image_B, {}
     for name, actions in wrong.items():
         gaps[name] = likelihood(model, windows.codes_BTN, actions, main).image_B - true_B
-        tick(f"alignment, actions {name}")
-    return LikelihoodResult(
-        orders=orders,
-        main=order_name(main),
-        baselines=baselines(windows),
-        gaps_B=gaps,
-        windows=len(windows.codes_BTN),
-    )
+        progress(f"alignment, actions {name}")
+    return LikelihoodResult(orders=orders, main=order_name(main), baselines=baselines(windows), gaps_B=gaps)
 
 
-def likelihood_rows(result: LikelihoodResult, heldout: tuple[Likelihood, Baselines, int] | None) -> list[Row]:
-    """Return the report rows."""
-    base, rows = result.baselines, []
-    for name, judged in result.orders.items():
-        rows.append(
-            _row(
-                f"image cross-entropy, {name}", judged.image, "nats", {"marginal": base.image_marginal}, result.windows
-            )
-        )
-    main = result.orders[result.main]
-    for name, value, unit, beside in (
+def likelihood_rows(result: LikelihoodResult, heldout: tuple[Likelihood, Baselines] | None) -> list[Row]:
+    """Return the report rows of likelihood and alignment."""
+    base, main = result.baselines, result.orders[result.main]
+    count, part = len(main.image_B), "likelihood"
+    marginal = {"marginal": base.image_marginal}
+    sticks = {"marginal": base.sticks_marginal, "given the last": base.sticks_given_last}
+    buttons = {"marginal": base.buttons_marginal, "given the last": base.buttons_given_last}
+    table: list[tuple[str, float, str, dict[str, float]]] = [
         ("image accuracy", main.image_accuracy, "%", {"code of the last frame": base.image_repeat}),
-        (
-            "sticks cross-entropy",
-            main.sticks,
-            "nats",
-            {"marginal": base.sticks_marginal, "given the last": base.sticks_given_last},
-        ),
+        ("sticks cross-entropy", main.sticks, "nats", sticks),
         ("sticks accuracy", main.sticks_accuracy, "%", {"repeat the last": base.sticks_repeat}),
-        (
-            "buttons cross-entropy",
-            main.buttons,
-            "nats",
-            {"marginal": base.buttons_marginal, "given the last": base.buttons_given_last},
-        ),
+        ("buttons cross-entropy", main.buttons, "nats", buttons),
         ("buttons accuracy", main.buttons_accuracy, "%", {"repeat the last": base.buttons_repeat}),
-    ):
-        rows.append(_row(f"{name}, {result.main}", value, unit, beside, result.windows))
-    if heldout is not None:
-        judged, held_base, count = heldout
-        name = f"image cross-entropy, held out, {result.main}"
-        rows.append(_row(name, judged.image, "nats", {"marginal": held_base.image_marginal}, count))
-    return rows + _alignment_rows(result)
-
-
-def _alignment_rows(result: LikelihoodResult) -> list[Row]:
-    true = result.orders[result.main].image
-    return [
-        Row(
-            part="alignment",
-            name=f"gap with actions {name}",
-            value=float(gap_B.mean()),
-            unit="nats",
-            baselines={"true actions": true},
-            bar="> 2 SE",
-            passed=is_significant(gap_B),
-            count=result.windows,
-        )
-        for name, gap_B in result.gaps_B.items()
     ]
-
-
-def _row(name: str, value: float, unit: str, beside: dict[str, float], count: int) -> Row:
-    return Row(part="likelihood", name=name, value=value, unit=unit, baselines=beside, count=count)
+    rows = [
+        Row(part, f"image cross-entropy, {order}", one.image, "nats", marginal, count=count)
+        for order, one in result.orders.items()
+    ]
+    rows += [
+        Row(part, f"{name}, {result.main}", value, unit, beside, count=count) for name, value, unit, beside in table
+    ]
+    if heldout is not None:
+        other, own = heldout
+        name, marginal = f"image cross-entropy, held out, {result.main}", {"marginal": own.image_marginal}
+        rows.append(Row(part, name, other.image, "nats", marginal, count=len(other.image_B)))
+    for name, gap_B in result.gaps_B.items():
+        target = {"bar": "> 2 SE", "passed": is_significant(gap_B)}
+        baselines = {"true actions": main.image}
+        rows.append(
+            Row("alignment", f"gap with actions {name}", float(gap_B.mean()), "nats", baselines, count=count, **target)
+        )
+    return rows

@@ -1,7 +1,7 @@
 """Evaluation of one model: every part, one report.
 
-report = evaluate(load_model(folder), FrameDataset.open(data), EvaluationSettings())
-print(table(report.rows))
+>>> report = evaluate(load_model(folder), FrameDataset.open(data), EvaluationSettings())  # doctest: +SKIP
+>>> print(table(report.rows))  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ import playloom
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.device import machine
 from playloom.errors import ConfigError, GameError, MissingExtraError
-from playloom.evaluation.camera_motion import Camera
 from playloom.evaluation.config import EvaluationSettings
-from playloom.evaluation.control import ControlResult, control_rows, dream_control, evaluate_estimator, game_control
+from playloom.evaluation.control import (
+    ControlMetrics,
+    control_rows,
+    evaluate_estimator,
+    measure_control,
+    measure_game_control,
+)
 from playloom.evaluation.diversity import diversity_curves, diversity_rows, measure_diversity
 from playloom.evaluation.likelihood import baselines, likelihood, likelihood_rows, measure_likelihood, windows_at
 from playloom.evaluation.persistency import (
@@ -33,16 +39,16 @@ from playloom.evaluation.persistency import (
     static_segments,
 )
 from playloom.evaluation.reconstruction import measure_tokenizer, tokenizer_rows
-from playloom.evaluation.report import Report, Row, horizon_plot, strip
+from playloom.evaluation.report import Report, Row, rollout_plot, rollout_strip
 from playloom.evaluation.rollout import (
-    Horizon,
-    collapse_rows,
-    horizon_curves,
-    horizon_rows,
+    RolloutMetrics,
+    collapse_row,
     measure_collapse,
-    measure_horizon,
+    measure_rollout,
+    rollout_curves,
+    rollout_rows,
 )
-from playloom.evaluation.segments import Segment, choose_segments, dream_all
+from playloom.evaluation.segments import Progress, Segment, choose_segments, rollout_frames
 from playloom.inference.engine import Engine
 from playloom.media.images import write_picture
 from playloom.models.checkpoint import WorldModel
@@ -50,201 +56,215 @@ from playloom.provenance import Manifest
 
 LAGS = (4, 2, 1)
 """Row lags compared with raster order, as far as the model supports them."""
-Tick = Callable[[str], None]
-"""Progress callback: receives a description of the finished piece of work."""
+
+
+def require_extra() -> None:
+    """Raise a MissingExtraError unless the packages of the extra `evaluate` are installed."""
+    for package in ("scipy", "matplotlib"):
+        if find_spec(package) is None:
+            raise MissingExtraError.of(package, "evaluate")
+
+
+def evaluate(
+    model: WorldModel,
+    dataset: FrameDataset,
+    settings: EvaluationSettings,
+    *,
+    pictures: Path | None = None,
+    progress: Progress = lambda _: None,
+    part_done: Callable[[Report], None] = lambda _: None,
+) -> Report:
+    """Measure a model on the test episodes of a dataset.
+
+    Args:
+        model: in evaluation mode, on any device.
+        dataset: pictures, actions and states; episodes of the split "test" are measured, those of "heldout" in rows of
+            their own.
+        settings: sizes of the parts.
+        pictures: folder for the rollout's plot and a strip of real and generated frames; None: no pictures.
+        progress: called after every piece of work.
+        part_done: called after every part of `PARTS` with a report of all rows so far; its `run` names the parts.
+
+    Raises:
+        RecordingError: when the dataset has no stretch long enough.
+        PictureError: when its pictures are of another size than the model's.
+        ConfigError: when the model cannot decode with the settings' lag.
+        MissingExtraError: when the extra `evaluate` is not installed.
+    """
+    require_extra()
+    started = time.perf_counter()
+    engine = Engine(model, lag=settings.lag)
+    model.tokenizer.check_size(torch.from_numpy(np.array(dataset.frames_FHWC[:1])))
+    run = _Run(model, engine, dataset, settings, progress)
+    for part in PARTS:
+        before = time.perf_counter()
+        part(run)
+        run.seconds[part.__name__.strip("_")] = round(time.perf_counter() - before, 1)
+        part_done(run.report(started, parts=list(run.seconds)))
+    if pictures is not None:
+        _draw(run, pictures)
+    return run.report(started)
 
 
 @dataclass
 class _Run:
     model: WorldModel
-    store: FrameDataset
+    engine: Engine
+    dataset: FrameDataset
     settings: EvaluationSettings
-    tick: Tick
+    progress: Progress
     rows: list[Row] = field(default_factory=list)
     curves: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def test(self) -> tuple[EpisodeSlice, ...]:
-        return self.store.of_split("test")
-
-    @property
-    def heldout(self) -> tuple[EpisodeSlice, ...]:
-        return self.store.of_split("heldout")
-
-    @property
-    def past(self) -> int:
-        return self.model.config.transformer.context_steps
-
-    def moments(
-        self, count: int, future: int, spans: Sequence[EpisodeSlice] | None = None, past: int = 0
-    ) -> list[Segment]:
-        spans = self.test if spans is None else spans
-        seed = self.settings.seed
-        return choose_segments(self.store, spans, count=count, past=past or self.past, future=future, seed=seed)
-
-    def horizon(self, moments: Sequence[Segment], steps: int, *, greedy: bool = False, detail: bool = True) -> Horizon:
+    def __post_init__(self) -> None:
+        self.test, self.heldout = self.dataset.of_split("test"), self.dataset.of_split("heldout")
+        self.past = self.model.config.transformer.context_steps
         sampling = self.settings.sampling
-        return measure_horizon(
-            self.model,
-            Engine(self.model, lag=self.settings.lag),
-            self.store,
-            moments,
-            steps=steps,
-            sampling=dataclasses.replace(sampling, temperature=0.0) if greedy else sampling,
-            seed=self.settings.seed,
-            batch=self.settings.batch,
-            tick=self.tick,
-            detail=detail,
-        )
+        self.generation = {"sampling": sampling, "seed": self.settings.seed, "batch": self.settings.batch}
+
+    def segments(
+        self, count: int, future: int, episodes: Sequence[EpisodeSlice] | None = None, past: int = 0
+    ) -> list[Segment]:
+        episodes = self.test if episodes is None else episodes
+        past, seed = past or self.past, self.settings.seed
+        return choose_segments(self.dataset, episodes, count=count, past=past, future=future, seed=seed)
+
+    def rollout(self, segments: Sequence[Segment], steps: int, **changes: Any) -> RolloutMetrics:
+        options = {**self.generation, "progress": self.progress, **changes}
+        return measure_rollout(self.engine, self.dataset, segments, steps=steps, **options)
+
+    def report(self, started: float, **more: object) -> Report:
+        """Build the report of all rows so far; `more` goes into its `run`."""
+        s, model = self.settings, self.model
+        seconds = {**self.seconds, "all": round(time.perf_counter() - started, 1)}
+        about = {
+            "model": {
+                "name": model.config.name,
+                "fingerprint": model.fingerprint,
+                "parameters": sum(weight.numel() for weight in model.transformer.parameters()),
+            },
+            "data": {
+                "test_episodes": len(self.test),
+                "test_seeds": _seeds(self.test),
+                "heldout_episodes": len(self.heldout),
+                "heldout_seeds": _seeds(self.heldout),
+                "frames": len(self.dataset),
+            },
+            "counts": self.counts,
+            "settings": dataclasses.asdict(s),
+            "seed": s.seed,
+            "machine": machine(model.device),
+            "seconds": seconds,
+            "playloom": playloom.__version__,
+        }
+        return Report(rows=tuple(self.rows), curves=dict(self.curves), run={**about, **more})
 
 
-def evaluate(
-    model: WorldModel,
-    store: FrameDataset,
-    settings: EvaluationSettings,
-    *,
-    pictures: Path | None = None,
-    tick: Tick = lambda _: None,
-    part_done: Callable[[Report], None] = lambda _: None,
-) -> Report:
-    """Measure a model on the test episodes of a store.
-
-    Args:
-        model: in evaluation mode, on any device.
-        store: pictures, actions and states; episodes whose meta says split "test" are measured, "heldout" ones
-            in rows of their own.
-        settings: how much is measured.
-        pictures: a folder for the horizon's plot and a strip of real and dreamed frames; None draws neither.
-        tick: told after every piece of work.
-        part_done: given a report of all rows so far after every part of `PARTS`; its `run` says `parts`.
-
-    Raises:
-        RecordingError: when the store has no stretch long enough.
-        PictureError: when its pictures are of another size than the model's.
-        ConfigError: when the model cannot decode with the settings' lag.
-    """
-    started = time.perf_counter()
-    Engine(model, lag=settings.lag)  # a lag the model does not know should fail now, not after a minute
-    model.tokenizer.check_size(torch.from_numpy(np.array(store.frames_FHWC[:1])))
-    run = _Run(model, store, settings, tick)
-    for part in PARTS:
-        before = time.perf_counter()
-        part(run)
-        run.seconds[part.__name__.strip("_")] = round(time.perf_counter() - before, 1)
-        about = _about(run, time.perf_counter() - started)
-        parts = list(run.seconds)
-        part_done(Report(rows=tuple(run.rows), curves=dict(run.curves), run={**about, "parts": parts}))
-    if pictures is not None:
-        _draw(run, pictures)
-    return Report(rows=tuple(run.rows), curves=run.curves, run=_about(run, time.perf_counter() - started))
+def _seeds(episodes: Sequence[EpisodeSlice]) -> list[Any]:
+    return sorted({episode.meta.get("seed") for episode in episodes} - {None})
 
 
 def _tokenizer(run: _Run) -> None:
     s = run.settings
-    test = measure_tokenizer(run.model, run.store, run.test, count=s.frames, seed=s.seed, batch=s.batch)
-    run.tick("tokenizer")
+    test = measure_tokenizer(run.model, run.dataset, run.test, count=s.frames, seed=s.seed, batch=s.batch)
+    run.progress("tokenizer")
     heldout = None
     if run.heldout:
         count = max(1, s.frames // 4)
-        heldout = measure_tokenizer(run.model, run.store, run.heldout, count=count, seed=s.seed, batch=s.batch)
-        run.tick("tokenizer, held out")
+        heldout = measure_tokenizer(run.model, run.dataset, run.heldout, count=count, seed=s.seed, batch=s.batch)
+        run.progress("tokenizer, held out")
     run.rows += tokenizer_rows(test, heldout)
     run.counts["tokenizer_frames"] = test.frames
 
 
 def _likelihood(run: _Run) -> None:
     s, layout = run.settings, run.model.config.layout
-    lags: list[int | None] = [None]
-    if layout.rows:
-        lags += [lag for lag in LAGS if lag < layout.grid_width]
-    windows = windows_at(run.model, run.store, run.moments(s.windows, 1, past=run.past + 2))
-    result = measure_likelihood(run.model, windows, tuple(lags), s.lag, run.tick)
+    lags = [None, *(lag for lag in LAGS if layout.rows and lag < layout.grid_width)]
+    segments = run.segments(s.windows, 1, past=run.past + 2)
+    result = measure_likelihood(run.model, windows_at(run.model, run.dataset, segments), lags, s.lag, run.progress)
     heldout = None
     if run.heldout:
-        moments = run.moments(max(1, s.windows // 2), 1, run.heldout, past=run.past + 2)
-        held = windows_at(run.model, run.store, moments)
-        heldout = (likelihood(run.model, held.codes_BTN, held.actions, s.lag), baselines(held), len(moments))
-        run.tick("likelihood, held out")
+        apart = run.segments(max(1, s.windows // 2), 1, run.heldout, past=run.past + 2)
+        windows = windows_at(run.model, run.dataset, apart)
+        heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.lag), baselines(windows))
+        run.progress("likelihood, held out")
     run.rows += likelihood_rows(result, heldout)
-    run.curves["likelihood"] = {name: judged.to_json() for name, judged in result.orders.items()}
+    run.curves["likelihood"] = {name: one.to_json() for name, one in result.orders.items()}
     run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in result.gaps_B.items()}
-    run.counts["likelihood_windows"] = result.windows
+    run.counts["likelihood_windows"] = len(segments)
 
 
 def _horizon(run: _Run) -> None:
     s = run.settings
-    moments = run.moments(s.horizon_moments, s.horizon_reach)
-    test = run.horizon(moments, s.horizon_reach)
+    segments = run.segments(s.horizon_moments, s.horizon_reach)
+    test = run.rollout(segments, s.horizon_reach)
     greedy = heldout = None
     if s.greedy_moments:
-        greedy = run.horizon(moments[: s.greedy_moments], s.greedy_steps, greedy=True, detail=False)
+        cold = dataclasses.replace(s.sampling, temperature=0.0)
+        greedy = run.rollout(segments[: s.greedy_moments], s.greedy_steps, sampling=cold, detail=False)
         if run.heldout:
-            apart = run.moments(s.greedy_moments, s.greedy_steps, run.heldout)
-            heldout = run.horizon(apart, s.greedy_steps, detail=False)
-    run.rows += horizon_rows(test, greedy, heldout)
-    run.curves["horizon"] = horizon_curves(test)
-    collapse = measure_collapse(run.model, run.store, moments, test, s.collapse_step)
-    run.rows += collapse_rows(collapse)
+            apart = run.segments(s.greedy_moments, s.greedy_steps, run.heldout)
+            heldout = run.rollout(apart, s.greedy_steps, detail=False)
+    collapse = measure_collapse(run.model, run.dataset, segments, test, s.collapse_step)
+    run.rows += [*rollout_rows(test, greedy, heldout), collapse_row(collapse)]
+    run.curves["horizon"] = rollout_curves(test)
     run.curves["collapse"] = dataclasses.asdict(collapse)
-    run.counts["horizon_moments"] = len(moments)
+    run.counts["horizon_moments"] = len(segments)
 
 
 def _control(run: _Run) -> None:
-    if {span.meta.get("game", "arena") for span in run.test} != {"arena"}:
-        return  # camera and turning speed of another game are not known here
-    s, camera = run.settings, Camera()
-    moments = run.moments(s.control_moments, s.control_steps)
-    dream = dream_control(
-        run.model,
-        Engine(run.model, lag=s.lag),
-        run.store,
-        moments,
-        steps=s.control_steps,
-        sampling=s.sampling,
-        seed=s.seed,
-        batch=s.batch,
-        camera=camera,
-        tick=run.tick,
+    if {episode.meta.get("game", "arena") for episode in run.test} != {"arena"}:
+        return  # camera and turning speed of other games are unknown
+    s = run.settings
+    segments = run.segments(s.control_moments, s.control_steps)
+    dream = measure_control(
+        run.engine, run.dataset, segments, steps=s.control_steps, progress=run.progress, **run.generation
     )
-    recorded = evaluate_estimator(run.store, run.test, count=s.estimator_pairs, seed=s.seed, camera=camera)
-    run.tick("control, estimator")
-    game = _in_the_game(run, moments, camera) if s.game_moments else None
-    run.rows += control_rows(dream, recorded, game)
-    run.curves["control"] = {"dream": _lists(dream), "game": None if game is None else _lists(game)}
-    run.curves["estimator"] = dataclasses.asdict(recorded)
-    run.counts["control_moments"] = len(moments)
+    estimator = evaluate_estimator(run.dataset, run.test, count=s.estimator_pairs, seed=s.seed)
+    run.progress("control, estimator")
+    game = _game_control(run, segments) if s.game_moments else None
+    run.rows += control_rows(dream, estimator, game)
+    run.curves["control"] = {"dream": _rounded(dream), "game": None if game is None else _rounded(game)}
+    run.curves["estimator"] = dataclasses.asdict(estimator)
+    run.counts["control_moments"] = len(segments)
 
 
-def _in_the_game(run: _Run, moments: Sequence[Segment], camera: Camera) -> ControlResult | None:
-    some = moments[:: max(1, len(moments) // run.settings.game_moments)][: run.settings.game_moments]
+def _game_control(run: _Run, segments: Sequence[Segment]) -> ControlMetrics | None:
+    s = run.settings
+    some = segments[:: max(1, len(segments) // s.game_moments)][: s.game_moments]
     try:
-        return game_control(run.store, some, steps=run.settings.control_steps, camera=camera, tick=run.tick)
+        return measure_game_control(run.dataset, some, steps=s.control_steps, progress=run.progress)
     except (MissingExtraError, GameError, ConfigError):  # only a baseline: not worth losing all other figures
         return None
+
+
+def _rounded(control: ControlMetrics) -> dict[str, list[float]]:
+    return {name: [round(float(value), 3) for value in values] for name, values in vars(control).items()}
 
 
 def _diversity(run: _Run) -> None:
     s = run.settings
     if not s.diversity_moments:
         return
-    moments = run.moments(s.diversity_moments, s.diversity_steps)
-    result = measure_diversity(run.model, run.store, run.test, moments, s, run.tick)
+    segments = run.segments(s.diversity_moments, s.diversity_steps)
+    result = measure_diversity(run.model, run.dataset, run.test, segments, s, run.progress)
     run.rows += diversity_rows(result)
     run.curves["diversity"] = diversity_curves(result)
-    run.counts["diversity_moments"] = len(moments)
+    run.counts["diversity_moments"] = len(segments)
 
 
 def _persistency(run: _Run) -> None:
     s = run.settings
     if not s.persistency_moments:
         return
-    moments = static_segments(run.store, run.moments(CANDIDATES * s.persistency_moments, 1), s.persistency_moments)
-    result = measure_persistency(run.model, run.store, moments, s, run.tick)
+    candidates = run.segments(CANDIDATES * s.persistency_moments, 1)
+    segments = static_segments(run.dataset, candidates, s.persistency_moments)
+    result = measure_persistency(run.model, run.dataset, segments, s, run.progress)
     run.rows += persistency_rows(result)
     run.curves["persistency"] = persistency_curves(result)
-    run.counts["persistency_moments"] = len(moments)
+    run.counts["persistency_moments"] = len(segments)
 
 
 PARTS = (_tokenizer, _likelihood, _horizon, _control, _diversity, _persistency)
@@ -252,49 +272,16 @@ PARTS = (_tokenizer, _likelihood, _horizon, _control, _diversity, _persistency)
 
 
 def _draw(run: _Run, folder: Path) -> None:
-    s, model = run.settings, run.model
-    name = model.config.name
-    plotted = horizon_plot(run.curves["horizon"], f"{name}: dreams with the recorded actions")
-    write_picture(folder / "horizon.png", plotted)
-    moment = run.moments(s.horizon_moments, s.horizon_reach)[0]
-    actions = moment.future_actions(run.store, s.horizon_steps)
-    (dreamed,) = dream_all(
-        Engine(model, lag=s.lag), [moment.prompt(run.store)], [actions], sampling=s.sampling, seed=s.seed, batch=1
-    )
+    s, name = run.settings, run.model.config.name
+    plot = rollout_plot(run.curves["horizon"], f"{name}: dreams with the recorded actions")
+    write_picture(folder / "horizon.png", plot)
+    segment = run.segments(s.horizon_moments, s.horizon_reach)[0]
+    actions = segment.future_actions(run.dataset, s.horizon_steps)
+    options = {**run.generation, "batch": 1}
+    (generated,) = rollout_frames(run.engine, [segment.prompt(run.dataset)], [actions], **options)
     steps = [step for step in (1, 2, 3, 5, 10, 15, 20, 30) if step <= s.horizon_steps]
-    real = moment.future_frames(run.store, s.horizon_steps)
-    sheet = strip(real, dreamed, actions, steps, f"{name}, recorded actions")
-    manifest = Manifest(model=name, weights=model.fingerprint, seed=s.seed, mode="world", sampling=_sampling(s))
+    real = segment.future_frames(run.dataset, s.horizon_steps)
+    sheet = rollout_strip(real, generated, actions, steps, f"{name}, recorded actions")
+    sampling = dataclasses.asdict(s.sampling)
+    manifest = Manifest(model=name, weights=run.model.fingerprint, seed=s.seed, mode="world", sampling=sampling)
     write_picture(folder / "strip.png", sheet, manifest)
-
-
-def _about(run: _Run, seconds: float) -> dict[str, Any]:
-    s, store = run.settings, run.store
-    return {
-        "model": {
-            "name": run.model.config.name,
-            "fingerprint": run.model.fingerprint,
-            "parameters": sum(weight.numel() for weight in run.model.transformer.parameters()),
-        },
-        "data": {
-            "test_episodes": len(run.test),
-            "test_seeds": sorted({span.meta.get("seed") for span in run.test} - {None}),
-            "heldout_episodes": len(run.heldout),
-            "heldout_seeds": sorted({span.meta.get("seed") for span in run.heldout} - {None}),
-            "frames": len(store),
-        },
-        "counts": run.counts,
-        "settings": {**dataclasses.asdict(s), "sampling": _sampling(s)},
-        "seed": s.seed,
-        "machine": machine(run.model.device),
-        "seconds": {**run.seconds, "all": round(seconds, 1)},
-        "playloom": playloom.__version__,
-    }
-
-
-def _sampling(settings: EvaluationSettings) -> dict[str, float | int | str | None]:
-    return dict(dataclasses.asdict(settings.sampling))
-
-
-def _lists(control: ControlResult) -> dict[str, list[float]]:
-    return {name: [round(float(value), 3) for value in values] for name, values in vars(control).items()}

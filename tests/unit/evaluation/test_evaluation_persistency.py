@@ -17,13 +17,13 @@ from playloom.evaluation.persistency import (
     OBJECTS,
     Persistency,
     Template,
-    draw,
+    draw_object,
     make_edits,
     measure_persistency,
+    object_box,
     paste,
     persistency_curves,
     persistency_rows,
-    place,
     static_segments,
 )
 from playloom.evaluation.segments import Segment, choose_segments, encode, reconstruct
@@ -50,7 +50,7 @@ def store_of(folder: Path, frames: np.ndarray) -> FrameDataset:
 @pytest.mark.parametrize("size", [(180, 300), (16, 24), (40, 10)])
 def test_an_object_stands_inside_the_picture_and_changes_nothing_else(name: str, size: tuple[int, int]) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
-    boxes = [place(*size, side) for side in (0, 1)]
+    boxes = [object_box(*size, side) for side in (0, 1)]
     assert boxes[0].columns.start <= boxes[1].columns.start and (boxes[0] != boxes[1] or size[1] < 24)
     for box in boxes:
         assert 0 <= box.rows.start < box.rows.stop <= size[0] and 0 <= box.columns.start < box.columns.stop <= size[1]
@@ -64,15 +64,15 @@ def test_an_object_stands_inside_the_picture_and_changes_nothing_else(name: str,
 def test_objects_have_the_colour_of_their_name_in_every_size() -> None:
     for name, channels in {"red ball": [0], "blue crate": [2], "yellow cone": [0, 1]}.items():
         for size in (4, 54):
-            drawn = draw(name, size)
-            inside = drawn.colour_DDC[drawn.cover_DD > 0.5]
-            assert drawn.colour_DDC.min() >= 0 and drawn.colour_DDC.max() <= 255
+            colour, opacity = draw_object(name, size)
+            inside = colour[opacity > 0.5]
+            assert colour.min() >= 0 and colour.max() <= 255
             others = [c for c in range(3) if c not in channels]
             assert inside[:, channels].mean() > 2 * inside[:, others].mean()
 
 
 def test_the_share_is_one_for_the_object_and_zero_without_it() -> None:
-    box = place(16, 24, 0)
+    box = object_box(16, 24, 0)
     ball = paste(GREY[None], "red ball", box)[0]
     template = Template.between("red ball", box, ball, GREY)
     half = ((ball.astype(int) + GREY) // 2).astype(np.uint8)
@@ -84,7 +84,7 @@ def test_the_share_is_one_for_the_object_and_zero_without_it() -> None:
     shares = template.share(dreams, np.broadcast_to(GREY, dreams.shape))
     assert shares[:4] == pytest.approx([1, 0, 0.5, 0], abs=0.01)
     assert shares[4] < 0.1 and shares[5] > 0.8
-    moved = template.share(paste(GREY[None], "red ball", place(16, 24, 1)), GREY[None])
+    moved = template.share(paste(GREY[None], "red ball", object_box(16, 24, 1)), GREY[None])
     assert moved == pytest.approx([0], abs=1e-9)
     nothing = Template.between("red ball", box, GREY, GREY)
     assert np.isnan(nothing.share(ball[None], GREY[None])).all()
