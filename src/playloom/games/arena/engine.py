@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import ConfigError, GameError, MissingExtraError, did_you_mean
-from playloom.games.arena.actors import BOT_NAMES, BOTS
 from playloom.games.arena.controls import BUTTONS, TICS_PER_STEP, engine_buttons
 from playloom.games.arena.maps import variant_of
 from playloom.games.arena.wad import arena_wad
@@ -48,6 +47,28 @@ _ARGUMENTS = (
     "+movebob 0 +name Player +colorset 0"
 )
 _TEAM_ARGUMENTS = " +teamplay 1 +team 0 +teamdamage 0"
+_BOT = """{{
+    name        {name}
+    aiming      45
+    perfection  30
+    reaction    60
+    isp         40
+    color       "{colour}"
+    skin        base
+    class       LoomBot
+}}
+"""
+"""A calm bot that keeps its distance, in the engine's table of bots."""
+_BOTS = {
+    "Amber": "f0 c0 20",
+    "Bluebell": "30 50 f0",
+    "Cherry": "e0 20 20",
+    "Dove": "e8 e8 e8",
+    "Ember": "f0 80 20",
+    "Fig": "c0 30 c0",
+    "Gull": "b0 b0 b0",
+}
+"""Colours of the bots by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,15 +175,16 @@ class DoomEngine:
         game.set_seed(spec.seed % 2**32)
         game.set_episode_timeout(0)
         bots = wad.with_name("bots.cfg")
-        bots.write_text(BOTS, encoding="utf-8")
+        table = [_BOT.format(name=name, colour=colour) for name, colour in _BOTS.items()]
+        bots.write_text("".join(table), encoding="utf-8")
         game.add_game_args(f"+viz_bots_path {bots} ")
         game.add_game_args(_ARGUMENTS + (_TEAM_ARGUMENTS if spec.mode == "4v4" else ""))
 
     def _populate(self, spec: GameSpec) -> None:
         """Add the bots, place the camera behind the body, let the game settle."""
-        order = np.random.default_rng(spec.seed).permutation(len(BOT_NAMES))
-        for index in order[: MODES[spec.mode]]:
-            self._game.send_game_command(f"addbot {BOT_NAMES[index]}")
+        names = np.random.default_rng(spec.seed).permutation(list(_BOTS))
+        for name in names[: MODES[spec.mode]]:
+            self._game.send_game_command(f"addbot {name}")
         for command in ("chase", "chase_dist 80", "chase_height -2"):
             self._game.send_game_command(command)
         for _ in range(_WARM_UP_STEPS):

@@ -62,89 +62,33 @@ class Style:
     """Chance per step to look up or down."""
 
 
+# fmt: off
 STYLES: dict[str, Style] = {
     "rusher": Style(
-        travel=1.4,
-        scan=0.15,
-        circle=0.1,
-        straight=0.4,
-        idle=0.08,
-        greed=0.2,
-        aggression=0.5,
-        aim=4,
-        strafe=0.625,
-        distance=150,
-        sprint=0.012,
-        jump=0.012,
+        travel=1.4, scan=0.15, circle=0.1, straight=0.4, idle=0.08, greed=0.2, aggression=0.5, aim=4, strafe=0.625,
+        distance=150, sprint=0.012, jump=0.012,
     ),
     "sniper": Style(
-        travel=0.7,
-        scan=0.45,
-        circle=0.05,
-        sidestep=0.2,
-        back=0.12,
-        idle=0.35,
-        aggression=0.45,
-        aim=2,
-        strafe=0.375,
-        distance=480,
-        speed=0.625,
-        top=3,
-        crouch=0.012,
+        travel=0.7, scan=0.45, circle=0.05, sidestep=0.2, back=0.12, idle=0.35, aggression=0.45, aim=2, strafe=0.375,
+        distance=480, speed=0.625, top=3, crouch=0.012,
     ),
-    "collector": Style(travel=1.6, scan=0.2, greed=0.85, gates=0.1, aggression=0.18, aim=5, distance=300, idle=0.1),
+    "collector": Style(
+        travel=1.6, scan=0.2, greed=0.85, gates=0.1, aggression=0.18, aim=5, distance=300, idle=0.1,
+    ),
     "explorer": Style(
-        travel=0.9,
-        scan=0.4,
-        circle=0.3,
-        sidestep=0.2,
-        back=0.15,
-        straight=0.6,
-        idle=0.15,
-        greed=0.15,
-        gates=0.12,
-        aggression=0.12,
-        aim=6,
-        distance=350,
-        speed=0.85,
-        glance=0.015,
-        jump=0.015,
+        travel=0.9, scan=0.4, circle=0.3, sidestep=0.2, back=0.15, straight=0.6, idle=0.15, greed=0.15, gates=0.12,
+        aggression=0.12, aim=6, distance=350, speed=0.85, glance=0.015, jump=0.015,
     ),
     "novice": Style(
-        travel=0.5,
-        scan=0.6,
-        circle=0.4,
-        sidestep=0.4,
-        back=0.4,
-        straight=0.5,
-        idle=0.4,
-        aggression=0.25,
-        aim=9,
-        strafe=0.15,
-        speed=0.625,
-        top=3,
-        tinker=0.04,
-        crouch=0.008,
-        jump=0.015,
-        glance=0.015,
+        travel=0.5, scan=0.6, circle=0.4, sidestep=0.4, back=0.4, straight=0.5, idle=0.4, aggression=0.25, aim=9,
+        strafe=0.15, speed=0.625, top=3, tinker=0.04, crouch=0.008, jump=0.015, glance=0.015,
     ),
     "dancer": Style(
-        travel=0.6,
-        scan=0.3,
-        circle=0.9,
-        sidestep=0.8,
-        back=0.3,
-        straight=0.3,
-        idle=0.05,
-        aggression=0.4,
-        aim=3,
-        strafe=1.0,
-        distance=220,
-        jump=0.06,
-        sprint=0.01,
-        tinker=0.03,
+        travel=0.6, scan=0.3, circle=0.9, sidestep=0.8, back=0.3, straight=0.3, idle=0.05, aggression=0.4, aim=3,
+        strafe=1.0, distance=220, jump=0.06, sprint=0.01, tinker=0.03,
     ),
 }
+# fmt: on
 """Every style by name."""
 HELDOUT_STYLE = "dancer"
 """Style excluded from training."""
@@ -152,22 +96,13 @@ HELDOUT_STYLE = "dancer"
 _GADGETS = ("skill_1", "skill_2", "button_Y", "dpad_up", "dpad_down", "dpad_left", "dpad_right")
 
 
-def style_of(name: str) -> Style:
-    """Return the style of that name.
-
-    Raises:
-        ConfigError: when there is none.
-    """
-    if name not in STYLES:
-        raise ConfigError(f"unknown player style {name!r}; {did_you_mean(name, STYLES)}")
-    return STYLES[name]
-
-
 class ScriptedPlayer:
     """A player of one arena and style; the same seed and views give the same play."""
 
     def __init__(self, variant: Variant, style: str, seed: int) -> None:
-        self._style = style_of(style)
+        if style not in STYLES:
+            raise ConfigError(f"unknown player style {style!r}; {did_you_mean(style, STYLES)}")
+        self._style = STYLES[style]
         self._variant = variant
         self._body = BotContext(Navigation(variant), np.random.default_rng((seed, 1)))
         self._busy: Behaviour | None = None
