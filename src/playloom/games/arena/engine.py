@@ -26,16 +26,9 @@ MODES = {"ffa": 3, "4v4": 7}
 """Bots beside the player, by mode."""
 
 _VARIABLES = (
-    "POSITION_X",
-    "POSITION_Y",
-    "POSITION_Z",
-    "ANGLE",
-    "PITCH",
-    "HEALTH",
-    "DEAD",
-    "SELECTED_WEAPON",
-    "FRAGCOUNT",
-)
+    "POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH", "HEALTH", "DEAD", "SELECTED_WEAPON", "FRAGCOUNT",
+)  # fmt: skip
+"""The engine's variables, in the order of `STATE_COLUMNS`."""
 _MARGIN = 10
 """Columns cut from each side of the engine's 320."""
 _WARM_UP_STEPS = 14
@@ -76,7 +69,7 @@ class GameSpec:
     """Settings that, with the actions, decide every pixel of an episode."""
 
     variant: str = "plaza"
-    """Name of the arena, see `games.maps.VARIANTS`."""
+    """Name of the arena, see `VARIANTS`."""
     mode: str = "ffa"
     """`ffa` (3 bots) or `4v4` (7 bots, teams)."""
     seed: int = 0
@@ -122,11 +115,6 @@ class Observation:
         return self.row[4]
 
     @property
-    def health(self) -> float:
-        """0 to 200."""
-        return self.row[5]
-
-    @property
     def dead(self) -> bool:
         """True after a death, until the respawn."""
         return self.row[6] > 0
@@ -141,8 +129,8 @@ class DoomEngine:
         GameError: when the engine refuses to start.
     """
 
-    def __init__(self, spec: GameSpec, folder: Path, senses: bool = False) -> None:
-        """Start the game; `folder` becomes the working directory, `senses` makes `view` report enemies."""
+    def __init__(self, spec: GameSpec, folder: Path, enemy_info: bool = False) -> None:
+        """Start the game; `folder` becomes the working directory, `enemy_info` makes `observation` report enemies."""
         if spec.mode not in MODES:
             raise ConfigError(f"unknown game mode {spec.mode!r}; {did_you_mean(spec.mode, MODES)}")
         variant = variant_of(spec.variant)
@@ -150,16 +138,16 @@ class DoomEngine:
         os.chdir(folder)
         wad = folder / "arena.wad"
         wad.write_bytes(arena_wad(variant))
-        self._senses = senses
+        self._enemy_info = enemy_info
         self._game = self._vzd.DoomGame()
-        self._configure(wad, spec, senses)
+        self._configure(wad, spec)
         try:
             self._game.init()
         except Exception as error:
             raise GameError(f"the engine did not start on arena {spec.variant}: {error}") from error
         self._populate(spec)
 
-    def _configure(self, wad: Path, spec: GameSpec, senses: bool) -> None:
+    def _configure(self, wad: Path, spec: GameSpec) -> None:
         game, vzd = self._game, self._vzd
         game.set_doom_scenario_path(str(wad))
         game.set_doom_map("map01")
@@ -169,7 +157,7 @@ class DoomEngine:
         game.set_sound_enabled(False)
         for hidden in ("hud", "crosshair", "decals", "particles", "messages", "screen_flashes"):
             getattr(game, f"set_render_{hidden}")(False)
-        game.set_labels_buffer_enabled(senses)
+        game.set_labels_buffer_enabled(self._enemy_info)
         game.set_available_buttons([getattr(vzd.Button, name) for name in BUTTONS])
         game.set_mode(vzd.Mode.PLAYER)
         game.set_seed(spec.seed % 2**32)
@@ -208,11 +196,11 @@ class DoomEngine:
         row[4] = -((row[4] + 180) % 360 - 180)
         return row
 
-    def view(self) -> Observation:
-        """Return the observation of a scripted player; enemies only when started with `senses`."""
+    def observation(self) -> Observation:
+        """Return the observation of a scripted player; enemies only when started with `enemy_info`."""
         row = self.row()
         enemies = []
-        for label in self._state().labels if self._senses else ():
+        for label in self._state().labels if self._enemy_info else ():
             if label.object_name not in ("LoomPlayer", "LoomBot"):
                 continue
             x, y = label.object_position_x, label.object_position_y
@@ -243,11 +231,7 @@ class DoomEngine:
 
 
 def import_vizdoom() -> Any:
-    """Import vizdoom.
-
-    Raises:
-        MissingExtraError: when it is not installed.
-    """
+    """Import vizdoom, or raise a MissingExtraError."""
     try:
         import vizdoom
     except ImportError as error:
