@@ -140,16 +140,8 @@ class Sweep:
     def _result(self, windows: Windows, lag: int | None) -> OrderResult:
         sizes, engine = self.sizes, Engine(self.model, lag=lag)
         progress(f"{self.model.config.name}, {order_name(lag)}")
-        horizon = measure_rollout(
-            engine,
-            self.store,
-            self._moments(sizes.horizon_moments, max(STEPS)),
-            steps=max(STEPS),
-            sampling=sizes.sampling,
-            seed=sizes.seed,
-            batch=sizes.batch,
-            detail=False,
-        )
+        segments = self._moments(sizes.horizon_moments, max(STEPS))
+        horizon = measure_rollout(engine, self.store, segments, sizes, steps=max(STEPS), detail=False)
         prompt, played = bundled_prompt(self.model)
         return OrderResult(
             model=self.model.config.name,
@@ -165,16 +157,8 @@ class Sweep:
         """Directions of held turns; empty for games other than the arena, whose cameras are unknown."""
         if {span.meta.get("game", "arena") for span in self.store.of_split("test")} != {"arena"}:
             return np.zeros(0)
-        sizes = self.sizes
-        control = measure_control(
-            engine,
-            self.store,
-            self._moments(sizes.control_moments, sizes.control_steps),
-            steps=sizes.control_steps,
-            sampling=sizes.sampling,
-            seed=sizes.seed,
-            batch=sizes.batch,
-        )
+        segments = self._moments(self.sizes.control_moments, self.sizes.control_steps)
+        control = measure_control(engine, self.store, segments, self.sizes)
         return np.concatenate([control.right > 0, control.left < 0]).astype(np.float64)
 
     def _moments(self, number: int, future: int, extra: int = 0) -> list[Segment]:

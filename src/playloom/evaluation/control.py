@@ -19,6 +19,7 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.evaluation.camera_motion import expansion_between, yaw_between
+from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row, is_significant
 from playloom.evaluation.segments import (
     Progress,
@@ -30,7 +31,6 @@ from playloom.evaluation.segments import (
     with_codes,
 )
 from playloom.inference.engine import Engine
-from playloom.inference.sampling import Sampling
 
 if TYPE_CHECKING:
     from playloom.games.arena.process import GameProcess
@@ -120,7 +120,7 @@ def turn_per_step(frames_MSHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def evaluate_estimator(
-    dataset: FrameDataset, episodes: Sequence[EpisodeSlice], *, count: int, seed: int, batch: int = 16
+    dataset: FrameDataset, episodes: Sequence[EpisodeSlice], *, count: int, seed: int
 ) -> EstimatorMetrics:
     """Compare the yaw estimated from recorded pictures with the yaw of the recorded states.
 
@@ -137,7 +137,7 @@ def evaluate_estimator(
         return EstimatorMetrics()
     drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])
     rows, truth = rows[drawn], truth[drawn]
-    parts = np.split(rows, range(batch, len(rows), batch))
+    parts = np.split(rows, range(16, len(rows), 16))  # pictures in memory at once
     seen = np.concatenate([yaw_between(dataset.frames_FHWC[p], dataset.frames_FHWC[p + 1]) for p in parts])
     full = np.abs(truth) >= 8.5
     return EstimatorMetrics(
@@ -197,20 +197,16 @@ def measure_control(
     engine: Engine,
     dataset: FrameDataset,
     segments: Sequence[Segment],
-    *,
-    steps: int,
-    sampling: Sampling,
-    seed: int,
-    batch: int,
+    settings: EvaluationSettings,
     progress: Progress = lambda _: None,
 ) -> ControlMetrics:
-    """Hold every input for `steps` steps from every segment, in generated frames; rollout i has `seed + i`."""
+    """Hold every input from every segment, in generated frames; rollout i has the seed `settings.seed + i`."""
     prompts = with_codes(engine.model, [segment.prompt(dataset) for segment in segments])
-    last = reconstruct(engine.model, frames_after(dataset, segments, 0), batch)
+    last = reconstruct(engine.model, frames_after(dataset, segments, 0), settings.batch)
     frames = {}
     for name in INPUTS:
-        actions = [np.tile(encode_named(held_state(name)), (steps, 1))] * len(prompts)
-        generated = rollout_frames(engine, prompts, actions, sampling=sampling, seed=seed, batch=batch)
+        actions = [np.tile(encode_named(held_state(name)), (settings.control_steps, 1))] * len(prompts)
+        generated = rollout_frames(engine, prompts, actions, settings)
         frames[name] = np.concatenate([last[:, None], generated], axis=1)
         progress(f"control, {name}")
     return motion_metrics(frames)

@@ -23,7 +23,6 @@ from playloom.evaluation.report import Row
 from playloom.evaluation.segments import Progress, Segment, alive_episodes, run_batches
 from playloom.inference.engine import Engine
 from playloom.inference.types import GenerationRequest, Mode
-from playloom.models.checkpoint import WorldModel
 
 REPEATS = 10
 """Pairs of sub-samples per distance."""
@@ -81,22 +80,23 @@ def marginal_distances(first_NA: Actions, second_RA: Actions) -> NDArray[np.floa
 
 
 def measure_diversity(
-    model: WorldModel,
+    engine: Engine,
     dataset: FrameDataset,
-    episodes: Sequence[EpisodeSlice],
     segments: Sequence[Segment],
     settings: EvaluationSettings,
     progress: Progress = lambda _: None,
+    *,
+    episodes: Sequence[EpisodeSlice],
 ) -> Diversity:
     """Sample actions from every segment in both modes, and compare them with recorded ones.
 
     Args:
-        model: the measured model.
+        engine: has the model and its decoding order.
         dataset: holds the segments; their future must be as long as the settings' steps.
-        episodes: their steps alive, outside the segments' futures, are the reference.
         segments: starting points.
-        settings: steps, order, sampling, batch and seed: of rollout i (`seed + i`), random actions and sub-samples.
+        settings: steps, sampling, batch and seed: of rollout i (`seed + i`), random actions and sub-samples.
         progress: called after every step of each batch.
+        episodes: their steps alive, outside the segments' futures, are the reference.
     """
     seed, steps = settings.seed, settings.diversity_steps
     recorded = np.stack([segment.future_actions(dataset, steps) for segment in segments])
@@ -115,7 +115,7 @@ def measure_diversity(
             )
             for index, segment in enumerate(segments)
         ]
-        for rows, step, results in run_batches(Engine(model, lag=settings.lag), requests, settings.batch):
+        for rows, step, results in run_batches(engine, requests, settings.batch):
             kinds[name][rows, step] = [result.action_A for result in results]
             progress(f"diversity, {name}")
     kinds["recorded"] = recorded

@@ -197,7 +197,8 @@ def make_edits(model: WorldModel, prompts: Sequence[Prompt], least: float) -> tu
     """
     names, edits, kept = list(OBJECTS), [], np.empty((len(prompts), len(OBJECTS)))
     for index, plain in enumerate(with_codes(model, prompts)):
-        box = object_box(*plain.frames_THWC.shape[1:3], side=index)
+        height, width = plain.frames_THWC.shape[1:3]
+        box = object_box(height, width, side=index)
         templates, kept[index] = _templates(model, plain.frames_THWC[-1], box)
         turn = [(index + later) % len(names) for later in range(len(names))]
         able = [number for number in turn if kept[index, number] >= least]
@@ -247,7 +248,7 @@ class Persistency:
 
 
 def measure_persistency(
-    model: WorldModel,
+    engine: Engine,
     dataset: FrameDataset,
     segments: Sequence[Segment],
     settings: EvaluationSettings,
@@ -258,14 +259,14 @@ def measure_persistency(
     Rollout i has the seed `settings.seed + i`, with the object and without. `progress` is called after every set of
     rollouts.
     """
-    s, engine, past = settings, Engine(model, lag=settings.lag), segments[0].past
-    edits, kept = make_edits(model, [segment.prompt(dataset) for segment in segments], s.persistency_kept)
+    s, past = settings, segments[0].past
+    edits, kept = make_edits(engine.model, [segment.prompt(dataset) for segment in segments], s.persistency_kept)
     rest = [np.tile(REST_VALUES, (s.persistency_steps, 1))] * len(edits)
 
     def rollouts(prompts: list[Prompt], seed: int = s.seed) -> Pictures:
         if not prompts:
             return np.zeros((0, s.persistency_steps, 1, 1, 3), np.uint8)
-        frames = rollout_frames(engine, prompts, rest, sampling=s.sampling, seed=seed, batch=s.batch)
+        frames = rollout_frames(engine, prompts, rest, dataclasses.replace(s, seed=seed))
         progress("persistency")
         return frames
 

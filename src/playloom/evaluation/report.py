@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from playloom.json_io import plain, write_json
 from playloom.media.contact_sheet import Tile, contact_sheet, held_inputs
@@ -123,21 +125,21 @@ def summary(report: Report) -> str:
 
 def rollout_plot(curves: Mapping[str, Any], title: str) -> NDArray[np.uint8]:
     """Plot PSNR over the steps from the result of `rollout_curves`, uint8 RGB [400, 720, 3]."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.2, 4.0), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(title=title, xlabel="step (0.1 s)", ylabel="PSNR, dB")
     axes.plot(curves["steps"], curves["dream_psnr"], ".-", color="#dc5a14", label="dream")
     axes.plot(curves["steps"], curves["repeat_psnr"], ".-", color="#6e6e6e", label="last frame repeated")
     ceiling = curves["ceiling_psnr"]
     axes.plot([int(step) for step in ceiling], [*ceiling.values()], ".-", color="#289646", label="tokenizer ceiling")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="#e1e1e1")
     axes.legend()
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3]
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return np.array(Image.open(png).convert("RGB"))
 
 
 def rollout_strip(

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.data.dataset import FrameDataset
+from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row, standard_error
 from playloom.evaluation.segments import Progress, Segment, frames_after, reconstruct, rollout_batches
 from playloom.inference.engine import Engine
-from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness, ssim
 
@@ -53,12 +53,10 @@ def measure_rollout(
     engine: Engine,
     dataset: FrameDataset,
     segments: Sequence[Segment],
+    settings: EvaluationSettings,
+    progress: Progress = lambda _: None,
     *,
     steps: int,
-    sampling: Sampling,
-    seed: int,
-    batch: int,
-    progress: Progress = lambda _: None,
     detail: bool = True,
 ) -> RolloutMetrics:
     """Generate `steps` steps from every segment and compare with the recording.
@@ -67,11 +65,9 @@ def measure_rollout(
         engine: has the model and its decoding order.
         dataset: holds the segments; their future must be at least `steps` long.
         segments: starting points.
-        steps: S.
-        sampling: of the generated tokens.
-        seed: of the first rollout; rollout i has `seed + i`.
-        batch: rollouts per batch.
+        settings: sampling, batch and seed; rollout i has `seed + i`.
         progress: called after each step of each batch.
+        steps: S.
         detail: measure SSIM and ceiling too.
     """
     dream, repeat, sharp = (np.empty((len(segments), steps)) for _ in range(3))
@@ -81,13 +77,12 @@ def measure_rollout(
     last = frames_after(dataset, segments, 0)
     prompts = [segment.prompt(dataset) for segment in segments]
     actions = [segment.future_actions(dataset, steps) for segment in segments]
-    rollouts = rollout_batches(engine, prompts, actions, sampling=sampling, seed=seed, batch=batch)
-    for rows, index, frames in rollouts:
+    for rows, index, frames in rollout_batches(engine, prompts, actions, settings):
         step, truth = index + 1, frames_after(dataset, segments[rows], index + 1)
         dream[rows, index], repeat[rows, index] = (psnr(x, truth, PSNR_CAP) for x in (frames, last[rows]))
         sharp[rows, index] = sharpness(frames)
         if step in ceiling:
-            ceiling[step][rows] = psnr(reconstruct(engine.model, truth, batch), truth, PSNR_CAP)
+            ceiling[step][rows] = psnr(reconstruct(engine.model, truth, settings.batch), truth, PSNR_CAP)
             dream_ssim[step][rows], repeat_ssim[step][rows] = ssim(frames, truth), ssim(last[rows], truth)
         progress("horizon")
     return RolloutMetrics(
@@ -108,9 +103,9 @@ def rollout_rows(test: RolloutMetrics, greedy: RolloutMetrics | None, heldout: R
     rows = []
     for step in marks:
         value, repeat = float(test.dream_MS[:, step - 1].mean()), float(test.repeat_MS[:, step - 1].mean())
-        target = {"bar": "> repeat", "passed": value > repeat} if step in _TARGETS else {}
         baselines = {"repeat": repeat, "ceiling": ceiling[step]}
-        rows.append(Row("horizon", f"PSNR at step {step}", value, "dB", baselines, count=count, **target))
+        bar, passed = ("> repeat", value > repeat) if step in _TARGETS else ("", None)
+        rows.append(Row("horizon", f"PSNR at step {step}", value, "dB", baselines, bar, passed, count))
     baselines = {"repeat": float(test.repeat_MS[:, :reach].mean()), "ceiling": float(np.mean([*ceiling.values()]))}
     mean = float(test.dream_MS[:, :reach].mean())
     rows.append(Row("horizon", f"PSNR, mean of steps 1 to {reach}", mean, "dB", baselines, count=count))

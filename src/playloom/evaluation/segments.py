@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.sampler import alive_spans
 from playloom.errors import RecordingError
+from playloom.evaluation.config import EvaluationSettings
 from playloom.inference.engine import Engine
-from playloom.inference.sampling import Sampling
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.models.checkpoint import WorldModel
 
@@ -107,38 +107,27 @@ def run_batches(
 
 
 def rollout_batches(
-    engine: Engine,
-    prompts: Sequence[Prompt],
-    actions: Sequence[NDArray[np.uint8]],
-    *,
-    sampling: Sampling,
-    seed: int,
-    batch: int,
+    engine: Engine, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
 ) -> Iterator[tuple[slice, int, NDArray[np.uint8]]]:
-    """Generate from every prompt under its actions, uint8 [S, 16] each; rollout i has the seed `seed + i`.
+    """Generate from every prompt under its actions, uint8 [S, 16] each; rollout i has the seed `settings.seed + i`.
 
     Yields the indices of a batch's rollouts, the step from 0, and their frames, uint8 [B, H, W, 3].
     """
+    sampling, seed = settings.sampling, settings.seed
     requests = [
         GenerationRequest(prompt=prompt, steps=len(held), actions_SA=held, sampling=sampling, seed=seed + index)
         for index, (prompt, held) in enumerate(zip(prompts, actions, strict=True))
     ]
-    for rows, step, results in run_batches(engine, requests, batch):
+    for rows, step, results in run_batches(engine, requests, settings.batch):
         yield rows, step, np.stack([result.frame_HWC for result in results if result.frame_HWC is not None])
 
 
 def rollout_frames(
-    engine: Engine,
-    prompts: Sequence[Prompt],
-    actions: Sequence[NDArray[np.uint8]],
-    *,
-    sampling: Sampling,
-    seed: int,
-    batch: int,
+    engine: Engine, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
 ) -> NDArray[np.uint8]:
     """Return all frames of short rollouts, uint8 [rollouts, S, H, W, 3]; see `rollout_batches`."""
     frames = np.empty((len(prompts), len(actions[0]), *prompts[0].frames_THWC.shape[1:]), np.uint8)
-    for rows, step, frames_BHWC in rollout_batches(engine, prompts, actions, sampling=sampling, seed=seed, batch=batch):
+    for rows, step, frames_BHWC in rollout_batches(engine, prompts, actions, settings):
         frames[rows, step] = frames_BHWC
     return frames
 
@@ -159,4 +148,5 @@ def with_codes(model: WorldModel, prompts: Sequence[Prompt]) -> list[Prompt]:
 def reconstruct(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.uint8]:
     """Encode and decode pictures, uint8 [F, H, W, 3]: the upper bound of generated frames."""
     codes_FN = torch.from_numpy(encode(model, frames_FHWC, batch))
-    return np.concatenate([model.tokenizer.decode(codes_BN).cpu().numpy() for codes_BN in codes_FN.split(batch)])
+    parts = [codes_FN[first : first + batch] for first in range(0, len(codes_FN), batch)]
+    return np.concatenate([model.tokenizer.decode(part).cpu().numpy() for part in parts])

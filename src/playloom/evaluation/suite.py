@@ -41,7 +41,6 @@ from playloom.evaluation.persistency import (
 from playloom.evaluation.reconstruction import measure_tokenizer, tokenizer_rows
 from playloom.evaluation.report import Report, Row, rollout_plot, rollout_strip
 from playloom.evaluation.rollout import (
-    RolloutMetrics,
     collapse_row,
     measure_collapse,
     measure_rollout,
@@ -121,8 +120,6 @@ class _Run:
     def __post_init__(self) -> None:
         self.test, self.heldout = self.dataset.of_split("test"), self.dataset.of_split("heldout")
         self.past = self.model.config.transformer.context_steps
-        sampling = self.settings.sampling
-        self.generation = {"sampling": sampling, "seed": self.settings.seed, "batch": self.settings.batch}
 
     def segments(
         self, count: int, future: int, episodes: Sequence[EpisodeSlice] | None = None, past: int = 0
@@ -130,10 +127,6 @@ class _Run:
         episodes = self.test if episodes is None else episodes
         past, seed = past or self.past, self.settings.seed
         return choose_segments(self.dataset, episodes, count=count, past=past, future=future, seed=seed)
-
-    def rollout(self, segments: Sequence[Segment], steps: int, **changes: Any) -> RolloutMetrics:
-        options = {**self.generation, "progress": self.progress, **changes}
-        return measure_rollout(self.engine, self.dataset, segments, steps=steps, **options)
 
     def report(self, started: float, **more: object) -> Report:
         """Build the report of all rows so far; `more` goes into its `run`."""
@@ -199,14 +192,15 @@ def _likelihood(run: _Run) -> None:
 def _horizon(run: _Run) -> None:
     s = run.settings
     segments = run.segments(s.horizon_moments, s.horizon_reach)
-    test = run.rollout(segments, s.horizon_reach)
+    test = measure_rollout(run.engine, run.dataset, segments, s, run.progress, steps=s.horizon_reach)
     greedy = heldout = None
     if s.greedy_moments:
-        cold = dataclasses.replace(s.sampling, temperature=0.0)
-        greedy = run.rollout(segments[: s.greedy_moments], s.greedy_steps, sampling=cold, detail=False)
+        short: dict[str, Any] = {"progress": run.progress, "steps": s.greedy_steps, "detail": False}
+        cold = dataclasses.replace(s, sampling=dataclasses.replace(s.sampling, temperature=0.0))
+        greedy = measure_rollout(run.engine, run.dataset, segments[: s.greedy_moments], cold, **short)
         if run.heldout:
             apart = run.segments(s.greedy_moments, s.greedy_steps, run.heldout)
-            heldout = run.rollout(apart, s.greedy_steps, detail=False)
+            heldout = measure_rollout(run.engine, run.dataset, apart, s, **short)
     collapse = measure_collapse(run.model, run.dataset, segments, test, s.collapse_step)
     run.rows += [*rollout_rows(test, greedy, heldout), collapse_row(collapse)]
     run.curves["horizon"] = rollout_curves(test)
@@ -219,9 +213,7 @@ def _control(run: _Run) -> None:
         return  # camera and turning speed of other games are unknown
     s = run.settings
     segments = run.segments(s.control_moments, s.control_steps)
-    dream = measure_control(
-        run.engine, run.dataset, segments, steps=s.control_steps, progress=run.progress, **run.generation
-    )
+    dream = measure_control(run.engine, run.dataset, segments, s, run.progress)
     estimator = evaluate_estimator(run.dataset, run.test, count=s.estimator_pairs, seed=s.seed)
     run.progress("control, estimator")
     game = _game_control(run, segments) if s.game_moments else None
@@ -249,7 +241,7 @@ def _diversity(run: _Run) -> None:
     if not s.diversity_moments:
         return
     segments = run.segments(s.diversity_moments, s.diversity_steps)
-    result = measure_diversity(run.model, run.dataset, run.test, segments, s, run.progress)
+    result = measure_diversity(run.engine, run.dataset, segments, s, run.progress, episodes=run.test)
     run.rows += diversity_rows(result)
     run.curves["diversity"] = diversity_curves(result)
     run.counts["diversity_moments"] = len(segments)
@@ -261,7 +253,7 @@ def _persistency(run: _Run) -> None:
         return
     candidates = run.segments(CANDIDATES * s.persistency_moments, 1)
     segments = static_segments(run.dataset, candidates, s.persistency_moments)
-    result = measure_persistency(run.model, run.dataset, segments, s, run.progress)
+    result = measure_persistency(run.engine, run.dataset, segments, s, run.progress)
     run.rows += persistency_rows(result)
     run.curves["persistency"] = persistency_curves(result)
     run.counts["persistency_moments"] = len(segments)
@@ -277,8 +269,7 @@ def _draw(run: _Run, folder: Path) -> None:
     write_picture(folder / "horizon.png", plot)
     segment = run.segments(s.horizon_moments, s.horizon_reach)[0]
     actions = segment.future_actions(run.dataset, s.horizon_steps)
-    options = {**run.generation, "batch": 1}
-    (generated,) = rollout_frames(run.engine, [segment.prompt(run.dataset)], [actions], **options)
+    (generated,) = rollout_frames(run.engine, [segment.prompt(run.dataset)], [actions], s)
     steps = [step for step in (1, 2, 3, 5, 10, 15, 20, 30) if step <= s.horizon_steps]
     real = segment.future_frames(run.dataset, s.horizon_steps)
     sheet = rollout_strip(real, generated, actions, steps, f"{name}, recorded actions")

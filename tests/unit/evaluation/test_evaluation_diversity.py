@@ -23,6 +23,7 @@ from playloom.evaluation.diversity import (
     measure_diversity,
 )
 from playloom.evaluation.segments import choose_segments
+from playloom.inference.engine import Engine
 
 SETTINGS = EvaluationSettings(diversity_steps=3, batch=2)
 
@@ -114,10 +115,10 @@ def test_without_a_reference_there_is_no_distance() -> None:
 
 
 def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of_the_recording(tmp_path: Path) -> None:
-    store, model = store_of(tmp_path, dead=(39,)), loud_model(tiny_config())
+    store, engine = store_of(tmp_path, dead=(39,)), Engine(loud_model(tiny_config()), lag=SETTINGS.lag)
     moments = choose_segments(store, store.spans, count=3, past=4, future=3, seed=0)
     done: list[str] = []
-    result = measure_diversity(model, store, store.spans, moments, SETTINGS, done.append)
+    result = measure_diversity(engine, store, moments, SETTINGS, done.append, episodes=store.spans)
     assert list(result.spreads) == [*DREAMS, "recorded", "held", "uniform"]
     futures = {row for moment in moments for row in range(moment.row, moment.row + 3)}
     assert result.actions == 9 and result.reference == 39 - len(futures)
@@ -132,9 +133,10 @@ def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of
         "the same, inputs apart, summed, full dream",
     ]
     assert all({"recorded", "held", "uniform"} <= set(row.baselines) and row.count == 9 for row in rows)
-    again = measure_diversity(model, store, store.spans, moments, SETTINGS)
+    again = measure_diversity(engine, store, moments, SETTINGS, episodes=store.spans)
     assert [row.value for row in diversity_rows(again)] == [row.value for row in rows]
-    other = measure_diversity(model, store, store.spans, moments, dataclasses.replace(SETTINGS, seed=1, batch=3))
+    changed = dataclasses.replace(SETTINGS, seed=1, batch=3)
+    other = measure_diversity(Engine(model), store, moments, changed, episodes=store.spans)
     assert [row.value for row in diversity_rows(other)] != [row.value for row in rows]
     curves = diversity_curves(result)
     assert curves["kinds"]["held"]["steps_that_change"] == 0 and len(curves["inputs"]) == 16

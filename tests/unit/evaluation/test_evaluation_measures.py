@@ -14,6 +14,7 @@ from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import RecordingError
+from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.likelihood import (
     BUTTONS,
     STICKS,
@@ -228,9 +229,8 @@ def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, Fram
 
 def horizon_of(model: WorldModel, store: FrameDataset, steps: int, count: int = 3) -> RolloutMetrics:
     moments = choose_segments(store, store.spans, count=count, past=4, future=steps, seed=0)
-    return measure_rollout(
-        Engine(model, lag=1), store, moments, steps=steps, sampling=Sampling(temperature=0.0), seed=0, batch=2
-    )
+    settings = EvaluationSettings(sampling=Sampling(temperature=0.0), batch=2)
+    return measure_rollout(Engine(model, lag=1), store, moments, settings, steps=steps)
 
 
 def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(

@@ -1,6 +1,7 @@
 """Persistency: the objects, the share of one in a picture, and dreams of tiny worlds that keep an edit or lose it."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from playloom.evaluation.persistency import (
     static_segments,
 )
 from playloom.evaluation.segments import Segment, choose_segments, encode, reconstruct
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
@@ -131,12 +133,18 @@ def moments_of(store: FrameDataset) -> list[Segment]:
     return choose_segments(store, store.spans, count=2, past=4, future=1, seed=0)
 
 
+def persistency_of(
+    model: WorldModel, store: FrameDataset, settings: EvaluationSettings, *more: Callable
+) -> Persistency:
+    return measure_persistency(Engine(model, lag=settings.lag), store, moments_of(store), settings, *more)
+
+
 def test_a_world_that_keeps_what_it_sees_has_all_of_the_object_and_no_other_seed_has_it(
     still: tuple[WorldModel, FrameDataset],
 ) -> None:
     model, store = still
     done: list[str] = []
-    result = measure_persistency(model, store, moments_of(store), SETTINGS, done.append)
+    result = persistency_of(model, store, SETTINGS, done.append)
     assert set(result.present_MS) == {1, 4} and result.prompt_frames == 4 and len(done) == 4
     for present_MS in result.present_MS.values():
         assert present_MS == pytest.approx(np.ones((2, 3)), abs=1e-6)
@@ -157,7 +165,7 @@ def test_a_world_that_never_looks_at_what_it_saw_has_nothing_of_the_object(
     blind.transformer.load_state_dict(model.transformer.state_dict())
     with torch.no_grad():
         blind.transformer.token.weight[: model.config.layout.vocab.codebook_size] = 0
-    result = measure_persistency(blind, store, moments_of(store), SETTINGS)
+    result = persistency_of(blind, store, SETTINGS)
     for present_MS in result.present_MS.values():
         assert (present_MS == 0).all() and present_MS.shape == (2, 3)
     assert [row.value for row in persistency_rows(result)[:4]] == [0, 0, 0, 0]
@@ -176,7 +184,9 @@ def test_an_edit_is_in_the_last_frames_only_and_carries_its_codes(still: tuple[W
 
 def test_what_the_tokenizer_loses_is_not_asked_for(still: tuple[WorldModel, FrameDataset]) -> None:
     model, store = still
-    result = measure_persistency(model, store, moments_of(store), dataclasses.replace(SETTINGS, persistency_kept=1.0))
+    result = measure_persistency(
+        Engine(model), store, moments_of(store), dataclasses.replace(SETTINGS, persistency_kept=1.0)
+    )
     rows = persistency_rows(result)
     assert all(np.isnan(row.value) and row.count == 0 for row in rows[:-1])
     assert rows[-1].count == 2 and rows[-1].value < 1

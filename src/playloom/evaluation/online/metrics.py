@@ -166,7 +166,8 @@ class Game:
     def of(cls, player: str, result: EpisodeResult, warmup_steps: int, files: tuple[Path, ...]) -> Game:
         """Return the metrics of the steps after the first warm-up."""
         episode = result.episode
-        states, actions_TA, own_T = (x[warmup_steps:] for x in (episode.states, episode.actions_TA, result.own_T))
+        states, actions_TA, own_T = episode.states[warmup_steps:], episode.actions_TA[warmup_steps:], result.own_T
+        own_T = own_T[warmup_steps:]
         steps = int(own_T.sum())
         return cls(
             player=player,

@@ -222,7 +222,7 @@ class _Run:
             result = self._play_style(plan, folder) if player in STYLES else self._play_policy(player, plan)
             if result is None:
                 continue  # stopped, or only the script played
-            files = (save_episode(folder, result.episode),)
+            files: tuple[Path, ...] = (save_episode(folder, result.episode),)
             try:
                 if self.job.films is None or index < self.job.films:
                     files += self._write_video(player, result, files[0])
