@@ -27,11 +27,10 @@ from playloom.data.dataset import FrameDataset
 from playloom.device import pick_device
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.control import measure_control
-from playloom.evaluation.likelihood import Windows, likelihood, order_name, windows_at
+from playloom.evaluation.likelihood import LAGS, Windows, likelihood, order_name, windows_at
 from playloom.evaluation.report import is_significant
 from playloom.evaluation.rollout import measure_rollout
 from playloom.evaluation.segments import Segment, choose_segments
-from playloom.evaluation.suite import LAGS
 from playloom.evaluation.test_set import open_test_set
 from playloom.inference.benchmark import bundled_prompt, time_frames
 from playloom.inference.engine import Engine

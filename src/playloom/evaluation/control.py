@@ -7,8 +7,11 @@ M segments, S steps.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,10 +21,12 @@ from playloom.actions.codec import decode_values, encode_named
 from playloom.actions.controller import CONTROLS
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
+from playloom.errors import ConfigError, GameError, MissingExtraError
 from playloom.evaluation.camera_motion import expansion_between, yaw_between
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row, is_significant
 from playloom.evaluation.segments import (
+    EvaluationContext,
     Progress,
     Segment,
     alive_episodes,
@@ -48,6 +53,27 @@ _SETTLE = 10
 """Steps at rest before walking is measured: the game's walk has momentum that fades over about four steps."""
 
 
+def evaluate(run: EvaluationContext) -> None:
+    """Measure control of the arena; camera and turning speed of other games are unknown."""
+    if {episode.meta.get("game", "arena") for episode in run.test} != {"arena"}:
+        return
+    s = run.settings
+    segments = run.segments(s.control_moments, s.control_steps)
+    dream = measure_control(run.engine, run.dataset, segments, s, run.progress)
+    estimator = evaluate_estimator(run.dataset, run.test, count=s.estimator_pairs, seed=s.seed)
+    run.progress("control, estimator")
+    game = None
+    if s.game_moments:
+        some = segments[:: max(1, len(segments) // s.game_moments)][: s.game_moments]
+        # Only a baseline: without it all other rows are still worth having.
+        with suppress(MissingExtraError, GameError, ConfigError):
+            game = measure_game_control(run.dataset, some, steps=s.control_steps, progress=run.progress)
+    run.rows += control_rows(dream, estimator, game)
+    run.curves["control"] = {"dream": dream.to_json(), "game": None if game is None else game.to_json()}
+    run.curves["estimator"] = dataclasses.asdict(estimator)
+    run.counts["control_moments"] = len(segments)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ControlMetrics:
     """Camera motion under the held inputs, one figure per segment."""
@@ -72,9 +98,18 @@ class ControlMetrics:
         return float(np.median(np.concatenate([self.right, -self.left])))
 
     @property
+    def growth(self) -> float:
+        """Median growth of the scene when walking forward."""
+        return float(np.median(self.forward))
+
+    @property
     def expands(self) -> float:
         """Share of segments whose scene grows more walking than at rest; equal growth counts half."""
         return float(np.mean((self.forward > self.rest) + 0.5 * (self.forward == self.rest)))
+
+    def to_json(self) -> dict[str, list[float]]:
+        """Return the figures of all segments, rounded."""
+        return {name: [round(float(value), 3) for value in values] for name, values in vars(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,46 +185,26 @@ def evaluate_estimator(
 
 def control_rows(dream: ControlMetrics, estimator: EstimatorMetrics, game: ControlMetrics | None) -> list[Row]:
     """Return the report rows; `game` is the same protocol in the real game."""
-    part, direction, turn = "control", "right_stick_x ±1: direction right", "right_stick_x ±1: median turn a step"
     turns, walks = len(dream.right) + len(dream.left), len(dream.forward)
-    growth, rest = float(np.median(dream.forward)), float(np.median(dream.rest))
-    real: dict[str, dict[str, float]] = {name: {} for name in ("sign_right", "median_turn", "growth", "expands")}
-    if game is not None:
-        real = {name: {"real game": getattr(game, name)} for name in ("sign_right", "median_turn", "expands")}
-        real["growth"] = {"real game": float(np.median(game.forward))}
+    row = partial(Row, "control")
+
+    def real(metric: str) -> dict[str, float]:
+        return {} if game is None else {"real game": getattr(game, metric)}
+
+    sign, turn, growth = dream.sign_right, dream.median_turn, dream.growth
+    signs = {**real("sign_right"), "estimator": estimator.sign_right}
+    degrees = {"true": TRUE_TURN, **real("median_turn"), "estimator": estimator.full_stick}
+    range_of_turn = f"{0.75 * TRUE_TURN:g} to {1.25 * TRUE_TURN:g} deg"
+    in_range = abs(turn - TRUE_TURN) <= 0.25 * TRUE_TURN
+    growths = {"rest": float(np.median(dream.rest)), **real("growth")}
+    grows = growth > 1 and is_significant(np.log(dream.forward) - np.log(dream.rest))
+    chance = {"chance": 0.5, **real("expands")}
     return [
-        Row(
-            part,
-            direction,
-            dream.sign_right,
-            "%",
-            {**real["sign_right"], "estimator": estimator.sign_right},
-            bar=">= 95 %",
-            passed=dream.sign_right >= 0.95,
-            count=turns,
-        ),
-        Row(
-            part,
-            turn,
-            dream.median_turn,
-            "deg",
-            {"true": TRUE_TURN, **real["median_turn"], "estimator": estimator.full_stick},
-            bar=f"{0.75 * TRUE_TURN:g} to {1.25 * TRUE_TURN:g} deg",
-            passed=abs(dream.median_turn - TRUE_TURN) <= 0.25 * TRUE_TURN,
-            count=turns,
-        ),
-        Row(part, "yaw estimator, median error on real turns", estimator.median_error, "deg", count=estimator.pairs),
-        Row(
-            part,
-            "forward: median growth of the scene",
-            growth,
-            "x",
-            {"rest": rest, **real["growth"]},
-            bar="> 1, > rest by 2 SE",
-            passed=growth > 1 and is_significant(np.log(dream.forward) - np.log(dream.rest)),
-            count=walks,
-        ),
-        Row(part, "forward grows more than rest", dream.expands, "%", {"chance": 0.5, **real["expands"]}, count=walks),
+        row("right_stick_x ±1: direction right", sign, "%", signs, ">= 95 %", sign >= 0.95, turns),
+        row("right_stick_x ±1: median turn a step", turn, "deg", degrees, range_of_turn, in_range, turns),
+        row("yaw estimator, median error on real turns", estimator.median_error, "deg", count=estimator.pairs),
+        row("forward: median growth of the scene", growth, "x", growths, "> 1, > rest by 2 SE", grows, walks),
+        row("forward grows more than rest", dream.expands, "%", chance, count=walks),
     ]
 
 

@@ -20,7 +20,7 @@ from playloom.actions.codec import ACTION_SLOTS, SLOT_NAMES, SLOT_SIZES
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
-from playloom.evaluation.segments import Progress, Segment, alive_episodes, run_batches
+from playloom.evaluation.segments import EvaluationContext, Progress, Segment, alive_episodes, run_batches
 from playloom.inference.engine import Engine
 from playloom.inference.types import GenerationRequest, Mode
 
@@ -32,6 +32,18 @@ DREAMS: dict[str, Mode] = {"full dream": "full", "policy on real frames": "polic
 """Modes of the sampled actions by name in the table: on generated frames, or on recorded ones."""
 
 Actions = NDArray[np.uint8]
+
+
+def evaluate(run: EvaluationContext) -> None:
+    """Measure the diversity of sampled actions."""
+    s = run.settings
+    if not s.diversity_moments:
+        return
+    segments = run.segments(s.diversity_moments, s.diversity_steps)
+    result = measure_diversity(run.engine, run.dataset, segments, s, run.progress, episodes=run.test)
+    run.rows += diversity_rows(result)
+    run.curves["diversity"] = diversity_curves(result)
+    run.counts["diversity_moments"] = len(segments)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

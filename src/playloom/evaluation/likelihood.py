@@ -7,8 +7,10 @@ N image slots, A action slots, K slots, P positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,15 +21,35 @@ from torch import Tensor
 from playloom.actions.codec import SLOT_SIZES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row, is_significant
-from playloom.evaluation.segments import Progress, Segment, encode
+from playloom.evaluation.segments import EvaluationContext, Progress, Segment, encode
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, TokenGroup
 
+LAGS = (4, 2, 1)
+"""Row lags compared with raster order, as far as the model supports them."""
 BUTTONS = slice(0, SLOT_SIZES.index(max(SLOT_SIZES)))
 """The slots of buttons and triggers."""
 STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))
 """The slots of stick axes."""
+
+
+def evaluate(run: EvaluationContext) -> None:
+    """Measure the likelihood of test windows in every order, and of held-out ones in the order of generation."""
+    s, layout = run.settings, run.model.config.layout
+    lags = [None, *(lag for lag in LAGS if layout.rows and lag < layout.grid_width)]
+    segments = run.segments(s.windows, 1, extra=2)
+    result = measure_likelihood(run.model, windows_at(run.model, run.dataset, segments), lags, s.lag, run.progress)
+    heldout = None
+    if run.heldout:
+        apart = run.segments(max(1, s.windows // 2), 1, heldout=True, extra=2)
+        windows = windows_at(run.model, run.dataset, apart)
+        heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.lag), baselines(windows))
+        run.progress("likelihood, held out")
+    run.rows += likelihood_rows(result, heldout)
+    run.curves["likelihood"] = {name: one.to_json() for name, one in result.orders.items()}
+    run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in result.gaps_B.items()}
+    run.counts["likelihood_windows"] = len(segments)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,54 +75,38 @@ class Windows:
         return np.roll(self.actions, len(self.actions) // 2, axis=0)
 
 
+class Score(NamedTuple):
+    """Means over all tokens of one kind."""
+
+    loss: float
+    """Cross-entropy, nats."""
+    accuracy: float
+
+
+class Baseline(NamedTuple):
+    """Metrics of one kind of token without a model. Entropies are those of the test tokens, which favours them."""
+
+    marginal: float
+    """Mean entropy, nats."""
+    repeat: float
+    """Share of tokens equal to those one step before."""
+    given_last: float = math.nan
+    """Mean conditional entropy given the value one step before, nats; NaN for image codes."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Likelihood:
-    """Means over all tokens: cross-entropy in nats per token, accuracies in [0, 1]."""
+    """Likelihood of windows in one decoding order."""
 
     image_B: NDArray[np.float64]
     """Cross-entropy of image codes, per window."""
-    image_accuracy: float
-    """Accuracy of image codes."""
-    buttons: float
-    """Cross-entropy of buttons and triggers."""
-    buttons_accuracy: float
-    """Accuracy of buttons and triggers."""
-    sticks: float
-    """Cross-entropy of stick bins."""
-    sticks_accuracy: float
-    """Accuracy of stick bins."""
-
-    @property
-    def image(self) -> float:
-        """Mean cross-entropy of image codes."""
-        return float(self.image_B.mean())
+    scores: dict[str, Score]
+    """By kind: `image`, `buttons` (and triggers), `sticks`."""
 
     def to_json(self) -> dict[str, float]:
         """Return the means by name."""
-        names = ("image", "image_accuracy", "buttons", "buttons_accuracy", "sticks", "sticks_accuracy")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baselines:
-    """Metrics without a model. Entropies are those of the test tokens themselves, which favours them."""
-
-    image_marginal: float
-    """Entropy of image codes over all positions and times, nats."""
-    image_repeat: float
-    """Share of codes equal to the code one step before."""
-    buttons_marginal: float
-    """Mean entropy of button values, nats."""
-    buttons_given_last: float
-    """Conditional entropy given the value one step before, nats."""
-    buttons_repeat: float
-    """Share of button values equal to those one step before."""
-    sticks_marginal: float
-    """Mean entropy of stick bins, nats."""
-    sticks_given_last: float
-    """Conditional entropy given the bin one step before, nats."""
-    sticks_repeat: float
-    """Share of stick bins equal to those one step before."""
+        losses = {kind: score.loss for kind, score in self.scores.items()}
+        return losses | {f"{kind}_accuracy": score.accuracy for kind, score in self.scores.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +117,8 @@ class LikelihoodResult:
     """By name of the decoding order."""
     main: str
     """Name of the order used for generation."""
-    baselines: Baselines
+    baselines: dict[str, Baseline]
+    """By kind of token."""
     gaps_B: dict[str, NDArray[np.float64]]
     """Rise of each window's image cross-entropy in nats, by kind of wrong actions; main order."""
 
@@ -156,15 +163,13 @@ def likelihood(
         image_B.append(image_loss_BTN.double().mean((1, 2)).cpu().numpy())
         parts = [image_right_BTN, losses_ABT[BUTTONS], right_ABT[BUTTONS], losses_ABT[STICKS], right_ABT[STICKS]]
         sums += torch.stack([x.double().mean().cpu() for x in parts]) * (len(codes) / len(codes_BTN))
-    means = sums.tolist()
-    return Likelihood(
-        image_B=np.concatenate(image_B),
-        image_accuracy=means[0],
-        buttons=means[1],
-        buttons_accuracy=means[2],
-        sticks=means[3],
-        sticks_accuracy=means[4],
-    )
+    losses_B, means = np.concatenate(image_B), sums.tolist()
+    scores = {
+        "image": Score(float(losses_B.mean()), means[0]),
+        "buttons": Score(means[1], means[2]),
+        "sticks": Score(means[3], means[4]),
+    }
+    return Likelihood(image_B=losses_B, scores=scores)
 
 
 @torch.inference_mode()
@@ -200,23 +205,17 @@ def _score(model: WorldModel, group: TokenGroup, hidden: Tensor, targets: Tensor
     return loss, (logits.argmax(-1) == targets).float()
 
 
-def baselines(windows: Windows) -> Baselines:
-    """Compute the metrics of the baselines on the tokens that the model is measured on."""
+def baselines(windows: Windows) -> dict[str, Baseline]:
+    """Compute the baselines by kind, on the tokens that the model is measured on."""
     codes, now, before = windows.codes_BTN, windows.actions[:, 1:], windows.actions[:, :-1]
     slots = range(now.shape[-1])
     marginal = [entropy(now[..., slot]) for slot in slots]
     given = [conditional_entropy(now[..., slot], before[..., slot]) for slot in slots]
-    same = now == before
-    return Baselines(
-        image_marginal=entropy(codes[:, 1:]),
-        image_repeat=float((codes[:, 1:] == codes[:, :-1]).mean()),
-        buttons_marginal=float(np.mean(marginal[BUTTONS])),
-        buttons_given_last=float(np.mean(given[BUTTONS])),
-        buttons_repeat=float(same[..., BUTTONS].mean()),
-        sticks_marginal=float(np.mean(marginal[STICKS])),
-        sticks_given_last=float(np.mean(given[STICKS])),
-        sticks_repeat=float(same[..., STICKS].mean()),
-    )
+    found = {"image": Baseline(entropy(codes[:, 1:]), float((codes[:, 1:] == codes[:, :-1]).mean()))}
+    for kind, part in (("buttons", BUTTONS), ("sticks", STICKS)):
+        repeat = float((now == before)[..., part].mean())
+        found[kind] = Baseline(float(np.mean(marginal[part])), repeat, float(np.mean(given[part])))
+    return found
 
 
 def entropy(values: NDArray[np.integer]) -> float:
@@ -258,32 +257,31 @@ def measure_likelihood(
     return LikelihoodResult(orders=orders, main=order_name(main), baselines=baselines(windows), gaps_B=gaps)
 
 
-def likelihood_rows(result: LikelihoodResult, heldout: tuple[Likelihood, Baselines] | None) -> list[Row]:
+def likelihood_rows(result: LikelihoodResult, heldout: tuple[Likelihood, dict[str, Baseline]] | None) -> list[Row]:
     """Return the report rows of likelihood and alignment."""
-    base, main = result.baselines, result.orders[result.main]
-    count, part = len(main.image_B), "likelihood"
-    marginal = {"marginal": base.image_marginal}
-    sticks = {"marginal": base.sticks_marginal, "given the last": base.sticks_given_last}
-    buttons = {"marginal": base.buttons_marginal, "given the last": base.buttons_given_last}
-    table: list[tuple[str, float, str, dict[str, float]]] = [
-        ("image accuracy", main.image_accuracy, "%", {"code of the last frame": base.image_repeat}),
-        ("sticks cross-entropy", main.sticks, "nats", sticks),
-        ("sticks accuracy", main.sticks_accuracy, "%", {"repeat the last": base.sticks_repeat}),
-        ("buttons cross-entropy", main.buttons, "nats", buttons),
-        ("buttons accuracy", main.buttons_accuracy, "%", {"repeat the last": base.buttons_repeat}),
-    ]
-    rows = [
-        Row(part, f"image cross-entropy, {order}", one.image, "nats", marginal, count=count)
-        for order, one in result.orders.items()
-    ]
-    rows += [
-        Row(part, f"{name}, {result.main}", value, unit, beside, count=count) for name, value, unit, beside in table
-    ]
+    main, order = result.orders[result.main], result.main
+    count, image = len(main.image_B), result.baselines["image"]
+    rows = []
+
+    def add(name: str, value: float, unit: str, beside: dict[str, float], count: int = count) -> None:
+        rows.append(Row("likelihood", name, value, unit, beside, count=count))
+
+    for each, one in result.orders.items():
+        add(f"image cross-entropy, {each}", one.scores["image"].loss, "nats", {"marginal": image.marginal})
+    accuracy = main.scores["image"].accuracy
+    add(f"image accuracy, {order}", accuracy, "%", {"code of the last frame": image.repeat})
+    for kind in ("sticks", "buttons"):
+        score, base = main.scores[kind], result.baselines[kind]
+        entropies = {"marginal": base.marginal, "given the last": base.given_last}
+        add(f"{kind} cross-entropy, {order}", score.loss, "nats", entropies)
+        add(f"{kind} accuracy, {order}", score.accuracy, "%", {"repeat the last": base.repeat})
     if heldout is not None:
         other, own = heldout
-        name, marginal = f"image cross-entropy, held out, {result.main}", {"marginal": own.image_marginal}
-        rows.append(Row(part, name, other.image, "nats", marginal, count=len(other.image_B)))
+        marginal = {"marginal": own["image"].marginal}
+        loss = other.scores["image"].loss
+        add(f"image cross-entropy, held out, {order}", loss, "nats", marginal, len(other.image_B))
+    true = {"true actions": main.scores["image"].loss}
     for name, gap_B in result.gaps_B.items():
-        title, gap, true = f"gap with actions {name}", float(gap_B.mean()), {"true actions": main.image}
+        title, gap = f"gap with actions {name}", float(gap_B.mean())
         rows.append(Row("alignment", title, gap, "nats", true, "> 2 SE", is_significant(gap_B), count))
     return rows

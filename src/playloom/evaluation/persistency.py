@@ -21,7 +21,7 @@ from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row, standard_error
-from playloom.evaluation.segments import Progress, Segment, reconstruct, rollout_frames, with_codes
+from playloom.evaluation.segments import EvaluationContext, Progress, Segment, reconstruct, rollout_frames, with_codes
 from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
@@ -45,6 +45,19 @@ _FINE = 4
 
 Grid = NDArray[np.float64]
 Pictures = NDArray[np.uint8]
+
+
+def evaluate(run: EvaluationContext) -> None:
+    """Measure the persistence of pasted objects."""
+    s = run.settings
+    if not s.persistency_moments:
+        return
+    candidates = run.segments(CANDIDATES * s.persistency_moments, 1)
+    segments = static_segments(run.dataset, candidates, s.persistency_moments)
+    result = measure_persistency(run.engine, run.dataset, segments, s, run.progress)
+    run.rows += persistency_rows(result)
+    run.curves["persistency"] = persistency_curves(result)
+    run.counts["persistency_moments"] = len(segments)
 
 
 def _ball(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:

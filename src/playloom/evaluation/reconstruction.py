@@ -11,13 +11,27 @@ from numpy.typing import NDArray
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.evaluation.report import Row
-from playloom.evaluation.segments import encode
+from playloom.evaluation.segments import EvaluationContext, encode
 from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, ssim
 from playloom.models.tokenizer.quantizer import codebook_use
 
 LEAST_PSNR = 24.0
 """Least PSNR of a usable tokenizer, dB."""
+
+
+def evaluate(run: EvaluationContext) -> None:
+    """Measure the tokenizer on test frames, and on a quarter as many held-out ones."""
+    s = run.settings
+    test = measure_tokenizer(run.model, run.dataset, run.test, count=s.frames, seed=s.seed, batch=s.batch)
+    run.progress("tokenizer")
+    heldout = None
+    if run.heldout:
+        count = max(1, s.frames // 4)
+        heldout = measure_tokenizer(run.model, run.dataset, run.heldout, count=count, seed=s.seed, batch=s.batch)
+        run.progress("tokenizer, held out")
+    run.rows += tokenizer_rows(test, heldout)
+    run.counts["tokenizer_frames"] = test.frames
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,10 @@ the recorded figure with blur and rises above it with noise. M segments, S steps
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,14 @@ from numpy.typing import NDArray
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row, standard_error
-from playloom.evaluation.segments import Progress, Segment, frames_after, reconstruct, rollout_batches
+from playloom.evaluation.segments import (
+    EvaluationContext,
+    Progress,
+    Segment,
+    frames_after,
+    reconstruct,
+    rollout_batches,
+)
 from playloom.inference.engine import Engine
 from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness, ssim
@@ -29,6 +38,26 @@ _TARGETS = (1, 3, 10)
 """Steps at which the rollout must beat the repeated frame."""
 TOLERANCE = 0.3
 """Largest relative deviation from the recorded sharpness that is no collapse."""
+
+
+def evaluate(run: EvaluationContext) -> None:
+    """Measure long rollouts, short greedy ones, short ones of held-out episodes, and the collapse of sharpness."""
+    s = run.settings
+    segments = run.segments(s.horizon_moments, s.horizon_reach)
+    test = measure_rollout(run.engine, run.dataset, segments, s, run.progress, steps=s.horizon_reach)
+    greedy = heldout = None
+    if s.greedy_moments:
+        short = partial(measure_rollout, progress=run.progress, steps=s.greedy_steps, detail=False)
+        cold = dataclasses.replace(s, sampling=dataclasses.replace(s.sampling, temperature=0.0))
+        greedy = short(run.engine, run.dataset, segments[: s.greedy_moments], cold)
+        if run.heldout:
+            apart = run.segments(s.greedy_moments, s.greedy_steps, heldout=True)
+            heldout = short(run.engine, run.dataset, apart, s)
+    collapse = measure_collapse(run.model, run.dataset, segments, test, s.collapse_step)
+    run.rows += [*rollout_rows(test, greedy, heldout), collapse_row(collapse)]
+    run.curves["horizon"] = rollout_curves(test)
+    run.curves["collapse"] = dataclasses.asdict(collapse)
+    run.counts["horizon_moments"] = len(segments)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

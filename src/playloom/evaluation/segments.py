@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.sampler import alive_spans
 from playloom.errors import RecordingError
 from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.report import Row
 from playloom.inference.engine import Engine
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.models.checkpoint import WorldModel
@@ -56,6 +58,32 @@ class Segment:
     def future_frames(self, dataset: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
         """Return the recorded frames that follow, uint8 [steps, H, W, 3]."""
         return np.array(dataset.frames_FHWC[self.row + 1 : self.row + 1 + (steps or self.future)])
+
+
+@dataclass(kw_only=True)
+class EvaluationContext:
+    """What the parts of an evaluation share, and their results so far."""
+
+    engine: Engine
+    dataset: FrameDataset
+    settings: EvaluationSettings
+    progress: Progress
+    rows: list[Row] = field(default_factory=list)
+    """Rows of the report."""
+    curves: dict[str, Any] = field(default_factory=dict)
+    """Series behind the rows, JSON values."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Number of segments by part."""
+
+    def __post_init__(self) -> None:
+        self.model = self.engine.model
+        self.test, self.heldout = self.dataset.of_split("test"), self.dataset.of_split("heldout")
+
+    def segments(self, count: int, future: int, *, heldout: bool = False, extra: int = 0) -> list[Segment]:
+        """Choose segments with a full context, and `extra` frames before it, from test or held-out episodes."""
+        past = self.model.config.transformer.context_steps + extra
+        episodes = self.heldout if heldout else self.test
+        return choose_segments(self.dataset, episodes, count=count, past=past, future=future, seed=self.settings.seed)
 
 
 def frames_after(dataset: FrameDataset, segments: Sequence[Segment], step: int) -> NDArray[np.uint8]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,41 +19,25 @@ import torch
 import playloom
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.device import machine
-from playloom.errors import ConfigError, GameError, MissingExtraError
+from playloom.errors import MissingExtraError
+from playloom.evaluation import control, diversity, likelihood, persistency, reconstruction, rollout
 from playloom.evaluation.config import EvaluationSettings
-from playloom.evaluation.control import (
-    ControlMetrics,
-    control_rows,
-    evaluate_estimator,
-    measure_control,
-    measure_game_control,
-)
-from playloom.evaluation.diversity import diversity_curves, diversity_rows, measure_diversity
-from playloom.evaluation.likelihood import baselines, likelihood, likelihood_rows, measure_likelihood, windows_at
-from playloom.evaluation.persistency import (
-    CANDIDATES,
-    measure_persistency,
-    persistency_curves,
-    persistency_rows,
-    static_segments,
-)
-from playloom.evaluation.reconstruction import measure_tokenizer, tokenizer_rows
-from playloom.evaluation.report import Report, Row, rollout_plot, rollout_strip
-from playloom.evaluation.rollout import (
-    collapse_row,
-    measure_collapse,
-    measure_rollout,
-    rollout_curves,
-    rollout_rows,
-)
-from playloom.evaluation.segments import Progress, Segment, choose_segments, rollout_frames
+from playloom.evaluation.report import Report, rollout_plot, rollout_strip
+from playloom.evaluation.segments import EvaluationContext, Progress, rollout_frames
 from playloom.inference.engine import Engine
 from playloom.media.images import write_picture
 from playloom.models.checkpoint import WorldModel
 from playloom.provenance import Manifest
 
-LAGS = (4, 2, 1)
-"""Row lags compared with raster order, as far as the model supports them."""
+PARTS: Mapping[str, Callable[[EvaluationContext], None]] = {
+    "tokenizer": reconstruction.evaluate,
+    "likelihood": likelihood.evaluate,
+    "horizon": rollout.evaluate,
+    "control": control.evaluate,
+    "diversity": diversity.evaluate,
+    "persistency": persistency.evaluate,
+}
+"""Parts in the order of the table."""
 
 
 def require_extra() -> None:
@@ -91,179 +74,53 @@ def evaluate(
         MissingExtraError: when the extra `evaluate` is not installed.
     """
     require_extra()
-    started = time.perf_counter()
+    started, seconds = time.perf_counter(), dict[str, float]()
     engine = Engine(model, lag=settings.lag)
     model.tokenizer.check_size(torch.from_numpy(np.array(dataset.frames_FHWC[:1])))
-    run = _Run(model, engine, dataset, settings, progress)
-    for part in PARTS:
+    run = EvaluationContext(engine=engine, dataset=dataset, settings=settings, progress=progress)
+
+    def report(**more: object) -> Report:
+        spent = {**seconds, "all": round(time.perf_counter() - started, 1)}
+        return Report(rows=tuple(run.rows), curves=dict(run.curves), run={**_metadata(run), "seconds": spent, **more})
+
+    for name, part in PARTS.items():
         before = time.perf_counter()
         part(run)
-        run.seconds[part.__name__.strip("_")] = round(time.perf_counter() - before, 1)
-        part_done(run.report(started, parts=list(run.seconds)))
+        seconds[name] = round(time.perf_counter() - before, 1)
+        part_done(report(parts=list(seconds)))
     if pictures is not None:
         _draw(run, pictures)
-    return run.report(started)
+    return report()
 
 
-@dataclass
-class _Run:
-    model: WorldModel
-    engine: Engine
-    dataset: FrameDataset
-    settings: EvaluationSettings
-    progress: Progress
-    rows: list[Row] = field(default_factory=list)
-    curves: dict[str, Any] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.test, self.heldout = self.dataset.of_split("test"), self.dataset.of_split("heldout")
-        self.past = self.model.config.transformer.context_steps
-
-    def segments(
-        self, count: int, future: int, episodes: Sequence[EpisodeSlice] | None = None, past: int = 0
-    ) -> list[Segment]:
-        episodes = self.test if episodes is None else episodes
-        past, seed = past or self.past, self.settings.seed
-        return choose_segments(self.dataset, episodes, count=count, past=past, future=future, seed=seed)
-
-    def report(self, started: float, **more: object) -> Report:
-        """Build the report of all rows so far; `more` goes into its `run`."""
-        s, model = self.settings, self.model
-        seconds = {**self.seconds, "all": round(time.perf_counter() - started, 1)}
-        about = {
-            "model": {
-                "name": model.config.name,
-                "fingerprint": model.fingerprint,
-                "parameters": sum(weight.numel() for weight in model.transformer.parameters()),
-            },
-            "data": {
-                "test_episodes": len(self.test),
-                "test_seeds": _seeds(self.test),
-                "heldout_episodes": len(self.heldout),
-                "heldout_seeds": _seeds(self.heldout),
-                "frames": len(self.dataset),
-            },
-            "counts": self.counts,
-            "settings": dataclasses.asdict(s),
-            "seed": s.seed,
-            "machine": machine(model.device),
-            "seconds": seconds,
-            "playloom": playloom.__version__,
-        }
-        return Report(rows=tuple(self.rows), curves=dict(self.curves), run={**about, **more})
+def _metadata(run: EvaluationContext) -> dict[str, Any]:
+    s, model = run.settings, run.model
+    return {
+        "model": {
+            "name": model.config.name,
+            "fingerprint": model.fingerprint,
+            "parameters": sum(weight.numel() for weight in model.transformer.parameters()),
+        },
+        "data": {
+            "test_episodes": len(run.test),
+            "test_seeds": _seeds(run.test),
+            "heldout_episodes": len(run.heldout),
+            "heldout_seeds": _seeds(run.heldout),
+            "frames": len(run.dataset),
+        },
+        "counts": run.counts,
+        "settings": dataclasses.asdict(s),
+        "seed": s.seed,
+        "machine": machine(model.device),
+        "playloom": playloom.__version__,
+    }
 
 
 def _seeds(episodes: Sequence[EpisodeSlice]) -> list[Any]:
     return sorted({episode.meta.get("seed") for episode in episodes} - {None})
 
 
-def _tokenizer(run: _Run) -> None:
-    s = run.settings
-    test = measure_tokenizer(run.model, run.dataset, run.test, count=s.frames, seed=s.seed, batch=s.batch)
-    run.progress("tokenizer")
-    heldout = None
-    if run.heldout:
-        count = max(1, s.frames // 4)
-        heldout = measure_tokenizer(run.model, run.dataset, run.heldout, count=count, seed=s.seed, batch=s.batch)
-        run.progress("tokenizer, held out")
-    run.rows += tokenizer_rows(test, heldout)
-    run.counts["tokenizer_frames"] = test.frames
-
-
-def _likelihood(run: _Run) -> None:
-    s, layout = run.settings, run.model.config.layout
-    lags = [None, *(lag for lag in LAGS if layout.rows and lag < layout.grid_width)]
-    segments = run.segments(s.windows, 1, past=run.past + 2)
-    result = measure_likelihood(run.model, windows_at(run.model, run.dataset, segments), lags, s.lag, run.progress)
-    heldout = None
-    if run.heldout:
-        apart = run.segments(max(1, s.windows // 2), 1, run.heldout, past=run.past + 2)
-        windows = windows_at(run.model, run.dataset, apart)
-        heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.lag), baselines(windows))
-        run.progress("likelihood, held out")
-    run.rows += likelihood_rows(result, heldout)
-    run.curves["likelihood"] = {name: one.to_json() for name, one in result.orders.items()}
-    run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in result.gaps_B.items()}
-    run.counts["likelihood_windows"] = len(segments)
-
-
-def _horizon(run: _Run) -> None:
-    s = run.settings
-    segments = run.segments(s.horizon_moments, s.horizon_reach)
-    test = measure_rollout(run.engine, run.dataset, segments, s, run.progress, steps=s.horizon_reach)
-    greedy = heldout = None
-    if s.greedy_moments:
-        short: dict[str, Any] = {"progress": run.progress, "steps": s.greedy_steps, "detail": False}
-        cold = dataclasses.replace(s, sampling=dataclasses.replace(s.sampling, temperature=0.0))
-        greedy = measure_rollout(run.engine, run.dataset, segments[: s.greedy_moments], cold, **short)
-        if run.heldout:
-            apart = run.segments(s.greedy_moments, s.greedy_steps, run.heldout)
-            heldout = measure_rollout(run.engine, run.dataset, apart, s, **short)
-    collapse = measure_collapse(run.model, run.dataset, segments, test, s.collapse_step)
-    run.rows += [*rollout_rows(test, greedy, heldout), collapse_row(collapse)]
-    run.curves["horizon"] = rollout_curves(test)
-    run.curves["collapse"] = dataclasses.asdict(collapse)
-    run.counts["horizon_moments"] = len(segments)
-
-
-def _control(run: _Run) -> None:
-    if {episode.meta.get("game", "arena") for episode in run.test} != {"arena"}:
-        return  # camera and turning speed of other games are unknown
-    s = run.settings
-    segments = run.segments(s.control_moments, s.control_steps)
-    dream = measure_control(run.engine, run.dataset, segments, s, run.progress)
-    estimator = evaluate_estimator(run.dataset, run.test, count=s.estimator_pairs, seed=s.seed)
-    run.progress("control, estimator")
-    game = _game_control(run, segments) if s.game_moments else None
-    run.rows += control_rows(dream, estimator, game)
-    run.curves["control"] = {"dream": _rounded(dream), "game": None if game is None else _rounded(game)}
-    run.curves["estimator"] = dataclasses.asdict(estimator)
-    run.counts["control_moments"] = len(segments)
-
-
-def _game_control(run: _Run, segments: Sequence[Segment]) -> ControlMetrics | None:
-    s = run.settings
-    some = segments[:: max(1, len(segments) // s.game_moments)][: s.game_moments]
-    try:
-        return measure_game_control(run.dataset, some, steps=s.control_steps, progress=run.progress)
-    except (MissingExtraError, GameError, ConfigError):  # only a baseline: not worth losing all other figures
-        return None
-
-
-def _rounded(control: ControlMetrics) -> dict[str, list[float]]:
-    return {name: [round(float(value), 3) for value in values] for name, values in vars(control).items()}
-
-
-def _diversity(run: _Run) -> None:
-    s = run.settings
-    if not s.diversity_moments:
-        return
-    segments = run.segments(s.diversity_moments, s.diversity_steps)
-    result = measure_diversity(run.engine, run.dataset, segments, s, run.progress, episodes=run.test)
-    run.rows += diversity_rows(result)
-    run.curves["diversity"] = diversity_curves(result)
-    run.counts["diversity_moments"] = len(segments)
-
-
-def _persistency(run: _Run) -> None:
-    s = run.settings
-    if not s.persistency_moments:
-        return
-    candidates = run.segments(CANDIDATES * s.persistency_moments, 1)
-    segments = static_segments(run.dataset, candidates, s.persistency_moments)
-    result = measure_persistency(run.engine, run.dataset, segments, s, run.progress)
-    run.rows += persistency_rows(result)
-    run.curves["persistency"] = persistency_curves(result)
-    run.counts["persistency_moments"] = len(segments)
-
-
-PARTS = (_tokenizer, _likelihood, _horizon, _control, _diversity, _persistency)
-"""Parts in the order of the table."""
-
-
-def _draw(run: _Run, folder: Path) -> None:
+def _draw(run: EvaluationContext, folder: Path) -> None:
     s, name = run.settings, run.model.config.name
     plot = rollout_plot(run.curves["horizon"], f"{name}: dreams with the recorded actions")
     write_picture(folder / "horizon.png", plot)

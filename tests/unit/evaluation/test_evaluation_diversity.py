@@ -136,7 +136,7 @@ def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of
     again = measure_diversity(engine, store, moments, SETTINGS, episodes=store.spans)
     assert [row.value for row in diversity_rows(again)] == [row.value for row in rows]
     changed = dataclasses.replace(SETTINGS, seed=1, batch=3)
-    other = measure_diversity(Engine(model), store, moments, changed, episodes=store.spans)
+    other = measure_diversity(engine, store, moments, changed, episodes=store.spans)
     assert [row.value for row in diversity_rows(other)] != [row.value for row in rows]
     curves = diversity_curves(result)
     assert curves["kinds"]["held"]["steps_that_change"] == 0 and len(curves["inputs"]) == 16

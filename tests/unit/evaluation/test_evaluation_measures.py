@@ -128,8 +128,8 @@ def test_likelihood_equals_going_token_by_token_without_the_future(lag: int | No
     judged = likelihood(model, codes.numpy(), values.numpy().astype(np.uint8), lag, batch=1)
     images, actions = losses[:, 1:, : layout.image_slots], losses[:, 1:, layout.image_slots :]
     assert judged.image_B == pytest.approx(images.mean((1, 2)).numpy(), abs=1e-4)
-    assert judged.buttons == pytest.approx(float(actions[..., BUTTONS].mean()), abs=1e-4)
-    assert judged.sticks == pytest.approx(float(actions[..., STICKS].mean()), abs=1e-4)
+    assert judged.scores["buttons"].loss == pytest.approx(float(actions[..., BUTTONS].mean()), abs=1e-4)
+    assert judged.scores["sticks"].loss == pytest.approx(float(actions[..., STICKS].mean()), abs=1e-4)
 
 
 def test_likelihood_does_not_depend_on_the_batch() -> None:
@@ -166,8 +166,8 @@ def test_repeat_baselines_of_still_play(tmp_path: Path) -> None:
     store = store_of(tmp_path, frames, np.tile(REST_VALUES, (30, 1)), [30])
     model = loud_model(tiny_config())
     still = baselines(windows_at(model, store, choose_segments(store, store.spans, count=3, past=6, future=1, seed=0)))
-    assert still.image_repeat == still.buttons_repeat == still.sticks_repeat == 1.0
-    assert still.sticks_marginal == still.buttons_given_last == 0.0
+    assert [base.repeat for base in still.values()] == [1.0] * 3
+    assert still["sticks"].marginal == still["buttons"].given_last == 0.0
 
 
 def test_the_action_of_a_windows_first_step_is_nobodys_to_foretell() -> None:
@@ -178,14 +178,14 @@ def test_the_action_of_a_windows_first_step_is_nobodys_to_foretell() -> None:
     windows = Windows(codes_BTN=codes, actions_BTA=around)
     pairs = windows.actions[:, 1:] == windows.actions[:, :-1]
     beside = baselines(windows)
-    assert beside.sticks_repeat == pytest.approx(pairs[..., STICKS].mean())
+    assert beside["sticks"].repeat == pytest.approx(pairs[..., STICKS].mean())
     other = around.copy()
     other[:, 0] = 0  # the action before the first frame: nobody's business
     assert baselines(Windows(codes_BTN=codes, actions_BTA=other)) == beside
     moved = around.copy()
     moved[:, 1, -1] = (moved[:, 1, -1] + 1) % 11
     first, second = (likelihood(model, codes, w[:, 1:-1], 1) for w in (around, moved))
-    assert first.sticks != second.sticks, "it is seen by what follows"
+    assert first.scores["sticks"] != second.scores["sticks"], "it is seen by what follows"
 
 
 def test_a_model_that_never_looks_at_actions_has_no_alignment_gap(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Persistency: the objects, the share of one in a picture, and dreams of tiny worlds that keep an edit or lose it."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,9 +133,7 @@ def moments_of(store: FrameDataset) -> list[Segment]:
     return choose_segments(store, store.spans, count=2, past=4, future=1, seed=0)
 
 
-def persistency_of(
-    model: WorldModel, store: FrameDataset, settings: EvaluationSettings, *more: Callable
-) -> Persistency:
+def persistency_of(model: WorldModel, store: FrameDataset, settings: EvaluationSettings, *more: Any) -> Persistency:
     return measure_persistency(Engine(model, lag=settings.lag), store, moments_of(store), settings, *more)
 
 

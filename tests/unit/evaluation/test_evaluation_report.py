@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from playloom.cli import evaluate as command
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, PictureError, RecordingError
+from playloom.evaluation import rollout
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import (
     Report,
@@ -204,7 +204,7 @@ def test_a_stopped_evaluation_keeps_the_parts_that_were_done(tmp_path: Path, mon
     small_store(tmp_path / "store")
     save_model(tmp_path / "model", loud_model(tiny_config()))
     monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, lag=self.lag))
-    monkeypatch.setattr(sys.modules["playloom.evaluation.suite"], "measure_rollout", terminate)
+    monkeypatch.setattr(rollout, "measure_rollout", terminate)
     app = typer.Typer()
     command.register(app)
     call = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "store"), "--work", str(tmp_path / "work")]
