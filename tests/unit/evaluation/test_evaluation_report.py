@@ -16,7 +16,7 @@ from playloom.actions.codec import SLOT_SIZES
 from playloom.cli import evaluate as command
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
-from playloom.errors import ConfigError, PictureError, RecordingError
+from playloom.errors import ConfigError, MissingExtraError, PictureError, RecordingError
 from playloom.evaluation import rollout
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import (
@@ -198,6 +198,15 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
     assert refused.exit_code == 2 and "--threads" in refused.stderr
     refused = CliRunner().invoke(app, [*call, "--out", str(tmp_path)])
     assert "it is a folder" in str(refused.exception), "now, not after minutes"
+
+
+@pytest.mark.parametrize("package", ["scipy", "matplotlib"])
+def test_without_the_extra_the_command_names_it_at_once(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    app = typer.Typer()
+    command.register(app)
+    refused = CliRunner().invoke(app, [])
+    assert isinstance(refused.exception, MissingExtraError) and "'playloom[evaluate]'" in str(refused.exception)
 
 
 def test_a_stopped_evaluation_keeps_the_parts_that_were_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
