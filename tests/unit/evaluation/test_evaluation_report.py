@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -201,11 +202,11 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("package", ["scipy", "matplotlib"])
-def test_without_the_extra_the_command_names_it_at_once(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_command_names_it(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     app = typer.Typer()
     command.register(app)
-    refused = CliRunner().invoke(app, [])
+    refused = CliRunner().invoke(app, ["--work", str(tmp_path)])
     assert isinstance(refused.exception, MissingExtraError) and "'playloom[evaluate]'" in str(refused.exception)
 
 
