@@ -102,13 +102,8 @@ def measure_diversity(
 ) -> Diversity:
     """Sample actions from every segment in both modes, and compare them with recorded ones.
 
-    Args:
-        engine: has the model and its decoding order.
-        dataset: holds the segments; their future must be as long as the settings' steps.
-        segments: starting points.
-        settings: steps, sampling, batch and seed: of rollout i (`seed + i`), random actions and sub-samples.
-        progress: called after every step of each batch.
-        episodes: their steps alive, outside the segments' futures, are the reference.
+    The reference are the steps alive of `episodes`, outside the segments' futures. Rollout i has the seed
+    `settings.seed + i`. `progress` is called after every step of each batch.
     """
     seed, steps = settings.seed, settings.diversity_steps
     recorded = np.stack([segment.future_actions(dataset, steps) for segment in segments])

@@ -263,8 +263,8 @@ def likelihood_rows(result: LikelihoodResult, heldout: tuple[Likelihood, dict[st
     count, image = len(main.image_B), result.baselines["image"]
     rows = []
 
-    def add(name: str, value: float, unit: str, beside: dict[str, float], count: int = count) -> None:
-        rows.append(Row("likelihood", name, value, unit, beside, count=count))
+    def add(name: str, value: float, unit: str, baselines: dict[str, float], count: int = count) -> None:
+        rows.append(Row("likelihood", name, value, unit, baselines, count=count))
 
     for each, one in result.orders.items():
         add(f"image cross-entropy, {each}", one.scores["image"].loss, "nats", {"marginal": image.marginal})

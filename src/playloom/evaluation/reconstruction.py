@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset
+from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row
 from playloom.evaluation.segments import EvaluationContext, encode
 from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, ssim
-from playloom.models.tokenizer.quantizer import codebook_use
+from playloom.models.tokenizer.quantizer import CodebookUse, codebook_use
 
 LEAST_PSNR = 24.0
 """Least PSNR of a usable tokenizer, dB."""
@@ -22,13 +24,11 @@ LEAST_PSNR = 24.0
 
 def evaluate(run: EvaluationContext) -> None:
     """Measure the tokenizer on test frames, and on a quarter as many held-out ones."""
-    s = run.settings
-    test = measure_tokenizer(run.model, run.dataset, run.test, count=s.frames, seed=s.seed, batch=s.batch)
+    s, heldout = run.settings, None
+    test = measure_tokenizer(run.model, run.dataset, run.test, s, s.frames)
     run.progress("tokenizer")
-    heldout = None
     if run.heldout:
-        count = max(1, s.frames // 4)
-        heldout = measure_tokenizer(run.model, run.dataset, run.heldout, count=count, seed=s.seed, batch=s.batch)
+        heldout = measure_tokenizer(run.model, run.dataset, run.heldout, s, max(1, s.frames // 4))
         run.progress("tokenizer, held out")
     run.rows += tokenizer_rows(test, heldout)
     run.counts["tokenizer_frames"] = test.frames
@@ -44,27 +44,16 @@ class TokenizerMetrics:
     mean_frame_psnr: float
     """Baseline: the mean of these frames, dB."""
     mean_frame_ssim: float
-    used: int
-    """Distinct codes."""
-    fraction: float
-    """Share of the codebook in use."""
-    perplexity: float
-    """exp(entropy) of the code distribution."""
+    use: CodebookUse
     frames: int
 
 
 @torch.inference_mode()
 def measure_tokenizer(
-    model: WorldModel,
-    dataset: FrameDataset,
-    episodes: Sequence[EpisodeSlice],
-    *,
-    count: int,
-    seed: int,
-    batch: int = 16,
+    model: WorldModel, dataset: FrameDataset, episodes: Sequence[EpisodeSlice], settings: EvaluationSettings, count: int
 ) -> TokenizerMetrics:
     """Measure `count` frames drawn from these episodes."""
-    rows = draw_rows(episodes, count, seed)
+    rows, batch = draw_rows(episodes, count, settings.seed), settings.batch
     mean_frame = _mean_frame(dataset, rows)
     codes, metrics = [], np.empty((4, len(rows)))
     for first in range(0, len(rows), batch):
@@ -75,41 +64,30 @@ def measure_tokenizer(
         for index, picture in enumerate(pictures):
             metrics[2 * index, columns] = psnr(picture, truth, PSNR_CAP)
             metrics[2 * index + 1, columns] = ssim(picture, truth)
-    use = codebook_use(torch.cat(codes), model.config.tokenizer.codebook_size)
     means = [float(mean) for mean in metrics.mean(1)]
     return TokenizerMetrics(
         psnr=means[0],
         ssim=means[1],
         mean_frame_psnr=means[2],
         mean_frame_ssim=means[3],
-        used=use.used,
-        fraction=use.fraction,
-        perplexity=use.perplexity,
+        use=codebook_use(torch.cat(codes), model.config.tokenizer.codebook_size),
         frames=len(rows),
     )
 
 
 def tokenizer_rows(test: TokenizerMetrics, heldout: TokenizerMetrics | None) -> list[Row]:
     """Return the report rows."""
-    part, count = "tokenizer", test.frames
+    row = partial(Row, "tokenizer", count=test.frames)
+    mean_frame, reached = {"mean frame": test.mean_frame_psnr}, test.psnr >= LEAST_PSNR
     rows = [
-        Row(
-            part,
-            "PSNR of reconstructions",
-            test.psnr,
-            "dB",
-            {"mean frame": test.mean_frame_psnr},
-            bar=f">= {LEAST_PSNR:g} dB (aim 27)",
-            passed=test.psnr >= LEAST_PSNR,
-            count=count,
-        ),
-        Row(part, "SSIM of reconstructions", test.ssim, "", {"mean frame": test.mean_frame_ssim}, count=count),
-        Row(part, "codebook used", test.fraction, "%", count=count),
-        Row(part, "codebook perplexity", test.perplexity, "codes", count=count),
+        row("PSNR of reconstructions", test.psnr, "dB", mean_frame, f">= {LEAST_PSNR:g} dB (aim 27)", reached),
+        row("SSIM of reconstructions", test.ssim, "", {"mean frame": test.mean_frame_ssim}),
+        row("codebook used", test.use.fraction, "%"),
+        row("codebook perplexity", test.use.perplexity, "codes"),
     ]
     if heldout is not None:
-        baselines = {"mean frame": heldout.mean_frame_psnr}
-        rows.append(Row(part, "PSNR, held-out arena and style", heldout.psnr, "dB", baselines, count=heldout.frames))
+        mean_frame = {"mean frame": heldout.mean_frame_psnr}
+        rows.append(row("PSNR, held-out arena and style", heldout.psnr, "dB", mean_frame, count=heldout.frames))
     return rows
 
 

@@ -54,7 +54,7 @@ def evaluate(run: EvaluationContext) -> None:
             apart = run.segments(s.greedy_moments, s.greedy_steps, heldout=True)
             heldout = short(run.engine, run.dataset, apart, s)
     collapse = measure_collapse(run.model, run.dataset, segments, test, s.collapse_step)
-    run.rows += [*rollout_rows(test, greedy, heldout), collapse_row(collapse)]
+    run.rows += [*rollout_rows(test, greedy, heldout), collapse.row()]
     run.curves["horizon"] = rollout_curves(test)
     run.curves["collapse"] = dataclasses.asdict(collapse)
     run.counts["horizon_moments"] = len(segments)
@@ -77,6 +77,10 @@ class RolloutMetrics:
     sharpness_MS: NDArray[np.float64]
     """Sharpness of the generated frames, grey levels."""
 
+    def psnr_at(self, step: int) -> tuple[float, float]:
+        """Return the mean PSNR of the rollout and of the repeated frame at a step."""
+        return float(self.dream_MS[:, step - 1].mean()), float(self.repeat_MS[:, step - 1].mean())
+
 
 def measure_rollout(
     engine: Engine,
@@ -88,16 +92,9 @@ def measure_rollout(
     steps: int,
     detail: bool = True,
 ) -> RolloutMetrics:
-    """Generate `steps` steps from every segment and compare with the recording.
+    """Generate `steps` steps from every segment and compare with the recording; SSIM and ceiling need `detail`.
 
-    Args:
-        engine: has the model and its decoding order.
-        dataset: holds the segments; their future must be at least `steps` long.
-        segments: starting points.
-        settings: sampling, batch and seed; rollout i has `seed + i`.
-        progress: called after each step of each batch.
-        steps: S.
-        detail: measure SSIM and ceiling too.
+    Rollout i has the seed `settings.seed + i`. `progress` is called after each step of each batch.
     """
     dream, repeat, sharp = (np.empty((len(segments), steps)) for _ in range(3))
     ceiling, dream_ssim, repeat_ssim = (
@@ -126,29 +123,26 @@ def measure_rollout(
 
 def rollout_rows(test: RolloutMetrics, greedy: RolloutMetrics | None, heldout: RolloutMetrics | None) -> list[Row]:
     """Return the report rows: metrics at the marks, the mean over 30 steps, greedy sampling, held-out episodes."""
-    count, reach = len(test.dream_MS), min(max(MARKS), test.dream_MS.shape[1])
+    row, reach = partial(Row, "horizon", count=len(test.dream_MS)), min(max(MARKS), test.dream_MS.shape[1])
     marks = [step for step in MARKS if step in test.ceiling_M]
     ceiling = {step: float(value.mean()) for step, value in test.ceiling_M.items()}
     rows = []
     for step in marks:
-        value, repeat = float(test.dream_MS[:, step - 1].mean()), float(test.repeat_MS[:, step - 1].mean())
+        value, repeat = test.psnr_at(step)
         baselines = {"repeat": repeat, "ceiling": ceiling[step]}
         bar, passed = ("> repeat", value > repeat) if step in _TARGETS else ("", None)
-        rows.append(Row("horizon", f"PSNR at step {step}", value, "dB", baselines, bar, passed, count))
+        rows.append(row(f"PSNR at step {step}", value, "dB", baselines, bar, passed))
     baselines = {"repeat": float(test.repeat_MS[:, :reach].mean()), "ceiling": float(np.mean([*ceiling.values()]))}
-    mean = float(test.dream_MS[:, :reach].mean())
-    rows.append(Row("horizon", f"PSNR, mean of steps 1 to {reach}", mean, "dB", baselines, count=count))
+    rows.append(row(f"PSNR, mean of steps 1 to {reach}", float(test.dream_MS[:, :reach].mean()), "dB", baselines))
     for step in marks:
-        repeat_ssim = {"repeat": float(test.repeat_ssim_M[step].mean())}
-        value = float(test.dream_ssim_M[step].mean())
-        rows.append(Row("horizon", f"SSIM at step {step}", value, "", repeat_ssim, count=count))
+        baselines = {"repeat": float(test.repeat_ssim_M[step].mean())}
+        rows.append(row(f"SSIM at step {step}", float(test.dream_ssim_M[step].mean()), "", baselines))
     for name, other in (("greedy", greedy), ("held out", heldout)):
-        if other is None:
-            continue
-        for step in (step for step in MARKS if step <= other.dream_MS.shape[1]):
-            value, repeat = float(other.dream_MS[:, step - 1].mean()), float(other.repeat_MS[:, step - 1].mean())
-            title = f"PSNR at step {step}, {name}"
-            rows.append(Row("horizon", title, value, "dB", {"repeat": repeat}, count=len(other.dream_MS)))
+        for step in MARKS:
+            if other is not None and step <= other.dream_MS.shape[1]:
+                value, repeat = other.psnr_at(step)
+                title, count = f"PSNR at step {step}, {name}", len(other.dream_MS)
+                rows.append(row(title, value, "dB", {"repeat": repeat}, count=count))
     return rows
 
 
@@ -183,6 +177,14 @@ class Collapse:
     moments: int
     """Number of segments."""
 
+    def row(self) -> Row:
+        """Return the report row: generated over recorded sharpness."""
+        real = self.real or np.nan
+        name, ratio = f"sharpness of frame {self.step}, dream over real", self.dream / real
+        bar = f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %"
+        baselines = {"reconstruction over real": self.reconstructed / real}
+        return Row("collapse", name, ratio, "%", baselines, bar, abs(ratio - 1) <= TOLERANCE, self.moments)
+
 
 def measure_collapse(
     model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment], rollout: RolloutMetrics, step: int
@@ -195,19 +197,4 @@ def measure_collapse(
         real=float(sharpness(real).mean()),
         reconstructed=float(sharpness(reconstruct(model, real)).mean()),
         moments=len(segments),
-    )
-
-
-def collapse_row(collapse: Collapse) -> Row:
-    """Return the report row: generated over recorded sharpness."""
-    real = collapse.real or np.nan
-    return Row(
-        "collapse",
-        f"sharpness of frame {collapse.step}, dream over real",
-        collapse.dream / real,
-        "%",
-        {"reconstruction over real": collapse.reconstructed / real},
-        bar=f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %",
-        passed=abs(collapse.dream / real - 1) <= TOLERANCE,
-        count=collapse.moments,
     )

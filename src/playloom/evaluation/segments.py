@@ -62,7 +62,7 @@ class Segment:
 
 @dataclass(kw_only=True)
 class EvaluationContext:
-    """What the parts of an evaluation share, and their results so far."""
+    """Inputs that the parts of an evaluation share, and their results so far."""
 
     engine: Engine
     dataset: FrameDataset

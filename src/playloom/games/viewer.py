@@ -24,7 +24,7 @@ class ViewedEpisode:
 
     sheet: Path
     """Contact sheet, PNG."""
-    film: Path
+    video: Path
     """Video, MP4 at 10 frames per second."""
     steps: int
     """Steps of the video."""
@@ -84,21 +84,11 @@ def write_views(
 ) -> ViewedEpisode:
     """Render an episode and write `<stem>.png` and `<stem>.mp4`.
 
-    The frames are the game's own, so they have no mark of generated ones.
-
-    Args:
-        episode: the recording.
-        stem: path of both files without their ending.
-        players: the player of every step, captioned below the drawn controller.
-        every: steps between two pictures of the sheet.
-        verify: compare the frames with the recorded hash.
-        manifest: goes into both files, where the inputs are a model's.
-        progress: called with (steps done, steps in all).
+    The frames are the game's own, so they have no mark of generated ones. `players` names the player of every step, for
+    the caption of the drawn controller. `manifest` is for the inputs of a model. Other arguments as `view_episode`.
     """
     meta, tiles = episode.meta, []
-    viewed = ViewedEpisode(
-        sheet=stem.with_name(f"{stem.name}.png"), film=stem.with_name(f"{stem.name}.mp4"), steps=meta.steps
-    )
+    sheet, video = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.mp4")
     title = f"{meta.game} {meta.variant}, {meta.mode}, {meta.style}, seed {meta.seed}, {meta.split}"
 
     def frames() -> Iterator[list[Tile]]:
@@ -111,7 +101,6 @@ def write_views(
                 progress(step + 1, meta.steps)
             yield [tile]
 
-    write_mp4(viewed.film, film_frames(frames(), kinds=["real"], title=title), manifest=manifest)
-    sheet = contact_sheet(wrap(tiles, _COLUMNS), title=title, tile_width=_TILE_WIDTH)
-    write_picture(viewed.sheet, sheet, manifest)
-    return viewed
+    write_mp4(video, film_frames(frames(), kinds=["real"], title=title), manifest=manifest)
+    write_picture(sheet, contact_sheet(wrap(tiles, _COLUMNS), title=title, tile_width=_TILE_WIDTH), manifest)
+    return ViewedEpisode(sheet=sheet, video=video, steps=meta.steps)

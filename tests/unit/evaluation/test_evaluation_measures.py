@@ -30,7 +30,6 @@ from playloom.evaluation.likelihood import (
 from playloom.evaluation.reconstruction import draw_rows, measure_tokenizer, tokenizer_rows
 from playloom.evaluation.rollout import (
     RolloutMetrics,
-    collapse_row,
     measure_collapse,
     measure_rollout,
     rollout_curves,
@@ -264,9 +263,9 @@ def test_collapse_compares_with_the_real_frames_of_that_step(blinking: tuple[Wor
     real = frames_after(store, moments, 6)
     assert collapse.real == pytest.approx(float(sharpness(real).mean()))
     assert collapse.dream == pytest.approx(float(sharpness(reconstruct(model, real)).mean()), rel=1e-5)
-    row = collapse_row(dataclasses.replace(collapse, dream=0.6 * collapse.real))
+    row = dataclasses.replace(collapse, dream=0.6 * collapse.real).row()
     assert row.passed is False and row.value == pytest.approx(0.6)
-    row = collapse_row(dataclasses.replace(collapse, dream=1.25 * collapse.real))
+    row = dataclasses.replace(collapse, dream=1.25 * collapse.real).row()
     assert row.passed is True
 
 
@@ -289,12 +288,12 @@ def test_psnr_is_capped_for_equal_pictures() -> None:
 
 def test_the_tokenizer_is_measured_on_the_frames_it_was_given(tmp_path: Path) -> None:
     store, model = noise_store(tmp_path), loud_model(tiny_config())
-    measured = measure_tokenizer(model, store, store.spans, count=12, seed=0, batch=5)
+    measured = measure_tokenizer(model, store, store.spans, EvaluationSettings(batch=5), 12)
     truth = np.array(store.frames_FHWC[draw_rows(store.spans, 12, 0)])
     assert measured.psnr == pytest.approx(float(psnr(reconstruct(model, truth), truth).mean()), abs=1e-4)
     mean = np.broadcast_to(truth.mean(0).round().astype(np.uint8), truth.shape)
     assert measured.mean_frame_psnr == pytest.approx(float(psnr(mean, truth).mean()), abs=1e-4)
-    assert 1 <= measured.perplexity <= measured.used <= 16 and measured.frames == 12
+    assert 1 <= measured.use.perplexity <= measured.use.used <= 16 and measured.frames == 12
     verdict = [row.passed for row in tokenizer_rows(measured, None) if row.bar]
     assert verdict == [False]
     assert tokenizer_rows(dataclasses.replace(measured, psnr=24.0), measured)[0].passed is True

@@ -267,7 +267,7 @@ class _Run:
         players = [player if own else "script" for own in result.own_T]
         every = max(10, -(-meta.steps // _TILES))
         viewed = write_views(result.episode, path.with_suffix(""), players, every=every, manifest=manifest)
-        return viewed.sheet, viewed.film
+        return viewed.sheet, viewed.video
 
     def _step_done(self, player: str, steps: int) -> None:
         self.done += steps

@@ -49,11 +49,6 @@ class GameProcess:
         self._begun = False
         self.frame_HWC, self.row = self._receive()
 
-    @property
-    def pid(self) -> int:
-        """The child's process id."""
-        return cast(int, self._process.pid)
-
     def step(self, state_A: Sequence[float] | NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Hold a controller state for one step; return the frame, uint8 [180, 300, 3], and state row that follow."""
         try:
@@ -98,7 +93,7 @@ class GameProcess:
         code = self._process.exitcode
         self.close()
         # The commonest cause before the first frame: the child imports the script that started it, and starts again.
-        guard = "; in a script, put what starts games under: if __name__ == '__main__':" if not self._begun else ""
+        guard = "; in a script, start games only under: if __name__ == '__main__':" if not self._begun else ""
         return GameError(f"the game's process exited unexpectedly (exit code {code}); start a new game{guard}")
 
 

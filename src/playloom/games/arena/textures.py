@@ -1,7 +1,7 @@
 """Generated textures of the arena: walls, floors and the sky.
 
-Bright, flat colours and large shapes, so that a small tokenizer can learn them and every place and heading can be told
-apart. All tones are entries of the engine's palette of 256 colours.
+Bright, flat colours and large shapes, so that a small tokenizer can learn them, and every place and heading looks
+different. All tones are entries of the engine's palette of 256 colours.
 """
 
 from __future__ import annotations
