@@ -30,6 +30,8 @@ class BotContext:
     turn: StickController = field(default_factory=StickController.turning)
     look: LookController = field(default_factory=LookController)
     buttons: ButtonController = field(default_factory=ButtonController)
+    builder: ControllerBuilder = field(default_factory=ControllerBuilder)
+    """Controller state of the current step."""
 
     def chance(self, probability: float) -> bool:
         """Return True with the given probability."""
@@ -43,25 +45,23 @@ class BotContext:
         """Draw -1 or 1."""
         return 1 if self.chance(0.5) else -1
 
-    def steer(
-        self, builder: ControllerBuilder, error: float, dead_band: float, top: int = FULL, patience: float = 1.6
-    ) -> None:
+    def steer(self, error: float, dead_band: float, top: int = FULL, patience: float = 1.6) -> None:
         """Turn by an error in degrees clockwise, see `StickController.follow`."""
-        builder.set("right_stick_x", self.turn.follow(error, dead_band, top, patience))
+        self.builder.set("right_stick_x", self.turn.follow(error, dead_band, top, patience))
 
-    def keep_turning(self, builder: ControllerBuilder, sign: int, level: int) -> None:
+    def keep_turning(self, sign: int, level: int) -> None:
         """Hold the turn stick."""
-        builder.set("right_stick_x", self.turn.hold(sign, level))
+        self.builder.set("right_stick_x", self.turn.hold(sign, level))
 
-    def stop_turning(self, builder: ControllerBuilder) -> None:
+    def stop_turning(self) -> None:
         """Release the turn stick."""
-        builder.set("right_stick_x", self.turn.rest())
+        self.builder.set("right_stick_x", self.turn.rest())
 
 
 class Behaviour(Protocol):
     """An activity of a few seconds."""
 
-    def act(self, context: BotContext, observation: Observation, builder: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Set the controls for this step; return True when done."""
         ...
 
@@ -72,9 +72,9 @@ class Idle:
 
     left: int
 
-    def act(self, context: BotContext, observation: Observation, builder: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Release the sticks."""
-        context.stop_turning(builder)
+        context.stop_turning()
         self.left -= 1
         return self.left <= 0
 
@@ -89,10 +89,10 @@ class Turn:
     forward: float = 0.0
     right: float = 0.0
 
-    def act(self, context: BotContext, observation: Observation, builder: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Hold both sticks."""
-        context.keep_turning(builder, self.sign, self.level)
-        builder.walk(self.forward, self.right)
+        context.keep_turning(self.sign, self.level)
+        context.builder.walk(self.forward, self.right)
         self.left -= 1
         return self.left <= 0
 
@@ -106,10 +106,10 @@ class Walk:
     left: int
     last: Point | None = None
 
-    def act(self, context: BotContext, observation: Observation, builder: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Hold the left stick; ends early at a wall."""
-        context.stop_turning(builder)
-        builder.walk(self.forward, self.right)
+        context.stop_turning()
+        context.builder.walk(self.forward, self.right)
         blocked = self.last is not None and math.dist(self.last, observation.position) < 1.0
         self.last = observation.position
         self.left -= 1
@@ -131,18 +131,18 @@ class Travel:
     last: Point | None = None
     waypoint: Point | None = None
 
-    def act(self, context: BotContext, observation: Observation, builder: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Turn along the path in sweeps, and walk."""
         target = self._target(context, observation)
         near = math.dist(observation.position, self.goal) < 56
         self.left -= 1
         if target is None or near or self.left <= 0 or self._is_stuck(observation):
-            context.stop_turning(builder)
+            context.stop_turning()
             return True
         error = wrap(bearing(observation.position, target) - observation.yaw)
         top = FULL if abs(error) > 140 else self.top
-        context.steer(builder, error, self.dead_band, top, self.patience)
-        self._walk(builder, error)
+        context.steer(error, self.dead_band, top, self.patience)
+        self._walk(context, error)
         return False
 
     def _target(self, context: BotContext, observation: Observation) -> Point | None:
@@ -153,15 +153,15 @@ class Travel:
             self.waypoint = context.navigation.next_waypoint(here, self.goal)
         return self.waypoint
 
-    def _walk(self, builder: ControllerBuilder, error: float) -> None:
+    def _walk(self, context: BotContext, error: float) -> None:
         if abs(error) < 24:
-            builder.walk(self.speed, 0.0)
+            context.builder.walk(self.speed, 0.0)
         elif abs(error) < 75:
             # Keep heading for the target while the camera turns.
             angle = math.radians(error)
-            builder.walk(self.speed * math.cos(angle), self.speed * math.sin(angle))
+            context.builder.walk(self.speed * math.cos(angle), self.speed * math.sin(angle))
         elif abs(error) < 110:
-            builder.walk(0.375, 0.0)
+            context.builder.walk(0.375, 0.0)
 
     def _is_stuck(self, observation: Observation) -> bool:
         moved = 99.0 if self.last is None else math.dist(self.last, observation.position)
@@ -182,18 +182,18 @@ class UseGate:
     """Steps left for the approach, then for watching."""
     used: bool = False
 
-    def act(self, context: BotContext, observation: Observation, builder: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Take one step of the approach, or turn to the gate."""
         if self.approach.left > 0:
-            if self.approach.act(context, observation, builder):
+            if self.approach.act(context, observation):
                 self.approach.left = 0
             return False
         self.left -= 1
         error = wrap(bearing(observation.position, self.gate) - observation.yaw)
-        context.steer(builder, error, 8.0, 4, 2.6)
+        context.steer(error, 8.0, 4, 2.6)
         close = math.dist(observation.position, self.gate) < 112
         if not self.used and not close and abs(error) < 40:
-            builder.walk(0.625, 0.0)
+            context.builder.walk(0.625, 0.0)
         if not self.used and close and abs(error) < 14:
             context.buttons.press("button_X", 2)
             self.used, self.left = True, context.steps(8, 24)
@@ -219,18 +219,18 @@ class Fight:
     target: VisibleEnemy | None = None
     noise: float = 0.0
 
-    def act(self, context: BotContext, observation: Observation, builder: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Aim, move and fire."""
         self._pick_target(observation)
         self.left -= 1
         if self.target is None or self.lost > 8 or self.left <= 0:
-            context.stop_turning(builder)
+            context.stop_turning()
             return True
         self.noise = 0.85 * self.noise + context.rng.normal() * self.aim * 0.5
         where = (self.target.x, self.target.y)
         error = wrap(bearing(observation.position, where) - observation.yaw) + self.noise
-        context.steer(builder, error, 5.0 + self.aim, FULL if abs(error) > 120 else 4, 3.0)
-        self._move(context, observation, builder, math.dist(observation.position, where))
+        context.steer(error, 5.0 + self.aim, FULL if abs(error) > 120 else 4, 3.0)
+        self._move(context, math.dist(observation.position, where))
         self._fire(context, error)
         return False
 
@@ -241,14 +241,14 @@ class Fight:
         if seen:
             self.target = seen[0]
 
-    def _move(self, context: BotContext, observation: Observation, builder: ControllerBuilder, distance: float) -> None:
+    def _move(self, context: BotContext, distance: float) -> None:
         self.side_left -= 1
         if self.side_left <= 0:
             self.side = context.side() if context.chance(0.7) else 0
             self.side_left = context.steps(7, 16)
         forward = float(np.clip((distance - self.distance) / 160, -1, 1))
         forward = forward if forward > 0.3 else -0.375 if forward < -0.8 else 0.0
-        builder.walk(forward, self.side * self.strafe)
+        context.builder.walk(forward, self.side * self.strafe)
 
     def _fire(self, context: BotContext, error: float) -> None:
         self.pause -= 1
@@ -266,11 +266,10 @@ class Respawn:
     """Wait after a death, then respawn."""
 
     wait: int
-    fighting_spirit: float = 0.0
 
-    def act(self, context: BotContext, observation: Observation, builder: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Press X from time to time until alive."""
-        context.stop_turning(builder)
+        context.stop_turning()
         self.wait -= 1
         if not observation.dead:
             return True

@@ -109,21 +109,21 @@ class ScriptedPlayer:
 
     def act(self, observation: Observation) -> NDArray[np.float32]:
         """Return the controller state after an observation: float32 [16], order of `CONTROLS`, +y forward / up."""
-        builder = ControllerBuilder()
         context = self._context
+        context.builder = ControllerBuilder()
         if observation.dead:
             self._respawn()
         elif observation.enemies and not isinstance(self._busy, Fight) and context.chance(self._style.aggression / 10):
             self._busy = self._fight()
         if self._busy is None:
             self._busy = self._next(observation)
-        if self._busy.act(context, observation, builder):
+        if self._busy.act(context, observation):
             self._busy = None
         if not observation.dead:
-            self._random_inputs(builder)
-            context.look.step(builder, observation.pitch)
-        context.buttons.step(builder)
-        return builder.state_A
+            self._random_inputs()
+            context.look.step(context.builder, observation.pitch)
+        context.buttons.step(context.builder)
+        return context.builder.state_A
 
     def _respawn(self) -> None:
         if not isinstance(self._busy, Respawn):
@@ -187,13 +187,13 @@ class ScriptedPlayer:
         front, gate = min(fronts, key=lambda pair: math.dist(pair[0], here))
         return UseGate(Travel(front, self._style.speed, 120, self._style.top), gate)
 
-    def _random_inputs(self, builder: ControllerBuilder) -> None:
+    def _random_inputs(self) -> None:
         context, style = self._context, self._style
         if context.chance(style.jump):
             context.buttons.press("button_A", context.steps(1, 3))
         if context.chance(style.crouch):
             context.buttons.press("trigger_LT", context.steps(5, 14))
-        if builder.get("left_stick_y") > 0.5 and context.chance(style.sprint):
+        if context.builder.get("left_stick_y") > 0.5 and context.chance(style.sprint):
             context.buttons.press("button_B", context.steps(6, 20))
         if context.chance(style.tinker):
             context.buttons.press(str(context.rng.choice(_GADGETS)), context.steps(1, 4))
