@@ -138,14 +138,14 @@ def motion_metrics(frames: Mapping[str, NDArray[np.uint8]]) -> ControlMetrics:
         frames: by name of the input, uint8 [M, 1 + S, H, W, 3]: the last seen picture and those that follow.
     """
     return ControlMetrics(
-        right=turn_per_step(frames["right"]),
-        left=turn_per_step(frames["left"]),
+        right=median_turns(frames["right"]),
+        left=median_turns(frames["left"]),
         forward=expansion_between(frames["forward"][:, 0], frames["forward"][:, -1]),
         rest=expansion_between(frames["rest"][:, 0], frames["rest"][:, -1]),
     )
 
 
-def turn_per_step(frames_MSHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
+def median_turns(frames_MSHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the median over the steps of the yaw between consecutive pictures, degrees [M].
 
     A mean would be spoiled by one step whose sky is hidden by a wall.
@@ -172,7 +172,7 @@ def evaluate_estimator(
         return EstimatorMetrics()
     drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])
     rows, truth = rows[drawn], truth[drawn]
-    parts = np.split(rows, range(16, len(rows), 16))  # pictures in memory at once
+    parts = np.split(rows, range(16, len(rows), 16))  # bounds the pictures in memory
     seen = np.concatenate([yaw_between(dataset.frames_FHWC[p], dataset.frames_FHWC[p + 1]) for p in parts])
     full = np.abs(truth) >= 8.5
     return EstimatorMetrics(

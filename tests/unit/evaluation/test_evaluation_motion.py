@@ -24,7 +24,7 @@ from playloom.evaluation.control import (
     evaluate_estimator,
     held_state,
     measure_game_control,
-    turn_per_step,
+    median_turns,
 )
 from playloom.evaluation.segments import Segment
 
@@ -101,11 +101,11 @@ def test_the_same_picture_does_not_grow() -> None:
     assert expansion_between(picture, picture)[0] == 1.0
 
 
-def test_turn_per_step_outlives_one_spoiled_step() -> None:
+def test_median_turns_outlives_one_spoiled_step() -> None:
     panorama = texture(HEIGHT, 1440)
     frames = np.stack([view(panorama, 9.0 * step) for step in range(6)])[None]
     frames[0, 3] = 128
-    assert turn_per_step(frames)[0] == pytest.approx(9, abs=1)
+    assert median_turns(frames)[0] == pytest.approx(9, abs=1)
 
 
 def test_held_inputs_are_what_they_say() -> None:

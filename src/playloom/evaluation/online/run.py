@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from playloom.atomic_io import ensure_writable, next_free_path
-from playloom.data.recording import Mode, Split, load_episode, save_episode
+from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
 from playloom.errors import BadInputError, ConfigError, did_you_mean
 from playloom.evaluation.online.metrics import ActReport, Game
 from playloom.evaluation.online.policies import ModelPolicy, Policy, RandomPolicy, RepeatPolicy
@@ -219,10 +219,11 @@ class _Run:
         for index, plan in enumerate(self.job.plans(style, self.warmup_steps)):
             if self.stop():
                 return
-            result = self._play_style(plan, folder) if player in STYLES else self._play_policy(player, plan)
+            play = self._play_style if player in STYLES else self._play_policy
+            result = play(player, plan, folder)
             if result is None:
                 continue  # stopped, or only the script played
-            files: tuple[Path, ...] = (save_episode(folder, result.episode),)
+            files: tuple[Path, ...] = (folder / f"{episode_key(result.episode.meta)}.npz",)
             try:
                 if self.job.films is None or index < self.job.films:
                     files += self._write_video(player, result, files[0])
@@ -231,19 +232,19 @@ class _Run:
             if result.failure is not None:
                 raise result.failure
 
-    def _play_style(self, plan: EpisodePlan, folder: Path) -> EpisodeResult:
+    def _play_style(self, player: str, plan: EpisodePlan, folder: Path) -> EpisodeResult:
         (path,) = record_plans(folder, [plan], processes=1)
-        self._step_done(plan.style, self.job.steps)
+        self._step_done(player, self.job.steps)
         return EpisodeResult(episode=load_episode(path), own_T=np.ones(plan.steps, bool))
 
-    def _play_policy(self, player: str, plan: EpisodePlan) -> EpisodeResult | None:
+    def _play_policy(self, player: str, plan: EpisodePlan, folder: Path) -> EpisodeResult | None:
         def make_policy(prompt: Prompt, life: int) -> Policy:
             seed = plan.seed + life * _LIFE
             if player == MODEL and self.engine is not None:
                 return ModelPolicy(self.engine, prompt, sampling=self.job.sampling, seed=seed)
             return RepeatPolicy(prompt) if player == REPEAT else RandomPolicy(seed)
 
-        return play_episode(
+        result = play_episode(
             plan,
             warmup_steps=self.warmup_steps,
             make_policy=make_policy,
@@ -251,6 +252,9 @@ class _Run:
             stop=self.stop,
             step_done=lambda: self._step_done(player, 1),
         )
+        if result is not None:
+            save_episode(folder, result.episode)
+        return result
 
     def _write_video(self, player: str, result: EpisodeResult, path: Path) -> tuple[Path, Path]:
         meta, manifest = result.episode.meta, None
