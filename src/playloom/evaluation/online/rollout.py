@@ -124,13 +124,10 @@ def play_episode(
         step_done: called after every step after the first warm-up.
 
     Returns:
-        The steps played, up to a failure of the game; None when the policy had no step: the game was stopped, or too
-        short for another life after a death in the first warm-up.
+        The steps played, up to a failure of the game; None when the policy had no step.
 
     Raises:
         GameError: when the game fails before the policy's first step.
-        ConfigError: when the arena is unknown.
-        MissingExtraError: when ViZDoom is not installed.
     """
     controller = EpisodeController(
         variant_of(plan.variant), plan.seed, warmup_steps=warmup_steps, make_policy=make_policy
