@@ -36,7 +36,7 @@ CASES = ("order", "many", "absolute")
 MANY_PRESET = "200m"
 """Preset of the cases that take one; with other presets given, the first of those."""
 FRAME_TARGETS = {("200m", 1): 32.0, ("200m", None): 220.0, ("1.6b", 1): 82.0, ("1.6b", None): 1100.0}
-"""Most milliseconds per frame on one H100-class GPU, by preset and row lag."""
+"""Most milliseconds per frame on one H100-class GPU, by preset and row delay."""
 BATCH_TARGETS = {None: 4.0, 4: 8.0}
 """Frames per second of 16 dreams over those of one on such a GPU, at least, by key/value heads."""
 WARMUP = 3  # frames in which kernels are chosen and graphs captured
@@ -118,20 +118,23 @@ def order_rows(setup: PresetSetup, name: str) -> list[Row]:
     """Time per frame in order k = 1 and in raster order, each without CUDA graphs too where there are any."""
     model, rows = setup.build(rolling(preset(name))), []
     variants = ("", ", no CUDA graphs") if cuda_capture(setup.device) is not None else ("",)
-    for lag in (1, None):
+    for row_delay in (1, None):
         for variant in variants:
-            shown = f"{name}, rolling, {_type(setup.dtype)}, {'raster' if lag is None else f'k = {lag}'}{variant}"
-            measure = partial(_order_row, setup, model, name, lag, shown, bool(variant))
+            order = "raster" if row_delay is None else f"k = {row_delay}"
+            shown = f"{name}, rolling, {_type(setup.dtype)}, {order}{variant}"
+            measure = partial(_order_row, setup, model, name, row_delay, shown, bool(variant))
             rows += setup.run_case("order", shown, "ms", measure)
     return rows
 
 
-def _order_row(setup: PresetSetup, model: WorldModel, name: str, lag: int | None, shown: str, plain: bool) -> list[Row]:
-    engine = Engine(model, lag=lag)
+def _order_row(
+    setup: PresetSetup, model: WorldModel, name: str, row_delay: int | None, shown: str, plain: bool
+) -> list[Row]:
+    engine = Engine(model, row_delay=row_delay)
     if plain:
         assert isinstance(engine.decoder, CachedDecoder)
         engine.decoder.graphs = FrameGraphs(None)
-    most = FRAME_TARGETS.get((name, lag)) if setup.device.type == "cuda" and not plain else None
+    most = FRAME_TARGETS.get((name, row_delay)) if setup.device.type == "cuda" and not plain else None
     return [setup.frame_row("order", shown, engine, target=None if most is None else Target(most=most))]
 
 
@@ -167,7 +170,7 @@ def many_rows(setup: PresetSetup, heads: int | None) -> list[Row]:
 
 def _many_row(setup: PresetSetup, model: WorldModel, size: int, title: str) -> list[Row]:
     """Frames per second of one batch, with an engine of its own so that no cache of another size remains."""
-    engine = Engine(model, lag=1)
+    engine = Engine(model, row_delay=1)
     prompt, actions = random_prompt(model.config, setup.given.seed)
     require_memory(model.config, setup.device, dtype=setup.dtype, sessions=size, weights=0)  # weights are there already
     rounds = setup.count(8, 2)

@@ -43,7 +43,7 @@ class ModelSetup(Setup):
         super().__init__(given, torch.device("cpu"))
         self.folder = model_folder(given.model)
         self.model = load_model(self.folder).to("cpu", self.dtype)
-        self.engine = Engine(self.model, lag=self.model.card.get("lag"))
+        self.engine = Engine(self.model, row_delay=self.model.card.get("row_delay"))
         self.sampling = Sampling.from_card(self.model.card)
         self.prompt, self.played = bundled_prompt(self.model)
 

@@ -37,7 +37,7 @@ from playloom.errors import PlayloomError
 from playloom.media.images import encode_png
 from playloom.server.live_protocol import HEADER
 
-SETTINGS = {"requests": 16, "sessions": 32, "keep_seconds": 1}
+SETTINGS = {"max_requests": 16, "max_sessions": 32, "reconnect_grace_seconds": 1}
 """Settings of the server: enough room for the largest load."""
 _TURN = [control.name for control in CONTROLS].index("right_stick_x")
 _MIB = 2**20

@@ -27,7 +27,7 @@ from playloom.data.dataset import FrameDataset
 from playloom.device import pick_device
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.control import measure_control
-from playloom.evaluation.likelihood import LAGS, Windows, likelihood, order_name, windows_at
+from playloom.evaluation.likelihood import ROW_DELAYS, Windows, likelihood, order_name, windows_at
 from playloom.evaluation.report import is_significant
 from playloom.evaluation.rollout import measure_rollout
 from playloom.evaluation.segments import Segment, choose_segments
@@ -130,24 +130,27 @@ class Sweep:
     """Frames of the speed measurement."""
 
     def results(self) -> list[OrderResult]:
-        """Measure raster first, then every lag below the grid's width."""
+        """Measure raster first, then every row delay below the grid's width."""
         self.model.tokenizer.check_size(torch.from_numpy(np.array(self.store.frames_FHWC[:1])))
         width = self.model.config.layout.grid_width
         windows = windows_at(self.model, self.store, self._moments(self.sizes.windows, 1, extra=2))
-        return [self._result(windows, lag) for lag in (None, *(lag for lag in LAGS if lag < width))]
+        return [
+            self._result(windows, row_delay)
+            for row_delay in (None, *(row_delay for row_delay in ROW_DELAYS if row_delay < width))
+        ]
 
-    def _result(self, windows: Windows, lag: int | None) -> OrderResult:
-        sizes, engine = self.sizes, Engine(self.model, lag=lag)
-        progress(f"{self.model.config.name}, {order_name(lag)}")
+    def _result(self, windows: Windows, row_delay: int | None) -> OrderResult:
+        sizes, engine = self.sizes, Engine(self.model, row_delay=row_delay)
+        progress(f"{self.model.config.name}, {order_name(row_delay)}")
         segments = self._moments(sizes.horizon_moments, max(STEPS))
         horizon = measure_rollout(engine, self.store, segments, sizes, steps=max(STEPS), detail=False)
         prompt, played = bundled_prompt(self.model)
         return OrderResult(
             model=self.model.config.name,
-            order=order_name(lag),
+            order=order_name(row_delay),
             passes=engine.schedule.image_passes,
             rate=time_frames(engine, prompt, played, self.frames, sampling=sizes.sampling).rate,
-            image_B=likelihood(self.model, windows.codes_BTN, windows.actions, lag).image_B,
+            image_B=likelihood(self.model, windows.codes_BTN, windows.actions, row_delay).image_B,
             psnr_M={step: horizon.dream_MS[:, step - 1] for step in STEPS},
             right_T=self._right(engine),
         )

@@ -22,7 +22,7 @@ from _harness import count, options, parse, progress, report, run
 from playloom.cli.common import text_table
 from playloom.device import pick_device
 from playloom.errors import BadInputError
-from playloom.evaluation.likelihood import LAGS, argmax_codes, order_name
+from playloom.evaluation.likelihood import ROW_DELAYS, argmax_codes, order_name
 from playloom.inference.benchmark import bundled_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
@@ -71,10 +71,12 @@ class LogitRecorder(BatchSampler):
 
 
 @torch.inference_mode()
-def cached_and_reference(model: WorldModel, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8]) -> Parity:
+def cached_and_reference(
+    model: WorldModel, row_delay: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8]
+) -> Parity:
     """Compare a frame per action of the cached decoder with the reference decoder."""
     layout = model.config.layout
-    fast, slow = Engine(model, lag=lag), Engine(model, lag=lag, naive=True)
+    fast, slow = Engine(model, row_delay=row_delay), Engine(model, row_delay=row_delay, naive=True)
     assert isinstance(fast.decoder, CachedDecoder) and isinstance(slow.decoder, ReferenceDecoder)
     fast.decoder.graphs = FrameGraphs(None)  # a replayed frame would not call the recorder
     fast_state, slow_state = fast.open(prompt).state, slow.open(prompt).state
@@ -96,7 +98,7 @@ def cached_and_reference(model: WorldModel, lag: int | None, prompt: Prompt, act
             slow_state.window[-1][slot_R] = codes_N[slot_R]
     return Parity(
         compared="cached, reference decoder",
-        order=order_name(lag),
+        order=order_name(row_delay),
         frames=len(actions_TA),
         tokens=len(actions_TA) * layout.image_slots,
         equal=equal,
@@ -106,12 +108,12 @@ def cached_and_reference(model: WorldModel, lag: int | None, prompt: Prompt, act
 
 
 def graphs_and_plain(
-    model: WorldModel, lag: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8], capture: Capture
+    model: WorldModel, row_delay: int | None, prompt: Prompt, actions_TA: NDArray[np.uint8], capture: Capture
 ) -> Parity:
     """Compare a frame per action with captured graphs and without, same noise."""
     found: list[NDArray[np.int64]] = []
     for graphs in (FrameGraphs(capture), FrameGraphs(None)):
-        engine = Engine(model, lag=lag)
+        engine = Engine(model, row_delay=row_delay)
         assert isinstance(engine.decoder, CachedDecoder)
         engine.decoder.graphs = graphs
         session = engine.open(prompt)
@@ -120,24 +122,24 @@ def graphs_and_plain(
         session.close()
     return Parity(
         compared="CUDA graphs, plain frames",
-        order=order_name(lag),
+        order=order_name(row_delay),
         frames=len(actions_TA),
         tokens=found[0].size,
         equal=int((found[0] == found[1]).sum()),
     )
 
 
-def bf16_and_float32(model: WorldModel, narrow: WorldModel, lag: int | None, prompt: Prompt) -> Parity:
+def bf16_and_float32(model: WorldModel, narrow: WorldModel, row_delay: int | None, prompt: Prompt) -> Parity:
     """Compare argmax codes of the prompt's frames, without the first frame, which has no past."""
     if len(prompt.frames_THWC) < 2:
         raise BadInputError("the context is too short: got 1 frame, expected 2 or more; choose another model")
     codes_1TN = Engine(model).codes(prompt)[None]
     last_1A = np.zeros_like(prompt.actions_TA[:1])  # follows the last frame, so no compared token depends on it
     actions_1TA = np.concatenate([prompt.actions_TA, last_1A])[None]
-    judged = [argmax_codes(each, codes_1TN, actions_1TA, lag) for each in (model, narrow)]
+    judged = [argmax_codes(each, codes_1TN, actions_1TA, row_delay) for each in (model, narrow)]
     return Parity(
         compared="bf16, float32 weights",
-        order=order_name(lag),
+        order=order_name(row_delay),
         frames=judged[0].shape[1],
         tokens=judged[0].size,
         equal=int((judged[0] == judged[1]).sum()),
@@ -153,16 +155,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = load_model(model_folder(given.model), device)
     prompt, played = bundled_prompt(model)
     layout, rows = model.config.layout, []
-    lags = (None, *(lag for lag in LAGS if layout.rows and lag < layout.grid_width))
-    for lag in lags:
-        progress(f"{order_name(lag)}: cached and reference decoder")
-        rows.append(cached_and_reference(model, lag, prompt, played[: count(given, 2, 1)]))
+    row_delays = (None, *(row_delay for row_delay in ROW_DELAYS if layout.rows and row_delay < layout.grid_width))
+    for row_delay in row_delays:
+        progress(f"{order_name(row_delay)}: cached and reference decoder")
+        rows.append(cached_and_reference(model, row_delay, prompt, played[: count(given, 2, 1)]))
     if (capture := cuda_capture(device)) is not None:
         progress("CUDA graphs and plain frames")
-        rows += [graphs_and_plain(model, lag, prompt, played[:REPLAYED], capture) for lag in lags]
+        rows += [graphs_and_plain(model, row_delay, prompt, played[:REPLAYED], capture) for row_delay in row_delays]
     progress("bf16 and float32")
     narrow = load_model(model_folder(given.model)).to(device, torch.bfloat16)
-    rows += [bf16_and_float32(model, narrow, lag, prompt) for lag in lags]
+    rows += [bf16_and_float32(model, narrow, row_delay, prompt) for row_delay in row_delays]
     notes = ["Greedy tokens. Both sides get the same past, so one difference causes no others."]
     text, names = text_table(_HEAD, [row.cells() for row in rows]), (model.config.name, model.fingerprint)
     report(given, [asdict(row) for row in rows], text, device, notes, model=names[0], fingerprint=names[1])

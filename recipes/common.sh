@@ -140,7 +140,7 @@ evaluate() {
   [[ ! $worked || ! $max_minutes ]] || (($(left) > 60 * evaluation_minutes)) || session_over
   # shellcheck disable=SC2046
   link test_recordings $({ seq 18 20 "$last"; seq 19 20 "$last"; } | sort -n | head -n 20)
-  playloom evaluate --model "$out/world/model" --data "$out/test_recordings" --work "$out/evaluation" \
+  playloom evaluate --model "$out/world/model" --data "$out/test_recordings" --cache-dir "$out/evaluation" \
     --update-card "${evaluation_flags[@]}" "${threads[@]}"
 }
 

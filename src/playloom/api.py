@@ -28,10 +28,11 @@ from playloom.inference.engine import Engine, Session
 from playloom.inference.generate import DreamJob, GenerationConfig, generate_clip
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Mode, Prompt
-from playloom.media.images import Fit
+from playloom.media.images import ResizeMode
 from playloom.media.output_folder import GeneratedClip
 from playloom.models.card import CARD
 from playloom.models.checkpoint import bundled_models, load_model, model_folder, save_model
+from playloom.models.decode_order import DecodeOrder, card_row_delay
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["model.json", "*.safetensors", "*.md"]
@@ -77,7 +78,7 @@ class Model:
         sampling: Sampling | None = None,
         context: int | None = None,
         start_step: int | None = None,
-        resize: Fit = "crop",
+        resize: ResizeMode = "crop",
         progress: Callable[[int, int], None] | None = None,
     ) -> GeneratedClip:
         """Generate a clip after a prompt.
@@ -121,7 +122,7 @@ class Model:
         sampling: Sampling | None = None,
         context: int | None = None,
         start_step: int | None = None,
-        resize: Fit = "crop",
+        resize: ResizeMode = "crop",
     ) -> Session:
         """Open a session on a prompt; then `session.step("forward")`, `session.fork()`, `session.close()`.
 
@@ -143,16 +144,16 @@ class Model:
         sampling: Sampling | None,
         context: int | None,
         start_step: int | None,
-        resize: Fit,
+        resize: ResizeMode,
     ) -> dict[str, Any]:
         return {
             "model": self.name if self.name in bundled_models() else None,
             "prompt": str(prompt) if isinstance(prompt, Path) else prompt,
             "seed": seed,
             "context": self.engine.model.config.transformer.context_steps if context is None else context,
-            "at": start_step,
-            "fit": resize,
-            "lag": self.engine.schedule.lag,
+            "start_step": start_step,
+            "resize": resize,
+            "decode_order": self.engine.schedule.row_delay,
             **({} if sampling is None else dataclasses.asdict(sampling)),
         }
 
@@ -211,7 +212,7 @@ def load(
     model: str | Path | None = None,
     *,
     device: str = "auto",
-    decode_order: int | None = None,
+    decode_order: DecodeOrder | None = None,
     revision: str | None = None,
     token: str | None = None,
     cache_dir: str | Path | None = None,
@@ -223,7 +224,7 @@ def load(
         model: a bundled model's name, a folder, or `owner/name` on the Hugging Face Hub (extra `hub`); None: the first
             bundled model.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        decode_order: row lag of the decoding order; None: the card's, else raster.
+        decode_order: `raster` or the row delay of the decoding order; None: the card's, else raster.
         revision: branch, tag or commit on the Hub.
         token: access token of the Hub.
         cache_dir: folder of downloads; None: the Hub's own.
@@ -242,7 +243,7 @@ def load(
     else:
         folder = model_folder(model)
     loaded = load_model(folder, place)
-    return Model(Engine(loaded, lag=loaded.card.get("lag") if decode_order is None else decode_order))
+    return Model(Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order)))
 
 
 def _is_hub_id(model: str | Path | None) -> bool:

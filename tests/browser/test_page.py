@@ -39,8 +39,8 @@ def page(server, browser):
         yield page
 
 
-def begin(page, moment: str = "plaza-explorer") -> None:
-    page.click(f"[data-moment={moment}]")
+def begin(page, prompt: str = "plaza-explorer") -> None:
+    page.click(f"[data-prompt={prompt}]")
     page.wait_for_selector(LIVE)
 
 
@@ -150,7 +150,7 @@ def test_it_comes_back_when_the_server_does(page, server):
     begin(page)
     wait_for_frames(page, 3)
     server.kill()
-    page.wait_for_selector("text=The server is gone.")
+    page.wait_for_selector("text=The server does not answer.")
     page.wait_for_selector(GONE)
     server.start()
     page.wait_for_selector(LIVE)
@@ -159,14 +159,14 @@ def test_it_comes_back_when_the_server_does(page, server):
 
 
 def test_the_keyboard_alone_is_enough(page):
-    page.wait_for_selector("[data-moment]")
+    page.wait_for_selector("[data-prompt]")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_selector(LIVE)
     page.keyboard.down("w")
     page.wait_for_selector("text=walk forward")
     page.keyboard.up("w")
-    page.wait_for_selector("text=nothing pressed")
+    page.wait_for_selector("text=no input")
     page.focus(".seed input")
     page.keyboard.type("wd12")
     page.wait_for_selector("text=A seed is a whole number")
@@ -184,7 +184,7 @@ def test_the_keyboard_alone_is_enough(page):
 
 def test_the_model_plays_and_a_recording_is_kept(page):
     begin(page)
-    page.click(".segments [data-who=model]")
+    page.click(".segments [data-controller=model]")
     page.wait_for_selector(".in-words[data-given=false]")
     wait_for_frames(page, 3)
     for kind, begins in (("mp4", b"ftyp"), ("csv", b"left_stick_x")):
@@ -197,7 +197,7 @@ def test_on_a_phone_fingers_steer_and_nothing_sticks_out(server, browser):
     context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(server.url)
-    page.tap("[data-moment=court-rusher]")
+    page.tap("[data-prompt=court-rusher]")
     page.wait_for_selector(LIVE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     box = page.locator("[data-stick=left]").bounding_box()
@@ -206,7 +206,7 @@ def test_on_a_phone_fingers_steer_and_nothing_sticks_out(server, browser):
     touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y - 60}]})
     page.wait_for_selector("text=walk forward")
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    page.wait_for_selector("text=nothing pressed")
+    page.wait_for_selector("text=no input")
     leave = page.locator("text=Leave").bounding_box()
     assert leave["x"] + leave["width"] <= 360 - 16
     context.close()
@@ -217,13 +217,13 @@ def test_who_leaves_gives_the_place_back(page):
     with page.expect_response(lambda answer: answer.request.method == "DELETE") as answer:
         page.click("text=Leave")
     assert answer.value.status == 204
-    page.wait_for_selector("text=Pick a moment")
+    page.wait_for_selector("text=Pick a starting point")
     page.reload()
-    page.wait_for_selector("[data-moment]")  # not back in the session
+    page.wait_for_selector("[data-prompt]")  # not back in the session
 
 
 def test_what_is_not_a_picture_is_told_in_a_sentence(page):
-    page.wait_for_selector("[data-moment]")
+    page.wait_for_selector("[data-prompt]")
     page.set_input_files("input[type=file]", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"})
     page.wait_for_selector("text=“notes.txt” is not a picture this browser can read")
 
@@ -252,7 +252,7 @@ def test_play_that_began_without_a_server_can_be_branched_once_it_is_back(page):
 def test_a_picture_of_ones_own_begins_a_dream(page):
     held = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 150, 3), dtype=np.uint8)).save(held, "PNG")
-    page.wait_for_selector("[data-moment]")
+    page.wait_for_selector("[data-prompt]")
     page.set_input_files("input[type=file]", {"name": "own.png", "mimeType": "image/png", "buffer": held.getvalue()})
     page.wait_for_selector(LIVE)
     page.wait_for_selector("text=Your picture · arena-")

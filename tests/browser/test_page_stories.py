@@ -21,6 +21,7 @@ from page_browser import ServerProcess, opened, running
 KEY = "open sesame"
 FRAME = ".story-stage[data-node] .frame"
 TURN_RIGHT, RIGHT_STICK_X = 10, 14
+BRANCHES = ".amount:has(label:text-is('Branches')) input"
 PATIENCE = 60_000
 """Milliseconds; a machine that is busy dreams slowly."""
 
@@ -63,7 +64,7 @@ def until(page, true: Callable[[], Any], seconds: float = PATIENCE / 1000) -> An
 
 
 def want(page, count: int, frames: int) -> None:
-    page.fill("text=Branches", str(count))
+    page.fill(BRANCHES, str(count))
     page.fill("text=Frames each", str(frames))
     page.focus(".story-stage")
 
@@ -135,7 +136,7 @@ def test_branches_come_in_side_by_side_and_a_reload_comes_back(page):
     page.keyboard.press("Enter")
     page.wait_for_selector(FRAME)
     found = story(page)
-    assert [branch["made"] for branch in found["branches"]] == [3, 3, 3]
+    assert [branch["frames_done"] for branch in found["branches"]] == [3, 3, 3]
     assert chosen(page) == found["branches"][1]["last"]
     assert page.locator(".lane").count() == 4
     page.keyboard.press("Home")
@@ -152,7 +153,7 @@ def test_the_keyboard_alone_is_enough(page):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_selector(FRAME)
-    page.focus("text=Branches")
+    page.focus(BRANCHES)
     page.keyboard.press("Control+a")
     page.keyboard.type("1")
     page.focus("text=Frames each")
@@ -205,7 +206,7 @@ def test_inputs_are_recorded_from_the_first_press_on(page):
     want(page, 1, 5)
     page.click("input[value=perform]")
     page.click("[data-do=record]")
-    page.wait_for_selector("text=It begins with your first press")
+    page.wait_for_selector("text=Recording starts with your first input")
     page.keyboard.down("ArrowRight")
     page.wait_for_selector("text=5 frames recorded")
     page.keyboard.up("ArrowRight")
@@ -230,7 +231,7 @@ def test_a_picture_is_laid_onto_frames_and_dreamed_on_from(page):
         shot,
     )
     page.wait_for_selector(".placed")
-    page.get_by_label("Without its background").uncheck()  # it is all of one colour
+    page.get_by_label("Remove background").uncheck()  # it is all of one colour
     box, stage = (page.locator(name).bounding_box() for name in (".placed", ".story-stage"))
     middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.move(*middle)
@@ -321,7 +322,7 @@ def test_a_server_that_comes_back_still_has_the_story(server, page):
 
 
 def test_live_play_is_branched_from(page):
-    page.click("[data-moment=court-explorer]")
+    page.click("[data-prompt=court-explorer]")
     page.wait_for_selector(".stage[data-live=true]")
     page.click("[data-do=branch]")
     page.wait_for_selector(FRAME)
@@ -339,7 +340,7 @@ def test_stories_are_listed_named_and_deleted(page):
     card = page.locator(".story-entry", has_text="The tower")
     card.wait_for()
     assert "10 frames, 0 branches" in card.inner_text()
-    card.locator(".moment").click()
+    card.locator(".prompt").click()
     page.wait_for_selector(FRAME)
     page.click("text=Leave")
     card.hover()
@@ -349,7 +350,7 @@ def test_stories_are_listed_named_and_deleted(page):
     page.goto(address)
     page.wait_for_selector(".curtain[data-line=gone]")
     page.click("text=To the stories")
-    page.wait_for_selector("text=Pick a moment")
+    page.wait_for_selector("text=Pick a starting point")
 
 
 def test_on_a_phone_nothing_sticks_out_and_a_finger_scrubs(server, browser):

@@ -25,7 +25,12 @@ from serving_toys import error_of, model_folder, picture, score_body
 KEY = "a key of the tests"
 OWN = {"Authorization": f"Bearer {KEY}"}
 COMMAND = [sys.executable, "-c", "from playloom.cli.app import main; main()", "serve", "--cluster", "--port", "0"]
-SETTINGS = {"PLAYLOOM_DEVICE": "cpu", "PLAYLOOM_STEPS": "9999", "PLAYLOOM_API_KEY": KEY, "PLAYLOOM_DRAIN_SECONDS": "30"}
+SETTINGS = {
+    "PLAYLOOM_DEVICE": "cpu",
+    "PLAYLOOM_MAX_STEPS": "9999",
+    "PLAYLOOM_API_KEY": KEY,
+    "PLAYLOOM_DRAIN_SECONDS": "30",
+}
 STARTUP = 180  # seconds; on a busy machine
 ORDER = {"steps": [{"image_name": "a"}], "num_steps_to_predict": 5}
 

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from playloom.errors import ConfigError, ResourceError
 from playloom.server.middleware import AuthMiddleware
 from playloom.server.ray import StickyMiddleware, replica_resources, replicas_in
-from playloom.server.settings import LONGEST, new_token, read_settings, replica_in
+from playloom.server.settings import MAX_TOKEN_LENGTH, new_token, read_settings, replica_in
 from serving_toys import client, error_of, picture, settings
 
 
@@ -18,7 +18,7 @@ def test_a_token_leads_to_its_server_and_cannot_be_guessed():
     assert replica_in(new_token("a_1-B")) == "a_1-B"
     assert replica_in(new_token(None)) is None
     assert len({new_token("a") for _ in range(100)}) == 100
-    assert len(new_token("x" * 64)) <= LONGEST
+    assert len(new_token("x" * 64)) <= MAX_TOKEN_LENGTH
     for name in (".secret", "a b.secret", "x" * 65 + ".secret", "", "é.secret"):
         assert replica_in(name) is None
 

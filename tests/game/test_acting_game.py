@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def job(model: str, out: Path, **changes: object) -> ActJob:
-    settings = {"model": model, "out": out, "seconds": STEPS / 10, "device": "cpu", "timestamp": False, "films": 0}
+    settings = {"model": model, "out": out, "seconds": STEPS / 10, "device": "cpu", "timestamp": False, "videos": 0}
     return ActJob(**{**settings, **changes})
 
 
@@ -44,7 +44,7 @@ def job(model: str, out: Path, **changes: object) -> ActJob:
 def acted(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One game by the model, filmed."""
     out = tmp_path_factory.mktemp("acted") / "act"
-    run_act(job(model, out, films=None), machine={"cpu": "some"})
+    run_act(job(model, out, videos=None), machine={"cpu": "some"})
     return out
 
 
@@ -123,7 +123,7 @@ def test_another_seed_is_another_game(model: str, episode: Episode, tmp_path: Pa
 def test_who_falls_is_brought_back_by_the_script(tmp_path: Path) -> None:
     """Eight bodies and a player that hardly moves: it falls, lies a while, and begins another life."""
     out = tmp_path / "act"
-    (game,) = run_act(ActJob(players=("random",), out=out, mode="4v4", seconds=60.0, films=0)).games
+    (game,) = run_act(ActJob(players=("random",), out=out, mode="4v4", seconds=60.0, videos=0)).games
     kept = load_episode(game.files[0])
     dead = kept.states[:, STATE_COLUMNS.index("dead")] > 0
     assert game.figures is not None and game.figures.deaths >= 1 and not dead[-1]
@@ -141,7 +141,7 @@ def test_ctrl_c_keeps_what_was_played(model: str, tmp_path: Path) -> None:
         if now.done == 7:
             signal.raise_signal(signal.SIGINT)
 
-    asked = job(model, tmp_path / "act", players=("model", "rusher"), games=2, seconds=60.0, films=1)
+    asked = job(model, tmp_path / "act", players=("model", "rusher"), games=2, seconds=60.0, videos=1)
     with stopping("kept", after_step=True) as stopped:
         report = run_act(asked, stop=stopped, progress=interrupt)
     (game,) = report.games
@@ -159,7 +159,7 @@ def test_a_game_that_dies_leaves_what_was_played(tmp_path: Path) -> None:
 
     out = tmp_path / "act"
     with pytest.raises(GameError, match=r"ended|exited"):
-        run_act(ActJob(players=("repeat",), out=out, games=2, films=0), progress=kill)
+        run_act(ActJob(players=("repeat",), out=out, games=2, videos=0), progress=kill)
     (path,) = list_episodes(out)
     kept = load_episode(path)
     assert kept.meta.steps == DEFAULT_WARMUP + 6 == len(list(render_episode(kept)))
@@ -183,9 +183,9 @@ def test_a_game_that_was_over_before_its_player_could_press_is_passed_over(
 ) -> None:
     """The script falls in its lead, so that there is no time for another life; the games after that are played."""
     monkeypatch.setattr("playloom.evaluation.online.run.DEFAULT_WARMUP", 300)
-    asked = ActJob(players=("repeat",), out=tmp_path / "act", mode="4v4", seconds=0.2, games=2, films=0)
+    asked = ActJob(players=("repeat",), out=tmp_path / "act", mode="4v4", seconds=0.2, games=2, videos=0)
     assert [game.seed for game in run_act(asked).games] == [1001]
-    words = ["--by", "repeat", "--mode", "4v4", "--seconds", "0.2", "--out", str(tmp_path / "other")]
+    words = ["--policy", "repeat", "--mode", "4v4", "--seconds", "0.2", "--out", str(tmp_path / "other")]
     monkeypatch.setattr(sys, "argv", ["playloom", "act", *words])
     with pytest.raises(SystemExit) as exit_info:
         main()
@@ -200,7 +200,7 @@ def test_stopped_before_it_began_leaves_nothing(tmp_path: Path) -> None:
 
 def test_one_step_has_no_figures_yet(model: str, tmp_path: Path) -> None:
     told: list[RolloutProgress] = []
-    asked = ActJob(players=("random",), out=tmp_path / "act", films=0)
+    asked = ActJob(players=("random",), out=tmp_path / "act", videos=0)
     (game,) = run_act(asked, stop=lambda: bool(told), progress=told.append).games
     assert game.steps == 1 and game.figures is None
     assert load_episode(game.files[0]).meta.steps == DEFAULT_WARMUP + 1
@@ -209,7 +209,7 @@ def test_one_step_has_no_figures_yet(model: str, tmp_path: Path) -> None:
 def test_the_command(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--model", model, "--device", "cpu", "--seconds", "0.5", "--out", str(tmp_path / "act"), "--films", "0"]
+    words = ["--model", model, "--device", "cpu", "--seconds", "0.5", "--out", str(tmp_path / "act"), "--videos", "0"]
     monkeypatch.setattr(sys, "argv", ["playloom", "act", *words])
     with pytest.raises(SystemExit) as exit_info:
         main()

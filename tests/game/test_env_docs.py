@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-PAGE = Path(__file__).parents[3] / "docs" / "env.md"
+PAGE = Path(__file__).parents[2] / "docs" / "env.md"
 
 
 def test_the_page_is_true() -> None:

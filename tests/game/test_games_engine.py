@@ -14,11 +14,10 @@ import pytest
 pytest.importorskip("vizdoom")
 pytest.importorskip("gymnasium")
 
-import typer
 from typer.testing import CliRunner
 
 from playloom.actions.controller import CONTROLS
-from playloom.cli import data
+from playloom.cli.app import app
 from playloom.data.recording import Episode, list_episodes, load_episode
 from playloom.errors import ActionError, ConfigError, GameError
 from playloom.evaluation.camera_motion import yaw_between
@@ -216,8 +215,6 @@ def test_senseless_requests_are_refused(tmp_path: Path, wrong: dict[str, float])
 
 
 def test_record_and_view_on_the_command_line(tmp_path: Path) -> None:
-    app = typer.Typer()
-    data.register(app)
     run = CliRunner()
     folder = str(tmp_path / "rec")
     done = run.invoke(app, ["record", "--hours", "0.0005", "--out", folder, "--steps", "20", "--seed", "4"])

@@ -51,7 +51,7 @@ MIXED = {"local_steps": 2, "global_every": 2, "qk_norm": True, "layers": 3}
 
 @pytest.fixture
 def folder(tmp_path):
-    model = dataclasses.replace(loud_model(tiny_config()), card={"lag": 1, "sampling": {"temperature": 0.5}})
+    model = dataclasses.replace(loud_model(tiny_config()), card={"row_delay": 1, "sampling": {"temperature": 0.5}})
     save_model(tmp_path / "model", model, dtype=torch.float32)
     return tmp_path / "model"
 
@@ -76,10 +76,10 @@ class AttentionReads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("changes", [{}, MIXED, {"parallel": True}])
-@pytest.mark.parametrize("lag", [None, 2, 1])
-def test_cache_reads_are_what_attention_is_given_in_a_frame_of_a_full_context(lag, changes):
+@pytest.mark.parametrize("row_delay", [None, 2, 1])
+def test_cache_reads_are_what_attention_is_given_in_a_frame_of_a_full_context(row_delay, changes):
     model = loud_model(tiny_config(**changes))
-    engine, layout = Engine(model, lag=lag), model.config.layout
+    engine, layout = Engine(model, row_delay=row_delay), model.config.layout
     prompt, actions = bench_decode.random_prompt(model.config, seed=0)
     session = engine.open(prompt, sampling=Sampling(temperature=0.0))
     for action_A in actions[:3]:
@@ -215,11 +215,11 @@ def test_bench_decode_where_one_batch_fails(capsys, monkeypatch):
     assert rows["tiny, rolling, bf16, raster, no CUDA graphs"]["baseline"] > 0
 
 
-@pytest.mark.parametrize(("positions", "rows", "lag"), [("rolling", True, 1), ("absolute", False, None)])
-def test_the_decoders_agree_to_the_last_logit(positions, rows, lag):
+@pytest.mark.parametrize(("positions", "rows", "row_delay"), [("rolling", True, 1), ("absolute", False, None)])
+def test_the_decoders_agree_to_the_last_logit(positions, rows, row_delay):
     model = loud_model(tiny_config(positions, rows))
     prompt, played = bundled_prompt(model)
-    result = parity.cached_and_reference(model, lag, prompt, played[:3])
+    result = parity.cached_and_reference(model, row_delay, prompt, played[:3])
     assert result.tokens == result.equal == 72
     assert result.largest_difference is not None and 0 < result.largest_difference < 1e-4
 
@@ -244,7 +244,7 @@ def test_bf16_weights_keep_exact_angles():
 def test_parity_covers_every_order_and_both_number_types(folder, capsys):
     parity.main(["--model", str(folder), "--frames", "1", "--json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert [row["order"] for row in rows] == ["raster", "row lag 4", "row lag 2", "row lag 1"] * 2
+    assert [row["order"] for row in rows] == ["raster", "row delay 4", "row delay 2", "row delay 1"] * 2
     assert all(row["equal"] == row["tokens"] == 24 for row in rows[:4])
     assert all(0 < row["equal"] <= row["tokens"] == 72 for row in rows[4:])
 
@@ -304,7 +304,7 @@ def test_a_small_load_on_a_server_gives_every_row():
     """A group that the server has no room for costs no other row."""
     assert set(bench_server.SETTINGS) <= set(Settings.model_fields)
     load = bench_server.Load(users=(1, 2), requests=2, players=(1, 2), seconds=0.5, memory=(4, 8), context=1, held=1)
-    rows = bench_server.measure(None, load, {**bench_server.SETTINGS, "sessions": 1})
+    rows = bench_server.measure(None, load, {**bench_server.SETTINGS, "max_sessions": 1})
     assert {row.case for row in rows} == {"score 1", "score 2", "live 1", "live 2", "memory"}
     assert [row.case for row in rows if row.case != "memory" and not row.value] == ["live 2"]
     with pytest.raises(PlayloomError, match="no-such-model"), bench_server.server_process("no-such-model", {}):

@@ -21,7 +21,7 @@ from playloom.cli import act, common
 from playloom.cli.app import app
 from playloom.errors import BadInputError
 from playloom.media.clips import Clip, write_clip
-from playloom.media.images import Fit
+from playloom.media.images import ResizeMode
 from playloom.models.checkpoint import save_model
 
 EVERY_WRONG_LINE = """
@@ -92,9 +92,9 @@ def ended(tmp_path_factory) -> dict[str, list]:
         ("dream --mode policy --actions fire", "--actions"),
         ("play --seconds 60", "--seconds"),
         ("play --headless --no-browser --script fire", "--browser"),
-        ("play --headless --who robot", "robot"),
+        ("play --headless --controller robot", "robot"),
         ("act --mode 5v5", "ffa"),
-        ("act --by random --temperature 1", "--temperature"),
+        ("act --policy random --temperature 1", "--temperature"),
         ("evaluate --top-k 0", "--top-k"),
         ("evaluate --out .", "folder"),
         ("train world --data d --out r --precision fp8", "bf16-mixed"),
@@ -124,7 +124,7 @@ def test_the_choices_are_those_of_the_library():
 
     assert set(get_args(act.Player)) == set(PLAYERS) and set(choices("variant")) == set(VARIANTS)
     assert set(get_args(get_args(common.Schema)[0])) == {*get_args(Schema), "auto"}
-    assert get_args(get_args(common.Fit)[0]) == get_args(Fit)
+    assert get_args(get_args(common.Resize)[0]) == get_args(ResizeMode)
 
 
 def test_only_an_earlier_result_is_numbered(tmp_path, monkeypatch):
@@ -176,7 +176,7 @@ def test_json_is_all_that_is_printed(model, clips, tmp_path):
     )
     result = json.loads(run(*words, "--json").stdout)
     assert result["steps_dreamed"] == 2 and result["folder"] == str(tmp_path / "o") and "dream.mp4" in result["files"]
-    assert set(json.loads(run("models", "--json").stdout)) == {"models", "moments", "presets"}
+    assert set(json.loads(run("models", "--json").stdout)) == {"models", "prompts", "presets"}
 
 
 def test_sigterm_keeps_what_was_dreamed(model, clips, tmp_path):

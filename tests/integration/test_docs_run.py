@@ -21,6 +21,6 @@ def test_what_the_pages_show_is_run_as_it_stands_there(page, tmp_path, monkeypat
         subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
         with httpx.Client(base_url=f"http://{address}") as web:
             (item,) = web.get("/v1/stories").json()["stories"]
-            assert finished(web, item["id"])["branches"][3]["made"] == 20
+            assert finished(web, item["id"])["branches"][3]["frames_done"] == 20
     if "mp4" in code:
         assert sorted(path.name for path in tmp_path.iterdir()) == [f"branch-{i}.mp4" for i in range(4)]

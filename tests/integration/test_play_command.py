@@ -65,7 +65,7 @@ def said(model, clip, monkeypatch, capsys):
 
 
 def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
-    dreamer = Engine(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, row_delay=1)
     actions_SA = np.stack([REST_VALUES, TURN, TURN, WALK, REST_VALUES, TURN])
     wanted = list(dreamer.dream(prompt_of(3), steps=6, actions_SA=actions_SA, seed=11))
     with LiveSession(dreamer, prompt_of(3), seed=11, time=VirtualTime()) as live:
@@ -85,9 +85,9 @@ def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
 
 
 def test_the_model_plays_what_the_dreamer_would(tiny_model):
-    dreamer = Engine(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, row_delay=1)
     wanted = list(dreamer.dream(prompt_of(3), mode="full", steps=4, seed=2))
-    with LiveSession(dreamer, prompt_of(3), seed=2, who="model", time=VirtualTime()) as live:
+    with LiveSession(dreamer, prompt_of(3), seed=2, controller="model", time=VirtualTime()) as live:
         frames = [live.step() for _ in range(4)]
     for step, frame in zip(wanted, frames, strict=True):
         assert (step.action_A == frame.action_A).all() and (step.frame_HWC == frame.frame_HWC).all()
@@ -103,11 +103,11 @@ def test_the_command_plays_and_counts_everything(said, tmp_path):
             SCRIPT,
             "--seconds",
             "1",
-            "--hertz",
+            "--fps",
             "20",
             "--out",
             str(out),
-            "--lag",
+            "--decode-order",
             "1",
             "--json",
         )
@@ -118,7 +118,7 @@ def test_the_command_plays_and_counts_everything(said, tmp_path):
     assert figures["frames"] + figures["skipped"] == figures["ticks_wanted"] == 20
     assert 0 <= figures["late"] <= figures["frames"] == figures["frame_cost_ms"]["count"]
     assert 0 < figures["key_to_frame_ms"]["count"] <= figures["presses"] - figures["replaced"]
-    assert (figures["model"], figures["who"], figures["seed"], figures["failure"]) == ("tiny", "person", 0, None)
+    assert (figures["model"], figures["controller"], figures["seed"], figures["failure"]) == ("tiny", "person", 0, None)
     assert figures["machine"]["torch"] and figures["machine"]["device"] == "cpu"
 
     table = read_actions(out / "actions.csv", "named").values_TA
@@ -128,14 +128,14 @@ def test_the_command_plays_and_counts_everything(said, tmp_path):
     assert figures["frames"] <= len(frames) - 3 <= 20, "the frames it begins with go before"
     assert (out / "sheet.png").is_file()
     manifest = read_manifest(out / "play.mp4")
-    assert manifest is not None and (manifest.mode, manifest.seed, manifest.order) == ("world", 0, "row lag 1")
+    assert manifest is not None and (manifest.mode, manifest.seed, manifest.order) == ("world", 0, "row delay 1")
     report = json.loads((out / "report.json").read_text())
     assert report["frames"] == figures["frames"] and report["manifest"]["model"] == "tiny"
 
 
 def test_what_was_played_can_be_dreamed_again(model, clip, tmp_path):
-    settings = {"model": model, "prompt": clip, "context": 3, "seed": 4, "lag": 1, "temperature": 0.7}
-    job = LiveJob(script_SA=parse_script(SCRIPT).values_SA, seconds=0.6, hertz=10, out=tmp_path / "play", **settings)
+    settings = {"model": model, "prompt": clip, "context": 3, "seed": 4, "decode_order": 1, "temperature": 0.7}
+    job = LiveJob(script_SA=parse_script(SCRIPT).values_SA, seconds=0.6, fps=10, out=tmp_path / "play", **settings)
     result = play_live(job)
     assert result.failure is None and result.folder == tmp_path / "play"
     again = run_dream(DreamJob(actions=str(result.folder / "actions.csv"), out=tmp_path / "dream", **settings))
@@ -148,7 +148,7 @@ def test_what_was_played_can_be_dreamed_again(model, clip, tmp_path):
 
 
 def test_the_model_plays_without_a_script(said):
-    code, printed, _ = said("--headless", "--who", "model", "--seconds", "0.2", "--json")
+    code, printed, _ = said("--headless", "--controller", "model", "--seconds", "0.2", "--json")
     figures = json.loads(printed)
     assert code == 0 and figures["presses"] == 0 and figures["key_to_frame_ms"]["p50"] is None
 
@@ -167,13 +167,13 @@ def test_a_csv_of_either_schema_is_a_script(said, tmp_path):
     ("words", "sentence"),
     [
         (("--script", "jump"), "--headless"),
-        (("--headless",), "nobody plays without a script"),
+        (("--headless",), "--script is required"),
         (("--headless", "--script", "  "), "the action script is empty"),
         (("--headless", "--script", "jmp"), "did you mean jump"),
-        (("--headless", "--script", "jump", "--hertz", "0"), "rate is 0 Hz; expected more than 0"),
-        (("--headless", "--script", "jump", "--hertz", "-5"), "rate is -5 Hz"),
+        (("--headless", "--script", "jump", "--fps", "0"), "rate is 0 Hz; expected more than 0"),
+        (("--headless", "--script", "jump", "--fps", "-5"), "rate is -5 Hz"),
         (("--headless", "--script", "jump", "--seconds", "0"), "seconds is 0; expected more than 0"),
-        (("--headless", "--script", "jump", "--who", "robot"), "'robot'"),
+        (("--headless", "--script", "jump", "--controller", "robot"), "'robot'"),
         (("--headless", "--script", "jump", "--seed", "-1"), "--seed"),
     ],
 )

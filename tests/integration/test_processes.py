@@ -212,7 +212,7 @@ from pathlib import Path
 from playloom.server.stories.store import StoryStore
 from stories_toys import begun, frame, node
 shelf = StoryStore(Path(sys.argv[1]))
-places = shelf.places()
+places = shelf.directories()
 place = places[0] if places else begun(shelf)
 tree = place.load()
 print("ready", flush=True)
@@ -236,7 +236,7 @@ def test_killed_at_any_moment_every_frame_it_speaks_of_is_there(tmp_path):
         writer.wait()
         writer.stdout.close()
         shelf = StoryStore(folder)
-        (place,) = shelf.places()
+        (place,) = shelf.directories()
         tree = place.load()
         assert len(tree.nodes) >= seen
         seen = len(tree.nodes)

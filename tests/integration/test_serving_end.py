@@ -28,7 +28,7 @@ def free_port() -> int:
 @contextmanager
 def program(port, stderr=None, **environment):
     command = [sys.executable, "-c", PROGRAM, "serve", "--port", str(port), "--model", str(model_folder())]
-    settings = {"PLAYLOOM_DEVICE": "cpu", "PLAYLOOM_STEPS": "10000", **environment}
+    settings = {"PLAYLOOM_DEVICE": "cpu", "PLAYLOOM_MAX_STEPS": "10000", **environment}
     pipes = {"stdout": subprocess.PIPE, "stderr": stderr}
     with subprocess.Popen(command, **pipes, text=True, env=os.environ | settings) as process:
         try:

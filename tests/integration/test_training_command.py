@@ -6,10 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
-from playloom.cli.train import register
+from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
 from playloom.models.checkpoint import load_model, read_card
@@ -26,8 +25,6 @@ def data(tmp_path_factory):
 
 
 def playloom(*words):
-    app = typer.Typer()
-    register(app)
     result = CliRunner().invoke(app, ["train", *map(str, words)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -167,7 +164,7 @@ def test_a_world_training_begins_with_a_trained_model(data, tokenizer, tmp_path)
         assert torch.allclose(new.transformer.state_dict()[name], weight, atol=1e-4), name
     assert new.card["start"] == {**old.card, "transformer": load_origin(str(first)).transformer}
     assert new.card["start"]["data"]["frames"] == 240, "what it learned from before is not forgotten"
-    assert old.card["lag"] == new.card["lag"] == 2
+    assert old.card["row_delay"] == new.card["row_delay"] == 2
     assert "finished after 1 step " in playloom(*start, *still).output, "the same command goes on"
     with pytest.raises(CheckpointError, match="another run"):
         playloom("world", "--data", first / "tokens", "--config", heavier, "--out", second, *SHORT)
@@ -182,7 +179,7 @@ def test_the_card_recommends_an_order_that_was_trained(data, tokenizer, tmp_path
         alone, after = (tmp_path / f"{how}{lags}" for how in ("alone", "after"))
         playloom(*words, "--preset", "tiny", "--tokenizer", tokenizer, "--out", alone)
         playloom(*words, "--start", first, "--out", after)
-        assert load_model(alone / "model").card["lag"] == load_model(after / "model").card["lag"] == said
+        assert load_model(alone / "model").card["row_delay"] == load_model(after / "model").card["row_delay"] == said
 
 
 def test_what_a_start_may_not_be(data, tokenizer, tmp_path):

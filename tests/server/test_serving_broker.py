@@ -19,7 +19,7 @@ GREEDY = Sampling(temperature=0.0)
 
 @pytest.fixture
 def broker(tiny_model):
-    broker = Scheduler(Engine(tiny_model, lag=1), SchedulerLimits(sessions=6, batch=3))
+    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=6, batch=3))
     yield broker
     assert broker.close(10)
 
@@ -38,7 +38,7 @@ def test_many_threads_get_what_each_would_get_alone(tiny_model, broker):
     for thread in threads:
         thread.join()
     for seed in range(6):
-        session = Engine(tiny_model, lag=1).open(prompt_of(1 + seed % 4, seed), seed=seed)
+        session = Engine(tiny_model, row_delay=1).open(prompt_of(1 + seed % 4, seed), seed=seed)
         assert all((session.step(REST_VALUES).codes_N == codes).all() for codes in found[seed])
     assert broker.stats.frames == 24 and max(broker.stats.batches) <= 3
 
@@ -52,7 +52,7 @@ def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
 
 
 def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
-    broker = Scheduler(Engine(tiny_model, lag=1), SchedulerLimits(sessions=2, batch=2, gather=20.0))
+    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=2, batch=2, gather=20.0))
     handles = [broker.open(prompt_of(1, seed)) for seed in range(2)]
     both_asked = threading.Event()
     broker.run(both_asked.wait)
@@ -75,7 +75,7 @@ def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
 
 
 def test_other_work_of_the_model_is_done_in_the_one_thread(broker):
-    assert broker.run(lambda: threading.current_thread().name).result(10) == "playloom-broker"
+    assert broker.run(lambda: threading.current_thread().name).result(10) == "playloom-scheduler"
     with pytest.raises(ZeroDivisionError):
         broker.run(lambda: 1 // 0).result(10)
 
@@ -98,14 +98,14 @@ def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
 def test_one_bad_turn_spoils_no_other(tiny_model, broker):
     good, bad, wrong_size = (broker.open(prompt_of(1, seed), seed=seed) for seed in range(3))
     gate = threading.Event()
-    broker._inbox.put(gate.wait, lambda _: None)  # so that all three lie there when the next batch is made
+    broker._tasks.put(gate.wait, lambda _: None)  # so that all three lie there when the next batch is made
     futures = [
         good.submit(REST_VALUES),
         bad.submit(np.full(16, 99, np.uint8)),
         wrong_size.submit(REST_VALUES, np.zeros((3, 3, 3), np.uint8)),
     ]
     gate.set()
-    alone = Engine(tiny_model, lag=1).open(prompt_of(1, 0), seed=0)
+    alone = Engine(tiny_model, row_delay=1).open(prompt_of(1, 0), seed=0)
     assert (futures[0].result(20).codes_N == alone.step(REST_VALUES).codes_N).all()
     with pytest.raises(BadInputError):
         futures[1].result(20)
@@ -117,7 +117,7 @@ def test_one_bad_turn_spoils_no_other(tiny_model, broker):
 
 def test_a_failure_of_the_machine_ends_the_sessions_it_hit_and_no_other(broker, monkeypatch):
     hit, other = broker.open(prompt_of(1, 1)), broker.open(prompt_of(1, 2))
-    monkeypatch.setattr(broker.dreamer.stepper, "act", lambda _: 1 / 0)
+    monkeypatch.setattr(broker.engine.stepper, "act", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         hit.step(REST_VALUES)
     monkeypatch.undo()
@@ -140,11 +140,11 @@ def test_nobody_waits_for_a_thread_that_failed(tiny_model, monkeypatch):
 
 def test_want_of_memory_fails_the_turn_and_keeps_the_session(tiny_model, broker, monkeypatch):
     handle = broker.open(prompt_of(1, 1), seed=3)
-    monkeypatch.setattr(broker.dreamer.decoder, "dream_frame", _no_memory)
+    monkeypatch.setattr(broker.engine.decoder, "dream_frame", _no_memory)
     with pytest.raises(ResourceError, match="memory"):
         handle.step(REST_VALUES)
     monkeypatch.undo()
-    alone = Engine(tiny_model, lag=1).open(prompt_of(1, 1), seed=3)
+    alone = Engine(tiny_model, row_delay=1).open(prompt_of(1, 1), seed=3)
     assert (handle.step(REST_VALUES).codes_N == alone.step(REST_VALUES).codes_N).all()
 
 
@@ -166,7 +166,7 @@ def test_a_closed_session_and_a_stopped_broker_are_sentences(tiny_model):
 
 
 def test_what_was_asked_for_is_finished_before_the_end(tiny_model):
-    broker = Scheduler(Engine(tiny_model, lag=1))
+    broker = Scheduler(Engine(tiny_model, row_delay=1))
     handle = broker.open(prompt_of(1))
     futures = [handle.submit(REST_VALUES) for _ in range(5)]
     assert broker.close(20)
@@ -176,7 +176,7 @@ def test_what_was_asked_for_is_finished_before_the_end(tiny_model):
 def test_nobody_waits_for_a_cancelled_turn(broker):
     handle = broker.open(prompt_of(1))
     gate = threading.Event()
-    broker._inbox.put(gate.wait, lambda _: None)
+    broker._tasks.put(gate.wait, lambda _: None)
     futures = [handle.submit(REST_VALUES) for _ in range(3)]
     assert futures[1].cancel()
     gate.set()
@@ -184,11 +184,12 @@ def test_nobody_waits_for_a_cancelled_turn(broker):
 
 
 def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
-    broker = Scheduler(Engine(tiny_model, lag=1), SchedulerLimits(sessions=1))
+    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=1))
     told: list[tuple[int, int]] = []
     broker.open_async(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
     broker.run(lambda: None).result(20)  # closing happens between two frames
     assert told == [(1, 3), (2, 3), (3, 3)]
+    broker.run(lambda: None).result(20)  # the close is done
     seen, go_on = threading.Event(), threading.Event()
 
     def see(*counts: int) -> None:

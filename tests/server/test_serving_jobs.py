@@ -16,7 +16,7 @@ AHEAD = [0.0] * 13 + [1.0, 0.0, 0.0]
 
 @pytest.fixture(scope="module")
 def web():
-    with client(jobs=6, steps=40) as found:
+    with client(max_jobs=6, max_steps=40) as found:
         yield found
 
 

@@ -27,7 +27,7 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 def document():
-    with served(steps=3, sessions=200, jobs=50) as (address, _):
+    with served(max_steps=3, max_sessions=200, max_jobs=50) as (address, _):
         yield openapi.from_url(f"http://{address}/v1/openapi.json")
 
 

@@ -26,7 +26,7 @@ TURN = [0.0, 0.0, 1.0] + [0.0] * 13
 
 @pytest.fixture(scope="module")
 def server():
-    with served(hertz=40, keep_seconds=1.0, hello_seconds=0.5, sessions=6) as found:
+    with served(fps=40, reconnect_grace_seconds=1.0, handshake_timeout=0.5, max_sessions=6) as found:
         yield found
 
 
@@ -65,8 +65,8 @@ def say(player, kind, **fields):
     player.send(json.dumps({"type": kind, **fields}))
 
 
-def room(server):
-    return server[1].state.server.room
+def live(server):
+    return server[1].state.server.live
 
 
 def wait_until(happened, seconds=5.0):
@@ -80,8 +80,8 @@ def test_frames_come_marked_and_follow_the_newest_action(server):
     with join(server) as player:
         ready = text(player, "ready")
         assert ready["controls"] == [control.name for control in CONTROLS]
-        assert (ready["who"], ready["seed"], ready["paused"], ready["model"]) == ("person", 1, False, "tiny")
-        assert (ready["height"], ready["width"]) == server[1].state.server.studio.size
+        assert (ready["controller"], ready["seed"], ready["paused"], ready["model"]) == ("person", 1, False, "tiny")
+        assert (ready["height"], ready["width"]) == server[1].state.server.service.size
         first = frame(player)
         assert first["given"] == 1
         assert first["action"] == [0.0] * 16
@@ -100,7 +100,7 @@ def test_frames_come_marked_and_follow_the_newest_action(server):
 
 
 def test_pause_step_reset_who_and_temperature(server):
-    with join(server, format="webp", who="model") as player:
+    with join(server, format="webp", controller="model") as player:
         assert frame(player)["form"] == 2
         say(player, "pause")
         while not text(player, "state")["paused"]:
@@ -108,8 +108,8 @@ def test_pause_step_reset_who_and_temperature(server):
         time.sleep(0.1)
         say(player, "step")
         stepped = [frame(player)["sequence"]]
-        say(player, "who", value="person")
-        while text(player, "state")["who"] != "person":
+        say(player, "controller", value="person")
+        while text(player, "state")["controller"] != "person":
             pass
         say(player, "temperature", value=0)
         while text(player, "state")["temperature"] != 0:
@@ -130,13 +130,13 @@ def test_pause_step_reset_who_and_temperature(server):
 
 def test_a_picture_to_begin_from_and_another_to_go_on_with(server):
     with join(server, image=b64(picture(0, (90, 70), "JPEG"))) as player:
-        assert text(player, "ready")["moment"] is None
+        assert text(player, "ready")["prompt"] is None
         say(player, "reset", image=b64(picture(1)))
         while frame(player)["dream"] == 0:
             pass
         say(player, "reset", image="%%%")
         assert "base64" in text(player, "error")["message"]
-        say(player, "reset", moment="nowhere")
+        say(player, "reset", prompt="nowhere")
         assert "no bundled prompt" in text(player, "error")["message"]
         assert frame(player)["dream"] == 1, "what cannot be done changes nothing"
 
@@ -146,8 +146,8 @@ def test_whoever_comes_back_in_time_goes_on(server):
     token = text(player, "ready")["token"]
     last = frame(player)["sequence"]
     player.close()
-    wait_until(lambda: room(server).seats[token].outbox is None)
-    assert room(server).seats[token].session.paused
+    wait_until(lambda: live(server).connections[token].send_queue is None)
+    assert live(server).connections[token].session.paused
     with join(server, resume=token) as back:
         assert text(back, "ready")["token"] == token
         assert frame(back)["sequence"] > last
@@ -155,7 +155,7 @@ def test_whoever_comes_back_in_time_goes_on(server):
             assert "taken over" in text(back, "error")["message"]
             assert text(third, "ready")["token"] == token
             frame(third)
-    wait_until(lambda: token not in room(server).seats)
+    wait_until(lambda: token not in live(server).connections)
     with join(server, resume=token) as anew:
         assert text(anew, "ready")["token"] != token
 
@@ -164,7 +164,7 @@ def test_whoever_comes_back_in_time_goes_on(server):
 def held_up(server):
     """Nothing is computed meanwhile."""
     go_on = threading.Event()
-    server[1].state.server.studio.broker.run(go_on.wait)
+    server[1].state.server.service.scheduler.run(go_on.wait)
     try:
         yield
     finally:
@@ -184,30 +184,30 @@ def test_the_server_speaks_while_a_session_opens(server):
 
 
 def test_who_leaves_while_a_session_opens_leaves_nothing_behind():
-    with served(sessions=16) as busy:
+    with served(max_sessions=16) as busy:
         with join(busy) as first:  # after this the moment is known, and opening is all there is to do
             text(first, "ready")
         with held_up(busy):
             players = [join(busy) for _ in range(16)]
-            wait_until(lambda: room(busy).pending_action == 16)
+            wait_until(lambda: live(busy).open_sessions == 16)
             assert broken(busy, '{"type": "hello"}', hello=False)[0] == 1013
             for player in players:
                 player.close()
-            wait_until(lambda: room(busy).pending_action == 0)
+            wait_until(lambda: live(busy).open_sessions == 0)
         for _ in range(16):
             join(busy).close()
         with join(busy) as last:
             text(last, "ready")
-            wait_until(lambda: room(busy).pending_action == 1)
-            wait_until(lambda: busy[1].state.server.studio.broker.stats.sessions == 1)
+            wait_until(lambda: live(busy).open_sessions == 1)
+            wait_until(lambda: busy[1].state.server.service.scheduler.stats.sessions == 1)
 
 
 def test_a_session_whose_player_never_saw_a_frame_is_not_kept():
-    with served(hertz=0.001) as slow:
+    with served(fps=0.001) as slow:
         with join(slow) as player:
             token = text(player, "ready")["token"]
-            assert token in room(slow).seats
-        wait_until(lambda: not room(slow).seats)
+            assert token in live(slow).connections
+        wait_until(lambda: not live(slow).connections)
 
 
 def test_the_recording_is_what_was_shown(server):
@@ -223,24 +223,24 @@ def test_the_recording_is_what_was_shown(server):
 
 
 def test_a_slow_reader_loses_frames_and_delays_nobody():
-    with served(hertz=100) as server:
+    with served(fps=100) as server:
         host, port = server[0].split(":")
         narrow = socket.socket()
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         narrow.connect((host, int(port)))
-        lost = room(server).metrics.unseen._value.get
+        lost = live(server).metrics.unseen._value.get
         slow = connect(
             f"ws://{server[0]}/v1/play", sock=narrow, proxy=None, compression=None, max_queue=1, close_timeout=0.1
         )
         slow.send(json.dumps({"type": "hello"}))
         with slow, join(server) as quick:
-            seat = room(server).seats[text(slow, "ready")["token"]]
+            connection = live(server).connections[text(slow, "ready")["token"]]
             sequences, end = [], time.monotonic() + 15
             while not lost() and time.monotonic() < end:  # nobody reads from the slow one meanwhile
                 sequences.append(frame(quick)["sequence"])
             assert lost() > 0
             assert sequences == sorted(set(sequences))
-            shown = len(seat.reel.shots())
+            shown = len(connection.history.shots())
             assert shown > 20, "its session goes on all the same"
             assert frame(slow)["sequence"] < shown
 
@@ -271,7 +271,8 @@ NAN = struct.pack("<16f", *[math.nan] * 16)
 @pytest.mark.parametrize(
     "message",
     [b"", b"short", bytes(65), NAN, struct.pack("<16f", *[9.0] * 16), "hello", "{}", '{"type": "fly"}', "[" * 5000,
-     '{"type": "temperature", "value": NaN}', '{"type": "who", "value": "nobody"}', '{"type": "reset", "seed": -1}',
+     '{"type": "temperature", "value": NaN}', '{"type": "controller", "value": "nobody"}',
+     '{"type": "reset", "seed": -1}',
      '{"type": "pause", "seed": 1}'],
 )  # fmt: skip
 def test_a_message_that_is_none_ends_the_session(server, message):
@@ -282,8 +283,9 @@ def test_a_message_that_is_none_ends_the_session(server, message):
 
 @pytest.mark.parametrize(
     "hello",
-    ["", "null", b"\x00", '{"type": "pause"}', '{"type": "hello", "who": "dog"}', '{"type":"hello","moment":"x/../y"}',
-     '{"type":"hello","image":"AAAA"}', '{"type":"hello","seed":-1}', '{"type":"hello","format":"gif"}',
+    ["", "null", b"\x00", '{"type": "pause"}', '{"type": "hello", "controller": "dog"}',
+     '{"type":"hello","prompt":"x/../y"}', '{"type":"hello","image":"AAAA"}',
+     '{"type":"hello","seed":-1}', '{"type":"hello","format":"gif"}',
      '{"type":"hello","sead":1}'],
 )  # fmt: skip
 def test_a_hello_that_is_none(server, hello):
@@ -294,7 +296,7 @@ def test_a_hello_that_is_none(server, hello):
 
 def test_an_unknown_field_names_the_nearest(server):
     assert "did you mean temperature?" in broken(server, '{"type":"hello","temprature":1}', hello=False)[1]
-    assert "did you mean moment?" in broken(server, '{"type": "reset", "momnet": "x"}')[1]
+    assert "did you mean prompt?" in broken(server, '{"type": "reset", "promt": "x"}')[1]
 
 
 def test_nobody_may_sit_there_in_silence(server):
@@ -330,7 +332,7 @@ def test_foreign_pages_may_not_play(server):
 
 
 def test_all_seats_taken_and_the_key():
-    with served(sessions=1, api_key="sesame") as guarded:
+    with served(max_sessions=1, api_key="sesame") as guarded:
         hello = {"type": "hello", "key": "sesame"}
         assert broken(guarded, json.dumps({**hello, "key": "Sesame"}), hello=False) == (
             1008,
@@ -350,7 +352,7 @@ MESSAGES = st.lists(
         lambda row: struct.pack("<16f", *row)
     )
     | st.fixed_dictionaries(
-        {"type": st.sampled_from(["pause", "resume", "step", "reset", "who", "temperature", "hello"])},
+        {"type": st.sampled_from(["pause", "resume", "step", "reset", "controller", "temperature", "hello"])},
         optional={
             "value": st.floats(allow_subnormal=False) | st.sampled_from(["person", "model", "both"]),
             "seed": st.integers(-1, 5),
@@ -379,5 +381,5 @@ def test_no_messages_break_it(server, messages):
 
 
 def test_in_the_end_nothing_is_left(server):
-    wait_until(lambda: not room(server).seats, 8)
-    wait_until(lambda: server[1].state.server.studio.broker.stats.sessions == 0)
+    wait_until(lambda: not live(server).connections, 8)
+    wait_until(lambda: server[1].state.server.service.scheduler.stats.sessions == 0)

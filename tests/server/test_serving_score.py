@@ -21,7 +21,7 @@ from serving_toys import FORWARD, REST, b64, client, entry, error_of, picture, s
 
 @pytest.fixture(scope="module")
 def web():
-    with client(steps=6, body_bytes=2_000_000) as found:
+    with client(max_steps=6, body_bytes=2_000_000) as found:
         yield found
 
 
@@ -31,13 +31,13 @@ def results(web, body):
     return response.json()["results"]
 
 
-def studio(web):
-    return web.app.state.server.studio
+def service(web):
+    return web.app.state.server.service
 
 
 def test_a_reply_holds_everything_a_client_looks_for(web):
     found = results(web, score_body(num_steps_to_predict=3))
-    model = studio(web).model
+    model = service(web).model
     assert len(found) == 3
     for number, result in enumerate(found, 1):
         assert list(result) == ["image", "actions", "actions_output", "tokens"]
@@ -45,7 +45,7 @@ def test_a_reply_holds_everything_a_client_looks_for(web):
         assert all(isinstance(value, int) for value in result["actions"])
         assert len(result["tokens"]) == model.config.layout.grid_height * model.config.layout.grid_width
         read = read_picture(base64.b64decode(result["image"]))
-        assert read.frame_HWC.shape[:2] == studio(web).size
+        assert read.frame_HWC.shape[:2] == service(web).size
         assert (read.manifest.model, read.manifest.step, read.manifest.seed) == (model.config.name, number, 7)
         codes = np.array(result["tokens"])[None]
         with torch.inference_mode():
@@ -54,9 +54,9 @@ def test_a_reply_holds_everything_a_client_looks_for(web):
 
 
 def test_the_last_action_closes_its_step_and_each_result_carries_the_next_one(web):
-    dreamer = studio(web).dreamer
+    dreamer = service(web).engine
     frames = [read_picture(picture(seed)).frame_HWC for seed in (0, 1)]
-    height, width = studio(web).size
+    height, width = service(web).size
     fitted = np.stack([np.array(Image.fromarray(f).resize((width, height), Image.Resampling.LANCZOS)) for f in frames])
     prompt = Prompt(frames_THWC=fitted, actions_TA=np.array([REST], np.uint8))
     with_session = dreamer.open(prompt, sampling=Sampling(temperature=0.9, top_p=1.0), seed=7)

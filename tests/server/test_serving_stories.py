@@ -39,7 +39,7 @@ TURN = [0.0, 0.0, 1.0] + [0.0] * 13
 
 @pytest.fixture(scope="module")
 def web():
-    with client(steps=20, sessions=4) as found:
+    with client(max_steps=20, max_sessions=4) as found:
         yield found
 
 
@@ -61,7 +61,7 @@ def made_by(story, number):
 
 def frames_of(web, story, ids):
     """What lies on the disk of some frames."""
-    place = web.app.state.server.stories._open[story].place
+    place = web.app.state.server.stories._open[story].directory
     return [place.read_frame(number) for number in ids]
 
 
@@ -77,7 +77,7 @@ def overlay(size=(16, 24)):
 
 
 def test_a_story_begins_at_a_moment(web):
-    story = begin(web, name="  what if ", moment=list_prompts()[1])
+    story = begin(web, name="  what if ", prompt=list_prompts()[1])
     assert story["name"] == "what if"
     assert story["size"] == [16, 24]
     assert [node["id"] for node in story["nodes"]] == [0, 1, 2, 3]
@@ -88,7 +88,7 @@ def test_a_story_begins_at_a_moment(web):
     assert whole(web, story["id"]) == story
     items = web.get("/v1/stories").json()["stories"]
     (item,) = [item for item in items if item["id"] == story["id"]]
-    assert (item["name"], item["frames"], item["problem"]) == ("what if", 4, None)
+    assert (item["name"], item["frames"], item["error"]) == ("what if", 4, None)
     assert web.get(item["picture"]).headers["content-type"] == "image/webp"
 
 
@@ -106,14 +106,14 @@ def test_a_story_begins_at_a_stepped_session_and_goes_on_as_the_session_does(web
         step = web.post(f"/v1/sessions/{token}/step", json={} if action is None else {"action": action}).json()
     story = begin(web, session=token)
     assert [node["origin"] for node in story["nodes"]] == ["given", "given", "dreamed", "dreamed"]
-    assert [node["pressed"] for node in story["nodes"]] == [None, None, "player", "model"]
+    assert [node["action_source"] for node in story["nodes"]] == [None, None, "player", "model"]
     (last,) = frames_of(web, story["id"], [3])
     assert last.codes_N.tolist() == step["tokens"]
     shown = read_picture(web.get(f"/v1/stories/{story['id']}/nodes/3.png").content)
     assert (shown.manifest.seed, shown.manifest.step) == (4, 2)
     web.delete(f"/v1/sessions/{token}")
     assert "no such session" in error_of(web.post("/v1/stories", json={"session": token}))
-    assert "one of them" in error_of(web.post("/v1/stories", json={"session": token, "moment": list_prompts()[0]}))
+    assert "one of them" in error_of(web.post("/v1/stories", json={"session": token, "prompt": list_prompts()[0]}))
 
 
 # Branches
@@ -125,28 +125,28 @@ def test_branches_are_the_engine_s_own_dreams(web):
     assert [b["seed"] for b in told["branches"]] == [11, 12, 13]
     assert {b["state"] for b in told["branches"]} <= {"waiting", "dreaming"}
     found = finished(web, story)
-    studio = web.app.state.server.studio
+    service = web.app.state.server.service
     turn = read_actions([TURN], "named", "action")[0]
-    prompt = studio.moment(list_prompts()[0])[0]
+    prompt = service.bundled_prompt(list_prompts()[0])[0]
     for made in found["branches"]:
-        assert (made["state"], made["made"], made["problem"]) == ("done", 4, None)
+        assert (made["state"], made["frames_done"], made["error"]) == ("done", 4, None)
         nodes = made_by(found, made["id"])
         assert [node["parent"] for node in nodes] == [3, *(node["id"] for node in nodes[:-1])]
         assert (made["first"], made["last"]) == (nodes[0]["id"], nodes[-1]["id"])
-        session = studio.dreamer.open(prompt, sampling=studio.sampling(), seed=made["seed"])
+        session = service.engine.open(prompt, sampling=service.sampling(), seed=made["seed"])
         for node, frame in zip(nodes, frames_of(web, story, [n["id"] for n in nodes]), strict=True):
             assert node["action"] == turn.tolist()
-            assert (node["origin"], node["pressed"]) == ("dreamed", "player")
+            assert (node["origin"], node["action_source"]) == ("dreamed", "player")
             assert frame.codes_N.tolist() == session.step(turn).codes_N.tolist()
         session.close()
 
 
 def test_branches_of_one_order_share_batches(web):
-    before = dict(web.app.state.server.studio.broker.stats.batches)
+    before = dict(web.app.state.server.service.scheduler.stats.batches)
     story = begin(web)["id"]
     branch(web, story, **{"from": 3}, count=4, frames=5)
     finished(web, story)
-    after = web.app.state.server.studio.broker.stats.batches
+    after = web.app.state.server.service.scheduler.stats.batches
     assert sum(after[size] - before.get(size, 0) for size in (2, 3, 4)) >= 3
 
 
@@ -154,12 +154,12 @@ def test_a_branch_of_a_branch_goes_on_from_codes_and_sees_its_context_only(web):
     story = begin(web)["id"]
     branch(web, story, **{"from": 3}, script="forward for 2; turn_left")
     first = finished(web, story)["branches"][0]
-    branch(web, story, **{"from": first["last"]}, context=2, held=TURN)
+    branch(web, story, **{"from": first["last"]}, context=2, action=TURN)
     found = finished(web, story)
     second = found["branches"][1]
     assert second["context"] == 2
     path = frames_of(web, story, [first["last"] - 1, first["last"]])
-    studio = web.app.state.server.studio
+    service = web.app.state.server.service
     turn = read_actions([TURN], "named", "action")[0]
     actions = [node["action"] for node in found["nodes"] if node["id"] == first["last"]]
     prompt = Prompt(
@@ -167,7 +167,7 @@ def test_a_branch_of_a_branch_goes_on_from_codes_and_sees_its_context_only(web):
         actions_TA=np.array(actions, np.uint8),
         codes_TN=np.stack([frame.codes_N for frame in path]),
     )
-    session = studio.dreamer.open(prompt, sampling=studio.sampling(), seed=5)
+    session = service.engine.open(prompt, sampling=service.sampling(), seed=5)
     for frame in frames_of(web, story, [node["id"] for node in made_by(found, 1)]):
         assert frame.codes_N.tolist() == session.step(turn).codes_N.tolist()
     session.close()
@@ -175,12 +175,12 @@ def test_a_branch_of_a_branch_goes_on_from_codes_and_sees_its_context_only(web):
 
 def test_the_model_presses_after_what_is_forced(web):
     story = begin(web)["id"]
-    branch(web, story, **{"from": 3}, presses="model", actions=[TURN])
-    branch(web, story, **{"from": 3}, presses="model")
+    branch(web, story, **{"from": 3}, controlled_by="model", actions=[TURN])
+    branch(web, story, **{"from": 3}, controlled_by="model")
     branch(web, story, **{"from": 3})
     found = finished(web, story)
-    assert [node["pressed"] for node in made_by(found, 0)] == ["player", "model", "model"]
-    assert [node["pressed"] for node in made_by(found, 1)] == ["model"] * 3
+    assert [node["action_source"] for node in made_by(found, 0)] == ["player", "model", "model"]
+    assert [node["action_source"] for node in made_by(found, 1)] == ["model"] * 3
     assert [node["action"] for node in made_by(found, 2)] == [REST] * 3
     shown = [web.get(f"/v1/stories/{story}/nodes/{made_by(found, b)[2]['id']}.png").content for b in (1, 2)]
     manifests = [read_picture(png).manifest for png in shown]
@@ -196,8 +196,8 @@ def test_what_cannot_be_dreamed_is_a_sentence(web):
         ({"from": 3, "count": 9}, "count"),
         ({"from": 3, "context": 5}, "the model sees 4"),
         ({"from": 3, "script": "fly for 2"}, "unknown input"),
-        ({"from": 3, "script": "rest", "held": TURN}, "script and held"),
-        ({"from": 3, "held": TURN, "presses": "model"}, "what a player presses"),
+        ({"from": 3, "script": "rest", "action": TURN}, "script and action"),
+        ({"from": 3, "action": TURN, "controlled_by": "model"}, "controlled_by"),
         ({"from": 3, "actions": [[1, 2]]}, "action 0 has 2 numbers"),
         ({"from": 3, "temperature": -1}, "temperature"),
         ({"from": 3, "count": 2, "seed": 2**63 - 1}, "count up from seed"),
@@ -211,10 +211,10 @@ def test_what_cannot_be_dreamed_is_a_sentence(web):
 
 
 def test_a_cancelled_branch_keeps_what_was_made():
-    with client(steps=100, branches=1) as web:
+    with client(max_steps=100, max_branches=1) as web:
         story = begin(web)["id"]
         branch(web, story, **{"from": 3}, count=2, frames=100)
-        while not whole(web, story)["branches"][0]["made"]:
+        while not whole(web, story)["branches"][0]["frames_done"]:
             time.sleep(0.01)
         assert "still to be dreamed there" in error_of(web.delete(f"/v1/stories/{story}/nodes/4"))
         assert whole(web, story)["branches"][1]["state"] == "waiting"
@@ -225,23 +225,23 @@ def test_a_cancelled_branch_keeps_what_was_made():
         time.sleep(0.3)
         again = whole(web, story)
         assert again["nodes"] == found["nodes"]
-        assert 0 < again["branches"][0]["made"] < 100
-        assert again["branches"][1]["made"] == 0
+        assert 0 < again["branches"][0]["frames_done"] < 100
+        assert again["branches"][1]["frames_done"] == 0
         assert web.delete(f"/v1/stories/{story}/branches/0").status_code == 204
         assert web.delete(f"/v1/stories/{story}/branches/7").status_code == 404
         server = web.app.state.server
-        wait_for(lambda: server.branches.dreaming == server.studio.broker.stats.sessions == 0)
+        wait_for(lambda: server.branches.dreaming == server.service.scheduler.stats.sessions == 0)
 
 
 def test_a_branch_that_cannot_be_written_down_fails_with_a_sentence_and_holds_nothing_up(web):
     story = begin(web)["id"]
-    place = web.app.state.server.stories._open[story].place
+    place = web.app.state.server.stories._open[story].directory
     branch(web, story, **{"from": 3}, frames=20)
     (place.folder / "log.jsonl").rename(place.folder / "kept")
     (place.folder / "log.jsonl").mkdir()
     found = finished(web, story)["branches"][0]
     assert found["state"] == "failed"
-    assert "cannot write" in found["problem"]
+    assert "cannot write" in found["error"]
     (place.folder / "log.jsonl").rmdir()
     (place.folder / "kept").rename(place.folder / "log.jsonl")
     branch(web, story, **{"from": 3})
@@ -271,14 +271,14 @@ def test_a_picture_of_a_story_goes_into_another_interface_without_its_mark(web):
 
 def test_a_step_nobody_waited_for_is_no_gap_in_a_story():
     with client(request_seconds=2) as web:
-        studio = web.app.state.server.studio
+        service = web.app.state.server.service
         token = web.post("/v1/sessions", json={"seed": 1}).json()["token"]
         busy = threading.Event()
-        studio._side.submit(busy.wait)  # pictures are written late: the step is dreamed, its answer is not in time
+        service._io_pool.submit(busy.wait)  # pictures are written late: the step is dreamed, its answer is not in time
         assert web.post(f"/v1/sessions/{token}/step", json={}).status_code == 504
         busy.set()
         web.post(f"/v1/sessions/{token}/step", json={}).raise_for_status()
-        made = [kept.manifest.step for kept in web.app.state.server.stepped.find(token).recent.frames()[-2:]]
+        made = [kept.manifest.step for kept in web.app.state.server.sessions.find(token).recent.frames()[-2:]]
         assert made == [1, 2]
 
 
@@ -292,13 +292,13 @@ def test_a_story_that_came_too_late_is_there_all_the_same():
         assert web.post("/v1/stories", json={}).status_code == 504
         listed = {item["id"] for item in web.get("/v1/stories").json()["stories"]}
         assert len(listed) == 2
-        assert listed == {path.name for path in stories._shelf.folder.iterdir()}
+        assert listed == {path.name for path in stories._store.folder.iterdir()}
 
 
 def test_a_log_that_cannot_be_shortened_holds_nothing_up(web, tmp_path):
     story = begin(web)["id"]
     known = web.app.state.server.stories._open[story]
-    kept, missing = known.place, tmp_path / "nowhere" / "at all"
+    kept, missing = known.directory, tmp_path / "nowhere" / "at all"
 
     class Stuck(StoryDir):
         """Its log can be added to, but not be replaced."""
@@ -307,20 +307,20 @@ def test_a_log_that_cannot_be_shortened_holds_nothing_up(web, tmp_path):
             missing.parent.write_text("a file")
             StoryDir(missing).rewrite(changes)
 
-    known.place = Stuck(kept.folder)
-    known.place.load()
-    known.place._lines = 10**6
+    known.directory = Stuck(kept.folder)
+    known.directory.load()
+    known.directory._lines = 10**6
     assert web.patch(f"/v1/stories/{story}/nodes/1", json={"starred": True}).status_code == 200
     assert missing.parent.is_file()
     assert StoryDir(kept.folder).load().nodes[1].starred
-    known.place = kept
+    known.directory = kept
 
 
 def test_a_disk_that_cannot_be_written_is_said_without_its_places(web, tmp_path, caplog):
     """Clients were told where on the server the stories lie, and that their request was bad."""
     story = begin(web)["id"]
     known = web.app.state.server.stories._open[story]
-    kept, missing = known.place, tmp_path / "nowhere"
+    kept, missing = known.directory, tmp_path / "nowhere"
     missing.write_text("a file")
 
     class Stuck(StoryDir):
@@ -329,14 +329,14 @@ def test_a_disk_that_cannot_be_written_is_said_without_its_places(web, tmp_path,
         def write_frame(self, node, frame):
             StoryDir(missing).write_frame(node, frame)
 
-    known.place = Stuck(kept.folder)
-    known.place.load()
+    known.directory = Stuck(kept.folder)
+    known.directory.load()
     edited = web.post(f"/v1/stories/{story}/nodes/3/edit", json={"overlay": overlay()})
     assert edited.status_code == 507 and str(tmp_path) not in edited.text
     branch(web, story, **{"from": 3})
     (made,) = finished(web, story)["branches"]
-    assert made["state"] == "failed" and str(tmp_path) not in made["problem"]
-    known.place = kept
+    assert made["state"] == "failed" and str(tmp_path) not in made["error"]
+    known.directory = kept
     assert str(tmp_path) in caplog.text, "the log says where"
 
 
@@ -353,25 +353,25 @@ def test_another_servers_stories_are_refused_without_their_place(tmp_path):
 
 def test_an_edit_lies_beside_its_frame_and_is_dreamed_on_from(web):
     story = begin(web)["id"]
-    branch(web, story, **{"from": 3}, held=TURN, frames=4)
+    branch(web, story, **{"from": 3}, action=TURN, frames=4)
     first = made_by(finished(web, story), 0)
     response = web.post(
         f"/v1/stories/{story}/nodes/{first[0]['id']}/edit",
-        json={"overlay": overlay(), "copies": 2, "along": first[3]["id"]},
+        json={"overlay": overlay(), "copies": 2, "toward": first[3]["id"]},
     )
     assert response.status_code == 201
     nodes = response.json()["nodes"]
     assert [node["edit_of"] for node in nodes] == [node["id"] for node in first[:3]]
     assert [node["parent"] for node in nodes] == [3, nodes[0]["id"], nodes[1]["id"]]
     assert [node["action"] for node in nodes] == [node["action"] for node in first[:3]]
-    assert {(node["origin"], node["pressed"]) for node in nodes} == {("edited", "player")}
+    assert {(node["origin"], node["action_source"]) for node in nodes} == {("edited", "player")}
     before, after = frames_of(web, story, [first[1]["id"], nodes[1]["id"]])
     changed = (before.frame_HWC != after.frame_HWC).any(-1)
     assert (after.frame_HWC[2:6, 3:9] == (255, 0, 0)).all()
     assert not changed[6:].any()  # the mark's corner included: it never enters a context
-    studio = web.app.state.server.studio
+    service = web.app.state.server.service
     alone = Prompt(frames_THWC=after.frame_HWC[None], actions_TA=np.zeros((0, 16), np.uint8))
-    assert after.codes_N.tolist() == studio.dreamer.codes(alone)[0].tolist()
+    assert after.codes_N.tolist() == service.engine.codes(alone)[0].tolist()
     shown = read_picture(web.get(f"/v1/stories/{story}/nodes/{nodes[1]['id']}.png").content)
     assert (shown.frame_HWC == stamp(after.frame_HWC)).all()
     assert (shown.manifest.step, shown.manifest.note) == (2, "generated, then edited by hand")
@@ -403,7 +403,7 @@ def test_edits_that_cannot_be_are_sentences(web):
     for order, said in (
         ({"overlay": overlay(), "copies": 2}, "only 1 frame follow"),
         ({"overlay": overlay(), "copies": 10}, "copies"),
-        ({"overlay": overlay(), "copies": 1, "along": 1}, "does not come after"),
+        ({"overlay": overlay(), "copies": 1, "toward": 1}, "does not come after"),
         ({"overlay": "?"}, "not base64"),
         ({"overlay": b64(b"no picture")}, "neither a PNG nor"),
         ({"overlay": b64(picture(kind="JPEG"))}, "cannot be read"),
@@ -420,7 +420,7 @@ def test_edits_that_cannot_be_are_sentences(web):
 def test_an_unknown_field_names_the_nearest(web):
     story = begin(web)["id"]
     for method, path, order, known in (
-        ("POST", "", {"momnet": "x"}, "moment"),
+        ("POST", "", {"promt": "x"}, "prompt"),
         ("PATCH", f"/{story}", {"nmae": "x"}, "name"),
         ("POST", f"/{story}/branches", {"from": 0, "temprature": 1}, "temperature"),
         ("POST", f"/{story}/branches", {"form": 0}, "from"),
@@ -445,7 +445,7 @@ def test_stars_notes_names_and_removal(web):
     assert web.patch(f"/v1/stories/{story}", json={"name": " other "}).json()["name"] == "other"
     assert web.patch(f"/v1/stories/{story}", json={"name": "  "}).status_code == 400
     assert web.delete(f"/v1/stories/{story}/nodes/5").json() == {"nodes": [5, 6], "branches": []}
-    assert whole(web, story)["branches"][0]["made"] == 1
+    assert whole(web, story)["branches"][0]["frames_done"] == 1
     assert web.get(f"/v1/stories/{story}/nodes/5.webp").status_code == 404
     assert web.delete(f"/v1/stories/{story}/nodes/5").status_code == 404
     assert "begins with this frame" in error_of(web.delete(f"/v1/stories/{story}/nodes/0"))
@@ -492,7 +492,7 @@ def test_pictures_are_kept_by_browsers_and_are_the_marked_ones(web):
 
 
 def test_a_full_story_and_a_full_shelf_say_so():
-    with client(steps=50, story_frames=20, most_stories=2) as web:
+    with client(max_steps=50, max_story_frames=20, max_stories=2) as web:
         story = begin(web)["id"]
         branch(web, story, **{"from": 3}, frames=10)
         response = web.post(f"/v1/stories/{story}/branches", json={"from": 3, "count": 2, "frames": 4})
@@ -520,16 +520,16 @@ def test_one_server_of_several_has_no_stories():
 
 def test_stories_outlive_the_server_and_unfinished_branches_say_what_became_of_them():
     folder = stories_folder()
-    with client(stories=folder, steps=100, branches=1) as web:
+    with client(stories=folder, max_steps=100, max_branches=1) as web:
         story = begin(web, name="kept")["id"]
         branch(web, story, **{"from": 3}, count=2, frames=100)
-        while not whole(web, story)["branches"][0]["made"]:
+        while not whole(web, story)["branches"][0]["frames_done"]:
             time.sleep(0.01)
     with client(stories=folder) as web:
         found = whole(web, story)
         assert [b["state"] for b in found["branches"]] == ["failed", "failed"]
-        assert "what was made is kept" in found["branches"][0]["problem"]
-        made = found["branches"][0]["made"]
+        assert "what was made is kept" in found["branches"][0]["error"]
+        made = found["branches"][0]["frames_done"]
         assert made > 0
         branch(web, story, **{"from": found["branches"][0]["last"]})
         assert finished(web, story)["branches"][2]["state"] == "done"
@@ -545,7 +545,7 @@ def test_a_branch_with_all_its_frames_is_done_though_nobody_had_written_that_dow
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
     with client(stories=folder) as web:
         (found,) = whole(web, story)["branches"]
-        assert (found["state"], found["problem"], found["made"]) == ("done", None, 2)
+        assert (found["state"], found["error"], found["frames_done"]) == ("done", None, 2)
 
 
 def test_another_model_goes_on_with_frames_of_its_size():
@@ -554,7 +554,7 @@ def test_another_model_goes_on_with_frames_of_its_size():
         story = begin(web)["id"]
         (made,) = frames_of(web, story, [3])
     with client(stories=folder) as web:
-        found = web.app.state.server.studio.model
+        found = web.app.state.server.service.model
         object.__setattr__(found, "fingerprint", "other weights")
         branch(web, story, **{"from": 3})
         found = finished(web, story)
@@ -571,7 +571,7 @@ def test_a_damaged_story_is_listed_with_its_trouble_and_can_be_deleted():
     with client(stories=folder) as web:
         items = web.get("/v1/stories").json()["stories"]
         assert [item["id"] for item in items] == [fine, broken]
-        assert "damaged" in items[1]["problem"]
+        assert "damaged" in items[1]["error"]
         assert items[1]["picture"] is None
         assert "damaged" in error_of(web.get(f"/v1/stories/{broken}"))
         whole(web, fine)
@@ -640,7 +640,7 @@ def followed(story, heard):
 
 
 def test_who_listens_knows_what_the_server_knows_and_who_comes_back_misses_nothing():
-    with served(steps=20) as (address, _), httpx.Client(base_url=f"http://{address}") as web:
+    with served(max_steps=20) as (address, _), httpx.Client(base_url=f"http://{address}") as web:
         begun = begin(web)
         story = begun["id"]
         with listening(address, story, params={"after": begun["revision"]}) as heard:
@@ -706,7 +706,7 @@ def test_with_a_key_a_story_can_be_looked_at_by_its_name_and_nothing_else():
 def test_a_story_begins_at_what_is_played_live():
     with served() as (address, app), httpx.Client(base_url=f"http://{address}") as web:
         with connect(f"ws://{address}/v1/play") as player:
-            player.send(json.dumps({"type": "hello", "seed": 3, "who": "model"}))
+            player.send(json.dumps({"type": "hello", "seed": 3, "controller": "model"}))
             while (ready := json.loads(player.recv()))["type"] == "opening":
                 pass
             token, shown = ready["token"], 0
@@ -715,13 +715,14 @@ def test_a_story_begins_at_what_is_played_live():
             player.send(json.dumps({"type": "pause"}))
             while isinstance(said := player.recv(), bytes) or not json.loads(said).get("paused"):
                 pass
+            time.sleep(0.5)  # a frame that was in progress still arrives after the pause
             story = begin(web, session=token)
-            seat = app.state.server.room.seats[token]
-            kept = seat.recent.frames()
+            connection = app.state.server.live.connections[token]
+            kept = connection.recent.frames()
         assert story["name"] == list_prompts()[0]
         assert len(story["nodes"]) == len(kept) == 4
         assert [node["origin"] for node in story["nodes"]][-3:] == ["dreamed"] * 3
-        assert story["nodes"][-1]["pressed"] == "model"
+        assert story["nodes"][-1]["action_source"] == "model"
         assert story["nodes"][-1]["action"] == kept[-1].action_A.tolist()
         branch(web, story["id"], **{"from": 3})
         assert finished(web, story["id"])["branches"][0]["state"] == "done"
@@ -738,7 +739,7 @@ def test_who_listens_is_let_go_when_the_server_ends():
 
 
 def test_many_at_once_leave_one_tree_the_same_in_memory_and_on_disk():
-    with served(steps=20, sessions=8) as (address, app):
+    with served(max_steps=20, max_sessions=8) as (address, app):
         home = f"http://{address}"
         with httpx.Client(base_url=home) as web:
             story = begin(web)["id"]
@@ -774,9 +775,9 @@ def test_many_at_once_leave_one_tree_the_same_in_memory_and_on_disk():
             found = finished(web, story)
         assert {b["state"] for b in found["branches"]} <= {"done", "cancelled"}
         known = app.state.server.stories._open[story]
-        again = StoryDir(known.place.folder).load()
+        again = StoryDir(known.directory.folder).load()
         assert (again.header, again.nodes, again.branches) == (known.tree.header, known.tree.nodes, known.tree.branches)
         for number in again.nodes:
-            known.place.read_frame(number)
-        names = {path.name.split(".")[0] for path in known.place.folder.glob("*.webp")}
+            known.directory.read_frame(number)
+        names = {path.name.split(".")[0] for path in known.directory.folder.glob("*.webp")}
         assert names == {str(number) for number in again.nodes}

@@ -12,13 +12,13 @@ from serving_toys import entry, score_body, served
 
 def test_whatever_users_ask_for_is_computed_in_the_brokers_thread():
     names: set[str] = set()
-    with served(remembered_frames=0) as (address, app):
-        for module in app.state.server.studio.model.tokenizer.modules():
+    with served(token_cache_size=0) as (address, app):
+        for module in app.state.server.service.model.tokenizer.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.register_forward_pre_hook(lambda *_: names.add(threading.current_thread().name))
         score = score_body([entry(0), entry(1)], num_steps_to_predict=2)
         assert httpx.post(f"http://{address}/score", json=score, timeout=30).status_code == 200
-        assert names == {"playloom-broker"}
+        assert names == {"playloom-scheduler"}
         order = {"images": [entry(2)["image"]], "steps": 1, "mode": "full"}
         assert httpx.post(f"http://{address}/v1/dream", json=order, timeout=30).status_code == 200
         with connect(f"ws://{address}/v1/play", proxy=None) as socket:
@@ -26,4 +26,4 @@ def test_whatever_users_ask_for_is_computed_in_the_brokers_thread():
             assert json.loads(socket.recv(20))["type"] == "opening"
             while not isinstance(socket.recv(20), bytes):
                 pass
-    assert names == {"playloom-broker"}
+    assert names == {"playloom-scheduler"}

@@ -32,16 +32,16 @@ def test_without_a_key_only_this_machine_is_served():
 
 
 def test_settings_come_from_the_environment_and_mistakes_are_sentences(monkeypatch):
-    monkeypatch.setenv("PLAYLOOM_SESSIONS", "3")
+    monkeypatch.setenv("PLAYLOOM_MAX_SESSIONS", "3")
     monkeypatch.setenv("PLAYLOOM_API_KEY", "secret")
-    assert read_settings().sessions == 3
-    assert read_settings(sessions=4).sessions == 4
+    assert read_settings().max_sessions == 3
+    assert read_settings(max_sessions=4).max_sessions == 4
     assert read_settings().key == "secret"
     assert "secret" not in repr(read_settings())
-    monkeypatch.setenv("PLAYLOOM_SESSIONS", "many")
+    monkeypatch.setenv("PLAYLOOM_MAX_SESSIONS", "many")
     with pytest.raises(ConfigError, match="sessions"):
         read_settings()
-    monkeypatch.setenv("PLAYLOOM_SESSIONS", "3")
+    monkeypatch.setenv("PLAYLOOM_MAX_SESSIONS", "3")
     monkeypatch.setenv("PLAYLOOM_ALLOWED_ORIGINS", "not json")
     with pytest.raises(ConfigError, match="environment"):
         read_settings()
@@ -58,7 +58,7 @@ def test_the_key():
         right = {"Authorization": "Bearer sesame"}
         assert web.post("/score", json=score_body(), headers=right).status_code == 200
         assert web.get("/v1/models", headers=right).status_code == 200
-        for path in ("/", "/v1/health", "/v1/moments", "/v1/openapi.json"):
+        for path in ("/", "/v1/health", "/v1/prompts", "/v1/openapi.json"):
             assert web.get(path).status_code == 200, "what the page shows before a key is typed in"
         assert web.get("/", headers={"Host": "any.example"}).status_code == 200
 
@@ -92,18 +92,18 @@ def test_pages_of_other_origins_are_kept_out_until_they_are_let_in():
 
 def test_no_traceback_leaves(caplog):
     with client() as web:
-        studio = web.app.state.server.studio
+        service = web.app.state.server.service
 
         async def broken(*args, **kwargs):
             raise RuntimeError("secret detail")
 
-        studio.prompt = broken
+        service.prompt = broken
         with caplog.at_level(logging.CRITICAL):
             failed = web.post("/score", json=score_body())
         assert failed.status_code == 500
         assert "secret" not in error_of(failed)
         assert web.get("/metrics").text.count('status="500"') > 0
-    assert to_api_error(PlayloomError("said")).sentence == "said"
+    assert to_api_error(PlayloomError("said")).message == "said"
 
 
 def test_the_page_for_browsers_and_facts_for_programs():
@@ -117,7 +117,7 @@ def test_the_page_for_browsers_and_facts_for_programs():
 
 
 def test_bodies_are_bounded_all_together():
-    with client(bodies_bytes=1000) as web:
+    with client(max_inflight_bytes=1000) as web:
         refused = web.post("/score", json=score_body())
         assert refused.status_code == 503
         assert refused.headers["retry-after"]
@@ -125,16 +125,16 @@ def test_bodies_are_bounded_all_together():
 
 
 def test_whoever_takes_too_long_is_told():
-    with client(request_seconds=0.2, steps=10_000) as web:
+    with client(request_seconds=0.2, max_steps=10_000) as web:
         slow = web.post("/score", json=score_body(num_steps_to_predict=10_000))
         assert slow.status_code == 504
         error_of(slow)
-        broker = web.app.state.server.studio.broker
+        broker = web.app.state.server.service.scheduler
         end = time.monotonic() + 5
         while broker.stats.sessions and time.monotonic() < end:
             time.sleep(0.02)
         assert broker.stats.sessions == 0, "its session was given back"
-        assert web.app.state.server.studio.gate.running == 0
+        assert web.app.state.server.service.limiter.running == 0
 
 
 def test_the_gate_is_first_come_first_served_and_says_no_at_once():
@@ -142,7 +142,7 @@ def test_the_gate_is_first_come_first_served_and_says_no_at_once():
         gate, order = RequestLimiter(1, 2), []
 
         async def one(name):
-            async with gate.turn():
+            async with gate.slot():
                 order.append(name)
                 await asyncio.sleep(0.01)
 
@@ -163,14 +163,14 @@ def test_the_gate_is_first_come_first_served_and_says_no_at_once():
 
 
 def test_many_at_once_all_succeed_in_shared_batches_and_too_many_are_told():
-    with served(requests=4, queue=4, batch=4) as (address, app):
+    with served(max_requests=4, queue=4, batch=4) as (address, app):
         body = score_body(num_steps_to_predict=5)
         with httpx.Client(timeout=20) as web, ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda _: web.post(f"http://{address}/score", json=body), range(8)))
             assert [reply.status_code for reply in found] == [200] * 8
             tokens = [[step["tokens"] for step in reply.json()["results"]] for reply in found]
             assert tokens == [tokens[0]] * 8, "the same alone and in any company"
-            sizes = app.state.server.studio.broker.stats.batches
+            sizes = app.state.server.service.scheduler.stats.batches
             assert any(size > 1 for size in sizes)
             with ThreadPoolExecutor(24) as crowd:
                 codes = list(crowd.map(lambda _: web.post(f"http://{address}/score", json=body), range(24)))
@@ -181,7 +181,7 @@ def test_many_at_once_all_succeed_in_shared_batches_and_too_many_are_told():
 
 @pytest.fixture(scope="module")
 def tight():
-    with served(header_seconds=0.6, body_seconds=0.6, connections=12, body_bytes=200_000) as found:
+    with served(header_seconds=0.6, body_seconds=0.6, max_connections=12, body_bytes=200_000) as found:
         yield found
 
 
@@ -289,10 +289,10 @@ def test_a_client_that_hangs_up_frees_its_session(tight):
     server = tight[1].state.server
     with dial(tight) as line:
         line.sendall(head + body)
-        until(lambda: server.studio.broker.stats.sessions == 1)
-    began = server.studio.broker.stats.frames
-    until(lambda: server.studio.broker.stats.sessions == 0 and server.studio.gate.running == 0)
-    assert server.studio.broker.stats.frames - began < 80
+        until(lambda: server.service.scheduler.stats.sessions == 1)
+    began = server.service.scheduler.stats.frames
+    until(lambda: server.service.scheduler.stats.sessions == 0 and server.service.limiter.running == 0)
+    assert server.service.scheduler.stats.frames - began < 80
 
 
 def until(happened, seconds=8.0):

@@ -12,7 +12,7 @@ from PIL import Image
 from playloom.actions.codec import values_to_rows
 from playloom.data.prompts import list_prompts
 from playloom.media.images import read_picture
-from playloom.server.service import MOST_FIELDS
+from playloom.server.service import MAX_FIELDS
 from serving_toys import b64, client, error_of, picture, pixels_of
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13
@@ -20,7 +20,7 @@ TURN = [0.0, 0.0, 1.0] + [0.0] * 13
 
 @pytest.fixture(scope="module")
 def web():
-    with client(sessions=2, steps=20) as found:
+    with client(max_sessions=2, max_steps=20) as found:
         yield found
 
 
@@ -31,9 +31,9 @@ def dream(web, **order):
 
 
 def test_world_is_the_engine_s_own_dream(web):
-    steps = dream(web, actions=[TURN] * 3, steps=3, moment=list_prompts()[1])
-    studio = web.app.state.server.studio
-    session = studio.dreamer.open(studio.moment(list_prompts()[1])[0], sampling=studio.sampling(), seed=3)
+    steps = dream(web, actions=[TURN] * 3, steps=3, prompt=list_prompts()[1])
+    service = web.app.state.server.service
+    session = service.engine.open(service.bundled_prompt(list_prompts()[1])[0], sampling=service.sampling(), seed=3)
     turn = np.array([0] * 14 + [10, 5], np.uint8)
     turn[12:14] = 5
     for step in steps:
@@ -90,7 +90,7 @@ def test_a_session_goes_on_step_by_step_and_is_recorded(web):
 
 
 def test_sessions_are_bounded_and_idle_ones_go():
-    with client(sessions=1, idle_seconds=0.5) as web:
+    with client(max_sessions=1, idle_seconds=0.5) as web:
         assert web.post("/v1/sessions", json={}).status_code == 201
         full = web.post("/v1/sessions", json={})
         assert full.status_code == 503
@@ -102,8 +102,8 @@ def test_sessions_are_bounded_and_idle_ones_go():
 
 def test_bad_orders(web):
     for order, expected in (
-        ({"moment": "nowhere"}, "no bundled prompt"),
-        ({"moment": list_prompts()[0], "images": [b64(picture())]}, "one of the two"),
+        ({"prompt": "nowhere"}, "no bundled prompt"),
+        ({"prompt": list_prompts()[0], "images": [b64(picture())]}, "one of the two"),
         ({"images": []}, "images"),
         ({"images": [b64(picture())] * 2, "context_actions": []}, "1 context_actions"),
         ({"actions": [[2.0] * 16], "steps": 1}, "action 0"),
@@ -123,7 +123,7 @@ def test_an_unknown_field_names_the_nearest(web, path):
     response = web.post(path, json={"temprature": 0.5})
     assert response.status_code == 400 and "did you mean temperature?" in error_of(response)
     assert "did you mean schema?" in error_of(web.post(path, json={"shema": "named"}))
-    many = web.post(path, json={str(number): 0 for number in range(MOST_FIELDS + 1)})
+    many = web.post(path, json={str(number): 0 for number in range(MAX_FIELDS + 1)})
     assert many.status_code == 413, "each unknown field leaves a fault behind"
 
 
@@ -136,19 +136,25 @@ def test_facts(web):
     models = web.get("/v1/models").json()
     assert models[0]["name"] == "tiny"
     assert [model["serving"] for model in models] == [True] + [False] * (len(models) - 1)
-    used = web.app.state.server.studio.sampling().temperature
+    used = web.app.state.server.service.sampling().temperature
     assert [model["temperature"] for model in models] == [used] + [None] * (len(models) - 1)
     schema = web.get("/v1/openapi.json").json()["components"]["schemas"]["ModelInfo"]["properties"]
     assert "card" in schema["temperature"]["description"]
-    moments = web.get("/v1/moments").json()
+    moments = web.get("/v1/prompts").json()
     assert [moment["name"] for moment in moments] == list_prompts()
     shown = web.get(moments[0]["picture"])
     assert Image.open(io.BytesIO(shown.content)).size == (300, 180)
-    assert web.get("/v1/moments/..%2f..%2fx/picture.png").status_code == 404
+    assert web.get("/v1/prompts/..%2f..%2fx/picture.png").status_code == 404
     assert "nothing here" not in error_of(web.get("/v2"))
     assert web.get("/score").status_code == 405
     text = web.get("/metrics").text
-    for name in ("requests_total", "batch_size_bucket", "frames_total", "key_to_frame_seconds", "requests_waiting"):
+    for name in (
+        "requests_total",
+        "batch_size_bucket",
+        "generated_frames_total",
+        "input_latency_seconds",
+        "requests_waiting",
+    ):
         assert f"playloom_{name}" in text
 
 
@@ -156,4 +162,4 @@ def test_named_actions_are_the_guide_s(web):
     forward = values_to_rows(np.array([0] * 12 + [5, 10, 5, 5], np.uint8), "named").tolist()
     steps = dream(web, steps=1, actions=[forward])
     assert steps[0]["action"][1] == -1
-    assert pixels_of(steps[0]["image"]).shape == (*web.app.state.server.studio.size, 3)
+    assert pixels_of(steps[0]["image"]).shape == (*web.app.state.server.service.size, 3)

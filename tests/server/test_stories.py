@@ -31,7 +31,7 @@ MADE = Manifest(model="tiny", weights="ab12", seed=7, mode="world", parent="00")
 
 def branch(number, start, **changes):
     known = {"frames": 5, "seed": 3, "temperature": 0.9, "top_k": None, "top_p": 0.5, "context": 10}
-    return Branch(**{"id": number, "start": start, "presses": "player", **known, **changes})
+    return Branch(**{"id": number, "start": start, "controlled_by": "player", **known, **changes})
 
 
 def tree_of(*changes):
@@ -62,16 +62,16 @@ def forked():
 def test_paths_lines_and_what_is_below():
     tree = forked()
     assert [n.id for n in tree.path(6)] == [0, 1, 2, 5, 6]
-    assert tree.below(2) == [2, 3, 4, 5, 6]
-    assert [n.id for n in tree.line(1, None, 3)] == [2, 3, 4]
-    assert [n.id for n in tree.line(1, 6, 3)] == [2, 5, 6]
-    assert tree.line(4, None, 0) == []
+    assert tree.descendants(2) == [2, 3, 4, 5, 6]
+    assert [n.id for n in tree.forward_path(1, None, 3)] == [2, 3, 4]
+    assert [n.id for n in tree.forward_path(1, 6, 3)] == [2, 5, 6]
+    assert tree.forward_path(4, None, 0) == []
     with pytest.raises(BadInputError, match="2 frames"):
-        tree.line(2, None, 3)
+        tree.forward_path(2, None, 3)
     with pytest.raises(BadInputError, match="1 frame"):
-        tree.line(2, 5, 2)
+        tree.forward_path(2, 5, 2)
     with pytest.raises(BadInputError, match="after"):
-        tree.line(3, 6, 1)
+        tree.forward_path(3, 6, 1)
     with pytest.raises(BadInputError, match="frame 9"):
         tree.path(9)
 
@@ -94,7 +94,7 @@ def test_removing_takes_all_after_it_and_its_branches_and_no_id_comes_back():
 
 def test_a_failed_branch_without_frames_stays_where_it_began():
     tree = forked()
-    tree.apply(branch(2, 1, state="failed", problem="no room"))
+    tree.apply(branch(2, 1, state="failed", error="no room"))
     assert tree.removal(5).branches == (1,)
 
 
@@ -138,7 +138,7 @@ def test_any_life_of_a_tree_comes_back_from_its_lines_and_from_its_snapshot(stor
         elif kind == "branch":
             change = branch(tree.header.next_branch, at)
         elif kind == "end" and known:
-            change = replace(known[pick % len(known)], state="failed", problem="it broke")
+            change = replace(known[pick % len(known)], state="failed", error="it broke")
         elif kind == "remove" and at and not tree.unfinished():
             change = tree.removal(at)
         else:
@@ -151,7 +151,7 @@ def test_any_life_of_a_tree_comes_back_from_its_lines_and_from_its_snapshot(stor
             again.apply(from_line(line.encode()))
         assert (again.header, again.nodes, again.branches) == (tree.header, tree.nodes, tree.branches)
         assert [sorted(again.children(n)) for n in tree.nodes] == [sorted(tree.children(n)) for n in tree.nodes]
-        assert [sorted(again.made(b)) for b in tree.branches] == [sorted(tree.made(b)) for b in tree.branches]
+        assert [sorted(again.frames_of(b)) for b in tree.branches] == [sorted(tree.frames_of(b)) for b in tree.branches]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def grown(place, count=4):
     number, last = tree.header.next_branch, max(tree.nodes)
     changes = [branch(number, last, state="done")]
     for index in range(count):
-        made = node(last + 1 + index, last + index, origin="dreamed", branch=number, pressed="player")
+        made = node(last + 1 + index, last + index, origin="dreamed", branch=number, action_source="player")
         place.write_frame(made.id, frame(made.id, MADE.at_step(index + 1)))
         changes.append(made)
     place.append(changes)
@@ -206,7 +206,7 @@ def test_a_story_comes_back_as_it_was(shelf):
         assert (back.frame_HWC == sent.frame_HWC).all()
         assert (back.codes_N == sent.codes_N).all()
         assert (back.weights, back.manifest) == (sent.weights, sent.manifest)
-    (again,) = StoryStore(shelf.folder).places() if os.name != "posix" else shelf.places()
+    (again,) = StoryStore(shelf.folder).directories() if os.name != "posix" else shelf.directories()
     assert again.folder.name == ONE
 
 
@@ -242,8 +242,8 @@ def test_damage_is_a_sentence_and_no_business_of_the_others(shelf):
     log.write_bytes(log.read_bytes().replace(b'"origin"', b'"or\xffgin"', 1))
     with pytest.raises(RecordingError, match=f"the story in {BROKEN} is damaged"):
         broken.load()
-    assert [place.folder.name for place in shelf.places()] == [BROKEN, WHOLE]
-    whole = shelf.places()[1]
+    assert [place.folder.name for place in shelf.directories()] == [BROKEN, WHOLE]
+    whole = shelf.directories()[1]
     assert len(whole.load().nodes) == 3
     whole.shown(1).unlink()
     (whole.folder / "1.npz").write_bytes(b"PK\x03\x04 no archive")
@@ -264,7 +264,7 @@ def test_what_is_no_story_is_neither_shown_nor_touched(shelf):
     run = shelf.folder / "run-1"  # a training has a log of that name too
     run.mkdir()
     (run / LOG).write_text('{"step": 1, "loss": 2.5}\n')
-    assert [place.folder.name for place in shelf.places()] == [ONE]
+    assert [place.folder.name for place in shelf.directories()] == [ONE]
 
 
 def test_a_file_that_cannot_be_removed_holds_nothing_up(shelf):
@@ -295,10 +295,10 @@ def test_a_long_log_is_written_anew_and_means_the_same(shelf):
 def test_a_deleted_story_is_gone_and_leftovers_are_swept(shelf):
     place = begun(shelf)
     shelf.delete(place)
-    assert shelf.places() == []
+    assert shelf.directories() == []
     for name in (f".{'a' * 32}.gone", f".{'b' * 32}.0123abcd.tmp", ".git", "notes"):
         (shelf.folder / name).mkdir()
-    assert shelf.places() == []
+    assert shelf.directories() == []
     assert sorted(path.name for path in shelf.folder.iterdir()) == [".git", "notes"]
     again = begun(shelf)
     with suppress(KeyboardInterrupt), atomic_write(again.folder / "7.npz") as temporary:
@@ -306,7 +306,7 @@ def test_a_deleted_story_is_gone_and_leftovers_are_swept(shelf):
         kept = temporary.rename(again.folder / "kept")
         raise KeyboardInterrupt
     kept.rename(temporary)  # as a kill leaves it
-    shelf.places()
+    shelf.directories()
     assert not temporary.exists()
     assert len(again.load().nodes) == 3
 
@@ -316,14 +316,14 @@ def test_two_servers_do_not_write_to_one_folder(shelf):
     begun(shelf)
     other = StoryStore(shelf.folder)
     with pytest.raises(BadInputError, match="another server"):
-        other.places()
+        other.directories()
     shelf.close()
-    assert len(other.places()) == 1
+    assert len(other.directories()) == 1
 
 
 def test_nothing_is_made_before_the_first_story(tmp_path):
     shelf = StoryStore(tmp_path / "stories")
-    assert shelf.places() == []
+    assert shelf.directories() == []
     assert not (tmp_path / "stories").exists()
 
 

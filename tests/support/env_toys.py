@@ -15,7 +15,7 @@ WORDS = ["rest", "forward", "turn_left=0.625", "fire"]
 
 
 def dreamer() -> Engine:
-    return Engine(loud_model(tiny_config()), lag=1)
+    return Engine(loud_model(tiny_config()), row_delay=1)
 
 
 def prompts(count: int = 3) -> list[Any]:

@@ -1,7 +1,7 @@
 /** Starts the page; a tab that was playing goes on with its session, an address with a story opens it. */
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
-import { Memory } from "./play/memory";
+import { History } from "./play/history";
 import { Player } from "./play/player";
 import { storyHere } from "./story/address";
 import "./styles/tokens.css";
@@ -14,7 +14,7 @@ import { App, keptKey } from "./ui/App";
 
 const root = document.getElementById("root");
 if (!root) throw new Error("index.html has no #root");
-const player = new Player(new Memory(sessionStorage));
+const player = new Player(new History(sessionStorage));
 player.useKey(keptKey());
 if (storyHere() === null) player.comeBack();
 createRoot(root).render(

@@ -5,7 +5,7 @@ import type { Frame } from "../src/net/header";
 import type { Opening } from "../src/net/messages";
 import { frameBytes } from "./frames";
 
-const OPENING: Opening = { moment: "plaza", image: null, who: "person", seed: 7, temperature: null };
+const OPENING: Opening = { prompt: "plaza", image: null, controller: "person", seed: 7, temperature: null };
 
 /** A socket whose other end is the test. */
 class Wire implements Socket {
@@ -86,7 +86,7 @@ afterEach(() => {
 describe("a line", () => {
   it("says hello first and hears frames", () => {
     const { wire, line, frames, connection } = playing();
-    expect(wire().hello).toMatchObject({ type: "hello", resume: null, moment: "plaza", seed: 7, who: "person" });
+    expect(wire().hello).toMatchObject({ type: "hello", resume: null, prompt: "plaza", seed: 7, controller: "person" });
     expect(line()).toEqual({ kind: "open" });
     wire().says(frameBytes({ sequence: 3 }));
     expect(frames[0]?.sequence).toBe(3);
@@ -97,7 +97,7 @@ describe("a line", () => {
   it("comes back by itself with its token", () => {
     const { wires, wire, line, ready, notices, tokens } = playing();
     wire().breaks();
-    expect(line()).toMatchObject({ kind: "waiting", reason: "The server is gone." });
+    expect(line()).toMatchObject({ kind: "waiting", reason: "The server does not answer." });
     vi.advanceTimersByTime(500);
     expect(wires).toHaveLength(2);
     expect(tokens).toEqual([null, "T"]);
@@ -142,7 +142,7 @@ describe("a line", () => {
   it("starts over where it began when the server has forgotten it, and says so", () => {
     for (const refuses of [true, false]) {
       const { connection, wire, notices, ready } = playing();
-      connection.remember({ moment: "court", seed: 9 });
+      connection.remember({ prompt: "court", seed: 9 });
       wire().breaks();
       connection.tryNow();
       wire().opens();
@@ -152,9 +152,9 @@ describe("a line", () => {
         wire().opens();
         expect(wire().hello).toMatchObject({ resume: null });
       }
-      expect(wire().hello).toMatchObject({ moment: "court", seed: 9 });
+      expect(wire().hello).toMatchObject({ prompt: "court", seed: 9 });
       wire().says({ type: "ready", token: "U" });
-      expect(notices).toEqual(["The server no longer has this session, so the dream starts over."]);
+      expect(notices).toEqual(["The server closed this session, so the dream starts over."]);
       expect(ready).toEqual([true, true]);
     }
   });
@@ -170,7 +170,7 @@ describe("a line", () => {
     expect(wires).toHaveLength(1);
   });
 
-  it("asks again where there was no room, with the server's sentence", () => {
+  it("asks again where there was no controller, with the server's sentence", () => {
     const { connection, wires, wire, line } = setUp();
     connection.start(OPENING);
     wire().opens();
@@ -219,7 +219,7 @@ describe("a line", () => {
     connection.tryNow();
     wire().opens();
     expect(tokens).toEqual([null, null]);
-    expect(wire().hello).toMatchObject({ resume: null, moment: "plaza" });
+    expect(wire().hello).toMatchObject({ resume: null, prompt: "plaza" });
     expect(line()).toMatchObject({ kind: "opening", again: false, progress: null });
     expect(notices).toEqual([]);
   });

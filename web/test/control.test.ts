@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { type Action, CONTROLS, isRest, REST, sameAction, toBins, together, valueOf } from "../src/control/controls";
 import { DEAD_ZONE, fromGamepad, menuOf, type PadState, withoutDeadZone } from "../src/control/gamepad";
-import { Hands } from "../src/control/hands";
+import { ControlInput } from "../src/control/useControls";
 import { COMMANDS, fromKeys, keyBelongsTo, KEYS } from "../src/control/keyboard";
 import { HEARTBEAT_MS, Sender } from "../src/control/sender";
 
@@ -100,18 +100,18 @@ describe("gamepad", () => {
   });
 });
 
-describe("hands", () => {
+describe("input", () => {
   it("speak once a change, add sticks, and let go of everything at once", () => {
     const heard: Action[] = [];
-    const hands = new Hands((action) => heard.push(action));
-    hands.hold("keys", fromKeys(["KeyW"]), 1);
-    hands.hold("keys", fromKeys(["KeyW"]), 2);
-    hands.hold("gamepad", read({ axes: [0, 0, 1, 0], pressed: [7] }), 3);
+    const input = new ControlInput((action) => heard.push(action));
+    input.hold("keys", fromKeys(["KeyW"]), 1);
+    input.hold("keys", fromKeys(["KeyW"]), 2);
+    input.hold("gamepad", read({ axes: [0, 0, 1, 0], pressed: [7] }), 3);
     expect(heard).toHaveLength(2);
-    expect(hands.action.slice(0, 6)).toEqual([0, -1, 1, 0, 0, 1]);
-    hands.release(4);
+    expect(input.action.slice(0, 6)).toEqual([0, -1, 1, 0, 0, 1]);
+    input.release(4);
     expect(heard).toHaveLength(3);
-    expect(isRest(hands.action)).toBe(true);
+    expect(isRest(input.action)).toBe(true);
   });
 
   it("never go beyond the ends of a stick", () => {

@@ -43,7 +43,7 @@ describe("frame header", () => {
 
   it("refuses what is no frame, in a sentence", () => {
     expect(() => parseFrame(new ArrayBuffer(HEADER_BYTES))).toThrow(/header alone has 96/);
-    expect(() => parseFrame(frameBytes({ magic: 0x32464c50 }))).toThrow(/form this page does not know/);
+    expect(() => parseFrame(frameBytes({ magic: 0x32464c50 }))).toThrow(/cannot read/);
     expect(() => parseFrame(frameBytes({ format: 9 }))).toThrow(/unknown format 9/);
   });
 
@@ -66,14 +66,19 @@ describe("where to play", () => {
 
 describe("text messages", () => {
   it("are believed only in what has the right type", () => {
-    const message = parseMessage('{"type":"state","paused":true,"seed":"7","who":"nobody","late":3,"moment":null}');
-    expect(message).toEqual({ type: "state", changes: { paused: true, late: 3, moment: null } });
+    const message = parseMessage(
+      '{"type":"state","paused":true,"seed":"7","controller":"nobody","late":3,"prompt":null}',
+    );
+    expect(message).toEqual({ type: "state", changes: { paused: true, late: 3, prompt: null } });
   });
 
   it("may be nonsense", () => {
     for (const text of ["", "null", "7", "[]", "{}", '{"type":"news"}']) expect(parseMessage(text)).toBeNull();
-    expect(parseMessage('{"type":"error","message":"no such moment"}')).toMatchObject({ message: "No such moment." });
-    expect(parseMessage('{"type":"error"}')).toEqual({ type: "error", message: "The server said no, and not why." });
+    expect(parseMessage('{"type":"error","message":"no such prompt"}')).toMatchObject({ message: "No such prompt." });
+    expect(parseMessage('{"type":"error"}')).toEqual({
+      type: "error",
+      message: "The server refused the request and gave no reason.",
+    });
   });
 });
 

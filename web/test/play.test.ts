@@ -3,8 +3,8 @@ import { REST } from "../src/control/controls";
 import { fromKeys } from "../src/control/keyboard";
 import { parseFrame } from "../src/net/header";
 import { KeyToPicture, Rate, Recent, slownessOf } from "../src/play/latency";
-import { Memory } from "../src/play/memory";
-import { inWords, rowsOf, THREADS, Weave } from "../src/play/weave";
+import { History } from "../src/play/history";
+import { inWords, rowsOf, THREADS, Timeline } from "../src/play/timeline";
 import { labelOf } from "../src/ui/keyLabels";
 import { seedIn } from "../src/ui/Settings";
 import { frameBytes } from "./frames";
@@ -66,9 +66,9 @@ describe("figures", () => {
 
 describe("the last minute", () => {
   it("keeps six hundred frames", () => {
-    const weave = new Weave();
-    for (let index = 0; index < THREADS + 5; index += 1) weave.add(frame());
-    expect(weave.count).toBe(THREADS);
+    const timeline = new Timeline();
+    for (let index = 0; index < THREADS + 5; index += 1) timeline.add(frame());
+    expect(timeline.count).toBe(THREADS);
   });
 
   it("sorts presses into walking, looking and buttons", () => {
@@ -77,7 +77,7 @@ describe("the last minute", () => {
 
   it("has words for what is pressed", () => {
     expect(inWords(fromKeys(["KeyW", "KeyA", "ArrowLeft", "Space"]))).toBe("walk forward left, turn left, RT");
-    expect(inWords(REST)).toBe("nothing pressed");
+    expect(inWords(REST)).toBe("no input");
   });
 });
 
@@ -107,15 +107,15 @@ describe("small things", () => {
       setItem: (name: string, text: string) => void kept.set(name, text),
       removeItem: (name: string) => void kept.delete(name),
     };
-    const memory = new Memory(store);
-    const opening = { moment: "plaza", image: null, who: "both", seed: null, temperature: 0.5 } as const;
+    const memory = new History(store);
+    const opening = { prompt: "plaza", image: null, controller: "both", seed: null, temperature: 0.5 } as const;
     memory.save({ opening, token: null });
     memory.keepToken("T");
     memory.change({ seed: 3 });
-    expect(new Memory(store).load()).toEqual({ opening: { ...opening, seed: 3 }, token: "T" });
+    expect(new History(store).load()).toEqual({ opening: { ...opening, seed: 3 }, token: "T" });
     kept.set("playloom.session", "{");
     expect(memory.load()).toBeNull();
-    const full = new Memory({
+    const full = new History({
       ...store,
       setItem: () => {
         throw new Error("full");
@@ -128,7 +128,7 @@ describe("small things", () => {
 
 describe("a slow server", () => {
   it("is said in a sentence, below six tenths of the rate", () => {
-    expect(slownessOf(333, 10)).toBe("The server makes 3 of 10 frames a second: its processor is busy.");
+    expect(slownessOf(333, 10)).toBe("The server generates 3 of 10 frames per second: its processor is busy.");
     expect(slownessOf(2500, 10)).toContain("0.4 of 10");
     expect(slownessOf(160, 10)).toBeNull();
     expect(slownessOf(null, 10)).toBeNull();

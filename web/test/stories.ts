@@ -7,7 +7,7 @@ export function node(id: number, parent: number | null, changes: Partial<StoryNo
     parent,
     origin: "given",
     action: parent === null ? null : Array.from({ length: 16 }, () => 0),
-    pressed: parent === null ? null : "player",
+    actionSource: parent === null ? null : "player",
     branch: null,
     starred: false,
     note: "",
@@ -21,11 +21,11 @@ export function branch(id: number, from: number, changes: Partial<Branch> = {}):
     id,
     from,
     frames: 2,
-    made: 0,
+    framesDone: 0,
     state: "waiting",
-    problem: null,
+    error: null,
     seed: 7,
-    presses: "model",
+    controlledBy: "model",
     first: null,
     last: null,
     ...changes,
@@ -33,7 +33,7 @@ export function branch(id: number, from: number, changes: Partial<Branch> = {}):
 }
 
 export const dreamed = (id: number, parent: number, of: number): StoryNode =>
-  node(id, parent, { origin: "dreamed", branch: of, pressed: "model" });
+  node(id, parent, { origin: "dreamed", branch: of, actionSource: "model" });
 
 /**
  * 0 1 2 given; branch 0 from 2 (frames 3, 4), branch 1 from 2 (frame 5, one still to come), branch 2 from 1 (frame 6),
@@ -52,7 +52,7 @@ export const NODES: readonly StoryNode[] = [
 ];
 
 export const BRANCHES: readonly Branch[] = [
-  branch(0, 2, { made: 2, state: "done", first: 3, last: 4 }),
-  branch(1, 2, { made: 1, state: "dreaming", first: 5, last: 5 }),
-  branch(2, 1, { frames: 1, made: 1, state: "done", first: 6, last: 6, presses: "player" }),
+  branch(0, 2, { framesDone: 2, state: "done", first: 3, last: 4 }),
+  branch(1, 2, { framesDone: 1, state: "dreaming", first: 5, last: 5 }),
+  branch(2, 1, { frames: 1, framesDone: 1, state: "done", first: 6, last: 6, controlledBy: "player" }),
 ];

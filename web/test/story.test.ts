@@ -2,11 +2,11 @@
 import { describe, expect, it } from "vitest";
 import { REST } from "../src/control/controls";
 import { freeName, storyIn as storyInAddress } from "../src/story/address";
-import { cutOut, hasPlainCorners, hasTransparency } from "../src/story/cutout";
-import { Fingers } from "../src/story/fingers";
+import { removeBackground, hasPlainCorners, hasTransparency } from "../src/story/removeBackground";
+import { Pointers } from "../src/story/pointers";
 import { gridOf } from "../src/story/grid";
 import { branchIn, entriesIn, fromBins, nodeIn, removedIn, storyIn } from "../src/story/model";
-import { FIRST_WISH, orderOf, pressedIn, type Wish } from "../src/story/order";
+import { DEFAULT_BRANCH_FORM, orderOf, pressedIn, type BranchForm } from "../src/story/order";
 import * as overlay from "../src/story/overlay";
 import { Performance } from "../src/story/perform";
 import { nextLevel, toggled } from "../src/ui/story/HoldPad";
@@ -24,25 +24,25 @@ describe("what the server tells", () => {
       parent: 2,
       origin: "dreamed",
       action: bins,
-      pressed: "model",
+      action_source: "model",
       branch: 0,
       edit_of: null,
     });
     expect(read.action?.slice(0, 6)).toEqual([-1, -1, 0, 0, 1, 0]);
-    expect(read).toMatchObject({ id: 3, parent: 2, pressed: "model", starred: false, note: "", editOf: null });
+    expect(read).toMatchObject({ id: 3, parent: 2, actionSource: "model", starred: false, note: "", editOf: null });
     expect(fromBins(AT_REST)).toEqual(REST);
   });
 
   it("is refused in a sentence when it is no story, node or branch", () => {
-    for (const read of [storyIn, nodeIn, branchIn]) expect(() => read({ some: "thing" })).toThrow(/does not know/);
-    expect(() => storyIn(null)).toThrow(/does not know/);
+    for (const read of [storyIn, nodeIn, branchIn]) expect(() => read({ some: "thing" })).toThrow(/cannot read/);
+    expect(() => storyIn(null)).toThrow(/cannot read/);
   });
 
   it("may leave things out", () => {
-    expect(storyIn({ id: "a", nodes: [] })).toMatchObject({ branches: [], context: 1, hertz: 10, event: 0 });
+    expect(storyIn({ id: "a", nodes: [] })).toMatchObject({ branches: [], context: 1, fps: 10, event: 0 });
     expect(storyIn({ id: "a", nodes: [], revision: 12, size: [180, 300] })).toMatchObject({ event: 12, width: 300 });
-    expect(entriesIn({ stories: [{ id: "a", problem: "damaged" }, { no: "id" }] })).toMatchObject([
-      { id: "a", frames: 0, picture: null, problem: "damaged" },
+    expect(entriesIn({ stories: [{ id: "a", error: "damaged" }, { no: "id" }] })).toMatchObject([
+      { id: "a", frames: 0, picture: null, error: "damaged" },
     ]);
     expect(entriesIn(null)).toEqual([]);
     expect(removedIn({ nodes: [1, "2"], branches: [0] })).toEqual({ nodes: [1], branches: [0], from: null });
@@ -50,12 +50,12 @@ describe("what the server tells", () => {
 });
 
 describe("an order", () => {
-  const wish = (changes: Partial<Wish>): Wish => ({ ...FIRST_WISH, ...changes });
+  const form = (changes: Partial<BranchForm>): BranchForm => ({ ...DEFAULT_BRANCH_FORM, ...changes });
   const forward = fromBins([...AT_REST.slice(0, 13), 10, 5, 5]);
 
   it("is what the panel says, and no more than the model sees", () => {
-    expect(orderOf(wish({}), 9, 10)).toEqual({ from: 9, count: 4, frames: 30, context: 10, presses: "model" });
-    expect(orderOf(wish({ context: 50, seed: 3, temperature: 0 }), 9, 10)).toMatchObject({
+    expect(orderOf(form({}), 9, 10)).toEqual({ from: 9, count: 4, frames: 30, context: 10, controlled_by: "model" });
+    expect(orderOf(form({ context: 50, seed: 3, temperature: 0 }), 9, 10)).toMatchObject({
       context: 10,
       seed: 3,
       temperature: 0,
@@ -63,29 +63,32 @@ describe("an order", () => {
   });
 
   it("holds, for all frames or the first ones", () => {
-    expect(orderOf(wish({ how: "hold", held: forward }), 0, 10)).toMatchObject({ presses: "player", held: forward });
-    expect(orderOf(wish({ how: "hold", held: forward, forced: 2 }), 0, 10)).toMatchObject({
-      presses: "model",
+    expect(orderOf(form({ how: "hold", held: forward }), 0, 10)).toMatchObject({
+      controlled_by: "player",
+      action: forward,
+    });
+    expect(orderOf(form({ how: "hold", held: forward, forced: 2 }), 0, 10)).toMatchObject({
+      controlled_by: "model",
       actions: [forward, forward],
     });
   });
 
   it("takes a script or what was recorded, and says what is missing", () => {
-    expect(orderOf(wish({ how: "script", script: " fire " }), 0, 10)).toMatchObject({
-      presses: "player",
+    expect(orderOf(form({ how: "script", script: " fire " }), 0, 10)).toMatchObject({
+      controlled_by: "player",
       script: "fire",
     });
-    expect(orderOf(wish({ how: "script", script: " " }), 0, 10)).toBe("Write the inputs first.");
-    expect(orderOf(wish({ how: "perform" }), 0, 10)).toBe("Record the inputs first.");
-    const recorded = wish({ how: "perform", performed: [forward, REST, forward], frames: 2, thenModel: true });
-    expect(orderOf(recorded, 0, 10)).toMatchObject({ presses: "model", actions: [forward, REST] });
+    expect(orderOf(form({ how: "script", script: " " }), 0, 10)).toBe("Write the inputs first.");
+    expect(orderOf(form({ how: "perform" }), 0, 10)).toBe("Record the inputs first.");
+    const recorded = form({ how: "perform", performed: [forward, REST, forward], frames: 2, thenModel: true });
+    expect(orderOf(recorded, 0, 10)).toMatchObject({ controlled_by: "model", actions: [forward, REST] });
   });
 
   it("is told in a few words afterwards", () => {
     expect(pressedIn([])).toBe("");
-    expect(pressedIn([node(1, 0, { action: REST })])).toBe("nothing pressed");
+    expect(pressedIn([node(1, 0, { action: REST })])).toBe("no input");
     expect(pressedIn([node(1, 0, { action: forward }), node(2, 1, { action: REST })])).toBe("walk forward, …");
-    expect(pressedIn([node(1, 0, { pressed: "model" })])).toBe("the model presses");
+    expect(pressedIn([node(1, 0, { actionSource: "model" })])).toBe("model inputs");
   });
 });
 
@@ -137,13 +140,13 @@ describe("a picture on a frame", () => {
   });
 
   it("follows two fingers", () => {
-    const fingers = [
+    const pointers = [
       { x: 100, y: 90 },
       { x: 200, y: 90 },
     ] as const;
     const pinched = overlay.pinched(
       start,
-      fingers,
+      pointers,
       [
         { x: 150, y: 40 },
         { x: 150, y: 240 },
@@ -156,17 +159,17 @@ describe("a picture on a frame", () => {
   });
 
   it("hears of every finger", () => {
-    const fingers = new Fingers();
-    fingers.down(1, { x: 0, y: 0 });
-    expect(fingers.move(2, { x: 1, y: 1 })).toBeNull();
-    fingers.down(2, { x: 5, y: 5 });
-    expect(fingers.move(1, { x: 2, y: 0 })).toEqual({
+    const pointers = new Pointers();
+    pointers.down(1, { x: 0, y: 0 });
+    expect(pointers.move(2, { x: 1, y: 1 })).toBeNull();
+    pointers.down(2, { x: 5, y: 5 });
+    expect(pointers.move(1, { x: 2, y: 0 })).toEqual({
       from: { x: 0, y: 0 },
       to: { x: 2, y: 0 },
       other: { x: 5, y: 5 },
     });
-    fingers.up(2);
-    expect(fingers.move(1, { x: 3, y: 0 })).toMatchObject({ from: { x: 2, y: 0 }, other: null });
+    pointers.up(2);
+    expect(pointers.move(1, { x: 3, y: 0 })).toMatchObject({ from: { x: 2, y: 0 }, other: null });
   });
 });
 
@@ -187,7 +190,7 @@ describe("a picture without transparency", () => {
   it("loses what its edge is like, not what is like it inside", () => {
     const pixels = ring();
     expect([hasTransparency(pixels), hasPlainCorners(pixels)]).toEqual([false, true]);
-    cutOut(pixels);
+    removeBackground(pixels);
     const alpha = Array.from({ length: 25 }, (_, at) => pixels.data[at * 4 + 3]);
     expect([alpha[0], alpha[4], alpha[12], alpha[6]]).toEqual([0, 0, 255, 255]);
     expect(hasTransparency(pixels)).toBe(true);

@@ -1,11 +1,11 @@
 /** The tree of a story, and where one looks in it. */
 import { describe, expect, it } from "vitest";
-import * as look from "../src/story/gaze";
+import * as look from "../src/story/selection";
 import { Tree } from "../src/story/tree";
 import { branch, BRANCHES, dreamed, NODES } from "./stories";
 
 const TREE = new Tree(NODES, BRANCHES);
-const at = (id: number): look.Gaze => look.choose(look.withTree(look.NOWHERE, TREE), id);
+const at = (id: number): look.ViewState => look.choose(look.withTree(look.NOWHERE, TREE), id);
 
 describe("the tree", () => {
   it("knows the path to a frame, and the line on from it", () => {
@@ -70,11 +70,11 @@ describe("the tree", () => {
 
 describe("where one looks", () => {
   it("begins at the first way, and stays on a way while it can", () => {
-    const gaze = at(1);
-    expect([gaze.way, gaze.at]).toEqual([[0, 1, 2, 3, 4], 1]);
-    expect(look.choose(gaze, 3).way).toEqual(gaze.way);
-    expect(look.choose(gaze, 5).way).toEqual([0, 1, 2, 5]);
-    expect(look.choose(gaze, 99)).toBe(gaze);
+    const state = at(1);
+    expect([state.way, state.at]).toEqual([[0, 1, 2, 3, 4], 1]);
+    expect(look.choose(state, 3).way).toEqual(state.way);
+    expect(look.choose(state, 5).way).toEqual([0, 1, 2, 5]);
+    expect(look.choose(state, 99)).toBe(state);
   });
 
   it("goes no further than either end", () => {
@@ -82,7 +82,7 @@ describe("where one looks", () => {
     expect(look.goTo(at(1), Infinity).at).toBe(4);
   });
 
-  it("goes to the lane below at the same moment, and not beyond the last", () => {
+  it("goes to the lane below at the same instant, and not beyond the last", () => {
     expect(look.chosen(look.otherLane(at(4), 1))).toBe(5);
     expect(look.chosen(look.otherLane(at(5), -1))).toBe(3);
     expect(look.chosen(look.otherLane(at(8), 1))).toBe(8);
@@ -91,7 +91,9 @@ describe("where one looks", () => {
   it("grows with its branch, and shows the newest frame of the one that is followed", () => {
     const followed = { ...at(5), follow: 1 };
     const nodes = [...NODES, dreamed(9, 5, 1)];
-    const branches = BRANCHES.map((one) => (one.id === 1 ? { ...one, made: 2, last: 9, state: "done" as const } : one));
+    const branches = BRANCHES.map((one) =>
+      one.id === 1 ? { ...one, framesDone: 2, last: 9, state: "done" as const } : one,
+    );
     const grown = look.withTree(followed, new Tree(nodes, branches));
     expect([look.chosen(grown), grown.way, grown.follow]).toEqual([9, [0, 1, 2, 5, 9], null]);
     expect(look.chosen(look.withTree(at(5), new Tree(nodes, branches)))).toBe(5);
@@ -99,9 +101,9 @@ describe("where one looks", () => {
 
   it("falls back to what is left when its frame is removed", () => {
     const left = NODES.filter(({ id }) => id !== 3 && id !== 4);
-    const gaze = look.withTree(at(4), new Tree(left, BRANCHES.slice(1)));
-    expect(look.chosen(gaze)).toBe(2);
-    expect(look.chosen(look.withTree(gaze, new Tree([], [])))).toBeNull();
+    const state = look.withTree(at(4), new Tree(left, BRANCHES.slice(1)));
+    expect(look.chosen(state)).toBe(2);
+    expect(look.chosen(look.withTree(state, new Tree([], [])))).toBeNull();
   });
 
   it("lays beside each other the branches that leave the same frame", () => {
@@ -110,15 +112,15 @@ describe("where one looks", () => {
     expect(look.siblings(at(2))).toEqual([0, 1]);
   });
 
-  it("shows branches at the same moment, the shorter at its end, and opens the picked one there", () => {
-    const gaze = look.beside(at(2), [0, 1]);
-    expect(gaze.side).toEqual({ branches: [0, 1], at: 2, pick: 0 });
-    expect([look.shownOf(gaze, 0), look.shownOf(gaze, 1)]).toEqual([4, 5]);
-    const start = look.goTo(gaze, 0);
+  it("shows branches at the same instant, the shorter at its end, and opens the picked one there", () => {
+    const state = look.beside(at(2), [0, 1]);
+    expect(state.side).toEqual({ branches: [0, 1], at: 2, pick: 0 });
+    expect([look.shownOf(state, 0), look.shownOf(state, 1)]).toEqual([4, 5]);
+    const start = look.goTo(state, 0);
     expect([look.shownOf(start, 0), look.shownOf(start, 1)]).toEqual([2, 2]);
-    const kept = look.keepPicked(look.pick(gaze, 1));
+    const kept = look.keepPicked(look.pick(state, 1));
     expect([kept.side, look.chosen(kept), kept.way]).toEqual([null, 5, [0, 1, 2, 5]]);
-    expect(look.beside(gaze, []).side).toBeNull();
+    expect(look.beside(state, []).side).toBeNull();
   });
 
   it("plays to the end, and waits there while more is coming", () => {
@@ -129,9 +131,9 @@ describe("where one looks", () => {
 
   it("goes from star to star, and round", () => {
     const nodes = NODES.map((one) => ({ ...one, starred: [3, 6].includes(one.id) }));
-    const gaze = look.choose(look.withTree(look.NOWHERE, new Tree(nodes, BRANCHES)), 4);
-    expect(look.starred(gaze)).toEqual([3, 6]);
-    const next = look.nextStar(look.beside(gaze, [0]));
+    const state = look.choose(look.withTree(look.NOWHERE, new Tree(nodes, BRANCHES)), 4);
+    expect(look.starred(state)).toEqual([3, 6]);
+    const next = look.nextStar(look.beside(state, [0]));
     expect([look.chosen(next), next.side]).toEqual([6, null]);
     expect(look.chosen(look.nextStar(next))).toBe(3);
     expect(look.nextStar(at(4))).toEqual(at(4));

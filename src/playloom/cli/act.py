@@ -1,4 +1,4 @@
-"""`playloom act`: let the model play the real game, and print the figures."""
+"""`playloom act`: play the real game with a policy, and print its metrics."""
 
 from __future__ import annotations
 
@@ -17,64 +17,55 @@ Player = Literal["model", "repeat", "random", "rusher", "sniper", "collector", "
 _OF_MODEL = ("model", "temperature", "top_k", "top_p", "device", "threads")
 
 
-def register(app: typer.Typer) -> None:
-    """Add `act` to the program."""
-    app.command("act")(act_command)
-
-
 def act_command(
     call: typer.Context,
     out: Annotated[
         Path,
         typer.Option(
             callback=common.numbered_folder,
-            help="Folder for recordings, films and figures; numbered after an earlier one.",
+            help="Folder for recordings, videos and metrics; numbered after an earlier one.",
         ),
     ] = Path("out/act"),
     model: common.Model = None,
-    by: Annotated[
-        Player | None, typer.Option(help="Who plays: model (default), repeat, random, or a scripted player's style.")
+    policy: Annotated[
+        Player | None, typer.Option(help="model (default), repeat, random, or a scripted player's style.")
     ] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="The model and all baselines, on the same games.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Model and baselines on the same games.")] = False,
     variant: Annotated[Literal["plaza", "court", "canyon"], typer.Option(help="The arena.")] = "plaza",
     mode: Annotated[Literal["ffa", "4v4"], typer.Option(help="ffa: everyone for themselves; 4v4: two teams.")] = "ffa",
-    seconds: Annotated[float, typer.Option(help="How long each game is, in the game's time.")] = 30.0,
-    games: Annotated[int, typer.Option(min=1, help="How many games.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first game; the others follow one by one.")] = 1000,
-    temperature: Annotated[
-        float, typer.Option(min=0, help="Of the model's inputs; 0 is greedy, 1 as it learned them.")
-    ] = 1.0,
-    top_k: Annotated[
-        int | None, typer.Option(min=1, help="Draw from the k likeliest values of a control only.")
-    ] = None,
+    seconds: Annotated[float, typer.Option(help="Length of a game in game time.")] = 30.0,
+    games: Annotated[int, typer.Option(min=1, help="Number of games.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first game; the next games count up.")] = 1000,
+    temperature: Annotated[float, typer.Option(min=0, help="Temperature of the model's inputs; 0 is greedy.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most likely values only.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Draw from the likeliest values that reach p together.")
+        float | None, typer.Option(min=0, max=1, help="Sample from the most likely values with total probability p.")
     ] = None,
-    films: Annotated[
+    videos: Annotated[
         int | None,
-        typer.Option(min=0, help="Games of each player to make a film of; default: all, with --compare the first."),
+        typer.Option(min=0, help="Games of each policy with a video; default: all, with --compare the first."),
     ] = None,
     device: common.Device = "auto",
     threads: common.Threads = None,
     timestamp: common.Timestamp = False,
     as_json: common.Json = False,
 ) -> None:
-    """Let the model hold the controller in the real game, and say how it did.
+    """Play the real game with the model or a baseline policy.
 
-    Ctrl-C and SIGTERM end it; what was played is kept.
+    Ctrl-C and SIGTERM end it; finished games are kept.
     """
-    if compare and by is not None:
-        raise BadInputError("--compare lets everybody play; leave out --by")
-    if by not in (None, "model"):
-        common.refuse(call, _OF_MODEL, f"does not apply to --by {by}, which plays without a model")
-    kept = "games that were over are kept"
+    if compare and policy is not None:
+        raise BadInputError("--compare runs every policy; leave out --policy")
+    if policy not in (None, "model"):
+        common.refuse(call, _OF_MODEL, f"does not apply to --policy {policy}, which uses no model")
+    kept = "finished games are kept"
     with common.progress("playing", "steps") as bar, common.stopping(kept, after_step=True) as stop:
         from playloom.device import machine, pick_device, set_threads
         from playloom.evaluation.online.run import COMPARED, ActJob, run_act
 
         set_threads(threads)
         job = ActJob(
-            players=COMPARED if compare else ("model" if by is None else by,),
+            players=COMPARED if compare else ("model" if policy is None else policy,),
             model=model,
             variant=variant,
             mode=mode,
@@ -86,7 +77,7 @@ def act_command(
             top_p=top_p,
             device=device,
             out=out,
-            films=1 if compare and films is None else films,
+            videos=1 if compare and videos is None else videos,
             timestamp=timestamp,
         )
         report = run_act(
@@ -97,16 +88,16 @@ def act_command(
         )
         was_stopped = stop()
     if report.games:
-        _say(report, as_json)
+        _print_report(report, as_json)
     elif not was_stopped:
-        raise BadInputError("every game was over before its player could press anything; say more --seconds")
+        raise BadInputError(f"every game ended before its policy took a step: got --seconds {seconds:g}; give more")
     if was_stopped:
-        left = f"what was played is kept: {report.folder}" if report.games else "nothing was played"
+        left = f"finished games are kept: {report.folder}" if report.games else "no game was finished"
         typer.echo(f"stopped; {left}", err=True)
         raise typer.Exit(stop.code)
 
 
-def _say(report: ActReport, as_json: bool) -> None:
+def _print_report(report: ActReport, as_json: bool) -> None:
     if as_json:
         common.print_json({**report.means(), "folder": report.folder})
         return

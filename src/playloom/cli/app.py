@@ -1,11 +1,12 @@
-"""The program `playloom`: gathers the commands, and turns every error a user can mend into one sentence.
+"""The program `playloom`: its commands, and the exit code of an error.
 
-Heavy packages are imported inside the commands, so that `playloom --help` answers at once.
+Commands import heavy packages inside their functions, so that `playloom --help` is fast.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -20,12 +21,26 @@ app = typer.Typer(
     help="Learn a video game from recordings, then generate it frame by frame while you play.\n\n"
     "Try it: `playloom dream` makes a short clip with the bundled model; `playloom play` opens a page to play on.\n\n"
     "Your own game: record or import, train tokenizer, train world, evaluate, then dream and play with it.\n\n"
-    "In this program, to dream is to generate the next frames, and a prompt is the moment where that begins.",
+    "In this program, to dream is to generate the next frames, and a prompt is the start: frames and inputs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (dream, play, act, serve, call, data, train, evaluate, bench, models):
-    command.register(app)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "dream": dream.dream_command,
+    "play": play.play_command,
+    "act": act.act_command,
+    "serve": serve.serve_command,
+    "call": call.call_command,
+    "record": data.record_command,
+    "view": data.view_command,
+    "import": data.import_command,
+    "evaluate": evaluate.evaluate_command,
+    "bench": bench.bench_command,
+    "models": models.models_command,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+app.add_typer(train.app, name="train")
 
 
 def _version(wanted: bool) -> None:

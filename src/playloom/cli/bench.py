@@ -9,11 +9,6 @@ import typer
 from playloom.cli import common
 
 
-def register(app: typer.Typer) -> None:
-    """Add `bench` to the program."""
-    app.command("bench")(bench_command)
-
-
 def bench_command(
     model: common.Model = None,
     device: common.Device = "auto",

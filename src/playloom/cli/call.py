@@ -1,4 +1,4 @@
-"""`playloom call`: parses, asks an endpoint for steps one by one, says what came."""
+"""`playloom call`: generate through an endpoint, one step per request."""
 
 from __future__ import annotations
 
@@ -18,44 +18,42 @@ if TYPE_CHECKING:
     from playloom.client.payload import Request
 
 
-def register(app: typer.Typer) -> None:
-    """Add `call` to the program."""
-    app.command("call")(call_command)
-
-
 def call_command(
-    payload: Annotated[
-        Path | None, typer.Option(help="A JSON file in the endpoint's shape: where the dream begins.")
-    ] = None,
-    image: Annotated[Path | None, typer.Option(help="Or a picture to begin with.")] = None,
-    steps: Annotated[int, typer.Option(help="Steps in all, one request each.")] = 10,
+    payload: Annotated[Path | None, typer.Option(help="A start request as a JSON file.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Or a picture as the start.")] = None,
+    steps: Annotated[int, typer.Option(help="Number of steps, one request each.")] = 10,
     endpoint: Annotated[
-        str | None, typer.Option(help="Its address; else MUSE_ENDPOINT_URL, else this machine's port 5000.")
+        str | None, typer.Option(help="URL; default: MUSE_ENDPOINT_URL, else this machine's port 5000.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="Its key; else MUSE_API_KEY or PLAYLOOM_API_KEY, else you are asked.")
+        str | None, typer.Option(help="API key; default: MUSE_API_KEY or PLAYLOOM_API_KEY, else a hidden prompt.")
     ] = None,
-    delay: Annotated[float, typer.Option(help="Seconds between two requests.")] = 0.0,
+    delay: Annotated[float, typer.Option(help="Seconds between requests.")] = 0.0,
     upscale: Annotated[
         Literal["lanczos", "realesrgan", "none"],
         typer.Option(help="To 4x: lanczos, realesrgan (the extra `sr`) or none."),
     ] = "lanczos",
-    show_reply: Annotated[bool, typer.Option("--show-reply", help="Show the first 2 KB of each reply.")] = False,
+    show_reply: Annotated[bool, typer.Option("--show-reply", help="Print the first 2 KB of each response.")] = False,
     out: Annotated[
-        Path, typer.Option(callback=common.own_folder, help="The folder to write; numbered after an earlier call.")
+        Path, typer.Option(callback=common.own_folder, help="Output folder; numbered after an earlier call.")
     ] = Path("out/call"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the call that lies in --out.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the random actions, for replies without any.")] = 0,
-    schema: Annotated[Literal["auto", "binned", "named"], typer.Option(help="Of the replies' actions.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the call in --out.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the random actions for responses without one.")] = 0,
+    schema: Annotated[
+        Literal["auto", "binned", "named"], typer.Option(help="Encoding of the actions in responses.")
+    ] = "auto",
     tokens: Annotated[
-        bool, typer.Option("--tokens/--no-tokens", help="Send the replies' tokens back; without: encode anew.")
+        bool,
+        typer.Option(
+            "--tokens/--no-tokens", help="Send tokens of responses back; without: the server encodes frames again."
+        ),
     ] = True,
-    timeout: Annotated[float, typer.Option(help="Seconds for one attempt.")] = 60.0,
-    retries: Annotated[int, typer.Option(help="Attempts after the first, on 429, 5xx, timeouts and breaks.")] = 4,
+    timeout: Annotated[float, typer.Option(help="Seconds per attempt.")] = 60.0,
+    retries: Annotated[int, typer.Option(help="Retries on 429, 5xx, timeouts and lost connections.")] = 4,
 ) -> None:
-    """Dream through an endpoint: ask for a step, append it, ask for the next.
+    """Generate through an endpoint: request a step, append it, request the next.
 
-    Works with `playloom serve` and with any endpoint of the same schema. A failure leaves all earlier steps complete.
+    Works with `playloom serve` and any endpoint of the same schema. A failure keeps all earlier steps.
     """
     from playloom.client.client import (
         DEFAULT_ENDPOINT,
@@ -81,22 +79,24 @@ def call_command(
         timeout=timeout,
         retries=Retries(times=retries),
     )
-    job = replace(job, key=find_key(key, os.environ, _ask if sys.stdin.isatty() else None))  # asked when all else fits
+    job = replace(
+        job, key=find_key(key, os.environ, _prompt_key if sys.stdin.isatty() else None)
+    )  # prompts for the key last
     events = CallEvents(
         step=lambda number, of, words: typer.echo(f"[{number}/{of}] {words}"),
         note=lambda words: typer.echo(f"note: {words}", err=True),
         reply=typer.echo if show_reply else None,
     )
-    left = "what came is complete, and the same command with --resume goes on"
+    left = "finished steps are kept; the same command with --resume continues"
     with common.stopping(left, after_step=False):
-        _say(run_call(job, events))
+        _print_report(run_call(job, events))
 
 
 def _start(payload: Path | None, image: Path | None) -> Request | None:
     from playloom.client.payload import start_from_file, start_from_picture
 
     if payload is not None and image is not None:
-        raise BadInputError("a call begins with --payload or with --image; give one of them")
+        raise BadInputError("--payload and --image exclude each other; give one of them")
     if payload is not None:
         return start_from_file(payload)
     if image is None:
@@ -107,18 +107,18 @@ def _start(payload: Path | None, image: Path | None) -> Request | None:
     return start
 
 
-def _ask() -> str:
+def _prompt_key() -> str:
     answer = typer.prompt(
         "The endpoint's key (hidden; Enter for none)", default="", hide_input=True, show_default=False
     )
     return str(answer)
 
 
-def _say(report: CallReport) -> None:
-    there = f" ({report.steps - report.asked} were there already)" if report.asked < report.steps else ""
+def _print_report(report: CallReport) -> None:
+    there = f" ({report.steps - report.asked} of an earlier call)" if report.asked < report.steps else ""
     typer.echo(f"{common.count(report.steps, 'step')}{there}: {report.seconds:.1f} s")
     if report.random_steps:
-        typer.echo(f"{len(report.random_steps)} of them with a random action, because the reply held none")
+        typer.echo(f"{len(report.random_steps)} of them with a random action, because the response had none")
     typer.echo(f"{report.folder}/")
     for name in ("raw/", *report.files):
         typer.echo(f"  {name}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
 import re
@@ -38,6 +40,15 @@ def _check_device(name: str | None) -> str | None:
     return name
 
 
+def _decode_order(text: str | int) -> int | str:
+    if text == "raster":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"unknown decode order {text!r}; expected raster or a whole number k") from None
+
+
 def own_folder(out: Path | None) -> Path | None:
     """Check an --out that is written into (callback of an option)."""
     if out is not None:
@@ -61,32 +72,26 @@ def out_file(out: Path | None) -> Path | None:
     return out
 
 
+Resize = Annotated[
+    Literal["crop", "letterbox"], typer.Option(help="Crop pictures of another shape, or add black bars.")
+]
+Schema = Annotated[Literal["named", "binned", "auto"], typer.Option(help="Encoding of the numbers in CSV files.")]
 Model = Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")]
-Fit = Annotated[Literal["crop", "letterbox"], typer.Option(help="How pictures of another shape are fitted.")]
-Schema = Annotated[Literal["named", "binned", "auto"], typer.Option(help="Schema of CSV files.")]
-At = Annotated[int | None, typer.Option(min=0, help="The step of the prompt to go on from.")]
-Context = Annotated[
-    int, typer.Option("--context", min=1, help="Steps the model sees first; its own context (10) is the most.")
-]
-Lag = Annotated[
-    int | None,
-    typer.Option(help="Row lag of the decoding order: 1 to the grid's width (raster). Default: the model's card."),
-]
-Temperature = Annotated[
-    float | None, typer.Option(min=0, help="0 is greedy; default: the model's card, else 0.9.", show_default=False)
-]
-ActionTemperature = Annotated[
-    float | None,
-    typer.Option(min=0, help="Temperature of dreamed inputs; default: as --temperature, else the model's card."),
-]
-TopK = Annotated[int | None, typer.Option(min=1, help="Draw from the k likeliest tokens only.")]
-TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Draw from the likeliest tokens that reach p together.")]
 Device = Annotated[
     str, typer.Option(callback=_check_device, autocompletion=lambda: ["auto", "cpu", "cuda"], help="auto, cpu or cuda.")
 ]
 DeviceOrNone = Annotated[
     str | None,
     typer.Option(callback=_check_device, autocompletion=lambda: ["auto", "cpu", "cuda"], help="auto, cpu or cuda."),
+]
+DecodeOrder = Annotated[
+    Any,
+    typer.Option(
+        parser=_decode_order,
+        metavar="raster|K",
+        help="raster, or the row delay k: 1 is fastest, the grid's width is raster. Default: the model's card.",
+        show_default=False,
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads. Default: OMP_NUM_THREADS, else the cores this process may use.")
@@ -95,6 +100,73 @@ Timestamp = Annotated[
     bool, typer.Option("--timestamp", help="Put the time into manifests; two runs then differ in their bytes.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON, for programs.")]
+
+# -- Groups of options: several commands share each ------------------------------------------------------------------
+
+
+def engine(model: Model = None, decode_order: DecodeOrder = None, device: Device = "auto") -> None:
+    """The model, and how it decodes."""
+
+
+def prompt(
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="A bundled prompt's name, a picture, a folder of them, a recording, an .npz, or a dream."),
+    ] = None,
+    context: Annotated[int, typer.Option(min=1, help="Steps of context; at most the model's own 10.")] = 10,
+    start_step: Annotated[int | None, typer.Option(min=0, help="The last step of the context.")] = None,
+    resize: Resize = "crop",
+    schema: Schema = "named",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
+    timestamp: Timestamp = False,
+) -> None:
+    """The start of a dream."""
+
+
+def sampling(
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="0 is greedy; default: the model's card, else 0.9.", show_default=False)
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most likely tokens only.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Sample from the most likely tokens with total probability p.")
+    ] = None,
+    action_temperature: Annotated[
+        float | None,
+        typer.Option(min=0, help="Temperature of generated inputs; default: --temperature, else the model's card."),
+    ] = None,
+) -> None:
+    """The sampling of tokens."""
+
+
+def with_options(*groups: Callable[..., None]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add groups of options to a command.
+
+    Each group is a function whose parameters are options. The command gets their values as one dict, in the parameter
+    with the group's name.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        options = {group.__name__: inspect.signature(group, eval_str=True).parameters for group in groups}
+
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> None:
+            grouped = {group: {name: values.pop(name) for name in names} for group, names in options.items()}
+            command(**values, **grouped)
+
+        parameters = [
+            option
+            for name, parameter in signature.parameters.items()
+            for option in (options[name].values() if name in options else [parameter])
+        ]
+        wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        )
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper
+
+    return decorate
 
 
 def is_given(context: typer.Context, name: str) -> bool:
@@ -294,6 +366,23 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def read_script(prompt: Mapping[str, Any], script: str | None) -> tuple[Any, tuple[str, ...]]:
+    """Read actions and check the prompt's name before torch is imported.
+
+    Returns:
+        Action values [S, 16], or None without a script, and notes about them.
+    """
+    from playloom.data.prompts import check_prompt
+    from playloom.media.action_table import read_inputs
+
+    if prompt["prompt"] is not None:
+        check_prompt(prompt["prompt"])
+    if script is None:
+        return None, ()
+    given = read_inputs(script, prompt["schema"], None)
+    return given.actions_SA, given.notes
 
 
 def has_display() -> bool:

@@ -1,9 +1,4 @@
-"""`playloom view`: parses, shows recorded episodes as contact sheet and film, or their players' figures.
-
-`playloom import`: make a data set of recordings of any game, and say what is in it.
-
-`playloom record`: record episodes of scripted players, and say where they lie.
-"""
+"""`playloom record`, `view` and `import`: recordings and data sets."""
 
 from __future__ import annotations
 
@@ -21,35 +16,28 @@ if TYPE_CHECKING:
     from playloom.games.recorder import RecordProgress
 
 
-def register(app: typer.Typer) -> None:
-    """Add `record`, `view` and `import` to the program."""
-    app.command("record")(record_command)
-    app.command("view")(view_command)
-    app.command("import")(import_command)
-
-
 def import_command(
     takes: Annotated[Path, typer.Argument(help="A folder of .npz clips, or of folders with pictures and actions.csv.")],
     out: Annotated[
-        Path, typer.Option(callback=common.own_folder, help="The data set's folder; what `train --data` takes.")
+        Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
     ] = Path("data"),
-    preset: Annotated[str, typer.Option(help="The model that is to learn from it; decides the size.")] = "arena-live",
-    fit: common.Fit = "crop",
+    preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
+    resize: common.Resize = "crop",
     schema: common.Schema = "named",
     split: Annotated[
         Literal["train", "validation", "test"] | None,
-        typer.Option(help="All takes go to this split; default: some are kept for validation and test."),
+        typer.Option(help="Split of all clips; default: some go to validation and test."),
     ] = None,
 ) -> None:
     """Make a data set of recordings of your own game, ten steps per second.
 
-    A take that cannot be used is skipped and listed (exit code 1). Stop it at any time: the same command goes on.
+    An unusable clip is skipped and listed (exit code 1). The same command continues a stopped import.
     """
     from playloom.data.import_clips import SPLITS, build_from_clips, find_clips
 
     find_clips(takes)
     skipped: list[str] = []
-    left = f"the same command goes on: {out}"
+    left = f"the same command continues: {out}"
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
         from playloom.models.presets import preset as preset_of
 
@@ -58,7 +46,7 @@ def import_command(
             takes,
             out,
             frame_size=(sizes.frame_height, sizes.frame_width),
-            fit=fit,
+            resize=resize,
             schema=schema,
             split=split,
             progress=bar,
@@ -70,11 +58,11 @@ def import_command(
         spans = store.of_split(name)
         if spans:
             frames = common.count(sum(span.length for span in spans), "frame")
-            typer.echo(f"{name}: {frames} of {common.count(len(spans), 'take')}")
+            typer.echo(f"{name}: {frames} of {common.count(len(spans), 'clip')}")
     on = f"train tokenizer --data {out} --out runs/tokenizer --minutes 30"
     if not store.of_split("train"):
         on = f"evaluate --model runs/world/model --data {out}"
-    typer.echo(f"{out}  (go on with: playloom {on})")
+    typer.echo(f"{out}  (next: playloom {on})")
     if skipped:
         raise typer.Exit(common.SKIPPED)
 
@@ -84,20 +72,20 @@ def record_command(
     out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for the episodes.")] = Path(
         "recordings"
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the others follow one by one.")] = 0,
-    processes: Annotated[int | None, typer.Option(min=1, help="Games at a time; all cores by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next episodes count up.")] = 0,
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Length of an episode in steps of 0.1 s.")] = 600,
     as_json: common.Json = False,
 ) -> None:
-    """Let scripted players play the arena and keep what they do.
+    """Record episodes of scripted players in the arena.
 
-    Stop it at any time: the same command goes on where it was. Pictures are not kept; they are rendered again
-    from seed and actions when needed.
+    The same command continues a stopped recording. Frames are not stored; they are rendered again from seed and
+    actions.
     """
     from playloom.games.recorder import record_episodes
 
     skipped = 0
-    left = f"the same command goes on: {out}"
+    left = f"the same command continues: {out}"
     with common.progress("recording", "episodes") as bar, common.stopping(left, after_step=False):
 
         def report(progress: RecordProgress) -> None:
@@ -109,7 +97,7 @@ def record_command(
     if as_json:
         common.print_json({"folder": out, "episodes": len(paths), "steps": steps, "already_there": skipped})
         return
-    known = f" ({skipped} of them were there already)" if skipped else ""
+    known = f" ({skipped} recorded before)" if skipped else ""
     typer.echo(f"{common.count(len(paths), 'episode')} of {steps} steps{known}: {out}")
 
 
@@ -118,19 +106,19 @@ def view_command(
     recording: Annotated[
         Path, typer.Argument(help="An episode (.npz or .json), a folder of them, or (for prompts) a frame store.")
     ],
-    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for the pictures and films.")] = Path(
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for pictures and videos.")] = Path(
         "out/view"
     ),
     episodes: Annotated[int, typer.Option(min=1, help="How many of a folder's episodes to show.")] = 1,
     every: Annotated[int, typer.Option(min=1, help="Steps between two pictures of the sheet.")] = 10,
-    verify: Annotated[bool, typer.Option(help="Check the frames against the recorded hash.")] = True,
-    figures: Annotated[bool, typer.Option(help="Only print what the players did, in figures.")] = False,
+    verify: Annotated[bool, typer.Option(help="Compare the frames with the recorded hash.")] = True,
+    figures: Annotated[bool, typer.Option(help="Only print statistics of the players.")] = False,
     select_prompts: Annotated[
         int | None,
-        typer.Option(min=1, help="Only save this many good moments of a frame store's test episodes as prompts."),
+        typer.Option(min=1, help="Only save this many prompts from a frame store's test episodes."),
     ] = None,
 ) -> None:
-    """Show a recording: every frame rendered again, the controller drawn beside it."""
+    """Render a recording with the drawn controller: a contact sheet and a video."""
     if figures:
         common.refuse(call, ("out", "episodes", "every", "verify"), "does not apply to --figures")
     if select_prompts is not None:

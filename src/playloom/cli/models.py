@@ -1,4 +1,4 @@
-"""`playloom models`: the bundled models, the table of sizes, and any model's card."""
+"""`playloom models`: bundled models and prompts, sizes, and model cards."""
 
 from __future__ import annotations
 
@@ -9,18 +9,11 @@ import typer
 from playloom.cli import common
 
 
-def register(app: typer.Typer) -> None:
-    """Add `models` to the program."""
-    app.command("models")(models_command)
-
-
 def models_command(
-    name: Annotated[
-        str | None, typer.Argument(help="Show the card of this one: a bundled model's name, or a folder.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Show the card of a bundled model's name or a folder.")] = None,
     as_json: common.Json = False,
 ) -> None:
-    """List bundled models, bundled moments and named sizes, or show one model's card."""
+    """List bundled models, bundled prompts and named sizes, or show one model's card."""
     from playloom.data.prompts import list_prompts
     from playloom.models.checkpoint import bundled_models, read_card
     from playloom.models.presets import PRESETS
@@ -34,10 +27,10 @@ def models_command(
         return
     if as_json:
         sizes = {name: config.to_dict() for name, config in PRESETS.items()}
-        common.print_json({"models": bundled_models(), "moments": list_prompts(), "presets": sizes})
+        common.print_json({"models": bundled_models(), "prompts": list_prompts(), "presets": sizes})
         return
     typer.echo(f"bundled models:  {', '.join(bundled_models()) or 'none'}")
-    typer.echo(f"bundled moments: {', '.join(list_prompts()) or 'none'}")
+    typer.echo(f"bundled prompts: {', '.join(list_prompts()) or 'none'}")
     typer.echo(f"\n{'preset':<15} {'layers x width':>14} {'heads':>6} {'grid':>8} {'codes':>7} {'parameters':>11}")
     for name, config in PRESETS.items():
         net, grid = config.transformer, config.tokenizer

@@ -1,11 +1,11 @@
-"""`playloom play`: open the page to play on, or, with --headless, let a script play for a measured while."""
+"""`playloom play`: open the page to play on, or, with --headless, play a script and measure."""
 
 from __future__ import annotations
 
 import re
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,53 +16,32 @@ from playloom.errors import ActionError, PlayloomError
 if TYPE_CHECKING:
     from playloom.inference.realtime.run import LiveResult
 
-_ONLY_HEADLESS = (
-    *("script", "seconds", "hertz", "who", "prompt", "at", "context", "fit", "schema", "seed", "temperature"),
-    *("top_k", "top_p", "action_temperature", "out", "timestamp", "as_json"),
-)
+_WITH_PAGE = ("model", "decode_order", "device", "threads", "port", "browser", "headless")
 
 
-def register(app: typer.Typer) -> None:
-    """Add `play` to the program."""
-    app.command("play")(play_command)
-
-
+@common.with_options(common.engine, common.prompt, common.sampling)
 def play_command(
     call: typer.Context,
-    model: common.Model = None,
-    lag: common.Lag = None,
-    device: common.Device = "auto",
+    *,
+    engine: dict[str, Any],
     threads: common.Threads = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of the page; default 5000, 0 takes a free one.")
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
-    headless: Annotated[bool, typer.Option("--headless", help="Without a page: a script plays, and is timed.")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="Without a page: play a script, and measure.")] = False,
     script: Annotated[
         str | None,
-        typer.Option(help="With --headless: what is pressed, over and over: a CSV, or 'forward for 2s; turn_left'."),
+        typer.Option(help="With --headless: the input, repeated: a CSV, or 'forward for 2s; turn_left'."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="With --headless: how long.")] = 60.0,
-    hertz: Annotated[float, typer.Option(help="With --headless: frames per second.")] = 10.0,
-    who: Annotated[
+    seconds: Annotated[float, typer.Option(help="With --headless: the duration.")] = 60.0,
+    fps: Annotated[float, typer.Option(help="With --headless: frames per second.")] = 10.0,
+    controller: Annotated[
         Literal["person", "model", "both"],
-        typer.Option(help="person: the script; model: it plays itself; both: the script wins while it presses."),
+        typer.Option(help="With --headless. person: the script; both: the script while it has input, else the model."),
     ] = "person",
-    prompt: Annotated[
-        str | None,
-        typer.Option(help="Where it begins: a bundled prompt's name, a picture, a folder, a recording, or a dream."),
-    ] = None,
-    at: common.At = None,
-    context: common.Context = 10,
-    fit: common.Fit = "crop",
-    schema: common.Schema = "named",
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the dream, and of when between two ticks the script presses.")
-    ] = 0,
-    temperature: common.Temperature = None,
-    top_k: common.TopK = None,
-    top_p: common.TopP = None,
-    action_temperature: common.ActionTemperature = None,
+    prompt: dict[str, Any],
+    sampling: dict[str, Any],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -70,27 +49,24 @@ def play_command(
             help="With --headless: a folder for video, inputs and figures; numbered after an earlier one.",
         ),
     ] = None,
-    timestamp: common.Timestamp = False,
     as_json: common.Json = False,
 ) -> None:
     """Play in the browser: start the server on this machine and open its page.
 
-    With --headless a script plays against the real clock, and the figures say how late frames were and how long a key
-    press took to be seen. Ctrl-C and SIGTERM end it with the figures so far.
+    With --headless a script plays against the real clock, and the figures show late frames and the latency of inputs.
+    The other options apply to --headless only. Ctrl-C and SIGTERM end it with the figures so far.
     """
     if not headless:
-        common.refuse(call, _ONLY_HEADLESS, "applies to --headless only")
-        _serve(model, lag, device, threads, port, browser)
+        names = [str(parameter.name) for parameter in call.command.params if parameter.name not in _WITH_PAGE]
+        common.refuse(call, names, "applies to --headless only")
+        _serve(threads=threads, port=port, browser=browser, **engine)
         return
     common.refuse(call, ("port", "browser"), "does not apply to --headless")
-    if script is None and who != "model":
-        raise ActionError("nobody plays without a script; say --script 'forward for 2s; turn_left for 1s'")
-    from playloom.data.prompts import check_prompt
-    from playloom.media.action_table import read_inputs
-
-    given = None if script is None else read_inputs(script, schema, None)
-    if prompt is not None:
-        check_prompt(prompt)
+    if script is None and controller != "model":
+        raise ActionError(
+            "--script is required unless --controller is 'model', as in --script 'forward for 2s; turn_left for 1s'"
+        )
+    actions_SA, notes = common.read_script(prompt, script)
     with (
         common.progress("playing", "ticks", timed=True) as bar,
         common.stopping("nothing was kept", after_step=True) as stop,
@@ -99,42 +75,25 @@ def play_command(
         from playloom.inference.realtime.run import LiveJob, play_live
 
         set_threads(threads)
-        job = LiveJob(
-            script_SA=None if given is None else given.actions_SA,
-            seconds=seconds,
-            hertz=hertz,
-            who=who,
-            model=model,
-            prompt=prompt,
-            schema=schema,
-            context=context,
-            at=at,
-            fit=fit,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            action_temperature=action_temperature,
-            seed=seed,
-            lag=lag,
-            device=device,
-            out=out,
-            timestamp=timestamp,
-        )
+        live = {"script_SA": actions_SA, "seconds": seconds, "fps": fps, "controller": controller, "out": out}
+        job = LiveJob(**live, **engine, **prompt, **sampling)
         ticks = iter(range(1, job.ticks + 2))
 
-        def asked() -> bool:  # before every tick
+        def before_tick() -> bool:
             bar(min(next(ticks, job.ticks), job.ticks) - 1, job.ticks)
             return stop()
 
         result = play_live(
             job,
             render=common.render,
-            machine=machine(pick_device(device)),
-            on_start=lambda name: typer.echo(f"playing {name} for {seconds:g} s at {hertz:g} Hz ...", err=as_json),
-            stop=asked,
+            machine=machine(pick_device(engine["device"])),
+            on_start=lambda name: typer.echo(
+                f"playing {name} for {seconds:g} s at {fps:g} frames per second ...", err=as_json
+            ),
+            stop=before_tick,
         )
         was_stopped = stop()
-    _say(result, () if given is None else given.notes, as_json)
+    _print_result(result, notes, as_json)
     if result.failure is not None:
         raise PlayloomError(
             f"the dream failed after {result.report.frames} frames: {result.reason}"
@@ -143,9 +102,7 @@ def play_command(
         raise typer.Exit(stop.code)
 
 
-def _serve(
-    model: str | None, lag: int | None, device: str, threads: int | None, port: int | None, browser: bool
-) -> None:
+def _serve(*, browser: bool, **given: Any) -> None:
     """Serve on this machine, and open the page once the server listens."""
     require_serving()
     from playloom.device import set_threads
@@ -158,12 +115,12 @@ def _serve(
         if address and browser and common.has_display():
             webbrowser.open(address[0])
 
-    settings = read_settings(model=model, lag=lag, device=device, port=port, threads=threads)
+    settings = read_settings(**given)
     set_threads(settings.threads)
     run(settings, say=say)
 
 
-def _say(result: LiveResult, notes: tuple[str, ...], as_json: bool) -> None:
+def _print_result(result: LiveResult, notes: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         where = None if result.folder is None else str(result.folder)
         common.print_json({**result.to_dict(), "notes": (*notes, *result.notes), "folder": where})
@@ -171,12 +128,13 @@ def _say(result: LiveResult, notes: tuple[str, ...], as_json: bool) -> None:
     for note in (*notes, *result.notes):
         typer.echo(f"note: {note}")
     report, facts = result.report, result.facts
-    typer.echo(f"{facts['model']}, {facts['who']} playing, {facts['hertz']:g} Hz")
-    typer.echo(f"{'':<16} {'p50':>8} {'p95':>8} {'p99':>8} {'count':>6}")
+    typer.echo(f"{facts['model']}, {facts['controller']} playing, {facts['fps']:g} frames per second")
+    rows = []
     for name in ("key_to_frame_ms", "frame_cost_ms", "jitter_ms"):
         spread = getattr(report, name)
-        cells = ["-" if value is None else f"{value:.1f}" for value in (spread.p50, spread.p95, spread.p99)]
-        typer.echo(f"{name:<16} {cells[0]:>8} {cells[1]:>8} {cells[2]:>8} {spread.count:>6}")
+        values = ["-" if value is None else f"{value:.1f}" for value in (spread.p50, spread.p95, spread.p99)]
+        rows.append([name, *values, str(spread.count)])
+    typer.echo(common.text_table(("", "p50", "p95", "p99", "count"), rows))
     typer.echo(
         f"{report.frames} frames in {report.seconds:.1f} s, {report.frames_per_second:.2f} per second: "
         f"{report.late} late, {report.skipped} ticks skipped; "

@@ -1,4 +1,4 @@
-"""`playloom serve`: parses, serves the model over HTTP until it is told to stop, here or on a cluster."""
+"""`playloom serve`: serve a model over HTTP, in this process or on Ray."""
 
 from __future__ import annotations
 
@@ -18,13 +18,8 @@ if TYPE_CHECKING:
 _NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "prometheus_client", "python_multipart")
 
 
-def register(app: typer.Typer) -> None:
-    """Add `serve` to the program."""
-    app.command("serve")(serve_command)
-
-
 def require_serving() -> None:
-    """Raise a MissingExtraError unless the packages of the extra `serve` are there."""
+    """Raise a MissingExtraError unless the packages of the extra `serve` are installed."""
     for package in _NEEDED:
         if find_spec(package) is None:
             raise MissingExtraError.of(package, "serve")
@@ -37,24 +32,26 @@ def serve_command(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; default 5000, 0 takes a free one.")] = None,
     key: Annotated[
         str | None,
-        typer.Option(help="Requests must carry it; better in the environment: PLAYLOOM_API_KEY.", show_default=False),
+        typer.Option(help="API key of requests; better in the environment: PLAYLOOM_API_KEY.", show_default=False),
     ] = None,
-    lag: common.Lag = None,
-    sessions: Annotated[int | None, typer.Option(min=1, help="Live sessions at once; default 16.")] = None,
-    queue: Annotated[int | None, typer.Option(min=0, help="Requests that may wait; default 32.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps one request may ask for; default 100.")] = None,
+    decode_order: common.DecodeOrder = None,
+    max_sessions: Annotated[int | None, typer.Option(min=1, help="Most live sessions; default 16.")] = None,
+    queue: Annotated[int | None, typer.Option(min=0, help="Most waiting requests; default 32.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Most steps of one request; default 100.")] = None,
     stories: Annotated[str | None, typer.Option(help="Folder of the stories; default out/stories.")] = None,
     device: common.DeviceOrNone = None,
     threads: common.Threads = None,
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="On Ray Serve: replicas, here or on many machines.")
+        bool, typer.Option("--cluster", help="Run replicas on Ray Serve, here or on many machines.")
     ] = False,
-    replicas: Annotated[int | None, typer.Option(min=1, help="With --cluster: how many, at least; default 2.")] = None,
-    max_replicas: Annotated[int | None, typer.Option(min=1, help="With --cluster: at most, as work comes.")] = None,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="With --cluster: least number of replicas; default 2.")
+    ] = None,
+    max_replicas: Annotated[int | None, typer.Option(min=1, help="With --cluster: most replicas under load.")] = None,
 ) -> None:
-    """Serve the page to play on, the hosted endpoint's API, the job server's, and our own.
+    """Serve the page to play on, `/score`, the job API and `/v1`.
 
-    Every other limit is an environment variable, PLAYLOOM_...: see docs/serve.md. Ctrl-C finishes what runs.
+    Every other limit is an environment variable, PLAYLOOM_...: see docs/serve.md. Ctrl-C lets running work finish.
     """
     if not cluster:
         common.refuse(call, ("replicas", "max_replicas"), "applies to --cluster only")
@@ -68,10 +65,10 @@ def serve_command(
         host=host,
         port=port,
         api_key=key,
-        lag=lag,
-        sessions=sessions,
+        decode_order=decode_order,
+        max_sessions=max_sessions,
         queue=queue,
-        steps=steps,
+        max_steps=max_steps,
         stories=stories,
         device=device,
         threads=threads,
@@ -90,7 +87,7 @@ def serve_command(
 
 def _run_cluster(settings: Settings) -> None:
     """Serve on Ray, which reads its environment when it is imported."""
-    # A slow machine needs more than Ray's five seconds for a proxy. Equal lines of the access log are not merged.
+    # Ray's default of five seconds for a proxy is too short on a slow machine. Equal access log lines must not merge.
     ray = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",
@@ -98,7 +95,7 @@ def _run_cluster(settings: Settings) -> None:
         "RAY_COLOR_PREFIX": "0",
     }
     if not os.environ.get("RAY_ADDRESS"):
-        # Who reaches Ray's ports can run code: they listen on loopback only, and need a token that only this run knows.
+        # Ray's ports allow code execution: listen on loopback only, with a token of this run.
         ray |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
     os.environ.update(ray)
     from playloom.server.ray import run

@@ -19,7 +19,7 @@ from playloom.data.prompt_pictures import ACTIONS_FILE, pictures_in
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import clips_below, read_clip, read_npz
-from playloom.media.images import Fit, fit_picture, read_picture
+from playloom.media.images import ResizeMode, fit_picture, read_picture
 
 SPLITS = ("train", "validation", "test")
 _CYCLE = 20
@@ -57,14 +57,14 @@ def find_clips(folder: Path | str) -> list[Path]:
 
 
 def load_clip(
-    path: Path, frame_size: tuple[int, int], fit: Fit = "crop", schema: Schema | Literal["auto"] = "named"
+    path: Path, frame_size: tuple[int, int], resize: ResizeMode = "crop", schema: Schema | Literal["auto"] = "named"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read pictures, RGB [T, H, W, 3], and action values [T, 16]; action t was taken after picture t.
 
     Args:
         path: a clip, or a folder of pictures. Its table may leave out the last picture's action, which is then rest.
         frame_size: (H, W) wanted; other sizes are fitted.
-        fit: how, see `playloom.media.images.Fit`.
+        resize: see `playloom.media.images.ResizeMode`.
         schema: of the table.
 
     Raises:
@@ -72,7 +72,7 @@ def load_clip(
     """
     if not path.is_dir():
         clip = read_clip(path)
-        return _fitted(clip.frames_THWC, frame_size, fit), clip.actions_TA
+        return _fitted(clip.frames_THWC, frame_size, resize), clip.actions_TA
     pictures = pictures_in(path)
     values_TA = read_actions(path / ACTIONS_FILE, schema).values_TA
     if len(values_TA) == len(pictures) - 1:
@@ -81,7 +81,7 @@ def load_clip(
         raise ActionError(
             f"{path / ACTIONS_FILE} has {len(values_TA)} rows for {len(pictures)} pictures; expected a row a picture"
         )
-    return _fitted([read_picture(picture).frame_HWC for picture in pictures], frame_size, fit), values_TA
+    return _fitted([read_picture(picture).frame_HWC for picture in pictures], frame_size, resize), values_TA
 
 
 def build_from_clips(
@@ -89,7 +89,7 @@ def build_from_clips(
     out: Path | str,
     *,
     frame_size: tuple[int, int],
-    fit: Fit = "crop",
+    resize: ResizeMode = "crop",
     schema: Schema | Literal["auto"] = "named",
     split: str | None = None,
     progress: Progress | None = None,
@@ -103,7 +103,7 @@ def build_from_clips(
         folder: searched recursively, see `find_clips`.
         out: where the store will lie.
         frame_size: (H, W) of the model that is to learn from it.
-        fit: how pictures of another shape are fitted.
+        resize: how pictures of another shape are fitted.
         schema: of the tables beside pictures.
         split: all takes go to this one; None: of every twenty takes the tenth is for validation and the twentieth for
             tests. Fewer than ten: the last one is for validation; a single one: its last tenth.
@@ -129,7 +129,7 @@ def build_from_clips(
         writer = FrameDataset.create(target, total, height=height, width=width, state_columns=())
         try:
             return _fill(
-                writer, place, pieces, lambda path: load_clip(path, frame_size, fit, schema), progress, on_skip
+                writer, place, pieces, lambda path: load_clip(path, frame_size, resize, schema), progress, on_skip
             )
         except Exception:  # Ctrl-C keeps what was done
             writer.discard()
@@ -236,6 +236,6 @@ def _steps(path: Path) -> int:
 
 
 def _fitted(
-    frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], size: tuple[int, int], fit: Fit
+    frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], size: tuple[int, int], resize: ResizeMode
 ) -> NDArray[np.uint8]:
-    return np.stack([fit_picture(frame_HWC, size, fit)[0] for frame_HWC in frames])
+    return np.stack([fit_picture(frame_HWC, size, resize)[0] for frame_HWC in frames])

@@ -15,7 +15,7 @@ from PIL import Image
 from playloom.actions.codec import REST_VALUES, Schema
 from playloom.errors import ActionError, BadInputError, PictureError, RecordingError
 from playloom.media.action_table import read_actions
-from playloom.media.images import Fit, fit_picture, read_picture
+from playloom.media.images import ResizeMode, fit_picture, read_picture
 from playloom.media.output_folder import CLIP_FILE
 
 
@@ -39,7 +39,7 @@ class PromptData:
     """Fingerprint of the weights of the codes."""
     dreamed_T: NDArray[np.bool_] | None = None
     """True for generated context frames, [T]; None: all are real."""
-    at: int = 0
+    start_step: int = 0
     """Last context step in the source, from 0."""
     kind: Literal["real", "given"] = "real"
     """Origin of frames that were not generated: the game, or your own pictures."""
@@ -61,9 +61,9 @@ class PromptSpec:
     """Number of context frames."""
     frame_size: tuple[int, int]
     """Height and width of the model's frames."""
-    fit: Fit
+    resize: ResizeMode
     """Resize mode of pictures of another shape."""
-    at: int | None
+    start_step: int | None
     """Last context step, from 0; None: the source's default."""
     horizon: int | None
     """Recorded steps to keep after it; None: all."""
@@ -80,22 +80,22 @@ class PromptSpec:
         Raises:
             RecordingError: when the source is too short for it.
         """
-        at = default if self.at is None else self.at
+        last = default if self.start_step is None else self.start_step
         if steps < self.context:
             raise RecordingError(
                 f"{name} has {steps} steps; a context of {self.context} needs at least as many: ask for a "
                 f"shorter context (--context {max(1, steps)}) or give a longer recording"
             )
-        if not self.context - 1 <= at < steps:
+        if not self.context - 1 <= last < steps:
             raise RecordingError(
                 f"{name} has {steps} steps; with a context of {self.context} the last step seen can be "
-                f"{self.context - 1} to {steps - 1}, got {at}"
+                f"{self.context - 1} to {steps - 1}, got {last}"
             )
-        return at
+        return last
 
-    def stop(self, at: int, steps: int) -> int:
+    def stop(self, last: int, steps: int) -> int:
         """Return one past the last frame needed."""
-        return steps if self.horizon is None else min(steps, at + 1 + self.horizon)
+        return steps if self.horizon is None else min(steps, last + 1 + self.horizon)
 
 
 def clamp_context(cut: PromptSpec, seen: int) -> tuple[PromptSpec, list[str]]:
@@ -112,10 +112,10 @@ def fit_all(
     """Resize frames [T, H, W, 3], with a sentence for each change."""
     fitted, notes = [], []
     for name, frame_HWC in zip(names, frames, strict=True):
-        frame, note = fit_picture(frame_HWC, cut.frame_size, cut.fit)
+        frame, note = fit_picture(frame_HWC, cut.frame_size, cut.resize)
         fitted.append(frame)
         if note:
-            hint = " (--fit letterbox keeps all of it)" if "cropped" in note else ""
+            hint = " (--resize letterbox keeps all of it)" if "cropped" in note else ""
             notes.append((name, note + hint))
     return np.stack(fitted), tuple(grouped(notes))
 
@@ -181,17 +181,17 @@ def from_pictures(
         PictureError: when one is damaged.
         RecordingError: when the last step asked for is none of them.
     """
-    at = len(paths) - 1 if cut.at is None else cut.at
-    if not 0 <= at < len(paths):
+    last = len(paths) - 1 if cut.start_step is None else cut.start_step
+    if not 0 <= last < len(paths):
         raise RecordingError(
-            f"there are {len(paths)} pictures; the last one seen can be 0 to {len(paths) - 1}, got {at}"
+            f"there are {len(paths)} pictures; the last one seen can be 0 to {len(paths) - 1}, got {last}"
         )
-    first, stop = max(0, at + 1 - cut.context), cut.stop(at, len(paths))
-    seen = at + 1 - first
+    first, stop = max(0, last + 1 - cut.context), cut.stop(last, len(paths))
+    seen = last + 1 - first
     said = [*notes, *clamp_context(cut, seen)[1]]
     if actions_TA is None and seen > 1:
         said.append(f"there is no {ACTIONS_FILE} beside the pictures: the actions between them are taken as rest")
-    known_TA = np.tile(REST_VALUES, (at, 1)) if actions_TA is None else actions_TA
+    known_TA = np.tile(REST_VALUES, (last, 1)) if actions_TA is None else actions_TA
     pictures = [read_picture(path) for path in paths[first:stop]]
     names = [path.name for path in paths[first:stop]]
     said += grouped(_picture_notes(names, [picture.notes for picture in pictures]))
@@ -204,11 +204,11 @@ def from_pictures(
     return PromptData(
         frames_THWC=fitted_THWC[:seen],
         dreamed_T=np.array([picture.manifest is not None for picture in pictures[:seen]]),
-        actions_TA=known_TA[first:at],
+        actions_TA=known_TA[first:last],
         true_next_frames_SHWC=fitted_THWC[seen:],
-        true_next_actions_SA=known_TA[at : None if cut.horizon is None else at + cut.horizon],
+        true_next_actions_SA=known_TA[last : None if cut.horizon is None else last + cut.horizon],
         notes=(*said, *fit_notes),
-        at=at,
+        start_step=last,
         kind="given",
     )
 

@@ -3,7 +3,7 @@
     prompt = load_prompt("plaza-explorer", context=10, frame_size=(180, 300))
 
 ===========================  ===========================================================  ================
-spec                         content                                                      `at` by default
+spec                         content                                                      default
 ===========================  ===========================================================  ================
 a folder of pictures         sorted by name (2 before 10), with an optional `actions.csv` the last picture
 one picture                  a context of one step                                        that picture
@@ -15,9 +15,9 @@ an episode (.npz or .json)   a recording of `playloom record`; needs `render`   
 
 A file or folder wins over a bundled prompt of the same name; `bundled:NAME` always names the bundled one.
 
-The kind is recognised by content, not by name. `at` counts steps from 0 and names the last frame seen; later frames are
-kept as the truth. A bundled prompt is `NAME.npz` (arrays `frames` [T, H, W, 3] uint8 and `actions` [T, 16] uint8, LZMA)
-beside `NAME.json` (its origin).
+The kind is recognised by content, not by name. `start_step` counts steps from 0 and names the last frame of the
+context; later frames are kept as the truth. A bundled prompt is `NAME.npz` (arrays `frames` [T, H, W, 3] uint8 and
+`actions` [T, 16] uint8, LZMA) beside `NAME.json` (its origin).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from playloom.data.recording import Episode, load_episode
 from playloom.errors import BadInputError, RecordingError, did_you_mean
 from playloom.json_io import read_json, write_json
 from playloom.media.clips import CLIP_NAMES, is_dream_clip, npz_names, read_clip, read_dream_clip, read_npz, write_npz
-from playloom.media.images import Fit
+from playloom.media.images import ResizeMode
 from playloom.media.output_folder import CLIP_FILE
 from playloom.provenance import Manifest
 
@@ -147,8 +147,8 @@ def load_prompt(
     context: int,
     frame_size: tuple[int, int],
     schema: Schema | Literal["auto"] = "named",
-    fit: Fit = "crop",
-    at: int | None = None,
+    resize: ResizeMode = "crop",
+    start_step: int | None = None,
     horizon: int | None = None,
     render: Render | None = None,
 ) -> PromptData:
@@ -159,8 +159,8 @@ def load_prompt(
         context: how many steps the model shall see. Recordings must have that many; pictures may be fewer.
         frame_size: (H, W) of the model's frames; other sizes are fitted, and that is said.
         schema: of the `actions.csv` in a folder of pictures.
-        fit: how pictures of another shape are fitted, see `playloom.media.images.Fit`.
-        at: the step to dream on from.
+        resize: how pictures of another shape are resized, see `playloom.media.images.ResizeMode`.
+        start_step: the step to dream on from.
         horizon: how many true steps to keep after it; None: all there are.
         render: what gives a recording its pictures back.
 
@@ -169,7 +169,7 @@ def load_prompt(
         PictureError: when a picture is damaged.
         ActionError: when an actions table does not fit.
     """
-    cut = PromptSpec(context=context, frame_size=frame_size, fit=fit, at=at, horizon=horizon)
+    cut = PromptSpec(context=context, frame_size=frame_size, resize=resize, start_step=start_step, horizon=horizon)
     path = check_prompt(spec)
     if path.parent == BUNDLED:
         return replace(_from_bundled(path, cut), name=path.stem, source=path)
@@ -252,7 +252,9 @@ def _from_dream(path: Path, cut: PromptSpec) -> PromptData:
     clip = read_dream_clip(path)
     note = f"{path} is a dream: some of these frames were dreamed, and none is kept as the truth"
     frames = len(clip.frames_THWC)
-    cut, short = clamp_context(cut, frames if cut.at is None or cut.at not in range(frames) else cut.at + 1)
+    cut, short = clamp_context(
+        cut, frames if cut.start_step is None or cut.start_step not in range(frames) else cut.start_step + 1
+    )
     found = _from_arrays(str(path), clip.frames_THWC, clip.actions_TA, replace(cut, horizon=0), frames - 1)
     kept = None if clip.codes_TN is None else _seen(clip.codes_TN, cut, frames - 1)
     dreamed = None if clip.dreamed_T is None else _seen(clip.dreamed_T, cut, frames - 1)
@@ -274,7 +276,7 @@ def _kind_of_dream(path: Path) -> Literal["real", "given"]:
 
 
 def _seen(rows_T: NDArray[_T], cut: PromptSpec, default_at: int) -> NDArray[_T]:
-    at = default_at if cut.at is None else cut.at
+    at = default_at if cut.start_step is None else cut.start_step
     return rows_T[at + 1 - cut.context : at + 1]
 
 
@@ -310,5 +312,5 @@ def _from_arrays(
         true_next_frames_SHWC=fitted_THWC[cut.context :],
         true_next_actions_SA=actions_TA[at : None if cut.horizon is None else at + cut.horizon],
         notes=fit_notes,
-        at=at,
+        start_step=at,
     )

@@ -21,6 +21,7 @@ from playloom.inference.engine import Engine, Session, StepInput
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import StepResult
+from playloom.models.decode_order import DecodeOrder
 from playloom.provenance import stamp
 
 
@@ -224,9 +225,9 @@ class EnvCore:
         task: RewardTask,
         sampling: Sampling | None,
         device: str,
-        lag: int | None,
+        decode_order: DecodeOrder | None,
     ) -> None:
-        self.dreamer = _dreamer(model, device, lag)
+        self.dreamer = _dreamer(model, device, decode_order)
         loaded = self.dreamer.model
         self.pad, self.task = pad, task
         self.beginnings = InitialStates(
@@ -274,11 +275,13 @@ def check_render_mode(render_mode: str | None) -> str | None:
     return render_mode
 
 
-def _dreamer(model: AnyModel, device: str, lag: int | None) -> Engine:
+def _dreamer(model: AnyModel, device: str, decode_order: DecodeOrder | None) -> Engine:
     if not isinstance(model, str | Path | Engine | None):
         raise ConfigError(f"the model is of {type(model).__name__}; expected a name, a folder, or an Engine")
     if not isinstance(model, Engine):
-        return open_engine(None if model is None else str(model), device=device, lag=lag)
-    if device != "auto" or lag is not None:
-        raise ConfigError("device and lag belong to the engine; give them to the Engine, or name a model instead")
+        return open_engine(None if model is None else str(model), device=device, decode_order=decode_order)
+    if device != "auto" or decode_order is not None:
+        raise ConfigError(
+            "device and decode_order are set on the engine: pass them to open_engine, or pass a model's name"
+        )
     return model

@@ -27,6 +27,7 @@ from playloom.envs.prompts import Prompts
 from playloom.errors import ActionError
 from playloom.inference.engine import Engine, Session
 from playloom.inference.sampling import Sampling
+from playloom.models.decode_order import DecodeOrder
 
 
 class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
@@ -54,7 +55,7 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
         max_steps: int | None = 600,
         sampling: Sampling | None = None,
         device: str = "auto",
-        lag: int | None = None,
+        decode_order: DecodeOrder | None = None,
         render_mode: str | None = "rgb_array",
     ) -> None:
         """Make the environment; call `reset` first.
@@ -69,7 +70,7 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
             max_steps: steps after which an episode is cut off; None: never.
             sampling: how tokens are drawn; None: as the model's card recommends.
             device: where to compute, for a model that is loaded here.
-            lag: row lag of its decoding order; None: as the model's card recommends, else raster.
+            decode_order: `raster`, or the row delay of the decoding order; None: the model card's, else raster.
             render_mode: `rgb_array`, or None.
 
         Raises:
@@ -78,7 +79,13 @@ class WorldModelEnv(gym.Env[NDArray[np.uint8], Any]):
         self.render_mode = check_render_mode(render_mode)
         task = RewardTask(reward=reward, ended=ended, max_steps=max_steps)
         self._world = EnvCore(
-            model, prompts, pad=make_action_mapper(actions), task=task, sampling=sampling, device=device, lag=lag
+            model,
+            prompts,
+            pad=make_action_mapper(actions),
+            task=task,
+            sampling=sampling,
+            device=device,
+            decode_order=decode_order,
         )
         self.observation_space = self._world.observation_space
         self.action_space = self._world.pad.space

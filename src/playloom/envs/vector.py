@@ -31,6 +31,7 @@ from playloom.envs.prompts import Prompts
 from playloom.errors import ActionError, BadInputError, ConfigError
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.models.decode_order import DecodeOrder
 
 Frames: TypeAlias = NDArray[np.uint8]
 Seeds: TypeAlias = int | Sequence[int | None] | None
@@ -68,7 +69,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         max_steps: int | None = 600,
         sampling: Sampling | None = None,
         device: str = "auto",
-        lag: int | None = None,
+        decode_order: DecodeOrder | None = None,
         render_mode: str | None = "rgb_array",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
@@ -84,7 +85,7 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
             max_steps: steps after which an episode is cut off.
             sampling: how tokens are drawn.
             device: where to compute.
-            lag: row lag of the decoding order.
+            decode_order: `raster`, or the row delay of the decoding order.
             render_mode: `rgb_array`, or None.
             autoreset_mode: `NextStep`, `SameStep` or `Disabled`.
 
@@ -99,7 +100,13 @@ class WorldModelVectorEnv(VectorEnv[Frames, Any, NDArray[Any]]):
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         task = RewardTask(reward=reward, ended=ended, max_steps=max_steps)
         world = EnvCore(
-            model, prompts, pad=make_action_mapper(actions), task=task, sampling=sampling, device=device, lag=lag
+            model,
+            prompts,
+            pad=make_action_mapper(actions),
+            task=task,
+            sampling=sampling,
+            device=device,
+            decode_order=decode_order,
         )
         self._world = world
         self.single_observation_space, self.single_action_space = world.observation_space, world.pad.space

@@ -18,8 +18,8 @@ class EvaluationSettings:
         ConfigError: when a size is not positive, or a share not from 0 to 1.
     """
 
-    lag: int | None = DEFAULT_LAG
-    """Row lag of the decoding order; None: raster."""
+    row_delay: int | None = DEFAULT_LAG
+    """Row delay of the decoding order; None: raster."""
     seed: int = 0
     """Seed of the drawn segments and frames, and of sampling."""
     sampling: Sampling = field(default_factory=Sampling)

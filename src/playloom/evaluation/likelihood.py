@@ -26,8 +26,8 @@ from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, TokenGroup
 
-LAGS = (4, 2, 1)
-"""Row lags compared with raster order, as far as the model supports them."""
+ROW_DELAYS = (4, 2, 1)
+"""Row row_delays compared with raster order, as far as the model supports them."""
 BUTTONS = slice(0, SLOT_SIZES.index(max(SLOT_SIZES)))
 """The slots of buttons and triggers."""
 STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))
@@ -37,14 +37,16 @@ STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))
 def evaluate(run: EvaluationContext) -> None:
     """Measure the likelihood of test windows in every order, and of held-out ones in the order of generation."""
     s, layout = run.settings, run.model.config.layout
-    lags = [None, *(lag for lag in LAGS if layout.rows and lag < layout.grid_width)]
+    row_delays = [None, *(row_delay for row_delay in ROW_DELAYS if layout.rows and row_delay < layout.grid_width)]
     segments = run.segments(s.windows, 1, extra=2)
-    result = measure_likelihood(run.model, windows_at(run.model, run.dataset, segments), lags, s.lag, run.progress)
+    result = measure_likelihood(
+        run.model, windows_at(run.model, run.dataset, segments), row_delays, s.row_delay, run.progress
+    )
     heldout = None
     if run.heldout:
         apart = run.segments(max(1, s.windows // 2), 1, heldout=True, extra=2)
         windows = windows_at(run.model, run.dataset, apart)
-        heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.lag), baselines(windows))
+        heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.row_delay), baselines(windows))
         run.progress("likelihood, held out")
     run.rows += likelihood_rows(result, heldout)
     run.curves["likelihood"] = {name: one.to_json() for name, one in result.orders.items()}
@@ -136,7 +138,7 @@ def likelihood(
     model: WorldModel,
     codes_BTN: NDArray[np.int64],
     actions_BTA: NDArray[np.uint8],
-    lag: int | None = None,
+    row_delay: int | None = None,
     batch: int = 4,
 ) -> Likelihood:
     """Compute the likelihood of windows in one decoding order.
@@ -145,14 +147,14 @@ def likelihood(
         model: codes and actions must fit its config.
         codes_BTN: int64 image codes.
         actions_BTA: uint8 action values; action t follows frame t.
-        lag: row lag of the order (see `playloom.models.decode_order`); None: raster.
+        row_delay: row delay of the order (see `playloom.models.decode_order`); None: raster.
         batch: windows per pass.
     """
     sums = torch.zeros(5, dtype=torch.float64)
     image_B = []
     for first in range(0, len(codes_BTN), batch):
         part = slice(first, first + batch)
-        codes, values, hidden_BTPD = _hidden(model, codes_BTN[part], actions_BTA[part], lag)
+        codes, values, hidden_BTPD = _hidden(model, codes_BTN[part], actions_BTA[part], row_delay)
         image = model.config.layout.image_group
         image_loss_BTN, image_right_BTN = _score(model, image, hidden_BTPD[:, :, list(image.positions)], codes)
         actions = [
@@ -174,17 +176,17 @@ def likelihood(
 
 @torch.inference_mode()
 def argmax_codes(
-    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None = None
+    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], row_delay: int | None = None
 ) -> NDArray[np.int64]:
     """Return the teacher-forced argmax code of every image slot, int64 [B, T - 1, N]; arguments as `likelihood`."""
     group = model.config.layout.image_group
-    hidden_BTPD = _hidden(model, codes_BTN, actions_BTA, lag)[2]
+    hidden_BTPD = _hidden(model, codes_BTN, actions_BTA, row_delay)[2]
     logits = model.transformer.logits(hidden_BTPD[:, :, list(group.positions)], group.first_id, group.last_id)
     return logits.argmax(-1).cpu().numpy()
 
 
 def _hidden(
-    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], lag: int | None
+    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], row_delay: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Codes, action values and hidden states [B, T - 1, P, D] of all steps but the first, teacher-forced."""
     layout = model.config.layout
@@ -193,7 +195,7 @@ def _hidden(
     tokens_BTK = layout.interleave(codes, values)
     taken_BTA = tokens_BTK[..., layout.image_slots :]
     previous_BTA = F.pad(taken_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
-    own_PP = schedule(layout, lag).visible_PP(model.device)
+    own_PP = schedule(layout, row_delay).visible_PP(model.device)
     hidden = model.transformer(layout.inputs(tokens_BTK), own_PP, previous_BTA)
     return codes[:, 1:], values[:, 1:], hidden[:, 1:]
 
@@ -230,23 +232,23 @@ def conditional_entropy(values: NDArray[np.integer], given: NDArray[np.integer])
     return entropy(pairs) - entropy(given)
 
 
-def order_name(lag: int | None) -> str:
+def order_name(row_delay: int | None) -> str:
     """Return the name of a decoding order in tables."""
-    return "raster" if lag is None else f"row lag {lag}"
+    return "raster" if row_delay is None else f"row delay {row_delay}"
 
 
 def measure_likelihood(
     model: WorldModel,
     windows: Windows,
-    lags: Sequence[int | None],
+    row_delays: Sequence[int | None],
     main: int | None,
     progress: Progress = lambda _: None,
 ) -> LikelihoodResult:
-    """Compute the likelihood in every order of `lags`, and in order `main` with wrong actions too."""
+    """Compute the likelihood in every order of `row_delays`, and in order `main` with wrong actions too."""
     orders = {}
-    for lag in dict.fromkeys([*lags, main]):
-        orders[order_name(lag)] = likelihood(model, windows.codes_BTN, windows.actions, lag)
-        progress(f"likelihood, {order_name(lag)}")
+    for row_delay in dict.fromkeys([*row_delays, main]):
+        orders[order_name(row_delay)] = likelihood(model, windows.codes_BTN, windows.actions, row_delay)
+        progress(f"likelihood, {order_name(row_delay)}")
     wrong = {"one step late": windows.shifted(-1), "one step early": windows.shifted(1)}
     if len(windows.codes_BTN) > 1:
         wrong["of another window"] = windows.shuffled()

@@ -70,12 +70,12 @@ def evaluate(
     Raises:
         RecordingError: when the dataset has no stretch long enough.
         PictureError: when its pictures are of another size than the model's.
-        ConfigError: when the model cannot decode with the settings' lag.
+        ConfigError: when the model cannot decode with the settings' row delay.
         MissingExtraError: when the extra `evaluate` is not installed.
     """
     require_extra()
     started, seconds = time.perf_counter(), dict[str, float]()
-    engine = Engine(model, lag=settings.lag)
+    engine = Engine(model, row_delay=settings.row_delay)
     model.tokenizer.check_size(torch.from_numpy(np.array(dataset.frames_FHWC[:1])))
     run = EvaluationContext(engine=engine, dataset=dataset, settings=settings, progress=progress)
 

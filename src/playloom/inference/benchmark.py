@@ -85,14 +85,14 @@ def benchmark(
         progress(f"batch of {size}")
         rate, session_bytes = time_batch(engine, known, played, size, min(10, frames), sampling=sampling)
         batches.append({"dreams": size, "frames_per_second": rate})
-    lag = engine.schedule.lag
+    row_delay = engine.schedule.row_delay
     return {
         "playloom": playloom.__version__,
         "model": model.config.name,
         "fingerprint": model.fingerprint,
         "machine": machine(model.device),
         "dtype": str(model.transformer.token.weight.dtype).removeprefix("torch."),
-        "row_delay": None if lag == model.config.layout.grid_width else lag,
+        "row_delay": None if row_delay == model.config.layout.grid_width else row_delay,
         "frames": frames,
         "frames_per_second": times.rate,
         "latency_ms": {f"p{share}": 1e3 * times.quantile(share / 100) for share in (50, 95, 99)},

@@ -287,12 +287,12 @@ class Engine:
     Any thread may call it; what moves sessions is done one after the other.
     """
 
-    def __init__(self, model: WorldModel, *, lag: int | None = None, naive: bool = False) -> None:
+    def __init__(self, model: WorldModel, *, row_delay: int | None = None, naive: bool = False) -> None:
         """A dreamer over a loaded model.
 
         Args:
             model: see `playloom.models.checkpoint.load_model`.
-            lag: row lag of the decoding order (see `playloom.models.decode_order`); None: raster.
+            row_delay: row delay of the decoding order (see `playloom.models.decode_order`); None: raster.
             naive: decode without a cache; slow, for judging the cached decoder.
 
         Raises:
@@ -300,7 +300,7 @@ class Engine:
         """
         self.model, self.naive = model, naive
         self.layout = model.config.layout
-        self.schedule = schedule(self.layout, lag)
+        self.schedule = schedule(self.layout, row_delay)
         kind = ReferenceDecoder if naive else CachedDecoder
         self.decoder = kind(model.transformer, self.layout, self.schedule)
         self.stepper = Stepper(model, self.decoder)
@@ -308,7 +308,9 @@ class Engine:
         self._moving = threading.RLock()
 
     def __repr__(self) -> str:
-        order = "raster" if self.schedule.lag == self.layout.grid_width else f"row lag {self.schedule.lag}"
+        order = (
+            "raster" if self.schedule.row_delay == self.layout.grid_width else f"row delay {self.schedule.row_delay}"
+        )
         return f"Engine({self.model.config.name} on {self.model.device}, {order})"
 
     def dream(

@@ -26,9 +26,10 @@ from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Mode, Prompt, StepResult
 from playloom.media.action_table import Inputs, check_schema, fit_length, read_inputs
-from playloom.media.images import Fit
+from playloom.media.images import ResizeMode
 from playloom.media.output_folder import DreamFolder, GeneratedClip, OutputStep
 from playloom.models.checkpoint import WorldModel, load_model, model_folder
+from playloom.models.decode_order import DecodeOrder, card_row_delay
 from playloom.models.tokenizer.metrics import contrast_gain
 from playloom.provenance import Manifest, created_at, frames_hash
 
@@ -50,9 +51,9 @@ class GenerationConfig:
     """Of CSV files."""
     context: int = 10
     """Real steps the model sees first; its context is the most."""
-    at: int | None = None
+    start_step: int | None = None
     """The step of the prompt to go on from."""
-    fit: Fit = "crop"
+    resize: ResizeMode = "crop"
     """How pictures of another shape are fitted."""
     temperature: float | None = None
     """Divides the logits, 0 is greedy; None: what the model's card says, else 0.9."""
@@ -64,8 +65,8 @@ class GenerationConfig:
     """The same for dreamed inputs; None: what was asked for pictures, else what the card says."""
     seed: int = 0
     """Of every random draw; all the same and the same seed: the same pictures."""
-    lag: int | None = None
-    """Row lag of the decoding order; None: what the model's card says, else raster."""
+    decode_order: DecodeOrder | None = None
+    """`raster`, or the row delay; None: the model card's, else raster."""
     device: str = "auto"
     """Where to compute."""
     timestamp: bool = False
@@ -73,7 +74,7 @@ class GenerationConfig:
 
     def dreamer(self) -> Engine:
         """See `open_engine`."""
-        return open_engine(self.model, device=self.device, lag=self.lag)
+        return open_engine(self.model, device=self.device, decode_order=self.decode_order)
 
     def sampling(self, model: WorldModel) -> Sampling:
         """How tokens are drawn: as asked for, else as the model's card recommends."""
@@ -117,8 +118,8 @@ class GenerationConfig:
             context=min(self.context, model.config.transformer.context_steps),
             frame_size=(sizes.frame_height, sizes.frame_width),
             schema=self.schema,
-            fit=self.fit,
-            at=self.at,
+            resize=self.resize,
+            start_step=self.start_step,
             horizon=horizon,
             render=render,
         )
@@ -137,24 +138,24 @@ def _prompt_data(prompt: Prompt) -> PromptData:
         true_next_frames_SHWC=prompt.frames_THWC[:0],
         true_next_actions_SA=prompt.actions_TA[:0],
         notes=(),
-        at=len(prompt.frames_THWC) - 1,
+        start_step=len(prompt.frames_THWC) - 1,
         kind="given",
     )
 
 
-def open_engine(model: str | None = None, *, device: str = "auto", lag: int | None = None) -> Engine:
+def open_engine(model: str | None = None, *, device: str = "auto", decode_order: DecodeOrder | None = None) -> Engine:
     """A dreamer over a bundled model's name or a folder.
 
     Args:
         model: None: the first bundled one.
         device: see `playloom.device.pick_device`.
-        lag: row lag of the decoding order; None: what the model's card says, else raster.
+        decode_order: `raster`, or the row delay; None: the model card's, else raster.
 
     Raises:
         PlayloomError: when the model cannot be loaded there, or not decode in that order.
     """
     loaded = load_model(model_folder(model), pick_device(device))
-    return Engine(loaded, lag=loaded.card.get("lag") if lag is None else lag)
+    return Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order))
 
 
 @torch.inference_mode()
@@ -202,14 +203,14 @@ def build_manifest(
         timestamp: whether it carries the time; without it equal dreams give equal files.
         prompt: names where it begins; None: that is not known.
     """
-    model, lag = dreamer.model, dreamer.schedule.lag
+    model, row_delay = dreamer.model, dreamer.schedule.row_delay
     return Manifest(
         model=model.config.name,
         weights=model.fingerprint,
         seed=seed,
         mode=mode,
         sampling=sampling.to_dict(),
-        order="raster" if lag == model.config.layout.grid_width else f"row lag {lag}",
+        order="raster" if row_delay == model.config.layout.grid_width else f"row delay {row_delay}",
         prompt=prompt.name or None if prompt else None,
         prompt_kind=prompt.kind if prompt else None,
         parent=frames_hash(frames_THWC),
@@ -412,13 +413,13 @@ def _request(job: DreamJob, data: PromptData, steps: int) -> dict[str, Any]:
         "command": shlex.join(words),
         "prompt": said["prompt"],
         "prompt_sha256": _sha256(data.source),
-        "start_step": data.at,
+        "start_step": data.start_step,
         "context": len(data.frames_THWC),
         "steps": steps,
         "actions": job.actions or ("recorded" if _recorded(job, data) else None),
         "actions_sha256": _sha256(Path(job.actions)) if job.actions else None,
         "schema": job.schema,
-        "fit": job.fit,
+        "resize": job.resize,
     }
     return {name: value for name, value in request.items() if value is not None}
 

@@ -31,6 +31,7 @@ from playloom.media.contact_sheet import film_frames, title_of
 from playloom.media.output_folder import OutputStep, film_moments, seen_tiles
 from playloom.media.video import write_mp4
 from playloom.models.checkpoint import WorldModel
+from playloom.models.decode_order import DecodeOrder
 from playloom.provenance import Manifest
 
 _FILM = 2  # times the frames' own width
@@ -112,8 +113,8 @@ class BatchJob:
     """How tokens are drawn."""
     seed: int = 0
     """Clip number i is dreamed with seed + i, whatever the batch size."""
-    lag: int | None = None
-    """Row lag of the decoding order; None: what the model's card says, else raster."""
+    decode_order: DecodeOrder | None = None
+    """`raster`, or the row delay; None: the model card's, else raster."""
     device: str = "auto"
     """Where to compute."""
 
@@ -157,7 +158,7 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
     """
     paths = find_clips(job.folder)[: job.max_files]
     ensure_writable(next_free_path(job.out) / "clip")
-    dreamer = open_engine(job.model, device=job.device, lag=job.lag)
+    dreamer = open_engine(job.model, device=job.device, decode_order=job.decode_order)
     model = dreamer.model
     written: list[Path] = []
     skipped: list[str] = []

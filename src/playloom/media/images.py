@@ -27,7 +27,7 @@ from playloom.atomic_io import atomic_write
 from playloom.errors import BadInputError, PictureError, PlayloomError, did_you_mean
 from playloom.provenance import Manifest, stamp
 
-Fit = Literal["crop", "letterbox"]
+ResizeMode = Literal["crop", "letterbox"]
 """`crop` cuts the middle out to the wanted shape; `letterbox` keeps everything and adds black bars."""
 MAX_PIXELS = 50_000_000
 """Pictures of more pixels are refused before they are decoded."""
@@ -80,26 +80,26 @@ def read_picture(source: Path | str | bytes, *, name: str | None = None) -> Pict
 
 
 def fit_picture(
-    frame_HWC: NDArray[np.uint8], size: tuple[int, int], fit: Fit = "crop"
+    frame_HWC: NDArray[np.uint8], size: tuple[int, int], resize: ResizeMode = "crop"
 ) -> tuple[NDArray[np.uint8], str | None]:
     """The picture at another size (Lanczos), and a note of what was done to it, or None when it fitted.
 
     Args:
         frame_HWC: uint8 RGB, any size.
         size: (H, W) to reach.
-        fit: see `Fit`; only matters when the shapes differ.
+        resize: see `ResizeMode`; only matters when the shapes differ.
 
     Raises:
-        PictureError: when `fit` is unknown.
+        PictureError: when `resize` is unknown.
     """
-    if fit not in get_args(Fit):
-        raise PictureError(f"unknown fit {fit!r}; {did_you_mean(fit, get_args(Fit))}")
+    if resize not in get_args(ResizeMode):
+        raise PictureError(f"unknown resize mode {resize!r}; {did_you_mean(resize, get_args(ResizeMode))}")
     (height, width), (from_height, from_width) = size, frame_HWC.shape[:2]
     if (height, width) == (from_height, from_width):
         return frame_HWC, None
     image = Image.fromarray(frame_HWC)
     came, wanted = f"{from_width} x {from_height}", f"{width} x {height}"
-    if fit == "letterbox":
+    if resize == "letterbox":
         inside = _inside((from_height, from_width), size)
         canvas = Image.new("RGB", (width, height))
         canvas.paste(

@@ -162,5 +162,5 @@ def _grid(config: TokenizerConfig) -> str:
 
 def _sampling(card: Mapping[str, Any], config: ModelConfig) -> str:
     said = {name.replace("_", " "): value for name, value in (card.get("sampling") or {}).items() if value is not None}
-    order = f"row lag {card['lag']}" if config.rows and card.get("lag") else "raster order"
+    order = f"row delay {card['row_delay']}" if config.rows and card.get("row_delay") else "raster order"
     return ", ".join([order, *(f"{name} {value:g}" for name, value in said.items())])

@@ -277,9 +277,9 @@ def _checked_card(card: object) -> dict[str, Any]:
     """The card, with the types of the fields that code reads checked."""
     if not isinstance(card, dict):
         raise ConfigError(f"its card is {card!r}; expected an object")
-    lag, sampling = card.get("lag"), card.get("sampling") or {}
-    if lag is not None and (not isinstance(lag, int) or isinstance(lag, bool)):
-        raise ConfigError(f"its card's lag is {lag!r}; expected a whole number")
+    row_delay, sampling = card.get("row_delay"), card.get("sampling") or {}
+    if row_delay is not None and (not isinstance(row_delay, int) or isinstance(row_delay, bool)):
+        raise ConfigError(f"its card's row_delay is {row_delay!r}; expected a whole number")
     if not isinstance(sampling, dict):
         raise ConfigError(f"its card's sampling is {sampling!r}; expected an object")
     for name, value in sampling.items():

@@ -1,6 +1,6 @@
 """Decode order: the positions of a step that run together, and their own-step mask.
 
-With row lag k, image position (r, c) runs in pass r k + c: row r starts k passes after row r - 1. k = w is raster
+With row delay k, image position (r, c) runs in pass r k + c: row r starts k passes after row r - 1. k = w is raster
 order; k = 1 runs whole diagonals. A position attends to every position of its step whose pass is not later than its
 own, because exactly their inputs are known by then. Training mask and decoding order both come from here, so parallel
 decoding is exact.
@@ -13,8 +13,10 @@ decoding is exact.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -25,13 +27,16 @@ from torch import Tensor
 from playloom.errors import ConfigError
 from playloom.models.sequence import StepLayout
 
+DecodeOrder: TypeAlias = int | Literal["raster"]
+"""`raster`, or the row delay k."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Schedule:
-    """Passes of one step for one row lag."""
+    """Passes of one step for one row delay."""
 
-    lag: int
-    """Row lag k; the grid's width for raster order."""
+    row_delay: int
+    """Row delay k; the grid's width for raster order."""
     image_passes: int
     """Passes that predict image codes; later passes predict actions."""
     pass_P: NDArray[np.int64]
@@ -62,24 +67,33 @@ class Schedule:
 
 
 DEFAULT_LAG = 2
-"""Default row lag of models with row tokens; measured in docs/speed.md, decode order sweep."""
+"""Default row delay of models with row tokens; measured in docs/speed.md, decode order sweep."""
 
 
-def schedule(layout: StepLayout, lag: int | None = None) -> Schedule:
-    """Return the pass of every position for row lag `lag` (None or the grid's width: raster).
+def card_row_delay(card: Mapping[str, Any], order: DecodeOrder | None = None) -> int | None:
+    """Return the row delay of `order`, else of a model card; None: raster."""
+    if order is None:
+        order = card.get("row_delay")
+    return None if order == "raster" else order
+
+
+def schedule(layout: StepLayout, row_delay: int | None = None) -> Schedule:
+    """Return the pass of every position for a row delay k (None or the grid's width: raster).
 
     Raises:
-        ConfigError: when the lag is not 1 to the grid's width, or the layout is a chain and the lag is not raster.
+        ConfigError: when the row delay is not 1 to the grid's width, or a chain layout is not in raster order.
     """
     width = layout.grid_width
-    lag = width if lag is None else lag
-    if not 1 <= lag <= width:
-        raise ConfigError(f"row lag {lag} does not fit a grid {width} wide; choose 1 to {width} ({width} is raster)")
+    row_delay = width if row_delay is None else row_delay
+    if not 1 <= row_delay <= width:
+        raise ConfigError(
+            f"row delay {row_delay} does not fit a grid {width} wide; choose 1 to {width} ({width} is raster)"
+        )
     if not layout.rows:
-        if lag != width:
-            raise ConfigError(f"this model has no row starts, so only raster order (row lag {width}) is exact")
-        return Schedule(lag=lag, image_passes=layout.image_slots, pass_P=np.arange(layout.positions))
-    image_passes = (layout.grid_height - 1) * lag + width
-    image = np.arange(layout.grid_height)[:, None] * lag + np.arange(width + 1)[None, :]
+        if row_delay != width:
+            raise ConfigError(f"this model has no row starts, so only raster order (row delay {width}) is exact")
+        return Schedule(row_delay=row_delay, image_passes=layout.image_slots, pass_P=np.arange(layout.positions))
+    image_passes = (layout.grid_height - 1) * row_delay + width
+    image = np.arange(layout.grid_height)[:, None] * row_delay + np.arange(width + 1)[None, :]
     actions = image_passes + np.arange(layout.action_slots + 1)
-    return Schedule(lag=lag, image_passes=image_passes, pass_P=np.concatenate([image.ravel(), actions]))
+    return Schedule(row_delay=row_delay, image_passes=image_passes, pass_P=np.concatenate([image.ravel(), actions]))

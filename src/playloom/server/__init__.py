@@ -1,1 +1,1 @@
-"""A model for many users at once: the broker that batches them, and the HTTP application before it."""
+"""A model for many users at once: the scheduler that batches them, and the HTTP application before it."""

@@ -1,9 +1,9 @@
-"""The whole application over one model: routes, and the layers before them.
+"""Application: routes, middlewares and background tasks.
 
     app = create_app(Settings())            # an ASGI application; playloom.server.main runs it
 
-Each request passes, from the outside in: `MetricsMiddleware` (counts, no tracebacks), CORS where it is allowed,
-`AuthMiddleware` (key, host, origin), `BodyLimitMiddleware` (size and time), then its route.
+Middlewares, outermost first: `MetricsMiddleware` (counts, no tracebacks), CORS where it is allowed, `AuthMiddleware`
+(key, host, origin), `BodyLimitMiddleware` (size and time).
 """
 
 from __future__ import annotations
@@ -67,76 +67,76 @@ _PROBLEMS = {
 
 
 class Server:
-    """What lives as long as the application does."""
+    """State shared by all requests of an application."""
 
-    def __init__(self, settings: Settings, studio: InferenceService | None = None) -> None:
+    def __init__(self, settings: Settings, service: InferenceService | None = None) -> None:
         self.settings = settings
-        self.studio = studio or InferenceService(settings)
-        self.metrics = Metrics(self.studio.broker.stats, self._gauges, settings.batch)
-        self.room = LiveSessionManager(self.studio, self.metrics)
-        self.stepped = SessionManager(self.studio, self.room)
-        self.jobs = Jobs(self.studio)
-        self.stories = StoryService(self.studio, lambda token: recent_of(self.room, self.stepped, token))
+        self.service = service or InferenceService(settings)
+        self.metrics = Metrics(self.service.scheduler.stats, self._gauges, settings.batch)
+        self.live = LiveSessionManager(self.service, self.metrics)
+        self.sessions = SessionManager(self.service, self.live)
+        self.jobs = Jobs(self.service)
+        self.stories = StoryService(self.service, lambda token: recent_of(self.live, self.sessions, token))
         self.branches = BranchRunner(self.stories)
 
     @property
-    def working(self) -> bool:
-        """Whether something runs that is worth waiting for before the process ends."""
-        gate = self.studio.gate
+    def has_active_work(self) -> bool:
+        """True while requests, jobs, branches or players are active; a stopping process waits for them."""
+        limiter = self.service.limiter
         jobs, dreaming = self.jobs, self.branches.dreaming
-        return bool(gate.running or gate.waiting or jobs.running or jobs.unread or dreaming or self.room.playing)
+        return bool(limiter.running or limiter.waiting or jobs.running or jobs.unread or dreaming or self.live.playing)
 
     def drain(self) -> None:
-        """Take no new work from now on; what runs goes on."""
-        self.studio.gate.draining = True
-        self.stories.wake()
+        """Reject new work; running work goes on."""
+        self.service.limiter.draining = True
+        self.stories.notify()
 
     async def expire(self) -> None:
-        """Look for what is past its time, for ever."""
+        """Remove expired sessions and jobs once a second, until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP)
-            await self.room.expire()
-            self.stepped.expire()
+            await self.live.expire()
+            self.sessions.expire()
             self.jobs.forget_old()
 
     async def close(self) -> None:
-        """End everything."""
+        """Cancel jobs and branches, close all sessions and stop the scheduler."""
         self.drain()
         self.jobs.cancel_all()
         await self.branches.close()
         self.stories.close()
-        for seat in list(self.room.seats.values()):
-            await self.room.close(seat)
-        for token in list(self.stepped.sessions):
-            self.stepped.close(token)
-        self.studio.close(timeout=1.0)
+        for connection in list(self.live.connections.values()):
+            await self.live.close(connection)
+        for token in list(self.sessions.sessions):
+            self.sessions.close(token)
+        self.service.close(timeout=1.0)
 
     def _gauges(self) -> dict[str, float]:
-        gate, stats = self.studio.gate, self.studio.broker.stats
+        limiter, stats = self.service.limiter, self.service.scheduler.stats
         return {
-            "requests_running": gate.running,
-            "requests_waiting": gate.waiting,
+            "requests_running": limiter.running,
+            "requests_waiting": limiter.waiting,
             "jobs_running": self.jobs.running,
-            "branches_dreaming": self.branches.dreaming,
-            "live_sessions": len(self.room.seats),
-            "live_players": self.room.playing,
-            "stepped_sessions": len(self.stepped.sessions),
-            "broker_sessions": stats.sessions,
-            "broker_waiting": stats.waiting,
+            "branches_running": self.branches.dreaming,
+            "live_sessions": len(self.live.connections),
+            "live_players": self.live.playing,
+            "http_sessions": len(self.sessions.sessions),
+            "scheduler_sessions": stats.sessions,
+            "scheduler_waiting": stats.waiting,
         }
 
 
-def create_app(settings: Settings, studio: InferenceService | None = None) -> FastAPI:
-    """The application; `app.state.server` is its `Server`.
+def create_app(settings: Settings, service: InferenceService | None = None) -> FastAPI:
+    """Create the application; `app.state.server` is its `Server`.
 
     Args:
         settings: every limit.
-        studio: a model that is loaded already; None: load what the settings name.
+        service: a model that is loaded already; None: load what the settings name.
 
     Raises:
         PlayloomError: when the model or the device cannot be used.
     """
-    server = Server(settings, studio)
+    server = Server(settings, service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -159,13 +159,13 @@ def create_app(settings: Settings, studio: InferenceService | None = None) -> Fa
     )
     app.state.server = server
     install(app)
-    register_score_routes(app, server.studio)
-    register_job_routes(app, server.studio, server.jobs)
-    register_dream_routes(app, server.studio)
-    register_session_routes(app, server.studio, server.room, server.stepped)
-    register_live_routes(app, server.room)
+    register_score_routes(app, server.service)
+    register_job_routes(app, server.service, server.jobs)
+    register_dream_routes(app, server.service)
+    register_session_routes(app, server.service, server.live, server.sessions)
+    register_live_routes(app, server.live)
     register_story_routes(app, server.stories, server.branches)
-    register_info_routes(app, server.studio, server.metrics)
+    register_info_routes(app, server.service, server.metrics)
     app.add_middleware(BodyLimitMiddleware, settings=settings)
     app.add_middleware(AuthMiddleware, settings=settings)
     if settings.allowed_origins:
@@ -178,7 +178,7 @@ def create_app(settings: Settings, studio: InferenceService | None = None) -> Fa
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the bodies that routes parse themselves; faults are 400 here, never 422."""
+    """Build the OpenAPI document with the bodies that routes parse themselves; invalid bodies are 400, not 422."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
         _, bodies = models_json_schema(

@@ -1,6 +1,6 @@
-"""Every error a client sees: a status, and {"error": one sentence}. Owns that no traceback leaves the process.
+"""Error responses: a status and `{"error": message}`; no traceback reaches a client.
 
-What is raised for want of room, or at the end. Apart from the broker, so that who refuses need not load a model.
+`CapacityError` and `ShuttingDownError` live here so that importing them does not import torch.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from playloom.errors import PlayloomError, ResourceError, StorageError
 
 
 class CapacityError(ResourceError):
-    """Raised when there is no room for another session now; trying again later may help."""
+    """Raised when no session is free; a later attempt may succeed."""
 
 
 class ShuttingDownError(PlayloomError):
-    """Raised when the broker takes no more work, or ended before some was done."""
+    """Raised when the scheduler is closed, or closes before a step is done."""
 
 
-_NO_STORAGE = "the server cannot write to its disk; its log says why: ask whoever runs it, then try again"
+_NO_STORAGE = "the server cannot write to its disk; ask its operator, whose log says why"
 log = logging.getLogger("playloom.server")
 
 
 class ErrorResponse(BaseModel):
-    """What every refused request gets."""
+    """Body of every error response."""
 
     error: str
-    """One sentence: what came, what was expected, what to do."""
+    """One sentence: the value received, the value expected, the remedy."""
 
 
 class ApiError(Exception):
     """Raised to answer a request with an error."""
 
-    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(sentence)
-        self.status, self.sentence, self.headers = status, sentence, dict(headers or {})
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, dict(headers or {})
 
     def response(self) -> Response:
-        """As an answer; JSON in ASCII, so that nothing a client sent can break it."""
-        body = json.dumps({"error": self.sentence}).encode("ascii")
+        """Build the response; its JSON is ASCII."""
+        body = json.dumps({"error": self.message}).encode("ascii")
         return Response(body, self.status, self.headers, "application/json")
 
 
-def busy(sentence: str, seconds: int = 1) -> ApiError:
-    """503, to be tried again after so many seconds."""
-    return ApiError(503, sentence, {"Retry-After": str(max(1, seconds))})
+def service_unavailable(message: str, seconds: int = 1) -> ApiError:
+    """Build a 503 with `Retry-After` in seconds."""
+    return ApiError(503, message, {"Retry-After": str(max(1, seconds))})
 
 
 def to_api_error(error: Exception) -> ApiError:
-    """What a client is told of an error that came up from below."""
+    """Convert any exception to the error that a client sees."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, (ResourceError, ShuttingDownError)):
-        return busy(str(error), 2)
+        return service_unavailable(str(error), 2)
     if isinstance(error, StorageError):  # names a place on this machine, which is no business of a client's
         log.error("%s", error)
         return ApiError(HTTPStatus.INSUFFICIENT_STORAGE, _NO_STORAGE)
@@ -73,7 +73,7 @@ def to_api_error(error: Exception) -> ApiError:
 
 
 def validation_message(errors: list[Any]) -> str:
-    """The first of pydantic's errors, as a sentence that says where."""
+    """Format the first pydantic error with its field."""
     first = errors[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body"))
     said = str(first["msg"]).removeprefix("Value error, ")
@@ -81,7 +81,7 @@ def validation_message(errors: list[Any]) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Let the application answer every error this way."""
+    """Register the exception handlers."""
 
     async def refused(request: Request, error: Exception) -> Response:
         return to_api_error(error).response()

@@ -1,4 +1,4 @@
-"""What the server says of itself: `/v1/models`, `/v1/moments`, `/v1/health`, `/metrics`, `/` for both its visitors."""
+"""Routes for models, prompts, health, metrics and the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from playloom.server.metrics import Metrics
 from playloom.server.service import InferenceService, resolve_prompt
 
 PAGE = Path(__file__).parent / "static"
-"""Where the built page lies, if it was built."""
+"""Folder of the built page."""
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -30,120 +30,119 @@ _PAGE_HEADERS = {
 
 
 class ModelInfo(BaseModel):
-    """A model."""
+    """One model."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
-    """What it is called."""
+    """Name of the model."""
     serving: bool
-    """Whether this server dreams with it."""
+    """True for the model that this server runs."""
     width: int | None = None
-    """Of its frames, where it is served."""
+    """Frame width in pixels; null for a model that is not served."""
     height: int | None = None
-    """Of its frames, where it is served."""
+    """Frame height in pixels; null for a model that is not served."""
     context: int | None = None
-    """Steps it sees, where it is served."""
+    """Context length in steps; null for a model that is not served."""
     tokens: int | None = None
-    """Tokens a frame, where it is served."""
+    """Tokens per frame; null for a model that is not served."""
     temperature: float | None = None
-    """Its own, used where nobody asks for another: what its card says, else 0.9; where it is served."""
+    """Default temperature: the model card's, else 0.9; null for a model that is not served."""
 
 
-class MomentInfo(BaseModel):
-    """A bundled moment of real play."""
+class PromptInfo(BaseModel):
+    """One bundled prompt: a few seconds of real play."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
-    """Its name."""
+    """Name of the prompt."""
     picture: str
-    """Where its last frame is, a PNG."""
+    """Path of its last frame, a PNG."""
 
 
 class Health(BaseModel):
-    """How the server is."""
+    """State of the server."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     status: Literal["ok", "stopping"]
-    """`stopping`, with 503, after SIGTERM."""
+    """`stopping`, with status 503, after SIGTERM."""
     version: str
-    """Of playloom."""
+    """Version of playloom."""
     model: str
-    """What is served."""
+    """Name of the served model."""
     replica: str | None = None
-    """Which server this is, where there are several."""
+    """Name of this server among several; null for a single one."""
 
 
-def register_info_routes(app: FastAPI, studio: InferenceService, metrics: Metrics, page: Path = PAGE) -> None:
+def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metrics, page: Path = PAGE) -> None:
     """Add the routes."""
 
     @app.get("/v1/models", tags=["playloom"])
     async def models() -> list[ModelInfo]:
-        """The model that is served, and the bundled ones."""
-        height, width = studio.size
-        layout, name = studio.model.config.layout, studio.model.config.name
+        """List the served model and the bundled ones."""
+        height, width = service.size
+        layout, name = service.model.config.layout, service.model.config.name
         served = ModelInfo(
             name=name,
             serving=True,
             width=width,
             height=height,
-            context=studio.context,
+            context=service.context,
             tokens=layout.grid_height * layout.grid_width,
-            temperature=studio.sampling().temperature,
+            temperature=service.sampling().temperature,
         )
         return [served, *(ModelInfo(name=other, serving=False) for other in bundled_models() if other != name)]
 
-    @app.get("/v1/moments", tags=["playloom"])
-    async def moments() -> list[MomentInfo]:
-        """The bundled moments to begin from."""
-        return [MomentInfo(name=name, picture=f"/v1/moments/{name}/picture.png") for name in list_prompts()]
+    @app.get("/v1/prompts", tags=["playloom"])
+    async def prompts() -> list[PromptInfo]:
+        """List the bundled prompts."""
+        return [PromptInfo(name=name, picture=f"/v1/prompts/{name}/picture.png") for name in list_prompts()]
 
     @app.get(
-        "/v1/moments/{name}/picture.png",
+        "/v1/prompts/{name}/picture.png",
         response_class=Response,
         responses={200: {"content": {"image/png": {}}}},
         tags=["playloom"],
     )
-    async def moment_picture(name: str) -> Response:
-        """The last real frame that a dream from this moment sees."""
+    async def prompt_image(name: str) -> Response:
+        """Return the last real frame of a prompt as PNG."""
         if name not in list_prompts():
-            raise ApiError(404, "there is no moment of that name; see /v1/moments")
+            raise ApiError(404, "there is no prompt of that name; see /v1/prompts")
         chosen = resolve_prompt(name)
-        png = await studio.side(lambda: studio.moment_picture(chosen))
+        png = await service.run_in_io_pool(lambda: service.prompt_image(chosen))
         return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
     @app.get("/v1/health", response_model=Health, tags=["playloom"])
     async def health() -> Response:
-        """Whether new work is taken."""
-        status = "stopping" if studio.gate.draining else "ok"
+        """Return 200 while new work is accepted, else 503."""
+        status = "stopping" if service.limiter.draining else "ok"
         content = {
             "status": status,
             "version": playloom.__version__,
-            "model": studio.model.config.name,
-            "replica": studio.settings.replica,
+            "model": service.model.config.name,
+            "replica": service.settings.replica,
         }
-        return JSONResponse(content, 503 if studio.gate.draining else 200)
+        return JSONResponse(content, 503 if service.limiter.draining else 200)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["playloom"])
     async def prometheus() -> Response:
-        """Counters for Prometheus."""
+        """Return the metrics in Prometheus' text format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    _add_page(app, studio, page)
+    _add_page(app, service, page)
 
 
-def _add_page(app: FastAPI, studio: InferenceService, page: Path) -> None:
-    """`/`: the page for browsers, the job server's facts for everybody else."""
+def _add_page(app: FastAPI, service: InferenceService, page: Path) -> None:
 
     @app.get("/", tags=["job server"], response_model=None)
     async def root(request: Request) -> Response:
-        """What clients of the job server ask first. A browser gets the page."""
+        """Return the page to browsers and the job server's description to other clients."""
         wants_page = "text/html" in request.headers.get("accept", "")
         if wants_page and (page / "index.html").is_file():
             return FileResponse(page / "index.html", headers=_PAGE_HEADERS)
-        return JSONResponse(job_info(studio), headers={"Vary": "Accept"})
+        return JSONResponse(job_info(service), headers={"Vary": "Accept"})
 
     if (page / "assets").is_dir():
         app.mount("/assets", StaticFiles(directory=page / "assets"))

@@ -1,9 +1,4 @@
-"""Jobs: dreams that go on by themselves while their results are fetched, one by one, as they come.
-
-Owns the life of a job. Knows nothing of forms and archives.
-
-The job server's API: `/new_job`, `/get_job_results`, `/cancel_job`. Knows only the format; `jobs` does the rest.
-"""
+"""The job API: `/new_job`, `/get_job_results`, `/cancel_job`. Jobs run in the background; results are fetched."""
 
 from __future__ import annotations
 
@@ -32,82 +27,82 @@ from playloom.inference.types import Prompt
 from playloom.server.errors import ApiError, to_api_error
 from playloom.server.schemas import Seed, Temperature, Tokens, TopK, TopP, Vector, predict
 from playloom.server.service import ContextStep, InferenceService, parse, resolve_seed
-from playloom.server.settings import LONGEST, new_token
+from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class JobOrder:
-    """What one job is to dream."""
+    """Parameters of one job."""
 
     prompt: Prompt
-    """Where it begins."""
+    """Context; its last frame has no action yet."""
     closing_A: NDArray[np.uint8] | None
-    """The action that closes the prompt's last step; None: dreamed."""
+    """Action of the prompt's last step; None: sampled."""
     forced: Sequence[NDArray[np.uint8] | None]
-    """Actions of the first predicted steps, where given."""
+    """Actions of the first predicted steps; None or beyond: sampled."""
     steps: int
-    """How many steps: as many results come."""
+    """Steps to predict, one result each."""
     sampling: Sampling
-    """How tokens are drawn."""
+    """Sampling parameters."""
     seed: int
-    """Of this job alone: parallel predictions differ by it."""
+    """Random seed of this job."""
 
 
 class JobResult(NamedTuple):
     """One predicted step of a job."""
 
     job_id: str
-    """Whose."""
+    """Id of the job."""
     step: int
-    """From 0."""
+    """Step number, from 0."""
     action_A: NDArray[np.uint8]
-    """The action taken after seeing the picture."""
+    """Action taken after seeing the frame, uint8 [16]."""
     tokens: list[int]
-    """The picture's tokens."""
+    """Tokens of the frame."""
     png: bytes
-    """The picture, marked."""
+    """The frame as watermarked PNG."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """One job and what it has ready."""
+    """One job and its unread results."""
 
     name: str
-    """Its id; secret, since whoever knows it may read and cancel."""
+    """Id of the job; secret, because it gives access to read and cancel."""
     born: float
-    """When it was made, on the monotonic clock."""
+    """Creation time on the monotonic clock."""
     task: asyncio.Task[None] | None = None
-    """What dreams it."""
+    """Task that runs the job."""
     ready: deque[JobResult] = field(default_factory=deque)
-    """Results nobody has read yet."""
+    """Unread results."""
     failure: str | None = None
-    """Why it ended before its time, until somebody has read it."""
+    """Error message until it is read."""
 
     @property
     def running(self) -> bool:
-        """Whether more results will come."""
+        """True while more results will come."""
         return self.task is not None and not self.task.done()
 
 
 class Jobs:
     """All jobs of a server. Used from one event loop."""
 
-    def __init__(self, studio: InferenceService) -> None:
-        self._studio = studio
+    def __init__(self, service: InferenceService) -> None:
+        self._service = service
         self._jobs: dict[str, Job] = {}
 
     @property
     def running(self) -> int:
-        """Jobs that still dream."""
+        """Number of running jobs."""
         return sum(job.running for job in self._jobs.values())
 
     @property
     def unread(self) -> int:
-        """Jobs with results nobody has read yet."""
+        """Number of jobs with unread results."""
         return sum(bool(job.ready) for job in self._jobs.values())
 
     def start(self, orders: Sequence[JobOrder]) -> list[str]:
-        """Begin these jobs, all or none.
+        """Start these jobs, all or none.
 
         Returns:
             Their ids, in order.
@@ -116,7 +111,7 @@ class Jobs:
             BadInputError: when there would be more unfinished jobs than may be.
         """
         self.forget_old()
-        limit = self._studio.settings.jobs
+        limit = self._service.settings.max_jobs
         if self.running + len(orders) > limit:
             raise BadInputError(
                 f"the queue is full: {self.running} of at most {limit} jobs are unfinished and {len(orders)} more "
@@ -125,7 +120,7 @@ class Jobs:
         return [self._begin(order) for order in orders]
 
     def read(self, names: Sequence[str]) -> tuple[list[JobResult], list[str], int]:
-        """Take what is ready; it is removed by that.
+        """Take unread results and remove them.
 
         Returns:
             Results in order of jobs and steps; why jobs failed, said once; and how many of the ids are known.
@@ -143,7 +138,7 @@ class Jobs:
         return results, failures, len(known)
 
     def cancel(self, name: str) -> bool:
-        """End a job and drop its results; False when there is none of that id."""
+        """Cancel a job and drop its results; False for an unknown id."""
         job = self._jobs.pop(name, None)
         if job is None:
             return False
@@ -152,29 +147,29 @@ class Jobs:
         return True
 
     def cancel_all(self) -> None:
-        """End every job."""
+        """Cancel every job."""
         for name in list(self._jobs):
             self.cancel(name)
 
     def forget_old(self) -> None:
-        """Cancel jobs past their lifespan, and drop what they left."""
-        oldest = time.monotonic() - self._studio.settings.job_seconds
+        """Cancel jobs past their lifetime and drop their results."""
+        oldest = time.monotonic() - self._service.settings.job_seconds
         for job in [job for job in self._jobs.values() if job.born < oldest]:
             self.cancel(job.name)
 
     def _begin(self, order: JobOrder) -> str:
-        job = Job(name=new_token(self._studio.settings.replica), born=time.monotonic())
+        job = Job(name=new_token(self._service.settings.replica), born=time.monotonic())
         self._jobs[job.name] = job
         job.task = asyncio.get_running_loop().create_task(self._run(job, order))
         return job.name
 
     async def _run(self, job: Job, order: JobOrder) -> None:
-        studio = self._studio
-        manifest = studio.manifest(order.prompt, order.sampling, order.seed, "full")
+        service = self._service
+        manifest = service.manifest(order.prompt, order.sampling, order.seed, "full")
         try:
             async with aclosing(
                 predict(
-                    studio,
+                    service,
                     order.prompt,
                     closing_A=order.closing_A,
                     count=order.steps,
@@ -184,16 +179,16 @@ class Jobs:
                 )
             ) as steps:
                 async for number, step, action_A in steps:
-                    png = await studio.png(step, manifest, number)
+                    png = await service.png(step, manifest, number)
                     assert step.codes_N is not None, "a predicted step has a frame"
                     job.ready.append(JobResult(job.name, number - 1, action_A, step.codes_N.tolist(), png))
         except Exception as error:
-            job.failure = to_api_error(error).sentence
+            job.failure = to_api_error(error).message
 
 
 _FORM_BYTES = 4 * 2**20
 _MOST_STEPS = 100
-JobIds = Annotated[list[Annotated[str, Field(max_length=LONGEST)]], Query(min_length=1, max_length=100)]
+JobIds = Annotated[list[Annotated[str, Field(max_length=MAX_TOKEN_LENGTH)]], Query(min_length=1, max_length=100)]
 
 
 class JobStep(BaseModel):
@@ -202,18 +197,18 @@ class JobStep(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     image_name: str = Field(min_length=1, max_length=255)
-    """Name of the form's part that holds the picture, PNG or JPEG. A key, never a path."""
+    """Name of the form part with the image, PNG or JPEG; a key, never a path."""
     action: Vector | None = None
-    """Twelve buttons 0 or 1, then four sticks -1 to 1 (+y forward); the last step may leave it to the model."""
+    """Twelve buttons 0 or 1, then four sticks -1 to 1 (+y forward); optional in the last step."""
     tokens: Tokens | None = None
-    """Used in place of encoding the picture."""
+    """Tokens of the image; used in place of encoding it."""
 
 
 class FutureAction(BaseModel):
     """The action of one predicted step."""
 
     action: Vector | None = None
-    """As in `JobStep`; none: dreamed."""
+    """As in `JobStep`; none: sampled."""
 
 
 class NewJob(BaseModel):
@@ -222,30 +217,30 @@ class NewJob(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     steps: list[JobStep] = Field(min_length=1, max_length=_MOST_STEPS)
-    """The context, oldest first."""
+    """Context, oldest first."""
     num_steps_to_predict: int = Field(ge=1)
-    """How many steps; as many results come."""
+    """Steps to predict, one result each."""
     num_parallel_predictions: int = Field(default=1, ge=1)
-    """How many jobs to begin from the same context, each with a seed of its own."""
+    """Jobs to start from the same context, each with its own seed."""
     temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's own."""
+    """Divides the logits; 0 is greedy; none: the model's default."""
     top_k: TopK = None
-    """Only the k likeliest tokens."""
+    """Sample from the k likeliest tokens only."""
     top_p: TopP = None
-    """Only the likeliest tokens that reach p together."""
+    """Sample from the likeliest tokens that reach p together."""
     max_context_length: int = Field(default=10, ge=1)
-    """Only so many of the last steps are used, at most 10."""
+    """Use only so many of the last steps, at most 10."""
     future_actions: Annotated[list[FutureAction], Field(max_length=10_000)] = []
     """Actions of the first predicted steps."""
     seed: Seed = None
-    """Of the first job; the others count up from it. (Not in the original format.)"""
+    """Seed of the first job; the others count up. (Not in the original format.)"""
 
 
 class NewJobReply(BaseModel):
-    """What `/new_job` answers."""
+    """Reply of `/new_job`."""
 
     job_ids: list[str]
-    """One for each parallel prediction."""
+    """One id per parallel prediction."""
     current_jobs_in_queue: int
     """Unfinished jobs, these included."""
 
@@ -267,21 +262,21 @@ _FORM: dict[str, Any] = {
 }
 
 
-def register_job_routes(app: FastAPI, studio: InferenceService, jobs: Jobs) -> None:
+def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> None:
     """Add the routes."""
 
     @app.post("/new_job", response_model=NewJobReply, openapi_extra=_FORM, tags=["job server"])
     async def new_job(request: Request) -> NewJobReply:
-        """Begin a dream for each parallel prediction; their results are fetched as they come."""
-        studio.gate.check_open()
+        """Start a job for each parallel prediction."""
+        service.limiter.check_open()
         async with request.form(max_files=_MOST_STEPS, max_fields=10, max_part_size=_FORM_BYTES) as form:
             text = form.get("json")
             files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
         if not isinstance(text, str):
             raise ApiError(400, "the form has no field json; it says what to dream")
-        asked = await studio.side(lambda: parse(text.encode("utf-8", "replace"), NewJob))
-        studio.check_steps(asked.num_steps_to_predict)
-        names = jobs.start(await _orders(studio, asked, files))
+        params = await service.run_in_io_pool(lambda: parse(text.encode("utf-8", "replace"), NewJob))
+        service.check_steps(params.num_steps_to_predict)
+        names = jobs.start(await _orders(service, params, files))
         return NewJobReply(job_ids=names, current_jobs_in_queue=jobs.running)
 
     @app.get(
@@ -291,59 +286,59 @@ def register_job_routes(app: FastAPI, studio: InferenceService, jobs: Jobs) -> N
         tags=["job server"],
     )
     async def get_job_results(job_ids: JobIds) -> Response:
-        """What is new, once: a zip of `predictions.json` and its pictures; 204 while there is nothing."""
+        """Return new results once, as a zip of `predictions.json` and images; 204 while there are none."""
         results, failures, known = jobs.read(job_ids)
         if not known:
             raise ApiError(404, "there is no such job; it was cancelled, or is past its lifespan")
         if results:
-            return Response(await studio.side(lambda: _zip(results)), media_type="application/zip")
+            return Response(await service.run_in_io_pool(lambda: _zip(results)), media_type="application/zip")
         if failures:
             raise ApiError(500, failures[0])
         return Response(status_code=204)
 
     @app.get("/cancel_job", tags=["job server"])
-    async def cancel_job(job_id: Annotated[str, Query(max_length=LONGEST)]) -> dict[str, Any]:
-        """End a job and drop what it has ready."""
+    async def cancel_job(job_id: Annotated[str, Query(max_length=MAX_TOKEN_LENGTH)]) -> dict[str, Any]:
+        """Cancel a job and drop its results."""
         if not jobs.cancel(job_id):
             raise ApiError(404, "there is no such job; it was cancelled before, or is past its lifespan")
         return {"cancelled": True, "current_jobs_in_queue": jobs.running}
 
 
-def job_info(studio: InferenceService) -> dict[str, Any]:
-    """What `GET /` tells clients of the job server."""
+def job_info(service: InferenceService) -> dict[str, Any]:
+    """Describe the job server, for `GET /`."""
     return {
-        "model_file": studio.model.config.name,
-        "max_concurrent_jobs": studio.settings.jobs,
-        "max_dream_steps_per_job": studio.settings.steps,
-        "max_job_lifespan": studio.settings.job_seconds,
+        "model_file": service.model.config.name,
+        "max_concurrent_jobs": service.settings.max_jobs,
+        "max_dream_steps_per_job": service.settings.max_steps,
+        "max_job_lifespan": service.settings.job_seconds,
     }
 
 
-async def _orders(studio: InferenceService, asked: NewJob, files: Mapping[str, bytes]) -> list[JobOrder]:
+async def _orders(service: InferenceService, params: NewJob, files: Mapping[str, bytes]) -> list[JobOrder]:
     seen, actions = [], []
-    used = min(asked.max_context_length, studio.context)
-    first = max(0, len(asked.steps) - used)
-    for number, step in enumerate(asked.steps[first:], first):
+    used = min(params.max_context_length, service.context)
+    first = max(0, len(params.steps) - used)
+    for number, step in enumerate(params.steps[first:], first):
         if step.image_name not in files:
             raise BadInputError(f"step {number} names a picture that the form does not hold; send it as a file part")
-        if step.action is None and number < len(asked.steps) - 1:
+        if step.action is None and number < len(params.steps) - 1:
             raise BadInputError(f"step {number} has no action; only the last step may leave it to the model")
         codes_N = np.array(step.tokens, np.int64) if step.tokens else None
         seen.append(ContextStep(picture=files[step.image_name], where=f"the picture of step {number}", codes_N=codes_N))
         actions.append(_action(step.action, f"action of step {number}"))
-    forced = [_action(future.action, f"future action {i}") for i, future in enumerate(asked.future_actions)]
+    forced = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
     between = [action_A for action_A in actions[:-1] if action_A is not None]
-    prompt = await studio.prompt(seen, between, stretch=True, steps=used)
-    seed, count = resolve_seed(asked.seed), asked.num_parallel_predictions
-    if count > studio.settings.jobs:
-        raise BadInputError(f"{count:,} parallel predictions were asked for; at most {studio.settings.jobs} jobs")
+    prompt = await service.prompt(seen, between, stretch=True, steps=used)
+    seed, count = resolve_seed(params.seed), params.num_parallel_predictions
+    if count > service.settings.max_jobs:
+        raise BadInputError(f"{count:,} parallel predictions were asked for; at most {service.settings.max_jobs} jobs")
     return [
         JobOrder(
             prompt=prompt,
             closing_A=actions[-1],
             forced=forced,
-            steps=asked.num_steps_to_predict,
-            sampling=studio.sampling(asked.temperature, asked.top_k, asked.top_p),
+            steps=params.num_steps_to_predict,
+            sampling=service.sampling(params.temperature, params.top_k, params.top_p),
             seed=(seed + index) % 2**63,
         )
         for index in range(count)
@@ -355,7 +350,7 @@ def _action(vector: Sequence[float] | None, where: str) -> Any:
 
 
 def _zip(results: Sequence[JobResult]) -> bytes:
-    """An archive whose names are ours: nothing a client sent is in them."""
+    """Pack results; file names hold nothing that a client sent."""
     buffer = io.BytesIO()
     predictions = []
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

@@ -1,14 +1,8 @@
-"""`WS /v1/play`: one player's connection. What they press and ask for goes in, frames and state come out.
+"""`WS /v1/play`: live sessions and their WebSocket connections.
 
-A message that breaks the format ends the session (1008); a request that cannot be met is answered with an error and
-changes nothing.
-
-What waits to be sent to one reader: every text, and only the newest frame. A slow reader loses frames.
-
-Live sessions and the players in front of them. A player may leave and come back; the session waits a while, paused.
-
-Every session has a thread that makes its frames by the clock. It leaves the newest for the player, who takes it when
-the network lets them: a slow one loses frames and delays nobody. Knows no socket.
+A malformed message closes the connection (1008). A request that cannot be met gets an `error` message and changes
+nothing. The send queue of a connection holds all texts and the newest frame only, so a slow reader loses frames. A
+session without a connection is paused and kept for `reconnect_grace_seconds`.
 """
 
 from __future__ import annotations
@@ -30,15 +24,14 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from playloom.actions.controller import CONTROLS
 from playloom.errors import BadInputError, PlayloomError
-from playloom.inference.realtime.recorder import ContextBuffer as Recent
-from playloom.inference.realtime.recorder import FrameHistory, RecordedFrame
+from playloom.inference.realtime.recorder import ContextBuffer, FrameHistory, RecordedFrame
 from playloom.inference.realtime.session import LiveSession
-from playloom.inference.realtime.types import LiveFrame, Who, check_controller
+from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.media.images import Live, from_base64, live_picture
 from playloom.provenance import Manifest
-from playloom.server.errors import ApiError, busy, to_api_error
+from playloom.server.errors import ApiError, service_unavailable, to_api_error
 from playloom.server.live_protocol import (
     CONTROL,
     CONTROL_KINDS,
@@ -49,8 +42,8 @@ from playloom.server.live_protocol import (
     Pause,
     Reset,
     Resume,
+    SetController,
     SetTemperature,
-    SetWho,
     StepOnce,
     pack_frame,
     read_action,
@@ -62,30 +55,30 @@ from playloom.server.service import ContextStep, InferenceService, parse_any, re
 from playloom.server.settings import new_token
 
 _T = TypeVar("_T")
-_MOST_TEXTS = 64
+_MAX_TEXTS = 64
 
 
 class SendQueue(Generic[_T]):
-    """Filled by who makes, emptied by who sends. Used from the event loop."""
+    """Messages to send: all texts, and the newest frame only. Used from the event loop."""
 
     def __init__(self) -> None:
-        self._texts: deque[_T] = deque(maxlen=_MOST_TEXTS)
+        self._texts: deque[_T] = deque(maxlen=_MAX_TEXTS)
         self._frame: bytes | None = None
         self._changed = asyncio.Event()
 
     def put_text(self, text: _T) -> None:
-        """Send this after what waits."""
+        """Append a text."""
         self._texts.append(text)
         self._changed.set()
 
     def put_frame(self, frame: bytes) -> bool:
-        """Send this when there is room; whether it took the place of one never sent."""
+        """Set the newest frame; returns True when it replaces one that was not sent."""
         lost, self._frame = self._frame is not None, frame
         self._changed.set()
         return lost
 
     async def take(self) -> _T | bytes:
-        """The next thing to send, texts first."""
+        """Wait for the next message; texts come first."""
         while not self._texts and self._frame is None:
             self._changed.clear()
             await self._changed.wait()
@@ -97,114 +90,113 @@ class SendQueue(Generic[_T]):
 
 
 class LiveConnection:
-    """One live session, taken or waiting for its player to come back."""
+    """A live session with its connection, or waiting for a reconnect."""
 
     def __init__(
-        self, studio: InferenceService, metrics: Metrics, session: LiveSession, *, moment: str | None, form: Live
+        self, service: InferenceService, metrics: Metrics, session: LiveSession, *, prompt_name: str | None, form: Live
     ) -> None:
-        self.token = new_token(studio.settings.replica)
-        self.studio, self.metrics, self.session = studio, metrics, session
-        self.moment, self.form = moment, form
-        self.reel = FrameHistory(studio.settings.recording_frames)
-        self.recent = Recent(session.prompt, studio.context)
+        self.token = new_token(service.settings.replica)
+        self.service, self.metrics, self.session = service, metrics, session
+        self.prompt_name, self.form = prompt_name, form
+        self.history = FrameHistory(service.settings.recording_frames)
+        self.recent = ContextBuffer(session.prompt, service.context)
         self._dream = 0  # how often the session had started over when the newest frame was made
-        self.outbox: SendQueue[dict[str, Any]] | None = None
-        """Of the player who sits here; None: nobody does."""
-        self.left_at = time.monotonic()
-        """Since when nobody sits here."""
+        self.send_queue: SendQueue[dict[str, Any]] | None = None
+        """Send queue of the connected player, or None."""
+        self.detached_at = time.monotonic()
+        """Monotonic time of the last disconnect."""
         self.delivered = False
-        """Whether a player was heard, or sent a frame, after `ready`: else nobody knows the token."""
+        """True after the first message from the player, or the first frame sent to it."""
         self.failure: str | None = None
-        """Why the session ended, when it failed."""
+        """Message of the error that ended the session."""
         self.manifest = self._manifest()
         self._text = self.manifest.to_json()
-        self._paused_by_leaving = False
+        self._paused_by_disconnect = False
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._run, name="playloom-live", daemon=True).start()
 
-    def sit(self) -> SendQueue[dict[str, Any]]:
-        """A player comes (back); whoever sat here before gets no more frames."""
-        if self.outbox is not None:
-            self.outbox.put_text({"type": "error", "message": "this session was taken over by another connection"})
-        self.outbox = SendQueue()
-        if self._paused_by_leaving:
+    def attach(self) -> SendQueue[dict[str, Any]]:
+        """Attach a player and return its send queue; an earlier connection gets no more frames."""
+        if self.send_queue is not None:
+            self.send_queue.put_text({"type": "error", "message": "this session was taken over by another connection"})
+        self.send_queue = SendQueue()
+        if self._paused_by_disconnect:
             self.session.resume()
-        self._paused_by_leaving = False
-        return self.outbox
+        self._paused_by_disconnect = False
+        return self.send_queue
 
-    def leave(self, outbox: SendQueue[dict[str, Any]]) -> None:
-        """The player's connection is gone: wait, paused. Nothing happens when another one sits here already."""
-        if self.outbox is outbox:
-            self.outbox, self.left_at = None, time.monotonic()
-            self._paused_by_leaving = not self.session.paused
+    def detach(self, send_queue: SendQueue[dict[str, Any]]) -> None:
+        """Detach a player and pause the session; no effect when another connection has replaced it."""
+        if self.send_queue is send_queue:
+            self.send_queue, self.detached_at = None, time.monotonic()
+            self._paused_by_disconnect = not self.session.paused
             self.session.pause()
 
-    def changed(self) -> None:
-        """Say so to the player, and in the manifest of what follows."""
+    def state_changed(self) -> None:
+        """Rebuild the manifest and send the state."""
         self.manifest = self._manifest()
         self._text = self.manifest.to_json()
-        self.say_state()
+        self.send_state()
 
-    def say_state(self) -> None:
-        """Tell the player how things stand."""
-        if self.outbox is not None:
-            self.outbox.put_text(self.state())
+    def send_state(self) -> None:
+        """Send the state to the player."""
+        if self.send_queue is not None:
+            self.send_queue.put_text(self.state())
 
     def ready(self) -> dict[str, Any]:
-        """The first thing a player is told."""
-        height, width = self.studio.size
+        """Build the `ready` message."""
+        height, width = self.service.size
         return {
             **self._changeable(),
             "type": "ready",
             "token": self.token,
-            "model": self.studio.model.config.name,
+            "model": self.service.model.config.name,
             "width": width,
             "height": height,
-            "hertz": self.session.hertz,
+            "fps": self.session.fps,
             "controls": [control.name for control in CONTROLS],
         }
 
     def state(self) -> dict[str, Any]:
-        """What changed, or may have."""
+        """Build the `state` message."""
         report = self.session.report()
         return {**self._changeable(), "type": "state", "late": report.late, "skipped": report.skipped}
 
     def _changeable(self) -> dict[str, Any]:
         session = self.session
         return {
-            "moment": self.moment,
+            "prompt": self.prompt_name,
             "seed": session.seed,
-            "who": session.who,
+            "controller": session.controller,
             "temperature": session.sampling.temperature,
             "paused": session.paused,
         }
 
     def _manifest(self) -> Manifest:
         session = self.session
-        mode = "world" if session.who == "person" else "full"
-        return self.studio.manifest(session.prompt, session.sampling, session.seed, mode)
+        mode = "world" if session.controller == "person" else "full"
+        return self.service.manifest(session.prompt, session.sampling, session.seed, mode)
 
     def _run(self) -> None:
-        """The session's own thread."""
         try:
-            self.session.run(self._show)
+            self.session.run(self._on_frame)
         except Exception as error:
             if not self.session.closed:
-                self.failure = to_api_error(error).sentence
+                self.failure = to_api_error(error).message
 
-    def _show(self, frame: LiveFrame) -> None:
+    def _on_frame(self, frame: LiveFrame) -> None:
         picture = live_picture(frame.frame_HWC, self.form, self._text)
-        self.reel.add(RecordedFrame(picture, frame.action_A, frame.skipped))
-        self._remember(frame)
+        self.history.add(RecordedFrame(picture, frame.action_A, frame.skipped))
+        self._buffer_frame(frame)
         self.metrics.live_frames.inc()
         if frame.late:
             self.metrics.late.inc()
         if frame.key_to_frame is not None:
-            self.metrics.key_to_frame.observe(frame.key_to_frame)
+            self.metrics.input_latency.observe(frame.key_to_frame)
         packed = pack_frame(frame, picture, self.form)
-        self._tell(lambda: self._deliver(packed))
+        self._call_in_loop(lambda: self._deliver(packed))
 
-    def _remember(self, frame: LiveFrame) -> None:
+    def _buffer_frame(self, frame: LiveFrame) -> None:
         if frame.dream != self._dream:
             self._dream = frame.dream
             self.recent.restart(self.session.prompt)
@@ -212,34 +204,33 @@ class LiveConnection:
         self.recent.add(frame.frame_HWC, frame.codes_N, frame.action_A, frame.action_given, self.manifest)
 
     def _deliver(self, packed: bytes) -> None:
-        if self.outbox is not None and self.outbox.put_frame(packed):
+        if self.send_queue is not None and self.send_queue.put_frame(packed):
             self.metrics.unseen.inc()
 
-    def _tell(self, work: Any) -> None:
-        """In the event loop, while there is one."""
+    def _call_in_loop(self, work: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(work)
 
 
 class LiveSessionManager:
-    """All seats of a server. Used from one event loop."""
+    """All live sessions of a server. Used from one event loop."""
 
-    def __init__(self, studio: InferenceService, metrics: Metrics) -> None:
-        self.studio, self.metrics = studio, metrics
-        self.seats: dict[str, LiveConnection] = {}
-        self.others = 0
-        """Sessions of other kinds that count against the same limit."""
+    def __init__(self, service: InferenceService, metrics: Metrics) -> None:
+        self.service, self.metrics = service, metrics
+        self.connections: dict[str, LiveConnection] = {}
+        self.http_sessions = 0
+        """Sessions of `/v1/sessions`, which count against the same limit."""
         self._opening = 0
 
     @property
     def playing(self) -> int:
-        """Seats with a player in front of them."""
-        return sum(seat.outbox is not None for seat in self.seats.values())
+        """Number of live sessions with a connected player."""
+        return sum(connection.send_queue is not None for connection in self.connections.values())
 
     @property
-    def pending_action(self) -> int:
-        """Sessions open or being opened."""
-        return len(self.seats) + self._opening + self.others
+    def open_sessions(self) -> int:
+        """Number of sessions open or being opened."""
+        return len(self.connections) + self._opening + self.http_sessions
 
     async def open(
         self,
@@ -247,130 +238,134 @@ class LiveSessionManager:
         *,
         sampling: Sampling,
         seed: int,
-        who: Who,
-        moment: str | None,
+        controller: Controller,
+        prompt_name: str | None,
         form: Live,
         progress: Progress,
     ) -> LiveConnection:
-        """A new session, its first player about to sit down. Cancelled, it leaves nothing behind.
+        """Open a session; a cancelled call leaves nothing behind.
 
         Raises:
-            Refusal: 503 when all are taken, or the server is stopping.
+            ApiError: 503 when all are taken, or the server is stopping.
         """
-        self.check_room()
+        self.check_capacity()
         self._opening += 1
         try:
-            dream = await self.studio.open(prompt, sampling, seed, progress)
+            dream = await self.service.open(prompt, sampling, seed, progress)
         finally:
             self._opening -= 1
         session = LiveSession(
-            self.studio.broker,
+            self.service.scheduler,
             prompt,
             dream=dream,
             seed=seed,
-            who=who,
-            hertz=self.studio.settings.hertz,
+            controller=controller,
+            fps=self.service.settings.fps,
             aligned=True,
         )
-        seat = LiveConnection(self.studio, self.metrics, session, moment=moment, form=form)
-        self.seats[seat.token] = seat
-        return seat
+        connection = LiveConnection(self.service, self.metrics, session, prompt_name=prompt_name, form=form)
+        self.connections[connection.token] = connection
+        return connection
 
-    def check_room(self) -> None:
-        """See that there is room for one more session.
+    def check_capacity(self) -> None:
+        """Check that one more session is allowed.
 
         Raises:
-            Refusal: 503.
+            ApiError: 503.
         """
-        self.studio.gate.check_open()
-        limit = self.studio.settings.sessions
-        if self.pending_action >= limit:
-            raise busy(f"all {limit} sessions are taken; try again in a while", 10)
+        self.service.limiter.check_open()
+        limit = self.service.settings.max_sessions
+        if self.open_sessions >= limit:
+            raise service_unavailable(f"all {limit} sessions are taken; try again in a while", 10)
 
-    async def close(self, seat: LiveConnection) -> None:
-        """End a session for good."""
-        if self.seats.pop(seat.token, None) is not None:
-            await self.studio.wait_for(seat.session.close)
+    async def close(self, connection: LiveConnection) -> None:
+        """Close a session."""
+        if self.connections.pop(connection.token, None) is not None:
+            await self.service.run_blocking(connection.session.close)
 
     async def expire(self) -> None:
-        """Close what was deserted too long ago, or failed."""
-        oldest = time.monotonic() - self.studio.settings.keep_seconds
-        for seat in list(self.seats.values()):
-            if seat.outbox is None and (seat.left_at < oldest or seat.failure is not None):
-                await self.close(seat)
+        """Close sessions that failed or whose player stayed away too long."""
+        oldest = time.monotonic() - self.service.settings.reconnect_grace_seconds
+        for connection in list(self.connections.values()):
+            if connection.send_queue is None and (connection.detached_at < oldest or connection.failure is not None):
+                await self.close(connection)
 
 
-_MOST_CONTROLS = 64
-_LONGEST_REASON = 120  # bytes; a close frame holds 123
+_MAX_CONTROLS = 64
+_MAX_REASON = 120  # bytes; a close frame holds 123
 _ANNOUNCE = 0.5  # seconds between words of progress
 _TRY_LATER, _BROKEN, _POLICY = 1013, 1011, 1008
 
 
-def register_live_routes(app: FastAPI, room: LiveSessionManager) -> None:
+def register_live_routes(app: FastAPI, manager: LiveSessionManager) -> None:
     """Add the route."""
 
     @app.websocket("/v1/play")
     async def play(socket: WebSocket) -> None:
         await socket.accept()
-        player = _Player(socket, room)
+        player = _Player(socket, manager)
         try:
             await player.play()
         except WebSocketDisconnect:
             pass
         except Exception as error:
-            await player.refuse(to_api_error(error))
+            await player.reject(to_api_error(error))
         finally:
-            await player.leave()
+            await player.disconnect()
 
 
 class _Player:
-    """One connection."""
+    """One WebSocket connection."""
 
-    def __init__(self, socket: WebSocket, room: LiveSessionManager) -> None:
-        self.socket, self.room, self.studio = socket, room, room.studio
-        self.seat: LiveConnection | None = None
+    def __init__(self, socket: WebSocket, manager: LiveSessionManager) -> None:
+        self.socket, self.live, self.service = socket, manager, manager.service
+        self.connection: LiveConnection | None = None
         self.opening = OpeningProgress()
         self.early_A: NDArray[np.uint8] | None = None
-        """The newest action that came before the session was open."""
-        self.outbox: SendQueue[dict[str, Any]] = SendQueue()
-        self.controls: asyncio.Queue[Control] = asyncio.Queue(_MOST_CONTROLS)
+        """Newest action received before the session is open."""
+        self.send_queue: SendQueue[dict[str, Any]] = SendQueue()
+        self.controls: asyncio.Queue[Control] = asyncio.Queue(_MAX_CONTROLS)
 
     async def play(self) -> None:
-        """From hello to the end of the connection."""
+        """Run the connection from `hello` to its end."""
         hello = await self._hello()
         listening = asyncio.ensure_future(self._listen())  # while the session opens too: the player may leave
         try:
-            await _until_one_ends(listening, self._find_seat(hello), self._announce())
-            assert self.seat is not None, "it was found"
-            seat = self._sit(self.seat)
-            await _until_one_ends(listening, self._obey(seat), self._tick(seat), self._send(seat))
+            await _until_one_ends(listening, self._open_session(hello), self._report_progress())
+            assert self.connection is not None, "_open_session sets it"
+            connection = self._attach(self.connection)
+            await _until_one_ends(
+                listening, self._handle_controls(connection), self._heartbeat(connection), self._send(connection)
+            )
         except (ApiError, PlayloomError):
-            if self.seat is not None and self.seat.outbox is self.outbox:  # else another connection took it over
-                await self.room.close(self.seat)
+            if (
+                self.connection is not None and self.connection.send_queue is self.send_queue
+            ):  # else another connection took it over
+                await self.live.close(self.connection)
             raise
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
-    async def leave(self) -> None:
-        """The connection is gone."""
-        seat = self.seat
-        if seat is not None:
-            seat.leave(self.outbox)
-            if not seat.delivered and seat.outbox is None:
-                await self.room.close(seat)
+    async def disconnect(self) -> None:
+        """Detach from the session."""
+        connection = self.connection
+        if connection is not None:
+            connection.detach(self.send_queue)
+            if not connection.delivered and connection.send_queue is None:
+                await self.live.close(connection)
 
-    async def refuse(self, refusal: ApiError) -> None:
-        """Say why it ends, and end it."""
-        code = _TRY_LATER if refusal.status == 503 else _BROKEN if refusal.status >= 500 else _POLICY
+    async def reject(self, error: ApiError) -> None:
+        """Send an error and close the socket."""
+        code = _TRY_LATER if error.status == 503 else _BROKEN if error.status >= 500 else _POLICY
         with suppress(Exception):  # it may be gone already
             if self.socket.application_state is WebSocketState.CONNECTED:
-                await asyncio.wait_for(self._say({"type": "error", "message": refusal.sentence}), 2)
-                reason = refusal.sentence.encode("ascii", "replace")[:_LONGEST_REASON].decode()
+                await asyncio.wait_for(self._send_json({"type": "error", "message": error.message}), 2)
+                reason = error.message.encode("ascii", "replace")[:_MAX_REASON].decode()
                 await asyncio.wait_for(self.socket.close(code, reason), 2)
 
     async def _hello(self) -> Hello:
-        seconds = self.studio.settings.hello_seconds
+        seconds = self.service.settings.handshake_timeout
         try:
             message = await asyncio.wait_for(self._receive(), seconds)
         except asyncio.TimeoutError:
@@ -378,60 +373,59 @@ class _Player:
         if not isinstance(message, str):
             raise ApiError(400, 'the first message is JSON text: {"type": "hello", ...}')
         hello: Hello = parse_any(message.encode("utf-8", "replace"), HELLO, [Hello])
-        key = self.studio.settings.key
+        key = self.service.settings.key
         header = self.socket.headers.get("authorization", "").removeprefix("Bearer ").strip()
         if not verify_api_key(hello.key or header, key):
             raise ApiError(401, "the key is missing or wrong; send it as key in hello")
         return hello
 
-    async def _find_seat(self, hello: Hello) -> None:
-        """The session to go on with, or a new one."""
-        kept = self.room.seats.get(hello.resume or "")
+    async def _open_session(self, hello: Hello) -> None:
+        """Resume the session named in `hello`, else open a new one."""
+        kept = self.live.connections.get(hello.resume or "")
         if kept is not None and kept.failure is None:
             kept.form = hello.format
-            self.seat = kept
+            self.connection = kept
             return
-        self.room.check_room()
-        prompt, moment = await self._prompt(hello.moment, hello.image)
-        how = self.studio.sampling()
-        self.seat = await self.room.open(
+        self.live.check_capacity()
+        prompt, prompt_name = await self._prompt(hello.prompt, hello.image)
+        sampling = self.service.sampling()
+        self.connection = await self.live.open(
             prompt,
-            sampling=how if hello.temperature is None else replace(how, temperature=hello.temperature),
+            sampling=sampling if hello.temperature is None else replace(sampling, temperature=hello.temperature),
             seed=resolve_seed(hello.seed),
-            who=check_controller(hello.who),
-            moment=moment,
+            controller=check_controller(hello.controller),
+            prompt_name=prompt_name,
             form=hello.format,
             progress=self.opening.saw,
         )
 
-    async def _announce(self) -> None:
-        """Say how far the opening is, at once and then for as long as it takes."""
+    async def _report_progress(self) -> None:
         while True:
-            await self._say(self.opening.message())
+            await self._send_json(self.opening.message())
             await asyncio.sleep(_ANNOUNCE)
 
-    def _sit(self, seat: LiveConnection) -> LiveConnection:
-        self.outbox = seat.sit()
-        self.outbox.put_text(seat.ready())
+    def _attach(self, connection: LiveConnection) -> LiveConnection:
+        self.send_queue = connection.attach()
+        self.send_queue.put_text(connection.ready())
         if self.early_A is not None:
-            seat.session.press(self.early_A)
-        return seat
+            connection.session.press(self.early_A)
+        return connection
 
-    async def _prompt(self, moment: str | None, image: str | None) -> tuple[Prompt, str | None]:
+    async def _prompt(self, name: str | None, image: str | None) -> tuple[Prompt, str | None]:
         if image is None:
-            name = resolve_prompt(moment)
-            return (await self.studio.side(lambda: self.studio.moment(name)))[0], name
-        if moment is not None:
-            raise BadInputError("a dream begins at a moment or at an image; send one of the two")
-        picture = await self.studio.side(lambda: from_base64(image, "the image"))
-        return await self.studio.prompt([ContextStep(picture=picture, where="the image")], []), None
+            name = resolve_prompt(name)
+            return (await self.service.run_in_io_pool(lambda: self.service.bundled_prompt(name)))[0], name
+        if name is not None:
+            raise BadInputError("prompt and image were both sent; send one of them")
+        picture = await self.service.run_in_io_pool(lambda: from_base64(image, "the image"))
+        return await self.service.prompt([ContextStep(picture=picture, where="the image")], []), None
 
     async def _listen(self) -> None:
-        """Actions take effect at once; what is asked for is left for `_obey`, in order."""
+        """Apply actions at once; queue control messages for `_handle_controls`."""
         while True:
             message = await self._receive()
-            if self.seat is not None and self.seat.outbox is self.outbox:
-                self.seat.delivered = True
+            if self.connection is not None and self.connection.send_queue is self.send_queue:
+                self.connection.delivered = True
             if isinstance(message, bytes):
                 self._press(read_action(message))
                 continue
@@ -439,28 +433,28 @@ class _Player:
             try:
                 self.controls.put_nowait(control)
             except asyncio.QueueFull:
-                raise ApiError(429, f"more than {_MOST_CONTROLS} requests wait to be done; send them slower") from None
+                raise ApiError(429, f"more than {_MAX_CONTROLS} requests wait to be done; send them slower") from None
 
     def _press(self, action_A: NDArray[np.uint8]) -> None:
-        if self.seat is None:
+        if self.connection is None:
             self.early_A = action_A
         else:
-            self.seat.session.press(action_A)
+            self.connection.session.press(action_A)
 
-    async def _obey(self, seat: LiveConnection) -> None:
+    async def _handle_controls(self, connection: LiveConnection) -> None:
         while True:
             control = await self.controls.get()
             try:
-                await self._do(seat, control)
+                await self._do(connection, control)
             except (PlayloomError, ApiError) as error:
-                if seat.session.closed:
+                if connection.session.closed:
                     raise
-                self.outbox.put_text({"type": "error", "message": to_api_error(error).sentence})
+                self.send_queue.put_text({"type": "error", "message": to_api_error(error).message})
             else:
-                seat.changed()
+                connection.state_changed()
 
-    async def _do(self, seat: LiveConnection, control: Control) -> None:
-        session = seat.session
+    async def _do(self, connection: LiveConnection, control: Control) -> None:
+        session = connection.session
         if isinstance(control, Pause):
             session.pause()
         elif isinstance(control, Resume):
@@ -468,43 +462,42 @@ class _Player:
         elif isinstance(control, StepOnce):
             session.pause()
             session.single_step()
-        elif isinstance(control, SetWho):
-            session.who = control.value
+        elif isinstance(control, SetController):
+            session.controller = control.value
         elif isinstance(control, SetTemperature):
-            how = replace(session.sampling, temperature=control.value)
-            await self.studio.wait_for(lambda: setattr(session, "sampling", how))
+            sampling = replace(session.sampling, temperature=control.value)
+            await self.service.run_blocking(lambda: setattr(session, "sampling", sampling))
         else:
-            await self._reset(seat, control)
+            await self._reset(connection, control)
 
-    async def _reset(self, seat: LiveConnection, asked: Reset) -> None:
-        prompt, moment = None, seat.moment
-        if asked.moment is not None or asked.image is not None:
-            prompt, moment = await self._prompt(asked.moment, asked.image)
-        await self.studio.wait_for(lambda: seat.session.restart(prompt=prompt, seed=asked.seed))
-        seat.moment = moment
+    async def _reset(self, connection: LiveConnection, params: Reset) -> None:
+        prompt, prompt_name = None, connection.prompt_name
+        if params.prompt is not None or params.image is not None:
+            prompt, prompt_name = await self._prompt(params.prompt, params.image)
+        await self.service.run_blocking(lambda: connection.session.restart(prompt=prompt, seed=params.seed))
+        connection.prompt_name = prompt_name
 
-    async def _tick(self, seat: LiveConnection) -> None:
-        """State once a second."""
+    async def _heartbeat(self, connection: LiveConnection) -> None:
         while True:
             await asyncio.sleep(1)
-            if seat.outbox is not self.outbox:
+            if connection.send_queue is not self.send_queue:
                 raise ApiError(410, "this session was taken over by another connection")
-            if seat.failure is not None:
-                raise ApiError(500, seat.failure)
-            if self.studio.gate.draining:
+            if connection.failure is not None:
+                raise ApiError(500, connection.failure)
+            if self.service.limiter.draining:
                 raise ApiError(503, "the server is stopping; come back in a while")
-            self.outbox.put_text(seat.state())
+            self.send_queue.put_text(connection.state())
 
-    async def _send(self, seat: LiveConnection) -> None:
+    async def _send(self, connection: LiveConnection) -> None:
         while True:
-            message = await self.outbox.take()
+            message = await self.send_queue.take()
             if isinstance(message, bytes):
                 await self.socket.send_bytes(message)
-                seat.delivered = True
+                connection.delivered = True
             else:
-                await self._say(message)
+                await self._send_json(message)
 
-    async def _say(self, message: dict[str, Any]) -> None:
+    async def _send_json(self, message: dict[str, Any]) -> None:
         await self.socket.send_text(json.dumps(message))
 
     async def _receive(self) -> str | bytes:
@@ -516,7 +509,7 @@ class _Player:
 
 
 async def _until_one_ends(listening: asyncio.Future[None], *works: Coroutine[Any, Any, None]) -> None:
-    """Wait for the first of these, or for `listening`, which goes on; the others are cancelled.
+    """Wait for the first of these, or for `listening`; cancel the others.
 
     Raises:
         Exception: what the first one raised.

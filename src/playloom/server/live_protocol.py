@@ -1,11 +1,9 @@
-"""Messages of live play, `WS /v1/play`: what a player sends, and frames as bytes.
+"""Messages of live play, `WS /v1/play`.
 
 A frame is a header of 96 bytes, little-endian, then the picture:
 
     magic "PLF1" | sequence u32 | dream u32 | time f64 | key to frame f32 | cost f32 | action given u8 | format u8 |
     2 unused | the action used, 16 x f32, `named` schema
-
-Owns the bytes. Knows nothing of sessions.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from pydantic import Field, TypeAdapter
 from playloom.actions.codec import rows_to_values, values_to_rows
 from playloom.actions.controller import CONTROLS
 from playloom.errors import ActionError
-from playloom.inference.realtime.types import LiveFrame, Who
+from playloom.inference.realtime.types import Controller, LiveFrame
 from playloom.media.images import Live
 from playloom.server.service import RequestModel
 
@@ -29,98 +27,98 @@ HEADER = struct.Struct("<4sIIdffBBxx16f")
 MAGIC = b"PLF1"
 FORMATS: dict[Live, int] = {"jpeg": 1, "webp": 2}
 ACTION_BYTES = 4 * len(CONTROLS)
-Heat = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 PlaySeed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(max_length=255)]
 
 
 class Hello(RequestModel):
-    """The first message."""
+    """First message of a connection."""
 
     type: Literal["hello"]
     key: str | None = Field(default=None, max_length=4096)
-    """The server's key, where it has one and the upgrade request did not carry it."""
+    """API key; needed unless the upgrade request carried it."""
     resume: Name | None = None
-    """Token of a session to go on with; one that is not known any more begins anew, with another token."""
-    moment: Name | None = None
-    """Where to begin: a bundled moment's name."""
+    """Token of a session to resume; an unknown token opens a new session."""
+    prompt: Name | None = None
+    """Name of a bundled prompt; none: the first one."""
     image: str | None = None
-    """Or a PNG or JPEG, base64."""
-    who: Who = "person"
-    """Who plays."""
+    """Start image instead of a prompt: PNG or JPEG, base64."""
+    controller: Controller = "person"
+    """Source of the actions."""
     seed: PlaySeed | None = None
-    """Same seed, same actions at the same frames: same frames."""
-    temperature: Heat | None = None
-    """How tokens are drawn; none: the model's own."""
+    """Random seed; the same seed and actions give the same frames. None: a random one."""
+    temperature: Temperature | None = None
+    """Divides the logits; none: the model's default."""
     format: Live = "jpeg"
-    """Of the pictures sent."""
+    """Image format of the frames."""
 
 
 class Pause(RequestModel):
-    """Make no frame until resumed."""
+    """Pause the session."""
 
     type: Literal["pause"]
 
 
 class Resume(RequestModel):
-    """Go on by the clock."""
+    """Resume the clock."""
 
     type: Literal["resume"]
 
 
 class StepOnce(RequestModel):
-    """One frame, then rest; pauses first where play goes on."""
+    """Generate one frame; pauses first."""
 
     type: Literal["step"]
 
 
 class Reset(RequestModel):
-    """Start over, here or somewhere else."""
+    """Restart, at the same prompt or at another one."""
 
     type: Literal["reset"]
     seed: PlaySeed | None = None
-    moment: Name | None = None
+    prompt: Name | None = None
     image: str | None = None
 
 
-class SetWho(RequestModel):
-    """Who plays from now on."""
+class SetController(RequestModel):
+    """Set the source of the actions."""
 
-    type: Literal["who"]
-    value: Who
+    type: Literal["controller"]
+    value: Controller
 
 
 class SetTemperature(RequestModel):
-    """How tokens are drawn from now on."""
+    """Set the temperature."""
 
     type: Literal["temperature"]
-    value: Heat
+    value: Temperature
 
 
-Control = Pause | Resume | StepOnce | Reset | SetWho | SetTemperature
+Control = Pause | Resume | StepOnce | Reset | SetController | SetTemperature
 HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
 CONTROL_KINDS = get_args(Control)
 CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
 
 
 class OpeningProgress:
-    """How far a session's opening is: set from any thread, told to the player."""
+    """Progress of opening a session; set from any thread."""
 
     def __init__(self) -> None:
         self._counts: tuple[int | None, int | None] = (None, None)
 
     def saw(self, seen: int, steps: int) -> None:
-        """So many steps of the prompt were seen, of so many."""
+        """Record that `seen` of `steps` prompt steps are prefilled."""
         self._counts = (seen, steps)
 
     def message(self) -> dict[str, Any]:
-        """As it is told; null before the prompt is known."""
+        """Build the `opening` message; the counts are null before the prompt is known."""
         seen, steps = self._counts
         return {"type": "opening", "seen": seen, "steps": steps}
 
 
 def read_action(data: bytes) -> NDArray[np.uint8]:
-    """A binary message as action values uint8 [16].
+    """Parse a binary message into action values, uint8 [16].
 
     Raises:
         ActionError: when it is not sixteen finite float32 in the ranges of the `named` schema.
@@ -131,7 +129,7 @@ def read_action(data: bytes) -> NDArray[np.uint8]:
 
 
 def pack_frame(frame: LiveFrame, picture: bytes, form: Live) -> bytes:
-    """A frame as one message."""
+    """Pack a frame into one message."""
     header = HEADER.pack(
         MAGIC,
         frame.sequence % 2**32,

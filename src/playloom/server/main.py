@@ -1,13 +1,9 @@
-"""Running the application: one process, one port, and an end that finishes what was begun.
+"""Run the server on one port, with graceful shutdown.
 
     run(read_settings(port=5000), say=print)
 
-On SIGTERM or Ctrl-C new work is refused with 503 while what runs is finished, for at most `drain_seconds`; a second
-signal ends it at once.
-
-Connections as such: cut off when they send no request in time, and making room for others when there are too many.
-
-uvicorn limits what a request may do once its head is in; this is what comes before.
+SIGTERM or Ctrl-C rejects new work with 503 and gives running work up to `drain_seconds`; a second signal ends it at
+once. `GuardedProtocol` closes connections that send no request in time, and the longest idle ones above the limit.
 """
 
 from __future__ import annotations
@@ -39,12 +35,12 @@ _SOCKET_BUFFER = 16 * 2**10
 
 
 def worth_logging(record: logging.LogRecord) -> bool:
-    """A filter of uvicorn's log: without the traceback that any client's text of broken UTF-8 leaves (close 1007)."""
+    """Log filter that drops uvicorn's traceback for invalid UTF-8 in a WebSocket text (close 1007)."""
     return not str(record.msg).startswith("Invalid UTF-8")
 
 
 def guarded_protocol(settings: Settings) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP protocol with these limits."""
+    """Return uvicorn's HTTP protocol with connection limits."""
     idle: OrderedDict[GuardedProtocol, None] = OrderedDict()
 
     class Guarded(GuardedProtocol):
@@ -54,29 +50,29 @@ def guarded_protocol(settings: Settings) -> type[asyncio.Protocol]:
 
 
 class GuardedProtocol(H11Protocol):
-    """One connection. Between requests it is idle, and idle connections are on a clock and in a queue to be closed."""
+    """One HTTP connection with a timeout for request heads and a place in the idle queue."""
 
     limits: Settings
-    """How long, and how many."""
+    """Limits that apply."""
     waiting: OrderedDict[GuardedProtocol, None]
-    """Connections without a request in progress, longest idle first; shared by all of a server."""
+    """Idle connections of this server, longest idle first."""
     _clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """A connection comes; at the limit the longest idle one goes, or this one when all are at work."""
+        """Register the connection; above the limit the longest idle one is closed."""
         super().connection_made(transport)
         self._idle()
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) > self.limits.max_connections:
             oldest = next(iter(self.waiting))
             oldest.refuse(503, "there are too many connections; try again in a while")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """Forget the connection."""
         self._busy()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """A piece of a head or of a body; only a whole head stops the clock."""
+        """Feed received bytes; a complete request head stops the timeout."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._busy()
@@ -84,27 +80,24 @@ class GuardedProtocol(H11Protocol):
             self._idle()
 
     def on_response_complete(self) -> None:
-        """A request is answered: idle again."""
+        """Return to the idle queue."""
         super().on_response_complete()
         if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
             self._idle()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """From here on it is a WebSocket's business.
-
-        Little is buffered for it, so that a slow reader falls frames behind, not megabytes.
-        """
+        """Hand the connection to the WebSocket protocol; small buffers keep a slow reader current."""
         self._busy()
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self.transport.set_write_buffer_limits(high=_SOCKET_BUFFER)
         super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP at all."""
+        """Answer bytes that are not HTTP."""
         self.refuse(400, "this is no HTTP request that can be read, or its head is too large")
 
     def refuse(self, status: int, sentence: str) -> None:
-        """Say why, if a request may still be answered, and close."""
+        """Send an error if the protocol allows it, and close."""
         self._busy()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self.transport.is_closing():
             body = json.dumps({"error": sentence}).encode("ascii")
@@ -138,7 +131,7 @@ _GRACE = 1.8  # seconds after the time to finish is over, in which everything is
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, except that a signal first lets what runs be finished."""
+    """A uvicorn server whose first signal starts the drain."""
 
     def __init__(
         self, config: uvicorn.Config, application: Application, say: Callable[[str], None], greeting: str
@@ -152,12 +145,12 @@ class DrainingServer(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Listen, then print the greeting."""
         await super().startup(sockets)
         self.say(self.greeting)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins the end, the next one is it."""
+        """Start the drain; a second signal exits at once."""
         if self._draining is None:
             self._draining = self.application.settings.drain_seconds
             self.application.drain()
@@ -169,25 +162,25 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """The end: whoever listens to events for ever is let go first."""
+        """Shut down; event streams end first."""
         self.application.drain()
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        """uvicorn's look around, ten times a second."""
+        """Check the drain, ten times a second."""
         if self._draining is not None:
             if self._farewell:  # said here: a signal may come in the middle of another sentence
                 self.say(self._farewell)
                 self._farewell = ""
             self._draining -= _TICK
-            if self._draining <= 0 or not self.application.working:
-                self.application.studio.gate.end()
+            if self._draining <= 0 or not self.application.has_active_work:
+                self.application.service.limiter.abort_all()
                 self.should_exit = True
         return await super().on_tick(counter)
 
 
 def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) -> None:
-    """Serve until told to stop.
+    """Serve until stopped.
 
     Args:
         settings: what to serve, where, and every limit.
@@ -203,7 +196,7 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
 def server_of(
     settings: Settings, app: FastAPI, listener: socket.socket, say: Callable[[str], None] = lambda sentence: None
 ) -> DrainingServer:
-    """The server of an application, ready to run on a socket of `listen`."""
+    """Build the server of an application, ready to run on a socket of `listen`."""
     application: Application = app.state.server
     config = uvicorn.Config(
         app,
@@ -229,7 +222,7 @@ def server_of(
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A socket on the address that the settings name.
+    """Open a socket on the configured address.
 
     Raises:
         BadInputError: when it is taken or not this machine's.
@@ -267,4 +260,4 @@ def _greeting(application: Application, port: int) -> str:
     host = f"[{shown}]" if ":" in shown else shown
     who = "requests need the key" if settings.key else "without a key, for this machine only"
     every = "" if shown == settings.host else "listens on every address, "
-    return f"Open http://{host}:{port} to play {application.studio.model.config.name} ({every}{who})"
+    return f"Open http://{host}:{port} to play {application.service.model.config.name} ({every}{who})"

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus; a registry of its own, so that two servers in one process do not meet."""
+"""Prometheus metrics of one server; each server has its own registry."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from playloom.server.scheduler import SchedulerStats
 _LATENCY = (0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 _DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 Gauges = Callable[[], dict[str, float]]
-"""What there is at this moment, by name."""
+"""Current values by name."""
 
 
 class Metrics:
-    """Counters and histograms; any thread may count."""
+    """Counters and histograms; any thread may increment them."""
 
     def __init__(self, stats: SchedulerStats, gauges: Gauges, batch: int) -> None:
         self.registry = CollectorRegistry()
@@ -25,15 +25,15 @@ class Metrics:
             "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
         )
         self.seconds = Histogram(
-            "playloom_request_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=self.registry
+            "playloom_request_duration_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=self.registry
         )
         self.live_frames = Counter("playloom_live_frames", "Frames of live play.", registry=self.registry)
         self.unseen = Counter(
             "playloom_live_frames_dropped", "Live frames that a slow reader lost.", registry=self.registry
         )
         self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=self.registry)
-        self.key_to_frame = Histogram(
-            "playloom_key_to_frame_seconds",
+        self.input_latency = Histogram(
+            "playloom_input_latency_seconds",
             "From an action's arrival until its frame is in hand.",
             buckets=_LATENCY,
             registry=self.registry,
@@ -41,18 +41,18 @@ class Metrics:
         self.registry.register(_Now(stats, gauges, batch))
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """Render the metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class _Now(Collector):
-    """What others count, read when it is asked for."""
+    """Collector of values that the scheduler and the gauges keep."""
 
     def __init__(self, stats: SchedulerStats, gauges: Gauges, batch: int) -> None:
         self.stats, self.gauges, self.batch = stats, gauges, batch
 
     def collect(self) -> Iterator[Metric]:
-        """The broker's figures and the gauges."""
+        """Yield the scheduler's statistics and the gauges."""
         for name, value in self.gauges().items():
             yield GaugeMetricFamily(f"playloom_{name}", name.replace("_", " ").capitalize() + " now.", value=value)
         sizes = dict(self.stats.batches)
@@ -66,5 +66,5 @@ class _Now(Collector):
             "playloom_batch_size", "Sessions dreamed together.", buckets=buckets, sum_value=steps
         )
         steps_done = Metric("playloom_frames", "Steps dreamed.", "counter")
-        steps_done.add_sample("playloom_frames_total", {}, float(self.stats.frames))
+        steps_done.add_sample("playloom_generated_frames_total", {}, float(self.stats.frames))
         yield steps_done

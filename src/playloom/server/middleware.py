@@ -1,13 +1,9 @@
-"""Who may speak to the server: the key, and that no foreign web page speaks through a user's browser. ASGI.
+"""ASGI middlewares: authorization, body limits, metrics and the access log.
 
-Without a key the server is for this machine, so the Host header must name it (else a page whose name was pointed at
-127.0.0.1 could call us: DNS rebinding). Foreign origins are refused with and without a key, WebSockets included.
-
-Bodies of requests: bounded in size, in time and all together, and whole in hand before anything happens. ASGI.
-
-Around everything: counts and logs every request, adds the headers browsers want, lets no traceback out. ASGI.
-
-The access log is the logger `playloom.access`, level INFO. It holds no key, token, body or query.
+Without a key the server is for this machine: the Host header must name it, which also stops DNS rebinding. Foreign
+origins are refused with and without a key, WebSockets included. Request bodies are bounded in size, in time and in
+total, and complete before a route runs. The access log is the logger `playloom.access`, level INFO; it holds no key,
+token, body or query.
 """
 
 from __future__ import annotations
@@ -23,13 +19,13 @@ from urllib.parse import quote, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.server.errors import ApiError, busy, to_api_error
+from playloom.server.errors import ApiError, service_unavailable, to_api_error
 from playloom.server.metrics import Metrics
 from playloom.server.settings import REPLICA_HEADER, Settings
 
 
 class _Gone(Exception):
-    """The client went away before its body had come."""
+    pass  # the client disconnected before its body was complete
 
 
 class BodyLimitMiddleware:
@@ -41,7 +37,7 @@ class BodyLimitMiddleware:
         """Bytes of all bodies in memory."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; WebSockets pass."""
+        """Handle one request; WebSockets pass."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         chunks: list[bytes] = []
@@ -50,8 +46,8 @@ class BodyLimitMiddleware:
             await self.app(scope, _replay(b"".join(chunks), receive), send)
         except _Gone:
             return None
-        except ApiError as refusal:
-            await refusal.response()(scope, receive, send)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
         finally:
             self.held -= sum(map(len, chunks))
 
@@ -70,8 +66,8 @@ class BodyLimitMiddleware:
             more = message.get("more_body", False)
             if size > limit:
                 raise _too_large(limit)
-            if self.held > self.settings.bodies_bytes:
-                raise busy("too many large requests at once; try again in a while", 2)
+            if self.held > self.settings.max_inflight_bytes:
+                raise service_unavailable("too many large requests at once; try again in a while", 2)
 
     async def _next(self, receive: Receive, end: float) -> Message:
         try:
@@ -91,7 +87,7 @@ def _too_large(limit: int) -> ApiError:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives the body once, then whatever comes (that the client went away)."""
+    """Return a `receive` that yields the body once, then forwards (a disconnect)."""
     first = True
 
     async def replay() -> Message:
@@ -105,7 +101,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 _OPEN = re.compile(
-    r"/|/assets/.*|/[\w.-]+\.(svg|ico|png|webmanifest|txt)|/v1/health|/v1/openapi\.json|/v1/moments(/.*)?|"
+    r"/|/assets/.*|/[\w.-]+\.(svg|ico|png|webmanifest|txt)|/v1/health|/v1/openapi\.json|/v1/prompts(/.*)?|"
     r"/v1/sessions/[^/]+/recording\.(mp4|csv)|/v1/play|"
     r"/v1/stories/[0-9a-f]{32}/(events|story\.zip|nodes/\d+\.(png|webp)|nodes/\d+/path\.(mp4|gif|csv|npz|zip))"
 )
@@ -114,25 +110,25 @@ token (a story can only be looked at with it alone); live play asks for the key 
 
 
 class AuthMiddleware:
-    """Refuses who may not; everybody else passes."""
+    """Rejects unauthorized requests."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app, self.settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request or WebSocket."""
+        """Handle one request or WebSocket."""
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
-        refusal = self.judge(scope)
-        if refusal is None:
+        error = self.authorize(scope)
+        if error is None:
             return await self.app(scope, receive, send)
         if scope["type"] == "websocket":
             await receive()
-            return await turn_away(refusal, scope, send)
-        return await refusal.response()(scope, receive, send)
+            return await reject_websocket(error, scope, send)
+        return await error.response()(scope, receive, send)
 
-    def judge(self, scope: Scope) -> ApiError | None:
-        """Why this request is refused; None when it is not."""
+    def authorize(self, scope: Scope) -> ApiError | None:
+        """Return the error of an unauthorized request, else None."""
         headers, key = Headers(scope=scope), self.settings.key
         host = headers.get("host", "")
         if key is None and not _is_loopback(host):
@@ -153,23 +149,23 @@ class AuthMiddleware:
         return headers.get("sec-fetch-site", "none") != "cross-site" or headers.get("sec-fetch-mode") == "navigate"
 
 
-async def turn_away(refusal: ApiError, scope: Scope, send: Send) -> None:
-    """Refuse a WebSocket before it is one: with the same answer as a request, where the server can send it."""
+async def reject_websocket(error: ApiError, scope: Scope, send: Send) -> None:
+    """Refuse a WebSocket upgrade with an HTTP response where the server supports it."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         return await send({"type": "websocket.close", "code": 1008})
-    answer = refusal.response()
+    answer = error.response()
     start = {"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
     await send(start)
     return await send({"type": "websocket.http.response.body", "body": answer.body})
 
 
 def verify_api_key(given: str | None, key: str | None) -> bool:
-    """Whether the key is right, in a time that does not tell how nearly; any is when there is none."""
+    """Compare a key in constant time; any key is valid when none is set."""
     return key is None or hmac.compare_digest((given or "").encode("utf-8", "replace"), key.encode("utf-8", "replace"))
 
 
 def urlsplit_host(origin: str) -> str:
-    """Host and port of an origin, lower case; empty for what is none."""
+    """Return host and port of an origin in lower case; empty for an invalid one."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -192,10 +188,10 @@ _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-r
 
 
 class MetricsMiddleware:
-    """The outermost layer."""
+    """Outermost middleware: counts and logs requests, adds security headers, hides tracebacks."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, replica: str | None = None) -> None:
-        """See the module.
+        """Wrap an application.
 
         Args:
             app: what is inside.
@@ -207,7 +203,7 @@ class MetricsMiddleware:
         self._headers = [*_HEADERS, *own]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request or WebSocket; everything else passes."""
+        """Handle one request or WebSocket."""
         if scope["type"] == "websocket":
             return await self._socket(scope, receive, send)
         if scope["type"] != "http":
@@ -224,9 +220,9 @@ class MetricsMiddleware:
         try:
             await self.app(scope, receive, watched)
         except Exception as error:
-            refusal = to_api_error(error)
+            error = to_api_error(error)
             if not status:
-                await refusal.response()(scope, receive, watched)
+                await error.response()(scope, receive, watched)
         finally:
             route, took = getattr(scope.get("route"), "path", "other"), time.monotonic() - began
             method = _method(scope["method"])
@@ -271,11 +267,10 @@ def _client(scope: Scope) -> str:
 
 
 def _path(scope: Scope) -> str:
-    """The path on one line of ASCII, without the parts that may be tokens."""
     parts = ["*" if len(part) >= _SECRET else part for part in scope["path"].split("/")]
     return quote("/".join(parts)[:_LONGEST], safe="/:@!$&'()*+,;=", errors="replace")
 
 
 def _method(method: str) -> str:
-    """The method, one of few: what clients send must not make new series."""
+    """Map unusual methods to `other`, so that clients cannot create metric series."""
     return method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"

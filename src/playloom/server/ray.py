@@ -153,17 +153,17 @@ class Replica:
 
     async def check_health(self) -> None:
         """Fail if the scheduler's thread has ended, so that Ray starts another replica."""
-        if not self._server.studio.broker.alive:
+        if not self._server.service.scheduler.alive:
             raise RuntimeError("the scheduler's thread has ended")
 
     async def drain(self) -> bool:
         """Take no new work, and return whether work is still in progress."""
         self._server.drain()
-        return self._server.working
+        return self._server.has_active_work
 
     async def end(self) -> None:
         """Cancel the work in progress; its clients get 503."""
-        self._server.studio.gate.end()
+        self._server.service.limiter.abort_all()
 
 
 def replica_resources(settings: Settings, nodes: Sequence[dict[str, float]]) -> tuple[float, int]:
@@ -214,11 +214,11 @@ def build_application(settings: Settings, nodes: Sequence[dict[str, float]]) -> 
         autoscaling_config=AutoscalingConfig(
             min_replicas=settings.replicas,
             max_replicas=settings.most_replicas,
-            target_ongoing_requests=settings.requests,
+            target_ongoing_requests=settings.max_requests,
             upscale_delay_s=10,
         ),
-        max_ongoing_requests=settings.connections,  # more than the application admits: it refuses in its own words
-        max_queued_requests=settings.connections,
+        max_ongoing_requests=settings.max_connections,  # more than the application admits: it refuses in its own words
+        max_queued_requests=settings.max_connections,
         request_router_config=RequestRouterConfig(request_router_class=StickyRouter),
         health_check_period_s=2,
         graceful_shutdown_timeout_s=settings.drain_seconds,

@@ -1,13 +1,10 @@
-"""The one thread that owns the dreamer: gathers what many users want next and lets it happen as one batch a frame.
+"""Scheduler: one thread owns the engine and batches the steps of all sessions.
 
-    scheduler = Scheduler(Engine(model, lag=1))
+    scheduler = Scheduler(Engine(model, row_delay=1))
     handle = scheduler.open(prompt, seed=7)                  # from any thread
     step = handle.step(action_A)                          # waits; or handle.submit(action_A) for a future
 
-Nobody starves: whatever waits when a frame begins takes part in it. A newcomer's prompt is seen a step at a time
-between the frames of the others. Knows nothing of HTTP.
-
-Work that other threads leave for one thread; closing it lets in no more and loses none.
+Every request that waits when a frame begins takes part in it. New sessions prefill one prompt step between frames.
 """
 
 from __future__ import annotations
@@ -33,36 +30,36 @@ from playloom.inference.types import Prompt, StepResult
 from playloom.server.errors import CapacityError, ShuttingDownError
 
 Work = Callable[[], None]
-"""Something to do in the owning thread."""
-Refuse = Callable[[Exception], None]
-"""Told what the work raised."""
+"""Task for the owning thread."""
+OnError = Callable[[Exception], None]
+"""Callback for the exception that a task raised."""
 
 
 class TaskQueue:
-    """A queue that one thread empties."""
+    """A queue of tasks that one thread empties."""
 
     def __init__(self) -> None:
-        self._items: queue.SimpleQueue[tuple[Work, Refuse] | None] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[tuple[Work, OnError] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
 
-    def put(self, work: Work, refuse: Refuse) -> bool:
-        """Leave work; False when the inbox is closed and it was not taken."""
+    def put(self, work: Work, on_error: OnError) -> bool:
+        """Add a task; returns False when the queue is closed."""
         with self._lock:
             if self._closed:
                 return False
-            self._items.put((work, refuse))
+            self._items.put((work, on_error))
             return True
 
     def close(self) -> None:
-        """Take no more; what is in it is still done."""
+        """Accept no more tasks; queued ones still run."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._items.put(None)
 
     def take(self, *, wait: bool) -> bool:
-        """Do everything that lies here, in the thread that calls; False once it is closed and empty.
+        """Run all queued tasks in the calling thread; returns False once the queue is closed and empty.
 
         Args:
             wait: for something to come, when nothing lies here.
@@ -77,7 +74,7 @@ class TaskQueue:
             wait = False
 
     def take_until(self, enough: Callable[[], bool], seconds: float) -> None:
-        """Do what comes, in the thread that calls, until it is enough or the time is over or the inbox closed."""
+        """Run tasks in the calling thread until `enough()`, a timeout, or the close of the queue."""
         end = time.monotonic() + seconds
         while not enough():
             try:
@@ -87,22 +84,22 @@ class TaskQueue:
             if not self._do(item):
                 return
 
-    def refuse_all(self, error: Exception) -> None:
-        """Take no more, and do nothing of what lies here: who left it is told why."""
+    def reject_all(self, error: Exception) -> None:
+        """Close the queue and fail all queued tasks."""
         self.close()
         while (item := self._items.get()) is not None:
             item[1](error)
 
-    def _do(self, item: tuple[Work, Refuse] | None) -> bool:
-        """One thing that lay here; False where it is the end."""
+    def _do(self, item: tuple[Work, OnError] | None) -> bool:
+        """Run one item; returns False at the end of the queue."""
         if item is None:
             self._items.put(None)  # for the next call
             return False
-        work, refuse = item
+        work, on_error = item
         try:
             work()
         except Exception as error:  # the asker's trouble, not the owner's
-            refuse(error)
+            on_error(error)
         return True
 
 
@@ -110,40 +107,40 @@ log = logging.getLogger("playloom.server")
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
-"""What follows an action; see `playloom.inference.engine.StepInput`."""
+"""Frame after an action; see `playloom.inference.engine.StepInput`."""
 Progress = Callable[[int, int], None]
-"""Is told, in the broker's thread, how many steps of a prompt were seen, and of how many."""
+"""Called in the scheduler's thread with the number of prefilled prompt steps and their total."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerLimits:
-    """How much is taken on at once."""
+    """Limits of a scheduler."""
 
     sessions: int = 64
-    """Sessions open or waiting for their prompt."""
+    """Most sessions, those still prefilling included."""
     batch: int = 16
-    """Sessions that advance together; more take turns, longest waiting first."""
+    """Most sessions in one batch; others wait, longest waiting first."""
     gather: float = 0.004
-    """Seconds that a frame waits for sessions that took part in the last one and have not asked again yet."""
+    """Seconds that a batch waits for sessions of the last batch that have no new request yet."""
 
 
 @dataclass(kw_only=True)
 class SchedulerStats:
-    """What a broker has done, and what it has before it."""
+    """Counters of a scheduler."""
 
     sessions: int = 0
-    """Sessions open."""
+    """Open sessions."""
     waiting: int = 0
-    """Turns asked for and not begun."""
+    """Queued step requests."""
     frames: int = 0
-    """Turns done."""
+    """Finished steps."""
     batches: Counter[int] = field(default_factory=Counter)
-    """How often a batch of each size was run."""
+    """Number of batches by size."""
 
 
 @dataclass(kw_only=True, eq=False)
 class _StepRequest:
-    """A turn somebody waits for."""
+    """One queued step."""
 
     handle: Handle
     action_A: NDArray[np.uint8] | None
@@ -152,8 +149,8 @@ class _StepRequest:
 
 
 @dataclass(kw_only=True, eq=False)
-class _Newcomer:
-    """A session whose prompt is still being seen."""
+class _PrefillRequest:
+    """A session whose prompt is being prefilled."""
 
     session: Session
     done: Future[Handle]
@@ -162,15 +159,15 @@ class _Newcomer:
 
 
 class Handle:
-    """A session of the broker's dreamer, for one user; any thread may use it, one turn at a time."""
+    """One user's session; any thread may use it, one step at a time."""
 
-    def __init__(self, broker: Scheduler, session: Session) -> None:
-        self._broker, self._session = broker, session
+    def __init__(self, scheduler: Scheduler, session: Session) -> None:
+        self._scheduler, self._session = scheduler, session
         self.closed = False
 
     @property
     def sampling(self) -> Sampling:
-        """How tokens are drawn; may be set between turns."""
+        """Sampling parameters; may be set between steps."""
         return self._session.sampling
 
     @sampling.setter
@@ -178,11 +175,11 @@ class Handle:
         self._session.sampling = sampling
 
     def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[StepResult]:
-        """A future of the next step; see `playloom.inference.engine.StepInput` for the arguments."""
-        return self._broker.submit(self, action_A, frame)
+        """Return a future of the next step; see `playloom.inference.engine.StepInput` for the arguments."""
+        return self._scheduler.submit(self, action_A, frame)
 
     def step(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> StepResult:
-        """The next step, waited for.
+        """Run the next step and wait for it.
 
         Raises:
             PlayloomError: what the engine raised for this turn, or `ShuttingDownError`.
@@ -190,26 +187,26 @@ class Handle:
         return self.submit(action_A, frame).result()
 
     def close(self) -> None:
-        """Give the session's memory back; what was asked for before fails with a `ShuttingDownError`."""
-        self._broker.close_session(self)
+        """Free the session's memory; queued steps fail with a `ShuttingDownError`."""
+        self._scheduler.close_session(self)
 
 
 class Scheduler:
-    """Owns a dreamer and the thread that moves it."""
+    """Owns an engine and the thread that runs it."""
 
-    def __init__(self, dreamer: Engine, limits: SchedulerLimits | None = None) -> None:
-        self.dreamer, self.limits = dreamer, limits or SchedulerLimits()
+    def __init__(self, engine: Engine, limits: SchedulerLimits | None = None) -> None:
+        self.engine, self.limits = engine, limits or SchedulerLimits()
         self.stats = SchedulerStats()
-        self._inbox = TaskQueue()
-        self._newcomers: list[_Newcomer] = []
-        self._wishes: deque[_StepRequest] = deque()
-        self._company: list[Handle] = []
-        self._room = threading.BoundedSemaphore(self.limits.sessions)
-        self._thread = threading.Thread(target=self._run, name="playloom-broker", daemon=True)
+        self._tasks = TaskQueue()
+        self._prefilling: list[_PrefillRequest] = []
+        self._requests: deque[_StepRequest] = deque()
+        self._last_batch: list[Handle] = []
+        self._capacity = threading.BoundedSemaphore(self.limits.sessions)
+        self._thread = threading.Thread(target=self._run, name="playloom-scheduler", daemon=True)
         self._thread.start()
 
     def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> Handle:
-        """A session that has seen its prompt; waits for it.
+        """Open a session and wait until its prompt is prefilled.
 
         Raises:
             CapacityError: when `limits.sessions` are open.
@@ -225,43 +222,43 @@ class Scheduler:
         seed: int = 0,
         progress: Progress = lambda seen, steps: None,
     ) -> Future[Handle]:
-        """A future of `open`; `CapacityError` is raised at once. Cancelled, it gives the session's place back."""
-        if not self._room.acquire(blocking=False):
+        """Return a future of `open`; raises `CapacityError` at once. A cancelled future frees its session."""
+        if not self._capacity.acquire(blocking=False):
             raise CapacityError(f"all {self.limits.sessions} sessions are taken; try again in a while")
         future: Future[Handle] = Future()
 
-        def arrive() -> None:
-            session = self.dreamer.open(prompt, sampling=sampling, seed=seed, warm=False)
-            newcomer = _Newcomer(session=session, done=future, progress=progress, steps=len(session.pending))
-            self._newcomers.append(newcomer)
+        def enqueue() -> None:
+            session = self.engine.open(prompt, sampling=sampling, seed=seed, warm=False)
+            newcomer = _PrefillRequest(session=session, done=future, progress=progress, steps=len(session.pending))
+            self._prefilling.append(newcomer)
 
-        def refuse(error: Exception) -> None:
-            self._room.release()
+        def on_error(error: Exception) -> None:
+            self._capacity.release()
             _fail(future, error)
 
-        self._post(arrive, refuse)
+        self._post(enqueue, on_error)
         return future
 
     def submit(self, handle: Handle, action_A: NDArray[np.uint8] | None, frame: Frame) -> Future[StepResult]:
         """See `Handle.submit`."""
-        wish = _StepRequest(handle=handle, action_A=action_A, frame=frame, done=Future())
+        request = _StepRequest(handle=handle, action_A=action_A, frame=frame, done=Future())
 
-        def arrive() -> None:
+        def enqueue() -> None:
             if handle.closed:
                 raise ShuttingDownError("this session was closed; open another one")
-            self.dreamer.check(self._turn(wish))  # a bad turn is its asker's alone
-            self._wishes.append(wish)
+            self.engine.check(self._step_input(request))  # a bad turn is its asker's alone
+            self._requests.append(request)
 
-        self._post(arrive, lambda error: _fail(wish.done, error))
-        return wish.done
+        self._post(enqueue, lambda error: _fail(request.done, error))
+        return request.done
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that does the work still runs."""
+        """True while the scheduler's thread runs."""
         return self._thread.is_alive()
 
     def run(self, work: Callable[[], _T]) -> Future[_T]:
-        """A future of what `work` gives, done between two frames in the one thread that computes: keep it short.
+        """Run a short function between two frames in the scheduler's thread; return a future of its result.
 
         Two threads that compute at once hinder each other far more than they share, see `runtime.in_passing`.
         """
@@ -277,126 +274,126 @@ class Scheduler:
     def close_session(self, handle: Handle) -> None:
         """See `Handle.close`."""
 
-        def leave() -> None:
+        def remove() -> None:
             if handle.closed:
                 return
             handle.closed = True
-            for wish in [w for w in self._wishes if w.handle is handle]:
-                self._wishes.remove(wish)
-                _fail(wish.done, ShuttingDownError("this session was closed; open another one"))
-            self.dreamer.close(handle._session)
+            for request in [w for w in self._requests if w.handle is handle]:
+                self._requests.remove(request)
+                _fail(request.done, ShuttingDownError("this session was closed; open another one"))
+            self.engine.close(handle._session)
             self.stats.sessions -= 1
-            self._room.release()
+            self._capacity.release()
 
-        self._post(leave, lambda _: None)
+        self._post(remove, lambda _: None)
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Finish what was asked for, take nothing new, and end; returns whether `timeout` seconds sufficed."""
-        self._inbox.close()
+        """Finish queued work, accept nothing new and stop; returns True when `timeout` seconds sufficed."""
+        self._tasks.close()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _post(self, work: Callable[[], None], refuse: Callable[[Exception], None]) -> None:
-        if not self._inbox.put(work, refuse):
-            refuse(ShuttingDownError("the server is stopping and takes no more work"))
+    def _post(self, work: Callable[[], None], on_error: Callable[[Exception], None]) -> None:
+        if not self._tasks.put(work, on_error):
+            on_error(ShuttingDownError("the server is stopping and takes no more work"))
 
     def _run(self) -> None:
         try:
             self._work()
-        except Exception:  # a fault of this file; nobody must wait for ever for a thread that has ended
+        except Exception:  # a bug: fail every waiting future
             log.exception("the thread that dreams failed")
             gone = ShuttingDownError("the thread that dreams failed; start the server again")
-            for wish in self._wishes:
-                _fail(wish.done, gone)
-            for newcomer in self._newcomers:
+            for request in self._requests:
+                _fail(request.done, gone)
+            for newcomer in self._prefilling:
                 _fail(newcomer.done, gone)
-            self._inbox.refuse_all(gone)
+            self._tasks.reject_all(gone)
 
     def _work(self) -> None:
         while True:
-            more = self._inbox.take(wait=not (self._wishes or self._newcomers))
-            if not more and not self._wishes and not self._newcomers:
+            more = self._tasks.take(wait=not (self._requests or self._prefilling))
+            if not more and not self._requests and not self._prefilling:
                 return
-            self._see_a_step()
+            self._prefill_step()
             self._gather()
             self._advance()
 
-    def _see_a_step(self) -> None:
-        """Every newcomer sees one more step of its prompt, or is ready."""
-        for newcomer in [newcomer for newcomer in self._newcomers if newcomer.done.cancelled()]:
-            self._turn_away(newcomer)
-        if not self._newcomers:
+    def _prefill_step(self) -> None:
+        """Prefill one prompt step of every new session."""
+        for newcomer in [newcomer for newcomer in self._prefilling if newcomer.done.cancelled()]:
+            self._drop(newcomer)
+        if not self._prefilling:
             return
         try:
-            self.dreamer.prefill([newcomer.session for newcomer in self._newcomers])
+            self.engine.prefill([newcomer.session for newcomer in self._prefilling])
         except Exception as error:  # one of many users' prompts: say it to those it concerns, and go on
-            for newcomer in list(self._newcomers):
-                self._turn_away(newcomer)
+            for newcomer in list(self._prefilling):
+                self._drop(newcomer)
                 _fail(newcomer.done, error)
             return
-        for newcomer in list(self._newcomers):
+        for newcomer in list(self._prefilling):
             newcomer.progress(newcomer.steps - len(newcomer.session.pending), newcomer.steps)
             if newcomer.session.ready:
-                self._newcomers.remove(newcomer)
+                self._prefilling.remove(newcomer)
                 self.stats.sessions += 1
                 handle = Handle(self, newcomer.session)
-                if not _give(newcomer.done, handle):
-                    self.close_session(handle)  # nobody waits for it any more
+                if not _resolve(newcomer.done, handle):
+                    self.close_session(handle)  # cancelled
 
-    def _turn_away(self, newcomer: _Newcomer) -> None:
-        self._newcomers.remove(newcomer)
-        self.dreamer.close(newcomer.session)
-        self._room.release()
+    def _drop(self, newcomer: _PrefillRequest) -> None:
+        self._prefilling.remove(newcomer)
+        self.engine.close(newcomer.session)
+        self._capacity.release()
 
     def _gather(self) -> None:
-        """Wait a moment for those who were in the last batch: one batch of two costs less than two of one."""
+        """Wait briefly for the sessions of the last batch: one batch of two costs less than two of one."""
 
         def all_here() -> bool:
-            here = {id(wish.handle) for wish in self._wishes}
-            return len(here) >= self.limits.batch or all(h.closed or id(h) in here for h in self._company)
+            here = {id(request.handle) for request in self._requests}
+            return len(here) >= self.limits.batch or all(h.closed or id(h) in here for h in self._last_batch)
 
-        if self._wishes:
-            self._inbox.take_until(all_here, self.limits.gather)
+        if self._requests:
+            self._tasks.take_until(all_here, self.limits.gather)
 
     def _advance(self) -> None:
         batch = self._next_batch()
         if not batch:
             return
-        self._company = [wish.handle for wish in batch]
+        self._last_batch = [request.handle for request in batch]
         self.stats.batches[len(batch)] += 1
         try:
-            self._answer(batch, self.dreamer.advance([self._turn(wish) for wish in batch]))
+            self._answer(batch, self.engine.advance([self._step_input(request) for request in batch]))
         except Exception as error:
-            for wish in batch:
-                _fail(wish.done, error)
+            for request in batch:
+                _fail(request.done, error)
                 if not isinstance(error, ResourceError):  # that turn can be asked for again; after all else none can
-                    wish.handle.close()
+                    request.handle.close()
 
     def _answer(self, batch: Sequence[_StepRequest], steps: Sequence[StepResult]) -> None:
         self.stats.frames += len(batch)
-        for wish, step in zip(batch, steps, strict=True):
-            _give(wish.done, step)
+        for request, step in zip(batch, steps, strict=True):
+            _resolve(request.done, step)
 
     def _next_batch(self) -> list[_StepRequest]:
-        """The longest waiting turns, one of each session."""
+        """Take the longest waiting requests, one per session."""
         batch: list[_StepRequest] = []
-        for wish in list(self._wishes):
+        for request in list(self._requests):
             if len(batch) == self.limits.batch:
                 break
-            if any(wish.handle is other.handle for other in batch):
+            if any(request.handle is other.handle for other in batch):
                 continue
-            self._wishes.remove(wish)
-            if wish.done.set_running_or_notify_cancel():
-                batch.append(wish)
-        self.stats.waiting = len(self._wishes)
+            self._requests.remove(request)
+            if request.done.set_running_or_notify_cancel():
+                batch.append(request)
+        self.stats.waiting = len(self._requests)
         return batch
 
-    def _turn(self, wish: _StepRequest) -> StepInput:
-        return StepInput(wish.handle._session, wish.action_A, wish.frame)
+    def _step_input(self, request: _StepRequest) -> StepInput:
+        return StepInput(request.handle._session, request.action_A, request.frame)
 
 
-def _give(future: Future[_T], value: _T) -> bool:
-    """Answer; False where the asker has gone."""
+def _resolve(future: Future[_T], value: _T) -> bool:
+    """Set a result; returns False when the future is cancelled."""
     try:
         future.set_result(value)
     except InvalidStateError:  # cancelled, perhaps at this very moment

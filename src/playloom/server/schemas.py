@@ -1,12 +1,7 @@
-"""`/v1/dream` and `/v1/policy`: our own API for one dream in any of the three modes. Knows only the format.
+"""`POST /score`, `/v1/dream` and `/v1/policy`: request and response types, and their routes.
 
-Predicted steps as the published interfaces mean them: a frame, and the action taken after seeing it.
-
-A context's last action closes its last step, so the engine first dreams the frame that follows it. A result is
-complete when the action that answers its frame is known, which comes with the engine's next turn; the last turn dreams
-no frame.
-
-`POST /score`: the hosted endpoint's format, in and out. Knows only the format; `steps` knows what it means.
+A context's last action closes its last step, so the engine first generates the frame after it. A result is complete
+when the action that answers its frame is known, one engine step later; the last engine step generates no frame.
 """
 
 from __future__ import annotations
@@ -35,7 +30,7 @@ from playloom.server.service import (
     ContextStep,
     InferenceService,
     RequestModel,
-    body_of,
+    parse_body,
     request_schema,
     resolve_prompt,
     resolve_seed,
@@ -46,15 +41,15 @@ class Predicted(NamedTuple):
     """One predicted step."""
 
     number: int
-    """From 1."""
+    """Step number, from 1."""
     step: StepResult
-    """Its frame and tokens (and the action before it)."""
+    """Frame and tokens of the step."""
     action_A: NDArray[np.uint8]
-    """The action taken after seeing that frame, values uint8 [16]."""
+    """Action taken after seeing that frame, uint8 [16]."""
 
 
 async def predict(
-    studio: InferenceService,
+    service: InferenceService,
     prompt: Prompt,
     *,
     closing_A: NDArray[np.uint8] | None,
@@ -66,7 +61,7 @@ async def predict(
     """Predict steps one by one.
 
     Args:
-        studio: dreams.
+        service: dreams.
         prompt: the context; its last frame is open.
         closing_A: the action that closes it; None: dreamed.
         count: how many steps.
@@ -79,7 +74,7 @@ async def predict(
     turns.append((actions[-1], None))
     before: StepResult | None = None
     number = 0
-    async with aclosing(studio.dream(prompt, turns, sampling, seed)) as steps:
+    async with aclosing(service.dream(prompt, turns, sampling, seed)) as steps:
         async for step in steps:
             if before is not None:
                 number += 1
@@ -107,7 +102,7 @@ Seed = Annotated[Annotated[int, Field(ge=0, lt=SEED_END)] | None, BeforeValidato
 
 
 class ScoreEntry(BaseModel):
-    """One step of the context: a picture and what was done after seeing it."""
+    """One context step: an image and the action taken after seeing it."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -116,34 +111,34 @@ class ScoreEntry(BaseModel):
     actions: Vector | None = None
     """Sixteen numbers: bins, or floats of either order; see `schema`. Missing or empty: `actions_output`."""
     actions_output: Vector | None = None
-    """As an earlier reply gave them; used where `actions` is missing or empty."""
+    """From an earlier reply; used where `actions` is missing or empty."""
     tokens: Tokens | None = None
-    """As an earlier reply gave them; used in place of encoding the picture. Missing or empty: it is encoded."""
+    """From an earlier reply; used in place of encoding the image. Missing or empty: it is encoded."""
 
 
 class ScoreInput(BaseModel):
-    """What to predict, and from what."""
+    """Context and sampling parameters."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     context: list[ScoreEntry] = Field(min_length=1, max_length=100)
     """Steps, oldest first; the last 10 are used."""
     num_steps_to_predict: int = Field(default=1, ge=1)
-    """How many steps to predict."""
+    """Steps to predict."""
     temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's own."""
+    """Divides the logits; 0 is greedy; none: the model's default."""
     top_p: TopP = None
-    """Only the likeliest tokens that reach p together."""
+    """Sample from the likeliest tokens that reach p together."""
     top_k: TopK = None
-    """Only the k likeliest tokens."""
+    """Sample from the k likeliest tokens only."""
     seed: Seed = None
-    """Same request, same seed: same reply; none: any. (Not in the original format.)"""
+    """Random seed; none: a random one. (Not in the original format.)"""
     schema_: Form = Field(default="auto", alias="schema")
-    """What the vectors of `actions` are; `auto` decides for each. (Not in the original format.)"""
+    """Schema of `actions`; `auto` decides for each vector. (Not in the original format.)"""
 
 
 class ScoreRequest(BaseModel):
-    """The hosted endpoint's request."""
+    """Request of the hosted endpoint."""
 
     input_data: ScoreInput
 
@@ -154,67 +149,67 @@ class ScoreResult(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     image: str
-    """PNG, base64: visibly marked, its manifest in the text chunk `playloom`."""
+    """PNG, base64: visibly watermarked, its manifest in the text chunk `playloom`."""
     actions: list[int]
-    """What the model would do after seeing it, sixteen bins."""
+    """Action that the model takes after seeing it, sixteen bins."""
     actions_output: list[int]
-    """The same."""
+    """Same as `actions`."""
     tokens: list[int]
-    """The picture's tokens; sent back with it, the dream goes on without drift and without the mark."""
+    """Tokens of the image; send them back with it to continue without drift and without the watermark."""
 
 
 class ScoreReply(BaseModel):
-    """The hosted endpoint's reply."""
+    """Reply of the hosted endpoint."""
 
     results: list[ScoreResult]
 
 
-def register_score_routes(app: FastAPI, studio: InferenceService) -> None:
+def register_score_routes(app: FastAPI, service: InferenceService) -> None:
     """Add the route."""
 
     @app.post("/score", response_model=ScoreReply, openapi_extra=request_schema(ScoreRequest), tags=["hosted endpoint"])
     async def score(request: Request) -> Response:
-        """Predict the steps that follow a context: each a picture and the action taken after seeing it.
+        """Predict the steps after a context: an image each, and the action taken after seeing it.
 
         The last entry's action closes its step: the first picture predicted is the one that follows it.
         """
-        studio.gate.check_open()
-        asked = (await body_of(request, ScoreRequest)).input_data
-        studio.check_steps(asked.num_steps_to_predict)
-        return await studio.in_time(_answer(studio, asked, request))
+        service.limiter.check_open()
+        params = (await parse_body(request, ScoreRequest)).input_data
+        service.check_steps(params.num_steps_to_predict)
+        return await service.in_time(_answer(service, params, request))
 
 
-async def _answer(studio: InferenceService, asked: ScoreInput, request: Request) -> Response:
-    async with studio.gate.turn():
-        seen, actions = await studio.side(lambda: _context(asked))
+async def _answer(service: InferenceService, params: ScoreInput, request: Request) -> Response:
+    async with service.limiter.slot():
+        seen, actions = await service.run_in_io_pool(lambda: _context(params))
         between = [action_A for action_A in actions[:-1] if action_A is not None]
-        prompt = await studio.prompt(seen, between, stretch=True, steps=_USED)
-        how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), resolve_seed(asked.seed)
-        manifest = studio.manifest(prompt, how, seed, "full")
+        prompt = await service.prompt(seen, between, stretch=True, steps=_USED)
+        sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
+        manifest = service.manifest(prompt, sampling, seed, "full")
         results = []
-        count = asked.num_steps_to_predict
+        count = params.num_steps_to_predict
         async with aclosing(
-            predict(studio, prompt, closing_A=actions[-1], count=count, sampling=how, seed=seed)
+            predict(service, prompt, closing_A=actions[-1], count=count, sampling=sampling, seed=seed)
         ) as steps:
             async for number, step, action_A in steps:
-                png = await studio.png(step, manifest, number)
+                png = await service.png(step, manifest, number)
                 results.append(_result(png, action_A, step.codes_N))
                 if await request.is_disconnected():
-                    return Response(status_code=499)  # nobody reads it; do not dream on
-        content = await studio.side(lambda: json.dumps({"results": results}))
+                    return Response(status_code=499)  # the client is gone
+        content = await service.run_in_io_pool(lambda: json.dumps({"results": results}))
     return Response(content, media_type="application/json")
 
 
-def _context(asked: ScoreInput) -> tuple[list[ContextStep], list[NDArray[np.uint8] | None]]:
-    """The entries used, and their actions; only the last may have none."""
+def _context(params: ScoreInput) -> tuple[list[ContextStep], list[NDArray[np.uint8] | None]]:
+    """Read the entries used and their actions; only the last action may be missing."""
     seen, actions = [], []
-    first = max(0, len(asked.context) - _USED)
-    for number, entry in enumerate(asked.context[first:], first):
+    first = max(0, len(params.context) - _USED)
+    for number, entry in enumerate(params.context[first:], first):
         where = f"context entry {number}"
         vector = entry.actions or entry.actions_output
-        if not vector and number < len(asked.context) - 1:
+        if not vector and number < len(params.context) - 1:
             raise BadInputError(f"{where} has no actions; only the last entry may leave them to the model")
-        actions.append(read_vector(vector, asked.schema_, f"actions of {where}") if vector else None)
+        actions.append(read_vector(vector, params.schema_, f"actions of {where}") if vector else None)
         codes_N = np.array(entry.tokens, np.int64) if entry.tokens else None
         picture = from_base64(entry.image, f"the image of {where}")
         seen.append(ContextStep(picture=picture, where=f"the image of {where}", codes_N=codes_N))
@@ -237,133 +232,133 @@ Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is c
 
 
 class PromptParams(RequestModel):
-    """Where a dream begins, and how it is drawn."""
+    """Prompt and sampling parameters."""
 
-    moment: str | None = Field(default=None, max_length=255)
-    """A bundled moment's name; see `/v1/moments`. None, and no images: the first one."""
+    prompt: str | None = Field(default=None, max_length=255)
+    """Name of a bundled prompt, see `/v1/prompts`; none, and no images: the first one."""
     images: Annotated[list[Picture], Field(min_length=1, max_length=_MOST)] | None = None
-    """Or pictures, oldest first; as many of the last as the model sees are used."""
+    """Images instead of a prompt, oldest first; the last ones that fit the context are used."""
     context_actions: Annotated[list[Vector], Field(max_length=_MOST)] | None = None
-    """The actions between the images, one less than images; none: at rest."""
+    """Actions between the images, one less than images; none: at rest."""
     schema_: Literal["named", "binned"] = Field(default="named", alias="schema")
-    """What the sixteen numbers of every action in this request are."""
+    """Schema of every action in this request."""
     temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's own."""
+    """Divides the logits; 0 is greedy; none: the model's default."""
     top_k: TopK = None
-    """Only the k likeliest tokens."""
+    """Sample from the k likeliest tokens only."""
     top_p: TopP = None
-    """Only the likeliest tokens that reach p together."""
+    """Sample from the likeliest tokens that reach p together."""
     seed: Seed = None
-    """Same request, same seed: same dream; none: any."""
+    """Random seed; the same request and seed give the same reply. None: a random one."""
 
 
 class DreamRequest(PromptParams):
-    """One dream."""
+    """Request of `/v1/dream`."""
 
     mode: Literal["world", "policy", "full"] = "world"
-    """`world`: actions given, pictures dreamed. `policy`: pictures given, actions dreamed. `full`: both dreamed."""
+    """`world`: actions in, frames out. `policy`: frames in, actions out. `full`: both generated."""
     steps: int = Field(default=10, ge=1)
-    """How many steps."""
+    """Steps to generate."""
     actions: Annotated[list[Vector], Field(max_length=10_000)] | None = None
-    """`world`: the action of every step; none, from a moment: what was really done. `full`: of the first steps."""
+    """`world`: the action of every step; none, with a bundled prompt: the recorded ones. `full`: of the first steps."""
     frames: Annotated[list[Picture], Field(max_length=_MOST)] | None = None
-    """`policy`: the true pictures that follow, steps - 1 of them; none, from a moment: those of the recording."""
+    """`policy`: the true frames that follow, steps - 1 of them; none, with a bundled prompt: the recorded ones."""
 
 
 class Step(BaseModel):
-    """One step: the action taken, and the picture that followed."""
+    """One step: the action, and the frame after it."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     index: int
-    """From 0."""
+    """Step number, from 0."""
     action: list[float]
     """Sixteen numbers in the request's schema."""
     action_given: bool
-    """Whether the request gave it; else it was dreamed."""
+    """True when the request gave the action; false when the model sampled it."""
     image: str | None
-    """PNG, base64, marked; null where the step dreamed none (policy mode)."""
+    """PNG, base64, watermarked; null in policy mode."""
     tokens: list[int] | None
-    """Its tokens."""
+    """Tokens of the frame."""
 
 
 class DreamResponse(BaseModel):
-    """A whole dream."""
+    """Reply of `/v1/dream`."""
 
     model: str
-    """What dreamed it."""
+    """Name of the model."""
     seed: int
-    """Asked for again, the same comes."""
+    """Seed used."""
     steps: list[Step]
-    """In order."""
+    """Steps in order."""
 
 
 class PolicyResponse(BaseModel):
-    """What the model would press."""
+    """Reply of `/v1/policy`."""
 
     model: str
-    """What says so."""
+    """Name of the model."""
     seed: int
-    """Asked for again, the same comes."""
+    """Seed used."""
     action: list[float]
     """Sixteen numbers in the request's schema."""
 
 
-def register_dream_routes(app: FastAPI, studio: InferenceService) -> None:
+def register_dream_routes(app: FastAPI, service: InferenceService) -> None:
     """Add the routes."""
 
     @app.post("/v1/dream", response_model=DreamResponse, openapi_extra=request_schema(DreamRequest), tags=["playloom"])
     async def dream(request: Request) -> Response:
-        """Dream on from a moment or pictures."""
-        studio.gate.check_open()
-        order = await body_of(request, DreamRequest)
-        studio.check_steps(order.steps)
-        return await studio.in_time(_dream(studio, order, request))
+        """Generate frames, actions or both from a prompt or images."""
+        service.limiter.check_open()
+        order = await parse_body(request, DreamRequest)
+        service.check_steps(order.steps)
+        return await service.in_time(_dream(service, order, request))
 
     @app.post(
         "/v1/policy", response_model=PolicyResponse, openapi_extra=request_schema(PromptParams), tags=["playloom"]
     )
     async def policy(request: Request) -> Response:
-        """What would the model press now?"""
-        studio.gate.check_open()
-        return await studio.in_time(_policy(studio, await body_of(request, PromptParams)))
+        """Return the model's next action."""
+        service.limiter.check_open()
+        return await service.in_time(_policy(service, await parse_body(request, PromptParams)))
 
 
-async def begin(studio: InferenceService, asked: PromptParams) -> Prompt:
-    """The prompt of what was asked for.
+async def build_prompt(service: InferenceService, params: PromptParams) -> Prompt:
+    """Build the prompt of a request.
 
     Raises:
         PlayloomError: when it cannot be used.
     """
-    if asked.images is None:
-        name = resolve_prompt(asked.moment)
-        return (await studio.side(lambda: studio.moment(name)))[0]
-    if asked.moment is not None:
+    if params.images is None:
+        name = resolve_prompt(params.prompt)
+        return (await service.run_in_io_pool(lambda: service.bundled_prompt(name)))[0]
+    if params.prompt is not None:
         raise BadInputError("a dream begins at a moment or at images; send one of the two")
-    images, where = asked.images, "image {}"
-    given = asked.context_actions
+    images, where = params.images, "image {}"
+    given = params.context_actions
     if given is not None and len(given) != len(images) - 1:
         raise BadInputError(f"{len(images)} images need {len(images) - 1} context_actions between; got {len(given)}")
-    actions = read_actions(given, asked.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
-    seen = await studio.side(
+    actions = read_actions(given, params.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
+    seen = await service.run_in_io_pool(
         lambda: [
             ContextStep(picture=from_base64(b, where.format(i)), where=where.format(i)) for i, b in enumerate(images)
         ]
     )
-    return await studio.prompt(seen, actions, steps=studio.context)
+    return await service.prompt(seen, actions, steps=service.context)
 
 
 def read_actions(rows: list[list[float]], schema: Literal["named", "binned"], what: str) -> list[NDArray[np.uint8]]:
-    """Vectors of a request as action values."""
+    """Convert the action vectors of a request to action values."""
     return [read_vector(row, schema, f"{what} {index}") for index, row in enumerate(rows)]
 
 
-async def shown(
-    studio: InferenceService, step: StepResult, manifest: Manifest, schema: Literal["named", "binned"]
+async def serialize_step(
+    service: InferenceService, step: StepResult, manifest: Manifest, schema: Literal["named", "binned"]
 ) -> tuple[dict[str, object], bytes | None]:
-    """A step as it is answered, and its picture."""
+    """Serialize a step; return it with its PNG."""
     dreamed = step.frame_HWC is not None and manifest.mode != "policy"
-    png = await studio.png(step, manifest, step.index + 1) if dreamed else None
+    png = await service.png(step, manifest, step.index + 1) if dreamed else None
     return {
         "index": step.index,
         "action": [round(float(number), 4) for number in values_to_rows(step.action_A, schema)],
@@ -373,64 +368,63 @@ async def shown(
     }, png
 
 
-async def _dream(studio: InferenceService, order: DreamRequest, request: Request) -> Response:
-    async with studio.gate.turn():
-        asked = await _request(studio, order)
-        manifest = studio.manifest(asked.prompt, asked.sampling, asked.seed, asked.mode)
-        turns = [(asked.action(i), asked.frame(i) if asked.mode == "policy" else "dream") for i in range(asked.steps)]
+async def _dream(service: InferenceService, order: DreamRequest, request: Request) -> Response:
+    async with service.limiter.slot():
+        params = await _request(service, order)
+        manifest = service.manifest(params.prompt, params.sampling, params.seed, params.mode)
+        turns = [
+            (params.action(i), params.frame(i) if params.mode == "policy" else "dream") for i in range(params.steps)
+        ]
         steps = []
-        async with aclosing(studio.dream(asked.prompt, turns, asked.sampling, asked.seed)) as dreamed:  # type: ignore[arg-type]
+        async with aclosing(service.dream(params.prompt, turns, params.sampling, params.seed)) as dreamed:  # type: ignore[arg-type]
             async for step in dreamed:
-                steps.append((await shown(studio, step, manifest, order.schema_))[0])
+                steps.append((await serialize_step(service, step, manifest, order.schema_))[0])
                 if await request.is_disconnected():
-                    return Response(status_code=499)  # nobody reads it; do not dream on
-        content = {"model": studio.model.config.name, "seed": asked.seed, "steps": steps}
-        return await studio.side(lambda: JSONResponse(content))
+                    return Response(status_code=499)  # the client is gone
+        content = {"model": service.model.config.name, "seed": params.seed, "steps": steps}
+        return await service.run_in_io_pool(lambda: JSONResponse(content))
 
 
-async def _request(studio: InferenceService, order: DreamRequest) -> GenerationRequest:
-    prompt = await begin(studio, order)
+async def _request(service: InferenceService, order: DreamRequest) -> GenerationRequest:
+    prompt = await build_prompt(service, order)
     true_frames, true_actions = None, None
     if order.images is None:
-        name = resolve_prompt(order.moment)
-        _, true_frames, true_actions = await studio.side(lambda: studio.moment(name))
+        name = resolve_prompt(order.prompt)
+        _, true_frames, true_actions = await service.run_in_io_pool(lambda: service.bundled_prompt(name))
     actions = true_actions if order.mode == "world" else None
     if order.actions is not None and order.mode != "policy":
         rows = read_actions(order.actions, order.schema_, "action")
         actions = np.stack(rows) if rows else None
     if order.frames is not None:
-        true_frames = await _frames(studio, order.frames)
+        true_frames = await _frames(service, order.frames)
     return GenerationRequest(
         prompt=prompt,
         mode=order.mode,
         steps=order.steps,
         actions_SA=actions,
         frames_SHWC=true_frames if order.mode == "policy" else None,
-        sampling=studio.sampling(order.temperature, order.top_k, order.top_p),
+        sampling=service.sampling(order.temperature, order.top_k, order.top_p),
         seed=resolve_seed(order.seed),
     )
 
 
-async def _frames(studio: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
-    frames, pixels = [], studio.settings.picture_pixels
-    for index, text in enumerate(pictures):
-        where = f"frame {index}"
-        frames.append(
-            await studio.side(
-                lambda text=text, where=where: read_frame(  # type: ignore[misc]
-                    from_base64(text, where), studio.size, where=where, pixels=pixels
-                )
-            )
-        )
-    return np.stack(frames) if frames else np.zeros((0, *studio.size, 3), np.uint8)
+async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
+    size, pixels = service.size, service.settings.picture_pixels
+
+    def decode() -> list[NDArray[np.uint8]]:
+        named = [(text, f"frame {index}") for index, text in enumerate(pictures)]
+        return [read_frame(from_base64(text, where), size, where=where, pixels=pixels) for text, where in named]
+
+    frames = await service.run_in_io_pool(decode)
+    return np.stack(frames) if frames else np.zeros((0, *size, 3), np.uint8)
 
 
-async def _policy(studio: InferenceService, order: PromptParams) -> Response:
-    async with studio.gate.turn():
-        prompt, seed = await begin(studio, order), resolve_seed(order.seed)
-        how = studio.sampling(order.temperature, order.top_k, order.top_p)
-        async with aclosing(studio.dream(prompt, [(None, None)], how, seed)) as steps:
+async def _policy(service: InferenceService, order: PromptParams) -> Response:
+    async with service.limiter.slot():
+        prompt, seed = await build_prompt(service, order), resolve_seed(order.seed)
+        sampling = service.sampling(order.temperature, order.top_k, order.top_p)
+        async with aclosing(service.dream(prompt, [(None, None)], sampling, seed)) as steps:
             async for step in steps:
                 action = [round(float(number), 4) for number in values_to_rows(step.action_A, order.schema_)]
-                return JSONResponse({"model": studio.model.config.name, "seed": seed, "action": action})
+                return JSONResponse({"model": service.model.config.name, "seed": seed, "action": action})
     raise ApiError(500, "the model gave no answer")

@@ -1,17 +1,8 @@
-"""What all routes share: the model, the broker before it, the limits, and the way from what was sent to a dream.
+"""Inference service: the model, the scheduler, the request limits and the parsing that all routes share.
 
-Owns that nothing slow happens in the event loop, and that one thread alone computes: picture files are read and written
-in a side thread, everything of the model's happens in the broker's.
-
-How many requests dream at once and how many wait; one too many is told so at once, with when to come again.
-
-JSON bodies to typed values: weighed before they are parsed, and every fault said in one sentence.
-
-The pictures that were sent out, by their pixels: the tokens each was made of, and what made it; bounded.
-
-Clients of the hosted endpoint send our pictures back as context without their tokens. Encoded again they would drift,
-and the visible mark would enter the dream. A picture whose pixels came back unchanged is known here, and goes on from
-its tokens.
+Images are decoded and encoded in the I/O pool; the model runs in the scheduler's thread only. `SentImageCache` knows
+the tokens of images that were sent out. Clients of the hosted endpoint send our images back without tokens; encoding
+them again would drift and put the visible watermark into the context.
 """
 
 from __future__ import annotations
@@ -44,38 +35,41 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
 from playloom.media.images import encode_png, marked_png, read_frame
 from playloom.models.checkpoint import load_model, model_folder
+from playloom.models.decode_order import card_row_delay
 from playloom.provenance import Manifest, created_at, frames_hash
-from playloom.server.errors import ApiError, busy, validation_message
+from playloom.server.errors import ApiError, service_unavailable, validation_message
 from playloom.server.scheduler import Frame, Handle, Progress, Scheduler, SchedulerLimits
 from playloom.server.settings import Settings
 
-_T_gate = TypeVar("_T_gate")
+_T = TypeVar("_T")
 _WEIGHT = 0.2  # of the newest request in the running mean of how long one takes
 
 
 class RequestLimiter:
-    """First come, first served. Used from one event loop."""
+    """Limits concurrent requests, first come, first served. Used from one event loop."""
 
     def __init__(self, slots: int, queue: int) -> None:
         self.slots, self.queue = slots, queue
         self.running = self.waiting = 0
         self.draining = False
-        """Whether the server is stopping and takes no new work."""
+        """True while the server is stopping and accepts no new work."""
         self._free = asyncio.Semaphore(slots)
         self._seconds = 1.0
         self._tasks: set[asyncio.Future[Any]] = set()
         self._ended = False
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Have a turn, after those who came before.
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one of the slots.
 
         Raises:
-            Refusal: 503 at once, when as many wait as may, or the server is stopping.
+            ApiError: 503 at once, when as many wait as may, or the server is stopping.
         """
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
-            raise busy(f"{self.waiting} requests are waiting already; try again in a while", self.seconds_until_free)
+            raise service_unavailable(
+                f"{self.waiting} requests are waiting already; try again in a while", self.seconds_until_free
+            )
         self.waiting += 1
         try:
             await self._free.acquire()
@@ -90,8 +84,8 @@ class RequestLimiter:
             self._seconds += _WEIGHT * (time.monotonic() - began - self._seconds)
             self._free.release()
 
-    async def within(self, work: Coroutine[Any, Any, _T_gate], seconds: float) -> _T_gate:
-        """What some work gives, if that does not take too long.
+    async def with_timeout(self, work: Coroutine[Any, Any, _T], seconds: float) -> _T:
+        """Run a coroutine with a timeout.
 
         Raises:
             ApiError: 504 when it takes longer, 503 when `end` comes first.
@@ -105,85 +99,85 @@ class RequestLimiter:
         except asyncio.CancelledError:
             if not self._ended:
                 raise
-            raise busy("the server stopped before this was done; try again in a while", 10) from None
+            raise service_unavailable("the server stopped before this was done; try again in a while", 10) from None
         finally:
             self._tasks.discard(task)
 
-    def end(self) -> None:
-        """Give up what runs; whoever waits for it is told."""
+    def abort_all(self) -> None:
+        """Cancel all running requests with a 503."""
         self.draining = self._ended = True
         for task in self._tasks:
             task.cancel()
 
     def check_open(self) -> None:
-        """Refuse new work while the server is stopping.
+        """Check that the server accepts new work.
 
         Raises:
-            Refusal: 503.
+            ApiError: 503.
         """
         if self.draining:
             raise _stopping()
 
     @property
     def seconds_until_free(self) -> int:
-        """A guess at when another request has a chance."""
+        """Estimated seconds until a slot is free."""
         return min(60, math.ceil(self._seconds * max(1, self.waiting) / self.slots))
 
 
 def _stopping() -> ApiError:
-    return busy("the server is stopping and takes no new work; try again in a while", 10)
+    return service_unavailable("the server is stopping and takes no new work; try again in a while", 10)
 
 
-_T_parsing = TypeVar("_T_parsing", bound=BaseModel)
-MOST_OPENED = 4000
-"""Objects and lists in one body: a hundred steps of context with all their lists are a fraction of it."""
-MOST_VALUES = 1_000_000
-"""Values in one body."""
-MOST_FIELDS = 10_000
-"""Named fields in one body: for each that is unknown a fault is kept."""
+_Model = TypeVar("_Model", bound=BaseModel)
+MAX_CONTAINERS = 4000
+"""Most objects and lists in one body; a hundred context steps hold a fraction of it."""
+MAX_VALUES = 1_000_000
+"""Most values in one body."""
+MAX_FIELDS = 10_000
+"""Most named fields in one body; each unknown one costs an error record."""
 
 
 class RequestModel(BaseModel):
-    """A request of our own API: a field that it does not know is refused, so that a typo is noticed."""
+    """Request of our own API; an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-async def body_of(request: Request, kind: type[_T_parsing]) -> _T_parsing:
-    """A request's JSON body, parsed beside the event loop.
+async def parse_body(request: Request, kind: type[_Model]) -> _Model:
+    """Parse a JSON body in the thread pool.
 
     Raises:
-        Refusal: 400 for what is no JSON or does not fit, 413 for what holds too many values.
+        ApiError: 400 for what is no JSON or does not fit, 413 for what holds too many values.
     """
     return await run_in_threadpool(parse, await request.body(), kind)
 
 
-def parse(data: bytes, kind: type[_T_parsing]) -> _T_parsing:
-    """JSON to a value of that type; see `body_of` for the errors."""
+def parse(data: bytes, kind: type[_Model]) -> _Model:
+    """Parse JSON into a model; see `parse_body` for the errors."""
     check_complexity(data)
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        raise refused(error, [kind]) from None
+        raise _invalid_body(error, [kind]) from None
 
 
 def parse_any(data: bytes, adapter: TypeAdapter[Any], kinds: Sequence[type[BaseModel]]) -> Any:
-    """The same for one of several types that their field `type` tells apart."""
+    """Parse JSON into one of several models, chosen by the field `type`."""
     check_complexity(data)
     try:
         return adapter.validate_json(data)
     except ValidationError as error:
-        raise refused(error, kinds) from None
+        raise _invalid_body(error, kinds) from None
 
 
 def check_complexity(data: bytes) -> None:
-    """Refuse what would become far more objects than any true request, by counting bytes.
+    """Reject a body with far more objects than a valid request, by counting bytes.
 
     Raises:
-        Refusal: 413.
+        ApiError: 413.
     """
     opened, values, fields = data.count(b"{") + data.count(b"["), data.count(b","), data.count(b":")
-    if opened > MOST_OPENED or values > MOST_VALUES or fields > MOST_FIELDS:
+    if opened > MAX_CONTAINERS or values > MAX_VALUES or fields > MAX_FIELDS:
         raise ApiError(
             413,
             f"the body holds {opened:,} objects and lists, {fields:,} fields and {values:,} values; send at most 100 "
@@ -191,8 +185,8 @@ def check_complexity(data: bytes) -> None:
         )
 
 
-def refused(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> ApiError:
-    """400 with the first fault; an unknown field comes first, and the nearest one that there is beside it."""
+def _invalid_body(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> ApiError:
+    """Build the 400 for a body; an unknown field comes first, with the nearest known one."""
     faults = list(error.errors(include_url=False, include_input=False))
     unknown = next((fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"), None)
     if unknown is None:
@@ -206,13 +200,13 @@ def refused(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> ApiErro
 
 
 def request_schema(kind: type[BaseModel]) -> dict[str, Any]:
-    """What a route that calls `body_of` says of itself in the OpenAPI document."""
+    """Describe the body of a route that calls `parse_body`, for the OpenAPI document."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 class SentImageCache:
-    """The newest pictures sent; any thread may ask."""
+    """Tokens and manifests of the newest images sent, by pixel hash; any thread may use it."""
 
     def __init__(self, pictures: int) -> None:
         self._pictures = pictures
@@ -220,23 +214,23 @@ class SentImageCache:
         self._lock = threading.Lock()
 
     def keep(self, marked_HWC: NDArray[np.uint8], codes_N: NDArray[np.int64], manifest: Manifest) -> None:
-        """Remember what a picture was made of; the longest unused goes when there are too many."""
+        """Store an image's tokens and manifest; the least recently used image is dropped above the limit."""
         with self._lock:
             self._known[frames_hash(marked_HWC)] = codes_N.astype(np.int32), manifest
             while len(self._known) > self._pictures:
                 self._known.popitem(last=False)
 
     def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64] | None:
-        """The tokens of a picture we sent, int64 [N]; None for any other."""
-        known = self._look(frame_HWC)
+        """Return the tokens of an image that was sent, int64 [N]; None for any other."""
+        known = self._lookup(frame_HWC)
         return None if known is None else known[0].astype(np.int64)
 
     def manifest(self, frame_HWC: NDArray[np.uint8]) -> Manifest | None:
-        """What made a picture we sent; None for any other."""
-        known = self._look(frame_HWC)
+        """Return the manifest of an image that was sent; None for any other."""
+        known = self._lookup(frame_HWC)
         return None if known is None else known[1]
 
-    def _look(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.int32], Manifest] | None:
+    def _lookup(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.int32], Manifest] | None:
         name = frames_hash(frame_HWC)
         with self._lock:
             known = self._known.get(name)
@@ -245,44 +239,43 @@ class SentImageCache:
             return known
 
 
-_T_studio = TypeVar("_T_studio")
-_MOMENTS_KEPT = 8
+_CACHED_PROMPTS = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ContextStep:
-    """One step of a context as it was sent."""
+    """One context step of a request."""
 
     picture: bytes
     """PNG or JPEG."""
     where: str
-    """What to call it in messages."""
+    """Name of the image in error messages."""
     codes_N: NDArray[np.int64] | None = None
-    """Its tokens, where they came with it: used in place of encoding the picture."""
+    """Tokens sent with the image, int64 [N]; used in place of encoding it."""
 
 
 class InferenceService:
-    """A model ready to serve."""
+    """A loaded model with its scheduler, thread pools and limits."""
 
     def __init__(self, settings: Settings) -> None:
-        """Load the model and start the broker.
+        """Load the model and start the scheduler.
 
         Raises:
             PlayloomError: when the model or the device cannot be used.
         """
         self.settings = settings
-        self.dreamer = run_in_temporary_thread(lambda: _dreamer(settings))
-        self.model = self.dreamer.model
+        self.engine = run_in_temporary_thread(lambda: _load_engine(settings))
+        self.model = self.engine.model
         # A live session that starts over opens its new dream before it gives up the old one, hence twice.
-        room = 2 * settings.sessions + settings.requests + settings.jobs + settings.branches
-        self.broker = Scheduler(self.dreamer, SchedulerLimits(sessions=room, batch=settings.batch))
-        self.gate = RequestLimiter(settings.requests, settings.queue)
-        self.remembered = SentImageCache(settings.remembered_frames)
-        self._side = ThreadPoolExecutor(1, "playloom-pictures")
-        self._films = ThreadPoolExecutor(1, "playloom-films")
-        self._waiters = ThreadPoolExecutor(2 * settings.sessions + 4, "playloom-wait")
-        self.moment = lru_cache(_MOMENTS_KEPT)(self._moment)
-        self.moment_picture = lru_cache(_MOMENTS_KEPT)(self._moment_picture)
+        capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
+        self.scheduler = Scheduler(self.engine, SchedulerLimits(sessions=capacity, batch=settings.batch))
+        self.limiter = RequestLimiter(settings.max_requests, settings.queue)
+        self.sent_images = SentImageCache(settings.token_cache_size)
+        self._io_pool = ThreadPoolExecutor(1, "playloom-io")
+        self._encode_pool = ThreadPoolExecutor(1, "playloom-encode")
+        self._blocking_pool = ThreadPoolExecutor(2 * settings.max_sessions + 4, "playloom-blocking")
+        self.bundled_prompt = lru_cache(_CACHED_PROMPTS)(self._bundled_prompt)
+        self.prompt_image = lru_cache(_CACHED_PROMPTS)(self._prompt_image)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -292,26 +285,26 @@ class InferenceService:
 
     @property
     def context(self) -> int:
-        """Steps the model sees."""
+        """Context length in steps."""
         return self.model.config.transformer.context_steps
 
     def sampling(
         self, temperature: float | None = None, top_k: int | None = None, top_p: float | None = None
     ) -> Sampling:
-        """What was asked for, over the model's card, over the defaults."""
+        """Return sampling parameters: the request's, else the model card's, else the defaults."""
         return Sampling.from_card(self.model.card, temperature=temperature, top_k=top_k, top_p=top_p)
 
-    async def side(self, work: Callable[[], _T_studio]) -> _T_studio:
-        """Do it in the side thread, after what was asked for before."""
-        return await asyncio.get_running_loop().run_in_executor(self._side, work)
+    async def run_in_io_pool(self, work: Callable[[], _T]) -> _T:
+        """Run in the I/O thread, in order."""
+        return await asyncio.get_running_loop().run_in_executor(self._io_pool, work)
 
-    async def film(self, work: Callable[[], _T_studio]) -> _T_studio:
-        """Do what takes seconds, one at a time, beside the side thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._films, work)
+    async def run_in_encode_pool(self, work: Callable[[], _T]) -> _T:
+        """Run an encoding of seconds in the encoding thread, in order."""
+        return await asyncio.get_running_loop().run_in_executor(self._encode_pool, work)
 
-    async def wait_for(self, work: Callable[[], _T_studio]) -> _T_studio:
-        """Do what mostly waits (for the broker, for a session's turn) without holding anything up."""
-        return await asyncio.get_running_loop().run_in_executor(self._waiters, work)
+    async def run_blocking(self, work: Callable[[], _T]) -> _T:
+        """Run a function that blocks on another thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._blocking_pool, work)
 
     async def prompt(
         self,
@@ -321,36 +314,41 @@ class InferenceService:
         stretch: bool = False,
         steps: int = 10,
     ) -> Prompt:
-        """A prompt of the last `steps` of what was sent, as far as the model's context goes.
+        """Build a prompt from the last `steps` context steps, as far as the model's context goes.
 
         Args:
             seen: all steps sent, in order.
             actions_TA: the actions between them, one less.
             stretch: see `playloom.media.images.read_frame`.
-            steps: how many of them count.
+            steps: number of steps to use.
 
         Raises:
-            PictureError: when one of those used is no picture.
-            BadInputError: when tokens are none of this model's.
+            PictureError: when an image cannot be read.
+            BadInputError: when tokens do not belong to this model.
         """
         used = min(steps, self.context, len(seen))
         seen, actions_TA = seen[len(seen) - used :], actions_TA[len(actions_TA) - used + 1 :]
-        frames: list[NDArray[np.uint8]] = []
-        codes: list[NDArray[np.int64]] = []
-        for step in seen:  # one at a time, so that requests take turns
-            frame_HWC, known_N = await self.side(lambda step=step: self._look(step, stretch))  # type: ignore[misc]
-            frames.append(frame_HWC)
-            codes.append(await self.codes(frame_HWC) if known_N is None else known_N)
+        decoded = await self.run_in_io_pool(lambda: [self._decode(step, stretch) for step in seen])
+        frames_THWC = np.stack([frame_HWC for frame_HWC, _ in decoded])
+        codes_TN = await self.known_codes(frames_THWC, [known_N for _, known_N in decoded])
         actions = np.stack(actions_TA) if actions_TA else np.zeros((0, len(REST_VALUES)), np.uint8)
-        return Prompt(frames_THWC=np.stack(frames), actions_TA=actions, codes_TN=np.stack(codes))
+        return Prompt(frames_THWC=frames_THWC, actions_TA=actions, codes_TN=codes_TN)
 
-    async def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """A frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
-        return await waited(self._encode(frame_HWC))
+    async def known_codes(
+        self, frames_THWC: NDArray[np.uint8], known: Sequence[NDArray[np.int64] | None]
+    ) -> NDArray[np.int64]:
+        """Return the codes of frames, int64 [T, N]; encode those that are None in `known` as one batch."""
+        unknown = [index for index, codes_N in enumerate(known) if codes_N is None]
+        new = iter(await self.codes(frames_THWC[unknown]) if unknown else ())
+        return np.stack([next(new) if codes_N is None else codes_N for codes_N in known])
+
+    async def codes(self, frames_THWC: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Encode frames, uint8 [T, H, W, 3], as one batch on the scheduler thread; return codes, int64 [T, N]."""
+        return await await_future(self._encode(frames_THWC))
 
     async def frame(self, codes_N: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The frame that tokens stand for, uint8 [H, W, 3]; decoded between two frames of others' dreams."""
-        return await waited(self.broker.run(lambda: self.dreamer.frames(codes_N[None])[0]))
+        """Decode codes, int64 [N], into a frame, uint8 [H, W, 3], on the scheduler thread."""
+        return await await_future(self.scheduler.run(lambda: self.engine.frames(codes_N[None])[0]))
 
     async def dream(
         self,
@@ -359,9 +357,9 @@ class InferenceService:
         sampling: Sampling,
         seed: int,
     ) -> AsyncGenerator[StepResult, None]:
-        """Steps of one dream, batched with everybody's; its session is given back when the iterator is closed.
+        """Generate the steps of one session, batched with others; closing the iterator closes the session.
 
-        One step is asked for ahead, so that the next frame is dreamed while what came is written as a picture.
+        One step is requested ahead, so that the next frame is generated while the last one is encoded as an image.
         """
         handle = await self.open(prompt, sampling, seed)
         ahead: Future[StepResult] | None = None
@@ -369,79 +367,79 @@ class InferenceService:
             for action_A, frame in turns:
                 before, ahead = ahead, handle.submit(action_A, frame)
                 if before is not None:
-                    yield await waited(before)
+                    yield await await_future(before)
             if ahead is not None:
-                yield await waited(ahead)
+                yield await await_future(ahead)
         finally:
             handle.close()
 
     async def open(
         self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
     ) -> Handle:
-        """A session of the broker; given back when nobody waits for it any more."""
-        future = self.broker.open_async(prompt, sampling=sampling, seed=seed, progress=progress)
+        """Open a session; a cancelled call closes it."""
+        future = self.scheduler.open_async(prompt, sampling=sampling, seed=seed, progress=progress)
         try:
-            return await waited(future)
+            return await await_future(future)
         except asyncio.CancelledError:
             if not future.cancel():
-                future.add_done_callback(_give_back)
+                future.add_done_callback(_close_handle)
             raise
 
     def manifest(self, prompt: Prompt, sampling: Sampling, seed: int, mode: str) -> Manifest:
-        """What every picture of a dream says about itself."""
-        lag = self.dreamer.schedule.lag
+        """Build the manifest of a session."""
+        row_delay = self.engine.schedule.row_delay
         return Manifest(
             model=self.model.config.name,
             weights=self.model.fingerprint,
             seed=seed,
             mode=mode,
             sampling=sampling.to_dict(),
-            order="raster" if lag == self.model.config.layout.grid_width else f"row lag {lag}",
+            order="raster" if row_delay == self.model.config.layout.grid_width else f"row delay {row_delay}",
             parent=frames_hash(prompt.frames_THWC),
             created=created_at(),
         )
 
     async def png(self, step: StepResult, manifest: Manifest, number: int) -> bytes:
-        """A step's frame as a marked PNG, remembered for when it comes back."""
+        """Encode a step's frame as watermarked PNG and store its tokens in the cache."""
         frame_HWC, codes_N = step.frame_HWC, step.codes_N
         assert frame_HWC is not None and codes_N is not None, "called for steps that dreamed a frame"
 
         def encode() -> bytes:
             made = manifest.at_step(number)
             png, marked_HWC = marked_png(frame_HWC, made)
-            self.remembered.keep(marked_HWC, codes_N, made)
+            self.sent_images.keep(marked_HWC, codes_N, made)
             return png
 
-        return await self.side(encode)
+        return await self.run_in_io_pool(encode)
 
-    async def in_time(self, work: Coroutine[Any, Any, _T_studio]) -> _T_studio:
-        """What a request's work gives, within the time that a request may take.
+    async def in_time(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run the work of a request within `request_seconds`.
 
         Raises:
-            Refusal: 504 when it takes longer, 503 when the server ends first.
+            ApiError: 504 when it takes longer, 503 when the server ends first.
         """
-        return await self.gate.within(work, self.settings.request_seconds)
+        return await self.limiter.with_timeout(work, self.settings.request_seconds)
 
     def check_steps(self, steps: int) -> None:
-        """Refuse more steps than one request may ask for.
+        """Check the number of steps of a request.
 
         Raises:
             BadInputError: names the limit.
         """
-        if steps > self.settings.steps:
-            raise BadInputError(f"{steps:,} steps were asked for; at most {self.settings.steps} at once")
+        if steps > self.settings.max_steps:
+            raise BadInputError(f"{steps:,} steps were asked for; at most {self.settings.max_steps} at once")
 
     def close(self, timeout: float) -> None:
-        """Finish what the broker has begun, take nothing new."""
-        self.broker.close(timeout)
-        for pool in (self._side, self._films, self._waiters):
+        """Finish running work and accept nothing new."""
+        self.scheduler.close(timeout)
+        for pool in (self._io_pool, self._encode_pool, self._blocking_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _look(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-        """In the side thread: a step's frame, and its tokens where they are known."""
+    def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """Decode one image; return it with its tokens where they are known. Runs in the I/O thread."""
         limit = self.settings.picture_pixels
         frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
-        known_N = step.codes_N if step.codes_N is not None else self.remembered.codes(frame_HWC)
+        known_N = step.codes_N if step.codes_N is not None else self.sent_images.codes(frame_HWC)
         if known_N is None:
             return frame_HWC, None
         layout = self.model.config.layout
@@ -452,36 +450,36 @@ class InferenceService:
             )
         return frame_HWC, known_N
 
-    def _encode(self, frame_HWC: NDArray[np.uint8]) -> Future[NDArray[np.int64]]:
-        """A future of a frame's tokens, int64 [N]; encoded between two frames of others' dreams."""
-        alone = Prompt(frames_THWC=frame_HWC[None], actions_TA=np.zeros((0, len(REST_VALUES)), np.uint8))
-        return self.broker.run(lambda: self.dreamer.codes(alone)[0])
+    def _encode(self, frames_THWC: NDArray[np.uint8]) -> Future[NDArray[np.int64]]:
+        rest_TA = np.zeros((len(frames_THWC) - 1, len(REST_VALUES)), np.uint8)
+        prompt = Prompt(frames_THWC=frames_THWC, actions_TA=rest_TA)
+        return self.scheduler.run(lambda: self.engine.codes(prompt))
 
-    def _moment(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
-        """In the side thread: a bundled moment as a prompt, then the true frames and actions that follow."""
+    def _bundled_prompt(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
+        """Load a bundled prompt with the true frames and actions that follow. Runs in the I/O thread."""
         find_prompt(name)
         data = load_prompt(f"bundled:{name}", context=self.context, frame_size=self.size)
-        codes_TN = np.stack([self._encode(frame_HWC).result() for frame_HWC in data.frames_THWC])
+        codes_TN = self._encode(data.frames_THWC).result()
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
         return prompt, data.true_next_frames_SHWC, data.true_next_actions_SA
 
-    def _moment_picture(self, name: str) -> bytes:
-        """In the side thread: the last real frame of a moment's prompt, as PNG."""
+    def _prompt_image(self, name: str) -> bytes:
+        """Encode the last real frame of a prompt as PNG. Runs in the I/O thread."""
         return encode_png(load_bundled_prompt(find_prompt(name)).frames_THWC[self.context - 1])
 
 
-def _dreamer(settings: Settings) -> Engine:
+def _load_engine(settings: Settings) -> Engine:
     model = load_model(model_folder(settings.model), pick_device(settings.device))
-    return Engine(model, lag=settings.lag or model.card.get("lag"))
+    return Engine(model, row_delay=card_row_delay(model.card, settings.decode_order))
 
 
 def resolve_seed(asked: int | None) -> int:
-    """The seed asked for, or any."""
+    """Return the seed, or a random one for None."""
     return secrets.randbelow(2**31) if asked is None else asked
 
 
 def resolve_prompt(name: str | None) -> str:
-    """The moment asked for, or the first.
+    """Return the name of a prompt, or the first one for None.
 
     Raises:
         BadInputError: when none is bundled.
@@ -495,16 +493,16 @@ def resolve_prompt(name: str | None) -> str:
     return chosen
 
 
-async def waited(future: Future[_T_studio]) -> _T_studio:
-    """What another thread's future gives. Left alone when the one who waits is cancelled: that thread goes on."""
+async def await_future(future: Future[_T]) -> _T:
+    """Await a future of another thread; cancellation leaves that thread's work running."""
     inner = asyncio.wrap_future(future)
     try:
         return await asyncio.shield(inner)
     except asyncio.CancelledError:
-        inner.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else will look at it
+        inner.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks the exception as retrieved
         raise
 
 
-def _give_back(future: Future[Handle]) -> None:
+def _close_handle(future: Future[Handle]) -> None:
     if future.exception() is None:
         future.result().close()

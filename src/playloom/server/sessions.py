@@ -1,4 +1,4 @@
-"""Sessions over HTTP: a dream stepped by requests, `/v1/sessions`; and the recordings of these and of live ones."""
+"""`/v1/sessions`: sessions stepped by HTTP requests, and the recordings of these and of live sessions."""
 
 from __future__ import annotations
 
@@ -14,35 +14,41 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from playloom.actions.codec import read_vector
-from playloom.inference.realtime.recorder import ContextBuffer as Recent
-from playloom.inference.realtime.recorder import FrameHistory, RecordedFrame, as_csv, as_mp4
+from playloom.inference.realtime.recorder import ContextBuffer, FrameHistory, RecordedFrame, as_csv, as_mp4
 from playloom.inference.types import StepResult
 from playloom.media.images import live_picture
 from playloom.provenance import Manifest
 from playloom.server.errors import ApiError
 from playloom.server.live import LiveSessionManager
 from playloom.server.scheduler import Handle
-from playloom.server.schemas import PromptParams, Step, Vector, begin, shown
-from playloom.server.service import InferenceService, RequestModel, body_of, request_schema, resolve_seed, waited
+from playloom.server.schemas import PromptParams, Step, Vector, build_prompt, serialize_step
+from playloom.server.service import (
+    InferenceService,
+    RequestModel,
+    await_future,
+    parse_body,
+    request_schema,
+    resolve_seed,
+)
 from playloom.server.settings import new_token
 
 
 class SessionCreated(BaseModel):
-    """A session that waits for its first step."""
+    """A new session."""
 
     token: str
-    """Names the session; whoever knows it may step and close it."""
+    """Token of the session; it gives access to step and close it."""
     model: str
-    """What dreams."""
+    """Name of the model."""
     seed: int
-    """Asked for again with the same steps, the same comes."""
+    """Seed used."""
 
 
 class StepBody(RequestModel):
-    """What to do next."""
+    """Request of a step."""
 
     action: Vector | None = None
-    """Sixteen numbers in the session's schema; none: the model's own, dreamed."""
+    """Sixteen numbers in the session's schema; none: sampled by the model."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,13 +56,13 @@ class _Session:
     handle: Handle
     manifest: Manifest
     schema: Literal["named", "binned"]
-    reel: FrameHistory
-    recent: Recent
+    history: FrameHistory
+    recent: ContextBuffer
     used_at: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def remember(self, done: Future[StepResult]) -> None:
-        """Keep a step's frame, in the thread that made it."""
+        """Add a step's frame to the context buffer; runs in the scheduler's thread."""
         if done.cancelled() or done.exception() is not None:
             return
         step = done.result()
@@ -65,80 +71,80 @@ class _Session:
 
 
 class SessionManager:
-    """All stepped sessions. Used from one event loop."""
+    """All HTTP sessions. Used from one event loop."""
 
-    def __init__(self, studio: InferenceService, room: LiveSessionManager) -> None:
-        self.studio, self.room = studio, room
+    def __init__(self, service: InferenceService, manager: LiveSessionManager) -> None:
+        self.service, self.live = service, manager
         self.sessions: dict[str, _Session] = {}
 
     def find(self, token: str) -> _Session:
-        """A session by its token.
+        """Return a session by its token.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
         """
         if token not in self.sessions:
-            raise ApiError(404, "there is no such session; it was closed, or nobody used it for too long")
+            raise ApiError(404, "there is no such session; it was closed or expired")
         return self.sessions[token]
 
     def close(self, token: str) -> None:
-        """End a session."""
+        """Close a session."""
         self.find(token).handle.close()
         del self.sessions[token]
-        self.room.others -= 1
+        self.live.http_sessions -= 1
 
     def expire(self) -> None:
-        """Close what nobody used for too long."""
-        oldest = time.monotonic() - self.studio.settings.idle_seconds
+        """Close sessions that were idle too long."""
+        oldest = time.monotonic() - self.service.settings.idle_seconds
         for token, session in list(self.sessions.items()):
             if session.used_at < oldest and not session.lock.locked():
                 self.close(token)
 
-    async def open(self, asked: PromptParams) -> Response:
-        """A new session."""
-        studio = self.studio
-        self.room.check_room()
-        self.room.others += 1
+    async def open(self, params: PromptParams) -> Response:
+        """Open a session."""
+        service = self.service
+        self.live.check_capacity()
+        self.live.http_sessions += 1
         try:
-            prompt, seed = await begin(studio, asked), resolve_seed(asked.seed)
-            how = studio.sampling(asked.temperature, asked.top_k, asked.top_p)
-            handle = await studio.open(prompt, how, seed)
+            prompt, seed = await build_prompt(service, params), resolve_seed(params.seed)
+            sampling = service.sampling(params.temperature, params.top_k, params.top_p)
+            handle = await service.open(prompt, sampling, seed)
         except BaseException:
-            self.room.others -= 1
+            self.live.http_sessions -= 1
             raise
-        token = new_token(studio.settings.replica)
+        token = new_token(service.settings.replica)
         self.sessions[token] = _Session(
             handle=handle,
-            manifest=studio.manifest(prompt, how, seed, "full"),
-            schema=asked.schema_,
-            reel=FrameHistory(studio.settings.recording_frames),
-            recent=Recent(prompt, studio.context),
+            manifest=service.manifest(prompt, sampling, seed, "full"),
+            schema=params.schema_,
+            history=FrameHistory(service.settings.recording_frames),
+            recent=ContextBuffer(prompt, service.context),
             used_at=time.monotonic(),
         )
-        return JSONResponse({"token": token, "model": studio.model.config.name, "seed": seed}, 201)
+        return JSONResponse({"token": token, "model": service.model.config.name, "seed": seed}, 201)
 
-    async def step(self, token: str, turn: StepBody) -> Response:
-        """One step of a session; steps asked for together are taken one after the other."""
-        session, studio = self.find(token), self.studio
-        action_A = None if turn.action is None else read_vector(turn.action, session.schema, "the action")
+    async def step(self, token: str, body: StepBody) -> Response:
+        """Run one step; concurrent steps of a session run one after the other."""
+        session, service = self.find(token), self.service
+        action_A = None if body.action is None else read_vector(body.action, session.schema, "the action")
         async with session.lock:
             self.find(token)
             session.used_at = time.monotonic()
             coming = session.handle.submit(action_A)
-            coming.add_done_callback(session.remember)  # there: whoever waits here may give up, the dream has gone on
-            step = await waited(coming)
-            answer, _ = await shown(studio, step, session.manifest, session.schema)
+            coming.add_done_callback(session.remember)  # this request may time out, the step is done
+            step = await await_future(coming)
+            answer, _ = await serialize_step(service, step, session.manifest, session.schema)
             frame_HWC = step.frame_HWC
             assert frame_HWC is not None, "a step of a session dreams a frame"
             text = session.manifest.to_json()
-            picture = await studio.side(lambda: live_picture(frame_HWC, "jpeg", text))
-            session.reel.add(RecordedFrame(picture, step.action_A, 0))
+            picture = await service.run_in_io_pool(lambda: live_picture(frame_HWC, "jpeg", text))
+            session.history.add(RecordedFrame(picture, step.action_A, 0))
             session.used_at = time.monotonic()
         return JSONResponse(answer)
 
 
 def register_session_routes(
-    app: FastAPI, studio: InferenceService, room: LiveSessionManager, stepped: SessionManager
+    app: FastAPI, service: InferenceService, manager: LiveSessionManager, sessions: SessionManager
 ) -> None:
     """Add the routes."""
 
@@ -150,39 +156,39 @@ def register_session_routes(
         tags=["playloom"],
     )
     async def open_session(request: Request) -> Response:
-        """A dream that goes on step by step, as its client asks."""
-        return await studio.in_time(stepped.open(await body_of(request, PromptParams)))
+        """Open a session that is stepped by requests."""
+        return await service.in_time(sessions.open(await parse_body(request, PromptParams)))
 
     @app.post(
         "/v1/sessions/{token}/step", response_model=Step, openapi_extra=request_schema(StepBody), tags=["playloom"]
     )
     async def step_session(token: str, request: Request) -> Response:
-        """One step: an action, given or dreamed, and the picture that follows."""
-        stepped.find(token)
-        return await studio.in_time(stepped.step(token, await body_of(request, StepBody)))
+        """Run one step: a given or sampled action, and the frame after it."""
+        sessions.find(token)
+        return await service.in_time(sessions.step(token, await parse_body(request, StepBody)))
 
     @app.delete("/v1/sessions/{token}", status_code=204, tags=["playloom"])
     async def close_session(token: str) -> Response:
-        """End a session, stepped or live."""
-        if token in room.seats:
-            await room.close(room.seats[token])
+        """Close a session, HTTP or live."""
+        if token in manager.connections:
+            await manager.close(manager.connections[token])
         else:
-            stepped.close(token)
+            sessions.close(token)
         return Response(status_code=204)
 
     @app.get("/v1/sessions/{token}/recording.mp4", response_class=Response, responses=_file("video/mp4"), tags=_TAGS)
     async def video(token: str) -> Response:
-        """The newest frames of a session as a video in real time, every frame marked."""
-        reel, manifest = _reel(room, stepped, token)
-        shots = reel.shots()
-        data = await studio.film(lambda: as_mp4(shots, manifest, studio.settings.hertz))
+        """Return the newest frames of a session as watermarked MP4 in real time."""
+        history, manifest = _history_of(manager, sessions, token)
+        shots = history.shots()
+        data = await service.run_in_encode_pool(lambda: as_mp4(shots, manifest, service.settings.fps))
         return Response(data, media_type="video/mp4", headers=_download("playloom.mp4"))
 
     @app.get("/v1/sessions/{token}/recording.csv", response_class=Response, responses=_file("text/csv"), tags=_TAGS)
     async def table(token: str) -> Response:
-        """The input of the newest frames of a session, one row each, `named`."""
-        shots = _reel(room, stepped, token)[0].shots()
-        data = await studio.film(lambda: as_csv(shots))
+        """Return the actions of the newest frames of a session as CSV, one row each, `named` schema."""
+        shots = _history_of(manager, sessions, token)[0].shots()
+        data = await service.run_in_encode_pool(lambda: as_csv(shots))
         return Response(data, media_type="text/csv", headers=_download("playloom.csv"))
 
 
@@ -197,19 +203,19 @@ def _download(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
-def recent_of(room: LiveSessionManager, stepped: SessionManager, token: str) -> tuple[str, Recent]:
-    """What to call what a session plays, and its newest frames.
+def recent_of(manager: LiveSessionManager, sessions: SessionManager, token: str) -> tuple[str, ContextBuffer]:
+    """Return the name of a session's prompt and its newest frames.
 
     Raises:
-        Refusal: 404.
+        ApiError: 404.
     """
-    if token in room.seats:
-        return room.seats[token].moment or "live play", room.seats[token].recent
-    return "a session", stepped.find(token).recent
+    if token in manager.connections:
+        return manager.connections[token].prompt_name or "live play", manager.connections[token].recent
+    return "a session", sessions.find(token).recent
 
 
-def _reel(room: LiveSessionManager, stepped: SessionManager, token: str) -> tuple[FrameHistory, Manifest]:
-    if token in room.seats:
-        return room.seats[token].reel, room.seats[token].manifest
-    session = stepped.find(token)
-    return session.reel, session.manifest
+def _history_of(manager: LiveSessionManager, sessions: SessionManager, token: str) -> tuple[FrameHistory, Manifest]:
+    if token in manager.connections:
+        return manager.connections[token].history, manager.connections[token].manifest
+    session = sessions.find(token)
+    return session.history, session.manifest

@@ -46,7 +46,7 @@ def _strip(model: WorldModel, store: TokenDataset, span: EpisodeSlice) -> NDArra
     true_THWC = model.tokenizer.decode(torch.from_numpy(codes_TN)).cpu().numpy()
     seen = model.config.transformer.context_steps
     prompt = Prompt(frames_THWC=true_THWC[:seen], actions_TA=actions_TA[: seen - 1], codes_TN=codes_TN[:seen])
-    dreamer = Engine(model, lag=1 if model.config.rows else None)
+    dreamer = Engine(model, row_delay=1 if model.config.rows else None)
     held = actions_TA[seen - 1 : seen - 1 + _SHOWN]
     dreamed = [step.frame_HWC for step in dreamer.dream(prompt, mode="world", steps=_SHOWN, actions_SA=held)]
     frames = [stamp(frame) for frame in dreamed if frame is not None]

@@ -126,13 +126,16 @@ def training_card(job: WorldJob, store: TokenDataset, outcome: LoopResult) -> di
 def _recommended(job: WorldJob) -> dict[str, Any]:
     """Recommended generation settings: those of the initial model or the default, in a trained decode order."""
     before = job.start.model.card if job.start is not None and job.start.model is not None else {}
-    card = {name: value for name, value in before.items() if name in ("lag", "sampling")}
+    card = {name: value for name, value in before.items() if name in ("row_delay", "sampling")}
     if not job.model.rows:
         return card
-    lag, trained = card.get("lag", DEFAULT_LAG) or 0, dict(zip(job.config.lags, job.config.lag_weights, strict=True))
-    if not trained.get(lag):
-        lag = max(trained, key=trained.__getitem__)
-    return {**card, "lag": lag or None}  # in a card None is raster
+    row_delay, trained = (
+        card.get("row_delay", DEFAULT_LAG) or 0,
+        dict(zip(job.config.lags, job.config.lag_weights, strict=True)),
+    )
+    if not trained.get(row_delay):
+        row_delay = max(trained, key=trained.__getitem__)
+    return {**card, "row_delay": row_delay or None}  # in a card None is raster
 
 
 def _tokenizer(job: WorldJob) -> tuple[FrameTokenizer | None, str | None]:

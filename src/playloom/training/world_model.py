@@ -130,7 +130,7 @@ class WorldConfig:
     lags: tuple[int, ...] = (0, 4, 2, 1)
     """Row lags trained; 0 is raster order. A chain layout trains raster order only."""
     lag_weights: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
-    """Relative frequency of each lag."""
+    """Relative frequency of each row delay."""
     first_step_image_loss: bool = False
     """Include the first picture of a window, which nothing predicts, in the loss."""
     drop_dead: bool = True
@@ -242,7 +242,7 @@ class WorldTask:
 
     def to(self, device: torch.device) -> None:
         """Move the masks."""
-        self._own = {lag: own.to(device) for lag, own in self._own.items()}
+        self._own = {row_delay: own.to(device) for row_delay, own in self._own.items()}
 
     def batch(self, index: int) -> Batch:
         """Return windows of batch `index`: codes int64 [B, T, N], actions int64 [B, T, A]."""
@@ -250,9 +250,9 @@ class WorldTask:
 
     def losses(self, players: Mapping[str, nn.Module], batch: Batch, moment: StepContext) -> Iterator[ModuleLoss]:
         """Yield one loss, in a decode order drawn from the step's generator."""
-        lag = list(self._own)[int(moment.random.choice(len(self._weights), p=self._weights))]
-        judged: LossOutput = players["world"](batch["codes"], batch["actions"], self._own[lag])
-        yield ModuleLoss("world", judged.loss, {**_figures(judged), f"image_lag_{lag}": judged.image})
+        row_delay = list(self._own)[int(moment.random.choice(len(self._weights), p=self._weights))]
+        judged: LossOutput = players["world"](batch["codes"], batch["actions"], self._own[row_delay])
+        yield ModuleLoss("world", judged.loss, {**_figures(judged), f"image_row_delay_{row_delay}": judged.image})
 
     def validate(self) -> dict[str, float]:
         """Return metrics on the validation split: raster order, the fastest order, and raster with wrong actions."""
@@ -264,7 +264,7 @@ class WorldTask:
         for index in range(count):
             batch = {name: tensor.to(self._device) for name, tensor in self._gather(self._judged, index).items()}
             figures = {name: float(value) for name, value in _figures(self._judge(batch, lags[0])).items()}
-            figures[f"image_lag_{lags[-1]}"] = float(self._judge(batch, lags[-1]).image)
+            figures[f"image_row_delay_{lags[-1]}"] = float(self._judge(batch, lags[-1]).image)
             foreign = {**batch, "actions": batch["actions"].roll(1, dims=0)}
             figures["shuffled_gap"] = float(self._judge(foreign, lags[0]).image) - figures["image"]
             for name, value in figures.items():
@@ -279,8 +279,8 @@ class WorldTask:
     def _device(self) -> torch.device:
         return self.transformer.token.weight.device
 
-    def _judge(self, batch: Batch, lag: int) -> LossOutput:
-        judged: LossOutput = self.loss(batch["codes"], batch["actions"], self._own[lag])
+    def _judge(self, batch: Batch, row_delay: int) -> LossOutput:
+        judged: LossOutput = self.loss(batch["codes"], batch["actions"], self._own[row_delay])
         return judged
 
     def _gather(self, sampler: WindowSampler, index: int) -> Batch:
@@ -288,14 +288,16 @@ class WorldTask:
         return {"codes": windows.tokens_BTN, "actions": windows.actions_BTA}
 
     def _orders(self, model: ModelConfig) -> tuple[dict[int, Tensor], NDArray[np.float64]]:
-        """Own-step mask of every lag (raster order under the grid's width), and relative frequencies."""
+        """Own-step mask of every row delay (raster order under the grid's width), and relative frequencies."""
         width = model.layout.grid_width
         wanted: dict[int, float] = {}
-        for lag, weight in zip(self._config.lags, self._config.lag_weights, strict=True):
-            actual = width if lag == 0 or not model.rows else min(lag, width)
+        for row_delay, weight in zip(self._config.lags, self._config.lag_weights, strict=True):
+            actual = width if row_delay == 0 or not model.rows else min(row_delay, width)
             wanted[actual] = wanted.get(actual, 0.0) + weight
         weights = np.array(list(wanted.values()))
-        return {lag: schedule(model.layout, lag).visible_PP() for lag in wanted}, weights / weights.sum()
+        return {
+            row_delay: schedule(model.layout, row_delay).visible_PP() for row_delay in wanted
+        }, weights / weights.sum()
 
     def _sampler(
         self, spans: tuple[EpisodeSlice, ...] | list[EpisodeSlice], batch: int, seed: int, rank: int, ranks: int

@@ -70,7 +70,7 @@ EXPECTED_AT_3 = {"seen": [2, 3], "done": [2], "next": [4, 5, 6], "then": [3, 4, 
 
 def test_the_published_data_set(tmp_path, clip):
     write_clip(tmp_path / "a.npz", clip)
-    prompt = load_prompt(tmp_path / "a.npz", context=2, frame_size=SIZE, at=3, horizon=3)
+    prompt = load_prompt(tmp_path / "a.npz", context=2, frame_size=SIZE, start_step=3, horizon=3)
     assert numbers(prompt) == EXPECTED_AT_3 and prompt.notes == ()
     assert prompt.frames_THWC.dtype == prompt.actions_TA.dtype == np.uint8
     first = load_prompt(str(tmp_path / "a.npz"), context=5, frame_size=SIZE)
@@ -78,7 +78,7 @@ def test_the_published_data_set(tmp_path, clip):
         "seen": [0, 1, 2, 3, 4], "done": [0, 1, 2, 3], "next": [5, 6, 7, 8, 9, 10, 11],
         "then": [4, 5, 6, 7, 8, 9, 10, 11],
     }  # fmt: skip
-    last = load_prompt(tmp_path / "a.npz", context=1, frame_size=SIZE, at=11, horizon=9)
+    last = load_prompt(tmp_path / "a.npz", context=1, frame_size=SIZE, start_step=11, horizon=9)
     assert numbers(last) == {"seen": [11], "done": [], "next": [], "then": [11]}
     assert last.actions_TA.shape == (0, 16) and last.true_next_frames_SHWC.shape == (0, *SIZE, 3)
 
@@ -95,7 +95,7 @@ def test_a_recording_is_rendered_no_further_than_needed(tmp_path, clip):
 
     for spec in (path, path.with_suffix(".json"), path.with_suffix("")):
         rendered.clear()
-        prompt = load_prompt(spec, context=2, frame_size=SIZE, at=3, horizon=3, render=render)
+        prompt = load_prompt(spec, context=2, frame_size=SIZE, start_step=3, horizon=3, render=render)
         assert numbers(prompt) == EXPECTED_AT_3 and rendered == list(range(7))
     default = load_prompt(path, context=4, frame_size=SIZE, horizon=0, render=render)
     assert numbers(default) == {"seen": [0, 1, 2, 3], "done": [0, 1, 2], "next": [], "then": []}
@@ -106,7 +106,7 @@ def test_a_recording_is_rendered_no_further_than_needed(tmp_path, clip):
             path,
             context=2,
             frame_size=SIZE,
-            at=3,
+            start_step=3,
             horizon=3,
             render=lambda episode: iter(clip.frames_THWC[:2]),
         )
@@ -118,7 +118,7 @@ def test_a_folder_of_pictures_in_natural_order_with_its_actions(tmp_path, clip):
     (tmp_path / ".hidden.png").write_text("not a picture")
     for schema in ("named", "binned"):
         write_actions(tmp_path / "actions.csv", clip.actions_TA, schema)
-        prompt = load_prompt(tmp_path, context=2, frame_size=SIZE, schema=schema, at=3, horizon=3)
+        prompt = load_prompt(tmp_path, context=2, frame_size=SIZE, schema=schema, start_step=3, horizon=3)
         assert numbers(prompt) == EXPECTED_AT_3 and prompt.notes == ()
     on = load_prompt(tmp_path, context=3, frame_size=SIZE, schema="auto")
     assert numbers(on) == {"seen": [9, 10, 11], "done": [9, 10], "next": [], "then": [11]}
@@ -141,7 +141,7 @@ def test_pictures_without_actions_and_fewer_than_the_context(tmp_path, clip):
     assert numbers(single) == {"seen": [1], "done": [], "next": [], "then": []}
     assert single.notes == ("the context is 1 step long, not 10: no more pictures",)
     with pytest.raises(RecordingError, match="0 to 2"):
-        load_prompt(tmp_path, context=1, frame_size=SIZE, at=3)
+        load_prompt(tmp_path, context=1, frame_size=SIZE, start_step=3)
 
 
 def test_what_was_done_to_pictures_is_said_once_for_all_of_them(tmp_path):
@@ -152,10 +152,10 @@ def test_what_was_done_to_pictures_is_said_once_for_all_of_them(tmp_path):
     assert prompt.notes[1:] == (
         "1.png and 2 more: its transparency was put on black",
         "1.png and 2 more: centre-cropped from 64 x 48 to 64 x 38, then resized to 30 x 18 "
-        "(--fit letterbox keeps all of it)",
+        "(--resize letterbox keeps all of it)",
     )
-    boxed = load_prompt(tmp_path, context=3, frame_size=SIZE, fit="letterbox")
-    assert "with black bars around 24 x 18" in boxed.notes[-1] and "--fit" not in boxed.notes[-1]
+    boxed = load_prompt(tmp_path, context=3, frame_size=SIZE, resize="letterbox")
+    assert "with black bars around 24 x 18" in boxed.notes[-1] and "--resize" not in boxed.notes[-1]
 
 
 def test_a_dream_is_gone_on_from_without_its_marks(tmp_path, clip):
@@ -190,7 +190,7 @@ def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch)
     monkeypatch.setattr(prompts_module, "find_prompt", lambda name: find_prompt(name, tmp_path))
     monkeypatch.setattr(prompts_module, "list_prompts", lambda folder=tmp_path: list_prompts(folder))
     for spec in ("corner", "bundled:corner", path):
-        assert numbers(load_prompt(spec, context=2, frame_size=SIZE, at=3, horizon=3)) == EXPECTED_AT_3
+        assert numbers(load_prompt(spec, context=2, frame_size=SIZE, start_step=3, horizon=3)) == EXPECTED_AT_3
     with pytest.raises(RecordingError, match="did you mean corner"):
         load_prompt("cornr", context=2, frame_size=SIZE)
     (tmp_path / "corner.json").write_text("nonsense")
@@ -221,7 +221,7 @@ def test_shorter_than_asked_says_how_many_steps_there_are(tmp_path, clip):
         load_prompt(tmp_path / "a.npz", context=10, frame_size=SIZE)
     for at in (1, 4):
         with pytest.raises(RecordingError, match=f"has 4 steps; .* can be 2 to 3, got {at}"):
-            load_prompt(tmp_path / "a.npz", context=3, frame_size=SIZE, at=at)
+            load_prompt(tmp_path / "a.npz", context=3, frame_size=SIZE, start_step=at)
     for wrong in ({"context": 0}, {"context": 1, "horizon": -1}):
         with pytest.raises(BadInputError, match="at least"):
             load_prompt(tmp_path / "a.npz", frame_size=SIZE, **wrong)

@@ -154,7 +154,7 @@ def test_from_ones_own_clips_to_a_model_that_dreams(tmp_path):
     for number in range(3):
         clip_at(tmp_path / "play" / f"{number}.npz", 24, number)
     said = playloom("import", tmp_path / "play", "--out", tmp_path / "data", "--preset", "tiny")
-    assert "train: 48 frames of 2 takes" in said and "validation: 24 frames of 1 take\n" in said
+    assert "train: 48 frames of 2 clips" in said and "validation: 24 frames of 1 take\n" in said
     short = ["--preset", "tiny", "--steps", 2, "--batch", 2, "--device", "cpu", "--threads", 1]
     playloom("train", "tokenizer", "--data", tmp_path / "data", "--out", tmp_path / "t", *short)
     words = ["--data", tmp_path / "data", "--tokenizer", tmp_path / "t", "--alignment", "warn"]

@@ -179,8 +179,8 @@ def test_what_cannot_be_stepped_says_why():
     ):
         with pytest.raises(ConfigError, match=said):
             WorldModelEnv(**{"model": dreamer(), "prompts": prompts(), **wrong})
-    with pytest.raises(ConfigError, match="belong to the engine"):
-        WorldModelEnv(dreamer(), prompts(), lag=2)
+    with pytest.raises(ConfigError, match="engine"):
+        WorldModelEnv(dreamer(), prompts(), decode_order=2)
 
 
 def test_closing_gives_the_memory_back():

@@ -225,7 +225,7 @@ def test_every_life_begins_with_the_script_and_no_hand_sees_two():
         ({"seconds": float("nan")}, BadInputError, "seconds is nan"),
         ({"games": 0}, BadInputError, "games is 0"),
         ({"seed": -1}, BadInputError, "seed is -1"),
-        ({"films": -1}, BadInputError, "films is -1"),
+        ({"videos": -1}, BadInputError, "videos is -1"),
         ({"temperature": -1.0}, BadInputError, "temperature is -1"),
         ({"top_p": 2.0}, BadInputError, "top_p is 2"),
     ],
@@ -258,9 +258,9 @@ def test_a_model_of_other_pictures_cannot_play(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--by", "nobody"], "'nobody'"),
-        (["--by", ""], "--by"),
-        (["--by", "random", "--compare"], "leave out --by"),
+        (["--policy", "nobody"], "'nobody'"),
+        (["--policy", ""], "--policy"),
+        (["--policy", "random", "--compare"], "leave out --policy"),
         (["--variant", "moon"], "moon"),
         (["--seconds", "0"], "seconds is 0"),
         (["--model", "no/such/model"], "no/such/model"),

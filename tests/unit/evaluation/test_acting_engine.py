@@ -19,12 +19,12 @@ def followers(steps: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("positions", "rows", "lag", "naive"),
+    ("positions", "rows", "row_delay", "naive"),
     [("rolling", True, 1, False), ("absolute", False, None, False), ("rolling", True, 2, True)],
 )
-def test_deciding_first_and_seeing_after_is_policy_mode(positions, rows, lag, naive):
+def test_deciding_first_and_seeing_after_is_policy_mode(positions, rows, row_delay, naive):
     """Past the end of the context, so that it slides."""
-    dreamer = Engine(loud_model(tiny_config(positions, rows)), lag=lag, naive=naive)
+    dreamer = Engine(loud_model(tiny_config(positions, rows)), row_delay=row_delay, naive=naive)
     prompt, frames = prompt_of(3), followers(7)
     wanted = list(dreamer.dream(prompt, mode="policy", steps=7, frames_SHWC=frames, sampling=HOW, seed=5))
     session = dreamer.open(prompt, sampling=HOW, seed=5)
@@ -39,7 +39,7 @@ def test_deciding_first_and_seeing_after_is_policy_mode(positions, rows, lag, na
 
 
 def test_sessions_decide_together_as_each_alone(tiny_model):
-    dreamer = Engine(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, row_delay=1)
     prompts, frames = [prompt_of(1 + k, seed=k) for k in range(3)], followers(5)
 
     def alone(index: int) -> list[bytes]:

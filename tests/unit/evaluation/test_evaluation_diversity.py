@@ -115,7 +115,7 @@ def test_without_a_reference_there_is_no_distance() -> None:
 
 
 def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of_the_recording(tmp_path: Path) -> None:
-    store, engine = store_of(tmp_path, dead=(39,)), Engine(loud_model(tiny_config()), lag=SETTINGS.lag)
+    store, engine = store_of(tmp_path, dead=(39,)), Engine(loud_model(tiny_config()), row_delay=SETTINGS.row_delay)
     moments = choose_segments(store, store.spans, count=3, past=4, future=3, seed=0)
     done: list[str] = []
     result = measure_diversity(engine, store, moments, SETTINGS, done.append, episodes=store.spans)

@@ -97,11 +97,11 @@ def test_a_moment_is_cut_without_an_off_by_one(tmp_path: Path) -> None:
     assert frames_after(store, [moment], 1)[0, 0, 0, 0] == 8
 
 
-@pytest.mark.parametrize("lag", [None, 1, 2])
-def test_likelihood_equals_going_token_by_token_without_the_future(lag: int | None) -> None:
+@pytest.mark.parametrize("row_delay", [None, 1, 2])
+def test_likelihood_equals_going_token_by_token_without_the_future(row_delay: int | None) -> None:
     """The judge sees, for every pass, only what is known by then; everything later is overwritten with zeros."""
     model = loud_model(tiny_config())
-    layout, order = model.config.layout, schedule(model.config.layout, lag)
+    layout, order = model.config.layout, schedule(model.config.layout, row_delay)
     source = torch.Generator().manual_seed(5)
     codes = torch.randint(0, layout.vocab.codebook_size, (2, 3, layout.image_slots), generator=source)
     values = torch.from_numpy(random_actions(6).astype(np.int64)).view(2, 3, -1)
@@ -124,7 +124,7 @@ def test_likelihood_equals_going_token_by_token_without_the_future(lag: int | No
                     logits = model.transformer.logits(hidden[:, row], group.first_id, group.last_id)
                     right = tokens[:, step, slot] - group.first_id
                     losses[:, step, slot] = -logits.log_softmax(-1).gather(-1, right[:, None])[:, 0]
-    judged = likelihood(model, codes.numpy(), values.numpy().astype(np.uint8), lag, batch=1)
+    judged = likelihood(model, codes.numpy(), values.numpy().astype(np.uint8), row_delay, batch=1)
     images, actions = losses[:, 1:, : layout.image_slots], losses[:, 1:, layout.image_slots :]
     assert judged.image_B == pytest.approx(images.mean((1, 2)).numpy(), abs=1e-4)
     assert judged.scores["buttons"].loss == pytest.approx(float(actions[..., BUTTONS].mean()), abs=1e-4)
@@ -229,7 +229,7 @@ def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, Fram
 def horizon_of(model: WorldModel, store: FrameDataset, steps: int, count: int = 3) -> RolloutMetrics:
     moments = choose_segments(store, store.spans, count=count, past=4, future=steps, seed=0)
     settings = EvaluationSettings(sampling=Sampling(temperature=0.0), batch=2)
-    return measure_rollout(Engine(model, lag=1), store, moments, settings, steps=steps)
+    return measure_rollout(Engine(model, row_delay=1), store, moments, settings, steps=steps)
 
 
 def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(

@@ -134,7 +134,7 @@ def moments_of(store: FrameDataset) -> list[Segment]:
 
 
 def persistency_of(model: WorldModel, store: FrameDataset, settings: EvaluationSettings, *more: Any) -> Persistency:
-    return measure_persistency(Engine(model, lag=settings.lag), store, moments_of(store), settings, *more)
+    return measure_persistency(Engine(model, row_delay=settings.row_delay), store, moments_of(store), settings, *more)
 
 
 def test_a_world_that_keeps_what_it_sees_has_all_of_the_object_and_no_other_seed_has_it(

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import SLOT_SIZES
-from playloom.cli import evaluate as command
+from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, MissingExtraError, PictureError, RecordingError
@@ -167,7 +166,7 @@ def test_evaluate_says_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="30 x 20"):
         evaluate(model, small_store(tmp_path / "big", size=(20, 30)), SMALL)
     with pytest.raises(ConfigError, match=r"\b7\b"):
-        evaluate(model, small_store(tmp_path / "store"), dataclasses.replace(SMALL, lag=7))
+        evaluate(model, small_store(tmp_path / "store"), dataclasses.replace(SMALL, row_delay=7))
     with pytest.raises(RecordingError, match="504"):
         evaluate(model, FrameDataset.open(tmp_path / "store"), dataclasses.replace(SMALL, collapse_step=500))
 
@@ -183,18 +182,17 @@ def test_a_store_without_test_episodes_is_refused(tmp_path: Path) -> None:
 def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_store(tmp_path / "store")
     save_model(tmp_path / "model", loud_model(tiny_config()))
-    monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, lag=self.lag))
-    app = typer.Typer()
-    command.register(app)
-    call = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "store"), "--work", str(tmp_path / "work")]
-    result = CliRunner().invoke(app, [*call, "--quick", "--lag", "2", "--threads", "1"])
+    monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, row_delay=self.row_delay))
+    call = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "store")]
+    call += ["--cache-dir", str(tmp_path / "work")]
+    result = CliRunner().invoke(app, [*call, "--quick", "--decode-order", "2", "--threads", "1"])
     assert result.exit_code == 0, result.output
     assert "PSNR of reconstructions" in result.output and "missed" in result.output and "bars reached" in result.output
     content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
-    assert content["run"]["settings"]["lag"] == 2
+    assert content["run"]["settings"]["row_delay"] == 2
     assert (tmp_path / "work" / "strip.png").is_file()
-    refused = CliRunner().invoke(app, [*call, "--lag", "0"])
-    assert isinstance(refused.exception, ConfigError) and "row lag 0 does not fit" in str(refused.exception)
+    refused = CliRunner().invoke(app, [*call, "--decode-order", "0"])
+    assert isinstance(refused.exception, ConfigError) and "row delay 0 does not fit" in str(refused.exception)
     refused = CliRunner().invoke(app, [*call, "--threads", "-1"])
     assert refused.exit_code == 2 and "--threads" in refused.stderr
     refused = CliRunner().invoke(app, [*call, "--out", str(tmp_path)])
@@ -204,21 +202,18 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("package", ["scipy", "matplotlib"])
 def test_without_the_extra_the_command_names_it(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    app = typer.Typer()
-    command.register(app)
-    refused = CliRunner().invoke(app, ["--work", str(tmp_path)])
+    refused = CliRunner().invoke(app, ["evaluate", "--cache-dir", str(tmp_path)])
     assert isinstance(refused.exception, MissingExtraError) and "'playloom[evaluate]'" in str(refused.exception)
 
 
 def test_a_stopped_evaluation_keeps_the_parts_that_were_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_store(tmp_path / "store")
     save_model(tmp_path / "model", loud_model(tiny_config()))
-    monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, lag=self.lag))
+    monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, row_delay=self.row_delay))
     monkeypatch.setattr(rollout, "measure_rollout", terminate)
-    app = typer.Typer()
-    command.register(app)
-    call = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "store"), "--work", str(tmp_path / "work")]
-    result = CliRunner().invoke(app, [*call, "--quick", "--lag", "2", "--threads", "1"])
+    call = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "store")]
+    call += ["--cache-dir", str(tmp_path / "work")]
+    result = CliRunner().invoke(app, [*call, "--quick", "--decode-order", "2", "--threads", "1"])
     assert result.exit_code == 143, result.output
     content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
     assert content["run"]["parts"] == ["tokenizer", "likelihood"] and content["rows"]

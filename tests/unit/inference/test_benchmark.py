@@ -3,10 +3,9 @@
 import json
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from playloom.cli import bench
+from playloom.cli.app import app
 from playloom.inference.benchmark import benchmark, bundled_prompt, time_frames
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
@@ -16,7 +15,7 @@ from playloom.models.checkpoint import save_model
 def test_a_dream_is_timed_frame_by_frame(tiny_model):
     prompt, played = bundled_prompt(tiny_model)
     assert prompt.frames_THWC.shape == (4, 16, 24, 3) and len(played) > 40
-    times = time_frames(Engine(tiny_model, lag=1), prompt, played[:3], 5, sampling=Sampling())
+    times = time_frames(Engine(tiny_model, row_delay=1), prompt, played[:3], 5, sampling=Sampling())
     assert len(times.frames_F) == 5 and times.first > 0
     assert times.rate == pytest.approx(5 / times.frames_F.sum())
     assert times.quantile(0.5) == pytest.approx(sorted(times.frames_F)[2])
@@ -24,7 +23,7 @@ def test_a_dream_is_timed_frame_by_frame(tiny_model):
 
 def test_every_figure_is_measured(tiny_model):
     parts = []
-    result = benchmark(Engine(tiny_model, lag=1), frames=4, batch_sizes=(1, 3), progress=parts.append)
+    result = benchmark(Engine(tiny_model, row_delay=1), frames=4, batch_sizes=(1, 3), progress=parts.append)
     latency = list(result["latency_ms"].values())
     assert latency == sorted(latency) and latency[0] > 0 and result["first_frame_ms"] > 0
     assert [batch["dreams"] for batch in result["batches"]] == [1, 3] and result["row_delay"] == 1
@@ -38,8 +37,7 @@ def test_every_figure_is_measured(tiny_model):
 
 def test_the_command_prints_a_table_or_json(tiny_model, tmp_path):
     save_model(tmp_path / "model", tiny_model)
-    app, words = typer.Typer(), ["--model", str(tmp_path / "model"), "--frames", "2", "--device", "cpu"]
-    bench.register(app)
+    words = ["bench", "--model", str(tmp_path / "model"), "--frames", "2", "--device", "cpu"]
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0, shown.output
     assert "p50 / p95 / p99" in shown.stdout and "batch of 8 dreams" in shown.stdout

@@ -64,7 +64,7 @@ def test_the_command_writes_everything_it_names(model, recording, tmp_path, monk
         monkeypatch,
         capsys,
         *("dream", "--model", model, "--prompt", str(recording), "--context", "4", "--steps", "3"),
-        *("--actions", "right_stick_x=1 for 10", "--out", str(out), "--lag", "1"),
+        *("--actions", "right_stick_x=1 for 10", "--out", str(out), "--decode-order", "1"),
     )
     assert code == 0 and "4 steps seen, then 3 steps of pictures dreamed" in said and str(out) in said
     for name in ("raw/01.png", "raw/03.png", "x4/03.png", "dream.gif", "dream.mp4", "sheet.png", "dream.npz"):
@@ -72,7 +72,7 @@ def test_the_command_writes_everything_it_names(model, recording, tmp_path, monk
     assert (read_actions(out / "actions.csv", "named").values_TA[:, 14] == 10).all()
     assert len(read_frames(out / "dream.mp4")) == 7
     manifest = read_picture(out / "raw" / "01.png").manifest
-    assert manifest is not None and (manifest.mode, manifest.step, manifest.order) == ("world", 1, "row lag 1")
+    assert manifest is not None and (manifest.mode, manifest.step, manifest.order) == ("world", 1, "row delay 1")
 
 
 def test_the_command_says_what_was_seen_and_what_was_cut(model, recording, tmp_path, monkeypatch, capsys):
@@ -181,7 +181,7 @@ def test_the_manifest_makes_the_folder_again(model, recording, tmp_path, monkeyp
     """Prompt, actions and context were not in it."""
     table = tmp_path / "with space.csv"
     write_actions(table, clip_of(4).actions_TA)
-    where = {"model": model, "context": 3, "seed": 5, "timestamp": False, "at": 6, "temperature": 0.7}
+    where = {"model": model, "context": 3, "seed": 5, "timestamp": False, "start_step": 6, "temperature": 0.7}
     first = run_dream(DreamJob(**where, prompt=str(recording), actions=str(table), out=tmp_path / "a")).written.folder
     manifest = Manifest.from_json((first / "manifest.json").read_text())
     request = manifest.request
@@ -239,7 +239,7 @@ def test_a_dream_shorter_than_the_context_is_gone_on_from(model, tmp_path):
     report = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, out=tmp_path / "b"))
     assert len(report.clip.real_frames_THWC) == 3
     assert any("the context is 3 steps long" in note for note in report.clip.notes)
-    second = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, at=1, out=tmp_path / "c"))
+    second = run_dream(DreamJob(model=model, prompt=str(tmp_path / "a"), steps=1, start_step=1, out=tmp_path / "c"))
     assert len(second.clip.real_frames_THWC) == 2
 
 
@@ -344,14 +344,14 @@ def test_a_clips_dream_does_not_depend_on_the_batch(model, tmp_path):
         (("--steps", "999999999999"), "dream fewer steps"),
         (("--mode", "dreamy"), "'world', 'policy', 'full'"),
         (("--temperature", "-1"), "--temperature"),
-        (("--lag", "99"), "choose 1 to 6"),
-        (("--lag", "0"), "choose 1 to 6"),
+        (("--decode-order", "99"), "choose 1 to 6"),
+        (("--decode-order", "0"), "choose 1 to 6"),
         (("--context", "0"), "--context"),
         (("--steps", "0"), "--steps"),
         (("--schema", "binary"), "schema"),
         (("--device", "tpu"), "device"),
-        (("--fit", "stretch"), "fit"),
-        (("--at", "500"), "12 steps"),
+        (("--resize", "stretch"), "resize"),
+        (("--start-step", "500"), "12 steps"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(

@@ -31,7 +31,7 @@ REST = np.tile(REST_VALUES, (30, 1))
 
 @pytest.mark.parametrize("length", [1, 3, 4])
 @pytest.mark.parametrize(
-    ("positions", "rows", "lag"),
+    ("positions", "rows", "row_delay"),
     [
         ("rolling", True, None),
         ("rolling", True, 2),
@@ -40,12 +40,18 @@ REST = np.tile(REST_VALUES, (30, 1))
         ("absolute", False, None),
     ],
 )
-def test_the_cached_decoder_dreams_what_the_naive_one_dreams(positions, rows, lag, length):
+def test_the_cached_decoder_dreams_what_the_naive_one_dreams(positions, rows, row_delay, length):
     """Greedy, context 4: from one frame, almost full, full; pictures and actions, until the window has slid."""
     model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
     greedy = Sampling(temperature=0.0)
     naive, cached = (
-        tokens_of(Engine(model, lag=lag, naive=naive), prompt=prompt_of(length), mode="full", steps=3, sampling=greedy)
+        tokens_of(
+            Engine(model, row_delay=row_delay, naive=naive),
+            prompt=prompt_of(length),
+            mode="full",
+            steps=3,
+            sampling=greedy,
+        )
         for naive in (True, False)
     )
     assert (naive == cached).all()
@@ -55,12 +61,12 @@ def test_the_cached_decoder_dreams_what_the_naive_one_dreams(positions, rows, la
 def test_after_25_slides_the_cache_still_agrees(positions):
     model = loud_model(tiny_config(positions))
     request = {"prompt": prompt_of(4), "steps": 26, "actions_SA": REST, "sampling": Sampling(temperature=0.0)}
-    naive, cached = (tokens_of(Engine(model, lag=1, naive=naive), **request) for naive in (True, False))
+    naive, cached = (tokens_of(Engine(model, row_delay=1, naive=naive), **request) for naive in (True, False))
     assert (naive == cached).all()
 
 
 def test_same_seed_same_tokens_and_other_seed_others(tiny_model):
-    dreamer = Engine(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, row_delay=1)
     request = dict(prompt=prompt_of(3), mode="full", steps=3)
     first, again, other = (tokens_of(dreamer, **request, seed=seed) for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any()
@@ -73,7 +79,7 @@ def test_greedy_ignores_the_seed(tiny_model):
 
 
 def test_a_dream_is_the_same_alone_and_in_any_batch(tiny_model):
-    dreamer = Engine(tiny_model, lag=2)
+    dreamer = Engine(tiny_model, row_delay=2)
     requests = [GenerationRequest(prompt=prompt_of(3, seed), mode="full", steps=3, seed=seed) for seed in range(3)]
     together = list(dreamer.dream_batch(requests))
     for row, request in enumerate(requests):
@@ -127,7 +133,7 @@ def test_going_on_from_codes_equals_going_on_from_the_same_dream(tiny_model):
 @given(st.integers(0, 1000))
 def test_no_illegal_token_at_temperature_ten(seed):
     model = loud_model(tiny_config(), seed=1)
-    for step in Engine(model, lag=1).dream(
+    for step in Engine(model, row_delay=1).dream(
         prompt_of(1, seed), mode="full", steps=1, sampling=Sampling(temperature=10.0), seed=seed
     ):
         assert (step.action_A < np.array(SLOT_SIZES)).all()
@@ -172,7 +178,7 @@ def test_every_dream_of_a_batch_draws_its_own_way():
 
 
 def test_inputs_and_pictures_have_temperatures_of_their_own():
-    dreamer = Engine(loud_model(tiny_config()), lag=1)
+    dreamer = Engine(loud_model(tiny_config()), row_delay=1)
 
     def dreamed(seed, **how):
         steps = dreamer.dream(prompt_of(2), mode="full", steps=3, sampling=Sampling(**how), seed=seed)
@@ -245,5 +251,5 @@ def test_the_golden_dream(tiny_model):
     codes = np.random.default_rng(0).integers(0, 16, (3, 24))
     prompt = Prompt(frames_THWC=bare.frames_THWC, actions_TA=bare.actions_TA, codes_TN=codes)
     greedy = Sampling(temperature=0.0)
-    found = tokens_of(Engine(tiny_model, lag=2), prompt=prompt, mode="full", steps=3, sampling=greedy).tolist()
+    found = tokens_of(Engine(tiny_model, row_delay=2), prompt=prompt, mode="full", steps=3, sampling=greedy).tolist()
     assert found == json.loads(GOLDEN.read_text())

@@ -118,16 +118,16 @@ class Recorder:
         return replay
 
 
-def graphed(model: WorldModel, lag: int | None) -> tuple[Engine, Recorder]:
+def graphed(model: WorldModel, row_delay: int | None) -> tuple[Engine, Recorder]:
     """A dreamer that decodes as on a GPU: captured runs, turns as products."""
-    dreamer, recorder = Engine(model, lag=lag), Recorder()
+    dreamer, recorder = Engine(model, row_delay=row_delay), Recorder()
     assert isinstance(dreamer.decoder, CachedDecoder)
     dreamer.decoder.graphs, dreamer.decoder.as_matrices = FrameGraphs(recorder), True
     return dreamer, recorder
 
 
 @pytest.mark.parametrize(
-    ("positions", "rows", "lag", "changes"),
+    ("positions", "rows", "row_delay", "changes"),
     [
         (*FORMS[0], {"local_steps": 2, "global_every": 2}),
         (*FORMS[0], {"parallel": True}),
@@ -135,11 +135,11 @@ def graphed(model: WorldModel, lag: int | None) -> tuple[Engine, Recorder]:
     ],
 )
 @torch.inference_mode()
-def test_a_frame_mixes_no_devices_and_never_waits(positions, rows, lag, changes):
+def test_a_frame_mixes_no_devices_and_never_waits(positions, rows, row_delay, changes):
     """Two dreams of other ages on `meta`: prefill, actions given and dreamed, frames; until the window has slid."""
     model = loud_model(tiny_config(positions, rows, **changes)).to("meta", torch.bfloat16)
     layout = model.config.layout
-    decoder = CachedDecoder(model.transformer, layout, schedule(layout, lag))
+    decoder = CachedDecoder(model.transformer, layout, schedule(layout, row_delay))
     captured = []
 
     def capture(work):  # type: ignore[no-untyped-def]
@@ -167,11 +167,11 @@ def test_a_frame_mixes_no_devices_and_never_waits(positions, rows, lag, changes)
     assert len(captured) == 2 and min(captured) > 0
 
 
-@pytest.mark.parametrize(("positions", "rows", "lag"), [FORMS[0], *FORMS[2:]])
-def test_captured_frames_are_the_frames(positions, rows, lag):
+@pytest.mark.parametrize(("positions", "rows", "row_delay"), [FORMS[0], *FORMS[2:]])
+def test_captured_frames_are_the_frames(positions, rows, row_delay):
     """Dreams of other ages, samplings and lengths join, leave and branch; played back, each gets its tokens."""
     model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
-    plain, (fast, recorder) = Engine(model, lag=lag), graphed(model, lag)
+    plain, (fast, recorder) = Engine(model, row_delay=row_delay), graphed(model, row_delay)
     found = []
     for dreamer in (plain, fast):
         hows = [GREEDY, HOT, CUT]
@@ -210,7 +210,7 @@ def test_captures_are_given_up_with_the_memory_they_work_in_and_few_are_kept():
 @pytest.mark.parametrize("also", [False, True])
 def test_no_memory_for_a_capture_is_no_end(tiny_model, also):
     """A capture takes memory of its own; without it frames are run as before, whatever else is complained of."""
-    plain, (fast, _) = Engine(tiny_model, lag=1), graphed(tiny_model, 1)
+    plain, (fast, _) = Engine(tiny_model, row_delay=1), graphed(tiny_model, 1)
 
     def capture(work):  # type: ignore[no-untyped-def]
         try:

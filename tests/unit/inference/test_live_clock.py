@@ -49,9 +49,9 @@ def test_missed_ticks_are_skipped_and_counted():
 
 
 @given(st.lists(st.floats(0, 0.6), max_size=40), st.sampled_from([3.0, 10.0, 12.5, 60.0]), st.floats(0, 1e6))
-def test_every_tick_is_made_or_skipped_whatever_the_work_costs(costs, hertz, start):
+def test_every_tick_is_made_or_skipped_whatever_the_work_costs(costs, fps, start):
     virtual = VirtualTime(start)
-    clock = Clock(hertz, virtual)
+    clock = Clock(fps, virtual)
     made = 0
     for cost in costs:
         tick = clock.wait()
@@ -83,10 +83,10 @@ def test_a_restart_misses_nothing():
     assert tick is not None and (tick.number, tick.due, tick.skipped, clock.skipped) == (1, 60.0, 0, 0)
 
 
-@pytest.mark.parametrize("hertz", [0, -1, float("nan"), float("inf")])
-def test_a_rate_that_is_none(hertz):
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+def test_a_rate_that_is_none(fps):
     with pytest.raises(BadInputError, match="Hz"):
-        Clock(hertz)
+        Clock(fps)
 
 
 def test_real_time_never_returns_early():
@@ -157,7 +157,7 @@ def test_the_script_is_pressed_over_and_over():
         lambda action, at: seen.append((action, at)),
         np.stack([TURN, WALK, REST_VALUES]),
         first_tick=start,
-        hertz=200,
+        fps=200,
         seed=0,
         time=real,
     ):
@@ -170,4 +170,4 @@ def test_the_script_is_pressed_over_and_over():
 
 def test_an_empty_script():
     with pytest.raises(ActionError, match="no actions"):
-        ScriptedInput(print, np.zeros((0, 16), np.uint8), first_tick=0, hertz=10, seed=0, time=RealTime())
+        ScriptedInput(print, np.zeros((0, 16), np.uint8), first_tick=0, fps=10, seed=0, time=RealTime())

@@ -119,7 +119,7 @@ def test_the_time_of_a_press_is_believed_but_not_from_the_future():
 
 
 def test_the_model_plays_when_told_so():
-    live = session(who="model")
+    live = session(controller="model")
     frames = played(live, 3, lambda frame: live.press(TURN))
     assert not any(frame.action_given for frame in frames)
     assert all((frame.action_A == WALK).all() for frame in frames)
@@ -127,7 +127,7 @@ def test_the_model_plays_when_told_so():
 
 
 def test_both_the_person_wins_while_something_is_pressed():
-    live = session(who="both")
+    live = session(controller="both")
     actions = {1: TURN, 3: REST_VALUES, 5: TURN}
     frames = played(live, 8, lambda frame: live.press(actions[frame.sequence]) if frame.sequence in actions else None)
     assert [frame.action_given for frame in frames] == [False, False, True, True, False, False, True, True]
@@ -139,13 +139,13 @@ def test_who_plays_can_change_at_any_time():
     live = session()
     assert live.step().action_given
     live.press(TURN)
-    live.who = "model"
-    assert live.who == "model" and not live.step().action_given
-    live.who = "person"
+    live.controller = "model"
+    assert live.controller == "model" and not live.step().action_given
+    live.controller = "person"
     after = live.step()
     assert (after.action_A == TURN).all() and after.key_to_frame is None
     with pytest.raises(BadInputError, match="'modle'"):
-        live.who = "modle"
+        live.controller = "modle"
 
 
 def test_a_pause_misses_nothing_and_steps_by_hand():
@@ -339,9 +339,9 @@ def test_only_one_drives():
 
 def test_wrong_settings_are_sentences():
     with pytest.raises(BadInputError, match="0 Hz"):
-        session(hertz=0)
+        session(fps=0)
     with pytest.raises(BadInputError, match="'nobody'"):
-        session(who="nobody")
+        session(controller="nobody")
     live = session()
     with pytest.raises(ActionError, match="whole number"):
         live.press([77] * 16)
@@ -365,7 +365,7 @@ def test_threads_press_and_steer_while_it_runs():
     """The real clock, fast: everything at once; nothing may be lost, doubled or stuck."""
     real = RealTime()
     toys = ToyDreams(VirtualTime())
-    live = LiveSession(toys, prompt(), time=real, hertz=500)
+    live = LiveSession(toys, prompt(), time=real, fps=500)
     frames: list[LiveFrame] = []
     ended, errors = threading.Event(), []
 
@@ -379,7 +379,7 @@ def test_threads_press_and_steer_while_it_runs():
                 live.pause()
                 live.single_step()
                 live.resume()
-                live.who = ("person", "model", "both")[round_ % 3]
+                live.controller = ("person", "model", "both")[round_ % 3]
                 live.restart(seed=round_)
                 live.report()
         except Exception as error:
@@ -406,7 +406,7 @@ def test_threads_press_and_steer_while_it_runs():
 
 
 def test_a_paused_run_makes_single_steps_and_nothing_else():
-    live = LiveSession(ToyDreams(VirtualTime()), prompt(), time=RealTime(), hertz=200)
+    live = LiveSession(ToyDreams(VirtualTime()), prompt(), time=RealTime(), fps=200)
     frames: list[LiveFrame] = []
     made, ended = threading.Semaphore(0), threading.Event()
 

@@ -48,19 +48,19 @@ class Player:
         self.found.append(np.concatenate([step.action_A.astype(np.int64), step.codes_N]))
 
 
-def alone(model: WorldModel, lag: int | None, seed: int, steps: int) -> list[np.ndarray]:
+def alone(model: WorldModel, row_delay: int | None, seed: int, steps: int) -> list[np.ndarray]:
     player = Player(seed)
-    player.open(Engine(model, lag=lag))
+    player.open(Engine(model, row_delay=row_delay))
     for _ in range(steps):
         player.take(player.session.dreamer.advance([player.turn()])[0])
     return player.found
 
 
-@pytest.mark.parametrize(("positions", "rows", "lag"), [("rolling", True, 1), ("absolute", False, None)])
-def test_a_session_is_the_same_alone_and_in_any_company(positions, rows, lag):
+@pytest.mark.parametrize(("positions", "rows", "row_delay"), [("rolling", True, 1), ("absolute", False, None)])
+def test_a_session_is_the_same_alone_and_in_any_company(positions, rows, row_delay):
     """Five dreams of other lengths, modes and samplings join and leave; none of them notices."""
     model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
-    dreamer = Engine(model, lag=lag)
+    dreamer = Engine(model, row_delay=row_delay)
     players = [Player(seed) for seed in range(5)]
     present = {0: [0, 1], 1: [0, 1, 2], 2: [0, 2, 3], 3: [3, 0, 2, 4], 4: [4, 3], 5: [3, 4, 0], 6: [0, 1, 2, 3, 4]}
     for tick in range(7):
@@ -75,13 +75,13 @@ def test_a_session_is_the_same_alone_and_in_any_company(positions, rows, lag):
             players[3].session, players[3].found = None, []
             players[3].open(dreamer)
     for player in players:
-        expected = alone(model, lag, player.seed, len(player.found))
+        expected = alone(model, row_delay, player.seed, len(player.found))
         assert all((found == wanted).all() for found, wanted in zip(player.found, expected, strict=True))
 
 
 def test_a_dream_of_many_steps_equals_sessions_step_by_step(tiny_model):
     actions = np.stack([action(seed) for seed in range(6)])
-    dreamer = Engine(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, row_delay=1)
     whole = [s.codes_N for s in dreamer.dream(prompt_of(3), steps=6, actions_SA=actions, seed=4)]
     session = dreamer.open(prompt_of(3), seed=4)
     for codes_N, action_A in zip(whole, actions, strict=True):
@@ -91,7 +91,7 @@ def test_a_dream_of_many_steps_equals_sessions_step_by_step(tiny_model):
 
 @pytest.mark.parametrize("naive", [False, True])
 def test_a_fork_goes_on_as_its_parent_would_and_leaves_it_alone(tiny_model, naive):
-    dreamer = Engine(tiny_model, lag=2, naive=naive)
+    dreamer = Engine(tiny_model, row_delay=2, naive=naive)
     parent = dreamer.open(prompt_of(2), seed=1)
     parent.step(action(0))
     twin, other = parent.fork(), parent.fork(seed=99)
@@ -102,7 +102,7 @@ def test_a_fork_goes_on_as_its_parent_would_and_leaves_it_alone(tiny_model, naiv
 
 
 def test_forks_share_memory_until_they_move(tiny_model):
-    dreamer = Engine(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, row_delay=1)
     parent = dreamer.open(prompt_of(2))
     branches = [parent.fork(seed) for seed in range(20)]
     assert len({id(branch.state.saved) for branch in (parent, *branches)}) == 1
@@ -122,7 +122,7 @@ def test_bytes_per_session_is_what_a_row_of_the_cache_takes(tiny_model):
 
 
 def test_a_prompt_can_be_seen_a_step_at_a_time_while_others_go_on(tiny_model):
-    dreamer = Engine(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, row_delay=1)
     player, prompt = dreamer.open(prompt_of(1)), prompt_of(4, 3)
     late = dreamer.open(prompt, seed=2, warm=False)
     for count in range(4):
@@ -140,7 +140,7 @@ def test_a_batch_too_large_for_the_memory_is_split_and_comes_out_the_same(tiny_m
     """Only the batch size is made to fail; the halves are really run."""
     steps = {}
     for limit in (9, 1):
-        dreamer = Engine(tiny_model, lag=1)
+        dreamer = Engine(tiny_model, row_delay=1)
         real = dreamer.decoder.model.extend
 
         def extend(inputs_BQ, *rest, limit=limit, real=real):  # type: ignore[no-untyped-def]
@@ -157,7 +157,7 @@ def test_a_batch_too_large_for_the_memory_is_split_and_comes_out_the_same(tiny_m
 
 
 def test_no_memory_for_even_one_is_a_sentence_and_the_session_lives(tiny_model, monkeypatch):
-    dreamer = Engine(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, row_delay=1)
     session = dreamer.open(prompt_of(2), seed=5)
 
     def extend(*_):  # type: ignore[no-untyped-def]
@@ -188,7 +188,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, dreamer: Engine, call: int) -> None
 def test_a_step_that_failed_anywhere_can_be_made_again(tiny_model, monkeypatch, call, given):
     """The action had been taken, or half of the frame drawn: the second try took another one, with other noise."""
     hot, pressed = Sampling(temperature=2.0), action(0) if given else None
-    dreamer, other = Engine(tiny_model, lag=1), Engine(tiny_model, lag=1)
+    dreamer, other = Engine(tiny_model, row_delay=1), Engine(tiny_model, row_delay=1)
     session, expected = (d.open(prompt_of(2), sampling=hot, seed=5) for d in (dreamer, other))
     fail_at(monkeypatch, dreamer, call)
     with pytest.raises(ResourceError, match="memory"):
@@ -204,7 +204,7 @@ def test_a_batch_of_which_one_failed_can_be_made_again(tiny_model, monkeypatch):
     """One dreams its action, one is given it; the second of the two frames fails, alone too. Both come out right."""
     found = []
     for fails in (False, True):
-        dreamer = Engine(tiny_model, lag=1)
+        dreamer = Engine(tiny_model, row_delay=1)
         sessions = [dreamer.open(prompt_of(2, seed), seed=seed) for seed in range(2)]
         turns = [StepInput(sessions[0]), StepInput(sessions[1], action(3), prompt_of(1, 9).frames_THWC[0])]
         if fails:
@@ -220,7 +220,7 @@ def test_a_batch_of_which_one_failed_can_be_made_again(tiny_model, monkeypatch):
 @pytest.mark.parametrize("call", [0, 1, 3])
 def test_a_prompt_that_failed_half_way_can_be_seen_again(tiny_model, monkeypatch, call):
     """A frame was then seen twice, the second time as if the action after it had come before it."""
-    dreamer, prompt = Engine(tiny_model, lag=1), prompt_of(4)
+    dreamer, prompt = Engine(tiny_model, row_delay=1), prompt_of(4)
     session = dreamer.open(prompt, seed=1, warm=False)
     fail_at(monkeypatch, dreamer, call)
     with pytest.raises(ResourceError, match="memory"):
@@ -235,7 +235,7 @@ def test_a_prompt_that_failed_half_way_can_be_seen_again(tiny_model, monkeypatch
 
 
 def test_a_session_that_cannot_be_opened_leaves_nothing(tiny_model, monkeypatch):
-    dreamer = Engine(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, row_delay=1)
     fail_at(monkeypatch, dreamer, 2)
     with pytest.raises(ResourceError):
         dreamer.open(prompt_of(3))
@@ -243,7 +243,7 @@ def test_a_session_that_cannot_be_opened_leaves_nothing(tiny_model, monkeypatch)
 
 
 def test_no_room_for_one_of_a_batch_moves_none_of_it(tiny_model, monkeypatch):
-    dreamer, other = Engine(tiny_model, lag=1), Engine(tiny_model, lag=1)
+    dreamer, other = Engine(tiny_model, row_delay=1), Engine(tiny_model, row_delay=1)
     session, expected = dreamer.open(prompt_of(2), seed=1), other.open(prompt_of(2), seed=1)
     parent = dreamer.open(prompt_of(2), seed=2)
     branches = [parent, *(parent.fork(seed) for seed in range(2))]
@@ -259,7 +259,7 @@ def test_no_room_for_one_of_a_batch_moves_none_of_it(tiny_model, monkeypatch):
 
 def test_threads_may_share_a_dreamer(tiny_model):
     """Two live sessions over one dreamer moved each other's rows."""
-    dreamer, found = Engine(tiny_model, lag=1), {}
+    dreamer, found = Engine(tiny_model, row_delay=1), {}
 
     def play(seed: int) -> None:
         for _ in range(3):
@@ -273,14 +273,14 @@ def test_threads_may_share_a_dreamer(tiny_model):
     for thread in threads:
         thread.join()
     for seed in range(4):
-        session = Engine(tiny_model, lag=1).open(prompt_of(2, seed), seed=seed)
+        session = Engine(tiny_model, row_delay=1).open(prompt_of(2, seed), seed=seed)
         assert all((session.step(action(step)).codes_N == found[seed][step]).all() for step in range(3))
 
 
 def test_no_room_for_another_session_is_a_sentence_and_the_others_go_on(tiny_model, monkeypatch):
     from playloom.models.transformer.kv_cache import KeyValueCache
 
-    dreamer = Engine(tiny_model, lag=1)
+    dreamer = Engine(tiny_model, row_delay=1)
     first = dreamer.open(prompt_of(1))
 
     def empty(*_):  # type: ignore[no-untyped-def]
@@ -339,7 +339,7 @@ class Recorder(BatchSampler):
 
 @pytest.mark.parametrize("length", [1, 9, 10, 35])
 @pytest.mark.parametrize(
-    ("positions", "rows", "lag", "as_matrices"),
+    ("positions", "rows", "row_delay", "as_matrices"),
     [
         ("rolling", True, None, False),
         ("rolling", True, 4, False),
@@ -351,11 +351,11 @@ class Recorder(BatchSampler):
     ],
 )
 @torch.inference_mode()
-def test_logits_are_the_judges_at_every_context_length(positions, rows, lag, as_matrices, length):
+def test_logits_are_the_judges_at_every_context_length(positions, rows, row_delay, as_matrices, length):
     """Context of 10 as shipped; 35 steps are 25 slides. Logits of a whole dreamed frame within 1e-5, tokens equal."""
     config = tiny_config(positions, rows, local_steps=3, global_every=2, layers=3, context_steps=10)
     model = loud_model(config)
-    dreamer, judge = (Engine(model, lag=lag, naive=naive) for naive in (False, True))
+    dreamer, judge = (Engine(model, row_delay=row_delay, naive=naive) for naive in (False, True))
     dreamer.decoder.as_matrices = as_matrices
     source = torch.Generator().manual_seed(length)
     cached, naive = dreamer.decoder.begin(), judge.decoder.begin()

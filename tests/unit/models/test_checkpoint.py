@@ -132,7 +132,7 @@ def test_a_damaged_json_is_a_sentence(saved, text):
         ({"format": 2}, "is of format 2; this playloom"),
         ({"format": None}, "is of format None"),
         ({"card": "good"}, "its card is 'good'"),
-        ({"card": {"lag": "1"}}, "lag is '1'; expected a whole number"),
+        ({"card": {"row_delay": "1"}}, "row_delay is '1'; expected a whole number"),
         ({"card": {"sampling": 5}}, "sampling is 5"),
         ({"card": {"sampling": {"temperature": "hot"}}}, "temperature is 'hot'; expected a number"),
         ({"card": {"sampling": {"temprature": 1}}}, "did you mean temperature"),

@@ -73,7 +73,7 @@ def test_the_guides_model_builds_and_runs():
 
 
 @pytest.mark.parametrize(
-    ("positions", "rows", "lag", "steps"),
+    ("positions", "rows", "row_delay", "steps"),
     [
         ("rolling", True, 6, 6),
         ("rolling", True, 4, 6),
@@ -83,12 +83,12 @@ def test_the_guides_model_builds_and_runs():
         ("absolute", False, 6, 4),
     ],
 )
-def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows, lag, steps):
-    """For raster and each row lag; once over 25 slides of the window of 4."""
+def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows, row_delay, steps):
+    """For raster and each row delay; once over 25 slides of the window of 4."""
     config = tiny_config(positions, rows, local_steps=2, global_every=2)
     model = loud_model(config).transformer
     inputs, previous = steps_of(config, steps)
-    order = schedule(config.layout, lag)
+    order = schedule(config.layout, row_delay)
     visible = order.visible_PP()
     whole = model(inputs, visible, previous)
     cache = KeyValueCache.empty(model.config, config.layout.positions, 2)

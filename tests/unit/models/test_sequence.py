@@ -104,28 +104,28 @@ def test_the_left_and_upper_neighbours_are_always_seen(size, data):
         query = layout.position_of_K[slot]
         if column:
             assert visible[query, reader[slot - 1]]
-        if row and plan.lag > 1:
+        if row and plan.row_delay > 1:
             assert visible[query, reader[slot - size[1]]]
 
 
 def test_passes_partition_the_positions():
     layout = layout_of(4, 5)
-    for lag in range(1, 6):
-        plan = schedule(layout, lag)
+    for row_delay in range(1, 6):
+        plan = schedule(layout, row_delay)
         seen = np.concatenate([plan.positions_of(i, i + 1) for i in range(plan.passes)])
         assert sorted(seen) == list(range(layout.positions))
-        assert plan.image_passes == 3 * lag + 5
+        assert plan.image_passes == 3 * row_delay + 5
 
 
 def test_the_published_pass_counts():
     large = StepLayout(grid_height=18, grid_width=30, vocab=Vocab(codebook_size=16384))
-    assert [schedule(large, lag).image_passes for lag in (4, 2, 1)] == [98, 64, 47]
+    assert [schedule(large, row_delay).image_passes for row_delay in (4, 2, 1)] == [98, 64, 47]
 
 
-@pytest.mark.parametrize("lag", [0, 4, -1])
-def test_a_lag_outside_the_grid_is_a_sentence(lag):
+@pytest.mark.parametrize("row_delay", [0, 4, -1])
+def test_a_lag_outside_the_grid_is_a_sentence(row_delay):
     with pytest.raises(ConfigError, match="1 to 3"):
-        schedule(layout_of(2, 3), lag)
+        schedule(layout_of(2, 3), row_delay)
 
 
 def test_a_chain_has_only_raster_order():

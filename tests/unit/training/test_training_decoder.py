@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
-import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from conftest import loud_model
-from playloom.cli.train import register
+from playloom.cli.app import app
 from playloom.data.dataset import TokenDataset
 from playloom.errors import CheckpointError, ConfigError, RecordingError
 from playloom.models.checkpoint import load_model, read_card, save_model
@@ -46,7 +45,7 @@ def tokenizer_run(frames, tmp_path_factory):
 def model(tokenizer_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     whole = loud_model(TINY)
-    card = {"lag": 1, "evaluation": {"rows": []}}
+    card = {"row_delay": 1, "evaluation": {"rows": []}}
     save_model(folder, dataclasses.replace(whole, tokenizer=load_tokenizer(tokenizer_run)[0], card=card))
     return folder
 
@@ -90,7 +89,7 @@ def test_it_learns_and_the_card_tells(frames, model, tmp_path):
     assert np.mean([line["psnr"] for line in log[-5:]]) > log[0]["psnr"] + 0.5
     assert set(result.outcome.validation) == {"psnr", "ssim", "sharpness"}
     card = load_model(result.path).card
-    assert card["lag"] == 1
+    assert card["row_delay"] == 1
     assert "decoder, trained again: 60 updates" in read_card(str(result.path))
     assert [one["updates"] for one in card["decoder"]] == [60]
     assert card["decoder"][0]["before"] == load_origin(str(model)).name
@@ -178,8 +177,6 @@ def test_pictures_of_another_size_are_refused(frames, tmp_path):
 
 
 def test_the_command_trains_resumes_and_refuses_other_sizes(frames, model, tmp_path):
-    app = typer.Typer()
-    register(app)
 
     def playloom(*more):
         words = ["train", "decoder", "--model", model, "--data", frames.folder, "--out", tmp_path / "run", *more]

@@ -56,7 +56,7 @@ export function sameAction(one: Action, other: Action): boolean {
 
 export const isRest = (action: Action): boolean => sameAction(action, REST);
 
-/** Several hands on one controller: sticks add up, of everything else the strongest counts. */
+/** Several input on one controller: sticks add up, of everything else the strongest counts. */
 export function together(actions: readonly Action[]): Action {
   return CONTROLS.map((_, index) => {
     const values = actions.map((action) => finite(action[index]));

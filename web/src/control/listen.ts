@@ -1,27 +1,27 @@
-/** Listens to keyboard and gamepads of this window and tells the hands. Losing the focus lets go of everything. */
+/** Listens to keyboard and gamepads of this window and tells the input. Losing the focus lets go of everything. */
 import { type Action, REST, together } from "./controls";
 import { fromGamepad, menuOf, type PadState } from "./gamepad";
-import type { Hands } from "./hands";
+import type { ControlInput } from "./useControls";
 import { type Command, commandOf, fromKeys, keyBelongsTo, KEYS } from "./keyboard";
 
-export interface Ears {
+export interface InputHandlers {
   onCommand(command: Command): void;
   /** How many pads are plugged in that can be used, and how many cannot. */
   onPads(usable: number, unusable: number): void;
 }
 
 /** Starts listening; the function that comes back stops it. */
-export function listen(hands: Hands, ears: Ears): () => void {
-  const stopKeys = listenToKeys(hands, ears);
-  const stopPads = listenToPads(hands, ears);
+export function listen(input: ControlInput, handlers: InputHandlers): () => void {
+  const stopKeys = listenToKeys(input, handlers);
+  const stopPads = listenToPads(input, handlers);
   return () => {
     stopKeys();
     stopPads();
-    hands.release(performance.now());
+    input.release(performance.now());
   };
 }
 
-function listenToKeys(hands: Hands, ears: Ears): () => void {
+function listenToKeys(input: ControlInput, handlers: InputHandlers): () => void {
   const down = new Set<string>();
   const isOurs = (event: KeyboardEvent): boolean =>
     !(event.ctrlKey || event.metaKey || event.altKey) && !keyBelongsTo(focused(), event.code);
@@ -33,16 +33,16 @@ function listenToKeys(hands: Hands, ears: Ears): () => void {
     if (!command && !KEYS[event.code]) return;
     event.preventDefault(); // or the page scrolls
     if (event.repeat) return;
-    if (command) ears.onCommand(command);
-    else hands.hold("keys", fromKeys(down.add(event.code)), event.timeStamp);
+    if (command) handlers.onCommand(command);
+    else input.hold("keys", fromKeys(down.add(event.code)), event.timeStamp);
   };
   const release = (event: KeyboardEvent): void => {
-    if (down.delete(event.code)) hands.hold("keys", fromKeys(down), event.timeStamp);
+    if (down.delete(event.code)) input.hold("keys", fromKeys(down), event.timeStamp);
   };
   const letGo = (event: Event): void => {
     if (event.type === "visibilitychange" && !document.hidden) return;
     down.clear();
-    hands.release(performance.now());
+    input.release(performance.now());
   };
   const enter = (event: FocusEvent): void => {
     if (keyBelongsTo(event.target as HTMLElement, "KeyW")) letGo(event); // somebody begins to write
@@ -61,7 +61,7 @@ function listenToKeys(hands: Hands, ears: Ears): () => void {
   };
 }
 
-function listenToPads(hands: Hands, ears: Ears): () => void {
+function listenToPads(input: ControlInput, handlers: InputHandlers): () => void {
   let frame = 0;
   let counted = "";
   let menu = { start: false, view: false };
@@ -70,12 +70,12 @@ function listenToPads(hands: Hands, ears: Ears): () => void {
     const pads = navigator.getGamepads().filter((pad) => pad !== null);
     const actions = pads.map(fromGamepad).filter((action): action is Action => action !== null);
     const count = `${actions.length} ${pads.length}`;
-    if (count !== counted) ears.onPads(actions.length, pads.length - actions.length);
+    if (count !== counted) handlers.onPads(actions.length, pads.length - actions.length);
     const gone = counted !== "" && !counted.startsWith("0") && actions.length === 0;
     counted = count;
     if (actions.length || gone)
-      hands.hold("gamepad", document.hasFocus() ? together(actions) : REST, performance.now());
-    menu = command(pads, menu, ears);
+      input.hold("gamepad", document.hasFocus() ? together(actions) : REST, performance.now());
+    menu = command(pads, menu, handlers);
   };
   poll();
   return () => {
@@ -83,11 +83,15 @@ function listenToPads(hands: Hands, ears: Ears): () => void {
   };
 }
 
-function command(pads: readonly PadState[], before: { start: boolean; view: boolean }, ears: Ears): typeof before {
+function command(
+  pads: readonly PadState[],
+  before: { start: boolean; view: boolean },
+  handlers: InputHandlers,
+): typeof before {
   const now = pads.map(menuOf);
   const menu = { start: now.some(({ start }) => start), view: now.some(({ view }) => view) };
-  if (menu.start && !before.start) ears.onCommand("pause");
-  if (menu.view && !before.view) ears.onCommand("reset");
+  if (menu.start && !before.start) handlers.onCommand("pause");
+  if (menu.view && !before.view) handlers.onCommand("reset");
   return menu;
 }
 

@@ -1,4 +1,4 @@
-/** Sends actions: at most sixty a second, only when they change, and a heartbeat that says the hands still hold. */
+/** Sends actions: at most sixty a second, only when they change, and a heartbeat that says the input still hold. */
 import { type Action, REST, sameAction } from "./controls";
 
 export const SEND_EVERY_MS = 1000 / 60;

@@ -1,9 +1,9 @@
-/** What is asked over HTTP: the moments, their pictures, the recording. Errors come out as sentences. */
+/** What is asked over HTTP: the prompts, their pictures, the recording. Errors come out as sentences. */
 
 import { backOff } from "./backoff";
 import { asSentence } from "./messages";
 
-export interface Moment {
+export interface Prompt {
   name: string;
   picture: string;
 }
@@ -48,10 +48,10 @@ export async function fetchTemperature(key: string | null): Promise<number | nul
   return temperatureIn(await (await get("v1/models", key)).json());
 }
 
-export async function fetchMoments(key: string | null): Promise<Moment[]> {
-  const found: unknown = await (await get("v1/moments", key)).json();
-  if (!Array.isArray(found)) throw new ApiError("The list of moments is in a form this page does not know.", 200);
-  return (found as Partial<Moment>[]).flatMap(({ name, picture }) => (name && picture ? [{ name, picture }] : []));
+export async function fetchPrompts(key: string | null): Promise<Prompt[]> {
+  const found: unknown = await (await get("v1/prompts", key)).json();
+  if (!Array.isArray(found)) throw new ApiError("This page cannot read the list of prompts; reload the page.", 200);
+  return (found as Partial<Prompt>[]).flatMap(({ name, picture }) => (name && picture ? [{ name, picture }] : []));
 }
 
 /** A picture or file as a blob's address; the key goes along, which an `img` could not do. */
@@ -65,7 +65,7 @@ export function endSession(token: string, key: string | null): void {
   fetch(urlOf(`v1/sessions/${encodeURIComponent(token)}`), options).catch(() => undefined);
 }
 
-/** Hands a blob to the person as a file. */
+/** ControlInput a blob to the person as a file. */
 export function saveBlob(blob: Blob, name: string): void {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);

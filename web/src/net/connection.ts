@@ -37,18 +37,18 @@ export type Socket = Pick<WebSocket, "send" | "close" | "readyState" | "binaryTy
 export const SILENCE_MS = 6_000;
 const POLICY_VIOLATION = 1008;
 const OPEN = 1;
-const GONE = "The server is gone.";
-const FORGOTTEN = "The server no longer has this session, so the dream starts over.";
+const GONE = "The server does not answer.";
+const FORGOTTEN = "The server closed this session, so the dream starts over.";
 
 const NEW_SESSION: SessionState = {
   token: "",
   model: "",
   width: 0,
   height: 0,
-  hertz: 10,
-  moment: null,
+  fps: 10,
+  prompt: null,
   seed: 0,
-  who: "person",
+  controller: "person",
   temperature: 1,
   paused: false,
   late: 0,
@@ -192,7 +192,7 @@ export class Connection {
       this.listener.onNotice(FORGOTTEN);
       this.connect();
     } else if (code === POLICY_VIOLATION) {
-      this.refuse(said ?? "The server refused this page, and did not say why.");
+      this.refuse(said ?? "The server refused the connection and gave no reason.");
     } else {
       this.wait(said ?? GONE);
     }

@@ -33,7 +33,7 @@ export function parseFrame(message: ArrayBuffer): Frame {
     throw new Error(`The server sent a frame of ${message.byteLength} bytes; a header alone has ${HEADER_BYTES}.`);
   }
   const view = new DataView(message);
-  if (view.getUint32(0, true) !== MAGIC) throw new Error("The server sent a frame in a form this page does not know.");
+  if (view.getUint32(0, true) !== MAGIC) throw new Error("This page cannot read the server's frames; reload the page.");
   const mime = FORMATS[view.getUint8(AT.format)];
   if (mime === undefined) throw new Error(`The server sent a picture of unknown format ${view.getUint8(AT.format)}.`);
   const keyToFrame = view.getFloat32(AT.keyToFrame, true);

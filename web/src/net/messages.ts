@@ -1,14 +1,14 @@
 /** The text messages of the live socket, both ways. What comes in is checked, not believed. */
 
-export type Who = "person" | "model" | "both";
-export const WHO: readonly Who[] = ["person", "model", "both"];
+export type Controller = "person" | "model" | "both";
+export const CONTROLLERS: readonly Controller[] = ["person", "model", "both"];
 
 /** Where and how a dream begins. */
 export interface Opening {
-  moment: string | null;
-  /** A picture as base64; then `moment` is null. */
+  prompt: string | null;
+  /** A picture as base64; then `prompt` is null. */
   image: string | null;
-  who: Who;
+  controller: Controller;
   seed: number | null;
   temperature: number | null;
 }
@@ -18,8 +18,8 @@ export type ClientMessage =
   | { type: "pause" }
   | { type: "resume" }
   | { type: "step" }
-  | { type: "reset"; seed?: number; moment?: string; image?: string }
-  | { type: "who"; value: Who }
+  | { type: "reset"; seed?: number; prompt?: string; image?: string }
+  | { type: "controller"; value: Controller }
   | { type: "temperature"; value: number };
 
 /** What the server last said of the session. */
@@ -28,10 +28,10 @@ export interface SessionState {
   model: string;
   width: number;
   height: number;
-  hertz: number;
-  moment: string | null;
+  fps: number;
+  prompt: string | null;
   seed: number;
-  who: Who;
+  controller: Controller;
   temperature: number;
   paused: boolean;
   late: number;
@@ -49,7 +49,7 @@ export type ServerMessage =
   | ({ type: "opening" } & Progress)
   | { type: "error"; message: string };
 
-const NO_REASON = "The server said no, and not why.";
+const NO_REASON = "The server refused the request and gave no reason.";
 
 /** What a server said, with a capital and a full stop. */
 export function asSentence(text: string): string {
@@ -80,14 +80,14 @@ function changesIn(message: Record<string, unknown>): Partial<SessionState> {
     const value = message[name];
     if (typeof value === "string") found[name] = value;
   }
-  for (const name of ["width", "height", "hertz", "seed", "temperature", "late", "skipped"] as const) {
+  for (const name of ["width", "height", "fps", "seed", "temperature", "late", "skipped"] as const) {
     const value = message[name];
     if (typeof value === "number" && Number.isFinite(value)) found[name] = value;
   }
-  if (typeof message.moment === "string" || message.moment === null) found.moment = message.moment;
+  if (typeof message.prompt === "string" || message.prompt === null) found.prompt = message.prompt;
   if (typeof message.paused === "boolean") found.paused = message.paused;
-  const who = WHO.find((known) => known === message.who);
-  if (who) found.who = who;
+  const controller = CONTROLLERS.find((known) => known === message.controller);
+  if (controller) found.controller = controller;
   return found;
 }
 

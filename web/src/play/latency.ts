@@ -88,13 +88,13 @@ const ENOUGH = 0.6; // of the frames a second that should be made
  * A sentence where the server makes too few frames; null where it keeps up, or nothing is known.
  *
  * @param cost milliseconds that a frame takes there.
- * @param hertz frames a second that there should be.
+ * @param fps frames a second that there should be.
  */
-export function slownessOf(cost: number | null, hertz: number): string | null {
+export function slownessOf(cost: number | null, fps: number): string | null {
   const made = 1000 / (cost ?? 0);
-  if (made >= ENOUGH * hertz) return null;
+  if (made >= ENOUGH * fps) return null;
   const rate = made < 1 ? made.toFixed(1) : Math.round(made).toString();
-  return `The server makes ${rate} of ${hertz} frames a second: its processor is busy.`;
+  return `The server generates ${rate} of ${fps} frames per second: its processor is busy.`;
 }
 
 const WINDOW_MS = 2_000;

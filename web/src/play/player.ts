@@ -1,19 +1,19 @@
 /**
- * One person at one session: joins line, hands, screen and figures, and keeps what the page shows.
+ * One person at one session: joins line, input, screen and figures, and keeps what the page shows.
  *
  * The one object behind the page. React reads `snapshot`, which changes some ten times a second at most while playing.
  */
 import { type Action, REST } from "../control/controls";
-import { Hands } from "../control/hands";
+import { ControlInput } from "../control/useControls";
 import { Sender } from "../control/sender";
 import { endSession, socketUrl } from "../net/api";
 import { Connection, type Line, type Listener } from "../net/connection";
 import type { Frame } from "../net/header";
-import type { Opening, SessionState, Who } from "../net/messages";
+import type { Opening, SessionState, Controller } from "../net/messages";
 import { KeyToPicture, Rate, Recent } from "./latency";
-import { Memory } from "./memory";
+import { History } from "./history";
 import { Screen } from "./screen";
-import { Weave } from "./weave";
+import { Timeline } from "./timeline";
 
 export interface Figures {
   framesPerSecond: number;
@@ -28,8 +28,8 @@ export interface Figures {
 export interface Snapshot {
   line: Line;
   session: SessionState | null;
-  /** The bundled moment that is played, or about to be. */
-  moment: string | null;
+  /** The bundled prompt that is played, or about to be. */
+  prompt: string | null;
   /** The person's own picture instead, as a data address. */
   own: string | null;
   /** A frame of this dream has been drawn. */
@@ -52,7 +52,7 @@ const NO_FIGURES: Figures = {
   presses: 0,
   cost: null,
 };
-export const NEW_OPENING: Opening = { moment: null, image: null, who: "person", seed: null, temperature: null };
+export const NEW_OPENING: Opening = { prompt: null, image: null, controller: "person", seed: null, temperature: null };
 const FIGURES_EVERY_MS = 500;
 /** Frames of which nothing is concluded yet: the first ones cost more. */
 const FEW = 3;
@@ -60,13 +60,13 @@ const FEW = 3;
 const addressOf = (image: string): string => `data:image/jpeg;base64,${image}`;
 
 /** What is seen of an opening before its first frame. */
-function beginning({ moment, image }: Opening): Pick<Snapshot, "moment" | "own"> {
-  return { moment, own: image === null ? null : addressOf(image) };
+function beginning({ prompt, image }: Opening): Pick<Snapshot, "prompt" | "own"> {
+  return { prompt, own: image === null ? null : addressOf(image) };
 }
 
 export class Player implements Listener {
-  readonly weave = new Weave();
-  readonly hands = new Hands((action, at) => {
+  readonly timeline = new Timeline();
+  readonly input = new ControlInput((action, at) => {
     this.held(action, at);
   });
   readonly screen = new Screen((frame, at) => {
@@ -75,7 +75,7 @@ export class Player implements Listener {
   private snapshot: Snapshot = {
     line: { kind: "idle" },
     session: null,
-    moment: null,
+    prompt: null,
     own: null,
     seen: false,
     frame: 0,
@@ -85,7 +85,7 @@ export class Player implements Listener {
     figures: NO_FIGURES,
     notice: null,
   };
-  private readonly memory: Memory;
+  private readonly history: History;
   private readonly connection: Connection;
   private readonly sender: Sender;
   private readonly latency = new KeyToPicture();
@@ -94,8 +94,8 @@ export class Player implements Listener {
   private readonly watchers = new Set<() => void>();
   private ticker: ReturnType<typeof setInterval> | null = null;
 
-  constructor(memory: Memory, makeSocket = (token: string | null) => new WebSocket(socketUrl(token))) {
-    this.memory = memory;
+  constructor(history: History, makeSocket = (token: string | null) => new WebSocket(socketUrl(token))) {
+    this.history = history;
     this.connection = new Connection(this, makeSocket);
     this.sender = new Sender((action) => {
       this.connection.act(action);
@@ -120,7 +120,7 @@ export class Player implements Listener {
 
   /** Go on with the session this tab had, if it had one. */
   comeBack(): boolean {
-    const kept = this.memory.load();
+    const kept = this.history.load();
     if (kept) {
       this.change(beginning(kept.opening));
       this.connection.start(kept.opening, kept.token);
@@ -129,17 +129,17 @@ export class Player implements Listener {
   }
 
   start(opening: Opening): void {
-    this.weave.clear();
+    this.timeline.clear();
     this.change({ ...beginning(opening), session: null, seen: false, used: REST, notice: null });
-    this.memory.save({ opening, token: null });
+    this.history.save({ opening, token: null });
     this.connection.start(opening);
   }
 
   leave(): void {
-    this.memory.forget();
+    this.history.forget();
     if (this.snapshot.line.kind === "open" && this.snapshot.session) endSession(this.snapshot.session.token, this.key);
     this.connection.stop();
-    this.weave.clear();
+    this.timeline.clear();
     this.change({ session: null, seen: false, notice: null });
   }
 
@@ -155,26 +155,26 @@ export class Player implements Listener {
     if (this.snapshot.session?.paused) this.connection.say({ type: "step" });
   }
 
-  /** Start over: with the same seed and moment, or with what is named. */
-  reset(change: { seed?: number; moment?: string; image?: string } = {}): void {
+  /** Start over: with the same seed and prompt, or with what is named. */
+  reset(change: { seed?: number; prompt?: string; image?: string } = {}): void {
     if (!this.connection.say({ type: "reset", ...change })) return;
     const from: Partial<Opening> = {};
-    if (change.moment !== undefined) Object.assign(from, { moment: change.moment, image: null });
-    if (change.image !== undefined) Object.assign(from, { moment: null, image: change.image });
+    if (change.prompt !== undefined) Object.assign(from, { prompt: change.prompt, image: null });
+    if (change.image !== undefined) Object.assign(from, { prompt: null, image: change.image });
     if (change.seed !== undefined) from.seed = change.seed;
     this.remember(from);
     if (change.image !== undefined) this.change({ own: addressOf(change.image) });
     if (this.snapshot.session?.paused) this.change({ seen: false }); // nothing of the new dream comes before a step
   }
 
-  /** Play from another moment: in this session while there is one, else in a new one. */
-  begin(moment: string): void {
-    if (this.snapshot.line.kind === "open") this.reset({ moment });
-    else this.start({ ...(this.memory.load()?.opening ?? NEW_OPENING), moment, image: null });
+  /** Play from another prompt: in this session while there is one, else in a new one. */
+  begin(prompt: string): void {
+    if (this.snapshot.line.kind === "open") this.reset({ prompt });
+    else this.start({ ...(this.history.load()?.opening ?? NEW_OPENING), prompt, image: null });
   }
 
-  setWho(value: Who): void {
-    if (this.connection.say({ type: "who", value })) this.expect({ who: value });
+  setController(value: Controller): void {
+    if (this.connection.say({ type: "controller", value })) this.expect({ controller: value });
   }
 
   setTemperature(value: number): void {
@@ -191,31 +191,31 @@ export class Player implements Listener {
       this.latency.forget();
       this.stopTicking();
     }
-    if (line.kind === "refused") this.memory.forget();
+    if (line.kind === "refused") this.history.forget();
     this.change({ line });
   }
 
   onReady(session: SessionState, fresh: boolean): void {
     if (fresh) {
-      this.weave.clear();
+      this.timeline.clear();
       this.cost.clear();
     }
-    this.change({ session, moment: session.moment, seen: this.snapshot.seen && !fresh });
+    this.change({ session, prompt: session.prompt, seen: this.snapshot.seen && !fresh });
     this.remember({ seed: session.seed });
-    this.memory.keepToken(session.token);
+    this.history.keepToken(session.token);
     this.sender.start();
     this.startTicking();
   }
 
   onState(session: SessionState): void {
-    this.change({ session, moment: session.moment });
+    this.change({ session, prompt: session.prompt });
   }
 
   onFrame(frame: Frame): void {
     this.rate.add(performance.now());
     this.cost.add(1000 * frame.cost);
     this.latency.receive(frame);
-    this.weave.add(frame);
+    this.timeline.add(frame);
     this.screen.put(frame);
   }
 
@@ -235,7 +235,7 @@ export class Player implements Listener {
   }
 
   /** Shown at once; the server's next word on it counts. */
-  private expect(changes: { who: Who } | { temperature: number }): void {
+  private expect(changes: { controller: Controller } | { temperature: number }): void {
     const session = this.snapshot.session;
     if (session) this.change({ session: { ...session, ...changes } });
     this.remember(changes);
@@ -243,7 +243,7 @@ export class Player implements Listener {
 
   private remember(changes: Partial<Opening>): void {
     this.connection.remember(changes);
-    this.memory.change(changes);
+    this.history.change(changes);
   }
 
   private startTicking(): void {

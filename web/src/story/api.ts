@@ -6,7 +6,7 @@ import {
   branchIn,
   entriesIn,
   isRecord,
-  type Presses,
+  type ActionSource,
   type Story,
   type StoryEntry,
   storyIn,
@@ -14,7 +14,7 @@ import {
 import { nodeIn, type StoryNode } from "./model";
 
 /** Where a story begins. */
-export type Beginning = ({ moment: string } | { images: string[] } | { session: string }) & { name?: string };
+export type Beginning = ({ prompt: string } | { images: string[] } | { session: string }) & { name?: string };
 
 /** Branches to dream. */
 export interface Order {
@@ -22,11 +22,11 @@ export interface Order {
   count: number;
   frames: number;
   context: number;
-  presses: Presses;
+  controlled_by: ActionSource;
   /** One of these when the player presses; none: at rest. */
   actions?: readonly Action[];
   script?: string;
-  held?: Action;
+  action?: Action;
   temperature?: number;
   seed?: number;
 }
@@ -95,11 +95,11 @@ export async function changeNode(
   await ask("PATCH", path(id, `/nodes/${node}`), key, changes);
 }
 
-/** An overlay (base64 PNG of the frame's size) put onto a frame, and onto the next ones towards `along`. */
+/** An overlay (base64 PNG of the frame's size) put onto a frame, and onto the next ones towards `toward`. */
 export async function editNode(
   id: string,
   node: number,
-  edit: { overlay: string; copies: number; along?: number },
+  edit: { overlay: string; copies: number; toward?: number },
   key: string | null,
 ): Promise<StoryNode[]> {
   const answer: unknown = await (await ask("POST", path(id, `/nodes/${node}/edit`), key, edit)).json();

@@ -2,7 +2,7 @@
 import { type Action, CONTROLS } from "../control/controls";
 
 export type Origin = "given" | "dreamed" | "edited";
-export type Presses = "player" | "model";
+export type ActionSource = "player" | "model";
 export type BranchState = "waiting" | "dreaming" | "done" | "cancelled" | "failed";
 
 /** One frame. */
@@ -13,7 +13,7 @@ export interface StoryNode {
   origin: Origin;
   /** What led to it, sixteen numbers in the order of `CONTROLS`; null for the first. */
   action: Action | null;
-  pressed: Presses | null;
+  actionSource: ActionSource | null;
   /** The order to dream on that made it. */
   branch: number | null;
   starred: boolean;
@@ -28,11 +28,11 @@ export interface Branch {
   from: number;
   /** How many frames were asked for, and how many there are. */
   frames: number;
-  made: number;
+  framesDone: number;
   state: BranchState;
-  problem: string | null;
+  error: string | null;
   seed: number;
-  presses: Presses;
+  controlledBy: ActionSource;
   first: number | null;
   last: number | null;
 }
@@ -45,7 +45,7 @@ export interface Story {
   width: number;
   /** Most steps the model sees. */
   context: number;
-  hertz: number;
+  fps: number;
   nodes: StoryNode[];
   branches: Branch[];
   /** The newest event in it. */
@@ -61,16 +61,16 @@ export interface StoryEntry {
   branches: number;
   picture: string | null;
   /** Why it cannot be opened; null: it can. */
-  problem: string | null;
+  error: string | null;
 }
 
 /** Whose input led to a frame; that of the frames given is the recording's. */
-export const whoPressed = ({ origin, pressed }: StoryNode): Presses | "real" =>
-  origin === "given" ? "real" : (pressed ?? "player");
+export const actionSourceOf = ({ origin, actionSource }: StoryNode): ActionSource | "real" =>
+  origin === "given" ? "real" : (actionSource ?? "player");
 
 export const isRunning = ({ state }: Branch): boolean => state === "waiting" || state === "dreaming";
 
-const UNKNOWN = "The server told of this story in a form this page does not know.";
+const UNKNOWN = "This page cannot read the server's story data; reload the page.";
 const LEVELS = [-1, -0.85, -0.625, -0.375, -0.15, 0, 0.15, 0.375, 0.625, 0.85, 1];
 const SLOTS = { leftX: 12, leftY: 13, rightX: 14, rightY: 15, buttons: 12 } as const;
 
@@ -106,7 +106,7 @@ export function nodeIn(raw: unknown): StoryNode {
     parent: whole(raw.parent),
     origin: oneOf(["given", "dreamed", "edited"], raw.origin) ?? "dreamed",
     action: Array.isArray(raw.action) ? fromBins(raw.action as number[]) : null,
-    pressed: oneOf(["player", "model"], raw.pressed),
+    actionSource: oneOf(["player", "model"], raw.action_source),
     branch: whole(raw.branch),
     starred: raw.starred === true,
     note: text(raw.note),
@@ -122,11 +122,11 @@ export function branchIn(raw: unknown): Branch {
     id,
     from,
     frames: whole(raw.frames) ?? 0,
-    made: whole(raw.made) ?? 0,
+    framesDone: whole(raw.frames_done) ?? 0,
     state: oneOf(["waiting", "dreaming", "done", "cancelled", "failed"], raw.state) ?? "done",
-    problem: text(raw.problem) || null,
+    error: text(raw.error) || null,
     seed: whole(raw.seed) ?? 0,
-    presses: oneOf(["player", "model"], raw.presses) ?? "player",
+    controlledBy: oneOf(["player", "model"], raw.controlled_by) ?? "player",
     first: whole(raw.first),
     last: whole(raw.last),
   };
@@ -142,7 +142,7 @@ export function storyIn(raw: unknown): Story {
     height: whole(height) ?? 3,
     width: whole(width) ?? 5,
     context: whole(raw.context) ?? 1,
-    hertz: typeof raw.hertz === "number" && raw.hertz > 0 ? raw.hertz : 10,
+    fps: typeof raw.fps === "number" && raw.fps > 0 ? raw.fps : 10,
     nodes: raw.nodes.map(nodeIn),
     branches: list(raw.branches).map(branchIn),
     event: whole(raw.revision) ?? 0,
@@ -161,7 +161,7 @@ export function entriesIn(raw: unknown): StoryEntry[] {
         frames: whole(entry.frames) ?? 0,
         branches: whole(entry.branches) ?? 0,
         picture: text(entry.picture) || null,
-        problem: text(entry.problem) || null,
+        error: text(entry.error) || null,
       },
     ];
   });

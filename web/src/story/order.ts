@@ -1,6 +1,6 @@
 /** What the panel asks for, before it is an order: how many, how long, and who presses what. Pure. */
 import { type Action, isRest, REST, sameAction } from "../control/controls";
-import { inWords } from "../play/weave";
+import { inWords } from "../play/timeline";
 import type { Order } from "./api";
 import type { StoryNode } from "./model";
 
@@ -8,7 +8,7 @@ export const HOW = ["model", "hold", "script", "perform"] as const;
 /** The model presses; or one holds something, writes a script, or plays it at the controller. */
 export type How = (typeof HOW)[number];
 
-export interface Wish {
+export interface BranchForm {
   count: number;
   frames: number;
   how: How;
@@ -28,7 +28,7 @@ export interface Wish {
 export const MOST_BRANCHES = 8;
 export const MOST_FRAMES = 100;
 
-export const FIRST_WISH: Wish = {
+export const DEFAULT_BRANCH_FORM: BranchForm = {
   count: 4,
   frames: 30,
   how: "model",
@@ -42,44 +42,44 @@ export const FIRST_WISH: Wish = {
   context: null,
 };
 
-/** The order of a wish, or the sentence that says what is missing. */
-export function orderOf(wish: Wish, from: number, context: number): Order | string {
+/** The order of a form, or the sentence that says what is missing. */
+export function orderOf(form: BranchForm, from: number, context: number): Order | string {
   const order: Order = {
     from,
-    count: wish.count,
-    frames: wish.frames,
-    context: Math.min(wish.context ?? context, context),
-    presses: wish.how === "model" ? "model" : "player",
+    count: form.count,
+    frames: form.frames,
+    context: Math.min(form.context ?? context, context),
+    controlled_by: form.how === "model" ? "model" : "player",
   };
-  if (wish.temperature !== null) order.temperature = wish.temperature;
-  if (wish.seed !== null) order.seed = wish.seed;
-  if (wish.how === "hold" && wish.forced === null) return { ...order, held: wish.held };
-  if (wish.how === "hold") {
-    return { ...order, presses: "model", actions: Array.from({ length: wish.forced ?? 1 }, () => wish.held) };
+  if (form.temperature !== null) order.temperature = form.temperature;
+  if (form.seed !== null) order.seed = form.seed;
+  if (form.how === "hold" && form.forced === null) return { ...order, action: form.held };
+  if (form.how === "hold") {
+    return { ...order, controlled_by: "model", actions: Array.from({ length: form.forced ?? 1 }, () => form.held) };
   }
-  if (wish.thenModel && wish.how !== "model") order.presses = "model";
-  if (wish.how === "script") {
-    return wish.script.trim() ? { ...order, script: wish.script.trim() } : "Write the inputs first.";
+  if (form.thenModel && form.how !== "model") order.controlled_by = "model";
+  if (form.how === "script") {
+    return form.script.trim() ? { ...order, script: form.script.trim() } : "Write the inputs first.";
   }
-  if (wish.how === "perform") {
-    const actions = wish.performed.slice(0, wish.frames);
+  if (form.how === "perform") {
+    const actions = form.performed.slice(0, form.frames);
     return actions.length ? { ...order, actions } : "Record the inputs first.";
   }
   return order;
 }
 
-export const seconds = (frames: number, hertz = 10): string => `${(frames / hertz).toFixed(1)} s`;
+export const seconds = (frames: number, fps = 10): string => `${(frames / fps).toFixed(1)} s`;
 
 /** What was pressed over these frames, in a few words. */
 export function pressedIn(nodes: readonly StoryNode[]): string {
   const first = nodes[0];
   if (!first) return "";
-  if (first.pressed === "model") return "the model presses";
+  if (first.actionSource === "model") return "model inputs";
   const kinds: Action[] = [];
   for (const { action } of nodes) {
     if (action && !kinds.some((known) => sameAction(known, action))) kinds.push(action);
   }
   const [one = REST] = kinds;
-  const words = isRest(one) ? "nothing pressed" : inWords(one);
+  const words = isRest(one) ? "no input" : inWords(one);
   return kinds.length > 1 ? `${words}, …` : words;
 }

@@ -73,7 +73,7 @@ export class Tree {
     return this.lanes.find(({ branch }) => branch?.id === id) ?? null;
   }
 
-  /** From the beginning to this frame, both included. */
+  /** From the start to this frame, both included. */
   pathTo(id: number): number[] {
     const path: number[] = [];
     let at: number | null = this.nodes.has(id) ? id : null;

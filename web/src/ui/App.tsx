@@ -1,6 +1,6 @@
 /** The page: lobby, play or a story, and the one line of news above them. */
 import { useCallback, useEffect, useEffectEvent, useRef, useState, useSyncExternalStore } from "react";
-import { ApiError, fetchMoments, fetchTemperature } from "../net/api";
+import { ApiError, fetchPrompts, fetchTemperature } from "../net/api";
 import type { Opening } from "../net/messages";
 import { pictureOf } from "../net/picture";
 import { NEW_OPENING, type Player } from "../play/player";
@@ -8,7 +8,7 @@ import { freeName, openStory, storyHere, watchAddress } from "../story/address";
 import { type Beginning, beginStory } from "../story/api";
 import { Icon } from "./Icon";
 import { type Found, Lobby } from "./Lobby";
-import { titleOf, useDrop } from "./Moments";
+import { titleOf, useDrop } from "./Prompts";
 import { Play } from "./Play";
 import { useStories } from "./story/Stories";
 import { StoryView } from "./story/StoryView";
@@ -20,7 +20,7 @@ const NEWS_MS = 10_000;
 export function App({ player }: { player: Player }) {
   const shot = useSyncExternalStore(player.watch, player.look);
   const [key, setKey] = useState<string | null>(player.key);
-  const [found, ask] = useMoments(key);
+  const [found, ask] = usePrompts(key);
   const [options, setOptions] = useState<Opening>(NEW_OPENING);
   const story = useSyncExternalStore(watchAddress, storyHere);
   const playing = story === null && shot.line.kind !== "idle";
@@ -30,7 +30,7 @@ export function App({ player }: { player: Player }) {
     },
     [player],
   );
-  const shelf = useStories(key, story === null && found.kind === "moments", playing, notify);
+  const listing = useStories(key, story === null && found.kind === "prompts", playing, notify);
   const taking = useRef<((file: File) => void) | null>(null);
   const setTaking = useCallback((take: ((file: File) => void) | null) => {
     taking.current = take;
@@ -55,7 +55,7 @@ export function App({ player }: { player: Player }) {
     [player, options],
   );
   const branch = (from: string | File | { session: string }): void => {
-    const taken = shelf.stories.map(({ name }) => name);
+    const taken = listing.stories.map(({ name }) => name);
     beginningOf(from)
       .then((beginning) => (beginning.name ? { ...beginning, name: freeName(beginning.name, taken) } : beginning))
       .then((beginning) => beginStory(beginning, key))
@@ -64,7 +64,7 @@ export function App({ player }: { player: Player }) {
         openStory(id);
       })
       .catch((error: unknown) => {
-        player.notify(error instanceof Error ? error.message : "The story could not be begun.");
+        player.notify(error instanceof Error ? error.message : "The story could not be created.");
       });
   };
   const over = useDrop(bring);
@@ -87,7 +87,7 @@ export function App({ player }: { player: Player }) {
           key={story}
           id={story}
           apiKey={key}
-          temperature={found.kind === "moments" ? found.temperature : null}
+          temperature={found.kind === "prompts" ? found.temperature : null}
           onNotice={notify}
           onLeave={() => {
             openStory(null);
@@ -99,14 +99,14 @@ export function App({ player }: { player: Player }) {
         <Play
           player={player}
           shot={shot}
-          moments={found.kind === "moments" ? found.moments : []}
+          prompts={found.kind === "prompts" ? found.prompts : []}
           onLeave={() => {
             player.leave();
             ask();
           }}
           onFile={bring}
           onBranch={
-            shelf.kept && shot.session
+            listing.kept && shot.session
               ? () => {
                   branch({ session: shot.session?.token ?? "" });
                 }
@@ -121,21 +121,19 @@ export function App({ player }: { player: Player }) {
           onRetry={ask}
           options={options}
           onOptions={setOptions}
-          onMoment={(moment) => {
-            player.start({ ...options, moment });
+          onPrompt={(prompt) => {
+            player.start({ ...options, prompt });
           }}
           onFile={bring}
-          shelf={shelf}
+          listing={listing}
           onBranch={branch}
           onStory={openStory}
         />
       )}
-      <footer>
-        The starting moments are frames of the real game; every picture after them is generated, and marked so.
-      </footer>
+      <footer>The starting points are frames of the real game. Every frame after them is generated and marked.</footer>
       {over ? (
         <div className="drop" aria-hidden="true">
-          {story === null ? "Drop the picture to begin from it" : "Drop the picture to put it onto the frame"}
+          {story === null ? "Drop the picture to start from it" : "Drop the picture to add it to the frame"}
         </div>
       ) : null}
     </>
@@ -145,9 +143,9 @@ export function App({ player }: { player: Player }) {
 /** The key given in this tab, if one was. */
 export const keptKey = (): string | null => sessionStorage.getItem(KEY);
 
-/** Where a story begins: at a moment, a picture, or where a live session is. */
+/** Where a story begins: at a prompt, a picture, or where a live session is. */
 async function beginningOf(from: string | File | { session: string }): Promise<Beginning> {
-  if (typeof from === "string") return { moment: from, name: titleOf(from) };
+  if (typeof from === "string") return { prompt: from, name: titleOf(from) };
   if (from instanceof File)
     return { images: [(await pictureOf(from)).base64], name: from.name.replace(/\.\w+$/, "").slice(0, 60) };
   return from;
@@ -177,8 +175,8 @@ function News({ shot, onClose }: { shot: { text: string; id: number } | null; on
   );
 }
 
-/** The server's moments, and its model's temperature; asked again until it answers. */
-function useMoments(key: string | null): [Found, () => void] {
+/** The server's prompts, and its model's temperature; asked again until it answers. */
+function usePrompts(key: string | null): [Found, () => void] {
   const [found, setFound] = useState<Found>({ kind: "loading" });
   const [asked, setAsked] = useState(0);
   const ask = useCallback(() => {
@@ -187,9 +185,9 @@ function useMoments(key: string | null): [Found, () => void] {
   useEffect(() => {
     let gone = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    Promise.all([fetchMoments(key), fetchTemperature(key)])
-      .then(([moments, temperature]) => {
-        if (!gone) setFound({ kind: "moments", moments, temperature });
+    Promise.all([fetchPrompts(key), fetchTemperature(key)])
+      .then(([prompts, temperature]) => {
+        if (!gone) setFound({ kind: "prompts", prompts, temperature });
       })
       .catch((error: unknown) => {
         if (gone) return;

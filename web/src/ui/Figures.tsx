@@ -14,11 +14,11 @@ export function Figures({ values, session }: { values: Values; session: SessionS
   const presses = values.presses === 1 ? "1 press" : `${values.presses} presses`;
   return (
     <dl className="figures" aria-label="Figures">
-      <div title="Frames that arrived here in the last two seconds, a second.">
-        <dt>Frames a second</dt>
+      <div title="Frames per second over the last two seconds.">
+        <dt>Frames per second</dt>
         <dd data-figure="rate">
           {session.paused ? "–" : values.framesPerSecond.toFixed(1)}
-          <small> {session.paused ? "paused" : `of ${session.hertz}`}</small>
+          <small> {session.paused ? "paused" : `of ${session.fps}`}</small>
         </dd>
         <dd className="note">{misses(session)}</dd>
       </div>
@@ -30,8 +30,8 @@ export function Figures({ values, session }: { values: Values; session: SessionS
         </dd>
         <dd className="note">
           {values.presses
-            ? `here; median of ${presses}, worst ${milliseconds(values.keyToPictureWorst)}`
-            : "here; press something"}
+            ? `in this browser; median of ${presses}, worst ${milliseconds(values.keyToPictureWorst)}`
+            : "press a key to measure"}
         </dd>
       </div>
       <div title={THERE}>
@@ -40,7 +40,7 @@ export function Figures({ values, session }: { values: Values; session: SessionS
           {milliseconds(values.keyToFrame)}
           <small> ms</small>
         </dd>
-        <dd className="note">at the server; a frame costs {milliseconds(values.cost)} ms</dd>
+        <dd className="note">on the server; {milliseconds(values.cost)} ms per frame</dd>
       </div>
     </dl>
   );

@@ -15,14 +15,14 @@ const ROWS: readonly Row[] = [
   { does: "crouch", keys: ["KeyC"], pad: "LT" },
   { does: "jump", keys: ["KeyF"], pad: "A" },
   { does: "sprint", keys: ["ShiftLeft"], pad: "B" },
-  { does: "use, come back to life", keys: ["KeyR"], pad: "X" },
+  { does: "use, respawn", keys: ["KeyR"], pad: "X" },
   { does: "next weapon", keys: ["KeyV"], pad: "Y" },
   { does: "rocket, plasma, shotgun, chaingun", keys: ["Digit1", "Digit2", "Digit3", "Digit4"], pad: "D-pad ↑ → ↓ ←" },
   { does: "throw a light", keys: ["KeyQ"], pad: "LB" },
   { does: "set down a lamp", keys: ["KeyE"], pad: "RB" },
 ];
 const COMMANDS: readonly Row[] = [
-  { does: "pause, go on", keys: ["KeyP"], pad: "Start" },
+  { does: "pause, resume", keys: ["KeyP"], pad: "Start" },
   { does: "one step while paused", keys: ["KeyN"], pad: "" },
   { does: "start over", keys: ["Backspace"], pad: "View" },
 ];

@@ -17,7 +17,7 @@ export function LastMinute({ player, token, disabled }: { player: Player; token:
         `playloom.${kind}`,
       );
     } catch (error) {
-      player.notify(`The recording did not come. ${error instanceof Error ? error.message : ""}`.trim());
+      player.notify(`The recording could not be downloaded. ${error instanceof Error ? error.message : ""}`.trim());
     }
     setBusy(null);
   };
@@ -51,7 +51,7 @@ function Band({ player }: { player: Player }) {
       if (!canvas.current || document.hidden) return;
       const style = getComputedStyle(canvas.current);
       const ink = (name: string): string => style.getPropertyValue(name).trim();
-      player.weave.draw(canvas.current, {
+      player.timeline.draw(canvas.current, {
         person: ink("--person"),
         model: ink("--model"),
         rest: ink("--rest"),
@@ -69,7 +69,7 @@ function Band({ player }: { player: Player }) {
       <span aria-hidden="true">walk</span>
       <span aria-hidden="true">look</span>
       <span aria-hidden="true">press</span>
-      <canvas ref={canvas} role="img" aria-label="What was pressed in the last 600 frames: walking, looking, buttons" />
+      <canvas ref={canvas} role="img" aria-label="Inputs of the last 600 frames: walking, looking, buttons" />
     </div>
   );
 }

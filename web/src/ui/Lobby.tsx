@@ -1,16 +1,16 @@
-/** Before play: pick a moment or bring a picture; and, where the server wants one, give the key. */
+/** Before play: pick a prompt or bring a picture; and, where the server wants one, give the key. */
 import { useState } from "react";
-import type { Moment } from "../net/api";
+import type { Prompt } from "../net/api";
 import type { Opening } from "../net/messages";
 import { Wordmark } from "./Icon";
 import { Keys } from "./Keys";
-import { Moments } from "./Moments";
-import { Seed, Temperature, WhoPlays } from "./Settings";
-import { type Shelved, Stories } from "./story/Stories";
+import { Prompts } from "./Prompts";
+import { Seed, Temperature, ControllerChoice } from "./Settings";
+import { type StoryListing, Stories } from "./story/Stories";
 
 export type Found =
   | { kind: "loading" }
-  | { kind: "moments"; moments: readonly Moment[]; temperature: number | null }
+  | { kind: "prompts"; prompts: readonly Prompt[]; temperature: number | null }
   | { kind: "locked"; wrong: boolean }
   | { kind: "failed"; sentence: string };
 
@@ -22,16 +22,16 @@ interface Props {
   /** How the dream will begin, but for where. */
   options: Opening;
   onOptions: (options: Opening) => void;
-  onMoment: (name: string) => void;
+  onPrompt: (name: string) => void;
   onFile: (file: File) => void;
   /** The stories of this server. */
-  shelf: Shelved;
+  listing: StoryListing;
   onBranch: (from: string | File) => void;
   onStory: (id: string) => void;
 }
 
 export function Lobby(props: Props) {
-  const { found, apiKey, onKey, onRetry, options, onOptions, onMoment, onFile, shelf, onBranch, onStory } = props;
+  const { found, apiKey, onKey, onRetry, options, onOptions, onPrompt, onFile, listing, onBranch, onStory } = props;
   const change = (changes: Partial<Opening>): void => {
     onOptions({ ...options, ...changes });
   };
@@ -39,41 +39,41 @@ export function Lobby(props: Props) {
     <main className="lobby">
       <header>
         <Wordmark />
-        <h1>Pick a moment, then play its dream.</h1>
+        <h1>Pick a starting point, then play.</h1>
         <p className="lead">
-          Every picture after the first is made by the model while you play, from what you press. Nothing else remembers
-          the place: look away, and it may change.
-          {shelf.kept ? " Or branch it: several dreams on from one frame, side by side, to choose from." : null}
+          The model generates every frame while you play, from your inputs. It remembers one second, so a place may
+          change when you look away.
+          {listing.kept ? " You can also branch: generate several continuations of one frame and compare them." : null}
         </p>
       </header>
       {found.kind === "loading" ? (
         <p role="status" className="wait">
-          Asking the server for its moments…
+          Loading the starting points…
         </p>
       ) : null}
       {found.kind === "failed" ? (
         <div className="trouble" role="alert">
-          <p>{found.sentence} The page asks again every few seconds.</p>
+          <p>{found.sentence} Retrying every few seconds.</p>
           <button type="button" className="strong" onClick={onRetry}>
-            Ask now
+            Retry now
           </button>
         </div>
       ) : null}
       {found.kind === "locked" ? <Lock wrong={found.wrong} onKey={onKey} /> : null}
-      {found.kind === "moments" ? (
+      {found.kind === "prompts" ? (
         <>
-          <Moments
-            moments={found.moments}
+          <Prompts
+            prompts={found.prompts}
             apiKey={apiKey}
-            onMoment={onMoment}
+            onPrompt={onPrompt}
             onFile={onFile}
-            onBranch={shelf.kept ? onBranch : undefined}
+            onBranch={listing.kept ? onBranch : undefined}
           />
           <section className="options" aria-label="Before you start">
-            <WhoPlays
-              who={options.who}
-              onWho={(who) => {
-                change({ who });
+            <ControllerChoice
+              controller={options.controller}
+              onController={(controller) => {
+                change({ controller });
               }}
             />
             <Seed
@@ -90,7 +90,7 @@ export function Lobby(props: Props) {
               }}
             />
           </section>
-          <Stories stories={shelf.stories} onOpen={onStory} onDelete={shelf.remove} />
+          <Stories stories={listing.stories} onOpen={onStory} onDelete={listing.remove} />
           <Keys />
         </>
       ) : null}
@@ -130,7 +130,7 @@ export function Lock({ wrong, onKey }: { wrong: boolean; onKey: (key: string) =>
           The server does not know this key.
         </p>
       ) : (
-        <p className="hint">It stays in this tab, and is forgotten with it.</p>
+        <p className="hint">The key is kept until you close this tab.</p>
       )}
     </form>
   );

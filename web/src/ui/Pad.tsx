@@ -4,13 +4,13 @@
  */
 import { useEffect, useRef } from "react";
 import { type Action, type Control, CONTROLS, valueOf } from "../control/controls";
-import type { Hands } from "../control/hands";
-import { inWords } from "../play/weave";
+import type { ControlInput } from "../control/useControls";
+import { inWords } from "../play/timeline";
 import { useKeyLabels } from "./keyLabels";
 import { Stick } from "./Stick";
 
 interface Props {
-  hands: Hands;
+  input: ControlInput;
   held: Action;
   used: Action;
   /** Whether the last frame's input was a person's. */
@@ -45,8 +45,8 @@ const FACE: readonly ButtonSpec[] = [
 ];
 const SIDES = ["up", "right", "down", "left"] as const;
 
-export function Pad({ hands, held, used, given, hint }: Props) {
-  const touch = useTouch(hands);
+export function Pad({ input, held, used, given, hint }: Props) {
+  const touch = useTouch(input);
   const label = useKeyLabels();
   const model = given ? null : used;
   const button = ({ control, label: text, code }: ButtonSpec, place: string) => (
@@ -98,8 +98,8 @@ interface Touch {
   stick: (x: Control, y: Control) => (vx: number, vy: number, at: number) => void;
 }
 
-/** What all fingers hold together, told to the hands. */
-function useTouch(hands: Hands): Touch {
+/** What all fingers hold together, told to the input. */
+function useTouch(input: ControlInput): Touch {
   const values = useRef(new Map<Control, number>());
   useEffect(() => {
     const held = values.current;
@@ -115,7 +115,7 @@ function useTouch(hands: Hands): Touch {
   }, []);
   const set = (changes: readonly (readonly [Control, number])[], at: number): void => {
     for (const [control, value] of changes) values.current.set(control, value);
-    hands.hold(
+    input.hold(
       "touch",
       CONTROLS.map((control) => values.current.get(control) ?? 0),
       at,

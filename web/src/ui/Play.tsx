@@ -1,41 +1,41 @@
 /** During play: the stage, the transport under it, and beside it the controller, who plays, figures and settings. */
 import { useRef } from "react";
-import type { Moment } from "../net/api";
+import type { Prompt } from "../net/api";
 import type { Player, Snapshot } from "../play/player";
 import { slownessOf } from "../play/latency";
 import { Figures } from "./Figures";
 import { Icon, Wordmark } from "./Icon";
 import { Keys } from "./Keys";
 import { LastMinute } from "./LastMinute";
-import { Moments, titleOf, usePicture } from "./Moments";
+import { Prompts, titleOf, usePicture } from "./Prompts";
 import { Pad } from "./Pad";
-import { Seed, Temperature, WhoPlays } from "./Settings";
+import { Seed, Temperature, ControllerChoice } from "./Settings";
 import { Stage } from "./Stage";
 import { aboutPads, useControls, useFocusOnStage } from "./steering";
 
 interface Props {
   player: Player;
   shot: Snapshot;
-  moments: readonly Moment[];
+  prompts: readonly Prompt[];
   onLeave: () => void;
   onFile: (file: File) => void;
   /** Begin a story with the newest frames; none: this cannot be done here. */
   onBranch?: (() => void) | undefined;
 }
 
-export function Play({ player, shot, moments, onLeave, onFile, onBranch }: Props) {
+export function Play({ player, shot, prompts, onLeave, onFile, onBranch }: Props) {
   const { line, session } = shot;
   const stage = useRef<HTMLDivElement>(null);
   const pads = useControls(player);
   useFocusOnStage(stage);
   const live = line.kind === "open" && session !== null;
-  const poster = usePicture(moments.find(({ name }) => name === shot.moment)?.picture ?? null, player.key);
+  const poster = usePicture(prompts.find(({ name }) => name === shot.prompt)?.picture ?? null, player.key);
   return (
     <main className="play">
       <header>
         <Wordmark />
         <h1 className="where">
-          {shot.moment === null ? "Your picture" : titleOf(shot.moment)}
+          {shot.prompt === null ? "Your picture" : titleOf(shot.prompt)}
           {session ? ` · ${session.model}` : null}
         </h1>
         <Light kind={line.kind} />
@@ -52,24 +52,24 @@ export function Play({ player, shot, moments, onLeave, onFile, onBranch }: Props
           session={session}
           seen={shot.seen}
           frame={shot.frame}
-          poster={shot.moment === null ? shot.own : poster}
+          poster={shot.prompt === null ? shot.own : poster}
           onTryNow={() => {
             player.tryNow();
           }}
           onLeave={onLeave}
         />
         <Transport player={player} paused={session?.paused ?? false} live={live} onBranch={onBranch} />
-        <Slow sentence={live && !session.paused ? slownessOf(shot.figures.cost, session.hertz) : null} />
+        <Slow sentence={live && !session.paused ? slownessOf(shot.figures.cost, session.fps) : null} />
         {session ? <LastMinute player={player} token={session.token} disabled={!live} /> : null}
         <section className="elsewhere" aria-labelledby="elsewhere">
-          <h2 id="elsewhere">Begin somewhere else</h2>
-          <Moments
+          <h2 id="elsewhere">Other starting points</h2>
+          <Prompts
             small
-            moments={moments}
+            prompts={prompts}
             apiKey={player.key}
-            current={shot.moment}
-            onMoment={(moment) => {
-              player.begin(moment);
+            current={shot.prompt}
+            onPrompt={(prompt) => {
+              player.begin(prompt);
             }}
             onFile={onFile}
           />
@@ -77,14 +77,14 @@ export function Play({ player, shot, moments, onLeave, onFile, onBranch }: Props
         </section>
       </div>
       <aside aria-label="Controls and figures">
-        <Pad hands={player.hands} held={shot.held} used={shot.used} given={shot.given} hint={aboutPads(pads)} />
+        <Pad input={player.input} held={shot.held} used={shot.used} given={shot.given} hint={aboutPads(pads)} />
         {session ? (
           <>
-            <WhoPlays
-              who={session.who}
+            <ControllerChoice
+              controller={session.controller}
               disabled={!live}
-              onWho={(who) => {
-                player.setWho(who);
+              onController={(controller) => {
+                player.setController(controller);
               }}
             />
             <Figures values={shot.figures} session={session} />
@@ -138,7 +138,7 @@ function Transport({ player, paused, live, onBranch }: TransportProps) {
         }}
       >
         <Icon name={paused ? "play" : "pause"} />
-        <span>{paused ? "Go on" : "Pause"}</span>
+        <span>{paused ? "Resume" : "Pause"}</span>
         <kbd>P</kbd>
       </button>
       <button
@@ -166,7 +166,13 @@ function Transport({ player, paused, live, onBranch }: TransportProps) {
         <kbd>⌫</kbd>
       </button>
       {onBranch ? (
-        <button type="button" disabled={!live} data-do="branch" title="Several dreams on from here" onClick={onBranch}>
+        <button
+          type="button"
+          disabled={!live}
+          data-do="branch"
+          title="Generate several continuations from here"
+          onClick={onBranch}
+        >
           <Icon name="branch" />
           <span>Branch</span>
         </button>

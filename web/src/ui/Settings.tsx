@@ -1,45 +1,45 @@
 /** Who plays, how boldly tokens are drawn, and which seed: the same three fields before and during play. */
 import { useId, useState } from "react";
-import { WHO, type Who } from "../net/messages";
+import { CONTROLLERS, type Controller } from "../net/messages";
 import { Icon } from "./Icon";
 
-const NAMES: Readonly<Record<Who, string>> = { person: "I play", model: "The model", both: "Both" };
-const MEANING: Readonly<Record<Who, string>> = {
-  person: "What you hold is played, rest included.",
-  model: "The model presses the controller itself.",
-  both: "You, while you press something; else the model.",
+const NAMES: Readonly<Record<Controller, string>> = { person: "You", model: "Model", both: "Both" };
+const MEANING: Readonly<Record<Controller, string>> = {
+  person: "Your inputs only.",
+  model: "The model chooses every input.",
+  both: "Your inputs while you give any; the model's otherwise.",
 };
 
-export function WhoPlays({
-  who,
-  onWho,
+export function ControllerChoice({
+  controller,
+  onController,
   disabled = false,
 }: {
-  who: Who;
-  onWho: (who: Who) => void;
+  controller: Controller;
+  onController: (controller: Controller) => void;
   disabled?: boolean;
 }) {
   const name = useId();
   return (
     <fieldset className="who" disabled={disabled}>
-      <legend>Who plays</legend>
+      <legend>Controller</legend>
       <div className="segments">
-        {WHO.map((choice) => (
-          <label key={choice} data-who={choice}>
+        {CONTROLLERS.map((choice) => (
+          <label key={choice} data-controller={choice}>
             <input
               type="radio"
               name={name}
               value={choice}
-              checked={who === choice}
+              checked={controller === choice}
               onChange={() => {
-                onWho(choice);
+                onController(choice);
               }}
             />
             <span>{NAMES[choice]}</span>
           </label>
         ))}
       </div>
-      <p className="hint">{MEANING[who]}</p>
+      <p className="hint">{MEANING[controller]}</p>
     </fieldset>
   );
 }

@@ -71,14 +71,14 @@ function Curtain({ line, seen, onTryNow, onLeave }: CurtainProps) {
               Try now
             </button>
             <button type="button" onClick={onLeave}>
-              Other moment
+              Other start
             </button>
           </span>
         </>
       ) : null}
       {line.kind === "refused" ? (
         <button type="button" className="strong" onClick={onLeave}>
-          Choose a moment
+          Choose a start
         </button>
       ) : null}
       {line.kind === "opening" || line.kind === "open" ? <span className="thread" aria-hidden="true" /> : null}

@@ -13,7 +13,7 @@ export interface Pads {
 export function aboutPads({ usable, unusable }: Pads): string {
   if (usable > 0) return usable === 1 ? "A gamepad is connected." : `${usable} gamepads are connected.`;
   if (unusable > 0) return "A gamepad is connected, but the browser does not know its layout, so it cannot be used.";
-  return "Keys as shown, a gamepad (press any button on it), or your fingers.";
+  return "Keys as shown, a gamepad (press any button on it), or touch.";
 }
 
 /** Keyboard and gamepads steer while this page is shown. */
@@ -31,7 +31,7 @@ export function useControls(player: Player): Pads {
         player.reset();
       },
     };
-    return listen(player.hands, {
+    return listen(player.input, {
       onCommand: (command) => {
         commands[command]();
       },

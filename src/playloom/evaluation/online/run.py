@@ -84,7 +84,7 @@ class ActJob:
     device: str = "auto"
     out: Path = Path("out/act")
     """Folder to write; numbered if it is taken."""
-    films: int | None = None
+    videos: int | None = None
     """Games per player with a contact sheet and a video; None: all."""
     timestamp: bool = False
     """Write the time into manifests; without it equal jobs give equal files."""
@@ -98,7 +98,7 @@ class ActJob:
             raise ConfigError(f"unknown game mode {self.mode!r}; {did_you_mean(self.mode, MODES)}")
         if not (math.isfinite(self.seconds) and self.seconds >= _LEAST_SECONDS):
             raise BadInputError(f"seconds is {self.seconds:g}; expected {_LEAST_SECONDS:g} or more")
-        for name, value, least in (("games", self.games, 1), ("seed", self.seed, 0), ("films", self.films, 0)):
+        for name, value, least in (("games", self.games, 1), ("seed", self.seed, 0), ("videos", self.videos, 0)):
             if value is not None and value < least:
                 raise BadInputError(f"{name} is {value}; expected a whole number from {least}")
         _ = self.sampling  # checks its values
@@ -225,7 +225,7 @@ class _Run:
                 continue  # stopped, or only the script played
             files: tuple[Path, ...] = (folder / f"{episode_key(result.episode.meta)}.npz",)
             try:
-                if self.job.films is None or index < self.job.films:
+                if self.job.videos is None or index < self.job.videos:
                     files += self._write_video(player, result, files[0])
             finally:  # a failed video must not lose the metrics
                 games.append(Game.of(player, result, self.warmup_steps, files))

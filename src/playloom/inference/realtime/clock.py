@@ -1,10 +1,10 @@
 """Ticks at a fixed rate from a fixed start. Owns when a tick is due and what happens to one that was missed.
 
-    clock = Clock(hertz=10)
+    clock = Clock(fps=10)
     while (tick := clock.wait()):
         ...
 
-Tick n is due at start + n / hertz, computed anew each time, so neither rounding nor a late tick moves a later one.
+Tick n is due at start + n / fps, computed anew each time, so neither rounding nor a late tick moves a later one.
 When work took so long that several ticks are due, the newest of them happens at once and the older ones are skipped
 and counted: there is never a queue to catch up with. Used by one thread at a time.
 
@@ -94,19 +94,19 @@ class Tick:
 class Clock:
     """A clock of a fixed rate that neither drifts nor queues."""
 
-    def __init__(self, hertz: float = 10.0, time: TimeSource | None = None) -> None:
+    def __init__(self, fps: float = 10.0, time: TimeSource | None = None) -> None:
         """A clock; its first tick is due when `wait` is first called, or when `restart` says.
 
         Args:
-            hertz: ticks a second.
+            fps: ticks a second.
             time: where time comes from; None: the machine's monotonic clock.
 
         Raises:
             BadInputError: when the rate is not above 0.
         """
-        if not (math.isfinite(hertz) and hertz > 0):
-            raise BadInputError(f"the clock's rate is {hertz:g} Hz; expected more than 0, for example 10")
-        self.hertz = hertz
+        if not (math.isfinite(fps) and fps > 0):
+            raise BadInputError(f"the clock's rate is {fps:g} Hz; expected more than 0, for example 10")
+        self.fps = fps
         self.time: TimeSource = time or RealTime()
         self.passed = 0
         """Ticks that happened or were skipped; the number of the next one."""
@@ -125,9 +125,9 @@ class Clock:
         self._first = self.passed
 
     def due(self, number: int) -> float:
-        """When a tick is due: start + n / hertz."""
+        """When a tick is due: start + n / fps."""
         assert self._start is not None, "the clock has not been started"
-        return self._start + (number - self._first) / self.hertz
+        return self._start + (number - self._first) / self.fps
 
     def wait(self, limit: int | None = None) -> Tick | None:
         """The next tick, as soon as it is due; the newest one if several are.
@@ -158,7 +158,7 @@ class Clock:
     def _newest_due(self) -> int:
         """The newest tick that is due, or the next one if none is."""
         now, number = self.time.now(), self.passed
-        number = max(number, number + math.floor((now - self.due(number)) * self.hertz))
+        number = max(number, number + math.floor((now - self.due(number)) * self.fps))
         # The product above is rounded; `due` decides.
         while self.due(number + 1) <= now:
             number += 1

@@ -70,7 +70,7 @@ def write_play(
     manifest: Manifest,
     report: Mapping[str, Any],
     seen: Sequence[Tile] = (),
-    hertz: float = 10.0,
+    fps: float = 10.0,
 ) -> Path:
     """Write live play into a new folder, which appears complete or not at all.
 
@@ -80,7 +80,7 @@ def write_play(
         manifest: what made them.
         seen: the frames that the session began with; left out where its own first frames are gone.
         report: figures for `report.json`; anything JSON can hold.
-        hertz: ticks a second; the video takes the nearest whole rate.
+        fps: ticks a second; the video takes the nearest whole rate.
 
     Returns:
         The folder written.
@@ -94,7 +94,7 @@ def write_play(
     target = next_free_path(folder, numbered=True)
     content = {**report, "manifest": json.loads(manifest.to_json())}
     with atomic_folder(target) as place:
-        rate = max(1, round(hertz))
+        rate = max(1, round(fps))
         before, title = list(seen) if frames[0].sequence == 0 else [], title_of(manifest)
         tiles = [*before, *map(_tile, frames)]
         kinds = {tile.kind for tile in tiles}
@@ -131,7 +131,7 @@ class BufferedFrame(NamedTuple):
     """Its codes."""
     action_A: NDArray[np.uint8]
     """The action that led to it, values uint8 [16]; of the first frame of all it says nothing."""
-    pressed: ActionSource | None
+    action_source: ActionSource | None
     """Who pressed that; None: it was recorded."""
     manifest: Manifest | None
     """What made it; None: it is real."""
@@ -167,10 +167,10 @@ class ContextBuffer:
         """The session has made a step; the oldest frame goes when there are too many."""
         with self._lock:
             self._steps += 1
-            pressed: ActionSource = "player" if given else "model"
+            action_source: ActionSource = "player" if given else "model"
             made = manifest.at_step(self._steps)
             # Copies: what comes is a part of its whole batch, which would be kept with it.
-            self._frames.append(BufferedFrame(frame_HWC.copy(), codes_N.copy(), action_A, pressed, made))
+            self._frames.append(BufferedFrame(frame_HWC.copy(), codes_N.copy(), action_A, action_source, made))
 
     def frames(self) -> list[BufferedFrame]:
         """Those kept, oldest first; at least one."""
@@ -213,11 +213,11 @@ class FrameHistory:
             return tuple(self._shots)
 
 
-def as_mp4(shots: Sequence[RecordedFrame], manifest: Manifest, hertz: float) -> bytes:
+def as_mp4(shots: Sequence[RecordedFrame], manifest: Manifest, fps: float) -> bytes:
     """A video in real time: a frame is held for the ticks missed after it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "play.mp4"
-        write_mp4(path, _as_seen_reel(shots), frames_per_second=max(1, round(hertz)), manifest=manifest)
+        write_mp4(path, _as_seen_reel(shots), frames_per_second=max(1, round(fps)), manifest=manifest)
         return path.read_bytes()
 
 

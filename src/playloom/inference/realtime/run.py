@@ -30,7 +30,7 @@ from playloom.inference.realtime.clock import Clock, TimeSource
 from playloom.inference.realtime.metrics import LiveReport
 from playloom.inference.realtime.recorder import RecentFrames, write_play
 from playloom.inference.realtime.session import LiveSession
-from playloom.inference.realtime.types import Who, check_controller
+from playloom.inference.realtime.types import Controller, check_controller
 from playloom.media.output_folder import seen_tiles
 from playloom.provenance import Manifest
 
@@ -38,25 +38,25 @@ Press = Callable[[NDArray[np.uint8], float], None]
 """Takes an action [16] and the moment it was pressed, as `LiveSession.press` does."""
 
 
-def press_times(hertz: float, seed: int) -> Iterator[float]:
+def press_times(fps: float, seed: int) -> Iterator[float]:
     """When the presses for ticks 1, 2, 3, … come, in seconds after tick 0; endless.
 
     Args:
-        hertz: ticks a second.
+        fps: ticks a second.
         seed: where between two ticks each press falls, evenly spread.
 
     Yields:
-        The press for tick n: at least (n - 1) / hertz, less than n / hertz.
+        The press for tick n: at least (n - 1) / fps, less than n / fps.
     """
     source = np.random.default_rng(seed)
     for before in itertools.count():
-        yield (before + float(source.random())) / hertz
+        yield (before + float(source.random())) / fps
 
 
 class ScriptedInput:
     """Presses a script over and over, as a person would: without looking at the clock's ticks.
 
-    with ScriptPlayer(session.press, actions_SA, first_tick=start, hertz=10, seed=0, time=session.time):
+    with ScriptPlayer(session.press, actions_SA, first_tick=start, fps=10, seed=0, time=session.time):
         session.run(show, first_tick=start, ticks=600)
     """
 
@@ -66,7 +66,7 @@ class ScriptedInput:
         actions_SA: NDArray[np.uint8],
         *,
         first_tick: float,
-        hertz: float,
+        fps: float,
         seed: int,
         time: TimeSource,
     ) -> None:
@@ -77,7 +77,7 @@ class ScriptedInput:
                 was woken late, waiting for it counts.
             actions_SA: the script, action values [S, 16]; after the last comes the first again.
             first_tick: when tick 0 is due, in seconds of `time`.
-            hertz: ticks a second.
+            fps: ticks a second.
             seed: of `press_times`.
             time: the time source of the ticks; it has to pass by itself.
 
@@ -87,7 +87,7 @@ class ScriptedInput:
         if not len(actions_SA):
             raise ActionError("the script holds no actions; write for example: forward for 2s; turn_left for 1s")
         self._press, self._actions_SA, self._time = press, actions_SA, time
-        self._times = (first_tick + after for after in press_times(hertz, seed))
+        self._times = (first_tick + after for after in press_times(fps, seed))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._play, name="script", daemon=True)
 
@@ -125,19 +125,19 @@ class LiveJob(GenerationConfig):
     """What the scripted person presses, action values [S, 16], repeated until the end; may be None for `model`."""
     seconds: float = 60.0
     """How long."""
-    hertz: float = 10.0
+    fps: float = 10.0
     """Frames a second."""
-    who: Who = "person"
-    """Who plays."""
+    controller: Controller = "person"
+    """Source of the actions."""
     out: Path | None = None
     """A folder for the last ten minutes of it; numbered if taken. None: figures only."""
 
     def __post_init__(self) -> None:
-        check_controller(self.who)
-        Clock(self.hertz)
+        check_controller(self.controller)
+        Clock(self.fps)
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise BadInputError(f"seconds is {self.seconds:g}; expected more than 0")
-        if self.script_SA is None and self.who != "model":
+        if self.script_SA is None and self.controller != "model":
             raise ActionError("nobody plays without a script; say --script 'forward for 2s; turn_left for 1s'")
         if self.script_SA is not None and not len(check_values(self.script_SA)):
             raise ActionError("the script holds no actions; write for example: forward for 2s; turn_left for 1s")
@@ -145,7 +145,7 @@ class LiveJob(GenerationConfig):
     @property
     def ticks(self) -> int:
         """How many ticks the seconds hold, at least one."""
-        return max(1, round(self.seconds * self.hertz))
+        return max(1, round(self.seconds * self.fps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class LiveResult:
     report: LiveReport
     """The figures, up to where it ended."""
     facts: Mapping[str, Any]
-    """What the figures belong to: model, seed, who played, rate. JSON can hold it."""
+    """What the figures belong to: model, seed, controller, rate. JSON can hold it."""
     notes: tuple[str, ...]
     """What was chosen or changed on the way, as sentences."""
     folder: Path | None
@@ -205,7 +205,7 @@ def play_live(
     model, how = dreamer.model, job.sampling(dreamer.model)
     prompt, data = job.read_prompt(model, horizon=0, render=render)
     recent, failure = RecentFrames(), None
-    with LiveSession(dreamer, prompt, sampling=how, seed=job.seed, who=job.who, hertz=job.hertz) as session:
+    with LiveSession(dreamer, prompt, sampling=how, seed=job.seed, controller=job.controller, fps=job.fps) as session:
         if on_start is not None:
             on_start(model.config.name)
         try:
@@ -216,16 +216,16 @@ def play_live(
     facts = {
         "model": model.config.name,
         "weights": model.fingerprint,
-        "who": job.who,
+        "controller": job.controller,
         "seed": job.seed,
-        "hertz": job.hertz,
+        "fps": job.fps,
         "ticks_wanted": job.ticks,
         "machine": dict(machine or {}),
     }
     result = LiveResult(report=report, facts=facts, notes=(*job.cut(model), *data.notes), folder=None, failure=failure)
     if job.out is None:
         return result
-    mode = "world" if job.who == "person" else "full"
+    mode = "world" if job.controller == "person" else "full"
     manifest = build_manifest(
         dreamer, data.frames_THWC, mode=mode, sampling=how, seed=job.seed, timestamp=job.timestamp, prompt=data
     )
@@ -238,9 +238,7 @@ def _drive(session: LiveSession, job: LiveJob, recent: RecentFrames, stop: Calla
     if job.script_SA is None:
         session.run(keep, stop, ticks=job.ticks, first_tick=start)
         return
-    with ScriptedInput(
-        session.press, job.script_SA, first_tick=start, hertz=job.hertz, seed=job.seed, time=session.time
-    ):
+    with ScriptedInput(session.press, job.script_SA, first_tick=start, fps=job.fps, seed=job.seed, time=session.time):
         session.run(keep, stop, ticks=job.ticks, first_tick=start)
 
 
@@ -251,5 +249,5 @@ def _write(result: LiveResult, job: LiveJob, recent: RecentFrames, manifest: Man
         return replace(result, notes=(*result.notes, f"no frame was made, so nothing was written to {job.out}"))
     report = result.to_dict()
     tiles = seen_tiles(seen.frames_THWC, seen.actions_TA, seen.dreamed_T, seen.kind)
-    folder = write_play(job.out, frames, seen=tiles, manifest=manifest, report=report, hertz=job.hertz)
+    folder = write_play(job.out, frames, seen=tiles, manifest=manifest, report=report, fps=job.fps)
     return replace(result, folder=folder)

@@ -6,8 +6,8 @@
     session.run(on_frame=show, stop=stop.is_set)         # push: in one thread ...
     session.press(action_A); session.pause()             # ... steered from any other
 
-Owns who plays, pausing, starting over, and that one dream is moved by one at a time. What dreams is behind two small
-protocols that `playloom.inference` meets (see `contract`); files and sockets are others' business.
+Owns the controller, pausing, starting over, and that one dream is moved by one at a time. The dream is behind two
+protocols that `playloom.inference` meets (see `types`).
 
 What a player holds now, and since when it waits to be seen. Owns one rule: the newest input wins.
 
@@ -36,7 +36,7 @@ from playloom.actions.codec import REST_VALUES, check_values
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import Clock, RealTime, Tick, TimeSource
 from playloom.inference.realtime.metrics import HISTORY, LiveReport, Statistics
-from playloom.inference.realtime.types import LiveFrame, SessionFactory, SteppableSession, Who, check_controller
+from playloom.inference.realtime.types import Controller, LiveFrame, SessionFactory, SteppableSession, check_controller
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 
@@ -180,8 +180,8 @@ class LiveSession:
         dream: SteppableSession | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
-        who: Who = "person",
-        hertz: float = 10.0,
+        controller: Controller = "person",
+        fps: float = 10.0,
         time: TimeSource | None = None,
         aligned: bool = False,
         history: int = HISTORY,
@@ -194,19 +194,19 @@ class LiveSession:
             dream: opened already, with this prompt, sampling and seed; None: open it here.
             sampling: how tokens are drawn; None: what `dreams` takes by default.
             seed: same seed, same actions at the same frames: same frames.
-            who: who plays, see `Who`.
-            hertz: frames a second.
+            controller: source of the actions, see `Controller`.
+            fps: frames a second.
             time: where time comes from; None: the machine's monotonic clock.
-            aligned: whether ticks fall on whole multiples of 1 / hertz of `time`, after a pause too: all such sessions
+            aligned: whether ticks fall on whole multiples of 1 / fps of `time`, after a pause too: all such sessions
                 tick together, and can be dreamed in one batch.
             history: frames that the report's spreads are taken over.
 
         Raises:
-            BadInputError: when the rate is not above 0 or `who` is unknown.
+            BadInputError: when the rate is not above 0 or `controller` is unknown.
         """
         self.time: TimeSource = time or RealTime()
-        self._clock, self._aligned = Clock(hertz, self.time), aligned
-        self._who: Who = check_controller(who)
+        self._clock, self._aligned = Clock(fps, self.time), aligned
+        self._controller: Controller = check_controller(controller)
         self._dreams, self._prompt, self._seed = dreams, prompt, seed
         self._pad, self._statistics = InputState(), Statistics(history)
         self._sequence = self._restarts = 0
@@ -337,13 +337,13 @@ class LiveSession:
         return self._statistics.report(skipped=self._clock.skipped, presses=pad.presses, replaced=pad.replaced)
 
     @property
-    def who(self) -> Who:
-        """Who plays; may be set at any time, and holds from the next frame on."""
-        return self._who
+    def controller(self) -> Controller:
+        """Source of the actions; may be set at any time, and holds from the next frame on."""
+        return self._controller
 
-    @who.setter
-    def who(self, who: Who) -> None:
-        self._who = check_controller(who)
+    @controller.setter
+    def controller(self, controller: Controller) -> None:
+        self._controller = check_controller(controller)
         self._pad.discard_timestamp()
 
     @property
@@ -367,9 +367,9 @@ class LiveSession:
         return self._prompt
 
     @property
-    def hertz(self) -> float:
+    def fps(self) -> float:
         """Ticks a second."""
-        return self._clock.hertz
+        return self._clock.fps
 
     @property
     def paused(self) -> bool:
@@ -414,7 +414,7 @@ class LiveSession:
 
     def _choose(self, press: InputEvent) -> NDArray[np.uint8] | None:
         """The action to give, None where the model plays."""
-        if self._who == "model" or (self._who == "both" and press.resting):
+        if self._controller == "model" or (self._controller == "both" and press.resting):
             return None
         return press.action_A
 
@@ -427,8 +427,8 @@ class LiveSession:
         """Begin a stretch of play: what was pressed before it did not wait for us."""
         self._clock_stale = False
         if at is None and self._aligned:
-            hertz = self._clock.hertz
-            at = math.ceil(self.time.now() * hertz) / hertz
+            fps = self._clock.fps
+            at = math.ceil(self.time.now() * fps) / fps
         self._clock.restart(at)
         self._statistics.start(self._clock.due(self._clock.passed))
         self._pad.discard_timestamp()

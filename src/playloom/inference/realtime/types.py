@@ -1,4 +1,4 @@
-"""What a live session drives, and who plays. The engine meets both protocols; so does a batcher before it.
+"""What a live session drives, and its controller. The engine meets both protocols; so does a batcher before it.
 
 One frame of a live session, as it is handed to whoever shows it.
 """
@@ -15,7 +15,7 @@ from playloom.errors import BadInputError, did_you_mean
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
 
-Who = Literal["person", "model", "both"]
+Controller = Literal["person", "model", "both"]
 """`person`: what is held is played, rest included. `model`: its own input is dreamed. `both`: the person plays for as
 long as something is pressed, else the model."""
 
@@ -40,17 +40,17 @@ class SessionFactory(Protocol):
         """A dream that has seen the prompt and is ready to step."""
 
 
-def check_controller(who: str) -> Who:
-    """The same, known to be one of `Who`.
+def check_controller(controller: str) -> Controller:
+    """The same, known to be one of `Controller`.
 
     Raises:
         BadInputError: when it is none of them.
     """
-    choices: tuple[Who, ...] = get_args(Who)
+    choices: tuple[Controller, ...] = get_args(Controller)
     for known in choices:
-        if who == known:
+        if controller == known:
             return known
-    raise BadInputError(f"unknown player {who!r}; {did_you_mean(str(who), choices)}")
+    raise BadInputError(f"unknown controller {controller!r}; {did_you_mean(str(controller), choices)}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,18 +1,16 @@
-"""A path of a story as the files people take away, and a whole story as one archive.
+"""Exports: one path of a story as a file, a whole story as a zip, and overlays.
 
-What is dreamed leaves marked and with its manifest, as everywhere; the arrays in `.npz` are unmarked, so that a dream
-can be gone on from (`playloom dream --prompt path.npz`).
+Generated frames leave watermarked and with their manifest; the arrays in `.npz` are unmarked, so that a dream can
+continue from them (`playloom dream --prompt path.npz`).
 
 ==========  ============================================================================================
 `.mp4`      the path as a video in real time, frames twice as large
-`.gif`      the same, endless
-`.csv`      the inputs of the steps after the beginning, one row each; goes in again with `--actions`
-`.npz`      the arrays of the path, with its codes: a prompt to dream on from
+`.gif`      the same, looping
+`.csv`      the actions after the start frames, one row each; input for `--actions`
+`.npz`      the arrays of the path, with its codes: input for `--prompt`
 `.zip`      the folder that `playloom dream` writes
-story       `story.json`, every picture as PNG, and `codes.npz`: ids, parents, actions and codes of all frames
+story       `story.json`, every image as PNG, and `codes.npz`: ids, parents, actions and codes of all frames
 ==========  ============================================================================================
-
-A transparent picture laid over a frame: what an edit is.
 """
 
 from __future__ import annotations
@@ -43,22 +41,22 @@ from playloom.server.stories.store import Frame, StoryDir
 from playloom.server.stories.tree import Node
 
 PathKind = Literal["mp4", "gif", "csv", "npz", "zip"]
-"""Files that can be made of a path."""
+"""Export formats of a path."""
 _ENLARGED = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PathClip:
-    """The frames of a path in order, read from the disk."""
+    """The frames of a path in order, read from disk."""
 
     nodes: tuple[Node, ...]
-    """From the beginning of the story on."""
+    """Nodes from the root on."""
     frames: tuple[Frame, ...]
-    """Theirs."""
+    """Frame of each node."""
 
     @property
     def seen(self) -> int:
-        """How many frames the story had begun with: those before the first one dreamed here; at least one."""
+        """Number of start frames: those before the first frame generated here; at least one."""
         for index, (node, frame) in enumerate(zip(self.nodes, self.frames, strict=True)):
             if frame.dreamed and (node.branch is not None or node.edit_of is not None):
                 return max(1, index)
@@ -66,7 +64,7 @@ class PathClip:
 
     @property
     def manifest(self) -> Manifest | None:
-        """What made the path: what made its last dreamed frame, and whether it was not alone; None: nothing did."""
+        """Manifest of the last generated frame, with a note about branches and edits; None: all real."""
         made = [frame.manifest for frame in self.frames if frame.manifest is not None]
         if not made:
             return None
@@ -83,24 +81,24 @@ class PathClip:
 
     @property
     def codes_TN(self) -> NDArray[np.int64] | None:
-        """The codes of all frames, [T, N]; None where they are not all of the weights that `manifest` names."""
+        """Codes of all frames, [T, N]; None unless all belong to the weights that `manifest` names."""
         made = self.manifest
         if {frame.weights for frame in self.frames} != ({made.weights} if made else set()):
             return None
         return np.stack([frame.codes_N for frame in self.frames])
 
     def frames_THWC(self, part: slice) -> NDArray[np.uint8]:
-        """The pixels of some frames, unmarked."""
+        """Return the pixels of some frames, unmarked."""
         frames = self.frames[part]
         return np.stack([frame.frame_HWC for frame in frames]) if frames else np.empty((0, 1, 1, 3), np.uint8)
 
     def actions_TA(self, part: slice) -> NDArray[np.uint8]:
-        """The actions that led to some frames, the first frame of all left out."""
+        """Return the actions that led to some frames; the first frame has none."""
         actions = [node.action for node in self.nodes[part] if node.action is not None]
         return np.array(actions, np.uint8).reshape(-1, len(REST_VALUES))
 
     def steps(self) -> list[OutputStep]:
-        """What came after the beginning.
+        """Return the steps after the start frames.
 
         Raises:
             BadInputError: when nothing did.
@@ -113,22 +111,22 @@ class PathClip:
         after = zip(self.nodes[seen:], self.frames[seen:], strict=True)
         actions = self.actions_TA(slice(seen, None))
         return [
-            OutputStep(frame.frame_HWC, action_A, node.pressed == "player")
+            OutputStep(frame.frame_HWC, action_A, node.action_source == "player")
             for (node, frame), action_A in zip(after, actions, strict=True)
         ]
 
 
-def load_path(place: StoryDir, nodes: Sequence[Node]) -> PathClip:
-    """The frames of a path.
+def load_path(directory: StoryDir, nodes: Sequence[Node]) -> PathClip:
+    """Read the frames of a path.
 
     Raises:
         RecordingError: when one of them cannot be read.
     """
-    return PathClip(nodes=tuple(nodes), frames=tuple(place.read_frame(node.id) for node in nodes))
+    return PathClip(nodes=tuple(nodes), frames=tuple(directory.read_frame(node.id) for node in nodes))
 
 
-def export_path(walk: PathClip, kind: PathKind) -> bytes:
-    """A file of a path; see the table above.
+def export_path(clip: PathClip, kind: PathKind) -> bytes:
+    """Write a path as a file; see the table above.
 
     Raises:
         BadInputError: when nothing has been dreamed on it, and the file is one of inputs or of a dream.
@@ -136,24 +134,24 @@ def export_path(walk: PathClip, kind: PathKind) -> bytes:
     with tempfile.TemporaryDirectory(prefix="playloom-") as folder:
         path = Path(folder) / f"path.{kind}"
         if kind == "mp4":
-            write_mp4(path, _animation(walk, smooth=True), manifest=walk.manifest)
+            write_mp4(path, _animation(clip, smooth=True), manifest=clip.manifest)
         elif kind == "gif":
-            write_gif(path, _animation(walk, smooth=False), manifest=walk.manifest)
+            write_gif(path, _animation(clip, smooth=False), manifest=clip.manifest)
         elif kind == "csv":
-            write_actions(path, np.stack([step.action_A for step in walk.steps()]))
+            write_actions(path, np.stack([step.action_A for step in clip.steps()]))
         elif kind == "npz":
-            _write_clip(path, walk)
+            _write_clip(path, clip)
         else:
-            _write_folder(path, walk)
+            _write_folder(path, clip)
         return path.read_bytes()
 
 
-def write_story(file: IO[bytes], place: StoryDir, nodes: Sequence[Node], about: dict[str, Any]) -> None:
-    """A whole story as a zip.
+def write_story(file: IO[bytes], directory: StoryDir, nodes: Sequence[Node], about: dict[str, Any]) -> None:
+    """Write a whole story as a zip.
 
     Args:
         file: where.
-        place: its pictures.
+        directory: its pictures.
         nodes: its frames.
         about: goes into `story.json`.
 
@@ -164,7 +162,7 @@ def write_story(file: IO[bytes], place: StoryDir, nodes: Sequence[Node], about: 
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("story.json", json.dumps(about, indent=1), zipfile.ZIP_DEFLATED)
         for node in nodes:  # one at a time: a story may be larger than the memory
-            frame = place.read_frame(node.id)
+            frame = directory.read_frame(node.id)
             archive.writestr(f"pictures/{node.id:04}.png", frame.png())
             codes.append(frame.codes_N.astype(np.int32))
             weights.append(frame.weights)
@@ -175,7 +173,7 @@ def write_story(file: IO[bytes], place: StoryDir, nodes: Sequence[Node], about: 
 
 
 def _arrays(nodes: Sequence[Node], codes: Sequence[NDArray[np.int32]], weights: Sequence[str]) -> dict[str, Any]:
-    """Of all frames [T]; -1 stands for no parent. Frames of a model with other tokens are filled up with -1."""
+    """Build arrays of all frames [T]; -1 is no parent, and pads shorter code vectors."""
     longest = max(map(len, codes))
     return {
         "ids": np.array([node.id for node in nodes]),
@@ -186,41 +184,41 @@ def _arrays(nodes: Sequence[Node], codes: Sequence[NDArray[np.int32]], weights: 
     }
 
 
-def _animation(walk: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
-    """All frames, enlarged; smoothly for a video, in blocks for a GIF and its 256 colours."""
-    for frame in walk.frames:
+def _animation(clip: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
+    """Yield all frames enlarged: smooth for a video, in blocks for a GIF and its 256 colours."""
+    for frame in clip.frames:
         small = frame.frame_HWC
         large = enlarge(small, _ENLARGED) if smooth else small.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1)
         yield stamp(large) if frame.dreamed else large
 
 
-def _write_clip(path: Path, walk: PathClip) -> None:
-    steps, seen, manifest = walk.steps(), walk.seen, walk.manifest
+def _write_clip(path: Path, clip: PathClip) -> None:
+    steps, seen, manifest = clip.steps(), clip.seen, clip.manifest
     assert manifest is not None, "there are dreamed steps"
     write_dream_clip(
         path,
-        context_THWC=walk.frames_THWC(slice(seen)),
-        dreamed_SHWC=walk.frames_THWC(slice(seen, None)),
-        actions_TA=walk.actions_TA(slice(None)),
+        context_THWC=clip.frames_THWC(slice(seen)),
+        dreamed_SHWC=clip.frames_THWC(slice(seen, None)),
+        actions_TA=clip.actions_TA(slice(None)),
         given_T=np.array([True] * (seen - 1) + [step.action_given for step in steps]),
         manifest=manifest,
-        codes_TN=walk.codes_TN,
-        dreamed_before_T=np.array([frame.dreamed for frame in walk.frames[:seen]]),
+        codes_TN=clip.codes_TN,
+        dreamed_before_T=np.array([frame.dreamed for frame in clip.frames[:seen]]),
     )
 
 
-def _write_folder(path: Path, walk: PathClip) -> None:
-    steps, seen, manifest = walk.steps(), walk.seen, walk.manifest
+def _write_folder(path: Path, clip: PathClip) -> None:
+    steps, seen, manifest = clip.steps(), clip.seen, clip.manifest
     assert manifest is not None, "there are dreamed steps"
     with tempfile.TemporaryDirectory(prefix="playloom-") as parent:
         folder = Path(parent) / "path"
         GeneratedClip(
-            real_frames_THWC=walk.frames_THWC(slice(seen)),
-            real_actions_TA=walk.actions_TA(slice(seen)),
+            real_frames_THWC=clip.frames_THWC(slice(seen)),
+            real_actions_TA=clip.actions_TA(slice(seen)),
             steps=tuple(steps),
             manifest=manifest,
-            codes_TN=walk.codes_TN,
-            dreamed_before_T=np.array([frame.dreamed for frame in walk.frames[:seen]]),
+            codes_TN=clip.codes_TN,
+            dreamed_before_T=np.array([frame.dreamed for frame in clip.frames[:seen]]),
         ).write_folder(folder)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for found in sorted(folder.rglob("*")):
@@ -229,7 +227,7 @@ def _write_folder(path: Path, walk: PathClip) -> None:
 
 
 def read_overlay(png: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A PNG as an overlay of a frame's size; of another size it is stretched.
+    """Decode a PNG as an overlay, resized to the frame's size.
 
     Args:
         png: the bytes of the file.
@@ -259,7 +257,7 @@ def read_overlay(png: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def composite(frame_HWC: NDArray[np.uint8], overlay_HW4: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy of the frame, uint8 [H, W, 3], with the overlay, RGBA uint8 [H, W, 4], on it."""
+    """Composite an overlay, RGBA uint8 [H, W, 4], on a copy of a frame, uint8 [H, W, 3]."""
     alpha_HW1 = overlay_HW4[..., 3:].astype(np.float32) / 255
     mixed_HWC = overlay_HW4[..., :3] * alpha_HW1 + frame_HWC * (1 - alpha_HW1)
     return np.rint(mixed_HWC).astype(np.uint8)

@@ -1,7 +1,4 @@
-"""`/v1/stories`: trees of frames that people and scripts explore. Knows only the routes.
-
-What happens to a story as Server-Sent Events: a browser that comes back hears what it missed.
-"""
+"""`/v1/stories`: routes of stories, and their changes as Server-Sent Events."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from playloom.errors import RecordingError
-from playloom.server.service import RequestLimiter, body_of, request_schema
+from playloom.server.service import RequestLimiter, parse_body, request_schema
 from playloom.server.stories.export import PathKind, export_path, load_path, write_story
 from playloom.server.stories.schemas import (
     BranchList,
@@ -42,26 +39,26 @@ from playloom.server.stories.schemas import (
 from playloom.server.stories.service import BranchRunner, Event, Story, StoryService
 from playloom.server.stories.tree import Node
 
-_HEARTBEAT = 10.0  # seconds without a word after which one is said, so that nobody in between hangs up
+_HEARTBEAT = 10.0  # seconds of silence before a comment line, which keeps proxies connected
 _LOOK = 1.0  # seconds between looks whether the server is stopping
 
 
-async def event_stream(story: Story, after: int, gate: RequestLimiter) -> AsyncIterator[str]:
-    """Events after a revision, for ever; ends when the story is deleted or the server stops."""
+async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> AsyncIterator[str]:
+    """Yield events after a revision until the story is deleted or the server stops."""
     watcher = story.watch()
     try:
         yield "retry: 1000\n\n"
         silence = 0.0
-        while not gate.draining:
+        while not limiter.draining:
             watcher.clear()
             if story.deleted:
-                yield _said("gone", after, {})
+                yield _format_sse("gone", after, {})
                 return
             events, now = story.events(after), story.tree.header.revision
             if events is None:
-                yield _said("reload", now, {})
+                yield _format_sse("reload", now, {})
             for event in events or ():
-                yield _told(event, story)
+                yield _serialize_event(event, story)
             if events is None or events:
                 after, silence = now, 0.0
                 continue
@@ -76,15 +73,15 @@ async def event_stream(story: Story, after: int, gate: RequestLimiter) -> AsyncI
         story.unwatch(watcher)
 
 
-def _told(event: Event, story: Story) -> str:
-    """An event as it stands now; a frame of a branch brings the branch along, which has one more."""
+def _serialize_event(event: Event, story: Story) -> str:
+    """Serialize an event; a branch's frame is followed by its branch."""
     what, tree = event.what, story.tree
-    told = _said(event.kind, event.number, event_dict(what, story.name, tree))
+    told = _format_sse(event.kind, event.number, event_dict(what, story.name, tree))
     branch = tree.branches.get(what.branch) if isinstance(what, Node) and what.branch is not None else None
-    return told if branch is None else told + _said("branch", event.number, branch_dict(branch, tree))
+    return told if branch is None else told + _format_sse("branch", event.number, branch_dict(branch, tree))
 
 
-def _said(kind: str, number: int, data: object) -> str:
+def _format_sse(kind: str, number: int, data: object) -> str:
     return f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
 
 
@@ -111,42 +108,41 @@ def register_story_routes(app: FastAPI, stories: StoryService, branches: BranchR
 
 
 def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> None:
-    """Stories as wholes."""
-    studio = stories.studio
+    service = stories.service
 
-    def shown(story: Story, status: int = 200) -> Response:
-        name = studio.model.config.name
-        return JSONResponse(story_dict(story.name, story.tree, context=studio.context, model=name), status)
+    def story_response(story: Story, status: int = 200) -> Response:
+        name = service.model.config.name
+        return JSONResponse(story_dict(story.name, story.tree, context=service.context, model=name), status)
 
     @app.post(
         "/v1/stories", status_code=201, response_model=StoryInfo, openapi_extra=request_schema(NewStory), tags=_TAGS
     )
     async def begin_story(request: Request) -> Response:
-        """Begin a story at a moment, at pictures, or at what a session shows."""
-        studio.gate.check_open()
-        return shown(await studio.in_time(stories.begin(await body_of(request, NewStory))), 201)
+        """Create a story from a prompt, images, or a session's newest frames."""
+        service.limiter.check_open()
+        return story_response(await service.in_time(stories.create(await parse_body(request, NewStory))), 201)
 
     @app.get("/v1/stories", response_model=StoryList, tags=_TAGS)
     async def list_stories() -> Response:
-        """All stories, newest first."""
+        """List all stories, newest first."""
         return JSONResponse({"stories": await stories.items()})
 
     @app.get("/v1/stories/{story}", response_model=StoryInfo, tags=_TAGS)
     async def whole_story(story: str) -> Response:
-        """A whole story: its frames and branches."""
-        return shown(await stories.find(story))
+        """Return a story with its frames and branches."""
+        return story_response(await stories.find(story))
 
     @app.patch("/v1/stories/{story}", response_model=StoryInfo, openapi_extra=request_schema(StoryUpdate), tags=_TAGS)
     async def rename_story(story: str, request: Request) -> Response:
-        """Give a story another name."""
-        found, asked = await stories.find(story), await body_of(request, StoryUpdate)
+        """Rename a story."""
+        found, params = await stories.find(story), await parse_body(request, StoryUpdate)
         async with found.lock:
-            await found.add([found.tree.renamed(asked.name)])
-        return shown(found)
+            await found.add([found.tree.renamed(params.name)])
+        return story_response(found)
 
     @app.delete("/v1/stories/{story}", status_code=204, tags=_TAGS)
     async def delete_story(story: str) -> Response:
-        """Delete a story and all its pictures; what is being dreamed of it is cancelled."""
+        """Delete a story and its images; its running branches are cancelled."""
         await branches.cancel_all_of(story)
         await stories.delete(story)
         return Response(status_code=204)
@@ -162,20 +158,19 @@ def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         after: Annotated[int | None, Query(ge=0, description="The newest event known; none: from now on.")] = None,
         last_event_id: Annotated[str | None, Header(description="The same, as a browser says it.")] = None,
     ) -> Response:
-        """What happens to a story, as it happens: Server-Sent Events `node`, `branch`, `removed`, `story`.
+        """Stream changes of a story: Server-Sent Events `node`, `branch`, `removed`, `story`.
 
         `reload` says that what was missed is not known any more: ask for the story again; `gone`, that it was deleted.
         """
         found = await stories.find(story)
         known = int(last_event_id) if last_event_id and _NUMBER.fullmatch(last_event_id) else after
-        stream = event_stream(found, found.tree.header.revision if known is None else known, studio.gate)
+        stream = event_stream(found, found.tree.header.revision if known is None else known, service.limiter)
         quiet = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=quiet)
 
 
 def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> None:
-    """Branches and frames."""
-    studio = stories.studio
+    service = stories.service
 
     @app.post(
         "/v1/stories/{story}/branches",
@@ -185,21 +180,21 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         tags=_TAGS,
     )
     async def branch_story(story: str, request: Request) -> Response:
-        """Dream on from a frame, in one branch or several."""
+        """Generate one or more branches from a frame."""
         found = await stories.find(story)
-        started, notes = await branches.start(found, await body_of(request, BranchRequest))
+        started, notes = await branches.start(found, await parse_body(request, BranchRequest))
         told = [branch_dict(branch, found.tree) for branch in started]
         return JSONResponse({"branches": told, "notes": notes}, 202)
 
     @app.delete("/v1/stories/{story}/branches/{branch}", status_code=204, tags=_TAGS)
     async def cancel_branch(story: str, branch: int) -> Response:
-        """Cancel a branch; the frames that were made stay. One that has ended is left as it is."""
+        """Cancel a branch; its finished frames stay. A finished branch stays as it is."""
         await branches.cancel(await stories.find(story), branch)
         return Response(status_code=204)
 
     @app.delete("/v1/stories/{story}/nodes/{node}", response_model=RemovedInfo, tags=_TAGS)
     async def remove_node(story: str, node: int) -> Response:
-        """Remove a frame and all after it."""
+        """Remove a frame and its descendants."""
         found = await stories.find(story)
         found.node(node)
         return JSONResponse(removed_dict(await found.remove(node)))
@@ -211,14 +206,14 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         tags=_TAGS,
     )
     async def say_of_node(story: str, node: int, request: Request) -> Response:
-        """Mark a frame as one of the best, or write something beside it."""
-        found, asked = await stories.find(story), await body_of(request, NodeUpdate)
+        """Set the star or the note of a frame."""
+        found, params = await stories.find(story), await parse_body(request, NodeUpdate)
         async with found.lock:
             old = found.node(node)
             new = replace(
                 old,
-                starred=old.starred if asked.starred is None else asked.starred,
-                note=old.note if asked.note is None else asked.note,
+                starred=old.starred if params.starred is None else params.starred,
+                note=old.note if params.note is None else params.note,
             )
             if new != old:
                 await found.add([new])
@@ -232,16 +227,15 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         tags=_TAGS,
     )
     async def edit_node(story: str, node: int, request: Request) -> Response:
-        """Lay a transparent picture over a frame, and over the next ones if asked to: new frames beside them."""
-        studio.gate.check_open()
-        found, asked = await stories.find(story), await body_of(request, EditRequest)
-        made = await studio.in_time(stories.edit(found, node, asked))
+        """Composite an overlay on a frame, and optionally on the next ones, as new frames."""
+        service.limiter.check_open()
+        found, params = await stories.find(story), await parse_body(request, EditRequest)
+        made = await service.in_time(stories.edit(found, node, params))
         return JSONResponse({"nodes": [node_dict(new) for new in made]}, 201)
 
 
 def _add_pictures(app: FastAPI, stories: StoryService) -> None:
-    """Pictures of frames. They never change, and are named by the story's secret id."""
-    studio = stories.studio
+    service = stories.service
 
     @app.get(
         "/v1/stories/{story}/nodes/{node}.png",
@@ -250,17 +244,17 @@ def _add_pictures(app: FastAPI, stories: StoryService) -> None:
         tags=_TAGS,
     )
     async def picture(story: str, node: int) -> Response:
-        """A frame as PNG; where it was dreamed it is marked and carries its manifest."""
+        """Return a frame as PNG; a generated one is watermarked and carries its manifest."""
         found = await stories.find(story)
         found.node(node)
-        frame = await run_in_threadpool(found.place.read_frame, node)
+        frame = await run_in_threadpool(found.directory.read_frame, node)
 
         def encode() -> bytes:
-            if frame.manifest is not None and frame.weights == studio.model.fingerprint:
-                studio.remembered.keep(frame.shown_HWC(), frame.codes_N, frame.manifest)  # should it come back
+            if frame.manifest is not None and frame.weights == service.model.fingerprint:
+                service.sent_images.keep(frame.shown_HWC(), frame.codes_N, frame.manifest)  # should it come back
             return frame.png()
 
-        png = await studio.side(encode)
+        png = await service.run_in_io_pool(encode)
         return Response(png, media_type="image/png", headers=_FOR_EVER)
 
     @app.get(
@@ -270,27 +264,26 @@ def _add_pictures(app: FastAPI, stories: StoryService) -> None:
         tags=_TAGS,
     )
     async def small_picture(story: str, node: int) -> Response:
-        """The same as a small file for showing."""
+        """Return a frame as small WebP."""
         found = await stories.find(story)
         found.node(node)
         try:
-            data = await run_in_threadpool(found.place.shown(node).read_bytes)
+            data = await run_in_threadpool(found.directory.shown(node).read_bytes)
         except OSError as error:
             raise RecordingError(f"the picture of frame {node} is missing") from error
         return Response(data, media_type="image/webp", headers=_FOR_EVER)
 
 
 def _add_files(app: FastAPI, stories: StoryService) -> None:
-    """Files to take away."""
-    studio = stories.studio
+    service = stories.service
 
     @app.get("/v1/stories/{story}/nodes/{node}/path.{kind}", response_class=Response, responses=_PATHS, tags=_TAGS)
     async def path_file(story: str, node: int, kind: PathKind) -> Response:
-        """The way from the beginning to a frame: a video, a GIF, its inputs, its arrays, or a folder of all that."""
+        """Export the path from the root to a frame: video, GIF, actions, arrays, or a folder of all."""
         found = await stories.find(story)
         found.node(node)
         nodes = found.tree.path(node)
-        data = await studio.film(lambda: export_path(load_path(found.place, nodes), kind))
+        data = await service.run_in_encode_pool(lambda: export_path(load_path(found.directory, nodes), kind))
         return Response(data, media_type=_KINDS[kind], headers=_download(f"story-{node}.{kind}"))
 
     @app.get(
@@ -300,13 +293,13 @@ def _add_files(app: FastAPI, stories: StoryService) -> None:
         tags=_TAGS,
     )
     async def story_file(story: str) -> Response:
-        """All of a story: what it is as JSON, every picture, the codes of every frame."""
+        """Export a whole story as zip: its JSON, every image, and the codes of every frame."""
         found = await stories.find(story)
-        about = story_dict(found.name, found.tree, context=studio.context, model=studio.model.config.name)
+        about = story_dict(found.name, found.tree, context=service.context, model=service.model.config.name)
         nodes = list(found.tree.nodes.values())
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has been sent
         try:
-            await studio.film(lambda: write_story(file, found.place, nodes, about))
+            await service.run_in_encode_pool(lambda: write_story(file, found.directory, nodes, about))
         except BaseException:
             file.close()
             raise

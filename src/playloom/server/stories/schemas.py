@@ -1,8 +1,4 @@
-"""What `/v1/stories` takes and gives, as types. Knows only the format.
-
-A story's values in the form that `/v1/stories` gives; see the types of `story_format`.
-
-Changes of a story as lines of JSON, and back. Owns the words that stand on disk.
+"""Request and response types of `/v1/stories`, and the log's line format.
 
 >>> to_line(Removed(nodes=(3, 4), branches=()))
 '{"removed": {"nodes": [3, 4], "branches": []}}'
@@ -26,9 +22,9 @@ from playloom.server.service import RequestModel
 from playloom.server.stories.tree import Branch, Change, Header, Node, Origin, Removed, State, Tree
 
 MOST_BRANCHES = 8
-"""Branches of one order."""
+"""Most branches of one request."""
 MOST_COPIES = 9
-"""Frames after the first that one edit is copied to."""
+"""Most frames after the first that one edit is copied to."""
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Note = Annotated[str, Field(max_length=2000)]
 Id = Annotated[int, Field(ge=0, lt=2**31)]
@@ -36,78 +32,78 @@ _Form = ConfigDict(use_attribute_docstrings=True)
 
 
 class NewStory(RequestModel):
-    """Where a story begins: a moment, pictures, or what somebody plays."""
+    """Request of a new story: a prompt, images, or a session."""
 
     name: Name | None = None
-    """For people; none: what it begins at."""
-    moment: str | None = Field(default=None, max_length=255)
-    """A bundled moment's name; see `/v1/moments`. None, and nothing else: the first one."""
+    """Display name; none: the name of the prompt."""
+    prompt: str | None = Field(default=None, max_length=255)
+    """Name of a bundled prompt, see `/v1/prompts`; none, and nothing else: the first one."""
     images: Annotated[list[Picture], Field(min_length=1, max_length=100)] | None = None
-    """Or pictures, oldest first; as many of the last as the model sees are used."""
+    """Images instead of a prompt, oldest first; the last ones that fit the context are used."""
     context_actions: Annotated[list[Vector], Field(max_length=100)] | None = None
-    """The actions between the images, one less than images; none: at rest."""
+    """Actions between the images, one less than images; none: at rest."""
     schema_: Literal["named", "binned"] = Field(default="named", alias="schema")
-    """What the sixteen numbers of every action in this request are."""
+    """Schema of every action in this request."""
     session: str | None = Field(default=None, max_length=255)
-    """Or the token of a session, live or stepped: its newest frames, as many as the model sees."""
+    """Token of a session, live or HTTP; the story starts with its newest frames."""
 
 
 class StoryUpdate(RequestModel):
-    """A story's new name."""
+    """New name of a story."""
 
     name: Name
-    """For people."""
+    """Display name."""
 
 
 class BranchRequest(RequestModel):
-    """One or more branches from one frame, all alike but for their seeds."""
+    """Request of one or more branches from one frame, which differ in their seeds."""
 
     from_: Id = Field(alias="from")
-    """The frame to go on from."""
+    """Id of the frame to continue from."""
     count: int = Field(default=1, ge=1, le=MOST_BRANCHES)
-    """How many branches; their seeds count up."""
+    """Number of branches; their seeds count up."""
     frames: int = Field(default=10, ge=1)
-    """How many frames each."""
+    """Frames of each branch."""
     context: int | None = Field(default=None, ge=1)
-    """Most frames that the model sees of what came before, that one included; none: as many as it can."""
-    presses: ActionSource = "player"
-    """`player`: what is given below is pressed. `model`: it presses itself, after what is given."""
+    """Most context frames, the start frame included; none: the model's context."""
+    controlled_by: ActionSource = "player"
+    """`player`: the actions below, the last one repeated. `model`: the actions below, then sampled ones."""
     actions: Annotated[list[Vector], Field(min_length=1, max_length=10_000)] | None = None
-    """Sixteen numbers a frame. The player holds the last one to the end."""
+    """Actions of the first frames, sixteen numbers each."""
     script: str | None = Field(default=None, max_length=10_000)
-    """Or held inputs, as `forward for 2s; turn_left`; see docs/dream.md."""
-    held: Vector | None = None
-    """Or one action held all along."""
+    """Action script instead, as `forward for 2s; turn_left`; see docs/dream.md."""
+    action: Vector | None = None
+    """One action for all frames instead."""
     schema_: Literal["named", "binned"] = Field(default="named", alias="schema")
-    """What the sixteen numbers of every action in this request are."""
+    """Schema of every action in this request."""
     temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's own."""
+    """Divides the logits; 0 is greedy; none: the model's default."""
     top_k: TopK = None
-    """Only the k likeliest tokens."""
+    """Sample from the k likeliest tokens only."""
     top_p: TopP = None
-    """Only the likeliest tokens that reach p together."""
+    """Sample from the likeliest tokens that reach p together."""
     seed: Seed = None
-    """Of the first branch; same frames, same order, same seed: same branches; none: any."""
+    """Seed of the first branch; the same request and seed give the same branches. None: a random one."""
 
 
 class EditRequest(RequestModel):
-    """A picture to lay over a frame, and over some of those that follow."""
+    """Request of an edit: an overlay for a frame and optionally for the next ones."""
 
     overlay: str
-    """PNG with transparency, base64, of the frame's size; another size is stretched to it."""
+    """PNG with transparency, base64; resized to the frame's size."""
     copies: int = Field(default=0, ge=0, le=MOST_COPIES)
-    """On how many of the next frames too: the more frames show it, the more the model has to go by."""
-    along: Id | None = None
-    """A frame further on: which way the next frames are; none: always the first that was made."""
+    """Number of next frames that get the overlay too; the model follows an edit better on several frames."""
+    toward: Id | None = None
+    """Id of a descendant that selects the next frames; none: always the first child."""
 
 
 class NodeUpdate(RequestModel):
-    """What somebody says about a frame."""
+    """Changes of a frame."""
 
     starred: bool | None = None
-    """One of the best; none: as it is."""
+    """Star; none: unchanged."""
     note: Note | None = None
-    """Words beside it; none: as they are."""
+    """Note; none: unchanged."""
 
 
 class NodeInfo(BaseModel):
@@ -116,58 +112,58 @@ class NodeInfo(BaseModel):
     model_config = _Form
 
     id: int
-    """Counted up from 0, never used again; its pictures are `nodes/ID.png` and `nodes/ID.webp`."""
+    """Id, counted from 0, never reused; its images are `nodes/ID.png` and `nodes/ID.webp`."""
     parent: int | None
-    """The frame before it; null where there is none."""
+    """Id of the frame before it; null for a root."""
     origin: Origin
-    """`given`, `dreamed`, or `edited` by hand."""
+    """`given`, `dreamed` (generated) or `edited`."""
     action: list[int] | None
-    """The action that led to it, sixteen bins; null without a parent."""
-    pressed: ActionSource | None
-    """Who pressed that; null for frames given."""
+    """Action that led to it, sixteen bins; null for a root."""
+    action_source: ActionSource | None
+    """Source of that action; null for given frames."""
     branch: int | None
-    """The branch that dreamed it."""
+    """Id of the branch that generated it."""
     starred: bool
-    """One of the best, somebody said."""
+    """Star."""
     note: str
-    """Words beside it."""
+    """Note."""
     edit_of: int | None
-    """The frame that it is an edit of; it may be gone."""
+    """Id of the frame that it is an edit of; that frame may be removed."""
 
 
 class BranchInfo(BaseModel):
-    """One order to dream on."""
+    """One branch."""
 
     model_config = _Form
 
     id: int
-    """Counted up from 0, never used again."""
+    """Id, counted from 0, never reused."""
     from_: int = Field(alias="from")
-    """The frame it goes on from."""
+    """Id of the frame it starts from."""
     frames: int
-    """How many were asked for."""
-    made: int
-    """How many are there."""
+    """Number of frames requested."""
+    frames_done: int
+    """Number of frames finished."""
     state: State
-    """How it stands."""
-    problem: str | None
-    """Why it failed, in a sentence."""
+    """State of the branch."""
+    error: str | None
+    """Error message of a failed branch."""
     seed: int
-    """Asked for again, the same comes."""
+    """Random seed."""
     temperature: float
     """Divides the logits."""
     top_k: int | None
-    """Only the k likeliest tokens."""
+    """Sample from the k likeliest tokens only."""
     top_p: float | None
-    """Only the likeliest tokens that reach p together."""
+    """Sample from the likeliest tokens that reach p together."""
     context: int
-    """Most frames it sees of what came before."""
-    presses: ActionSource
-    """Who holds the controller."""
+    """Most context frames."""
+    controlled_by: ActionSource
+    """Source of the actions."""
     first: int | None
-    """Its first frame; null: none yet."""
+    """Id of its first frame; null: none yet."""
     last: int | None
-    """Its newest frame."""
+    """Id of its newest frame."""
 
 
 class StoryInfo(BaseModel):
@@ -176,46 +172,46 @@ class StoryInfo(BaseModel):
     model_config = _Form
 
     id: str
-    """Secret: whoever knows it can look at the story."""
+    """Id of the story; secret, because it gives read access."""
     name: str
-    """For people."""
+    """Display name."""
     created: str
-    """ISO 8601, UTC."""
+    """Creation time, ISO 8601, UTC."""
     size: list[int]
     """Height and width of its frames."""
     context: int
-    """Most frames that the model sees of what came before."""
-    hertz: int
-    """Frames a second when it is played."""
+    """Context length of the model in frames."""
+    fps: int
+    """Frames per second of playback."""
     model: str
-    """What dreams on now."""
+    """Name of the served model."""
     revision: int
     """Number of the newest event."""
     nodes: list[NodeInfo]
-    """All frames, each after the one before it."""
+    """All frames, parents before children."""
     branches: list[BranchInfo]
     """All branches, oldest first."""
 
 
 class StoryItem(BaseModel):
-    """A story in the list."""
+    """One story in the list."""
 
     model_config = _Form
 
     id: str
-    """Its id."""
+    """Id of the story."""
     name: str
-    """For people."""
+    """Display name."""
     created: str
-    """ISO 8601, UTC; empty where it is damaged."""
+    """Creation time, ISO 8601, UTC; empty for a damaged story."""
     frames: int
-    """How many."""
+    """Number of frames."""
     branches: int
-    """How many."""
+    """Number of branches."""
     picture: str | None
-    """Where a picture of it is: its newest star, else its newest frame."""
-    problem: str | None
-    """Why it cannot be opened, in a sentence; null: it can."""
+    """Path of its thumbnail: the newest starred frame, else the newest frame."""
+    error: str | None
+    """Error message of a damaged story; null: it can be opened."""
 
 
 class StoryList(BaseModel):
@@ -236,30 +232,30 @@ class BranchList(BaseModel):
     model_config = _Form
 
     branches: list[BranchInfo]
-    """As they stand."""
+    """Branches with their states."""
     notes: list[str]
-    """What was chosen on the way, in sentences."""
+    """Notes about choices that the server made, such as a shortened script."""
 
 
 class RemovedInfo(BaseModel):
-    """What is gone."""
+    """Removed frames and branches."""
 
     model_config = _Form
 
     nodes: list[int]
-    """Frames: the one named, and all after it."""
+    """Ids of the frame and its descendants."""
     branches: list[int]
-    """Branches that began there, and ended ones of which no frame is left."""
+    """Ids of branches that started there, and of finished ones without a frame left."""
 
 
 def node_dict(node: Node) -> dict[str, Any]:
-    """As `NodeInfo`."""
+    """Serialize as `NodeInfo`."""
     return {
         "id": node.id,
         "parent": node.parent,
         "origin": node.origin,
         "action": None if node.action is None else list(node.action),
-        "pressed": node.pressed,
+        "action_source": node.action_source,
         "branch": node.branch,
         "starred": node.starred,
         "note": node.note,
@@ -268,40 +264,40 @@ def node_dict(node: Node) -> dict[str, Any]:
 
 
 def branch_dict(branch: Branch, tree: Tree) -> dict[str, Any]:
-    """As `BranchInfo`."""
-    made = tree.made(branch.id)
+    """Serialize as `BranchInfo`."""
+    made = tree.frames_of(branch.id)
     return {
         "id": branch.id,
         "from": branch.start,
         "frames": branch.frames,
-        "made": len(made),
+        "frames_done": len(made),
         "state": branch.state,
-        "problem": branch.problem,
+        "error": branch.error,
         "seed": branch.seed,
         "temperature": branch.temperature,
         "top_k": branch.top_k,
         "top_p": branch.top_p,
         "context": branch.context,
-        "presses": branch.presses,
+        "controlled_by": branch.controlled_by,
         "first": made[0] if made else None,
         "last": made[-1] if made else None,
     }
 
 
 def removed_dict(removed: Removed) -> dict[str, Any]:
-    """As `RemovedInfo`."""
+    """Serialize as `RemovedInfo`."""
     return {"nodes": list(removed.nodes), "branches": list(removed.branches)}
 
 
 def story_dict(name: str, tree: Tree, *, context: int, model: str) -> dict[str, Any]:
-    """As `StoryInfo`."""
+    """Serialize as `StoryInfo`."""
     return {
         "id": name,
         "name": tree.header.name,
         "created": tree.header.created,
         "size": list(tree.header.size),
         "context": context,
-        "hertz": 10,
+        "fps": 10,
         "model": model,
         "revision": tree.header.revision,
         "nodes": [node_dict(node) for node in tree.nodes.values()],
@@ -310,7 +306,7 @@ def story_dict(name: str, tree: Tree, *, context: int, model: str) -> dict[str, 
 
 
 def item_dict(name: str, tree: Tree) -> dict[str, Any]:
-    """As `StoryItem`."""
+    """Serialize as `StoryItem`."""
     stars = [node.id for node in tree.nodes.values() if node.starred]
     return {
         "id": name,
@@ -319,12 +315,12 @@ def item_dict(name: str, tree: Tree) -> dict[str, Any]:
         "frames": len(tree.nodes),
         "branches": len(tree.branches),
         "picture": f"/v1/stories/{name}/nodes/{max(stars or tree.nodes)}.webp",
-        "problem": None,
+        "error": None,
     }
 
 
 def event_dict(what: Header | Node | Branch | Removed, name: str, tree: Tree) -> dict[str, Any]:
-    """The data of an event: the newest that is known of what it is about."""
+    """Serialize an event with the newest value of its subject."""
     if isinstance(what, Node):
         return node_dict(tree.nodes.get(what.id, what))
     if isinstance(what, Branch):
@@ -336,12 +332,12 @@ _Check = Callable[[Any], bool]
 
 
 def to_line(change: Change) -> str:
-    """One line, without its end."""
+    """Serialize a change as one line, without its end."""
     return json.dumps({_NAMES[type(change)]: asdict(change)})
 
 
 def from_line(line: bytes) -> Change:
-    """The change a line says.
+    """Parse a line into a change.
 
     Raises:
         RecordingError: when it says none.
@@ -417,7 +413,7 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, _Check]]] = {
             "parent": _or_none(_whole),
             "origin": _one_of(Origin),
             "action": _or_none(_action),
-            "pressed": _or_none(_one_of(ActionSource)),
+            "action_source": _or_none(_one_of(ActionSource)),
             "branch": _or_none(_whole),
             "starred": _flag,
             "note": _text,
@@ -431,13 +427,13 @@ _KINDS: Mapping[str, tuple[type[Any], Mapping[str, _Check]]] = {
             "start": _whole,
             "frames": _whole,
             "state": _one_of(State),
-            "problem": _or_none(_text),
+            "error": _or_none(_text),
             "seed": _whole,
             "temperature": _number,
             "top_k": _or_none(_whole),
             "top_p": _or_none(_number),
             "context": _whole,
-            "presses": _one_of(ActionSource),
+            "controlled_by": _one_of(ActionSource),
         },
     ),
     "removed": (Removed, {"nodes": _wholes, "branches": _wholes}),

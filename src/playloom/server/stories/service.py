@@ -1,18 +1,7 @@
-"""All stories of a server: opening them from the disk, beginning new ones, edits, and their end.
+"""Story service and branch runner: create, edit, branch, cancel and delete. Used from one event loop.
 
-Dreaming on is `story_branches`' business. Used from one event loop.
-
-One story in memory: its tree, its folder, and whoever watches it change.
-
-Owns that a change is on the disk before anybody hears of it, that changes come one after the other, and that who comes
-back hears what was missed. Used from one event loop; the disk has a thread of its own.
-
-What a story begins with: a moment, pictures, or the newest frames of a session.
-
-Branches of stories: dreams that go on by themselves, all in the broker's shared batches, frame by frame into a tree.
-
-Owns the life of a branch. A branch that is cancelled ends after the frame that is being dreamed; that one is dropped.
-Used from one event loop.
+A change is on disk before it is in memory or in an event. Changes of a story are serialized by its lock; the disk has
+its own thread. A cancelled branch ends after its current frame, which is dropped.
 """
 
 from __future__ import annotations
@@ -32,19 +21,19 @@ from numpy.typing import NDArray
 from playloom.actions.codec import REST_VALUES, read_vector
 from playloom.actions.script import parse_script
 from playloom.errors import BadInputError, PictureError, PlayloomError
-from playloom.inference.realtime.recorder import ContextBuffer as Recent
+from playloom.inference.realtime.recorder import ContextBuffer
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import ActionSource, Prompt, StepResult
 from playloom.media.images import from_base64, picture_size
 from playloom.provenance import Manifest, created_at
 from playloom.server.errors import ApiError, to_api_error
 from playloom.server.scheduler import Frame as Following
-from playloom.server.schemas import SEED_END, PromptParams, begin, read_actions
+from playloom.server.schemas import SEED_END, PromptParams, build_prompt, read_actions
 from playloom.server.service import InferenceService, resolve_prompt, resolve_seed
 from playloom.server.stories.export import composite, read_overlay
 from playloom.server.stories.schemas import BranchRequest, EditRequest, NewStory, item_dict
 from playloom.server.stories.store import Frame, StoryDir, StoryStore
-from playloom.server.stories.tree import UNFINISHED, Branch, Change, Header, Node, Removed, State, Tree
+from playloom.server.stories.tree import ACTIVE_STATES, Branch, Change, Header, Node, Removed, State, Tree
 
 _T = TypeVar("_T")
 _KEPT_EVENTS = 4000
@@ -52,50 +41,47 @@ _KINDS: dict[type[Change], str] = {Header: "story", Node: "node", Branch: "branc
 
 
 class Event(NamedTuple):
-    """Something that happened to a story."""
+    """One change of a story."""
 
     number: int
-    """The story's revision since then."""
+    """Revision of the story after the change."""
     kind: str
     """`story`, `node`, `branch` or `removed`."""
     what: Change
-    """What it was."""
+    """The change."""
 
 
 class Story:
-    """A story that is open."""
+    """An open story: its tree, its directory and its subscribers."""
 
-    def __init__(self, name: str, place: StoryDir, tree: Tree, disk: Executor) -> None:
-        self.name, self.place, self.tree = name, place, tree
+    def __init__(self, name: str, directory: StoryDir, tree: Tree, disk: Executor) -> None:
+        self.name, self.directory, self.tree = name, directory, tree
         self.deleted = False
         self.lock = asyncio.Lock()
-        """Held from deciding on a change until it is made."""
+        """Held from validating a change until it is applied."""
         self._disk = disk
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
         self._watchers: set[asyncio.Event] = set()
 
     async def add(self, changes: Sequence[Change], frames: Sequence[Frame] = ()) -> None:
-        """Make changes, with the frames of the nodes among them. To be called with the lock held.
+        """Write and apply changes, with the frames of their nodes. The caller holds the lock.
 
         Raises:
             PlayloomError: when they cannot be written; nothing has happened then.
         """
-        self.check_there()
-        await to_the_end(self._add(changes, frames))
+        self.check_exists()
+        await uncancellable(self._add(changes, frames))
 
-    async def settle(self, ended: Branch) -> None:
-        """Make a branch's end known, on the disk where that can still be written to: else nobody would ever hear of it.
-
-        To be called with the lock held.
-        """
+    async def finish_branch(self, ended: Branch) -> None:
+        """Publish the end of a branch, on disk where it can be written. The caller holds the lock."""
         try:
             await self.add([ended])
         except PlayloomError:
             self._apply([ended])
-            self.wake()
+            self.notify()
 
     async def remove(self, node: int) -> Removed:
-        """Remove a frame and all after it.
+        """Remove a frame and its descendants.
 
         Raises:
             BadInputError: when that may not be; see `Tree.removal`.
@@ -103,7 +89,7 @@ class Story:
         async with self.lock:
             removed = self.tree.removal(node)
             await self.add([removed])
-            await self.disk(lambda: self.place.remove_frames(removed.nodes))
+            await self.disk(lambda: self.directory.remove_frames(removed.nodes))
         return removed
 
     async def _add(self, changes: Sequence[Change], frames: Sequence[Frame]) -> None:
@@ -111,16 +97,16 @@ class Story:
 
         def write() -> None:
             for node, frame in zip(nodes, frames, strict=True):
-                self.place.write_frame(node, frame)
-            self.place.append(changes)
+                self.directory.write_frame(node, frame)
+            self.directory.append(changes)
 
         await self.disk(write)
         self._apply(changes)
-        self.wake()
-        if self.place.needs_compaction(self.tree):
+        self.notify()
+        if self.directory.needs_compaction(self.tree):
             short = self.tree.snapshot()
             with suppress(PlayloomError):  # the changes are made; a long log is no trouble, and is tried again
-                await self.disk(lambda: self.place.rewrite(short))
+                await self.disk(lambda: self.directory.rewrite(short))
 
     def _apply(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -128,31 +114,35 @@ class Story:
             self._events.append(Event(self.tree.header.revision, _KINDS[type(change)], change))
 
     async def disk(self, work: Callable[[], _T]) -> _T:
-        """Do it in the disk's thread, after what was asked for before."""
+        """Run in the disk thread, in order."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
+    async def read_frames(self, nodes: Sequence[Node]) -> list[Frame]:
+        """Read frames from disk, in the order of `nodes`."""
+        return await self.disk(lambda: [self.directory.read_frame(node.id) for node in nodes])
+
     def node(self, node: int) -> Node:
-        """A frame that a request's path names.
+        """Return a frame by its id.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
         """
         try:
             return self.tree.node(node)
         except BadInputError as error:
             raise ApiError(404, str(error)) from None
 
-    def check_there(self) -> None:
-        """Refuse what comes after the story was deleted.
+    def check_exists(self) -> None:
+        """Check that the story is not deleted.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
         """
         if self.deleted:
             raise ApiError(404, "this story was deleted")
 
     def events(self, after: int) -> list[Event] | None:
-        """What happened after a revision; None where that is not known any more: then look at the whole again."""
+        """Return the events after a revision; None when they are no longer kept: read the whole story again."""
         now = self.tree.header.revision
         known_from = self._events[0].number if self._events else now + 1
         if after > now or after + 1 < known_from:
@@ -160,24 +150,23 @@ class Story:
         return [event for event in self._events if event.number > after]
 
     def watch(self) -> asyncio.Event:
-        """Something that is set whenever the story changes, until `unwatch`."""
+        """Subscribe: return an event that is set at every change, until `unwatch`."""
         watcher = asyncio.Event()
         self._watchers.add(watcher)
         return watcher
 
     def unwatch(self, watcher: asyncio.Event) -> None:
-        """Set it no more."""
+        """Unsubscribe."""
         self._watchers.discard(watcher)
 
-    def wake(self) -> None:
-        """Tell whoever watches to look."""
+    def notify(self) -> None:
+        """Wake all subscribers."""
         for watcher in self._watchers:
             watcher.set()
 
 
-async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """What some work gives. Who is cancelled meanwhile waits for its end all the same: what is on the disk must be in
-    memory before a lock is let go."""
+async def uncancellable(work: Coroutine[Any, Any, _T]) -> _T:
+    """Await a coroutine to its end even when cancelled: memory must match the disk before a lock is released."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
@@ -186,38 +175,38 @@ async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
         raise
 
 
-RecentOf = Callable[[str], tuple[str, Recent]]
-"""What a session plays, and its newest frames, by its token."""
+RecentOf = Callable[[str], tuple[str, ContextBuffer]]
+"""Returns the name of a session's prompt and its newest frames, by its token."""
 
 
 class StoryStart(NamedTuple):
-    """Frames that a story begins with."""
+    """Start frames of a story."""
 
     name: str
-    """What to call it."""
+    """Name of the story."""
     prompt: Prompt
-    """The frames, with their codes, and the actions between them."""
+    """Frames with their codes, and the actions between them."""
     manifests: tuple[Manifest | None, ...]
-    """What made each; None: nobody here did, it is taken for real."""
-    pressed: tuple[ActionSource | None, ...]
-    """Who pressed what led to each."""
+    """Manifest of each frame; None: a real frame."""
+    action_source: tuple[ActionSource | None, ...]
+    """Source of the action that led to each frame."""
 
     def nodes(self) -> list[Node]:
-        """The first chain of the tree."""
+        """Return the first nodes of the tree."""
         actions = self.prompt.actions_TA
         return [
             Node(
                 id=index,
                 parent=index - 1 if index else None,
-                origin="given" if self.pressed[index] is None else "dreamed",
+                origin="given" if self.action_source[index] is None else "dreamed",
                 action=tuple(actions[index - 1].tolist()) if index else None,
-                pressed=self.pressed[index] if index else None,
+                action_source=self.action_source[index] if index else None,
             )
             for index in range(len(self.manifests))
         ]
 
     def frames(self, weights: str) -> list[Frame]:
-        """Their frames.
+        """Return the frames.
 
         Args:
             weights: fingerprint of those that the codes belong to.
@@ -230,49 +219,49 @@ class StoryStart(NamedTuple):
         ]
 
 
-async def beginning(studio: InferenceService, asked: NewStory, recent_of: RecentOf) -> StoryStart:
-    """What a story is to begin with.
+async def story_start(service: InferenceService, params: NewStory, recent_of: RecentOf) -> StoryStart:
+    """Build the start frames of a story.
 
     Raises:
         PlayloomError: when it cannot be used.
-        Refusal: 404 for a session that is not there.
+        ApiError: 404 for a session that is not there.
     """
-    if asked.session is not None:
-        if asked.moment is not None or asked.images is not None:
+    if params.session is not None:
+        if params.prompt is not None or params.images is not None:
             raise BadInputError("a story begins at a moment, at images or at a session; send one of them")
-        return await _unmarked(studio, _of_session(*recent_of(asked.session)))
-    prompt = await begin(
-        studio,
+        return await _unmarked(service, _of_session(*recent_of(params.session)))
+    prompt = await build_prompt(
+        service,
         PromptParams(
-            moment=asked.moment,
-            images=asked.images,
-            context_actions=asked.context_actions,
-            schema=asked.schema_,
+            prompt=params.prompt,
+            images=params.images,
+            context_actions=params.context_actions,
+            schema=params.schema_,
         ),
     )
     nothing = (None,) * len(prompt.frames_THWC)
-    if asked.images is None:
-        return StoryStart(resolve_prompt(asked.moment), prompt, nothing, nothing)
-    return await _unmarked(studio, StoryStart("my pictures", prompt, nothing, nothing))
+    if params.images is None:
+        return StoryStart(resolve_prompt(params.prompt), prompt, nothing, nothing)
+    return await _unmarked(service, StoryStart("my pictures", prompt, nothing, nothing))
 
 
-async def _unmarked(studio: InferenceService, start: StoryStart) -> StoryStart:
-    """With those of its pictures that this server had sent out as they were before they got their mark.
+async def _unmarked(service: InferenceService, start: StoryStart) -> StoryStart:
+    """Replace images that this server sent by their unmarked frames.
 
-    Their codes are known already, but an edit begins at the pixels: the mark would be encoded with it.
+    Their codes are known, but an edit starts at the pixels and would encode the watermark.
     """
-    prompt, known = start.prompt, studio.remembered.manifest
+    prompt, known = start.prompt, service.sent_images.manifest
     assert prompt.codes_TN is not None, "a beginning brings its codes"
-    found = await studio.side(lambda: [known(frame_HWC) for frame_HWC in prompt.frames_THWC])
+    found = await service.run_in_io_pool(lambda: [known(frame_HWC) for frame_HWC in prompt.frames_THWC])
     made = [old or new for old, new in zip(start.manifests, found, strict=True)]
     frames = [
-        frame_HWC if new is None else await studio.frame(codes_N)
+        frame_HWC if new is None else await service.frame(codes_N)
         for frame_HWC, codes_N, new in zip(prompt.frames_THWC, prompt.codes_TN, found, strict=True)
     ]
     return start._replace(prompt=replace(prompt, frames_THWC=np.stack(frames)), manifests=tuple(made))
 
 
-def _of_session(name: str, recent: Recent) -> StoryStart:
+def _of_session(name: str, recent: ContextBuffer) -> StoryStart:
     kept = recent.frames()
     actions = [frame.action_A for frame in kept[1:]]
     prompt = Prompt(
@@ -280,7 +269,9 @@ def _of_session(name: str, recent: Recent) -> StoryStart:
         actions_TA=np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8),
         codes_TN=np.stack([frame.codes_N for frame in kept]),
     )
-    return StoryStart(name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.pressed for frame in kept))
+    return StoryStart(
+        name, prompt, tuple(frame.manifest for frame in kept), tuple(frame.action_source for frame in kept)
+    )
 
 
 _CUT_OFF = "the server ended before this was done; what was made is kept"
@@ -289,17 +280,17 @@ _UNKNOWN = "there is no such story; it was deleted, or its address is incomplete
 
 
 class StoryService:
-    """The stories of a folder."""
+    """All stories of a folder."""
 
-    def __init__(self, studio: InferenceService, recent_of: RecentOf) -> None:
-        """See the module.
+    def __init__(self, service: InferenceService, recent_of: RecentOf) -> None:
+        """Create the service; the folder is read at first use.
 
         Args:
-            studio: encodes and dreams.
+            service: encodes and dreams.
             recent_of: see `RecentOf`.
         """
-        self.studio, self._recent_of = studio, recent_of
-        self._shelf = StoryStore(studio.settings.stories)
+        self.service, self._recent_of = service, recent_of
+        self._store = StoryStore(service.settings.stories)
         self._disk = ThreadPoolExecutor(1, "playloom-stories")
         self._open: dict[str, Story] = {}
         self._damaged: dict[str, tuple[StoryDir, str]] = {}
@@ -307,13 +298,13 @@ class StoryService:
         self._lock = asyncio.Lock()
 
     async def find(self, name: str) -> Story:
-        """A story by its id.
+        """Return a story by its id.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
             PlayloomError: when it is damaged, or another server has the folder.
         """
-        await self.look()
+        await self.load()
         if name in self._damaged:
             raise BadInputError(self._damaged[name][1])
         if name not in self._open:
@@ -321,62 +312,62 @@ class StoryService:
         return self._open[name]
 
     async def find_open(self, name: str) -> Story | None:
-        """A story by its id; None where there is none, or it is damaged."""
-        await self.look()
+        """Return a story by its id; None for an unknown or damaged one."""
+        await self.load()
         return self._open.get(name)
 
     async def items(self) -> list[dict[str, Any]]:
-        """All stories as the list shows them, newest first, damaged ones last."""
-        await self.look()
+        """List all stories, newest first, damaged ones last."""
+        await self.load()
         whole = sorted(self._open.values(), key=lambda story: story.tree.header.created)[::-1]
         nothing: dict[str, Any] = {"created": "", "frames": 0, "branches": 0, "picture": None}
         return [
             *(item_dict(story.name, story.tree) for story in whole),
-            *({"id": name, "name": name, **nothing, "problem": said} for name, (_, said) in self._damaged.items()),
+            *({"id": name, "name": name, **nothing, "error": said} for name, (_, said) in self._damaged.items()),
         ]
 
-    async def begin(self, asked: NewStory) -> Story:
-        """A new story.
+    async def create(self, params: NewStory) -> Story:
+        """Create a story.
 
         Raises:
             PlayloomError: when what it begins with cannot be used.
-            Refusal: 503 when too many wait; 400 when there are as many as may be.
+            ApiError: 503 when too many wait; 400 when there are as many as may be.
         """
-        await self.look()
+        await self.load()
         self._check_room()
-        async with self.studio.gate.turn():
-            start = await beginning(self.studio, asked, self._recent_of)
-        return await self._create(start if asked.name is None else start._replace(name=asked.name))
+        async with self.service.limiter.slot():
+            start = await story_start(self.service, params, self._recent_of)
+        return await self._create(start if params.name is None else start._replace(name=params.name))
 
     async def delete(self, name: str) -> Story | None:
-        """Take a story away; its branches must have been cancelled. Returns it, where it was open."""
-        await self.look()
+        """Delete a story whose branches are cancelled; returns it where it was open."""
+        await self.load()
         if name in self._damaged:
-            place = self._damaged[name][0]
-            await self._in_disk_thread(lambda: self._shelf.delete(place))
+            directory = self._damaged[name][0]
+            await self._in_disk_thread(lambda: self._store.delete(directory))
             self._damaged.pop(name, None)
             return None
         story = await self.find(name)
         async with story.lock:
-            story.check_there()
-            await story.disk(lambda: self._shelf.delete(story.place))
+            story.check_exists()
+            await story.disk(lambda: self._store.delete(story.directory))
             story.deleted = True
             del self._open[name]
-        story.wake()
+        story.notify()
         return story
 
     async def edit(self, story: Story, node: int, order: EditRequest) -> list[Node]:
-        """Lay a picture over a frame, and over some after it: new frames beside them.
+        """Composite an overlay on a frame, and on some after it, as new frames.
 
         Raises:
             PlayloomError: when the picture cannot be used, or fewer frames follow.
         """
-        overlay_HW4 = await self.studio.side(lambda: self._overlay(order.overlay, story.tree.header.size))
-        edited = [story.node(node), *story.tree.line(node, order.along, order.copies)]
+        overlay_HW4 = await self.service.run_in_io_pool(lambda: self._overlay(order.overlay, story.tree.header.size))
+        edited = [story.node(node), *story.tree.forward_path(node, order.toward, order.copies)]
         self.check_size(story)
         self.check_frames(story, len(edited))
-        async with self.studio.gate.turn():
-            frames = [await self._edited(story, old, overlay_HW4) for old in edited]
+        async with self.service.limiter.slot():
+            frames = await self._edited(story, edited, overlay_HW4)
         async with story.lock:
             self.check_frames(story, len(edited))
             nodes, parent = [], edited[0].parent
@@ -389,7 +380,7 @@ class StoryService:
                         parent=parent,
                         origin="edited",
                         action=old.action,
-                        pressed=old.pressed,
+                        action_source=old.action_source,
                         edit_of=old.id,
                     )
                 )
@@ -398,115 +389,118 @@ class StoryService:
         return nodes
 
     def check_size(self, story: Story) -> None:
-        """Refuse to dream on from frames of another size than the model's.
+        """Check that the story's frames have the model's size.
 
         Raises:
             BadInputError: names both.
         """
-        (height, width), (wanted_height, wanted_width) = story.tree.header.size, self.studio.size
+        (height, width), (wanted_height, wanted_width) = story.tree.header.size, self.service.size
         if (height, width) != (wanted_height, wanted_width):
             raise BadInputError(
-                f"the frames of this story are {width} x {height} and {self.studio.model.config.name} dreams "
+                f"the frames of this story are {width} x {height} and {self.service.model.config.name} dreams "
                 f"{wanted_width} x {wanted_height}; serve the model that it was made with"
             )
 
     def check_frames(self, story: Story, more: int) -> None:
-        """Refuse more frames than a story may have, those still to be dreamed counted.
+        """Check the number of frames, those still to be generated included.
 
         Raises:
             BadInputError: names the limit.
         """
-        tree, limit = story.tree, self.studio.settings.story_frames
-        coming = sum(branch.frames - len(tree.made(branch.id)) for branch in tree.unfinished())
+        tree, limit = story.tree, self.service.settings.max_story_frames
+        coming = sum(branch.frames - len(tree.frames_of(branch.id)) for branch in tree.unfinished())
         if len(tree.nodes) + coming + more > limit:
             raise BadInputError(
                 f"this story has {len(tree.nodes)} frames, {coming} are being dreamed, and {more} more would be over "
                 f"its {limit}; remove some, or begin another story"
             )
 
-    async def look(self) -> None:
-        """Read what is on the disk, once.
+    async def load(self) -> None:
+        """Read the folder, once.
 
         Raises:
-            Refusal: 404 on one server of several, which would not all see the same stories.
+            ApiError: 404 on one server of several, which would not all see the same stories.
             PlayloomError: when another server has the folder.
         """
-        if self.studio.settings.replica is not None:
+        if self.service.settings.replica is not None:
             raise ApiError(404, "stories are kept by a server of its own; start it without --cluster")
         async with self._lock:
             if not self._read:
                 await self._read_all()
                 self._read = True
 
-    def wake(self) -> None:
-        """Tell whoever watches a story to look."""
+    def notify(self) -> None:
+        """Wake the subscribers of all stories."""
         for story in self._open.values():
-            story.wake()
+            story.notify()
 
     def close(self) -> None:
-        """Let others have the folder, after what is being written."""
-        self._disk.submit(self._shelf.close)
+        """Release the folder after pending writes."""
+        self._disk.submit(self._store.close)
         self._disk.shutdown(wait=False)
 
     async def _read_all(self) -> None:
-        for place, tree, problem in await self._in_disk_thread(self._load_all):
-            name = place.folder.name
+        for directory, tree, problem in await self._in_disk_thread(self._load_all):
+            name = directory.folder.name
             if tree is None:
-                self._damaged[name] = place, problem
+                self._damaged[name] = directory, problem
             else:
-                self._open[name] = Story(name, place, tree, self._disk)
+                self._open[name] = Story(name, directory, tree, self._disk)
 
     def _load_all(self) -> list[tuple[StoryDir, Tree | None, str]]:
         found: list[tuple[StoryDir, Tree | None, str]] = []
-        for place in self._shelf.places():
+        for directory in self._store.directories():
             try:
-                tree = place.load()
+                tree = directory.load()
                 ended = [_ended(branch, tree) for branch in tree.unfinished()]
                 if ended:
-                    place.append(ended)
+                    directory.append(ended)
                 for branch in ended:
                     tree.apply(branch)
-                found.append((place, tree, ""))
+                found.append((directory, tree, ""))
             except PlayloomError as error:
-                found.append((place, None, str(error)))
+                found.append((directory, None, str(error)))
         return found
 
     async def _create(self, start: StoryStart) -> Story:
         name, tree = secrets.token_hex(16), Tree()
-        changes: list[Change] = [Header(name=start.name, created=created_at(), size=self.studio.size), *start.nodes()]
+        changes: list[Change] = [Header(name=start.name, created=created_at(), size=self.service.size), *start.nodes()]
         for change in changes:
             tree.apply(change)
-        frames = start.frames(self.studio.model.fingerprint)
+        frames = start.frames(self.service.model.fingerprint)
 
         async def create() -> Story:
             async with self._lock:
                 self._check_room()
-                place = await self._in_disk_thread(lambda: self._shelf.create(name, changes, frames))
-                story = self._open[name] = Story(name, place, tree, self._disk)
+                directory = await self._in_disk_thread(lambda: self._store.create(name, changes, frames))
+                story = self._open[name] = Story(name, directory, tree, self._disk)
             return story
 
-        return await to_the_end(create())
+        return await uncancellable(create())
 
-    async def _edited(self, story: Story, node: Node, overlay_HW4: NDArray[np.uint8]) -> Frame:
-        """A frame with an overlay on it, encoded; it is as much dreamed as it was."""
-        old = await story.disk(lambda: story.place.read_frame(node.id))
-        frame_HWC = composite(old.frame_HWC, overlay_HW4)
-        return Frame(
-            frame_HWC=frame_HWC,
-            codes_N=await self.studio.codes(frame_HWC),
-            weights=self.studio.model.fingerprint,
-            manifest=None if old.manifest is None else replace(old.manifest, note=_EDITED),
-        )
+    async def _edited(self, story: Story, nodes: Sequence[Node], overlay_HW4: NDArray[np.uint8]) -> list[Frame]:
+        """Composite an overlay on frames and encode them; a generated frame keeps its manifest."""
+        old = await story.read_frames(nodes)
+        edited_THWC = np.stack([composite(frame.frame_HWC, overlay_HW4) for frame in old])
+        return [
+            Frame(
+                frame_HWC=frame_HWC,
+                codes_N=codes_N,
+                weights=self.service.model.fingerprint,
+                manifest=None if before.manifest is None else replace(before.manifest, note=_EDITED),
+            )
+            for before, frame_HWC, codes_N in zip(old, edited_THWC, await self.service.codes(edited_THWC), strict=True)
+        ]
 
     def _overlay(self, text: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        png, limit = from_base64(text, "the overlay"), self.studio.settings.picture_pixels
+        png, limit = from_base64(text, "the overlay"), self.service.settings.picture_pixels
         width, height = picture_size(png, "the overlay")
         if not 0 < width * height <= limit:
             raise PictureError(f"the overlay is {width} x {height}; at most {limit:,} pixels are read: scale it down")
         return read_overlay(png, size)
 
     def _check_room(self) -> None:
-        limit = self.studio.settings.most_stories
+        limit = self.service.settings.max_stories
         if len(self._open) + len(self._damaged) >= limit:
             raise BadInputError(f"there are {limit} stories, as many as may be; delete one first")
 
@@ -515,16 +509,16 @@ class StoryService:
 
 
 def _ended(branch: Branch, tree: Tree) -> Branch:
-    """How a branch stands that a server left unfinished."""
-    if len(tree.made(branch.id)) >= branch.frames:
+    """Return the final state of a branch that a stopped server left unfinished."""
+    if len(tree.frames_of(branch.id)) >= branch.frames:
         return replace(branch, state="done")
-    return replace(branch, state="failed", problem=_CUT_OFF)
+    return replace(branch, state="failed", error=_CUT_OFF)
 
 
 def is_open(story: Story, branch: int) -> bool:
-    """Whether a branch is still to be dreamed, or being dreamed."""
+    """True while a branch is queued or running."""
     found = story.tree.branches.get(branch)
-    return not story.deleted and found is not None and found.state in UNFINISHED
+    return not story.deleted and found is not None and found.state in ACTIVE_STATES
 
 
 _Actions = Sequence[NDArray[np.uint8] | None]
@@ -532,7 +526,7 @@ _Actions = Sequence[NDArray[np.uint8] | None]
 
 @dataclass(kw_only=True, eq=False)
 class _Order:
-    """What the branches of one order have in common."""
+    """Parameters that the branches of one request share."""
 
     story: Story
     start: int
@@ -543,22 +537,22 @@ class _Order:
 
 
 class BranchRunner:
-    """All branches of a server that are not finished."""
+    """All unfinished branches of a server."""
 
     def __init__(self, stories: StoryService) -> None:
-        self.stories, self.studio = stories, stories.studio
-        self._slots = asyncio.Semaphore(self.studio.settings.branches)
+        self.stories, self.service = stories, stories.service
+        self._slots = asyncio.Semaphore(self.service.settings.max_branches)
         self._tasks: set[asyncio.Task[None]] = set()
         self.dreaming = 0
-        """Branches being dreamed."""
+        """Number of running branches."""
 
     @property
     def unfinished(self) -> int:
-        """Branches being dreamed or waiting."""
+        """Number of running and queued branches."""
         return len(self._tasks)
 
-    async def start(self, story: Story, asked: BranchRequest) -> tuple[list[Branch], list[str]]:
-        """Begin branches.
+    async def start(self, story: Story, params: BranchRequest) -> tuple[list[Branch], list[str]]:
+        """Start branches.
 
         Returns:
             The branches, and what was chosen on the way, in sentences.
@@ -566,43 +560,43 @@ class BranchRunner:
         Raises:
             PlayloomError: when what was asked for cannot be.
         """
-        studio = self.studio
-        studio.gate.check_open()
-        studio.check_steps(asked.frames)
-        story.tree.node(asked.from_)
+        service = self.service
+        service.limiter.check_open()
+        service.check_steps(params.frames)
+        story.tree.node(params.from_)
         self.stories.check_size(story)
-        if asked.context is not None and asked.context > studio.context:
-            raise BadInputError(f"a context of {asked.context} frames was asked for; the model sees {studio.context}")
-        actions, notes = _actions(asked)
-        how, seed = studio.sampling(asked.temperature, asked.top_k, asked.top_p), resolve_seed(asked.seed)
-        if seed + asked.count > SEED_END:
+        if params.context is not None and params.context > service.context:
+            raise BadInputError(f"a context of {params.context} frames was asked for; the model sees {service.context}")
+        actions, notes = _actions(params)
+        sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
+        if seed + params.count > SEED_END:
             raise BadInputError(
-                f"{asked.count} branches count up from seed {seed:,}, past the last one; send one below 2**63 - 8"
+                f"{params.count} branches count up from seed {seed:,}, past the last one; send one below 2**63 - 8"
             )
         order = _Order(
             story=story,
-            start=asked.from_,
-            context=asked.context or studio.context,
+            start=params.from_,
+            context=params.context or service.context,
             actions=actions,
-            sampling=how,
+            sampling=sampling,
         )
         async with story.lock:
-            story.tree.node(asked.from_)
-            self.stories.check_frames(story, asked.count * asked.frames)
+            story.tree.node(params.from_)
+            self.stories.check_frames(story, params.count * params.frames)
             first = story.tree.header.next_branch
             branches = [
                 Branch(
                     id=first + index,
-                    start=asked.from_,
-                    frames=asked.frames,
+                    start=params.from_,
+                    frames=params.frames,
                     seed=seed + index,
-                    temperature=how.temperature,
-                    top_k=how.top_k,
-                    top_p=how.top_p,
+                    temperature=sampling.temperature,
+                    top_k=sampling.top_k,
+                    top_p=sampling.top_p,
                     context=order.context,
-                    presses=asked.presses,
+                    controlled_by=params.controlled_by,
                 )
-                for index in range(asked.count)
+                for index in range(params.count)
             ]
             await story.add(branches)
         for branch in branches:
@@ -612,24 +606,24 @@ class BranchRunner:
         return branches, notes
 
     async def cancel(self, story: Story, branch: int) -> None:
-        """End a branch; what was made stays.
+        """Cancel a branch; its finished frames stay.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
         """
         if branch not in story.tree.branches:
             raise ApiError(404, f"there is no branch {branch} in this story")
-        await self._settle(story, branch, "cancelled")
+        await self._finish_branch(story, branch, "cancelled")
 
     async def cancel_all_of(self, name: str) -> None:
-        """End every branch of a story, where it is open."""
+        """Cancel every branch of a story, where it is open."""
         story = await self.stories.find_open(name)
         if story is not None:
             for branch in story.tree.unfinished():
-                await self._settle(story, branch.id, "cancelled")
+                await self._finish_branch(story, branch.id, "cancelled")
 
     async def close(self) -> None:
-        """Give up what is not finished; it is told so when the stories are opened again."""
+        """Stop unfinished branches; they are marked failed when the stories are read again."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -646,16 +640,16 @@ class BranchRunner:
         story = order.story
         try:
             await self._dream(order, branch)
-            await self._settle(story, branch.id, "done")
+            await self._finish_branch(story, branch.id, "done")
         except Exception as error:
             if not story.deleted:
-                await self._settle(story, branch.id, "failed", to_api_error(error).sentence)
+                await self._finish_branch(story, branch.id, "failed", to_api_error(error).message)
 
     async def _dream(self, order: _Order, branch: Branch) -> None:
-        story, studio = order.story, self.studio
+        story, service = order.story, self.service
         if not is_open(story, branch.id):
             return
-        studio.gate.check_open()
+        service.limiter.check_open()
         prompt = await self._prompt(order)
         marked = asyncio.ensure_future(self._mark(story, branch.id))
         try:  # beside it, so that the branches of an order begin together and share every batch
@@ -664,12 +658,12 @@ class BranchRunner:
             await marked
 
     async def _dream_on(self, order: _Order, branch: Branch, prompt: Prompt) -> None:
-        story, studio = order.story, self.studio
-        mode = "world" if branch.presses == "player" else "full"
-        manifest = studio.manifest(prompt, order.sampling, branch.seed, mode)
+        story, service = order.story, self.service
+        mode = "world" if branch.controlled_by == "player" else "full"
+        manifest = service.manifest(prompt, order.sampling, branch.seed, mode)
         turns: list[tuple[NDArray[np.uint8] | None, Following]] = [(action_A, "dream") for action_A in order.actions]
         parent = branch.start
-        async with aclosing(studio.dream(prompt, turns, order.sampling, branch.seed)) as steps:
+        async with aclosing(service.dream(prompt, turns, order.sampling, branch.seed)) as steps:
             async for step in steps:
                 kept = await self._keep(story, branch.id, parent, step, manifest)
                 if kept is None:
@@ -677,13 +671,12 @@ class BranchRunner:
                 parent = kept
 
     async def _mark(self, story: Story, branch: int) -> None:
-        """Write down that a branch is being dreamed."""
         async with story.lock:
             if is_open(story, branch):
                 await story.add([replace(story.tree.branches[branch], state="dreaming")])
 
     async def _keep(self, story: Story, branch: int, parent: int, step: StepResult, manifest: Manifest) -> int | None:
-        """Put a dreamed step into the tree; returns its id, or None where the branch has been ended."""
+        """Add a generated step to the tree; returns its id, or None when the branch was cancelled."""
         assert step.frame_HWC is not None and step.codes_N is not None, "every step of a branch has a frame"
         frame = Frame(
             frame_HWC=step.frame_HWC,
@@ -699,60 +692,60 @@ class BranchRunner:
                 parent=parent,
                 origin="dreamed",
                 action=tuple(step.action_A.tolist()),
-                pressed="player" if step.action_given else "model",
+                action_source="player" if step.action_given else "model",
                 branch=branch,
             )
             await story.add([node], [frame])
         return node.id
 
-    async def _settle(self, story: Story, branch: int, state: State, problem: str | None = None) -> None:
-        """Write down how a branch ended, unless it has ended already."""
+    async def _finish_branch(self, story: Story, branch: int, state: State, error: str | None = None) -> None:
+        """Record the end of a branch, unless it has ended."""
         async with story.lock:
             if is_open(story, branch):
-                ended = replace(story.tree.branches[branch], state=state, problem=problem)
-                await story.settle(ended)
+                ended = replace(story.tree.branches[branch], state=state, error=error)
+                await story.finish_branch(ended)
 
     async def _prompt(self, order: _Order) -> Prompt:
-        """The frames that all branches of an order see first; read once."""
+        """Read the prompt that all branches of a request share, once."""
         if order.prompt is None:
             order.prompt = asyncio.get_running_loop().create_task(self._read_prompt(order))
         return await order.prompt
 
     async def _read_prompt(self, order: _Order) -> Prompt:
-        story, studio = order.story, self.studio
+        story, service = order.story, self.service
         nodes = story.tree.path(order.start)[-order.context :]
-        frames = [await story.disk(lambda n=n: story.place.read_frame(n.id)) for n in nodes]  # type: ignore[misc]
-        codes = [
-            frame.codes_N if frame.weights == studio.model.fingerprint else await studio.codes(frame.frame_HWC)
-            for frame in frames
-        ]
+        frames = await story.read_frames(nodes)
+        frames_THWC, weights = np.stack([frame.frame_HWC for frame in frames]), service.model.fingerprint
+        codes = [frame.codes_N if frame.weights == weights else None for frame in frames]
         actions = [np.array(node.action, np.uint8) for node in nodes[1:]]
         return Prompt(
-            frames_THWC=np.stack([frame.frame_HWC for frame in frames]),
+            frames_THWC=frames_THWC,
             actions_TA=np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8),
-            codes_TN=np.stack(codes),
+            codes_TN=await service.known_codes(frames_THWC, codes),
         )
 
 
-def _actions(asked: BranchRequest) -> tuple[_Actions, list[str]]:
-    """The action of every frame, None where the model presses; and what was chosen on the way."""
-    ways = {"actions": asked.actions, "script": asked.script, "held": asked.held}
+def _actions(params: BranchRequest) -> tuple[_Actions, list[str]]:
+    """Return the action of every frame, None where it is sampled, and notes about them."""
+    ways = {"actions": params.actions, "script": params.script, "action": params.action}
     said = [name for name, value in ways.items() if value is not None]
     if len(said) > 1:
         raise BadInputError(f"{' and '.join(said)} were sent; send one of them")
-    model = asked.presses == "model"
+    model = params.controlled_by == "model"
     notes: list[str] = []
     given: list[NDArray[np.uint8]] = []
-    if asked.actions is not None:
-        given = read_actions(asked.actions, asked.schema_, "action")[: asked.frames]
-    elif asked.script is not None:
-        script = parse_script(asked.script, None if model else asked.frames)
-        given, notes = list(script.values_SA[: asked.frames]), list(script.notes)
-    elif asked.held is not None and model:
-        raise BadInputError("held is what a player presses all along; with presses: model send actions or a script")
-    elif asked.held is not None:
-        given = [read_vector(asked.held, asked.schema_, "held")]
+    if params.actions is not None:
+        given = read_actions(params.actions, params.schema_, "action")[: params.frames]
+    elif params.script is not None:
+        script = parse_script(params.script, None if model else params.frames)
+        given, notes = list(script.values_SA[: params.frames]), list(script.notes)
+    elif params.action is not None and model:
+        raise BadInputError(
+            "action applies to controlled_by: player only; with controlled_by: model send actions or script"
+        )
+    elif params.action is not None:
+        given = [read_vector(params.action, params.schema_, "action")]
     elif not model:
         given = [REST_VALUES]
-    rest = asked.frames - len(given)
+    rest = params.frames - len(given)
     return [*given, *([None] * rest if model else [given[-1]] * rest)], notes

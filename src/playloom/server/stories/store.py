@@ -1,20 +1,18 @@
-"""Stories on disk: a folder of folders, one a story, that survives being killed at any moment.
+"""Story storage: a directory per story that survives a kill at any moment.
 
-    shelf = StoryStore(Path("out/stories"))
-    place = shelf.create("3f0c...", header, frames)     # appears whole or not at all
-    tree = place.load()
-    place.write_frame(7, frame); place.append(node)     # the frame first, then the line that speaks of it
+    store = StoryStore(Path("out/stories"))
+    directory = store.create("3f0c...", header, frames)    # appears whole or not at all
+    tree = directory.load()
+    directory.write_frame(7, frame); directory.append(node)    # the frame first, then its log line
 
-`log.jsonl` of a story is the sequence of its changes, a line each; a last line that was cut off is not counted, and a
-log much longer than what it leads to is written anew, whole or not at all. A damaged story is told in one sentence when
-it is opened; the others do not notice. One process writes to a shelf, one thread to a story.
-
-The frames of a story as files: exact pixels, codes, and a small picture to look at. Owns their formats.
+`log.jsonl` holds the changes, one per line; an incomplete last line is dropped. A log much longer than its tree is
+rewritten atomically. A damaged story is reported when it is opened; the others are unaffected. One process writes to a
+store, one thread to a story.
 
 ==============  ==========================================================================================
-`7.frame.webp`  frame 7 exactly as it is, unmarked, lossless
-`7.npz`         its codes, the weights they belong to, and its manifest (none: nobody dreamed it)
-`7.webp`        the picture to show, marked where it was dreamed, its manifest in the XMP
+`7.frame.webp`  exact pixels of frame 7, unmarked, lossless
+`7.npz`         its codes, the weights they belong to, and its manifest (empty: not generated)
+`7.webp`        the image to show, watermarked where it was generated, its manifest in the XMP
 ==============  ==========================================================================================
 """
 
@@ -46,28 +44,28 @@ _ARRAYS = ("codes", "weights", "manifest")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """One frame and what is known of it."""
+    """One frame with its codes and manifest."""
 
     frame_HWC: NDArray[np.uint8]
     """RGB, uint8 [H, W, 3], unmarked."""
     codes_N: NDArray[np.int64]
-    """Its codes."""
+    """Codes of the frame, int64 [N]."""
     weights: str
     """Fingerprint of the weights that the codes belong to."""
     manifest: Manifest | None = None
-    """What made it; None: it was brought along, or is an edit of one that was. Then it is shown without a mark."""
+    """Manifest of a generated frame; None: a real frame or an edit of one, shown without a watermark."""
 
     @property
     def dreamed(self) -> bool:
-        """Whether a model made it, or most of it."""
+        """True for a frame that a model generated, edited or not."""
         return self.manifest is not None
 
     def shown_HWC(self) -> NDArray[np.uint8]:
-        """Its pixels as they may leave: marked where it was dreamed."""
+        """Return the pixels to publish: watermarked where generated."""
         return stamp(self.frame_HWC) if self.dreamed else self.frame_HWC
 
     def png(self) -> bytes:
-        """The picture in full, with its manifest."""
+        """Encode the frame as PNG with its manifest."""
         return encode_png(self.shown_HWC(), self.manifest)
 
 
@@ -92,7 +90,7 @@ def write_frame(folder: Path, node: int, frame: Frame) -> None:
 
 
 def read_frame(folder: Path, node: int) -> Frame:
-    """A frame as it was written.
+    """Read a frame.
 
     Raises:
         RecordingError: when a file of it is missing or damaged.
@@ -114,40 +112,40 @@ def read_frame(folder: Path, node: int) -> Frame:
 
 
 def remove_frame(folder: Path, node: int) -> None:
-    """Remove a frame's files, as far as they are there and can be: where somebody reads one, some systems keep it."""
+    """Remove a frame's files as far as possible; some systems keep a file that is being read."""
     for path in (exact_path(folder, node), folder / f"{node}.npz", shown_path(folder, node)):
         with suppress(OSError):
             path.unlink()
 
 
 def exact_path(folder: Path, node: int) -> Path:
-    """Where a frame's pixels lie."""
+    """Path of a frame's exact pixels."""
     return folder / f"{node}.frame.webp"
 
 
 def shown_path(folder: Path, node: int) -> Path:
-    """Where the picture to show lies."""
+    """Path of the image to show."""
     return folder / f"{node}.webp"
 
 
 LOG = "log.jsonl"
 _STORY = re.compile(r"[0-9a-f]{32}")
-"""Names of stories. Whatever else lies there is somebody else's, a log in it or not: never shown, never removed."""
+"""Directory name of a story; other names are neither listed nor removed."""
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.([0-9a-f]{8}\.tmp|gone)")
-"""A story that was not whole yet, or was being deleted, when a process was killed."""
+"""Directory of a story that a killed process was creating or deleting."""
 _SPARE_LINES = 1000
-"""Lines a log may have beyond twice what it leads to."""
+"""Lines a log may have beyond twice the size of its tree."""
 
 
 class StoryDir:
-    """One story's folder."""
+    """Directory of one story."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lines = self._size = 0
 
     def load(self) -> Tree:
-        """The story as its log leads to it; what was cut off at the end is cut off on disk too.
+        """Load the story from its log; an incomplete last line is cut off on disk too.
 
         Raises:
             RecordingError: when the log is missing or damaged.
@@ -170,7 +168,7 @@ class StoryDir:
         return tree
 
     def append(self, changes: Sequence[Change]) -> None:
-        """Add changes to the log, all or none.
+        """Append changes to the log, all or none.
 
         Raises:
             StorageError: when it cannot be written; the log is then as it was.
@@ -187,41 +185,41 @@ class StoryDir:
         self._lines, self._size = self._lines + len(changes), self._size + len(text)
 
     def needs_compaction(self, tree: Tree) -> bool:
-        """Whether the log is much longer than what it leads to, which is `tree`."""
+        """True when the log is much longer than `tree`."""
         return self._lines > _SPARE_LINES + 2 * (len(tree.nodes) + len(tree.branches))
 
     def rewrite(self, changes: Sequence[Change]) -> None:
-        """Write the log anew from `Tree.snapshot`."""
+        """Rewrite the log from `Tree.snapshot`."""
         self._lines, self._size = _write_log(self.folder, changes)
 
     def write_frame(self, node: int, frame: Frame) -> None:
-        """Write a frame, before the log speaks of it; see `playloom.server.stories.store.write_frame`."""
+        """Write a frame, before its log line; see `playloom.server.stories.store.write_frame`."""
         write_frame(self.folder, node, frame)
 
     def read_frame(self, node: int) -> Frame:
-        """A frame; see `playloom.server.stories.store.read_frame`."""
+        """Read a frame; see `playloom.server.stories.store.read_frame`."""
         return read_frame(self.folder, node)
 
     def remove_frames(self, nodes: Iterable[int]) -> None:
-        """Remove frames, after the log has said that they are gone."""
+        """Remove frames, after the log line."""
         for node in nodes:
             remove_frame(self.folder, node)
 
     def shown(self, node: int) -> Path:
-        """Where the small picture of a frame lies."""
+        """Path of the small image of a frame."""
         return shown_path(self.folder, node)
 
 
 class StoryStore:
-    """A folder of stories; claimed for this process from when it is first there."""
+    """A folder of stories, locked for this process from first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._claim = ExitStack()
         self._claimed = False
 
-    def places(self) -> list[StoryDir]:
-        """Every story there is; leftovers of a process that was killed are removed.
+    def directories(self) -> list[StoryDir]:
+        """List every story; leftovers of a killed process are removed.
 
         Raises:
             StorageError: when another process has the folder.
@@ -241,7 +239,7 @@ class StoryStore:
         return found
 
     def create(self, name: str, changes: Sequence[Change], frames: Sequence[Frame]) -> StoryDir:
-        """A new story, which appears whole or not at all.
+        """Create a story; it appears whole or not at all.
 
         Args:
             name: of its folder; free, 32 hexadecimal digits.
@@ -254,27 +252,27 @@ class StoryStore:
         self._hold()
         nodes = [change for change in changes if isinstance(change, Node)]
         assert isinstance(changes[0], Header), "a log begins with its name"
-        with atomic_folder(self.folder / name) as place:
+        with atomic_folder(self.folder / name) as directory:
             for node, frame in zip(nodes, frames, strict=True):
-                write_frame(place, node.id, frame)
-            _write_log(place, changes)
+                write_frame(directory, node.id, frame)
+            _write_log(directory, changes)
         return StoryDir(self.folder / name)
 
-    def delete(self, place: StoryDir) -> None:
-        """Remove a story; killed meanwhile, it is gone all the same.
+    def delete(self, directory: StoryDir) -> None:
+        """Delete a story; a kill meanwhile still deletes it.
 
         Raises:
             BadInputError: when it cannot be.
         """
-        gone = place.folder.with_name(f".{place.folder.name}.gone")
+        gone = directory.folder.with_name(f".{directory.folder.name}.gone")
         try:
-            place.folder.replace(gone)
+            directory.folder.replace(gone)
         except OSError as error:
             raise BadInputError(f"the story cannot be removed: {error.strerror}") from error
         shutil.rmtree(gone, ignore_errors=True)
 
     def close(self) -> None:
-        """Let other processes have the folder."""
+        """Release the folder."""
         self._claim.close()
         self._claimed = False
 

@@ -1,7 +1,6 @@
-"""A story as a tree of frames: its values, and every rule of how it may change.
+"""A story as a tree of frames: its values, and the rules of its changes.
 
-A tree changes by `Change`s alone, so that what is kept on disk, what pages are told and what is in memory are the same
-sequence. Knows no pictures, no files and no model.
+A tree changes by `Change`s only, so disk, memory and events hold the same sequence.
 
     >>> tree = Tree()
     >>> tree.apply(Header(name="what if", created="2026-01-01T00:00:00+00:00"))
@@ -20,11 +19,11 @@ from playloom.errors import BadInputError, RecordingError
 from playloom.inference.types import ActionSource
 
 Origin = Literal["given", "dreamed", "edited"]
-"""Where a frame comes from: brought along, dreamed here (or in the live session it came from), edited by hand."""
+"""Origin of a frame: given, generated (here or in the session it came from), or edited."""
 State = Literal["waiting", "dreaming", "done", "cancelled", "failed"]
-"""How a branch stands; the last three are ends."""
-UNFINISHED = ("waiting", "dreaming")
-"""States that come to an end by themselves."""
+"""State of a branch; the last three are final."""
+ACTIVE_STATES = ("waiting", "dreaming")
+"""States that are not final."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,83 +31,83 @@ class Node:
     """One frame of a story."""
 
     id: int
-    """From 0 in order of appearance; never used again."""
+    """Id, from 0 in order of creation; never reused."""
     parent: int | None
-    """The frame before it; None: the story, or an edit of its first frame, begins here."""
+    """Id of the frame before it; None for a root or an edit of a root."""
     origin: Origin
-    """Where it comes from."""
+    """Origin of the frame."""
     action: tuple[int, ...] | None
-    """The action that led to it, sixteen values; None without a parent."""
-    pressed: ActionSource | None = None
-    """Who pressed that; None where nobody here did (frames given)."""
+    """Action that led to it, sixteen values; None without a parent."""
+    action_source: ActionSource | None = None
+    """Source of that action; None for given frames."""
     branch: int | None = None
-    """The branch that dreamed it; None for the others."""
+    """Id of the branch that generated it; None for the others."""
     starred: bool = False
-    """Whether somebody marked it as one of the best."""
+    """Star."""
     note: str = ""
-    """What somebody wrote beside it."""
+    """Note."""
     edit_of: int | None = None
-    """The frame it was edited from; that one may be gone."""
+    """Id of the frame it was edited from; that frame may be removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """One order to dream on, and how it stands."""
+    """One branch and its state."""
 
     id: int
-    """From 0; never used again."""
+    """Id, from 0; never reused."""
     start: int
-    """The frame it goes on from."""
+    """Id of the frame it starts from."""
     frames: int
-    """How many were asked for."""
+    """Number of frames requested."""
     state: State = "waiting"
-    """How it stands."""
-    problem: str | None = None
-    """Why it failed, in a sentence."""
+    """State of the branch."""
+    error: str | None = None
+    """Error message of a failed branch."""
     seed: int
-    """Of its draws."""
+    """Random seed."""
     temperature: float
     """Divides the logits."""
     top_k: int | None
-    """Only the k likeliest tokens."""
+    """Sample from the k likeliest tokens only."""
     top_p: float | None
-    """Only the likeliest tokens that reach p together."""
+    """Sample from the likeliest tokens that reach p together."""
     context: int
-    """Most frames before it that it sees."""
-    presses: ActionSource
-    """Who holds the controller."""
+    """Most context frames."""
+    controlled_by: ActionSource
+    """Source of the actions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a story is called, and where its counting stands; every one replaces the one before."""
+    """Name and counters of a story; a new header replaces the old one."""
 
     name: str
-    """For people."""
+    """Display name."""
     created: str
-    """ISO 8601, UTC."""
+    """Creation time, ISO 8601, UTC."""
     size: tuple[int, int] = (0, 0)
     """(H, W) of its frames."""
     revision: int = 1
-    """Changes so far, this one included."""
+    """Number of changes, this one included."""
     next_node: int = 0
-    """The least id that no frame has had."""
+    """Next free node id."""
     next_branch: int = 0
-    """The same of branches."""
+    """Next free branch id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What is gone."""
+    """Removed frames and branches."""
 
     nodes: tuple[int, ...]
-    """Frames: one, and all after it."""
+    """Ids of a frame and its descendants."""
     branches: tuple[int, ...]
-    """Branches that began there, and ended ones of which no frame is left."""
+    """Ids of branches that started there, and of finished ones without a frame left."""
 
 
 Change: TypeAlias = Header | Node | Branch | Removed
-"""One step of a story's life. A `Node` or `Branch` that is known already takes the place of what was known."""
+"""One change; a known `Node` or `Branch` is replaced."""
 
 
 class Tree:
@@ -119,10 +118,10 @@ class Tree:
         self.nodes: dict[int, Node] = {}
         self.branches: dict[int, Branch] = {}
         self._children: dict[int | None, list[int]] = {}
-        self._made: dict[int, list[int]] = {}
+        self._frames_of: dict[int, list[int]] = {}
 
     def apply(self, change: Change) -> None:
-        """Take a change in.
+        """Apply a change.
 
         Raises:
             RecordingError: when it does not follow from what is there; nothing is changed then.
@@ -150,20 +149,20 @@ class Tree:
         )
 
     def renamed(self, name: str) -> Header:
-        """The change that gives it another name."""
+        """Return the change that renames the story."""
         return replace(self.header, name=name, revision=self.header.revision + 1)
 
     def snapshot(self) -> list[Change]:
-        """Changes that lead to this tree, as few as can be; the revision stays what it is."""
+        """Return the shortest list of changes that builds this tree, at the same revision."""
         changes: list[Change] = [*self.nodes.values(), *self.branches.values()]
         return [replace(self.header, revision=self.header.revision - len(changes)), *changes]
 
     def children(self, node: int | None) -> Sequence[int]:
-        """The frames right after one, oldest first; of None: those without a frame before them."""
+        """Return the children of a frame, oldest first; of None: the roots."""
         return self._children.get(node, ())
 
     def path(self, node: int) -> list[Node]:
-        """From the beginning to a frame.
+        """Return the path from the root to a frame.
 
         Raises:
             BadInputError: when there is no such frame.
@@ -173,31 +172,31 @@ class Tree:
             found.append(self.nodes[found[-1].parent])
         return found[::-1]
 
-    def line(self, node: int, along: int | None, count: int) -> list[Node]:
-        """The next `count` frames after one: towards `along`, or always the first that was made.
+    def forward_path(self, node: int, toward: int | None, count: int) -> list[Node]:
+        """Return the next `count` frames after one: towards `toward`, else always the first child.
 
         Raises:
-            BadInputError: when there is no such frame, `along` does not come after it, or fewer follow.
+            BadInputError: when there is no such frame, `toward` does not come after it, or fewer follow.
         """
-        if along is None:
+        if toward is None:
             found: list[Node] = []
             last = node
             while len(found) < count and (after := self.children(last)):
                 last = after[0]
                 found.append(self.nodes[last])
         else:
-            path = self.path(along)
+            path = self.path(toward)
             at = next((index for index, step in enumerate(path) if step.id == node), None)
             if at is None:
-                raise BadInputError(f"frame {along} does not come after frame {node}; name one that does as along")
+                raise BadInputError(f"frame {toward} does not come after frame {node}; pass one that does as toward")
             found = path[at + 1 : at + 1 + count]
         if len(found) < count:
             follow = f"{len(found)} frame{'' if len(found) == 1 else 's'}"
             raise BadInputError(f"only {follow} follow frame {node} along that line; copy the edit to no more")
         return found
 
-    def below(self, node: int) -> list[int]:
-        """A frame and all after it, by id.
+    def descendants(self, node: int) -> list[int]:
+        """Return the ids of a frame and its descendants.
 
         Raises:
             BadInputError: when there is no such frame.
@@ -209,18 +208,18 @@ class Tree:
         return sorted(found)
 
     def removal(self, node: int) -> Removed:
-        """What goes when a frame and all after it go.
+        """Return the removal of a frame and its descendants.
 
         Raises:
             BadInputError: when there is no such frame, it is the story's only beginning, or something is being
                 dreamed there.
         """
-        gone = set(self.below(node))
-        made = {branch: self.made(branch) for branch in self.branches}
+        gone = set(self.descendants(node))
+        made = {branch: self.frames_of(branch) for branch in self.branches}
         if self.nodes[node].parent is None and len(self.children(None)) == 1:
             raise BadInputError("the story begins with this frame; delete the story instead")
         for branch in self.branches.values():
-            if branch.state in UNFINISHED and (branch.start in gone or gone.intersection(made[branch.id])):
+            if branch.state in ACTIVE_STATES and (branch.start in gone or gone.intersection(made[branch.id])):
                 raise BadInputError(f"branch {branch.id} is still to be dreamed there; cancel it first")
         empty = {
             branch.id
@@ -229,16 +228,16 @@ class Tree:
         }
         return Removed(nodes=tuple(sorted(gone)), branches=tuple(sorted(empty)))
 
-    def made(self, branch: int) -> Sequence[int]:
-        """The frames of a branch that are there, in order."""
-        return self._made.get(branch, ())
+    def frames_of(self, branch: int) -> Sequence[int]:
+        """Return the ids of a branch's frames, in order."""
+        return self._frames_of.get(branch, ())
 
     def unfinished(self) -> list[Branch]:
-        """Branches that wait or are being dreamed."""
-        return [branch for branch in self.branches.values() if branch.state in UNFINISHED]
+        """Return queued and running branches."""
+        return [branch for branch in self.branches.values() if branch.state in ACTIVE_STATES]
 
     def node(self, node: int) -> Node:
-        """A frame by its id.
+        """Return a frame by its id.
 
         Raises:
             BadInputError: when there is none.
@@ -254,7 +253,7 @@ class Tree:
         if known is None:
             self._children.setdefault(node.parent, []).append(node.id)
             if node.branch is not None:
-                self._made.setdefault(node.branch, []).append(node.id)
+                self._frames_of.setdefault(node.branch, []).append(node.id)
         elif (known.parent, known.branch) != (node.parent, node.branch):
             raise RecordingError(f"its frame {node.id} changes its place")
         self.nodes[node.id] = node
@@ -267,11 +266,11 @@ class Tree:
             self._children.pop(name, None)
             if node.parent in self._children:
                 self._children[node.parent].remove(name)
-            if node.branch in self._made:
-                self._made[node.branch].remove(name)
+            if node.branch in self._frames_of:
+                self._frames_of[node.branch].remove(name)
         for branch in removed.branches:
             self.branches.pop(branch, None)
-            self._made.pop(branch, None)
+            self._frames_of.pop(branch, None)
 
     def _require(self, node: int) -> None:
         if node not in self.nodes:

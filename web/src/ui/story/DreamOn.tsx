@@ -1,13 +1,13 @@
 /** The panel that asks for branches: how many, how long, who presses what, and how it is drawn. */
 import { useId } from "react";
-import { HOW, type How, MOST_BRANCHES, MOST_FRAMES, seconds, type Wish } from "../../story/order";
+import { HOW, type How, MOST_BRANCHES, MOST_FRAMES, seconds, type BranchForm } from "../../story/order";
 import { Icon } from "../Icon";
 import { Seed, Temperature } from "../Settings";
 import { Hold, type PartProps, Recorded, Script } from "./Inputs";
 
 interface Props {
-  wish: Wish;
-  onWish: (wish: Wish) => void;
+  form: BranchForm;
+  onForm: (form: BranchForm) => void;
   context: number;
   ownTemperature: number | null;
   busy: boolean;
@@ -18,15 +18,15 @@ interface Props {
 
 const NAMES: Readonly<Record<How, string>> = { model: "Model", hold: "Hold", script: "Script", perform: "Record" };
 const MEANING: Readonly<Record<How, string>> = {
-  model: "It presses as the players it learned from would: every branch goes its own way.",
-  hold: "What you choose here is held for every frame.",
-  script: "Inputs in words, one after the other.",
-  perform: "Play it at the controller; every branch gets the same.",
+  model: "The model chooses the inputs; every branch differs.",
+  hold: "The same inputs in every frame.",
+  script: "Inputs written as text, in order.",
+  perform: "Record your own inputs; every branch uses them.",
 };
 
-export function DreamOn({ wish, onWish, context, ownTemperature, busy, place, onOrder }: Props) {
-  const change = (changes: Partial<Wish>): void => {
-    onWish({ ...wish, ...changes });
+export function DreamOn({ form, onForm, context, ownTemperature, busy, place, onOrder }: Props) {
+  const change = (changes: Partial<BranchForm>): void => {
+    onForm({ ...form, ...changes });
   };
   return (
     <form
@@ -37,11 +37,11 @@ export function DreamOn({ wish, onWish, context, ownTemperature, busy, place, on
         onOrder();
       }}
     >
-      <h2 id="dream-on">Dream on from frame {place + 1}</h2>
+      <h2 id="dream-on">Continue from frame {place + 1}</h2>
       <div className="how-much">
         <Amount
           label="Branches"
-          value={wish.count}
+          value={form.count}
           most={MOST_BRANCHES}
           onValue={(count) => {
             change({ count });
@@ -49,32 +49,32 @@ export function DreamOn({ wish, onWish, context, ownTemperature, busy, place, on
         />
         <Amount
           label="Frames each"
-          value={wish.frames}
+          value={form.frames}
           most={MOST_FRAMES}
           by={10}
-          words={seconds(wish.frames)}
+          words={seconds(form.frames)}
           onValue={(frames) => {
             change({ frames });
           }}
         />
       </div>
       <WhoPresses
-        how={wish.how}
+        how={form.how}
         onHow={(how) => {
           change({ how });
         }}
       />
-      {wish.how === "hold" ? <Hold wish={wish} change={change} /> : null}
-      {wish.how === "script" ? <Script wish={wish} change={change} /> : null}
-      {wish.how === "perform" ? <Recorded wish={wish} change={change} /> : null}
+      {form.how === "hold" ? <Hold form={form} change={change} /> : null}
+      {form.how === "script" ? <Script form={form} change={change} /> : null}
+      {form.how === "perform" ? <Recorded form={form} change={change} /> : null}
       <button type="submit" className="strong order" disabled={busy} data-do="order" onClick={onlyOnce}>
         <Icon name="branch" />
         <span>
-          {wish.count === 1 ? "Dream on" : `Dream ${wish.count} branches`}, {seconds(wish.frames)}
+          {form.count === 1 ? "Generate" : `Generate ${form.count} branches`}, {seconds(form.frames)}
         </span>
         <kbd>B</kbd>
       </button>
-      <Details wish={wish} change={change} context={context} own={ownTemperature} />
+      <Details form={form} change={change} context={context} own={ownTemperature} />
     </form>
   );
 }
@@ -147,10 +147,10 @@ function WhoPresses({ how, onHow }: { how: How; onHow: (how: How) => void }) {
   const name = useId();
   return (
     <fieldset className="who">
-      <legend>Who presses</legend>
+      <legend>Inputs</legend>
       <div className="segments four">
         {HOW.map((choice) => (
-          <label key={choice} data-who={choice === "model" ? "model" : "person"}>
+          <label key={choice} data-controller={choice === "model" ? "model" : "person"}>
             <input
               type="radio"
               name={name}
@@ -169,22 +169,22 @@ function WhoPresses({ how, onHow }: { how: How; onHow: (how: How) => void }) {
   );
 }
 
-function Details({ wish, change, context, own }: PartProps & { context: number; own: number | null }) {
+function Details({ form, change, context, own }: PartProps & { context: number; own: number | null }) {
   const id = useId();
-  const steps = Math.min(wish.context ?? context, context);
+  const steps = Math.min(form.context ?? context, context);
   return (
     <details className="more">
-      <summary>How it is drawn</summary>
+      <summary>Sampling</summary>
       <div className="more-body">
         <Temperature
-          value={wish.temperature}
+          value={form.temperature}
           own={own}
           onValue={(temperature) => {
             change({ temperature });
           }}
         />
         <Seed
-          seed={wish.seed}
+          seed={form.seed}
           onSeed={(seed) => {
             change({ seed });
           }}
@@ -193,7 +193,7 @@ function Details({ wish, change, context, own }: PartProps & { context: number; 
           }}
         />
         <div className="field temperature">
-          <label htmlFor={id}>What it sees</label>
+          <label htmlFor={id}>Context</label>
           <output htmlFor={id}>{steps === 1 ? "this frame only" : `the last ${steps} frames`}</output>
           <input
             id={id}

@@ -1,38 +1,38 @@
 /** The chosen frame: where it comes from, its star and note, a picture onto it, and its removal. */
 import { type RefObject, useRef, useState } from "react";
-import { inWords } from "../../play/weave";
+import { inWords } from "../../play/timeline";
 import type { StoryNode } from "../../story/model";
-import type { Room, View } from "../../story/room";
+import type { StoryController, View } from "../../story/controller";
 import { Icon } from "../Icon";
 import type { Placement } from "./placement";
-import { type Deeds, shownNode } from "./deeds";
+import { type Commands, shownNode } from "./commands";
 
 interface Props {
-  room: Room;
+  controller: StoryController;
   view: View;
   note: RefObject<HTMLInputElement | null>;
   placement: Placement;
-  deeds: Deeds;
+  commands: Commands;
 }
 
-export function FrameCard({ room, view, note, placement, deeds }: Props) {
+export function FrameCard({ controller, view, note, placement, commands }: Props) {
   const id = shownNode(view);
-  const node = id === null ? undefined : view.gaze.tree.nodes.get(id);
+  const node = id === null ? undefined : view.state.tree.nodes.get(id);
   const file = useRef<HTMLInputElement>(null);
   if (!node) return null;
   return (
     <section className="frame-card" aria-labelledby="this-frame">
-      <h2 id="this-frame">Frame {view.gaze.tree.depth(node.id) + 1}</h2>
+      <h2 id="this-frame">Frame {view.state.tree.depth(node.id) + 1}</h2>
       <p className="origin">{originOf(view, node)}</p>
-      <Note key={node.id} room={room} node={node} field={note} />
+      <Note key={node.id} controller={controller} node={node} field={note} />
       <div className="buttons wrap">
-        <button type="button" onClick={() => file.current?.click()} data-do="paste" disabled={view.gaze.side !== null}>
+        <button type="button" onClick={() => file.current?.click()} data-do="paste" disabled={view.state.side !== null}>
           <Icon name="picture" />
-          <span>Put a picture on it</span>
+          <span>Add a picture</span>
         </button>
         <button
           type="button"
-          onClick={deeds.remove}
+          onClick={commands.remove}
           data-do="remove"
           disabled={node.parent === null && node.origin === "given"}
         >
@@ -40,7 +40,7 @@ export function FrameCard({ room, view, note, placement, deeds }: Props) {
           <span>Remove</span>
         </button>
       </div>
-      <p className="hint">Or paste a picture (Ctrl+V), or drop one here. Transparent PNGs are best.</p>
+      <p className="hint">Or paste (Ctrl+V) or drop a picture here. Transparent PNGs work best.</p>
       <input
         ref={file}
         type="file"
@@ -57,20 +57,28 @@ export function FrameCard({ room, view, note, placement, deeds }: Props) {
   );
 }
 
-function originOf({ gaze }: View, node: StoryNode): string {
-  const branch = node.branch === null ? undefined : gaze.tree.branches.get(node.branch);
+function originOf({ state }: View, node: StoryNode): string {
+  const branch = node.branch === null ? undefined : state.tree.branches.get(node.branch);
   const pressed = node.action
-    ? `${node.pressed === "model" ? "The model pressed" : "Pressed"}: ${inWords(node.action)}.`
+    ? `${node.actionSource === "model" ? "Model input" : "Input"}: ${inWords(node.action)}.`
     : "";
-  if (node.origin === "given") return `A frame that was given. ${pressed}`;
+  if (node.origin === "given") return `Starting frame. ${pressed}`;
   if (node.origin === "edited") return `Edited by you. ${pressed}`;
   return `Dreamed${branch ? `, branch ${branch.id + 1}, seed ${branch.seed}` : ""}. ${pressed}`;
 }
 
-function Note({ room, node, field }: { room: Room; node: StoryNode; field: RefObject<HTMLInputElement | null> }) {
+function Note({
+  controller,
+  node,
+  field,
+}: {
+  controller: StoryController;
+  node: StoryNode;
+  field: RefObject<HTMLInputElement | null>;
+}) {
   const [draft, setDraft] = useState<string | null>(null);
   const settle = (): void => {
-    if (draft !== null && draft !== node.note) void room.mark(node.id, { note: draft });
+    if (draft !== null && draft !== node.note) void controller.mark(node.id, { note: draft });
     setDraft(null);
   };
   return (

@@ -10,7 +10,7 @@ import {
   toBins,
   valueOf,
 } from "../../control/controls";
-import { inWords } from "../../play/weave";
+import { inWords } from "../../play/timeline";
 import { Stick } from "../Stick";
 
 interface Props {

@@ -1,22 +1,22 @@
-/** The three ways to say what is pressed: held, in words, or played at the controller. */
+/** The three ways to say what is actionSource: held, in words, or played at the controller. */
 import { useId } from "react";
-import type { Wish } from "../../story/order";
+import type { BranchForm } from "../../story/order";
 import { HoldPad } from "./HoldPad";
 import { Perform } from "./Perform";
 
 export interface PartProps {
-  wish: Wish;
-  change: (changes: Partial<Wish>) => void;
+  form: BranchForm;
+  change: (changes: Partial<BranchForm>) => void;
 }
 
 const FORCED = [null, 1, 3, 5, 10, 20] as const;
 
-export function Hold({ wish, change }: PartProps) {
+export function Hold({ form, change }: PartProps) {
   const id = useId();
   return (
     <div className="how">
       <HoldPad
-        held={wish.held}
+        held={form.held}
         onHeld={(held) => {
           change({ held });
         }}
@@ -25,7 +25,7 @@ export function Hold({ wish, change }: PartProps) {
         <label htmlFor={id}>For</label>
         <select
           id={id}
-          value={wish.forced ?? ""}
+          value={form.forced ?? ""}
           onChange={(event) => {
             change({ forced: event.target.value === "" ? null : Number(event.target.value) });
           }}
@@ -35,8 +35,8 @@ export function Hold({ wish, change }: PartProps) {
               {frames === null
                 ? "all frames"
                 : frames === 1
-                  ? "the next frame, then the model presses"
-                  : `${frames} frames, then the model presses`}
+                  ? "the next frame, then the model"
+                  : `${frames} frames, then the model`}
             </option>
           ))}
         </select>
@@ -47,7 +47,7 @@ export function Hold({ wish, change }: PartProps) {
 
 const EXAMPLES = ["forward for 2s; turn_left", "turn_right=0.6 for 1s; forward + fire", "back for 5; jump; rest"];
 
-export function Script({ wish, change }: PartProps) {
+export function Script({ form, change }: PartProps) {
   const id = useId();
   return (
     <div className="how">
@@ -59,7 +59,7 @@ export function Script({ wish, change }: PartProps) {
           spellCheck={false}
           autoCapitalize="off"
           placeholder={EXAMPLES[0]}
-          value={wish.script}
+          value={form.script}
           onChange={(event) => {
             change({ script: event.target.value });
           }}
@@ -79,37 +79,37 @@ export function Script({ wish, change }: PartProps) {
           </li>
         ))}
       </ul>
-      <ThenModel wish={wish} change={change} />
+      <ThenModel form={form} change={change} />
     </div>
   );
 }
 
-export function Recorded({ wish, change }: PartProps) {
+export function Recorded({ form, change }: PartProps) {
   return (
     <div className="how">
       <Perform
-        frames={wish.frames}
-        performed={wish.performed}
+        frames={form.frames}
+        performed={form.performed}
         onPerformed={(performed) => {
           change({ performed });
         }}
       />
-      <ThenModel wish={wish} change={change} />
+      <ThenModel form={form} change={change} />
     </div>
   );
 }
 
-function ThenModel({ wish, change }: PartProps) {
+function ThenModel({ form, change }: PartProps) {
   return (
     <label className="check">
       <input
         type="checkbox"
-        checked={wish.thenModel}
+        checked={form.thenModel}
         onChange={(event) => {
           change({ thenModel: event.target.checked });
         }}
       />
-      After that the model presses
+      Then the model
     </label>
   );
 }

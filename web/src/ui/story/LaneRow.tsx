@@ -3,7 +3,7 @@ import { memo } from "react";
 import { pictureUrl } from "../../story/api";
 import { isRunning } from "../../story/model";
 import { pressedIn } from "../../story/order";
-import type { Room } from "../../story/room";
+import type { StoryController } from "../../story/controller";
 import type { Lane, Tree } from "../../story/tree";
 import { Icon } from "../Icon";
 import { Picture } from "../Picture";
@@ -17,7 +17,7 @@ const PICTURE = 44;
 const NAMES = { given: "Real", edited: "Edit", dreamed: "Played" } as const;
 
 interface Props {
-  room: Room;
+  controller: StoryController;
   story: string;
   tree: Tree;
   lane: Lane;
@@ -32,15 +32,15 @@ interface Props {
 }
 
 /** Drawn again only when something of it has changed, so that many lanes may stand still while one is played. */
-export const LaneRow = memo(function LaneRow({ room, story, tree, lane, per, used, at, beside }: Props) {
+export const LaneRow = memo(function LaneRow({ controller, story, tree, lane, per, used, at, beside }: Props) {
   const { branch, nodes, coming, start, row } = lane;
-  const who = branch?.presses ?? (lane.origin === "edited" ? "player" : undefined);
+  const who = branch?.controlledBy ?? (lane.origin === "edited" ? "player" : undefined);
   const full = (nodes.length + coming) * per;
   return (
     <li
       className="lane"
       data-origin={lane.origin}
-      data-who={who}
+      data-controller={who}
       data-on={used > 0}
       data-state={branch?.state}
       data-branch={branch?.id}
@@ -51,7 +51,7 @@ export const LaneRow = memo(function LaneRow({ room, story, tree, lane, per, use
         className="hidden"
         onClick={() => {
           const node = nodes[0];
-          if (node !== undefined) room.choose(node);
+          if (node !== undefined) controller.choose(node);
         }}
       >
         {describe(tree, lane)}
@@ -63,7 +63,7 @@ export const LaneRow = memo(function LaneRow({ room, story, tree, lane, per, use
         <Marks tree={tree} lane={lane} per={per} />
         {at >= 0 ? <i className="playhead" style={{ left: (at + 0.5) * per, width: Math.max(3, per) }} /> : null}
       </div>
-      <Label room={room} tree={tree} lane={lane} beside={beside} />
+      <Label controller={controller} tree={tree} lane={lane} beside={beside} />
     </li>
   );
 });
@@ -96,7 +96,7 @@ function Marks({ tree, lane, per }: Pick<Props, "tree" | "lane" | "per">) {
   });
 }
 
-function Label({ room, tree, lane, beside }: Pick<Props, "room" | "tree" | "lane" | "beside">) {
+function Label({ controller, tree, lane, beside }: Pick<Props, "controller" | "tree" | "lane" | "beside">) {
   const { branch } = lane;
   return (
     <div className="lane-label">
@@ -107,22 +107,22 @@ function Label({ room, tree, lane, beside }: Pick<Props, "room" | "tree" | "lane
             aria-label={`Branch ${branch.id + 1} side by side`}
             checked={beside}
             onChange={() => {
-              room.toggleBeside(branch.id);
+              controller.toggleBeside(branch.id);
             }}
           />
         </label>
       ) : null}
       <b>{branch ? branch.id + 1 : NAMES[lane.origin]}</b>
-      <span className="name" title={branch?.problem ?? describe(tree, lane)}>
+      <span className="name" title={branch?.error ?? describe(tree, lane)}>
         {wordsOf(tree, lane)}
       </span>
       {branch && isRunning(branch) ? (
         <button
           type="button"
           aria-label={`Stop branch ${branch.id + 1}`}
-          title="Stop (X); what is there stays"
+          title="Stop (X); finished frames stay"
           onClick={() => {
-            void room.cancel([branch.id]);
+            void controller.cancel([branch.id]);
           }}
         >
           <Icon name="close" />
@@ -134,10 +134,10 @@ function Label({ room, tree, lane, beside }: Pick<Props, "room" | "tree" | "lane
 
 function wordsOf(tree: Tree, { branch, nodes, origin }: Lane): string {
   if (!branch) return origin === "edited" ? `${nodes.length} ${nodes.length === 1 ? "frame" : "frames"}` : "";
-  if (branch.state === "waiting") return "waits for its turn";
-  if (branch.state === "dreaming") return `${branch.made} of ${branch.frames}`;
+  if (branch.state === "waiting") return "queued";
+  if (branch.state === "dreaming") return `${branch.framesDone} of ${branch.frames}`;
   if (branch.state === "failed") return "failed";
-  const pressed = branch.presses === "model" ? "model" : pressedBy(tree, nodes);
+  const pressed = branch.controlledBy === "model" ? "model" : pressedBy(tree, nodes);
   return branch.state === "cancelled" ? `${pressed}, stopped` : pressed;
 }
 
@@ -149,7 +149,7 @@ function describe(tree: Tree, lane: Lane): string {
   const { branch, nodes, origin } = lane;
   const from = lane.from === null ? "" : `, from frame ${tree.depth(lane.from) + 1}`;
   if (!branch) return `${NAMES[origin]}: ${nodes.length} frames${from}`;
-  const who = branch.presses === "model" ? "the model presses" : pressedBy(tree, nodes) || "you press";
-  const much = isRunning(branch) ? `${branch.made} of ${branch.frames} frames so far` : `${nodes.length} frames`;
+  const who = branch.controlledBy === "model" ? "model inputs" : pressedBy(tree, nodes) || "your inputs";
+  const much = isRunning(branch) ? `${branch.framesDone} of ${branch.frames} frames so far` : `${nodes.length} frames`;
   return `Branch ${branch.id + 1}: ${who}, ${much}${from}, seed ${branch.seed}`;
 }

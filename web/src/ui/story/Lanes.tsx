@@ -1,28 +1,28 @@
 /** The tree: a lane for every branch, from left to right in time, which fills while its frames come in. */
 import { useEffect, useRef } from "react";
-import * as look from "../../story/gaze";
+import * as look from "../../story/selection";
 import { isRunning } from "../../story/model";
-import type { Room, View } from "../../story/room";
+import type { StoryController, View } from "../../story/controller";
 import type { Lane } from "../../story/tree";
 import { Icon } from "../Icon";
 import { HIGH, LaneRow, ROW, RULER } from "./LaneRow";
 import { useWidth } from "./pictures";
 import { scrubbing } from "./scrub";
-import type { Deeds } from "./deeds";
+import type { Commands } from "./commands";
 
 const LABEL = 210;
 const WIDEST = 26;
 const NARROWEST = 2;
 
-export function Lanes({ room, view, deeds }: { room: Room; view: View; deeds: Deeds }) {
+export function Lanes({ controller, view, commands }: { controller: StoryController; view: View; commands: Commands }) {
   const [measure, width] = useWidth();
   const scroller = useRef<HTMLDivElement>(null);
-  const { gaze } = view;
-  const { tree } = gaze;
+  const { state } = view;
+  const { tree } = state;
   const label = Math.min(LABEL, width * 0.45);
   const per = Math.max(NARROWEST, Math.min(WIDEST, (width - label) / Math.max(1, tree.length)));
-  const on = new Set(gaze.way);
-  const id = look.chosen(gaze);
+  const on = new Set(state.way);
+  const id = look.chosen(state);
   const row = id === null ? 0 : (tree.laneOf(id)?.row ?? 0);
   useEffect(() => {
     const [top, bottom] = [row * ROW, RULER + (row + 1) * ROW];
@@ -43,18 +43,18 @@ export function Lanes({ room, view, deeds }: { room: Room; view: View; deeds: De
     const place = Math.floor((event.clientX - box.left) / per) - (lane?.start ?? 0);
     const node = lane?.nodes[Math.max(0, Math.min(lane.nodes.length - 1, place))];
     if (node === undefined) return;
-    if (gaze.side) room.leaveSide();
-    room.choose(node);
+    if (state.side) controller.leaveSide();
+    controller.choose(node);
   };
   return (
     <section className="lanes" aria-labelledby="lanes">
       <header>
         <h2 id="lanes">The tree</h2>
         <p className="legend">
-          <i className="given" /> real <i className="person" /> you press <i className="model" /> the model presses
+          <i className="given" /> real <i className="person" /> your inputs <i className="model" /> model inputs
         </p>
-        <Stars room={room} view={view} />
-        <Running view={view} deeds={deeds} />
+        <Stars controller={controller} view={view} />
+        <Running view={view} commands={commands} />
         <p className="hidden" role="status">
           {spoken(view)}
         </p>
@@ -74,14 +74,14 @@ export function Lanes({ room, view, deeds }: { room: Room; view: View; deeds: De
                 {tree.lanes.map((lane) => (
                   <LaneRow
                     key={lane.branch ? `b${lane.branch.id}` : lane.nodes[0]}
-                    room={room}
+                    controller={controller}
                     story={view.id}
                     tree={tree}
                     lane={lane}
                     per={per}
                     used={lane.nodes.filter((node) => on.has(node)).length}
-                    at={gaze.side || id === null ? -1 : lane.nodes.indexOf(id)}
-                    beside={gaze.side ? gaze.side.branches.includes(lane.branch?.id ?? -1) : null}
+                    at={state.side || id === null ? -1 : lane.nodes.indexOf(id)}
+                    beside={state.side ? state.side.branches.includes(lane.branch?.id ?? -1) : null}
                   />
                 ))}
               </ul>
@@ -93,8 +93,8 @@ export function Lanes({ room, view, deeds }: { room: Room; view: View; deeds: De
   );
 }
 
-function Stars({ room, view }: { room: Room; view: View }) {
-  const count = look.starred(view.gaze).length;
+function Stars({ controller, view }: { controller: StoryController; view: View }) {
+  const count = look.starred(view.state).length;
   if (!count) return null;
   return (
     <button
@@ -102,7 +102,7 @@ function Stars({ room, view }: { room: Room; view: View }) {
       className="stars"
       title="Go to the next star (G)"
       onClick={() => {
-        room.nextStar();
+        controller.nextStar();
       }}
     >
       <Icon name="star" /> {count}
@@ -112,17 +112,20 @@ function Stars({ room, view }: { room: Room; view: View }) {
 }
 
 /** For who cannot see the lanes fill: changes when a branch begins or ends, not with every frame. */
-function spoken({ gaze }: View): string {
-  const branches = [...gaze.tree.branches.values()];
+function spoken({ state }: View): string {
+  const branches = [...state.tree.branches.values()];
   const running = branches.filter(isRunning).length;
-  if (running) return running === 1 ? "One branch is being dreamed." : `${running} branches are being dreamed.`;
-  return branches.length ? "Every branch has ended." : "";
+  if (running) return running === 1 ? "One branch is being generated." : `${running} branches are being generated.`;
+  return branches.length ? "All branches are finished." : "";
 }
 
-function Running({ view, deeds }: { view: View; deeds: Deeds }) {
-  const running = [...view.gaze.tree.branches.values()].filter(isRunning);
+function Running({ view, commands }: { view: View; commands: Commands }) {
+  const running = [...view.state.tree.branches.values()].filter(isRunning);
   if (!running.length) return null;
-  const [made, frames] = [running.reduce((sum, b) => sum + b.made, 0), running.reduce((sum, b) => sum + b.frames, 0)];
+  const [made, frames] = [
+    running.reduce((sum, b) => sum + b.framesDone, 0),
+    running.reduce((sum, b) => sum + b.frames, 0),
+  ];
   return (
     <p className="running">
       {running.length === 1 ? "1 branch" : `${running.length} branches`}, {made} of {frames} frames
@@ -130,7 +133,7 @@ function Running({ view, deeds }: { view: View; deeds: Deeds }) {
         type="button"
         data-do="stop"
         onClick={() => {
-          deeds.cancel(running.map(({ id }) => id));
+          commands.cancel(running.map(({ id }) => id));
         }}
       >
         Stop <kbd>X</kbd>

@@ -1,9 +1,9 @@
 /** Inputs by playing them: keys and gamepads are heard from "Record" until so many frames are there. */
 import { useEffect, useEffectEvent, useState } from "react";
 import { type Action, REST } from "../../control/controls";
-import { Hands } from "../../control/hands";
+import { ControlInput } from "../../control/useControls";
 import { listen } from "../../control/listen";
-import { rowsOf } from "../../play/weave";
+import { rowsOf } from "../../play/timeline";
 import { seconds } from "../../story/order";
 import { Performance } from "../../story/perform";
 import { Icon } from "../Icon";
@@ -21,7 +21,7 @@ export function Perform({ frames, performed, onPerformed }: Props) {
   const [recording, setRecording] = useState(false);
   const [live, setLive] = useState<readonly Action[]>([]);
   const [held, setHeld] = useState<Action>(REST);
-  const [hands] = useState(() => new Hands(setHeld));
+  const [input] = useState(() => new ControlInput(setHeld));
   const end = (made: readonly Action[]): void => {
     if (made.length) onPerformed(made);
     setLive([]);
@@ -32,9 +32,9 @@ export function Perform({ frames, performed, onPerformed }: Props) {
     if (!recording) return undefined;
     document.body.dataset.recording = "true"; // keys are for the controller now, not for the page
     const performance = new Performance(frames);
-    const deaf = listen(hands, { onCommand: () => undefined, onPads: () => undefined });
+    const unsubscribe = listen(input, { onCommand: () => undefined, onPads: () => undefined });
     const timer = setInterval(() => {
-      performance.tick(hands.action);
+      performance.tick(input.action);
       setLive([...performance.made]);
       if (performance.done) ended(performance.made);
     }, TICK_MS);
@@ -46,9 +46,9 @@ export function Perform({ frames, performed, onPerformed }: Props) {
       delete document.body.dataset.recording;
       clearInterval(timer);
       window.removeEventListener("keydown", escape);
-      deaf();
+      unsubscribe();
     };
-  }, [recording, frames, hands]);
+  }, [recording, frames, input]);
   const shown = recording ? live : performed;
   return (
     <div className="perform">
@@ -69,12 +69,12 @@ export function Perform({ frames, performed, onPerformed }: Props) {
         {recording
           ? live.length
             ? `${live.length} of ${frames} frames`
-            : "It begins with your first press: keys, a gamepad, or the pad below. Esc stops."
+            : "Recording starts with your first input: keys, a gamepad, or the pad below. Esc stops."
           : performed.length
-            ? `${performed.length} frames recorded${performed.length < frames ? "; the last is held on" : ""}.`
-            : "Keys as in play (W A S D, arrows, Space …), a gamepad, or your fingers."}
+            ? `${performed.length} frames recorded${performed.length < frames ? "; the last input is repeated" : ""}.`
+            : "Keys as in play (W A S D, arrows, Space …), a gamepad, or touch."}
       </p>
-      {recording ? <Pad hands={hands} held={held} used={held} given hint="" /> : null}
+      {recording ? <Pad input={input} held={held} used={held} given hint="" /> : null}
       <div className="performed" aria-hidden="true">
         {Array.from({ length: frames }, (_, at) => {
           const action = shown[at];

@@ -1,8 +1,8 @@
-/** On the stage: the picture as it will lie, to be dragged, pulled at its corners, and turned; also by two fingers. */
+/** On the stage: the picture as it will lie, to be dragged, pulled at its corners, and turned; also by two pointers. */
 import { useEffect, useRef, useState } from "react";
-import { type Drag, Fingers } from "../../story/fingers";
+import { type Drag, Pointers } from "../../story/pointers";
 import { draw, moved, type Overlay, pinched, type Point, pulled, scaled, spun } from "../../story/overlay";
-import type { View } from "../../story/room";
+import type { View } from "../../story/controller";
 import type { Placement } from "./placement";
 
 const CORNERS = ["nw", "ne", "se", "sw"] as const;
@@ -10,11 +10,11 @@ const share = (value: number, of: number): string => `${(100 * value) / of}%`;
 
 export function PlacedPicture({ placement, view }: { placement: Placement; view: View }) {
   const { overlay, picture, change } = placement;
-  const [fingers] = useState(() => new Fingers());
+  const [pointers] = useState(() => new Pointers());
   if (!overlay || !picture) return null;
   const height = overlay.width * overlay.aspect;
   const grip = (how: (overlay: Overlay, from: Point, to: Point) => Overlay) => ({
-    fingers,
+    pointers,
     view,
     onDrag: ({ from, to, other }: Drag) => {
       change((now) => (other ? pinched(now, [from, other], [to, other], view) : how(now, from, to)));
@@ -51,14 +51,14 @@ export function PlacedPicture({ placement, view }: { placement: Placement; view:
 interface GripProps {
   className: string;
   style?: React.CSSProperties;
-  fingers: Fingers;
+  pointers: Pointers;
   view: View;
   onDrag: (drag: Drag) => void;
   children?: React.ReactNode;
 }
 
 /** Something that can be dragged; points are told in pixels of the frame. */
-function Grip({ className, style, fingers, view, onDrag, children }: GripProps) {
+function Grip({ className, style, pointers, view, onDrag, children }: GripProps) {
   const at = (event: React.PointerEvent): Point => {
     const area = event.currentTarget.closest(".placing-area")?.getBoundingClientRect();
     if (!area) return { x: 0, y: 0 };
@@ -66,7 +66,7 @@ function Grip({ className, style, fingers, view, onDrag, children }: GripProps) 
     return { x: (event.clientX - area.left) * scale, y: (event.clientY - area.top) * scale };
   };
   const up = (event: React.PointerEvent): void => {
-    fingers.up(event.pointerId);
+    pointers.up(event.pointerId);
   };
   return (
     <div
@@ -76,11 +76,11 @@ function Grip({ className, style, fingers, view, onDrag, children }: GripProps) 
         event.preventDefault();
         event.stopPropagation();
         event.currentTarget.setPointerCapture(event.pointerId);
-        fingers.down(event.pointerId, at(event));
+        pointers.down(event.pointerId, at(event));
       }}
       onPointerMove={(event) => {
         event.stopPropagation();
-        const drag = fingers.move(event.pointerId, at(event));
+        const drag = pointers.move(event.pointerId, at(event));
         if (drag) onDrag(drag);
       }}
       onPointerUp={up}

@@ -1,6 +1,6 @@
 /** The panel of a picture that is laid onto frames: size, turn, opacity, and on how many of them. */
 import { useId } from "react";
-import type { View } from "../../story/room";
+import type { View } from "../../story/controller";
 import { Icon } from "../Icon";
 import type { Placement } from "./placement";
 
@@ -16,9 +16,9 @@ interface PanelProps {
 const GOOD_COPIES = 4;
 
 export function Placing({ placement, view, busy, onPut, onEarlier }: PanelProps) {
-  const { overlay, sticker, copies, most } = placement;
-  if (!overlay || !sticker) return null;
-  const earlier = Math.min(GOOD_COPIES - most, view.gaze.at);
+  const { overlay, image, copies, most } = placement;
+  if (!overlay || !image) return null;
+  const earlier = Math.min(GOOD_COPIES - most, view.state.at);
   const percent = Math.round((100 * overlay.width) / view.width);
   return (
     <form
@@ -29,8 +29,8 @@ export function Placing({ placement, view, busy, onPut, onEarlier }: PanelProps)
         onPut();
       }}
     >
-      <h2 id="placing">A picture onto frame {view.gaze.at + 1}</h2>
-      <p className="hint">Drag it where it belongs; pull a corner to size it, the round handle to turn it.</p>
+      <h2 id="placing">A picture onto frame {view.state.at + 1}</h2>
+      <p className="hint">Drag to move, pull a corner to resize, use the round handle to rotate.</p>
       <Slider
         label="Size"
         words={`${percent} %`}
@@ -43,7 +43,7 @@ export function Placing({ placement, view, busy, onPut, onEarlier }: PanelProps)
         }}
       />
       <Slider
-        label="Turn"
+        label="Rotation"
         words={`${Math.round(overlay.turn)}°`}
         value={overlay.turn}
         least={-180}
@@ -75,7 +75,7 @@ export function Placing({ placement, view, busy, onPut, onEarlier }: PanelProps)
           <Icon name="flip" />
           <span>Mirror</span>
         </button>
-        {sticker.cut ? (
+        {image.cut ? (
           <label className="check">
             <input
               type="checkbox"
@@ -84,7 +84,7 @@ export function Placing({ placement, view, busy, onPut, onEarlier }: PanelProps)
                 placement.setCut(event.target.checked);
               }}
             />
-            Without its background
+            Remove background
           </label>
         ) : null}
       </div>
@@ -99,8 +99,8 @@ export function Placing({ placement, view, busy, onPut, onEarlier }: PanelProps)
         onValue={placement.setCopies}
       />
       <p className="hint">
-        What one frame shows is easily forgotten: lay it onto several, then dream on from the last of them.
-        {most === 0 ? " No frame follows this one on its way." : null}
+        The model easily forgets a single edited frame: edit several, then continue from the last.
+        {most === 0 ? " No frame follows this one." : null}
       </p>
       {earlier > 0 ? (
         <button
@@ -111,13 +111,13 @@ export function Placing({ placement, view, busy, onPut, onEarlier }: PanelProps)
           }}
         >
           <Icon name="back" />
-          <span>Begin {earlier === 1 ? "a frame" : `${earlier} frames`} earlier</span>
+          <span>Start {earlier === 1 ? "a frame" : `${earlier} frames`} earlier</span>
         </button>
       ) : null}
       <div className="buttons">
         <button type="submit" className="strong" disabled={busy} data-do="put">
           <Icon name="check" />
-          <span>{copies === 0 ? "Put it on" : `Put it on ${copies + 1} frames`}</span>
+          <span>{copies === 0 ? "Apply" : `Apply to ${copies + 1} frames`}</span>
           <kbd>↵</kbd>
         </button>
         <button type="button" onClick={placement.drop} data-do="drop">

@@ -5,7 +5,7 @@ import { deleteStory, listStories } from "../../story/api";
 import type { StoryEntry } from "../../story/model";
 import { Icon } from "../Icon";
 import { Picture } from "../Picture";
-import { sure } from "./sure";
+import { confirm } from "./confirm";
 
 interface Props {
   stories: readonly StoryEntry[];
@@ -18,14 +18,14 @@ export function Stories({ stories, onOpen, onDelete }: Props) {
   return (
     <section className="stories" aria-labelledby="stories">
       <h2 id="stories">Stories</h2>
-      <ul className="moments small">
+      <ul className="prompts small">
         {stories.map((story) => (
           <li key={story.id} className="story-entry">
             <button
               type="button"
-              className="moment"
+              className="prompt"
               data-story={story.id}
-              disabled={story.problem !== null}
+              disabled={story.error !== null}
               onClick={() => {
                 onOpen(story.id);
               }}
@@ -37,7 +37,7 @@ export function Stories({ stories, onOpen, onDelete }: Props) {
                 <b>{story.name}</b>
                 <small>{whenOf(story.created)}</small>
                 <small>
-                  {story.problem ?? `${many(story.frames, "frame")}, ${many(story.branches, "branch", "branches")}`}
+                  {story.error ?? `${many(story.frames, "frame")}, ${many(story.branches, "branch", "branches")}`}
                 </small>
               </span>
             </button>
@@ -47,11 +47,12 @@ export function Stories({ stories, onOpen, onDelete }: Props) {
               aria-label={`Delete the story ${story.name}`}
               title="Delete"
               onClick={() => {
-                void sure(`Delete the story “${story.name}” with all its frames? There is no way back.`, "Delete").then(
-                  (yes) => {
-                    if (yes) onDelete(story.id);
-                  },
-                );
+                void confirm(
+                  `Delete the story “${story.name}” with all its frames? This cannot be undone.`,
+                  "Delete",
+                ).then((yes) => {
+                  if (yes) onDelete(story.id);
+                });
               }}
             >
               <Icon name="trash" />
@@ -72,7 +73,7 @@ function whenOf(created: string): string {
 
 const many = (count: number, one: string, more = `${one}s`): string => `${count} ${count === 1 ? one : more}`;
 
-export interface Shelved {
+export interface StoryListing {
   stories: readonly StoryEntry[];
   /** Whether this server keeps stories at all. */
   kept: boolean;
@@ -85,7 +86,7 @@ export function useStories(
   ready: boolean,
   playing: boolean,
   onNotice: (sentence: string) => void,
-): Shelved {
+): StoryListing {
   const [found, setFound] = useState<{ stories: readonly StoryEntry[]; kept: boolean }>({ stories: [], kept: false });
   useEffect(() => {
     if (!ready) return undefined;

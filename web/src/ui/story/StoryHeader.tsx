@@ -2,12 +2,12 @@
 import { useEffect, useEffectEvent, useRef, useState } from "react";
 import { fetchBlob, saveBlob } from "../../net/api";
 import { allPath, type Export, exportPath, EXPORTS, framePath } from "../../story/api";
-import type { Room, View } from "../../story/room";
+import type { StoryController, View } from "../../story/controller";
 import { Icon, Wordmark } from "../Icon";
-import { shownNode } from "./deeds";
+import { shownNode } from "./commands";
 
 interface Props {
-  room: Room;
+  controller: StoryController;
   view: View;
   apiKey: string | null;
   saving: boolean;
@@ -25,12 +25,16 @@ const WORDS = {
   locked: "Locked",
 } as const;
 
-export function StoryHeader({ room, view, apiKey, saving, onSaving, onNotice, onLeave }: Props) {
+export function StoryHeader({ controller, view, apiKey, saving, onSaving, onNotice, onLeave }: Props) {
   return (
     <header>
       <Wordmark />
       <h1 className="hidden">Story: {view.name}</h1>
-      {view.line.kind === "opening" ? <span className="story-name" /> : <Name room={room} name={view.name} />}
+      {view.line.kind === "opening" ? (
+        <span className="story-name" />
+      ) : (
+        <Name controller={controller} name={view.name} />
+      )}
       <p className="light" data-line={LIGHTS[view.line.kind]}>
         <i aria-hidden="true" />
         {WORDS[view.line.kind]}
@@ -44,11 +48,11 @@ export function StoryHeader({ room, view, apiKey, saving, onSaving, onNotice, on
   );
 }
 
-function Name({ room, name }: { room: Room; name: string }) {
+function Name({ controller, name }: { controller: StoryController; name: string }) {
   const [draft, setDraft] = useState<string | null>(null);
   const settle = (): void => {
     const wanted = draft?.trim();
-    if (wanted && wanted !== name) void room.rename(wanted);
+    if (wanted && wanted !== name) void controller.rename(wanted);
     setDraft(null);
   };
   return (
@@ -70,11 +74,11 @@ function Name({ room, name }: { room: Room; name: string }) {
 }
 
 const MEANING: Readonly<Record<Export, string>> = {
-  mp4: "film",
-  gif: "moving picture",
-  csv: "table of inputs",
-  npz: "for playloom dream --prompt",
-  zip: "all of these, and pictures",
+  mp4: "video",
+  gif: "animated image",
+  csv: "inputs",
+  npz: "data for playloom dream --prompt",
+  zip: "all of these, with images",
 };
 
 type SaveProps = Pick<Props, "view" | "apiKey" | "onNotice"> & { open: boolean; onOpen: (open: boolean) => void };
@@ -124,12 +128,12 @@ function SaveMenu({ view, apiKey, open, onOpen, onNotice }: SaveProps) {
       </summary>
       {node === null ? null : (
         <div className="menu-body" data-keeps-focus>
-          <h2>From the beginning to this frame</h2>
+          <h2>From the start to this frame</h2>
           {EXPORTS.map((kind) => item(exportPath(view.id, node, kind), kind, MEANING[kind], "path-"))}
           <h2>This frame</h2>
           {item(framePath(view.id, node), "png", "picture", "frame-")}
           <h2>The whole story</h2>
-          {item(allPath(view.id), "zip", "every branch, all files", "all-")}
+          {item(allPath(view.id), "zip", "all branches and images", "all-")}
         </div>
       )}
     </details>

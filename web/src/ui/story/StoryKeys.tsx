@@ -1,14 +1,14 @@
 /** The keys of the view of a story: what they do, and the list of them. */
 import { useEffect, useEffectEvent } from "react";
 import { keyBelongsTo } from "../../control/keyboard";
-import type { Room } from "../../story/room";
+import type { StoryController } from "../../story/controller";
 import { type Placement, placementKey } from "./placement";
-import type { Deeds } from "./deeds";
+import type { Commands } from "./commands";
 
 interface Hearers {
-  room: Room;
+  controller: StoryController;
   placement: Placement;
-  deeds: Deeds;
+  commands: Commands;
   onNote: () => void;
   onHelp: () => void;
   onSave: () => void;
@@ -19,63 +19,63 @@ const MANY = 10;
 /** What a key does in the view of a story; undefined: nothing. */
 function deedOf(
   event: KeyboardEvent,
-  { room, placement, deeds, onNote, onHelp, onSave }: Hearers,
+  { controller, placement, commands, onNote, onHelp, onSave }: Hearers,
 ): (() => void) | undefined {
   const far = event.shiftKey ? MANY : 1;
-  const { side } = room.see().gaze;
+  const { side } = controller.see().state;
   const number = /^[1-8]$/.test(event.key) ? Number(event.key) : null;
   if (side && number !== null)
     return () => {
-      room.pick(number - 1);
+      controller.pick(number - 1);
     };
   const keys: Readonly<Record<string, () => void>> = {
     " ": () => {
-      room.togglePlay();
+      controller.togglePlay();
     },
     ArrowLeft: () => {
-      room.step(-far);
+      controller.step(-far);
     },
     ArrowRight: () => {
-      room.step(far);
+      controller.step(far);
     },
     ArrowUp: () => {
-      room.otherLane(-1);
+      controller.otherLane(-1);
     },
     ArrowDown: () => {
-      room.otherLane(1);
+      controller.otherLane(1);
     },
     Home: () => {
-      room.goTo(0);
+      controller.goTo(0);
     },
     End: () => {
-      room.goTo(Infinity);
+      controller.goTo(Infinity);
     },
     Enter: () => {
-      if (side) room.keepPicked();
+      if (side) controller.keepPicked();
     },
     Escape: () => {
-      if (placement.sticker) placement.drop();
-      else room.leaveSide();
+      if (placement.image) placement.drop();
+      else controller.leaveSide();
     },
-    Delete: deeds.remove,
-    Backspace: deeds.remove,
+    Delete: commands.remove,
+    Backspace: commands.remove,
     "?": onHelp,
-    b: deeds.order,
+    b: commands.order,
     c: () => {
-      if (side) room.leaveSide();
-      else room.compare();
+      if (side) controller.leaveSide();
+      else controller.compare();
     },
     d: onSave,
     g: () => {
-      room.nextStar();
+      controller.nextStar();
     },
     l: () => {
-      room.toggleLoop();
+      controller.toggleLoop();
     },
     n: onNote,
-    s: deeds.star,
+    s: commands.star,
     x: () => {
-      deeds.cancel();
+      commands.cancel();
     },
   };
   return keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -88,11 +88,11 @@ export function useStoryKeys(open: boolean, hearers: Hearers): void {
     if (document.body.dataset.recording || document.querySelector("dialog[open]")) return;
     const at = document.activeElement instanceof HTMLElement ? document.activeElement : null;
     if (keyBelongsTo(at, event.code) || (at && keyBelongsTo(at, event.key))) return;
-    if (hearers.placement.sticker) {
+    if (hearers.placement.image) {
       const used =
         event.key === "Enter"
-          ? (hearers.deeds.put(), true)
-          : placementKey(hearers.placement, event, hearers.room.see());
+          ? (hearers.commands.put(), true)
+          : placementKey(hearers.placement, event, hearers.controller.see());
       if (used) event.preventDefault();
       if (used || event.key !== "Escape") return;
     }
@@ -127,7 +127,7 @@ const KEYS: readonly (readonly [string, readonly string[]])[] = [
   ["paste a picture onto the frame", ["Ctrl V"]],
   ["move, size, turn, mirror it", ["← ↑ ↓ →", "+ –", "[ ]", "M"]],
   ["put it on, cancel", ["Enter", "Esc"]],
-  ["round and round", ["L"]],
+  ["loop", ["L"]],
   ["save", ["D"]],
   ["this list", ["?"]],
 ];

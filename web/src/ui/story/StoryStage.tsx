@@ -1,12 +1,12 @@
 /** The big picture: the chosen frame with what is being laid onto it, or several branches side by side. */
 import { type RefObject, useEffect, useState } from "react";
 import { pictureUrl } from "../../story/api";
-import * as look from "../../story/gaze";
+import * as look from "../../story/selection";
 import { gridOf } from "../../story/grid";
-import { inWords } from "../../play/weave";
-import { type Branch, isRunning, type StoryNode, whoPressed } from "../../story/model";
+import { inWords } from "../../play/timeline";
+import { type Branch, isRunning, type StoryNode, actionSourceOf } from "../../story/model";
 import { pressedIn } from "../../story/order";
-import type { Room, StoryLine, View } from "../../story/room";
+import type { StoryController, StoryLine, View } from "../../story/controller";
 import { Icon } from "../Icon";
 import { Picture } from "../Picture";
 import { Lock } from "../Lobby";
@@ -16,7 +16,7 @@ import type { Placement } from "./placement";
 import { useAhead, useTall, useWidth } from "./pictures";
 
 interface Props {
-  room: Room;
+  controller: StoryController;
   view: View;
   stage: RefObject<HTMLDivElement | null>;
   placement: Placement;
@@ -24,9 +24,9 @@ interface Props {
   onLeave: () => void;
 }
 
-export function StoryStage({ room, view, stage, placement, onKey, onLeave }: Props) {
-  const { gaze } = view;
-  const id = look.chosen(gaze);
+export function StoryStage({ controller, view, stage, placement, onKey, onLeave }: Props) {
+  const { state } = view;
+  const id = look.chosen(state);
   useAhead(view);
   return (
     <div
@@ -36,11 +36,11 @@ export function StoryStage({ room, view, stage, placement, onKey, onLeave }: Pro
       role="group"
       aria-label="The story. Arrow keys go through its frames and branches; ? lists all keys."
       data-node={id ?? undefined}
-      data-side={gaze.side ? gaze.side.branches.length : undefined}
+      data-side={state.side ? state.side.branches.length : undefined}
       style={{ aspectRatio: `${view.width} / ${view.height}` }}
     >
-      {gaze.side ? <Beside room={room} view={view} /> : null}
-      {!gaze.side && id !== null ? (
+      {state.side ? <Beside controller={controller} view={view} /> : null}
+      {!state.side && id !== null ? (
         <>
           <Picture
             className="frame"
@@ -52,16 +52,16 @@ export function StoryStage({ room, view, stage, placement, onKey, onLeave }: Pro
           <PlacedPicture placement={placement} view={view} />
         </>
       ) : null}
-      <Curtain line={view.line} room={room} onKey={onKey} onLeave={onLeave} />
+      <Curtain line={view.line} controller={controller} onKey={onKey} onLeave={onLeave} />
     </div>
   );
 }
 
 const ORIGINS = { given: "real", dreamed: "dreamed", edited: "edited" } as const;
 
-function altOf({ gaze }: View, id: number): string {
-  const origin = gaze.tree.nodes.get(id)?.origin;
-  return `Frame ${gaze.tree.depth(id) + 1}, ${origin ? ORIGINS[origin] : ""}`;
+function altOf({ state }: View, id: number): string {
+  const origin = state.tree.nodes.get(id)?.origin;
+  return `Frame ${state.tree.depth(id) + 1}, ${origin ? ORIGINS[origin] : ""}`;
 }
 
 const ROOM_BELOW = 490;
@@ -69,9 +69,9 @@ const ROOM_BELOW = 490;
 const SHARE = 0.56;
 const NO_LIMIT = 100_000;
 
-function Beside({ room, view }: { room: Room; view: View }) {
-  const { gaze } = view;
-  const { side, tree } = gaze;
+function Beside({ controller, view }: { controller: StoryController; view: View }) {
+  const { state } = view;
+  const { side, tree } = state;
   const [measure, width] = useWidth();
   const narrow = width < 700;
   const tall = useTall();
@@ -88,7 +88,7 @@ function Beside({ room, view }: { room: Room; view: View }) {
     >
       {side.branches.map((id, place) => {
         const branch = tree.branches.get(id);
-        const node = look.shownOf(gaze, id);
+        const node = look.shownOf(state, id);
         if (!branch || node === null) return null;
         return (
           <li key={id} data-branch={id} data-picked={place === side.pick}>
@@ -97,10 +97,10 @@ function Beside({ room, view }: { room: Room; view: View }) {
               aria-pressed={place === side.pick}
               aria-label={nameOf(view, branch)}
               onClick={() => {
-                room.pick(place);
+                controller.pick(place);
               }}
               onDoubleClick={() => {
-                room.keepPicked();
+                controller.keepPicked();
               }}
             >
               <Picture
@@ -118,11 +118,11 @@ function Beside({ room, view }: { room: Room; view: View }) {
               <State branch={branch} />
               <button
                 type="button"
-                title="Look at this one alone (Enter)"
+                title="Show only this branch (Enter)"
                 data-do="keep"
                 onClick={() => {
-                  room.pick(place);
-                  room.keepPicked();
+                  controller.pick(place);
+                  controller.keepPicked();
                 }}
               >
                 Open
@@ -139,7 +139,7 @@ function Beside({ room, view }: { room: Room; view: View }) {
 function Pressed({ node }: { node: StoryNode | undefined }) {
   if (!node?.action) return <span className="name" />;
   return (
-    <span className="name" data-who={whoPressed(node)}>
+    <span className="name" data-controller={actionSourceOf(node)}>
       {inWords(node.action)}
     </span>
   );
@@ -149,27 +149,27 @@ function State({ branch }: { branch: Branch }) {
   if (!isRunning(branch)) return branch.state === "done" ? null : <small>{branch.state}</small>;
   return (
     <small>
-      {branch.made}/{branch.frames}
+      {branch.framesDone}/{branch.frames}
     </small>
   );
 }
 
 /** "Branch 3: turn right". */
-export function nameOf({ gaze }: View, branch: Branch): string {
-  const lane = gaze.tree.laneOfBranch(branch.id);
-  const nodes = (lane?.nodes ?? []).flatMap((id) => gaze.tree.nodes.get(id) ?? []);
-  const pressed = branch.presses === "model" ? "the model presses" : pressedIn(nodes);
+export function nameOf({ state }: View, branch: Branch): string {
+  const lane = state.tree.laneOfBranch(branch.id);
+  const nodes = (lane?.nodes ?? []).flatMap((id) => state.tree.nodes.get(id) ?? []);
+  const pressed = branch.controlledBy === "model" ? "model inputs" : pressedIn(nodes);
   return pressed ? `Branch ${branch.id + 1}: ${pressed}` : `Branch ${branch.id + 1}`;
 }
 
 interface CurtainProps {
   line: StoryLine;
-  room: Room;
+  controller: StoryController;
   onKey: (key: string) => void;
   onLeave: () => void;
 }
 
-function Curtain({ line, room, onKey, onLeave }: CurtainProps) {
+function Curtain({ line, controller, onKey, onLeave }: CurtainProps) {
   const patient = useLater(line.kind === "opening", 400);
   if (line.kind === "open" || (line.kind === "opening" && !patient)) return null;
   if (line.kind === "locked") {
@@ -189,7 +189,7 @@ function Curtain({ line, room, onKey, onLeave }: CurtainProps) {
           type="button"
           className="strong"
           onClick={() => {
-            room.tryNow();
+            controller.tryNow();
           }}
         >
           Try now

@@ -1,16 +1,24 @@
-/** Under the picture: play, frame by frame, round and round, side by side, mark. */
-import * as look from "../../story/gaze";
+/** Under the picture: play, frame by frame, loop, side by side, mark. */
+import * as look from "../../story/selection";
 import { seconds } from "../../story/order";
-import type { Room, View } from "../../story/room";
+import type { StoryController, View } from "../../story/controller";
 import { Icon, type IconName } from "../Icon";
-import { type Deeds, shownNode } from "./deeds";
+import { type Commands, shownNode } from "./commands";
 
-export function StoryTransport({ room, view, deeds }: { room: Room; view: View; deeds: Deeds }) {
-  const { gaze, playing, loop } = view;
-  const dead = view.line.kind !== "open" || gaze.way.length === 0;
+export function StoryTransport({
+  controller,
+  view,
+  commands,
+}: {
+  controller: StoryController;
+  view: View;
+  commands: Commands;
+}) {
+  const { state, playing, loop } = view;
+  const dead = view.line.kind !== "open" || state.way.length === 0;
   const node = shownNode(view);
-  const starred = node !== null && gaze.tree.nodes.get(node)?.starred === true;
-  const [at, last] = [look.placeOf(gaze), look.lastPlace(gaze)];
+  const starred = node !== null && state.tree.nodes.get(node)?.starred === true;
+  const [at, last] = [look.placeOf(state), look.lastPlace(state)];
   const button = (name: IconName, label: string, key: string, act: () => void, pressed?: boolean, off = false) => (
     <button
       type="button"
@@ -28,10 +36,10 @@ export function StoryTransport({ room, view, deeds }: { room: Room; view: View; 
     <div className="transport story-transport" role="toolbar" aria-label="Transport">
       {button(
         "back",
-        "One frame back",
+        "Previous frame",
         "←",
         () => {
-          room.step(-1);
+          controller.step(-1);
         },
         undefined,
         at === 0,
@@ -42,7 +50,7 @@ export function StoryTransport({ room, view, deeds }: { room: Room; view: View; 
         disabled={dead}
         data-do="play"
         onClick={() => {
-          room.togglePlay();
+          controller.togglePlay();
         }}
       >
         <Icon name={playing ? "pause" : "play"} />
@@ -51,37 +59,37 @@ export function StoryTransport({ room, view, deeds }: { room: Room; view: View; 
       </button>
       {button(
         "step",
-        "One frame on",
+        "Next frame",
         "→",
         () => {
-          room.step(1);
+          controller.step(1);
         },
         undefined,
         at >= last,
       )}
       {button(
         "loop",
-        "Round and round",
+        "Loop",
         "L",
         () => {
-          room.toggleLoop();
+          controller.toggleLoop();
         },
         loop,
       )}
       <p className="place">
-        <b>{gaze.side ? `+${at}` : at + 1}</b> of {gaze.side ? last : last + 1} · {seconds(at)}
+        <b>{state.side ? `+${at}` : at + 1}</b> of {state.side ? last : last + 1} · {seconds(at)}
       </p>
-      {button("star", starred ? "Take the star away" : "Star this frame", "S", deeds.star, starred)}
+      {button("star", starred ? "Remove the star" : "Star this frame", "S", commands.star, starred)}
       <button
         type="button"
-        disabled={dead || (!gaze.side && look.siblings(gaze).length === 0)}
-        aria-pressed={gaze.side !== null}
+        disabled={dead || (!state.side && look.siblings(state).length === 0)}
+        aria-pressed={state.side !== null}
         data-do="beside"
         title="Compare (C)"
         aria-label="Compare"
         onClick={() => {
-          if (gaze.side) room.leaveSide();
-          else room.compare();
+          if (state.side) controller.leaveSide();
+          else controller.compare();
         }}
       >
         <Icon name="beside" />

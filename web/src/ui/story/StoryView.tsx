@@ -1,12 +1,12 @@
 /** The view of a story: its frame, the way to it, the tree, and beside them the panel that asks for more. */
 import { type RefObject, useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
-import * as look from "../../story/gaze";
-import { FIRST_WISH, type Wish } from "../../story/order";
-import { Room } from "../../story/room";
+import * as look from "../../story/selection";
+import { DEFAULT_BRANCH_FORM, type BranchForm } from "../../story/order";
+import { StoryController } from "../../story/controller";
 import { useFocusOnStage } from "../steering";
-import { useDeeds } from "./deeds";
+import { useCommands } from "./commands";
 import { DreamOn } from "./DreamOn";
-import { Film } from "./Film";
+import { Timeline } from "./Timeline";
 import { FrameCard } from "./FrameCard";
 import { Lanes } from "./Lanes";
 import { usePlacement } from "./placement";
@@ -29,15 +29,15 @@ export interface StoryProps {
 }
 
 export function StoryView({ id, apiKey, temperature, onNotice, onLeave, onKey, onTake }: StoryProps) {
-  const room = useMemo(() => new Room(id, apiKey, onNotice), [id, apiKey, onNotice]);
+  const controller = useMemo(() => new StoryController(id, apiKey, onNotice), [id, apiKey, onNotice]);
   useEffect(() => {
-    room.open();
+    controller.open();
     return () => {
-      room.close();
+      controller.close();
     };
-  }, [room]);
-  const view = useSyncExternalStore(room.watch, room.see);
-  const [wish, setWish] = useState<Wish>(FIRST_WISH);
+  }, [controller]);
+  const view = useSyncExternalStore(controller.watch, controller.see);
+  const [form, setForm] = useState<BranchForm>(DEFAULT_BRANCH_FORM);
   const [saving, setSaving] = useState(false);
   const [helping, setHelping] = useState(false);
   const stage = useRef<HTMLDivElement>(null);
@@ -47,19 +47,19 @@ export function StoryView({ id, apiKey, temperature, onNotice, onLeave, onKey, o
   const { take: place } = placement;
   const take = useCallback(
     (file: File) => {
-      if (room.see().gaze.side) room.keepPicked();
+      if (controller.see().state.side) controller.keepPicked();
       place(file);
     },
-    [room, place],
+    [controller, place],
   );
   useTaking(take, onTake);
-  useStageInSight(stage, `${view.gaze.follow !== null} ${placement.sticker !== null}`);
+  useStageInSight(stage, `${view.state.follow !== null} ${placement.image !== null}`);
   useTitle(view.name);
-  const deeds = useDeeds({ room, view, wish, placement, onNotice });
+  const commands = useCommands({ controller, view, form, placement, onNotice });
   useStoryKeys(view.line.kind === "open", {
-    room,
+    controller,
     placement,
-    deeds,
+    commands,
     onNote: () => note.current?.focus(),
     onHelp: () => {
       setHelping((shown) => !shown);
@@ -68,11 +68,11 @@ export function StoryView({ id, apiKey, temperature, onNotice, onLeave, onKey, o
       setSaving((shown) => !shown);
     },
   });
-  const from = look.chosen(view.gaze);
+  const from = look.chosen(view.state);
   return (
     <main className="story" style={{ "--shape": view.width / view.height } as React.CSSProperties}>
       <StoryHeader
-        room={room}
+        controller={controller}
         view={view}
         apiKey={apiKey}
         saving={saving}
@@ -81,34 +81,41 @@ export function StoryView({ id, apiKey, temperature, onNotice, onLeave, onKey, o
         onLeave={onLeave}
       />
       <div className="story-left">
-        <StoryStage room={room} view={view} stage={stage} placement={placement} onKey={onKey} onLeave={onLeave} />
-        <StoryTransport room={room} view={view} deeds={deeds} />
-        <Film room={room} view={view} />
-        <Lanes room={room} view={view} deeds={deeds} />
+        <StoryStage
+          controller={controller}
+          view={view}
+          stage={stage}
+          placement={placement}
+          onKey={onKey}
+          onLeave={onLeave}
+        />
+        <StoryTransport controller={controller} view={view} commands={commands} />
+        <Timeline controller={controller} view={view} />
+        <Lanes controller={controller} view={view} commands={commands} />
       </div>
       <aside aria-label="What to do with this frame">
-        {placement.sticker ? (
+        {placement.image ? (
           <Placing
             placement={placement}
             view={view}
             busy={view.busy}
-            onPut={deeds.put}
+            onPut={commands.put}
             onEarlier={(frames) => {
-              room.step(-frames);
+              controller.step(-frames);
             }}
           />
         ) : (
           <>
             <DreamOn
-              wish={wish}
-              onWish={setWish}
+              form={form}
+              onForm={setForm}
               context={view.context}
               ownTemperature={temperature}
               busy={view.busy || view.line.kind !== "open" || from === null}
-              place={from === null ? 0 : view.gaze.tree.depth(from)}
-              onOrder={deeds.order}
+              place={from === null ? 0 : view.state.tree.depth(from)}
+              onOrder={commands.order}
             />
-            <FrameCard room={room} view={view} note={note} placement={placement} deeds={deeds} />
+            <FrameCard controller={controller} view={view} note={note} placement={placement} commands={commands} />
           </>
         )}
         <StoryKeys open={helping} onOpen={setHelping} />

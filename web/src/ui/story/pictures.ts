@@ -1,8 +1,8 @@
 /** Pictures that will be shown next are fetched before, so that frames follow one another without a gap. */
 import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { pictureUrl } from "../../story/api";
-import * as look from "../../story/gaze";
-import type { View } from "../../story/room";
+import * as look from "../../story/selection";
+import type { View } from "../../story/controller";
 
 const AHEAD = 24;
 const KEPT = 600;
@@ -10,9 +10,9 @@ const KEPT = 600;
 /** Fetches the pictures around and after the place that is looked at. */
 export function useAhead(view: View): void {
   const kept = useRef(new Map<string, HTMLImageElement>());
-  const { gaze, id } = view;
+  const { state, id } = view;
   useEffect(() => {
-    const ids = gaze.side ? besideAhead(gaze) : gaze.way.slice(Math.max(0, gaze.at - 2), gaze.at + AHEAD);
+    const ids = state.side ? besideAhead(state) : state.way.slice(Math.max(0, state.at - 2), state.at + AHEAD);
     for (const url of ids.map((node) => pictureUrl(id, node))) {
       if (kept.current.has(url)) continue;
       const picture = new Image();
@@ -25,10 +25,10 @@ export function useAhead(view: View): void {
     }
     for (const url of [...kept.current.keys()].slice(0, Math.max(0, kept.current.size - KEPT)))
       kept.current.delete(url);
-  }, [gaze, id]);
+  }, [state, id]);
 }
 
-function besideAhead({ tree, side }: look.Gaze): number[] {
+function besideAhead({ tree, side }: look.ViewState): number[] {
   if (!side) return [];
   return side.branches.flatMap((id) => tree.laneOfBranch(id)?.nodes.slice(side.at, side.at + AHEAD / 2) ?? []);
 }

@@ -1,16 +1,16 @@
 /** A picture on its way onto frames: where it lies, on how many, and the keys that move it. */
 import { useCallback, useState } from "react";
-import { copiesAt } from "../../story/gaze";
+import { copiesAt } from "../../story/selection";
 import { moved, type Overlay, placed, scaled, turned } from "../../story/overlay";
-import type { View } from "../../story/room";
-import { overlayPng, type Sticker, stickerOf } from "../../story/sticker";
+import type { View } from "../../story/controller";
+import { overlayPng, type OverlayImage, overlayImageOf } from "../../story/overlayImage";
 
 const MOST_COPIES = 9;
 /** Five edited frames in all, as many as the published measure of persistency asks for. */
 const FIRST_COPIES = 4;
 
 export interface Placement {
-  sticker: Sticker | null;
+  image: OverlayImage | null;
   overlay: Overlay | null;
   /** How many of the next frames get it too. */
   copies: number;
@@ -28,16 +28,16 @@ export interface Placement {
 }
 
 export function usePlacement(view: View, onNotice: (sentence: string) => void): Placement {
-  const [sticker, setSticker] = useState<Sticker | null>(null);
+  const [image, setImage] = useState<OverlayImage | null>(null);
   const [overlay, setOverlay] = useState<Overlay | null>(null);
   const [copies, setCopies] = useState(FIRST_COPIES);
   const [cut, setCut] = useState(false);
   const { width, height } = view;
   const take = useCallback(
     (file: File) => {
-      stickerOf(file)
+      overlayImageOf(file)
         .then((found) => {
-          setSticker(found);
+          setImage(found);
           setCut(found.plain);
           setOverlay(placed(found.whole, { width, height }));
         })
@@ -48,13 +48,13 @@ export function usePlacement(view: View, onNotice: (sentence: string) => void): 
     [width, height, onNotice],
   );
   const drop = useCallback(() => {
-    setSticker(null);
+    setImage(null);
     setOverlay(null);
   }, []);
-  const most = Math.min(MOST_COPIES, copiesAt(view.gaze));
-  const picture = sticker ? (cut && sticker.cut ? sticker.cut : sticker.whole) : null;
+  const most = Math.min(MOST_COPIES, copiesAt(view.state));
+  const picture = image ? (cut && image.cut ? image.cut : image.whole) : null;
   return {
-    sticker,
+    image,
     overlay,
     copies: Math.min(copies, most),
     most,

@@ -8,10 +8,10 @@ import { ApiError } from "../net/api";
 import { backOff } from "../net/backoff";
 import { asSentence } from "../net/messages";
 import * as api from "./api";
-import * as look from "./gaze";
-import { type Ear, listen } from "./listen";
+import * as look from "./selection";
+import { type EventHandlers, listen } from "./listen";
 import { isRecord, type Story } from "./model";
-import { Shelf } from "./shelf";
+import { NodeCache } from "./nodeCache";
 
 export type StoryLine =
   | { kind: "opening" }
@@ -27,7 +27,7 @@ export interface View {
   width: number;
   height: number;
   context: number;
-  gaze: look.Gaze;
+  state: look.ViewState;
   playing: boolean;
   loop: boolean;
   /** Something was asked for and is not answered yet. */
@@ -38,12 +38,12 @@ export interface View {
 export type Net = Pick<
   typeof api,
   "fetchStory" | "renameStory" | "orderBranches" | "cancelBranch" | "removeNode" | "changeNode" | "editNode"
-> & { listen: (id: string, after: number, ear: Ear) => () => void };
+> & { listen: (id: string, after: number, handlers: EventHandlers) => () => void };
 
 const SHOW_EVERY_MS = 60;
-const GONE = "The server is gone.";
+const GONE = "The server does not answer.";
 
-export class Room {
+export class StoryController {
   private view: View = {
     line: { kind: "opening" },
     id: "",
@@ -51,17 +51,17 @@ export class Room {
     width: 5,
     height: 3,
     context: 1,
-    gaze: look.NOWHERE,
+    state: look.NOWHERE,
     playing: false,
     loop: false,
     busy: false,
   };
-  private readonly shelf = new Shelf();
-  private hertz = 10;
+  private readonly cache = new NodeCache();
+  private fps = 10;
   private attempt = 0;
   private ordering = false;
   private reading = 0;
-  private deaf: (() => void) | null = null;
+  private unsubscribe: (() => void) | null = null;
   private pending: ReturnType<typeof setTimeout> | null = null;
   private retry: ReturnType<typeof setTimeout> | null = null;
   private ticker: ReturnType<typeof setInterval> | null = null;
@@ -91,8 +91,8 @@ export class Room {
 
   close(): void {
     this.reading += 1;
-    this.deaf?.();
-    this.deaf = null;
+    this.unsubscribe?.();
+    this.unsubscribe = null;
     for (const timer of [this.pending, this.retry]) if (timer !== null) clearTimeout(timer);
     this.pending = this.retry = null;
     this.pause();
@@ -106,50 +106,50 @@ export class Room {
 
   choose(id: number): void {
     this.pause();
-    this.look(look.choose(this.view.gaze, id));
+    this.look(look.choose(this.view.state, id));
   }
 
   goTo(at: number): void {
     this.pause();
-    this.look(look.goTo(this.view.gaze, at));
+    this.look(look.goTo(this.view.state, at));
   }
 
   step(by: number): void {
-    this.goTo(look.placeOf(this.view.gaze) + by);
+    this.goTo(look.placeOf(this.view.state) + by);
   }
 
   otherLane(by: 1 | -1): void {
     this.pause();
-    this.look(look.otherLane(this.view.gaze, by));
+    this.look(look.otherLane(this.view.state, by));
   }
 
   nextStar(): void {
     this.pause();
-    this.look(look.nextStar(this.view.gaze));
+    this.look(look.nextStar(this.view.state));
   }
 
   compare(branches: readonly number[] | null = null): void {
-    const { gaze } = this.view;
-    this.look(look.beside(gaze, branches ?? look.siblings(gaze)));
+    const { state } = this.view;
+    this.look(look.beside(state, branches ?? look.siblings(state)));
   }
 
   /** One more branch beside the others, or one less. */
   toggleBeside(branch: number): void {
-    const now = this.view.gaze.side?.branches ?? [];
+    const now = this.view.state.side?.branches ?? [];
     this.compare(now.includes(branch) ? now.filter((id) => id !== branch) : [...now, branch]);
   }
 
   pick(at: number): void {
-    this.look(look.pick(this.view.gaze, at));
+    this.look(look.pick(this.view.state, at));
   }
 
   /** From side by side to the picked one alone. */
   keepPicked(): void {
-    this.look(look.keepPicked(this.view.gaze));
+    this.look(look.keepPicked(this.view.state));
   }
 
   leaveSide(): void {
-    this.look({ ...this.view.gaze, side: null });
+    this.look({ ...this.view.state, side: null });
   }
 
   togglePlay(): void {
@@ -172,12 +172,12 @@ export class Room {
     if (!answer) return false;
     const { branches, notes } = answer;
     if (notes.length) this.notify(notes.map(asSentence).join(" "));
-    this.shelf.expect(branches);
+    this.cache.expect(branches);
     this.pause();
     this.show();
     const ids = branches.map(({ id }) => id);
-    const gaze = look.beside({ ...this.view.gaze, side: null }, ids.length > 1 ? ids : []);
-    this.look({ ...gaze, follow: gaze.side ? true : (ids[0] ?? null) });
+    const state = look.beside({ ...this.view.state, side: null }, ids.length > 1 ? ids : []);
+    this.look({ ...state, follow: state.side ? true : (ids[0] ?? null) });
     this.show(); // its first frames may have been heard of before the answer
     return true;
   }
@@ -191,21 +191,21 @@ export class Room {
   }
 
   async mark(node: number, changes: { starred?: boolean; note?: string }): Promise<void> {
-    const known = this.shelf.nodes.get(node);
-    if (known) this.shelf.nodes.set(node, { ...known, ...changes });
+    const known = this.cache.nodes.get(node);
+    if (known) this.cache.nodes.set(node, { ...known, ...changes });
     this.show();
     await this.asking(() => this.net.changeNode(this.view.id, node, changes, this.key));
   }
 
   /** Put an overlay onto the chosen frame, and onto the next ones of the way; then look at the last one made. */
   async edit(overlay: string, copies: number): Promise<boolean> {
-    const { gaze } = this.view;
-    const [node, along] = [look.chosen(gaze), gaze.way.at(-1)];
+    const { state } = this.view;
+    const [node, toward] = [look.chosen(state), state.way.at(-1)];
     if (node === null) return false;
-    const edit = { overlay, copies, ...(copies > 0 && along !== undefined ? { along } : {}) };
+    const edit = { overlay, copies, ...(copies > 0 && toward !== undefined ? { toward } : {}) };
     const made = await this.asking(() => this.net.editNode(this.view.id, node, edit, this.key));
     if (!made) return false;
-    for (const one of made) this.shelf.nodes.set(one.id, one);
+    for (const one of made) this.cache.nodes.set(one.id, one);
     this.show();
     const last = made.at(-1);
     if (last) this.choose(last.id);
@@ -233,14 +233,14 @@ export class Room {
 
   private begin(story: Story): void {
     this.attempt = 0;
-    this.shelf.fill(story);
-    this.hertz = story.hertz;
+    this.cache.fill(story);
+    this.fps = story.fps;
     const { name, width, height, context } = story;
-    const fresh = this.view.gaze.way.length === 0;
+    const fresh = this.view.state.way.length === 0;
     this.change({ name, width, height, context, line: { kind: "open" } });
     this.show();
-    if (fresh) this.look(look.goTo(this.view.gaze, Infinity));
-    this.deaf = this.net.listen(story.id, story.event, {
+    if (fresh) this.look(look.goTo(this.view.state, Infinity));
+    this.unsubscribe = this.net.listen(story.id, story.event, {
       onEvent: (kind, data) => {
         this.hear(kind, data);
       },
@@ -268,8 +268,8 @@ export class Room {
 
   private hear(kind: string, data: unknown): void {
     try {
-      const { known, problem } = this.shelf.hear(kind, data);
-      if (problem) this.notify(problem);
+      const { known, error } = this.cache.hear(kind, data);
+      if (error) this.notify(error);
       if (known) this.soon();
       else if (kind === "story" && isRecord(data) && typeof data.name === "string") this.change({ name: data.name });
       else if (kind === "reload") void this.read();
@@ -294,23 +294,23 @@ export class Room {
   private show(): void {
     if (this.pending !== null) clearTimeout(this.pending);
     this.pending = null;
-    this.look(look.withTree(this.view.gaze, this.shelf.tree()));
+    this.look(look.withTree(this.view.state, this.cache.tree()));
   }
 
-  private look(gaze: look.Gaze): void {
-    this.change({ gaze });
+  private look(state: look.ViewState): void {
+    this.change({ state });
   }
 
   private play(): void {
-    const { gaze } = this.view;
-    if (look.tick(gaze) === null) this.look(look.goTo(gaze, 0));
+    const { state } = this.view;
+    if (look.tick(state) === null) this.look(look.goTo(state, 0));
     this.change({ playing: true });
     this.ticker = setInterval(() => {
-      const next = look.tick(this.view.gaze);
+      const next = look.tick(this.view.state);
       if (next) this.look(next);
-      else if (this.view.loop) this.look(look.goTo(this.view.gaze, 0));
+      else if (this.view.loop) this.look(look.goTo(this.view.state, 0));
       else this.pause();
-    }, 1000 / this.hertz);
+    }, 1000 / this.fps);
   }
 
   private pause(): void {

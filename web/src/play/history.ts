@@ -8,7 +8,7 @@ export interface Kept {
 
 const NAME = "playloom.session";
 
-export class Memory {
+export class History {
   private readonly storage: Pick<Storage, "getItem" | "setItem" | "removeItem">;
 
   constructor(storage: Pick<Storage, "getItem" | "setItem" | "removeItem">) {
@@ -27,7 +27,7 @@ export class Memory {
     try {
       this.storage.setItem(NAME, JSON.stringify(kept));
     } catch {
-      this.forget(); // storage is full or forbidden: a reload then starts from the choice of moments
+      this.forget(); // storage is full or forbidden: a reload then starts from the choice of prompts
     }
   }
 

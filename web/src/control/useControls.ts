@@ -4,7 +4,7 @@ import { type Action, REST, sameAction, toBins, together } from "./controls";
 export type Source = "keys" | "gamepad" | "touch";
 export type OnHeld = (action: Action, at: number) => void;
 
-export class Hands {
+export class ControlInput {
   private readonly sources = new Map<Source, Action>();
   private held: Action = REST;
 

@@ -8,7 +8,7 @@ export interface Drag {
   other: Point | null;
 }
 
-export class Fingers {
+export class Pointers {
   private readonly points = new Map<number, Point>();
 
   down(id: number, point: Point): void {

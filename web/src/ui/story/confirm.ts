@@ -1,9 +1,9 @@
 /** Asks before something is lost: a dialog of the browser's own, so focus and Escape are as they should be. */
 
 /** True when the person says yes. */
-export function sure(question: string, yes: string): Promise<boolean> {
+export function confirm(question: string, yes: string): Promise<boolean> {
   const dialog = document.createElement("dialog");
-  dialog.className = "sure";
+  dialog.className = "confirm";
   const form = document.createElement("form");
   form.method = "dialog";
   const text = document.createElement("p");

@@ -28,7 +28,7 @@ export function rowsOf(action: Action): Record<Row, number> {
   return { walk: length(lx, ly), look: length(rx, ry), press: buttons.some((value) => value > 0) ? 1 : 0 };
 }
 
-export class Weave {
+export class Timeline {
   private threads: Thread[] = [];
 
   add(frame: Frame): void {
@@ -83,7 +83,7 @@ export function inWords(action: Action): string {
     direction(rx, 0, ["", "", "left", "right"], "turn"),
     direction(0, ry, ["up", "down", "", ""], "look"),
   ];
-  return [...sticks.filter((text) => text !== ""), ...pressed].join(", ") || "nothing pressed";
+  return [...sticks.filter((text) => text !== ""), ...pressed].join(", ") || "no input";
 }
 
 function direction(

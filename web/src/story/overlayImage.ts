@@ -1,10 +1,10 @@
 /** A picture brought to be laid onto frames: read from a file, and written as an overlay of the frame's size. */
-import { cutOut, hasPlainCorners, hasTransparency } from "./cutout";
+import { removeBackground, hasPlainCorners, hasTransparency } from "./removeBackground";
 import { draw, type Overlay } from "./overlay";
 
 const LONGEST_SIDE = 1024;
 
-export interface Sticker {
+export interface OverlayImage {
   name: string;
   /** As it came, and without its background; the second is null where it has transparency already. */
   whole: HTMLCanvasElement;
@@ -18,7 +18,7 @@ export interface Sticker {
  *
  * @throws Error with a sentence when the browser cannot read it as one.
  */
-export async function stickerOf(file: File): Promise<Sticker> {
+export async function overlayImageOf(file: File): Promise<OverlayImage> {
   let bitmap: ImageBitmap;
   try {
     bitmap = await createImageBitmap(file);
@@ -33,7 +33,7 @@ export async function stickerOf(file: File): Promise<Sticker> {
   const pixels = context.getImageData(0, 0, whole.width, whole.height);
   if (hasTransparency(pixels)) return { name: file.name, whole, cut: null, plain: false };
   const plain = hasPlainCorners(pixels);
-  cutOut(pixels);
+  removeBackground(pixels);
   const [cut, second] = canvasOf(whole.width, whole.height);
   second.putImageData(pixels, 0, 0);
   return { name: file.name, whole, cut, plain };

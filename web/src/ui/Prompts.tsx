@@ -1,40 +1,40 @@
-/** Where a dream can begin: the bundled moments, and a picture of one's own by file or by drop. */
+/** Where a dream can begin: the bundled prompts, and a picture of one's own by file or by drop. */
 import { useEffect, useRef, useState } from "react";
-import { askUntilAnswered, fetchBlob, type Moment } from "../net/api";
+import { askUntilAnswered, fetchBlob, type Prompt } from "../net/api";
 import { Icon } from "./Icon";
 
 interface Props {
-  moments: readonly Moment[];
+  prompts: readonly Prompt[];
   apiKey: string | null;
   /** The one being played. */
   current?: string | null;
-  onMoment: (name: string) => void;
+  onPrompt: (name: string) => void;
   onFile: (file: File) => void;
   /** Begin a story there instead; none: this cannot be done here. */
   onBranch?: ((from: string | File) => void) | undefined;
   small?: boolean;
 }
 
-export function Moments({ moments, apiKey, current = null, onMoment, onFile, onBranch, small = false }: Props) {
+export function Prompts({ prompts, apiKey, current = null, onPrompt, onFile, onBranch, small = false }: Props) {
   return (
-    <ul className={small ? "moments small" : "moments"} aria-label="Starting moments">
-      {moments.map((moment) => (
-        <li key={moment.name}>
-          <MomentCard
-            moment={moment}
+    <ul className={small ? "prompts small" : "prompts"} aria-label="Starting points">
+      {prompts.map((prompt) => (
+        <li key={prompt.name}>
+          <PromptCard
+            prompt={prompt}
             apiKey={apiKey}
-            current={moment.name === current}
+            current={prompt.name === current}
             onPick={() => {
-              onMoment(moment.name);
+              onPrompt(prompt.name);
             }}
             plays={onBranch !== undefined}
           />
           {onBranch ? (
             <Branch
-              label={`Branch from ${titleOf(moment.name)}`}
-              name={moment.name}
+              label={`Branch from ${titleOf(prompt.name)}`}
+              name={prompt.name}
               onBranch={() => {
-                onBranch(moment.name);
+                onBranch(prompt.name);
               }}
             />
           ) : null}
@@ -48,7 +48,7 @@ export function Moments({ moments, apiKey, current = null, onMoment, onFile, onB
 }
 
 interface CardProps {
-  moment: Moment;
+  prompt: Prompt;
   apiKey: string | null;
   current: boolean;
   onPick: () => void;
@@ -56,19 +56,19 @@ interface CardProps {
   plays: boolean;
 }
 
-function MomentCard({ moment, apiKey, current, onPick, plays }: CardProps) {
-  const url = usePicture(moment.picture, apiKey);
+function PromptCard({ prompt, apiKey, current, onPick, plays }: CardProps) {
+  const url = usePicture(prompt.picture, apiKey);
   return (
-    <button type="button" className="moment" aria-pressed={current} data-moment={moment.name} onClick={onPick}>
+    <button type="button" className="prompt" aria-pressed={current} data-prompt={prompt.name} onClick={onPick}>
       <span className="picture">{url ? <img src={url} alt="" /> : null}</span>
-      <span className="name">{titleOf(moment.name)}</span>
+      <span className="name">{titleOf(prompt.name)}</span>
       {plays ? <Play /> : null}
     </button>
   );
 }
 
 const Play = () => (
-  <span className="deed">
+  <span className="action-label">
     <Icon name="play" />
     Play
   </span>
@@ -94,7 +94,7 @@ function OwnPicture({ onFile, onBranch }: Pick<Props, "onFile" | "onBranch">) {
     <>
       <button
         type="button"
-        className="moment own"
+        className="prompt own"
         onClick={() => {
           choose(onFile);
         }}

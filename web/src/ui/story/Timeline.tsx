@@ -1,12 +1,12 @@
 /** The way to the chosen frame as a film strip: drag along it to scrub; under it, what was pressed for every frame. */
 import { useEffect, useRef } from "react";
-import { rowsOf } from "../../play/weave";
+import { rowsOf } from "../../play/timeline";
 import { pictureUrl } from "../../story/api";
-import * as look from "../../story/gaze";
-import { type StoryNode, whoPressed } from "../../story/model";
+import * as look from "../../story/selection";
+import { type StoryNode, actionSourceOf } from "../../story/model";
 import { seconds } from "../../story/order";
-import type { Room, View } from "../../story/room";
-import { inWords } from "../../play/weave";
+import type { StoryController, View } from "../../story/controller";
+import { inWords } from "../../play/timeline";
 import { Icon } from "../Icon";
 import { Picture } from "../Picture";
 import { useWidth } from "./pictures";
@@ -25,26 +25,26 @@ interface Strip {
 }
 
 /** What the strip shows: the way, or of branches side by side the picked one from where it left. */
-function stripOf({ gaze }: View): Strip {
-  const { side, tree, way, at } = gaze;
+function stripOf({ state }: View): Strip {
+  const { side, tree, way, at } = state;
   if (!side) return { ids: way, at, coming: tree.laneOf(way.at(-1) ?? -1)?.coming ?? 0 };
   const branch = tree.branches.get(side.branches[side.pick] ?? -1);
   const lane = branch ? tree.laneOfBranch(branch.id) : null;
   return { ids: branch ? [branch.from, ...(lane?.nodes ?? [])] : [], at: side.at, coming: lane?.coming ?? 0 };
 }
 
-export function Film({ room, view }: { room: Room; view: View }) {
+export function Timeline({ controller, view }: { controller: StoryController; view: View }) {
   const [measure, width] = useWidth();
   const { ids, at, coming } = stripOf(view);
-  const { tree } = view.gaze;
-  const total = Math.max(1, look.lastPlace(view.gaze) + 1, ids.length + coming);
+  const { tree } = view.state;
+  const total = Math.max(1, look.lastPlace(view.state) + 1, ids.length + coming);
   const per = Math.min((HEIGHT * view.width) / view.height, width / total);
   const every = Math.max(1, Math.ceil(NARROWEST / Math.max(per, 0.01)));
   const nodes = ids.flatMap((id) => tree.nodes.get(id) ?? []);
   const shown = nodes[Math.min(at, nodes.length - 1)];
   const scrub = (event: React.PointerEvent<HTMLElement>): void => {
     const box = event.currentTarget.getBoundingClientRect();
-    room.goTo(Math.max(0, Math.floor((event.clientX - box.left) / per)));
+    controller.goTo(Math.max(0, Math.floor((event.clientX - box.left) / per)));
   };
   return (
     <div
@@ -91,11 +91,11 @@ export function Film({ room, view }: { room: Room; view: View }) {
 
 /** Who pressed what for this frame. */
 function wordsOf(node: StoryNode) {
-  if (!node.action) return <>The beginning</>;
-  const who = whoPressed(node);
+  if (!node.action) return <>The start</>;
+  const who = actionSourceOf(node);
   return (
     <>
-      <b data-who={who}>{WHO[who]}</b> {inWords(node.action)}
+      <b data-controller={who}>{WHO[who]}</b> {inWords(node.action)}
     </>
   );
 }
@@ -131,7 +131,7 @@ function Threads({ nodes, per, width }: { nodes: readonly StoryNode[]; per: numb
         const strengths = rowsOf(node.action);
         ROWS.forEach((row, index) => {
           const [strength, full] = [strengths[row], BAND / ROWS.length - 1.5];
-          context.fillStyle = strength > 0 ? inks[whoPressed(node)] : inks.rest;
+          context.fillStyle = strength > 0 ? inks[actionSourceOf(node)] : inks.rest;
           const high = Math.max(1, full * strength);
           context.fillRect(place * per, (index * BAND) / ROWS.length + (full - high) / 2, Math.max(1, per - 1), high);
         });

@@ -24,7 +24,7 @@ export function hasPlainCorners(pixels: Pixels): boolean {
 }
 
 /** Makes the background transparent, in place. */
-export function cutOut(pixels: Pixels): void {
+export function removeBackground(pixels: Pixels): void {
   const { width, height, data } = pixels;
   const seen = new Uint8Array(width * height);
   const stack: number[] = [];

@@ -2,7 +2,7 @@
 import { type Branch, branchIn, nodeIn, removedIn, type Story, type StoryNode } from "./model";
 import { Tree } from "./tree";
 
-export class Shelf {
+export class NodeCache {
   readonly nodes = new Map<number, StoryNode>();
   readonly branches = new Map<number, Branch>();
 
@@ -28,21 +28,21 @@ export class Shelf {
    * @returns whether it was one of frames and branches, and the sentence of a branch that has just failed.
    * @throws Error with a sentence when it cannot be read.
    */
-  hear(kind: string, data: unknown): { known: boolean; problem: string | null } {
-    let problem: string | null = null;
+  hear(kind: string, data: unknown): { known: boolean; error: string | null } {
+    let error: string | null = null;
     if (kind === "node") {
       const node = nodeIn(data);
       this.nodes.set(node.id, node);
     } else if (kind === "branch") {
       const branch = branchIn(data);
-      if (!this.branches.get(branch.id)?.problem) problem = branch.problem;
+      if (!this.branches.get(branch.id)?.error) error = branch.error;
       this.branches.set(branch.id, branch);
     } else if (kind === "removed") {
       this.takeAway(data);
     } else {
-      return { known: false, problem };
+      return { known: false, error };
     }
-    return { known: true, problem };
+    return { known: true, error };
   }
 
   private takeAway(data: unknown): void {
