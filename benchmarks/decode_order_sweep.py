@@ -134,10 +134,7 @@ class Sweep:
         self.model.tokenizer.check_size(torch.from_numpy(np.array(self.store.frames_FHWC[:1])))
         width = self.model.config.layout.grid_width
         windows = windows_at(self.model, self.store, self._moments(self.sizes.windows, 1, extra=2))
-        return [
-            self._result(windows, row_delay)
-            for row_delay in (None, *(row_delay for row_delay in ROW_DELAYS if row_delay < width))
-        ]
+        return [self._result(windows, delay) for delay in (None, *(delay for delay in ROW_DELAYS if delay < width))]
 
     def _result(self, windows: Windows, row_delay: int | None) -> OrderResult:
         sizes, engine = self.sizes, Engine(self.model, row_delay=row_delay)

@@ -37,11 +37,10 @@ STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))
 def evaluate(run: EvaluationContext) -> None:
     """Measure the likelihood of test windows in every order, and of held-out ones in the order of generation."""
     s, layout = run.settings, run.model.config.layout
-    row_delays = [None, *(row_delay for row_delay in ROW_DELAYS if layout.rows and row_delay < layout.grid_width)]
+    delays = [None, *(delay for delay in ROW_DELAYS if layout.rows and delay < layout.grid_width)]
     segments = run.segments(s.windows, 1, extra=2)
-    result = measure_likelihood(
-        run.model, windows_at(run.model, run.dataset, segments), row_delays, s.row_delay, run.progress
-    )
+    windows = windows_at(run.model, run.dataset, segments)
+    result = measure_likelihood(run.model, windows, delays, s.row_delay, run.progress)
     heldout = None
     if run.heldout:
         apart = run.segments(max(1, s.windows // 2), 1, heldout=True, extra=2)
