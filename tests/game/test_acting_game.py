@@ -189,7 +189,7 @@ def test_a_game_that_was_over_before_its_player_could_press_is_passed_over(
     monkeypatch.setattr(sys, "argv", ["playloom", "act", *words])
     with pytest.raises(SystemExit) as exit_info:
         main()
-    assert exit_info.value.code == 2 and "say more --seconds" in capsys.readouterr().err
+    assert exit_info.value.code == 2 and "--seconds" in capsys.readouterr().err
 
 
 def test_stopped_before_it_began_leaves_nothing(tmp_path: Path) -> None:
