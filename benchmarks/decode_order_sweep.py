@@ -25,14 +25,12 @@ from _harness import count, options, parse, progress, report, run, show
 from playloom.cli.common import text_table
 from playloom.data.dataset import FrameDataset
 from playloom.device import pick_device
-from playloom.evaluation.camera_motion import Camera
 from playloom.evaluation.config import EvaluationSettings
-from playloom.evaluation.control import dream_control
-from playloom.evaluation.likelihood import Windows, likelihood, order_name, windows_at
+from playloom.evaluation.control import measure_control
+from playloom.evaluation.likelihood import ROW_DELAYS, Windows, likelihood, order_name, windows_at
 from playloom.evaluation.report import is_significant
-from playloom.evaluation.rollout import measure_horizon
+from playloom.evaluation.rollout import measure_rollout
 from playloom.evaluation.segments import Segment, choose_segments
-from playloom.evaluation.suite import ROW_DELAYS
 from playloom.evaluation.test_set import open_test_set
 from playloom.inference.benchmark import bundled_prompt, time_frames
 from playloom.inference.engine import Engine
@@ -132,29 +130,17 @@ class Sweep:
     """Frames of the speed measurement."""
 
     def results(self) -> list[OrderResult]:
-        """Measure raster first, then every row_delay below the grid's width."""
+        """Measure raster first, then every row delay below the grid's width."""
         self.model.tokenizer.check_size(torch.from_numpy(np.array(self.store.frames_FHWC[:1])))
         width = self.model.config.layout.grid_width
         windows = windows_at(self.model, self.store, self._moments(self.sizes.windows, 1, extra=2))
-        return [
-            self._result(windows, row_delay)
-            for row_delay in (None, *(row_delay for row_delay in ROW_DELAYS if row_delay < width))
-        ]
+        return [self._result(windows, delay) for delay in (None, *(delay for delay in ROW_DELAYS if delay < width))]
 
     def _result(self, windows: Windows, row_delay: int | None) -> OrderResult:
         sizes, engine = self.sizes, Engine(self.model, row_delay=row_delay)
         progress(f"{self.model.config.name}, {order_name(row_delay)}")
-        horizon = measure_horizon(
-            self.model,
-            engine,
-            self.store,
-            self._moments(sizes.horizon_moments, max(STEPS)),
-            steps=max(STEPS),
-            sampling=sizes.sampling,
-            seed=sizes.seed,
-            batch=sizes.batch,
-            detail=False,
-        )
+        segments = self._moments(sizes.horizon_moments, max(STEPS))
+        horizon = measure_rollout(engine, self.store, segments, sizes, steps=max(STEPS), detail=False)
         prompt, played = bundled_prompt(self.model)
         return OrderResult(
             model=self.model.config.name,
@@ -170,18 +156,8 @@ class Sweep:
         """Directions of held turns; empty for games other than the arena, whose cameras are unknown."""
         if {span.meta.get("game", "arena") for span in self.store.of_split("test")} != {"arena"}:
             return np.zeros(0)
-        sizes = self.sizes
-        control = dream_control(
-            self.model,
-            engine,
-            self.store,
-            self._moments(sizes.control_moments, sizes.control_steps),
-            steps=sizes.control_steps,
-            sampling=sizes.sampling,
-            seed=sizes.seed,
-            batch=sizes.batch,
-            camera=Camera(),
-        )
+        segments = self._moments(self.sizes.control_moments, self.sizes.control_steps)
+        control = measure_control(engine, self.store, segments, self.sizes)
         return np.concatenate([control.right > 0, control.left < 0]).astype(np.float64)
 
     def _moments(self, number: int, future: int, extra: int = 0) -> list[Segment]:

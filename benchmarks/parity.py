@@ -22,8 +22,7 @@ from _harness import count, options, parse, progress, report, run
 from playloom.cli.common import text_table
 from playloom.device import pick_device
 from playloom.errors import BadInputError
-from playloom.evaluation.likelihood import argmax_codes, order_name
-from playloom.evaluation.suite import ROW_DELAYS
+from playloom.evaluation.likelihood import ROW_DELAYS, argmax_codes, order_name
 from playloom.inference.benchmark import bundled_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder

@@ -20,7 +20,7 @@ from playloom.cli.app import app, main
 from playloom.cli.common import stopping
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes, load_episode
 from playloom.errors import GameError, MissingExtraError, PlayloomError
-from playloom.evaluation.online.run import DEFAULT_LEAD, ActJob, RolloutProgress, run_act
+from playloom.evaluation.online.run import DEFAULT_WARMUP, ActJob, RolloutProgress, run_act
 from playloom.games.arena.env import render_episode
 from playloom.inference.types import Prompt
 from playloom.media.images import read_picture
@@ -59,7 +59,7 @@ def test_the_recording_holds_what_policy_mode_presses_on_its_frames(model: str, 
     frames = np.stack(list(render_episode(episode)))  # checks the hash
     assert len(frames) == LEAD + STEPS
     asked = job(model, Path("unused"))
-    dreamer = asked.dreamer()
+    dreamer = asked.load_engine()
     assert dreamer is not None
     prompt = Prompt(frames_THWC=frames[: LEAD + 1], actions_TA=episode.actions_TA[:LEAD])
     wanted = dreamer.dream(
@@ -129,8 +129,8 @@ def test_who_falls_is_brought_back_by_the_script(tmp_path: Path) -> None:
     assert game.figures is not None and game.figures.deaths >= 1 and not dead[-1]
     back = int(np.flatnonzero(dead)[-1]) + 1
     first, *later = kept.meta.versions["script"].removeprefix("explorer at steps ").split(", ")
-    assert first == f"0 to {DEFAULT_LEAD - 1}" and len(later) == game.figures.deaths
-    assert later[-1] == f"{np.flatnonzero(dead & ~np.roll(dead, 1))[-1]} to {back + DEFAULT_LEAD - 1}"
+    assert first == f"0 to {DEFAULT_WARMUP - 1}" and len(later) == game.figures.deaths
+    assert later[-1] == f"{np.flatnonzero(dead & ~np.roll(dead, 1))[-1]} to {back + DEFAULT_WARMUP - 1}"
     scripted = sum(1 + int(b) - int(a) for a, b in (span.split(" to ") for span in (first, *later)))
     assert game.steps == game.figures.steps == kept.meta.steps - scripted
     assert len(list(render_episode(kept))) == kept.meta.steps
@@ -162,7 +162,7 @@ def test_a_game_that_dies_leaves_what_was_played(tmp_path: Path) -> None:
         run_act(ActJob(players=("repeat",), out=out, games=2, videos=0), progress=kill)
     (path,) = list_episodes(out)
     kept = load_episode(path)
-    assert kept.meta.steps == DEFAULT_LEAD + 6 == len(list(render_episode(kept)))
+    assert kept.meta.steps == DEFAULT_WARMUP + 6 == len(list(render_episode(kept)))
     assert json.loads((out / "report.json").read_text())["games"][0]["steps"] == 6
 
 
@@ -182,14 +182,14 @@ def test_a_game_that_was_over_before_its_player_could_press_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The script falls in its lead, so that there is no time for another life; the games after that are played."""
-    monkeypatch.setattr("playloom.evaluation.online.run.DEFAULT_LEAD", 300)
+    monkeypatch.setattr("playloom.evaluation.online.run.DEFAULT_WARMUP", 300)
     asked = ActJob(players=("repeat",), out=tmp_path / "act", mode="4v4", seconds=0.2, games=2, videos=0)
     assert [game.seed for game in run_act(asked).games] == [1001]
     words = ["--policy", "repeat", "--mode", "4v4", "--seconds", "0.2", "--out", str(tmp_path / "other")]
     monkeypatch.setattr(sys, "argv", ["playloom", "act", *words])
     with pytest.raises(SystemExit) as exit_info:
         main()
-    assert exit_info.value.code == 2 and "say more --seconds" in capsys.readouterr().err
+    assert exit_info.value.code == 2 and "--seconds" in capsys.readouterr().err
 
 
 def test_stopped_before_it_began_leaves_nothing(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_one_step_has_no_figures_yet(model: str, tmp_path: Path) -> None:
     asked = ActJob(players=("random",), out=tmp_path / "act", videos=0)
     (game,) = run_act(asked, stop=lambda: bool(told), progress=told.append).games
     assert game.steps == 1 and game.figures is None
-    assert load_episode(game.files[0]).meta.steps == DEFAULT_LEAD + 1
+    assert load_episode(game.files[0]).meta.steps == DEFAULT_WARMUP + 1
 
 
 def test_the_command(

@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("vizdoom")
 
 from playloom.actions.controller import CONTROLS
-from playloom.games.arena.controls import CONTROL_EFFECTS
 from playloom.games.arena.engine import GameSpec
 from playloom.games.arena.maps import variant_of
 from playloom.games.arena.process import GameProcess
@@ -49,7 +48,7 @@ def script(control: str | None, besides: dict[str, float]) -> list[np.ndarray]:
 
 def test_every_control_but_two_changes_the_picture() -> None:
     # The d-pad's right is the weapon in hand at the start; X needs a gate (below).
-    names = [name for name in CONTROL_EFFECTS if name not in ("dpad_right", "button_X")]
+    names = [control.name for control in CONTROLS if control.name not in ("dpad_right", "button_X")]
     settings = [dict(items) for items in {tuple(AROUND.get(name, {}).items()) for name in names}]
     with ThreadPoolExecutor(2) as pool:
         plain = list(pool.map(lambda besides: play(script(None, besides)), settings))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -164,7 +163,8 @@ def test_the_environment_takes_what_it_records() -> None:
 
 def test_a_dead_game_is_an_error_not_a_crash() -> None:
     with GameProcess(GameSpec(variant="plaza", seed=1)) as game:
-        os.kill(game.pid, signal.SIGKILL)
+        (child,) = multiprocessing.active_children()
+        child.kill()
         with pytest.raises(GameError, match="-9"):
             for _ in range(3):
                 game.step(REST)

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from playloom.errors import ConfigError, GameError
+from playloom.errors import ConfigError
 from playloom.games.arena import textures
 from playloom.games.arena.maps import CELL, VARIANTS, Variant, free_cells, variant_of
-from playloom.games.arena.wad import arena_wad, pwad_bytes, read_pwad
+from playloom.games.arena.wad import arena_wad, pwad_bytes
 from playloom.games.bots.navigation import Navigation, cell_centre
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES
 from playloom.games.recorder import plan_episode
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
+
+
+def read_pwad(data: bytes) -> list[tuple[str, bytes]]:
+    """The lumps of an archive, as `pwad_bytes` takes them."""
+    kind, count, start = struct.unpack_from("<4sii", data)
+    assert kind == b"PWAD" and start + 16 * count == len(data)
+    entries = struct.iter_unpack("<ii8s", data[start:])
+    return [(name.rstrip(b"\0").decode(), data[offset : offset + size]) for offset, size, name in entries]
 
 
 def blocks(variant: Variant) -> dict[str, list[dict[str, str]]]:
@@ -33,15 +42,6 @@ def blocks(variant: Variant) -> dict[str, list[dict[str, str]]]:
 def test_an_archive_is_read_as_it_was_written() -> None:
     lumps = [("MAP01", b""), ("TEXTMAP", b"words"), ("ENDMAP", b"")]
     assert read_pwad(pwad_bytes(lumps)) == lumps
-
-
-def test_bad_archives_are_refused() -> None:
-    with pytest.raises(GameError, match="1 to 8"):
-        pwad_bytes([("TOOLONGNAME", b"")])
-    with pytest.raises(GameError, match="PWAD"):
-        read_pwad(b"IWAD" + bytes(8))
-    with pytest.raises(GameError, match="cut short"):
-        read_pwad(pwad_bytes([("A", b"12345")])[:-1])
 
 
 @every_variant
@@ -124,7 +124,7 @@ def test_textures_are_flat_and_told_apart() -> None:
     pictures = {name: np.array(Image.open(io.BytesIO(data))) for name, data in textures.all_textures().items()}
     for name, picture in pictures.items():
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) <= (16 if name == textures.SKY_NAME else 2), name
-    walls = [pictures[textures.wall_name(zone)].mean((0, 1)) for zone in textures.ZONES]
+    walls = [pictures[textures.texture_name("W", zone)].mean((0, 1)) for zone in textures.ZONES]
     between = [np.abs(a - b).max() for i, a in enumerate(walls) for b in walls[:i]]
     assert min(between) > 30
 

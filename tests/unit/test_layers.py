@@ -25,6 +25,8 @@ FENCES = {
     "torch": {"actions", "provenance", "media", "games", "client"},  # rooms that must not know it
     "gymnasium": set(LEVEL) - {"games", "envs"},
     "vizdoom": set(LEVEL) - {"games"},
+    "scipy": set(LEVEL) - {"games", "evaluation"},
+    "matplotlib": set(LEVEL) - {"evaluation"},
     "lightning": set(LEVEL) - {"training"},
     "lightning_fabric": set(LEVEL) - {"training"},
     "fastapi": set(LEVEL) - {"server"},

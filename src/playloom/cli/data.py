@@ -159,7 +159,7 @@ def _view(path: Path, out: Path, every: int, verify: bool) -> None:
 
     with common.progress(path.name, "steps") as bar:
         viewed = view_episode(path, out, every, verify, bar)
-    typer.echo(f"{viewed.sheet}\n{viewed.film}  ({common.count(viewed.steps, 'real step')})")
+    typer.echo(f"{viewed.sheet}\n{viewed.video}  ({common.count(viewed.steps, 'real step')})")
 
 
 def _print_figures(paths: list[Path]) -> None:

@@ -65,21 +65,22 @@ def evaluate_command(
         try:
             with common.stopping("the figures of finished parts are written", after_step=False):
                 from playloom.device import pick_device, set_threads
-                from playloom.evaluation.suite import PARTS, evaluate
+                from playloom.evaluation.suite import PARTS, evaluate, require_extra
                 from playloom.evaluation.test_set import open_test_set
                 from playloom.models.checkpoint import load_model, model_folder
 
+                require_extra()
                 set_threads(threads)
                 model = load_model(model_folder(engine["model"]), pick_device(engine["device"]))
                 settings = _settings(model, engine["decode_order"], sizes, sampling, quick, game, seed)
                 store = open_test_set(data, cache_dir, lambda what, done, total: bar(done, total, what))
                 pieces = itertools.count(1)
 
-                def tick(what: str) -> None:
+                def show(what: str) -> None:
                     parts = f"{len(latest)} of {len(PARTS)} parts done"
                     bar.show(f"{parts}, now {what}, piece {next(pieces)}", len(latest) / len(PARTS), "evaluating")
 
-                result = evaluate(model, store, settings, pictures=cache_dir, tick=tick, part_done=latest.append)
+                result = evaluate(model, store, settings, pictures=cache_dir, progress=show, part_done=latest.append)
         except typer.Exit:
             if latest:
                 latest[-1].write(path)

@@ -3,46 +3,36 @@
 Pictures are uint8 [B, H, W, 3]. Angles are degrees, positive clockwise, so that the scene moves left. `control`
 measures the error of both estimators on recorded play.
 
-    >>> yaw_between(before_BHWC, after_BHWC, Camera())  # doctest: +SKIP
+    >>> yaw_between(before_BHWC, after_BHWC)  # doctest: +SKIP
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.models.tokenizer.metrics import luma
 
-
-@dataclass(frozen=True, kw_only=True)
-class Camera:
-    """Geometry of the arena's camera, in shares of the picture, so that it holds at any size.
-
-    The game widens its 90 degrees (at 4:3) to 106 degrees at 16:9, and the crop to 300 columns keeps the scale, so the
-    focal length is 120 pixels.
-    """
-
-    focal: float = 0.4
-    """Focal length over picture width."""
-    sky: float = 1 / 3
-    """Share of rows, from the top, used for yaw: distant scenery only."""
-    largest_turn: float = 18.0
-    """Largest yaw considered, degrees per step: twice the turn of a full stick."""
-    largest_tilt: float = 0.1
-    """Largest vertical shift considered, over the sky's height."""
-    horizon: float = 0.42
-    """Row of the vanishing point when walking straight, over picture height."""
-    body: tuple[float, float] = (0.36, 0.64)
-    """Columns covered by the player's body, over picture width."""
-
-
+# Geometry of the arena's camera, in shares of the picture so that it holds at any size.
+FOCAL = 0.4
+"""Focal length over picture width: 106 degrees at 16:9, cropped to 300 columns at the same scale."""
+SKY = 1 / 3
+"""Share of rows, from the top, used for yaw: distant scenery only."""
+LARGEST_TURN = 18.0
+"""Largest yaw considered, degrees per step: twice the turn of a full stick."""
+LARGEST_TILT = 0.1
+"""Largest vertical shift considered, over the sky's height."""
+HORIZON = 0.42
+"""Row of the vanishing point when walking straight, over picture height."""
+BODY = (0.36, 0.64)
+"""Columns covered by the player's body, over picture width."""
+ZOOMS = 1.025 ** np.arange(-9, 20)
+"""Zoom factors tried by `expansion_between`: 0.8 to 1.6 in steps of 2.5 %, with 1 among them."""
 _SMOOTH = 2.0
 """Standard deviation of the correlation peak's smoothing, in columns: generated frames lack high frequencies."""
 
 
-def unroll(frames_BHWC: NDArray[np.uint8], camera: Camera) -> tuple[NDArray[np.float32], float]:
+def _unroll(frames_BHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
     """Project the sky onto a cylinder, where turning is a plain shift.
 
     A plane picture has x = f tan(angle), so a turn moves its edges faster than its middle. Columns are resampled to
@@ -52,29 +42,26 @@ def unroll(frames_BHWC: NDArray[np.uint8], camera: Camera) -> tuple[NDArray[np.f
         float32 [B, sky rows, W, 3], and degrees a column.
     """
     height, width = frames_BHWC.shape[1:3]
-    focal, middle = camera.focal * width, (width - 1) / 2
+    focal, middle = FOCAL * width, (width - 1) / 2
     edge = np.arctan(middle / focal)
     angles = np.linspace(-edge, edge, width)
     source = np.clip(focal * np.tan(angles) + middle, 0, width - 1)
     left = np.minimum(source.astype(np.int64), width - 2)
     share = (source - left).astype(np.float32)[:, None]
-    sky = frames_BHWC[:, : max(2, round(camera.sky * height))].astype(np.float32)
+    sky = frames_BHWC[:, : max(2, round(SKY * height))].astype(np.float32)
     return sky[:, :, left] * (1 - share) + sky[:, :, left + 1] * share, float(np.degrees(angles[1] - angles[0]))
 
 
-def yaw_between(
-    before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8], camera: Camera | None = None
-) -> NDArray[np.float64]:
+def yaw_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Estimate the turn between two pictures, degrees [B], positive clockwise.
 
     Phase correlation (Kuglin and Hines 1975) of the unrolled sky under a Hann window, summed over the three channels,
     with the peak refined by a parabola. Where the sky shows nothing (a wall fills it) the answer is arbitrary.
     """
-    camera = camera or Camera()
-    before, degrees = unroll(before_BHWC, camera)
-    after, _ = unroll(after_BHWC, camera)
-    reach = round(camera.largest_turn / degrees)
-    tilt = max(1, round(camera.largest_tilt * before.shape[1]))
+    before, degrees = _unroll(before_BHWC)
+    after, _ = _unroll(after_BHWC)
+    reach = round(LARGEST_TURN / degrees)
+    tilt = max(1, round(LARGEST_TILT * before.shape[1]))
     return -degrees * horizontal_shift(before, after, reach=reach, tilt=tilt)
 
 
@@ -105,25 +92,17 @@ def phase_correlation(before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.f
     return np.fft.fftshift(np.fft.irfft2(cross, s=(height, width), axes=(1, 2)), axes=(1, 2))
 
 
-def expansion_between(
-    before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8], camera: Camera | None = None
-) -> NDArray[np.float64]:
+def expansion_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Estimate the zoom [B], in [0.8, 1.6], that maps the first picture onto the second.
 
     The first picture is enlarged about the vanishing point by each factor of a fixed list; the factor of the largest
     normalised correlation of brightness wins, over the places below the horizon, outside the player's body, that all
     factors have. Walking forward grows near things more than far ones, so this is a mean size, not a distance.
     """
-    camera = camera or Camera()
     before, after = luma(before_BHWC), luma(after_BHWC)
-    mask = _ground(before.shape[1:], camera)
-    scores = np.stack([_likeness(_zoomed(before, s, camera), after, mask) for s in ZOOMS], axis=1)
-    best = scores.argmax(1)
-    return np.array([ZOOMS[index] for index in best])
-
-
-ZOOMS = 1.025 ** np.arange(-9, 20)
-"""Zoom factors tried by `expansion_between`: 0.8 to 1.6 in steps of 2.5 %, with 1 among them."""
+    mask = _ground(before.shape[1:])
+    scores = np.stack([_likeness(_zoomed(before, s), after, mask) for s in ZOOMS], axis=1)
+    return ZOOMS[scores.argmax(1)]
 
 
 def _windowed(picture_BHWC: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -141,19 +120,19 @@ def _refined(line: NDArray[np.float64], peak: int) -> float:
     return peak + (0.5 * (left - right) / bend if bend < 0 else 0.0)
 
 
-def _ground(shape: tuple[int, ...], camera: Camera) -> NDArray[np.bool_]:
+def _ground(shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Pixels [H, W] used for expansion, without those that leave the picture at the smallest zoom."""
     height, width = shape
     rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
     margin = 0.5 * ZOOMS[0]
-    down = (rows > camera.horizon * 0.8) & (rows < camera.horizon + (1 - camera.horizon) * ZOOMS[0])
-    across = (np.abs(columns - 0.5) < margin) & ((columns < camera.body[0]) | (columns > camera.body[1]))
+    down = (rows > HORIZON * 0.8) & (rows < HORIZON + (1 - HORIZON) * ZOOMS[0])
+    across = (np.abs(columns - 0.5) < margin) & ((columns < BODY[0]) | (columns > BODY[1]))
     return down[:, None] & across[None, :]
 
 
-def _zoomed(picture_BHW: NDArray[np.float32], zoom: float, camera: Camera) -> NDArray[np.float32]:
+def _zoomed(picture_BHW: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
     height, width = picture_BHW.shape[1:]
-    rows = _source(height, camera.horizon * height, zoom)
+    rows = _source(height, HORIZON * height, zoom)
     columns = _source(width, width / 2, zoom)
     return _blurred(picture_BHW)[:, rows[:, None], columns[None, :]]
 

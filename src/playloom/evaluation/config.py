@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from playloom.errors import ConfigError
+from playloom.errors import ConfigError, check_whole
 from playloom.inference.sampling import Sampling
 from playloom.models.decode_order import DEFAULT_ROW_DELAY
 
@@ -55,25 +55,22 @@ class EvaluationSettings:
     persistency_moments: int = 12
     """Segments with an object pasted into the prompt; 0: none."""
     persistency_steps: int = 10
-    """Generated steps after which the object is searched for."""
+    """Generated steps in which the object is searched for."""
     persistency_kept: float = 0.5
     """Least share of an object that the tokenizer must keep, in [0, 1]; else the next object is pasted."""
 
     def __post_init__(self) -> None:
         may_be_zero = {"seed", "greedy_moments", "game_moments", "diversity_moments", "persistency_moments"}
         for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if item.name in ("row_delay", "sampling", "persistency_kept"):
-                continue
-            least = 0 if item.name in may_be_zero else 1
-            if value < least:
-                raise ConfigError(f"evaluation {item.name} is {value}; expected a whole number from {least}")
+            if item.type == "int":
+                least = 0 if item.name in may_be_zero else 1
+                check_whole(f"evaluation {item.name}", getattr(self, item.name), least, 2**63 - 1)
         if not 0 <= self.persistency_kept <= 1:
             raise ConfigError(f"evaluation persistency_kept is {self.persistency_kept}; expected a share from 0 to 1")
 
     @property
     def horizon_reach(self) -> int:
-        """Steps of the long rollouts, which serve the rollout metrics and the collapse."""
+        """Steps of the long rollouts, used by the rollout metrics and the collapse."""
         return max(self.horizon_steps, self.collapse_step)
 
     def quick(self) -> EvaluationSettings:

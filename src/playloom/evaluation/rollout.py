@@ -1,36 +1,67 @@
 """Rollout metrics: PSNR and SSIM against the recorded frames by horizon, and collapse of sharpness.
 
-Two baselines of the same segments stand beside them: the last frame repeated (a model that ignores the controller) and
-the tokenizer's reconstruction of the true frame (an upper bound). Sharpness is the mean absolute Laplacian: a blurred
-rollout falls below the recorded figure, one that breaks into noise rises above it. M segments, S steps.
+Baselines from the same segments: the last frame repeated (a model that ignores the controller) and the tokenizer's
+reconstruction of the true frame (an upper bound, the ceiling). Sharpness is the mean absolute Laplacian: it falls below
+the recorded figure with blur and rises above it with noise. M segments, S steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.data.dataset import FrameDataset
-from playloom.evaluation.report import Row
-from playloom.evaluation.segments import Segment, dream_on, reconstruct
+from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.report import Row, standard_error
+from playloom.evaluation.segments import (
+    EvaluationContext,
+    Progress,
+    Segment,
+    frames_after,
+    reconstruct,
+    rollout_batches,
+)
 from playloom.inference.engine import Engine
-from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, sharpness, ssim
 
 MARKS = (1, 3, 10, 30)
-"""Steps shown in the table."""
+"""Steps of the table."""
 _CEILINGS = (1, 3, 10, 20, 30)
-"""Steps at which ceiling and SSIM are measured; both change little from step to step and take time."""
-_MUST_BEAT = (1, 3, 10)
+"""Steps at which ceiling and SSIM are measured: both are slow, and change little from step to step."""
+_TARGETS = (1, 3, 10)
 """Steps at which the rollout must beat the repeated frame."""
+TOLERANCE = 0.3
+"""Largest relative deviation from the recorded sharpness that is no collapse."""
+
+
+def evaluate(run: EvaluationContext) -> None:
+    """Measure long rollouts, short greedy ones, short ones of held-out episodes, and the collapse of sharpness."""
+    s = run.settings
+    segments = run.segments(s.horizon_moments, s.horizon_reach)
+    test = measure_rollout(run.engine, run.dataset, segments, s, run.progress, steps=s.horizon_reach)
+    greedy = heldout = None
+    if s.greedy_moments:
+        short = partial(measure_rollout, progress=run.progress, steps=s.greedy_steps, detail=False)
+        cold = dataclasses.replace(s, sampling=dataclasses.replace(s.sampling, temperature=0.0))
+        greedy = short(run.engine, run.dataset, segments[: s.greedy_moments], cold)
+        if run.heldout:
+            apart = run.segments(s.greedy_moments, s.greedy_steps, heldout=True)
+            heldout = short(run.engine, run.dataset, apart, s)
+    collapse = measure_collapse(run.model, run.dataset, segments, test, s.collapse_step)
+    run.rows += [*rollout_rows(test, greedy, heldout), collapse.row()]
+    run.curves["horizon"] = rollout_curves(test)
+    run.curves["collapse"] = dataclasses.asdict(collapse)
+    run.counts["horizon_moments"] = len(segments)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Horizon:
+class RolloutMetrics:
     """Metrics of every segment (rows) at every step (columns; column 0 is step 1)."""
 
     dream_MS: NDArray[np.float64]
@@ -46,58 +77,41 @@ class Horizon:
     sharpness_MS: NDArray[np.float64]
     """Sharpness of the generated frames, grey levels."""
 
-    def gain(self, step: int) -> tuple[float, float]:
-        """Return the mean dB over the repeated frame at a step, and its standard error over segments."""
-        gain_M = self.dream_MS[:, step - 1] - self.repeat_MS[:, step - 1]
-        error = gain_M.std(ddof=1) / np.sqrt(len(gain_M)) if len(gain_M) > 1 else np.nan
-        return float(gain_M.mean()), float(error)
+    def psnr_at(self, step: int) -> tuple[float, float]:
+        """Return the mean PSNR of the rollout and of the repeated frame at a step."""
+        return float(self.dream_MS[:, step - 1].mean()), float(self.repeat_MS[:, step - 1].mean())
 
 
-def measure_horizon(
-    model: WorldModel,
-    dreamer: Engine,
-    store: FrameDataset,
-    moments: Sequence[Segment],
+def measure_rollout(
+    engine: Engine,
+    dataset: FrameDataset,
+    segments: Sequence[Segment],
+    settings: EvaluationSettings,
+    progress: Progress = lambda _: None,
     *,
     steps: int,
-    sampling: Sampling,
-    seed: int,
-    batch: int,
-    tick: Callable[[str], None] = lambda _: None,
     detail: bool = True,
-) -> Horizon:
-    """Generate `steps` steps from every segment and compare with the recording.
+) -> RolloutMetrics:
+    """Generate `steps` steps from every segment and compare with the recording; SSIM and ceiling need `detail`.
 
-    Args:
-        model: the dreamer's model.
-        dreamer: dreams.
-        store: where the moments lie; their future must be at least `steps` long.
-        moments: where to begin.
-        steps: S.
-        sampling: how tokens are drawn.
-        seed: of the first dream; dream i has `seed + i`.
-        batch: dreams at once.
-        tick: told after each step of each batch.
-        detail: whether SSIM and ceiling are measured too.
+    Rollout i has the seed `settings.seed + i`. `progress` is called after each step of each batch.
     """
-    shape = (len(moments), steps)
-    dream, repeat, sharp = np.empty(shape), np.empty(shape), np.empty(shape)
+    dream, repeat, sharp = (np.empty((len(segments), steps)) for _ in range(3))
     ceiling, dream_ssim, repeat_ssim = (
-        {s: np.empty(len(moments)) for s in _CEILINGS if detail and s <= steps} for _ in range(3)
+        {step: np.empty(len(segments)) for step in _CEILINGS if detail and step <= steps} for _ in range(3)
     )
-    last = np.stack([moment.last_frame(store) for moment in moments])
-    prompts = [moment.prompt(store) for moment in moments]
-    actions = [moment.future_actions(store, steps) for moment in moments]
-    for first, step, frames in dream_on(dreamer, prompts, actions, sampling=sampling, seed=seed, batch=batch):
-        rows = slice(first, first + len(frames))
-        truth = np.stack([moment.future_frame(store, step) for moment in moments[rows]])
-        dream[rows, step - 1], repeat[rows, step - 1] = (psnr(x, truth, PSNR_CAP) for x in (frames, last[rows]))
-        sharp[rows, step - 1] = sharpness(frames)
+    last = frames_after(dataset, segments, 0)
+    prompts = [segment.prompt(dataset) for segment in segments]
+    actions = [segment.future_actions(dataset, steps) for segment in segments]
+    for rows, index, frames in rollout_batches(engine, prompts, actions, settings):
+        step, truth = index + 1, frames_after(dataset, segments[rows], index + 1)
+        dream[rows, index], repeat[rows, index] = (psnr(x, truth, PSNR_CAP) for x in (frames, last[rows]))
+        sharp[rows, index] = sharpness(frames)
         if step in ceiling:
-            ceiling[step][rows] = psnr(reconstruct(model, truth, batch), truth, PSNR_CAP)
+            ceiling[step][rows] = psnr(reconstruct(engine.model, truth, settings.batch), truth, PSNR_CAP)
             dream_ssim[step][rows], repeat_ssim[step][rows] = ssim(frames, truth), ssim(last[rows], truth)
-        tick("horizon")
-    return Horizon(
+        progress("horizon")
+    return RolloutMetrics(
         dream_MS=dream,
         repeat_MS=repeat,
         ceiling_M=ceiling,
@@ -107,66 +121,46 @@ def measure_horizon(
     )
 
 
-def horizon_rows(test: Horizon, greedy: Horizon | None, heldout: Horizon | None) -> list[Row]:
+def rollout_rows(test: RolloutMetrics, greedy: RolloutMetrics | None, heldout: RolloutMetrics | None) -> list[Row]:
     """Return the report rows: metrics at the marks, the mean over 30 steps, greedy sampling, held-out episodes."""
-    rows = [_psnr_row(test, step) for step in MARKS if step in test.ceiling_M]
-    reach = min(max(MARKS), test.dream_MS.shape[1])
-    means = {
-        "repeat": float(test.repeat_MS[:, :reach].mean()),
-        "ceiling": float(np.mean([value.mean() for value in test.ceiling_M.values()])),
-    }
-    mean = float(test.dream_MS[:, :reach].mean())
-    rows.append(_row(test, f"PSNR, mean of steps 1 to {reach}", mean, "dB", means))
-    for step in test.dream_ssim_M:
-        if step in MARKS:
-            beside = {"repeat": float(test.repeat_ssim_M[step].mean())}
-            rows.append(_row(test, f"SSIM at step {step}", float(test.dream_ssim_M[step].mean()), "", beside))
+    row, reach = partial(Row, "horizon", count=len(test.dream_MS)), min(max(MARKS), test.dream_MS.shape[1])
+    marks = [step for step in MARKS if step in test.ceiling_M]
+    ceiling = {step: float(value.mean()) for step, value in test.ceiling_M.items()}
+    rows = []
+    for step in marks:
+        value, repeat = test.psnr_at(step)
+        baselines = {"repeat": repeat, "ceiling": ceiling[step]}
+        bar, passed = ("> repeat", value > repeat) if step in _TARGETS else ("", None)
+        rows.append(row(f"PSNR at step {step}", value, "dB", baselines, bar, passed))
+    baselines = {"repeat": float(test.repeat_MS[:, :reach].mean()), "ceiling": float(np.mean([*ceiling.values()]))}
+    rows.append(row(f"PSNR, mean of steps 1 to {reach}", float(test.dream_MS[:, :reach].mean()), "dB", baselines))
+    for step in marks:
+        baselines = {"repeat": float(test.repeat_ssim_M[step].mean())}
+        rows.append(row(f"SSIM at step {step}", float(test.dream_ssim_M[step].mean()), "", baselines))
     for name, other in (("greedy", greedy), ("held out", heldout)):
-        if other is not None:
-            for step in (s for s in MARKS if s <= other.dream_MS.shape[1]):
-                beside = {"repeat": float(other.repeat_MS[:, step - 1].mean())}
-                value = float(other.dream_MS[:, step - 1].mean())
-                rows.append(_row(other, f"PSNR at step {step}, {name}", value, "dB", beside))
+        for step in MARKS:
+            if other is not None and step <= other.dream_MS.shape[1]:
+                value, repeat = other.psnr_at(step)
+                title, count = f"PSNR at step {step}, {name}", len(other.dream_MS)
+                rows.append(row(title, value, "dB", {"repeat": repeat}, count=count))
     return rows
 
 
-def horizon_curves(test: Horizon) -> dict[str, object]:
+def rollout_curves(test: RolloutMetrics) -> dict[str, object]:
     """Return means over segments by step, JSON values."""
-    steps = range(1, test.dream_MS.shape[1] + 1)
+    gain_MS = test.dream_MS - test.repeat_MS
+    by_step = {"ceiling_psnr": test.ceiling_M, "dream_ssim": test.dream_ssim_M, "repeat_ssim": test.repeat_ssim_M}
     return {
-        "steps": list(steps),
+        "steps": list(range(1, test.dream_MS.shape[1] + 1)),
         "dream_psnr": test.dream_MS.mean(0),
         "repeat_psnr": test.repeat_MS.mean(0),
-        "ceiling_psnr": {str(step): float(value.mean()) for step, value in test.ceiling_M.items()},
-        "dream_ssim": {str(step): float(value.mean()) for step, value in test.dream_ssim_M.items()},
-        "repeat_ssim": {str(step): float(value.mean()) for step, value in test.repeat_ssim_M.items()},
-        "gain_psnr": [test.gain(step)[0] for step in steps],
-        "gain_psnr_standard_error": [test.gain(step)[1] for step in steps],
+        **{
+            name: {str(step): float(value.mean()) for step, value in values.items()} for name, values in by_step.items()
+        },
+        "gain_psnr": [gain_M.mean() for gain_M in gain_MS.T],
+        "gain_psnr_standard_error": [standard_error(gain_M) for gain_M in gain_MS.T],
         "dream_sharpness": test.sharpness_MS.mean(0),
     }
-
-
-def _psnr_row(test: Horizon, step: int) -> Row:
-    value, repeat = float(test.dream_MS[:, step - 1].mean()), float(test.repeat_MS[:, step - 1].mean())
-    asked = step in _MUST_BEAT
-    return Row(
-        part="horizon",
-        name=f"PSNR at step {step}",
-        value=value,
-        unit="dB",
-        baselines={"repeat": repeat, "ceiling": float(test.ceiling_M[step].mean())},
-        bar="> repeat" if asked else "",
-        passed=value > repeat if asked else None,
-        count=len(test.dream_MS),
-    )
-
-
-def _row(test: Horizon, name: str, value: float, unit: str, beside: dict[str, float]) -> Row:
-    return Row(part="horizon", name=name, value=value, unit=unit, baselines=beside, count=len(test.dream_MS))
-
-
-TOLERANCE = 0.3
-"""Largest relative deviation from the recorded sharpness that is no collapse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,33 +177,24 @@ class Collapse:
     moments: int
     """Number of segments."""
 
+    def row(self) -> Row:
+        """Return the report row: generated over recorded sharpness."""
+        real = self.real or np.nan
+        name, ratio = f"sharpness of frame {self.step}, dream over real", self.dream / real
+        bar = f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %"
+        baselines = {"reconstruction over real": self.reconstructed / real}
+        return Row("collapse", name, ratio, "%", baselines, bar, abs(ratio - 1) <= TOLERANCE, self.moments)
+
 
 def measure_collapse(
-    model: WorldModel, store: FrameDataset, moments: Sequence[Segment], horizon: Horizon, step: int
+    model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment], rollout: RolloutMetrics, step: int
 ) -> Collapse:
-    """Compare sharpness of the rollouts of `horizon`, which began at these segments, at one step."""
-    real = np.stack([moment.future_frame(store, step) for moment in moments])
+    """Compare the sharpness of the rollouts from these segments with that of the recording, at one step."""
+    real = frames_after(dataset, segments, step)
     return Collapse(
         step=step,
-        dream=float(horizon.sharpness_MS[:, step - 1].mean()),
+        dream=float(rollout.sharpness_MS[:, step - 1].mean()),
         real=float(sharpness(real).mean()),
         reconstructed=float(sharpness(reconstruct(model, real)).mean()),
-        moments=len(moments),
+        moments=len(segments),
     )
-
-
-def collapse_rows(collapse: Collapse) -> list[Row]:
-    """Return the report row: generated over recorded sharpness."""
-    ratio = collapse.dream / collapse.real if collapse.real else float("nan")
-    return [
-        Row(
-            part="collapse",
-            name=f"sharpness of frame {collapse.step}, dream over real",
-            value=ratio,
-            unit="%",
-            baselines={"reconstruction over real": collapse.reconstructed / collapse.real if collapse.real else np.nan},
-            bar=f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %",
-            passed=abs(ratio - 1) <= TOLERANCE,
-            count=collapse.moments,
-        )
-    ]

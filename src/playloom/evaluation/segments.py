@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,86 +22,14 @@ from numpy.typing import NDArray
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.sampler import alive_spans
 from playloom.errors import RecordingError
+from playloom.evaluation.config import EvaluationSettings
+from playloom.evaluation.report import Row
 from playloom.inference.engine import Engine
-from playloom.inference.sampling import Sampling
-from playloom.inference.types import GenerationRequest, Prompt
+from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.models.checkpoint import WorldModel
 
-
-class SegmentStep(NamedTuple):
-    """Frames of one step of a batch of rollouts."""
-
-    first: int
-    """Index of the rollout of `frames_BHWC[0]`."""
-    step: int
-    """Steps after the prompt, from 1."""
-    frames_BHWC: NDArray[np.uint8]
-    """uint8 [B, H, W, 3]."""
-
-
-def dream_on(
-    dreamer: Engine,
-    prompts: Sequence[Prompt],
-    actions: Sequence[NDArray[np.uint8]],
-    *,
-    sampling: Sampling,
-    seed: int,
-    batch: int,
-) -> Iterator[SegmentStep]:
-    """Generate from every prompt under its actions, uint8 [S, 16] each; rollout i has the seed `seed + i`.
-
-    Yields every step of the first `batch` dreams, then of the next.
-    """
-    requests = [
-        GenerationRequest(prompt=prompt, steps=len(held), actions_SA=held, sampling=sampling, seed=seed + index)
-        for index, (prompt, held) in enumerate(zip(prompts, actions, strict=True))
-    ]
-    for first in range(0, len(requests), batch):
-        for steps in dreamer.dream_batch(requests[first : first + batch]):
-            frames = [step.frame_HWC for step in steps if step.frame_HWC is not None]
-            yield SegmentStep(first, steps[0].index + 1, np.stack(frames))
-
-
-def dream_all(
-    dreamer: Engine,
-    prompts: Sequence[Prompt],
-    actions: Sequence[NDArray[np.uint8]],
-    *,
-    sampling: Sampling,
-    seed: int,
-    batch: int,
-) -> NDArray[np.uint8]:
-    """Return all frames of short rollouts, uint8 [rollouts, S, H, W, 3]; see `dream_on`."""
-    height, width, channels = prompts[0].frames_THWC.shape[1:]
-    frames = np.empty((len(prompts), len(actions[0]), height, width, channels), np.uint8)
-    for first, step, frames_BHWC in dream_on(dreamer, prompts, actions, sampling=sampling, seed=seed, batch=batch):
-        frames[first : first + len(frames_BHWC), step - 1] = frames_BHWC
-    return frames
-
-
-@torch.inference_mode()
-def encode(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.int64]:
-    """Encode any number of pictures, int64 [F, N]."""
-    parts = [
-        model.tokenizer.encode(torch.from_numpy(np.array(frames_FHWC[first : first + batch]))).cpu().numpy()
-        for first in range(0, len(frames_FHWC), batch)
-    ]
-    return np.concatenate(parts)
-
-
-def with_codes(model: WorldModel, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Return the prompts with their frames' codes, so that several rollouts encode once."""
-    return [dataclasses.replace(prompt, codes_TN=encode(model, prompt.frames_THWC)) for prompt in prompts]
-
-
-@torch.inference_mode()
-def reconstruct(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.uint8]:
-    """Encode and decode pictures, uint8 [F, H, W, 3]: the upper bound of generated frames."""
-    parts = []
-    for first in range(0, len(frames_FHWC), batch):
-        codes = model.tokenizer.encode(torch.from_numpy(np.array(frames_FHWC[first : first + batch])))
-        parts.append(model.tokenizer.decode(codes).cpu().numpy())
-    return np.concatenate(parts)
+Progress = Callable[[str], None]
+"""Receives a description of each finished piece of work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,59 +43,138 @@ class Segment:
     future: int
     """Frames after it that belong to the segment."""
 
-    def prompt(self, store: FrameDataset) -> Prompt:
+    def prompt(self, dataset: FrameDataset) -> Prompt:
         """Return the prompt: `past` frames and the actions between them."""
         first = self.row - self.past + 1
         return Prompt(
-            frames_THWC=np.array(store.frames_FHWC[first : self.row + 1]),
-            actions_TA=np.array(store.actions_FA[first : self.row]),
+            frames_THWC=np.array(dataset.frames_FHWC[first : self.row + 1]),
+            actions_TA=np.array(dataset.actions_FA[first : self.row]),
         )
 
-    def last_frame(self, store: FrameDataset) -> NDArray[np.uint8]:
-        """Return the last seen frame, uint8 [H, W, 3]."""
-        return np.array(store.frames_FHWC[self.row])
-
-    def future_actions(self, store: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
+    def future_actions(self, dataset: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
         """Return the recorded actions that follow, uint8 [steps, 16]."""
-        return np.array(store.actions_FA[self.row : self.row + (steps or self.future)])
+        return np.array(dataset.actions_FA[self.row : self.row + (steps or self.future)])
 
-    def future_frames(self, store: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
+    def future_frames(self, dataset: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
         """Return the recorded frames that follow, uint8 [steps, H, W, 3]."""
-        return np.array(store.frames_FHWC[self.row + 1 : self.row + 1 + (steps or self.future)])
+        return np.array(dataset.frames_FHWC[self.row + 1 : self.row + 1 + (steps or self.future)])
 
-    def future_frame(self, store: FrameDataset, step: int) -> NDArray[np.uint8]:
-        """Return the frame `step` steps later (1 is the next), uint8 [H, W, 3]."""
-        return np.array(store.frames_FHWC[self.row + step])
+
+@dataclass(kw_only=True)
+class EvaluationContext:
+    """Inputs that the parts of an evaluation share, and their results so far."""
+
+    engine: Engine
+    dataset: FrameDataset
+    settings: EvaluationSettings
+    progress: Progress
+    rows: list[Row] = field(default_factory=list)
+    """Rows of the report."""
+    curves: dict[str, Any] = field(default_factory=dict)
+    """Series behind the rows, JSON values."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Number of segments by part."""
+
+    def __post_init__(self) -> None:
+        self.model = self.engine.model
+        self.test, self.heldout = self.dataset.of_split("test"), self.dataset.of_split("heldout")
+
+    def segments(self, count: int, future: int, *, heldout: bool = False, extra: int = 0) -> list[Segment]:
+        """Choose segments with a full context, and `extra` frames before it, from test or held-out episodes."""
+        past = self.model.config.transformer.context_steps + extra
+        episodes = self.heldout if heldout else self.test
+        return choose_segments(self.dataset, episodes, count=count, past=past, future=future, seed=self.settings.seed)
+
+
+def frames_after(dataset: FrameDataset, segments: Sequence[Segment], step: int) -> NDArray[np.uint8]:
+    """Return each segment's recorded frame after `step` steps (0: the last seen one), uint8 [segments, H, W, 3]."""
+    return np.stack([dataset.frames_FHWC[segment.row + step] for segment in segments])
 
 
 def choose_segments(
-    store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, past: int, future: int, seed: int
+    dataset: FrameDataset, episodes: Sequence[EpisodeSlice], *, count: int, past: int, future: int, seed: int
 ) -> list[Segment]:
-    """Draw segments uniformly from all that fit, in the order of their rows.
+    """Draw `count` segments, or as many as there are, in the order of their rows.
 
-    Only moments count whose past and future lie in one episode and hold no dead row. All are cut into `count` stretches
-    of equal number and one is drawn from each, so that no part of the data is missed.
-
-    Returns:
-        `count` moments, or as many as there are.
+    Past and future lie in one episode and hold no dead row. All possible segments are divided into `count` equal parts,
+    and one is drawn from each, so that the whole data set is covered.
 
     Raises:
         RecordingError: when none fits.
     """
-    dead = store.column("dead") if "dead" in store.state_columns else np.zeros(len(store), np.float32)
     rows = [
-        np.arange(span.start + past - 1, span.start + span.length - future)
-        for span in alive_spans(spans, dead)
-        if span.length >= past + future
+        np.arange(episode.start + past - 1, episode.start + episode.length - future)
+        for episode in alive_episodes(dataset, episodes)
+        if episode.length >= past + future
     ]
-    possible = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    if not len(possible):
-        longest = max((span.length for span in spans), default=0)
+    if not rows:
+        longest = max((episode.length for episode in episodes), default=0)
         raise RecordingError(
-            f"no stretch of {past + future} steps without a death in {len(spans)} episodes (the longest has {longest} "
-            "steps); give longer test episodes, or ask for fewer steps"
+            f"no stretch of {past + future} steps without a death in {len(episodes)} episodes (the longest has "
+            f"{longest} steps); give longer test episodes, or evaluate fewer steps"
         )
-    source = np.random.default_rng(seed)
+    possible = np.concatenate(rows)
+    rng = np.random.default_rng(seed)
     edges = np.linspace(0, len(possible), min(count, len(possible)) + 1).astype(np.int64)
-    chosen = [int(possible[source.integers(low, high)]) for low, high in itertools.pairwise(edges)]
+    chosen = [int(possible[rng.integers(low, high)]) for low, high in itertools.pairwise(edges)]
     return [Segment(row=row, past=past, future=future) for row in chosen]
+
+
+def alive_episodes(dataset: FrameDataset, episodes: Sequence[EpisodeSlice]) -> Sequence[EpisodeSlice]:
+    """Return the stretches without dead steps; the whole episodes where the dataset does not record deaths."""
+    return alive_spans(episodes, dataset.column("dead")) if "dead" in dataset.state_columns else episodes
+
+
+def run_batches(
+    engine: Engine, requests: Sequence[GenerationRequest], batch: int
+) -> Iterator[tuple[slice, int, list[StepResult]]]:
+    """Generate in batches; yields the indices of a batch's requests, the step from 0, and their results."""
+    for first in range(0, len(requests), batch):
+        for results in engine.dream_batch(requests[first : first + batch]):
+            yield slice(first, first + len(results)), results[0].index, results
+
+
+def rollout_batches(
+    engine: Engine, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
+) -> Iterator[tuple[slice, int, NDArray[np.uint8]]]:
+    """Generate from every prompt under its actions, uint8 [S, 16] each; rollout i has the seed `settings.seed + i`.
+
+    Yields the indices of a batch's rollouts, the step from 0, and their frames, uint8 [B, H, W, 3].
+    """
+    sampling, seed = settings.sampling, settings.seed
+    requests = [
+        GenerationRequest(prompt=prompt, steps=len(held), actions_SA=held, sampling=sampling, seed=seed + index)
+        for index, (prompt, held) in enumerate(zip(prompts, actions, strict=True))
+    ]
+    for rows, step, results in run_batches(engine, requests, settings.batch):
+        yield rows, step, np.stack([result.frame_HWC for result in results if result.frame_HWC is not None])
+
+
+def rollout_frames(
+    engine: Engine, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
+) -> NDArray[np.uint8]:
+    """Return all frames of short rollouts, uint8 [rollouts, S, H, W, 3]; see `rollout_batches`."""
+    frames = np.empty((len(prompts), len(actions[0]), *prompts[0].frames_THWC.shape[1:]), np.uint8)
+    for rows, step, frames_BHWC in rollout_batches(engine, prompts, actions, settings):
+        frames[rows, step] = frames_BHWC
+    return frames
+
+
+@torch.inference_mode()
+def encode(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.int64]:
+    """Encode any number of pictures, int64 [F, N]."""
+    parts = [frames_FHWC[first : first + batch] for first in range(0, len(frames_FHWC), batch)]
+    return np.concatenate([model.tokenizer.encode(torch.from_numpy(np.array(part))).cpu().numpy() for part in parts])
+
+
+def with_codes(model: WorldModel, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Return the prompts with their frames' codes, so that several rollouts encode once."""
+    return [dataclasses.replace(prompt, codes_TN=encode(model, prompt.frames_THWC)) for prompt in prompts]
+
+
+@torch.inference_mode()
+def reconstruct(model: WorldModel, frames_FHWC: NDArray[np.uint8], batch: int = 16) -> NDArray[np.uint8]:
+    """Encode and decode pictures, uint8 [F, H, W, 3]: the upper bound of generated frames."""
+    codes_FN = torch.from_numpy(encode(model, frames_FHWC, batch))
+    parts = [codes_FN[first : first + batch] for first in range(0, len(codes_FN), batch)]
+    return np.concatenate([model.tokenizer.decode(part).cpu().numpy() for part in parts])

@@ -8,7 +8,8 @@ import importlib.metadata
 import math
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -42,7 +43,7 @@ STEPS_PER_SECOND = 10
 EPISODE_STEPS = 600
 """Steps of an episode: a minute."""
 MAX_HOURS = 1000.0
-"""Limit of one call."""
+"""Play time of one call, at most."""
 _CYCLE = 20
 """Seeds after which the splits repeat."""
 _SPLITS: dict[int, Split] = {17: "validation", 18: "test", 19: "heldout"}
@@ -70,11 +71,14 @@ class RecordProgress:
     """Progress after an episode."""
 
     done: int
-    """Episodes in the folder, of those asked for."""
+    """Episodes in the folder, of those planned."""
     total: int
-    """Episodes asked for."""
+    """Episodes planned."""
     skipped: int
     """Episodes that were there before."""
+
+
+Progress = Callable[[RecordProgress], None]
 
 
 def plan_episode(seed: int, steps: int = EPISODE_STEPS) -> EpisodePlan:
@@ -93,31 +97,10 @@ def plan_episode(seed: int, steps: int = EPISODE_STEPS) -> EpisodePlan:
     style = styles[(seed + block) % len(styles)]
     mode: Mode = "4v4" if (seed // 2 + block) % 5 == 0 else "ffa"
     if split == "heldout":
-        unknown = [v.name for v in VARIANTS.values() if v.heldout]
-        variant = unknown[0] if block % 3 != 1 else variant
+        (unknown,) = [v.name for v in VARIANTS.values() if v.heldout]
+        variant = unknown if block % 3 != 1 else variant
         style = HELDOUT_STYLE if block % 3 != 0 else style
     return EpisodePlan(seed=seed, variant=variant, mode=mode, style=style, split=split, steps=steps)
-
-
-def record_episode(plan: EpisodePlan, folder: Path) -> Episode:
-    """Play and return one episode in this process, whose working directory becomes `folder`.
-
-    The engine can crash the process; `record_episodes` gives every episode a process of its own.
-    """
-    player = ScriptedPlayer(variant_of(plan.variant), plan.style, plan.seed)
-    engine = DoomEngine(GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed), folder, senses=True)
-    digest = new_frame_hash()
-    actions = np.empty((plan.steps, ACTION_SLOTS), np.uint8)
-    states = np.empty((plan.steps, len(STATE_COLUMNS)), np.float32)
-    for step in range(plan.steps):
-        digest.update(engine.frame().tobytes())
-        view = engine.view()
-        states[step] = view.row
-        actions[step] = encode_named(player.act(view))
-        if step + 1 < plan.steps:
-            engine.step(decode_values(actions[step]).tolist())
-    engine.close()
-    return Episode(episode_meta(plan, digest.hexdigest()), actions, states)
 
 
 def record_episodes(
@@ -125,43 +108,37 @@ def record_episodes(
     hours: float,
     seed: int = 0,
     processes: int | None = None,
-    progress: Callable[[RecordProgress], None] | None = None,
+    progress: Progress | None = None,
     steps: int = EPISODE_STEPS,
 ) -> list[Path]:
     """Record at least `hours` of play into `folder`; existing episodes are kept and counted.
 
     Args:
-        folder: where the episodes go; made if needed.
-        hours: play time asked for, at 10 steps a second; at most `MAX_HOURS`.
+        folder: folder of the episodes; made if needed.
+        hours: play time at 10 steps per second; at most `MAX_HOURS`.
         seed: the first episode's seed; the others follow one by one.
         processes: engines at a time; all cores when None.
         progress: called at the start and after every episode.
         steps: length of an episode.
 
     Returns:
-        The paths of the episodes asked for, in the order of their seeds.
+        The paths of the episodes in the order of their seeds.
 
     Raises:
-        ConfigError: when hours, steps or processes make no sense.
+        ConfigError: when hours, steps or processes are out of range.
         GameError: when an episode's process keeps dying.
     """
-    if not (hours > 0 and math.isfinite(hours)) or steps < 1 or (processes is not None and processes < 1):
+    if not 0 < hours <= MAX_HOURS or steps < 1 or (processes is not None and processes < 1):
         raise ConfigError(
-            f"hours, steps and processes must be above 0; got hours={hours}, steps={steps}, processes={processes}"
-        )
-    if hours > MAX_HOURS:
-        raise ConfigError(
-            f"hours is out of range: got {hours:g}, expected at most {MAX_HOURS:g}; record more with another --seed"
+            f"hours, steps and processes must be above 0, and hours at most {MAX_HOURS:g}: got hours={hours}, "
+            f"steps={steps}, processes={processes}; record more hours with another --seed"
         )
     count = math.ceil(hours * 3600 * STEPS_PER_SECOND / steps)
     return record_plans(folder, [plan_episode(seed + i, steps) for i in range(count)], processes, progress)
 
 
 def record_plans(
-    folder: Path,
-    plans: list[EpisodePlan],
-    processes: int | None = None,
-    progress: Callable[[RecordProgress], None] | None = None,
+    folder: Path, plans: list[EpisodePlan], processes: int | None = None, progress: Progress | None = None
 ) -> list[Path]:
     """Record exactly these episodes; see `record_episodes`."""
     import_vizdoom()
@@ -172,16 +149,14 @@ def record_plans(
         raise BadInputError(f"{folder} cannot be made ({error.strerror}); choose another --out") from error
     present = _present(folder, plans)
     pending = [plan for plan in plans if plan.seed not in present]
-    done = len(present)
 
-    def report() -> None:
+    def report(new: int) -> None:
         if progress is not None:
-            progress(RecordProgress(done=done, total=len(plans), skipped=len(present)))
+            progress(RecordProgress(done=len(present) + new, total=len(plans), skipped=len(present)))
 
-    report()
-    for _ in _run_all(folder, pending, processes or usable_cores()):
-        done += 1
-        report()
+    report(0)
+    for new, _ in enumerate(_run_all(folder, pending, processes or usable_cores()), start=1):
+        report(new)
     wanted = {plan.seed for plan in plans}
     return [path for path in list_episodes(folder) if load_meta(path).seed in wanted]
 
@@ -195,13 +170,11 @@ def _present(folder: Path, plans: list[EpisodePlan]) -> set[int]:
             meta = load_episode(path).meta
         except RecordingError:
             continue
-        plan = plan_of.get(meta.seed)
-        if plan is None:
+        if (plan := plan_of.get(meta.seed)) is None:
             continue
-        found = EpisodePlan(**{f.name: getattr(meta, f.name) for f in dataclasses.fields(EpisodePlan)})
-        if found != plan:
-            names = [f.name for f in dataclasses.fields(plan) if getattr(plan, f.name) != getattr(found, f.name)]
-            other = ", ".join(f"{n}={getattr(found, n)} instead of {getattr(plan, n)}" for n in names)
+        names = [f.name for f in dataclasses.fields(plan) if getattr(plan, f.name) != getattr(meta, f.name)]
+        if names:
+            other = ", ".join(f"{n}={getattr(meta, n)} instead of {getattr(plan, n)}" for n in names)
             raise ConfigError(f"{path} holds another recording ({other}); choose another folder")
         present.add(meta.seed)
     return present
@@ -215,10 +188,10 @@ class _Job:
     working: tempfile.TemporaryDirectory[str]
 
 
-def _run_all(folder: Path, plans: Iterable[EpisodePlan], processes: int) -> Iterable[EpisodePlan]:
+def _run_all(folder: Path, plans: Iterable[EpisodePlan], processes: int) -> Iterator[EpisodePlan]:
     """Run every plan in a process of its own, `processes` at a time; yield each when done."""
     queue = list(plans)[::-1]
-    failures: dict[int, int] = {}
+    failures: Counter[int] = Counter()
     jobs: list[_Job] = []
     try:
         while queue or jobs:
@@ -230,7 +203,7 @@ def _run_all(folder: Path, plans: Iterable[EpisodePlan], processes: int) -> Iter
                 if _finish(job):
                     yield job.plan
                     continue
-                failures[job.plan.seed] = failures.get(job.plan.seed, 0) + 1
+                failures[job.plan.seed] += 1
                 if failures[job.plan.seed] >= _ATTEMPTS:
                     raise GameError(
                         f"the game's process for seed {job.plan.seed} ({job.plan.variant}) died "
@@ -254,7 +227,7 @@ def _start(folder: Path, plan: EpisodePlan) -> _Job:
 
 
 def _finish(job: _Job) -> bool:
-    """True if the episode was written; a PlayloomError of the child is raised here."""
+    """True if the episode was written; raises the child's error."""
     end_game_process(job.process)
     message: Any = None
     with contextlib.suppress(EOFError):
@@ -271,11 +244,30 @@ def _finish(job: _Job) -> bool:
 def _record(plan: EpisodePlan, folder: Path, working: str, pipe: Connection) -> None:
     enter_game_process()
     try:
-        save_episode(folder, record_episode(plan, Path(working)))
+        save_episode(folder, _play(plan, Path(working)))
     except (PlayloomError, OSError) as error:
         pipe.send(error)
     else:
         pipe.send("done")
+
+
+def _play(plan: EpisodePlan, folder: Path) -> Episode:
+    """Play one episode in this process, whose working directory becomes `folder`."""
+    player = ScriptedPlayer(variant_of(plan.variant), plan.style, plan.seed)
+    spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
+    engine = DoomEngine(spec, folder, enemy_info=True)
+    digest = new_frame_hash()
+    actions = np.empty((plan.steps, ACTION_SLOTS), np.uint8)
+    states = np.empty((plan.steps, len(STATE_COLUMNS)), np.float32)
+    for step in range(plan.steps):
+        digest.update(engine.frame().tobytes())
+        observation = engine.observation()
+        states[step] = observation.row
+        actions[step] = encode_named(player.act(observation))
+        if step + 1 < plan.steps:
+            engine.step(decode_values(actions[step]).tolist())
+    engine.close()
+    return Episode(episode_meta(plan, digest.hexdigest()), actions, states)
 
 
 def episode_meta(

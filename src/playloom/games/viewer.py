@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from playloom.data.recording import EpisodeMeta, list_episodes, load_episode
+from playloom.data.recording import Episode, list_episodes, load_episode
 from playloom.errors import ConfigError, RecordingError
 from playloom.games.arena.env import render_episode
 from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, wrap
 from playloom.media.images import write_picture
 from playloom.media.video import write_mp4
+from playloom.provenance import Manifest
 
 _COLUMNS = 6
 _TILE_WIDTH = 180
@@ -23,7 +24,7 @@ class ViewedEpisode:
 
     sheet: Path
     """Contact sheet, PNG."""
-    film: Path
+    video: Path
     """Video, MP4 at 10 frames per second."""
     steps: int
     """Steps of the video."""
@@ -39,7 +40,7 @@ def episodes_at(recording: Path) -> list[Path]:
         return [recording]
     paths = list_episodes(recording)
     if not paths:
-        raise RecordingError(f"{recording} holds no episode; make some with: playloom record --out {recording}")
+        raise RecordingError(f"{recording} has no episode; record some with: playloom record --out {recording}")
     return paths
 
 
@@ -56,7 +57,7 @@ def view_episode(
         path: the episode's `.npz` or `.json`.
         out: folder for both; made if needed.
         every: steps between two pictures of the sheet.
-        verify: whether to check the frames against the recorded hash.
+        verify: compare the frames with the recorded hash.
         progress: called with (steps done, steps in all).
 
     Raises:
@@ -67,26 +68,39 @@ def view_episode(
     if every < 1:
         raise ConfigError(f"--every is {every}; expected a whole number from 1")
     episode = load_episode(path)
-    tiles: list[Tile] = []
+    players = [episode.meta.style] * episode.meta.steps
+    return write_views(episode, out / path.stem, players, every=every, verify=verify, progress=progress)
+
+
+def write_views(
+    episode: Episode,
+    stem: Path,
+    players: list[str],
+    *,
+    every: int,
+    verify: bool = True,
+    manifest: Manifest | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ViewedEpisode:
+    """Render an episode and write `<stem>.png` and `<stem>.mp4`.
+
+    The frames are the game's own, so they have no mark of generated ones. `players` names the player of every step, for
+    the caption of the drawn controller. `manifest` is for the inputs of a model. Other arguments as `view_episode`.
+    """
+    meta, tiles = episode.meta, []
+    sheet, video = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.mp4")
+    title = f"{meta.game} {meta.variant}, {meta.mode}, {meta.style}, seed {meta.seed}, {meta.split}"
 
     def frames() -> Iterator[list[Tile]]:
-        for step, frame in enumerate(render_episode(episode, verify)):
-            values = episode.actions_TA[step]
-            tile = Tile(frame_HWC=frame, kind="real", caption=f"step {step}", pads=[(values, episode.meta.style)])
+        for step, frame_HWC in enumerate(render_episode(episode, verify)):
+            pads = [(episode.actions_TA[step], players[step])]
+            tile = Tile(frame_HWC=frame_HWC, kind="real", caption=f"step {step}", pads=pads)
             if step % every == 0:
                 tiles.append(tile)
             if progress is not None:
-                progress(step + 1, episode.meta.steps)
+                progress(step + 1, meta.steps)
             yield [tile]
 
-    viewed = ViewedEpisode(sheet=out / f"{path.stem}.png", film=out / f"{path.stem}.mp4", steps=episode.meta.steps)
-    title = describe(episode.meta)
-    write_mp4(viewed.film, film_frames(frames(), kinds=["real"], title=title))
-    sheet = contact_sheet(wrap(tiles, _COLUMNS), title=title, tile_width=_TILE_WIDTH)
-    write_picture(viewed.sheet, sheet)
-    return viewed
-
-
-def describe(meta: EpisodeMeta) -> str:
-    """Describe an episode in one line."""
-    return f"{meta.game} {meta.variant}, {meta.mode}, {meta.style}, seed {meta.seed}, {meta.split}"
+    write_mp4(video, film_frames(frames(), kinds=["real"], title=title), manifest=manifest)
+    write_picture(sheet, contact_sheet(wrap(tiles, _COLUMNS), title=title, tile_width=_TILE_WIDTH), manifest)
+    return ViewedEpisode(sheet=sheet, video=video, steps=meta.steps)

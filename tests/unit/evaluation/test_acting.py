@@ -24,7 +24,7 @@ from playloom.errors import BadInputError, ConfigError, PictureError, RecordingE
 from playloom.evaluation.online.metrics import COLUMNS, ActReport, Game, episode_metrics, summary
 from playloom.evaluation.online.policies import ModelPolicy, RandomPolicy, RepeatPolicy
 from playloom.evaluation.online.rollout import EpisodeController
-from playloom.evaluation.online.run import COMPARED, PLAYERS, ActJob, floor_tiles
+from playloom.evaluation.online.run import COMPARED, PLAYERS, ActJob
 from playloom.games.arena.maps import variant_of
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
@@ -86,7 +86,7 @@ def test_lying_dead_and_coming_back_is_no_way():
 
 
 def test_figures_need_two_steps():
-    with pytest.raises(RecordingError, match="two steps or more"):
+    with pytest.raises(RecordingError, match="two steps"):
         episode_metrics(rows(x=[1.0]), REST_VALUES[None])
     with pytest.raises(RecordingError, match="3 states and 2 actions"):
         episode_metrics(rows(x=[1.0, 2, 3]), np.stack([REST_VALUES] * 2))
@@ -101,8 +101,8 @@ def test_a_report_knows_who_was_not_timed(tmp_path):
     walk = episode_metrics(rows(x=[0.0, 30]), np.stack([held(left_stick_y=1)] * 2))
     report = ActReport(folder=tmp_path, facts={"seed": 1})
     for seed, speed in ((1, 5.0), (2, 7.0)):
-        report.add(Game(player="model", seed=seed, steps=2, figures=walk, steps_per_second=speed, files=()))
-    report.add(
+        report.games.append(Game(player="model", seed=seed, steps=2, figures=walk, steps_per_second=speed, files=()))
+    report.games.append(
         Game(player="rusher", seed=1, steps=1, figures=None, steps_per_second=None, files=(tmp_path / "a" / "b.npz",))
     )
     table = [dict(zip(report.head(), line, strict=True)) for line in report.lines()]
@@ -198,17 +198,17 @@ def test_every_life_begins_with_the_script_and_no_hand_sees_two():
     """Ten frames, the fifth and sixth lying; two scripted steps begin a life."""
     dead = [0, 0, 0, 0, 1, 1, 0, 0, 0, 0]
     log: list[str] = []
-    lives = EpisodeController(variant_of("plaza"), 3, lead=2, take=lambda prompt, life: Noting(log, prompt, life))
+    lives = EpisodeController(
+        variant_of("plaza"), 3, warmup_steps=2, make_policy=lambda prompt, life: Noting(log, prompt, life)
+    )
     toy = Toy(np.zeros((2, 2, 3), np.uint8), rows(dead=[0.0])[0])
     own = []
     for step, lying in enumerate(dead):
         toy.frame_HWC, toy.row = np.full((2, 2, 3), step, np.uint8), rows(x=[200.0], y=[-200.0], dead=[lying])[0]
         if step:
             lives.observe(toy)
-        looked = lives.look(toy)
-        pressed = lives.act(toy)
-        assert pressed.own == looked and pressed.values_A.shape == (16,)
-        own.append(pressed.own)
+        own.append(lives.prepare(toy))
+        assert lives.act(toy).shape == (16,)
     lives.close()
     lives.close()
     assert own == [False, False, True, True, False, False, False, False, True, True]
@@ -237,22 +237,21 @@ def test_a_job_says_what_is_wrong_with_it(wrong, error, said):
 
 def test_the_games_of_a_job():
     job = ActJob(seed=16, games=4, seconds=2.0, mode="4v4")
-    plans = list(job.plans("model-tiny", lead=3))
+    plans = list(job.plans("model-tiny", 3))
     assert [(plan.seed, plan.split) for plan in plans] == [
         (16, "train"), (17, "validation"), (18, "test"), (19, "heldout"),
     ]  # fmt: skip
     assert {(plan.steps, plan.style, plan.mode) for plan in plans} == {(23, "model-tiny", "4v4")}
     assert {plan.split for plan in ActJob(variant="canyon", games=4).plans("repeat", 9)} == {"heldout"}
     assert set(COMPARED) < set(PLAYERS) and COMPARED[0] == "model"
-    assert floor_tiles("plaza") == 144 - 14
 
 
 def test_a_model_of_other_pictures_cannot_play(tmp_path):
     job = ActJob(model=saved(tmp_path / "tiny", loud_model(tiny_config())), device="cpu")
-    with pytest.raises(BadInputError, match="sees pictures of 24 x 16; the game's are 300 x 180"):
-        job.dreamer()
-    assert ActJob(players=("repeat",), model="no such model").dreamer() is None
-    fits = ActJob(model=saved(tmp_path / "fits", arena_model()), device="cpu").dreamer()
+    with pytest.raises(BadInputError, match="24 x 16, expected 300 x 180"):
+        job.load_engine()
+    assert ActJob(players=("repeat",), model="no such model").load_engine() is None
+    fits = ActJob(model=saved(tmp_path / "fits", arena_model()), device="cpu").load_engine()
     assert fits is not None
 
 

@@ -14,6 +14,7 @@ from playloom.actions.codec import REST_VALUES, SLOT_SIZES
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import RecordingError
+from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.likelihood import (
     BUTTONS,
     STICKS,
@@ -26,9 +27,15 @@ from playloom.evaluation.likelihood import (
     measure_likelihood,
     windows_at,
 )
-from playloom.evaluation.reconstruction import frame_rows, measure_tokenizer, tokenizer_rows
-from playloom.evaluation.rollout import Horizon, collapse_rows, horizon_rows, measure_collapse, measure_horizon
-from playloom.evaluation.segments import choose_segments, encode, reconstruct
+from playloom.evaluation.reconstruction import draw_rows, measure_tokenizer, tokenizer_rows
+from playloom.evaluation.rollout import (
+    RolloutMetrics,
+    measure_collapse,
+    measure_rollout,
+    rollout_curves,
+    rollout_rows,
+)
+from playloom.evaluation.segments import choose_segments, encode, frames_after, reconstruct
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
@@ -87,7 +94,7 @@ def test_a_moment_is_cut_without_an_off_by_one(tmp_path: Path) -> None:
     assert np.array_equal(prompt.actions_TA, store.actions_FA[5:7])
     assert np.array_equal(moment.future_actions(store), store.actions_FA[7:11])
     assert moment.future_frames(store)[:, 0, 0, 0].tolist() == [8, 9, 10, 11]
-    assert moment.future_frame(store, 1)[0, 0, 0] == 8
+    assert frames_after(store, [moment], 1)[0, 0, 0, 0] == 8
 
 
 @pytest.mark.parametrize("row_delay", [None, 1, 2])
@@ -120,8 +127,8 @@ def test_likelihood_equals_going_token_by_token_without_the_future(row_delay: in
     judged = likelihood(model, codes.numpy(), values.numpy().astype(np.uint8), row_delay, batch=1)
     images, actions = losses[:, 1:, : layout.image_slots], losses[:, 1:, layout.image_slots :]
     assert judged.image_B == pytest.approx(images.mean((1, 2)).numpy(), abs=1e-4)
-    assert judged.buttons == pytest.approx(float(actions[..., BUTTONS].mean()), abs=1e-4)
-    assert judged.sticks == pytest.approx(float(actions[..., STICKS].mean()), abs=1e-4)
+    assert judged.scores["buttons"].loss == pytest.approx(float(actions[..., BUTTONS].mean()), abs=1e-4)
+    assert judged.scores["sticks"].loss == pytest.approx(float(actions[..., STICKS].mean()), abs=1e-4)
 
 
 def test_likelihood_does_not_depend_on_the_batch() -> None:
@@ -158,8 +165,8 @@ def test_repeat_baselines_of_still_play(tmp_path: Path) -> None:
     store = store_of(tmp_path, frames, np.tile(REST_VALUES, (30, 1)), [30])
     model = loud_model(tiny_config())
     still = baselines(windows_at(model, store, choose_segments(store, store.spans, count=3, past=6, future=1, seed=0)))
-    assert still.image_repeat == still.buttons_repeat == still.sticks_repeat == 1.0
-    assert still.sticks_marginal == still.buttons_given_last == 0.0
+    assert [base.repeat for base in still.values()] == [1.0] * 3
+    assert still["sticks"].marginal == still["buttons"].given_last == 0.0
 
 
 def test_the_action_of_a_windows_first_step_is_nobodys_to_foretell() -> None:
@@ -170,14 +177,14 @@ def test_the_action_of_a_windows_first_step_is_nobodys_to_foretell() -> None:
     windows = Windows(codes_BTN=codes, actions_BTA=around)
     pairs = windows.actions[:, 1:] == windows.actions[:, :-1]
     beside = baselines(windows)
-    assert beside.sticks_repeat == pytest.approx(pairs[..., STICKS].mean())
+    assert beside["sticks"].repeat == pytest.approx(pairs[..., STICKS].mean())
     other = around.copy()
     other[:, 0] = 0  # the action before the first frame: nobody's business
     assert baselines(Windows(codes_BTN=codes, actions_BTA=other)) == beside
     moved = around.copy()
     moved[:, 1, -1] = (moved[:, 1, -1] + 1) % 11
     first, second = (likelihood(model, codes, w[:, 1:-1], 1) for w in (around, moved))
-    assert first.sticks != second.sticks, "it is seen by what follows"
+    assert first.scores["sticks"] != second.scores["sticks"], "it is seen by what follows"
 
 
 def test_a_model_that_never_looks_at_actions_has_no_alignment_gap(tmp_path: Path) -> None:
@@ -219,18 +226,10 @@ def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, Fram
     return model, store
 
 
-def horizon_of(model: WorldModel, store: FrameDataset, steps: int, count: int = 3) -> Horizon:
+def horizon_of(model: WorldModel, store: FrameDataset, steps: int, count: int = 3) -> RolloutMetrics:
     moments = choose_segments(store, store.spans, count=count, past=4, future=steps, seed=0)
-    return measure_horizon(
-        model,
-        Engine(model, row_delay=1),
-        store,
-        moments,
-        steps=steps,
-        sampling=Sampling(temperature=0.0),
-        seed=0,
-        batch=2,
-    )
+    settings = EvaluationSettings(sampling=Sampling(temperature=0.0), batch=2)
+    return measure_rollout(Engine(model, row_delay=1), store, moments, settings, steps=steps)
 
 
 def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(
@@ -242,17 +241,18 @@ def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(
     for step in (1, 3):
         assert horizon.dream_MS[:, step - 1] == pytest.approx(horizon.ceiling_M[step])
     assert (horizon.repeat_MS[:, [1, 3]] == PSNR_CAP).all() and (horizon.repeat_MS[:, [0, 2]] < 20).all()
-    assert horizon.gain(1)[0] == pytest.approx(float((horizon.dream_MS - horizon.repeat_MS)[:, 0].mean()))
+    gain = rollout_curves(horizon)["gain_psnr"][0]
+    assert gain == pytest.approx(float((horizon.dream_MS - horizon.repeat_MS)[:, 0].mean()))
 
 
 def test_the_horizon_bar_is_the_repeated_frame(blinking: tuple[WorldModel, FrameDataset]) -> None:
     model, store = blinking
     horizon = horizon_of(model, store, 4)
     better = dataclasses.replace(horizon, dream_MS=horizon.repeat_MS + 1)
-    verdicts = [row.passed for row in horizon_rows(better, None, None) if row.bar]
+    verdicts = [row.passed for row in rollout_rows(better, None, None) if row.bar]
     assert verdicts == [True, True]
     worse = dataclasses.replace(horizon, dream_MS=horizon.repeat_MS - 1)
-    assert [row.passed for row in horizon_rows(worse, None, horizon) if row.bar] == [False, False]
+    assert [row.passed for row in rollout_rows(worse, None, horizon) if row.bar] == [False, False]
 
 
 def test_collapse_compares_with_the_real_frames_of_that_step(blinking: tuple[WorldModel, FrameDataset]) -> None:
@@ -260,12 +260,12 @@ def test_collapse_compares_with_the_real_frames_of_that_step(blinking: tuple[Wor
     moments = choose_segments(store, store.spans, count=3, past=4, future=6, seed=0)
     horizon = horizon_of(model, store, 6)
     collapse = measure_collapse(model, store, moments, horizon, 6)
-    real = np.stack([moment.future_frame(store, 6) for moment in moments])
+    real = frames_after(store, moments, 6)
     assert collapse.real == pytest.approx(float(sharpness(real).mean()))
     assert collapse.dream == pytest.approx(float(sharpness(reconstruct(model, real)).mean()), rel=1e-5)
-    (row,) = collapse_rows(dataclasses.replace(collapse, dream=0.6 * collapse.real))
+    row = dataclasses.replace(collapse, dream=0.6 * collapse.real).row()
     assert row.passed is False and row.value == pytest.approx(0.6)
-    (row,) = collapse_rows(dataclasses.replace(collapse, dream=1.25 * collapse.real))
+    row = dataclasses.replace(collapse, dream=1.25 * collapse.real).row()
     assert row.passed is True
 
 
@@ -288,12 +288,12 @@ def test_psnr_is_capped_for_equal_pictures() -> None:
 
 def test_the_tokenizer_is_measured_on_the_frames_it_was_given(tmp_path: Path) -> None:
     store, model = noise_store(tmp_path), loud_model(tiny_config())
-    measured = measure_tokenizer(model, store, store.spans, count=12, seed=0, batch=5)
-    truth = np.array(store.frames_FHWC[frame_rows(store.spans, 12, 0)])
+    measured = measure_tokenizer(model, store, store.spans, EvaluationSettings(batch=5), 12)
+    truth = np.array(store.frames_FHWC[draw_rows(store.spans, 12, 0)])
     assert measured.psnr == pytest.approx(float(psnr(reconstruct(model, truth), truth).mean()), abs=1e-4)
     mean = np.broadcast_to(truth.mean(0).round().astype(np.uint8), truth.shape)
     assert measured.mean_frame_psnr == pytest.approx(float(psnr(mean, truth).mean()), abs=1e-4)
-    assert 1 <= measured.perplexity <= measured.used <= 16 and measured.frames == 12
+    assert 1 <= measured.use.perplexity <= measured.use.used <= 16 and measured.frames == 12
     verdict = [row.passed for row in tokenizer_rows(measured, None) if row.bar]
     assert verdict == [False]
     assert tokenizer_rows(dataclasses.replace(measured, psnr=24.0), measured)[0].passed is True

@@ -6,22 +6,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from playloom.actions.codec import REST_VALUES
+from playloom.actions.codec import REST_VALUES, encode_named
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
-from playloom.evaluation.camera_motion import ZOOMS, Camera, expansion_between, horizontal_shift, yaw_between
+from playloom.evaluation.camera_motion import (
+    FOCAL,
+    HORIZON,
+    LARGEST_TURN,
+    ZOOMS,
+    expansion_between,
+    horizontal_shift,
+    yaw_between,
+)
 from playloom.evaluation.control import (
-    ControlResult,
+    ControlMetrics,
     control_rows,
     evaluate_estimator,
-    game_control,
-    held,
-    turn_per_step,
+    held_state,
+    measure_game_control,
+    median_turns,
 )
 from playloom.evaluation.segments import Segment
 
 HEIGHT, WIDTH = 90, 150
-CAMERA = Camera()
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -38,7 +45,7 @@ def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def view(panorama: np.ndarray, yaw: float) -> np.ndarray:
     """What a pinhole camera turned by `yaw` degrees clockwise sees of a panorama that covers 360 degrees."""
-    focal = CAMERA.focal * WIDTH
+    focal = FOCAL * WIDTH
     angle = np.degrees(np.arctan((np.arange(WIDTH) - (WIDTH - 1) / 2) / focal)) + yaw
     column = (angle % 360) / 360 * panorama.shape[1]
     left = column.astype(int)
@@ -66,13 +73,13 @@ def test_turning_clockwise_moves_the_scene_left() -> None:
 def test_peaks_beyond_the_largest_turn_are_not_looked_at() -> None:
     panorama = texture(HEIGHT, 1440)
     found = yaw_between(view(panorama, 0)[None], view(panorama, 30)[None])
-    assert abs(found[0]) <= CAMERA.largest_turn + 1
+    assert abs(found[0]) <= LARGEST_TURN + 1
 
 
 def zoomed(picture: np.ndarray, zoom: float) -> np.ndarray:
     """The picture enlarged about the vanishing point, by Pillow."""
     height, width = picture.shape[:2]
-    x, y = width / 2, CAMERA.horizon * height
+    x, y = width / 2, HORIZON * height
     affine = (1 / zoom, 0, x - x / zoom, 0, 1 / zoom, y - y / zoom)
     image = Image.fromarray(picture)
     return np.array(image.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
@@ -94,22 +101,22 @@ def test_the_same_picture_does_not_grow() -> None:
     assert expansion_between(picture, picture)[0] == 1.0
 
 
-def test_turn_per_step_outlives_one_spoiled_step() -> None:
+def test_median_turns_outlives_one_spoiled_step() -> None:
     panorama = texture(HEIGHT, 1440)
     frames = np.stack([view(panorama, 9.0 * step) for step in range(6)])[None]
     frames[0, 3] = 128
-    assert turn_per_step(frames, CAMERA)[0] == pytest.approx(9, abs=1)
+    assert median_turns(frames)[0] == pytest.approx(9, abs=1)
 
 
 def test_held_inputs_are_what_they_say() -> None:
-    assert held("rest", 3).tolist() == [REST_VALUES.tolist()] * 3
-    right, left = held("right", 1)[0], held("left", 1)[0]
+    right, left, forward, rest = (encode_named(held_state(name)) for name in ("right", "left", "forward", "rest"))
+    assert rest.tolist() == REST_VALUES.tolist()
     assert (right != REST_VALUES).sum() == 1 and right[14] == 10 and left[14] == 0
-    assert held("forward", 1)[0][13] == 10
+    assert forward[13] == 10
 
 
-def figures(right: list[float], left: list[float], forward: list[float], rest: list[float]) -> ControlResult:
-    return ControlResult(right=np.array(right), left=np.array(left), forward=np.array(forward), rest=np.array(rest))
+def figures(right: list[float], left: list[float], forward: list[float], rest: list[float]) -> ControlMetrics:
+    return ControlMetrics(right=np.array(right), left=np.array(left), forward=np.array(forward), rest=np.array(rest))
 
 
 def test_control_figures_count_wrong_ways() -> None:
@@ -121,7 +128,7 @@ def test_control_figures_count_wrong_ways() -> None:
 
 def test_control_bars_fail_where_they_should(tmp_path: Path) -> None:
     store = panorama_store(tmp_path)
-    recorded = evaluate_estimator(store, store.spans, count=50, seed=0, camera=CAMERA)
+    recorded = evaluate_estimator(store, store.spans, count=50, seed=0)
     good = figures([9.5] * 9 + [8], [-9] * 10, [1.2] * 9 + [1.25], [1.0] * 10)
     assert [row.passed for row in control_rows(good, recorded, None) if row.passed is not None] == [True, True, True]
     bad = figures([6.0] * 10, [6.0] * 10, [1.2, 0.8] * 5, [1.0] * 10)
@@ -145,7 +152,7 @@ def panorama_store(folder: Path) -> FrameDataset:
 
 def test_the_estimator_is_judged_against_the_states(tmp_path: Path) -> None:
     store = panorama_store(tmp_path)
-    judged = evaluate_estimator(store, store.spans, count=100, seed=0, camera=CAMERA)
+    judged = evaluate_estimator(store, store.spans, count=100, seed=0)
     assert judged.pairs == 19 and judged.sign_right == 1.0 and judged.median_error < 0.5
     assert np.isnan(judged.full_stick)
 
@@ -160,7 +167,7 @@ def test_the_real_game_turns_by_nine_degrees_and_grows_when_walking(tmp_path: Pa
     writer.append_episode(frames, np.tile(REST_VALUES, (steps, 1)), states, meta)
     writer.finish()
     moment = Segment(row=6, past=5, future=5)
-    control = game_control(FrameDataset.open(tmp_path), [moment], steps=5, camera=CAMERA)
+    control = measure_game_control(FrameDataset.open(tmp_path), [moment], steps=5)
     assert control is not None
     assert control.right[0] == pytest.approx(9, abs=0.5) and control.left[0] == pytest.approx(-9, abs=0.5)
     assert control.forward[0] >= control.rest[0]
@@ -168,4 +175,4 @@ def test_the_real_game_turns_by_nine_degrees_and_grows_when_walking(tmp_path: Pa
 
 def test_another_game_cannot_be_asked(tmp_path: Path) -> None:
     store = panorama_store(tmp_path)
-    assert game_control(store, [Segment(row=5, past=3, future=2)], steps=2, camera=CAMERA) is None
+    assert measure_game_control(store, [Segment(row=5, past=3, future=2)], steps=2) is None

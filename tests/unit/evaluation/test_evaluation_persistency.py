@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,16 +18,17 @@ from playloom.evaluation.persistency import (
     OBJECTS,
     Persistency,
     Template,
-    draw,
+    draw_object,
     make_edits,
     measure_persistency,
+    object_box,
     paste,
     persistency_curves,
     persistency_rows,
-    place,
     static_segments,
 )
 from playloom.evaluation.segments import Segment, choose_segments, encode, reconstruct
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
@@ -50,7 +52,7 @@ def store_of(folder: Path, frames: np.ndarray) -> FrameDataset:
 @pytest.mark.parametrize("size", [(180, 300), (16, 24), (40, 10)])
 def test_an_object_stands_inside_the_picture_and_changes_nothing_else(name: str, size: tuple[int, int]) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.uint8)
-    boxes = [place(*size, side) for side in (0, 1)]
+    boxes = [object_box(*size, side) for side in (0, 1)]
     assert boxes[0].columns.start <= boxes[1].columns.start and (boxes[0] != boxes[1] or size[1] < 24)
     for box in boxes:
         assert 0 <= box.rows.start < box.rows.stop <= size[0] and 0 <= box.columns.start < box.columns.stop <= size[1]
@@ -64,15 +66,15 @@ def test_an_object_stands_inside_the_picture_and_changes_nothing_else(name: str,
 def test_objects_have_the_colour_of_their_name_in_every_size() -> None:
     for name, channels in {"red ball": [0], "blue crate": [2], "yellow cone": [0, 1]}.items():
         for size in (4, 54):
-            drawn = draw(name, size)
-            inside = drawn.colour_DDC[drawn.cover_DD > 0.5]
-            assert drawn.colour_DDC.min() >= 0 and drawn.colour_DDC.max() <= 255
+            colour, opacity = draw_object(name, size)
+            inside = colour[opacity > 0.5]
+            assert colour.min() >= 0 and colour.max() <= 255
             others = [c for c in range(3) if c not in channels]
             assert inside[:, channels].mean() > 2 * inside[:, others].mean()
 
 
 def test_the_share_is_one_for_the_object_and_zero_without_it() -> None:
-    box = place(16, 24, 0)
+    box = object_box(16, 24, 0)
     ball = paste(GREY[None], "red ball", box)[0]
     template = Template.between("red ball", box, ball, GREY)
     half = ((ball.astype(int) + GREY) // 2).astype(np.uint8)
@@ -84,7 +86,7 @@ def test_the_share_is_one_for_the_object_and_zero_without_it() -> None:
     shares = template.share(dreams, np.broadcast_to(GREY, dreams.shape))
     assert shares[:4] == pytest.approx([1, 0, 0.5, 0], abs=0.01)
     assert shares[4] < 0.1 and shares[5] > 0.8
-    moved = template.share(paste(GREY[None], "red ball", place(16, 24, 1)), GREY[None])
+    moved = template.share(paste(GREY[None], "red ball", object_box(16, 24, 1)), GREY[None])
     assert moved == pytest.approx([0], abs=1e-9)
     nothing = Template.between("red ball", box, GREY, GREY)
     assert np.isnan(nothing.share(ball[None], GREY[None])).all()
@@ -131,12 +133,16 @@ def moments_of(store: FrameDataset) -> list[Segment]:
     return choose_segments(store, store.spans, count=2, past=4, future=1, seed=0)
 
 
+def persistency_of(model: WorldModel, store: FrameDataset, settings: EvaluationSettings, *more: Any) -> Persistency:
+    return measure_persistency(Engine(model, row_delay=settings.row_delay), store, moments_of(store), settings, *more)
+
+
 def test_a_world_that_keeps_what_it_sees_has_all_of_the_object_and_no_other_seed_has_it(
     still: tuple[WorldModel, FrameDataset],
 ) -> None:
     model, store = still
     done: list[str] = []
-    result = measure_persistency(model, store, moments_of(store), SETTINGS, done.append)
+    result = persistency_of(model, store, SETTINGS, done.append)
     assert set(result.present_MS) == {1, 4} and result.prompt_frames == 4 and len(done) == 4
     for present_MS in result.present_MS.values():
         assert present_MS == pytest.approx(np.ones((2, 3)), abs=1e-6)
@@ -157,7 +163,7 @@ def test_a_world_that_never_looks_at_what_it_saw_has_nothing_of_the_object(
     blind.transformer.load_state_dict(model.transformer.state_dict())
     with torch.no_grad():
         blind.transformer.token.weight[: model.config.layout.vocab.codebook_size] = 0
-    result = measure_persistency(blind, store, moments_of(store), SETTINGS)
+    result = persistency_of(blind, store, SETTINGS)
     for present_MS in result.present_MS.values():
         assert (present_MS == 0).all() and present_MS.shape == (2, 3)
     assert [row.value for row in persistency_rows(result)[:4]] == [0, 0, 0, 0]
@@ -176,7 +182,9 @@ def test_an_edit_is_in_the_last_frames_only_and_carries_its_codes(still: tuple[W
 
 def test_what_the_tokenizer_loses_is_not_asked_for(still: tuple[WorldModel, FrameDataset]) -> None:
     model, store = still
-    result = measure_persistency(model, store, moments_of(store), dataclasses.replace(SETTINGS, persistency_kept=1.0))
+    result = measure_persistency(
+        Engine(model), store, moments_of(store), dataclasses.replace(SETTINGS, persistency_kept=1.0)
+    )
     rows = persistency_rows(result)
     assert all(np.isnan(row.value) and row.count == 0 for row in rows[:-1])
     assert rows[-1].count == 2 and rows[-1].value < 1

@@ -16,9 +16,20 @@ from playloom.actions.codec import SLOT_SIZES
 from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
-from playloom.errors import ConfigError, PictureError, RecordingError
+from playloom.errors import ConfigError, MissingExtraError, PictureError, RecordingError
+from playloom.evaluation import rollout
 from playloom.evaluation.config import EvaluationSettings
-from playloom.evaluation.report import Report, Row, Series, is_significant, markdown, plot, show, strip, summary, table
+from playloom.evaluation.report import (
+    Report,
+    Row,
+    format_value,
+    is_significant,
+    markdown,
+    rollout_plot,
+    rollout_strip,
+    summary,
+    table,
+)
 from playloom.evaluation.suite import evaluate
 from playloom.evaluation.test_set import open_test_set
 from playloom.media.images import read_picture
@@ -43,18 +54,10 @@ SMALL = EvaluationSettings(
     persistency_kept=0,
 )
 ROWS = [
-    Row(
-        part="horizon",
-        name="PSNR at step 1",
-        value=21.25,
-        unit="dB",
-        baselines={"repeat": 20.0},
-        bar="> repeat",
-        passed=True,
-    ),
-    Row(part="horizon", name="PSNR at step 3", value=18.0, unit="dB", bar="> repeat", passed=False),
-    Row(part="control", name="direction | right", value=0.5, unit="%"),
-    Row(part="control", name="turn", value=math.nan, unit="deg", bar="9", passed=False),
+    Row("horizon", "PSNR at step 1", 21.25, "dB", {"repeat": 20.0}, bar="> repeat", passed=True),
+    Row("horizon", "PSNR at step 3", 18.0, "dB", bar="> repeat", passed=False),
+    Row("control", "direction | right", 0.5, "%"),
+    Row("control", "turn", math.nan, "deg", bar="9", passed=False),
 ]
 
 
@@ -90,7 +93,6 @@ def test_markdown_has_a_row_each_and_escapes_bars() -> None:
 
 def test_the_summary_counts_and_names() -> None:
     report = Report(rows=tuple(ROWS), curves={}, run={})
-    assert report.passed == (1, 3)
     assert summary(report) == "1 of 3 bars reached; not reached: horizon: PSNR at step 3; control: turn"
 
 
@@ -106,7 +108,7 @@ def test_json_is_strict_and_complete(tmp_path: Path) -> None:
 
 
 def test_figures_are_shown_in_the_digits_they_deserve() -> None:
-    assert [show(1.23456, unit) for unit in ("", "dB", "nats", "%", "codes")] == [
+    assert [format_value(1.23456, unit) for unit in ("", "dB", "nats", "%", "codes")] == [
         "1.235", "1.23 dB", "1.235 nats", "123.5 %", "1 codes",
     ]  # fmt: skip
 
@@ -131,7 +133,7 @@ def test_settings_refuse_nonsense_and_quick_is_smaller() -> None:
 def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
     store, model = small_store(tmp_path / "store"), loud_model(tiny_config())
     done: list[str] = []
-    report = evaluate(model, store, SMALL, pictures=tmp_path / "pictures", tick=done.append)
+    report = evaluate(model, store, SMALL, pictures=tmp_path / "pictures", progress=done.append)
     parts = list(dict.fromkeys(row.part for row in report.rows))
     assert parts == [
         "tokenizer",
@@ -181,15 +183,8 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
     small_store(tmp_path / "store")
     save_model(tmp_path / "model", loud_model(tiny_config()))
     monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, row_delay=self.row_delay))
-    call = [
-        "evaluate",
-        "--model",
-        str(tmp_path / "model"),
-        "--data",
-        str(tmp_path / "store"),
-        "--cache-dir",
-        str(tmp_path / "work"),
-    ]
+    call = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "store")]
+    call += ["--cache-dir", str(tmp_path / "work")]
     result = CliRunner().invoke(app, [*call, "--quick", "--decode-order", "2", "--threads", "1"])
     assert result.exit_code == 0, result.output
     assert "PSNR of reconstructions" in result.output and "missed" in result.output and "bars reached" in result.output
@@ -204,20 +199,20 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path, monkeypatc
     assert "it is a folder" in str(refused.exception), "now, not after minutes"
 
 
+@pytest.mark.parametrize("package", ["scipy", "matplotlib"])
+def test_without_the_extra_the_command_names_it(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    refused = CliRunner().invoke(app, ["evaluate", "--cache-dir", str(tmp_path)])
+    assert isinstance(refused.exception, MissingExtraError) and "'playloom[evaluate]'" in str(refused.exception)
+
+
 def test_a_stopped_evaluation_keeps_the_parts_that_were_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_store(tmp_path / "store")
     save_model(tmp_path / "model", loud_model(tiny_config()))
     monkeypatch.setattr(EvaluationSettings, "quick", lambda self: dataclasses.replace(SMALL, row_delay=self.row_delay))
-    monkeypatch.setattr(sys.modules["playloom.evaluation.suite"], "measure_horizon", terminate)
-    call = [
-        "evaluate",
-        "--model",
-        str(tmp_path / "model"),
-        "--data",
-        str(tmp_path / "store"),
-        "--cache-dir",
-        str(tmp_path / "work"),
-    ]
+    monkeypatch.setattr(rollout, "measure_rollout", terminate)
+    call = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "store")]
+    call += ["--cache-dir", str(tmp_path / "work")]
     result = CliRunner().invoke(app, [*call, "--quick", "--decode-order", "2", "--threads", "1"])
     assert result.exit_code == 143, result.output
     content = json.loads((tmp_path / "work" / "evaluation.json").read_text())
@@ -229,13 +224,14 @@ def terminate(*_: object, **__: object) -> None:
 
 
 def test_a_plot_shows_its_lines_and_a_strip_marks_dreams() -> None:
-    lines = [Series("one", [1, 2, 3], [20.0, 18.0, 15.0]), Series("two", [1, 3], [17.0, 17.0])]
-    picture = plot(lines, title="t", x_label="x", y_label="y")
-    for colour in ((220, 90, 20), (110, 110, 110)):
+    curves = {"steps": [1, 2, 3], "dream_psnr": np.array([20.0, 18, 15]), "repeat_psnr": np.array([17.0, 17, 17])}
+    picture = rollout_plot({**curves, "ceiling_psnr": {"1": 22.0, "3": 22.0}}, "title")
+    assert picture.shape == (400, 720, 3) and picture.dtype == np.uint8
+    for colour in ((220, 90, 20), (110, 110, 110), (40, 150, 70)):
         assert (picture == colour).all(-1).sum() > 100
     black = np.zeros((4, 18, 30, 3), np.uint8)
     actions = np.zeros((4, 16), np.uint8)
     actions[:, 12:] = 5
-    sheet = strip(black, black, actions, [1, 4], "title")
+    sheet = rollout_strip(black, black, actions, [1, 4], "title")
     badge = (sheet == (20, 20, 20)).all(-1)
     assert badge.any() and not badge[: sheet.shape[0] // 2].any()

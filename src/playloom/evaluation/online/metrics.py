@@ -18,18 +18,20 @@ from playloom.data.recording import STATE_COLUMNS, Episode
 from playloom.errors import RecordingError
 from playloom.evaluation.online.rollout import EpisodeResult
 from playloom.games.arena.maps import CELL
+from playloom.games.recorder import STEPS_PER_SECOND
 
-STEPS_PER_SECOND = 10
-_FORWARD = [control.name for control in CONTROLS].index("left_stick_y")
+_NAMES = [control.name for control in CONTROLS]
 _PRESSED = 0.375
 """Least forward stick that counts as walking."""
 _STUCK = 2.0
 """Map units per step below which a player who walks forward is blocked."""
+_LONG_TURN = 5
+"""Steps of full stick that count as a long turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeMetrics:
-    """Metrics of one game, over the player's own steps in which it is alive, unless said otherwise."""
+    """Metrics of one game, over the player's own steps in which it is alive, unless noted otherwise."""
 
     steps: int
     """Own steps alive."""
@@ -53,14 +55,6 @@ class EpisodeMetrics:
     """Share of all steps of the game spent dead."""
 
 
-class Summary(NamedTuple):
-    """Mean and error of one metric over several games."""
-
-    mean: float
-    error: float | None
-    """Standard error of the mean; None with one game."""
-
-
 def episode_metrics(
     states: NDArray[np.float32], actions_TA: NDArray[np.uint8], own_T: NDArray[np.bool_] | None = None
 ) -> EpisodeMetrics:
@@ -69,28 +63,27 @@ def episode_metrics(
     Args:
         states: state rows [T, 9], see `STATE_COLUMNS`; row t is measured when frame t is seen.
         actions_TA: action values, uint8 [T, 16]; action t leads from row t to row t + 1.
-        own_T: which steps are the player's own; None: all.
+        own_T: True for the player's own steps; None: all.
 
     Raises:
         RecordingError: when there are fewer than two steps, or not as many actions as rows.
     """
     if len(states) < 2 or len(states) != len(actions_TA):
         raise RecordingError(
-            f"figures of play need two steps or more, a state and an action each; got {len(states)} states and "
-            f"{len(actions_TA)} actions"
+            f"metrics of play need two steps or more: got {len(states)} states and {len(actions_TA)} actions"
         )
+    x, y, yaw, frags = (_column(states, name).astype(np.float64) for name in ("x", "y", "yaw", "frags"))
     dead_T = _column(states, "dead") > 0
     own_T = ~dead_T if own_T is None else own_T & ~dead_T
     moving = own_T[:-1] & ~dead_T[1:]
-    way = np.hypot(np.diff(_column(states, "x")), np.diff(_column(states, "y")))[moving]
-    turned = ((np.diff(_column(states, "yaw")) + 180) % 360 - 180)[moving]
-    forward = decode_values(actions_TA)[:-1, _FORWARD][moving] >= _PRESSED
+    way = np.hypot(np.diff(x), np.diff(y))[moving]
+    turned = ((np.diff(yaw) + 180) % 360 - 180)[moving]
+    forward = decode_values(actions_TA)[:-1, _NAMES.index("left_stick_y")][moving] >= _PRESSED
     changed = (actions_TA[1:] != actions_TA[:-1]).any(1)[own_T[1:] & own_T[:-1]]
-    frags = _column(states, "frags")
     return EpisodeMetrics(
         steps=int(own_T.sum()),
         way=_mean(way) * STEPS_PER_SECOND,
-        cells=len(_cells(states[own_T])),
+        cells=len(np.unique(np.floor(states[own_T, :2] / CELL), axis=0)),
         blocked=_mean(forward & (way < _STUCK)),
         turning=_mean(np.abs(turned)) * STEPS_PER_SECOND,
         changes=_mean(changed),
@@ -99,6 +92,14 @@ def episode_metrics(
         deaths=float((dead_T[1:] & ~dead_T[:-1]).sum()),
         dead=_mean(dead_T),
     )
+
+
+class Summary(NamedTuple):
+    """Mean and error of one metric over several games."""
+
+    mean: float
+    error: float | None
+    """Standard error of the mean; None with one game."""
 
 
 def summary(values: Sequence[float]) -> Summary:
@@ -110,12 +111,8 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(mean, spread / math.sqrt(len(values)))
 
 
-def _column(states: NDArray[np.float32], name: str) -> NDArray[np.float64]:
-    return states[:, STATE_COLUMNS.index(name)].astype(np.float64)
-
-
-def _cells(states: NDArray[np.float32]) -> set[tuple[int, int]]:
-    return {(math.floor(x / CELL), math.floor(y / CELL)) for x, y in states[:, :2].tolist()}
+def _column(states: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    return states[:, STATE_COLUMNS.index(name)]
 
 
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
@@ -166,16 +163,18 @@ class Game:
     """Recording, contact sheet and video, as far as written."""
 
     @classmethod
-    def of(cls, player: str, played: EpisodeResult, lead: int, files: tuple[Path, ...]) -> Game:
+    def of(cls, player: str, result: EpisodeResult, warmup_steps: int, files: tuple[Path, ...]) -> Game:
         """Return the metrics of the steps after the first warm-up."""
-        states, actions_TA, own_T = played.episode.states[lead:], played.episode.actions_TA[lead:], played.own_T[lead:]
+        episode = result.episode
+        states, actions_TA, own_T = episode.states[warmup_steps:], episode.actions_TA[warmup_steps:], result.own_T
+        own_T = own_T[warmup_steps:]
         steps = int(own_T.sum())
         return cls(
             player=player,
-            seed=played.episode.meta.seed,
+            seed=episode.meta.seed,
             steps=steps,
             figures=episode_metrics(states, actions_TA, own_T) if len(states) > 1 else None,
-            steps_per_second=steps / played.seconds if played.seconds else None,
+            steps_per_second=steps / result.seconds if result.seconds else None,
             files=files,
         )
 
@@ -196,20 +195,19 @@ class ActReport:
     """Settings and machine, JSON values."""
     games: list[Game] = field(default_factory=list)
 
-    def add(self, game: Game) -> None:
-        """Append a game."""
-        self.games.append(game)
-
     @property
     def players(self) -> list[str]:
         """Names of all players, in order."""
         return list(dict.fromkeys(game.player for game in self.games))
 
-    def mean(self, player: str, name: str) -> Summary | None:
-        """Return a player's metric over its games; None where no game has it."""
-        values = [game.value(name) for game in self.games if game.player == player]
-        known = [value for value in values if value is not None]
-        return summary(known) if known else None
+    def summaries(self, player: str) -> dict[str, Summary | None]:
+        """Return a player's metrics over its games by their names in `COLUMNS`; None where no game has it."""
+        found = {}
+        for column in COLUMNS:
+            values = [game.value(column.name) for game in self.games if game.player == player]
+            known = [value for value in values if value is not None]
+            found[column.name] = summary(known) if known else None
+        return found
 
     def head(self) -> tuple[str, ...]:
         """Return the titles of the table."""
@@ -217,27 +215,28 @@ class ActReport:
 
     def lines(self) -> list[tuple[str, ...]]:
         """Return one row per player: mean ± standard error over its games."""
-        return [
-            (player, str(self._count(player)), *(_cell(self.mean(player, c.name), c) for c in COLUMNS))
-            for player in self.players
-        ]
+        lines = []
+        for player in self.players:
+            cells = (_cell(value, c) for value, c in zip(self.summaries(player).values(), COLUMNS, strict=True))
+            lines.append((player, str(self._count(player)), *cells))
+        return lines
 
     def means(self) -> dict[str, Any]:
         """Return facts and means as JSON values."""
-        players = {
-            player: {"games": self._count(player)}
-            | {c.name: None if (m := self.mean(player, c.name)) is None else m._asdict() for c in COLUMNS}
-            for player in self.players
-        }
+        players = {}
+        for player in self.players:
+            summaries = self.summaries(player).items()
+            means = {name: None if value is None else value._asdict() for name, value in summaries}
+            players[player] = {"games": self._count(player), **means}
         return {**self.facts, "players": players}
 
     def to_dict(self) -> dict[str, Any]:
         """Return facts, means and games as JSON values."""
-        return {**self.means(), "games": [self._game(game) for game in self.games]}
-
-    def _game(self, game: Game) -> dict[str, Any]:
-        files = [str(path.relative_to(self.folder)) for path in game.files]
-        return {**dataclasses.asdict(game), "files": files}
+        games = [
+            {**dataclasses.asdict(game), "files": [str(path.relative_to(self.folder)) for path in game.files]}
+            for game in self.games
+        ]
+        return {**self.means(), "games": games}
 
     def _count(self, player: str) -> int:
         return sum(game.player == player for game in self.games)
@@ -246,14 +245,8 @@ class ActReport:
 def _cell(value: Summary | None, column: Column) -> str:
     if value is None:
         return "-"
-    mean = f"{value.mean * column.scale:.{column.digits}f}"
-    return mean if value.error is None else f"{mean} ± {value.error * column.scale:.{column.digits}f}"
-
-
-_NAMES = [control.name for control in CONTROLS]
-_STEPS_PER_SECOND = 10
-_LONG_TURN = 5
-"""Steps of full stick that count as a long turn."""
+    numbers = [number * column.scale for number in value if number is not None]
+    return " ± ".join(f"{number:.{column.digits}f}" for number in numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,35 +279,30 @@ class PlayStatistics:
 
 def play_statistics(episodes: Sequence[Episode]) -> PlayStatistics:
     """Compute the statistics of at least one episode."""
-    pads = [decode_values(episode.actions_TA) for episode in episodes]
-    pad = np.concatenate(pads)
+    controls = [decode_values(episode.actions_TA) for episode in episodes]
+    turns = [episode_TA[:, _NAMES.index("right_stick_x")] for episode_TA in controls]
+    all_TA = np.concatenate(controls)
     states = np.concatenate([episode.states for episode in episodes])
-    side, forward, turn = (pad[:, _NAMES.index(n)] for n in ("left_stick_x", "left_stick_y", "right_stick_x"))
-    turns = [episode_pad[:, _NAMES.index("right_stick_x")] for episode_pad in pads]
-    used = pad != 0
-
-    def share(mask: NDArray[np.bool_]) -> float:
-        return float(mask.mean())
-
+    side, forward, turn = (all_TA[:, _NAMES.index(n)] for n in ("left_stick_x", "left_stick_y", "right_stick_x"))
+    used = all_TA != 0
     return PlayStatistics(
-        steps=len(pad),
-        reversals_a_second=sum(_reversals(t) for t in turns) / len(pad) * _STEPS_PER_SECOND,
-        turning_standing=share((turn != 0) & (forward == 0) & (side == 0)),
-        turning_walking=share((turn != 0) & (forward > 0)),
-        walking_straight=share((turn == 0) & (forward > 0)),
-        backward=share(forward < 0),
-        sideways=share((forward == 0) & (side != 0)),
-        at_rest=share(~used.any(1)),
-        full_turns=sum(_in_long_runs(t == s) for t in turns for s in (-1, 1)) / len(pad),
-        off_level=share(np.abs(states[:, STATE_COLUMNS.index("pitch")]) > 2),
-        dead=share(states[:, STATE_COLUMNS.index("dead")] > 0),
-        usage={name: share(used[:, index]) for index, name in enumerate(_NAMES)},
+        steps=len(all_TA),
+        reversals_a_second=sum(_reversals(turn_T) for turn_T in turns) / len(all_TA) * STEPS_PER_SECOND,
+        turning_standing=_mean((turn != 0) & (forward == 0) & (side == 0)),
+        turning_walking=_mean((turn != 0) & (forward > 0)),
+        walking_straight=_mean((turn == 0) & (forward > 0)),
+        backward=_mean(forward < 0),
+        sideways=_mean((forward == 0) & (side != 0)),
+        at_rest=_mean(~used.any(1)),
+        full_turns=sum(_in_long_runs(turn_T == sign) for turn_T in turns for sign in (-1, 1)) / len(all_TA),
+        off_level=_mean(np.abs(_column(states, "pitch")) > 2),
+        dead=_mean(_column(states, "dead") > 0),
+        usage={name: _mean(used[:, index]) for index, name in enumerate(_NAMES)},
     )
 
 
 def _reversals(turn_T: NDArray[np.float32]) -> int:
-    sides = np.sign(turn_T)
-    sides = sides[sides != 0]
+    sides = np.sign(turn_T[turn_T != 0])
     return int((sides[1:] != sides[:-1]).sum())
 
 

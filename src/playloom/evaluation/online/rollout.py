@@ -1,6 +1,6 @@
 """One episode of a policy in the real game, recorded.
 
-A scripted player plays the warm-up of every life and respawns after a death; the policy plays the rest. A policy sees
+A scripted player plays the warm-up of every life and respawns after a death; the policy plays the rest. A policy plays
 one life only.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ PolicyFactory = Callable[[Prompt, int], Policy]
 """Makes the policy of a life from its prompt and the number of the life, from 0."""
 
 
-class Running(Protocol):
+class RunningGame(Protocol):
     """A running game; see `playloom.games.arena.process`."""
 
     frame_HWC: NDArray[np.uint8]
@@ -44,65 +44,51 @@ class Running(Protocol):
     """The current state."""
 
 
-class ActionRecord(NamedTuple):
-    """An input and its author."""
-
-    values_A: NDArray[np.uint8]
-    """Action values, uint8 [16]."""
-    own: bool
-    """True for the policy, False for the script."""
-
-
 class EpisodeController:
-    """Alternate scripted warm-up and policy control within an episode. Per step: `look`, `press`, and after the step
-    `see`."""
+    """Alternate scripted warm-up and policy control. Per step: `prepare`, `act`, and after the step `observe`."""
 
-    def __init__(self, variant: Variant, seed: int, *, lead: int, take: PolicyFactory) -> None:
+    def __init__(self, variant: Variant, seed: int, *, warmup_steps: int, make_policy: PolicyFactory) -> None:
         self._script = ScriptedPlayer(variant, WARMUP_STYLE, seed)
-        self._lead, self._take = lead, take
+        self._warmup_steps, self._make_policy = warmup_steps, make_policy
         self._frames: list[NDArray[np.uint8]] = []
         self._actions: list[NDArray[np.uint8]] = []
-        self._hand: Policy | None = None
+        self._policy: Policy | None = None
         self._life = 0
 
-    def look(self, game: Running) -> bool:
-        """PolicyFactory in the current frame and state; return True if the policy acts next."""
+    def prepare(self, game: RunningGame) -> bool:
+        """Make the policy when the warm-up is over; return True if a policy acts next."""
         if game.row[_DEAD] > 0:
             self._frames, self._actions = [], []
-        elif self._hand is None:
+        elif self._policy is None:
             self._frames.append(game.frame_HWC)
-            if len(self._actions) == self._lead:
-                self._hand = self._take(self._prompt(), self._life)
+            if len(self._actions) == self._warmup_steps:
+                actions_TA = np.array(self._actions, np.uint8).reshape(-1, ACTION_SLOTS)
+                prompt = Prompt(frames_THWC=np.stack(self._frames), actions_TA=actions_TA)
+                self._policy = self._make_policy(prompt, self._life)
                 self._life += 1
-        return self._hand is not None
+        return self._policy is not None
 
-    def act(self, game: Running) -> ActionRecord:
-        """Return the input after the current frame."""
-        if self._hand is not None:
-            return ActionRecord(self._hand.act(), True)
+    def act(self, game: RunningGame) -> NDArray[np.uint8]:
+        """Return the input after the current frame: action values, uint8 [16]."""
+        if self._policy is not None:
+            return self._policy.act()
         values_A = encode_named(self._script.act(Observation(row=tuple(game.row.tolist()), enemies=())))
         if self._frames:
             self._actions.append(values_A)
-        return ActionRecord(values_A, False)
+        return values_A
 
-    def observe(self, game: Running) -> None:
-        """PolicyFactory in the frame that followed; a death closes the policy."""
-        if self._hand is None:
-            return
+    def observe(self, game: RunningGame) -> None:
+        """Pass the frame that followed to the policy; a death closes it."""
         if game.row[_DEAD] > 0:
             self.close()
-        else:
-            self._hand.observe(game.frame_HWC)
+        elif self._policy is not None:
+            self._policy.observe(game.frame_HWC)
 
     def close(self) -> None:
         """Close the policy, if one plays."""
-        if self._hand is not None:
-            hand, self._hand = self._hand, None
-            hand.close()
-
-    def _prompt(self) -> Prompt:
-        actions_TA = np.array(self._actions, np.uint8).reshape(-1, ACTION_SLOTS)
-        return Prompt(frames_THWC=np.stack(self._frames), actions_TA=actions_TA)
+        if self._policy is not None:
+            policy, self._policy = self._policy, None
+            policy.close()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,90 +104,69 @@ class EpisodeResult:
     """Error that ended the game early, if any."""
 
 
-@dataclass
-class _Trajectory:
-    rows: list[NDArray[np.float32]] = field(default_factory=list)
-    pressed: list[ActionRecord] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.hash = new_frame_hash()
-
-    def add(self, game: Running, pressed: ActionRecord) -> None:
-        self.hash.update(game.frame_HWC.tobytes())
-        self.rows.append(game.row)
-        self.pressed.append(pressed)
-
-
-def play_game(
+def play_episode(
     plan: EpisodePlan,
     *,
-    lead: int,
-    take: PolicyFactory,
+    warmup_steps: int,
+    make_policy: PolicyFactory,
     versions: Mapping[str, str],
     stop: Callable[[], bool] = lambda: False,
-    tick: Callable[[], None] = lambda: None,
+    step_done: Callable[[], None] = lambda: None,
 ) -> EpisodeResult | None:
     """Play one game.
 
     Args:
-        plan: which game, and how many steps in all; `style` says who plays, as the recording will.
-        lead: steps that a scripted player plays at the beginning of every life. It also presses X where one lies.
-        take: called once a life, with what was seen and done in the lead: makes the hand that goes on from there.
-        versions: for the recording, beside those of playloom and the engine: what made the inputs.
-        stop: asked before every step after the first lead; True ends the game.
-        tick: told after every step after the first lead.
+        plan: the game and its number of steps; `style` names the player in the recording.
+        warmup_steps: steps of the scripted player at the beginning of every life. It also respawns after a death.
+        make_policy: called once a life, after its warm-up.
+        versions: of the policy; added to the recording's.
+        stop: checked before every step after the first warm-up; True ends the game.
+        step_done: called after every step after the first warm-up.
 
     Returns:
-        What was played, up to where the game failed if it did; None when it was over before the hand's first step:
-        stopped, or too short for another life after a fall in the first lead.
+        The steps played, up to a failure of the game; None when the policy had no step.
 
     Raises:
-        GameError: when the game fails before the hand's first step.
-        ConfigError: when there is no such arena.
-        MissingExtraError: when ViZDoom is not installed.
+        GameError: when the game fails before the policy's first step.
     """
-    tape = _Trajectory()
-    lives = EpisodeController(variant_of(plan.variant), plan.seed, lead=lead, take=take)
-    spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
-    failure: GameError | None = None
-    with GameProcess(spec) as game, closing(lives):
+    controller = EpisodeController(
+        variant_of(plan.variant), plan.seed, warmup_steps=warmup_steps, make_policy=make_policy
+    )
+    digest, seconds, failure = new_frame_hash(), 0.0, None
+    rows: list[NDArray[np.float32]] = []
+    actions: list[NDArray[np.uint8]] = []
+    own: list[bool] = []
+    with GameProcess(GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)) as game, closing(controller):
         for step in range(plan.steps):
-            if step >= lead and stop():
+            if step >= warmup_steps and stop():
                 break
+            is_own = controller.prepare(game)
+            started = time.perf_counter()
+            digest.update(game.frame_HWC.tobytes())
+            rows.append(game.row)
+            actions.append(controller.act(game))
+            own.append(is_own)
             try:
-                _step(game, lives, tape, last=step + 1 == plan.steps)
+                if step + 1 < plan.steps:  # the last input has no frame after it
+                    game.step(decode_values(actions[-1]))
+                    controller.observe(game)
             except GameError as error:
                 failure = error
                 break
-            if step >= lead:
-                tick()
-    own_T = np.array([pressed.own for pressed in tape.pressed], bool)
+            seconds += is_own * (time.perf_counter() - started)
+            if step >= warmup_steps:
+                step_done()
+    own_T = np.array(own, bool)
     if not own_T.any():
         if failure is not None:
             raise failure
         return None
-    episode = _episode(plan, tape, {**versions, **_script(own_T)})
-    return EpisodeResult(episode=episode, own_T=own_T, seconds=tape.seconds, failure=failure)
+    meta = episode_meta(plan, digest.hexdigest(), steps=len(own), versions={**versions, **_script_versions(own_T)})
+    episode = Episode(meta, np.stack(actions), np.stack(rows))
+    return EpisodeResult(episode=episode, own_T=own_T, seconds=seconds, failure=failure)
 
 
-def _step(game: GameProcess, lives: EpisodeController, tape: _Trajectory, last: bool) -> None:
-    """One step of the game; the last input of an episode has no frame after it."""
-    own = lives.look(game)
-    started = time.perf_counter()
-    tape.add(game, lives.act(game))
-    if not last:
-        game.step(decode_values(tape.pressed[-1].values_A))
-        lives.observe(game)
-    tape.seconds += own * (time.perf_counter() - started)
-
-
-def _script(own_T: NDArray[np.bool_]) -> dict[str, str]:
+def _script_versions(own_T: NDArray[np.bool_]) -> dict[str, str]:
     edges = np.flatnonzero(np.diff(np.concatenate([[True], own_T, [True]]).astype(np.int8)))
     spans = [f"{first} to {stop - 1}" for first, stop in zip(edges[::2], edges[1::2], strict=True)]
     return {"script": f"{WARMUP_STYLE} at steps {', '.join(spans)}"} if spans else {}
-
-
-def _episode(plan: EpisodePlan, tape: _Trajectory, versions: Mapping[str, str]) -> Episode:
-    meta = episode_meta(plan, tape.hash.hexdigest(), steps=len(tape.pressed), versions=versions)
-    return Episode(meta, np.stack([pressed.values_A for pressed in tape.pressed]), np.stack(tape.rows))

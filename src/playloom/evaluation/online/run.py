@@ -22,76 +22,34 @@ import numpy as np
 from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
 from playloom.errors import BadInputError, ConfigError, did_you_mean
-from playloom.evaluation.online.metrics import STEPS_PER_SECOND, ActReport, Game
+from playloom.evaluation.online.metrics import ActReport, Game
 from playloom.evaluation.online.policies import ModelPolicy, Policy, RandomPolicy, RepeatPolicy
-from playloom.evaluation.online.rollout import WARMUP_STYLE, EpisodeResult, play_game
+from playloom.evaluation.online.rollout import WARMUP_STYLE, EpisodeResult, play_episode
 from playloom.games.arena.engine import FRAME_SHAPE, MODES, import_vizdoom
-from playloom.games.arena.env import render_episode
 from playloom.games.arena.maps import free_cells, variant_of
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES
-from playloom.games.recorder import EpisodePlan, plan_episode, record_plans
-from playloom.games.viewer import describe
+from playloom.games.recorder import STEPS_PER_SECOND, EpisodePlan, plan_episode, record_plans
+from playloom.games.viewer import write_views
 from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.json_io import write_json
-from playloom.media.contact_sheet import Tile, contact_sheet, film_frames, wrap
-from playloom.media.images import write_picture
-from playloom.media.video import write_mp4
 from playloom.provenance import Manifest, created_at
-
-_COLUMNS, _TILE_WIDTH, _TILES = 6, 180, 60
-
-
-def write_video(
-    folder: Path, played: EpisodeResult, *, who: str, manifest: Manifest | None = None
-) -> tuple[Path, Path]:
-    """Write `<key>.png` and `<key>.mp4` into `folder`.
-
-    The pictures are the game's own, so they are not marked as generated.
-
-    Args:
-        folder: where; made if needed.
-        played: the recording, and which steps are the player's own.
-        who: the player, in a word or two; other steps are captioned as the script's.
-        manifest: goes into both files, where the inputs are a model's.
-
-    Returns:
-        Sheet and film.
-
-    Raises:
-        GameError: when the game fails, or its frames are not those that were played with.
-        PlayloomError: when the place cannot be written to.
-    """
-    episode = played.episode
-    tiles: list[Tile] = []
-    every = max(10, -(-episode.meta.steps // _TILES))
-
-    def frames() -> Iterator[list[Tile]]:
-        for step, frame_HWC in enumerate(render_episode(episode)):
-            values_A = episode.actions_TA[step]
-            presses = who if played.own_T[step] else "script"
-            tile = Tile(frame_HWC=frame_HWC, kind="real", caption=f"step {step}", pads=[(values_A, presses)])
-            if step % every == 0:
-                tiles.append(tile)
-            yield [tile]
-
-    key, title = episode_key(episode.meta), describe(episode.meta)
-    sheet, film = folder / f"{key}.png", folder / f"{key}.mp4"
-    write_mp4(film, film_frames(frames(), kinds=["real"], title=title), manifest=manifest)
-    write_picture(sheet, contact_sheet(wrap(tiles, _COLUMNS), title=title, tile_width=_TILE_WIDTH), manifest)
-    return sheet, film
-
 
 MODEL, REPEAT, RANDOM = "model", "repeat", "random"
 PLAYERS = (MODEL, REPEAT, RANDOM, *STYLES)
 """Names of all players."""
 COMPARED = (MODEL, REPEAT, RANDOM, *(style for style in STYLES if style != HELDOUT_STYLE))
-"""The model and its baselines: every style seen in training."""
-DEFAULT_LEAD = 9
+"""The model and its baselines: every style of the training recordings."""
+DEFAULT_WARMUP = 9
 """Warm-up steps of a game without a model; with one, the model's context decides."""
 _LEAST_SECONDS = 2 / STEPS_PER_SECOND
+_NOTE = "real pictures of the game; its player is a model, but for the steps captioned script"
+_TILES = 60
+"""Pictures of a contact sheet, about."""
+_LIFE = 2**32
+"""Distance between the seeds of two lives of one game."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,54 +101,43 @@ class ActJob:
         for name, value, least in (("games", self.games, 1), ("seed", self.seed, 0), ("videos", self.videos, 0)):
             if value is not None and value < least:
                 raise BadInputError(f"{name} is {value}; expected a whole number from {least}")
-        _ = self.sampling  # says what is out of range
+        _ = self.sampling  # checks its values
 
     @property
     def steps(self) -> int:
         """Inputs of a player in one game."""
         return round(self.seconds * STEPS_PER_SECOND)
 
-    def plans(self, style: str, lead: int) -> Iterator[EpisodePlan]:
-        """Yield the games in order; a seed has the same split as in a recording."""
-        for seed in range(self.seed, self.seed + self.games):
-            split: Split = "heldout" if variant_of(self.variant).heldout else plan_episode(seed).split
-            yield EpisodePlan(
-                seed=seed, variant=self.variant, mode=self.mode, style=style, split=split, steps=lead + self.steps
-            )
-
     @property
     def sampling(self) -> Sampling:
         """Sampling of the model's actions."""
         return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
-    def dreamer(self) -> Engine | None:
+    def plans(self, style: str, warmup_steps: int) -> Iterator[EpisodePlan]:
+        """Yield the games in order; a seed has the same split as in a recording."""
+        for seed in range(self.seed, self.seed + self.games):
+            split: Split = "heldout" if variant_of(self.variant).heldout else plan_episode(seed).split
+            steps = warmup_steps + self.steps
+            yield EpisodePlan(seed=seed, variant=self.variant, mode=self.mode, style=style, split=split, steps=steps)
+
+    def load_engine(self) -> Engine | None:
         """Load the model that plays; None when no player needs one.
 
         Raises:
             CheckpointError: when it cannot be loaded.
-            BadInputError: when it was made for pictures of another size.
+            BadInputError: when its pictures have another size than the game's.
         """
         if MODEL not in self.players:
             return None
-        dreamer = open_engine(self.model, device=self.device)
-        sizes = dreamer.model.config.tokenizer
+        engine = open_engine(self.model, device=self.device)
+        sizes = engine.model.config.tokenizer
         if (sizes.frame_height, sizes.frame_width) != FRAME_SHAPE[:2]:
             raise BadInputError(
-                f"the model {dreamer.model.config.name} sees pictures of {sizes.frame_width} x {sizes.frame_height}; "
-                f"the game's are {FRAME_SHAPE[1]} x {FRAME_SHAPE[0]}: choose a model that learned from its recordings"
+                f"the model {engine.model.config.name} has the wrong picture size: got {sizes.frame_width} x "
+                f"{sizes.frame_height}, expected {FRAME_SHAPE[1]} x {FRAME_SHAPE[0]}; choose a model that was trained "
+                "on recordings of this game"
             )
-        return dreamer
-
-
-def floor_tiles(variant: str) -> int:
-    """Return the number of walkable tiles of an arena."""
-    return len(free_cells(variant_of(variant)))
-
-
-_NOTE = "real pictures of the game; its player is a model, but for the steps captioned script"
-
-_LIFE = 2**32
-"""Distance between the seeds of two lives of one game."""
+        return engine
 
 
 class RolloutProgress(NamedTuple):
@@ -203,38 +150,6 @@ class RolloutProgress(NamedTuple):
     """Steps of the whole run."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Model:
-    dreamer: Engine
-    sampling: Sampling
-    timestamp: bool
-
-    @property
-    def name(self) -> str:
-        return self.dreamer.model.config.name
-
-    @property
-    def facts(self) -> dict[str, str]:
-        how = self.sampling
-        drawn = f"temperature {how.temperature:g}, top-k {how.top_k}, top-p {how.top_p}"
-        return {"model": self.name, "weights": self.dreamer.model.fingerprint, "sampling": drawn}
-
-    def hand(self, prompt: Prompt, seed: int) -> Policy:
-        return ModelPolicy(self.dreamer, prompt, sampling=self.sampling, seed=seed)
-
-    def manifest(self, seed: int) -> Manifest:
-        how = self.sampling
-        return Manifest(
-            model=self.name,
-            weights=self.dreamer.model.fingerprint,
-            seed=seed,
-            mode="policy",
-            sampling=how.to_dict(),
-            note=_NOTE,
-            created=created_at() if self.timestamp else None,
-        )
-
-
 def run_act(
     job: ActJob,
     *,
@@ -245,11 +160,11 @@ def run_act(
     """Play all games of a job and write the folder.
 
     Args:
-        job: who plays what.
-        machine: what the speed was measured on; goes into the report.
-        stop: asked before every step of a hand and every game; True ends the run, with all that was played kept. A
+        job: players and games.
+        machine: description of the machine, for the report.
+        stop: checked before every game and every step of a policy; True ends the run and keeps the steps so far. A
             style's game is played to its end.
-        progress: told after every step of a hand, and every game.
+        progress: called after every step of a policy, and every game of a style.
 
     Raises:
         MissingExtraError: when the game is not installed.
@@ -257,101 +172,108 @@ def run_act(
     """
     import_vizdoom()
     ensure_writable(job.out, numbered=True)
-    dreamer = job.dreamer()
-    model = None
-    lead = DEFAULT_LEAD
-    if dreamer is not None:
-        model = _Model(dreamer=dreamer, sampling=job.sampling, timestamp=job.timestamp)
-        lead = dreamer.model.config.transformer.context_steps - 1
+    run = _Run(job, job.load_engine(), stop, progress)
     folder = next_free_path(job.out, numbered=True)
-    report = ActReport(folder=folder, facts=_facts(job, model, lead, machine))
-    run = _Run(job, model, lead, report, stop, progress)
+    facts = {
+        "variant": job.variant,
+        "mode": job.mode,
+        "tiles": len(free_cells(variant_of(job.variant))),
+        "seconds": job.seconds,
+        "seed": job.seed,
+        "lead": {"steps": run.warmup_steps, "style": WARMUP_STYLE},
+        **run.model_facts(),
+        "machine": dict(machine or {}),
+    }
+    report = ActReport(folder=folder, facts=facts)
     try:
         for player in job.players:
-            run.play_all(player, folder / player if len(job.players) > 1 else folder)
-    finally:  # whatever ended it, what was played has its figures
+            run.play_all(player, folder / player if len(job.players) > 1 else folder, report.games)
+    finally:  # however the run ends, the games so far have their metrics
         if report.games:
             write_json(folder / "report.json", report.to_dict())
     return report
 
 
+@dataclass
 class _Run:
-    def __init__(
-        self,
-        job: ActJob,
-        model: _Model | None,
-        lead: int,
-        report: ActReport,
-        stop: Callable[[], bool],
-        progress: Callable[[RolloutProgress], None],
-    ) -> None:
-        self._job, self._model, self._lead, self._report = job, model, lead, report
-        self._stop, self._progress = stop, progress
-        self._done = 0
+    job: ActJob
+    engine: Engine | None
+    stop: Callable[[], bool]
+    progress: Callable[[RolloutProgress], None]
+    done: int = 0
 
-    def play_all(self, player: str, folder: Path) -> None:
-        style = f"model-{self._model.name}" if player == MODEL and self._model is not None else player
-        for index, plan in enumerate(self._job.plans(style, self._lead)):
-            if self._stop():
+    @property
+    def warmup_steps(self) -> int:
+        return DEFAULT_WARMUP if self.engine is None else self.engine.model.config.transformer.context_steps - 1
+
+    def model_facts(self) -> dict[str, str]:
+        if self.engine is None:
+            return {}
+        model, how = self.engine.model, self.job.sampling
+        drawn = f"temperature {how.temperature:g}, top-k {how.top_k}, top-p {how.top_p}"
+        return {"model": model.config.name, "weights": model.fingerprint, "sampling": drawn}
+
+    def play_all(self, player: str, folder: Path, games: list[Game]) -> None:
+        """Play all games of one player; `games` gets the metrics of each."""
+        style = f"model-{self.engine.model.config.name}" if player == MODEL and self.engine is not None else player
+        for index, plan in enumerate(self.job.plans(style, self.warmup_steps)):
+            if self.stop():
                 return
-            played, path = self._play(player, plan, folder)
-            if played is None or path is None:
-                continue  # it was stopped, which is asked above, or the script fell and was all that played
-            videos = self._job.videos
-            shown = videos is None or index < videos
-            files: tuple[Path, ...] = (path,)
+            play = self._play_style if player in STYLES else self._play_policy
+            result = play(player, plan, folder)
+            if result is None:
+                continue  # stopped, or only the script played
+            files: tuple[Path, ...] = (folder / f"{episode_key(result.episode.meta)}.npz",)
             try:
-                if shown:
-                    files = (path, *self._film(player, played, folder))
-            finally:  # a film that cannot be made takes no figures with it
-                self._report.add(Game.of(player, played, self._lead, files))
-            if played.failure is not None:
-                raise played.failure
+                if self.job.videos is None or index < self.job.videos:
+                    files += self._write_video(player, result, files[0])
+            finally:  # a failed video must not lose the metrics
+                games.append(Game.of(player, result, self.warmup_steps, files))
+            if result.failure is not None:
+                raise result.failure
 
-    def _play(self, player: str, plan: EpisodePlan, folder: Path) -> tuple[EpisodeResult | None, Path | None]:
-        if player in STYLES:
-            (path,) = record_plans(folder, [plan], processes=1)
-            self._tick(player, self._job.steps)
-            episode = load_episode(path)
-            return EpisodeResult(episode=episode, own_T=np.ones(episode.meta.steps, bool)), path
-        facts = {} if player != MODEL or self._model is None else self._model.facts
-        played = play_game(
+    def _play_style(self, player: str, plan: EpisodePlan, folder: Path) -> EpisodeResult:
+        (path,) = record_plans(folder, [plan], processes=1)
+        self._step_done(player, self.job.steps)
+        return EpisodeResult(episode=load_episode(path), own_T=np.ones(plan.steps, bool))
+
+    def _play_policy(self, player: str, plan: EpisodePlan, folder: Path) -> EpisodeResult | None:
+        def make_policy(prompt: Prompt, life: int) -> Policy:
+            seed = plan.seed + life * _LIFE
+            if player == MODEL and self.engine is not None:
+                return ModelPolicy(self.engine, prompt, sampling=self.job.sampling, seed=seed)
+            return RepeatPolicy(prompt) if player == REPEAT else RandomPolicy(seed)
+
+        result = play_episode(
             plan,
-            lead=self._lead,
-            take=lambda prompt, life: self._hand(player, prompt, plan.seed + life * _LIFE),
-            versions=facts,
-            stop=self._stop,
-            tick=lambda: self._tick(player, 1),
+            warmup_steps=self.warmup_steps,
+            make_policy=make_policy,
+            versions=self.model_facts() if player == MODEL else {},
+            stop=self.stop,
+            step_done=lambda: self._step_done(player, 1),
         )
-        return played, None if played is None else save_episode(folder, played.episode)
+        if result is not None:
+            save_episode(folder, result.episode)
+        return result
 
-    def _hand(self, player: str, prompt: Prompt, seed: int) -> Policy:
-        if player == REPEAT:
-            return RepeatPolicy(prompt)
-        if player == RANDOM:
-            return RandomPolicy(seed)
-        assert player == MODEL and self._model is not None, "the job knows its players"
-        return self._model.hand(prompt, seed)
+    def _write_video(self, player: str, result: EpisodeResult, path: Path) -> tuple[Path, Path]:
+        meta, manifest = result.episode.meta, None
+        if player == MODEL and self.engine is not None:
+            manifest = Manifest(
+                model=self.engine.model.config.name,
+                weights=self.engine.model.fingerprint,
+                seed=meta.seed,
+                mode="policy",
+                sampling=self.job.sampling.to_dict(),
+                note=_NOTE,
+                created=created_at() if self.job.timestamp else None,
+            )
+        players = [player if own else "script" for own in result.own_T]
+        every = max(10, -(-meta.steps // _TILES))
+        viewed = write_views(result.episode, path.with_suffix(""), players, every=every, manifest=manifest)
+        return viewed.sheet, viewed.video
 
-    def _film(self, player: str, played: EpisodeResult, folder: Path) -> tuple[Path, Path]:
-        seed = played.episode.meta.seed
-        manifest = self._model.manifest(seed) if player == MODEL and self._model is not None else None
-        return write_video(folder, played, who=player, manifest=manifest)
-
-    def _tick(self, player: str, steps: int) -> None:
-        self._done += steps
-        total = self._job.steps * self._job.games * len(self._job.players)
-        self._progress(RolloutProgress(player, self._done, total))
-
-
-def _facts(job: ActJob, model: _Model | None, lead: int, machine: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {
-        "variant": job.variant,
-        "mode": job.mode,
-        "tiles": floor_tiles(job.variant),
-        "seconds": job.seconds,
-        "seed": job.seed,
-        "lead": {"steps": lead, "style": WARMUP_STYLE},
-        **({} if model is None else model.facts),
-        "machine": dict(machine or {}),
-    }
+    def _step_done(self, player: str, steps: int) -> None:
+        self.done += steps
+        total = self.job.steps * self.job.games * len(self.job.players)
+        self.progress(RolloutProgress(player, self.done, total))

@@ -22,45 +22,28 @@ WALK, STRAFE, SPRINT = 34.0, 30.0, 50.0
 STICK_CURVE = 1.7
 """Exponent of the right stick's response."""
 
+_HELD = {
+    "ATTACK": "trigger_RT",
+    "ALTATTACK": "skill_1",
+    "RELOAD": "skill_2",
+    "JUMP": "button_A",
+    "CROUCH": "trigger_LT",
+    "USE": "button_X",
+    "SELECT_NEXT_WEAPON": "button_Y",
+    "SELECT_WEAPON2": "dpad_down",
+    "SELECT_WEAPON3": "dpad_left",
+    "SELECT_WEAPON4": "dpad_up",
+    "SELECT_WEAPON5": "dpad_right",
+}
+"""Control that holds each of the engine's on/off buttons."""
 BUTTONS: tuple[str, ...] = (
     "MOVE_FORWARD_BACKWARD_DELTA",
     "MOVE_LEFT_RIGHT_DELTA",
     "TURN_LEFT_RIGHT_DELTA",
     "LOOK_UP_DOWN_DELTA",
-    "ATTACK",
-    "ALTATTACK",
-    "RELOAD",
-    "JUMP",
-    "CROUCH",
-    "USE",
-    "SELECT_NEXT_WEAPON",
-    "SELECT_WEAPON2",
-    "SELECT_WEAPON3",
-    "SELECT_WEAPON4",
-    "SELECT_WEAPON5",
+    *_HELD,
 )
 """The engine's buttons in the order `engine_buttons` fills them."""
-
-CONTROL_EFFECTS: dict[str, str] = {
-    "left_stick_x": "sidestep; +1 right",
-    "left_stick_y": "walk; +1 forward",
-    "right_stick_x": "turn; +1 clockwise at 90 degrees a second",
-    "right_stick_y": "look; +1 up",
-    "trigger_LT": "crouch: the body shrinks, the camera sinks",
-    "trigger_RT": "fire the weapon in hand",
-    "button_A": "jump",
-    "button_B": "sprint: the left stick's forward thrust grows from 34 to 50",
-    "button_X": "use: sinks a gate in front of the player; when dead, come back",
-    "button_Y": "next weapon: another missile or flash",
-    "dpad_up": "rocket launcher: one large, slow missile",
-    "dpad_down": "shotgun: a ring of puffs",
-    "dpad_left": "chaingun: quick flashes, puffs",
-    "dpad_right": "plasma rifle: a stream of blue balls",
-    "skill_1": "throw a slow ball of light",
-    "skill_2": "set down a lamp that stands for four seconds",
-}
-"""Visible effect of each control."""
-
 _INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
 
 
@@ -80,26 +63,12 @@ def engine_buttons(state_A: Sequence[float]) -> list[float]:
     def value(name: str) -> float:
         return float(state_A[_INDEX[name]])
 
-    def pressed(name: str) -> float:
-        return float(value(name) >= 0.5)
-
-    forward = SPRINT if pressed("button_B") else WALK
     return [
-        value("left_stick_y") * forward,
+        value("left_stick_y") * (SPRINT if value("button_B") >= 0.5 else WALK),
         value("left_stick_x") * STRAFE,
         _curve(value("right_stick_x")) * TURN_PER_TIC,
         _curve(value("right_stick_y")) * LOOK_PER_TIC,
-        pressed("trigger_RT"),
-        pressed("skill_1"),
-        pressed("skill_2"),
-        pressed("button_A"),
-        pressed("trigger_LT"),
-        pressed("button_X"),
-        pressed("button_Y"),
-        pressed("dpad_down"),
-        pressed("dpad_left"),
-        pressed("dpad_up"),
-        pressed("dpad_right"),
+        *(float(value(name) >= 0.5) for name in _HELD.values()),
     ]
 
 

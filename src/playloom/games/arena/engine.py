@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import ConfigError, GameError, MissingExtraError, did_you_mean
-from playloom.games.arena.actors import BOT_NAMES, BOTS
 from playloom.games.arena.controls import BUTTONS, TICS_PER_STEP, engine_buttons
 from playloom.games.arena.maps import variant_of
 from playloom.games.arena.wad import arena_wad
@@ -27,16 +26,9 @@ MODES = {"ffa": 3, "4v4": 7}
 """Bots beside the player, by mode."""
 
 _VARIABLES = (
-    "POSITION_X",
-    "POSITION_Y",
-    "POSITION_Z",
-    "ANGLE",
-    "PITCH",
-    "HEALTH",
-    "DEAD",
-    "SELECTED_WEAPON",
-    "FRAGCOUNT",
-)
+    "POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH", "HEALTH", "DEAD", "SELECTED_WEAPON", "FRAGCOUNT",
+)  # fmt: skip
+"""The engine's variables, in the order of `STATE_COLUMNS`."""
 _MARGIN = 10
 """Columns cut from each side of the engine's 320."""
 _WARM_UP_STEPS = 14
@@ -48,6 +40,28 @@ _ARGUMENTS = (
     "+movebob 0 +name Player +colorset 0"
 )
 _TEAM_ARGUMENTS = " +teamplay 1 +team 0 +teamdamage 0"
+_BOT = """{{
+    name        {name}
+    aiming      45
+    perfection  30
+    reaction    60
+    isp         40
+    color       "{colour}"
+    skin        base
+    class       LoomBot
+}}
+"""
+"""A calm bot that keeps its distance, in the engine's table of bots."""
+_BOTS = {
+    "Amber": "f0 c0 20",
+    "Bluebell": "30 50 f0",
+    "Cherry": "e0 20 20",
+    "Dove": "e8 e8 e8",
+    "Ember": "f0 80 20",
+    "Fig": "c0 30 c0",
+    "Gull": "b0 b0 b0",
+}
+"""Colours of the bots by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +69,7 @@ class GameSpec:
     """Settings that, with the actions, decide every pixel of an episode."""
 
     variant: str = "plaza"
-    """Name of the arena, see `games.maps.VARIANTS`."""
+    """Name of the arena, see `VARIANTS`."""
     mode: str = "ffa"
     """`ffa` (3 bots) or `4v4` (7 bots, teams)."""
     seed: int = 0
@@ -101,11 +115,6 @@ class Observation:
         return self.row[4]
 
     @property
-    def health(self) -> float:
-        """0 to 200."""
-        return self.row[5]
-
-    @property
     def dead(self) -> bool:
         """True after a death, until the respawn."""
         return self.row[6] > 0
@@ -120,8 +129,8 @@ class DoomEngine:
         GameError: when the engine refuses to start.
     """
 
-    def __init__(self, spec: GameSpec, folder: Path, senses: bool = False) -> None:
-        """Start the game; `folder` becomes the working directory, `senses` makes `view` report enemies."""
+    def __init__(self, spec: GameSpec, folder: Path, enemy_info: bool = False) -> None:
+        """Start the game; `folder` becomes the working directory, `enemy_info` makes `observation` report enemies."""
         if spec.mode not in MODES:
             raise ConfigError(f"unknown game mode {spec.mode!r}; {did_you_mean(spec.mode, MODES)}")
         variant = variant_of(spec.variant)
@@ -129,16 +138,16 @@ class DoomEngine:
         os.chdir(folder)
         wad = folder / "arena.wad"
         wad.write_bytes(arena_wad(variant))
-        self._senses = senses
+        self._enemy_info = enemy_info
         self._game = self._vzd.DoomGame()
-        self._configure(wad, spec, senses)
+        self._configure(wad, spec)
         try:
             self._game.init()
         except Exception as error:
             raise GameError(f"the engine did not start on arena {spec.variant}: {error}") from error
         self._populate(spec)
 
-    def _configure(self, wad: Path, spec: GameSpec, senses: bool) -> None:
+    def _configure(self, wad: Path, spec: GameSpec) -> None:
         game, vzd = self._game, self._vzd
         game.set_doom_scenario_path(str(wad))
         game.set_doom_map("map01")
@@ -148,21 +157,22 @@ class DoomEngine:
         game.set_sound_enabled(False)
         for hidden in ("hud", "crosshair", "decals", "particles", "messages", "screen_flashes"):
             getattr(game, f"set_render_{hidden}")(False)
-        game.set_labels_buffer_enabled(senses)
+        game.set_labels_buffer_enabled(self._enemy_info)
         game.set_available_buttons([getattr(vzd.Button, name) for name in BUTTONS])
         game.set_mode(vzd.Mode.PLAYER)
         game.set_seed(spec.seed % 2**32)
         game.set_episode_timeout(0)
         bots = wad.with_name("bots.cfg")
-        bots.write_text(BOTS, encoding="utf-8")
+        table = [_BOT.format(name=name, colour=colour) for name, colour in _BOTS.items()]
+        bots.write_text("".join(table), encoding="utf-8")
         game.add_game_args(f"+viz_bots_path {bots} ")
         game.add_game_args(_ARGUMENTS + (_TEAM_ARGUMENTS if spec.mode == "4v4" else ""))
 
     def _populate(self, spec: GameSpec) -> None:
         """Add the bots, place the camera behind the body, let the game settle."""
-        order = np.random.default_rng(spec.seed).permutation(len(BOT_NAMES))
-        for index in order[: MODES[spec.mode]]:
-            self._game.send_game_command(f"addbot {BOT_NAMES[index]}")
+        names = np.random.default_rng(spec.seed).permutation(list(_BOTS))
+        for name in names[: MODES[spec.mode]]:
+            self._game.send_game_command(f"addbot {name}")
         for command in ("chase", "chase_dist 80", "chase_height -2"):
             self._game.send_game_command(command)
         for _ in range(_WARM_UP_STEPS):
@@ -186,11 +196,11 @@ class DoomEngine:
         row[4] = -((row[4] + 180) % 360 - 180)
         return row
 
-    def view(self) -> Observation:
-        """Return the observation of a scripted player; enemies only when started with `senses`."""
+    def observation(self) -> Observation:
+        """Return the observation of a scripted player; enemies only when started with `enemy_info`."""
         row = self.row()
         enemies = []
-        for label in self._state().labels if self._senses else ():
+        for label in self._state().labels if self._enemy_info else ():
             if label.object_name not in ("LoomPlayer", "LoomBot"):
                 continue
             x, y = label.object_position_x, label.object_position_y
@@ -221,11 +231,7 @@ class DoomEngine:
 
 
 def import_vizdoom() -> Any:
-    """Import vizdoom.
-
-    Raises:
-        MissingExtraError: when it is not installed.
-    """
+    """Import vizdoom, or raise a MissingExtraError."""
     try:
         import vizdoom
     except ImportError as error:

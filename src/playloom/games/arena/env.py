@@ -105,7 +105,7 @@ def render_episode(episode: Episode, verify: bool = True) -> Iterator[NDArray[np
 
     Args:
         episode: the recording; frame t is the one its player saw before action t.
-        verify: whether to compare the hash of all frames with the recorded one, after the last.
+        verify: compare the hash of all frames with the recorded one, after the last.
 
     Raises:
         GameError: when the episode is of another game, the engine fails, or the frames are not the recorded.

@@ -103,70 +103,29 @@ _CANYON = (
     ".......~~..G....",
     "................",
 )
+# fmt: off
+_PLAZA_ITEMS = (
+    ("medikit", 1, 3), ("medikit", 10, 8), ("stimpack", 3, 10), ("stimpack", 8, 1), ("green_armor", 5.5, 2),
+    ("soulsphere", 5.5, 5.5), ("cells", 0, 6), ("rockets", 11, 5), ("shells", 6, 9), ("cells", 3.5, 4),
+    ("torch_red", 11, 11), ("torch_blue", 11, 0), ("torch_green", 0, 11), ("column", 0, 0),
+)
+_COURT_ITEMS = (
+    ("medikit", 0.5, 6), ("medikit", 10.5, 6), ("stimpack", 4, 4), ("stimpack", 7, 8), ("green_armor", 5.5, 5.5),
+    ("soulsphere", 5.5, 9.5), ("cells", 3, 12), ("rockets", 8, 0), ("shells", 4, 1), ("cells", 8, 10),
+    ("torch_red", 11, 12), ("torch_blue", 11, 0), ("torch_green", 0, 12), ("column", 0, 0),
+)
+_CANYON_ITEMS = (
+    ("medikit", 1, 4), ("medikit", 13, 5), ("stimpack", 8, 1), ("stimpack", 5, 8), ("green_armor", 6.5, 4.5),
+    ("soulsphere", 7.5, 7.5), ("cells", 0, 0), ("rockets", 15, 9), ("shells", 9, 4), ("torch_blue", 15, 0),
+    ("column", 0, 9),
+)
+# fmt: on
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
-        Variant(
-            name="plaza",
-            grid=_PLAZA,
-            zones=_quarters(12, 12, 4),
-            items=(
-                ("medikit", 1, 3),
-                ("medikit", 10, 8),
-                ("stimpack", 3, 10),
-                ("stimpack", 8, 1),
-                ("green_armor", 5.5, 2),
-                ("soulsphere", 5.5, 5.5),
-                ("cells", 0, 6),
-                ("rockets", 11, 5),
-                ("shells", 6, 9),
-                ("cells", 3.5, 4),
-                ("torch_red", 11, 11),
-                ("torch_blue", 11, 0),
-                ("torch_green", 0, 11),
-                ("column", 0, 0),
-            ),
-        ),
-        Variant(
-            name="court",
-            grid=_COURT,
-            zones=_quarters(12, 13, 2),
-            items=(
-                ("medikit", 0.5, 6),
-                ("medikit", 10.5, 6),
-                ("stimpack", 4, 4),
-                ("stimpack", 7, 8),
-                ("green_armor", 5.5, 5.5),
-                ("soulsphere", 5.5, 9.5),
-                ("cells", 3, 12),
-                ("rockets", 8, 0),
-                ("shells", 4, 1),
-                ("cells", 8, 10),
-                ("torch_red", 11, 12),
-                ("torch_blue", 11, 0),
-                ("torch_green", 0, 12),
-                ("column", 0, 0),
-            ),
-        ),
-        Variant(
-            name="canyon",
-            grid=_CANYON,
-            zones=_stripes(16, 10),
-            items=(
-                ("medikit", 1, 4),
-                ("medikit", 13, 5),
-                ("stimpack", 8, 1),
-                ("stimpack", 5, 8),
-                ("green_armor", 6.5, 4.5),
-                ("soulsphere", 7.5, 7.5),
-                ("cells", 0, 0),
-                ("rockets", 15, 9),
-                ("shells", 9, 4),
-                ("torch_blue", 15, 0),
-                ("column", 0, 9),
-            ),
-            heldout=True,
-        ),
+        Variant(name="plaza", grid=_PLAZA, zones=_quarters(12, 12, 4), items=_PLAZA_ITEMS),
+        Variant(name="court", grid=_COURT, zones=_quarters(12, 13, 2), items=_COURT_ITEMS),
+        Variant(name="canyon", grid=_CANYON, zones=_stripes(16, 10), items=_CANYON_ITEMS, heldout=True),
     )
 }
 """Every arena by name."""

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
 from typing import cast
 
 import numpy as np
@@ -50,11 +49,6 @@ class GameProcess:
         self._begun = False
         self.frame_HWC, self.row = self._receive()
 
-    @property
-    def pid(self) -> int:
-        """The child's process id."""
-        return cast(int, self._process.pid)
-
     def step(self, state_A: Sequence[float] | NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Hold a controller state for one step; return the frame, uint8 [180, 300, 3], and state row that follow."""
         try:
@@ -79,9 +73,7 @@ class GameProcess:
     def __enter__(self) -> GameProcess:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _receive(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -101,8 +93,8 @@ class GameProcess:
         code = self._process.exitcode
         self.close()
         # The commonest cause before the first frame: the child imports the script that started it, and starts again.
-        guard = "; in a script, put what starts games under: if __name__ == '__main__':" if not self._begun else ""
-        return GameError(f"the game's process ended without a word (exit code {code}); start a new game{guard}")
+        guard = "; in a script, start games only under: if __name__ == '__main__':" if not self._begun else ""
+        return GameError(f"the game's process exited unexpectedly (exit code {code}); start a new game{guard}")
 
 
 def _serve(pipe: Connection, spec: GameSpec, folder: str) -> None:
@@ -114,22 +106,18 @@ def _serve(pipe: Connection, spec: GameSpec, folder: str) -> None:
         pipe.send(("error", error if ours else GameError(f"the game could not write its files: {error}"), None))
         return
     try:
-        _answer(pipe, engine)
+        while True:
+            pipe.send(("frame", engine.frame().tobytes(), engine.row().tobytes()))
+            message = pipe.recv()
+            if message == _STOP:
+                return
+            engine.step(np.frombuffer(message, np.float32).tolist())
     except PlayloomError as error:
         pipe.send(("error", error, None))
     except (EOFError, OSError):
         pass  # the parent is gone
     finally:
         engine.close()
-
-
-def _answer(pipe: Connection, engine: DoomEngine) -> None:
-    while True:
-        pipe.send(("frame", engine.frame().tobytes(), engine.row().tobytes()))
-        message = pipe.recv()
-        if message == _STOP:
-            return
-        engine.step(np.frombuffer(message, np.float32).tolist())
 
 
 def enter_game_process() -> None:

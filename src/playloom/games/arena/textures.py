@@ -1,7 +1,7 @@
 """Generated textures of the arena: walls, floors and the sky.
 
-Bright, flat colours and large shapes, so that a small tokenizer can learn them and every place and heading can be told
-apart. All tones are entries of the engine's palette of 256 colours.
+Bright, flat colours and large shapes, so that a small tokenizer can learn them, and every place and heading looks
+different. All tones are entries of the engine's palette of 256 colours.
 """
 
 from __future__ import annotations
@@ -16,19 +16,11 @@ from PIL import Image
 SKY_NAME = "PLSKY"
 """Name of the sky texture, whose 1024 columns are 360 degrees."""
 SKY_WIDTH, SKY_HEIGHT = 1024, 256
-SKY_HORIZON = 200
+_SKY_HORIZON = 200
 """Row of the sky texture in the middle of the picture at level pitch."""
-WALL_SIZE, FLOOR_SIZE = 128, 256
-
-Colour = tuple[int, int, int]
-Picture = NDArray[np.uint8]
-
-
-def _hex(code: str) -> Colour:
-    return int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)
-
-
-_ZONES: dict[str, tuple[str, str, str, str, str]] = {
+_WALL, _FLOOR = 128, 256
+"""Sides of the wall and floor textures; walls are two cells wide."""
+_ZONES = {
     # wall, band, tower, floor light tile, floor dark tile
     "sand": ("ffb37b", "df670f", "f37317", "ffcfb3", "f7ab7b"),
     "sea": ("7373ff", "c7c7ff", "3737ff", "c7c7ff", "ababff"),
@@ -36,89 +28,6 @@ _ZONES: dict[str, tuple[str, str, str, str, str]] = {
     "rose": ("e78f8f", "ffdbdb", "a33b3b", "ffb7b7", "db7b7b"),
     "mid": ("dbdbdb", "ababab", "efefef", "d3d3d3", "b3b3b3"),
 }
-ZONES: tuple[str, ...] = tuple(_ZONES)
-"""The colour zones; every map cell belongs to one."""
-
-
-def wall_name(zone: str) -> str:
-    """Return the texture of the outer walls and blocks of a zone."""
-    return f"W_{zone.upper()}"
-
-
-def tower_name(zone: str) -> str:
-    """Return the texture of the towers of a zone."""
-    return f"T_{zone.upper()}"
-
-
-def floor_name(zone: str) -> str:
-    """Return the texture of the floor of a zone; one tile is 128 units."""
-    return f"F_{zone.upper()}"
-
-
-def all_textures() -> dict[str, bytes]:
-    """Return every texture as PNG bytes by lump name (at most 8 characters)."""
-    pictures: dict[str, Picture] = {}
-    for zone, (wall, band, tower, light, dark) in _ZONES.items():
-        pictures[wall_name(zone)] = _wall(zone, _hex(wall), _hex(band))
-        pictures[tower_name(zone)] = _tower(_hex(tower), _hex(band))
-        pictures[floor_name(zone)] = _tiles(_hex(light), _hex(dark))
-    pictures["PILLAR"] = _tower(_hex("ffff8f"), _hex("ebdb57"))
-    pictures["GATE"] = _gate(_hex("cf00cf"), _hex("ff7bff"))
-    pictures["POOL"] = _tiles(_hex("8f8fff"), _hex("7373ff"))
-    pictures["STEP"] = _flat(_hex("ffffff"), 32)
-    pictures[SKY_NAME] = sky()
-    return {name: png_bytes(picture) for name, picture in pictures.items()}
-
-
-def png_bytes(picture_HWC: Picture) -> bytes:
-    """Encode a picture as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _flat(colour: Colour, size: int) -> Picture:
-    picture = np.empty((size, size, 3), np.uint8)
-    picture[:] = colour
-    return picture
-
-
-def _wall(zone: str, base: Colour, band: Colour) -> Picture:
-    """A flat colour with one large shape that differs from zone to zone; two map cells wide."""
-    picture = np.hstack([_flat(base, WALL_SIZE)] * 2)
-    y, x = np.mgrid[:WALL_SIZE, : 2 * WALL_SIZE]
-    shapes = {
-        "sand": (y >= 24) & (y < 48),
-        "sea": (x >= 80) & (x < 176),
-        "leaf": (x - 128) ** 2 + (y - 56) ** 2 < 42**2,
-        "rose": np.abs(x - 128) * 0.8 + 8 > (112 - y),
-        "mid": y >= 80,
-    }
-    picture[shapes[zone]] = band
-    return picture
-
-
-def _tower(base: Colour, band: Colour) -> Picture:
-    picture = _flat(base, WALL_SIZE)
-    picture[:20] = band
-    return picture
-
-
-def _gate(base: Colour, band: Colour) -> Picture:
-    picture = _flat(base, WALL_SIZE)
-    y, x = np.mgrid[:WALL_SIZE, :WALL_SIZE]
-    picture[np.abs(x - 64) < y * 0.5] = band
-    return picture
-
-
-def _tiles(light: Colour, dark: Colour) -> Picture:
-    picture = _flat(light, FLOOR_SIZE)
-    half = FLOOR_SIZE // 2
-    picture[:half, half:] = dark
-    picture[half:, :half] = dark
-    return picture
-
-
 _SKY_BANDS = ("8f8fff", "ababff", "c7c7ff", "e7e7ff")
 """Blue overhead to pale at the horizon."""
 _HILLS = (
@@ -135,11 +44,62 @@ _HILLS = (
 _SUN = (516, 130, 30, "ffff6b")
 """Centre x, centre y, radius and colour of the sun."""
 
+ZONES: tuple[str, ...] = tuple(_ZONES)
+"""The colour zones; every map cell belongs to one."""
+Picture = NDArray[np.uint8]
+
+
+def texture_name(kind: str, zone: str) -> str:
+    """Return the texture of a zone: kind `W` (outer walls and blocks), `T` (towers) or `F` (floor)."""
+    return f"{kind}_{zone.upper()}"
+
+
+def all_textures() -> dict[str, bytes]:
+    """Return every texture as PNG bytes by lump name (at most 8 characters)."""
+    y, x = np.mgrid[:_WALL, : 2 * _WALL]
+    shapes = {
+        "sand": (y >= 24) & (y < 48),
+        "sea": (x >= 80) & (x < 176),
+        "leaf": (x - 128) ** 2 + (y - 56) ** 2 < 42**2,
+        "rose": np.abs(x - 128) * 0.8 + 8 > (112 - y),
+        "mid": y >= 80,
+    }
+    y, x = np.mgrid[:_WALL, :_WALL]
+    top, arrow = y < 20, np.abs(x - 64) < y * 0.5
+    y, x = np.mgrid[:_FLOOR, :_FLOOR] >= _FLOOR // 2
+    tiles = y != x
+    pictures = {}
+    for zone, (wall, band, tower, light, dark) in _ZONES.items():
+        pictures[texture_name("W", zone)] = _two_tone(shapes[zone], wall, band)
+        pictures[texture_name("T", zone)] = _two_tone(top, tower, band)
+        pictures[texture_name("F", zone)] = _two_tone(tiles, light, dark)
+    pictures["PILLAR"] = _two_tone(top, "ffff8f", "ebdb57")
+    pictures["GATE"] = _two_tone(arrow, "cf00cf", "ff7bff")
+    pictures["POOL"] = _two_tone(tiles, "8f8fff", "7373ff")
+    pictures["STEP"] = _two_tone(np.zeros((32, 32), bool), "ffffff", "ffffff")
+    pictures[SKY_NAME] = sky()
+    return {name: _png_bytes(picture) for name, picture in pictures.items()}
+
+
+def _png_bytes(picture_HWC: Picture) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture_HWC).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _two_tone(shape_HW: NDArray[np.bool_], base: str, other: str) -> Picture:
+    """A flat colour, with a shape in another."""
+    return np.array([_hex(base), _hex(other)], np.uint8)[shape_HW.astype(int)]
+
+
+def _hex(code: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(code))
+
 
 def sky() -> Picture:
     """Draw the sky, uint8 [256, 1024, 3]: pale gradient, coloured hills, a sun."""
     picture = np.empty((SKY_HEIGHT, SKY_WIDTH, 3), np.uint8)
-    horizon = SKY_HORIZON
+    horizon = _SKY_HORIZON
     for row in range(SKY_HEIGHT):
         band = min(len(_SKY_BANDS) - 1, row * len(_SKY_BANDS) // horizon)
         picture[row] = _hex(_SKY_BANDS[band])

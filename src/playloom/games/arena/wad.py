@@ -8,10 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from playloom.errors import GameError
 from playloom.games.arena import textures
-from playloom.games.arena.actors import ACTORS, MAPINFO
 from playloom.games.arena.maps import CELL, Point, Variant, free_cells
 
 _HEADER = struct.Struct("<4sii")
@@ -19,43 +18,27 @@ _ENTRY = struct.Struct("<ii8s")
 
 
 def pwad_bytes(lumps: Iterable[tuple[str, bytes]]) -> bytes:
-    """Return a PWAD file with the given (name, content) lumps in order; an empty content makes a marker.
-
-    Raises:
-        GameError: when a name is not 1 to 8 ASCII characters.
-    """
-    body = bytearray()
-    directory = bytearray()
-    count = 0
+    """Return a PWAD file with the given (name, content) lumps in order; an empty content makes a marker."""
+    body, directory, count = bytearray(), bytearray(), 0
     for name, content in lumps:
-        if not (1 <= len(name) <= 8 and name.isascii()):
-            raise GameError(f"a lump name has 1 to 8 ASCII characters; got {name!r}")
         directory += _ENTRY.pack(_HEADER.size + len(body), len(content), name.encode("ascii"))
         body += content
         count += 1
     return _HEADER.pack(b"PWAD", count, _HEADER.size + len(body)) + bytes(body) + bytes(directory)
 
 
-def read_pwad(data: bytes) -> list[tuple[str, bytes]]:
-    """Return the lumps of a PWAD, the inverse of `pwad_bytes`.
+_ACTORS = Path(__file__).with_name("actors.txt")
+"""DECORATE lump: actors, weapons and bots.
 
-    Raises:
-        GameError: when the bytes are not a whole PWAD.
-    """
-    if len(data) < _HEADER.size or data[:4] != b"PWAD":
-        raise GameError("these bytes are not a PWAD archive; expected the id PWAD and a 12-byte header")
-    _, count, start = _HEADER.unpack_from(data)
-    if start + count * _ENTRY.size > len(data):
-        raise GameError(f"the PWAD is cut short: {len(data)} bytes, directory of {count} lumps at {start}")
-    lumps = []
-    for index in range(count):
-        offset, size, name = _ENTRY.unpack_from(data, start + index * _ENTRY.size)
-        lumps.append((name.rstrip(b"\0").decode("ascii"), data[offset : offset + size]))
-    return lumps
-
-
-SKY_CEILING = 512
-WALL_HEIGHT = 88
+All weapons share one alternate fire (a slow ball of light) and one reload action (a lamp placed for some seconds), so
+that both bumpers have a visible effect at any time.
+"""
+_MAPINFO = b"""
+gameinfo { PlayerClasses = "LoomPlayer", "LoomBot" }
+map MAP01 "Arena" { sky1 = "PLSKY", 0.0 }
+"""
+_SKY_CEILING = 512
+_WALL_HEIGHT = 88
 """Height of the wall around the arena."""
 _HEIGHTS = {".": 0, "a": 16, "b": 24, "~": -20, "#": 80, "T": 216, "P": 120, "G": 80}
 _ITEM_TYPES = {
@@ -69,8 +52,8 @@ _PLAYER_START = 1
 def arena_wad(variant: Variant) -> bytes:
     """Return the PWAD of an arena: actors, textures, sky and map; the same bytes every time."""
     lumps: list[tuple[str, bytes]] = [
-        ("DECORATE", ACTORS.encode()),
-        ("MAPINFO", MAPINFO.encode()),
+        ("DECORATE", _ACTORS.read_bytes()),
+        ("MAPINFO", _MAPINFO),
         ("TX_START", b""),
         *sorted(textures.all_textures().items()),
         ("TX_END", b""),
@@ -151,10 +134,10 @@ class _Udmf:
         return len(self.sides) - 1
 
     def _sector(self, kind: str, zone: str, tag: int) -> str:
-        floor = WALL_HEIGHT if kind == "W" else _HEIGHTS[kind]
+        floor = _WALL_HEIGHT if kind == "W" else _HEIGHTS[kind]
         # The wall around has a sky ceiling just above its top: between two skies the engine draws only sky.
-        ceiling = WALL_HEIGHT + 8 if kind == "W" else SKY_CEILING
-        name = "POOL" if kind == "~" else textures.floor_name(zone)
+        ceiling = _WALL_HEIGHT + 8 if kind == "W" else _SKY_CEILING
+        name = "POOL" if kind == "~" else textures.texture_name("F", zone)
         return (
             f'sector{{heightfloor={floor};heightceiling={ceiling};texturefloor="{name}";'
             f'textureceiling="F_SKY1";lightlevel=224;id={tag};}}'
@@ -177,8 +160,8 @@ def _facing(x: float, y: float, columns: int, rows: int) -> int:
 
 def _face_texture(kind: str, zone: str) -> str:
     if kind in "#W":
-        return textures.wall_name(zone)
-    return {"T": textures.tower_name(zone), "P": "PILLAR", "G": "GATE"}.get(kind, "STEP")
+        return textures.texture_name("W", zone)
+    return {"T": textures.texture_name("T", zone), "P": "PILLAR", "G": "GATE"}.get(kind, "STEP")
 
 
 def _thing(kind: int, column: float, row: float, angle: int) -> str:

@@ -28,8 +28,10 @@ class BotContext:
     navigation: Navigation
     rng: np.random.Generator
     turn: StickController = field(default_factory=StickController.turning)
-    gaze: LookController = field(default_factory=LookController)
-    fingers: ButtonController = field(default_factory=ButtonController)
+    look: LookController = field(default_factory=LookController)
+    buttons: ButtonController = field(default_factory=ButtonController)
+    builder: ControllerBuilder = field(default_factory=ControllerBuilder)
+    """Controller state of the current step."""
 
     def chance(self, probability: float) -> bool:
         """Return True with the given probability."""
@@ -43,26 +45,24 @@ class BotContext:
         """Draw -1 or 1."""
         return 1 if self.chance(0.5) else -1
 
-    def expire(
-        self, pad: ControllerBuilder, error: float, dead_band: float, top: int = FULL, patience: float = 1.6
-    ) -> None:
-        """Turn an error (degrees clockwise) away, see `StickController.follow`."""
-        pad.set("right_stick_x", self.turn.follow(error, dead_band, top, patience))
+    def steer(self, error: float, dead_band: float, top: int = FULL, patience: float = 1.6) -> None:
+        """Turn by an error in degrees clockwise, see `StickController.follow`."""
+        self.builder.set("right_stick_x", self.turn.follow(error, dead_band, top, patience))
 
-    def keep_turning(self, pad: ControllerBuilder, sign: int, level: int) -> None:
+    def keep_turning(self, sign: int, level: int) -> None:
         """Hold the turn stick."""
-        pad.set("right_stick_x", self.turn.hold(sign, level))
+        self.builder.set("right_stick_x", self.turn.hold(sign, level))
 
-    def stop_turning(self, pad: ControllerBuilder) -> None:
+    def stop_turning(self) -> None:
         """Release the turn stick."""
-        pad.set("right_stick_x", self.turn.rest())
+        self.builder.set("right_stick_x", self.turn.rest())
 
 
 class Behaviour(Protocol):
     """An activity of a few seconds."""
 
-    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
-        """Set the sticks for this step; return True when done."""
+    def act(self, context: BotContext, observation: Observation) -> bool:
+        """Set the controls for this step; return True when done."""
         ...
 
 
@@ -72,9 +72,9 @@ class Idle:
 
     left: int
 
-    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Release the sticks."""
-        body.stop_turning(pad)
+        context.stop_turning()
         self.left -= 1
         return self.left <= 0
 
@@ -89,10 +89,10 @@ class Turn:
     forward: float = 0.0
     right: float = 0.0
 
-    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Hold both sticks."""
-        body.keep_turning(pad, self.sign, self.level)
-        pad.walk(self.forward, self.right)
+        context.keep_turning(self.sign, self.level)
+        context.builder.walk(self.forward, self.right)
         self.left -= 1
         return self.left <= 0
 
@@ -106,14 +106,14 @@ class Walk:
     left: int
     last: Point | None = None
 
-    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Hold the left stick; ends early at a wall."""
-        body.stop_turning(pad)
-        pad.walk(self.forward, self.right)
-        blocked = self.last is not None and math.dist(self.last, view.position) < 1.0
-        self.last = view.position
+        context.stop_turning()
+        context.builder.walk(self.forward, self.right)
+        blocked = self.last is not None and math.dist(self.last, observation.position) < 1.0
+        self.last = observation.position
         self.left -= 1
-        return self.left <= 0 or (blocked and body.chance(0.4))
+        return self.left <= 0 or (blocked and context.chance(0.4))
 
 
 @dataclass
@@ -131,41 +131,41 @@ class Travel:
     last: Point | None = None
     waypoint: Point | None = None
 
-    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Turn along the path in sweeps, and walk."""
-        target = self._target(body, view)
-        near = math.dist(view.position, self.goal) < 56
+        target = self._target(context, observation)
+        near = math.dist(observation.position, self.goal) < 56
         self.left -= 1
-        if target is None or near or self.left <= 0 or self._is_stuck(view):
-            body.stop_turning(pad)
+        if target is None or near or self.left <= 0 or self._is_stuck(observation):
+            context.stop_turning()
             return True
-        error = wrap(bearing(view.position, target) - view.yaw)
+        error = wrap(bearing(observation.position, target) - observation.yaw)
         top = FULL if abs(error) > 140 else self.top
-        body.expire(pad, error, self.dead_band, top, self.patience)
-        self._walk(pad, error)
+        context.steer(error, self.dead_band, top, self.patience)
+        self._walk(context, error)
         return False
 
-    def _target(self, body: BotContext, view: Observation) -> Point | None:
+    def _target(self, context: BotContext, observation: Observation) -> Point | None:
         """Corner walked to; replaced only when reached or hidden, so that runs are straight."""
-        here = view.position
+        here = observation.position
         reached = self.waypoint is None or math.dist(here, self.waypoint) < 60
-        if self.waypoint is None or reached or not body.navigation.visible(here, self.waypoint):
-            self.waypoint = body.navigation.next_waypoint(here, self.goal)
+        if self.waypoint is None or reached or not context.navigation.visible(here, self.waypoint):
+            self.waypoint = context.navigation.next_waypoint(here, self.goal)
         return self.waypoint
 
-    def _walk(self, pad: ControllerBuilder, error: float) -> None:
+    def _walk(self, context: BotContext, error: float) -> None:
         if abs(error) < 24:
-            pad.walk(self.speed, 0.0)
+            context.builder.walk(self.speed, 0.0)
         elif abs(error) < 75:
-            # The body still heads for the target while the camera comes round.
+            # Keep heading for the target while the camera turns.
             angle = math.radians(error)
-            pad.walk(self.speed * math.cos(angle), self.speed * math.sin(angle))
+            context.builder.walk(self.speed * math.cos(angle), self.speed * math.sin(angle))
         elif abs(error) < 110:
-            pad.walk(0.375, 0.0)
+            context.builder.walk(0.375, 0.0)
 
-    def _is_stuck(self, view: Observation) -> bool:
-        moved = 99.0 if self.last is None else math.dist(self.last, view.position)
-        self.last = view.position
+    def _is_stuck(self, observation: Observation) -> bool:
+        moved = 99.0 if self.last is None else math.dist(self.last, observation.position)
+        self.last = observation.position
         self.stuck = self.stuck + 1 if moved < 2.0 else max(0, self.stuck - 2)
         return self.stuck > 9
 
@@ -182,27 +182,27 @@ class UseGate:
     """Steps left for the approach, then for watching."""
     used: bool = False
 
-    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Take one step of the approach, or turn to the gate."""
         if self.approach.left > 0:
-            if self.approach.act(body, view, pad):
+            if self.approach.act(context, observation):
                 self.approach.left = 0
             return False
         self.left -= 1
-        error = wrap(bearing(view.position, self.gate) - view.yaw)
-        body.expire(pad, error, 8.0, 4, 2.6)
-        close = math.dist(view.position, self.gate) < 112
+        error = wrap(bearing(observation.position, self.gate) - observation.yaw)
+        context.steer(error, 8.0, 4, 2.6)
+        close = math.dist(observation.position, self.gate) < 112
         if not self.used and not close and abs(error) < 40:
-            pad.walk(0.625, 0.0)
+            context.builder.walk(0.625, 0.0)
         if not self.used and close and abs(error) < 14:
-            body.fingers.press("button_X", 2)
-            self.used, self.left = True, body.steps(8, 24)
+            context.buttons.press("button_X", 2)
+            self.used, self.left = True, context.steps(8, 24)
         return self.left <= 0
 
 
 @dataclass
 class Fight:
-    """Keep an enemy in front, move around it, fire in bursts."""
+    """Keep an enemy in front, move around it, fire in bursts, until it is out of sight for a second."""
 
     aim: float
     """Standard deviation of the aim in degrees."""
@@ -219,46 +219,46 @@ class Fight:
     target: VisibleEnemy | None = None
     noise: float = 0.0
 
-    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
-        """Take one step of the fight; done when the enemy has been out of sight for a second."""
-        self._look_for(view)
+    def act(self, context: BotContext, observation: Observation) -> bool:
+        """Aim, move and fire."""
+        self._pick_target(observation)
         self.left -= 1
         if self.target is None or self.lost > 8 or self.left <= 0:
-            body.stop_turning(pad)
+            context.stop_turning()
             return True
-        self.noise = 0.85 * self.noise + body.rng.normal() * self.aim * 0.5
+        self.noise = 0.85 * self.noise + context.rng.normal() * self.aim * 0.5
         where = (self.target.x, self.target.y)
-        error = wrap(bearing(view.position, where) - view.yaw) + self.noise
-        body.expire(pad, error, 5.0 + self.aim, FULL if abs(error) > 120 else 4, 3.0)
-        self._move(body, view, pad, math.dist(view.position, where))
-        self._fire(body, error)
+        error = wrap(bearing(observation.position, where) - observation.yaw) + self.noise
+        context.steer(error, 5.0 + self.aim, FULL if abs(error) > 120 else 4, 3.0)
+        self._move(context, math.dist(observation.position, where))
+        self._fire(context, error)
         return False
 
-    def _look_for(self, view: Observation) -> None:
+    def _pick_target(self, observation: Observation) -> None:
         wanted = self.target.id if self.target else None
-        seen = [s for s in view.enemies if s.id == wanted] or sorted(view.enemies, key=lambda s: -s.area)
+        seen = [s for s in observation.enemies if s.id == wanted] or sorted(observation.enemies, key=lambda s: -s.area)
         self.lost = 0 if seen else self.lost + 1
         if seen:
             self.target = seen[0]
 
-    def _move(self, body: BotContext, view: Observation, pad: ControllerBuilder, distance: float) -> None:
+    def _move(self, context: BotContext, distance: float) -> None:
         self.side_left -= 1
         if self.side_left <= 0:
-            self.side = body.side() if body.chance(0.7) else 0
-            self.side_left = body.steps(7, 16)
+            self.side = context.side() if context.chance(0.7) else 0
+            self.side_left = context.steps(7, 16)
         forward = float(np.clip((distance - self.distance) / 160, -1, 1))
         forward = forward if forward > 0.3 else -0.375 if forward < -0.8 else 0.0
-        pad.walk(forward, self.side * self.strafe)
+        context.builder.walk(forward, self.side * self.strafe)
 
-    def _fire(self, body: BotContext, error: float) -> None:
+    def _fire(self, context: BotContext, error: float) -> None:
         self.pause -= 1
         if self.burst > 0:
             self.burst -= 1
-            body.fingers.press("trigger_RT")
+            context.buttons.press("trigger_RT")
             if self.burst == 0:
-                self.pause = body.steps(3, 10)
+                self.pause = context.steps(3, 10)
         elif self.pause <= 0 and abs(error) < 16:
-            self.burst = body.steps(2, 8)
+            self.burst = context.steps(2, 8)
 
 
 @dataclass
@@ -266,14 +266,13 @@ class Respawn:
     """Wait after a death, then respawn."""
 
     wait: int
-    fighting_spirit: float = 0.0
 
-    def act(self, body: BotContext, view: Observation, pad: ControllerBuilder) -> bool:
+    def act(self, context: BotContext, observation: Observation) -> bool:
         """Press X from time to time until alive."""
-        body.stop_turning(pad)
+        context.stop_turning()
         self.wait -= 1
-        if not view.dead:
+        if not observation.dead:
             return True
         if self.wait <= 0 and self.wait % 3 == 0:
-            body.fingers.press("button_X", 1)
+            context.buttons.press("button_X", 1)
         return False

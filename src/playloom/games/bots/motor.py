@@ -114,7 +114,7 @@ class StickController:
 class LookController:
     """Look up or down for a while and back to level."""
 
-    thumb: StickController = field(default_factory=StickController.looking)
+    stick: StickController = field(default_factory=StickController.looking)
     goal: float = 0.0
     left: int = 0
 
@@ -122,21 +122,21 @@ class LookController:
         """Look at a pitch (degrees, positive up) and stay there for about `steps`."""
         self.goal, self.left = pitch, steps
 
-    def step(self, pad: ControllerBuilder, pitch: float) -> None:
+    def step(self, builder: ControllerBuilder, pitch: float) -> None:
         """Move the right stick's y."""
         self.left -= 1
         if self.left <= 0:
             self.goal = 0.0
         if self.goal == 0.0 and abs(pitch) < 0.8:
-            self.thumb.level = 0
+            self.stick.level = 0
         error = self.goal - pitch
         # The last degrees back to level go at the slow positions, so that level really is level.
-        if self.goal == 0.0 and 0.8 <= abs(error) < self.thumb.rate[3]:
-            level = max(n for n in (1, 2) if n == 1 or self.thumb.rate[n] <= abs(error) + 0.5)
-            self.thumb.level, self.thumb.sign = level, 1 if error > 0 else -1
-            pad.set("right_stick_y", self.thumb.position)
+        if self.goal == 0.0 and 0.8 <= abs(error) < self.stick.rate[3]:
+            level = max(n for n in (1, 2) if n == 1 or self.stick.rate[n] <= abs(error) + 0.5)
+            self.stick.level, self.stick.sign = level, 1 if error > 0 else -1
+            builder.set("right_stick_y", self.stick.position)
             return
-        pad.set("right_stick_y", self.thumb.follow(error, 2.0, FULL))
+        builder.set("right_stick_y", self.stick.follow(error, 2.0, FULL))
 
 
 @dataclass
@@ -153,10 +153,10 @@ class ButtonController:
         """Release everything."""
         self.held.clear()
 
-    def step(self, pad: ControllerBuilder) -> None:
+    def step(self, builder: ControllerBuilder) -> None:
         """Write the held buttons."""
         for name in list(self.held):
-            pad.set(name, 1.0)
+            builder.set(name, 1.0)
             self.held[name] -= 1
             if self.held[name] <= 0:
                 del self.held[name]

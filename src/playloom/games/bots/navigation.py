@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ Node = tuple[int, int]
 
 _PER_CELL = 4
 _SQUARE = CELL / _PER_CELL
-_SOLID = "#TPGW"
+_SOLID = "#TPG"
 _NEAR_WALL = 4.0
 """Extra cost factor beside walls, so that paths leave room for the camera."""
 _STEPS: tuple[tuple[int, int, float], ...] = (
@@ -30,22 +30,45 @@ class Navigation:
     """Paths in one arena."""
 
     def __init__(self, variant: Variant) -> None:
-        columns, rows = variant.size
-        self._shape = (rows * _PER_CELL, columns * _PER_CELL)
-        self._open = np.zeros(self._shape, bool)
+        from scipy.ndimage import binary_dilation
+
+        grid = np.array([list(row) for row in variant.grid])
+        solid = np.isin(grid, list(_SOLID)).repeat(_PER_CELL, 0).repeat(_PER_CELL, 1)
+        self._shape = solid.shape
         self.items: list[Point] = []
-        for row, column in np.ndindex(self._shape):
-            cell = variant.cell(column // _PER_CELL, row // _PER_CELL)
-            self._open[row, column] = cell not in _SOLID
         for name, column, row in variant.items:
             if name.startswith(("torch", "column")):
-                self._open[self._node(*cell_centre(column, row))] = False
+                solid[self._node(*cell_centre(column, row))] = True
             else:
                 self.items.append(cell_centre(column, row))
-        self._walkable = self._open & ~_touching(~self._open, edge=True)
-        self._cramped = _touching(~self._walkable, edge=True) | ~self._walkable
+        around = np.ones((3, 3), bool)
+        self._open = ~solid
+        self._walkable = ~binary_dilation(solid, around, border_value=1)
+        self._cost = np.where(binary_dilation(~self._walkable, around, border_value=1), _NEAR_WALL, 1.0)
         self.nodes: list[Node] = [(int(r), int(c)) for r, c in np.argwhere(self._walkable)]
+        self._passable = self._neighbours()
+        self._graph = self._edges()
         self._fields: dict[Node, NDArray[np.float64]] = {}
+
+    def _neighbours(self) -> NDArray[np.bool_]:
+        """For every step of `_STEPS` the squares it can be taken from: it must not cut a corner [8, rows, columns]."""
+        rows, columns = self._shape
+        padded = np.pad(self._walkable, 1)
+
+        def moved(down: int, right: int) -> NDArray[np.bool_]:
+            return padded[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+
+        return np.stack([moved(0, 0) & moved(d, r) & moved(0, r) & moved(d, 0) for d, r, _ in _STEPS])
+
+    def _edges(self) -> Any:
+        """Sparse matrix of the step costs from square to square."""
+        from scipy.sparse import csr_array
+
+        step, row, column = np.nonzero(self._passable)
+        down, right, cost = np.array(_STEPS).T[:, step]
+        row_to, column_to = row + down.astype(int), column + right.astype(int)
+        ends = np.ravel_multi_index((row, column), self._shape), np.ravel_multi_index((row_to, column_to), self._shape)
+        return csr_array((cost * self._cost[row_to, column_to], ends), shape=(self._open.size,) * 2)
 
     def random_point(self, rng: np.random.Generator) -> Point:
         """Draw a walkable place uniformly."""
@@ -57,7 +80,12 @@ class Navigation:
         node = self.nearest(start)
         best: Point | None = None
         for _ in range(24):
-            following = min(self._around(node), key=lambda n: distances[n], default=node)
+            around = [
+                (node[0] + down, node[1] + right)
+                for passable, (down, right, _) in zip(self._passable[:, node[0], node[1]], _STEPS, strict=True)
+                if passable
+            ]
+            following = min(around, key=lambda n: distances[n], default=node)
             if distances[following] >= distances[node]:
                 break
             node = following
@@ -103,51 +131,16 @@ class Navigation:
     def _point(self, node: Node) -> Point:
         return (node[1] + 0.5) * _SQUARE, -(node[0] + 0.5) * _SQUARE
 
-    def _around(self, node: Node) -> list[Node]:
-        row, column = node
-        found = []
-        for down, right, _ in _STEPS:
-            other = row + down, column + right
-            if self._passes(node, other):
-                found.append(other)
-        return found
-
-    def _passes(self, node: Node, other: Node) -> bool:
-        if not (0 <= other[0] < self._shape[0] and 0 <= other[1] < self._shape[1] and self._walkable[other]):
-            return False
-        return bool(self._walkable[node[0], other[1]] and self._walkable[other[0], node[1]])
-
     def _field(self, goal: Node) -> NDArray[np.float64]:
-        if goal in self._fields:
-            return self._fields[goal]
-        distances = np.full(self._shape, np.inf)
-        distances[goal] = 0
-        queue: list[tuple[float, Node]] = [(0.0, goal)]
-        while queue:
-            length, node = heapq.heappop(queue)
-            if length > distances[node]:
-                continue
-            for down, right, cost in _STEPS:
-                other = node[0] + down, node[1] + right
-                if self._passes(node, other):
-                    longer = length + cost * (_NEAR_WALL if self._cramped[other] else 1.0)
-                    if longer < distances[other]:
-                        distances[other] = longer
-                        heapq.heappush(queue, (longer, other))
-        self._fields[goal] = distances
-        return distances
+        """Cost of the shortest path from the goal to every square."""
+        from scipy.sparse.csgraph import dijkstra
+
+        if goal not in self._fields:
+            start = np.ravel_multi_index(goal, self._shape)
+            self._fields[goal] = dijkstra(self._graph, indices=start).reshape(self._shape)
+        return self._fields[goal]
 
 
 def cell_centre(column: float, row: float) -> Point:
     """Return the middle of a map cell in map units."""
     return column * CELL + CELL / 2, -row * CELL - CELL / 2
-
-
-def _touching(mask: NDArray[np.bool_], edge: bool) -> NDArray[np.bool_]:
-    padded = np.pad(mask, 1, constant_values=edge)
-    rows, columns = mask.shape
-    touched = np.zeros_like(mask)
-    for down in range(3):
-        for right in range(3):
-            touched |= padded[down : down + rows, right : right + columns]
-    return touched

@@ -62,89 +62,33 @@ class Style:
     """Chance per step to look up or down."""
 
 
+# fmt: off
 STYLES: dict[str, Style] = {
     "rusher": Style(
-        travel=1.4,
-        scan=0.15,
-        circle=0.1,
-        straight=0.4,
-        idle=0.08,
-        greed=0.2,
-        aggression=0.5,
-        aim=4,
-        strafe=0.625,
-        distance=150,
-        sprint=0.012,
-        jump=0.012,
+        travel=1.4, scan=0.15, circle=0.1, straight=0.4, idle=0.08, greed=0.2, aggression=0.5, aim=4, strafe=0.625,
+        distance=150, sprint=0.012, jump=0.012,
     ),
     "sniper": Style(
-        travel=0.7,
-        scan=0.45,
-        circle=0.05,
-        sidestep=0.2,
-        back=0.12,
-        idle=0.35,
-        aggression=0.45,
-        aim=2,
-        strafe=0.375,
-        distance=480,
-        speed=0.625,
-        top=3,
-        crouch=0.012,
+        travel=0.7, scan=0.45, circle=0.05, sidestep=0.2, back=0.12, idle=0.35, aggression=0.45, aim=2, strafe=0.375,
+        distance=480, speed=0.625, top=3, crouch=0.012,
     ),
-    "collector": Style(travel=1.6, scan=0.2, greed=0.85, gates=0.1, aggression=0.18, aim=5, distance=300, idle=0.1),
+    "collector": Style(
+        travel=1.6, scan=0.2, greed=0.85, gates=0.1, aggression=0.18, aim=5, distance=300, idle=0.1,
+    ),
     "explorer": Style(
-        travel=0.9,
-        scan=0.4,
-        circle=0.3,
-        sidestep=0.2,
-        back=0.15,
-        straight=0.6,
-        idle=0.15,
-        greed=0.15,
-        gates=0.12,
-        aggression=0.12,
-        aim=6,
-        distance=350,
-        speed=0.85,
-        glance=0.015,
-        jump=0.015,
+        travel=0.9, scan=0.4, circle=0.3, sidestep=0.2, back=0.15, straight=0.6, idle=0.15, greed=0.15, gates=0.12,
+        aggression=0.12, aim=6, distance=350, speed=0.85, glance=0.015, jump=0.015,
     ),
     "novice": Style(
-        travel=0.5,
-        scan=0.6,
-        circle=0.4,
-        sidestep=0.4,
-        back=0.4,
-        straight=0.5,
-        idle=0.4,
-        aggression=0.25,
-        aim=9,
-        strafe=0.15,
-        speed=0.625,
-        top=3,
-        tinker=0.04,
-        crouch=0.008,
-        jump=0.015,
-        glance=0.015,
+        travel=0.5, scan=0.6, circle=0.4, sidestep=0.4, back=0.4, straight=0.5, idle=0.4, aggression=0.25, aim=9,
+        strafe=0.15, speed=0.625, top=3, tinker=0.04, crouch=0.008, jump=0.015, glance=0.015,
     ),
     "dancer": Style(
-        travel=0.6,
-        scan=0.3,
-        circle=0.9,
-        sidestep=0.8,
-        back=0.3,
-        straight=0.3,
-        idle=0.05,
-        aggression=0.4,
-        aim=3,
-        strafe=1.0,
-        distance=220,
-        jump=0.06,
-        sprint=0.01,
-        tinker=0.03,
+        travel=0.6, scan=0.3, circle=0.9, sidestep=0.8, back=0.3, straight=0.3, idle=0.05, aggression=0.4, aim=3,
+        strafe=1.0, distance=220, jump=0.06, sprint=0.01, tinker=0.03,
     ),
 }
+# fmt: on
 """Every style by name."""
 HELDOUT_STYLE = "dancer"
 """Style excluded from training."""
@@ -152,92 +96,83 @@ HELDOUT_STYLE = "dancer"
 _GADGETS = ("skill_1", "skill_2", "button_Y", "dpad_up", "dpad_down", "dpad_left", "dpad_right")
 
 
-def style_of(name: str) -> Style:
-    """Return the style of that name.
-
-    Raises:
-        ConfigError: when there is none.
-    """
-    if name not in STYLES:
-        raise ConfigError(f"unknown player style {name!r}; {did_you_mean(name, STYLES)}")
-    return STYLES[name]
-
-
 class ScriptedPlayer:
     """A player of one arena and style; the same seed and views give the same play."""
 
     def __init__(self, variant: Variant, style: str, seed: int) -> None:
-        self._style = style_of(style)
+        if style not in STYLES:
+            raise ConfigError(f"unknown player style {style!r}; {did_you_mean(style, STYLES)}")
+        self._style = STYLES[style]
         self._variant = variant
-        self._body = BotContext(Navigation(variant), np.random.default_rng((seed, 1)))
+        self._context = BotContext(Navigation(variant), np.random.default_rng((seed, 1)))
         self._busy: Behaviour | None = None
 
-    def act(self, view: Observation) -> NDArray[np.float32]:
-        """Return the controller state after `view`: float32 [16], order of `CONTROLS`, +y forward / up."""
-        pad = ControllerBuilder()
-        body = self._body
-        if view.dead:
-            self._lie_dead()
-        elif view.enemies and not isinstance(self._busy, Fight) and body.chance(self._style.aggression / 10):
+    def act(self, observation: Observation) -> NDArray[np.float32]:
+        """Return the controller state after an observation: float32 [16], order of `CONTROLS`, +y forward / up."""
+        context = self._context
+        context.builder = ControllerBuilder()
+        if observation.dead:
+            self._respawn()
+        elif observation.enemies and not isinstance(self._busy, Fight) and context.chance(self._style.aggression / 10):
             self._busy = self._fight()
         if self._busy is None:
-            self._busy = self._next(view)
-        if self._busy.act(body, view, pad):
+            self._busy = self._next(observation)
+        if self._busy.act(context, observation):
             self._busy = None
-        if not view.dead:
-            self._random_inputs(pad)
-            body.gaze.step(pad, view.pitch)
-        body.fingers.step(pad)
-        return pad.state_A
+        if not observation.dead:
+            self._random_inputs()
+            context.look.step(context.builder, observation.pitch)
+        context.buttons.step(context.builder)
+        return context.builder.state_A
 
-    def _lie_dead(self) -> None:
+    def _respawn(self) -> None:
         if not isinstance(self._busy, Respawn):
-            self._body.fingers.release()
-            self._busy = Respawn(self._body.steps(6, 14))
+            self._context.buttons.release()
+            self._busy = Respawn(self._context.steps(6, 14))
 
     def _fight(self) -> Fight:
         style = self._style
-        return Fight(style.aim, style.strafe, style.distance, self._body.steps(20, 60))
+        return Fight(style.aim, style.strafe, style.distance, self._context.steps(20, 60))
 
-    def _next(self, view: Observation) -> Behaviour:
+    def _next(self, observation: Observation) -> Behaviour:
         """Draw the next behaviour by the style's weights."""
-        style, body = self._style, self._body
+        style, context = self._style, self._context
         names = ("travel", "scan", "circle", "sidestep", "back", "straight", "idle")
         weights = np.array([getattr(style, name) for name in names])
-        name = names[int(body.rng.choice(len(names), p=weights / weights.sum()))]
+        name = names[int(context.rng.choice(len(names), p=weights / weights.sum()))]
         if name == "travel":
-            return self._travel(view)
+            return self._travel(observation)
         if name in ("scan", "circle"):
             return self._turn(walking=name == "circle")
         if name == "idle":
-            return Idle(body.steps(4, 18))
+            return Idle(context.steps(4, 18))
         if name == "sidestep":
-            return Walk(0.0, body.side() * self._pace(), body.steps(6, 14))
+            return Walk(0.0, context.side() * self._pace(), context.steps(6, 14))
         if name == "back":
-            return Walk(-self._pace(), 0.0, body.steps(6, 16))
-        return Walk(self._pace(), 0.0, body.steps(10, 30))
+            return Walk(-self._pace(), 0.0, context.steps(6, 16))
+        return Walk(self._pace(), 0.0, context.steps(10, 30))
 
     def _pace(self) -> float:
-        return float(self._body.rng.choice([0.375, 0.625, 1.0], p=[0.15, 0.25, 0.6]))
+        return float(self._context.rng.choice([0.375, 0.625, 1.0], p=[0.15, 0.25, 0.6]))
 
     def _turn(self, walking: bool) -> Turn:
-        body = self._body
-        level = int(body.rng.choice([2, 3, 4, 5], p=[0.25, 0.3, 0.2, 0.25]))
-        left = body.steps(7, 20) if level >= 4 else body.steps(8, 26)
+        context = self._context
+        level = int(context.rng.choice([2, 3, 4, 5], p=[0.25, 0.3, 0.2, 0.25]))
+        left = context.steps(7, 20) if level >= 4 else context.steps(8, 26)
         forward = self._pace() if walking else 0.0
-        return Turn(body.side(), min(level, 3) if walking and body.chance(0.5) else level, left, forward)
+        return Turn(context.side(), min(level, 3) if walking and context.chance(0.5) else level, left, forward)
 
-    def _travel(self, view: Observation) -> Travel | UseGate:
-        body, style = self._body, self._style
-        dice = body.rng.random()
+    def _travel(self, observation: Observation) -> Travel | UseGate:
+        context, style = self._context, self._style
+        dice = context.rng.random()
         if dice < style.greed:
-            goal = body.navigation.items[int(body.rng.integers(len(body.navigation.items)))]
+            goal = context.navigation.items[int(context.rng.integers(len(context.navigation.items)))]
         elif dice < style.greed + style.gates:
-            return self._use_gate(view.position)
+            return self._use_gate(observation.position)
         else:
-            spots = [body.navigation.random_point(body.rng) for _ in range(3 if body.chance(0.8) else 1)]
-            goal = min(spots, key=lambda spot: abs(wrap(bearing(view.position, spot) - view.yaw)))
-        return Travel(goal, style.speed, body.steps(40, 120), style.top, float(body.rng.uniform(10, 18)))
+            spots = [context.navigation.random_point(context.rng) for _ in range(3 if context.chance(0.8) else 1)]
+            goal = min(spots, key=lambda spot: abs(wrap(bearing(observation.position, spot) - observation.yaw)))
+        return Travel(goal, style.speed, context.steps(40, 120), style.top, float(context.rng.uniform(10, 18)))
 
     def _use_gate(self, here: Point) -> UseGate:
         """Go to the nearest gate, from its nearest free side."""
@@ -252,18 +187,18 @@ class ScriptedPlayer:
         front, gate = min(fronts, key=lambda pair: math.dist(pair[0], here))
         return UseGate(Travel(front, self._style.speed, 120, self._style.top), gate)
 
-    def _random_inputs(self, pad: ControllerBuilder) -> None:
-        body, style = self._body, self._style
-        if body.chance(style.jump):
-            body.fingers.press("button_A", body.steps(1, 3))
-        if body.chance(style.crouch):
-            body.fingers.press("trigger_LT", body.steps(5, 14))
-        if pad.get("left_stick_y") > 0.5 and body.chance(style.sprint):
-            body.fingers.press("button_B", body.steps(6, 20))
-        if body.chance(style.tinker):
-            body.fingers.press(str(body.rng.choice(_GADGETS)), body.steps(1, 4))
-        if body.chance(0.004):
-            body.fingers.press("trigger_RT", body.steps(2, 6))
-        if body.gaze.left <= 0 and body.chance(style.glance):
-            pitch = body.side() * float(body.rng.uniform(6, 20))
-            body.gaze.glance(pitch, body.steps(5, 16))
+    def _random_inputs(self) -> None:
+        context, style = self._context, self._style
+        if context.chance(style.jump):
+            context.buttons.press("button_A", context.steps(1, 3))
+        if context.chance(style.crouch):
+            context.buttons.press("trigger_LT", context.steps(5, 14))
+        if context.builder.get("left_stick_y") > 0.5 and context.chance(style.sprint):
+            context.buttons.press("button_B", context.steps(6, 20))
+        if context.chance(style.tinker):
+            context.buttons.press(str(context.rng.choice(_GADGETS)), context.steps(1, 4))
+        if context.chance(0.004):
+            context.buttons.press("trigger_RT", context.steps(2, 6))
+        if context.look.left <= 0 and context.chance(style.glance):
+            pitch = context.side() * float(context.rng.uniform(6, 20))
+            context.look.glance(pitch, context.steps(5, 16))
