@@ -3,8 +3,8 @@
 import numpy as np
 
 from playloom.actions.codec import REST_VALUES
+from playloom.server.stories.schemas import Header, Node
 from playloom.server.stories.store import Frame
-from playloom.server.stories.tree import Header, Node
 
 REST = tuple(REST_VALUES.tolist())
 SIZE = (24, 40)

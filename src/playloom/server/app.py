@@ -35,9 +35,9 @@ from playloom.server.schemas import (
 from playloom.server.service import InferenceService
 from playloom.server.sessions import SessionManager, StepBody, recent_of, register_session_routes
 from playloom.server.settings import Settings
-from playloom.server.stories.routes import register_story_routes
-from playloom.server.stories.schemas import BranchRequest, EditRequest, NewStory, NodeUpdate, StoryUpdate
-from playloom.server.stories.service import BranchRunner, StoryService
+from playloom.server.stories.branches import BranchRunner
+from playloom.server.stories.routes import router as story_router
+from playloom.server.stories.service import StoryService
 
 _SWEEP = 1.0  # seconds between looks for what is past its time
 _BODIES = (
@@ -46,11 +46,6 @@ _BODIES = (
     PromptParams,
     StepBody,
     NewJob,
-    NewStory,
-    StoryUpdate,
-    BranchRequest,
-    EditRequest,
-    NodeUpdate,
 )
 _PROBLEMS = {
     400: "What was sent cannot be used.",
@@ -164,7 +159,7 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
     register_dream_routes(app, server.service)
     register_session_routes(app, server.service, server.live, server.sessions)
     register_live_routes(app, server.live)
-    register_story_routes(app, server.stories, server.branches)
+    app.include_router(story_router)
     register_info_routes(app, server.service, server.metrics)
     app.add_middleware(BodyLimitMiddleware, settings=settings)
     app.add_middleware(AuthMiddleware, settings=settings)
