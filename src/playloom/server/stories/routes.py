@@ -11,12 +11,12 @@ from dataclasses import replace
 from enum import Enum
 from typing import IO, Annotated, Any
 
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import FastAPI, Header, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from playloom.errors import RecordingError
-from playloom.server.service import RequestLimiter, parse_body, request_schema
+from playloom.server.service import RequestLimiter
 from playloom.server.stories.export import PathKind, export_path, load_path, write_story
 from playloom.server.stories.schemas import (
     BranchList,
@@ -114,13 +114,11 @@ def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         name = service.model.config.name
         return JSONResponse(story_dict(story.name, story.tree, context=service.context, model=name), status)
 
-    @app.post(
-        "/v1/stories", status_code=201, response_model=StoryInfo, openapi_extra=request_schema(NewStory), tags=_TAGS
-    )
-    async def begin_story(request: Request) -> Response:
+    @app.post("/v1/stories", status_code=201, response_model=StoryInfo, tags=_TAGS)
+    async def begin_story(params: NewStory) -> Response:
         """Create a story from a prompt, images, or a session's newest frames."""
         service.limiter.check_open()
-        return story_response(await service.in_time(stories.create(await parse_body(request, NewStory))), 201)
+        return story_response(await service.in_time(stories.create(params)), 201)
 
     @app.get("/v1/stories", response_model=StoryList, tags=_TAGS)
     async def list_stories() -> Response:
@@ -132,10 +130,10 @@ def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         """Return a story with its frames and branches."""
         return story_response(await stories.find(story))
 
-    @app.patch("/v1/stories/{story}", response_model=StoryInfo, openapi_extra=request_schema(StoryUpdate), tags=_TAGS)
-    async def rename_story(story: str, request: Request) -> Response:
+    @app.patch("/v1/stories/{story}", response_model=StoryInfo, tags=_TAGS)
+    async def rename_story(story: str, params: StoryUpdate) -> Response:
         """Rename a story."""
-        found, params = await stories.find(story), await parse_body(request, StoryUpdate)
+        found = await stories.find(story)
         async with found.lock:
             await found.add([found.tree.renamed(params.name)])
         return story_response(found)
@@ -176,13 +174,12 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         "/v1/stories/{story}/branches",
         status_code=202,
         response_model=BranchList,
-        openapi_extra=request_schema(BranchRequest),
         tags=_TAGS,
     )
-    async def branch_story(story: str, request: Request) -> Response:
+    async def branch_story(story: str, params: BranchRequest) -> Response:
         """Generate one or more branches from a frame."""
         found = await stories.find(story)
-        started, notes = await branches.start(found, await parse_body(request, BranchRequest))
+        started, notes = await branches.start(found, params)
         told = [branch_dict(branch, found.tree) for branch in started]
         return JSONResponse({"branches": told, "notes": notes}, 202)
 
@@ -202,12 +199,11 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
     @app.patch(
         "/v1/stories/{story}/nodes/{node}",
         response_model=NodeInfo,
-        openapi_extra=request_schema(NodeUpdate),
         tags=_TAGS,
     )
-    async def say_of_node(story: str, node: int, request: Request) -> Response:
+    async def say_of_node(story: str, node: int, params: NodeUpdate) -> Response:
         """Set the star or the note of a frame."""
-        found, params = await stories.find(story), await parse_body(request, NodeUpdate)
+        found = await stories.find(story)
         async with found.lock:
             old = found.node(node)
             new = replace(
@@ -223,13 +219,12 @@ def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> N
         "/v1/stories/{story}/nodes/{node}/edit",
         status_code=201,
         response_model=NodeList,
-        openapi_extra=request_schema(EditRequest),
         tags=_TAGS,
     )
-    async def edit_node(story: str, node: int, request: Request) -> Response:
+    async def edit_node(story: str, node: int, params: EditRequest) -> Response:
         """Composite an overlay on a frame, and optionally on the next ones, as new frames."""
         service.limiter.check_open()
-        found, params = await stories.find(story), await parse_body(request, EditRequest)
+        found = await stories.find(story)
         made = await service.in_time(stories.edit(found, node, params))
         return JSONResponse({"nodes": [node_dict(new) for new in made]}, 201)
 

@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import RecordingError
 from playloom.inference.types import ActionSource
-from playloom.server.schemas import Picture, Seed, Temperature, TopK, TopP, Vector
-from playloom.server.service import RequestModel
+from playloom.server.schemas import Picture, RequestModel, Seed, Temperature, TopK, TopP, Vector
 from playloom.server.stories.tree import Branch, Change, Header, Node, Origin, Removed, State, Tree
 
 MOST_BRANCHES = 8
