@@ -15,7 +15,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
 import playloom
@@ -25,28 +24,15 @@ from playloom.server.jobs import Jobs, NewJob, register_job_routes
 from playloom.server.live import LiveSessionManager, register_live_routes
 from playloom.server.metrics import Metrics
 from playloom.server.middleware import AuthMiddleware, BodyLimitMiddleware, MetricsMiddleware
-from playloom.server.schemas import (
-    DreamRequest,
-    PromptParams,
-    ScoreRequest,
-    register_dream_routes,
-    register_score_routes,
-)
+from playloom.server.schemas import register_generation_routes
 from playloom.server.service import InferenceService
-from playloom.server.sessions import SessionManager, StepBody, recent_of, register_session_routes
+from playloom.server.sessions import SessionManager, recent_of, register_session_routes
 from playloom.server.settings import Settings
 from playloom.server.stories.branches import BranchRunner
 from playloom.server.stories.routes import router as story_router
 from playloom.server.stories.service import StoryService
 
 _SWEEP = 1.0  # seconds between looks for what is past its time
-_BODIES = (
-    ScoreRequest,
-    DreamRequest,
-    PromptParams,
-    StepBody,
-    NewJob,
-)
 _PROBLEMS = {
     400: "What was sent cannot be used.",
     401: "The key is missing or wrong.",
@@ -154,9 +140,8 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
     )
     app.state.server = server
     install(app)
-    register_score_routes(app, server.service)
+    register_generation_routes(app, server.service)
     register_job_routes(app, server.service, server.jobs)
-    register_dream_routes(app, server.service)
     register_session_routes(app, server.service, server.live, server.sessions)
     register_live_routes(app, server.live)
     app.include_router(story_router)
@@ -173,18 +158,16 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """Build the OpenAPI document with the bodies that routes parse themselves; invalid bodies are 400, not 422."""
+    """Build the OpenAPI document: invalid bodies are 400, not 422, and a form field of `/new_job` has a schema."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
-        _, bodies = models_json_schema(
-            [(body, "validation") for body in _BODIES], ref_template="#/components/schemas/{model}"
-        )
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update(bodies.get("$defs", {}))
+        schemas = document["components"]["schemas"]
+        new_job = NewJob.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= {**new_job.pop("$defs"), "NewJob": new_job}
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         for path in document["paths"].values():
             for operation in path.values():
-                operation.get("responses", {}).pop("422", None)
+                operation["responses"].pop("422", None)
         app.openapi_schema = document
     return app.openapi_schema

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -28,6 +28,7 @@ class ShuttingDownError(PlayloomError):
     """Raised when the scheduler is closed, or closes before a step is done."""
 
 
+_T = TypeVar("_T")
 _NO_STORAGE = "the server cannot write to its disk; ask its operator, whose log says why"
 log = logging.getLogger("playloom.server")
 
@@ -72,12 +73,47 @@ def to_api_error(error: Exception) -> ApiError:
     return ApiError(500, "the server failed at this request; its log says why")
 
 
-def validation_message(errors: list[Any]) -> str:
+def validation_message(errors: Sequence[Any]) -> str:
     """Format the first pydantic error with its field."""
     first = errors[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body"))
-    said = str(first["msg"]).removeprefix("Value error, ")
-    return f"{place}: {said[:1].lower()}{said[1:]}" if place else said
+    if first["type"] == "json_invalid":
+        return f"the body is not JSON: {first['ctx']['error']}"
+    place = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body")) or "the body"
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return f"{place}: {reason[:1].lower()}{reason[1:]}"
+
+
+def parse_json(data: str, adapter: TypeAdapter[_T]) -> _T:
+    """Parse the JSON of a form field or a WebSocket message.
+
+    Raises:
+        ApiError: 400, or 413 for a text with far too many values.
+    """
+    check_complexity(data.encode("utf-8", "replace"))
+    try:
+        return adapter.validate_json(data.encode("utf-8", "replace"))
+    except ValidationError as error:
+        raise ApiError(400, validation_message(error.errors(include_url=False, include_input=False))) from None
+
+
+MAX_CONTAINERS = 4000
+"""Most objects and lists in one body; a hundred context steps hold a fraction of it."""
+MAX_VALUES = 1_000_000
+"""Most values in one body."""
+
+
+def check_complexity(data: bytes) -> None:
+    """Reject JSON that would take many times its size in memory, by counting bytes.
+
+    Raises:
+        ApiError: 413.
+    """
+    containers, values = data.count(b"{") + data.count(b"["), data.count(b",")
+    if containers > MAX_CONTAINERS or values > MAX_VALUES:
+        raise ApiError(
+            413,
+            f"the body holds {containers:,} objects and lists and {values:,} values; send at most 100 context steps",
+        )
 
 
 def install(app: FastAPI) -> None:
@@ -88,7 +124,7 @@ def install(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return ApiError(400, validation_message(list(error.errors()))).response()
+        return ApiError(400, validation_message(error.errors())).response()
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

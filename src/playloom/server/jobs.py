@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
@@ -24,9 +24,9 @@ from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
-from playloom.server.errors import ApiError, to_api_error
-from playloom.server.schemas import Seed, Temperature, Tokens, TopK, TopP, Vector, predict
-from playloom.server.service import ContextStep, InferenceService, parse, resolve_seed
+from playloom.server.errors import ApiError, parse_json, to_api_error
+from playloom.server.schemas import SamplingFields, Tokens, Vector, predict
+from playloom.server.service import ContextStep, InferenceService, resolve_seed
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 
@@ -36,12 +36,8 @@ class JobOrder:
 
     prompt: Prompt
     """Context; its last frame has no action yet."""
-    closing_A: NDArray[np.uint8] | None
-    """Action of the prompt's last step; None: sampled."""
-    forced: Sequence[NDArray[np.uint8] | None]
-    """Actions of the first predicted steps; None or beyond: sampled."""
-    steps: int
-    """Steps to predict, one result each."""
+    actions: Sequence[NDArray[np.uint8] | None]
+    """See `playloom.server.schemas.predict`."""
     sampling: Sampling
     """Sampling parameters."""
     seed: int
@@ -167,21 +163,11 @@ class Jobs:
         service = self._service
         manifest = service.manifest(order.prompt, order.sampling, order.seed, "full")
         try:
-            async with aclosing(
-                predict(
-                    service,
-                    order.prompt,
-                    closing_A=order.closing_A,
-                    count=order.steps,
-                    forced=order.forced,
-                    sampling=order.sampling,
-                    seed=order.seed,
-                )
-            ) as steps:
-                async for number, step, action_A in steps:
-                    png = await service.png(step, manifest, number)
+            async with aclosing(predict(service, order.prompt, order.actions, order.sampling, order.seed)) as steps:
+                async for step, action_A in steps:
+                    png = await service.png(step, manifest)
                     assert step.codes_N is not None, "a predicted step has a frame"
-                    job.ready.append(JobResult(job.name, number - 1, action_A, step.codes_N.tolist(), png))
+                    job.ready.append(JobResult(job.name, step.index, action_A, step.codes_N.tolist(), png))
         except Exception as error:
             job.failure = to_api_error(error).message
 
@@ -211,29 +197,19 @@ class FutureAction(BaseModel):
     """As in `JobStep`; none: sampled."""
 
 
-class NewJob(BaseModel):
-    """The form field `json`."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
+class NewJob(SamplingFields):
+    """The form field `json`. (`seed` is not in the original format.)"""
 
     steps: list[JobStep] = Field(min_length=1, max_length=_MOST_STEPS)
     """Context, oldest first."""
     num_steps_to_predict: int = Field(ge=1)
     """Steps to predict, one result each."""
     num_parallel_predictions: int = Field(default=1, ge=1)
-    """Jobs to start from the same context, each with its own seed."""
-    temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's default."""
-    top_k: TopK = None
-    """Sample from the k likeliest tokens only."""
-    top_p: TopP = None
-    """Sample from the likeliest tokens that reach p together."""
+    """Jobs to start from the same context; their seeds count up."""
     max_context_length: int = Field(default=10, ge=1)
     """Use only so many of the last steps, at most 10."""
-    future_actions: Annotated[list[FutureAction], Field(max_length=10_000)] = []
+    future_actions: list[FutureAction] = Field(default=[], max_length=10_000)
     """Actions of the first predicted steps."""
-    seed: Seed = None
-    """Seed of the first job; the others count up. (Not in the original format.)"""
 
 
 class NewJobReply(BaseModel):
@@ -245,6 +221,7 @@ class NewJobReply(BaseModel):
     """Unfinished jobs, these included."""
 
 
+_NEW_JOB = TypeAdapter(NewJob)
 _FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -265,7 +242,7 @@ _FORM: dict[str, Any] = {
 def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> None:
     """Add the routes."""
 
-    @app.post("/new_job", response_model=NewJobReply, openapi_extra=_FORM, tags=["job server"])
+    @app.post("/new_job", openapi_extra=_FORM, tags=["job server"])
     async def new_job(request: Request) -> NewJobReply:
         """Start a job for each parallel prediction."""
         service.limiter.check_open()
@@ -274,7 +251,7 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
             files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
         if not isinstance(text, str):
             raise ApiError(400, "the form has no field json; it says what to dream")
-        params = await service.run_in_io_pool(lambda: parse(text.encode("utf-8", "replace"), NewJob))
+        params = parse_json(text, _NEW_JOB)
         service.check_steps(params.num_steps_to_predict)
         names = jobs.start(await _orders(service, params, files))
         return NewJobReply(job_ids=names, current_jobs_in_queue=jobs.running)
@@ -326,18 +303,18 @@ async def _orders(service: InferenceService, params: NewJob, files: Mapping[str,
         codes_N = np.array(step.tokens, np.int64) if step.tokens else None
         seen.append(ContextStep(picture=files[step.image_name], where=f"the picture of step {number}", codes_N=codes_N))
         actions.append(_action(step.action, f"action of step {number}"))
-    forced = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
+    future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
     between = [action_A for action_A in actions[:-1] if action_A is not None]
     prompt = await service.prompt(seen, between, stretch=True, steps=used)
     seed, count = resolve_seed(params.seed), params.num_parallel_predictions
     if count > service.settings.max_jobs:
         raise BadInputError(f"{count:,} parallel predictions were asked for; at most {service.settings.max_jobs} jobs")
+    steps = params.num_steps_to_predict
+    following = [actions[-1], *future, *[None] * steps][: steps + 1]
     return [
         JobOrder(
             prompt=prompt,
-            closing_A=actions[-1],
-            forced=forced,
-            steps=params.num_steps_to_predict,
+            actions=following,
             sampling=service.sampling(params.temperature, params.top_k, params.top_p),
             seed=(seed + index) % 2**63,
         )

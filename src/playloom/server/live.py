@@ -31,10 +31,9 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.media.images import Live, from_base64, live_picture
 from playloom.provenance import Manifest
-from playloom.server.errors import ApiError, service_unavailable, to_api_error
+from playloom.server.errors import ApiError, parse_json, service_unavailable, to_api_error
 from playloom.server.live_protocol import (
     CONTROL,
-    CONTROL_KINDS,
     HELLO,
     Control,
     Hello,
@@ -51,7 +50,7 @@ from playloom.server.live_protocol import (
 from playloom.server.metrics import Metrics
 from playloom.server.middleware import verify_api_key
 from playloom.server.scheduler import Progress
-from playloom.server.service import ContextStep, InferenceService, parse_any, resolve_prompt, resolve_seed
+from playloom.server.service import ContextStep, InferenceService, resolve_prompt, resolve_seed
 from playloom.server.settings import new_token
 
 _T = TypeVar("_T")
@@ -372,7 +371,7 @@ class _Player:
             raise ApiError(408, f"no hello came within {seconds:g} seconds") from None
         if not isinstance(message, str):
             raise ApiError(400, 'the first message is JSON text: {"type": "hello", ...}')
-        hello: Hello = parse_any(message.encode("utf-8", "replace"), HELLO, [Hello])
+        hello: Hello = parse_json(message, HELLO)
         key = self.service.settings.key
         header = self.socket.headers.get("authorization", "").removeprefix("Bearer ").strip()
         if not verify_api_key(hello.key or header, key):
@@ -429,7 +428,7 @@ class _Player:
             if isinstance(message, bytes):
                 self._press(read_action(message))
                 continue
-            control = parse_any(message.encode("utf-8", "replace"), CONTROL, CONTROL_KINDS)
+            control = parse_json(message, CONTROL)
             try:
                 self.controls.put_nowait(control)
             except asyncio.QueueFull:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from playloom.actions.controller import CONTROLS
 from playloom.errors import ActionError
 from playloom.inference.realtime.types import Controller, LiveFrame
 from playloom.media.images import Live
-from playloom.server.service import RequestModel
+from playloom.server.schemas import RequestModel
 
 HEADER = struct.Struct("<4sIIdffBBxx16f")
 MAGIC = b"PLF1"
@@ -97,7 +97,6 @@ class SetTemperature(RequestModel):
 
 Control = Pause | Resume | StepOnce | Reset | SetController | SetTemperature
 HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
-CONTROL_KINDS = get_args(Control)
 CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
 
 

@@ -19,9 +19,11 @@ from urllib.parse import quote, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.server.errors import ApiError, service_unavailable, to_api_error
+from playloom.server.errors import ApiError, check_complexity, service_unavailable, to_api_error
 from playloom.server.metrics import Metrics
 from playloom.server.settings import REPLICA_HEADER, Settings
+
+_FORM_PATH = "/new_job"  # takes a form; every other body is JSON
 
 
 class _Gone(Exception):
@@ -43,7 +45,11 @@ class BodyLimitMiddleware:
         chunks: list[bytes] = []
         try:
             await self._read(Headers(scope=scope), receive, chunks)
-            await self.app(scope, _replay(b"".join(chunks), receive), send)
+            body = b"".join(chunks)
+            if scope["path"] != _FORM_PATH:
+                check_complexity(body)
+                scope = _as_json(scope)
+            await self.app(scope, _replay(body, receive), send)
         except _Gone:
             return None
         except ApiError as error:
@@ -84,6 +90,12 @@ class BodyLimitMiddleware:
 
 def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"the body is larger than {limit:,} bytes; send fewer or smaller pictures")
+
+
+def _as_json(scope: Scope) -> Scope:
+    """Declare the body as JSON whatever its content type: `curl -d` and clients of the hosted endpoint send others."""
+    others = [header for header in scope["headers"] if header[0] != b"content-type"]
+    return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -18,18 +18,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from playloom.actions.codec import REST_VALUES
 from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt, load_prompt
 from playloom.device import pick_device, run_in_temporary_thread
-from playloom.errors import BadInputError, did_you_mean
+from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
@@ -37,7 +35,7 @@ from playloom.media.images import encode_png, marked_png, read_frame
 from playloom.models.checkpoint import load_model, model_folder
 from playloom.models.decode_order import card_row_delay
 from playloom.provenance import Manifest, created_at, frames_hash
-from playloom.server.errors import ApiError, service_unavailable, validation_message
+from playloom.server.errors import ApiError, service_unavailable
 from playloom.server.scheduler import Frame, Handle, Progress, Scheduler, SchedulerLimits
 from playloom.server.settings import Settings
 
@@ -84,24 +82,37 @@ class RequestLimiter:
             self._seconds += _WEIGHT * (time.monotonic() - began - self._seconds)
             self._free.release()
 
-    async def with_timeout(self, work: Coroutine[Any, Any, _T], seconds: float) -> _T:
-        """Run a coroutine with a timeout.
+    async def with_timeout(self, work: Coroutine[Any, Any, _T], seconds: float, request: Request | None = None) -> _T:
+        """Run the work of a request; it is cancelled at a timeout, at `abort_all` or when the client disconnects.
+
+        Args:
+            work: The work.
+            seconds: Timeout.
+            request: Watched for the disconnect of its client; its body must be read.
 
         Raises:
-            ApiError: 504 when it takes longer, 503 when `end` comes first.
+            ApiError: 504, 503 or (to nobody) 499.
         """
         task = asyncio.ensure_future(work)
+        gone = None if request is None else asyncio.ensure_future(request.receive())
+        tasks: set[asyncio.Future[Any]] = {task} if gone is None else {task, gone}
         self._tasks.add(task)
         try:
-            return await asyncio.wait_for(task, seconds)
-        except asyncio.TimeoutError:
-            raise ApiError(504, f"this took longer than {seconds:g} seconds; ask for fewer steps at once") from None
+            await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            if gone is not None and gone.done():
+                raise ApiError(499, "the client has disconnected")
+            raise ApiError(504, f"this took longer than {seconds:g} seconds; request fewer steps at once")
         except asyncio.CancelledError:
             if not self._ended:
                 raise
             raise service_unavailable("the server stopped before this was done; try again in a while", 10) from None
         finally:
             self._tasks.discard(task)
+            for each in tasks:
+                each.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def abort_all(self) -> None:
         """Cancel all running requests with a 503."""
@@ -126,83 +137,6 @@ class RequestLimiter:
 
 def _stopping() -> ApiError:
     return service_unavailable("the server is stopping and takes no new work; try again in a while", 10)
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-MAX_CONTAINERS = 4000
-"""Most objects and lists in one body; a hundred context steps hold a fraction of it."""
-MAX_VALUES = 1_000_000
-"""Most values in one body."""
-MAX_FIELDS = 10_000
-"""Most named fields in one body; each unknown one costs an error record."""
-
-
-class RequestModel(BaseModel):
-    """Request of our own API; an unknown field is an error."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-async def parse_body(request: Request, kind: type[_Model]) -> _Model:
-    """Parse a JSON body in the thread pool.
-
-    Raises:
-        ApiError: 400 for what is no JSON or does not fit, 413 for what holds too many values.
-    """
-    return await run_in_threadpool(parse, await request.body(), kind)
-
-
-def parse(data: bytes, kind: type[_Model]) -> _Model:
-    """Parse JSON into a model; see `parse_body` for the errors."""
-    check_complexity(data)
-    try:
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        raise _invalid_body(error, [kind]) from None
-
-
-def parse_any(data: bytes, adapter: TypeAdapter[Any], kinds: Sequence[type[BaseModel]]) -> Any:
-    """Parse JSON into one of several models, chosen by the field `type`."""
-    check_complexity(data)
-    try:
-        return adapter.validate_json(data)
-    except ValidationError as error:
-        raise _invalid_body(error, kinds) from None
-
-
-def check_complexity(data: bytes) -> None:
-    """Reject a body with far more objects than a valid request, by counting bytes.
-
-    Raises:
-        ApiError: 413.
-    """
-    opened, values, fields = data.count(b"{") + data.count(b"["), data.count(b","), data.count(b":")
-    if opened > MAX_CONTAINERS or values > MAX_VALUES or fields > MAX_FIELDS:
-        raise ApiError(
-            413,
-            f"the body holds {opened:,} objects and lists, {fields:,} fields and {values:,} values; send at most 100 "
-            "steps of context",
-        )
-
-
-def _invalid_body(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> ApiError:
-    """Build the 400 for a body; an unknown field comes first, with the nearest known one."""
-    faults = list(error.errors(include_url=False, include_input=False))
-    unknown = next((fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"), None)
-    if unknown is None:
-        return ApiError(400, validation_message(faults))
-    name = str(unknown[-1])[:60]
-    tagged = [
-        kind for kind in kinds if len(unknown) == 1 or unknown[0] in get_args(kind.model_fields["type"].annotation)
-    ]
-    known = [field.alias or key for kind in tagged for key, field in kind.model_fields.items()]
-    return ApiError(400, f"there is no field {name!r} here; {did_you_mean(name, known)}")
-
-
-def request_schema(kind: type[BaseModel]) -> dict[str, Any]:
-    """Describe the body of a route that calls `parse_body`, for the OpenAPI document."""
-    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 class SentImageCache:
@@ -399,26 +333,22 @@ class InferenceService:
             created=created_at(),
         )
 
-    async def png(self, step: StepResult, manifest: Manifest, number: int) -> bytes:
+    async def png(self, step: StepResult, manifest: Manifest) -> bytes:
         """Encode a step's frame as watermarked PNG and store its tokens in the cache."""
         frame_HWC, codes_N = step.frame_HWC, step.codes_N
         assert frame_HWC is not None and codes_N is not None, "called for steps that dreamed a frame"
 
         def encode() -> bytes:
-            made = manifest.at_step(number)
+            made = manifest.at_step(step.index + 1)
             png, marked_HWC = marked_png(frame_HWC, made)
             self.sent_images.keep(marked_HWC, codes_N, made)
             return png
 
         return await self.run_in_io_pool(encode)
 
-    async def in_time(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run the work of a request within `request_seconds`.
-
-        Raises:
-            ApiError: 504 when it takes longer, 503 when the server ends first.
-        """
-        return await self.limiter.with_timeout(work, self.settings.request_seconds)
+    async def in_time(self, work: Coroutine[Any, Any, _T], request: Request | None = None) -> _T:
+        """Run the work of a request within `request_seconds`; see `RequestLimiter.with_timeout`."""
+        return await self.limiter.with_timeout(work, self.settings.request_seconds, request)
 
     def check_steps(self, steps: int) -> None:
         """Check the number of steps of a request.

@@ -11,7 +11,7 @@ from typing import Literal
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from playloom.actions.codec import read_vector
 from playloom.inference.realtime.recorder import ContextBuffer, FrameHistory, RecordedFrame, as_csv, as_mp4
@@ -21,15 +21,8 @@ from playloom.provenance import Manifest
 from playloom.server.errors import ApiError
 from playloom.server.live import LiveSessionManager
 from playloom.server.scheduler import Handle
-from playloom.server.schemas import PromptParams, Step, Vector, build_prompt, serialize_step
-from playloom.server.service import (
-    InferenceService,
-    RequestModel,
-    await_future,
-    parse_body,
-    request_schema,
-    resolve_seed,
-)
+from playloom.server.schemas import PromptParams, RequestModel, Step, Vector, build_prompt, serialize_step
+from playloom.server.service import InferenceService, await_future, resolve_seed
 from playloom.server.settings import new_token
 
 
@@ -100,7 +93,7 @@ class SessionManager:
             if session.used_at < oldest and not session.lock.locked():
                 self.close(token)
 
-    async def open(self, params: PromptParams) -> Response:
+    async def open(self, params: PromptParams) -> SessionCreated:
         """Open a session."""
         service = self.service
         self.live.check_capacity()
@@ -121,9 +114,9 @@ class SessionManager:
             recent=ContextBuffer(prompt, service.context),
             used_at=time.monotonic(),
         )
-        return JSONResponse({"token": token, "model": service.model.config.name, "seed": seed}, 201)
+        return SessionCreated(token=token, model=service.model.config.name, seed=seed)
 
-    async def step(self, token: str, body: StepBody) -> Response:
+    async def step(self, token: str, body: StepBody) -> Step:
         """Run one step; concurrent steps of a session run one after the other."""
         session, service = self.find(token), self.service
         action_A = None if body.action is None else read_vector(body.action, session.schema, "the action")
@@ -133,14 +126,14 @@ class SessionManager:
             coming = session.handle.submit(action_A)
             coming.add_done_callback(session.remember)  # this request may time out, the step is done
             step = await await_future(coming)
-            answer, _ = await serialize_step(service, step, session.manifest, session.schema)
+            answer = await serialize_step(service, step, session.manifest, session.schema)
             frame_HWC = step.frame_HWC
             assert frame_HWC is not None, "a step of a session dreams a frame"
             text = session.manifest.to_json()
             picture = await service.run_in_io_pool(lambda: live_picture(frame_HWC, "jpeg", text))
             session.history.add(RecordedFrame(picture, step.action_A, 0))
             session.used_at = time.monotonic()
-        return JSONResponse(answer)
+        return answer
 
 
 def register_session_routes(
@@ -148,26 +141,17 @@ def register_session_routes(
 ) -> None:
     """Add the routes."""
 
-    @app.post(
-        "/v1/sessions",
-        status_code=201,
-        response_model=SessionCreated,
-        openapi_extra=request_schema(PromptParams),
-        tags=["playloom"],
-    )
-    async def open_session(request: Request) -> Response:
+    @app.post("/v1/sessions", status_code=201, tags=_TAGS)
+    async def open_session(body: PromptParams, request: Request) -> SessionCreated:
         """Open a session that is stepped by requests."""
-        return await service.in_time(sessions.open(await parse_body(request, PromptParams)))
+        return await service.in_time(sessions.open(body), request)
 
-    @app.post(
-        "/v1/sessions/{token}/step", response_model=Step, openapi_extra=request_schema(StepBody), tags=["playloom"]
-    )
-    async def step_session(token: str, request: Request) -> Response:
+    @app.post("/v1/sessions/{token}/step", tags=_TAGS)
+    async def step_session(token: str, body: StepBody, request: Request) -> Step:
         """Run one step: a given or sampled action, and the frame after it."""
-        sessions.find(token)
-        return await service.in_time(sessions.step(token, await parse_body(request, StepBody)))
+        return await service.in_time(sessions.step(token, body), request)
 
-    @app.delete("/v1/sessions/{token}", status_code=204, tags=["playloom"])
+    @app.delete("/v1/sessions/{token}", status_code=204, tags=_TAGS)
     async def close_session(token: str) -> Response:
         """Close a session, HTTP or live."""
         if token in manager.connections:

@@ -84,7 +84,6 @@ KnownNode = Annotated[Node, Depends(_node)]
 @router.post("", status_code=201)
 async def begin_story(params: NewStory, service: Service, stories: Stories) -> StoryInfo:
     """Create a story from a prompt, images, or a session's newest frames."""
-    service.limiter.check_open()
     return (await service.in_time(stories.create(params))).info(service)
 
 
@@ -171,7 +170,6 @@ async def edit_node(
     story: OpenStory, node: KnownNode, params: EditRequest, service: Service, stories: Stories
 ) -> NodeList:
     """Composite an overlay on a frame, and optionally on the next ones, as new frames."""
-    service.limiter.check_open()
     return NodeList(nodes=list(await service.in_time(stories.edit(story, node, params))))
 
 

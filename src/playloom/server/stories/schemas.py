@@ -13,8 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstrain
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import RecordingError
 from playloom.inference.types import ActionSource
-from playloom.server.schemas import Picture, Seed, Temperature, TopK, TopP, Vector
-from playloom.server.service import RequestModel
+from playloom.server.schemas import PromptFields, RequestModel, SamplingFields, Schema, Vector
 
 MAX_BRANCHES = 8
 """Most branches of one request."""
@@ -217,19 +216,11 @@ def from_line(line: bytes) -> Change:
     return change
 
 
-class NewStory(RequestModel):
+class NewStory(PromptFields):
     """Request of a new story: a prompt, images, or a session."""
 
     name: Name | None = None
     """Display name; none: the name of the prompt."""
-    prompt: str | None = Field(default=None, max_length=255)
-    """Name of a bundled prompt, see `/v1/prompts`; none, and nothing else: the first one."""
-    images: Annotated[list[Picture], Field(min_length=1, max_length=100)] | None = None
-    """Images instead of a prompt, oldest first; the last ones that fit the context are used."""
-    context_actions: Annotated[list[Vector], Field(max_length=100)] | None = None
-    """Actions between the images, one less than images; none: at rest."""
-    schema_: Literal["named", "binned"] = Field(default="named", alias="schema")
-    """Schema of every action in this request."""
     session: str | None = Field(default=None, max_length=255)
     """Token of a session, live or HTTP; the story starts with its newest frames."""
 
@@ -241,7 +232,7 @@ class StoryUpdate(RequestModel):
     """Display name."""
 
 
-class BranchRequest(RequestModel):
+class BranchRequest(SamplingFields, RequestModel):
     """Request of one or more branches from one frame, which differ in their seeds."""
 
     from_: Id = Field(alias="from")
@@ -260,16 +251,8 @@ class BranchRequest(RequestModel):
     """Action script instead, as `forward for 2s; turn_left`; see docs/dream.md."""
     action: Vector | None = None
     """One action for all frames instead."""
-    schema_: Literal["named", "binned"] = Field(default="named", alias="schema")
+    schema_: Schema = Field(default="named", alias="schema")
     """Schema of every action in this request."""
-    temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's default."""
-    top_k: TopK = None
-    """Sample from the k likeliest tokens only."""
-    top_p: TopP = None
-    """Sample from the likeliest tokens that reach p together."""
-    seed: Seed = None
-    """Seed of the first branch; the same request and seed give the same branches. None: a random one."""
 
 
 class EditRequest(RequestModel):

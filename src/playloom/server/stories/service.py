@@ -23,7 +23,7 @@ from playloom.inference.realtime.recorder import BufferedFrame, ContextBuffer
 from playloom.media.images import from_base64, picture_size
 from playloom.provenance import created_at
 from playloom.server.errors import ApiError
-from playloom.server.schemas import PromptParams, build_prompt
+from playloom.server.schemas import build_prompt
 from playloom.server.service import InferenceService, resolve_prompt
 from playloom.server.stories.export import composite, read_overlay
 from playloom.server.stories.schemas import (
@@ -348,8 +348,7 @@ class StoryService:
                 raise BadInputError("session was sent with prompt or images; send one of them")
             name, recent = self._recent_of(params.session)
         else:
-            fields = {"prompt", "images", "context_actions", "schema_"}
-            prompt = await build_prompt(self.service, PromptParams(**params.model_dump(include=fields, by_alias=True)))
+            prompt = await build_prompt(self.service, params)
             name = resolve_prompt(params.prompt) if params.images is None else "my pictures"
             recent = ContextBuffer(prompt, len(prompt.frames_THWC))
         return name, [await self._unmarked(shot) for shot in recent.frames()]
