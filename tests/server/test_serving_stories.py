@@ -230,6 +230,8 @@ def test_a_cancelled_branch_keeps_what_was_made():
         assert web.delete(f"/v1/stories/{story}/branches/0").status_code == 204
         assert web.delete(f"/v1/stories/{story}/branches/7").status_code == 404
         server = web.app.state.server
+        branch(web, story, **{"from": 3}, count=2, frames=100)
+        assert web.delete(f"/v1/stories/{story}").status_code == 204
         wait_for(lambda: server.branches.dreaming == server.service.scheduler.stats.sessions == 0)
 
 

@@ -178,6 +178,15 @@ def test_lines_that_say_nothing_are_refused(line):
         from_line(line)
 
 
+def test_a_branch_of_an_older_log_is_read():
+    line = (
+        b'{"branch": {"id": 0, "start": 2, "frames": 5, "state": "done", "error": null, "seed": 3, "temperature": 1,'
+        b' "top_k": null, "top_p": 0.5, "context": 10, "controlled_by": "player"}}'
+    )
+    assert from_line(line) == branch(0, 2, state="done", temperature=1.0)
+    assert '"from":2' in to_line(from_line(line))
+
+
 # On disk
 
 

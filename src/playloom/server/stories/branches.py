@@ -21,7 +21,7 @@ from playloom.inference.types import Prompt, StepResult
 from playloom.server.errors import ApiError, to_api_error
 from playloom.server.schemas import SEED_END, read_actions
 from playloom.server.service import resolve_seed
-from playloom.server.stories.schemas import ACTIVE_STATES, Branch, BranchRequest, Node, State
+from playloom.server.stories.schemas import ACTIVE_STATES, Branch, BranchList, BranchRequest, Node, State
 from playloom.server.stories.service import Story, StoryService
 from playloom.server.stories.store import Frame
 
@@ -45,11 +45,8 @@ class BranchRunner:
         self.dreaming = 0
         """Number of running branches; one counts until its end is on disk, so that a stopping server waits for it."""
 
-    async def start(self, story: Story, params: BranchRequest) -> tuple[Sequence[Branch], list[str]]:
+    async def start(self, story: Story, params: BranchRequest) -> BranchList:
         """Start branches.
-
-        Returns:
-            The branches, and notes about choices that were made.
 
         Raises:
             PlayloomError: when the request is invalid, or the story is full.
@@ -93,7 +90,7 @@ class BranchRunner:
             task = asyncio.create_task(self._run(story, branch, shared))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return branches, notes
+        return BranchList(branches=branches, notes=notes)
 
     async def cancel(self, story: Story, branch: int) -> None:
         """Cancel a branch; its finished frames stay.
@@ -104,13 +101,6 @@ class BranchRunner:
         if branch not in story.tree.branches:
             raise ApiError(404, f"there is no branch {branch} in this story")
         await _set_state(story, branch, "cancelled")
-
-    async def cancel_all_of(self, name: str) -> None:
-        """Cancel every branch of a story, if it is open."""
-        story = await self.stories.find_open(name)
-        if story is not None:
-            for branch in story.tree.active_branches():
-                await _set_state(story, branch.id, "cancelled")
 
     async def close(self) -> None:
         """Stop unfinished branches; they are marked failed when the stories are read again."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Header as HeaderParam
@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from playloom.errors import RecordingError
 from playloom.server.errors import ApiError
-from playloom.server.service import InferenceService, RequestLimiter
+from playloom.server.service import RequestLimiter
 from playloom.server.stories.branches import BranchRunner
 from playloom.server.stories.export import PathKind, export_path, load_path, write_story
 from playloom.server.stories.schemas import (
@@ -45,11 +45,14 @@ _MEDIA_TYPES: dict[PathKind, str] = {
     "zip": "application/zip",
 }
 _CACHED = {"Cache-Control": "private, max-age=31536000, immutable"}
+_STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 router = APIRouter(prefix="/v1/stories", tags=["stories"])
 
 
-def _service(request: Request) -> InferenceService:
-    return request.app.state.server.service
+def _content(*media_types: str) -> dict[str, Any]:
+    """Return the arguments of a route whose response is no JSON."""
+    content: dict[str, dict[str, str]] = {media_type: {} for media_type in media_types}
+    return {"response_class": Response, "responses": {200: {"content": content}}}
 
 
 def _stories(request: Request) -> StoryService:
@@ -60,7 +63,6 @@ def _branches(request: Request) -> BranchRunner:
     return request.app.state.server.branches
 
 
-Service = Annotated[InferenceService, Depends(_service)]
 Stories = Annotated[StoryService, Depends(_stories)]
 Branches = Annotated[BranchRunner, Depends(_branches)]
 
@@ -82,9 +84,9 @@ KnownNode = Annotated[Node, Depends(_node)]
 
 
 @router.post("", status_code=201)
-async def begin_story(params: NewStory, service: Service, stories: Stories) -> StoryInfo:
+async def create_story(params: NewStory, stories: Stories) -> StoryInfo:
     """Create a story from a prompt, images, or a session's newest frames."""
-    return (await service.in_time(stories.create(params))).info(service)
+    return stories.info(await stories.service.in_time(stories.create(params)))
 
 
 @router.get("")
@@ -94,32 +96,29 @@ async def list_stories(stories: Stories) -> StoryList:
 
 
 @router.get("/{story}")
-async def whole_story(story: OpenStory, service: Service) -> StoryInfo:
+async def get_story(story: OpenStory, stories: Stories) -> StoryInfo:
     """Return a story with its frames and branches."""
-    return story.info(service)
+    return stories.info(story)
 
 
 @router.patch("/{story}")
-async def rename_story(story: OpenStory, params: StoryUpdate, service: Service) -> StoryInfo:
+async def rename_story(story: OpenStory, params: StoryUpdate, stories: Stories) -> StoryInfo:
     """Rename a story."""
     await story.change(lambda: [story.tree.renamed(params.name)])
-    return story.info(service)
+    return stories.info(story)
 
 
 @router.delete("/{story}", status_code=204)
-async def delete_story(story: str, stories: Stories, branches: Branches) -> None:
+async def delete_story(story: str, stories: Stories) -> None:
     """Delete a story and its images; its running branches are cancelled."""
-    await branches.cancel_all_of(story)
     await stories.delete(story)
 
 
-@router.get("/{story}/events", response_class=Response, responses={200: {"content": {"text/event-stream": {}}}})
-async def events(
+@router.get("/{story}/events", **_content("text/event-stream"))
+async def stream_events(
     story: OpenStory,
-    service: Service,
-    after: Annotated[
-        int | None, Query(ge=0, description="Number of the newest known event; none: from now on.")
-    ] = None,
+    stories: Stories,
+    after: Annotated[int | None, Query(ge=0, description="Number of the newest known event; none: from now.")] = None,
     last_event_id: Annotated[int | None, HeaderParam(ge=0, description="The same, sent by browsers.")] = None,
 ) -> Response:
     """Stream changes of a story: Server-Sent Events `node`, `branch`, `removed`, `story`.
@@ -127,16 +126,15 @@ async def events(
     `reload`: events were missed that are no longer kept; get the story again. `gone`: it was deleted.
     """
     known = after if last_event_id is None else last_event_id
-    stream = event_stream(story, story.tree.header.revision if known is None else known, service.limiter)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    start = story.tree.header.revision if known is None else known
+    stream = event_stream(story, start, stories.service.limiter)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=_STREAM)
 
 
 @router.post("/{story}/branches", status_code=202)
-async def branch_story(story: OpenStory, params: BranchRequest, branches: Branches) -> BranchList:
+async def create_branches(story: OpenStory, params: BranchRequest, branches: Branches) -> BranchList:
     """Generate one or more branches from a frame."""
-    started, notes = await branches.start(story, params)
-    return BranchList(branches=list(started), notes=notes)
+    return await branches.start(story, params)
 
 
 @router.delete("/{story}/branches/{branch}", status_code=204)
@@ -166,16 +164,15 @@ async def update_node(story: OpenStory, node: KnownNode, params: NodeUpdate) -> 
 
 
 @router.post("/{story}/nodes/{node}/edit", status_code=201)
-async def edit_node(
-    story: OpenStory, node: KnownNode, params: EditRequest, service: Service, stories: Stories
-) -> NodeList:
+async def edit_node(story: OpenStory, node: KnownNode, params: EditRequest, stories: Stories) -> NodeList:
     """Composite an overlay on a frame, and optionally on the next ones, as new frames."""
-    return NodeList(nodes=list(await service.in_time(stories.edit(story, node, params))))
+    return NodeList(nodes=await stories.service.in_time(stories.edit(story, node, params)))
 
 
-@router.get("/{story}/nodes/{node}.png", response_class=Response, responses={200: {"content": {"image/png": {}}}})
-async def picture(story: OpenStory, node: KnownNode, service: Service) -> Response:
+@router.get("/{story}/nodes/{node}.png", **_content("image/png"))
+async def get_png(story: OpenStory, node: KnownNode, stories: Stories) -> Response:
     """Return a frame as PNG; a generated one is watermarked and carries its manifest."""
+    service = stories.service
     frame = await run_in_threadpool(story.directory.read_frame, node.id)
 
     def encode() -> bytes:
@@ -186,8 +183,8 @@ async def picture(story: OpenStory, node: KnownNode, service: Service) -> Respon
     return Response(await service.run_in_io_pool(encode), media_type="image/png", headers=_CACHED)
 
 
-@router.get("/{story}/nodes/{node}.webp", response_class=Response, responses={200: {"content": {"image/webp": {}}}})
-async def small_picture(story: OpenStory, node: KnownNode) -> Response:
+@router.get("/{story}/nodes/{node}.webp", **_content("image/webp"))
+async def get_webp(story: OpenStory, node: KnownNode) -> Response:
     """Return a frame as small WebP."""
     try:
         data = await run_in_threadpool(story.directory.shown(node.id).read_bytes)
@@ -196,24 +193,20 @@ async def small_picture(story: OpenStory, node: KnownNode) -> Response:
     return Response(data, media_type="image/webp", headers=_CACHED)
 
 
-@router.get(
-    "/{story}/nodes/{node}/path.{kind}",
-    response_class=Response,
-    responses={200: {"content": {media_type: {} for media_type in _MEDIA_TYPES.values()}}},
-)
-async def path_file(story: OpenStory, node: KnownNode, kind: PathKind, service: Service) -> Response:
+@router.get("/{story}/nodes/{node}/path.{kind}", **_content(*_MEDIA_TYPES.values()))
+async def get_path(story: OpenStory, node: KnownNode, kind: PathKind, stories: Stories) -> Response:
     """Export the path from the root to a frame: video, GIF, actions, arrays, or a folder of all."""
     nodes = story.tree.path(node.id)
-    data = await service.run_in_encode_pool(lambda: export_path(load_path(story.directory, nodes), kind))
+    data = await stories.service.run_in_encode_pool(lambda: export_path(load_path(story.directory, nodes), kind))
     return Response(data, media_type=_MEDIA_TYPES[kind], headers=_download(f"story-{node.id}.{kind}"))
 
 
-@router.get("/{story}/story.zip", response_class=Response, responses={200: {"content": {"application/zip": {}}}})
-async def story_file(story: OpenStory, service: Service) -> Response:
+@router.get("/{story}/story.zip", **_content("application/zip"))
+async def get_zip(story: OpenStory, stories: Stories) -> Response:
     """Export a whole story as zip: its JSON, every image, and the codes of every frame."""
-    file, info = tempfile.TemporaryFile(), story.info(service)  # noqa: SIM115 - closed after it is sent
+    file, info = tempfile.TemporaryFile(), stories.info(story)  # noqa: SIM115 - closed after it is sent
     try:
-        await service.run_in_encode_pool(lambda: write_story(file, story.directory, info))
+        await stories.service.run_in_encode_pool(lambda: write_story(file, story.directory, info))
     except BaseException:
         file.close()
         raise

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
@@ -179,13 +180,13 @@ class StoryList(_Model):
 class NodeList(_Model):
     """Some frames."""
 
-    nodes: list[Node]
+    nodes: Sequence[Node]
 
 
 class BranchList(_Model):
     """Some branches."""
 
-    branches: list[Branch]
+    branches: Sequence[Branch]
     """Branches with their states."""
     notes: list[str]
     """Notes about choices that the server made, such as a shortened script."""

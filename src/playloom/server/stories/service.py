@@ -94,21 +94,6 @@ class Story:
         """Read frames from disk, in the order of `nodes`."""
         return await self.disk(lambda: [self.directory.read_frame(node.id) for node in nodes])
 
-    def info(self, service: InferenceService) -> StoryInfo:
-        """Return the whole story as it is sent."""
-        tree = self.tree
-        return StoryInfo(
-            id=self.name,
-            name=tree.header.name,
-            created=tree.header.created,
-            size=tree.header.size,
-            revision=tree.header.revision,
-            context=service.context,
-            model=service.model.config.name,
-            nodes=tuple(tree.nodes.values()),
-            branches=tuple(tree.branches.values()),
-        )
-
     def item(self) -> StoryItem:
         """Return the story's entry in the list of stories."""
         tree = self.tree
@@ -190,10 +175,17 @@ class StoryService:
             raise ApiError(404, "there is no such story; it was deleted, or its address is incomplete")
         return self._open[name]
 
-    async def find_open(self, name: str) -> Story | None:
-        """Return a story by its id; None for an unknown or damaged one."""
-        await self._load()
-        return self._open.get(name)
+    def info(self, story: Story) -> StoryInfo:
+        """Return a whole story as it is sent."""
+        tree = story.tree
+        return StoryInfo(
+            **tree.header.model_dump(exclude={"next_node", "next_branch"}),
+            id=story.name,
+            context=self.service.context,
+            model=self.service.model.config.name,
+            nodes=tuple(tree.nodes.values()),
+            branches=tuple(tree.branches.values()),
+        )
 
     async def items(self) -> list[StoryItem]:
         """List all stories, newest first, damaged ones last."""
@@ -216,7 +208,7 @@ class StoryService:
         return await asyncio.shield(self._create(params.name or name, start))
 
     async def delete(self, name: str) -> None:
-        """Delete a story whose branches are cancelled."""
+        """Delete a story; its running branches end."""
         await self._load()
         if name in self._damaged:
             directory = self._damaged[name][0]
