@@ -61,8 +61,8 @@ def made_by(story, number):
 
 def frames_of(web, story, ids):
     """What lies on the disk of some frames."""
-    place = web.app.state.server.stories._open[story].directory
-    return [place.read_frame(number) for number in ids]
+    directory = web.app.state.server.stories._open[story].directory
+    return [directory.read_frame(number) for number in ids]
 
 
 def overlay(size=(16, 24)):
@@ -237,18 +237,18 @@ def test_a_cancelled_branch_keeps_what_was_made():
 
 def test_a_branch_that_cannot_be_written_down_fails_with_a_sentence_and_holds_nothing_up(web):
     story = begin(web)["id"]
-    place = web.app.state.server.stories._open[story].directory
+    directory = web.app.state.server.stories._open[story].directory
     branch(web, story, **{"from": 3}, frames=20)
-    (place.folder / "log.jsonl").rename(place.folder / "kept")
-    (place.folder / "log.jsonl").mkdir()
+    (directory.folder / "log.jsonl").rename(directory.folder / "kept")
+    (directory.folder / "log.jsonl").mkdir()
     found = finished(web, story)["branches"][0]
     assert found["state"] == "failed"
     assert "cannot write" in found["error"]
-    (place.folder / "log.jsonl").rmdir()
-    (place.folder / "kept").rename(place.folder / "log.jsonl")
+    (directory.folder / "log.jsonl").rmdir()
+    (directory.folder / "kept").rename(directory.folder / "log.jsonl")
     branch(web, story, **{"from": 3})
     assert finished(web, story)["branches"][1]["state"] == "done"
-    assert place.load().nodes == web.app.state.server.stories._open[story].tree.nodes
+    assert directory.load().nodes == web.app.state.server.stories._open[story].tree.nodes
 
 
 def test_a_picture_of_a_story_goes_into_another_interface_without_its_mark(web):

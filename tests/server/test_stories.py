@@ -191,73 +191,73 @@ def test_a_branch_of_an_older_log_is_read():
 
 
 @pytest.fixture
-def shelf(tmp_path):
+def store(tmp_path):
     return StoryStore(tmp_path / "stories")
 
 
 WHOLE, BROKEN = "b" * 32, "a" * 32
 
 
-def grown(place, count=4):
+def grown(directory, count=4):
     """A branch of so many frames after the last one; returns the tree."""
-    tree = place.load()
+    tree = directory.load()
     number, last = tree.header.next_branch, max(tree.nodes)
     changes, frames = [branch(number, last, state="done")], []
     for index in range(count):
         made = node(last + 1 + index, last + index, origin="dreamed", branch=number, action_source="player")
         frames.append(frame(made.id, MADE.at_step(index + 1)))
         changes.append(made)
-    place.append(changes, frames)
-    return place.load()
+    directory.append(changes, frames)
+    return directory.load()
 
 
-def test_a_story_comes_back_as_it_was(shelf):
-    place = begun(shelf)
-    tree = grown(place)
+def test_a_story_comes_back_as_it_was(store):
+    directory = begun(store)
+    tree = grown(directory)
     assert sorted(tree.nodes) == list(range(7))
     assert tree.header.size == SIZE
     for number in (1, 5):
-        back, sent = place.read_frame(number), frame(number, MADE.at_step(number - 2) if number > 2 else None)
+        back, sent = directory.read_frame(number), frame(number, MADE.at_step(number - 2) if number > 2 else None)
         assert (back.frame_HWC == sent.frame_HWC).all()
         assert (back.codes_N == sent.codes_N).all()
         assert (back.weights, back.manifest) == (sent.weights, sent.manifest)
-    (again,) = StoryStore(shelf.folder).directories() if os.name != "posix" else shelf.directories()
+    (again,) = StoryStore(store.folder).directories() if os.name != "posix" else store.directories()
     assert again.folder.name == ONE
 
 
-def test_only_what_was_dreamed_is_marked(shelf):
-    place = begun(shelf)
-    grown(place)
-    real, dreamed = read_picture(place.read_frame(1).png()), read_picture(place.read_frame(4).png())
+def test_only_what_was_dreamed_is_marked(store):
+    directory = begun(store)
+    grown(directory)
+    real, dreamed = read_picture(directory.read_frame(1).png()), read_picture(directory.read_frame(4).png())
     assert real.manifest is None
     assert (real.frame_HWC == frame(1).frame_HWC).all()
     assert dreamed.manifest == MADE.at_step(2)
     assert (dreamed.frame_HWC == stamp(frame(4).frame_HWC)).all()
-    with Image.open(place.shown(4)) as image:
+    with Image.open(directory.shown(4)) as image:
         assert image.size == SIZE[::-1]
         assert Manifest.from_json(image.info["xmp"].decode()) == MADE.at_step(2)
 
 
-def test_a_cut_off_line_is_not_counted_and_the_next_one_is_whole(shelf):
-    place = begun(shelf)
-    tree = place.load()
-    with (place.folder / LOG).open("ab") as file:
+def test_a_cut_off_line_is_not_counted_and_the_next_one_is_whole(store):
+    directory = begun(store)
+    tree = directory.load()
+    with (directory.folder / LOG).open("ab") as file:
         file.write(to_line(node(3, 2)).encode()[:-9])
-    again = place.load()
+    again = directory.load()
     assert again.nodes == tree.nodes
-    place.append([node(3, 2)], [frame(3)])
-    assert sorted(place.load().nodes) == [0, 1, 2, 3]
+    directory.append([node(3, 2)], [frame(3)])
+    assert sorted(directory.load().nodes) == [0, 1, 2, 3]
 
 
-def test_damage_is_a_sentence_and_no_business_of_the_others(shelf):
-    begun(shelf, WHOLE)
-    broken = begun(shelf, BROKEN)
+def test_damage_is_a_sentence_and_no_business_of_the_others(store):
+    begun(store, WHOLE)
+    broken = begun(store, BROKEN)
     log = broken.folder / LOG
     log.write_bytes(log.read_bytes().replace(b'"origin"', b'"or\xffgin"', 1))
     with pytest.raises(RecordingError, match=f"the story in {BROKEN} is damaged"):
         broken.load()
-    assert [place.folder.name for place in shelf.directories()] == [BROKEN, WHOLE]
-    whole = shelf.directories()[1]
+    assert [directory.folder.name for directory in store.directories()] == [BROKEN, WHOLE]
+    whole = store.directories()[1]
     assert len(whole.load().nodes) == 3
     whole.shown(1).unlink()
     (whole.folder / "1.npz").write_bytes(b"PK\x03\x04 no archive")
@@ -266,78 +266,78 @@ def test_damage_is_a_sentence_and_no_business_of_the_others(shelf):
     whole.read_frame(2)
 
 
-def test_an_empty_log_is_damage(shelf):
-    place = begun(shelf)
-    (place.folder / LOG).write_bytes(b"")
+def test_an_empty_log_is_damage(store):
+    directory = begun(store)
+    (directory.folder / LOG).write_bytes(b"")
     with pytest.raises(RecordingError, match="begin"):
-        place.load()
+        directory.load()
 
 
-def test_what_is_no_story_is_neither_shown_nor_touched(shelf):
-    begun(shelf)
-    run = shelf.folder / "run-1"  # a training has a log of that name too
+def test_what_is_no_story_is_neither_shown_nor_touched(store):
+    begun(store)
+    run = store.folder / "run-1"  # a training has a log of that name too
     run.mkdir()
     (run / LOG).write_text('{"step": 1, "loss": 2.5}\n')
-    assert [place.folder.name for place in shelf.directories()] == [ONE]
+    assert [directory.folder.name for directory in store.directories()] == [ONE]
 
 
-def test_a_file_that_cannot_be_removed_holds_nothing_up(shelf):
-    place = begun(shelf)
-    (place.folder / "1.npz").unlink()
-    (place.folder / "1.npz").mkdir()
-    place.append([Removed(nodes=(1, 2), branches=())])
-    assert not place.shown(1).exists()
-    assert not place.shown(2).exists()
+def test_a_file_that_cannot_be_removed_holds_nothing_up(store):
+    directory = begun(store)
+    (directory.folder / "1.npz").unlink()
+    (directory.folder / "1.npz").mkdir()
+    directory.append([Removed(nodes=(1, 2), branches=())])
+    assert not directory.shown(1).exists()
+    assert not directory.shown(2).exists()
 
 
-def test_a_long_log_is_written_anew_and_means_the_same(shelf):
-    place = begun(shelf)
-    tree = place.load()
-    assert not place.needs_compaction(tree)
+def test_a_long_log_is_written_anew_and_means_the_same(store):
+    directory = begun(store)
+    tree = directory.load()
+    assert not directory.needs_compaction(tree)
     for turn in range(1100):
         change = changed(tree.nodes[1], starred=turn % 2 == 0)
-        place.append([change])
+        directory.append([change])
         tree.apply(change)
-    assert place.needs_compaction(tree)
-    place.rewrite(tree.snapshot())
-    assert not place.needs_compaction(tree)
-    again = place.load()
+    assert directory.needs_compaction(tree)
+    directory.rewrite(tree.snapshot())
+    assert not directory.needs_compaction(tree)
+    again = directory.load()
     assert (again.header, again.nodes) == (tree.header, tree.nodes)
-    assert len((place.folder / LOG).read_bytes().splitlines()) == 4
+    assert len((directory.folder / LOG).read_bytes().splitlines()) == 4
 
 
-def test_a_deleted_story_is_gone_and_leftovers_are_swept(shelf):
-    place = begun(shelf)
-    shelf.delete(place)
-    assert shelf.directories() == []
+def test_a_deleted_story_is_gone_and_leftovers_are_swept(store):
+    directory = begun(store)
+    store.delete(directory)
+    assert store.directories() == []
     for name in (f".{'a' * 32}.gone", f".{'b' * 32}.0123abcd.tmp", ".git", "notes"):
-        (shelf.folder / name).mkdir()
-    assert shelf.directories() == []
-    assert sorted(path.name for path in shelf.folder.iterdir()) == [".git", "notes"]
-    again = begun(shelf)
+        (store.folder / name).mkdir()
+    assert store.directories() == []
+    assert sorted(path.name for path in store.folder.iterdir()) == [".git", "notes"]
+    again = begun(store)
     with suppress(KeyboardInterrupt), atomic_write(again.folder / "7.npz") as temporary:
         temporary.write_bytes(b"half")
         kept = temporary.rename(again.folder / "kept")
         raise KeyboardInterrupt
     kept.rename(temporary)  # as a kill leaves it
-    shelf.directories()
+    store.directories()
     assert not temporary.exists()
     assert len(again.load().nodes) == 3
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are claimed where the system can")
-def test_two_servers_do_not_write_to_one_folder(shelf):
-    begun(shelf)
-    other = StoryStore(shelf.folder)
+def test_two_servers_do_not_write_to_one_folder(store):
+    begun(store)
+    other = StoryStore(store.folder)
     with pytest.raises(BadInputError, match="another server"):
         other.directories()
-    shelf.close()
+    store.close()
     assert len(other.directories()) == 1
 
 
 def test_nothing_is_made_before_the_first_story(tmp_path):
-    shelf = StoryStore(tmp_path / "stories")
-    assert shelf.directories() == []
+    store = StoryStore(tmp_path / "stories")
+    assert store.directories() == []
     assert not (tmp_path / "stories").exists()
 
 
@@ -383,82 +383,82 @@ def test_an_empty_overlay_is_a_sentence():
 
 
 @pytest.fixture
-def walk(shelf):
-    place = begun(shelf)
-    tree = grown(place)
-    return load_path(place, tree.path(6))
+def clip(store):
+    directory = begun(store)
+    tree = grown(directory)
+    return load_path(directory, tree.path(6))
 
 
-def saved(tmp_path, walk, kind):
+def saved(tmp_path, clip, kind):
     path = tmp_path / f"path.{kind}"
-    path.write_bytes(export_path(walk, kind))
+    path.write_bytes(export_path(clip, kind))
     return path
 
 
-def test_a_video_and_a_gif_show_the_whole_path_with_its_manifest(tmp_path, walk):
+def test_a_video_and_a_gif_show_the_whole_path_with_its_manifest(tmp_path, clip):
     for kind in ("mp4", "gif"):
-        path = saved(tmp_path, walk, kind)
+        path = saved(tmp_path, clip, kind)
         assert read_frames(path).shape == (7, 48, 80, 3)
         made = read_manifest(path)
         assert (made.seed, made.step, made.note) == (7, None, "generated")
 
 
-def test_inputs_and_arrays_go_in_again(tmp_path, walk):
-    table = read_actions(saved(tmp_path, walk, "csv"), "named")
+def test_inputs_and_arrays_go_in_again(tmp_path, clip):
+    table = read_actions(saved(tmp_path, clip, "csv"), "named")
     assert table.values_TA.tolist() == [list(REST)] * 4
-    prompt = load_prompt(str(saved(tmp_path, walk, "npz")), context=5, frame_size=SIZE)
-    assert (prompt.frames_THWC == np.stack([f.frame_HWC for f in walk.frames[2:]])).all()
-    assert (prompt.codes_TN == np.stack([f.codes_N for f in walk.frames[2:]])).all()
+    prompt = load_prompt(str(saved(tmp_path, clip, "npz")), context=5, frame_size=SIZE)
+    assert (prompt.frames_THWC == np.stack([f.frame_HWC for f in clip.frames[2:]])).all()
+    assert (prompt.codes_TN == np.stack([f.codes_N for f in clip.frames[2:]])).all()
     assert prompt.dreamed_T.tolist() == [False, True, True, True, True]
     assert prompt.weights == "ab12"
 
 
-def test_the_folder_of_a_path_is_the_one_of_a_dream(tmp_path, walk):
-    with zipfile.ZipFile(saved(tmp_path, walk, "zip")) as archive:
+def test_the_folder_of_a_path_is_the_one_of_a_dream(tmp_path, clip):
+    with zipfile.ZipFile(saved(tmp_path, clip, "zip")) as archive:
         names = archive.namelist()
         assert {"dream.gif", "dream.mp4", "dream.npz", "actions.csv", "sheet.png", "manifest.json"} <= set(names)
         assert sorted(name for name in names if name.startswith("raw/")) == [f"raw/0{i}.png" for i in range(1, 5)]
         assert read_picture(archive.read("raw/02.png")).manifest.step == 2
 
 
-def test_a_path_of_several_branches_says_so(shelf):
-    place = begun(shelf)
-    tree = grown(place)
+def test_a_path_of_several_branches_says_so(store):
+    directory = begun(store)
+    tree = grown(directory)
     last = frame(7, replace(MADE, seed=8, mode="full", note="generated, then edited by hand"))
-    place.append([node(7, 6, origin="edited", edit_of=6)], [last])
-    made = load_path(place, place.load().path(7)).manifest
+    directory.append([node(7, 6, origin="edited", edit_of=6)], [last])
+    made = load_path(directory, directory.load().path(7)).manifest
     assert (made.mode, made.seed) == ("full", 8)
     assert made.note == "generated, a path of several branches, with frames edited by hand"
     assert len(tree.nodes) == 7
 
 
-def test_codes_of_other_weights_than_the_manifest_s_stay_here(tmp_path, shelf):
-    place = begun(shelf, frames=1)
+def test_codes_of_other_weights_than_the_manifest_s_stay_here(tmp_path, store):
+    directory = begun(store, frames=1)
     for number, parent, manifest in ((1, None, None), (2, 1, MADE)):  # dreamed by one model, edited under another
         made = replace(frame(number, manifest), weights="cd34")
-        place.append([node(number, parent, origin="edited", edit_of=number - 1)], [made])
-    walk = load_path(place, place.load().path(2))
-    prompt = load_prompt(str(saved(tmp_path, walk, "npz")), context=5, frame_size=SIZE)
-    assert walk.manifest.weights == "ab12"
+        directory.append([node(number, parent, origin="edited", edit_of=number - 1)], [made])
+    clip = load_path(directory, directory.load().path(2))
+    prompt = load_prompt(str(saved(tmp_path, clip, "npz")), context=5, frame_size=SIZE)
+    assert clip.manifest.weights == "ab12"
     assert prompt.codes_TN is None
 
 
-def test_where_nothing_is_dreamed_there_is_a_film_and_no_dream(tmp_path, shelf):
-    walk = load_path(begun(shelf), [node(0, None), node(1, 0)])
-    path = saved(tmp_path, walk, "mp4")
+def test_where_nothing_is_dreamed_there_is_a_film_and_no_dream(tmp_path, store):
+    clip = load_path(begun(store), [node(0, None), node(1, 0)])
+    path = saved(tmp_path, clip, "mp4")
     assert read_manifest(path) is None
     for kind in ("csv", "npz", "zip"):
         with pytest.raises(BadInputError, match="frame 1"):
-            export_path(walk, kind)
+            export_path(clip, kind)
 
 
-def test_a_whole_story_as_a_zip(tmp_path, shelf):
-    place = begun(shelf)
-    tree, file = grown(place), io.BytesIO()
+def test_a_whole_story_as_a_zip(tmp_path, store):
+    directory = begun(store)
+    tree, file = grown(directory), io.BytesIO()
     info = StoryInfo(
         id=ONE, name="one", created=CREATED, context=4, model="tiny", nodes=tree.nodes.values(), branches=()
     )
-    write_story(file, place, info)
+    write_story(file, directory, info)
     with zipfile.ZipFile(file) as archive:
         assert StoryInfo.model_validate_json(archive.read("story.json")) == info
         assert read_picture(archive.read("pictures/0005.png")).manifest == MADE.at_step(3)
