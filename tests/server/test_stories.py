@@ -5,6 +5,7 @@ import os
 import zipfile
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 from playloom.atomic_io import atomic_write
 from playloom.data.prompts import load_prompt
-from playloom.errors import BadInputError, PictureError, RecordingError
+from playloom.errors import BadInputError, PictureError, RecordingError, StorageError
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_npz
 from playloom.media.images import read_picture
@@ -247,6 +248,22 @@ def test_a_cut_off_line_is_not_counted_and_the_next_one_is_whole(store):
     assert again.nodes == tree.nodes
     directory.append([node(3, 2)], [frame(3)])
     assert sorted(directory.load().nodes) == [0, 1, 2, 3]
+
+
+def test_a_full_disk_leaves_the_log_of_a_new_story_as_it_was(store, monkeypatch):
+    directory = begun(store)
+    before = (directory.folder / LOG).read_bytes()
+
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(data[:5])
+            raise OSError(28, "No space left on device")
+
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, mode: Full(path, "a") if mode == "ab" else real(path, mode))
+    with pytest.raises(StorageError):
+        directory.append([node(3, 2)])
+    assert (directory.folder / LOG).read_bytes() == before
 
 
 def test_damage_is_a_sentence_and_no_business_of_the_others(store):

@@ -22,6 +22,7 @@ from playloom.server.stories.schemas import (
     Branch,
     BranchList,
     BranchRequest,
+    Change,
     EditRequest,
     Header,
     NewStory,
@@ -33,7 +34,7 @@ from playloom.server.stories.schemas import (
     StoryList,
     StoryUpdate,
 )
-from playloom.server.stories.service import Event, Story, StoryService
+from playloom.server.stories.service import Story, StoryService
 
 _HEARTBEAT = 10.0  # seconds of silence before a comment line, which keeps proxies connected
 _CHUNK = 2**18
@@ -224,8 +225,8 @@ async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> Asy
         known, now = story.events(after), story.tree.header.revision
         if known is None:
             yield _format_sse("reload", now, "{}")
-        for event in known or ():
-            yield _serialize_event(event, story)
+        for number, change in known or ():
+            yield _serialize_event(number, change, story)
         if now != after:
             after = now
             continue
@@ -235,11 +236,11 @@ async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> Asy
             yield ": keep-alive\n\n"
 
 
-def _serialize_event(event: Event, story: Story) -> str:
+def _serialize_event(number: int, change: Change, story: Story) -> str:
     """Serialize an event with the newest value of its subject; a branch's frame is followed by its branch."""
-    tree, change = story.tree, event.change
+    tree = story.tree
     if isinstance(change, Header):
-        return _format_sse(change.kind, event.number, json.dumps({"id": story.name, "name": change.name}))
+        return _format_sse(change.kind, number, json.dumps({"id": story.name, "name": change.name}))
     newest: list[Node | Branch | Removed] = [change]
     if isinstance(change, Node):
         newest = [tree.nodes.get(change.id, change)]
@@ -247,7 +248,7 @@ def _serialize_event(event: Event, story: Story) -> str:
             newest.append(tree.branches[change.branch])
     elif isinstance(change, Branch):
         newest = [tree.branches.get(change.id, change)]
-    return "".join(_format_sse(item.kind, event.number, item.model_dump_json()) for item in newest)
+    return "".join(_format_sse(item.kind, number, item.model_dump_json()) for item in newest)
 
 
 def _format_sse(kind: str, number: int, data: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,15 +48,6 @@ RecentOf = Callable[[str], tuple[str, ContextBuffer]]
 """Returns the name of a session's prompt and its newest frames, by its token."""
 
 
-class Event(NamedTuple):
-    """One change of a story."""
-
-    number: int
-    """Revision of the story after the change."""
-    change: Change
-    """The change."""
-
-
 class Story:
     """An open story: its tree, its directory and its newest events."""
 
@@ -68,7 +59,7 @@ class Story:
         self.changed = asyncio.Event()
         """Set at the next change, then replaced by a new event."""
         self._disk = disk
-        self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
+        self._events: deque[tuple[int, Change]] = deque(maxlen=_KEPT_EVENTS)
 
     async def change(
         self, make: Callable[[], Sequence[_C]], frames: Sequence[Frame] = (), *, required: bool = True
@@ -107,13 +98,13 @@ class Story:
             picture=f"/v1/stories/{self.name}/nodes/{shown}.webp",
         )
 
-    def events(self, after: int) -> list[Event] | None:
-        """Return the events after a revision; None when they are no longer kept."""
+    def events(self, after: int) -> list[tuple[int, Change]] | None:
+        """Return the changes after a revision, each with its revision; None when they are no longer kept."""
         now = self.tree.header.revision
-        known_from = self._events[0].number if self._events else now + 1
+        known_from = self._events[0][0] if self._events else now + 1
         if after > now or after + 1 < known_from:
             return None
-        return [event for event in self._events if event.number > after]
+        return [event for event in self._events if event[0] > after]
 
     def notify(self) -> None:
         """Wake all subscribers."""
@@ -134,7 +125,7 @@ class Story:
                     raise
             for change in changes:
                 self.tree.apply(change)
-                self._events.append(Event(self.tree.header.revision, change))
+                self._events.append((self.tree.header.revision, change))
             self.notify()
             if self.directory.needs_compaction(self.tree):
                 snapshot = self.tree.snapshot()
