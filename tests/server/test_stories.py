@@ -71,11 +71,11 @@ def test_paths_lines_and_what_is_below():
     assert [n.id for n in tree.forward_path(1, None, 3)] == [2, 3, 4]
     assert [n.id for n in tree.forward_path(1, 6, 3)] == [2, 5, 6]
     assert tree.forward_path(4, None, 0) == []
-    with pytest.raises(BadInputError, match="2 frames"):
+    with pytest.raises(BadInputError, match="too few"):
         tree.forward_path(2, None, 3)
-    with pytest.raises(BadInputError, match="1 frame"):
+    with pytest.raises(BadInputError, match="too few"):
         tree.forward_path(2, 5, 2)
-    with pytest.raises(BadInputError, match="after"):
+    with pytest.raises(BadInputError, match="toward"):
         tree.forward_path(3, 6, 1)
     with pytest.raises(BadInputError, match="frame 9"):
         tree.path(9)
@@ -234,7 +234,7 @@ def test_only_what_was_dreamed_is_marked(store):
     assert (real.frame_HWC == frame(1).frame_HWC).all()
     assert dreamed.manifest == MADE.at_step(2)
     assert (dreamed.frame_HWC == stamp(frame(4).frame_HWC)).all()
-    with Image.open(directory.shown(4)) as image:
+    with Image.open(directory.thumbnail(4)) as image:
         assert image.size == SIZE[::-1]
         assert Manifest.from_json(image.info["xmp"].decode()) == MADE.at_step(2)
 
@@ -276,7 +276,7 @@ def test_damage_is_a_sentence_and_no_business_of_the_others(store):
     assert [directory.folder.name for directory in store.directories()] == [BROKEN, WHOLE]
     whole = store.directories()[1]
     assert len(whole.load().nodes) == 3
-    whole.shown(1).unlink()
+    whole.thumbnail(1).unlink()
     (whole.folder / "1.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(RecordingError, match="frame 1"):
         whole.read_frame(1)
@@ -286,7 +286,7 @@ def test_damage_is_a_sentence_and_no_business_of_the_others(store):
 def test_an_empty_log_is_damage(store):
     directory = begun(store)
     (directory.folder / LOG).write_bytes(b"")
-    with pytest.raises(RecordingError, match="begin"):
+    with pytest.raises(RecordingError, match="header"):
         directory.load()
 
 
@@ -303,8 +303,8 @@ def test_a_file_that_cannot_be_removed_holds_nothing_up(store):
     (directory.folder / "1.npz").unlink()
     (directory.folder / "1.npz").mkdir()
     directory.append([Removed(nodes=(1, 2), branches=())])
-    assert not directory.shown(1).exists()
-    assert not directory.shown(2).exists()
+    assert not directory.thumbnail(1).exists()
+    assert not directory.thumbnail(2).exists()
 
 
 def test_a_long_log_is_written_anew_and_means_the_same(store):

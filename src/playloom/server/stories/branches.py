@@ -56,13 +56,12 @@ class BranchRunner:
         service.check_steps(params.frames)
         self.stories.check_size(story)
         if context > service.context:
-            raise BadInputError(f"context is too long: got {context} frames; the model sees {service.context}")
+            raise BadInputError(f"context is too long: got {context} frames, expected at most {service.context}")
         actions, notes = _actions(params)
         sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
         if seed + params.count > SEED_END:
-            raise BadInputError(
-                f"{params.count} branches count up from seed {seed:,}, past the last one; send one below 2**63 - 8"
-            )
+            last = SEED_END - params.count
+            raise BadInputError(f"seed is too large for {params.count} branches: got {seed}, expected at most {last}")
 
         def new_branches() -> list[Branch]:
             story.tree.node(params.from_)

@@ -117,8 +117,8 @@ def export_path(clip: PathClip, kind: PathKind) -> bytes:
     Raises:
         BadInputError: when no frame of the path was generated here and `kind` is csv, npz or zip.
     """
-    with tempfile.TemporaryDirectory(prefix="playloom-") as place:
-        path = Path(place) / f"path.{kind}"
+    with tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
+        path = Path(temporary) / f"path.{kind}"
         if kind == "mp4":
             write_mp4(path, _animation(clip, smooth=True), manifest=clip.manifest)
         elif kind == "gif":
@@ -128,7 +128,7 @@ def export_path(clip: PathClip, kind: PathKind) -> bytes:
         elif kind == "npz":
             clip.generated().save(path)
         else:
-            folder = clip.generated().write_folder(Path(place) / "path").folder
+            folder = clip.generated().write_folder(Path(temporary) / "path").folder
             with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
                 for file in sorted(file for file in folder.rglob("*") if file.is_file()):
                     archive.write(file, file.relative_to(folder))
@@ -142,14 +142,14 @@ def write_story(file: IO[bytes], directory: StoryDir, info: StoryInfo) -> None:
         RecordingError: when a frame cannot be read.
     """
     codes, weights = [], []
-    with zipfile.ZipFile(file, "w") as archive, tempfile.TemporaryDirectory(prefix="playloom-") as place:
+    with zipfile.ZipFile(file, "w") as archive, tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
         archive.writestr("story.json", info.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
         for node in info.nodes:  # one at a time: a story may be larger than the memory
             frame = directory.read_frame(node.id)
             archive.writestr(f"pictures/{node.id:04}.png", frame.png())
             codes.append(frame.codes_N.astype(np.int32))
             weights.append(frame.weights)
-        path = Path(place) / "codes.npz"
+        path = Path(temporary) / "codes.npz"
         write_npz(path, _arrays(info.nodes, codes, weights))
         archive.write(path, path.name)
 

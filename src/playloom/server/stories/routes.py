@@ -178,7 +178,7 @@ async def get_png(story: OpenStory, node: KnownNode, stories: Stories) -> Respon
 
     def encode() -> bytes:
         if frame.manifest is not None and frame.weights == service.model.fingerprint:
-            service.sent_images.keep(frame.shown_HWC(), frame.codes_N, frame.manifest)  # a client may send it back
+            service.sent_images.keep(frame.published_HWC(), frame.codes_N, frame.manifest)  # a client may send it back
         return frame.png()
 
     return Response(await service.run_in_io_pool(encode), media_type="image/png", headers=_CACHED)
@@ -188,7 +188,7 @@ async def get_png(story: OpenStory, node: KnownNode, stories: Stories) -> Respon
 async def get_webp(story: OpenStory, node: KnownNode) -> Response:
     """Return a frame as small WebP."""
     try:
-        data = await run_in_threadpool(story.directory.shown(node.id).read_bytes)
+        data = await run_in_threadpool(story.directory.thumbnail(node.id).read_bytes)
     except OSError as error:
         raise RecordingError(f"the picture of frame {node.id} is missing") from error
     return Response(data, media_type="image/webp", headers=_CACHED)

@@ -261,8 +261,8 @@ class StoryService:
         coming = sum(branch.frames - branch.frames_done for branch in tree.active_branches())
         if len(tree.nodes) + coming + more > limit:
             raise BadInputError(
-                f"this story has {len(tree.nodes)} frames, {coming} are being dreamed, and {more} more would be over "
-                f"its {limit}; remove some, or start another story"
+                f"the story has too many frames: got {len(tree.nodes)}, {coming} being generated and {more} more, "
+                f"expected at most {limit}; remove some, or start another story"
             )
 
     def notify(self) -> None:
@@ -328,7 +328,7 @@ class StoryService:
         """Return the default name and the start frames of a story."""
         if params.session is not None:
             if params.prompt is not None or params.images is not None:
-                raise BadInputError("session was sent with prompt or images; send one of them")
+                raise BadInputError("session was sent together with prompt or images; send one of them")
             name, recent = self._recent_of(params.session)
         else:
             prompt = await build_prompt(self.service, params)
@@ -357,7 +357,7 @@ class StoryService:
             width, height = picture_size(png, "the overlay")
             if not 0 < width * height <= limit:
                 raise PictureError(
-                    f"the overlay is {width} x {height}; at most {limit:,} pixels are read: scale it down"
+                    f"the overlay is too large: got {width} x {height}, expected at most {limit:,} pixels"
                 )
             return read_overlay(png, size)
 
@@ -377,7 +377,7 @@ class StoryService:
     def _check_room(self) -> None:
         limit = self.service.settings.max_stories
         if len(self._open) + len(self._damaged) >= limit:
-            raise BadInputError(f"there are {limit} stories, as many as may be; delete one first")
+            raise BadInputError(f"there are too many stories: expected at most {limit}; delete one first")
 
     async def _in_disk_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)

@@ -62,13 +62,13 @@ class Frame:
     manifest: Manifest | None = None
     """Manifest of a generated frame, edited or not; None: a real frame or an edit of one, without a watermark."""
 
-    def shown_HWC(self) -> NDArray[np.uint8]:
+    def published_HWC(self) -> NDArray[np.uint8]:
         """Return the pixels to publish: watermarked where generated."""
         return self.frame_HWC if self.manifest is None else stamp(self.frame_HWC)
 
     def png(self) -> bytes:
         """Encode the frame as PNG with its manifest."""
-        return encode_png(self.shown_HWC(), self.manifest)
+        return encode_png(self.published_HWC(), self.manifest)
 
 
 class StoryDir:
@@ -90,7 +90,7 @@ class StoryDir:
             for line in lines:
                 tree.apply(from_line(line))
             if not tree.header.created:
-                raise RecordingError("its log does not begin with its name")
+                raise RecordingError("its log has no header")
             self._lines, self._size = len(lines), log.stat().st_size - len(rest)
             if rest:
                 self._truncate()
@@ -103,7 +103,7 @@ class StoryDir:
         """Append changes to the log, all or none: new frames are written before, removed ones deleted after.
 
         Args:
-            changes: what to append.
+            changes: the changes.
             frames: frames of its nodes, in order; empty when all nodes are known.
 
         Raises:
@@ -145,8 +145,8 @@ class StoryDir:
         arrays = {"codes": frame.codes_N.astype(np.int32), "weights": np.array(frame.weights)}
         write_npz(self.folder / f"{node}.npz", {**arrays, "manifest": np.array(text)})
         exact = _webp(frame.frame_HWC, lossless=True, quality=0, method=0, exact=True)
-        shown = _webp(frame.shown_HWC(), quality=_QUALITY, method=0, xmp=text.encode())
-        for path, data in ((self._exact(node), exact), (self.shown(node), shown)):
+        thumbnail = _webp(frame.published_HWC(), quality=_QUALITY, method=0, xmp=text.encode())
+        for path, data in ((self._exact(node), exact), (self.thumbnail(node), thumbnail)):
             with atomic_write(path) as temporary:
                 temporary.write_bytes(data)
 
@@ -166,7 +166,7 @@ class StoryDir:
         codes_N, weights = arrays["codes"].astype(np.int64), str(arrays["weights"])
         return Frame(frame_HWC=frame_HWC, codes_N=codes_N, weights=weights, manifest=manifest)
 
-    def shown(self, node: int) -> Path:
+    def thumbnail(self, node: int) -> Path:
         """Return the path of a frame's small image."""
         return self.folder / f"{node}.webp"
 
@@ -180,7 +180,7 @@ class StoryDir:
 
     def _remove_frames(self, nodes: Sequence[int]) -> None:
         for node in nodes:
-            for path in (self._exact(node), self.folder / f"{node}.npz", self.shown(node)):
+            for path in (self._exact(node), self.folder / f"{node}.npz", self.thumbnail(node)):
                 with suppress(OSError):  # some systems keep a file that is being read
                     path.unlink()
 

@@ -102,11 +102,12 @@ class Tree:
             path = self.path(toward)
             ids = [step.id for step in path]
             if node not in ids:
-                raise BadInputError(f"frame {toward} does not come after frame {node}; pass a descendant as toward")
+                raise BadInputError(f"toward is no descendant of frame {node}: got {toward}")
             found = path[ids.index(node) + 1 :][:count]
         if len(found) < count:
-            follow = f"{len(found)} frame{'' if len(found) == 1 else 's'}"
-            raise BadInputError(f"only {follow} follow frame {node} on that path; send fewer copies")
+            raise BadInputError(
+                f"too few frames follow frame {node}: got {len(found)}, expected {count}; send fewer copies"
+            )
         return found
 
     def descendants(self, node: int) -> list[int]:
