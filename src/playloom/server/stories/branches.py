@@ -46,11 +46,7 @@ class BranchRunner:
         """Number of running branches; one counts until its end is on disk, so that a stopping server waits for it."""
 
     async def start(self, story: Story, params: BranchRequest) -> BranchList:
-        """Start branches.
-
-        Raises:
-            PlayloomError: when the request is invalid, or the story is full.
-        """
+        """Start the branches of a request."""
         service, context = self.service, params.context or self.service.context
         service.limiter.check_open()
         service.check_steps(params.frames)
@@ -92,11 +88,7 @@ class BranchRunner:
         return BranchList(branches=branches, notes=notes)
 
     async def cancel(self, story: Story, branch: int) -> None:
-        """Cancel a branch; its finished frames stay.
-
-        Raises:
-            ApiError: 404.
-        """
+        """Cancel a branch; its finished frames stay."""
         if branch not in story.tree.branches:
             raise ApiError(404, f"there is no branch {branch} in this story")
         await _set_state(story, branch, "cancelled")

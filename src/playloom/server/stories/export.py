@@ -103,11 +103,7 @@ class PathClip:
 
 
 def load_path(directory: StoryDir, nodes: Sequence[Node]) -> PathClip:
-    """Read the frames of a path.
-
-    Raises:
-        RecordingError: when one of them cannot be read.
-    """
+    """Read the frames of a path."""
     return PathClip(nodes=tuple(nodes), frames=tuple(directory.read_frame(node.id) for node in nodes))
 
 
@@ -136,11 +132,7 @@ def export_path(clip: PathClip, kind: PathKind) -> bytes:
 
 
 def write_story(file: IO[bytes], directory: StoryDir, info: StoryInfo) -> None:
-    """Write a whole story as a zip.
-
-    Raises:
-        RecordingError: when a frame cannot be read.
-    """
+    """Write a whole story as a zip."""
     codes, weights = [], []
     with zipfile.ZipFile(file, "w") as archive, tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
         archive.writestr("story.json", info.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)

@@ -138,12 +138,7 @@ class StoryService:
     """All stories of a folder."""
 
     def __init__(self, service: InferenceService, recent_of: RecentOf) -> None:
-        """Create the service; the folder is read at first use.
-
-        Args:
-            service: encodes and generates.
-            recent_of: see `RecentOf`.
-        """
+        """Create the service; the folder is read at first use."""
         self.service, self._recent_of = service, recent_of
         self._store = StoryStore(service.settings.stories)
         self._disk = ThreadPoolExecutor(1, "playloom-stories")
@@ -153,12 +148,7 @@ class StoryService:
         self._lock = asyncio.Lock()
 
     async def find(self, name: str) -> Story:
-        """Return a story by its id.
-
-        Raises:
-            ApiError: 404.
-            PlayloomError: when it is damaged, or another server uses the folder.
-        """
+        """Return a story by its id; an unknown one is a 404, a damaged one a BadInputError."""
         await self._load()
         if name in self._damaged:
             raise BadInputError(self._damaged[name][1])
@@ -186,12 +176,7 @@ class StoryService:
         return [*(story.item() for story in newest), *damaged]
 
     async def create(self, params: NewStory) -> Story:
-        """Create a story. A cancelled call that has begun to write still completes.
-
-        Raises:
-            PlayloomError: when its start cannot be used, or there are too many stories.
-            ApiError: 404 for an unknown session, 503 when too many requests wait.
-        """
+        """Create a story. A cancelled call that has started to write still completes."""
         await self._load()
         self._check_room()
         async with self.service.limiter.slot():
@@ -215,11 +200,7 @@ class StoryService:
         story.notify()
 
     async def edit(self, story: Story, node: Node, params: EditRequest) -> Sequence[Node]:
-        """Composite an overlay on a frame, and on some after it, as new frames.
-
-        Raises:
-            PlayloomError: when the overlay cannot be used, too few frames follow, or the story is full.
-        """
+        """Composite an overlay on a frame, and on some after it, as new frames."""
         targets = [node, *story.tree.forward_path(node.id, params.toward, params.copies)]
         self.check_size(story)
         self.check_frames(story, len(targets))

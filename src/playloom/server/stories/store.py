@@ -104,10 +104,7 @@ class StoryDir:
 
         Args:
             changes: the changes.
-            frames: frames of its nodes, in order; empty when all nodes are known.
-
-        Raises:
-            StorageError: when the disk cannot be written; the log is then as before.
+            frames: frames of the new nodes, in order; empty when all nodes are known.
         """
         self._write_frames(changes, frames)
         text = _lines_of(changes)
@@ -136,11 +133,7 @@ class StoryDir:
         self._lines, self._size = len(changes), len(text)
 
     def write_frame(self, node: int, frame: Frame) -> None:
-        """Write a frame's files; each appears whole or not at all.
-
-        Raises:
-            StorageError: when the disk cannot be written.
-        """
+        """Write a frame's files; each appears whole or not at all."""
         text = "" if frame.manifest is None else frame.manifest.to_json()
         arrays = {"codes": frame.codes_N.astype(np.int32), "weights": np.array(frame.weights)}
         write_npz(self.folder / f"{node}.npz", {**arrays, "manifest": np.array(text)})
@@ -221,11 +214,8 @@ class StoryStore:
 
         Args:
             name: name of its directory, 32 hexadecimal digits.
-            changes: a `Header`, then the nodes of `frames`.
-            frames: frames of the nodes, in order.
-
-        Raises:
-            StorageError: when the disk cannot be written, or another process uses the folder.
+            changes: a `Header`, then the nodes of `frames`, in order.
+            frames: frames of the nodes.
         """
         self._hold()
         with atomic_folder(self.folder / name) as temporary:
@@ -235,11 +225,7 @@ class StoryStore:
         return directory
 
     def delete(self, directory: StoryDir) -> None:
-        """Delete a story; a kill meanwhile still deletes it.
-
-        Raises:
-            BadInputError: when its directory cannot be renamed.
-        """
+        """Delete a story; a kill meanwhile still deletes it."""
         gone = directory.folder.with_name(f".{directory.folder.name}.gone")
         try:
             directory.folder.replace(gone)

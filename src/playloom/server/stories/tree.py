@@ -66,21 +66,13 @@ class Tree:
         return self._children.get(node, ())
 
     def node(self, node: int) -> Node:
-        """Return a frame by its id.
-
-        Raises:
-            BadInputError: when it does not exist.
-        """
+        """Return a frame by its id; an unknown one is a BadInputError, here and below."""
         if node not in self.nodes:
             raise BadInputError(f"there is no frame {node} in this story")
         return self.nodes[node]
 
     def path(self, node: int) -> list[Node]:
-        """Return the path from the root to a frame.
-
-        Raises:
-            BadInputError: when the frame does not exist.
-        """
+        """Return the path from the root to a frame."""
         found = [self.node(node)]
         while found[-1].parent is not None:
             found.append(self.nodes[found[-1].parent])
@@ -90,7 +82,7 @@ class Tree:
         """Return the next `count` frames after one: towards `toward`, else always the first child.
 
         Raises:
-            BadInputError: when a frame does not exist, `toward` is no descendant, or fewer frames follow.
+            BadInputError: when `toward` is no descendant, or fewer frames follow.
         """
         if toward is None:
             found: list[Node] = []
@@ -111,11 +103,7 @@ class Tree:
         return found
 
     def descendants(self, node: int) -> list[int]:
-        """Return the ids of a frame and its descendants.
-
-        Raises:
-            BadInputError: when the frame does not exist.
-        """
+        """Return the ids of a frame and its descendants."""
         found, open_ = [], [self.node(node).id]
         while open_:
             found.append(open_.pop())
@@ -126,7 +114,7 @@ class Tree:
         """Return the removal of a frame and its descendants.
 
         Raises:
-            BadInputError: when the frame does not exist, is the only root, or a branch is active there.
+            BadInputError: when the frame is the only root, or a branch is active there.
         """
         gone, branches = set(self.descendants(node)), []
         if self.nodes[node].parent is None and len(self.children(None)) == 1:
