@@ -1,4 +1,4 @@
-"""Stories without a server: the rules of the tree, what survives on disk, overlays, and the files of a path."""
+"""Stories without a server: the tree, storage, overlays and exports."""
 
 import io
 import os
@@ -64,7 +64,7 @@ def forked():
 # The tree
 
 
-def test_paths_lines_and_what_is_below():
+def test_paths_and_descendants():
     tree = forked()
     assert [n.id for n in tree.path(6)] == [0, 1, 2, 5, 6]
     assert tree.descendants(2) == [2, 3, 4, 5, 6]
@@ -81,9 +81,10 @@ def test_paths_lines_and_what_is_below():
         tree.path(9)
 
 
-def test_removing_takes_all_after_it_and_its_branches_and_no_id_comes_back():
+def test_a_removal_includes_descendants_and_branches_and_ids_are_not_reused():
     tree = forked()
     assert tree.removal(6) == Removed(nodes=(6,), branches=())
+    tree.apply(branch(2, 1, state="failed", error="no room"))  # has no frames, and starts before the removed ones
     assert tree.removal(5) == Removed(nodes=(5, 6), branches=(1,))
     for busy in (2, 3, 4):
         with pytest.raises(BadInputError, match="branch 0"):
@@ -91,19 +92,13 @@ def test_removing_takes_all_after_it_and_its_branches_and_no_id_comes_back():
     tree.apply(changed(tree.branches[0], state="cancelled"))
     tree.apply(tree.removal(2))
     assert sorted(tree.nodes) == [0, 1]
-    assert tree.branches == {}
-    assert (tree.header.next_node, tree.header.next_branch) == (7, 2)
+    assert list(tree.branches) == [2]
+    assert (tree.header.next_node, tree.header.next_branch) == (7, 3)
     with pytest.raises(BadInputError, match="delete"):
         tree.removal(0)
 
 
-def test_a_failed_branch_without_frames_stays_where_it_began():
-    tree = forked()
-    tree.apply(branch(2, 1, state="failed", error="no room"))
-    assert tree.removal(5).branches == (1,)
-
-
-def test_another_first_frame_can_be_removed_and_the_last_one_not():
+def test_one_of_two_roots_can_be_removed_but_not_the_last():
     tree = tree_of(node(0, None), node(1, 0), node(2, None, origin="edited", edit_of=0))
     assert tree.removal(0).nodes == (0, 1)
     tree.apply(tree.removal(0))
@@ -121,7 +116,7 @@ def test_another_first_frame_can_be_removed_and_the_last_one_not():
         Header(name="b", created=CREATED, revision=2),
     ],
 )
-def test_what_does_not_follow_is_refused_and_changes_nothing(change):
+def test_a_contradicting_change_is_refused_and_changes_nothing(change):
     tree, same = forked(), forked()
     with pytest.raises(RecordingError):
         tree.apply(change)
@@ -130,7 +125,7 @@ def test_what_does_not_follow_is_refused_and_changes_nothing(change):
 
 @given(st.lists(st.tuples(st.sampled_from(["node", "star", "branch", "end", "remove", "name"]), st.integers(0, 50))))
 @settings(deadline=None, max_examples=60)
-def test_any_life_of_a_tree_comes_back_from_its_lines_and_from_its_snapshot(story):
+def test_a_tree_is_restored_from_its_log_and_from_its_snapshot(story):
     tree = tree_of(node(0, None))
     lines = [to_line(change) for change in tree.snapshot()]
     for kind, pick in story:
@@ -174,7 +169,7 @@ def test_any_life_of_a_tree_comes_back_from_its_lines_and_from_its_snapshot(stor
         b"[" * 100_000,
     ],
 )
-def test_lines_that_say_nothing_are_refused(line):
+def test_invalid_log_lines_are_refused(line):
     with pytest.raises(RecordingError):
         from_line(line)
 
@@ -212,7 +207,7 @@ def grown(directory, count=4):
     return directory.load()
 
 
-def test_a_story_comes_back_as_it_was(store):
+def test_a_story_is_read_back_exactly(store):
     directory = begun(store)
     tree = grown(directory)
     assert sorted(tree.nodes) == list(range(7))
@@ -226,7 +221,7 @@ def test_a_story_comes_back_as_it_was(store):
     assert again.folder.name == ONE
 
 
-def test_only_what_was_dreamed_is_marked(store):
+def test_only_generated_frames_are_watermarked(store):
     directory = begun(store)
     grown(directory)
     real, dreamed = read_picture(directory.read_frame(1).png()), read_picture(directory.read_frame(4).png())
@@ -239,7 +234,7 @@ def test_only_what_was_dreamed_is_marked(store):
         assert Manifest.from_json(image.info["xmp"].decode()) == MADE.at_step(2)
 
 
-def test_a_cut_off_line_is_not_counted_and_the_next_one_is_whole(store):
+def test_an_incomplete_last_line_is_dropped(store):
     directory = begun(store)
     tree = directory.load()
     with (directory.folder / LOG).open("ab") as file:
@@ -250,7 +245,7 @@ def test_a_cut_off_line_is_not_counted_and_the_next_one_is_whole(store):
     assert sorted(directory.load().nodes) == [0, 1, 2, 3]
 
 
-def test_a_full_disk_leaves_the_log_of_a_new_story_as_it_was(store, monkeypatch):
+def test_a_full_disk_leaves_the_log_unchanged(store, monkeypatch):
     directory = begun(store)
     before = (directory.folder / LOG).read_bytes()
 
@@ -266,12 +261,15 @@ def test_a_full_disk_leaves_the_log_of_a_new_story_as_it_was(store, monkeypatch)
     assert (directory.folder / LOG).read_bytes() == before
 
 
-def test_damage_is_a_sentence_and_no_business_of_the_others(store):
+def test_a_damaged_story_does_not_affect_others(store):
     begun(store, WHOLE)
     broken = begun(store, BROKEN)
     log = broken.folder / LOG
     log.write_bytes(log.read_bytes().replace(b'"origin"', b'"or\xffgin"', 1))
-    with pytest.raises(RecordingError, match=f"the story in {BROKEN} is damaged"):
+    with pytest.raises(RecordingError, match="damaged"):
+        broken.load()
+    log.write_bytes(b"")
+    with pytest.raises(RecordingError, match="header"):
         broken.load()
     assert [directory.folder.name for directory in store.directories()] == [BROKEN, WHOLE]
     whole = store.directories()[1]
@@ -283,14 +281,7 @@ def test_damage_is_a_sentence_and_no_business_of_the_others(store):
     whole.read_frame(2)
 
 
-def test_an_empty_log_is_damage(store):
-    directory = begun(store)
-    (directory.folder / LOG).write_bytes(b"")
-    with pytest.raises(RecordingError, match="header"):
-        directory.load()
-
-
-def test_what_is_no_story_is_neither_shown_nor_touched(store):
+def test_other_folders_are_ignored(store):
     begun(store)
     run = store.folder / "run-1"  # a training has a log of that name too
     run.mkdir()
@@ -298,7 +289,7 @@ def test_what_is_no_story_is_neither_shown_nor_touched(store):
     assert [directory.folder.name for directory in store.directories()] == [ONE]
 
 
-def test_a_file_that_cannot_be_removed_holds_nothing_up(store):
+def test_a_file_that_cannot_be_removed_is_skipped(store):
     directory = begun(store)
     (directory.folder / "1.npz").unlink()
     (directory.folder / "1.npz").mkdir()
@@ -307,7 +298,7 @@ def test_a_file_that_cannot_be_removed_holds_nothing_up(store):
     assert not directory.thumbnail(2).exists()
 
 
-def test_a_long_log_is_written_anew_and_means_the_same(store):
+def test_compaction_keeps_the_tree(store):
     directory = begun(store)
     tree = directory.load()
     assert not directory.needs_compaction(tree)
@@ -323,7 +314,7 @@ def test_a_long_log_is_written_anew_and_means_the_same(store):
     assert len((directory.folder / LOG).read_bytes().splitlines()) == 4
 
 
-def test_a_deleted_story_is_gone_and_leftovers_are_swept(store):
+def test_deletion_and_leftovers_of_a_killed_process(store):
     directory = begun(store)
     store.delete(directory)
     assert store.directories() == []
@@ -343,7 +334,7 @@ def test_a_deleted_story_is_gone_and_leftovers_are_swept(store):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are claimed where the system can")
-def test_two_servers_do_not_write_to_one_folder(store):
+def test_a_folder_is_locked_for_one_server(store):
     begun(store)
     other = StoryStore(store.folder)
     with pytest.raises(BadInputError, match="another server"):
@@ -352,7 +343,7 @@ def test_two_servers_do_not_write_to_one_folder(store):
     assert len(other.directories()) == 1
 
 
-def test_nothing_is_made_before_the_first_story(tmp_path):
+def test_the_folder_is_created_with_the_first_story(tmp_path):
     store = StoryStore(tmp_path / "stories")
     assert store.directories() == []
     assert not (tmp_path / "stories").exists()
@@ -367,7 +358,7 @@ def png(pixels):
     return buffer.getvalue()
 
 
-def test_an_overlay_covers_where_it_is_opaque_and_mixes_where_it_is_not():
+def test_an_overlay_is_composited_by_its_alpha():
     below, layer = np.full((8, 8, 3), 100, np.uint8), np.zeros((8, 8, 4), np.uint8)
     layer[0, 0], layer[1, 1] = (200, 0, 50, 255), (200, 0, 50, 51)
     mixed = composite(below, read_overlay(png(layer), (8, 8)))
@@ -377,26 +368,22 @@ def test_an_overlay_covers_where_it_is_opaque_and_mixes_where_it_is_not():
     assert (below == 100).all()
 
 
-def test_an_overlay_of_another_size_is_stretched_without_dark_edges():
+def test_an_overlay_of_another_size_is_resized_without_dark_edges():
     layer = np.zeros((80, 80, 4), np.uint8)
     layer[:, :40] = (255, 255, 255, 255)
     mixed = composite(np.full((8, 8, 3), 255, np.uint8), read_overlay(png(layer), (8, 8)))
     assert (mixed >= 254).all()
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", png(frame(0).frame_HWC)[:999]])
-def test_what_is_no_overlay_is_a_sentence(data):
-    with pytest.raises(PictureError, match="cannot") as caught:
+@pytest.mark.parametrize(
+    "data", [b"", b"no picture", png(frame(0).frame_HWC)[:999], png(np.zeros((8, 8, 4), np.uint8))]
+)
+def test_invalid_overlays(data):
+    with pytest.raises(PictureError, match="overlay"):
         read_overlay(data, (8, 8))
-    assert "object at" not in str(caught.value)
 
 
-def test_an_empty_overlay_is_a_sentence():
-    with pytest.raises(PictureError, match="transparent everywhere"):
-        read_overlay(png(np.zeros((8, 8, 4), np.uint8)), (8, 8))
-
-
-# Files of a path
+# Exports
 
 
 @pytest.fixture
@@ -412,7 +399,7 @@ def saved(tmp_path, clip, kind):
     return path
 
 
-def test_a_video_and_a_gif_show_the_whole_path_with_its_manifest(tmp_path, clip):
+def test_video_and_gif_hold_the_whole_path_and_its_manifest(tmp_path, clip):
     for kind in ("mp4", "gif"):
         path = saved(tmp_path, clip, kind)
         assert read_frames(path).shape == (7, 48, 80, 3)
@@ -420,7 +407,7 @@ def test_a_video_and_a_gif_show_the_whole_path_with_its_manifest(tmp_path, clip)
         assert (made.seed, made.step, made.note) == (7, None, "generated")
 
 
-def test_inputs_and_arrays_go_in_again(tmp_path, clip):
+def test_csv_and_npz_exports_can_be_read_again(tmp_path, clip):
     table = read_actions(saved(tmp_path, clip, "csv"), "named")
     assert table.values_TA.tolist() == [list(REST)] * 4
     prompt = load_prompt(str(saved(tmp_path, clip, "npz")), context=5, frame_size=SIZE)
@@ -430,7 +417,7 @@ def test_inputs_and_arrays_go_in_again(tmp_path, clip):
     assert prompt.weights == "ab12"
 
 
-def test_the_folder_of_a_path_is_the_one_of_a_dream(tmp_path, clip):
+def test_the_zip_export_is_the_folder_of_playloom_dream(tmp_path, clip):
     with zipfile.ZipFile(saved(tmp_path, clip, "zip")) as archive:
         names = archive.namelist()
         assert {"dream.gif", "dream.mp4", "dream.npz", "actions.csv", "sheet.png", "manifest.json"} <= set(names)
@@ -438,7 +425,7 @@ def test_the_folder_of_a_path_is_the_one_of_a_dream(tmp_path, clip):
         assert read_picture(archive.read("raw/02.png")).manifest.step == 2
 
 
-def test_a_path_of_several_branches_says_so(store):
+def test_the_manifest_of_a_path_of_several_branches(store):
     directory = begun(store)
     tree = grown(directory)
     last = frame(7, replace(MADE, seed=8, mode="full", note="generated, then edited by hand"))
@@ -449,7 +436,7 @@ def test_a_path_of_several_branches_says_so(store):
     assert len(tree.nodes) == 7
 
 
-def test_codes_of_other_weights_than_the_manifest_s_stay_here(tmp_path, store):
+def test_codes_of_mixed_weights_are_not_exported(tmp_path, store):
     directory = begun(store, frames=1)
     for number, parent, manifest in ((1, None, None), (2, 1, MADE)):  # dreamed by one model, edited under another
         made = replace(frame(number, manifest), weights="cd34")
@@ -460,7 +447,7 @@ def test_codes_of_other_weights_than_the_manifest_s_stay_here(tmp_path, store):
     assert prompt.codes_TN is None
 
 
-def test_where_nothing_is_dreamed_there_is_a_film_and_no_dream(tmp_path, store):
+def test_a_real_path_exports_as_video_only(tmp_path, store):
     clip = load_path(begun(store), [node(0, None), node(1, 0)])
     path = saved(tmp_path, clip, "mp4")
     assert read_manifest(path) is None
