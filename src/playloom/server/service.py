@@ -207,7 +207,7 @@ class InferenceService:
         self.sent_images = SentImageCache(settings.token_cache_size)
         self._io_pool = ThreadPoolExecutor(1, "playloom-io")
         self._encode_pool = ThreadPoolExecutor(1, "playloom-encode")
-        self._blocking_pool = ThreadPoolExecutor(2 * settings.max_sessions + 4, "playloom-blocking")
+        self._live_pool = ThreadPoolExecutor(1, "playloom-live")
         self.bundled_prompt = lru_cache(_CACHED_PROMPTS)(self._bundled_prompt)
         self.prompt_image = lru_cache(_CACHED_PROMPTS)(self._prompt_image)
 
@@ -236,9 +236,9 @@ class InferenceService:
         """Run an encoding of seconds in the encoding thread, in order."""
         return await asyncio.get_running_loop().run_in_executor(self._encode_pool, work)
 
-    async def run_blocking(self, work: Callable[[], _T]) -> _T:
-        """Run a function that blocks on another thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._blocking_pool, work)
+    def submit_live(self, work: Callable[[], _T]) -> Future[_T]:
+        """Run an encoding of milliseconds in the thread of live frames, in order."""
+        return self._live_pool.submit(work)
 
     async def prompt(
         self,
@@ -362,7 +362,7 @@ class InferenceService:
     def close(self, timeout: float) -> None:
         """Finish running work and accept nothing new."""
         self.scheduler.close(timeout)
-        for pool in (self._io_pool, self._encode_pool, self._blocking_pool):
+        for pool in (self._io_pool, self._encode_pool, self._live_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:

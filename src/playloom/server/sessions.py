@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from playloom.actions.codec import read_vector
-from playloom.inference.realtime.recorder import ContextBuffer, FrameHistory, RecordedFrame, as_csv, as_mp4
+from playloom.inference.realtime.recorder import FrameHistory, SentFrame, as_csv, as_mp4
 from playloom.inference.types import StepResult
 from playloom.media.images import live_picture
 from playloom.provenance import Manifest
@@ -50,7 +50,6 @@ class _Session:
     manifest: Manifest
     schema: Literal["named", "binned"]
     history: FrameHistory
-    recent: ContextBuffer
     used_at: float
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -58,9 +57,7 @@ class _Session:
         """Add a step's frame to the context buffer; runs in the scheduler's thread."""
         if done.cancelled() or done.exception() is not None:
             return
-        step = done.result()
-        assert step.frame_HWC is not None and step.codes_N is not None, "a step of a session dreams a frame"
-        self.recent.add(step.frame_HWC, step.codes_N, step.action_A, step.action_given, self.manifest)
+        self.history.add(done.result(), self.manifest)
 
 
 class SessionManager:
@@ -110,8 +107,7 @@ class SessionManager:
             handle=handle,
             manifest=service.manifest(prompt, sampling, seed, "full"),
             schema=params.schema_,
-            history=FrameHistory(service.settings.recording_frames),
-            recent=ContextBuffer(prompt, service.context),
+            history=FrameHistory(prompt, context=service.context, sent=service.settings.recording_frames),
             used_at=time.monotonic(),
         )
         return SessionCreated(token=token, model=service.model.config.name, seed=seed)
@@ -131,7 +127,7 @@ class SessionManager:
             assert frame_HWC is not None, "a step of a session dreams a frame"
             text = session.manifest.to_json()
             picture = await service.run_in_io_pool(lambda: live_picture(frame_HWC, "jpeg", text))
-            session.history.add(RecordedFrame(picture, step.action_A, 0))
+            session.history.add_sent(SentFrame(picture, step.action_A, 0))
             session.used_at = time.monotonic()
         return answer
 
@@ -155,7 +151,7 @@ def register_session_routes(
     async def close_session(token: str) -> Response:
         """Close a session, HTTP or live."""
         if token in manager.connections:
-            await manager.close(manager.connections[token])
+            manager.close(manager.connections[token])
         else:
             sessions.close(token)
         return Response(status_code=204)
@@ -163,16 +159,16 @@ def register_session_routes(
     @app.get("/v1/sessions/{token}/recording.mp4", response_class=Response, responses=_file("video/mp4"), tags=_TAGS)
     async def video(token: str) -> Response:
         """Return the newest frames of a session as watermarked MP4 in real time."""
-        history, manifest = _history_of(manager, sessions, token)
-        shots = history.shots()
-        data = await service.run_in_encode_pool(lambda: as_mp4(shots, manifest, service.settings.fps))
+        _, history, manifest = session_history(manager, sessions, token)
+        frames = history.sent()
+        data = await service.run_in_encode_pool(lambda: as_mp4(frames, manifest, service.settings.fps))
         return Response(data, media_type="video/mp4", headers=_download("playloom.mp4"))
 
     @app.get("/v1/sessions/{token}/recording.csv", response_class=Response, responses=_file("text/csv"), tags=_TAGS)
     async def table(token: str) -> Response:
         """Return the actions of the newest frames of a session as CSV, one row each, `named` schema."""
-        shots = _history_of(manager, sessions, token)[0].shots()
-        data = await service.run_in_encode_pool(lambda: as_csv(shots))
+        frames = session_history(manager, sessions, token)[1].sent()
+        data = await service.run_in_encode_pool(lambda: as_csv(frames))
         return Response(data, media_type="text/csv", headers=_download("playloom.csv"))
 
 
@@ -187,19 +183,16 @@ def _download(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
-def recent_of(manager: LiveSessionManager, sessions: SessionManager, token: str) -> tuple[str, ContextBuffer]:
-    """Return the name of a session's prompt and its newest frames.
+def session_history(
+    manager: LiveSessionManager, sessions: SessionManager, token: str
+) -> tuple[str, FrameHistory, Manifest]:
+    """Return the name of a session's prompt, its newest frames and its manifest, for live and HTTP sessions.
 
     Raises:
         ApiError: 404.
     """
-    if token in manager.connections:
-        return manager.connections[token].prompt_name or "live play", manager.connections[token].recent
-    return "a session", sessions.find(token).recent
-
-
-def _history_of(manager: LiveSessionManager, sessions: SessionManager, token: str) -> tuple[FrameHistory, Manifest]:
-    if token in manager.connections:
-        return manager.connections[token].history, manager.connections[token].manifest
+    live = manager.connections.get(token)
+    if live is not None:
+        return live.prompt_name or "live play", live.history, live.manifest
     session = sessions.find(token)
-    return session.history, session.manifest
+    return "a session", session.history, session.manifest

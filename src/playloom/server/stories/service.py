@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import REST_VALUES, read_vector
 from playloom.actions.script import parse_script
 from playloom.errors import BadInputError, PictureError, PlayloomError
-from playloom.inference.realtime.recorder import ContextBuffer
+from playloom.inference.realtime.recorder import FrameHistory
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import ActionSource, Prompt, StepResult
 from playloom.media.images import from_base64, picture_size
@@ -175,7 +175,7 @@ async def uncancellable(work: Coroutine[Any, Any, _T]) -> _T:
         raise
 
 
-RecentOf = Callable[[str], tuple[str, ContextBuffer]]
+RecentOf = Callable[[str], tuple[str, FrameHistory]]
 """Returns the name of a session's prompt and its newest frames, by its token."""
 
 
@@ -261,7 +261,7 @@ async def _unmarked(service: InferenceService, start: StoryStart) -> StoryStart:
     return start._replace(prompt=replace(prompt, frames_THWC=np.stack(frames)), manifests=tuple(made))
 
 
-def _of_session(name: str, recent: ContextBuffer) -> StoryStart:
+def _of_session(name: str, recent: FrameHistory) -> StoryStart:
     kept = recent.frames()
     actions = [frame.action_A for frame in kept[1:]]
     prompt = Prompt(
