@@ -78,7 +78,7 @@ class Server:
             await asyncio.sleep(_SWEEP)
             self.live.expire()
             self.sessions.expire()
-            self.jobs.forget_old()
+            self.jobs.expire()
 
     async def close(self) -> None:
         """Cancel jobs and branches, close all sessions and stop the scheduler."""
