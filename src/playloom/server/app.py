@@ -27,7 +27,7 @@ from playloom.server.metrics import Metrics
 from playloom.server.middleware import AuthMiddleware, BodyLimitMiddleware, MetricsMiddleware
 from playloom.server.schemas import register_generation_routes
 from playloom.server.service import InferenceService
-from playloom.server.sessions import SessionManager, register_session_routes, session_history
+from playloom.server.sessions import SessionManager, register_session_routes
 from playloom.server.settings import Settings
 from playloom.server.stories.routes import register_story_routes
 from playloom.server.stories.service import BranchRunner, StoryService
@@ -57,7 +57,7 @@ class Server:
         self.live = LiveSessionManager(self.service, self.metrics)
         self.sessions = SessionManager(self.service, self.live)
         self.jobs = Jobs(self.service)
-        self.stories = StoryService(self.service, lambda token: session_history(self.live, self.sessions, token)[:2])
+        self.stories = StoryService(self.service, lambda token: self.sessions.history(token)[:2])
         self.branches = BranchRunner(self.stories)
 
     @property
@@ -142,7 +142,7 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
     install(app)
     register_generation_routes(app, server.service)
     register_job_routes(app, server.service, server.jobs)
-    register_session_routes(app, server.service, server.live, server.sessions)
+    register_session_routes(app, server.service, server.sessions)
     register_live_routes(app, server.live)
     register_story_routes(app, server.stories, server.branches)
     register_info_routes(app, server.service, server.metrics)

@@ -36,7 +36,7 @@ from playloom.server.live_protocol import (
     StepOnce,
     read_action,
 )
-from playloom.server.middleware import verify_api_key
+from playloom.server.middleware import bearer_key, verify_api_key
 from playloom.server.schemas import PromptParams, build_prompt
 from playloom.server.service import resolve_prompt, resolve_seed
 
@@ -120,8 +120,7 @@ class _Player:
         if not isinstance(message, str):
             raise ApiError(400, 'the first message must be JSON text: {"type": "hello", ...}')
         hello = parse_json(message, HELLO)
-        header = self.socket.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if not verify_api_key(hello.key or header, self.service.settings.key):
+        if not verify_api_key(hello.key or bearer_key(self.socket.headers), self.service.settings.key):
             raise ApiError(401, "the key is missing or wrong; send it as key in hello")
         return hello
 
