@@ -1,6 +1,8 @@
 """The broker: the engine's own dreams for every user, batched, in order, and nobody pays for another's mistake."""
 
 import threading
+import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from engine_toys import prompt_of
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError, PictureError, ResourceError
 from playloom.inference.engine import Engine
+from playloom.inference.realtime.state import LiveState
 from playloom.inference.sampling import Sampling
 from playloom.server.errors import CapacityError, ShuttingDownError
-from playloom.server.scheduler import Scheduler, SchedulerLimits
+from playloom.server.scheduler import LiveHandle, Scheduler, SchedulerLimits
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -98,7 +101,7 @@ def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
 def test_one_bad_turn_spoils_no_other(tiny_model, broker):
     good, bad, wrong_size = (broker.open(prompt_of(1, seed), seed=seed) for seed in range(3))
     gate = threading.Event()
-    broker._tasks.put(gate.wait, lambda _: None)  # so that all three lie there when the next batch is made
+    broker.run(gate.wait)  # so that all three lie there when the next batch is made
     futures = [
         good.submit(REST_VALUES),
         bad.submit(np.full(16, 99, np.uint8)),
@@ -176,7 +179,7 @@ def test_what_was_asked_for_is_finished_before_the_end(tiny_model):
 def test_nobody_waits_for_a_cancelled_turn(broker):
     handle = broker.open(prompt_of(1))
     gate = threading.Event()
-    broker._tasks.put(gate.wait, lambda _: None)
+    broker.run(gate.wait)
     futures = [handle.submit(REST_VALUES) for _ in range(3)]
     assert futures[1].cancel()
     gate.set()
@@ -206,3 +209,96 @@ def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
     broker.run(lambda: None).result(20)
     assert broker.open(prompt_of(1)).step(REST_VALUES).index == 0
     assert broker.close(20)
+
+
+class Player:
+    """A live session whose frames are sent at once, or when `go_on` is set."""
+
+    def __init__(self, broker, handle, **state):
+        self.frames, self.errors, self.go_on = [], [], None
+        self.state = LiveState(controller="model", **state)
+        self.live = LiveHandle(handle=handle, state=self.state, on_frame=self.take, on_error=self.errors.append)
+        broker.play(self.live)
+
+    def take(self, frame):
+        self.frames.append(frame)
+        sent: Future[None] = Future()
+        if self.go_on is None:
+            sent.set_result(None)
+        else:
+            threading.Thread(target=lambda: (self.go_on.wait(20), sent.set_result(None))).start()
+        return sent
+
+
+def until(happened, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.005)
+    assert happened()
+
+
+def test_live_sessions_share_batches_and_play_what_each_would_alone(tiny_model, broker):
+    players = [Player(broker, broker.open(prompt_of(2, seed), seed=seed), fps=20, aligned=True) for seed in range(3)]
+    until(lambda: all(len(player.frames) >= 6 for player in players))
+    for player in players:
+        player.live.handle.close()
+    assert broker.stats.batches[3] >= 4
+    for seed, player in enumerate(players):
+        alone = Engine(tiny_model, row_delay=1).open(prompt_of(2, seed), seed=seed)
+        assert all((alone.step().codes_N == frame.codes_N).all() for frame in player.frames)
+        report = player.state.report()
+        assert report.frames == len(player.frames) and not player.errors
+
+
+def test_a_live_session_pauses_steps_and_ends_with_its_handle(broker):
+    player = Player(broker, broker.open(prompt_of(1)), fps=100)
+    until(lambda: len(player.frames) >= 3)
+    player.state.pause()
+    broker.run(lambda: None).result(20)
+    made = len(player.frames)
+    time.sleep(0.05)
+    assert len(player.frames) == made
+    player.state.single_step()
+    broker.wake()
+    until(lambda: len(player.frames) == made + 1)
+    player.state.resume()
+    broker.wake()
+    until(lambda: len(player.frames) > made + 3)
+    player.live.handle.close()
+    broker.run(lambda: None).result(20)
+    made = len(player.frames)
+    time.sleep(0.05)
+    assert len(player.frames) == made and broker.stats.sessions == 0
+
+
+def test_live_sessions_that_are_always_late_starve_no_request(broker):
+    players = [Player(broker, broker.open(prompt_of(1, seed)), fps=1000) for seed in range(4)]
+    handle = broker.open(prompt_of(1, 9))
+    for index in range(10):
+        assert handle.submit(REST_VALUES).result(20).index == index
+    assert all(player.state.report().skipped > 0 for player in players)
+    assert max(broker.stats.batches) == 3
+    counts = [len(player.frames) for player in players]
+    assert min(counts) > max(counts) / 2, "the longest waiting comes first"
+
+
+def test_frames_that_cannot_be_sent_never_queue(broker):
+    player = Player(broker, broker.open(prompt_of(1)), fps=1000)
+    until(lambda: player.frames)
+    player.go_on = threading.Event()
+    made = len(player.frames)
+    time.sleep(0.2)
+    assert len(player.frames) <= made + 3
+    player.go_on.set()
+    until(lambda: len(player.frames) > made + 10)
+
+
+def test_a_failure_ends_the_live_sessions_it_hit(broker, monkeypatch):
+    player = Player(broker, broker.open(prompt_of(1)), fps=200)
+    until(lambda: player.frames)
+    monkeypatch.setattr(broker.engine, "advance", lambda _: 1 / 0)
+    until(lambda: player.errors)
+    assert isinstance(player.errors[0], ZeroDivisionError)
+    broker.run(lambda: None).result(20)
+    broker.run(lambda: None).result(20)
+    assert broker.stats.sessions == 0

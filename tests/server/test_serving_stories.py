@@ -280,7 +280,7 @@ def test_a_step_whose_request_timed_out_is_in_the_context():
         assert web.post(f"/v1/sessions/{token}/step", json={}).status_code == 504
         busy.set()
         web.post(f"/v1/sessions/{token}/step", json={}).raise_for_status()
-        made = [kept.manifest.step for kept in web.app.state.server.sessions.find(token).recent.frames()[-2:]]
+        made = [kept.manifest.step for kept in web.app.state.server.sessions.find(token).history.frames()[-2:]]
         assert made == [1, 2]
 
 
@@ -718,7 +718,7 @@ def test_a_story_from_a_live_session():
             time.sleep(0.5)  # a frame that was in progress still arrives after the pause
             story = begin(web, session=token)
             connection = app.state.server.live.connections[token]
-            kept = connection.recent.frames()
+            kept = connection.history.frames()
         assert story["name"] == list_prompts()[0]
         assert len(story["nodes"]) == len(kept) == 4
         assert [node["origin"] for node in story["nodes"]][-3:] == ["dreamed"] * 3

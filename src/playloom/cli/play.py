@@ -195,14 +195,14 @@ def _say(result: LiveResult, notes: tuple[str, ...], as_json: bool) -> None:
     report, facts = result.report, result.facts
     typer.echo(f"{facts['model']}, {facts['controller']} playing, {facts['fps']:g} frames per second")
     typer.echo(f"{'':<16} {'p50':>8} {'p95':>8} {'p99':>8} {'count':>6}")
-    for name in ("key_to_frame_ms", "frame_cost_ms", "jitter_ms"):
+    for name in ("key_to_frame_ms", "frame_latency_ms", "jitter_ms"):
         spread = getattr(report, name)
         cells = ["-" if value is None else f"{value:.1f}" for value in (spread.p50, spread.p95, spread.p99)]
         typer.echo(f"{name:<16} {cells[0]:>8} {cells[1]:>8} {cells[2]:>8} {spread.count:>6}")
     typer.echo(
         f"{report.frames} frames in {report.seconds:.1f} s, {report.frames_per_second:.2f} per second: "
         f"{report.late} late, {report.skipped} ticks skipped; "
-        f"{report.presses} presses, {report.replaced} replaced before their tick"
+        f"{report.inputs} inputs, {report.dropped_inputs} replaced before their tick"
     )
     if result.folder is not None:
         typer.echo(f"{result.folder}/  play.mp4, sheet.png, actions.csv, report.json")

@@ -21,12 +21,13 @@ import playloom
 from playloom.server.errors import ErrorResponse, install
 from playloom.server.info import register_info_routes
 from playloom.server.jobs import Jobs, NewJob, register_job_routes
-from playloom.server.live import LiveSessionManager, register_live_routes
+from playloom.server.live import LiveSessionManager
+from playloom.server.live_socket import register_live_routes
 from playloom.server.metrics import Metrics
 from playloom.server.middleware import AuthMiddleware, BodyLimitMiddleware, MetricsMiddleware
 from playloom.server.schemas import register_generation_routes
 from playloom.server.service import InferenceService
-from playloom.server.sessions import SessionManager, recent_of, register_session_routes
+from playloom.server.sessions import SessionManager, register_session_routes
 from playloom.server.settings import Settings
 from playloom.server.stories.branches import BranchRunner
 from playloom.server.stories.routes import router as story_router
@@ -57,7 +58,7 @@ class Server:
         self.live = LiveSessionManager(self.service, self.metrics)
         self.sessions = SessionManager(self.service, self.live)
         self.jobs = Jobs(self.service)
-        self.stories = StoryService(self.service, lambda token: recent_of(self.live, self.sessions, token))
+        self.stories = StoryService(self.service, lambda token: self.sessions.history(token)[:2])
         self.branches = BranchRunner(self.stories)
 
     @property
@@ -76,9 +77,9 @@ class Server:
         """Remove expired sessions and jobs once a second, until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP)
-            await self.live.expire()
+            self.live.expire()
             self.sessions.expire()
-            self.jobs.forget_old()
+            self.jobs.expire()
 
     async def close(self) -> None:
         """Cancel jobs and branches, close all sessions and stop the scheduler."""
@@ -87,7 +88,7 @@ class Server:
         await self.branches.close()
         self.stories.close()
         for connection in list(self.live.connections.values()):
-            await self.live.close(connection)
+            self.live.close(connection)
         for token in list(self.sessions.sessions):
             self.sessions.close(token)
         self.service.close(timeout=1.0)
@@ -142,7 +143,7 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
     install(app)
     register_generation_routes(app, server.service)
     register_job_routes(app, server.service, server.jobs)
-    register_session_routes(app, server.service, server.live, server.sessions)
+    register_session_routes(app, server.service, server.sessions)
     register_live_routes(app, server.live)
     app.include_router(story_router)
     register_info_routes(app, server.service, server.metrics)

@@ -102,7 +102,7 @@ MAX_VALUES = 1_000_000
 """Most values in one body."""
 
 
-def check_complexity(data: bytes) -> None:
+def check_complexity(data: bytes | bytearray) -> None:
     """Reject JSON that would take many times its size in memory, by counting bytes.
 
     Raises:

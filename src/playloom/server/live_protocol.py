@@ -106,7 +106,7 @@ class OpeningProgress:
     def __init__(self) -> None:
         self._counts: tuple[int | None, int | None] = (None, None)
 
-    def saw(self, seen: int, steps: int) -> None:
+    def update(self, seen: int, steps: int) -> None:
         """Record that `seen` of `steps` prompt steps are prefilled."""
         self._counts = (seen, steps)
 
@@ -132,10 +132,10 @@ def pack_frame(frame: LiveFrame, picture: bytes, form: Live) -> bytes:
     header = HEADER.pack(
         MAGIC,
         frame.sequence % 2**32,
-        frame.dream % 2**32,
+        frame.restarts % 2**32,
         frame.time,
         math.nan if frame.key_to_frame is None else frame.key_to_frame,
-        frame.cost,
+        frame.latency,
         frame.action_given,
         FORMATS[form],
         *values_to_rows(frame.action_A, "named").tolist(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from fastapi import FastAPI, Request
@@ -225,29 +225,44 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
         return await service.in_time(_policy(service, body), request)
 
 
+class Prediction(NamedTuple):
+    """One predicted step."""
+
+    index: int
+    """Step number, from 0."""
+    png: bytes
+    """The frame as watermarked PNG."""
+    tokens: list[int]
+    """Tokens of the frame."""
+    action_A: NDArray[np.uint8]
+    """Action taken after seeing the frame, uint8 [16]."""
+
+
 async def predict(
     service: InferenceService,
     prompt: Prompt,
     actions: Sequence[NDArray[np.uint8] | None],
     sampling: Sampling,
     seed: int,
-) -> AsyncGenerator[tuple[StepResult, NDArray[np.uint8]], None]:
-    """Generate the steps after a prompt, each with the action that follows its frame.
+) -> AsyncGenerator[Prediction, None]:
+    """Predict the steps after a prompt.
 
     Args:
         service: The model.
         prompt: The context.
-        actions: The action after the context's last frame, then that after each generated frame; None: sampled. One
+        actions: The action after the context's last frame, then that after each predicted frame; None: sampled. One
             more than steps.
         sampling: Sampling parameters.
         seed: The same context and seed give the same steps.
     """
+    manifest = service.manifest(prompt, sampling, seed, "full")
     inputs: list[tuple[NDArray[np.uint8] | None, Frame]] = [(action_A, "dream") for action_A in actions[:-1]]
     before: StepResult | None = None
     async with aclosing(service.dream(prompt, [*inputs, (actions[-1], None)], sampling, seed)) as steps:
         async for step in steps:
-            if before is not None:
-                yield before, step.action_A
+            if before is not None and before.codes_N is not None:
+                png = await service.png(before, manifest)
+                yield Prediction(before.index, png, before.codes_N.tolist(), step.action_A)
             before = step
 
 
@@ -257,14 +272,11 @@ async def _score(service: InferenceService, params: ScoreInput) -> ScoreReply:
         between = [action_A for action_A in actions[:-1] if action_A is not None]
         prompt = await service.prompt(seen, between, stretch=True, steps=_USED)
         sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
-        manifest = service.manifest(prompt, sampling, seed, "full")
         following = [actions[-1], *[None] * params.num_steps_to_predict]
         results = []
-        async with aclosing(predict(service, prompt, following, sampling, seed)) as steps:
-            async for step, action_A in steps:
-                png, bins = await service.png(step, manifest), bins_of(action_A)
-                assert step.codes_N is not None, "a predicted step has a frame"
-                image, tokens = base64.b64encode(png).decode(), step.codes_N.tolist()
+        async with aclosing(predict(service, prompt, following, sampling, seed)) as predictions:
+            async for _, png, tokens, action_A in predictions:
+                image, bins = base64.b64encode(png).decode(), bins_of(action_A)
                 results.append(ScoreResult(image=image, actions=bins, actions_output=bins, tokens=tokens))
         return ScoreReply(results=results)
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import BadInputError, PictureError, PlayloomError
-from playloom.inference.realtime.recorder import BufferedFrame, ContextBuffer
+from playloom.inference.realtime.recorder import ContextFrame, FrameHistory
 from playloom.media.images import from_base64, picture_size
 from playloom.provenance import created_at
 from playloom.server.errors import ApiError
@@ -44,7 +44,7 @@ _C = TypeVar("_C", bound=Change)
 _KEPT_EVENTS = 4000
 _CUT_OFF = "the server ended before this was done; what was made is kept"
 _EDITED = "generated, then edited by hand"
-RecentOf = Callable[[str], tuple[str, ContextBuffer]]
+RecentOf = Callable[[str], tuple[str, FrameHistory]]
 """Returns the name of a session's prompt and its newest frames, by its token."""
 
 
@@ -279,22 +279,22 @@ class StoryService:
             except PlayloomError as error:
                 self._damaged[name] = directory, str(error)
 
-    async def _create(self, name: str, start: Sequence[BufferedFrame]) -> Story:
+    async def _create(self, name: str, start: Sequence[ContextFrame]) -> Story:
         weights = self.service.model.fingerprint
         frames = [
-            Frame(frame_HWC=shot.frame_HWC, codes_N=shot.codes_N, weights=weights, manifest=shot.manifest)
-            for shot in start
+            Frame(frame_HWC=frame.frame_HWC, codes_N=frame.codes_N, weights=weights, manifest=frame.manifest)
+            for frame in start
         ]
         changes: list[Change] = [Header(name=name, created=created_at(), size=self.service.size)]
         changes += [
             Node(
                 id=index,
                 parent=index - 1 if index else None,
-                origin="given" if shot.action_source is None else "dreamed",
-                action=tuple(shot.action_A.tolist()) if index else None,
-                action_source=shot.action_source if index else None,
+                origin="given" if frame.action_source is None else "dreamed",
+                action=tuple(frame.action_A.tolist()) if index else None,
+                action_source=frame.action_source if index else None,
             )
-            for index, shot in enumerate(start)
+            for index, frame in enumerate(start)
         ]
         tree, id_ = Tree(), secrets.token_hex(16)
         for change in changes:
@@ -305,7 +305,7 @@ class StoryService:
             story = self._open[id_] = Story(id_, directory, tree, self._disk)
         return story
 
-    async def _start(self, params: NewStory) -> tuple[str, list[BufferedFrame]]:
+    async def _start(self, params: NewStory) -> tuple[str, list[ContextFrame]]:
         """Return the default name and the start frames of a story."""
         if params.session is not None:
             if params.prompt is not None or params.images is not None:
@@ -314,20 +314,20 @@ class StoryService:
         else:
             prompt = await build_prompt(self.service, params)
             name = resolve_prompt(params.prompt) if params.images is None else "my pictures"
-            recent = ContextBuffer(prompt, len(prompt.frames_THWC))
-        return name, [await self._unmarked(shot) for shot in recent.frames()]
+            recent = FrameHistory(prompt, context=len(prompt.frames_THWC), sent=0)
+        return name, [await self._unmarked(frame) for frame in recent.frames()]
 
-    async def _unmarked(self, shot: BufferedFrame) -> BufferedFrame:
+    async def _unmarked(self, frame: ContextFrame) -> ContextFrame:
         """Replace an image that this server sent by its unmarked frame.
 
         Its codes are known, but an edit starts at the pixels and would encode the watermark.
         """
         sent = self.service.sent_images
-        manifest = await self.service.run_in_io_pool(lambda: sent.manifest(shot.frame_HWC))
+        manifest = await self.service.run_in_io_pool(lambda: sent.manifest(frame.frame_HWC))
         if manifest is None:
-            return shot
-        frame_HWC = await self.service.frame(shot.codes_N)
-        return shot._replace(frame_HWC=frame_HWC, manifest=shot.manifest or manifest)
+            return frame
+        frame_HWC = await self.service.frame(frame.codes_N)
+        return frame._replace(frame_HWC=frame_HWC, manifest=frame.manifest or manifest)
 
     async def _edited_frames(self, story: Story, nodes: Sequence[Node], overlay: str) -> list[Frame]:
         """Composite an overlay on frames and encode them; a generated frame keeps its manifest."""
