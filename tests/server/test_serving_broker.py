@@ -20,6 +20,10 @@ from playloom.server.scheduler import LiveHandle, Scheduler, SchedulerLimits
 GREEDY = Sampling(temperature=0.0)
 
 
+def opened(broker, *prompt, **how):
+    return broker.open(*prompt, **how).result(20)
+
+
 @pytest.fixture
 def broker(tiny_model):
     broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=6, batch=3))
@@ -31,8 +35,8 @@ def test_many_threads_get_what_each_would_get_alone(tiny_model, broker):
     found: dict[int, list[np.ndarray]] = {}
 
     def play(seed: int) -> None:
-        handle = broker.open(prompt_of(1 + seed % 4, seed), seed=seed)
-        found[seed] = [handle.step(REST_VALUES).codes_N for _ in range(4)]
+        handle = opened(broker, prompt_of(1 + seed % 4, seed), seed=seed)
+        found[seed] = [handle.submit(REST_VALUES).result(20).codes_N for _ in range(4)]
         handle.close()
 
     threads = [threading.Thread(target=play, args=(seed,)) for seed in range(6)]
@@ -47,7 +51,7 @@ def test_many_threads_get_what_each_would_get_alone(tiny_model, broker):
 
 
 def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
-    handles = [broker.open(prompt_of(1, seed)) for seed in range(5)]
+    handles = [opened(broker, prompt_of(1, seed)) for seed in range(5)]
     for future in [handle.submit(REST_VALUES) for _ in range(3) for handle in handles]:
         assert future.result(timeout=20).frame_HWC is not None
     assert sum(size * count for size, count in broker.stats.batches.items()) == 15
@@ -56,7 +60,7 @@ def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
 
 def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
     broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=2, batch=2, gather=20.0))
-    handles = [broker.open(prompt_of(1, seed)) for seed in range(2)]
+    handles = [opened(broker, prompt_of(1, seed)) for seed in range(2)]
     both_asked = threading.Event()
     broker.run(both_asked.wait)
     futures = [handle.submit(REST_VALUES) for handle in handles]
@@ -65,7 +69,7 @@ def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
 
     def play(handle) -> None:
         for _ in range(5):
-            handle.step(REST_VALUES)
+            handle.submit(REST_VALUES).result(20)
         handle.close()
 
     threads = [threading.Thread(target=play, args=(handle,)) for handle in handles]
@@ -84,13 +88,13 @@ def test_other_work_of_the_model_is_done_in_the_one_thread(broker):
 
 
 def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
-    handles = [broker.open(prompt_of(1)) for _ in range(6)]
+    handles = [opened(broker, prompt_of(1)) for _ in range(6)]
     with pytest.raises(CapacityError, match="6 sessions"):
-        broker.open(prompt_of(1))
+        opened(broker, prompt_of(1))
     handles[0].close()
     for _ in range(100):
         try:
-            broker.open(prompt_of(1)).close()
+            opened(broker, prompt_of(1)).close()
             break
         except CapacityError:
             threading.Event().wait(0.02)
@@ -99,7 +103,7 @@ def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
 
 
 def test_one_bad_turn_spoils_no_other(tiny_model, broker):
-    good, bad, wrong_size = (broker.open(prompt_of(1, seed), seed=seed) for seed in range(3))
+    good, bad, wrong_size = (opened(broker, prompt_of(1, seed), seed=seed) for seed in range(3))
     gate = threading.Event()
     broker.run(gate.wait)  # so that all three lie there when the next batch is made
     futures = [
@@ -114,41 +118,41 @@ def test_one_bad_turn_spoils_no_other(tiny_model, broker):
         futures[1].result(20)
     with pytest.raises(PictureError):
         futures[2].result(20)
-    assert (good.step(REST_VALUES).codes_N == alone.step(REST_VALUES).codes_N).all()
-    assert wrong_size.step(REST_VALUES).index == 0
+    assert (good.submit(REST_VALUES).result(20).codes_N == alone.step(REST_VALUES).codes_N).all()
+    assert wrong_size.submit(REST_VALUES).result(20).index == 0
 
 
 def test_a_failure_of_the_machine_ends_the_sessions_it_hit_and_no_other(broker, monkeypatch):
-    hit, other = broker.open(prompt_of(1, 1)), broker.open(prompt_of(1, 2))
+    hit, other = opened(broker, prompt_of(1, 1)), opened(broker, prompt_of(1, 2))
     monkeypatch.setattr(broker.engine.stepper, "act", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        hit.step(REST_VALUES)
+        hit.submit(REST_VALUES).result(20)
     monkeypatch.undo()
     with pytest.raises(ShuttingDownError, match="was closed"):
-        hit.step(REST_VALUES)
-    assert other.step(REST_VALUES).index == 0
+        hit.submit(REST_VALUES).result(20)
+    assert other.submit(REST_VALUES).result(20).index == 0
 
 
 def test_nobody_waits_for_a_thread_that_failed(tiny_model, monkeypatch):
     broker = Scheduler(Engine(tiny_model))
-    handle = broker.open(prompt_of(1))
+    handle = opened(broker, prompt_of(1))
     monkeypatch.setattr(broker, "_gather", lambda: 1 / 0)
     for _ in range(2):
         with pytest.raises(ShuttingDownError, match=r"failed|stopping"):
             handle.submit(REST_VALUES).result(20)
     with pytest.raises(ShuttingDownError, match=r"failed|stopping"):
-        broker.open_async(prompt_of(1)).result(20)
+        broker.open(prompt_of(1)).result(20)
     assert broker.close(10) and not broker.alive
 
 
 def test_want_of_memory_fails_the_turn_and_keeps_the_session(tiny_model, broker, monkeypatch):
-    handle = broker.open(prompt_of(1, 1), seed=3)
+    handle = opened(broker, prompt_of(1, 1), seed=3)
     monkeypatch.setattr(broker.engine.decoder, "dream_frame", _no_memory)
     with pytest.raises(ResourceError, match="memory"):
-        handle.step(REST_VALUES)
+        handle.submit(REST_VALUES).result(20)
     monkeypatch.undo()
     alone = Engine(tiny_model, row_delay=1).open(prompt_of(1, 1), seed=3)
-    assert (handle.step(REST_VALUES).codes_N == alone.step(REST_VALUES).codes_N).all()
+    assert (handle.submit(REST_VALUES).result(20).codes_N == alone.step(REST_VALUES).codes_N).all()
 
 
 def _no_memory(*_: object) -> None:
@@ -157,27 +161,27 @@ def _no_memory(*_: object) -> None:
 
 def test_a_closed_session_and_a_stopped_broker_are_sentences(tiny_model):
     broker = Scheduler(Engine(tiny_model))
-    handle = broker.open(prompt_of(2), sampling=GREEDY)
+    handle = opened(broker, prompt_of(2), sampling=GREEDY)
     last = handle.submit(REST_VALUES)
     handle.close()
     with pytest.raises(ShuttingDownError, match="was closed"):
-        handle.step(REST_VALUES)
+        handle.submit(REST_VALUES).result(20)
     assert broker.close(10)
     assert last.done()
     with pytest.raises(ShuttingDownError, match="stopping"):
-        broker.open(prompt_of(1))
+        opened(broker, prompt_of(1))
 
 
 def test_what_was_asked_for_is_finished_before_the_end(tiny_model):
     broker = Scheduler(Engine(tiny_model, row_delay=1))
-    handle = broker.open(prompt_of(1))
+    handle = opened(broker, prompt_of(1))
     futures = [handle.submit(REST_VALUES) for _ in range(5)]
     assert broker.close(20)
     assert [future.result(0).index for future in futures] == [0, 1, 2, 3, 4]
 
 
 def test_nobody_waits_for_a_cancelled_turn(broker):
-    handle = broker.open(prompt_of(1))
+    handle = opened(broker, prompt_of(1))
     gate = threading.Event()
     broker.run(gate.wait)
     futures = [handle.submit(REST_VALUES) for _ in range(3)]
@@ -189,7 +193,7 @@ def test_nobody_waits_for_a_cancelled_turn(broker):
 def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
     broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=1))
     told: list[tuple[int, int]] = []
-    broker.open_async(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
+    broker.open(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
     broker.run(lambda: None).result(20)  # closing happens between two frames
     assert told == [(1, 3), (2, 3), (3, 3)]
     broker.run(lambda: None).result(20)  # the close is done
@@ -199,15 +203,15 @@ def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
         seen.set()
         go_on.wait(20)
 
-    left = broker.open_async(prompt_of(3), progress=see)
+    left = broker.open(prompt_of(3), progress=see)
     assert seen.wait(20)
     with pytest.raises(CapacityError):
-        broker.open(prompt_of(1))
+        opened(broker, prompt_of(1))
     assert left.cancel()
     go_on.set()
     broker.run(lambda: None).result(20)
     broker.run(lambda: None).result(20)
-    assert broker.open(prompt_of(1)).step(REST_VALUES).index == 0
+    assert opened(broker, prompt_of(1)).submit(REST_VALUES).result(20).index == 0
     assert broker.close(20)
 
 
@@ -238,7 +242,7 @@ def until(happened, seconds=20.0):
 
 
 def test_live_sessions_share_batches_and_play_what_each_would_alone(tiny_model, broker):
-    players = [Player(broker, broker.open(prompt_of(2, seed), seed=seed), fps=20, aligned=True) for seed in range(3)]
+    players = [Player(broker, opened(broker, prompt_of(2, seed), seed=seed), fps=20, aligned=True) for seed in range(3)]
     until(lambda: all(len(player.frames) >= 6 for player in players))
     for player in players:
         player.live.handle.close()
@@ -251,7 +255,7 @@ def test_live_sessions_share_batches_and_play_what_each_would_alone(tiny_model, 
 
 
 def test_a_live_session_pauses_steps_and_ends_with_its_handle(broker):
-    player = Player(broker, broker.open(prompt_of(1)), fps=100)
+    player = Player(broker, opened(broker, prompt_of(1)), fps=100)
     until(lambda: len(player.frames) >= 3)
     player.state.pause()
     broker.run(lambda: None).result(20)
@@ -272,8 +276,8 @@ def test_a_live_session_pauses_steps_and_ends_with_its_handle(broker):
 
 
 def test_live_sessions_that_are_always_late_starve_no_request(broker):
-    players = [Player(broker, broker.open(prompt_of(1, seed)), fps=1000) for seed in range(4)]
-    handle = broker.open(prompt_of(1, 9))
+    players = [Player(broker, opened(broker, prompt_of(1, seed)), fps=1000) for seed in range(4)]
+    handle = opened(broker, prompt_of(1, 9))
     for index in range(10):
         assert handle.submit(REST_VALUES).result(20).index == index
     assert all(player.state.report().skipped > 0 for player in players)
@@ -283,7 +287,7 @@ def test_live_sessions_that_are_always_late_starve_no_request(broker):
 
 
 def test_frames_that_cannot_be_sent_never_queue(broker):
-    player = Player(broker, broker.open(prompt_of(1)), fps=1000)
+    player = Player(broker, opened(broker, prompt_of(1)), fps=1000)
     until(lambda: player.frames)
     player.go_on = threading.Event()
     made = len(player.frames)
@@ -294,7 +298,7 @@ def test_frames_that_cannot_be_sent_never_queue(broker):
 
 
 def test_a_failure_ends_the_live_sessions_it_hit(broker, monkeypatch):
-    player = Player(broker, broker.open(prompt_of(1)), fps=200)
+    player = Player(broker, opened(broker, prompt_of(1)), fps=200)
     until(lambda: player.frames)
     monkeypatch.setattr(broker.engine, "advance", lambda _: 1 / 0)
     until(lambda: player.errors)

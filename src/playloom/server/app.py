@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -33,12 +33,12 @@ from playloom.server.stories.branches import BranchRunner
 from playloom.server.stories.routes import router as story_router
 from playloom.server.stories.service import StoryService
 
-_SWEEP = 1.0  # seconds between looks for what is past its time
+_SWEEP = 1.0  # seconds between two looks at expired sessions and jobs
 _PROBLEMS = {
-    400: "What was sent cannot be used.",
+    400: "The request is invalid.",
     401: "The key is missing or wrong.",
     403: "Not from this host or origin.",
-    404: "There is no such thing.",
+    404: "Not found.",
     405: "Not with this method.",
     408: "The body did not come in time.",
     413: "The body is too large.",
@@ -64,9 +64,9 @@ class Server:
     @property
     def has_active_work(self) -> bool:
         """True while requests, jobs, branches or players are active; a stopping process waits for them."""
-        limiter = self.service.limiter
-        jobs, dreaming = self.jobs, self.branches.dreaming
-        return bool(limiter.running or limiter.waiting or jobs.running or jobs.unread or dreaming or self.live.playing)
+        limiter, jobs = self.service.limiter, self.jobs
+        counts = (limiter.running, limiter.waiting, jobs.running, jobs.unread, self.branches.dreaming)
+        return any(counts) or self.live.playing > 0
 
     def drain(self) -> None:
         """Reject new work; running work goes on."""
@@ -112,11 +112,11 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
     """Create the application; `app.state.server` is its `Server`.
 
     Args:
-        settings: every limit.
-        service: a model that is loaded already; None: load what the settings name.
+        settings: Every limit.
+        service: A loaded model; None: load the model of the settings.
 
     Raises:
-        PlayloomError: when the model or the device cannot be used.
+        PlayloomError: If the model or the device cannot be used.
     """
     server = Server(settings, service)
 
@@ -125,8 +125,7 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
         sweeper = asyncio.ensure_future(server.expire())
         yield
         sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeper
+        await asyncio.wait([sweeper])
         await server.close()
 
     app = FastAPI(

@@ -235,16 +235,8 @@ class LiveSessionManager:
         return len(self.connections) + self._opening + self.http_sessions
 
     async def open(
-        self,
-        prompt: Prompt,
-        *,
-        sampling: Sampling,
-        seed: int,
-        controller: Controller,
-        prompt_name: str | None,
-        form: Live,
-        progress: Progress,
-    ) -> LiveConnection:
+        self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
+    ) -> Handle:
         """Open a session; a cancelled call leaves nothing behind.
 
         Raises:
@@ -253,28 +245,17 @@ class LiveSessionManager:
         self.check_capacity()
         self._opening += 1
         try:
-            handle = await self.service.open(prompt, sampling, seed, progress)
+            return await self.service.open(prompt, sampling, seed, progress)
         finally:
             self._opening -= 1
-        connection = LiveConnection(
-            self.service,
-            self.metrics,
-            handle,
-            prompt=prompt,
-            prompt_name=prompt_name,
-            seed=seed,
-            controller=controller,
-            form=form,
-        )
+
+    def add(self, connection: LiveConnection) -> LiveConnection:
+        """Add a live session."""
         self.connections[connection.token] = connection
         return connection
 
     def check_capacity(self) -> None:
-        """Check that one more session is allowed.
-
-        Raises:
-            ApiError: 503.
-        """
+        """Raise an `ApiError` 503 if no more session is allowed."""
         self.service.limiter.check_open()
         limit = self.service.settings.max_sessions
         if self.open_sessions >= limit:

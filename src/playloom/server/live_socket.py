@@ -133,15 +133,20 @@ class _Player:
             return
         self.live.check_capacity()
         prompt, prompt_name = await self._prompt(hello.prompt, hello.image)
-        sampling = self.service.sampling()
-        self.connection = await self.live.open(
-            prompt,
-            sampling=sampling if hello.temperature is None else replace(sampling, temperature=hello.temperature),
-            seed=resolve_seed(hello.seed),
-            controller=hello.controller,
-            prompt_name=prompt_name,
-            form=hello.format,
-            progress=self.opening.update,
+        sampling, seed = self.service.sampling(), resolve_seed(hello.seed)
+        if hello.temperature is not None:
+            sampling = replace(sampling, temperature=hello.temperature)
+        self.connection = self.live.add(
+            LiveConnection(
+                self.service,
+                self.live.metrics,
+                await self.live.open(prompt, sampling, seed, self.opening.update),
+                prompt=prompt,
+                prompt_name=prompt_name,
+                seed=seed,
+                controller=hello.controller,
+                form=hello.format,
+            )
         )
 
     async def _report_progress(self) -> None:

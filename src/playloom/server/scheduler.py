@@ -1,8 +1,8 @@
 """Scheduler: one thread owns the engine, batches the steps of all sessions and drives live sessions at their ticks.
 
     scheduler = Scheduler(Engine(model, row_delay=1))
-    handle = scheduler.open(prompt, seed=7)               # from any thread
-    step = handle.step(action_A)                          # waits; or handle.submit(action_A) for a future
+    handle = scheduler.open(prompt, seed=7).result()      # from any thread
+    step = handle.submit(action_A).result()
     scheduler.play(LiveHandle(...))                       # or a frame at every tick
 
 Requests that wait and live sessions that are due when a frame begins share its batch. New sessions prefill one prompt
@@ -115,14 +115,6 @@ class Handle:
         """Return a future of the next step; see `playloom.inference.engine.StepInput` for the arguments."""
         return self._scheduler.submit(self, action_A, frame)
 
-    def step(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> StepResult:
-        """Run the next step and wait for it.
-
-        Raises:
-            PlayloomError: The engine's error for this step, or `ShuttingDownError`.
-        """
-        return self.submit(action_A, frame).result()
-
     def close(self) -> None:
         """Free the session's memory; queued steps fail with a `ShuttingDownError`."""
         self._scheduler.close_session(self)
@@ -158,16 +150,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="playloom-scheduler", daemon=True)
         self._thread.start()
 
-    def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> Handle:
-        """Open a session and wait until its prompt is prefilled.
-
-        Raises:
-            CapacityError: If `limits.sessions` are open.
-            ShuttingDownError: After `close`.
-        """
-        return self.open_async(prompt, sampling=sampling, seed=seed).result()
-
-    def open_async(
+    def open(
         self,
         prompt: Prompt,
         *,
@@ -175,7 +158,11 @@ class Scheduler:
         seed: int = 0,
         progress: Progress = lambda seen, steps: None,
     ) -> Future[Handle]:
-        """Return a future of `open`; raises `CapacityError` at once. A cancelled future frees its session."""
+        """Open a session; return a future that is ready when its prompt is prefilled. Cancelling it frees the session.
+
+        Raises:
+            CapacityError: If `limits.sessions` are open.
+        """
         if not self._capacity.acquire(blocking=False):
             raise CapacityError(f"all {self.limits.sessions} sessions are taken; try again in a while")
         future: Future[Handle] = Future()

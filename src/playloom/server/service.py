@@ -282,7 +282,7 @@ class InferenceService:
         self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
     ) -> Handle:
         """Open a session; a cancelled call closes it."""
-        future = self.scheduler.open_async(prompt, sampling=sampling, seed=seed, progress=progress)
+        future = self.scheduler.open(prompt, sampling=sampling, seed=seed, progress=progress)
         try:
             return await await_future(future)
         except asyncio.CancelledError:

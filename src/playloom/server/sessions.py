@@ -102,14 +102,10 @@ class SessionManager:
         """Open a session."""
         service = self.service
         self.live.check_capacity()
+        prompt, seed = await build_prompt(service, params), resolve_seed(params.seed)
+        sampling = service.sampling(params.temperature, params.top_k, params.top_p)
+        handle = await self.live.open(prompt, sampling, seed)
         self.live.http_sessions += 1
-        try:
-            prompt, seed = await build_prompt(service, params), resolve_seed(params.seed)
-            sampling = service.sampling(params.temperature, params.top_k, params.top_p)
-            handle = await service.open(prompt, sampling, seed)
-        except BaseException:
-            self.live.http_sessions -= 1
-            raise
         token = new_token(service.settings.replica)
         self.sessions[token] = _Session(
             handle=handle,
