@@ -72,11 +72,11 @@ def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
         pulled = [live.step(action_A) for action_A in actions_SA]
         live.restart()
         pushed: list[LiveFrame] = []
-        live.press(actions_SA[0])
+        live.set_input(actions_SA[0])
 
         def take(frame: LiveFrame) -> None:
             pushed.append(frame)
-            live.press(actions_SA[len(pushed) % 6])
+            live.set_input(actions_SA[len(pushed) % 6])
 
         live.run(take, ticks=6)
     for frames in (pulled, pushed):
@@ -116,8 +116,8 @@ def test_the_command_plays_and_counts_everything(said, tmp_path):
     figures = json.loads(printed)
     assert figures["folder"] == str(out) and figures["notes"] == []
     assert figures["frames"] + figures["skipped"] == figures["ticks_wanted"] == 20
-    assert 0 <= figures["late"] <= figures["frames"] == figures["frame_cost_ms"]["count"]
-    assert 0 < figures["key_to_frame_ms"]["count"] <= figures["presses"] - figures["replaced"]
+    assert 0 <= figures["late"] <= figures["frames"] == figures["frame_latency_ms"]["count"]
+    assert 0 < figures["key_to_frame_ms"]["count"] <= figures["inputs"] - figures["dropped_inputs"]
     assert (figures["model"], figures["controller"], figures["seed"], figures["failure"]) == ("tiny", "person", 0, None)
     assert figures["machine"]["torch"] and figures["machine"]["device"] == "cpu"
 
@@ -150,7 +150,7 @@ def test_what_was_played_can_be_dreamed_again(model, clip, tmp_path):
 def test_the_model_plays_without_a_script(said):
     code, printed, _ = said("--headless", "--controller", "model", "--seconds", "0.2", "--json")
     figures = json.loads(printed)
-    assert code == 0 and figures["presses"] == 0 and figures["key_to_frame_ms"]["p50"] is None
+    assert code == 0 and figures["inputs"] == 0 and figures["key_to_frame_ms"]["p50"] is None
 
 
 def test_a_csv_of_either_schema_is_a_script(said, tmp_path):
@@ -251,12 +251,12 @@ def test_a_frame_is_held_for_the_ticks_missed_after_it(tmp_path):
     def frame(sequence: int, skipped: int, brightness: int) -> LiveFrame:
         return LiveFrame(
             sequence=sequence,
-            dream=0,
+            restarts=0,
             time=0.1 * sequence,
             frame_HWC=np.full((32, 48, 3), brightness, np.uint8),
             action_A=WALK,
             action_given=True,
-            cost=0.05,
+            latency=0.05,
             late_by=0.0,
             skipped=skipped,
             key_to_frame=None,

@@ -37,8 +37,11 @@ def flags(command: Any, name: str = "playloom") -> dict[str, list[str]]:
 
 
 def routes() -> list[str]:
-    found = []
+    found, routes = [], []
     for route in create_app(settings()).routes:
+        router = getattr(route, "original_router", None)  # newer FastAPI keeps an included router as one route
+        routes += [route] if router is None else router.routes
+    for route in routes:
         methods = getattr(route, "methods", None) or {"WS" if "WebSocket" in type(route).__name__ else "MOUNT"}
         found += [f"{method} {route.path}" for method in methods - {"HEAD"}]  # type: ignore[attr-defined]
     return sorted(found)

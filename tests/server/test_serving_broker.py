@@ -1,6 +1,8 @@
 """The broker: the engine's own dreams for every user, batched, in order, and nobody pays for another's mistake."""
 
 import threading
+import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -10,11 +12,16 @@ from engine_toys import prompt_of
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import BadInputError, PictureError, ResourceError
 from playloom.inference.engine import Engine
+from playloom.inference.realtime.state import LiveState
 from playloom.inference.sampling import Sampling
 from playloom.server.errors import CapacityError, ShuttingDownError
-from playloom.server.scheduler import Scheduler, SchedulerLimits
+from playloom.server.scheduler import LiveHandle, Scheduler, SchedulerLimits
 
 GREEDY = Sampling(temperature=0.0)
+
+
+def opened(broker, *prompt, **how):
+    return broker.open(*prompt, **how).result(20)
 
 
 @pytest.fixture
@@ -28,8 +35,8 @@ def test_many_threads_get_what_each_would_get_alone(tiny_model, broker):
     found: dict[int, list[np.ndarray]] = {}
 
     def play(seed: int) -> None:
-        handle = broker.open(prompt_of(1 + seed % 4, seed), seed=seed)
-        found[seed] = [handle.step(REST_VALUES).codes_N for _ in range(4)]
+        handle = opened(broker, prompt_of(1 + seed % 4, seed), seed=seed)
+        found[seed] = [handle.submit(REST_VALUES).result(20).codes_N for _ in range(4)]
         handle.close()
 
     threads = [threading.Thread(target=play, args=(seed,)) for seed in range(6)]
@@ -44,7 +51,7 @@ def test_many_threads_get_what_each_would_get_alone(tiny_model, broker):
 
 
 def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
-    handles = [broker.open(prompt_of(1, seed)) for seed in range(5)]
+    handles = [opened(broker, prompt_of(1, seed)) for seed in range(5)]
     for future in [handle.submit(REST_VALUES) for _ in range(3) for handle in handles]:
         assert future.result(timeout=20).frame_HWC is not None
     assert sum(size * count for size, count in broker.stats.batches.items()) == 15
@@ -53,7 +60,7 @@ def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
 
 def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
     broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=2, batch=2, gather=20.0))
-    handles = [broker.open(prompt_of(1, seed)) for seed in range(2)]
+    handles = [opened(broker, prompt_of(1, seed)) for seed in range(2)]
     both_asked = threading.Event()
     broker.run(both_asked.wait)
     futures = [handle.submit(REST_VALUES) for handle in handles]
@@ -62,7 +69,7 @@ def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
 
     def play(handle) -> None:
         for _ in range(5):
-            handle.step(REST_VALUES)
+            handle.submit(REST_VALUES).result(20)
         handle.close()
 
     threads = [threading.Thread(target=play, args=(handle,)) for handle in handles]
@@ -81,13 +88,13 @@ def test_other_work_of_the_model_is_done_in_the_one_thread(broker):
 
 
 def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
-    handles = [broker.open(prompt_of(1)) for _ in range(6)]
+    handles = [opened(broker, prompt_of(1)) for _ in range(6)]
     with pytest.raises(CapacityError, match="6 sessions"):
-        broker.open(prompt_of(1))
+        opened(broker, prompt_of(1))
     handles[0].close()
     for _ in range(100):
         try:
-            broker.open(prompt_of(1)).close()
+            opened(broker, prompt_of(1)).close()
             break
         except CapacityError:
             threading.Event().wait(0.02)
@@ -96,9 +103,9 @@ def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
 
 
 def test_one_bad_turn_spoils_no_other(tiny_model, broker):
-    good, bad, wrong_size = (broker.open(prompt_of(1, seed), seed=seed) for seed in range(3))
+    good, bad, wrong_size = (opened(broker, prompt_of(1, seed), seed=seed) for seed in range(3))
     gate = threading.Event()
-    broker._tasks.put(gate.wait, lambda _: None)  # so that all three lie there when the next batch is made
+    broker.run(gate.wait)  # so that all three lie there when the next batch is made
     futures = [
         good.submit(REST_VALUES),
         bad.submit(np.full(16, 99, np.uint8)),
@@ -111,41 +118,41 @@ def test_one_bad_turn_spoils_no_other(tiny_model, broker):
         futures[1].result(20)
     with pytest.raises(PictureError):
         futures[2].result(20)
-    assert (good.step(REST_VALUES).codes_N == alone.step(REST_VALUES).codes_N).all()
-    assert wrong_size.step(REST_VALUES).index == 0
+    assert (good.submit(REST_VALUES).result(20).codes_N == alone.step(REST_VALUES).codes_N).all()
+    assert wrong_size.submit(REST_VALUES).result(20).index == 0
 
 
 def test_a_failure_of_the_machine_ends_the_sessions_it_hit_and_no_other(broker, monkeypatch):
-    hit, other = broker.open(prompt_of(1, 1)), broker.open(prompt_of(1, 2))
+    hit, other = opened(broker, prompt_of(1, 1)), opened(broker, prompt_of(1, 2))
     monkeypatch.setattr(broker.engine.stepper, "act", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        hit.step(REST_VALUES)
+        hit.submit(REST_VALUES).result(20)
     monkeypatch.undo()
     with pytest.raises(ShuttingDownError, match="was closed"):
-        hit.step(REST_VALUES)
-    assert other.step(REST_VALUES).index == 0
+        hit.submit(REST_VALUES).result(20)
+    assert other.submit(REST_VALUES).result(20).index == 0
 
 
 def test_nobody_waits_for_a_thread_that_failed(tiny_model, monkeypatch):
     broker = Scheduler(Engine(tiny_model))
-    handle = broker.open(prompt_of(1))
+    handle = opened(broker, prompt_of(1))
     monkeypatch.setattr(broker, "_gather", lambda: 1 / 0)
     for _ in range(2):
         with pytest.raises(ShuttingDownError, match=r"failed|stopping"):
             handle.submit(REST_VALUES).result(20)
     with pytest.raises(ShuttingDownError, match=r"failed|stopping"):
-        broker.open_async(prompt_of(1)).result(20)
+        broker.open(prompt_of(1)).result(20)
     assert broker.close(10) and not broker.alive
 
 
 def test_want_of_memory_fails_the_turn_and_keeps_the_session(tiny_model, broker, monkeypatch):
-    handle = broker.open(prompt_of(1, 1), seed=3)
+    handle = opened(broker, prompt_of(1, 1), seed=3)
     monkeypatch.setattr(broker.engine.decoder, "dream_frame", _no_memory)
     with pytest.raises(ResourceError, match="memory"):
-        handle.step(REST_VALUES)
+        handle.submit(REST_VALUES).result(20)
     monkeypatch.undo()
     alone = Engine(tiny_model, row_delay=1).open(prompt_of(1, 1), seed=3)
-    assert (handle.step(REST_VALUES).codes_N == alone.step(REST_VALUES).codes_N).all()
+    assert (handle.submit(REST_VALUES).result(20).codes_N == alone.step(REST_VALUES).codes_N).all()
 
 
 def _no_memory(*_: object) -> None:
@@ -154,29 +161,29 @@ def _no_memory(*_: object) -> None:
 
 def test_a_closed_session_and_a_stopped_broker_are_sentences(tiny_model):
     broker = Scheduler(Engine(tiny_model))
-    handle = broker.open(prompt_of(2), sampling=GREEDY)
+    handle = opened(broker, prompt_of(2), sampling=GREEDY)
     last = handle.submit(REST_VALUES)
     handle.close()
     with pytest.raises(ShuttingDownError, match="was closed"):
-        handle.step(REST_VALUES)
+        handle.submit(REST_VALUES).result(20)
     assert broker.close(10)
     assert last.done()
     with pytest.raises(ShuttingDownError, match="stopping"):
-        broker.open(prompt_of(1))
+        opened(broker, prompt_of(1))
 
 
 def test_what_was_asked_for_is_finished_before_the_end(tiny_model):
     broker = Scheduler(Engine(tiny_model, row_delay=1))
-    handle = broker.open(prompt_of(1))
+    handle = opened(broker, prompt_of(1))
     futures = [handle.submit(REST_VALUES) for _ in range(5)]
     assert broker.close(20)
     assert [future.result(0).index for future in futures] == [0, 1, 2, 3, 4]
 
 
 def test_nobody_waits_for_a_cancelled_turn(broker):
-    handle = broker.open(prompt_of(1))
+    handle = opened(broker, prompt_of(1))
     gate = threading.Event()
-    broker._tasks.put(gate.wait, lambda _: None)
+    broker.run(gate.wait)
     futures = [handle.submit(REST_VALUES) for _ in range(3)]
     assert futures[1].cancel()
     gate.set()
@@ -186,7 +193,7 @@ def test_nobody_waits_for_a_cancelled_turn(broker):
 def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
     broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=1))
     told: list[tuple[int, int]] = []
-    broker.open_async(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
+    broker.open(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
     broker.run(lambda: None).result(20)  # closing happens between two frames
     assert told == [(1, 3), (2, 3), (3, 3)]
     broker.run(lambda: None).result(20)  # the close is done
@@ -196,13 +203,106 @@ def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
         seen.set()
         go_on.wait(20)
 
-    left = broker.open_async(prompt_of(3), progress=see)
+    left = broker.open(prompt_of(3), progress=see)
     assert seen.wait(20)
     with pytest.raises(CapacityError):
-        broker.open(prompt_of(1))
+        opened(broker, prompt_of(1))
     assert left.cancel()
     go_on.set()
     broker.run(lambda: None).result(20)
     broker.run(lambda: None).result(20)
-    assert broker.open(prompt_of(1)).step(REST_VALUES).index == 0
+    assert opened(broker, prompt_of(1)).submit(REST_VALUES).result(20).index == 0
     assert broker.close(20)
+
+
+class Player:
+    """A live session whose frames are sent at once, or when `go_on` is set."""
+
+    def __init__(self, broker, handle, **state):
+        self.frames, self.errors, self.go_on = [], [], None
+        self.state = LiveState(controller="model", **state)
+        self.live = LiveHandle(handle=handle, state=self.state, on_frame=self.take, on_error=self.errors.append)
+        broker.play(self.live)
+
+    def take(self, frame):
+        self.frames.append(frame)
+        sent: Future[None] = Future()
+        if self.go_on is None:
+            sent.set_result(None)
+        else:
+            threading.Thread(target=lambda: (self.go_on.wait(20), sent.set_result(None))).start()
+        return sent
+
+
+def until(happened, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.005)
+    assert happened()
+
+
+def test_live_sessions_share_batches_and_play_what_each_would_alone(tiny_model, broker):
+    players = [Player(broker, opened(broker, prompt_of(2, seed), seed=seed), fps=20, aligned=True) for seed in range(3)]
+    until(lambda: all(len(player.frames) >= 6 for player in players))
+    for player in players:
+        player.live.handle.close()
+    assert broker.stats.batches[3] >= 4
+    for seed, player in enumerate(players):
+        alone = Engine(tiny_model, row_delay=1).open(prompt_of(2, seed), seed=seed)
+        assert all((alone.step().codes_N == frame.codes_N).all() for frame in player.frames)
+        report = player.state.report()
+        assert report.frames == len(player.frames) and not player.errors
+
+
+def test_a_live_session_pauses_steps_and_ends_with_its_handle(broker):
+    player = Player(broker, opened(broker, prompt_of(1)), fps=100)
+    until(lambda: len(player.frames) >= 3)
+    player.state.pause()
+    broker.run(lambda: None).result(20)
+    made = len(player.frames)
+    time.sleep(0.05)
+    assert len(player.frames) == made
+    player.state.single_step()
+    broker.wake()
+    until(lambda: len(player.frames) == made + 1)
+    player.state.resume()
+    broker.wake()
+    until(lambda: len(player.frames) > made + 3)
+    player.live.handle.close()
+    broker.run(lambda: None).result(20)
+    made = len(player.frames)
+    time.sleep(0.05)
+    assert len(player.frames) == made and broker.stats.sessions == 0
+
+
+def test_live_sessions_that_are_always_late_starve_no_request(broker):
+    players = [Player(broker, opened(broker, prompt_of(1, seed)), fps=1000) for seed in range(4)]
+    handle = opened(broker, prompt_of(1, 9))
+    for index in range(10):
+        assert handle.submit(REST_VALUES).result(20).index == index
+    assert all(player.state.report().skipped > 0 for player in players)
+    assert max(broker.stats.batches) == 3
+    counts = [len(player.frames) for player in players]
+    assert min(counts) > max(counts) / 2, "the longest waiting comes first"
+
+
+def test_frames_that_cannot_be_sent_never_queue(broker):
+    player = Player(broker, opened(broker, prompt_of(1)), fps=1000)
+    until(lambda: player.frames)
+    player.go_on = threading.Event()
+    made = len(player.frames)
+    time.sleep(0.2)
+    assert len(player.frames) <= made + 3
+    player.go_on.set()
+    until(lambda: len(player.frames) > made + 10)
+
+
+def test_a_failure_ends_the_live_sessions_it_hit(broker, monkeypatch):
+    player = Player(broker, opened(broker, prompt_of(1)), fps=200)
+    until(lambda: player.frames)
+    monkeypatch.setattr(broker.engine, "advance", lambda _: 1 / 0)
+    until(lambda: player.errors)
+    assert isinstance(player.errors[0], ZeroDivisionError)
+    broker.run(lambda: None).result(20)
+    broker.run(lambda: None).result(20)
+    assert broker.stats.sessions == 0

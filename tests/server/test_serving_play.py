@@ -147,7 +147,7 @@ def test_whoever_comes_back_in_time_goes_on(server):
     last = frame(player)["sequence"]
     player.close()
     wait_until(lambda: live(server).connections[token].send_queue is None)
-    assert live(server).connections[token].session.paused
+    assert live(server).connections[token].state.paused
     with join(server, resume=token) as back:
         assert text(back, "ready")["token"] == token
         assert frame(back)["sequence"] > last
@@ -240,7 +240,7 @@ def test_a_slow_reader_loses_frames_and_delays_nobody():
                 sequences.append(frame(quick)["sequence"])
             assert lost() > 0
             assert sequences == sorted(set(sequences))
-            shown = len(connection.history.shots())
+            shown = len(connection.history.sent())
             assert shown > 20, "its session goes on all the same"
             assert frame(slow)["sequence"] < shown
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from playloom.actions.codec import REST_VALUES
+from playloom.server.stories.schemas import Header, Node
 from playloom.server.stories.store import Frame
-from playloom.server.stories.tree import Header, Node
 
 REST = tuple(REST_VALUES.tolist())
 SIZE = (24, 40)
@@ -22,7 +22,7 @@ def frame(seed, manifest=None):
     return Frame(frame_HWC=pixels, codes_N=np.arange(15) + seed, weights="ab12", manifest=manifest)
 
 
-def begun(shelf, name=ONE, frames=3):
+def begun(store, name=ONE, frames=3):
     changes = [Header(name=name, created=CREATED, size=SIZE)]
     changes += [node(i, i - 1 if i else None) for i in range(frames)]
-    return shelf.create(name, changes, [frame(i) for i in range(frames)])
+    return store.create(name, changes, [frame(i) for i in range(frames)])

@@ -130,7 +130,7 @@ def _print_result(result: LiveResult, notes: tuple[str, ...], as_json: bool) -> 
     report, facts = result.report, result.facts
     typer.echo(f"{facts['model']}, {facts['controller']} playing, {facts['fps']:g} frames per second")
     rows = []
-    for name in ("key_to_frame_ms", "frame_cost_ms", "jitter_ms"):
+    for name in ("key_to_frame_ms", "frame_latency_ms", "jitter_ms"):
         spread = getattr(report, name)
         values = ["-" if value is None else f"{value:.1f}" for value in (spread.p50, spread.p95, spread.p99)]
         rows.append([name, *values, str(spread.count)])
@@ -138,7 +138,7 @@ def _print_result(result: LiveResult, notes: tuple[str, ...], as_json: bool) -> 
     typer.echo(
         f"{report.frames} frames in {report.seconds:.1f} s, {report.frames_per_second:.2f} per second: "
         f"{report.late} late, {report.skipped} ticks skipped; "
-        f"{report.presses} presses, {report.replaced} replaced before their tick"
+        f"{report.inputs} inputs, {report.dropped_inputs} replaced before their tick"
     )
     if result.folder is not None:
         typer.echo(f"{result.folder}/  play.mp4, sheet.png, actions.csv, report.json")

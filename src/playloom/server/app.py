@@ -10,53 +10,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 
 import playloom
 from playloom.server.errors import ErrorResponse, install
 from playloom.server.info import register_info_routes
 from playloom.server.jobs import Jobs, NewJob, register_job_routes
-from playloom.server.live import LiveSessionManager, register_live_routes
+from playloom.server.live import LiveSessionManager
+from playloom.server.live_socket import register_live_routes
 from playloom.server.metrics import Metrics
 from playloom.server.middleware import AuthMiddleware, BodyLimitMiddleware, MetricsMiddleware
-from playloom.server.schemas import (
-    DreamRequest,
-    PromptParams,
-    ScoreRequest,
-    register_dream_routes,
-    register_score_routes,
-)
+from playloom.server.schemas import register_generation_routes
 from playloom.server.service import InferenceService
-from playloom.server.sessions import SessionManager, StepBody, recent_of, register_session_routes
+from playloom.server.sessions import SessionManager, register_session_routes
 from playloom.server.settings import Settings
-from playloom.server.stories.routes import register_story_routes
-from playloom.server.stories.schemas import BranchRequest, EditRequest, NewStory, NodeUpdate, StoryUpdate
-from playloom.server.stories.service import BranchRunner, StoryService
+from playloom.server.stories.branches import BranchRunner
+from playloom.server.stories.routes import router as story_router
+from playloom.server.stories.service import StoryService
 
-_SWEEP = 1.0  # seconds between looks for what is past its time
-_BODIES = (
-    ScoreRequest,
-    DreamRequest,
-    PromptParams,
-    StepBody,
-    NewJob,
-    NewStory,
-    StoryUpdate,
-    BranchRequest,
-    EditRequest,
-    NodeUpdate,
-)
+_SWEEP = 1.0  # seconds between two looks at expired sessions and jobs
 _PROBLEMS = {
-    400: "What was sent cannot be used.",
+    400: "The request is invalid.",
     401: "The key is missing or wrong.",
     403: "Not from this host or origin.",
-    404: "There is no such thing.",
+    404: "Not found.",
     405: "Not with this method.",
     408: "The body did not come in time.",
     413: "The body is too large.",
@@ -76,15 +58,15 @@ class Server:
         self.live = LiveSessionManager(self.service, self.metrics)
         self.sessions = SessionManager(self.service, self.live)
         self.jobs = Jobs(self.service)
-        self.stories = StoryService(self.service, lambda token: recent_of(self.live, self.sessions, token))
+        self.stories = StoryService(self.service, lambda token: self.sessions.history(token)[:2])
         self.branches = BranchRunner(self.stories)
 
     @property
     def has_active_work(self) -> bool:
         """True while requests, jobs, branches or players are active; a stopping process waits for them."""
-        limiter = self.service.limiter
-        jobs, dreaming = self.jobs, self.branches.dreaming
-        return bool(limiter.running or limiter.waiting or jobs.running or jobs.unread or dreaming or self.live.playing)
+        limiter, jobs = self.service.limiter, self.jobs
+        counts = (limiter.running, limiter.waiting, jobs.running, jobs.unread, self.branches.dreaming)
+        return any(counts) or self.live.playing > 0
 
     def drain(self) -> None:
         """Reject new work; running work goes on."""
@@ -95,9 +77,9 @@ class Server:
         """Remove expired sessions and jobs once a second, until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP)
-            await self.live.expire()
+            self.live.expire()
             self.sessions.expire()
-            self.jobs.forget_old()
+            self.jobs.expire()
 
     async def close(self) -> None:
         """Cancel jobs and branches, close all sessions and stop the scheduler."""
@@ -106,7 +88,7 @@ class Server:
         await self.branches.close()
         self.stories.close()
         for connection in list(self.live.connections.values()):
-            await self.live.close(connection)
+            self.live.close(connection)
         for token in list(self.sessions.sessions):
             self.sessions.close(token)
         self.service.close(timeout=1.0)
@@ -130,11 +112,11 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
     """Create the application; `app.state.server` is its `Server`.
 
     Args:
-        settings: every limit.
-        service: a model that is loaded already; None: load what the settings name.
+        settings: Every limit.
+        service: A loaded model; None: load the model of the settings.
 
     Raises:
-        PlayloomError: when the model or the device cannot be used.
+        PlayloomError: If the model or the device cannot be used.
     """
     server = Server(settings, service)
 
@@ -143,8 +125,7 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
         sweeper = asyncio.ensure_future(server.expire())
         yield
         sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeper
+        await asyncio.wait([sweeper])
         await server.close()
 
     app = FastAPI(
@@ -159,12 +140,11 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
     )
     app.state.server = server
     install(app)
-    register_score_routes(app, server.service)
+    register_generation_routes(app, server.service)
     register_job_routes(app, server.service, server.jobs)
-    register_dream_routes(app, server.service)
-    register_session_routes(app, server.service, server.live, server.sessions)
+    register_session_routes(app, server.service, server.sessions)
     register_live_routes(app, server.live)
-    register_story_routes(app, server.stories, server.branches)
+    app.include_router(story_router)
     register_info_routes(app, server.service, server.metrics)
     app.add_middleware(BodyLimitMiddleware, settings=settings)
     app.add_middleware(AuthMiddleware, settings=settings)
@@ -178,18 +158,16 @@ def create_app(settings: Settings, service: InferenceService | None = None) -> F
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """Build the OpenAPI document with the bodies that routes parse themselves; invalid bodies are 400, not 422."""
+    """Build the OpenAPI document: invalid bodies are 400, not 422, and a form field of `/new_job` has a schema."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
-        _, bodies = models_json_schema(
-            [(body, "validation") for body in _BODIES], ref_template="#/components/schemas/{model}"
-        )
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update(bodies.get("$defs", {}))
+        schemas = document["components"]["schemas"]
+        new_job = NewJob.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= {**new_job.pop("$defs"), "NewJob": new_job}
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         for path in document["paths"].values():
             for operation in path.values():
-                operation.get("responses", {}).pop("422", None)
+                operation["responses"].pop("422", None)
         app.openapi_schema = document
     return app.openapi_schema

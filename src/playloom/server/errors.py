@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -28,8 +27,12 @@ class ShuttingDownError(PlayloomError):
     """Raised when the scheduler is closed, or closes before a step is done."""
 
 
-_NO_STORAGE = "the server cannot write to its disk; ask its operator, whose log says why"
 log = logging.getLogger("playloom.server")
+_T = TypeVar("_T")
+MAX_CONTAINERS = 4000
+"""Most objects and lists in one body; a hundred context steps hold a fraction of it."""
+MAX_VALUES = 1_000_000
+"""Most values in one body."""
 
 
 class ErrorResponse(BaseModel):
@@ -63,21 +66,51 @@ def to_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, (ResourceError, ShuttingDownError)):
         return service_unavailable(str(error), 2)
-    if isinstance(error, StorageError):  # names a place on this machine, which is no business of a client's
+    if isinstance(error, StorageError):  # its message names a path of this machine
         log.error("%s", error)
-        return ApiError(HTTPStatus.INSUFFICIENT_STORAGE, _NO_STORAGE)
+        return ApiError(507, "the server cannot write to its disk; its log says why")
     if isinstance(error, PlayloomError):
         return ApiError(400, str(error))
     log.error("a request failed", exc_info=error)
     return ApiError(500, "the server failed at this request; its log says why")
 
 
-def validation_message(errors: list[Any]) -> str:
+def validation_message(errors: Sequence[Any]) -> str:
     """Format the first pydantic error with its field."""
     first = errors[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body"))
-    said = str(first["msg"]).removeprefix("Value error, ")
-    return f"{place}: {said[:1].lower()}{said[1:]}" if place else said
+    if first["type"] == "json_invalid":
+        return f"the body is not JSON: {first['ctx']['error']}"
+    place = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body")) or "the body"
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return f"{place}: {reason[:1].lower()}{reason[1:]}"
+
+
+def parse_json(text: str, adapter: TypeAdapter[_T]) -> _T:
+    """Parse the JSON of a form field or a WebSocket message.
+
+    Raises:
+        ApiError: 400, or 413 for a text with far too many values.
+    """
+    data = text.encode("utf-8", "replace")
+    check_complexity(data)
+    try:
+        return adapter.validate_json(data)
+    except ValidationError as error:
+        raise ApiError(400, validation_message(error.errors(include_url=False, include_input=False))) from None
+
+
+def check_complexity(data: bytes | bytearray) -> None:
+    """Reject JSON that would take many times its size in memory, by counting bytes.
+
+    Raises:
+        ApiError: 413.
+    """
+    containers, values = data.count(b"{") + data.count(b"["), data.count(b",")
+    if containers > MAX_CONTAINERS or values > MAX_VALUES:
+        raise ApiError(
+            413,
+            f"the body holds {containers:,} objects and lists and {values:,} values; send at most 100 context steps",
+        )
 
 
 def install(app: FastAPI) -> None:
@@ -88,22 +121,18 @@ def install(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return ApiError(400, validation_message(list(error.errors()))).response()
+        return ApiError(400, validation_message(error.errors())).response()
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return ApiError(error.status_code, _plain(request, error), error.headers).response()
+        path, message = request.url.path[:100], str(error.detail)
+        if error.status_code == 404:
+            message = f"there is no {path} here; GET /v1/openapi.json lists all routes"
+        elif error.status_code == 405:
+            message = f"{path} has no method {request.method}; GET /v1/openapi.json lists all routes"
+        return ApiError(error.status_code, message, error.headers).response()
 
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(PlayloomError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-
-
-def _plain(request: Request, error: HTTPException) -> str:
-    path = request.url.path[:100]
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return f"there is no {path} here; GET /v1/openapi.json lists what there is"
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return f"{path} does not answer {request.method}; GET /v1/openapi.json says what it answers"
-    return str(error.detail)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from playloom.models.checkpoint import bundled_models
 from playloom.server.errors import ApiError
 from playloom.server.jobs import job_info
 from playloom.server.metrics import Metrics
-from playloom.server.service import InferenceService, resolve_prompt
+from playloom.server.service import InferenceService
 
 PAGE = Path(__file__).parent / "static"
 """Folder of the built page."""
@@ -110,21 +110,19 @@ def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metri
         """Return the last real frame of a prompt as PNG."""
         if name not in list_prompts():
             raise ApiError(404, "there is no prompt of that name; see /v1/prompts")
-        chosen = resolve_prompt(name)
-        png = await service.run_in_io_pool(lambda: service.prompt_image(chosen))
+        png = await service.run_in_io_pool(lambda: service.prompt_image(name))
         return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
     @app.get("/v1/health", response_model=Health, tags=["playloom"])
     async def health() -> Response:
         """Return 200 while new work is accepted, else 503."""
-        status = "stopping" if service.limiter.draining else "ok"
-        content = {
-            "status": status,
-            "version": playloom.__version__,
-            "model": service.model.config.name,
-            "replica": service.settings.replica,
-        }
-        return JSONResponse(content, 503 if service.limiter.draining else 200)
+        health = Health(
+            status="stopping" if service.limiter.draining else "ok",
+            version=playloom.__version__,
+            model=service.model.config.name,
+            replica=service.settings.replica,
+        )
+        return JSONResponse(health.model_dump(), 503 if service.limiter.draining else 200)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["playloom"])
     async def prometheus() -> Response:
@@ -148,11 +146,8 @@ def _add_page(app: FastAPI, service: InferenceService, page: Path) -> None:
         app.mount("/assets", StaticFiles(directory=page / "assets"))
     for path in page.glob("*"):
         if path.suffix in (".svg", ".ico", ".png", ".webmanifest"):
-            app.add_route(f"/{path.name}", _file(path), include_in_schema=False)
+            app.add_route(f"/{path.name}", partial(_send, path), include_in_schema=False)
 
 
-def _file(path: Path) -> Callable[[Request], Awaitable[Response]]:
-    async def send(request: Request) -> Response:
-        return FileResponse(path)
-
-    return send
+async def _send(path: Path, request: Request) -> Response:
+    return FileResponse(path)

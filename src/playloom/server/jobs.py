@@ -7,81 +7,37 @@ import io
 import json
 import time
 import zipfile
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
-from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt
-from playloom.server.errors import ApiError, to_api_error
-from playloom.server.schemas import Seed, Temperature, Tokens, TopK, TopP, Vector, predict
-from playloom.server.service import ContextStep, InferenceService, parse, resolve_seed
+from playloom.server.errors import ApiError, parse_json, to_api_error
+from playloom.server.schemas import Prediction, SamplingFields, Tokens, Vector, predict
+from playloom.server.service import ContextStep, InferenceService, resolve_seed
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class JobOrder:
-    """Parameters of one job."""
-
-    prompt: Prompt
-    """Context; its last frame has no action yet."""
-    closing_A: NDArray[np.uint8] | None
-    """Action of the prompt's last step; None: sampled."""
-    forced: Sequence[NDArray[np.uint8] | None]
-    """Actions of the first predicted steps; None or beyond: sampled."""
-    steps: int
-    """Steps to predict, one result each."""
-    sampling: Sampling
-    """Sampling parameters."""
-    seed: int
-    """Random seed of this job."""
-
-
-class JobResult(NamedTuple):
-    """One predicted step of a job."""
-
-    job_id: str
-    """Id of the job."""
-    step: int
-    """Step number, from 0."""
-    action_A: NDArray[np.uint8]
-    """Action taken after seeing the frame, uint8 [16]."""
-    tokens: list[int]
-    """Tokens of the frame."""
-    png: bytes
-    """The frame as watermarked PNG."""
+JobSteps = AsyncGenerator[Prediction, None]
+"""Results of a job, made one by one."""
 
 
 @dataclass(kw_only=True, eq=False)
-class Job:
-    """One job and its unread results."""
+class _Job:
+    """A job and its unread results; its id is secret, because it gives access to read and cancel."""
 
-    name: str
-    """Id of the job; secret, because it gives access to read and cancel."""
-    born: float
-    """Creation time on the monotonic clock."""
+    created: float = field(default_factory=time.monotonic)
     task: asyncio.Task[None] | None = None
-    """Task that runs the job."""
-    ready: deque[JobResult] = field(default_factory=deque)
-    """Unread results."""
-    failure: str | None = None
-    """Error message until it is read."""
-
-    @property
-    def running(self) -> bool:
-        """True while more results will come."""
-        return self.task is not None and not self.task.done()
+    ready: list[Prediction] = field(default_factory=list)
+    failure: str | None = None  # until it is read
 
 
 class Jobs:
@@ -89,105 +45,77 @@ class Jobs:
 
     def __init__(self, service: InferenceService) -> None:
         self._service = service
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, _Job] = {}
 
     @property
     def running(self) -> int:
         """Number of running jobs."""
-        return sum(job.running for job in self._jobs.values())
+        return sum(job.task is not None and not job.task.done() for job in self._jobs.values())
 
     @property
     def unread(self) -> int:
         """Number of jobs with unread results."""
         return sum(bool(job.ready) for job in self._jobs.values())
 
-    def start(self, orders: Sequence[JobOrder]) -> list[str]:
-        """Start these jobs, all or none.
-
-        Returns:
-            Their ids, in order.
+    def start(self, all_steps: Sequence[JobSteps]) -> list[str]:
+        """Start jobs, all or none, and return their ids.
 
         Raises:
-            BadInputError: when there would be more unfinished jobs than may be.
+            BadInputError: If there would be more unfinished jobs than allowed.
         """
-        self.forget_old()
+        self.expire()
         limit = self._service.settings.max_jobs
-        if self.running + len(orders) > limit:
+        if self.running + len(all_steps) > limit:
             raise BadInputError(
-                f"the queue is full: {self.running} of at most {limit} jobs are unfinished and {len(orders)} more "
-                "were asked for; try again in a while"
+                f"the queue is full: {self.running} jobs are unfinished and {len(all_steps)} more were requested, "
+                f"at most {limit} are allowed; try again in a while"
             )
-        return [self._begin(order) for order in orders]
+        names = [new_token(self._service.settings.replica) for _ in all_steps]
+        for name, steps in zip(names, all_steps, strict=True):
+            job = self._jobs[name] = _Job()
+            job.task = asyncio.get_running_loop().create_task(_run(job, steps))
+        return names
 
-    def read(self, names: Sequence[str]) -> tuple[list[JobResult], list[str], int]:
-        """Take unread results and remove them.
-
-        Returns:
-            Results in order of jobs and steps; why jobs failed, said once; and how many of the ids are known.
-        """
-        self.forget_old()
-        known = [self._jobs[name] for name in dict.fromkeys(names) if name in self._jobs]
-        results: list[JobResult] = []
-        failures: list[str] = []
-        for job in known:
-            results += job.ready
-            job.ready.clear()
-            if job.failure is not None:
-                failures.append(job.failure)
-                job.failure = None
+    def read(self, names: Sequence[str]) -> tuple[list[tuple[str, Prediction]], list[str], int]:
+        """Return and remove the unread results of jobs, and their unread errors; also the number of known jobs."""
+        self.expire()
+        known = {name: self._jobs[name] for name in names if name in self._jobs}
+        results = [(name, result) for name, job in known.items() for result in job.ready]
+        failures = [job.failure for job in known.values() if job.failure is not None]
+        for job in known.values():
+            job.ready, job.failure = [], None
         return results, failures, len(known)
 
     def cancel(self, name: str) -> bool:
-        """Cancel a job and drop its results; False for an unknown id."""
+        """Cancel a job and drop its results; returns False for an unknown id."""
         job = self._jobs.pop(name, None)
-        if job is None:
-            return False
-        if job.task is not None:
+        if job is not None and job.task is not None:
             job.task.cancel()
-        return True
+        return job is not None
 
     def cancel_all(self) -> None:
         """Cancel every job."""
         for name in list(self._jobs):
             self.cancel(name)
 
-    def forget_old(self) -> None:
+    def expire(self) -> None:
         """Cancel jobs past their lifetime and drop their results."""
         oldest = time.monotonic() - self._service.settings.job_seconds
-        for job in [job for job in self._jobs.values() if job.born < oldest]:
-            self.cancel(job.name)
+        for name in [name for name, job in self._jobs.items() if job.created < oldest]:
+            self.cancel(name)
 
-    def _begin(self, order: JobOrder) -> str:
-        job = Job(name=new_token(self._service.settings.replica), born=time.monotonic())
-        self._jobs[job.name] = job
-        job.task = asyncio.get_running_loop().create_task(self._run(job, order))
-        return job.name
 
-    async def _run(self, job: Job, order: JobOrder) -> None:
-        service = self._service
-        manifest = service.manifest(order.prompt, order.sampling, order.seed, "full")
-        try:
-            async with aclosing(
-                predict(
-                    service,
-                    order.prompt,
-                    closing_A=order.closing_A,
-                    count=order.steps,
-                    forced=order.forced,
-                    sampling=order.sampling,
-                    seed=order.seed,
-                )
-            ) as steps:
-                async for number, step, action_A in steps:
-                    png = await service.png(step, manifest, number)
-                    assert step.codes_N is not None, "a predicted step has a frame"
-                    job.ready.append(JobResult(job.name, number - 1, action_A, step.codes_N.tolist(), png))
-        except Exception as error:
-            job.failure = to_api_error(error).message
+async def _run(job: _Job, all_steps: JobSteps) -> None:
+    try:
+        async with aclosing(all_steps) as steps:
+            async for result in steps:
+                job.ready.append(result)
+    except Exception as error:
+        job.failure = to_api_error(error).message
 
 
 _FORM_BYTES = 4 * 2**20
-_MOST_STEPS = 100
+_MAX_CONTEXT = 100
 JobIds = Annotated[list[Annotated[str, Field(max_length=MAX_TOKEN_LENGTH)]], Query(min_length=1, max_length=100)]
 
 
@@ -211,29 +139,19 @@ class FutureAction(BaseModel):
     """As in `JobStep`; none: sampled."""
 
 
-class NewJob(BaseModel):
-    """The form field `json`."""
+class NewJob(SamplingFields):
+    """The form field `json`. (`seed` is not in the original format.)"""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    steps: list[JobStep] = Field(min_length=1, max_length=_MOST_STEPS)
+    steps: list[JobStep] = Field(min_length=1, max_length=_MAX_CONTEXT)
     """Context, oldest first."""
     num_steps_to_predict: int = Field(ge=1)
     """Steps to predict, one result each."""
     num_parallel_predictions: int = Field(default=1, ge=1)
-    """Jobs to start from the same context, each with its own seed."""
-    temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's default."""
-    top_k: TopK = None
-    """Sample from the k likeliest tokens only."""
-    top_p: TopP = None
-    """Sample from the likeliest tokens that reach p together."""
+    """Jobs to start from the same context; their seeds count up."""
     max_context_length: int = Field(default=10, ge=1)
     """Use only so many of the last steps, at most 10."""
-    future_actions: Annotated[list[FutureAction], Field(max_length=10_000)] = []
+    future_actions: list[FutureAction] = Field(default=[], max_length=10_000)
     """Actions of the first predicted steps."""
-    seed: Seed = None
-    """Seed of the first job; the others count up. (Not in the original format.)"""
 
 
 class NewJobReply(BaseModel):
@@ -245,38 +163,33 @@ class NewJobReply(BaseModel):
     """Unfinished jobs, these included."""
 
 
+_NEW_JOB = TypeAdapter(NewJob)
+_FORM_SCHEMA = {
+    "type": "object",
+    "required": ["json"],
+    "properties": {"json": {"type": "string", "description": "A `NewJob`, as JSON."}},
+    "additionalProperties": {"type": "string", "format": "binary"},
+}
 _FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["json"],
-                    "properties": {"json": {"type": "string", "description": "A `NewJob`, as JSON."}},
-                    "additionalProperties": {"type": "string", "format": "binary"},
-                }
-            }
-        },
-    }
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM_SCHEMA}}}
 }
 
 
 def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> None:
     """Add the routes."""
 
-    @app.post("/new_job", response_model=NewJobReply, openapi_extra=_FORM, tags=["job server"])
+    @app.post("/new_job", openapi_extra=_FORM, tags=["job server"])
     async def new_job(request: Request) -> NewJobReply:
         """Start a job for each parallel prediction."""
         service.limiter.check_open()
-        async with request.form(max_files=_MOST_STEPS, max_fields=10, max_part_size=_FORM_BYTES) as form:
+        async with request.form(max_files=_MAX_CONTEXT, max_fields=10, max_part_size=_FORM_BYTES) as form:
             text = form.get("json")
             files = {name: await part.read() for name, part in form.multi_items() if isinstance(part, UploadFile)}
         if not isinstance(text, str):
-            raise ApiError(400, "the form has no field json; it says what to dream")
-        params = await service.run_in_io_pool(lambda: parse(text.encode("utf-8", "replace"), NewJob))
+            raise ApiError(400, "the form has no field json; send the job's parameters in it")
+        params = parse_json(text, _NEW_JOB)
         service.check_steps(params.num_steps_to_predict)
-        names = jobs.start(await _orders(service, params, files))
+        names = jobs.start(await _predictions(service, params, files))
         return NewJobReply(job_ids=names, current_jobs_in_queue=jobs.running)
 
     @app.get(
@@ -289,7 +202,7 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
         """Return new results once, as a zip of `predictions.json` and images; 204 while there are none."""
         results, failures, known = jobs.read(job_ids)
         if not known:
-            raise ApiError(404, "there is no such job; it was cancelled, or is past its lifespan")
+            raise ApiError(404, "there is no such job; it was cancelled or has expired")
         if results:
             return Response(await service.run_in_io_pool(lambda: _zip(results)), media_type="application/zip")
         if failures:
@@ -300,7 +213,7 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
     async def cancel_job(job_id: Annotated[str, Query(max_length=MAX_TOKEN_LENGTH)]) -> dict[str, Any]:
         """Cancel a job and drop its results."""
         if not jobs.cancel(job_id):
-            raise ApiError(404, "there is no such job; it was cancelled before, or is past its lifespan")
+            raise ApiError(404, "there is no such job; it was cancelled or has expired")
         return {"cancelled": True, "current_jobs_in_queue": jobs.running}
 
 
@@ -314,53 +227,45 @@ def job_info(service: InferenceService) -> dict[str, Any]:
     }
 
 
-async def _orders(service: InferenceService, params: NewJob, files: Mapping[str, bytes]) -> list[JobOrder]:
+async def _predictions(service: InferenceService, params: NewJob, files: Mapping[str, bytes]) -> list[JobSteps]:
     seen, actions = [], []
     used = min(params.max_context_length, service.context)
     first = max(0, len(params.steps) - used)
     for number, step in enumerate(params.steps[first:], first):
         if step.image_name not in files:
-            raise BadInputError(f"step {number} names a picture that the form does not hold; send it as a file part")
+            raise BadInputError(f"the form does not hold the image of step {number}; send it as a file part")
         if step.action is None and number < len(params.steps) - 1:
             raise BadInputError(f"step {number} has no action; only the last step may leave it to the model")
         codes_N = np.array(step.tokens, np.int64) if step.tokens else None
         seen.append(ContextStep(picture=files[step.image_name], where=f"the picture of step {number}", codes_N=codes_N))
         actions.append(_action(step.action, f"action of step {number}"))
-    forced = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
+    future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
     between = [action_A for action_A in actions[:-1] if action_A is not None]
     prompt = await service.prompt(seen, between, stretch=True, steps=used)
-    seed, count = resolve_seed(params.seed), params.num_parallel_predictions
+    sampling = service.sampling(params.temperature, params.top_k, params.top_p)
+    seed, count, steps = resolve_seed(params.seed), params.num_parallel_predictions, params.num_steps_to_predict
     if count > service.settings.max_jobs:
-        raise BadInputError(f"{count:,} parallel predictions were asked for; at most {service.settings.max_jobs} jobs")
-    return [
-        JobOrder(
-            prompt=prompt,
-            closing_A=actions[-1],
-            forced=forced,
-            steps=params.num_steps_to_predict,
-            sampling=service.sampling(params.temperature, params.top_k, params.top_p),
-            seed=(seed + index) % 2**63,
-        )
-        for index in range(count)
-    ]
+        raise BadInputError(f"{count:,} parallel predictions were requested; at most {service.settings.max_jobs} jobs")
+    following = [actions[-1], *future, *[None] * steps][: steps + 1]
+    return [predict(service, prompt, following, sampling, (seed + index) % 2**63) for index in range(count)]
 
 
-def _action(vector: Sequence[float] | None, where: str) -> Any:
+def _action(vector: Sequence[float] | None, where: str) -> NDArray[np.uint8] | None:
     return None if vector is None else read_vector(vector, "sticks", where)
 
 
-def _zip(results: Sequence[JobResult]) -> bytes:
+def _zip(results: Sequence[tuple[str, Prediction]]) -> bytes:
     """Pack results; file names hold nothing that a client sent."""
     buffer = io.BytesIO()
     predictions = []
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for result in results:
-            name = f"{result.job_id}_{result.step:03d}.png"
+        for job_id, result in results:
+            name = f"{job_id}_{result.index:03d}.png"
             archive.writestr(name, result.png)
             predictions.append(
                 {
-                    "job_id": result.job_id,
-                    "dream_step_index": result.step,
+                    "job_id": job_id,
+                    "dream_step_index": result.index,
                     "action": sticks_of(result.action_A),
                     "tokens": result.tokens,
                     "image_filename": name,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from playloom.actions.controller import CONTROLS
 from playloom.errors import ActionError
 from playloom.inference.realtime.types import Controller, LiveFrame
 from playloom.media.images import Live
-from playloom.server.service import RequestModel
+from playloom.server.schemas import RequestModel
 
 HEADER = struct.Struct("<4sIIdffBBxx16f")
 MAGIC = b"PLF1"
@@ -97,7 +97,6 @@ class SetTemperature(RequestModel):
 
 Control = Pause | Resume | StepOnce | Reset | SetController | SetTemperature
 HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
-CONTROL_KINDS = get_args(Control)
 CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
 
 
@@ -107,7 +106,7 @@ class OpeningProgress:
     def __init__(self) -> None:
         self._counts: tuple[int | None, int | None] = (None, None)
 
-    def saw(self, seen: int, steps: int) -> None:
+    def update(self, seen: int, steps: int) -> None:
         """Record that `seen` of `steps` prompt steps are prefilled."""
         self._counts = (seen, steps)
 
@@ -133,10 +132,10 @@ def pack_frame(frame: LiveFrame, picture: bytes, form: Live) -> bytes:
     header = HEADER.pack(
         MAGIC,
         frame.sequence % 2**32,
-        frame.dream % 2**32,
+        frame.restarts % 2**32,
         frame.time,
         math.nan if frame.key_to_frame is None else frame.key_to_frame,
-        frame.cost,
+        frame.latency,
         frame.action_given,
         FORMATS[form],
         *values_to_rows(frame.action_A, "named").tolist(),

@@ -3,7 +3,7 @@
     run(read_settings(port=5000), say=print)
 
 SIGTERM or Ctrl-C rejects new work with 503 and gives running work up to `drain_seconds`; a second signal ends it at
-once. `GuardedProtocol` closes connections that send no request in time, and the longest idle ones above the limit.
+once.
 """
 
 from __future__ import annotations
@@ -31,76 +31,71 @@ from playloom.server.app import create_app
 from playloom.server.middleware import access
 from playloom.server.settings import Settings
 
+Say = Callable[[str], None]
+"""Prints a sentence."""
 _SOCKET_BUFFER = 16 * 2**10
+_BACKLOG = 1024
+_TICK = 0.1  # seconds, uvicorn's
+_GRACE = 1.8  # seconds after the drain, in which everything is closed
 
 
-def worth_logging(record: logging.LogRecord) -> bool:
-    """Log filter that drops uvicorn's traceback for invalid UTF-8 in a WebSocket text (close 1007)."""
-    return not str(record.msg).startswith("Invalid UTF-8")
+def _guarded_protocol(settings: Settings) -> type[asyncio.Protocol]:
+    idle_connections: OrderedDict[_GuardedProtocol, None] = OrderedDict()
 
-
-def guarded_protocol(settings: Settings) -> type[asyncio.Protocol]:
-    """Return uvicorn's HTTP protocol with connection limits."""
-    idle: OrderedDict[GuardedProtocol, None] = OrderedDict()
-
-    class Guarded(GuardedProtocol):
-        limits, waiting = settings, idle
+    class Guarded(_GuardedProtocol):
+        limits, idle = settings, idle_connections
 
     return Guarded
 
 
-class GuardedProtocol(H11Protocol):
-    """One HTTP connection with a timeout for request heads and a place in the idle queue."""
+class _GuardedProtocol(H11Protocol):
+    """One HTTP connection with a timeout for request heads.
+
+    Above `max_connections`, the longest idle connection is closed.
+    """
 
     limits: Settings
-    """Limits that apply."""
-    waiting: OrderedDict[GuardedProtocol, None]
-    """Idle connections of this server, longest idle first."""
-    _clock: asyncio.TimerHandle | None = None
+    idle: OrderedDict[_GuardedProtocol, None]  # all idle connections of the server, longest idle first
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Register the connection; above the limit the longest idle one is closed."""
         super().connection_made(transport)
-        self._idle()
+        self._set_idle()
         if len(self.connections) > self.limits.max_connections:
-            oldest = next(iter(self.waiting))
-            oldest.refuse(503, "there are too many connections; try again in a while")
+            oldest = next(iter(self.idle))
+            oldest._refuse(503, "there are too many connections; try again in a while")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        self._busy()
+        self._set_busy()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed received bytes; a complete request head stops the timeout."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._busy()
+            self._set_busy()
         elif not self.transport.is_closing() and self.transport.get_protocol() is self:
-            self._idle()
+            self._set_idle()
 
     def on_response_complete(self) -> None:
-        """Return to the idle queue."""
         super().on_response_complete()
         if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
-            self._idle()
+            self._set_idle()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection to the WebSocket protocol; small buffers keep a slow reader current."""
-        self._busy()
+        """Hand the connection to the WebSocket protocol; small buffers keep a slow reader's frames recent."""
+        self._set_busy()
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self.transport.set_write_buffer_limits(high=_SOCKET_BUFFER)
         super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not HTTP."""
-        self.refuse(400, "this is no HTTP request that can be read, or its head is too large")
+        self._refuse(400, "this is no HTTP request that can be read, or its head is too large")
 
-    def refuse(self, status: int, sentence: str) -> None:
+    def _refuse(self, status: int, message: str) -> None:
         """Send an error if the protocol allows it, and close."""
-        self._busy()
+        self._set_busy()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self.transport.is_closing():
-            body = json.dumps({"error": sentence}).encode("ascii")
+            body = json.dumps({"error": message}).encode("ascii")
             headers = [
                 ("content-type", "application/json"),
                 ("content-length", str(len(body))),
@@ -110,37 +105,29 @@ class GuardedProtocol(H11Protocol):
             self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
         self.transport.close()
 
-    def _idle(self) -> None:
-        if self._clock is None:
-            self._clock = self.loop.call_later(self.limits.header_seconds, self._out_of_time)
-            self.waiting[self] = None
+    def _set_idle(self) -> None:
+        if self._timer is None:
+            seconds = self.limits.header_seconds
+            message = f"no request came within {seconds:g} seconds"
+            self._timer = self.loop.call_later(seconds, self._refuse, 408, message)
+            self.idle[self] = None
 
-    def _busy(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
-        self.waiting.pop(self, None)
-
-    def _out_of_time(self) -> None:
-        self.refuse(408, f"no request came within {self.limits.header_seconds:g} seconds")
-
-
-_BACKLOG = 1024
-_TICK = 0.1  # seconds, uvicorn's
-_GRACE = 1.8  # seconds after the time to finish is over, in which everything is closed
+    def _set_busy(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.idle.pop(self, None)
 
 
 class DrainingServer(uvicorn.Server):
     """A uvicorn server whose first signal starts the drain."""
 
-    def __init__(
-        self, config: uvicorn.Config, application: Application, say: Callable[[str], None], greeting: str
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, application: Application, say: Say, greeting: str) -> None:
         super().__init__(config)
         self.application, self.say, self.greeting = application, say, greeting
         self._draining: float | None = None
         self._farewell = (
-            f"stopping; what runs may take {application.settings.drain_seconds:g} more seconds, "
+            f"stopping; running work has {application.settings.drain_seconds:g} more seconds, "
             "press Ctrl-C again to end at once"
         )
 
@@ -167,9 +154,9 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        """Check the drain, ten times a second."""
+        """Check the drain, ten times per second."""
         if self._draining is not None:
-            if self._farewell:  # said here: a signal may come in the middle of another sentence
+            if self._farewell:  # not in the signal handler: that may interrupt another print
                 self.say(self._farewell)
                 self._farewell = ""
             self._draining -= _TICK
@@ -179,28 +166,28 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) -> None:
+def run(settings: Settings, say: Say = lambda sentence: None) -> None:
     """Serve until stopped.
 
     Args:
-        settings: what to serve, where, and every limit.
-        say: told in a sentence that it listens, and later that it is stopping.
+        settings: The model, the address and every limit.
+        say: Prints that the server listens, and later that it is stopping.
 
     Raises:
-        PlayloomError: when the model cannot be used or the port is taken.
+        PlayloomError: If the model cannot be used or the port is taken.
     """
     with listen(settings) as listener, log_requests(settings):
         server_of(settings, create_app(settings), listener, say).run(sockets=[listener])
 
 
 def server_of(
-    settings: Settings, app: FastAPI, listener: socket.socket, say: Callable[[str], None] = lambda sentence: None
+    settings: Settings, app: FastAPI, listener: socket.socket, say: Say = lambda sentence: None
 ) -> DrainingServer:
     """Build the server of an application, ready to run on a socket of `listen`."""
     application: Application = app.state.server
     config = uvicorn.Config(
         app,
-        http=guarded_protocol(settings),
+        http=_guarded_protocol(settings),
         ws="websockets-sansio",
         ws_max_size=settings.socket_bytes,
         ws_per_message_deflate=False,
@@ -217,16 +204,17 @@ def server_of(
         timeout_graceful_shutdown=1,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").addFilter(worth_logging)
+    # A text that is not UTF-8 closes its WebSocket (1007); uvicorn's traceback of it is noise.
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
     return DrainingServer(config, application, say, _greeting(application, listener.getsockname()[1]))
 
 
-def listen(settings: Settings) -> socket.socket:
-    """Open a socket on the configured address.
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Invalid UTF-8")
 
-    Raises:
-        BadInputError: when it is taken or not this machine's.
-    """
+
+def listen(settings: Settings) -> socket.socket:
+    """Open a socket on the configured address; raise a `BadInputError` if it is not available."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -256,8 +244,8 @@ def log_requests(settings: Settings) -> Iterator[None]:
 
 def _greeting(application: Application, port: int) -> str:
     settings = application.settings
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # a link has to lead somewhere
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # an address that can be opened
     host = f"[{shown}]" if ":" in shown else shown
-    who = "requests need the key" if settings.key else "without a key, for this machine only"
+    access_rule = "requests need the key" if settings.key else "without a key, for this machine only"
     every = "" if shown == settings.host else "listens on every address, "
-    return f"Open http://{host}:{port} to play {application.service.model.config.name} ({every}{who})"
+    return f"Open http://{host}:{port} to play {application.service.model.config.name} ({every}{access_rule})"

@@ -34,7 +34,7 @@ class Metrics:
         self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=self.registry)
         self.input_latency = Histogram(
             "playloom_input_latency_seconds",
-            "From an action's arrival until its frame is in hand.",
+            "From an action's arrival until its frame is ready.",
             buckets=_LATENCY,
             registry=self.registry,
         )
@@ -62,9 +62,7 @@ class _Now(Collector):
             buckets.append((f"{size:.1f}", float(total)))
         buckets.append(("+Inf", float(total)))
         steps = float(sum(size * count for size, count in sizes.items()))
-        yield HistogramMetricFamily(
-            "playloom_batch_size", "Sessions dreamed together.", buckets=buckets, sum_value=steps
-        )
-        steps_done = Metric("playloom_frames", "Steps dreamed.", "counter")
+        yield HistogramMetricFamily("playloom_batch_size", "Sessions in one batch.", buckets=buckets, sum_value=steps)
+        steps_done = Metric("playloom_frames", "Steps generated.", "counter")
         steps_done.add_sample("playloom_generated_frames_total", {}, float(self.stats.frames))
         yield steps_done

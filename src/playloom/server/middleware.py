@@ -19,9 +19,11 @@ from urllib.parse import quote, urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from playloom.server.errors import ApiError, service_unavailable, to_api_error
+from playloom.server.errors import ApiError, check_complexity, service_unavailable, to_api_error
 from playloom.server.metrics import Metrics
 from playloom.server.settings import REPLICA_HEADER, Settings
+
+_FORM_PATH = "/new_job"  # takes a form; every other body is JSON
 
 
 class _Gone(Exception):
@@ -33,69 +35,63 @@ class BodyLimitMiddleware:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app, self.settings = app, settings
-        self.held = 0
-        """Bytes of all bodies in memory."""
+        self._inflight = 0  # bytes of all bodies in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; WebSockets pass."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        chunks: list[bytes] = []
+        body = bytearray()
         try:
-            await self._read(Headers(scope=scope), receive, chunks)
-            await self.app(scope, _replay(b"".join(chunks), receive), send)
+            await self._read(Headers(scope=scope), receive, body)
+            if scope["path"] != _FORM_PATH:
+                check_complexity(body)
+                scope = _as_json(scope)
+            await self.app(scope, _replay(bytes(body), receive), send)
         except _Gone:
             return None
         except ApiError as error:
             await error.response()(scope, receive, send)
         finally:
-            self.held -= sum(map(len, chunks))
+            self._inflight -= len(body)
 
-    async def _read(self, headers: Headers, receive: Receive, chunks: list[bytes]) -> None:
-        limit = self.settings.body_bytes
+    async def _read(self, headers: Headers, receive: Receive, body: bytearray) -> None:
+        limit, seconds = self.settings.body_bytes, self.settings.body_seconds
+        too_large = ApiError(413, f"the body is larger than {limit:,} bytes; send fewer or smaller images")
         declared = headers.get("content-length", "0")
         if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
-            raise _too_large(limit)
-        end, size, more = time.monotonic() + self.settings.body_seconds, 0, True
+            raise too_large
+        end, more = time.monotonic() + seconds, True
         while more:
-            message = await self._next(receive, end)
+            try:
+                message = await asyncio.wait_for(receive(), max(0.001, end - time.monotonic()))
+            except asyncio.TimeoutError:
+                sentence = f"the body did not come within {seconds:g} seconds; send it faster"
+                raise ApiError(408, sentence, {"Connection": "close"}) from None
+            if message["type"] == "http.disconnect":
+                raise _Gone
             chunk = message.get("body", b"")
-            chunks.append(chunk)
-            size += len(chunk)
-            self.held += len(chunk)
+            body += chunk
+            self._inflight += len(chunk)
             more = message.get("more_body", False)
-            if size > limit:
-                raise _too_large(limit)
-            if self.held > self.settings.max_inflight_bytes:
+            if len(body) > limit:
+                raise too_large
+            if self._inflight > self.settings.max_inflight_bytes:
                 raise service_unavailable("too many large requests at once; try again in a while", 2)
 
-    async def _next(self, receive: Receive, end: float) -> Message:
-        try:
-            message = await asyncio.wait_for(receive(), max(0.001, end - time.monotonic()))
-        except asyncio.TimeoutError:
-            seconds = self.settings.body_seconds
-            raise ApiError(
-                408, f"the body did not come within {seconds:g} seconds; send it faster", {"Connection": "close"}
-            ) from None
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        return message
 
-
-def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"the body is larger than {limit:,} bytes; send fewer or smaller pictures")
+def _as_json(scope: Scope) -> Scope:
+    """Declare the body as JSON whatever its content type: `curl -d` and clients of the hosted endpoint send others."""
+    others = [header for header in scope["headers"] if header[0] != b"content-type"]
+    return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that yields the body once, then forwards (a disconnect)."""
-    first = True
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
-        nonlocal first
-        if first:
-            first = False
-            return {"type": "http.request", "body": body, "more_body": False}
-        return await receive()
+        return messages.pop() if messages else await receive()
 
     return replay
 
@@ -106,7 +102,7 @@ _OPEN = re.compile(
     r"/v1/stories/[0-9a-f]{32}/(events|story\.zip|nodes/\d+\.(png|webp)|nodes/\d+/path\.(mp4|gif|csv|npz|zip))"
 )
 """Served without a key: the page and what it shows before one is typed in. Recordings and stories are named by a secret
-token (a story can only be looked at with it alone); live play asks for the key in its first message."""
+token, which gives read access to a story only; live play needs the key in its first message."""
 
 
 class AuthMiddleware:
@@ -117,14 +113,12 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or WebSocket."""
-        if scope["type"] not in ("http", "websocket"):
-            return await self.app(scope, receive, send)
-        error = self.authorize(scope)
+        error = self.authorize(scope) if scope["type"] in ("http", "websocket") else None
         if error is None:
             return await self.app(scope, receive, send)
         if scope["type"] == "websocket":
             await receive()
-            return await reject_websocket(error, scope, send)
+            return await _reject_websocket(error, scope, send)
         return await error.response()(scope, receive, send)
 
     def authorize(self, scope: Scope) -> ApiError | None:
@@ -137,19 +131,19 @@ class AuthMiddleware:
             return ApiError(403, "pages of other origins may not call this server; see the setting allowed_origins")
         if key is None or _OPEN.fullmatch(scope["path"]) or scope.get("method") == "OPTIONS":
             return None
-        if not verify_api_key(headers.get("authorization", "").removeprefix("Bearer ").strip(), key):
+        if not verify_api_key(bearer_key(headers), key):
             return ApiError(401, "send the key as: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
         return None
 
     def _own_origin(self, headers: Headers, host: str) -> bool:
         origin = headers.get("origin")
         if origin is not None:
-            return origin in self.settings.allowed_origins or urlsplit_host(origin) == host.lower()
-        # A picture or script tag of a foreign page sends no Origin, but browsers say where it comes from.
+            return origin in self.settings.allowed_origins or _host_of(origin) == host.lower()
+        # An image or script tag of a foreign page sends no Origin, but browsers send where it comes from.
         return headers.get("sec-fetch-site", "none") != "cross-site" or headers.get("sec-fetch-mode") == "navigate"
 
 
-async def reject_websocket(error: ApiError, scope: Scope, send: Send) -> None:
+async def _reject_websocket(error: ApiError, scope: Scope, send: Send) -> None:
     """Refuse a WebSocket upgrade with an HTTP response where the server supports it."""
     if "websocket.http.response" not in scope.get("extensions", {}):
         return await send({"type": "websocket.close", "code": 1008})
@@ -159,13 +153,17 @@ async def reject_websocket(error: ApiError, scope: Scope, send: Send) -> None:
     return await send({"type": "websocket.http.response.body", "body": answer.body})
 
 
-def verify_api_key(given: str | None, key: str | None) -> bool:
+def bearer_key(headers: Headers) -> str:
+    """Return the key in the Authorization header; empty without one."""
+    return headers.get("authorization", "").removeprefix("Bearer ").strip()
+
+
+def verify_api_key(given: str, key: str | None) -> bool:
     """Compare a key in constant time; any key is valid when none is set."""
-    return key is None or hmac.compare_digest((given or "").encode("utf-8", "replace"), key.encode("utf-8", "replace"))
+    return key is None or hmac.compare_digest(given.encode("utf-8", "replace"), key.encode("utf-8", "replace"))
 
 
-def urlsplit_host(origin: str) -> str:
-    """Return host and port of an origin in lower case; empty for an invalid one."""
+def _host_of(origin: str) -> str:
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -185,19 +183,14 @@ access = logging.getLogger("playloom.access")
 _LONGEST = 200  # characters of a path in the log
 _SECRET = 24  # characters from which a part of a path may be a token, and is not logged
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+_METHODS = {"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"}
 
 
 class MetricsMiddleware:
     """Outermost middleware: counts and logs requests, adds security headers, hides tracebacks."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, replica: str | None = None) -> None:
-        """Wrap an application.
-
-        Args:
-            app: what is inside.
-            metrics: where requests are counted.
-            replica: the server's name among several, told in every answer.
-        """
+        """Wrap an application; `replica` is sent in every response."""
         self.app, self.metrics = app, metrics
         own = [] if replica is None else [(REPLICA_HEADER.encode(), replica.encode())]
         self._headers = [*_HEADERS, *own]
@@ -224,11 +217,11 @@ class MetricsMiddleware:
             if not status:
                 await error.response()(scope, receive, watched)
         finally:
-            route, took = getattr(scope.get("route"), "path", "other"), time.monotonic() - began
-            method = _method(scope["method"])
+            route, seconds = getattr(scope.get("route"), "path", "other"), time.monotonic() - began
+            method = scope["method"] if scope["method"] in _METHODS else "other"  # no series that clients invent
             self.metrics.requests.labels(method, route, str(status)).inc()
-            self.metrics.seconds.labels(route).observe(took)
-            access.info("%s %s %s %d %.0f ms", _client(scope), method, _path(scope), status, 1000 * took)
+            self.metrics.seconds.labels(route).observe(seconds)
+            access.info("%s %s %s %d %.0f ms", _client(scope), method, _path(scope), status, 1000 * seconds)
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, frames, code = time.monotonic(), 0, 0
@@ -257,8 +250,8 @@ class MetricsMiddleware:
         try:
             await self.app(scope, heard, watched)
         finally:
-            took = time.monotonic() - began
-            access.info("%s WS %s closed %d %d frames %.1f s", client, path, code, frames, took)
+            seconds = time.monotonic() - began
+            access.info("%s WS %s closed %d %d frames %.1f s", client, path, code, frames, seconds)
 
 
 def _client(scope: Scope) -> str:
@@ -269,8 +262,3 @@ def _client(scope: Scope) -> str:
 def _path(scope: Scope) -> str:
     parts = ["*" if len(part) >= _SECRET else part for part in scope["path"].split("/")]
     return quote("/".join(parts)[:_LONGEST], safe="/:@!$&'()*+,;=", errors="replace")
-
-
-def _method(method: str) -> str:
-    """Map unusual methods to `other`, so that clients cannot create metric series."""
-    return method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"

@@ -175,9 +175,6 @@ def replica_resources(settings: Settings, nodes: Sequence[dict[str, float]]) -> 
 
     Returns:
         CPUs (a fraction if there are more replicas than CPUs) and GPUs (0 or 1) of one replica.
-
-    Raises:
-        ResourceError: If there are fewer GPUs than replicas, or too few CPUs.
     """
     count, gpus = settings.most_replicas, sum(int(node.get("GPU", 0)) for node in nodes)
     on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and gpus > 0)
@@ -194,12 +191,7 @@ def replica_resources(settings: Settings, nodes: Sequence[dict[str, float]]) -> 
 
 
 def build_application(settings: Settings, nodes: Sequence[dict[str, float]]) -> serve.Application:
-    """Describe the replicas, their resources and their router to Ray.
-
-    Args:
-        settings: The settings of every replica, and how many there are.
-        nodes: As for `replica_resources`, which says what it raises.
-    """
+    """Describe the replicas, their resources and their router to Ray; `nodes` as for `replica_resources`."""
     cpus, gpus = replica_resources(settings, nodes)
     update: dict[str, Any] = {
         "threads": settings.threads or max(1, int(cpus)),
@@ -217,7 +209,7 @@ def build_application(settings: Settings, nodes: Sequence[dict[str, float]]) -> 
             target_ongoing_requests=settings.max_requests,
             upscale_delay_s=10,
         ),
-        max_ongoing_requests=settings.max_connections,  # more than the application admits: it refuses in its own words
+        max_ongoing_requests=settings.max_connections,  # more than the application accepts: it sends the 503
         max_queued_requests=settings.max_connections,
         request_router_config=RequestRouterConfig(request_router_class=StickyRouter),
         health_check_period_s=2,
@@ -232,7 +224,7 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
 
     Args:
         settings: The model, the address, the number of replicas and every limit.
-        say: Is given one sentence when the server listens.
+        say: Prints that the server listens.
 
     Raises:
         PlayloomError: If the model cannot be used, the port is taken, resources are missing, or Ray fails.

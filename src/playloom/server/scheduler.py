@@ -1,107 +1,37 @@
-"""Scheduler: one thread owns the engine and batches the steps of all sessions.
+"""Scheduler: one thread owns the engine, batches the steps of all sessions and drives live sessions at their ticks.
 
     scheduler = Scheduler(Engine(model, row_delay=1))
-    handle = scheduler.open(prompt, seed=7)                  # from any thread
-    step = handle.step(action_A)                          # waits; or handle.submit(action_A) for a future
+    handle = scheduler.open(prompt, seed=7).result()      # from any thread
+    step = handle.submit(action_A).result()
+    scheduler.play(LiveHandle(...))                       # or a frame at every tick
 
-Every request that waits when a frame begins takes part in it. New sessions prefill one prompt step between frames.
+Requests that wait and live sessions that are due when a frame begins share its batch. New sessions prefill one prompt
+step between frames.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import ResourceError
 from playloom.inference.engine import Engine, Session, StepInput
+from playloom.inference.realtime.state import LiveState, LiveStep
+from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
 from playloom.server.errors import CapacityError, ShuttingDownError
-
-Work = Callable[[], None]
-"""Task for the owning thread."""
-OnError = Callable[[Exception], None]
-"""Callback for the exception that a task raised."""
-
-
-class TaskQueue:
-    """A queue of tasks that one thread empties."""
-
-    def __init__(self) -> None:
-        self._items: queue.SimpleQueue[tuple[Work, OnError] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def put(self, work: Work, on_error: OnError) -> bool:
-        """Add a task; returns False when the queue is closed."""
-        with self._lock:
-            if self._closed:
-                return False
-            self._items.put((work, on_error))
-            return True
-
-    def close(self) -> None:
-        """Accept no more tasks; queued ones still run."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._items.put(None)
-
-    def take(self, *, wait: bool) -> bool:
-        """Run all queued tasks in the calling thread; returns False once the queue is closed and empty.
-
-        Args:
-            wait: for something to come, when nothing lies here.
-        """
-        while True:
-            try:
-                item = self._items.get(block=wait)
-            except queue.Empty:
-                return True
-            if not self._do(item):
-                return False
-            wait = False
-
-    def take_until(self, enough: Callable[[], bool], seconds: float) -> None:
-        """Run tasks in the calling thread until `enough()`, a timeout, or the close of the queue."""
-        end = time.monotonic() + seconds
-        while not enough():
-            try:
-                item = self._items.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                return
-            if not self._do(item):
-                return
-
-    def reject_all(self, error: Exception) -> None:
-        """Close the queue and fail all queued tasks."""
-        self.close()
-        while (item := self._items.get()) is not None:
-            item[1](error)
-
-    def _do(self, item: tuple[Work, OnError] | None) -> bool:
-        """Run one item; returns False at the end of the queue."""
-        if item is None:
-            self._items.put(None)  # for the next call
-            return False
-        work, on_error = item
-        try:
-            work()
-        except Exception as error:  # the asker's trouble, not the owner's
-            on_error(error)
-        return True
-
+from playloom.server.task_queue import OnError, TaskQueue, fail, resolve
 
 log = logging.getLogger("playloom.server")
 
@@ -110,6 +40,7 @@ Frame = NDArray[np.uint8] | Literal["dream"] | None
 """Frame after an action; see `playloom.inference.engine.StepInput`."""
 Progress = Callable[[int, int], None]
 """Called in the scheduler's thread with the number of prefilled prompt steps and their total."""
+_MAX_UNSENT = 2  # frames of a live session that are being encoded; more would queue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +71,18 @@ class SchedulerStats:
 
 @dataclass(kw_only=True, eq=False)
 class _StepRequest:
-    """One queued step."""
+    """One step that waits for its batch; a due live session has one only while a batch is chosen."""
 
     handle: Handle
-    action_A: NDArray[np.uint8] | None
-    frame: Frame
-    done: Future[StepResult]
+    action_A: NDArray[np.uint8] | None = None
+    frame: Frame = "dream"
+    done: Future[StepResult] = field(default_factory=Future)
+    since: float = field(default_factory=time.perf_counter)
+    live: LiveHandle | None = None
+
+    @property
+    def input(self) -> StepInput:
+        return StepInput(self.handle._session, self.action_A, self.frame)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -178,17 +115,24 @@ class Handle:
         """Return a future of the next step; see `playloom.inference.engine.StepInput` for the arguments."""
         return self._scheduler.submit(self, action_A, frame)
 
-    def step(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> StepResult:
-        """Run the next step and wait for it.
-
-        Raises:
-            PlayloomError: what the engine raised for this turn, or `ShuttingDownError`.
-        """
-        return self.submit(action_A, frame).result()
-
     def close(self) -> None:
         """Free the session's memory; queued steps fail with a `ShuttingDownError`."""
         self._scheduler.close_session(self)
+
+
+@dataclass(kw_only=True, eq=False)
+class LiveHandle:
+    """A live session that the scheduler drives."""
+
+    handle: Handle
+    """Its session; another one after a restart."""
+    state: LiveState
+    """Its clock and input."""
+    on_frame: Callable[[LiveFrame], Future[Any]]
+    """Called in the scheduler's thread; returns a future of the sent frame, so that frames never queue."""
+    on_error: OnError
+    """Called in the scheduler's thread with the error that ended it."""
+    unsent: int = 0
 
 
 class Scheduler:
@@ -200,21 +144,13 @@ class Scheduler:
         self._tasks = TaskQueue()
         self._prefilling: list[_PrefillRequest] = []
         self._requests: deque[_StepRequest] = deque()
+        self._live: list[LiveHandle] = []
         self._last_batch: list[Handle] = []
         self._capacity = threading.BoundedSemaphore(self.limits.sessions)
         self._thread = threading.Thread(target=self._run, name="playloom-scheduler", daemon=True)
         self._thread.start()
 
-    def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> Handle:
-        """Open a session and wait until its prompt is prefilled.
-
-        Raises:
-            CapacityError: when `limits.sessions` are open.
-            ShuttingDownError: after `close`.
-        """
-        return self.open_async(prompt, sampling=sampling, seed=seed).result()
-
-    def open_async(
+    def open(
         self,
         prompt: Prompt,
         *,
@@ -222,7 +158,11 @@ class Scheduler:
         seed: int = 0,
         progress: Progress = lambda seen, steps: None,
     ) -> Future[Handle]:
-        """Return a future of `open`; raises `CapacityError` at once. A cancelled future frees its session."""
+        """Open a session; return a future that is ready when its prompt is prefilled. Cancelling it frees the session.
+
+        Raises:
+            CapacityError: If `limits.sessions` are open.
+        """
         if not self._capacity.acquire(blocking=False):
             raise CapacityError(f"all {self.limits.sessions} sessions are taken; try again in a while")
         future: Future[Handle] = Future()
@@ -234,23 +174,31 @@ class Scheduler:
 
         def on_error(error: Exception) -> None:
             self._capacity.release()
-            _fail(future, error)
+            fail(future, error)
 
         self._post(enqueue, on_error)
         return future
 
     def submit(self, handle: Handle, action_A: NDArray[np.uint8] | None, frame: Frame) -> Future[StepResult]:
         """See `Handle.submit`."""
-        request = _StepRequest(handle=handle, action_A=action_A, frame=frame, done=Future())
+        request = _StepRequest(handle=handle, action_A=action_A, frame=frame)
 
         def enqueue() -> None:
             if handle.closed:
-                raise ShuttingDownError("this session was closed; open another one")
-            self.engine.check(self._step_input(request))  # a bad turn is its asker's alone
+                raise _session_closed()
+            self.engine.check(request.input)  # a bad step fails its own request only
             self._requests.append(request)
 
-        self._post(enqueue, lambda error: _fail(request.done, error))
+        self._post(enqueue, partial(fail, request.done))
         return request.done
+
+    def play(self, live: LiveHandle) -> None:
+        """Make a frame of a live session at every tick, until its handle is closed."""
+        self._post(lambda: self._live.append(live), live.on_error)
+
+    def wake(self) -> None:
+        """Look at the live sessions again, after one was resumed or stepped."""
+        self._post(lambda: None, lambda _: None)
 
     @property
     def alive(self) -> bool:
@@ -260,7 +208,7 @@ class Scheduler:
     def run(self, work: Callable[[], _T]) -> Future[_T]:
         """Run a short function between two frames in the scheduler's thread; return a future of its result.
 
-        Two threads that compute at once hinder each other far more than they share, see `runtime.in_passing`.
+        Two threads that compute at once slow each other down, see `playloom.device.run_in_temporary_thread`.
         """
         future: Future[_T] = Future()
 
@@ -268,7 +216,7 @@ class Scheduler:
             if future.set_running_or_notify_cancel():
                 future.set_result(work())
 
-        self._post(do, lambda error: _fail(future, error))
+        self._post(do, partial(fail, future))
         return future
 
     def close_session(self, handle: Handle) -> None:
@@ -278,9 +226,10 @@ class Scheduler:
             if handle.closed:
                 return
             handle.closed = True
-            for request in [w for w in self._requests if w.handle is handle]:
+            self._live = [live for live in self._live if live.handle is not handle]
+            for request in [waiting for waiting in self._requests if waiting.handle is handle]:
                 self._requests.remove(request)
-                _fail(request.done, ShuttingDownError("this session was closed; open another one"))
+                fail(request.done, _session_closed())
             self.engine.close(handle._session)
             self.stats.sessions -= 1
             self._capacity.release()
@@ -293,30 +242,37 @@ class Scheduler:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _post(self, work: Callable[[], None], on_error: Callable[[Exception], None]) -> None:
-        if not self._tasks.put(work, on_error):
-            on_error(ShuttingDownError("the server is stopping and takes no more work"))
+    def _post(self, task: Callable[[], None], on_error: OnError) -> None:
+        if not self._tasks.add(task, on_error):
+            on_error(ShuttingDownError("the server is stopping and accepts no new work"))
 
     def _run(self) -> None:
         try:
-            self._work()
+            while self._tasks.run(self._idle_time()) or self._requests or self._prefilling:
+                self._prefill_step()
+                self._gather()
+                self._advance()
         except Exception:  # a bug: fail every waiting future
-            log.exception("the thread that dreams failed")
-            gone = ShuttingDownError("the thread that dreams failed; start the server again")
+            log.exception("the scheduler's thread failed")
+            gone = ShuttingDownError("the scheduler's thread failed; restart the server")
             for request in self._requests:
-                _fail(request.done, gone)
+                fail(request.done, gone)
             for newcomer in self._prefilling:
-                _fail(newcomer.done, gone)
+                fail(newcomer.done, gone)
+            for live in self._live:
+                live.on_error(gone)
             self._tasks.reject_all(gone)
 
-    def _work(self) -> None:
-        while True:
-            more = self._tasks.take(wait=not (self._requests or self._prefilling))
-            if not more and not self._requests and not self._prefilling:
-                return
-            self._prefill_step()
-            self._gather()
-            self._advance()
+    def _idle_time(self) -> float | None:
+        """Return the seconds until there is work other than tasks; None: there is none."""
+        if self._requests or self._prefilling:
+            return 0.0
+        due = min((due for due, _ in self._due_times()), default=None)
+        return None if due is None else max(0.0, due - time.perf_counter())
+
+    def _due_times(self) -> list[tuple[float, LiveHandle]]:
+        ready = [live for live in self._live if live.unsent < _MAX_UNSENT]
+        return [(due, live) for live in ready if (due := live.state.next_due()) is not None]
 
     def _prefill_step(self) -> None:
         """Prefill one prompt step of every new session."""
@@ -326,10 +282,10 @@ class Scheduler:
             return
         try:
             self.engine.prefill([newcomer.session for newcomer in self._prefilling])
-        except Exception as error:  # one of many users' prompts: say it to those it concerns, and go on
+        except Exception as error:
             for newcomer in list(self._prefilling):
                 self._drop(newcomer)
-                _fail(newcomer.done, error)
+                fail(newcomer.done, error)
             return
         for newcomer in list(self._prefilling):
             newcomer.progress(newcomer.steps - len(newcomer.session.pending), newcomer.steps)
@@ -337,7 +293,7 @@ class Scheduler:
                 self._prefilling.remove(newcomer)
                 self.stats.sessions += 1
                 handle = Handle(self, newcomer.session)
-                if not _resolve(newcomer.done, handle):
+                if not resolve(newcomer.done, handle):
                     self.close_session(handle)  # cancelled
 
     def _drop(self, newcomer: _PrefillRequest) -> None:
@@ -347,60 +303,77 @@ class Scheduler:
 
     def _gather(self) -> None:
         """Wait briefly for the sessions of the last batch: one batch of two costs less than two of one."""
-
-        def all_here() -> bool:
+        end = time.perf_counter() + self.limits.gather
+        while self._requests:
             here = {id(request.handle) for request in self._requests}
-            return len(here) >= self.limits.batch or all(h.closed or id(h) in here for h in self._last_batch)
-
-        if self._requests:
-            self._tasks.take_until(all_here, self.limits.gather)
+            missing = any(not handle.closed and id(handle) not in here for handle in self._last_batch)
+            left = end - time.perf_counter()
+            if not missing or len(here) >= self.limits.batch or left <= 0 or not self._tasks.run(left):
+                return
 
     def _advance(self) -> None:
         batch = self._next_batch()
+        self.stats.waiting = len(self._requests)
         if not batch:
             return
-        self._last_batch = [request.handle for request in batch]
+        self._last_batch = [request.handle for request in batch if request.live is None]
         self.stats.batches[len(batch)] += 1
         try:
-            self._answer(batch, self.engine.advance([self._step_input(request) for request in batch]))
+            steps = self.engine.advance([request.input for request in batch])
         except Exception as error:
             for request in batch:
-                _fail(request.done, error)
-                if not isinstance(error, ResourceError):  # that turn can be asked for again; after all else none can
+                fail(request.done, error)
+                if not isinstance(error, ResourceError):  # only after that one can the session go on
                     request.handle.close()
-
-    def _answer(self, batch: Sequence[_StepRequest], steps: Sequence[StepResult]) -> None:
+            return
         self.stats.frames += len(batch)
         for request, step in zip(batch, steps, strict=True):
-            _resolve(request.done, step)
+            resolve(request.done, step)
 
     def _next_batch(self) -> list[_StepRequest]:
-        """Take the longest waiting requests, one per session."""
+        """Take the longest waiting requests and due live sessions, one per session."""
+        due_times, now = self._due_times(), time.perf_counter()
+        due = [_StepRequest(handle=live.handle, since=at, live=live) for at, live in due_times if at <= now]
         batch: list[_StepRequest] = []
-        for request in list(self._requests):
+        for request in sorted([*self._requests, *due], key=lambda request: request.since):
             if len(batch) == self.limits.batch:
                 break
             if any(request.handle is other.handle for other in batch):
                 continue
-            self._requests.remove(request)
-            if request.done.set_running_or_notify_cancel():
+            if self._begin_live(request.live, request) if request.live else self._begin(request):
                 batch.append(request)
-        self.stats.waiting = len(self._requests)
         return batch
 
-    def _step_input(self, request: _StepRequest) -> StepInput:
-        return StepInput(request.handle._session, request.action_A, request.frame)
+    def _begin(self, request: _StepRequest) -> bool:
+        self._requests.remove(request)
+        return request.done.set_running_or_notify_cancel()
+
+    def _begin_live(self, live: LiveHandle, request: _StepRequest) -> bool:
+        """Take the tick and the input of a live session; returns False when it was paused meanwhile."""
+        step = live.state.begin()
+        if step is None:
+            return False
+        request.action_A = step.action_A
+        request.done.add_done_callback(partial(self._finish_live, live, step))
+        return True
+
+    def _finish_live(self, live: LiveHandle, step: LiveStep, done: Future[StepResult]) -> None:
+        error = done.exception()
+        if isinstance(error, Exception):
+            self._end_live(live, error)
+            return
+        live.unsent += 1
+        sent = live.on_frame(live.state.finish(step, done.result()))
+        sent.add_done_callback(lambda done: self._post(partial(self._sent, live, done), partial(self._end_live, live)))
+
+    def _sent(self, live: LiveHandle, done: Future[Any]) -> None:
+        live.unsent -= 1
+        done.result()
+
+    def _end_live(self, live: LiveHandle, error: Exception) -> None:
+        self._live = [other for other in self._live if other is not live]
+        live.on_error(error)
 
 
-def _resolve(future: Future[_T], value: _T) -> bool:
-    """Set a result; returns False when the future is cancelled."""
-    try:
-        future.set_result(value)
-    except InvalidStateError:  # cancelled, perhaps at this very moment
-        return False
-    return True
-
-
-def _fail(future: Future[_T], error: Exception) -> None:
-    with suppress(InvalidStateError):
-        future.set_exception(error)
+def _session_closed() -> ShuttingDownError:
+    return ShuttingDownError("this session was closed; open another one")

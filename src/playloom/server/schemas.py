@@ -7,7 +7,6 @@ when the action that answers its frame is known, one engine step later; the last
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal, NamedTuple
@@ -15,72 +14,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from fastapi import FastAPI, Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from starlette.responses import JSONResponse, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from playloom.actions.codec import REST_VALUES, Form, bins_of, read_vector, values_to_rows
-from playloom.errors import BadInputError
+from playloom.errors import BadInputError, did_you_mean
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.media.images import from_base64, read_frame
 from playloom.provenance import Manifest
-from playloom.server.errors import ApiError
 from playloom.server.scheduler import Frame
-from playloom.server.service import (
-    ContextStep,
-    InferenceService,
-    RequestModel,
-    parse_body,
-    request_schema,
-    resolve_prompt,
-    resolve_seed,
-)
-
-
-class Predicted(NamedTuple):
-    """One predicted step."""
-
-    number: int
-    """Step number, from 1."""
-    step: StepResult
-    """Frame and tokens of the step."""
-    action_A: NDArray[np.uint8]
-    """Action taken after seeing that frame, uint8 [16]."""
-
-
-async def predict(
-    service: InferenceService,
-    prompt: Prompt,
-    *,
-    closing_A: NDArray[np.uint8] | None,
-    count: int,
-    forced: Sequence[NDArray[np.uint8] | None] = (),
-    sampling: Sampling,
-    seed: int,
-) -> AsyncGenerator[Predicted, None]:
-    """Predict steps one by one.
-
-    Args:
-        service: dreams.
-        prompt: the context; its last frame is open.
-        closing_A: the action that closes it; None: dreamed.
-        count: how many steps.
-        forced: the actions of the first predicted steps where they are given; None or beyond: dreamed.
-        sampling: how tokens are drawn.
-        seed: same context, same seed: same steps.
-    """
-    actions = [closing_A, *(forced[i] if i < len(forced) else None for i in range(count))]
-    turns: list[tuple[NDArray[np.uint8] | None, Frame]] = [(action_A, "dream") for action_A in actions[:-1]]
-    turns.append((actions[-1], None))
-    before: StepResult | None = None
-    number = 0
-    async with aclosing(service.dream(prompt, turns, sampling, seed)) as steps:
-        async for step in steps:
-            if before is not None:
-                number += 1
-                yield Predicted(number, before, step.action_A)
-            before = step
-
+from playloom.server.service import ContextStep, InferenceService, resolve_prompt, resolve_seed
 
 _USED = 10
 SEED_END = 2**63
@@ -101,6 +44,36 @@ TopP = Annotated[Annotated[float, Field(gt=0, le=1)] | None, BeforeValidator(_bl
 Seed = Annotated[Annotated[int, Field(ge=0, lt=SEED_END)] | None, BeforeValidator(_blank_is_none)]
 
 
+class RequestModel(BaseModel):
+    """Request of our own API; an unknown field is an error that names the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, data: Any) -> Any:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        for name in data if isinstance(data, dict) else ():
+            if name not in known:
+                raise ValueError(f"there is no field {str(name)[:60]!r} here; {did_you_mean(str(name)[:60], known)}")
+        return data
+
+
+class SamplingFields(BaseModel):
+    """Sampling parameters of a request."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    temperature: Temperature = None
+    """Divides the logits; 0 is greedy; none: the model's default."""
+    top_k: TopK = None
+    """Sample from the k likeliest tokens only."""
+    top_p: TopP = None
+    """Sample from the likeliest tokens that reach p together."""
+    seed: Seed = None
+    """Random seed; the same request and seed give the same reply. None: a random one."""
+
+
 class ScoreEntry(BaseModel):
     """One context step: an image and the action taken after seeing it."""
 
@@ -116,25 +89,15 @@ class ScoreEntry(BaseModel):
     """From an earlier reply; used in place of encoding the image. Missing or empty: it is encoded."""
 
 
-class ScoreInput(BaseModel):
-    """Context and sampling parameters."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
+class ScoreInput(SamplingFields):
+    """Context and sampling parameters. (`seed` and `schema` are not in the original format.)"""
 
     context: list[ScoreEntry] = Field(min_length=1, max_length=100)
     """Steps, oldest first; the last 10 are used."""
     num_steps_to_predict: int = Field(default=1, ge=1)
     """Steps to predict."""
-    temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's default."""
-    top_p: TopP = None
-    """Sample from the likeliest tokens that reach p together."""
-    top_k: TopK = None
-    """Sample from the k likeliest tokens only."""
-    seed: Seed = None
-    """Random seed; none: a random one. (Not in the original format.)"""
     schema_: Form = Field(default="auto", alias="schema")
-    """Schema of `actions`; `auto` decides for each vector. (Not in the original format.)"""
+    """Schema of `actions`; `auto` decides for each vector."""
 
 
 class ScoreRequest(BaseModel):
@@ -164,75 +127,13 @@ class ScoreReply(BaseModel):
     results: list[ScoreResult]
 
 
-def register_score_routes(app: FastAPI, service: InferenceService) -> None:
-    """Add the route."""
-
-    @app.post("/score", response_model=ScoreReply, openapi_extra=request_schema(ScoreRequest), tags=["hosted endpoint"])
-    async def score(request: Request) -> Response:
-        """Predict the steps after a context: an image each, and the action taken after seeing it.
-
-        The last entry's action closes its step: the first picture predicted is the one that follows it.
-        """
-        service.limiter.check_open()
-        params = (await parse_body(request, ScoreRequest)).input_data
-        service.check_steps(params.num_steps_to_predict)
-        return await service.in_time(_answer(service, params, request))
-
-
-async def _answer(service: InferenceService, params: ScoreInput, request: Request) -> Response:
-    async with service.limiter.slot():
-        seen, actions = await service.run_in_io_pool(lambda: _context(params))
-        between = [action_A for action_A in actions[:-1] if action_A is not None]
-        prompt = await service.prompt(seen, between, stretch=True, steps=_USED)
-        sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
-        manifest = service.manifest(prompt, sampling, seed, "full")
-        results = []
-        count = params.num_steps_to_predict
-        async with aclosing(
-            predict(service, prompt, closing_A=actions[-1], count=count, sampling=sampling, seed=seed)
-        ) as steps:
-            async for number, step, action_A in steps:
-                png = await service.png(step, manifest, number)
-                results.append(_result(png, action_A, step.codes_N))
-                if await request.is_disconnected():
-                    return Response(status_code=499)  # the client is gone
-        content = await service.run_in_io_pool(lambda: json.dumps({"results": results}))
-    return Response(content, media_type="application/json")
-
-
-def _context(params: ScoreInput) -> tuple[list[ContextStep], list[NDArray[np.uint8] | None]]:
-    """Read the entries used and their actions; only the last action may be missing."""
-    seen, actions = [], []
-    first = max(0, len(params.context) - _USED)
-    for number, entry in enumerate(params.context[first:], first):
-        where = f"context entry {number}"
-        vector = entry.actions or entry.actions_output
-        if not vector and number < len(params.context) - 1:
-            raise BadInputError(f"{where} has no actions; only the last entry may leave them to the model")
-        actions.append(read_vector(vector, params.schema_, f"actions of {where}") if vector else None)
-        codes_N = np.array(entry.tokens, np.int64) if entry.tokens else None
-        picture = from_base64(entry.image, f"the image of {where}")
-        seen.append(ContextStep(picture=picture, where=f"the image of {where}", codes_N=codes_N))
-    return seen, actions
-
-
-def _result(png: bytes, action_A: NDArray[np.uint8], codes_N: NDArray[np.int64] | None) -> dict[str, Any]:
-    assert codes_N is not None, "a predicted step has a frame"
-    bins = bins_of(action_A)
-    return {
-        "image": base64.b64encode(png).decode(),
-        "actions": bins,
-        "actions_output": bins,
-        "tokens": [int(code) for code in codes_N],
-    }
-
-
 _MOST = 100
 Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is cut out where the shape differs.")]
+Schema = Literal["named", "binned"]
 
 
-class PromptParams(RequestModel):
-    """Prompt and sampling parameters."""
+class PromptFields(RequestModel):
+    """Prompt of a request."""
 
     prompt: str | None = Field(default=None, max_length=255)
     """Name of a bundled prompt, see `/v1/prompts`; none, and no images: the first one."""
@@ -240,16 +141,12 @@ class PromptParams(RequestModel):
     """Images instead of a prompt, oldest first; the last ones that fit the context are used."""
     context_actions: Annotated[list[Vector], Field(max_length=_MOST)] | None = None
     """Actions between the images, one less than images; none: at rest."""
-    schema_: Literal["named", "binned"] = Field(default="named", alias="schema")
+    schema_: Schema = Field(default="named", alias="schema")
     """Schema of every action in this request."""
-    temperature: Temperature = None
-    """Divides the logits; 0 is greedy; none: the model's default."""
-    top_k: TopK = None
-    """Sample from the k likeliest tokens only."""
-    top_p: TopP = None
-    """Sample from the likeliest tokens that reach p together."""
-    seed: Seed = None
-    """Random seed; the same request and seed give the same reply. None: a random one."""
+
+
+class PromptParams(SamplingFields, PromptFields):
+    """Prompt and sampling parameters."""
 
 
 class DreamRequest(PromptParams):
@@ -304,107 +201,179 @@ class PolicyResponse(BaseModel):
     """Sixteen numbers in the request's schema."""
 
 
-def register_dream_routes(app: FastAPI, service: InferenceService) -> None:
+def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
     """Add the routes."""
 
-    @app.post("/v1/dream", response_model=DreamResponse, openapi_extra=request_schema(DreamRequest), tags=["playloom"])
-    async def dream(request: Request) -> Response:
+    @app.post("/score", tags=["hosted endpoint"])
+    async def score(body: ScoreRequest, request: Request) -> ScoreReply:
+        """Predict the steps after a context: an image each, and the action taken after seeing it.
+
+        The last entry's action closes its step: the first picture predicted is the one that follows it.
+        """
+        service.check_steps(body.input_data.num_steps_to_predict)
+        return await service.in_time(_score(service, body.input_data), request)
+
+    @app.post("/v1/dream", tags=["playloom"])
+    async def dream(body: DreamRequest, request: Request) -> DreamResponse:
         """Generate frames, actions or both from a prompt or images."""
-        service.limiter.check_open()
-        order = await parse_body(request, DreamRequest)
-        service.check_steps(order.steps)
-        return await service.in_time(_dream(service, order, request))
+        service.check_steps(body.steps)
+        return await service.in_time(_dream(service, body), request)
 
-    @app.post(
-        "/v1/policy", response_model=PolicyResponse, openapi_extra=request_schema(PromptParams), tags=["playloom"]
-    )
-    async def policy(request: Request) -> Response:
+    @app.post("/v1/policy", tags=["playloom"])
+    async def policy(body: PromptParams, request: Request) -> PolicyResponse:
         """Return the model's next action."""
-        service.limiter.check_open()
-        return await service.in_time(_policy(service, await parse_body(request, PromptParams)))
+        return await service.in_time(_policy(service, body), request)
 
 
-async def build_prompt(service: InferenceService, params: PromptParams) -> Prompt:
+class Prediction(NamedTuple):
+    """One predicted step."""
+
+    index: int
+    """Step number, from 0."""
+    png: bytes
+    """The frame as watermarked PNG."""
+    tokens: list[int]
+    """Tokens of the frame."""
+    action_A: NDArray[np.uint8]
+    """Action taken after seeing the frame, uint8 [16]."""
+
+
+async def predict(
+    service: InferenceService,
+    prompt: Prompt,
+    actions: Sequence[NDArray[np.uint8] | None],
+    sampling: Sampling,
+    seed: int,
+) -> AsyncGenerator[Prediction, None]:
+    """Predict the steps after a prompt.
+
+    Args:
+        service: The model.
+        prompt: The context.
+        actions: The action after the context's last frame, then that after each predicted frame; None: sampled. One
+            more than steps.
+        sampling: Sampling parameters.
+        seed: The same context and seed give the same steps.
+    """
+    manifest = service.manifest(prompt, sampling, seed, "full")
+    inputs: list[tuple[NDArray[np.uint8] | None, Frame]] = [(action_A, "dream") for action_A in actions[:-1]]
+    before: StepResult | None = None
+    async with aclosing(service.dream(prompt, [*inputs, (actions[-1], None)], sampling, seed)) as steps:
+        async for step in steps:
+            if before is not None and before.codes_N is not None:
+                png = await service.png(before, manifest)
+                yield Prediction(before.index, png, before.codes_N.tolist(), step.action_A)
+            before = step
+
+
+async def _score(service: InferenceService, params: ScoreInput) -> ScoreReply:
+    async with service.limiter.slot():
+        seen, actions = await service.run_in_io_pool(lambda: _context(params))
+        between = [action_A for action_A in actions[:-1] if action_A is not None]
+        prompt = await service.prompt(seen, between, stretch=True, steps=_USED)
+        sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
+        following = [actions[-1], *[None] * params.num_steps_to_predict]
+        results = []
+        async with aclosing(predict(service, prompt, following, sampling, seed)) as predictions:
+            async for _, png, tokens, action_A in predictions:
+                image, bins = base64.b64encode(png).decode(), bins_of(action_A)
+                results.append(ScoreResult(image=image, actions=bins, actions_output=bins, tokens=tokens))
+        return ScoreReply(results=results)
+
+
+def _context(params: ScoreInput) -> tuple[list[ContextStep], list[NDArray[np.uint8] | None]]:
+    """Read the entries used and their actions; only the last action may be missing."""
+    seen, actions = [], []
+    first = max(0, len(params.context) - _USED)
+    for number, entry in enumerate(params.context[first:], first):
+        where = f"context entry {number}"
+        vector = entry.actions or entry.actions_output
+        if not vector and number < len(params.context) - 1:
+            raise BadInputError(f"{where} has no actions; only the last entry may leave them to the model")
+        actions.append(read_vector(vector, params.schema_, f"actions of {where}") if vector else None)
+        codes_N = np.array(entry.tokens, np.int64) if entry.tokens else None
+        picture = from_base64(entry.image, f"the image of {where}")
+        seen.append(ContextStep(picture=picture, where=f"the image of {where}", codes_N=codes_N))
+    return seen, actions
+
+
+async def build_prompt(service: InferenceService, params: PromptFields) -> Prompt:
     """Build the prompt of a request.
 
     Raises:
-        PlayloomError: when it cannot be used.
+        PlayloomError: If an image cannot be read, or counts do not match.
     """
     if params.images is None:
         name = resolve_prompt(params.prompt)
         return (await service.run_in_io_pool(lambda: service.bundled_prompt(name)))[0]
     if params.prompt is not None:
-        raise BadInputError("a dream begins at a moment or at images; send one of the two")
-    images, where = params.images, "image {}"
-    given = params.context_actions
+        raise BadInputError("prompt and images were both sent; send one of the two")
+    images, given = params.images, params.context_actions
     if given is not None and len(given) != len(images) - 1:
         raise BadInputError(f"{len(images)} images need {len(images) - 1} context_actions between; got {len(given)}")
     actions = read_actions(given, params.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
+    named = [(text, f"image {index}") for index, text in enumerate(images)]
     seen = await service.run_in_io_pool(
-        lambda: [
-            ContextStep(picture=from_base64(b, where.format(i)), where=where.format(i)) for i, b in enumerate(images)
-        ]
+        lambda: [ContextStep(picture=from_base64(text, where), where=where) for text, where in named]
     )
     return await service.prompt(seen, actions, steps=service.context)
 
 
-def read_actions(rows: list[list[float]], schema: Literal["named", "binned"], what: str) -> list[NDArray[np.uint8]]:
+def read_actions(rows: list[list[float]], schema: Schema, name: str) -> list[NDArray[np.uint8]]:
     """Convert the action vectors of a request to action values."""
-    return [read_vector(row, schema, f"{what} {index}") for index, row in enumerate(rows)]
+    return [read_vector(row, schema, f"{name} {index}") for index, row in enumerate(rows)]
 
 
-async def serialize_step(
-    service: InferenceService, step: StepResult, manifest: Manifest, schema: Literal["named", "binned"]
-) -> tuple[dict[str, object], bytes | None]:
-    """Serialize a step; return it with its PNG."""
-    dreamed = step.frame_HWC is not None and manifest.mode != "policy"
-    png = await service.png(step, manifest, step.index + 1) if dreamed else None
-    return {
-        "index": step.index,
-        "action": [round(float(number), 4) for number in values_to_rows(step.action_A, schema)],
-        "action_given": step.action_given,
-        "image": None if png is None else base64.b64encode(png).decode(),
-        "tokens": None if step.codes_N is None else step.codes_N.tolist(),
-    }, png
+async def serialize_step(service: InferenceService, step: StepResult, manifest: Manifest, schema: Schema) -> Step:
+    """Serialize a step, with its frame as PNG unless the frame was given."""
+    image = None
+    if step.frame_HWC is not None and manifest.mode != "policy":
+        image = base64.b64encode(await service.png(step, manifest)).decode()
+    return Step(
+        index=step.index,
+        action=_row(step.action_A, schema),
+        action_given=step.action_given,
+        image=image,
+        tokens=None if step.codes_N is None else step.codes_N.tolist(),
+    )
 
 
-async def _dream(service: InferenceService, order: DreamRequest, request: Request) -> Response:
+def _row(action_A: NDArray[np.uint8], schema: Schema) -> list[float]:
+    return [round(float(number), 4) for number in values_to_rows(action_A, schema)]
+
+
+async def _dream(service: InferenceService, body: DreamRequest) -> DreamResponse:
     async with service.limiter.slot():
-        params = await _request(service, order)
-        manifest = service.manifest(params.prompt, params.sampling, params.seed, params.mode)
-        turns = [
-            (params.action(i), params.frame(i) if params.mode == "policy" else "dream") for i in range(params.steps)
+        request = await _generation_request(service, body)
+        manifest = service.manifest(request.prompt, request.sampling, request.seed, request.mode)
+        inputs: list[tuple[NDArray[np.uint8] | None, Frame]] = [
+            (request.action(i), request.frame(i) if request.mode == "policy" else "dream") for i in range(request.steps)
         ]
-        steps = []
-        async with aclosing(service.dream(params.prompt, turns, params.sampling, params.seed)) as dreamed:  # type: ignore[arg-type]
-            async for step in dreamed:
-                steps.append((await serialize_step(service, step, manifest, order.schema_))[0])
-                if await request.is_disconnected():
-                    return Response(status_code=499)  # the client is gone
-        content = {"model": service.model.config.name, "seed": params.seed, "steps": steps}
-        return await service.run_in_io_pool(lambda: JSONResponse(content))
+        async with aclosing(service.dream(request.prompt, inputs, request.sampling, request.seed)) as results:
+            steps = [await serialize_step(service, step, manifest, body.schema_) async for step in results]
+        return DreamResponse(model=service.model.config.name, seed=request.seed, steps=steps)
 
 
-async def _request(service: InferenceService, order: DreamRequest) -> GenerationRequest:
-    prompt = await build_prompt(service, order)
+async def _generation_request(service: InferenceService, body: DreamRequest) -> GenerationRequest:
+    prompt = await build_prompt(service, body)
     true_frames, true_actions = None, None
-    if order.images is None:
-        name = resolve_prompt(order.prompt)
+    if body.images is None:
+        name = resolve_prompt(body.prompt)
         _, true_frames, true_actions = await service.run_in_io_pool(lambda: service.bundled_prompt(name))
-    actions = true_actions if order.mode == "world" else None
-    if order.actions is not None and order.mode != "policy":
-        rows = read_actions(order.actions, order.schema_, "action")
+    actions = true_actions if body.mode == "world" else None
+    if body.actions is not None and body.mode != "policy":
+        rows = read_actions(body.actions, body.schema_, "action")
         actions = np.stack(rows) if rows else None
-    if order.frames is not None:
-        true_frames = await _frames(service, order.frames)
+    if body.frames is not None:
+        true_frames = await _frames(service, body.frames)
     return GenerationRequest(
         prompt=prompt,
-        mode=order.mode,
-        steps=order.steps,
+        mode=body.mode,
+        steps=body.steps,
         actions_SA=actions,
-        frames_SHWC=true_frames if order.mode == "policy" else None,
-        sampling=service.sampling(order.temperature, order.top_k, order.top_p),
-        seed=resolve_seed(order.seed),
+        frames_SHWC=true_frames if body.mode == "policy" else None,
+        sampling=service.sampling(body.temperature, body.top_k, body.top_p),
+        seed=resolve_seed(body.seed),
     )
 
 
@@ -419,12 +388,11 @@ async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.
     return np.stack(frames) if frames else np.zeros((0, *size, 3), np.uint8)
 
 
-async def _policy(service: InferenceService, order: PromptParams) -> Response:
+async def _policy(service: InferenceService, params: PromptParams) -> PolicyResponse:
     async with service.limiter.slot():
-        prompt, seed = await build_prompt(service, order), resolve_seed(order.seed)
-        sampling = service.sampling(order.temperature, order.top_k, order.top_p)
+        prompt, seed = await build_prompt(service, params), resolve_seed(params.seed)
+        sampling = service.sampling(params.temperature, params.top_k, params.top_p)
         async with aclosing(service.dream(prompt, [(None, None)], sampling, seed)) as steps:
-            async for step in steps:
-                action = [round(float(number), 4) for number in values_to_rows(step.action_A, order.schema_)]
-                return JSONResponse({"model": service.model.config.name, "seed": seed, "action": action})
-    raise ApiError(500, "the model gave no answer")
+            step = await anext(steps)
+        action = _row(step.action_A, params.schema_)
+        return PolicyResponse(model=service.model.config.name, seed=seed, action=action)

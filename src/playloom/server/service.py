@@ -1,4 +1,4 @@
-"""Inference service: the model, the scheduler, the request limits and the parsing that all routes share.
+"""Inference service: the model, its scheduler, the request limits and the thread pools that all routes share.
 
 Images are decoded and encoded in the I/O pool; the model runs in the scheduler's thread only. `SentImageCache` knows
 the tokens of images that were sent out. Clients of the hosted endpoint send our images back without tokens; encoding
@@ -18,18 +18,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from playloom.actions.codec import REST_VALUES
 from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt, load_prompt
 from playloom.device import pick_device, run_in_temporary_thread
-from playloom.errors import BadInputError, did_you_mean
+from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
@@ -37,12 +35,13 @@ from playloom.media.images import encode_png, marked_png, read_frame
 from playloom.models.checkpoint import load_model, model_folder
 from playloom.models.decode_order import card_row_delay
 from playloom.provenance import Manifest, created_at, frames_hash
-from playloom.server.errors import ApiError, service_unavailable, validation_message
+from playloom.server.errors import ApiError, service_unavailable
 from playloom.server.scheduler import Frame, Handle, Progress, Scheduler, SchedulerLimits
 from playloom.server.settings import Settings
 
 _T = TypeVar("_T")
-_WEIGHT = 0.2  # of the newest request in the running mean of how long one takes
+_WEIGHT = 0.2  # of the newest request in the running mean of durations
+_CACHED_PROMPTS = 8
 
 
 class RequestLimiter:
@@ -60,16 +59,11 @@ class RequestLimiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold one of the slots.
-
-        Raises:
-            ApiError: 503 at once, when as many wait as may, or the server is stopping.
-        """
+        """Hold one of the slots; raise an `ApiError` 503 at once if the queue is full or the server is stopping."""
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
-            raise service_unavailable(
-                f"{self.waiting} requests are waiting already; try again in a while", self.seconds_until_free
-            )
+            seconds = min(60, math.ceil(self._seconds * max(1, self.waiting) / self.slots))
+            raise service_unavailable(f"{self.waiting} requests are waiting already; try again in a while", seconds)
         self.waiting += 1
         try:
             await self._free.acquire()
@@ -84,24 +78,33 @@ class RequestLimiter:
             self._seconds += _WEIGHT * (time.monotonic() - began - self._seconds)
             self._free.release()
 
-    async def with_timeout(self, work: Coroutine[Any, Any, _T], seconds: float) -> _T:
-        """Run a coroutine with a timeout.
+    async def with_timeout(self, work: Coroutine[Any, Any, _T], seconds: float, request: Request | None = None) -> _T:
+        """Run the work of a request; a timeout, `abort_all` or the disconnect of its client cancels it.
 
         Raises:
-            ApiError: 504 when it takes longer, 503 when `end` comes first.
+            ApiError: 504, 503 or (to nobody) 499.
         """
         task = asyncio.ensure_future(work)
+        tasks: set[asyncio.Future[Any]] = {task}
+        if request is not None:
+            tasks.add(asyncio.ensure_future(request.receive()))  # after the body comes the disconnect
         self._tasks.add(task)
         try:
-            return await asyncio.wait_for(task, seconds)
-        except asyncio.TimeoutError:
-            raise ApiError(504, f"this took longer than {seconds:g} seconds; ask for fewer steps at once") from None
+            done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if task in done:
+                return task.result()
+            if done:
+                raise ApiError(499, "the client has disconnected")
+            raise ApiError(504, f"this took longer than {seconds:g} seconds; request fewer steps at once")
         except asyncio.CancelledError:
             if not self._ended:
                 raise
             raise service_unavailable("the server stopped before this was done; try again in a while", 10) from None
         finally:
             self._tasks.discard(task)
+            for each in tasks:
+                each.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def abort_all(self) -> None:
         """Cancel all running requests with a 503."""
@@ -110,106 +113,16 @@ class RequestLimiter:
             task.cancel()
 
     def check_open(self) -> None:
-        """Check that the server accepts new work.
-
-        Raises:
-            ApiError: 503.
-        """
+        """Raise an `ApiError` 503 if the server accepts no new work."""
         if self.draining:
-            raise _stopping()
-
-    @property
-    def seconds_until_free(self) -> int:
-        """Estimated seconds until a slot is free."""
-        return min(60, math.ceil(self._seconds * max(1, self.waiting) / self.slots))
-
-
-def _stopping() -> ApiError:
-    return service_unavailable("the server is stopping and takes no new work; try again in a while", 10)
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-MAX_CONTAINERS = 4000
-"""Most objects and lists in one body; a hundred context steps hold a fraction of it."""
-MAX_VALUES = 1_000_000
-"""Most values in one body."""
-MAX_FIELDS = 10_000
-"""Most named fields in one body; each unknown one costs an error record."""
-
-
-class RequestModel(BaseModel):
-    """Request of our own API; an unknown field is an error."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-async def parse_body(request: Request, kind: type[_Model]) -> _Model:
-    """Parse a JSON body in the thread pool.
-
-    Raises:
-        ApiError: 400 for what is no JSON or does not fit, 413 for what holds too many values.
-    """
-    return await run_in_threadpool(parse, await request.body(), kind)
-
-
-def parse(data: bytes, kind: type[_Model]) -> _Model:
-    """Parse JSON into a model; see `parse_body` for the errors."""
-    check_complexity(data)
-    try:
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        raise _invalid_body(error, [kind]) from None
-
-
-def parse_any(data: bytes, adapter: TypeAdapter[Any], kinds: Sequence[type[BaseModel]]) -> Any:
-    """Parse JSON into one of several models, chosen by the field `type`."""
-    check_complexity(data)
-    try:
-        return adapter.validate_json(data)
-    except ValidationError as error:
-        raise _invalid_body(error, kinds) from None
-
-
-def check_complexity(data: bytes) -> None:
-    """Reject a body with far more objects than a valid request, by counting bytes.
-
-    Raises:
-        ApiError: 413.
-    """
-    opened, values, fields = data.count(b"{") + data.count(b"["), data.count(b","), data.count(b":")
-    if opened > MAX_CONTAINERS or values > MAX_VALUES or fields > MAX_FIELDS:
-        raise ApiError(
-            413,
-            f"the body holds {opened:,} objects and lists, {fields:,} fields and {values:,} values; send at most 100 "
-            "steps of context",
-        )
-
-
-def _invalid_body(error: ValidationError, kinds: Sequence[type[BaseModel]]) -> ApiError:
-    """Build the 400 for a body; an unknown field comes first, with the nearest known one."""
-    faults = list(error.errors(include_url=False, include_input=False))
-    unknown = next((fault["loc"] for fault in faults if fault["type"] == "extra_forbidden"), None)
-    if unknown is None:
-        return ApiError(400, validation_message(faults))
-    name = str(unknown[-1])[:60]
-    tagged = [
-        kind for kind in kinds if len(unknown) == 1 or unknown[0] in get_args(kind.model_fields["type"].annotation)
-    ]
-    known = [field.alias or key for kind in tagged for key, field in kind.model_fields.items()]
-    return ApiError(400, f"there is no field {name!r} here; {did_you_mean(name, known)}")
-
-
-def request_schema(kind: type[BaseModel]) -> dict[str, Any]:
-    """Describe the body of a route that calls `parse_body`, for the OpenAPI document."""
-    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+            raise service_unavailable("the server is stopping and accepts no new work; try again in a while", 10)
 
 
 class SentImageCache:
     """Tokens and manifests of the newest images sent, by pixel hash; any thread may use it."""
 
-    def __init__(self, pictures: int) -> None:
-        self._pictures = pictures
+    def __init__(self, images: int) -> None:
+        self._images = images
         self._known: OrderedDict[str, tuple[NDArray[np.int32], Manifest]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -217,7 +130,7 @@ class SentImageCache:
         """Store an image's tokens and manifest; the least recently used image is dropped above the limit."""
         with self._lock:
             self._known[frames_hash(marked_HWC)] = codes_N.astype(np.int32), manifest
-            while len(self._known) > self._pictures:
+            while len(self._known) > self._images:
                 self._known.popitem(last=False)
 
     def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64] | None:
@@ -233,13 +146,9 @@ class SentImageCache:
     def _lookup(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.int32], Manifest] | None:
         name = frames_hash(frame_HWC)
         with self._lock:
-            known = self._known.get(name)
-            if known is not None:
+            if name in self._known:
                 self._known.move_to_end(name)
-            return known
-
-
-_CACHED_PROMPTS = 8
+            return self._known.get(name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -258,22 +167,18 @@ class InferenceService:
     """A loaded model with its scheduler, thread pools and limits."""
 
     def __init__(self, settings: Settings) -> None:
-        """Load the model and start the scheduler.
-
-        Raises:
-            PlayloomError: when the model or the device cannot be used.
-        """
+        """Load the model and start the scheduler."""
         self.settings = settings
         self.engine = run_in_temporary_thread(lambda: _load_engine(settings))
         self.model = self.engine.model
-        # A live session that starts over opens its new dream before it gives up the old one, hence twice.
+        # A live session that restarts opens its new session before it closes the old one, hence twice.
         capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
         self.scheduler = Scheduler(self.engine, SchedulerLimits(sessions=capacity, batch=settings.batch))
         self.limiter = RequestLimiter(settings.max_requests, settings.queue)
         self.sent_images = SentImageCache(settings.token_cache_size)
         self._io_pool = ThreadPoolExecutor(1, "playloom-io")
         self._encode_pool = ThreadPoolExecutor(1, "playloom-encode")
-        self._blocking_pool = ThreadPoolExecutor(2 * settings.max_sessions + 4, "playloom-blocking")
+        self._live_pool = ThreadPoolExecutor(1, "playloom-live")
         self.bundled_prompt = lru_cache(_CACHED_PROMPTS)(self._bundled_prompt)
         self.prompt_image = lru_cache(_CACHED_PROMPTS)(self._prompt_image)
 
@@ -302,9 +207,9 @@ class InferenceService:
         """Run an encoding of seconds in the encoding thread, in order."""
         return await asyncio.get_running_loop().run_in_executor(self._encode_pool, work)
 
-    async def run_blocking(self, work: Callable[[], _T]) -> _T:
-        """Run a function that blocks on another thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._blocking_pool, work)
+    def submit_live(self, work: Callable[[], _T]) -> Future[_T]:
+        """Run an encoding of milliseconds in the thread of live frames, in order."""
+        return self._live_pool.submit(work)
 
     async def prompt(
         self,
@@ -314,17 +219,17 @@ class InferenceService:
         stretch: bool = False,
         steps: int = 10,
     ) -> Prompt:
-        """Build a prompt from the last `steps` context steps, as far as the model's context goes.
+        """Build a prompt from the last `steps` context steps, at most the model's context length.
 
         Args:
-            seen: all steps sent, in order.
-            actions_TA: the actions between them, one less.
-            stretch: see `playloom.media.images.read_frame`.
-            steps: number of steps to use.
+            seen: All steps sent, in order.
+            actions_TA: The actions between them, one less.
+            stretch: See `playloom.media.images.read_frame`.
+            steps: Number of steps to use.
 
         Raises:
-            PictureError: when an image cannot be read.
-            BadInputError: when tokens do not belong to this model.
+            PictureError: If an image cannot be read.
+            BadInputError: If tokens are not of this model.
         """
         used = min(steps, self.context, len(seen))
         seen, actions_TA = seen[len(seen) - used :], actions_TA[len(actions_TA) - used + 1 :]
@@ -353,7 +258,7 @@ class InferenceService:
     async def dream(
         self,
         prompt: Prompt,
-        turns: Sequence[tuple[NDArray[np.uint8] | None, Frame]],
+        inputs: Sequence[tuple[NDArray[np.uint8] | None, Frame]],
         sampling: Sampling,
         seed: int,
     ) -> AsyncGenerator[StepResult, None]:
@@ -364,7 +269,7 @@ class InferenceService:
         handle = await self.open(prompt, sampling, seed)
         ahead: Future[StepResult] | None = None
         try:
-            for action_A, frame in turns:
+            for action_A, frame in inputs:
                 before, ahead = ahead, handle.submit(action_A, frame)
                 if before is not None:
                     yield await await_future(before)
@@ -377,12 +282,12 @@ class InferenceService:
         self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
     ) -> Handle:
         """Open a session; a cancelled call closes it."""
-        future = self.scheduler.open_async(prompt, sampling=sampling, seed=seed, progress=progress)
+        future = self.scheduler.open(prompt, sampling=sampling, seed=seed, progress=progress)
         try:
             return await await_future(future)
         except asyncio.CancelledError:
             if not future.cancel():
-                future.add_done_callback(_close_handle)
+                future.add_done_callback(lambda done: None if done.exception() else done.result().close())
             raise
 
     def manifest(self, prompt: Prompt, sampling: Sampling, seed: int, mode: str) -> Manifest:
@@ -399,55 +304,45 @@ class InferenceService:
             created=created_at(),
         )
 
-    async def png(self, step: StepResult, manifest: Manifest, number: int) -> bytes:
+    async def png(self, step: StepResult, manifest: Manifest) -> bytes:
         """Encode a step's frame as watermarked PNG and store its tokens in the cache."""
         frame_HWC, codes_N = step.frame_HWC, step.codes_N
-        assert frame_HWC is not None and codes_N is not None, "called for steps that dreamed a frame"
+        assert frame_HWC is not None and codes_N is not None, "only steps with a frame are encoded"
 
         def encode() -> bytes:
-            made = manifest.at_step(number)
+            made = manifest.at_step(step.index + 1)
             png, marked_HWC = marked_png(frame_HWC, made)
             self.sent_images.keep(marked_HWC, codes_N, made)
             return png
 
         return await self.run_in_io_pool(encode)
 
-    async def in_time(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run the work of a request within `request_seconds`.
-
-        Raises:
-            ApiError: 504 when it takes longer, 503 when the server ends first.
-        """
-        return await self.limiter.with_timeout(work, self.settings.request_seconds)
+    async def in_time(self, work: Coroutine[Any, Any, _T], request: Request | None = None) -> _T:
+        """Run the work of a request within `request_seconds`; see `RequestLimiter.with_timeout`."""
+        return await self.limiter.with_timeout(work, self.settings.request_seconds, request)
 
     def check_steps(self, steps: int) -> None:
-        """Check the number of steps of a request.
-
-        Raises:
-            BadInputError: names the limit.
-        """
+        """Raise a `BadInputError` if a request has too many steps."""
         if steps > self.settings.max_steps:
-            raise BadInputError(f"{steps:,} steps were asked for; at most {self.settings.max_steps} at once")
+            raise BadInputError(f"too many steps: got {steps:,}, expected at most {self.settings.max_steps} at once")
 
     def close(self, timeout: float) -> None:
         """Finish running work and accept nothing new."""
         self.scheduler.close(timeout)
-        for pool in (self._io_pool, self._encode_pool, self._blocking_pool):
+        for pool in (self._io_pool, self._encode_pool, self._live_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-        """Decode one image; return it with its tokens where they are known. Runs in the I/O thread."""
+        """Decode one image; return it with its tokens where they are known."""
         limit = self.settings.picture_pixels
         frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
         known_N = step.codes_N if step.codes_N is not None else self.sent_images.codes(frame_HWC)
-        if known_N is None:
-            return frame_HWC, None
-        layout = self.model.config.layout
-        slots, codebook = layout.grid_height * layout.grid_width, layout.vocab.codebook_size
-        if len(known_N) != slots or known_N.min() < 0 or known_N.max() >= codebook:
-            raise BadInputError(
-                f"the tokens of {step.where} are none of this model's; expected {slots} of 0 to {codebook - 1}"
-            )
+        if known_N is not None:
+            slots, codebook = self.model.config.layout.image_slots, self.model.config.layout.vocab.codebook_size
+            if len(known_N) != slots or known_N.min() < 0 or known_N.max() >= codebook:
+                raise BadInputError(
+                    f"the tokens of {step.where} are not of this model: expected {slots} of 0 to {codebook - 1}"
+                )
         return frame_HWC, known_N
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> Future[NDArray[np.int64]]:
@@ -473,21 +368,21 @@ def _load_engine(settings: Settings) -> Engine:
     return Engine(model, row_delay=card_row_delay(model.card, settings.decode_order))
 
 
-def resolve_seed(asked: int | None) -> int:
+def resolve_seed(seed: int | None) -> int:
     """Return the seed, or a random one for None."""
-    return secrets.randbelow(2**31) if asked is None else asked
+    return secrets.randbelow(2**31) if seed is None else seed
 
 
 def resolve_prompt(name: str | None) -> str:
     """Return the name of a prompt, or the first one for None.
 
     Raises:
-        BadInputError: when none is bundled.
-        RecordingError: when there is none of that name.
+        BadInputError: If none is bundled.
+        RecordingError: If there is none of that name.
     """
     names = list_prompts()
     if name is None and not names:
-        raise BadInputError("this installation bundles no moment; send a picture to begin from")
+        raise BadInputError("this installation bundles no prompt; send an image to start from")
     chosen = names[0] if name is None else name
     find_prompt(chosen)
     return chosen
@@ -501,8 +396,3 @@ async def await_future(future: Future[_T]) -> _T:
     except asyncio.CancelledError:
         inner.add_done_callback(lambda done: done.cancelled() or done.exception())  # marks the exception as retrieved
         raise
-
-
-def _close_handle(future: Future[Handle]) -> None:
-    if future.exception() is None:
-        future.result().close()

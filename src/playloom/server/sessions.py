@@ -7,30 +7,24 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from playloom.actions.codec import read_vector
-from playloom.inference.realtime.recorder import ContextBuffer, FrameHistory, RecordedFrame, as_csv, as_mp4
+from playloom.inference.realtime.recorder import FrameHistory, SentFrame, as_csv, as_mp4
 from playloom.inference.types import StepResult
 from playloom.media.images import live_picture
 from playloom.provenance import Manifest
 from playloom.server.errors import ApiError
 from playloom.server.live import LiveSessionManager
 from playloom.server.scheduler import Handle
-from playloom.server.schemas import PromptParams, Step, Vector, build_prompt, serialize_step
-from playloom.server.service import (
-    InferenceService,
-    RequestModel,
-    await_future,
-    parse_body,
-    request_schema,
-    resolve_seed,
-)
+from playloom.server.schemas import PromptParams, RequestModel, Schema, Step, Vector, build_prompt, serialize_step
+from playloom.server.service import InferenceService, await_future, resolve_seed
 from playloom.server.settings import new_token
+
+_TAGS: list[str | Enum] = ["playloom"]
 
 
 class SessionCreated(BaseModel):
@@ -55,37 +49,41 @@ class StepBody(RequestModel):
 class _Session:
     handle: Handle
     manifest: Manifest
-    schema: Literal["named", "binned"]
+    schema: Schema
     history: FrameHistory
-    recent: ContextBuffer
-    used_at: float
+    used_at: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def remember(self, done: Future[StepResult]) -> None:
-        """Add a step's frame to the context buffer; runs in the scheduler's thread."""
-        if done.cancelled() or done.exception() is not None:
-            return
-        step = done.result()
-        assert step.frame_HWC is not None and step.codes_N is not None, "a step of a session dreams a frame"
-        self.recent.add(step.frame_HWC, step.codes_N, step.action_A, step.action_given, self.manifest)
+        """Add a step to the history; runs in the scheduler's thread, also when its request has timed out."""
+        if not done.cancelled() and done.exception() is None:
+            self.history.add(done.result(), self.manifest)
 
 
 class SessionManager:
     """All HTTP sessions. Used from one event loop."""
 
-    def __init__(self, service: InferenceService, manager: LiveSessionManager) -> None:
-        self.service, self.live = service, manager
+    def __init__(self, service: InferenceService, live: LiveSessionManager) -> None:
+        self.service, self.live = service, live
         self.sessions: dict[str, _Session] = {}
 
     def find(self, token: str) -> _Session:
-        """Return a session by its token.
+        """Return a session by its token, or raise an `ApiError` 404."""
+        if token not in self.sessions:
+            raise ApiError(404, "there is no such session; it was closed or expired")
+        return self.sessions[token]
+
+    def history(self, token: str) -> tuple[str, FrameHistory, Manifest]:
+        """Return the name of a session's prompt, its newest frames and its manifest, of live and HTTP sessions.
 
         Raises:
             ApiError: 404.
         """
-        if token not in self.sessions:
-            raise ApiError(404, "there is no such session; it was closed or expired")
-        return self.sessions[token]
+        live = self.live.connections.get(token)
+        if live is not None:
+            return live.prompt_name or "live play", live.history, live.manifest
+        session = self.find(token)
+        return "a session", session.history, session.manifest
 
     def close(self, token: str) -> None:
         """Close a session."""
@@ -100,99 +98,80 @@ class SessionManager:
             if session.used_at < oldest and not session.lock.locked():
                 self.close(token)
 
-    async def open(self, params: PromptParams) -> Response:
+    async def open(self, params: PromptParams) -> SessionCreated:
         """Open a session."""
         service = self.service
         self.live.check_capacity()
+        prompt, seed = await build_prompt(service, params), resolve_seed(params.seed)
+        sampling = service.sampling(params.temperature, params.top_k, params.top_p)
+        handle = await self.live.open(prompt, sampling, seed)
         self.live.http_sessions += 1
-        try:
-            prompt, seed = await build_prompt(service, params), resolve_seed(params.seed)
-            sampling = service.sampling(params.temperature, params.top_k, params.top_p)
-            handle = await service.open(prompt, sampling, seed)
-        except BaseException:
-            self.live.http_sessions -= 1
-            raise
         token = new_token(service.settings.replica)
         self.sessions[token] = _Session(
             handle=handle,
             manifest=service.manifest(prompt, sampling, seed, "full"),
             schema=params.schema_,
-            history=FrameHistory(service.settings.recording_frames),
-            recent=ContextBuffer(prompt, service.context),
-            used_at=time.monotonic(),
+            history=FrameHistory(prompt, context=service.context, sent=service.settings.recording_frames),
         )
-        return JSONResponse({"token": token, "model": service.model.config.name, "seed": seed}, 201)
+        return SessionCreated(token=token, model=service.model.config.name, seed=seed)
 
-    async def step(self, token: str, body: StepBody) -> Response:
+    async def step(self, token: str, body: StepBody) -> Step:
         """Run one step; concurrent steps of a session run one after the other."""
         session, service = self.find(token), self.service
         action_A = None if body.action is None else read_vector(body.action, session.schema, "the action")
         async with session.lock:
-            self.find(token)
+            self.find(token)  # it may have been closed meanwhile
             session.used_at = time.monotonic()
-            coming = session.handle.submit(action_A)
-            coming.add_done_callback(session.remember)  # this request may time out, the step is done
-            step = await await_future(coming)
-            answer, _ = await serialize_step(service, step, session.manifest, session.schema)
+            future = session.handle.submit(action_A)
+            future.add_done_callback(session.remember)
+            step = await await_future(future)
+            reply = await serialize_step(service, step, session.manifest, session.schema)
             frame_HWC = step.frame_HWC
-            assert frame_HWC is not None, "a step of a session dreams a frame"
+            assert frame_HWC is not None, "a step of a session has a frame"
             text = session.manifest.to_json()
             picture = await service.run_in_io_pool(lambda: live_picture(frame_HWC, "jpeg", text))
-            session.history.add(RecordedFrame(picture, step.action_A, 0))
+            session.history.add_sent(SentFrame(picture, step.action_A, 0))
             session.used_at = time.monotonic()
-        return JSONResponse(answer)
+        return reply
 
 
-def register_session_routes(
-    app: FastAPI, service: InferenceService, manager: LiveSessionManager, sessions: SessionManager
-) -> None:
+def register_session_routes(app: FastAPI, service: InferenceService, sessions: SessionManager) -> None:
     """Add the routes."""
 
-    @app.post(
-        "/v1/sessions",
-        status_code=201,
-        response_model=SessionCreated,
-        openapi_extra=request_schema(PromptParams),
-        tags=["playloom"],
-    )
-    async def open_session(request: Request) -> Response:
+    @app.post("/v1/sessions", status_code=201, tags=_TAGS)
+    async def open_session(body: PromptParams, request: Request) -> SessionCreated:
         """Open a session that is stepped by requests."""
-        return await service.in_time(sessions.open(await parse_body(request, PromptParams)))
+        return await service.in_time(sessions.open(body), request)
 
-    @app.post(
-        "/v1/sessions/{token}/step", response_model=Step, openapi_extra=request_schema(StepBody), tags=["playloom"]
-    )
-    async def step_session(token: str, request: Request) -> Response:
+    @app.post("/v1/sessions/{token}/step", tags=_TAGS)
+    async def step_session(token: str, body: StepBody, request: Request) -> Step:
         """Run one step: a given or sampled action, and the frame after it."""
-        sessions.find(token)
-        return await service.in_time(sessions.step(token, await parse_body(request, StepBody)))
+        return await service.in_time(sessions.step(token, body), request)
 
-    @app.delete("/v1/sessions/{token}", status_code=204, tags=["playloom"])
+    @app.delete("/v1/sessions/{token}", status_code=204, tags=_TAGS)
     async def close_session(token: str) -> Response:
         """Close a session, HTTP or live."""
-        if token in manager.connections:
-            await manager.close(manager.connections[token])
-        else:
+        live = sessions.live.connections.get(token)
+        if live is None:
             sessions.close(token)
+        else:
+            sessions.live.close(live)
         return Response(status_code=204)
 
     @app.get("/v1/sessions/{token}/recording.mp4", response_class=Response, responses=_file("video/mp4"), tags=_TAGS)
     async def video(token: str) -> Response:
         """Return the newest frames of a session as watermarked MP4 in real time."""
-        history, manifest = _history_of(manager, sessions, token)
-        shots = history.shots()
-        data = await service.run_in_encode_pool(lambda: as_mp4(shots, manifest, service.settings.fps))
+        _, history, manifest = sessions.history(token)
+        frames = history.sent()
+        data = await service.run_in_encode_pool(lambda: as_mp4(frames, manifest, service.settings.fps))
         return Response(data, media_type="video/mp4", headers=_download("playloom.mp4"))
 
     @app.get("/v1/sessions/{token}/recording.csv", response_class=Response, responses=_file("text/csv"), tags=_TAGS)
     async def table(token: str) -> Response:
         """Return the actions of the newest frames of a session as CSV, one row each, `named` schema."""
-        shots = _history_of(manager, sessions, token)[0].shots()
-        data = await service.run_in_encode_pool(lambda: as_csv(shots))
+        frames = sessions.history(token)[1].sent()
+        data = await service.run_in_encode_pool(lambda: as_csv(frames))
         return Response(data, media_type="text/csv", headers=_download("playloom.csv"))
-
-
-_TAGS: list[str | Enum] = ["playloom"]
 
 
 def _file(kind: str) -> dict[int | str, dict[str, object]]:
@@ -201,21 +180,3 @@ def _file(kind: str) -> dict[int | str, dict[str, object]]:
 
 def _download(name: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{name}"'}
-
-
-def recent_of(manager: LiveSessionManager, sessions: SessionManager, token: str) -> tuple[str, ContextBuffer]:
-    """Return the name of a session's prompt and its newest frames.
-
-    Raises:
-        ApiError: 404.
-    """
-    if token in manager.connections:
-        return manager.connections[token].prompt_name or "live play", manager.connections[token].recent
-    return "a session", sessions.find(token).recent
-
-
-def _history_of(manager: LiveSessionManager, sessions: SessionManager, token: str) -> tuple[FrameHistory, Manifest]:
-    if token in manager.connections:
-        return manager.connections[token].history, manager.connections[token].manifest
-    session = sessions.find(token)
-    return session.history, session.manifest

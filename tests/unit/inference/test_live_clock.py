@@ -11,8 +11,8 @@ from live_toys import TURN, WALK
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import Clock, RealTime, VirtualTime
-from playloom.inference.realtime.run import ScriptedInput, press_times
-from playloom.inference.realtime.session import InputState
+from playloom.inference.realtime.run import ScriptedInput, input_times
+from playloom.inference.realtime.state import InputState
 
 
 def test_ten_thousand_ticks_do_not_drift():
@@ -106,47 +106,47 @@ def test_virtual_time_does_not_go_back():
 
 def test_the_newest_press_wins_and_nothing_queues():
     pad = InputState()
-    assert pad.take().resting
-    pad.press(TURN, 1.0)
-    pad.press(WALK, 1.2)
-    taken = pad.take()
+    assert pad.read().resting
+    pad.set_input(TURN, 1.0)
+    pad.set_input(WALK, 1.2)
+    taken = pad.read()
     assert (taken.action_A == WALK).all() and taken.at == 1.2
-    assert (pad.presses, pad.replaced) == (2, 1)
-    held = pad.take()
+    assert (pad.inputs, pad.dropped_inputs) == (2, 1)
+    held = pad.read()
     assert (held.action_A == WALK).all() and held.at is None, "it is held, but waits no more"
-    pad.press(REST_VALUES, 2.0)
-    assert pad.take().resting and (pad.presses, pad.replaced) == (3, 1)
+    pad.set_input(REST_VALUES, 2.0)
+    assert pad.read().resting and (pad.inputs, pad.dropped_inputs) == (3, 1)
 
 
 def test_repeating_a_waiting_press_does_not_make_it_look_quicker():
     pad = InputState()
-    pad.press(TURN, 1.0)
-    pad.press(TURN, 1.09)
-    assert pad.take().at == 1.0 and (pad.presses, pad.replaced) == (1, 0)
-    pad.press(TURN, 2.0)
-    assert pad.take().at == 2.0, "once shown, it is a press like any other"
+    pad.set_input(TURN, 1.0)
+    pad.set_input(TURN, 1.09)
+    assert pad.read().at == 1.0 and (pad.inputs, pad.dropped_inputs) == (1, 0)
+    pad.set_input(TURN, 2.0)
+    assert pad.read().at == 2.0, "once shown, it is a press like any other"
 
 
 def test_the_pad_keeps_its_own_copy():
     pad, action = InputState(), TURN.copy()
-    pad.press(action, 0.0)
+    pad.set_input(action, 0.0)
     action[:] = 0
-    assert (pad.take().action_A == TURN).all()
+    assert (pad.read().action_A == TURN).all()
 
 
 @pytest.mark.parametrize("wrong", [[0] * 15, np.full(16, 99), np.zeros((2, 16)), [float("nan")] * 16])
 def test_a_press_that_is_none(wrong):
     with pytest.raises(ActionError):
-        InputState().press(wrong, 0.0)
+        InputState().set_input(wrong, 0.0)
 
 
 def test_presses_fall_between_the_ticks_one_in_each():
-    times = press_times(10, seed=3)
+    times = input_times(10, seed=3)
     found = np.array([next(times) for _ in range(2000)]) * 10
     assert (np.floor(found) == np.arange(2000)).all()
     within = found % 1
     assert within.min() < 0.01 and within.max() > 0.99 and abs(within.mean() - 0.5) < 0.02
-    again = press_times(10, seed=3)
+    again = input_times(10, seed=3)
     assert [next(again) * 10 for _ in range(3)] == found[:3].tolist()
 
 
@@ -165,7 +165,7 @@ def test_the_script_is_pressed_over_and_over():
     wanted = [TURN, WALK, REST_VALUES]
     assert len(seen) > 3
     assert all((action == wanted[number % 3]).all() for number, (action, _) in enumerate(seen))
-    assert [at for _, at in seen[1:]] == [start + t for t, _ in zip(press_times(200, 0), seen[1:], strict=False)]
+    assert [at for _, at in seen[1:]] == [start + t for t, _ in zip(input_times(200, 0), seen[1:], strict=False)]
 
 
 def test_an_empty_script():

@@ -1,4 +1,4 @@
-"""What a live session did, in figures: counts for ever, spreads over a bounded recent past. Any thread may ask."""
+"""Statistics of a live session: counts over its whole life, percentiles over its newest frames."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from playloom.inference.realtime.clock import Tick
 from playloom.inference.realtime.types import LiveFrame
 
 HISTORY = 6000
-"""Frames over which spreads are taken: ten minutes at 10 Hz."""
+"""Frames that percentiles are taken over: ten minutes at 10 frames per second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Percentiles:
-    """Percentiles of a quantity, in milliseconds; None where nothing was measured."""
+    """Percentiles of a duration in milliseconds; None where nothing was measured."""
 
     count: int
-    """Values they were taken over."""
+    """Number of values."""
     p50: float | None
-    """The median."""
+    """Median."""
     p95: float | None
-    """95 % were no more than this."""
+    """95th percentile."""
     p99: float | None
-    """99 % were no more than this."""
+    """99th percentile."""
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Percentiles:
-        """The spread of values in seconds."""
+        """Compute the percentiles of values in seconds."""
         values = np.fromiter(seconds, np.float64)
         if not len(values):
             return cls(count=0, p50=None, p95=None, p99=None)
@@ -42,42 +42,42 @@ class Percentiles:
 
 @dataclass(frozen=True, kw_only=True)
 class LiveReport:
-    """What happened so far."""
+    """Statistics of a live session so far."""
 
     frames: int
-    """Frames made, those stepped by hand included."""
+    """Generated frames, single steps included."""
     late: int
-    """Frames that were in hand only after the next tick was due."""
+    """Frames that were ready only after the next tick."""
     skipped: int
-    """Ticks at which no frame was begun, because an earlier one was still being made."""
+    """Ticks at which no frame was started, because an earlier one was in progress."""
     stepped: int
-    """Frames stepped by hand while paused; they have no tick and no part in any time below."""
+    """Single steps; they have no tick and count in no time below."""
     seconds: float
-    """Time played: every tick's full length, and what late frames took beyond; pauses left out."""
+    """Time played: the full length of every tick, and the delay of late frames; pauses excluded."""
     frames_per_second: float
-    """Frames that had a tick, by the time played."""
-    presses: int
-    """Inputs that came in; repetitions of one that still waited for its frame not counted."""
-    replaced: int
-    """Inputs of which no frame was made, because a newer one came before the tick."""
+    """Frames with a tick, by the time played."""
+    inputs: int
+    """Inputs received; repetitions of one that waits for its frame do not count."""
+    dropped_inputs: int
+    """Inputs without a frame, because a newer one came before the tick."""
     key_to_frame_ms: Percentiles
-    """From a press until the first frame made with it was in hand; waiting for the tick counts."""
-    frame_cost_ms: Percentiles
-    """Dreaming one frame, decoding its pixels included."""
+    """From an input until the first frame made with it is ready; includes the wait for the tick."""
+    frame_latency_ms: Percentiles
+    """Generating one frame, decoding its pixels included."""
     jitter_ms: Percentiles
-    """How long after it was due a tick's work began."""
+    """Delay between a tick and the start of its work."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
+        """Return plain numbers, for JSON."""
         return asdict(self)
 
 
 class Statistics:
-    """Counts every frame, remembers the last `history` times."""
+    """Counts every frame and keeps the last `history` durations; any thread may call `report`."""
 
     def __init__(self, history: int = HISTORY) -> None:
         self._key_to_frame: deque[float] = deque(maxlen=history)
-        self._cost: deque[float] = deque(maxlen=history)
+        self._latency: deque[float] = deque(maxlen=history)
         self._jitter: deque[float] = deque(maxlen=history)
         self._frames = self._late = self._stepped = 0
         self._seconds_before = self._seconds = 0.0
@@ -85,7 +85,7 @@ class Statistics:
         self._lock = threading.Lock()
 
     def start(self, at: float) -> None:
-        """A stretch of play begins: the first after being opened or paused."""
+        """Begin a stretch of play: the first one, or the next after a pause."""
         with self._lock:
             self._seconds_before += self._seconds
             self._seconds, self._start = 0.0, at
@@ -94,10 +94,10 @@ class Statistics:
         """Count a frame.
 
         Args:
-            frame: what was made.
-            tick: its tick; None when it was stepped by hand.
-            began: when its dreaming began, on the clock's time source.
-            finished: when it was in hand.
+            frame: The frame.
+            tick: Its tick; None for a single step.
+            began: When its generation began, on the clock's time source.
+            finished: When it was ready.
         """
         with self._lock:
             self._frames += 1
@@ -106,13 +106,13 @@ class Statistics:
                 return
             self._late += frame.late
             self._seconds = max(finished, tick.next_due) - self._start
-            self._cost.append(frame.cost)
+            self._latency.append(frame.latency)
             self._jitter.append(began - tick.due)
             if frame.key_to_frame is not None:
                 self._key_to_frame.append(frame.key_to_frame)
 
-    def report(self, *, skipped: int, presses: int, replaced: int) -> LiveReport:
-        """The figures so far, with the counts that others keep."""
+    def report(self, *, skipped: int, inputs: int, dropped_inputs: int) -> LiveReport:
+        """Return the statistics, with the counts of the clock and the input."""
         with self._lock:
             seconds = self._seconds_before + self._seconds
             ticked = self._frames - self._stepped
@@ -123,9 +123,9 @@ class Statistics:
                 stepped=self._stepped,
                 seconds=round(seconds, 3),
                 frames_per_second=round(ticked / seconds, 3) if seconds else 0.0,
-                presses=presses,
-                replaced=replaced,
+                inputs=inputs,
+                dropped_inputs=dropped_inputs,
                 key_to_frame_ms=Percentiles.of(self._key_to_frame),
-                frame_cost_ms=Percentiles.of(self._cost),
+                frame_latency_ms=Percentiles.of(self._latency),
                 jitter_ms=Percentiles.of(self._jitter),
             )

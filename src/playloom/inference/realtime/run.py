@@ -1,11 +1,9 @@
-"""A whole run of live play without a screen: from what a user names to figures, and a folder if one is wanted.
+"""Live play without a screen: from a job to statistics, and to a folder if one is given.
 
-result = play_live(LiveJob(script_SA=actions, seconds=60))
+    result = play_live(LiveJob(script_SA=actions, seconds=60))
 
-A scripted person: presses a list of actions at moments between the ticks, from a thread of its own.
-
-Pressing exactly at the ticks would hide the wait for the next one from key-to-frame; so each press falls anywhere
-between the tick before its own and its own, drawn from a seed.
+The scripted player sends inputs from its own thread at random moments between the ticks: inputs exactly at the ticks
+would hide the wait for the next one from key-to-frame.
 """
 
 from __future__ import annotations
@@ -13,7 +11,8 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,42 +26,34 @@ from playloom.data.prompt_data import PromptData
 from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.inference.generate import GenerationConfig, Render, build_manifest
 from playloom.inference.realtime.clock import Clock, TimeSource
-from playloom.inference.realtime.metrics import LiveReport
-from playloom.inference.realtime.recorder import RecentFrames, write_play
+from playloom.inference.realtime.metrics import HISTORY, LiveReport
+from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.session import LiveSession
-from playloom.inference.realtime.types import Controller, check_controller
+from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.media.output_folder import seen_tiles
 from playloom.provenance import Manifest
 
-Press = Callable[[NDArray[np.uint8], float], None]
-"""Takes an action [16] and the moment it was pressed, as `LiveSession.press` does."""
+SetInput = Callable[[NDArray[np.uint8], float], None]
+"""Receives an action [16] and its time, as `LiveSession.set_input` does."""
 
 
-def press_times(fps: float, seed: int) -> Iterator[float]:
-    """When the presses for ticks 1, 2, 3, … come, in seconds after tick 0; endless.
-
-    Args:
-        fps: ticks a second.
-        seed: where between two ticks each press falls, evenly spread.
-
-    Yields:
-        The press for tick n: at least (n - 1) / fps, less than n / fps.
-    """
+def input_times(fps: float, seed: int) -> Iterator[float]:
+    """Yield the times of the inputs for ticks 1, 2, 3, …, in seconds after tick 0: evenly spread between two ticks."""
     source = np.random.default_rng(seed)
     for before in itertools.count():
         yield (before + float(source.random())) / fps
 
 
 class ScriptedInput:
-    """Presses a script over and over, as a person would: without looking at the clock's ticks.
+    """Player that repeats a script, independent of the clock's ticks.
 
-    with ScriptPlayer(session.press, actions_SA, first_tick=start, fps=10, seed=0, time=session.time):
+    with ScriptedInput(session.set_input, actions_SA, first_tick=start, fps=10, seed=0, time=session.time):
         session.run(show, first_tick=start, ticks=600)
     """
 
     def __init__(
         self,
-        press: Press,
+        set_input: SetInput,
         actions_SA: NDArray[np.uint8],
         *,
         first_tick: float,
@@ -70,29 +61,27 @@ class ScriptedInput:
         seed: int,
         time: TimeSource,
     ) -> None:
-        """A player that begins with the `with` block: the first action at once, the others by `press_times`.
+        """Create a player; it starts with the `with` block: the first action at once, the others by `input_times`.
 
         Args:
-            press: takes the action and when it was pressed. That is when it should have been: where the thread
-                was woken late, waiting for it counts.
-            actions_SA: the script, action values [S, 16]; after the last comes the first again.
-            first_tick: when tick 0 is due, in seconds of `time`.
-            fps: ticks a second.
-            seed: of `press_times`.
-            time: the time source of the ticks; it has to pass by itself.
+            set_input: Receives each action and the time it was meant for, so that a late thread counts as latency.
+            actions_SA: Script, action values [S, 16].
+            first_tick: When tick 0 is due, in seconds of `time`.
+            fps: Ticks per second.
+            seed: Seed of `input_times`.
+            time: Time source of the ticks; it must pass by itself.
 
         Raises:
-            ActionError: when the script is empty.
+            ActionError: If the script is empty.
         """
-        if not len(actions_SA):
-            raise ActionError("the script holds no actions; write for example: forward for 2s; turn_left for 1s")
-        self._press, self._actions_SA, self._time = press, actions_SA, time
-        self._times = (first_tick + after for after in press_times(fps, seed))
+        _check_script(actions_SA)
+        self._set_input, self._actions_SA, self._time = set_input, actions_SA, time
+        self._times = (first_tick + after for after in input_times(fps, seed))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._play, name="script", daemon=True)
 
     def __enter__(self) -> ScriptedInput:
-        self._press(self._actions_SA[0], self._time.now())
+        self._set_input(self._actions_SA[0], self._time.now())
         self._thread.start()
         return self
 
@@ -102,12 +91,14 @@ class ScriptedInput:
 
     def _play(self) -> None:
         for number, at in enumerate(self._times, 1):
-            while (left := at - self._time.now()) > 0:
-                if self._ended.wait(left):
-                    return
-            if self._ended.is_set():
+            if self._ended.wait(max(0.0, at - self._time.now())):
                 return
-            self._press(self._actions_SA[number % len(self._actions_SA)], at)
+            self._set_input(self._actions_SA[number % len(self._actions_SA)], at)
+
+
+def _check_script(actions_SA: NDArray[np.uint8]) -> None:
+    if not len(check_values(actions_SA)):
+        raise ActionError("the script has no actions; write for example: forward for 2s; turn_left for 1s")
 
 
 _LEAD = 0.02  # seconds between starting the script's thread and the first tick
@@ -115,61 +106,61 @@ _LEAD = 0.02  # seconds between starting the script's thread and the first tick
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LiveJob(GenerationConfig):
-    """What to play, and how.
+    """Configuration of a run of live play.
 
     Raises:
-        BadInputError: when a value is out of range, or a person is to play without a script.
+        BadInputError: If a value is out of range, or a script is missing.
     """
 
     script_SA: NDArray[np.uint8] | None = None
-    """What the scripted person presses, action values [S, 16], repeated until the end; may be None for `model`."""
+    """Inputs of the scripted player, action values [S, 16], repeated until the end; may be None for `model`."""
     seconds: float = 60.0
-    """How long."""
+    """Length of the run."""
     fps: float = 10.0
-    """Frames a second."""
+    """Frames per second."""
     controller: Controller = "person"
     """Source of the actions."""
     out: Path | None = None
-    """A folder for the last ten minutes of it; numbered if taken. None: figures only."""
+    """Folder for the newest ten minutes, numbered if it exists; None: statistics only."""
 
     def __post_init__(self) -> None:
         check_controller(self.controller)
         Clock(self.fps)
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise BadInputError(f"seconds is {self.seconds:g}; expected more than 0")
-        if self.script_SA is None and self.controller != "model":
-            raise ActionError("nobody plays without a script; say --script 'forward for 2s; turn_left for 1s'")
-        if self.script_SA is not None and not len(check_values(self.script_SA)):
-            raise ActionError("the script holds no actions; write for example: forward for 2s; turn_left for 1s")
+        if self.script_SA is not None:
+            _check_script(self.script_SA)
+        elif self.controller != "model":
+            raise ActionError("a script is required unless the controller is 'model'")
 
     @property
     def ticks(self) -> int:
-        """How many ticks the seconds hold, at least one."""
+        """Number of ticks, at least one."""
         return max(1, round(self.seconds * self.fps))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveResult:
-    """What came of it."""
+    """Result of a run of live play."""
 
     report: LiveReport
-    """The figures, up to where it ended."""
+    """Statistics up to the end."""
     facts: Mapping[str, Any]
-    """What the figures belong to: model, seed, controller, rate. JSON can hold it."""
+    """Model, seed, controller, rate and machine; JSON values."""
     notes: tuple[str, ...]
-    """What was chosen or changed on the way, as sentences."""
+    """Sentences about choices that were made."""
     folder: Path | None
-    """What was written, if anything."""
+    """The folder written, if any."""
     failure: Exception | None
-    """What ended the dream before its time, if anything."""
+    """The error that ended the run early, if any."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Facts and figures as one, for JSON."""
+        """Return facts and statistics as one mapping, for JSON."""
         return {**self.facts, **self.report.to_dict(), "failure": self.reason}
 
     @property
     def reason(self) -> str | None:
-        """Why it ended before its time, in words; None when it did not."""
+        """Text of the error that ended the run early; None without one."""
         if self.failure is None or isinstance(self.failure, PlayloomError):
             return None if self.failure is None else str(self.failure)
         return f"{type(self.failure).__name__}: {self.failure}"
@@ -186,33 +177,33 @@ def play_live(
     """Play against the real clock.
 
     Args:
-        job: what to play.
-        render: needed where the prompt is a recording.
-        machine: what the figures were measured on; goes beside them.
-        on_start: told the model's name when the clock is about to start.
-        stop: asked before every tick; True ends it, with the report so far.
+        job: The configuration.
+        render: Needed when the prompt is a recording.
+        machine: Description of the machine, for `facts`.
+        on_start: Called with the model's name before the clock starts.
+        stop: Called before every tick; True ends the run.
 
     Returns:
-        The figures. A dream that fails while it is played ends the run; the failure lies beside the figures.
+        The statistics. An error of the model ends the run and is in `failure`.
 
     Raises:
-        PlayloomError: when something the job names cannot be used, or the folder not be written; before anything is
-            played.
+        PlayloomError: If the job cannot be run or the folder cannot be written; before the first frame.
     """
     if job.out is not None:
         ensure_writable(job.out, numbered=True)
-    dreamer = job.dreamer()
-    model, how = dreamer.model, job.sampling(dreamer.model)
+    engine = job.dreamer()
+    model, sampling = engine.model, job.sampling(engine.model)
     prompt, data = job.read_prompt(model, horizon=0, render=render)
-    recent, failure = RecentFrames(), None
-    with LiveSession(dreamer, prompt, sampling=how, seed=job.seed, controller=job.controller, fps=job.fps) as session:
+    frames: deque[LiveFrame] = deque(maxlen=HISTORY if job.out is not None else 0)
+    failure = None
+    with LiveSession(engine, prompt, sampling=sampling, seed=job.seed, controller=job.controller, fps=job.fps) as live:
         if on_start is not None:
             on_start(model.config.name)
         try:
-            _drive(session, job, recent, stop)
-        except Exception as error:  # the figures so far are worth keeping, whatever went wrong
+            _drive(live, job, frames.append, stop)
+        except Exception as error:  # the statistics so far are worth keeping
             failure = error
-        report = session.report()
+        report = live.report()
     facts = {
         "model": model.config.name,
         "weights": model.fingerprint,
@@ -227,27 +218,28 @@ def play_live(
         return result
     mode = "world" if job.controller == "person" else "full"
     manifest = build_manifest(
-        dreamer, data.frames_THWC, mode=mode, sampling=how, seed=job.seed, timestamp=job.timestamp, prompt=data
+        engine, data.frames_THWC, mode=mode, sampling=sampling, seed=job.seed, timestamp=job.timestamp, prompt=data
     )
-    return _write(result, job, recent, manifest, data)
+    return _write(result, job, job.out, tuple(frames), manifest, data)
 
 
-def _drive(session: LiveSession, job: LiveJob, recent: RecentFrames, stop: Callable[[], bool]) -> None:
-    keep = recent.add if job.out is not None else lambda frame: None
+def _drive(session: LiveSession, job: LiveJob, keep: Callable[[LiveFrame], None], stop: Callable[[], bool]) -> None:
     start = session.time.now() + _LEAD
     if job.script_SA is None:
         session.run(keep, stop, ticks=job.ticks, first_tick=start)
         return
-    with ScriptedInput(session.press, job.script_SA, first_tick=start, fps=job.fps, seed=job.seed, time=session.time):
+    player = ScriptedInput(
+        session.set_input, job.script_SA, first_tick=start, fps=job.fps, seed=job.seed, time=session.time
+    )
+    with player:
         session.run(keep, stop, ticks=job.ticks, first_tick=start)
 
 
-def _write(result: LiveResult, job: LiveJob, recent: RecentFrames, manifest: Manifest, seen: PromptData) -> LiveResult:
-    assert job.out is not None, "called only where a folder is wanted"
-    frames = recent.frames()
+def _write(
+    result: LiveResult, job: LiveJob, out: Path, frames: Sequence[LiveFrame], manifest: Manifest, seen: PromptData
+) -> LiveResult:
     if not frames:
-        return replace(result, notes=(*result.notes, f"no frame was made, so nothing was written to {job.out}"))
-    report = result.to_dict()
+        return replace(result, notes=(*result.notes, f"no frame was made, so nothing was written to {out}"))
     tiles = seen_tiles(seen.frames_THWC, seen.actions_TA, seen.dreamed_T, seen.kind)
-    folder = write_play(job.out, frames, seen=tiles, manifest=manifest, report=report, fps=job.fps)
+    folder = write_play(out, frames, seen=tiles, manifest=manifest, report=result.to_dict(), fps=job.fps)
     return replace(result, folder=folder)

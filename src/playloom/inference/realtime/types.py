@@ -1,7 +1,4 @@
-"""What a live session drives, and its controller. The engine meets both protocols; so does a batcher before it.
-
-One frame of a live session, as it is handed to whoever shows it.
-"""
+"""Types of live play: the controller, the two protocols that a live session is driven by, and its frames."""
 
 from __future__ import annotations
 
@@ -16,35 +13,35 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
 
 Controller = Literal["person", "model", "both"]
-"""`person`: what is held is played, rest included. `model`: its own input is dreamed. `both`: the person plays for as
-long as something is pressed, else the model."""
+"""Source of the actions. `person`: the input, rest included. `model`: sampled. `both`: the input while something is
+pressed, else sampled."""
 
 
 class SteppableSession(Protocol):
-    """A dream that goes on step by step: the engine's session, or what stands between it and many users."""
+    """A session of `Engine` or of another source of frames."""
 
     sampling: Sampling
-    """How tokens are drawn from the next step on."""
+    """Sampling parameters of the next step."""
 
     def step(self, action_A: NDArray[np.uint8] | None = None) -> StepResult:
-        """One step with that action, values uint8 [16], or with a dreamed one; its `frame_HWC` is never None here."""
+        """Run one step with that action, values uint8 [16], or with a sampled one; its `frame_HWC` is never None."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Free its memory."""
 
 
 class SessionFactory(Protocol):
-    """Opens dreams: a `Engine`, or what stands before one."""
+    """Opens sessions, as `Engine` does."""
 
     def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0) -> SteppableSession:
-        """A dream that has seen the prompt and is ready to step."""
+        """Return a session whose prompt is prefilled."""
 
 
 def check_controller(controller: str) -> Controller:
-    """The same, known to be one of `Controller`.
+    """Return the controller if it is one of `Controller`.
 
     Raises:
-        BadInputError: when it is none of them.
+        BadInputError: If it is none of them.
     """
     choices: tuple[Controller, ...] = get_args(Controller)
     for known in choices:
@@ -55,32 +52,32 @@ def check_controller(controller: str) -> Controller:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LiveFrame:
-    """A dreamed frame with what a player needs to know of it. Unmarked: whoever shows or writes it marks a copy."""
+    """One generated frame of a live session. Not watermarked: mark a copy where it leaves the program."""
 
     sequence: int
-    """Frames of this session before this one; goes on over a reset."""
-    dream: int
-    """How often the session had been reset when it was made, so that a frame of the old dream is known as such."""
+    """Frames of this session before this one, over restarts."""
+    restarts: int
+    """Restarts of the session before it."""
     time: float
-    """When it was in hand, in seconds since the session was made."""
+    """When it was ready, in seconds since the session was opened."""
     frame_HWC: NDArray[np.uint8]
     """RGB, uint8 [H, W, 3]."""
     codes_N: NDArray[np.int64] | None = None
-    """Its codes, int64 [N], where they are known: go on from these, not from the picture."""
+    """Its codes, int64 [N], where they are known: continue from these, not from the pixels."""
     action_A: NDArray[np.uint8]
     """The action that led to it, values uint8 [16]."""
     action_given: bool
-    """Whether a person gave that action; else the model dreamed it."""
-    cost: float
-    """Seconds that dreaming it took."""
+    """True when the player gave the action; False when the model sampled it."""
+    latency: float
+    """Seconds that generating it took."""
     late_by: float
-    """Seconds by which it came after the next tick was due; 0 for one in time, or stepped by hand."""
+    """Seconds between the next tick and this frame; 0 for a frame in time or a single step."""
     skipped: int
-    """Ticks missed right before it: the frame before was seen so many ticks longer."""
+    """Ticks skipped right before it: the frame before was on the screen so many ticks longer."""
     key_to_frame: float | None
-    """Seconds since the press that it is the first to show; None where it shows no new press."""
+    """Seconds since the input that it is the first to show; None where it shows no new input."""
 
     @property
     def late(self) -> bool:
-        """Whether the next tick was due before it was in hand."""
+        """True when the next tick was due before it was ready."""
         return self.late_by > 0

@@ -4,306 +4,255 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
-from enum import Enum
 from typing import IO, Annotated, Any
 
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Header as HeaderParam
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from playloom.errors import RecordingError
-from playloom.server.service import RequestLimiter, parse_body, request_schema
+from playloom.server.errors import ApiError
+from playloom.server.service import RequestLimiter
+from playloom.server.stories.branches import BranchRunner
 from playloom.server.stories.export import PathKind, export_path, load_path, write_story
 from playloom.server.stories.schemas import (
+    Branch,
     BranchList,
     BranchRequest,
+    Change,
     EditRequest,
+    Header,
     NewStory,
-    NodeInfo,
+    Node,
     NodeList,
     NodeUpdate,
-    RemovedInfo,
+    Removed,
     StoryInfo,
     StoryList,
     StoryUpdate,
-    branch_dict,
-    event_dict,
-    node_dict,
-    removed_dict,
-    story_dict,
 )
-from playloom.server.stories.service import BranchRunner, Event, Story, StoryService
-from playloom.server.stories.tree import Node
+from playloom.server.stories.service import Story, StoryService
 
 _HEARTBEAT = 10.0  # seconds of silence before a comment line, which keeps proxies connected
-_LOOK = 1.0  # seconds between looks whether the server is stopping
-
-
-async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> AsyncIterator[str]:
-    """Yield events after a revision until the story is deleted or the server stops."""
-    watcher = story.watch()
-    try:
-        yield "retry: 1000\n\n"
-        silence = 0.0
-        while not limiter.draining:
-            watcher.clear()
-            if story.deleted:
-                yield _format_sse("gone", after, {})
-                return
-            events, now = story.events(after), story.tree.header.revision
-            if events is None:
-                yield _format_sse("reload", now, {})
-            for event in events or ():
-                yield _serialize_event(event, story)
-            if events is None or events:
-                after, silence = now, 0.0
-                continue
-            try:
-                await asyncio.wait_for(watcher.wait(), _LOOK)
-            except asyncio.TimeoutError:
-                silence += _LOOK
-            if silence >= _HEARTBEAT:
-                silence = 0.0
-                yield ": still here\n\n"
-    finally:
-        story.unwatch(watcher)
-
-
-def _serialize_event(event: Event, story: Story) -> str:
-    """Serialize an event; a branch's frame is followed by its branch."""
-    what, tree = event.what, story.tree
-    told = _format_sse(event.kind, event.number, event_dict(what, story.name, tree))
-    branch = tree.branches.get(what.branch) if isinstance(what, Node) and what.branch is not None else None
-    return told if branch is None else told + _format_sse("branch", event.number, branch_dict(branch, tree))
-
-
-def _format_sse(kind: str, number: int, data: object) -> str:
-    return f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n"
-
-
-_TAGS: list[str | Enum] = ["stories"]
 _CHUNK = 2**18
-_NUMBER = re.compile(r"[0-9]{1,18}")
-_KINDS: dict[PathKind, str] = {
+_MEDIA_TYPES: dict[PathKind, str] = {
     "mp4": "video/mp4",
     "gif": "image/gif",
     "csv": "text/csv",
     "npz": "application/octet-stream",
     "zip": "application/zip",
 }
-_PATHS: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in _KINDS.values()}}}
-_FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+_CACHED = {"Cache-Control": "private, max-age=31536000, immutable"}
+_STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+router = APIRouter(prefix="/v1/stories", tags=["stories"])
 
 
-def register_story_routes(app: FastAPI, stories: StoryService, branches: BranchRunner) -> None:
-    """Add the routes."""
-    _add_whole(app, stories, branches)
-    _add_parts(app, stories, branches)
-    _add_pictures(app, stories)
-    _add_files(app, stories)
+def _content(*media_types: str) -> dict[str, Any]:
+    """Return the arguments of a route whose response is no JSON."""
+    content: dict[str, dict[str, str]] = {media_type: {} for media_type in media_types}
+    return {"response_class": Response, "responses": {200: {"content": content}}}
 
 
-def _add_whole(app: FastAPI, stories: StoryService, branches: BranchRunner) -> None:
+def _stories(request: Request) -> StoryService:
+    return request.app.state.server.stories
+
+
+def _branches(request: Request) -> BranchRunner:
+    return request.app.state.server.branches
+
+
+Stories = Annotated[StoryService, Depends(_stories)]
+Branches = Annotated[BranchRunner, Depends(_branches)]
+
+
+async def _story(story: str, stories: Stories) -> Story:
+    return await stories.find(story)
+
+
+OpenStory = Annotated[Story, Depends(_story)]
+
+
+async def _node(node: int, story: OpenStory) -> Node:
+    if node not in story.tree.nodes:
+        raise ApiError(404, f"there is no frame {node} in this story")
+    return story.tree.nodes[node]
+
+
+KnownNode = Annotated[Node, Depends(_node)]
+
+
+@router.post("", status_code=201)
+async def create_story(params: NewStory, stories: Stories) -> StoryInfo:
+    """Create a story from a prompt, images, or a session's newest frames."""
+    return stories.info(await stories.service.in_time(stories.create(params)))
+
+
+@router.get("")
+async def list_stories(stories: Stories) -> StoryList:
+    """List all stories, newest first."""
+    return StoryList(stories=await stories.items())
+
+
+@router.get("/{story}")
+async def get_story(story: OpenStory, stories: Stories) -> StoryInfo:
+    """Return a story with its frames and branches."""
+    return stories.info(story)
+
+
+@router.patch("/{story}")
+async def rename_story(story: OpenStory, params: StoryUpdate, stories: Stories) -> StoryInfo:
+    """Rename a story."""
+    await story.change(lambda: [story.tree.renamed(params.name)])
+    return stories.info(story)
+
+
+@router.delete("/{story}", status_code=204)
+async def delete_story(story: str, stories: Stories) -> None:
+    """Delete a story and its images; its running branches are cancelled."""
+    await stories.delete(story)
+
+
+@router.get("/{story}/events", **_content("text/event-stream"))
+async def stream_events(
+    story: OpenStory,
+    stories: Stories,
+    after: Annotated[int | None, Query(ge=0, description="Number of the newest known event; none: from now.")] = None,
+    last_event_id: Annotated[int | None, HeaderParam(ge=0, description="The same, sent by browsers.")] = None,
+) -> Response:
+    """Stream changes of a story: Server-Sent Events `node`, `branch`, `removed`, `story`.
+
+    `reload`: events were missed that are no longer kept; get the story again. `gone`: it was deleted.
+    """
+    known = after if last_event_id is None else last_event_id
+    start = story.tree.header.revision if known is None else known
+    stream = event_stream(story, start, stories.service.limiter)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=_STREAM)
+
+
+@router.post("/{story}/branches", status_code=202)
+async def create_branches(story: OpenStory, params: BranchRequest, branches: Branches) -> BranchList:
+    """Generate one or more branches from a frame."""
+    return await branches.start(story, params)
+
+
+@router.delete("/{story}/branches/{branch}", status_code=204)
+async def cancel_branch(story: OpenStory, branch: int, branches: Branches) -> None:
+    """Cancel a branch; its finished frames stay. A finished branch stays as it is."""
+    await branches.cancel(story, branch)
+
+
+@router.delete("/{story}/nodes/{node}")
+async def remove_node(story: OpenStory, node: KnownNode) -> Removed:
+    """Remove a frame and its descendants."""
+    (removed,) = await story.change(lambda: [story.tree.removal(node.id)])
+    return removed
+
+
+@router.patch("/{story}/nodes/{node}")
+async def update_node(story: OpenStory, node: KnownNode, params: NodeUpdate) -> Node:
+    """Set the star or the note of a frame."""
+
+    def updated() -> list[Node]:
+        old = story.tree.node(node.id)
+        new = old.model_copy(update=params.model_dump(exclude_none=True))
+        return [] if new == old else [new]
+
+    await story.change(updated)
+    return story.tree.nodes.get(node.id, node)
+
+
+@router.post("/{story}/nodes/{node}/edit", status_code=201)
+async def edit_node(story: OpenStory, node: KnownNode, params: EditRequest, stories: Stories) -> NodeList:
+    """Composite an overlay on a frame, and optionally on the next ones, as new frames."""
+    return NodeList(nodes=await stories.service.in_time(stories.edit(story, node, params)))
+
+
+@router.get("/{story}/nodes/{node}.png", **_content("image/png"))
+async def get_png(story: OpenStory, node: KnownNode, stories: Stories) -> Response:
+    """Return a frame as PNG; a generated one is watermarked and carries its manifest."""
     service = stories.service
+    frame = await run_in_threadpool(story.directory.read_frame, node.id)
 
-    def story_response(story: Story, status: int = 200) -> Response:
-        name = service.model.config.name
-        return JSONResponse(story_dict(story.name, story.tree, context=service.context, model=name), status)
+    def encode() -> bytes:
+        if frame.manifest is not None and frame.weights == service.model.fingerprint:
+            service.sent_images.keep(frame.published_HWC(), frame.codes_N, frame.manifest)  # a client may send it back
+        return frame.png()
 
-    @app.post(
-        "/v1/stories", status_code=201, response_model=StoryInfo, openapi_extra=request_schema(NewStory), tags=_TAGS
-    )
-    async def begin_story(request: Request) -> Response:
-        """Create a story from a prompt, images, or a session's newest frames."""
-        service.limiter.check_open()
-        return story_response(await service.in_time(stories.create(await parse_body(request, NewStory))), 201)
-
-    @app.get("/v1/stories", response_model=StoryList, tags=_TAGS)
-    async def list_stories() -> Response:
-        """List all stories, newest first."""
-        return JSONResponse({"stories": await stories.items()})
-
-    @app.get("/v1/stories/{story}", response_model=StoryInfo, tags=_TAGS)
-    async def whole_story(story: str) -> Response:
-        """Return a story with its frames and branches."""
-        return story_response(await stories.find(story))
-
-    @app.patch("/v1/stories/{story}", response_model=StoryInfo, openapi_extra=request_schema(StoryUpdate), tags=_TAGS)
-    async def rename_story(story: str, request: Request) -> Response:
-        """Rename a story."""
-        found, params = await stories.find(story), await parse_body(request, StoryUpdate)
-        async with found.lock:
-            await found.add([found.tree.renamed(params.name)])
-        return story_response(found)
-
-    @app.delete("/v1/stories/{story}", status_code=204, tags=_TAGS)
-    async def delete_story(story: str) -> Response:
-        """Delete a story and its images; its running branches are cancelled."""
-        await branches.cancel_all_of(story)
-        await stories.delete(story)
-        return Response(status_code=204)
-
-    @app.get(
-        "/v1/stories/{story}/events",
-        response_class=Response,
-        responses={200: {"content": {"text/event-stream": {}}}},
-        tags=_TAGS,
-    )
-    async def events(
-        story: str,
-        after: Annotated[int | None, Query(ge=0, description="The newest event known; none: from now on.")] = None,
-        last_event_id: Annotated[str | None, Header(description="The same, as a browser says it.")] = None,
-    ) -> Response:
-        """Stream changes of a story: Server-Sent Events `node`, `branch`, `removed`, `story`.
-
-        `reload` says that what was missed is not known any more: ask for the story again; `gone`, that it was deleted.
-        """
-        found = await stories.find(story)
-        known = int(last_event_id) if last_event_id and _NUMBER.fullmatch(last_event_id) else after
-        stream = event_stream(found, found.tree.header.revision if known is None else known, service.limiter)
-        quiet = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(stream, media_type="text/event-stream", headers=quiet)
+    return Response(await service.run_in_io_pool(encode), media_type="image/png", headers=_CACHED)
 
 
-def _add_parts(app: FastAPI, stories: StoryService, branches: BranchRunner) -> None:
-    service = stories.service
-
-    @app.post(
-        "/v1/stories/{story}/branches",
-        status_code=202,
-        response_model=BranchList,
-        openapi_extra=request_schema(BranchRequest),
-        tags=_TAGS,
-    )
-    async def branch_story(story: str, request: Request) -> Response:
-        """Generate one or more branches from a frame."""
-        found = await stories.find(story)
-        started, notes = await branches.start(found, await parse_body(request, BranchRequest))
-        told = [branch_dict(branch, found.tree) for branch in started]
-        return JSONResponse({"branches": told, "notes": notes}, 202)
-
-    @app.delete("/v1/stories/{story}/branches/{branch}", status_code=204, tags=_TAGS)
-    async def cancel_branch(story: str, branch: int) -> Response:
-        """Cancel a branch; its finished frames stay. A finished branch stays as it is."""
-        await branches.cancel(await stories.find(story), branch)
-        return Response(status_code=204)
-
-    @app.delete("/v1/stories/{story}/nodes/{node}", response_model=RemovedInfo, tags=_TAGS)
-    async def remove_node(story: str, node: int) -> Response:
-        """Remove a frame and its descendants."""
-        found = await stories.find(story)
-        found.node(node)
-        return JSONResponse(removed_dict(await found.remove(node)))
-
-    @app.patch(
-        "/v1/stories/{story}/nodes/{node}",
-        response_model=NodeInfo,
-        openapi_extra=request_schema(NodeUpdate),
-        tags=_TAGS,
-    )
-    async def say_of_node(story: str, node: int, request: Request) -> Response:
-        """Set the star or the note of a frame."""
-        found, params = await stories.find(story), await parse_body(request, NodeUpdate)
-        async with found.lock:
-            old = found.node(node)
-            new = replace(
-                old,
-                starred=old.starred if params.starred is None else params.starred,
-                note=old.note if params.note is None else params.note,
-            )
-            if new != old:
-                await found.add([new])
-        return JSONResponse(node_dict(new))
-
-    @app.post(
-        "/v1/stories/{story}/nodes/{node}/edit",
-        status_code=201,
-        response_model=NodeList,
-        openapi_extra=request_schema(EditRequest),
-        tags=_TAGS,
-    )
-    async def edit_node(story: str, node: int, request: Request) -> Response:
-        """Composite an overlay on a frame, and optionally on the next ones, as new frames."""
-        service.limiter.check_open()
-        found, params = await stories.find(story), await parse_body(request, EditRequest)
-        made = await service.in_time(stories.edit(found, node, params))
-        return JSONResponse({"nodes": [node_dict(new) for new in made]}, 201)
+@router.get("/{story}/nodes/{node}.webp", **_content("image/webp"))
+async def get_webp(story: OpenStory, node: KnownNode) -> Response:
+    """Return a frame as small WebP."""
+    try:
+        data = await run_in_threadpool(story.directory.thumbnail(node.id).read_bytes)
+    except OSError as error:
+        raise RecordingError(f"the picture of frame {node.id} is missing") from error
+    return Response(data, media_type="image/webp", headers=_CACHED)
 
 
-def _add_pictures(app: FastAPI, stories: StoryService) -> None:
-    service = stories.service
+@router.get("/{story}/nodes/{node}/path.{kind}", **_content(*_MEDIA_TYPES.values()))
+async def get_path(story: OpenStory, node: KnownNode, kind: PathKind, stories: Stories) -> Response:
+    """Export the path from the root to a frame: video, GIF, actions, arrays, or a folder of all."""
+    nodes = story.tree.path(node.id)
+    data = await stories.service.run_in_encode_pool(lambda: export_path(load_path(story.directory, nodes), kind))
+    return Response(data, media_type=_MEDIA_TYPES[kind], headers=_download(f"story-{node.id}.{kind}"))
 
-    @app.get(
-        "/v1/stories/{story}/nodes/{node}.png",
-        response_class=Response,
-        responses={200: {"content": {"image/png": {}}}},
-        tags=_TAGS,
-    )
-    async def picture(story: str, node: int) -> Response:
-        """Return a frame as PNG; a generated one is watermarked and carries its manifest."""
-        found = await stories.find(story)
-        found.node(node)
-        frame = await run_in_threadpool(found.directory.read_frame, node)
 
-        def encode() -> bytes:
-            if frame.manifest is not None and frame.weights == service.model.fingerprint:
-                service.sent_images.keep(frame.shown_HWC(), frame.codes_N, frame.manifest)  # should it come back
-            return frame.png()
+@router.get("/{story}/story.zip", **_content("application/zip"))
+async def get_zip(story: OpenStory, stories: Stories) -> Response:
+    """Export a whole story as zip: its JSON, every image, and the codes of every frame."""
+    file, info = tempfile.TemporaryFile(), stories.info(story)  # noqa: SIM115 - closed after it is sent
+    try:
+        await stories.service.run_in_encode_pool(lambda: write_story(file, story.directory, info))
+    except BaseException:
+        file.close()
+        raise
+    return StreamingResponse(_chunks(file), media_type="application/zip", headers=_download("story.zip"))
 
-        png = await service.run_in_io_pool(encode)
-        return Response(png, media_type="image/png", headers=_FOR_EVER)
 
-    @app.get(
-        "/v1/stories/{story}/nodes/{node}.webp",
-        response_class=Response,
-        responses={200: {"content": {"image/webp": {}}}},
-        tags=_TAGS,
-    )
-    async def small_picture(story: str, node: int) -> Response:
-        """Return a frame as small WebP."""
-        found = await stories.find(story)
-        found.node(node)
+async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> AsyncIterator[str]:
+    """Yield events after a revision until the story is deleted or the server stops."""
+    yield "retry: 1000\n\n"
+    while not limiter.draining:
+        changed = story.changed
+        if story.deleted:
+            yield _format_sse("gone", after, "{}")
+            return
+        known, now = story.events(after), story.tree.header.revision
+        if known is None:
+            yield _format_sse("reload", now, "{}")
+        for number, change in known or ():
+            yield _serialize_event(number, change, story)
+        if now != after:
+            after = now
+            continue
         try:
-            data = await run_in_threadpool(found.directory.shown(node).read_bytes)
-        except OSError as error:
-            raise RecordingError(f"the picture of frame {node} is missing") from error
-        return Response(data, media_type="image/webp", headers=_FOR_EVER)
+            await asyncio.wait_for(changed.wait(), _HEARTBEAT)
+        except asyncio.TimeoutError:
+            yield ": keep-alive\n\n"
 
 
-def _add_files(app: FastAPI, stories: StoryService) -> None:
-    service = stories.service
+def _serialize_event(number: int, change: Change, story: Story) -> str:
+    """Serialize an event with the newest value of its subject; a branch's frame is followed by its branch."""
+    tree = story.tree
+    if isinstance(change, Header):
+        return _format_sse(change.kind, number, json.dumps({"id": story.name, "name": change.name}))
+    newest: list[Node | Branch | Removed] = [change]
+    if isinstance(change, Node):
+        newest = [tree.nodes.get(change.id, change)]
+        if change.branch in tree.branches:
+            newest.append(tree.branches[change.branch])
+    elif isinstance(change, Branch):
+        newest = [tree.branches.get(change.id, change)]
+    return "".join(_format_sse(item.kind, number, item.model_dump_json()) for item in newest)
 
-    @app.get("/v1/stories/{story}/nodes/{node}/path.{kind}", response_class=Response, responses=_PATHS, tags=_TAGS)
-    async def path_file(story: str, node: int, kind: PathKind) -> Response:
-        """Export the path from the root to a frame: video, GIF, actions, arrays, or a folder of all."""
-        found = await stories.find(story)
-        found.node(node)
-        nodes = found.tree.path(node)
-        data = await service.run_in_encode_pool(lambda: export_path(load_path(found.directory, nodes), kind))
-        return Response(data, media_type=_KINDS[kind], headers=_download(f"story-{node}.{kind}"))
 
-    @app.get(
-        "/v1/stories/{story}/story.zip",
-        response_class=Response,
-        responses={200: {"content": {"application/zip": {}}}},
-        tags=_TAGS,
-    )
-    async def story_file(story: str) -> Response:
-        """Export a whole story as zip: its JSON, every image, and the codes of every frame."""
-        found = await stories.find(story)
-        about = story_dict(found.name, found.tree, context=service.context, model=service.model.config.name)
-        nodes = list(found.tree.nodes.values())
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has been sent
-        try:
-            await service.run_in_encode_pool(lambda: write_story(file, found.directory, nodes, about))
-        except BaseException:
-            file.close()
-            raise
-        return StreamingResponse(_chunks(file), media_type="application/zip", headers=_download("story.zip"))
+def _format_sse(kind: str, number: int, data: str) -> str:
+    return f"id: {number}\nevent: {kind}\ndata: {data}\n\n"
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,261 @@
+"""State of live play: the latest input, clock, controller, pause and statistics of one session."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from playloom.actions.codec import REST_VALUES, check_values
+from playloom.errors import ActionError, BadInputError
+from playloom.inference.realtime.clock import Clock, RealTime, Tick, TimeSource
+from playloom.inference.realtime.metrics import HISTORY, LiveReport, Statistics
+from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
+from playloom.inference.types import StepResult
+
+
+class InputEvent(NamedTuple):
+    """The input that a frame is made with."""
+
+    action_A: NDArray[np.uint8]
+    """Action values [16]."""
+    at: float | None
+    """When it arrived; None once a frame was made with it."""
+
+    @property
+    def resting(self) -> bool:
+        """True when nothing is pressed."""
+        return bool((self.action_A == REST_VALUES).all())
+
+
+class InputState:
+    """Latest input of one player and when it arrived; inputs never queue. Any thread may set it."""
+
+    def __init__(self) -> None:
+        self.inputs = 0
+        """Inputs received."""
+        self.dropped_inputs = 0
+        """Inputs without a frame, because a newer one came first."""
+        self._latest = InputEvent(REST_VALUES.copy(), None)
+        self._lock = threading.Lock()
+
+    def set_input(self, action_A: ArrayLike, at: float) -> None:
+        """Set the input.
+
+        An input equal to the one that waits for its frame keeps that one's time, so that a controller that sends sixty
+        times per second does not look faster than it is.
+
+        Args:
+            action_A: Action values, integers [16] in slot order.
+            at: When it happened, on the time source of the frames.
+
+        Raises:
+            ActionError: If these are not 16 values, each in its range.
+        """
+        values_A = check_values(action_A)
+        if values_A.ndim != 1:
+            raise ActionError(f"an input is one action of 16 numbers; got an array of shape {values_A.shape}")
+        with self._lock:
+            waiting = self._latest.at is not None
+            if waiting and bool((self._latest.action_A == values_A).all()):
+                return
+            self.inputs += 1
+            self.dropped_inputs += waiting
+            self._latest = InputEvent(values_A, at)
+
+    def read(self) -> InputEvent:
+        """Return the input for the frame that begins now; it stays set."""
+        with self._lock:
+            latest = self._latest
+            self._latest = latest._replace(at=None)
+            return latest
+
+    def discard_timestamp(self) -> None:
+        """Forget when the input arrived, for a wait that is not the frames' fault, such as a pause."""
+        self.read()
+
+
+class LiveStep(NamedTuple):
+    """A step that has begun."""
+
+    action_A: NDArray[np.uint8] | None
+    """The action to give; None: the model samples it."""
+    tick: Tick | None
+    """Its tick; None for a single step."""
+    input_at: float | None
+    """When the input arrived that its frame is the first to show."""
+    began: float
+    """When the step began."""
+
+
+class LiveState:
+    """Clock, input, controller, pause and statistics of one live session.
+
+    Any thread may call its methods, except `next_due`, `begin` and `finish`: those are the driver's, which runs the
+    step between `begin` and `finish`.
+    """
+
+    def __init__(
+        self,
+        *,
+        controller: Controller = "person",
+        fps: float = 10.0,
+        time: TimeSource | None = None,
+        aligned: bool = False,
+        history: int = HISTORY,
+    ) -> None:
+        """Create the state; the clock starts with the first frame.
+
+        Args:
+            controller: Source of the actions, see `Controller`.
+            fps: Frames per second.
+            time: Time source; None: the machine's monotonic clock.
+            aligned: Put ticks at whole multiples of 1 / fps, after a pause too, so that sessions share batches.
+            history: Frames that percentiles are taken over.
+
+        Raises:
+            BadInputError: If the rate is not above 0 or `controller` is unknown.
+        """
+        self.time: TimeSource = time or RealTime()
+        self._clock, self._aligned = Clock(fps, self.time), aligned
+        self._controller: Controller = check_controller(controller)
+        self._input, self._statistics = InputState(), Statistics(history)
+        self._sequence = self._restarts = 0
+        self._paused, self._steps, self._clock_stale = False, 0, True
+        self._lock = threading.Lock()
+        self._opened = self.time.now()
+
+    def set_input(self, action_A: ArrayLike, at: float | None = None) -> None:
+        """Set the input; the newest one wins. Never waits.
+
+        Args:
+            action_A: Action values, integers [16]; `REST_VALUES` releases everything.
+            at: When it happened, in seconds of `time`, if earlier than now.
+
+        Raises:
+            ActionError: If a value is outside its slot's range.
+        """
+        now = self.time.now()
+        self._input.set_input(action_A, now if at is None else min(at, now))
+
+    def pause(self) -> None:
+        """Make no frame until `resume`; one in progress is finished. Ticks meanwhile do not count as skipped."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Continue by the clock, from now."""
+        with self._lock:
+            self._clock_stale |= self._paused  # before the driver may see that the pause is over
+            self._paused, self._steps = False, 0
+
+    def single_step(self) -> None:
+        """While paused: let the driver make one frame with the current input.
+
+        Raises:
+            BadInputError: If the session is not paused.
+        """
+        with self._lock:
+            if not self._paused:
+                raise BadInputError("only a paused session can be stepped; pause it first")
+            self._steps += 1
+
+    def report(self) -> LiveReport:
+        """Return the statistics so far."""
+        inputs, dropped = self._input.inputs, self._input.dropped_inputs
+        return self._statistics.report(skipped=self._clock.skipped, inputs=inputs, dropped_inputs=dropped)
+
+    @property
+    def controller(self) -> Controller:
+        """Source of the actions from the next frame on."""
+        return self._controller
+
+    @controller.setter
+    def controller(self, controller: Controller) -> None:
+        self._controller = check_controller(controller)
+        self._input.discard_timestamp()
+
+    @property
+    def fps(self) -> float:
+        """Ticks per second."""
+        return self._clock.fps
+
+    @property
+    def paused(self) -> bool:
+        """True while paused."""
+        return self._paused
+
+    def start_clock(self, at: float | None = None) -> None:
+        """Start a stretch of play.
+
+        Args:
+            at: When the first tick is due, in seconds of `time`; None: now, or at the next aligned tick.
+        """
+        self._clock_stale = False
+        if at is None and self._aligned:
+            at = math.ceil(self.time.now() * self.fps) / self.fps
+        self._clock.restart(at)
+        self._statistics.start(self._clock.due(self._clock.passed))
+        self._input.discard_timestamp()
+
+    def next_due(self) -> float | None:
+        """Return when the next frame is due, in seconds of `time`; None while paused without a single step."""
+        if self._paused:
+            return self.time.now() if self._steps else None
+        if self._clock_stale:
+            self.start_clock()
+        return self._clock.due(self._clock.passed)
+
+    def begin(self, limit: int | None = None, *, stepped: bool = False) -> LiveStep | None:
+        """Begin the next step: take its tick and the input of this moment.
+
+        Args:
+            limit: See `Clock.tick`.
+            stepped: While paused, begin a step that `single_step` has not requested.
+
+        Returns:
+            The step; None when there is none: no single step while paused, or the limit is reached.
+        """
+        tick = None
+        if self._paused:
+            if not (stepped or self._consume_step()):
+                return None
+        elif (tick := self._clock.tick(limit)) is None:
+            return None
+        latest = self._input.read()
+        sampled = self._controller == "model" or (self._controller == "both" and latest.resting)
+        input_at = None if tick is None or sampled else latest.at
+        return LiveStep(None if sampled else latest.action_A, tick, input_at, self.time.now())
+
+    def finish(self, step: LiveStep, result: StepResult) -> LiveFrame:
+        """Count the finished step and return its frame."""
+        finished, tick = self.time.now(), step.tick
+        assert result.frame_HWC is not None, "a step of a live session has a frame"
+        frame = LiveFrame(
+            sequence=self._sequence,
+            restarts=self._restarts,
+            time=finished - self._opened,
+            frame_HWC=result.frame_HWC,
+            codes_N=result.codes_N,
+            action_A=result.action_A,
+            action_given=result.action_given,
+            latency=finished - step.began,
+            late_by=0.0 if tick is None else max(0.0, finished - tick.next_due),
+            skipped=0 if tick is None else tick.skipped,
+            key_to_frame=None if step.input_at is None else finished - step.input_at,
+        )
+        self._sequence += 1
+        self._statistics.add(frame, tick, began=step.began, finished=finished)
+        return frame
+
+    def count_restart(self) -> None:
+        """Count a restart of the session; frames from now on carry the new number."""
+        self._restarts += 1
+
+    def _consume_step(self) -> bool:
+        with self._lock:
+            requested = self._paused and self._steps > 0
+            self._steps -= requested
+            return requested

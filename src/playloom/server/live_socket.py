@@ -1,0 +1,263 @@
+"""`WS /v1/play`: the connection of one player to its live session.
+
+A malformed message closes the connection (1008). A request that cannot be met gets an `error` message and changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, WebSocket
+from numpy.typing import NDArray
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from playloom.errors import PlayloomError
+from playloom.inference.types import Prompt
+from playloom.server.errors import ApiError, parse_json, to_api_error
+from playloom.server.live import LiveConnection, LiveSessionManager, SendQueue
+from playloom.server.live_protocol import (
+    CONTROL,
+    HELLO,
+    Control,
+    Hello,
+    OpeningProgress,
+    Pause,
+    Reset,
+    Resume,
+    SetController,
+    SetTemperature,
+    StepOnce,
+    read_action,
+)
+from playloom.server.middleware import bearer_key, verify_api_key
+from playloom.server.schemas import PromptParams, build_prompt
+from playloom.server.service import resolve_prompt, resolve_seed
+
+_MAX_CONTROLS = 64
+_MAX_REASON = 120  # bytes; a close frame holds 123
+_ANNOUNCE = 0.5  # seconds between messages of progress
+_TRY_LATER, _BROKEN, _POLICY = 1013, 1011, 1008
+
+
+def register_live_routes(app: FastAPI, manager: LiveSessionManager) -> None:
+    """Add the route."""
+
+    @app.websocket("/v1/play")
+    async def play(socket: WebSocket) -> None:
+        await socket.accept()
+        player = _Player(socket, manager)
+        try:
+            await player.play()
+        except WebSocketDisconnect:
+            pass
+        except Exception as error:
+            await player.reject(to_api_error(error))
+        finally:
+            player.disconnect()
+
+
+class _Player:
+    """One WebSocket connection."""
+
+    def __init__(self, socket: WebSocket, manager: LiveSessionManager) -> None:
+        self.socket, self.live, self.service = socket, manager, manager.service
+        self.connection: LiveConnection | None = None
+        self.opening = OpeningProgress()
+        self.early_A: NDArray[np.uint8] | None = None
+        """Newest action received before the session is open."""
+        self.send_queue: SendQueue[dict[str, Any]] = SendQueue()
+        self.controls: asyncio.Queue[Control] = asyncio.Queue(_MAX_CONTROLS)
+
+    async def play(self) -> None:
+        """Run the connection from `hello` to its end."""
+        hello = await self._hello()
+        listening = asyncio.ensure_future(self._listen())  # while the session opens too: the player may leave
+        try:
+            await _until_one_ends(listening, self._open_session(hello), self._report_progress())
+            assert self.connection is not None, "_open_session sets it"
+            connection = self._attach(self.connection)
+            await _until_one_ends(
+                listening, self._handle_controls(connection), self._heartbeat(connection), self._send(connection)
+            )
+        except (ApiError, PlayloomError):
+            if self.connection is not None and self.connection.send_queue is self.send_queue:  # not taken over
+                self.live.close(self.connection)
+            raise
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    def disconnect(self) -> None:
+        """Detach from the session."""
+        connection = self.connection
+        if connection is not None:
+            connection.detach(self.send_queue)
+            if not connection.delivered and connection.send_queue is None:
+                self.live.close(connection)
+
+    async def reject(self, error: ApiError) -> None:
+        """Send an error and close the socket."""
+        code = _TRY_LATER if error.status == 503 else _BROKEN if error.status >= 500 else _POLICY
+        with suppress(Exception):  # the socket may be closed already
+            if self.socket.application_state is WebSocketState.CONNECTED:
+                await asyncio.wait_for(self._send_json({"type": "error", "message": error.message}), 2)
+                reason = error.message.encode("ascii", "replace")[:_MAX_REASON].decode()
+                await asyncio.wait_for(self.socket.close(code, reason), 2)
+
+    async def _hello(self) -> Hello:
+        seconds = self.service.settings.handshake_timeout
+        try:
+            message = await asyncio.wait_for(self._receive(), seconds)
+        except asyncio.TimeoutError:
+            raise ApiError(408, f"no hello came within {seconds:g} seconds") from None
+        if not isinstance(message, str):
+            raise ApiError(400, 'the first message must be JSON text: {"type": "hello", ...}')
+        hello = parse_json(message, HELLO)
+        if not verify_api_key(hello.key or bearer_key(self.socket.headers), self.service.settings.key):
+            raise ApiError(401, "the key is missing or wrong; send it as key in hello")
+        return hello
+
+    async def _open_session(self, hello: Hello) -> None:
+        """Resume the session named in `hello`, else open a new one."""
+        kept = self.live.connections.get(hello.resume or "")
+        if kept is not None and kept.failure is None:
+            kept.form = hello.format
+            self.connection = kept
+            return
+        self.live.check_capacity()
+        prompt, prompt_name = await self._prompt(hello.prompt, hello.image)
+        sampling, seed = self.service.sampling(), resolve_seed(hello.seed)
+        if hello.temperature is not None:
+            sampling = replace(sampling, temperature=hello.temperature)
+        self.connection = self.live.add(
+            LiveConnection(
+                self.service,
+                self.live.metrics,
+                await self.live.open(prompt, sampling, seed, self.opening.update),
+                prompt=prompt,
+                prompt_name=prompt_name,
+                seed=seed,
+                controller=hello.controller,
+                form=hello.format,
+            )
+        )
+
+    async def _report_progress(self) -> None:
+        while True:
+            await self._send_json(self.opening.message())
+            await asyncio.sleep(_ANNOUNCE)
+
+    def _attach(self, connection: LiveConnection) -> LiveConnection:
+        self.send_queue = connection.attach()
+        self.send_queue.put_text(connection.ready_message())
+        if self.early_A is not None:
+            connection.state.set_input(self.early_A)
+        return connection
+
+    async def _prompt(self, name: str | None, image: str | None) -> tuple[Prompt, str | None]:
+        params = PromptParams(prompt=name, images=None if image is None else [image])
+        return await build_prompt(self.service, params), None if image is not None else resolve_prompt(name)
+
+    async def _listen(self) -> None:
+        """Apply actions at once; queue control messages for `_handle_controls`."""
+        while True:
+            message = await self._receive()
+            connection = self.connection
+            if connection is not None and connection.send_queue is self.send_queue:
+                connection.delivered = True
+            if isinstance(message, str):
+                try:
+                    self.controls.put_nowait(parse_json(message, CONTROL))
+                except asyncio.QueueFull:
+                    raise ApiError(429, f"more than {_MAX_CONTROLS} requests are waiting; send them slower") from None
+            elif connection is None:
+                self.early_A = read_action(message)
+            else:
+                connection.state.set_input(read_action(message))
+
+    async def _handle_controls(self, connection: LiveConnection) -> None:
+        while True:
+            control = await self.controls.get()
+            try:
+                await self._apply(connection, control)
+            except (PlayloomError, ApiError) as error:
+                self.send_queue.put_text({"type": "error", "message": to_api_error(error).message})
+            else:
+                connection.state_changed()
+
+    async def _apply(self, connection: LiveConnection, control: Control) -> None:
+        state = connection.state
+        if isinstance(control, Pause):
+            state.pause()
+        elif isinstance(control, Resume):
+            state.resume()
+        elif isinstance(control, StepOnce):
+            state.pause()
+            state.single_step()
+        elif isinstance(control, SetController):
+            state.controller = control.value
+        elif isinstance(control, SetTemperature):
+            connection.sampling = replace(connection.sampling, temperature=control.value)
+        else:
+            await self._reset(connection, control)
+
+    async def _reset(self, connection: LiveConnection, params: Reset) -> None:
+        prompt, prompt_name = connection.prompt, connection.prompt_name
+        if params.prompt is not None or params.image is not None:
+            prompt, prompt_name = await self._prompt(params.prompt, params.image)
+        seed = connection.seed if params.seed is None else params.seed
+        await connection.restart(prompt=prompt, prompt_name=prompt_name, seed=seed)
+
+    async def _heartbeat(self, connection: LiveConnection) -> None:
+        while True:
+            await asyncio.sleep(1)
+            if connection.send_queue is not self.send_queue:
+                raise ApiError(410, "this session was taken over by another connection")
+            if connection.failure is not None:
+                raise ApiError(500, connection.failure)
+            if self.service.limiter.draining:
+                raise ApiError(503, "the server is stopping; come back in a while")
+            self.send_queue.put_text(connection.state_message())
+
+    async def _send(self, connection: LiveConnection) -> None:
+        while True:
+            message = await self.send_queue.take()
+            if isinstance(message, bytes):
+                await self.socket.send_bytes(message)
+                connection.delivered = True
+            else:
+                await self._send_json(message)
+
+    async def _send_json(self, message: dict[str, Any]) -> None:
+        await self.socket.send_text(json.dumps(message))
+
+    async def _receive(self) -> str | bytes:
+        message = await self.socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        data = message.get("bytes")
+        return bytes(data) if data is not None else str(message.get("text") or "")
+
+
+async def _until_one_ends(listening: asyncio.Future[None], *works: Coroutine[Any, Any, None]) -> None:
+    """Wait for the first of these, or for `listening`; cancel the others.
+
+    Raises:
+        Exception: The first one's.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait([*tasks, listening], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
