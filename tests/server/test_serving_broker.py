@@ -117,7 +117,7 @@ def test_one_bad_turn_spoils_no_other(tiny_model, broker):
 
 def test_a_failure_of_the_machine_ends_the_sessions_it_hit_and_no_other(broker, monkeypatch):
     hit, other = broker.open(prompt_of(1, 1)), broker.open(prompt_of(1, 2))
-    monkeypatch.setattr(broker.engine.stepper, "act", lambda _: 1 / 0)
+    monkeypatch.setattr(broker.engine.decoder, "give_action", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         hit.step(REST_VALUES)
     monkeypatch.undo()

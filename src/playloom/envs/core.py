@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from playloom.envs.actions import ActionMapper
 from playloom.envs.prompts import InitialStates, Prompts, sources_of
 from playloom.errors import BadInputError, ConfigError
-from playloom.inference.engine import Engine, Session, StepInput
+from playloom.inference.engine import Engine
 from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import Session, StepInput
 from playloom.inference.types import StepResult
 from playloom.models.decode_order import DecodeOrder
 from playloom.provenance import stamp
@@ -251,7 +252,7 @@ class EnvCore:
             ResourceError: when there is no memory for it.
         """
         turns = [StepInput(episode.running(), values_A) for episode, values_A in zip(episodes, values_NA, strict=True)]
-        steps = self.dreamer.advance(turns)
+        steps = self.dreamer.step(turns)
         moves = [episode.move(step) for episode, step in zip(episodes, steps, strict=True)]
         for episode in episodes:
             episode.over = self.task.truncates(episode.steps)

@@ -17,8 +17,9 @@ from playloom.data.prompts import BUNDLED_PREFIX, list_prompts, load_prompt
 from playloom.data.recording import Episode
 from playloom.data.sampler import alive_spans
 from playloom.errors import BadInputError, RecordingError
-from playloom.inference.engine import Engine, Session
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import Session
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 

@@ -25,8 +25,9 @@ from playloom.envs.core import (
 )
 from playloom.envs.prompts import Prompts
 from playloom.errors import ActionError
-from playloom.inference.engine import Engine, Session
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import Session
 from playloom.models.decode_order import DecodeOrder
 
 

@@ -22,8 +22,9 @@ import playloom
 from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt
 from playloom.device import machine
 from playloom.errors import BadInputError
-from playloom.inference.engine import Engine, StepInput
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import StepInput
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 
@@ -146,7 +147,7 @@ def time_batch(
         Frames per second of all dreams over `rounds` steps after `warmup` steps, and the bytes of one dream's cache.
     """
     device = engine.model.device
-    sessions = [engine.open(prompt, sampling=sampling, seed=seed, warm=False) for seed in range(size)]
+    sessions = [engine.open(prompt, sampling=sampling, seed=seed, prefill=False) for seed in range(size)]
     try:
         while not all(session.ready for session in sessions):
             engine.prefill(sessions)
@@ -156,7 +157,7 @@ def time_batch(
                 started = synchronized_time(device)
             # dreams with equal inputs would be alike, so each reads the actions from another place
             held = [actions_TA[(index + 7 * number) % len(actions_TA)] for number in range(size)]
-            engine.advance([StepInput(session, action_A) for session, action_A in zip(sessions, held, strict=True)])
+            engine.step([StepInput(session, action_A) for session, action_A in zip(sessions, held, strict=True)])
         return size * rounds / (synchronized_time(device) - started), sessions[0].bytes
     finally:
         for session in sessions:

@@ -86,7 +86,7 @@ class FrameGraphs:
             return
         if place.generation != self._generation:
             self._forget(place.generation)
-        key = (place, name, None if draws is None else draws.cuts)
+        key = (place, name, None if draws is None else draws.filters)
         if key not in self._replays and (self._exhausted or not self._was_seen(key)):
             work(steps_B, draws)  # warms up libraries, as a capture must not
             return
@@ -134,7 +134,7 @@ class FrameGraphs:
                 self._inputs[key] = tensor.new_zeros(place.room, *tensor.shape[1:])
             kept.append(self._inputs[key][place.first : place.first + place.rows])
         draws = inputs[1]
-        return kept[0], None if draws is None else draws.over(*kept[1:])
+        return kept[0], None if draws is None else draws.with_buffers(*kept[1:])
 
     def _forget(self, generation: int) -> None:
         """Nothing that was captured is of use any more: it works in memory that was given back."""

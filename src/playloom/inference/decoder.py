@@ -205,7 +205,7 @@ class CachedDecoder:
     ) -> None:
         hidden_BRD = self._run(batch, tables, chunk).index_select(1, chunk.row_R)
         logits_BRC = self.heads[group.span](hidden_BRD)
-        ids_BR = draws.pick(logits_BRC, chunk.draw_R) + group.first_id
+        ids_BR = draws.sample(logits_BRC, chunk.draw_R) + group.first_id
         batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
 
     def _run(self, batch: _Batch, tables: StepEmbeddings, chunk: Chunk) -> Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import check_values
 from playloom.errors import BadInputError
 from playloom.inference.sampling import Sampling
+from playloom.models.sequence import StepLayout
 
 Mode = Literal["world", "policy", "full"]
 """`world`: actions given, frames dreamed. `policy`: frames given, actions dreamed. `full`: both dreamed."""
@@ -114,3 +115,17 @@ class StepResult:
     """The frame after the action, uint8 [H, W, 3]; None after the last action of policy mode."""
     codes_N: NDArray[np.int64] | None
     """The frame's codes: go on from these, not from the picture."""
+
+
+def check_codes(codes_TN: NDArray[np.int64], layout: StepLayout) -> NDArray[np.int64]:
+    """Return codes as int64 [T, N] after a check of their range: one out of range crashes CUDA."""
+    codebook, slots = layout.vocab.codebook_size, layout.image_slots
+    if codes_TN.ndim != 2 or codes_TN.shape[1] != slots or not np.issubdtype(codes_TN.dtype, np.integer):
+        raise BadInputError(
+            f"codes are of another model: got {codes_TN.dtype} {list(codes_TN.shape)}, expected integers [T, {slots}]"
+        )
+    if codes_TN.size and not 0 <= codes_TN.min() <= codes_TN.max() < codebook:
+        raise BadInputError(
+            f"codes are of another model: got {codes_TN.min()} to {codes_TN.max()}, expected 0 to {codebook - 1}"
+        )
+    return codes_TN.astype(np.int64)

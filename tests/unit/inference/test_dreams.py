@@ -119,7 +119,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(model, recording, tmp_path,
 def test_ctrl_c_keeps_what_was_dreamed(model, recording, tmp_path, monkeypatch, capsys):
     out = tmp_path / "dream"
     where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "5000", "--actions", "forward")
-    with ctrl_c_at("advance"):
+    with ctrl_c_at("_frames"):
         code, said, complaint = run_cli(monkeypatch, capsys, *where, "--out", str(out))
     count = len(list((out / "raw").glob("*.png")))
     assert code == 130 and complaint == "" and 1 <= count < 5000
@@ -130,7 +130,7 @@ def test_ctrl_c_keeps_what_was_dreamed(model, recording, tmp_path, monkeypatch, 
 def test_a_second_ctrl_c_leaves_nothing(model, recording, tmp_path, monkeypatch, capsys):
     out = tmp_path / "dream"
     where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "5000", "--out", str(out))
-    with ctrl_c_at("advance", "write_folder"):
+    with ctrl_c_at("_frames", "write_folder"):
         code, said, complaint = run_cli(monkeypatch, capsys, *where)
     assert (code, said, complaint) == (130, "", "stopped; nothing was written\n") and not list(tmp_path.glob("dream*"))
 
