@@ -134,7 +134,7 @@ class Model:
         """
         config = GenerationConfig(**self._start(prompt, seed, sampling, context, start_step, resize))
         found, data = config.read_prompt(self.engine.model, horizon=0, render=_render)
-        for note in (*config.cut(self.engine.model), *data.notes):
+        for note in data.notes:
             warnings.warn(note, stacklevel=2)
         return self.engine.open(found, sampling=config.sampling(self.engine.model), seed=seed)
 

@@ -35,4 +35,4 @@ def alone(dreamer: Engine, index: int, seed: int, actions: np.ndarray) -> list[n
 
 
 def rows_in_use(dreamer: Engine) -> int:
-    return len(dreamer.decoder.rows.owners)  # type: ignore[union-attr]  # the cached decoder's
+    return len(dreamer.decoder.rows.slots)  # type: ignore[union-attr]  # the cached decoder's

@@ -107,9 +107,9 @@ def test_forks_share_memory_until_they_move(tiny_model):
     parent = engine.open(prompt_of(2))
     branches = [parent.fork(seed) for seed in range(20)]
     assert len({id(branch.state.saved) for branch in (parent, *branches)}) == 1
-    assert not engine.decoder.rows.owners
+    assert not engine.decoder.rows.slots
     branches[3].step(action(0))
-    assert len(engine.decoder.rows.owners) == 1 and parent.state.saved is branches[0].state.saved
+    assert len(engine.decoder.rows.slots) == 1 and parent.state.saved is branches[0].state.saved
 
 
 def test_bytes_per_session_is_what_a_row_of_the_cache_takes(tiny_model):
@@ -119,7 +119,7 @@ def test_bytes_per_session_is_what_a_row_of_the_cache_takes(tiny_model):
     for session in sessions:
         session.close()
         session.close()
-    assert sessions[0].bytes == 0 and not engine.decoder.rows.owners
+    assert sessions[0].bytes == 0 and not engine.decoder.rows.slots
 
 
 def test_a_prompt_can_be_seen_a_step_at_a_time_while_others_go_on(tiny_model):
@@ -150,7 +150,7 @@ def test_out_of_memory_is_a_sentence_and_closes_no_session(tiny_model, monkeypat
             sessions[0].step(action(0))
         with pytest.raises(ResourceError, match="memory"):
             engine.open(prompt_of(3))
-    assert len(engine.decoder.rows.owners) == 2
+    assert len(engine.decoder.rows.slots) == 2
     for session in sessions:
         assert session.step(action(0)).frame_HWC is not None
 

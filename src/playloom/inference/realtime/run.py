@@ -201,7 +201,7 @@ def play_live(
     """
     if job.out is not None:
         ensure_writable(job.out, numbered=True)
-    dreamer = job.dreamer()
+    dreamer = job.load_engine()
     model, how = dreamer.model, job.sampling(dreamer.model)
     prompt, data = job.read_prompt(model, horizon=0, render=render)
     recent, failure = RecentFrames(), None
@@ -222,7 +222,7 @@ def play_live(
         "ticks_wanted": job.ticks,
         "machine": dict(machine or {}),
     }
-    result = LiveResult(report=report, facts=facts, notes=(*job.cut(model), *data.notes), folder=None, failure=failure)
+    result = LiveResult(report=report, facts=facts, notes=data.notes, folder=None, failure=failure)
     if job.out is None:
         return result
     mode = "world" if job.controller == "person" else "full"
