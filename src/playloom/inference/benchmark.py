@@ -34,7 +34,7 @@ BATCH_SIZES = (1, 2, 4, 8)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameTimes:
-    """Times of one dream, in seconds."""
+    """Frame times of one dream, in seconds."""
 
     first: float
     """From the prompt to its first frame: encode, prefill, decode, pixels."""
@@ -155,7 +155,7 @@ def time_batch(
         for index in range(warmup + rounds):
             if index == warmup:
                 started = synchronized_time(device)
-            # dreams with equal inputs would be alike, so each reads the actions from another place
+            # each dream starts at another action, as equal inputs would give equal dreams
             held = [actions_TA[(index + 7 * number) % len(actions_TA)] for number in range(size)]
             engine.step([StepInput(session, action_A) for session, action_A in zip(sessions, held, strict=True)])
         return size * rounds / (synchronized_time(device) - started), sessions[0].bytes

@@ -14,7 +14,6 @@ import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import psutil
 import torch
@@ -26,8 +25,7 @@ log = logging.getLogger("playloom")
 USER_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY")
 """Environment variables by which a user chooses threads; where one is set, nothing is adapted."""
 
-SLOW = 3.0
-"""A call is slow if it takes this many times the processor time it needs."""
+_SLOW = 3.0  # a call is slow if it takes this many times the processor time it needs
 _SLOW_CALLS = 5  # in a row, before a warning
 _SLOW_SECONDS = 0.05  # shorter calls are never reported
 _GAIN = 0.97  # more threads must cost less than this share of fewer
@@ -81,11 +79,6 @@ class ThreadTuner:
         self._cores = _FreeCores()
         self._slow_calls = 0
         self._warned = False
-
-    @property
-    def threads(self) -> MappingProxyType[Hashable, int]:
-        """Number of threads in use, by kind of call."""
-        return MappingProxyType({kind: statistics.threads for kind, statistics in self._kinds.items()})
 
     @contextmanager
     def call(self, kind: Hashable) -> Iterator[None]:
@@ -147,7 +140,7 @@ class ThreadTuner:
 
     def _watch_speed(self, statistics: _CallStatistics, seconds: float, cpu: float) -> None:
         """Warn once when the threads of several calls in a row got a third of the processor time they could use."""
-        starved = seconds > _SLOW_SECONDS and cpu * SLOW < seconds * statistics.threads
+        starved = seconds > _SLOW_SECONDS and cpu * _SLOW < seconds * statistics.threads
         self._slow_calls = self._slow_calls + 1 if starved else 0
         if self._slow_calls < _SLOW_CALLS or self._warned:
             return
@@ -155,7 +148,7 @@ class ThreadTuner:
         advice = "close them" if statistics.threads == 1 else "close them, or take fewer threads (--threads 1)"
         log.warning(
             "frames take more than %.0f times as long as they should: the processor is busy with other programs; %s",
-            SLOW,
+            _SLOW,
             advice,
         )
 

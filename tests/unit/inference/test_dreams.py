@@ -277,7 +277,7 @@ def test_batch_dreaming_skips_what_it_cannot_use_and_keeps_names(model, tmp_path
     summary = dream_clips(BatchJob(folder=folder, out=tmp_path / "o", model=model, context=4, steps=3, batch=2))
     names = [str(p.relative_to(tmp_path / "o")) for p in summary.written]
     assert names == ["a/1.npz", "b/3.npz"]
-    assert len(summary.skipped) == 2 and any("shorter than the 7" in s for s in summary.skipped)
+    assert len(summary.skipped) == 2 and any("expected 7" in s for s in summary.skipped)
     assert all(sentence.count(str(folder)) == 1 for sentence in summary.skipped)
     with np.load(tmp_path / "o" / "b" / "3.npz") as found:
         assert found["raw_context"].shape == (4, 3, 16, 24) and found["dreamt_images"].shape == (3, 3, 16, 24)
