@@ -243,11 +243,8 @@ class Engine:
             while not all(session.ready for session in sessions):
                 self.prefill(sessions)
             for index in range(requests[0].steps):
-                inputs = []
-                for session, request in zip(sessions, requests, strict=True):
-                    frame = request.frame(index) if request.mode == "policy" else "dream"
-                    inputs.append(StepInput(session, request.action(index), frame))
-                yield self.step(inputs)
+                pairs = zip(sessions, requests, strict=True)
+                yield self.step([StepInput(s, r.action(index), r.frame(index)) for s, r in pairs])
         finally:
             for session in sessions:
                 session.close()

@@ -90,9 +90,11 @@ class GenerationRequest:
             return None
         return self.actions_SA[index]
 
-    def frame(self, index: int) -> NDArray[np.uint8] | None:
-        """Return the given frame after a step; None: generated or, in policy mode, not known."""
-        if self.mode != "policy" or self.frames_SHWC is None or index >= len(self.frames_SHWC):
+    def frame(self, index: int) -> NDArray[np.uint8] | Literal["dream"] | None:
+        """Return the frame of a step's `StepInput`: "dream" or, in policy mode, the given frame if known."""
+        if self.mode != "policy":
+            return "dream"
+        if self.frames_SHWC is None or index >= len(self.frames_SHWC):
             return None
         return self.frames_SHWC[index]
 
