@@ -23,14 +23,9 @@ from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.media.clips import find_clips, read_clip, write_dream_clip
-from playloom.media.contact_sheet import film_frames, title_of
-from playloom.media.output_folder import OutputStep, film_moments, seen_tiles
-from playloom.media.video import write_mp4
+from playloom.media.output_folder import GeneratedClip, OutputStep
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import DecodeOrder
-from playloom.provenance import Manifest
-
-_FILM = 2  # enlargement of the video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,66 +156,31 @@ def _read(path: Path, job: BatchJob, model: WorldModel, seed: int) -> _Clip:
 
 
 def _write(job: BatchJob, engine: Engine, clip: _Clip, steps: list[StepResult]) -> Path:
-    request, base = clip.request, job.protocol == "base"
-    context_THWC = clip.frames_THWC[: job.context]
-    manifest = build_manifest(engine, context_THWC, mode=request.mode, sampling=job.sampling, seed=request.seed)
+    request, base, seen = clip.request, job.protocol == "base", job.context
+    manifest = replace(
+        build_manifest(engine, clip.frames_THWC[:seen], mode=request.mode, sampling=job.sampling, seed=request.seed),
+        prompt=clip.path.name,
+    )
+    dream = GeneratedClip(
+        real_frames_THWC=clip.frames_THWC[:seen],
+        real_actions_TA=clip.actions_TA[: seen - 1],
+        steps=tuple(OutputStep(step.frame_HWC, step.action_A, step.action_given) for step in steps),
+        manifest=manifest,
+        true_frames_SHWC=clip.frames_THWC[seen:] if base else clip.frames_THWC[:0],
+    )
     last_TA = clip.actions_TA[-1:] if base else clip.actions_TA[:0]
-    taken_TA = np.stack([step.action_A for step in steps])
     tokenizer = engine.model.tokenizer
     codes_TN = tokenizer.encode(torch.as_tensor(clip.frames_THWC))
-    arrays, _ = write_batch_dream(
-        (job.out / clip.path.relative_to(job.folder)).with_suffix(""),
-        context_THWC=context_THWC,
-        dreamed_SHWC=np.stack([step.frame_HWC for step in steps if step.frame_HWC is not None]),
-        actions_TA=np.concatenate([clip.actions_TA[: job.context - 1], taken_TA, last_TA]),
-        given_T=np.array([True] * (job.context - 1) + [s.action_given for s in steps] + [True] * len(last_TA)),
-        manifest=replace(manifest, prompt=clip.path.name),
-        reconstructed_THWC=tokenizer.decode(codes_TN).cpu().numpy(),
-        true_SHWC=clip.frames_THWC[job.context :] if base else None,
-    )
-    return arrays
-
-
-def write_batch_dream(
-    stem: Path | str,
-    *,
-    context_THWC: NDArray[np.uint8],
-    dreamed_SHWC: NDArray[np.uint8],
-    actions_TA: NDArray[np.uint8],
-    given_T: NDArray[np.bool_],
-    manifest: Manifest,
-    reconstructed_THWC: NDArray[np.uint8] | None = None,
-    true_SHWC: NDArray[np.uint8] | None = None,
-) -> tuple[Path, Path]:
-    """Write the arrays and the video of one clip, and return both paths; existing files are replaced.
-
-    Args:
-        stem: the path without an ending; its folders are made.
-        context_THWC: see `playloom.media.clips.write_dream_clip`, as for the next five.
-        dreamed_SHWC: unmarked; the video shows them marked.
-        actions_TA: also shown in the video.
-        given_T: also shown in the video.
-        manifest: also in the video's metadata.
-        reconstructed_THWC: not in the video.
-        true_SHWC: true frames after the context with the same actions, for the video.
-
-    Raises:
-        StorageError: when the place cannot be written to or the disk is full.
-    """
-    arrays, video = Path(f"{stem}.npz"), Path(f"{stem}.mp4")
+    stem = job.out / clip.path.relative_to(job.folder).with_suffix("")
+    arrays = Path(f"{stem}.npz")
     write_dream_clip(
         arrays,
-        context_THWC=context_THWC,
-        dreamed_SHWC=dreamed_SHWC,
-        actions_TA=actions_TA,
-        given_T=given_T,
+        context_THWC=dream.real_frames_THWC,
+        dreamed_SHWC=dream.frames,
+        actions_TA=np.concatenate([dream.real_actions_TA, dream.actions, last_TA]),
+        given_T=np.array([True] * (seen - 1) + [step.action_given for step in steps] + [True] * len(last_TA)),
         manifest=manifest,
-        reconstructed_THWC=reconstructed_THWC,
+        reconstructed_THWC=tokenizer.decode(codes_TN).cpu().numpy(),
     )
-    seen = len(context_THWC)
-    tiles = seen_tiles(context_THWC, actions_TA[: seen - 1])
-    steps = map(OutputStep, dreamed_SHWC, actions_TA[seen - 1 :], given_T[seen - 1 :])
-    shown = film_moments(tiles, steps, context_THWC[:0] if true_SHWC is None else true_SHWC)
-    film = film_frames(shown, kinds=["real", "dreamed"], title=title_of(manifest), enlarged=_FILM)
-    write_mp4(video, film, manifest=manifest)
-    return arrays, video
+    dream.save(f"{stem}.mp4")
+    return arrays

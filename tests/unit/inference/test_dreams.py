@@ -23,7 +23,7 @@ from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, read_dream_clip, write_clip
 from playloom.media.contact_sheet import BORDERS
 from playloom.media.images import read_picture
-from playloom.media.video import read_frames
+from playloom.media.video import read_frames, read_manifest
 from playloom.models.checkpoint import save_model
 from playloom.provenance import Manifest
 
@@ -284,7 +284,9 @@ def test_batch_dreaming_skips_what_it_cannot_use_and_keeps_names(model, tmp_path
         assert found["all_actions"].shape == (7, 16)
         assert found["encoded_decoded_ground_truth_images"].shape == (7, 3, 16, 24)
         assert (found["all_actions"][:, 14] == clip_of(8).actions_TA[:7, 14]).all()
-    assert len(read_frames(tmp_path / "o" / "a" / "1.mp4")) == 7
+    video = tmp_path / "o" / "a" / "1.mp4"
+    manifest = read_manifest(video)
+    assert len(read_frames(video)) == 7 and manifest is not None and manifest.prompt == "1.npz"
 
 
 def test_a_place_for_clips_that_cannot_be_written_is_found_out_first(model, tmp_path):
