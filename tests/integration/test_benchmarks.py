@@ -219,7 +219,7 @@ def test_bench_decode_where_one_batch_fails(capsys, monkeypatch):
 def test_the_decoders_agree_to_the_last_logit(positions, rows, row_delay):
     model = loud_model(tiny_config(positions, rows))
     prompt, played = bundled_prompt(model)
-    result = parity.cached_and_reference(model, lag, prompt, played[:3])
+    result = parity.cached_and_reference(model, row_delay, prompt, played[:3])
     assert result.tokens == result.equal == 72
     assert result.largest_difference is not None and 0 < result.largest_difference < 1e-4
 

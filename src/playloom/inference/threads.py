@@ -57,7 +57,7 @@ class ThreadTuner:
     """Sets the number of threads of every call, and restores it after.
 
         tuner = ThreadTuner(device)
-        with tuner.call(("advance", batch)):
+        with tuner.call(("dream", batch)):
             ...
 
     Results of the engine do not depend on the number of threads, so a seed gives the same bytes.

@@ -372,11 +372,9 @@ async def _dream(service: InferenceService, order: DreamRequest, request: Reques
     async with service.limiter.slot():
         params = await _request(service, order)
         manifest = service.manifest(params.prompt, params.sampling, params.seed, params.mode)
-        turns = [
-            (params.action(i), params.frame(i) if params.mode == "policy" else "dream") for i in range(params.steps)
-        ]
+        turns = [(params.action(i), params.frame(i)) for i in range(params.steps)]
         steps = []
-        async with aclosing(service.dream(params.prompt, turns, params.sampling, params.seed)) as dreamed:  # type: ignore[arg-type]
+        async with aclosing(service.dream(params.prompt, turns, params.sampling, params.seed)) as dreamed:
             async for step in dreamed:
                 steps.append((await serialize_step(service, step, manifest, order.schema_))[0])
                 if await request.is_disconnected():
