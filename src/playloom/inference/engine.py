@@ -85,9 +85,10 @@ class Engine:
             ResourceError: out of memory.
         """
         with self._running(_call_kind(inputs)):
-            self._actions(inputs)
+            self._prepare(inputs)
+            actions = self._actions(inputs)
             frames = self._frames(inputs)
-            return [_finish_step(item, *frames[item.session]) for item in inputs]
+            return [_finish_step(*parts) for parts in zip(inputs, actions, frames, strict=True)]
 
     @torch.inference_mode()
     def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
@@ -103,8 +104,9 @@ class Engine:
             ResourceError: out of memory.
         """
         with self._running(("decide", len(sessions))):
-            pending = self._actions([StepInput(session) for session in sessions])
-            return [action.action_A.copy() for action in pending]
+            inputs = [StepInput(session) for session in sessions]
+            self._prepare(inputs)
+            return [action.action_A.copy() for action in self._actions(inputs)]
 
     @torch.inference_mode()
     def prefill(self, sessions: Sequence[Session]) -> None:
@@ -260,8 +262,8 @@ class Engine:
                     f"out of memory on {self.model.device}: close some sessions, or use a smaller model"
                 ) from error
 
-    def _actions(self, inputs: Sequence[StepInput]) -> list[PendingAction]:
-        """Take the given actions and sample the others, for every session without a pending action."""
+    def _prepare(self, inputs: Sequence[StepInput]) -> None:
+        """Check all inputs before any session moves, and prefill the rest of their prompts."""
         if len({item.session for item in inputs}) != len(inputs):
             raise BadInputError("a session appears twice in one batch; it takes one step at a time")
         for item in inputs:
@@ -269,12 +271,17 @@ class Engine:
         for item in inputs:
             while not item.session.ready:
                 self.prefill([item.session])
+
+    def _actions(self, inputs: Sequence[StepInput]) -> list[PendingAction]:
+        """Take the given actions and sample the others, for every session without a pending action."""
         new = [item for item in inputs if item.session.pending_action is None]
         for batch in self._batches(new, lambda item: item.action_A is None):
             given = batch[0].action_A is not None
-            values_BA = _given_actions(batch) if given else self._sampled_actions(batch)
             if given:
+                values_BA = _given_actions(batch)
                 self.decoder.give_action(_states(batch), values_BA)
+            else:
+                values_BA = self._sampled_actions(batch)
             for item, values_A in zip(batch, values_BA.cpu().numpy().astype(np.uint8), strict=True):
                 item.session.pending_action = PendingAction(values_A, given)
         return [item.session.pending_action for item in inputs if item.session.pending_action is not None]
@@ -284,7 +291,7 @@ class Engine:
         draws = _draws(batch, samplings, self.layout.action_slots, max(self.layout.vocab.slot_sizes))
         return self.decoder.dream_action(_states(batch), draws)
 
-    def _frames(self, inputs: Sequence[StepInput]) -> dict[Session, Frame]:
+    def _frames(self, inputs: Sequence[StepInput]) -> list[Frame]:
         """Return the frame after every session's action: given, generated or none."""
         frames: dict[Session, Frame] = {}
         for batch in self._batches(inputs, _frame_kind):
@@ -298,7 +305,7 @@ class Engine:
             else:
                 found = self._generated_frames(batch)
             frames |= zip((item.session for item in batch), found, strict=True)
-        return frames
+        return [frames[item.session] for item in inputs]
 
     def _generated_frames(self, batch: Sequence[StepInput]) -> list[Frame]:
         samplings = [item.session.sampling for item in batch]
@@ -344,12 +351,13 @@ def _call_kind(inputs: Sequence[StepInput]) -> tuple[str, int]:
     return ("dream", generated) if generated else ("see", len(inputs))
 
 
-def _finish_step(item: StepInput, frame_HWC: NDArray[np.uint8] | None, codes_N: NDArray[np.int64] | None) -> StepResult:
-    session = item.session
-    assert session.pending_action is not None, "every session has an action by now"
-    (action_A, given), session.pending_action = session.pending_action, None
-    session.finished = item.frame is None
-    session.index += 1
+def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepResult:
+    session, (frame_HWC, codes_N) = item.session, frame
+    session.pending_action, session.finished, session.index = None, item.frame is None, session.index + 1
     return StepResult(
-        index=session.index - 1, action_A=action_A, action_given=given, frame_HWC=frame_HWC, codes_N=codes_N
+        index=session.index - 1,
+        action_A=action.action_A,
+        action_given=action.given,
+        frame_HWC=frame_HWC,
+        codes_N=codes_N,
     )
