@@ -88,17 +88,16 @@ class BatchCache:
         self.slots.pop()
         slot.row = None
 
-    def save(self, slot: CacheSlot) -> SavedRow:
-        """Return a copy of the dream's row, or the copy that it already is."""
+    def save(self, slot: CacheSlot) -> None:
+        """Move the dream's row, if it has one, into a copy that branches can share."""
         if slot.row is None:
-            assert slot.saved is not None, "the dream was closed"
-            return slot.saved
-        row = slot.row
-        return SavedRow(
-            cache=self.cache.take(row),
-            tokens_C=self.tokens_BC[row].clone(),
-            previous_A=self.previous_BA[row].clone(),
+            return
+        slot.saved = SavedRow(
+            cache=self.cache.take(slot.row),
+            tokens_C=self.tokens_BC[slot.row].clone(),
+            previous_A=self.previous_BA[slot.row].clone(),
         )
+        self.release(slot)
 
     def _allocate(self, slot: CacheSlot) -> None:
         row = len(self.slots)

@@ -128,9 +128,7 @@ class CachedDecoder:
 
     def fork(self, state: CacheSlot) -> CacheSlot:
         """Return a copy of the state. Its memory is shared until the first step of one of the two."""
-        if state.saved is None:
-            state.saved = self.rows.save(state)
-            self.rows.release(state)
+        self.rows.save(state)
         window = deque(state.window, maxlen=state.window.maxlen)
         return CacheSlot(past=state.past, saved=state.saved, window=window)
 

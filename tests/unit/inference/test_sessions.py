@@ -134,7 +134,9 @@ def test_a_prompt_can_be_seen_a_step_at_a_time_while_others_go_on(tiny_model):
     found = late.step(action(0)).codes_N
     assert (found == engine.open(prompt, seed=2).step(action(0)).codes_N).all()
     unseen = engine.open(prompt, seed=2, prefill=False)
-    assert (found == unseen.step(action(0)).codes_N).all()
+    branch = unseen.fork()
+    for session in (unseen, branch):
+        assert (found == session.step(action(0)).codes_N).all()
 
 
 def test_out_of_memory_is_a_sentence_and_closes_no_session(tiny_model, monkeypatch):
