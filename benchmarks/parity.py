@@ -64,10 +64,10 @@ class LogitRecorder(BatchSampler):
         super().__init__([Sampling(temperature=0.0)], torch.zeros(1, slots, choices, device=device))
         self.logits_NC = torch.full((slots, choices), torch.nan, device=device)
 
-    def pick(self, logits_BRC: Tensor, slots_R: Tensor) -> Tensor:
-        """See `BatchSampler.pick`."""
+    def sample(self, logits_BRC: Tensor, slots_R: Tensor) -> Tensor:
+        """See `BatchSampler.sample`."""
         self.logits_NC[slots_R] = logits_BRC[0].float()
-        return super().pick(logits_BRC, slots_R)
+        return super().sample(logits_BRC, slots_R)
 
 
 @torch.inference_mode()
@@ -76,7 +76,7 @@ def cached_and_reference(
 ) -> Parity:
     """Compare a frame per action of the cached decoder with the reference decoder."""
     layout = model.config.layout
-    fast, slow = Engine(model, row_delay=row_delay), Engine(model, row_delay=row_delay, naive=True)
+    fast, slow = Engine(model, row_delay=row_delay), Engine(model, row_delay=row_delay, reference=True)
     assert isinstance(fast.decoder, CachedDecoder) and isinstance(slow.decoder, ReferenceDecoder)
     fast.decoder.graphs = FrameGraphs(None)  # a replayed frame would not call the recorder
     fast_state, slow_state = fast.open(prompt).state, slow.open(prompt).state

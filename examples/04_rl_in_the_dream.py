@@ -20,7 +20,7 @@ def yellow(transition) -> float:
 
 
 held = ["rest", "turn_left", "turn_right"]
-envs = gymnasium.make_vec("playloom/Dream-v0", num_envs=4, actions=held, reward=yellow, max_steps=None)
+envs = gymnasium.make_vec("playloom/Dream-v0", num_envs=4, actions=held, reward_fn=yellow, max_steps=None)
 print(f"playloom {playloom.__version__}, {envs}")
 policy = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(15 * 25 * 3, len(held)))
 optimizer = torch.optim.Adam(policy.parameters(), lr=0.003)

@@ -7,9 +7,9 @@ from playloom.envs import WorldModelEnv as WorldModelEnv
 from playloom.envs import WorldModelVectorEnv as WorldModelVectorEnv
 from playloom.errors import PlayloomError as PlayloomError
 from playloom.inference.engine import Engine as Engine
-from playloom.inference.engine import Session as Session
-from playloom.inference.engine import StepInput as StepInput
 from playloom.inference.sampling import Sampling as Sampling
+from playloom.inference.session import Session as Session
+from playloom.inference.session import StepInput as StepInput
 from playloom.inference.types import Prompt as Prompt
 from playloom.inference.types import StepResult as StepResult
 from playloom.media.output_folder import GeneratedClip as GeneratedClip

@@ -24,9 +24,10 @@ from playloom.atomic_io import atomic_write
 from playloom.data.recording import Episode
 from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError, MissingExtraError
-from playloom.inference.engine import Engine, Session
+from playloom.inference.engine import Engine
 from playloom.inference.generate import DreamJob, GenerationConfig, generate_clip
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import Session
 from playloom.inference.types import Mode, Prompt
 from playloom.media.images import ResizeMode
 from playloom.media.output_folder import GeneratedClip
@@ -131,7 +132,7 @@ class Model:
         """
         config = GenerationConfig(**self._start(prompt, seed, sampling, context, start_step, resize))
         found, data = config.read_prompt(self.engine.model, horizon=0, render=_render)
-        for note in (*config.cut(self.engine.model), *data.notes):
+        for note in data.notes:
             warnings.warn(note, stacklevel=2)
         return self.engine.open(found, sampling=config.sampling(self.engine.model), seed=seed)
 

@@ -16,13 +16,14 @@ from playloom.actions.codec import REST_VALUES
 from playloom.actions.script import parse_script
 from playloom.cli.app import main
 from playloom.errors import ActionError, BadInputError
-from playloom.inference.engine import Engine, Session
+from playloom.inference.engine import Engine
 from playloom.inference.generate import DreamJob, run_dream
 from playloom.inference.realtime.clock import VirtualTime
 from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.run import LiveJob, play_live
 from playloom.inference.realtime.session import LiveSession
 from playloom.inference.realtime.types import LiveFrame
+from playloom.inference.session import Session
 from playloom.inference.types import StepResult
 from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, write_clip

@@ -1,4 +1,4 @@
-"""A tiny dreamer, prompts for it, and rewards to judge it by."""
+"""A tiny engine, prompts for it, and rewards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from playloom.inference.engine import Engine
 WORDS = ["rest", "forward", "turn_left=0.625", "fire"]
 
 
-def dreamer() -> Engine:
+def make_engine() -> Engine:
     return Engine(loud_model(tiny_config()), row_delay=1)
 
 
@@ -26,13 +26,13 @@ def brightness(transition: Transition) -> float:
     return float(transition.after_HWC.mean())
 
 
-def alone(dreamer: Engine, index: int, seed: int, actions: np.ndarray) -> list[np.ndarray]:
+def alone(engine: Engine, index: int, seed: int, actions: np.ndarray) -> list[np.ndarray]:
     """The frames of a plain session on prompt `index`: what an environment must show."""
-    session = dreamer.open(prompts()[index], seed=seed)
+    session = engine.open(prompts()[index], seed=seed)
     frames = [session.step(action_A).frame_HWC for action_A in actions]
     session.close()
     return [frame for frame in frames if frame is not None]
 
 
-def rows_in_use(dreamer: Engine) -> int:
-    return len(dreamer.decoder.rows.owners)  # type: ignore[union-attr]  # the cached decoder's
+def rows_in_use(engine: Engine) -> int:
+    return len(engine.decoder.rows.slots)  # type: ignore[union-attr]  # the cached decoder's

@@ -1,6 +1,6 @@
 """Gymnasium environments of generated episodes, single and batched; extra `rl`.
 
-    env = WorldModelEnv(reward=lambda transition: transition.after_HWC.mean())
+    env = WorldModelEnv(reward_fn=lambda transition: transition.after_HWC.mean())
     frame, info = env.reset(seed=1)
     frame, reward, terminated, truncated, info = env.step(env.action_space.sample())
 

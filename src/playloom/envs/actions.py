@@ -9,8 +9,9 @@ np.float32(1.0)
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -22,33 +23,32 @@ from playloom.actions.script import parse_script
 from playloom.errors import ActionError, ConfigError
 
 Actions: TypeAlias = Mapping[str, ControllerState] | Sequence[str] | None
-"""A table of held inputs: names and states, or words of an action script; None: the whole controller."""
+"""A table of held inputs: names and states, or action scripts; None: the whole controller."""
 
 _PRESSED = np.array([control.kind != "axis" for control in CONTROLS])
 
 
-class ActionMapper(Protocol):
+class ActionMapper(ABC):
     """Mapping from an agent's actions to the controller."""
 
     @property
+    @abstractmethod
     def space(self) -> gym.Space[Any]:
-        """Return a new action space of one agent."""
+        """A new action space of one agent."""
 
+    @abstractmethod
     def values(self, actions: ArrayLike) -> NDArray[np.uint8]:
-        """Return action values uint8 [..., 16]; leading dimensions are the caller's.
-
-        Raises:
-            ActionError: when one is outside the space.
-        """
+        """Return action values uint8 [..., 16]; raises an ActionError for an action outside the space."""
 
     def state(self, action: ArrayLike) -> NDArray[np.float32]:
         """Return controller states float32 [..., 16] in the order of `CONTROLS`, as `ArenaEnv` takes them."""
+        return decode_values(self.values(action))
 
 
-class Controller:
+class Controller(ActionMapper):
     """Every control at once: float32 [16] in [-1, 1], +y forward and up.
 
-    Sticks fall into their eleven positions, everything else is pressed from 0.5.
+    Sticks are rounded to eleven positions; any other control is pressed from 0.5.
     """
 
     @property
@@ -61,31 +61,27 @@ class Controller:
         try:
             state = np.array(actions, np.float32)
         except (TypeError, ValueError) as error:
-            raise ActionError(f"an action is {len(CONTROLS)} numbers in -1 to 1; got {actions!r}") from error
-        if state.shape[-1:] == (len(CONTROLS),):  # another shape is refused below
+            raise ActionError(f"the action is {actions!r}: expected {len(CONTROLS)} numbers in -1 to 1") from error
+        if state.shape[-1:] == (len(CONTROLS),):  # encode_named refuses other shapes
             state[..., _PRESSED] = state[..., _PRESSED] >= 0.5
         return encode_named(state)
 
-    def state(self, action: ArrayLike) -> NDArray[np.float32]:
-        """See `ActionMapper.state`."""
-        return decode_values(self.values(action))
 
-
-class DiscreteActions:
+class DiscreteActions(ActionMapper):
     """Held inputs by number, in the given order.
 
     Raises:
-        ConfigError: when there is none, or it is no table of words or states.
-        ActionError: when a word is not understood, or lasts longer than a step.
+        ConfigError: when the table is empty, or its entries are neither scripts nor states.
+        ActionError: when a script is wrong, or longer than one step.
     """
 
     def __init__(self, actions: Mapping[str, ControllerState] | Sequence[str]) -> None:
         if not isinstance(actions, Mapping | Sequence) or isinstance(actions, str):
-            raise ConfigError(f"actions is {actions!r}; expected a list, as ['rest', 'forward', 'turn_left']")
+            raise ConfigError(f"actions is {actions!r}: expected a list, as ['rest', 'forward', 'turn_left']")
         if not len(actions):
-            raise ConfigError("the table of actions is empty; name at least one, as ['rest', 'forward']")
+            raise ConfigError("actions is empty: expected at least one, as ['rest', 'forward']")
         self.names: tuple[str, ...] = tuple(actions)
-        """What each number holds."""
+        """Name of each number."""
         rows = map(_of_state, actions.values()) if isinstance(actions, Mapping) else map(_of_words, actions)
         self._values_KA = np.stack(list(rows))
 
@@ -99,12 +95,8 @@ class DiscreteActions:
         numbers = np.asarray(actions)
         last = len(self.names) - 1
         if not np.issubdtype(numbers.dtype, np.integer) or ((numbers < 0) | (numbers > last)).any():
-            raise ActionError(f"an action is a whole number 0 to {last} ({', '.join(self.names)}); got {actions!r}")
+            raise ActionError(f"the action is {actions!r}: expected 0 to {last} ({', '.join(self.names)})")
         return self._values_KA[numbers]
-
-    def state(self, action: ArrayLike) -> NDArray[np.float32]:
-        """See `ActionMapper.state`."""
-        return decode_values(self.values(action))
 
 
 def make_action_mapper(actions: Actions) -> ActionMapper:
@@ -114,14 +106,14 @@ def make_action_mapper(actions: Actions) -> ActionMapper:
 
 def _of_state(state: ControllerState) -> NDArray[np.uint8]:
     if not isinstance(state, ControllerState):
-        raise ConfigError(f"a table with names holds a ControllerState for each; got {state!r}: give words as a list")
+        raise ConfigError(f"the entry of a mapping is {state!r}: expected a ControllerState; give scripts as a list")
     return encode_named([getattr(state, control.name) for control in CONTROLS])
 
 
 def _of_words(words: str) -> NDArray[np.uint8]:
     if not isinstance(words, str):
-        raise ConfigError(f"a list of actions holds words, as 'forward'; got {words!r}: give states by name")
+        raise ConfigError(f"the entry of a list is {words!r}: expected a script; give states as a mapping")
     held_SA = parse_script(words).values_SA
     if len(held_SA) != 1:
-        raise ActionError(f"{words!r} lasts {len(held_SA)} steps; an agent chooses anew every step: name what is held")
+        raise ActionError(f"the script {words!r} lasts {len(held_SA)} steps: expected one")
     return held_SA[0]

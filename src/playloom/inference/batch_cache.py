@@ -1,11 +1,7 @@
-"""The memory of many dreams at once: one row each of tokens and cache, without gaps. Knows no network.
+"""KV cache of many dreams at once: one row of tokens, keys and values each, without gaps.
 
-It grows with the dreams and is kept when they leave, for the next ones.
-
-Dreams that advance together must lie side by side, so that a run reads their rows as one view. Rows move only when
-dreams join, leave, or advance in other company than before.
-
-What a dream remembers between steps, whichever way it is decoded. Values only; decoders do the work.
+Dreams that advance together have adjacent rows, so that a run reads them as one view. Rows move only when the set of
+batched dreams changes. The cache grows with the number of dreams and keeps its size for later ones.
 """
 
 from __future__ import annotations
@@ -25,112 +21,108 @@ from playloom.models.transformer.kv_cache import KeyValueCache, copy_row, exchan
 
 @dataclass(kw_only=True, eq=False)
 class SavedRow:
-    """Everything a decoder needs to go on with a dream that has no row: shared by branches until they move on."""
+    """A copy of a row. Branches share it until their first step."""
 
     cache: list[Tensor]
     """Keys and values; see `playloom.models.transformer.kv_cache.KeyValueCache.take`."""
     tokens_C: Tensor
-    """The dream's row of tokens."""
+    """Tokens of the open step."""
     previous_A: Tensor
-    """Joint ids of the action before the newest step."""
-
-    @property
-    def bytes(self) -> int:
-        """Memory it takes."""
-        return sum(t.numel() * t.element_size() for t in (*self.cache, self.tokens_C, self.previous_A))
+    """Joint ids of the action before the open step."""
 
 
 @dataclass(kw_only=True, eq=False)
 class CacheSlot:
-    """One dream's place in time, and where its memory lies."""
+    """A decoder's state of one dream."""
 
     past: int = 0
-    """Complete steps the cache holds: the open step's index. Counts anew when a window is run again."""
+    """Complete steps in the cache, which is the open step's index. Restarts when a window is run again."""
     row: int | None = None
-    """Row in the decoder's batch; None: in `saved`, or not begun."""
+    """Row in the batch cache; None: see `saved`, or the dream has not begun."""
     saved: SavedRow | None = None
-    """The dream while it has no row."""
+    """The dream's row while it has none in the batch cache."""
     window: deque[Tensor] = field(default_factory=deque)
-    """Tokens of complete steps, as far as the decoder needs them again."""
+    """Tokens of complete steps that the decoder will run again."""
 
 
 class BatchCache:
-    """Rows 0 to n - 1 belong to the n dreams that have one."""
+    """Rows 0 to n - 1 belong to n dreams."""
 
     def __init__(self, config: TransformerConfig, layout: StepLayout, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.layout, self.device, self.dtype = config, layout, device, dtype
-        self.owners: list[CacheSlot] = []
+        self.slots: list[CacheSlot] = []
+        """The dream of each row."""
         self.generation = 0
-        """Changes when the tensors are other ones than before."""
+        """Number of times that the tensors were replaced by larger ones."""
         self.cache = KeyValueCache.empty(config, layout.positions, 0, device, dtype)
         self.tokens_BC = self._no_tokens(0, layout.columns)
         self.previous_BA = self._no_tokens(0, layout.action_slots)
 
     @property
     def bytes_each(self) -> int:
-        """Memory of one row's cache."""
+        """Memory of one row's keys and values."""
         return KeyValueCache.bytes_each(self.config, self.layout.positions, self.dtype)
 
-    def arrange(self, states: Sequence[CacheSlot]) -> list[int]:
-        """Give every dream a row, all of them side by side; returns the dreams' indices in the order of their rows."""
-        for state in states:
-            if state.row is None:
-                self._admit(state)
-        self._bring_together(states)
-        return sorted(range(len(states)), key=lambda index: states[index].row or 0)
+    def arrange(self, slots: Sequence[CacheSlot]) -> list[int]:
+        """Give the dreams adjacent rows; returns their indices in the order of the rows.
 
-    def release(self, state: CacheSlot) -> None:
-        """The dream needs its row no more; the last row moves into the gap."""
-        if state.row is None:
+        Raises:
+            ResourceError: when there is no memory for one of them.
+        """
+        for slot in slots:
+            if slot.row is None:
+                self._allocate(slot)
+        self._make_adjacent(slots)
+        return sorted(range(len(slots)), key=lambda index: slots[index].row or 0)
+
+    def release(self, slot: CacheSlot) -> None:
+        """Free the dream's row; the last row moves into the gap."""
+        if slot.row is None:
             return
-        last = len(self.owners) - 1
-        if last != state.row:
-            self.cache.copy(last, state.row)
+        last = len(self.slots) - 1
+        if last != slot.row:
+            self.cache.copy(last, slot.row)
             for tensor in (self.tokens_BC, self.previous_BA):
-                copy_row(tensor, last, state.row)
-            self.owners[state.row], self.owners[last].row = self.owners[last], state.row
-        self.owners.pop()
-        state.row = None
+                copy_row(tensor, last, slot.row)
+            self.slots[slot.row], self.slots[last].row = self.slots[last], slot.row
+        self.slots.pop()
+        slot.row = None
 
-    def save(self, state: CacheSlot) -> SavedRow:
-        """A copy of the dream's row; a dream without a row gives what it was saved as."""
-        if state.row is None:
-            assert state.saved is not None, "the dream was closed"
-            return state.saved
-        row = state.row
-        return SavedRow(
-            cache=self.cache.take(row),
-            tokens_C=self.tokens_BC[row].clone(),
-            previous_A=self.previous_BA[row].clone(),
+    def save(self, slot: CacheSlot) -> None:
+        """Move the dream's row, if it has one, into a copy that branches can share."""
+        if slot.row is None:
+            return
+        slot.saved = SavedRow(
+            cache=self.cache.take(slot.row),
+            tokens_C=self.tokens_BC[slot.row].clone(),
+            previous_A=self.previous_BA[slot.row].clone(),
         )
+        self.release(slot)
 
-    def _admit(self, state: CacheSlot) -> None:
-        row = len(self.owners)
+    def _allocate(self, slot: CacheSlot) -> None:
+        row = len(self.slots)
         if row == self.cache.batch:
             self._grow()
-        state.row = row
-        self.owners.append(state)
-        if state.saved is not None:
-            self._load(row, state.saved)
-            state.saved = None
-        else:
+        slot.row = row
+        self.slots.append(slot)
+        if slot.saved is None:
             self.tokens_BC[row] = NO_TOKEN
             self.previous_BA[row] = NO_TOKEN
+        else:
+            self.cache.put(row, slot.saved.cache)
+            self.tokens_BC[row], self.previous_BA[row] = slot.saved.tokens_C, slot.saved.previous_A
+            slot.saved = None
 
-    def _load(self, row: int, saved: SavedRow) -> None:
-        self.cache.put(row, saved.cache)
-        self.tokens_BC[row], self.previous_BA[row] = saved.tokens_C, saved.previous_A
-
-    def _bring_together(self, states: Sequence[CacheSlot]) -> None:
-        """Exchange as few rows as it takes: the best stretch is the one that holds most of the dreams already."""
-        wanted = {id(state) for state in states}
-        inside = [id(owner) in wanted for owner in self.owners]
+    def _make_adjacent(self, slots: Sequence[CacheSlot]) -> None:
+        """Exchange as few rows as possible: choose the stretch that has most of the dreams already."""
+        wanted = {id(slot) for slot in slots}
+        inside = [id(slot) in wanted for slot in self.slots]
         count = len(wanted)
         first = max(range(len(inside) - count + 1), key=lambda start: sum(inside[start : start + count]))
-        gaps = [owner for owner in self.owners[first : first + count] if id(owner) not in wanted]
-        strays = [s for s in states if not first <= (s.row or 0) < first + count]
-        for gap, stray in zip(gaps, strays, strict=True):
-            self._exchange(gap, stray)
+        leaving = [slot for slot in self.slots[first : first + count] if id(slot) not in wanted]
+        entering = [slot for slot in slots if not first <= (slot.row or 0) < first + count]
+        for one, other in zip(leaving, entering, strict=True):
+            self._exchange(one, other)
 
     def _exchange(self, one: CacheSlot, other: CacheSlot) -> None:
         assert one.row is not None and other.row is not None
@@ -138,16 +130,16 @@ class BatchCache:
         for tensor in (self.tokens_BC, self.previous_BA):
             exchange_rows(tensor, one.row, other.row)
         one.row, other.row = other.row, one.row
-        self.owners[one.row], self.owners[other.row] = one, other
+        self.slots[one.row], self.slots[other.row] = one, other
 
     def _grow(self) -> None:
-        """Room for twice as many rows, or at least for one more."""
+        """Make room for twice as many rows or, where that does not fit, for one more."""
         used = self.cache.batch
         for room in dict.fromkeys((max(1, 2 * used), used + 1)):
             try:
                 cache = KeyValueCache.empty(self.config, self.layout.positions, room, self.device, self.dtype)
                 tokens_BC, previous_BA = self._longer(self.tokens_BC, room), self._longer(self.previous_BA, room)
-            except (torch.OutOfMemoryError, RuntimeError):  # the latter is what a CPU's allocator raises
+            except (torch.OutOfMemoryError, RuntimeError):  # a CPU's allocator raises the latter
                 continue
             for new, old in zip((*cache.keys, *cache.values), (*self.cache.keys, *self.cache.values), strict=True):
                 new[:used] = old
@@ -155,7 +147,7 @@ class BatchCache:
             self.generation += 1
             return
         raise ResourceError(
-            f"no memory for another dream: each needs {self.bytes_each:,} bytes on {self.device} and {used} are open; "
+            f"out of memory on {self.device}: a session needs {self.bytes_each:,} bytes and {used} are open; "
             "close some first"
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,9 @@ import playloom
 from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt
 from playloom.device import machine
 from playloom.errors import BadInputError
-from playloom.inference.engine import Engine, StepInput
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt
+from playloom.inference.types import GenerationRequest, Prompt
 from playloom.media.images import fit_picture
 from playloom.models.checkpoint import WorldModel
 
@@ -34,7 +34,7 @@ BATCH_SIZES = (1, 2, 4, 8)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameTimes:
-    """Times of one dream, in seconds."""
+    """Frame times of one dream, in seconds."""
 
     first: float
     """From the prompt to its first frame: encode, prefill, decode, pixels."""
@@ -80,7 +80,7 @@ def benchmark(
     times = time_frames(engine, prompt, played, frames, sampling=sampling)
     progress("first frame")
     firsts = [time_frames(engine, prompt, played, 0, sampling=sampling).first for _ in range(min(5, frames))]
-    known = Prompt(frames_THWC=prompt.frames_THWC, actions_TA=prompt.actions_TA, codes_TN=engine.codes(prompt))
+    known = replace(prompt, codes_TN=engine.codes(prompt))
     batches, session_bytes = [], 0
     for size in batch_sizes:
         progress(f"batch of {size}")
@@ -112,15 +112,9 @@ def time_frames(
     sampling: Sampling,
     seed: int = 0,
 ) -> FrameTimes:
-    """Time one frame and then `frames` more, each on its own.
+    """Time one frame, with the prompt's encoding unless it has codes, and then `frames` more, each on its own.
 
-    Args:
-        engine: its device decides how the clock waits.
-        prompt: its encoding is part of the first frame unless it brings codes.
-        actions_TA: uint8 [T, 16], repeated from the start where they end.
-        frames: number of frames after the first, 0 or more.
-        sampling: temperature and cuts.
-        seed: of the dream.
+    The actions uint8 [T, 16] are repeated.
     """
     device = engine.model.device
     held = actions_TA[np.arange(frames + 1) % len(actions_TA)]
@@ -144,24 +138,26 @@ def time_batch(
     """Time `size` independent dreams that advance as one batch.
 
     Returns:
-        Frames per second of all dreams over `rounds` steps after `warmup` steps, and the bytes of one dream's cache.
+        Frames per second of all dreams over `rounds` steps after `warmup` (1 or more), and the bytes of one dream's
+        cache.
     """
-    device = engine.model.device
-    sessions = [engine.open(prompt, sampling=sampling, seed=seed, warm=False) for seed in range(size)]
-    try:
-        while not all(session.ready for session in sessions):
-            engine.prefill(sessions)
-        started = 0.0
-        for index in range(warmup + rounds):
-            if index == warmup:
-                started = synchronized_time(device)
-            # dreams with equal inputs would be alike, so each reads the actions from another place
-            held = [actions_TA[(index + 7 * number) % len(actions_TA)] for number in range(size)]
-            engine.advance([StepInput(session, action_A) for session, action_A in zip(sessions, held, strict=True)])
-        return size * rounds / (synchronized_time(device) - started), sessions[0].bytes
-    finally:
-        for session in sessions:
-            session.close()
+    # each dream starts at another action, as equal inputs would give equal dreams
+    first_N, steps = 7 * np.arange(size), warmup + rounds
+    requests = [
+        GenerationRequest(
+            prompt=prompt,
+            steps=steps,
+            actions_SA=actions_TA[(first + np.arange(steps)) % len(actions_TA)],
+            sampling=sampling,
+            seed=seed,
+        )
+        for seed, first in enumerate(first_N)
+    ]
+    started = 0.0
+    for done, _ in enumerate(engine.dream_batch(requests), 1):
+        if done == warmup:
+            started = synchronized_time(engine.model.device)
+    return size * rounds / (synchronized_time(engine.model.device) - started), engine.bytes_per_session
 
 
 def bundled_prompt(model: WorldModel) -> tuple[Prompt, NDArray[np.uint8]]:

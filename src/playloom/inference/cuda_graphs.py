@@ -1,9 +1,8 @@
-"""CUDA graphs of whole runs: thousands of small kernels launched as one. Where nothing captures, it only calls through.
+"""CUDA graphs of whole runs: thousands of small kernels launched as one. Other devices run plainly.
 
 Dreams with a full context do the same work at the same addresses every step (see
-`playloom.models.transformer.kv_cache`), so a run is captured once per batch and replayed. What changes from step to
-step is copied into tensors that stay: one set for all captures, a part of it for every row of the dreams' memory.
-Knows neither network nor tokens.
+`playloom.models.transformer.kv_cache`), so a run is captured once per batch and replayed. The inputs of a step are
+copied into fixed tensors: one set for all captures, with one row for every row of the batch cache.
 """
 
 from __future__ import annotations
@@ -17,24 +16,24 @@ from torch import Tensor
 from playloom.inference.sampling import BatchSampler
 
 Inputs = tuple[Tensor, BatchSampler | None]
-"""What changes from step to step: each dream's step [B], and the draws where anything is drawn."""
+"""Inputs of a run: each dream's step [B], and the draws if tokens are sampled."""
 Work = Callable[[Tensor, BatchSampler | None], None]
-"""A run: asks the device for the same every time, but for what is in the tensors of its inputs."""
+"""A run. It launches the same kernels every time; only the values in its input tensors change."""
 Replay = Callable[[], None]
-"""Does what was captured once more."""
+"""Repeats a captured run."""
 Capture = Callable[[Callable[[], None]], Replay]
-"""Calls a function, notes what it asks of the device instead of doing it, and returns what does it."""
+"""Captures the kernels that a function launches, and returns their replay."""
 _KEPT = 16
-"""Captures that are kept; the least recently used one makes room. As many runs are remembered as seen once."""
+"""Most captures, and most runs seen once; the least recently used is dropped."""
 
 
 class CaptureKey(NamedTuple):
-    """The memory a run works in."""
+    """The rows a run works in."""
 
     generation: int
-    """Changes when the dreams' memory is another one than before."""
+    """See `BatchCache.generation`."""
     room: int
-    """Rows there are."""
+    """Rows of the batch cache."""
     first: int
     """First row of the batch."""
     rows: int
@@ -42,7 +41,7 @@ class CaptureKey(NamedTuple):
 
 
 def cuda_capture(device: torch.device) -> Capture | None:
-    """How runs are captured on a device; None where they cannot be."""
+    """Return the capture function of a device; None if it has no graphs."""
     if device.type != "cuda":
         return None
 
@@ -50,7 +49,7 @@ def cuda_capture(device: torch.device) -> Capture | None:
 
     def capture(work: Callable[[], None]) -> Replay:
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile: what they do is not ours to forbid.
+        # thread_local: other threads may use the device meanwhile.
         with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             work()
         return graph.replay
@@ -59,7 +58,7 @@ def cuda_capture(device: torch.device) -> Capture | None:
 
 
 class FrameGraphs:
-    """Captures of runs, by what makes them the same."""
+    """Captures of runs by their rows, name and filters."""
 
     def __init__(self, capture: Capture | None) -> None:
         self._capture = capture
@@ -72,23 +71,23 @@ class FrameGraphs:
     def run(
         self, place: CaptureKey, name: Hashable, work: Work, steps_B: Tensor, draws: BatchSampler | None = None
     ) -> None:
-        """Do the work; the second time it comes with the same name and place it is captured, from then on replayed.
+        """Run the work: plainly the first time, captured the second, then replayed.
 
         Args:
-            place: where its dreams lie.
-            name: tells works apart that differ in more than their tensors.
-            work: what is to be done.
+            place: rows of its dreams.
+            name: distinguishes works that differ in more than their tensors.
+            work: the run.
             steps_B: each dream's step, on the device.
-            draws: of the step, where anything is drawn.
+            draws: draws of the step, if tokens are sampled.
         """
         if self._capture is None:
             work(steps_B, draws)
             return
         if place.generation != self._generation:
             self._forget(place.generation)
-        key = (place, name, None if draws is None else draws.cuts)
+        key = (place, name, None if draws is None else draws.filters)
         if key not in self._replays and (self._exhausted or not self._was_seen(key)):
-            work(steps_B, draws)  # warms up libraries, as a capture must not
+            work(steps_B, draws)  # also warms up libraries, which a capture cannot
             return
         self._replay(key, place, work, (steps_B, draws))
 
@@ -99,7 +98,7 @@ class FrameGraphs:
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            # A capture takes memory of its own; the work itself may still find enough.
+            # A capture needs memory of its own; the run itself may still fit.
             self._forget(place.generation)
             self._exhausted = True
             work(*inputs)
@@ -116,7 +115,7 @@ class FrameGraphs:
         return self._capture(lambda: work(*kept))
 
     def _was_seen(self, key: Hashable) -> bool:
-        """Whether this key came before and was not forgotten; it counts as seen from now on."""
+        """True if this key was seen; it counts as seen from now on."""
         if key in self._seen:
             del self._seen[key]
             return True
@@ -126,7 +125,7 @@ class FrameGraphs:
         return False
 
     def _kept(self, place: CaptureKey, inputs: Inputs) -> Inputs:
-        """Tensors that stay, for the rows of this batch."""
+        """Fixed tensors for the rows of this batch."""
         kept = []
         for index, tensor in enumerate(_tensors(inputs)):
             key = (index, tensor.shape[1:], tensor.dtype)
@@ -134,10 +133,10 @@ class FrameGraphs:
                 self._inputs[key] = tensor.new_zeros(place.room, *tensor.shape[1:])
             kept.append(self._inputs[key][place.first : place.first + place.rows])
         draws = inputs[1]
-        return kept[0], None if draws is None else draws.over(*kept[1:])
+        return kept[0], None if draws is None else draws.with_buffers(*kept[1:])
 
     def _forget(self, generation: int) -> None:
-        """Nothing that was captured is of use any more: it works in memory that was given back."""
+        """Drop all captures: they work in memory that was freed."""
         self._seen.clear()
         self._replays.clear()
         self._inputs.clear()
@@ -145,7 +144,7 @@ class FrameGraphs:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether this is what began it; a capture that is broken off complains of that as well."""
+    """True if this is the root cause; an aborted capture raises an error of its own on top."""
     return error is not None and (isinstance(error, torch.OutOfMemoryError) or _is_out_of_memory(error.__context__))
 
 

@@ -1,14 +1,7 @@
-"""Decoding with a cache: every token is run once. Owns the order of runs; memory is `BatchCache`', indices
-`DecodingPlan`'s.
+"""Decoding with a KV cache: every token is run once.
 
-All dreams of a call advance together in one batch, however far each has come. With rolling positions nothing is ever
-run twice. With absolute positions every position changes when the window slides, so a cached past would be a lie: the
-window is cut to its last steps and run again, here and nowhere else.
-
-Everything about decoding a step that can be known before a dream begins, as tensors on the device.
-
-A chunk is one run of the network: the places of one pass (decoding), or of many passes at once where all their tokens
-are given (prefill). Knows no network, no cache and no dream.
+All dreams of a call advance as one batch, whatever the length of their contexts. With absolute positions every position
+changes when the window slides, so its last steps are run again, here and nowhere else.
 """
 
 from __future__ import annotations
@@ -35,26 +28,26 @@ from playloom.models.transformer.transformer import StepEmbeddings, Transformer
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chunk:
-    """Consecutive passes of one step that are run together."""
+    """Consecutive passes of one step in one run of the network: one (decoding), or many given ones (prefill)."""
 
     first: int
-    """First place, in the order of the passes."""
+    """First position, in decode order."""
     last: int
-    """One past the last place."""
+    """One past the last position."""
     column_Q: Int[Tensor, Q]
-    """Column of the token row that each place reads."""
+    """Column of the token row that each position reads."""
     row_R: Int[Tensor, R]
-    """Which of the places predict a slot."""
+    """Positions of the chunk that predict a slot."""
     slot_R: Int[Tensor, R]
     """The slots they predict."""
     draw_R: Int[Tensor, R]
     """The same slots, counted from the first of their kind (image or action)."""
     own_QL: Bool[Tensor, "Q L"] | None
-    """What each place may attend to of the step's places before `last`; None: all of them."""
+    """Attention mask over the step's positions before `last`; None: all of them."""
 
 
 class DecodingPlan:
-    """The chunks of one step, for one layout and one decoding order."""
+    """The chunks of one step, as tensors on the device."""
 
     def __init__(self, layout: StepLayout, schedule: Schedule, device: torch.device) -> None:
         self.layout, self.schedule, self.device = layout, schedule, device
@@ -88,7 +81,7 @@ class DecodingPlan:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Batch:
-    """Dreams that advance together, and views of their rows."""
+    """Dreams that advance together, with views of their rows."""
 
     states: Sequence[CacheSlot]
     first: int
@@ -98,13 +91,13 @@ class _Batch:
     cache: KeyValueCache
 
     def advance_step(self) -> None:
-        """A new step: what was this step's action and last token becomes the previous one's."""
+        """Open a new step: its previous action and token are those of the complete one."""
         self.previous_BA.copy_(self.actions_BA)
         self.tokens_BC[:, -1] = self.tokens_BC[:, -3]
 
 
 class CachedDecoder:
-    """Steps for any number of dreams; the states handed in together must be in the order `arrange` gave."""
+    """Steps of any number of dreams. The states of a call must be in the order of `arrange`."""
 
     def __init__(self, model: Transformer, layout: StepLayout, schedule: Schedule) -> None:
         weight = model.token.weight
@@ -114,7 +107,7 @@ class CachedDecoder:
         self.plan = DecodingPlan(layout, schedule, weight.device)
         self.rows = BatchCache(model.config, layout, weight.device, weight.dtype)
         self.graphs = FrameGraphs(cuda_capture(weight.device))
-        # A GPU pays by the kernel, a CPU by the product (docs/speed.md).
+        # The cost on a GPU is the number of kernels, on a CPU that of products (docs/speed.md).
         self.as_matrices = weight.device.type == "cuda"
         self.slides = model.config.positions == "absolute"
         self._offsets_A = torch.tensor(layout.vocab.action_offsets, device=weight.device)
@@ -125,52 +118,46 @@ class CachedDecoder:
         return self.rows.bytes_each
 
     def begin(self) -> CacheSlot:
-        """A dream that has seen nothing."""
+        """Return the state of an empty dream."""
         keep = self.model.config.context_steps - 1 if self.slides else 0
         return CacheSlot(window=deque(maxlen=keep))
 
     def arrange(self, states: Sequence[CacheSlot]) -> list[int]:
-        """Make the dreams ready to advance together; returns their indices in the order to hand them in.
-
-        Raises:
-            ResourceError: when there is no memory for one of them.
-        """
+        """See `BatchCache.arrange`."""
         return self.rows.arrange(states)
 
     def fork(self, state: CacheSlot) -> CacheSlot:
-        """A dream that goes on from the same place. The memory is shared until one of the two moves on."""
-        if state.saved is None:
-            state.saved = self.rows.save(state)
-            self.rows.release(state)
+        """Return a copy of the state. Its memory is shared until the first step of one of the two."""
+        self.rows.save(state)
         window = deque(state.window, maxlen=state.window.maxlen)
         return CacheSlot(past=state.past, saved=state.saved, window=window)
 
     def close(self, state: CacheSlot) -> None:
-        """Give the dream's memory back."""
+        """Free the dream's memory."""
         self.rows.release(state)
         state.saved = None
 
     def give_frame(self, states: Sequence[CacheSlot], codes_BN: Int[Tensor, "B N"]) -> None:
-        """Frames that were seen: opens a step in every dream."""
-        batch = self._opening(states)
+        """Open a step in every dream with a given frame."""
+        batch = self._open_step(states)
         batch.tokens_BC[:, : self.layout.image_slots] = codes_BN.to(self.plan.device)
         self._run(batch, self._tables(batch, self._steps(batch)), self.plan.frame)
 
     def dream_frame(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B N"]:
-        """The frames that follow, pass by pass; opens a step in every dream."""
-        batch = self._opening(states)
-        self._do(batch, "frame", partial(self._frame_passes, batch), draws)
+        """Open a step in every dream with a generated frame; returns its codes."""
+        batch = self._open_step(states)
+        self._run_captured(batch, "frame", partial(self._frame_passes, batch), draws)
         return batch.tokens_BC[:, : self.layout.image_slots].clone()
 
     def give_action(self, states: Sequence[CacheSlot], values_BA: Int[Tensor, "B A"]) -> None:
-        """Actions that were taken: closes the open steps."""
+        """Complete the open steps with given actions."""
         batch = self._batch(states)
         batch.actions_BA[:] = values_BA.to(self.plan.device) + self._offsets_A
-        self._do(batch, "action", partial(self._read_action, batch))
-        self._close_step(batch)
+        self._run_captured(batch, "action", partial(self._action_pass, batch))
+        self._commit_step(batch)
 
     def dream_action(self, states: Sequence[CacheSlot], draws: BatchSampler) -> Int[Tensor, "B A"]:
-        """The actions the players take next, slot by slot; closes the open steps."""
+        """Complete the open steps with sampled actions, slot by slot; returns their values."""
         batch = self._batch(states)
         tables = self._tables(batch, self._steps(batch))
         for chunk, group in zip(self.plan.action_passes, self.layout.action_groups, strict=False):
@@ -178,24 +165,24 @@ class CachedDecoder:
         for chunk in self.plan.action_passes[self.layout.action_slots :]:
             self._run(batch, tables, chunk)
         values_BA = batch.actions_BA - self._offsets_A
-        self._close_step(batch)
+        self._commit_step(batch)
         return values_BA
 
-    def _do(self, batch: _Batch, name: str, work: Work, draws: BatchSampler | None = None) -> None:
-        """A run of which nothing is read before it ends; captured where it is the same every step."""
+    def _run_captured(self, batch: _Batch, name: str, work: Work, draws: BatchSampler | None = None) -> None:
+        """Run `work`, as a CUDA graph once all contexts are full and every step is the same work."""
         steps_B = self._steps(batch)
         full = max(batch.cache.windows) - 1
-        if any(state.past < full for state in batch.states):  # a context still grows: so does the work
+        if any(state.past < full for state in batch.states):
             work(steps_B, draws)
             return
-        place = CaptureKey(self.rows.generation, self.rows.cache.batch, batch.first, len(batch.states))
-        self.graphs.run(place, name, work, steps_B, draws)
+        key = CaptureKey(self.rows.generation, self.rows.cache.batch, batch.first, len(batch.states))
+        self.graphs.run(key, name, work, steps_B, draws)
 
-    def _read_action(self, batch: _Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
+    def _action_pass(self, batch: _Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
         self._run(batch, self._tables(batch, steps_B), self.plan.action)
 
     def _frame_passes(self, batch: _Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
-        assert draws is not None, "a frame is drawn"
+        assert draws is not None
         tables = self._tables(batch, steps_B)
         for chunk in self.plan.frame_passes:
             self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws)
@@ -205,15 +192,15 @@ class CachedDecoder:
     ) -> None:
         hidden_BRD = self._run(batch, tables, chunk).index_select(1, chunk.row_R)
         logits_BRC = self.heads[group.span](hidden_BRD)
-        ids_BR = draws.pick(logits_BRC, chunk.draw_R) + group.first_id
+        ids_BR = draws.sample(logits_BRC, chunk.draw_R) + group.first_id
         batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
 
     def _run(self, batch: _Batch, tables: StepEmbeddings, chunk: Chunk) -> Tensor:
         inputs_BQ = batch.tokens_BC.index_select(1, chunk.column_Q)
-        return self.model.extend(inputs_BQ, tables, batch.cache, self._reach(batch, chunk))
+        return self.model.extend(inputs_BQ, tables, batch.cache, self._span(batch, chunk))
 
-    def _reach(self, batch: _Batch, chunk: Chunk) -> AttentionSpan:
-        """Masks only where they are needed: many passes in one run, or dreams that do not see equally far."""
+    def _span(self, batch: _Batch, chunk: Chunk) -> AttentionSpan:
+        """Build masks only where needed: for many passes in one run, or contexts of different length."""
         past = [state.past for state in batch.states]
         masks: dict[int, Tensor] = {}
         for window in {*batch.cache.windows}:
@@ -225,20 +212,20 @@ class CachedDecoder:
         return AttentionSpan(past_steps=max(past), first=chunk.first, last=chunk.last, masks=masks)
 
     def _mask_own(self, seen: int, own_QL: Tensor) -> Tensor:
-        """Bool [Q, R] over the stretch of dreams that all see so many steps."""
+        """Bool [Q, R] over the past of equally long contexts and the step's own positions."""
         return torch.nn.functional.pad(own_QL, (seen * self.layout.positions, 0), value=True)
 
     def _mask_each(self, seen: list[int], chunk: Chunk) -> Tensor:
-        """Bool [B, 1, Q or 1, R] over the stretch of the dream that sees furthest."""
+        """Bool [B, 1, Q or 1, R] over the past of the longest context and the step's own positions."""
         positions, most = self.layout.positions, max(seen)
         seen_B = torch.tensor(seen, device=self.plan.device)
-        place_R = torch.arange(most * positions + chunk.last, device=self.plan.device)
-        past_B1R = (place_R >= (most - seen_B[:, None]) * positions)[:, None]
+        position_R = torch.arange(most * positions + chunk.last, device=self.plan.device)
+        past_B1R = (position_R >= (most - seen_B[:, None]) * positions)[:, None]
         if chunk.own_QL is None:
             return past_B1R[:, None]
         return (past_B1R & self._mask_own(most, chunk.own_QL))[:, None]
 
-    def _opening(self, states: Sequence[CacheSlot]) -> _Batch:
+    def _open_step(self, states: Sequence[CacheSlot]) -> _Batch:
         for state in states:
             if self.slides and state.past >= self.model.config.context_steps:
                 self._prefill_again(state)
@@ -246,8 +233,8 @@ class CachedDecoder:
         batch.advance_step()
         return batch
 
-    def _close_step(self, batch: _Batch) -> None:
-        """Only now has the step happened: a call that failed for want of memory can be made again."""
+    def _commit_step(self, batch: _Batch) -> None:
+        """Commit the step; until here a failed step can be repeated."""
         batch.cache.commit([state.past for state in batch.states])
         for state, tokens_C in zip(batch.states, batch.tokens_BC, strict=True):
             state.past += 1
@@ -255,7 +242,7 @@ class CachedDecoder:
                 state.window.append(tokens_C.clone())
 
     def _prefill_again(self, state: CacheSlot) -> None:
-        """Make room for one step: run all but the oldest step of the window again, at their new positions."""
+        """Run all but the oldest step of the window again, at their new positions."""
         again = CacheSlot(row=state.row)
         batch = self._batch([again])
         batch.tokens_BC.fill_(NO_TOKEN)
@@ -268,7 +255,7 @@ class CachedDecoder:
         state.past = again.past
 
     def _steps(self, batch: _Batch) -> Tensor:
-        """Of each dream, the open step's index."""
+        """Index of each dream's open step."""
         return torch.tensor([state.past for state in batch.states], device=self.plan.device)
 
     def _tables(self, batch: _Batch, steps_B: Tensor) -> StepEmbeddings:

@@ -1,6 +1,6 @@
-"""Generate one clip, in memory or as a folder of files, from what a user names.
+"""Generate one clip from a job: a prompt, actions and settings as a user names them.
 
-report = run_dream(DreamJob(prompt="plaza-explorer", steps=50), progress=print)
+clip = generate_clip(open_engine("arena-live"), DreamJob(prompt="plaza-explorer", steps=50))
 """
 
 from __future__ import annotations
@@ -36,88 +36,86 @@ from playloom.models.tokenizer.metrics import contrast_gain
 from playloom.provenance import Manifest, created_at, frames_hash
 
 UNFAMILIAR_DB = 4.0
-"""Pictures that the tokenizer keeps worse than usual by more than this are not of the model's game."""
+"""A picture is of another game if the tokenizer keeps it worse than usual by more than this."""
+DEFAULT_STEPS = 10
+"""Number of steps if neither the user nor the given actions decide it."""
+_COPIES = 8  # of every frame: in its step, in the stack, in the arrays of dream.npz, and in the wider video
+
 Render = Callable[..., Iterator[NDArray[np.uint8]]]
-"""Gives a recording its pictures back (see `playloom.games`)."""
+"""Renders the frames of a recording (see `playloom.games`)."""
+Progress = Callable[[int, int], None]
+"""Called with the number of finished steps and the total after every step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """All that a user can say of how a dream begins; what is to become of it is said by those who build on this."""
+    """Model, prompt and sampling of a job; None: the model card's choice, or the first bundled one."""
 
     model: str | None = None
-    """A bundled model's name or a folder; None: the first bundled one."""
+    """A bundled model's name, or a folder."""
     prompt: str | Prompt | None = None
-    """See `playloom.data.prompts`, or frames and actions; None: the first bundled prompt."""
+    """A name or path (see `playloom.data.prompts`), or frames and actions."""
     schema: Schema | Literal["auto"] = "named"
-    """Of CSV files."""
+    """Schema of CSV files."""
     context: int = 10
-    """Real steps the model sees first; its context is the most."""
+    """Prompt frames that the model sees, at most its context."""
     start_step: int | None = None
-    """The step of the prompt to go on from."""
+    """Step of the prompt to continue from."""
     resize: ResizeMode = "crop"
-    """How pictures of another shape are fitted."""
+    """Fit of pictures of another shape."""
     temperature: float | None = None
-    """Divides the logits, 0 is greedy; None: what the model's card says, else 0.9."""
+    """See `Sampling`, as for the next three."""
     top_k: int | None = None
-    """Only the k most likely tokens."""
+    """See `Sampling`."""
     top_p: float | None = None
-    """Only the likeliest tokens that reach p together."""
+    """See `Sampling`."""
     action_temperature: float | None = None
-    """The same for dreamed inputs; None: what was asked for pictures, else what the card says."""
+    """See `Sampling`."""
     seed: int = 0
-    """Of every random draw; all the same and the same seed: the same pictures."""
+    """Seed of all draws."""
     decode_order: DecodeOrder | None = None
-    """`raster`, or the row delay; None: the model card's, else raster."""
+    """`raster`, or the row delay."""
     device: str = "auto"
-    """Where to compute."""
+    """See `playloom.device.pick_device`."""
     timestamp: bool = False
-    """Whether manifests carry the time; without it equal jobs give equal files."""
+    """True to write the time into manifests; equal jobs give equal files without it."""
 
-    def dreamer(self) -> Engine:
+    def load_engine(self) -> Engine:
         """See `open_engine`."""
         return open_engine(self.model, device=self.device, decode_order=self.decode_order)
 
     def sampling(self, model: WorldModel) -> Sampling:
-        """How tokens are drawn: as asked for, else as the model's card recommends."""
-        return Sampling.from_card(
-            model.card,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            action_temperature=self.action_temperature,
-        )
-
-    def cut(self, model: WorldModel) -> tuple[str, ...]:
-        """A note where more context was asked for than the model has."""
-        most = model.config.transformer.context_steps
-        if self.context <= most:
-            return ()
-        return (f"the model sees at most {most} steps, so a context of {self.context} is cut to that",)
+        """Return the job's sampling, completed by the model's card."""
+        names = ("temperature", "top_k", "top_p", "action_temperature")
+        return Sampling.from_card(model.card, **{name: getattr(self, name) for name in names})
 
     def read_prompt(
         self, model: WorldModel, *, horizon: int | None, render: Render | None
     ) -> tuple[Prompt, PromptData]:
-        """The prompt of whatever `prompt` names, and all that is known of it.
+        """Read the prompt; returns it for the engine, and with its name, notes and true continuation.
 
         Args:
-            model: decides the frames' size, and whether the codes a dream kept are its own.
-            horizon: true steps that are wanted after the prompt; None: all there are.
-            render: needed where the prompt is a recording.
+            model: decides the size of the frames and the longest context.
+            horizon: true steps to read after the prompt; None: all.
+            render: needed if the prompt is a recording.
 
         Raises:
-            PlayloomError: when it cannot be used, or nothing is named and no prompt is bundled.
+            PlayloomError: when the prompt cannot be used, or none is given and none is bundled.
         """
+        longest = model.config.transformer.context_steps
+        notes = []
+        if self.context > longest:
+            notes.append(f"the model sees at most {longest} steps, so a context of {self.context} is cut to that")
         if isinstance(self.prompt, Prompt):
             model.tokenizer.check_size(torch.as_tensor(self.prompt.frames_THWC))
-            return self.prompt, _prompt_data(self.prompt)
+            return self.prompt, _prompt_data(self.prompt, tuple(notes))
         bundled = list_prompts()
         if self.prompt is None and not bundled:
-            raise BadInputError("this installation bundles no prompt; say --prompt PICTURE, FOLDER or RECORDING")
+            raise BadInputError("this installation has no bundled prompt: give --prompt PICTURE, FOLDER or RECORDING")
         sizes = model.config.tokenizer
         data = load_prompt(
             f"{BUNDLED_PREFIX}{bundled[0]}" if self.prompt is None else self.prompt,
-            context=min(self.context, model.config.transformer.context_steps),
+            context=min(self.context, longest),
             frame_size=(sizes.frame_height, sizes.frame_width),
             schema=self.schema,
             resize=self.resize,
@@ -125,36 +123,50 @@ class GenerationConfig:
             horizon=horizon,
             render=render,
         )
-        notes = [] if self.prompt is not None else [f"no prompt was given, so the dream begins at {data.name}"]
-        unfamiliar = picture_warning(model, data.frames_THWC) if data.kind == "given" else None
-        notes += [] if unfamiliar is None else [unfamiliar]
-        data = replace(data, notes=(*notes, *data.notes))
+        if self.prompt is None:
+            notes.append(f"no prompt was given, so the dream begins at {data.name}")
+        if data.kind == "given" and (warning := picture_warning(model, data.frames_THWC)):
+            notes.append(warning)
         codes_TN = data.codes_TN if data.weights == model.fingerprint else None
-        return Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN), data
+        prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
+        return prompt, replace(data, notes=(*notes, *data.notes))
 
 
-def _prompt_data(prompt: Prompt) -> PromptData:
-    return PromptData(
-        frames_THWC=prompt.frames_THWC,
-        actions_TA=prompt.actions_TA,
-        true_next_frames_SHWC=prompt.frames_THWC[:0],
-        true_next_actions_SA=prompt.actions_TA[:0],
-        notes=(),
-        start_step=len(prompt.frames_THWC) - 1,
-        kind="given",
-    )
+@dataclass(frozen=True, kw_only=True)
+class DreamJob(GenerationConfig):
+    """One clip.
+
+    Raises:
+        BadInputError: when the number of steps is below 1, or the schema is unknown.
+    """
+
+    mode: Mode = "world"
+    """See `Mode`."""
+    steps: int | None = None
+    """Number of steps; None: as many as actions, else `DEFAULT_STEPS` (`policy`: as far as the true frames go)."""
+    actions: str | None = None
+    """A CSV file or an action script; None: the recorded actions if known, else rest."""
+    out: Path = Path("out/dream")
+    """Folder to write; numbered if taken."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise BadInputError(f"steps is {self.steps}: expected 1 or more")
+        check_schema(self.schema)
+
+
+class DreamReport(NamedTuple):
+    """A clip, and the folder that was written."""
+
+    written: DreamFolder
+    clip: GeneratedClip
 
 
 def open_engine(model: str | None = None, *, device: str = "auto", decode_order: DecodeOrder | None = None) -> Engine:
-    """A dreamer over a bundled model's name or a folder.
-
-    Args:
-        model: None: the first bundled one.
-        device: see `playloom.device.pick_device`.
-        decode_order: `raster`, or the row delay; None: the model card's, else raster.
+    """Load a bundled model or a folder, and return its engine; None: the first bundled one, its card's order.
 
     Raises:
-        PlayloomError: when the model cannot be loaded there, or not decode in that order.
+        PlayloomError: when the model cannot be loaded there, or cannot decode in that order.
     """
     loaded = load_model(model_folder(model), pick_device(device))
     return Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order))
@@ -162,11 +174,9 @@ def open_engine(model: str | None = None, *, device: str = "auto", decode_order:
 
 @torch.inference_mode()
 def picture_warning(model: WorldModel, frames_THWC: NDArray[np.uint8]) -> str | None:
-    """A sentence where pictures do not look like the model's game, else None.
+    """Return a sentence if the last frame does not look like the model's game, else None.
 
-    Args:
-        model: its card says what is usual; without that figure there is no warning.
-        frames_THWC: uint8 [T, H, W, 3] of the model's size; the last one is judged, from which a dream goes on.
+    The tokenizer keeps less contrast of such a frame than the model's card gives as usual.
     """
     rows = model.card.get("evaluation", {}).get("rows", ())
     usual = [row["value"] - row["baselines"]["mean frame"] for row in rows if row["name"] == "PSNR of reconstructions"]
@@ -185,7 +195,7 @@ def picture_warning(model: WorldModel, frames_THWC: NDArray[np.uint8]) -> str | 
 
 
 def build_manifest(
-    dreamer: Engine,
+    engine: Engine,
     frames_THWC: NDArray[np.uint8],
     *,
     mode: str,
@@ -194,18 +204,8 @@ def build_manifest(
     timestamp: bool = False,
     prompt: PromptData | None = None,
 ) -> Manifest:
-    """What every picture of a dream says about itself.
-
-    Args:
-        dreamer: its weights and decoding order.
-        frames_THWC: the frames it begins with.
-        mode: what was given and what was dreamed.
-        sampling: how tokens were drawn.
-        seed: of the dream.
-        timestamp: whether it carries the time; without it equal dreams give equal files.
-        prompt: names where it begins; None: that is not known.
-    """
-    model, row_delay = dreamer.model, dreamer.schedule.row_delay
+    """Return the manifest of a dream from the prompt frames; `prompt` names the prompt if it is known."""
+    model, row_delay = engine.model, engine.schedule.row_delay
     return Manifest(
         model=model.config.name,
         weights=model.fingerprint,
@@ -220,47 +220,6 @@ def build_manifest(
     )
 
 
-DEFAULT_STEPS = 10
-"""Steps where neither the user nor the given actions say how many."""
-_COPIES = 8  # of every picture: in its step, in the stack, in what becomes dream.npz, and in the wider film
-
-
-@dataclass(frozen=True, kw_only=True)
-class DreamJob(GenerationConfig):
-    """What to dream, all of it as a user says it.
-
-    Raises:
-        BadInputError: when the number of steps is no such number, or the schema is unknown.
-    """
-
-    mode: Mode = "world"
-    """What is given and what is dreamed."""
-    steps: int | None = None
-    """How many steps; None: as many as actions are given, else `DEFAULT_STEPS` (`policy`: as far as pictures go)."""
-    actions: str | None = None
-    """A CSV or a script of held inputs; None: what was really done, as far as that is known."""
-    out: Path = Path("out/dream")
-    """The folder to write; numbered if it is taken."""
-
-    def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise BadInputError(f"steps is {self.steps}; expected 1 or more")
-        check_schema(self.schema)
-
-
-class DreamReport(NamedTuple):
-    """Result of `run_dream`."""
-
-    written: DreamFolder
-    """The folder and its files."""
-    clip: GeneratedClip
-    """The same in memory."""
-
-
-Progress = Callable[[int, int], None]
-"""Told steps done and steps asked, after every step."""
-
-
 def run_dream(
     job: DreamJob,
     *,
@@ -268,19 +227,18 @@ def run_dream(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> DreamReport:
-    """Load the model, generate a clip and write its folder; see `generate_clip` for the other arguments.
+    """Load the model, generate a clip and write its folder; see `generate_clip`.
 
     Raises:
-        PlayloomError: when something the job names cannot be used, the folder cannot be written, or the pictures of
-            so many steps do not fit into the memory; nothing is written then.
+        PlayloomError: when the job cannot be done, or the folder cannot be written; nothing is written then.
     """
     ensure_writable(job.out, numbered=True)
-    clip = generate_clip(job.dreamer(), job, render=render, progress=progress, stop=stop)
+    clip = generate_clip(job.load_engine(), job, render=render, progress=progress, stop=stop)
     return DreamReport(clip.write_folder(job.out), clip)
 
 
 def generate_clip(
-    dreamer: Engine,
+    engine: Engine,
     job: DreamJob,
     *,
     render: Render | None = None,
@@ -290,135 +248,147 @@ def generate_clip(
     """Generate a clip in memory.
 
     Args:
-        dreamer: engine of the model; the job's model, device and decoding order are not looked at.
+        engine: replaces the job's model, device and decoding order.
         job: the request.
-        render: renders a recording's frames again (see `playloom.games`); needed for recordings only.
+        render: renders the frames of a recording; needed for recordings only.
         progress: called after every step.
         stop: called after every step; True ends the clip there. Before the first step it is a KeyboardInterrupt.
 
     Raises:
-        PlayloomError: when something the job names cannot be used, or the frames do not fit into the memory.
+        PlayloomError: when the job cannot be done, or its frames do not fit into the memory.
     """
-    model, how = dreamer.model, job.sampling(dreamer.model)
+    model, sampling = engine.model, job.sampling(engine.model)
     prompt, data = job.read_prompt(model, horizon=job.steps, render=render)
-    _require_room(job.steps or 0, data.frames_THWC[0].nbytes)
-    given = _given(job, data)
+    _check_memory(job.steps or 0, data.frames_THWC[0].nbytes)
+    given = _given_actions(job, data)
     steps = _steps(job, given, data)
-    _require_room(steps, data.frames_THWC[0].nbytes)
-    dreamed = dreamer.dream(
+    _check_memory(steps, data.frames_THWC[0].nbytes)
+    generated = engine.dream(
         prompt,
         mode=job.mode,
         steps=steps,
         actions_SA=None if given is None else given.values_SA,
         frames_SHWC=data.true_next_frames_SHWC if job.mode == "policy" else None,
-        sampling=how,
+        sampling=sampling,
         seed=job.seed,
     )
     started = time.perf_counter()
-    done = _until_stopped(dreamed, steps, progress, stop)
+    done = _until_stopped(generated, steps, progress, stop)
     seconds = time.perf_counter() - started
     codes = [step.codes_N[None] for step in done if step.codes_N is not None]
-    notes = [*job.cut(model), *data.notes, *(given.notes if given else _unused(job))]
-    if len(done) < steps:
-        notes.append(f"stopped after {len(done)} of {steps} steps; these are kept")
+    manifest = build_manifest(
+        engine, data.frames_THWC, mode=job.mode, sampling=sampling, seed=job.seed, timestamp=job.timestamp, prompt=data
+    )
     return GeneratedClip(
         real_frames_THWC=data.frames_THWC,
         real_actions_TA=data.actions_TA,
         steps=tuple(OutputStep(s.frame_HWC, s.action_A, s.action_given) for s in done),
-        manifest=build_manifest(
-            dreamer, data.frames_THWC, mode=job.mode, sampling=how, seed=job.seed, timestamp=job.timestamp, prompt=data
-        ),
+        manifest=manifest,
         frames_dreamed=job.mode != "policy",
-        true_frames_SHWC=data.true_next_frames_SHWC[: len(done) if _recorded(job, data) else 0],
+        true_frames_SHWC=data.true_next_frames_SHWC[: len(done) if _uses_recorded_actions(job, data) else 0],
         true_actions_SA=data.true_next_actions_SA,
         real_kind=data.kind,
         dreamed_before_T=np.empty(0, bool) if data.dreamed_T is None else data.dreamed_T,
-        codes_TN=np.concatenate([dreamer.codes(prompt), *codes]),
+        codes_TN=np.concatenate([engine.codes(prompt), *codes]),
         request={} if isinstance(job.prompt, Prompt) else _request(job, data, len(done)),
-        notes=tuple(notes),
+        notes=(*data.notes, *_notes(job, given, len(done), steps)),
         seconds=seconds,
         stopped=len(done) < steps,
     )
 
 
+def _prompt_data(prompt: Prompt, notes: tuple[str, ...]) -> PromptData:
+    return PromptData(
+        frames_THWC=prompt.frames_THWC,
+        actions_TA=prompt.actions_TA,
+        true_next_frames_SHWC=prompt.frames_THWC[:0],
+        true_next_actions_SA=prompt.actions_TA[:0],
+        notes=notes,
+        start_step=len(prompt.frames_THWC) - 1,
+        kind="given",
+    )
+
+
 def _until_stopped(
-    dreamed: Iterator[StepResult], steps: int, progress: Progress | None, stop: Callable[[], bool]
+    steps: Iterator[StepResult], total: int, progress: Progress | None, stop: Callable[[], bool]
 ) -> list[StepResult]:
     if stop():
         raise KeyboardInterrupt
     done: list[StepResult] = []
-    for step in dreamed:
+    for step in steps:
         done.append(step)
         if progress is not None:
-            progress(len(done), steps)
+            progress(len(done), total)
         if stop():
             break
     return done
 
 
-def _given(job: DreamJob, data: PromptData) -> Script | None:
-    """The actions that are given: what the user says, else (in world mode) what was really done."""
-    if job.mode == "policy":
+def _given_actions(job: DreamJob, data: PromptData) -> Script | None:
+    """Return the job's actions or, in world mode, the recorded ones."""
+    if job.mode == "policy" or (job.mode == "full" and job.actions is None):
         return None
     if job.actions is not None:
-        # In full mode they are the first ones: what is not said is dreamed, so nothing is filled up with rest.
+        # full mode samples the actions after these, so they are not filled up with rest
         return read_inputs(job.actions, job.schema, job.steps if job.mode == "world" else None)
-    if job.mode == "full":
-        return None
-    steps = job.steps or len(data.true_next_frames_SHWC) or len(data.true_next_actions_SA) or DEFAULT_STEPS
-    if not len(data.true_next_actions_SA):
+    recorded_SA = data.true_next_actions_SA
+    steps = job.steps or len(data.true_next_frames_SHWC) or len(recorded_SA) or DEFAULT_STEPS
+    if not len(recorded_SA):
         note = "no actions are given or known, so nothing is held; say --actions to hold something"
         return Script(np.tile(REST_VALUES, (steps, 1)), (note,))
-    known = Script(data.true_next_actions_SA, ("the actions are the recorded ones",))
-    return fit_length(known, steps, "the recording")
+    return fit_length(Script(recorded_SA, ("the actions are the recorded ones",)), steps, "the recording")
 
 
 def _steps(job: DreamJob, given: Script | None, data: PromptData) -> int:
     if job.steps is not None:
         return job.steps
-    if job.mode == "policy":  # the last action answers a picture that nothing need follow
+    if job.mode == "policy":  # the last action needs no frame after it
         return min(DEFAULT_STEPS, 1 + len(data.true_next_frames_SHWC))
-    if job.mode == "full":
-        return max(DEFAULT_STEPS, 0 if given is None else len(given.values_SA))
-    return DEFAULT_STEPS if given is None else len(given.values_SA)
+    actions = DEFAULT_STEPS if given is None else len(given.values_SA)
+    return max(DEFAULT_STEPS, actions) if job.mode == "full" else actions
 
 
-def _unused(job: DreamJob) -> tuple[str, ...]:
-    return ("policy mode dreams the input, so --actions is not used",) if job.actions is not None else ()
+def _notes(job: DreamJob, given: Script | None, done: int, steps: int) -> Iterator[str]:
+    if given is not None:
+        yield from given.notes
+    elif job.mode == "policy" and job.actions is not None:
+        yield "policy mode dreams the input, so --actions is not used"
+    if done < steps:
+        yield f"stopped after {done} of {steps} steps; these are kept"
 
 
-def _require_room(steps: int, frame_bytes: int) -> None:
+def _check_memory(steps: int, frame_bytes: int) -> None:
     needed, free = _COPIES * steps * frame_bytes, free_memory()
     if needed > free:
         raise ResourceError(
-            f"{steps} steps need about {needed / 2**30:.1f} GiB of memory for their pictures; {free / 2**30:.1f} GiB "
-            "are free: dream fewer steps, and then on from the folder they leave (--prompt FOLDER)"
+            f"the frames of {steps} steps need about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB "
+            "are free: dream fewer steps, then continue from the folder (--prompt FOLDER)"
         )
 
 
-def _recorded(job: DreamJob, data: PromptData) -> bool:
-    """Whether what really followed is comparable: the dream was given the recorded actions, and they are known."""
+def _uses_recorded_actions(job: DreamJob, data: PromptData) -> bool:
+    """True if the true frames are comparable with the generated ones."""
     return job.mode == "world" and job.actions is None and len(data.true_next_actions_SA) > 0
 
 
 def _request(job: DreamJob, data: PromptData, steps: int) -> dict[str, Any]:
-    """What makes the folder again. `out` is left out: equal dreams in two folders shall have equal files."""
-    said = {field.name: getattr(job, field.name) for field in fields(job)}
-    said |= {"prompt": job.prompt or data.name, "steps": steps}
+    """Return the request that makes the folder again, without `out`: equal dreams give equal files."""
+    values = {field.name: getattr(job, field.name) for field in fields(job)}
+    values |= {"prompt": job.prompt or data.name, "steps": steps}
     words = ["playloom", "dream"]
     for field in fields(job):
-        value, flag = said[field.name], field.name.replace("_", "-")
+        value, flag = values[field.name], field.name.replace("_", "-")
         if field.name == "out" or (value == field.default and field.name != "seed"):
             continue
         words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     request = {
         "command": shlex.join(words),
-        "prompt": said["prompt"],
+        "prompt": values["prompt"],
         "prompt_sha256": _sha256(data.source),
         "start_step": data.start_step,
         "context": len(data.frames_THWC),
         "steps": steps,
-        "actions": job.actions or ("recorded" if _recorded(job, data) else None),
+        "actions": job.actions or ("recorded" if _uses_recorded_actions(job, data) else None),
         "actions_sha256": _sha256(Path(job.actions)) if job.actions else None,
         "schema": job.schema,
         "resize": job.resize,
@@ -427,5 +397,5 @@ def _request(job: DreamJob, data: PromptData, steps: int) -> dict[str, Any]:
 
 
 def _sha256(path: Path | None) -> str | None:
-    """Of a file's bytes, as `sha256sum` prints it; None for a folder, or a script of inputs."""
+    """Return the hash of a file's bytes; None for a folder or an action script."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None

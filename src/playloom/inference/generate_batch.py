@@ -1,11 +1,7 @@
-"""Dreaming over a folder of clips in the published data set's form, with the published protocols.
+"""Generate dreams over a folder of clips in the published data set's form, with the published protocols.
 
-`base`: the recorded actions are fed. `comprehensive`: the actions are dreamed too. A clip that cannot be used is
-skipped with its reason; the others go on, and every output keeps its clip's name.
-
-One dream of a batch as two files beside each other: `NAME.npz` for programs and `NAME.mp4` for people.
-
-Owns the pair, in the form the reference's batch dreaming leaves behind. Knows nothing of how a batch is run.
+`base` gives the recorded actions, `comprehensive` samples them. Each clip becomes `NAME.npz` and `NAME.mp4`. A clip
+that cannot be used is skipped with its reason.
 """
 
 from __future__ import annotations
@@ -27,118 +23,64 @@ from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.media.clips import find_clips, read_clip, write_dream_clip
-from playloom.media.contact_sheet import film_frames, title_of
-from playloom.media.output_folder import OutputStep, film_moments, seen_tiles
-from playloom.media.video import write_mp4
+from playloom.media.output_folder import GeneratedClip, OutputStep
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import DecodeOrder
-from playloom.provenance import Manifest
-
-_FILM = 2  # times the frames' own width
-
-
-def write_batch_dream(
-    stem: Path | str,
-    *,
-    context_THWC: NDArray[np.uint8],
-    dreamed_SHWC: NDArray[np.uint8],
-    actions_TA: NDArray[np.uint8],
-    given_T: NDArray[np.bool_],
-    manifest: Manifest,
-    reconstructed_THWC: NDArray[np.uint8] | None = None,
-    true_SHWC: NDArray[np.uint8] | None = None,
-) -> tuple[Path, Path]:
-    """Write the arrays and the video of one clip; files of those names are replaced, each when it is whole.
-
-    Args:
-        stem: the path without an ending; folders above it are made. A dot in the name stays part of it.
-        context_THWC: the real frames, uint8 [ctx, H, W, 3].
-        dreamed_SHWC: the dreamed frames, unmarked, uint8 [S, H, W, 3]; the video shows them marked, with their input.
-        actions_TA: see `playloom.media.clips.write_dream_clip`, as for the rest.
-        given_T: whether each action was given.
-        manifest: what made the dream.
-        reconstructed_THWC: the true frames through the tokenizer, if they are known.
-        true_SHWC: what really followed with the same actions, for the video.
-
-    Returns:
-        The paths of the `.npz` and of the `.mp4`.
-
-    Raises:
-        PlayloomError: when the place cannot be written to or the disk is full.
-    """
-    arrays, video = Path(f"{stem}.npz"), Path(f"{stem}.mp4")
-    write_dream_clip(
-        arrays,
-        context_THWC=context_THWC,
-        dreamed_SHWC=dreamed_SHWC,
-        actions_TA=actions_TA,
-        given_T=given_T,
-        manifest=manifest,
-        reconstructed_THWC=reconstructed_THWC,
-    )
-    seen = len(context_THWC)
-    tiles = seen_tiles(context_THWC, actions_TA[: seen - 1])
-    steps = map(OutputStep, dreamed_SHWC, actions_TA[seen - 1 :], given_T[seen - 1 :])
-    shown = film_moments(tiles, steps, context_THWC[:0] if true_SHWC is None else true_SHWC)
-    film = film_frames(shown, kinds=["real", "dreamed"], title=title_of(manifest), enlarged=_FILM)
-    write_mp4(video, film, manifest=manifest)
-    return arrays, video
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchJob:
-    """What to dream over a folder.
+    """Dreams over a folder of clips.
 
     Raises:
         BadInputError: when a number is not positive or the protocol is unknown.
     """
 
     folder: Path
-    """Searched recursively for `.npz` clips."""
+    """Folder with `.npz` clips, searched recursively."""
     out: Path
-    """Gets an `.npz` and an `.mp4` per clip, under the clip's relative name; must be absent or empty."""
+    """Empty or new folder for an `.npz` and an `.mp4` of each clip, under its relative name."""
     model: str | None = None
     """A bundled model's name or a folder; None: the first bundled one."""
     protocol: Literal["base", "comprehensive"] = "base"
-    """Whether actions are fed or dreamed."""
+    """`base`: actions given; `comprehensive`: actions sampled."""
     context: int = 10
-    """Real frames the model sees."""
+    """Real frames that the model sees."""
     steps: int = 10
-    """Frames to dream."""
+    """Frames to generate."""
     batch: int = 1
-    """Clips dreamed together."""
+    """Clips in one batch."""
     max_files: int | None = None
-    """Only the first so many clips."""
+    """Most clips; None: all."""
     sampling: Sampling = field(default_factory=Sampling)
-    """How tokens are drawn."""
+    """Sampling parameters."""
     seed: int = 0
-    """Clip number i is dreamed with seed + i, whatever the batch size."""
+    """Clip i has seed + i, whatever the batch size."""
     decode_order: DecodeOrder | None = None
     """`raster`, or the row delay; None: the model card's, else raster."""
     device: str = "auto"
-    """Where to compute."""
+    """See `playloom.device.pick_device`."""
 
     def __post_init__(self) -> None:
-        for name in ("context", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if self.max_files is not None and self.max_files < 1:
-            raise BadInputError(f"max_files is {self.max_files}; expected 1 or more")
+        for name in ("context", "steps", "batch", "max_files"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInputError(f"{name} is {value}: expected 1 or more")
         if self.protocol not in ("base", "comprehensive"):
-            raise BadInputError(f"unknown protocol {self.protocol!r}; choose base or comprehensive")
+            raise BadInputError(f"unknown protocol {self.protocol!r}: expected base or comprehensive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSummary:
-    """What became of the clips."""
+    """Result of `dream_clips`."""
 
     written: tuple[Path, ...]
     """The `.npz` files, in clip order."""
     skipped: tuple[str, ...]
-    """A sentence for every clip that could not be used."""
+    """A sentence for each clip that could not be used."""
 
 
-class _Work(NamedTuple):
+class _Clip(NamedTuple):
     path: Path
     frames_THWC: NDArray[np.uint8]
     actions_TA: NDArray[np.uint8]
@@ -149,44 +91,42 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
     """Dream every clip of a folder.
 
     Args:
-        job: what to do.
-        on_clip: told clips done, clips in all, and a sentence, after each clip.
+        job: the folder and settings.
+        on_clip: called after each clip with the number of finished clips, the total, and a sentence.
 
     Raises:
-        PlayloomError: when the folder holds no clip, the model cannot be loaded, or `out` holds files or cannot be
-            written; bad clips are only skipped.
+        PlayloomError: when the folder has no clip, the model cannot be loaded, or `out` cannot be written.
     """
     paths = find_clips(job.folder)[: job.max_files]
     ensure_writable(next_free_path(job.out) / "clip")
-    dreamer = open_engine(job.model, device=job.device, decode_order=job.decode_order)
-    model = dreamer.model
+    engine = open_engine(job.model, device=job.device, decode_order=job.decode_order)
     written: list[Path] = []
     skipped: list[str] = []
 
-    def tell(sentence: str) -> None:
+    def report(sentence: str) -> None:
         if on_clip is not None:
             on_clip(len(written) + len(skipped), len(paths), sentence)
 
     def skip(path: Path, error: PlayloomError) -> None:
         words = str(error)
         skipped.append(f"skipped: {words}" if str(path) in words else f"skipped: {path}: {words}")
-        tell(skipped[-1])
+        report(skipped[-1])
 
-    works = _usable(paths, job, model, skip)
-    while group := list(islice(works, job.batch)):
-        rows = list(dreamer.dream_batch([work.request for work in group]))
-        for index, work in enumerate(group):
+    clips = _usable(paths, job, engine.model, skip)
+    while batch := list(islice(clips, job.batch)):
+        steps = list(engine.dream_batch([clip.request for clip in batch]))
+        for index, clip in enumerate(batch):
             try:
-                written.append(_write(job, dreamer, work, [row[index] for row in rows]))
-                tell(f"wrote {written[-1]}")
+                written.append(_write(job, engine, clip, [row[index] for row in steps]))
+                report(f"wrote {written[-1]}")
             except PlayloomError as error:
-                skip(work.path, error)
+                skip(clip.path, error)
     return BatchSummary(written=tuple(written), skipped=tuple(skipped))
 
 
 def _usable(
     paths: list[Path], job: BatchJob, model: WorldModel, skip: Callable[[Path, PlayloomError], None]
-) -> Iterator[_Work]:
+) -> Iterator[_Clip]:
     for number, path in enumerate(paths):
         try:
             yield _read(path, job, model, job.seed + number)
@@ -194,48 +134,53 @@ def _usable(
             skip(path, error)
 
 
-def _read(path: Path, job: BatchJob, model: WorldModel, seed: int) -> _Work:
+def _read(path: Path, job: BatchJob, model: WorldModel, seed: int) -> _Clip:
     clip = read_clip(path)
     total = job.context + job.steps
     if len(clip.frames_THWC) < total:
         raise RecordingError(
-            f"{len(clip.frames_THWC)} steps are shorter than the {total} asked for ({job.context} + {job.steps})"
+            f"the clip has {len(clip.frames_THWC)} steps: expected {total} ({job.context} + {job.steps})"
         )
     model.tokenizer.check_size(torch.as_tensor(clip.frames_THWC[:1]))
     frames, actions = clip.frames_THWC[:total], clip.actions_TA[:total]
-    fed = actions[job.context - 1 : -1] if job.protocol == "base" else None
+    base = job.protocol == "base"
     request = GenerationRequest(
         prompt=Prompt(frames_THWC=frames[: job.context], actions_TA=actions[: job.context - 1]),
-        mode="world" if fed is not None else "full",
+        mode="world" if base else "full",
         steps=job.steps,
-        actions_SA=fed,
+        actions_SA=actions[job.context - 1 : -1] if base else None,
         sampling=job.sampling,
         seed=seed,
     )
-    return _Work(path, frames, actions, request)
+    return _Clip(path, frames, actions, request)
 
 
-def _write(job: BatchJob, dreamer: Engine, work: _Work, steps: list[StepResult]) -> Path:
-    dreamed_SHWC = np.stack([step.frame_HWC for step in steps if step.frame_HWC is not None])
-    context_THWC = work.frames_THWC[: job.context]
-    target = job.out / work.path.relative_to(job.folder)
-    request = work.request
-    made = build_manifest(dreamer, context_THWC, mode=request.mode, sampling=job.sampling, seed=request.seed)
-    manifest = replace(made, prompt=work.path.name)
-    last = work.actions_TA[-1:] if job.protocol == "base" else work.actions_TA[:0]
-    taken = np.stack([step.action_A for step in steps])
-    actions_TA = np.concatenate([work.actions_TA[: job.context - 1], taken, last])
-    given_T = np.array([True] * (job.context - 1) + [s.action_given for s in steps] + [True] * len(last))
-    tokenizer = dreamer.model.tokenizer
-    codes_TN = tokenizer.encode(torch.as_tensor(work.frames_THWC))
-    arrays, _ = write_batch_dream(
-        target.with_suffix(""),
-        context_THWC=context_THWC,
-        dreamed_SHWC=dreamed_SHWC,
-        actions_TA=actions_TA,
-        given_T=given_T,
+def _write(job: BatchJob, engine: Engine, clip: _Clip, steps: list[StepResult]) -> Path:
+    request, base, seen = clip.request, job.protocol == "base", job.context
+    manifest = replace(
+        build_manifest(engine, clip.frames_THWC[:seen], mode=request.mode, sampling=job.sampling, seed=request.seed),
+        prompt=clip.path.name,
+    )
+    dream = GeneratedClip(
+        real_frames_THWC=clip.frames_THWC[:seen],
+        real_actions_TA=clip.actions_TA[: seen - 1],
+        steps=tuple(OutputStep(step.frame_HWC, step.action_A, step.action_given) for step in steps),
+        manifest=manifest,
+        true_frames_SHWC=clip.frames_THWC[seen:] if base else clip.frames_THWC[:0],
+    )
+    last_TA = clip.actions_TA[-1:] if base else clip.actions_TA[:0]
+    tokenizer = engine.model.tokenizer
+    codes_TN = tokenizer.encode(torch.as_tensor(clip.frames_THWC))
+    stem = job.out / clip.path.relative_to(job.folder).with_suffix("")
+    arrays = Path(f"{stem}.npz")
+    write_dream_clip(
+        arrays,
+        context_THWC=dream.real_frames_THWC,
+        dreamed_SHWC=dream.frames,
+        actions_TA=np.concatenate([dream.real_actions_TA, dream.actions, last_TA]),
+        given_T=np.array([True] * (seen - 1) + [step.action_given for step in steps] + [True] * len(last_TA)),
         manifest=manifest,
         reconstructed_THWC=tokenizer.decode(codes_TN).cpu().numpy(),
-        true_SHWC=work.frames_THWC[job.context :] if job.protocol == "base" else None,
     )
+    dream.save(f"{stem}.mp4")
     return arrays

@@ -85,7 +85,7 @@ class ReferenceDecoder:
         logits_RC, slot_R = self.logits(state, index, group)
         first = 0 if index < self.schedule.image_passes else self.layout.image_slots
         alone = BatchSampler([draws.samplings[row]], draws.noise_BSC[row : row + 1])
-        state.window[-1][slot_R] = alone.pick(logits_RC[None], slot_R - first)[0] + group.first_id
+        state.window[-1][slot_R] = alone.sample(logits_RC[None], slot_R - first)[0] + group.first_id
 
     def _hidden(self, state: CacheSlot) -> Tensor:
         """Hidden states [P, D] of the newest step. With absolute positions the window is all there ever was."""

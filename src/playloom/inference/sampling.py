@@ -1,16 +1,15 @@
-"""From logits to a token: temperature, top-k, top-p, greedy. Pure; neither loops nor caches.
+"""Sampling of tokens from logits: temperature, top-k, top-p, greedy.
 
-Draws by arg-max of logits plus Gumbel noise, which is the same distribution as a multinomial draw (Gumbel-max trick,
+A token is the arg-max of logits plus Gumbel noise, which has the distribution of a multinomial draw (Gumbel-max trick,
 Maddison et al. 2014, section 2) and needs no synchronisation with a device. The noise of a whole step is drawn at once,
-slot by slot, from the dream's own generator: its tokens depend neither on what it is batched with nor on how its slots
-are shared out among passes.
+slot by slot, from the dream's own generator. So its tokens depend neither on the batch nor on the passes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -29,15 +28,13 @@ class Sampling:
     """
 
     temperature: float = 0.9
-    """Divides the logits; 0 takes the most likely token (greedy) and ignores the seed. Least above it: a millionth."""
+    """Divisor of the logits; 0 takes the most likely token (greedy) and ignores the seed."""
     top_k: int | None = None
-    """Only the k most likely tokens, and those that are exactly as likely as the last of them; None: all."""
+    """Only the k most likely tokens, and ties of the last one; None: all."""
     top_p: float | None = None
     """Only the smallest set of tokens whose probability reaches p (nucleus, Holtzman et al. 2020); None: all."""
-
     action_temperature: float | None = None
-    """The same for controller input; None: as for pictures. Pictures are best drawn cold, but a cold player holds on
-    to what it presses."""
+    """Temperature of actions; None: as for frames. A low temperature suits frames, but rarely releases a control."""
 
     def __post_init__(self) -> None:
         for name, value in (("temperature", self.temperature), ("action_temperature", self.action_temperature)):
@@ -49,89 +46,92 @@ class Sampling:
             raise BadInputError(f"top_p is {self.top_p}; expected more than 0 and at most 1")
 
     @classmethod
-    def from_card(cls, card: Mapping[str, Any], **asked: float | int | None) -> Sampling:
-        """What was asked for, over what a model's card recommends, over the defaults.
+    def from_card(cls, card: Mapping[str, Any], **requested: float | int | None) -> Sampling:
+        """Return the request's sampling, with the recommendation of a model's card where a field is None.
 
         Args:
-            card: a model's card; its `sampling` holds fields of this class.
-            asked: fields of this class; None where nothing was asked. A temperature that is asked for holds for all
-                tokens, unless one for actions is asked for too.
+            card: a model's card; its `sampling` has fields of this class.
+            requested: fields of this class. A temperature holds for all tokens, unless `action_temperature` is given.
         """
-        wanted = {name: value for name, value in asked.items() if value is not None}
-        own = dict(card.get("sampling", {}))
-        if "temperature" in wanted:
-            own.pop("action_temperature", None)
-        return cls(**{**own, **wanted})
+        given = {name: value for name, value in requested.items() if value is not None}
+        recommended = dict(card.get("sampling", {}))
+        if "temperature" in given:
+            recommended.pop("action_temperature", None)
+        return cls(**{**recommended, **given})
 
     @property
     def of_actions(self) -> Sampling:
-        """How controller input is drawn."""
+        """Sampling of the actions."""
         if self.action_temperature is None:
             return self
         return replace(self, temperature=self.action_temperature, action_temperature=None)
 
     def to_dict(self) -> dict[str, float | int | str | None]:
-        """What a manifest says of it; the actions' temperature only where it is another."""
-        own: dict[str, float | int | str | None] = {"temperature": self.temperature}
-        own |= {"top_k": self.top_k, "top_p": self.top_p}
-        return own if self.action_temperature is None else {**own, "action_temperature": self.action_temperature}
+        """Return the fields for a manifest; `action_temperature` only if it is set."""
+        fields = asdict(self)
+        if self.action_temperature is None:
+            del fields["action_temperature"]
+        return fields
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is taken."""
+        """True if the most likely token is taken."""
         return self.temperature == 0
 
 
 _LEAST = torch.finfo(torch.float32).tiny
-"""What a uniform draw of exactly 0 becomes: one in sixteen million does come."""
+"""Replaces a uniform draw of exactly 0, which comes once in sixteen million."""
 _COLDEST = 1e-6
-"""Least temperature that logits are divided by: with less they would overflow, and all of them look alike."""
+"""Lowest divisor of logits: below it they would overflow and become equal."""
 
 
 class BatchSampler:
-    """The draws of one step for a batch of dreams, each with its own sampling: all noise there is, ahead of time."""
+    """The draws of one step for a batch of dreams, each with its own sampling."""
 
-    def __init__(self, samplings: Sequence[Sampling], noise_BSC: Tensor) -> None:
-        """Ready to pick.
+    def __init__(self, samplings: Sequence[Sampling], noise_BSC: Tensor, temperature_B11: Tensor | None = None) -> None:
+        """Make a sampler.
 
         Args:
-            samplings: how each dream draws.
+            samplings: sampling of each dream.
             noise_BSC: Gumbel noise by dream, slot and choice; zeros for a greedy dream (see `noise`).
+            temperature_B11: divisors of the logits; None: those of `samplings`.
         """
         self.samplings, self.noise_BSC = tuple(samplings), noise_BSC
-        scale = [1.0 if how.greedy else max(how.temperature, _COLDEST) for how in samplings]
-        self.temperature_B11 = torch.tensor(scale, device=noise_BSC.device)[:, None, None]
+        if temperature_B11 is None:
+            divisors = [1.0 if how.greedy else max(how.temperature, _COLDEST) for how in samplings]
+            temperature_B11 = torch.tensor(divisors, device=noise_BSC.device)[:, None, None]
+        self.temperature_B11 = temperature_B11
 
-    def over(self, noise_BSC: Tensor, temperature_B11: Tensor) -> BatchSampler:
-        """The same kind of draws from other tensors."""
-        other = object.__new__(BatchSampler)
-        other.samplings, other.noise_BSC, other.temperature_B11 = self.samplings, noise_BSC, temperature_B11
-        return other
+    def with_buffers(self, noise_BSC: Tensor, temperature_B11: Tensor) -> BatchSampler:
+        """Return the same sampler on other tensors."""
+        return BatchSampler(self.samplings, noise_BSC, temperature_B11)
 
     @property
-    def cuts(self) -> tuple[tuple[int | None, float | None], ...]:
-        """Each dream's top-k and top-p; the only part that is not a tensor."""
+    def filters(self) -> tuple[tuple[int | None, float | None], ...]:
+        """Top-k and top-p of each dream; the only part that is not a tensor."""
         return tuple((None, None) if how.greedy else (how.top_k, how.top_p) for how in self.samplings)
 
-    def pick(self, logits_BRC: Float[Tensor, "B R C"], slots_R: Int[Tensor, R]) -> Int[Tensor, "B R"]:
-        """One token per row: an index into the C legal tokens of the slot, int64."""
+    def sample(self, logits_BRC: Float[Tensor, "B R C"], slots_R: Int[Tensor, R]) -> Int[Tensor, "B R"]:
+        """Return one token per row: an index into the C legal tokens of the slot, int64."""
         scaled_BRC = logits_BRC.float() / self.temperature_B11
-        if any(cut != (None, None) for cut in self.cuts):
-            rows = [_cut(row, *cut) for row, cut in zip(scaled_BRC, self.cuts, strict=True)]
+        if any(filters != (None, None) for filters in self.filters):
+            rows = [_filter(row, *filters) for row, filters in zip(scaled_BRC, self.filters, strict=True)]
             scaled_BRC = torch.stack(rows)
         return (scaled_BRC + self.noise_BSC[:, slots_R, : scaled_BRC.shape[-1]]).argmax(dim=-1)
 
 
 def noise(sampling: Sampling, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Gumbel noise, float32, from a dream's own generator and on its device; zeros for a greedy dream. Finite: a token
-    that may be drawn can always be told from one that was cut."""
+    """Return Gumbel noise, float32, on the generator's device; zeros for greedy sampling.
+
+    It is finite, so that a filtered token (logit -inf) never ties with an allowed one.
+    """
     if sampling.greedy:
         return torch.zeros(shape, device=generator.device)
     uniform = torch.rand(shape, generator=generator, device=generator.device).clamp_(min=_LEAST)
     return uniform.log_().neg_().log_().neg_()
 
 
-def _cut(logits_RC: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+def _filter(logits_RC: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
     if top_k is not None and top_k < logits_RC.shape[-1]:
         least = logits_RC.topk(top_k, dim=-1).values[:, -1:]
         logits_RC = logits_RC.masked_fill(logits_RC < least, -torch.inf)

@@ -1,9 +1,9 @@
-"""Choice of the number of CPU threads while a model runs, from the cost of each call and the cores that are free.
+"""Choice of the number of CPU threads, from the cost of each call and the number of free cores.
 
-torch's operations on a CPU are short, and OpenMP threads meet at a barrier after each. Where another program takes one
-of their cores, all wait for it: two threads then take ten times as long as one. Where the cores are free, two threads
-are faster. So every kind of call starts with one thread, or with two where cores are free, tries more as long as that
-helps, and goes back at once where a call suddenly costs more.
+torch's operations on a CPU are short, and OpenMP threads meet at a barrier after each. If another program takes one of
+their cores, all wait for it: two threads then take ten times as long as one. On free cores two threads are faster. So
+every kind of call starts with one thread, or with two on free cores. It tries more as long as that helps, and goes back
+at once when a call suddenly costs more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import psutil
 import torch
@@ -26,13 +25,12 @@ log = logging.getLogger("playloom")
 USER_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY")
 """Environment variables by which a user chooses threads; where one is set, nothing is adapted."""
 
-SLOW = 3.0
-"""A call is slow where it takes this many times the processor time it needs."""
+_SLOW = 3.0  # a call is slow if it takes this many times the processor time it needs
 _SLOW_CALLS = 5  # in a row, before a warning
 _SLOW_SECONDS = 0.05  # shorter calls are never reported
 _GAIN = 0.97  # more threads must cost less than this share of fewer
-_STARVED = 0.7  # threads that get less than this share of the processor wait for cores
-_SPARE = 0.4  # cores that other programs may use where more threads are tried
+_STARVED = 0.7  # below this share of the processor, threads wait for cores
+_SPARE = 0.4  # cores that other programs may use when more threads are tried
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds until more threads are tried again
 
 
@@ -52,14 +50,14 @@ class _CallStatistics:
 
     def use(self, threads: int) -> None:
         self.threads, self.calls, self.slow = threads, 0, 0
-        self.cost.pop(threads, None)  # an old figure may be of a slower or faster hour
+        self.cost.pop(threads, None)  # an old figure may be of a time of other load
 
 
 class ThreadTuner:
     """Sets the number of threads of every call, and restores it after.
 
         tuner = ThreadTuner(device)
-        with tuner.call(("advance", batch)):
+        with tuner.call(("dream", batch)):
             ...
 
     Results of the engine do not depend on the number of threads, so a seed gives the same bytes.
@@ -81,11 +79,6 @@ class ThreadTuner:
         self._cores = _FreeCores()
         self._slow_calls = 0
         self._warned = False
-
-    @property
-    def threads(self) -> MappingProxyType[Hashable, int]:
-        """Number of threads in use, by kind of call."""
-        return MappingProxyType({kind: statistics.threads for kind, statistics in self._kinds.items()})
 
     @contextmanager
     def call(self, kind: Hashable) -> Iterator[None]:
@@ -113,13 +106,13 @@ class ThreadTuner:
         self._watch_speed(statistics, seconds, cpu)
 
     def _first(self) -> int:
-        """Two threads where cores are free, as far as that is known, else one."""
+        """Two threads if cores are free, as far as is known, else one."""
         free = self._cores.free()
         return 2 if (self._cores.by_load if free is None else free) >= 2 - _SPARE else 1
 
     def _try_more(self, statistics: _CallStatistics) -> None:
         if statistics.threads > 1 and len(statistics.cost) == 1 and statistics.calls >= 10:
-            statistics.use(1)  # one call, to know what it costs
+            statistics.use(1)  # one call, to measure its cost
             return
         threads = statistics.threads
         if threads >= self.most or statistics.calls < 1 or time.monotonic() < statistics.retry_at:
@@ -135,7 +128,7 @@ class ThreadTuner:
         # The first call with more threads starts them, which costs once.
         cost[threads] = min(usual, seconds) if statistics.calls <= 3 else usual + 0.3 * (seconds - usual)
         fewer = max((t for t in cost if t < threads), default=None)
-        less = usual if fewer is None else cost[fewer]  # it may have begun with two: what one costs is not known then
+        less = usual if fewer is None else cost[fewer]  # unknown if it began with two threads
         starved = fewer is None and threads > 1 and cpu < _STARVED * seconds * threads
         statistics.slow = statistics.slow + 1 if threads > 1 and (starved or seconds > 1.5 * less) else 0
         slow = statistics.slow >= 2 or (statistics.slow == 1 and seconds > 3 * less)
@@ -146,8 +139,8 @@ class ThreadTuner:
             statistics.use(1 if slow or fewer is None else fewer)
 
     def _watch_speed(self, statistics: _CallStatistics, seconds: float, cpu: float) -> None:
-        """Warn once where the threads of several calls in a row got a third of the processor time they could use."""
-        starved = seconds > _SLOW_SECONDS and cpu * SLOW < seconds * statistics.threads
+        """Warn once when the threads of several calls in a row got a third of the processor time they could use."""
+        starved = seconds > _SLOW_SECONDS and cpu * _SLOW < seconds * statistics.threads
         self._slow_calls = self._slow_calls + 1 if starved else 0
         if self._slow_calls < _SLOW_CALLS or self._warned:
             return
@@ -155,20 +148,20 @@ class ThreadTuner:
         advice = "close them" if statistics.threads == 1 else "close them, or take fewer threads (--threads 1)"
         log.warning(
             "frames take more than %.0f times as long as they should: the processor is busy with other programs; %s",
-            SLOW,
+            _SLOW,
             advice,
         )
 
 
 class _FreeCores:
-    """Cores that other programs leave, of those that this process may use."""
+    """Number of this process's cores that other programs leave free."""
 
     def __init__(self) -> None:
         self._at, self._seconds = time.monotonic(), _idle_seconds() + time.process_time()
         self._cores: float | None = None
         load = _load_average()
         self.by_load = 0.0 if load is None else usable_cores() - load
-        """What the load of the last minute leaves; 0 where a system does not tell."""
+        """Free cores by the load of the last minute; 0 if the system has no such figure."""
 
     def free(self) -> float | None:
         """Mean number of cores that were idle or used by this process, over the last 0.1 s or more; None at first."""

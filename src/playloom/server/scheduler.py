@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import ResourceError
-from playloom.inference.engine import Engine, Session, StepInput
+from playloom.inference.engine import Engine
 from playloom.inference.realtime.state import LiveState, LiveStep
 from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt, StepResult
 from playloom.server.errors import CapacityError, ShuttingDownError
 from playloom.server.task_queue import OnError, TaskQueue, fail, resolve
@@ -37,7 +38,7 @@ log = logging.getLogger("playloom.server")
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
-"""Frame after an action; see `playloom.inference.engine.StepInput`."""
+"""Frame after an action; see `playloom.inference.session.StepInput`."""
 Progress = Callable[[int, int], None]
 """Called in the scheduler's thread with the number of prefilled prompt steps and their total."""
 _MAX_UNSENT = 2  # frames of a live session that are being encoded; more would queue
@@ -112,7 +113,7 @@ class Handle:
         self._session.sampling = sampling
 
     def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[StepResult]:
-        """Return a future of the next step; see `playloom.inference.engine.StepInput` for the arguments."""
+        """Return a future of the next step; see `playloom.inference.session.StepInput` for the arguments."""
         return self._scheduler.submit(self, action_A, frame)
 
     def close(self) -> None:
@@ -168,7 +169,7 @@ class Scheduler:
         future: Future[Handle] = Future()
 
         def enqueue() -> None:
-            session = self.engine.open(prompt, sampling=sampling, seed=seed, warm=False)
+            session = self.engine.open(prompt, sampling=sampling, seed=seed, prefill=False)
             newcomer = _PrefillRequest(session=session, done=future, progress=progress, steps=len(session.pending))
             self._prefilling.append(newcomer)
 
@@ -319,7 +320,7 @@ class Scheduler:
         self._last_batch = [request.handle for request in batch if request.live is None]
         self.stats.batches[len(batch)] += 1
         try:
-            steps = self.engine.advance([request.input for request in batch])
+            steps = self.engine.step([request.input for request in batch])
         except Exception as error:
             for request in batch:
                 fail(request.done, error)

@@ -228,7 +228,7 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
 class Prediction(NamedTuple):
     """One predicted step."""
 
-    index: int
+    step: int
     """Step number, from 0."""
     png: bytes
     """The frame as watermarked PNG."""
@@ -346,9 +346,7 @@ async def _dream(service: InferenceService, body: DreamRequest) -> DreamResponse
     async with service.limiter.slot():
         request = await _generation_request(service, body)
         manifest = service.manifest(request.prompt, request.sampling, request.seed, request.mode)
-        inputs: list[tuple[NDArray[np.uint8] | None, Frame]] = [
-            (request.action(i), request.frame(i) if request.mode == "policy" else "dream") for i in range(request.steps)
-        ]
+        inputs = [(request.action(i), request.frame(i)) for i in range(request.steps)]
         async with aclosing(service.dream(request.prompt, inputs, request.sampling, request.seed)) as results:
             steps = [await serialize_step(service, step, manifest, body.schema_) async for step in results]
         return DreamResponse(model=service.model.config.name, seed=request.seed, steps=steps)

@@ -8,8 +8,9 @@ import pytest
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
 from playloom.errors import BadInputError
-from playloom.inference.engine import Engine, StepInput
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import StepInput
 
 HOW = Sampling(temperature=0.9, top_k=4)
 
@@ -24,7 +25,7 @@ def followers(steps: int) -> np.ndarray:
 )
 def test_deciding_first_and_seeing_after_is_policy_mode(positions, rows, row_delay, naive):
     """Past the end of the context, so that it slides."""
-    dreamer = Engine(loud_model(tiny_config(positions, rows)), row_delay=row_delay, naive=naive)
+    dreamer = Engine(loud_model(tiny_config(positions, rows)), row_delay=row_delay, reference=naive)
     prompt, frames = prompt_of(3), followers(7)
     wanted = list(dreamer.dream(prompt, mode="policy", steps=7, frames_SHWC=frames, sampling=HOW, seed=5))
     session = dreamer.open(prompt, sampling=HOW, seed=5)
@@ -54,7 +55,7 @@ def test_sessions_decide_together_as_each_alone(tiny_model):
     found = []
     for frame_HWC in frames:
         found.append([values_A.tobytes() for values_A in dreamer.sample_action(together)])
-        dreamer.advance([StepInput(session, frame=frame_HWC) for session in together])
+        dreamer.step([StepInput(session, frame=frame_HWC) for session in together])
     assert list(zip(*found, strict=True)) == [tuple(alone(index)) for index in range(3)]
 
 
@@ -72,7 +73,7 @@ def test_a_decision_stands(tiny_model):
 def test_who_cannot_decide_says_why(tiny_model):
     dreamer = Engine(tiny_model)
     session = dreamer.open(prompt_of(2))
-    with pytest.raises(BadInputError, match="came twice"):
+    with pytest.raises(BadInputError, match="twice"):
         dreamer.sample_action([session, session])
     session.close()
     with pytest.raises(BadInputError, match="was closed"):

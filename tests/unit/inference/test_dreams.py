@@ -23,7 +23,7 @@ from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, read_dream_clip, write_clip
 from playloom.media.contact_sheet import BORDERS
 from playloom.media.images import read_picture
-from playloom.media.video import read_frames
+from playloom.media.video import read_frames, read_manifest
 from playloom.models.checkpoint import save_model
 from playloom.provenance import Manifest
 
@@ -119,7 +119,7 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(model, recording, tmp_path,
 def test_ctrl_c_keeps_what_was_dreamed(model, recording, tmp_path, monkeypatch, capsys):
     out = tmp_path / "dream"
     where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "5000", "--actions", "forward")
-    with ctrl_c_at("advance"):
+    with ctrl_c_at("_frames"):
         code, said, complaint = run_cli(monkeypatch, capsys, *where, "--out", str(out))
     count = len(list((out / "raw").glob("*.png")))
     assert code == 130 and complaint == "" and 1 <= count < 5000
@@ -130,7 +130,7 @@ def test_ctrl_c_keeps_what_was_dreamed(model, recording, tmp_path, monkeypatch, 
 def test_a_second_ctrl_c_leaves_nothing(model, recording, tmp_path, monkeypatch, capsys):
     out = tmp_path / "dream"
     where = ("dream", "--model", model, "--prompt", str(recording), "--steps", "5000", "--out", str(out))
-    with ctrl_c_at("advance", "write_folder"):
+    with ctrl_c_at("_frames", "write_folder"):
         code, said, complaint = run_cli(monkeypatch, capsys, *where)
     assert (code, said, complaint) == (130, "", "stopped; nothing was written\n") and not list(tmp_path.glob("dream*"))
 
@@ -277,14 +277,16 @@ def test_batch_dreaming_skips_what_it_cannot_use_and_keeps_names(model, tmp_path
     summary = dream_clips(BatchJob(folder=folder, out=tmp_path / "o", model=model, context=4, steps=3, batch=2))
     names = [str(p.relative_to(tmp_path / "o")) for p in summary.written]
     assert names == ["a/1.npz", "b/3.npz"]
-    assert len(summary.skipped) == 2 and any("shorter than the 7" in s for s in summary.skipped)
+    assert len(summary.skipped) == 2 and any("expected 7" in s for s in summary.skipped)
     assert all(sentence.count(str(folder)) == 1 for sentence in summary.skipped)
     with np.load(tmp_path / "o" / "b" / "3.npz") as found:
         assert found["raw_context"].shape == (4, 3, 16, 24) and found["dreamt_images"].shape == (3, 3, 16, 24)
         assert found["all_actions"].shape == (7, 16)
         assert found["encoded_decoded_ground_truth_images"].shape == (7, 3, 16, 24)
         assert (found["all_actions"][:, 14] == clip_of(8).actions_TA[:7, 14]).all()
-    assert len(read_frames(tmp_path / "o" / "a" / "1.mp4")) == 7
+    video = tmp_path / "o" / "a" / "1.mp4"
+    manifest = read_manifest(video)
+    assert len(read_frames(video)) == 7 and manifest is not None and manifest.prompt == "1.npz"
 
 
 def test_a_place_for_clips_that_cannot_be_written_is_found_out_first(model, tmp_path):

@@ -21,8 +21,8 @@ from playloom.inference.types import GenerationRequest, Prompt
 GOLDEN = Path(__file__).parents[2] / "assets" / "golden_dream.json"
 
 
-def tokens_of(dreamer: Engine, **request: object) -> np.ndarray:
-    steps = list(dreamer.dream(**request))  # type: ignore[arg-type]
+def tokens_of(engine: Engine, **request: object) -> np.ndarray:
+    steps = list(engine.dream(**request))  # type: ignore[arg-type]
     return np.stack([np.concatenate([s.action_A.astype(np.int64), s.codes_N]) for s in steps])
 
 
@@ -46,7 +46,7 @@ def test_the_cached_decoder_dreams_what_the_naive_one_dreams(positions, rows, ro
     greedy = Sampling(temperature=0.0)
     naive, cached = (
         tokens_of(
-            Engine(model, row_delay=row_delay, naive=naive),
+            Engine(model, row_delay=row_delay, reference=naive),
             prompt=prompt_of(length),
             mode="full",
             steps=3,
@@ -61,14 +61,14 @@ def test_the_cached_decoder_dreams_what_the_naive_one_dreams(positions, rows, ro
 def test_after_25_slides_the_cache_still_agrees(positions):
     model = loud_model(tiny_config(positions))
     request = {"prompt": prompt_of(4), "steps": 26, "actions_SA": REST, "sampling": Sampling(temperature=0.0)}
-    naive, cached = (tokens_of(Engine(model, row_delay=1, naive=naive), **request) for naive in (True, False))
+    naive, cached = (tokens_of(Engine(model, row_delay=1, reference=naive), **request) for naive in (True, False))
     assert (naive == cached).all()
 
 
 def test_same_seed_same_tokens_and_other_seed_others(tiny_model):
-    dreamer = Engine(tiny_model, row_delay=1)
+    engine = Engine(tiny_model, row_delay=1)
     request = dict(prompt=prompt_of(3), mode="full", steps=3)
-    first, again, other = (tokens_of(dreamer, **request, seed=seed) for seed in (5, 5, 6))
+    first, again, other = (tokens_of(engine, **request, seed=seed) for seed in (5, 5, 6))
     assert (first == again).all() and (first != other).any()
 
 
@@ -79,23 +79,23 @@ def test_greedy_ignores_the_seed(tiny_model):
 
 
 def test_a_dream_is_the_same_alone_and_in_any_batch(tiny_model):
-    dreamer = Engine(tiny_model, row_delay=2)
+    engine = Engine(tiny_model, row_delay=2)
     requests = [GenerationRequest(prompt=prompt_of(3, seed), mode="full", steps=3, seed=seed) for seed in range(3)]
-    together = list(dreamer.dream_batch(requests))
+    together = list(engine.dream_batch(requests))
     for row, request in enumerate(requests):
-        alone = [steps[0] for steps in dreamer.dream_batch([request])]
+        alone = [steps[0] for steps in engine.dream_batch([request])]
         for single, batch in zip(alone, together, strict=True):
             assert (single.codes_N == batch[row].codes_N).all()
             assert (single.frame_HWC == batch[row].frame_HWC).all()
 
 
 def test_world_mode_takes_the_given_actions_and_they_matter(tiny_model):
-    dreamer = Engine(tiny_model)
+    engine = Engine(tiny_model)
     rest = np.tile(REST_VALUES, (3, 1))
     turned = rest.copy()
     turned[:, 14] = 10
     request = dict(prompt=prompt_of(2), steps=3, sampling=Sampling(temperature=0.0))
-    still, moved = (tokens_of(dreamer, **request, actions_SA=actions) for actions in (rest, turned))
+    still, moved = (tokens_of(engine, **request, actions_SA=actions) for actions in (rest, turned))
     assert (still[:, :16] == rest).all() and (moved[:, :16] == turned).all()
     assert (still[:, 16:] != moved[:, 16:]).any()
 
@@ -117,16 +117,16 @@ def test_full_mode_honours_forced_first_actions(tiny_model):
 
 def test_going_on_from_codes_equals_going_on_from_the_same_dream(tiny_model):
     """A dreamed frame carries its codes: dreaming 2 + 1 steps gives the tokens of dreaming 3 (within the context)."""
-    dreamer = Engine(tiny_model)
+    engine = Engine(tiny_model)
     prompt, greedy = prompt_of(1), Sampling(temperature=0.0)
-    whole = list(dreamer.dream(prompt, mode="full", steps=3, sampling=greedy))
+    whole = list(engine.dream(prompt, mode="full", steps=3, sampling=greedy))
     codes = tiny_model.tokenizer.encode(torch.as_tensor(prompt.frames_THWC)).numpy()
     longer = Prompt(
         frames_THWC=np.stack([prompt.frames_THWC[0], *(s.frame_HWC for s in whole[:2])]),
         actions_TA=np.stack([s.action_A for s in whole[:2]]),
         codes_TN=np.concatenate([codes, np.stack([s.codes_N for s in whole[:2]])]),
     )
-    (last,) = dreamer.dream(longer, mode="full", steps=1, sampling=greedy)
+    (last,) = engine.dream(longer, mode="full", steps=1, sampling=greedy)
     assert (last.codes_N == whole[2].codes_N).all()
 
 
@@ -146,7 +146,7 @@ LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 def drawn(how: Sampling, rows: int) -> torch.Tensor:
     """Many draws from the same four probabilities."""
     draws = BatchSampler([how], noise(how, (rows, 4), generator(0))[None])
-    return draws.pick(LOGITS.expand(1, rows, 4), torch.arange(rows))[0]
+    return draws.sample(LOGITS.expand(1, rows, 4), torch.arange(rows))[0]
 
 
 def test_draws_follow_the_probabilities():
@@ -170,18 +170,18 @@ def test_every_dream_of_a_batch_draws_its_own_way():
     hows = [Sampling(temperature=0.0), Sampling(temperature=5.0), Sampling(temperature=5.0, top_k=1)]
     noises = [noise(how, (50, 4), generator(seed)) for seed, how in enumerate(hows)]
     logits = LOGITS.expand(3, 50, 4)
-    together = BatchSampler(hows, torch.stack(noises)).pick(logits, torch.arange(50))
+    together = BatchSampler(hows, torch.stack(noises)).sample(logits, torch.arange(50))
     for row, how in enumerate(hows):
-        alone = BatchSampler([how], noises[row][None]).pick(logits[:1], torch.arange(50))
+        alone = BatchSampler([how], noises[row][None]).sample(logits[:1], torch.arange(50))
         assert (together[row] == alone[0]).all()
     assert (together[0] == 0).all() and (together[2] == 0).all() and set(together[1].tolist()) == {0, 1, 2, 3}
 
 
 def test_inputs_and_pictures_have_temperatures_of_their_own():
-    dreamer = Engine(loud_model(tiny_config()), row_delay=1)
+    engine = Engine(loud_model(tiny_config()), row_delay=1)
 
     def dreamed(seed, **how):
-        steps = dreamer.dream(prompt_of(2), mode="full", steps=3, sampling=Sampling(**how), seed=seed)
+        steps = engine.dream(prompt_of(2), mode="full", steps=3, sampling=Sampling(**how), seed=seed)
         found = list(steps)
         return np.stack([s.action_A for s in found]), np.stack([s.codes_N for s in found])
 
@@ -208,7 +208,7 @@ def test_next_to_no_temperature_takes_the_likeliest(temperature):
     how = Sampling(temperature=temperature)
     draws = BatchSampler([how], noise(how, (4, 4), generator(0))[None])
     logits_14C = torch.tensor([10.0, 30.0, 20.0, -50.0]).expand(1, 4, 4)
-    assert draws.pick(logits_14C, torch.arange(4)).tolist() == [[1] * 4]
+    assert draws.sample(logits_14C, torch.arange(4)).tolist() == [[1] * 4]
 
 
 def test_noise_is_finite():
@@ -221,11 +221,11 @@ def test_noise_is_finite():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"temperature": -1.0}, "0 \\(greedy\\) or more"),
+        ({"temperature": -1.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
-        ({"action_temperature": -0.5}, "action_temperature is -0.5"),
-        ({"top_k": 0}, "1 or more"),
-        ({"top_p": 1.5}, "at most 1"),
+        ({"action_temperature": -0.5}, "action_temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_p": 1.5}, "top_p"),
     ],
 )
 def test_impossible_sampling_is_a_sentence(values, words):
@@ -236,9 +236,9 @@ def test_impossible_sampling_is_a_sentence(values, words):
 def test_requests_that_do_not_fit_are_sentences(tiny_model):
     with pytest.raises(BadInputError, match="2 steps"):
         GenerationRequest(prompt=prompt_of(1), steps=2)
-    with pytest.raises(BadInputError, match="2 actions"):
+    with pytest.raises(BadInputError, match="actions"):
         Prompt(frames_THWC=prompt_of(3).frames_THWC, actions_TA=prompt_of(2).actions_TA)
-    with pytest.raises(BadInputError, match="follow"):
+    with pytest.raises(BadInputError, match="policy"):
         GenerationRequest(prompt=prompt_of(1), mode="policy", steps=3)
     mixed = [GenerationRequest(prompt=prompt_of(1), mode="full", steps=n) for n in (1, 2)]
     with pytest.raises(BadInputError, match="same number"):

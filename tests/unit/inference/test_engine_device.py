@@ -19,8 +19,9 @@ from engine_toys import action, prompt_of
 from playloom.actions.codec import SLOT_SIZES
 from playloom.inference.cuda_graphs import FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
-from playloom.inference.engine import Engine, StepInput
+from playloom.inference.engine import Engine
 from playloom.inference.sampling import BatchSampler, Sampling
+from playloom.inference.session import StepInput
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 
@@ -119,11 +120,11 @@ class Recorder:
 
 
 def graphed(model: WorldModel, row_delay: int | None) -> tuple[Engine, Recorder]:
-    """A dreamer that decodes as on a GPU: captured runs, turns as products."""
-    dreamer, recorder = Engine(model, row_delay=row_delay), Recorder()
-    assert isinstance(dreamer.decoder, CachedDecoder)
-    dreamer.decoder.graphs, dreamer.decoder.as_matrices = FrameGraphs(recorder), True
-    return dreamer, recorder
+    """A engine that decodes as on a GPU: captured runs, turns as products."""
+    engine, recorder = Engine(model, row_delay=row_delay), Recorder()
+    assert isinstance(engine.decoder, CachedDecoder)
+    engine.decoder.graphs, engine.decoder.as_matrices = FrameGraphs(recorder), True
+    return engine, recorder
 
 
 @pytest.mark.parametrize(
@@ -173,17 +174,15 @@ def test_captured_frames_are_the_frames(positions, rows, row_delay):
     model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
     plain, (fast, recorder) = Engine(model, row_delay=row_delay), graphed(model, row_delay)
     found = []
-    for dreamer in (plain, fast):
+    for engine in (plain, fast):
         hows = [GREEDY, HOT, CUT]
-        open_ones = [dreamer.open(prompt_of(4, n), sampling=how, seed=n) for n, how in enumerate(hows)]
+        open_ones = [engine.open(prompt_of(4, n), sampling=how, seed=n) for n, how in enumerate(hows)]
         codes = []
         for tick in range(12):
             if tick == 7:  # the memory grows: what was captured is of no use
                 open_ones += [open_ones[0].fork(9), open_ones[1].fork(9)]
             here = open_ones if tick % 5 else open_ones[1:]
-            codes += [
-                s.codes_N for s in dreamer.advance([StepInput(s, action(tick) if tick != 6 else None) for s in here])
-            ]
+            codes += [s.codes_N for s in engine.step([StepInput(s, action(tick) if tick != 6 else None) for s in here])]
         found.append(codes)
     assert all((a == b).all() for a, b in zip(*found, strict=True))
     assert recorder.captured >= 4 and recorder.replayed > recorder.captured
@@ -191,14 +190,14 @@ def test_captured_frames_are_the_frames(positions, rows, row_delay):
 
 def test_captures_are_given_up_with_the_memory_they_work_in_and_few_are_kept():
     model = loud_model(tiny_config())
-    dreamer, recorder = graphed(model, 1)
-    graphs = dreamer.decoder.graphs
-    first = dreamer.open(prompt_of(4))
+    engine, recorder = graphed(model, 1)
+    graphs = engine.decoder.graphs
+    first = engine.open(prompt_of(4))
     for step in range(3):
         first.step(action(step))
     assert len(graphs._replays) == 2 and recorder.captured == 2  # a given action and a frame
-    sessions = [first, *(dreamer.open(prompt_of(4, seed), seed=seed) for seed in range(1, 5))]
-    dreamer.advance([StepInput(s, action(0)) for s in sessions])
+    sessions = [first, *(engine.open(prompt_of(4, seed), seed=seed) for seed in range(1, 5))]
+    engine.step([StepInput(s, action(0)) for s in sessions])
     assert not graphs._replays
     for index in range(20):  # other samplings are other work
         first.sampling = Sampling(temperature=1.0, top_p=0.5 + index / 200)
@@ -222,16 +221,16 @@ def test_no_memory_for_a_capture_is_no_end(tiny_model, also):
 
     fast.decoder.graphs = FrameGraphs(capture)
     found = []
-    for dreamer in (plain, fast):
-        session = dreamer.open(prompt_of(4), seed=3)
+    for engine in (plain, fast):
+        session = engine.open(prompt_of(4), seed=3)
         found.append([session.step(action(step)).codes_N for step in range(5)])
     assert all((a == b).all() for a, b in zip(*found, strict=True))
 
 
 def test_a_capture_that_fails_otherwise_says_so(tiny_model):
-    dreamer, _ = graphed(tiny_model, 1)
-    dreamer.decoder.graphs = FrameGraphs(lambda work: 1 / 0)  # type: ignore[arg-type,return-value]
-    session = dreamer.open(prompt_of(4))
+    engine, _ = graphed(tiny_model, 1)
+    engine.decoder.graphs = FrameGraphs(lambda work: 1 / 0)  # type: ignore[arg-type,return-value]
+    session = engine.open(prompt_of(4))
     with pytest.raises(ZeroDivisionError):
         for step in range(4):
             session.step(action(step))

@@ -10,7 +10,6 @@ import pytest
 
 from playloom.actions.codec import REST_VALUES
 from playloom.errors import ActionError, RecordingError
-from playloom.inference.generate_batch import write_batch_dream
 from playloom.media.clips import (
     Clip,
     find_clips,
@@ -22,7 +21,6 @@ from playloom.media.clips import (
     write_dream_clip,
     write_npz,
 )
-from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest
 
 MANIFEST = Manifest(model="tiny", weights="ab", seed=1, mode="world")
@@ -170,22 +168,3 @@ def test_a_dream_goes_out_with_the_references_names(tmp_path, clip):
     again = read_dream_clip(tmp_path / "a.npz")
     assert np.array_equal(again.frames_THWC, clip.frames_THWC)
     assert np.array_equal(again.actions_TA[:4], clip.actions_TA[:4])
-
-
-def test_a_batch_dream_is_a_pair_of_files_with_the_dreamed_frames_marked(tmp_path):
-    frames = np.full((5, 36, 60, 3), 120, np.uint8)
-    arrays, video = write_batch_dream(
-        tmp_path / "sub" / "clip.v1",
-        context_THWC=frames[:2],
-        dreamed_SHWC=frames[2:],
-        actions_TA=np.tile(REST_VALUES, (4, 1)),
-        given_T=np.ones(4, bool),
-        manifest=MANIFEST,
-    )
-    assert [path.name for path in (arrays, video)] == ["clip.v1.npz", "clip.v1.mp4"]
-    assert sorted(path.name for path in arrays.parent.iterdir()) == ["clip.v1.mp4", "clip.v1.npz"]
-    red, green, blue = np.moveaxis(read_frames(video).astype(int), -1, 0)
-    # The bar above what is dreamed.
-    orange = ((red > 200) & (abs(green - 150) < 40) & (blue < 100)).mean(axis=(1, 2)) > 0.05
-    assert orange.tolist() == [False] * 2 + [True] * 3
-    assert np.array_equal(read_dream_clip(arrays).frames_THWC, frames) and read_manifest(video) == MANIFEST

@@ -134,7 +134,7 @@ def _with_hold(frames: Sequence[_F]) -> Iterator[tuple[_F, int]]:
 
 def as_mp4(frames: Sequence[SentFrame], manifest: Manifest, fps: float) -> bytes:
     """Encode sent frames as a video in real time."""
-    pixels = ((enlarge(decoded(frame.picture), _ENLARGED), hold) for frame, hold in _with_hold(frames))
+    pixels = ((enlarge(read_picture(frame.picture).frame_HWC, _ENLARGED), hold) for frame, hold in _with_hold(frames))
     held = (frame_HWC for shown_HWC, hold in pixels for frame_HWC in repeat(shown_HWC, hold))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "play.mp4"

@@ -191,7 +191,7 @@ def play_live(
     """
     if job.out is not None:
         ensure_writable(job.out, numbered=True)
-    engine = job.dreamer()
+    engine = job.load_engine()
     model, sampling = engine.model, job.sampling(engine.model)
     prompt, data = job.read_prompt(model, horizon=0, render=render)
     frames: deque[LiveFrame] = deque(maxlen=HISTORY if job.out is not None else 0)
@@ -213,7 +213,7 @@ def play_live(
         "ticks_wanted": job.ticks,
         "machine": dict(machine or {}),
     }
-    result = LiveResult(report=report, facts=facts, notes=(*job.cut(model), *data.notes), folder=None, failure=failure)
+    result = LiveResult(report=report, facts=facts, notes=data.notes, folder=None, failure=failure)
     if job.out is None:
         return result
     mode = "world" if job.controller == "person" else "full"
