@@ -59,10 +59,10 @@ def test_the_recording_holds_what_policy_mode_presses_on_its_frames(model: str, 
     frames = np.stack(list(render_episode(episode)))  # checks the hash
     assert len(frames) == LEAD + STEPS
     asked = job(model, Path("unused"))
-    dreamer = asked.load_engine()
-    assert dreamer is not None
+    engine = asked.load_engine()
+    assert engine is not None
     prompt = Prompt(frames_THWC=frames[: LEAD + 1], actions_TA=episode.actions_TA[:LEAD])
-    wanted = dreamer.dream(
+    wanted = engine.dream(
         prompt, mode="policy", steps=STEPS, frames_SHWC=frames[LEAD + 1 :], sampling=asked.sampling, seed=asked.seed
     )
     assert np.array_equal(np.stack([step.action_A for step in wanted]), episode.actions_TA[LEAD:])

@@ -66,10 +66,10 @@ def said(model, clip, monkeypatch, capsys):
 
 
 def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
-    dreamer = Engine(tiny_model, row_delay=1)
+    engine = Engine(tiny_model, row_delay=1)
     actions_SA = np.stack([REST_VALUES, TURN, TURN, WALK, REST_VALUES, TURN])
-    wanted = list(dreamer.dream(prompt_of(3), steps=6, actions_SA=actions_SA, seed=11))
-    with LiveSession(dreamer, prompt_of(3), seed=11, time=VirtualTime()) as live:
+    wanted = list(engine.dream(prompt_of(3), steps=6, actions_SA=actions_SA, seed=11))
+    with LiveSession(engine, prompt_of(3), seed=11, time=VirtualTime()) as live:
         pulled = [live.step(action_A) for action_A in actions_SA]
         live.restart()
         pushed: list[LiveFrame] = []
@@ -86,9 +86,9 @@ def test_the_same_actions_give_the_frames_of_the_dreamer(tiny_model):
 
 
 def test_the_model_plays_what_the_dreamer_would(tiny_model):
-    dreamer = Engine(tiny_model, row_delay=1)
-    wanted = list(dreamer.dream(prompt_of(3), mode="full", steps=4, seed=2))
-    with LiveSession(dreamer, prompt_of(3), seed=2, controller="model", time=VirtualTime()) as live:
+    engine = Engine(tiny_model, row_delay=1)
+    wanted = list(engine.dream(prompt_of(3), mode="full", steps=4, seed=2))
+    with LiveSession(engine, prompt_of(3), seed=2, controller="model", time=VirtualTime()) as live:
         frames = [live.step() for _ in range(4)]
     for step, frame in zip(wanted, frames, strict=True):
         assert (step.action_A == frame.action_A).all() and (step.frame_HWC == frame.frame_HWC).all()

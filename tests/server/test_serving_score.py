@@ -54,12 +54,12 @@ def test_a_reply_holds_everything_a_client_looks_for(web):
 
 
 def test_the_last_action_closes_its_step_and_each_result_carries_the_next_one(web):
-    dreamer = service(web).engine
+    engine = service(web).engine
     frames = [read_picture(picture(seed)).frame_HWC for seed in (0, 1)]
     height, width = service(web).size
     fitted = np.stack([np.array(Image.fromarray(f).resize((width, height), Image.Resampling.LANCZOS)) for f in frames])
     prompt = Prompt(frames_THWC=fitted, actions_TA=np.array([REST], np.uint8))
-    with_session = dreamer.open(prompt, sampling=Sampling(temperature=0.9, top_p=1.0), seed=7)
+    with_session = engine.open(prompt, sampling=Sampling(temperature=0.9, top_p=1.0), seed=7)
     first = with_session.step(np.array(FORWARD, np.uint8))
     second = with_session.step()
     third = with_session.step(frame=None)

@@ -49,7 +49,7 @@ def test_full_and_policy(web):
     assert [step["image"] for step in policy] == [None] * 3
     from_moment = dream(web, mode="policy", steps=3)
     assert len(from_moment) == 3
-    assert "mode needs" in error_of(web.post("/v1/dream", json={"images": [b64(picture())]}))
+    assert "expected one for each" in error_of(web.post("/v1/dream", json={"images": [b64(picture())]}))
     assert "policy mode" in error_of(web.post("/v1/dream", json={"images": [b64(picture())], "mode": "policy"}))
 
 

@@ -1,1 +1,1 @@
-"""The command line: parses, calls one library function, prints. Imported by nobody."""
+"""Command-line program: each command parses its options, calls one library function and prints."""

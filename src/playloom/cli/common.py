@@ -170,7 +170,7 @@ def with_options(*groups: Callable[..., None]) -> Callable[[Callable[..., None]]
 
 
 def is_given(context: typer.Context, name: str) -> bool:
-    """Whether the user gave a parameter, a value equal to the default included."""
+    """Return True if the user gave a parameter, even with its default value."""
     source = context.get_parameter_source(name)
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT", "PROMPT")
 
@@ -217,13 +217,13 @@ def text_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 class Stop:
-    """Whether Ctrl-C or SIGTERM came, and the exit code that says so."""
+    """Signal state: Ctrl-C or SIGTERM, and its exit code."""
 
     number = 0
-    """Of the signal; 0 before one came."""
+    """Number of the received signal; 0 before."""
 
     def __call__(self) -> bool:
-        """Whether the work shall end."""
+        """Return True after a signal."""
         return self.number != 0
 
     @property
@@ -234,7 +234,7 @@ class Stop:
 
 @contextmanager
 def stopping(left: str, *, after_step: bool) -> Iterator[Stop]:
-    """Let Ctrl-C and SIGTERM end the work in the body.
+    """End the body on Ctrl-C or SIGTERM.
 
     Args:
         left: what is left when the body is interrupted, for the message.
@@ -269,7 +269,7 @@ def stopping(left: str, *, after_step: bool) -> Iterator[Stop]:
 
 
 class Progress:
-    """How far one command is: a bar in a terminal, else a line on stderr every ten seconds."""
+    """Progress of one command: a bar in a terminal, else a line on stderr every ten seconds."""
 
     def __init__(self, console: Console, what: str, unit: str, plain: bool) -> None:
         from rich.progress import BarColumn, TextColumn
@@ -386,7 +386,7 @@ def read_script(prompt: Mapping[str, Any], script: str | None) -> tuple[Any, tup
 
 
 def has_display() -> bool:
-    """Whether a browser window can be opened here."""
+    """Return True if a browser window can be opened here."""
     return os.name == "nt" or os.uname().sysname == "Darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 

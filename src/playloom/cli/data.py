@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def import_command(
-    takes: Annotated[Path, typer.Argument(help="A folder of .npz clips, or of folders with pictures and actions.csv.")],
+    clips: Annotated[Path, typer.Argument(help="A folder of .npz clips, or of folders with pictures and actions.csv.")],
     out: Annotated[
         Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
     ] = Path("data"),
@@ -35,7 +35,7 @@ def import_command(
     """
     from playloom.data.import_clips import SPLITS, build_from_clips, find_clips
 
-    find_clips(takes)
+    find_clips(clips)
     skipped: list[str] = []
     left = f"the same command continues: {out}"
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
@@ -43,7 +43,7 @@ def import_command(
 
         sizes = preset_of(preset).tokenizer
         store = build_from_clips(
-            takes,
+            clips,
             out,
             frame_size=(sizes.frame_height, sizes.frame_width),
             resize=resize,

@@ -24,7 +24,7 @@ from playloom.media.images import ResizeMode, fit_picture, read_picture
 SPLITS = ("train", "validation", "test")
 _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
-"""Of every twenty clips, by name, the tenth is kept for validation and the twentieth for testing."""
+"""Split rule: of twenty clips, sorted by name, the tenth is for validation and the twentieth for testing."""
 
 OnSkip = Callable[[str], None]
 """Callback for a skipped clip: its path and the reason."""

@@ -40,7 +40,7 @@ class PromptCandidate:
     start: int
     """First row in the dataset."""
     span: EpisodeSlice
-    """Its episode."""
+    """Episode of the segment."""
     score: float
     """Sum of the parts, each in [0, 1]."""
     parts: dict[str, float]
@@ -48,7 +48,7 @@ class PromptCandidate:
 
     @property
     def rows(self) -> slice:
-        """Its rows as a slice."""
+        """Rows of the segment."""
         return slice(self.start, self.start + CONTEXT_STEPS + FOLLOWING_STEPS)
 
 

@@ -169,11 +169,11 @@ class Collapse:
 
     step: int
     dream: float
-    """Of generated frames."""
+    """Sharpness of generated frames."""
     real: float
-    """Of recorded frames."""
+    """Sharpness of recorded frames."""
     reconstructed: float
-    """Of reconstructed recorded frames."""
+    """Sharpness of reconstructed frames."""
     moments: int
     """Number of segments."""
 

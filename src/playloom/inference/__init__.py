@@ -1,1 +1,1 @@
-"""Whole jobs."""
+"""Inference: sampling, decoding, sessions, generation jobs and live play."""

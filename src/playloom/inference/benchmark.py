@@ -39,7 +39,7 @@ class FrameTimes:
     first: float
     """From the prompt to its first frame: encode, prefill, decode, pixels."""
     frames_F: NDArray[np.float64]
-    """Of every frame after the first, from the action to the uint8 picture."""
+    """Seconds per frame after the first, from the action to the uint8 picture."""
 
     @property
     def rate(self) -> float:

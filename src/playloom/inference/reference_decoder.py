@@ -1,4 +1,4 @@
-"""Decoding without a cache: the whole past through the network for every single pass. Slow, short, and the judge.
+"""Reference decoding without a cache: the network sees the whole past in every pass. Slow; tests compare with it.
 
 Answers to the same calls as `CachedDecoder`, which must agree with it: equal greedy tokens, logits within 1e-5 in
 float32; the tests hold it to that.
@@ -24,7 +24,7 @@ class ReferenceDecoder:
     """Steps for any number of dreams, one after the other."""
 
     bytes_each = 0
-    """It keeps no cache."""
+    """No-op: the reference keeps no cache."""
 
     def __init__(self, model: Transformer, layout: StepLayout, schedule: Schedule) -> None:
         self.model, self.layout, self.schedule = model, layout, schedule

@@ -21,7 +21,7 @@ from playloom.errors import BadInputError
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn.
+    """Sampling settings.
 
     Raises:
         BadInputError: when a value is out of range; names it and the range.

@@ -42,7 +42,7 @@ class Picture(NamedTuple):
     notes: tuple[str, ...]
     """Changes, as sentence ends ("its transparency was put on black")."""
     manifest: Manifest | None
-    """Its manifest, when playloom generated it."""
+    """Manifest of the picture, if playloom generated it."""
     format: str
     """Pillow's name of the file format: `PNG`, `JPEG`, `WEBP`, …"""
 

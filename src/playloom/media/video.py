@@ -19,7 +19,7 @@ from playloom.errors import BadInputError, RecordingError
 from playloom.provenance import Manifest
 
 _STEADY = 6
-"""Of 255: a pixel that changes by no more keeps its colour in a GIF."""
+"""Change of a pixel, of 255, below which its colour stays in a GIF."""
 _PALETTE_FRAMES = 24
 """Number of frames that a GIF's colours are chosen from."""
 

@@ -139,12 +139,12 @@ def test_the_model_answers_the_frame_it_has_just_seen():
     with torch.no_grad():
         for weight in model.transformer.parameters():
             weight.mul_(10)  # else what it sees hardly moves a random model's hand
-    dreamer = Engine(model)
+    engine = Engine(model)
     prompt, frames = prompt_of(3), prompt_of(4, seed=4).frames_THWC
     how = Sampling(temperature=1.0)
 
     def inputs(newest: np.ndarray) -> list[bytes]:
-        hand = ModelPolicy(dreamer, prompt, sampling=how, seed=2)
+        hand = ModelPolicy(engine, prompt, sampling=how, seed=2)
         for frame_HWC in [*frames[:-1], newest]:
             hand.act()
             read_only = frame_HWC.copy()
@@ -160,11 +160,11 @@ def test_the_model_answers_the_frame_it_has_just_seen():
 
 
 def test_a_hand_refuses_frames_of_another_size():
-    dreamer = Engine(loud_model(tiny_config()))
+    engine = Engine(loud_model(tiny_config()))
     wrong = np.zeros((1, 8, 8, 3), np.uint8)
     with pytest.raises(PictureError):
         ModelPolicy(
-            dreamer, Prompt(frames_THWC=wrong, actions_TA=np.zeros((0, 16), np.uint8)), sampling=Sampling(), seed=0
+            engine, Prompt(frames_THWC=wrong, actions_TA=np.zeros((0, 16), np.uint8)), sampling=Sampling(), seed=0
         )
 
 

@@ -25,10 +25,10 @@ def followers(steps: int) -> np.ndarray:
 )
 def test_deciding_first_and_seeing_after_is_policy_mode(positions, rows, row_delay, naive):
     """Past the end of the context, so that it slides."""
-    dreamer = Engine(loud_model(tiny_config(positions, rows)), row_delay=row_delay, reference=naive)
+    engine = Engine(loud_model(tiny_config(positions, rows)), row_delay=row_delay, reference=naive)
     prompt, frames = prompt_of(3), followers(7)
-    wanted = list(dreamer.dream(prompt, mode="policy", steps=7, frames_SHWC=frames, sampling=HOW, seed=5))
-    session = dreamer.open(prompt, sampling=HOW, seed=5)
+    wanted = list(engine.dream(prompt, mode="policy", steps=7, frames_SHWC=frames, sampling=HOW, seed=5))
+    session = engine.open(prompt, sampling=HOW, seed=5)
     for step, frame_HWC in zip(wanted, frames, strict=True):
         values_A = session.sample_action()
         done = session.step(frame=frame_HWC)
@@ -40,22 +40,22 @@ def test_deciding_first_and_seeing_after_is_policy_mode(positions, rows, row_del
 
 
 def test_sessions_decide_together_as_each_alone(tiny_model):
-    dreamer = Engine(tiny_model, row_delay=1)
+    engine = Engine(tiny_model, row_delay=1)
     prompts, frames = [prompt_of(1 + k, seed=k) for k in range(3)], followers(5)
 
     def alone(index: int) -> list[bytes]:
-        session = dreamer.open(prompts[index], sampling=HOW, seed=index)
+        session = engine.open(prompts[index], sampling=HOW, seed=index)
         found = []
         for frame_HWC in frames:
             found.append(session.sample_action().tobytes())
             session.step(frame=frame_HWC)
         return found
 
-    together = [dreamer.open(prompt, sampling=HOW, seed=seed) for seed, prompt in enumerate(prompts)]
+    together = [engine.open(prompt, sampling=HOW, seed=seed) for seed, prompt in enumerate(prompts)]
     found = []
     for frame_HWC in frames:
-        found.append([values_A.tobytes() for values_A in dreamer.sample_action(together)])
-        dreamer.step([StepInput(session, frame=frame_HWC) for session in together])
+        found.append([values_A.tobytes() for values_A in engine.sample_action(together)])
+        engine.step([StepInput(session, frame=frame_HWC) for session in together])
     assert list(zip(*found, strict=True)) == [tuple(alone(index)) for index in range(3)]
 
 
@@ -71,10 +71,10 @@ def test_a_decision_stands(tiny_model):
 
 
 def test_who_cannot_decide_says_why(tiny_model):
-    dreamer = Engine(tiny_model)
-    session = dreamer.open(prompt_of(2))
+    engine = Engine(tiny_model)
+    session = engine.open(prompt_of(2))
     with pytest.raises(BadInputError, match="twice"):
-        dreamer.sample_action([session, session])
+        engine.sample_action([session, session])
     session.close()
     with pytest.raises(BadInputError, match="was closed"):
         session.sample_action()
