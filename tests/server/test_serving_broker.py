@@ -15,7 +15,7 @@ from playloom.inference.engine import Engine
 from playloom.inference.realtime.state import LiveState
 from playloom.inference.sampling import Sampling
 from playloom.server.errors import CapacityError, ShuttingDownError
-from playloom.server.scheduler import LiveHandle, Scheduler, SchedulerLimits
+from playloom.server.scheduler import LiveHandle, Scheduler
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -26,7 +26,7 @@ def opened(broker, *prompt, **how):
 
 @pytest.fixture
 def broker(tiny_model):
-    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=6, batch=3))
+    broker = Scheduler(Engine(tiny_model, row_delay=1), sessions=6, batch=3)
     yield broker
     assert broker.close(10)
 
@@ -59,7 +59,7 @@ def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
 
 
 def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
-    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=2, batch=2, gather=20.0))
+    broker = Scheduler(Engine(tiny_model, row_delay=1), sessions=2, batch=2, gather=20.0)
     handles = [opened(broker, prompt_of(1, seed)) for seed in range(2)]
     both_asked = threading.Event()
     broker.run(both_asked.wait)
@@ -191,7 +191,7 @@ def test_nobody_waits_for_a_cancelled_turn(broker):
 
 
 def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
-    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=1))
+    broker = Scheduler(Engine(tiny_model, row_delay=1), sessions=1)
     told: list[tuple[int, int]] = []
     broker.open(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
     broker.run(lambda: None).result(20)  # closing happens between two frames

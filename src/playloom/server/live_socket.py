@@ -27,7 +27,6 @@ from playloom.server.live_protocol import (
     HELLO,
     Control,
     Hello,
-    OpeningProgress,
     Pause,
     Reset,
     Resume,
@@ -69,7 +68,8 @@ class _Player:
     def __init__(self, socket: WebSocket, manager: LiveSessionManager) -> None:
         self.socket, self.live, self.service = socket, manager, manager.service
         self.connection: LiveConnection | None = None
-        self.opening = OpeningProgress()
+        self.prefilled: tuple[int | None, int | None] = (None, None)
+        """Prompt steps prefilled and their total, before the session is open."""
         self.early_A: NDArray[np.uint8] | None = None
         """Newest action received before the session is open."""
         self.send_queue: SendQueue[dict[str, Any]] = SendQueue()
@@ -140,7 +140,7 @@ class _Player:
             LiveConnection(
                 self.service,
                 self.live.metrics,
-                await self.live.open(prompt, sampling, seed, self.opening.update),
+                await self.live.open(prompt, sampling, seed, self._progress),
                 prompt=prompt,
                 prompt_name=prompt_name,
                 seed=seed,
@@ -149,9 +149,13 @@ class _Player:
             )
         )
 
+    def _progress(self, seen: int, steps: int) -> None:
+        self.prefilled = seen, steps
+
     async def _report_progress(self) -> None:
         while True:
-            await self._send_json(self.opening.message())
+            seen, steps = self.prefilled
+            await self._send_json({"type": "opening", "seen": seen, "steps": steps})
             await asyncio.sleep(_ANNOUNCE)
 
     def _attach(self, connection: LiveConnection) -> LiveConnection:

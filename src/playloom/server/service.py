@@ -36,7 +36,7 @@ from playloom.models.checkpoint import load_model, model_folder
 from playloom.models.decode_order import card_row_delay
 from playloom.provenance import Manifest, created_at, frames_hash
 from playloom.server.errors import ApiError, service_unavailable
-from playloom.server.scheduler import Frame, Handle, Progress, Scheduler, SchedulerLimits
+from playloom.server.scheduler import Frame, Handle, Progress, Scheduler
 from playloom.server.settings import Settings
 
 _T = TypeVar("_T")
@@ -173,7 +173,7 @@ class InferenceService:
         self.model = self.engine.model
         # A live session that restarts opens its new session before it closes the old one, hence twice.
         capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
-        self.scheduler = Scheduler(self.engine, SchedulerLimits(sessions=capacity, batch=settings.batch))
+        self.scheduler = Scheduler(self.engine, sessions=capacity, batch=settings.batch)
         self.limiter = RequestLimiter(settings.max_requests, settings.queue)
         self.sent_images = SentImageCache(settings.token_cache_size)
         self._io_pool = ThreadPoolExecutor(1, "playloom-io")
@@ -352,7 +352,6 @@ class InferenceService:
 
     def _bundled_prompt(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
         """Load a bundled prompt with the true frames and actions that follow. Runs in the I/O thread."""
-        find_prompt(name)
         data = load_prompt(f"bundled:{name}", context=self.context, frame_size=self.size)
         codes_TN = self._encode(data.frames_THWC).result()
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
@@ -374,18 +373,17 @@ def resolve_seed(seed: int | None) -> int:
 
 
 def resolve_prompt(name: str | None) -> str:
-    """Return the name of a prompt, or the first one for None.
+    """Return the name of a bundled prompt, or the first one for None.
 
     Raises:
-        BadInputError: If none is bundled.
-        RecordingError: If there is none of that name.
+        PlayloomError: If there is none of that name, or none at all.
     """
-    names = list_prompts()
-    if name is None and not names:
-        raise BadInputError("this installation bundles no prompt; send an image to start from")
-    chosen = names[0] if name is None else name
-    find_prompt(chosen)
-    return chosen
+    if name is None:
+        name = next(iter(list_prompts()), None)
+        if name is None:
+            raise BadInputError("this installation bundles no prompt; send an image to start from")
+    find_prompt(name)
+    return name
 
 
 async def await_future(future: Future[_T]) -> _T:
