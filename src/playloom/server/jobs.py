@@ -260,12 +260,12 @@ def _zip(results: Sequence[tuple[str, Prediction]]) -> bytes:
     predictions = []
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for job_id, result in results:
-            name = f"{job_id}_{result.index:03d}.png"
+            name = f"{job_id}_{result.step:03d}.png"
             archive.writestr(name, result.png)
             predictions.append(
                 {
                     "job_id": job_id,
-                    "dream_step_index": result.index,
+                    "dream_step_index": result.step,
                     "action": sticks_of(result.action_A),
                     "tokens": result.tokens,
                     "image_filename": name,

@@ -170,8 +170,7 @@ class LiveConnection:
 
     def state_message(self) -> dict[str, Any]:
         """Build the `state` message."""
-        report = self.state.report()
-        return {**self._changeable(), "type": "state", "late": report.late, "skipped": report.skipped}
+        return {**self._changeable(), "type": "state", "late": self.state.late, "skipped": self.state.skipped}
 
     def _changeable(self) -> dict[str, Any]:
         return {

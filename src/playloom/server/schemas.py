@@ -224,7 +224,7 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
 class Prediction(NamedTuple):
     """One predicted step."""
 
-    index: int
+    step: int
     """Step number, from 0."""
     png: bytes
     """The frame as watermarked PNG."""

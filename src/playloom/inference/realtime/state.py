@@ -168,6 +168,16 @@ class LiveState:
         return self._statistics.report(skipped=self._clock.skipped, inputs=inputs, dropped_inputs=dropped)
 
     @property
+    def late(self) -> int:
+        """Frames so far that were ready only after the next tick."""
+        return self._statistics.late
+
+    @property
+    def skipped(self) -> int:
+        """Ticks skipped so far."""
+        return self._clock.skipped
+
+    @property
     def controller(self) -> Controller:
         """Source of the actions from the next frame on."""
         return self._controller
