@@ -1,4 +1,4 @@
-"""`POST /score`: the hosted endpoint's format, what it means, and that nothing sent to it does harm."""
+"""`POST /score`: the hosted endpoint's format, its meaning, and invalid requests."""
 
 import base64
 import json
@@ -184,7 +184,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_used_gets_one_sentence(web, name):
+def test_an_invalid_request_gets_400(web, name):
     body, expected = BAD[name]
     response = web.post("/score", content=json.dumps(body))
     assert response.status_code == 400
@@ -210,14 +210,14 @@ RAW = {
 
 
 @pytest.mark.parametrize("name", RAW)
-def test_what_is_no_request_gets_one_sentence(web, name):
+def test_an_invalid_body_is_refused(web, name):
     body, status = RAW[name]
     response = web.post("/score", content=body)
     assert response.status_code == status
     error_of(response)
 
 
-def test_after_all_that_it_still_answers(web):
+def test_it_still_answers(web):
     assert len(results(web, score_body())) == 1
     assert web.get("/v1/health").json()["status"] == "ok"
 

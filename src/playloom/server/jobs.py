@@ -23,7 +23,7 @@ from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
 from playloom.server.errors import ApiError, parse_json, to_api_error
 from playloom.server.schemas import Prediction, SamplingFields, Tokens, Vector, predict
-from playloom.server.service import ContextStep, InferenceService, resolve_seed
+from playloom.server.service import ContextStep, InferenceService
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 JobSteps = AsyncGenerator[Prediction, None]
@@ -242,8 +242,11 @@ async def _predictions(service: InferenceService, params: NewJob, files: Mapping
     future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
     between = [action_A for action_A in actions[:-1] if action_A is not None]
     prompt = await service.prompt(seen, between, stretch=True, steps=used)
-    sampling = service.sampling(params.temperature, params.top_k, params.top_p)
-    seed, count, steps = resolve_seed(params.seed), params.num_parallel_predictions, params.num_steps_to_predict
+    (sampling, seed), count, steps = (
+        params.resolve(service),
+        params.num_parallel_predictions,
+        params.num_steps_to_predict,
+    )
     if count > service.settings.max_jobs:
         raise BadInputError(f"{count:,} parallel predictions were requested; at most {service.settings.max_jobs} jobs")
     following = [actions[-1], *future, *[None] * steps][: steps + 1]

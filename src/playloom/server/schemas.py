@@ -73,6 +73,10 @@ class SamplingFields(BaseModel):
     seed: Seed = None
     """Random seed; the same request and seed give the same reply. None: a random one."""
 
+    def resolve(self, service: InferenceService) -> tuple[Sampling, int]:
+        """Return the sampling parameters and the seed, with the model's defaults."""
+        return service.sampling(self.temperature, self.top_k, self.top_p), resolve_seed(self.seed)
+
 
 class ScoreEntry(BaseModel):
     """One context step: an image and the action taken after seeing it."""
@@ -267,7 +271,7 @@ async def _score(service: InferenceService, params: ScoreInput) -> ScoreReply:
         seen, actions = await service.run_in_io_pool(lambda: _context(params))
         between = [action_A for action_A in actions[:-1] if action_A is not None]
         prompt = await service.prompt(seen, between, stretch=True, steps=_USED)
-        sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
+        sampling, seed = params.resolve(service)
         following = [actions[-1], *[None] * params.num_steps_to_predict]
         results = []
         async with aclosing(predict(service, prompt, following, sampling, seed)) as predictions:
@@ -362,14 +366,15 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
         actions = np.stack(rows) if rows else None
     if body.frames is not None:
         true_frames = await _frames(service, body.frames)
+    sampling, seed = body.resolve(service)
     return GenerationRequest(
         prompt=prompt,
         mode=body.mode,
         steps=body.steps,
         actions_SA=actions,
         frames_SHWC=true_frames if body.mode == "policy" else None,
-        sampling=service.sampling(body.temperature, body.top_k, body.top_p),
-        seed=resolve_seed(body.seed),
+        sampling=sampling,
+        seed=seed,
     )
 
 
@@ -386,8 +391,7 @@ async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.
 
 async def _policy(service: InferenceService, params: PromptParams) -> PolicyResponse:
     async with service.limiter.slot():
-        prompt, seed = await build_prompt(service, params), resolve_seed(params.seed)
-        sampling = service.sampling(params.temperature, params.top_k, params.top_p)
+        prompt, (sampling, seed) = await build_prompt(service, params), params.resolve(service)
         async with aclosing(service.dream(prompt, [(None, None)], sampling, seed)) as steps:
             step = await anext(steps)
         action = _row(step.action_A, params.schema_)
