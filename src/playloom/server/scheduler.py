@@ -101,11 +101,11 @@ class Handle:
 
     def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[StepResult]:
         """Return a future of the next step; see `playloom.inference.engine.StepInput` for the arguments."""
-        return self._scheduler.submit(self, action_A, frame)
+        return self._scheduler._submit(self, action_A, frame)
 
     def close(self) -> None:
         """Free the session's memory; queued steps fail with a `ShuttingDownError`."""
-        self._scheduler.close_session(self)
+        self._scheduler._close(self)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -175,8 +175,7 @@ class Scheduler:
         self._post(enqueue, on_error)
         return future
 
-    def submit(self, handle: Handle, action_A: NDArray[np.uint8] | None, frame: Frame) -> Future[StepResult]:
-        """See `Handle.submit`."""
+    def _submit(self, handle: Handle, action_A: NDArray[np.uint8] | None, frame: Frame) -> Future[StepResult]:
         request = _StepRequest(handle=handle, action_A=action_A, frame=frame)
 
         def enqueue() -> None:
@@ -215,9 +214,7 @@ class Scheduler:
         self._post(do, partial(fail, future))
         return future
 
-    def close_session(self, handle: Handle) -> None:
-        """See `Handle.close`."""
-
+    def _close(self, handle: Handle) -> None:
         def remove() -> None:
             if handle.closed:
                 return
@@ -290,7 +287,7 @@ class Scheduler:
                 self.stats.sessions += 1
                 handle = Handle(self, newcomer.session)
                 if not resolve(newcomer.done, handle):
-                    self.close_session(handle)  # cancelled
+                    self._close(handle)  # cancelled
 
     def _drop(self, newcomer: _PrefillRequest) -> None:
         self._prefilling.remove(newcomer)

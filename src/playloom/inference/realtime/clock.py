@@ -11,7 +11,6 @@ several ticks are due, the newest happens at once; older ones are skipped and co
 from __future__ import annotations
 
 import math
-import threading
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,22 +52,18 @@ class VirtualTime:
 
     def __init__(self, now: float = 0.0) -> None:
         self._now = now
-        self._lock = threading.Lock()
 
     def now(self) -> float:
         """Return the start plus all seconds slept."""
-        with self._lock:
-            return self._now
+        return self._now
 
     def sleep_until(self, when: float) -> None:
         """Set the time to `when`, unless it has passed."""
-        with self._lock:
-            self._now = max(self._now, when)
+        self._now = max(self._now, when)
 
     def spend(self, seconds: float) -> None:
         """Advance the time, as work of that length does."""
-        with self._lock:
-            self._now += seconds
+        self._now += seconds
 
 
 @dataclass(frozen=True, kw_only=True)

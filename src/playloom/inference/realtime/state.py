@@ -120,11 +120,15 @@ class LiveState:
             BadInputError: If the rate is not above 0 or `controller` is unknown.
         """
         self.time: TimeSource = time or RealTime()
+        self.fps = fps
+        """Ticks per second."""
+        self.paused = False
+        """True between `pause` and `resume`."""
         self._clock, self._aligned = Clock(fps, self.time), aligned
         self._controller: Controller = check_controller(controller)
         self._input, self._statistics = InputState(), Statistics(history)
         self._sequence = self._restarts = 0
-        self._paused, self._steps, self._clock_stale = False, 0, True
+        self._steps, self._clock_stale = 0, True
         self._lock = threading.Lock()
         self._opened = self.time.now()
 
@@ -143,13 +147,13 @@ class LiveState:
 
     def pause(self) -> None:
         """Make no frame until `resume`; one in progress is finished. Ticks meanwhile do not count as skipped."""
-        self._paused = True
+        self.paused = True
 
     def resume(self) -> None:
         """Continue by the clock, from now."""
         with self._lock:
-            self._clock_stale |= self._paused  # before the driver may see that the pause is over
-            self._paused, self._steps = False, 0
+            self._clock_stale |= self.paused  # before the driver may see that the pause is over
+            self.paused, self._steps = False, 0
 
     def single_step(self) -> None:
         """While paused: let the driver make one frame with the current input.
@@ -158,7 +162,7 @@ class LiveState:
             BadInputError: If the session is not paused.
         """
         with self._lock:
-            if not self._paused:
+            if not self.paused:
                 raise BadInputError("only a paused session can be stepped; pause it first")
             self._steps += 1
 
@@ -187,16 +191,6 @@ class LiveState:
         self._controller = check_controller(controller)
         self._input.discard_timestamp()
 
-    @property
-    def fps(self) -> float:
-        """Ticks per second."""
-        return self._clock.fps
-
-    @property
-    def paused(self) -> bool:
-        """True while paused."""
-        return self._paused
-
     def start_clock(self, at: float | None = None) -> None:
         """Start a stretch of play.
 
@@ -212,7 +206,7 @@ class LiveState:
 
     def next_due(self) -> float | None:
         """Return when the next frame is due, in seconds of `time`; None while paused without a single step."""
-        if self._paused:
+        if self.paused:
             return self.time.now() if self._steps else None
         if self._clock_stale:
             self.start_clock()
@@ -229,7 +223,7 @@ class LiveState:
             The step; None when there is none: no single step while paused, or the limit is reached.
         """
         tick = None
-        if self._paused:
+        if self.paused:
             if not (stepped or self._consume_step()):
                 return None
         elif (tick := self._clock.tick(limit)) is None:
@@ -266,6 +260,6 @@ class LiveState:
 
     def _consume_step(self) -> bool:
         with self._lock:
-            requested = self._paused and self._steps > 0
+            requested = self.paused and self._steps > 0
             self._steps -= requested
             return requested
