@@ -91,14 +91,7 @@ class Statistics:
             self._seconds, self._start = 0.0, at
 
     def add(self, frame: LiveFrame, tick: Tick | None, *, began: float, finished: float) -> None:
-        """Count a frame.
-
-        Args:
-            frame: The frame.
-            tick: Its tick; None for a single step.
-            began: When its generation began, on the clock's time source.
-            finished: When it was ready.
-        """
+        """Count a frame; its tick is None for a single step, the times are of the clock's time source."""
         with self._lock:
             self._frames += 1
             if tick is None:

@@ -52,9 +52,6 @@ class LiveSession(LiveState):
             sampling: Sampling parameters; None: the engine's defaults.
             seed: The same seed and the same actions at the same frames give the same frames.
             controller: See `LiveState`, as for the rest.
-            fps: Frames per second.
-            time: Time source.
-            history: Frames that percentiles are taken over.
         """
         super().__init__(controller=controller, fps=fps, time=time, history=history)
         self.prompt, self.seed = prompt, seed

@@ -43,14 +43,10 @@ class InputState:
         self._lock = threading.Lock()
 
     def set_input(self, action_A: ArrayLike, at: float) -> None:
-        """Set the input.
+        """Set the input: action values, integers [16], and when they arrived on the time source of the frames.
 
         An input equal to the one that waits for its frame keeps that one's time, so that a controller that sends sixty
         times per second does not look faster than it is.
-
-        Args:
-            action_A: Action values, integers [16] in slot order.
-            at: When it happened, on the time source of the frames.
 
         Raises:
             ActionError: If these are not 16 values, each in its range.
@@ -110,14 +106,11 @@ class LiveState:
         """Create the state; the clock starts with the first frame.
 
         Args:
-            controller: Source of the actions, see `Controller`.
+            controller: Source of the actions.
             fps: Frames per second.
             time: Time source; None: the machine's monotonic clock.
             aligned: Put ticks at whole multiples of 1 / fps, after a pause too, so that sessions share batches.
             history: Frames that percentiles are taken over.
-
-        Raises:
-            BadInputError: If the rate is not above 0 or `controller` is unknown.
         """
         self.time: TimeSource = time or RealTime()
         self.fps = fps
@@ -138,9 +131,6 @@ class LiveState:
         Args:
             action_A: Action values, integers [16]; `REST_VALUES` releases everything.
             at: When it happened, in seconds of `time`, if earlier than now.
-
-        Raises:
-            ActionError: If a value is outside its slot's range.
         """
         now = self.time.now()
         self._input.set_input(action_A, now if at is None else min(at, now))
@@ -156,11 +146,7 @@ class LiveState:
             self.paused, self._steps = False, 0
 
     def single_step(self) -> None:
-        """While paused: let the driver make one frame with the current input.
-
-        Raises:
-            BadInputError: If the session is not paused.
-        """
+        """Let the driver make one frame with the current input; raise a `BadInputError` unless paused."""
         with self._lock:
             if not self.paused:
                 raise BadInputError("only a paused session can be stepped; pause it first")
@@ -192,11 +178,7 @@ class LiveState:
         self._input.discard_timestamp()
 
     def start_clock(self, at: float | None = None) -> None:
-        """Start a stretch of play.
-
-        Args:
-            at: When the first tick is due, in seconds of `time`; None: now, or at the next aligned tick.
-        """
+        """Start a stretch of play whose first tick is due at `at` (None: now, or at the next aligned tick)."""
         self._clock_stale = False
         if at is None and self._aligned:
             at = math.ceil(self.time.now() * self.fps) / self.fps
