@@ -159,6 +159,8 @@ class ContextStep:
     """PNG or JPEG."""
     where: str
     """Name of the image in error messages."""
+    action_A: NDArray[np.uint8] | None = None
+    """Action after it, values uint8 [16]; None in the last step: sampled."""
     codes_N: NDArray[np.int64] | None = None
     """Tokens sent with the image, int64 [N]; used in place of encoding it."""
 
@@ -211,33 +213,23 @@ class InferenceService:
         """Run an encoding of milliseconds in the thread of live frames, in order."""
         return self._live_pool.submit(work)
 
-    async def prompt(
-        self,
-        seen: Sequence[ContextStep],
-        actions_TA: Sequence[NDArray[np.uint8]],
-        *,
-        stretch: bool = False,
-        steps: int = 10,
-    ) -> Prompt:
+    async def prompt(self, context: Sequence[ContextStep], *, steps: int, stretch: bool = False) -> Prompt:
         """Build a prompt from the last `steps` context steps, at most the model's context length.
-
-        Args:
-            seen: All steps sent, in order.
-            actions_TA: The actions between them, one less.
-            stretch: See `playloom.media.images.read_frame`.
-            steps: Number of steps to use.
 
         Raises:
             PictureError: If an image cannot be read.
-            BadInputError: If tokens are not of this model.
+            BadInputError: If an action but the last is missing, or tokens are not of this model.
         """
-        used = min(steps, self.context, len(seen))
-        seen, actions_TA = seen[len(seen) - used :], actions_TA[len(actions_TA) - used + 1 :]
-        decoded = await self.run_in_io_pool(lambda: [self._decode(step, stretch) for step in seen])
+        used = context[-min(steps, self.context) :]
+        actions = [step.action_A for step in used[:-1] if step.action_A is not None]
+        if len(actions) < len(used) - 1:
+            name = next(step.where for step in used if step.action_A is None)
+            raise BadInputError(f"{name} has no action; only the last one may leave it to the model")
+        decoded = await self.run_in_io_pool(lambda: [self._decode(step, stretch) for step in used])
         frames_THWC = np.stack([frame_HWC for frame_HWC, _ in decoded])
         codes_TN = await self.known_codes(frames_THWC, [known_N for _, known_N in decoded])
-        actions = np.stack(actions_TA) if actions_TA else np.zeros((0, len(REST_VALUES)), np.uint8)
-        return Prompt(frames_THWC=frames_THWC, actions_TA=actions, codes_TN=codes_TN)
+        actions_TA = np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8)
+        return Prompt(frames_THWC=frames_THWC, actions_TA=actions_TA, codes_TN=codes_TN)
 
     async def known_codes(
         self, frames_THWC: NDArray[np.uint8], known: Sequence[NDArray[np.int64] | None]
