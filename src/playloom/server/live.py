@@ -51,7 +51,7 @@ class SendQueue(Generic[_T]):
         self._changed.set()
         return lost
 
-    async def take(self) -> _T | bytes:
+    async def get(self) -> _T | bytes:
         """Wait for the next message; texts come first."""
         while not self._texts and self._frame is None:
             self._changed.clear()

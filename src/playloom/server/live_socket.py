@@ -227,12 +227,12 @@ class _Player:
             if connection.failure is not None:
                 raise ApiError(500, connection.failure)
             if self.service.limiter.draining:
-                raise ApiError(503, "the server is stopping; come back in a while")
+                raise ApiError(503, "the server is stopping; reconnect in a while")
             self.send_queue.put_text(connection.state_message())
 
     async def _send(self, connection: LiveConnection) -> None:
         while True:
-            message = await self.send_queue.take()
+            message = await self.send_queue.get()
             if isinstance(message, bytes):
                 await self.socket.send_bytes(message)
                 connection.delivered = True

@@ -82,7 +82,7 @@ class RequestLimiter:
         """Run the work of a request; a timeout, `abort_all` or the disconnect of its client cancels it.
 
         Raises:
-            ApiError: 504, 503 or (to nobody) 499.
+            ApiError: 504, 503, or 499 for a client that has disconnected.
         """
         task = asyncio.ensure_future(work)
         tasks: set[asyncio.Future[Any]] = {task}
