@@ -64,7 +64,7 @@ async def _headers(scope, receive, send):
     await JSONResponse([[name.decode(), value.decode()] for name, value in scope["headers"]])(scope, receive, send)
 
 
-def test_the_router_is_told_the_replica_by_a_header():
+def test_the_middleware_names_the_replica_in_a_header():
     http = TestClient(StickyMiddleware(_headers))
     assert http.get("/v1/sessions/a.secret", headers={"x-session-id": "mine"}).json()[-1] == ["x-session-id", "a"]
     assert "x-session-id" not in dict(http.get("/score").json())
@@ -72,7 +72,7 @@ def test_the_router_is_told_the_replica_by_a_header():
     assert (refused.status_code, "different replicas" in error_of(refused)) == (400, True)
 
 
-def test_a_slow_reader_loses_frames_and_delays_nobody():
+def test_a_slow_reader_loses_frames_and_delays_no_other():
     async def talk():
         got, turns = [], asyncio.Semaphore(1)
 
@@ -120,7 +120,7 @@ def test_a_refused_websocket_gets_its_answer_through_the_proxy():
         ({"replicas": 2, "device": "cpu"}, [(16, 2)], (8, 0)),
     ],
 )
-def test_replicas_share_what_there_is(asked, nodes, expected):
+def test_resources_of_a_replica(asked, nodes, expected):
     there = [{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in nodes]
     assert replica_resources(settings(**{"device": "auto", **asked}), there) == expected
 
@@ -133,12 +133,12 @@ def test_replicas_share_what_there_is(asked, nodes, expected):
         ({"device": "cpu", "replicas": 1000}, {"CPU": 1.0}, "CPUs"),
     ],
 )
-def test_more_replicas_than_there_is_room_for_are_refused(asked, node, expected):
+def test_too_many_replicas_are_refused(asked, node, expected):
     with pytest.raises(ResourceError, match=expected):
         replica_resources(settings(**asked), [node])
 
 
-def test_counts_that_do_not_fit_together_are_refused():
+def test_contradictory_counts_are_refused():
     with pytest.raises(ConfigError, match="replicas"):
         read_settings(replicas=3, max_replicas=2)
     with pytest.raises(ConfigError, match="replica"):

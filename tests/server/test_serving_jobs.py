@@ -1,4 +1,4 @@
-"""The job server's API: its fields and codes, and none of its known faults."""
+"""The job API: its fields and status codes."""
 
 import io
 import json
@@ -65,7 +65,7 @@ def test_the_first_page_says_what_there_is(web):
     }
 
 
-def test_as_many_results_as_asked_for_each_read_once(web):
+def test_results_are_read_once(web):
     (name,) = start(web, order())
     found = fetch(web, [name], 3)
     assert [p["dream_step_index"] for p, _ in found] == [0, 1, 2]
@@ -132,7 +132,7 @@ def test_a_cancelled_job_is_gone(web):
     assert web.app.state.server.jobs.running == 0
 
 
-def test_a_full_queue_is_said(web):
+def test_a_full_queue_is_refused(web):
     names = start(web, order(num_parallel_predictions=6, num_steps_to_predict=40))
     assert "full" in error_of(send(web, order()))
     for name in names:
@@ -160,14 +160,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_used_gets_400_and_a_sentence(web, name):
+def test_an_invalid_job_gets_400(web, name):
     asked, expected = BAD[name]
     response = send(web, asked)
     assert response.status_code == 400
     assert expected in error_of(response)
 
 
-def test_forms_that_are_none(web):
+def test_invalid_forms(web):
     assert "json" in error_of(web.post("/new_job", data={"other": "1"}))
     assert web.post("/new_job", content=b"\x00\xff", headers={"content-type": "multipart/form-data"}).status_code == 400
     assert "does not hold" in error_of(send(web, order(), {"first.png": ("first.png", picture())}))

@@ -1,4 +1,4 @@
-"""`WS /v1/play` over a real socket: frames out, actions in, leaving and coming back, and messages that are none."""
+"""`WS /v1/play` over a real socket: frames, actions, reconnects and invalid messages."""
 
 import json
 import math
@@ -99,7 +99,7 @@ def test_frames_come_marked_and_follow_the_newest_action(server):
         assert b"playloom" in turned["picture"], "and says what made it"
 
 
-def test_pause_step_reset_who_and_temperature(server):
+def test_pause_step_reset_controller_and_temperature(server):
     with join(server, format="webp", controller="model") as player:
         assert frame(player)["form"] == 2
         say(player, "pause")
@@ -128,7 +128,7 @@ def test_pause_step_reset_who_and_temperature(server):
         assert text(player, "state")["late"] >= 0
 
 
-def test_a_picture_to_begin_from_and_another_to_go_on_with(server):
+def test_an_image_as_prompt_and_at_a_reset(server):
     with join(server, image=b64(picture(0, (90, 70), "JPEG"))) as player:
         assert text(player, "ready")["prompt"] is None
         say(player, "reset", image=b64(picture(1)))
@@ -141,7 +141,7 @@ def test_a_picture_to_begin_from_and_another_to_go_on_with(server):
         assert frame(player)["dream"] == 1, "what cannot be done changes nothing"
 
 
-def test_whoever_comes_back_in_time_goes_on(server):
+def test_a_reconnect_resumes_the_session(server):
     player = join(server)
     token = text(player, "ready")["token"]
     last = frame(player)["sequence"]
@@ -171,7 +171,7 @@ def held_up(server):
         go_on.set()
 
 
-def test_the_server_speaks_while_a_session_opens(server):
+def test_progress_is_sent_while_a_session_opens(server):
     with held_up(server), join(server) as player:
         for _ in range(2):
             assert json.loads(player.recv(timeout=5))["type"] == "opening"
@@ -183,7 +183,7 @@ def test_the_server_speaks_while_a_session_opens(server):
             pass
 
 
-def test_who_leaves_while_a_session_opens_leaves_nothing_behind():
+def test_a_disconnect_while_opening_closes_the_session():
     with served(max_sessions=16) as busy:
         with join(busy) as first:  # after this the moment is known, and opening is all there is to do
             text(first, "ready")
@@ -202,7 +202,7 @@ def test_who_leaves_while_a_session_opens_leaves_nothing_behind():
             wait_until(lambda: busy[1].state.server.service.scheduler.stats.sessions == 1)
 
 
-def test_a_session_whose_player_never_saw_a_frame_is_not_kept():
+def test_a_session_without_a_sent_frame_is_not_kept():
     with served(fps=0.001) as slow:
         with join(slow) as player:
             token = text(player, "ready")["token"]
@@ -222,7 +222,7 @@ def test_the_recording_is_what_was_shown(server):
             assert answer.read()[4:8] == b"ftyp"
 
 
-def test_a_slow_reader_loses_frames_and_delays_nobody():
+def test_a_slow_reader_loses_frames_and_delays_no_other():
     with served(fps=100) as server:
         host, port = server[0].split(":")
         narrow = socket.socket()
@@ -275,7 +275,7 @@ NAN = struct.pack("<16f", *[math.nan] * 16)
      '{"type": "reset", "seed": -1}',
      '{"type": "pause", "seed": 1}'],
 )  # fmt: skip
-def test_a_message_that_is_none_ends_the_session(server, message):
+def test_an_invalid_message_ends_the_session(server, message):
     code, said = broken(server, message)
     assert code == 1008
     assert len(said) > 10
@@ -288,7 +288,7 @@ def test_a_message_that_is_none_ends_the_session(server, message):
      '{"type":"hello","seed":-1}', '{"type":"hello","format":"gif"}',
      '{"type":"hello","sead":1}'],
 )  # fmt: skip
-def test_a_hello_that_is_none(server, hello):
+def test_an_invalid_hello(server, hello):
     code, said = broken(server, hello, hello=False)
     assert code == 1008
     assert len(said) > 10
@@ -299,7 +299,7 @@ def test_an_unknown_field_names_the_nearest(server):
     assert "did you mean prompt?" in broken(server, '{"type": "reset", "promt": "x"}')[1]
 
 
-def test_nobody_may_sit_there_in_silence(server):
+def test_a_connection_without_hello_is_closed(server):
     code, said = broken(server, hello=False)
     assert code == 1008
     assert "no hello" in said
@@ -331,7 +331,7 @@ def test_foreign_pages_may_not_play(server):
         pass
 
 
-def test_all_seats_taken_and_the_key():
+def test_full_server_and_key():
     with served(max_sessions=1, api_key="sesame") as guarded:
         hello = {"type": "hello", "key": "sesame"}
         assert broken(guarded, json.dumps({**hello, "key": "Sesame"}), hello=False) == (
@@ -380,6 +380,6 @@ def test_no_messages_break_it(server, messages):
         assert json.load(answer)["status"] == "ok"
 
 
-def test_in_the_end_nothing_is_left(server):
+def test_no_session_is_left(server):
     wait_until(lambda: not live(server).connections, 8)
     wait_until(lambda: server[1].state.server.service.scheduler.stats.sessions == 0)

@@ -1,4 +1,4 @@
-"""`POST /score`: the hosted endpoint's format, what it means, and that nothing sent to it does harm."""
+"""`POST /score`: the hosted endpoint's format, its meaning, and invalid requests."""
 
 import base64
 import json
@@ -123,6 +123,13 @@ def test_pictures_of_any_size_png_or_jpeg(web):
     assert results(web, score_body([entry(image=url)]))[0]["tokens"] == results(web, score_body([entry()]))[0]["tokens"]
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain"])
+def test_the_body_is_json_whatever_its_content_type(web, kind):
+    """`curl -d` sends a form's content type."""
+    answer = web.post("/score", content=json.dumps(score_body()), headers={"content-type": kind})
+    assert answer.json()["results"][0]["tokens"] == results(web, score_body())[0]["tokens"]
+
+
 def test_sampling_keys_come_as_numbers_as_strings_or_not_at_all(web):
     number = results(web, score_body(temperature=0.5, top_p=0.9, top_k=3))
     text = results(web, score_body(temperature="0.5", top_p="0.9", top_k="3"))
@@ -184,7 +191,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_used_gets_one_sentence(web, name):
+def test_an_invalid_request_gets_400(web, name):
     body, expected = BAD[name]
     response = web.post("/score", content=json.dumps(body))
     assert response.status_code == 400
@@ -210,14 +217,14 @@ RAW = {
 
 
 @pytest.mark.parametrize("name", RAW)
-def test_what_is_no_request_gets_one_sentence(web, name):
+def test_an_invalid_body_is_refused(web, name):
     body, status = RAW[name]
     response = web.post("/score", content=body)
     assert response.status_code == status
     error_of(response)
 
 
-def test_after_all_that_it_still_answers(web):
+def test_it_still_answers(web):
     assert len(results(web, score_body())) == 1
     assert web.get("/v1/health").json()["status"] == "ok"
 

@@ -1,4 +1,4 @@
-"""Everything of the model's happens in one thread: a second one that computes would halve the speed of both."""
+"""The model runs in one thread: two threads that compute would slow each other down."""
 
 import json
 import threading
@@ -10,7 +10,7 @@ from websockets.sync.client import connect
 from serving_toys import entry, score_body, served
 
 
-def test_whatever_users_ask_for_is_computed_in_the_brokers_thread():
+def test_the_model_runs_in_the_scheduler_s_thread_only():
     names: set[str] = set()
     with served(token_cache_size=0) as (address, app):
         for module in app.state.server.service.model.tokenizer.modules():

@@ -1,4 +1,4 @@
-"""Who may speak to the server, and what happens to those who speak too slowly, too much, or all at once."""
+"""Authorization, limits and timeouts of the server."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ def test_the_key():
         assert web.get("/", headers={"Host": "any.example"}).status_code == 200
 
 
-def test_a_name_pointed_at_this_machine_is_not_ours():
+def test_foreign_host_names_are_refused():
     with client() as web:
         for host in ("evil.example", "evil.example:5000", "127.0.0.1.evil.example", "", "[", "10.0.0.1"):
             refused = web.get("/v1/health", headers={"Host": host})
@@ -73,7 +73,7 @@ def test_a_name_pointed_at_this_machine_is_not_ours():
             assert web.get("/v1/health", headers={"Host": host}).status_code == 200
 
 
-def test_pages_of_other_origins_are_kept_out_until_they_are_let_in():
+def test_other_origins_are_refused_unless_allowed():
     with client() as web:
         for origin in ("https://evil.example", "null", "http://127.0.0.1:9", "http://["):
             assert web.post("/score", json=score_body(), headers={"Origin": origin}).status_code == 403
@@ -124,7 +124,7 @@ def test_bodies_are_bounded_all_together():
         assert web.get("/v1/health").status_code == 200
 
 
-def test_whoever_takes_too_long_is_told():
+def test_a_request_that_takes_too_long_gets_504():
     with client(request_seconds=0.2, max_steps=10_000) as web:
         slow = web.post("/score", json=score_body(num_steps_to_predict=10_000))
         assert slow.status_code == 504
@@ -137,7 +137,7 @@ def test_whoever_takes_too_long_is_told():
         assert web.app.state.server.service.limiter.running == 0
 
 
-def test_the_gate_is_first_come_first_served_and_says_no_at_once():
+def test_the_limiter_is_first_come_first_served():
     async def play():
         gate, order = RequestLimiter(1, 2), []
 
@@ -162,7 +162,7 @@ def test_the_gate_is_first_come_first_served_and_says_no_at_once():
     asyncio.run(play())
 
 
-def test_many_at_once_all_succeed_in_shared_batches_and_too_many_are_told():
+def test_concurrent_requests_share_batches_and_more_get_503():
     with served(max_requests=4, queue=4, batch=4) as (address, app):
         body = score_body(num_steps_to_predict=5)
         with httpx.Client(timeout=20) as web, ThreadPoolExecutor(8) as pool:
@@ -254,7 +254,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(tight):
 @pytest.mark.parametrize(
     "junk", [b"\x16\x03\x01\x02\x00" * 20, b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nA: " + b"b" * 200_000 + b"\r\n\r\n"]
 )
-def test_what_is_no_http_gets_a_sentence(tight, junk):
+def test_invalid_http_gets_400(tight, junk):
     with dial(tight) as line:
         line.sendall(junk)
         answer = all_of(line)
@@ -263,7 +263,7 @@ def test_what_is_no_http_gets_a_sentence(tight, junk):
     assert "no HTTP request" in json.loads(body)["error"]
 
 
-def test_idle_sockets_make_room(tight):
+def test_idle_connections_are_closed_above_the_limit(tight):
     """More connections than may be: the longest idle ones go, and whoever wants something gets in."""
     lines = [dial(tight) for _ in range(40)]
     try:
@@ -308,7 +308,7 @@ def test_every_setting_is_in_the_guide():
         assert f"`PLAYLOOM_{name.upper()}`" in guide, f"docs/serve.md does not say what {name} is"
 
 
-def test_pictures_are_judged_by_their_heads():
+def test_image_sizes_are_read_without_decoding():
     for kind in ("PNG", "JPEG"):
         assert picture_size(picture(0, (30, 50), kind), "it") == (50, 30)
     with pytest.raises(PictureError, match="100 pixels"):
@@ -318,7 +318,7 @@ def test_pictures_are_judged_by_their_heads():
             read_frame(picture(0, (30, 50), "JPEG")[:cut], (4, 6), where="it", pixels=10**6)
 
 
-def test_the_access_log_says_what_was_asked_for_and_no_secret(caplog):
+def test_the_access_log_has_no_secret(caplog):
     story = "0123456789abcdef" * 2
     with caplog.at_level(logging.INFO, logger="playloom.access"), served(api_key="sesame") as (address, _):
         for path in ("/v1/health?key=sesame", f"/v1/stories/{story}/story.zip", "/a%0A1.2.3.4%20GET%20/%1b[31m"):

@@ -1,4 +1,4 @@
-"""Our own API: three modes, policy, sessions stepped by requests, and what the server says about itself."""
+"""`/v1`: three modes, policy, sessions stepped by requests, models and prompts."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ def dream(web, **order):
     return response.json()["steps"]
 
 
-def test_world_is_the_engine_s_own_dream(web):
+def test_world_mode_equals_the_engine(web):
     steps = dream(web, actions=[TURN] * 3, steps=3, prompt=list_prompts()[1])
     service = web.app.state.server.service
     session = service.engine.open(service.bundled_prompt(list_prompts()[1])[0], sampling=service.sampling(), seed=3)
@@ -59,7 +59,7 @@ def test_the_next_action_alone(web):
     assert one == web.post("/v1/policy", json={"images": [b64(picture())], "seed": 1, "schema": "binned"}).json()
 
 
-def test_a_dream_of_a_moment_needs_nothing_but_a_post(web):
+def test_every_field_of_a_dream_has_a_default(web):
     steps = dream(web, steps=2)
     manifest = read_picture(base64.b64decode(steps[1]["image"])).manifest
     assert (manifest.mode, manifest.step, manifest.seed) == ("world", 2, 3)
@@ -99,7 +99,7 @@ def test_sessions_are_bounded_and_idle_ones_go():
         assert web.post("/v1/sessions", json={}).status_code == 201
 
 
-def test_bad_orders(web):
+def test_invalid_requests(web):
     for order, expected in (
         ({"prompt": "nowhere"}, "no bundled prompt"),
         ({"prompt": list_prompts()[0], "images": [b64(picture())]}, "one of the two"),
@@ -130,7 +130,7 @@ def test_an_unknown_field_of_a_step_is_refused(web):
     assert "did you mean action?" in error_of(web.post(f"/v1/sessions/{token}/step", json={"actions": None}))
 
 
-def test_facts(web):
+def test_models_prompts_and_metrics(web):
     models = web.get("/v1/models").json()
     assert models[0]["name"] == "tiny"
     assert [model["serving"] for model in models] == [True] + [False] * (len(models) - 1)

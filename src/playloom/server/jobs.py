@@ -23,7 +23,7 @@ from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
 from playloom.server.errors import ApiError, parse_json, to_api_error
 from playloom.server.schemas import Prediction, SamplingFields, Tokens, Vector, predict
-from playloom.server.service import ContextStep, InferenceService, resolve_seed
+from playloom.server.service import ContextStep, InferenceService
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 JobSteps = AsyncGenerator[Prediction, None]
@@ -228,25 +228,30 @@ def job_info(service: InferenceService) -> dict[str, Any]:
 
 
 async def _predictions(service: InferenceService, params: NewJob, files: Mapping[str, bytes]) -> list[JobSteps]:
-    seen, actions = [], []
+    context = []
     used = min(params.max_context_length, service.context)
     first = max(0, len(params.steps) - used)
     for number, step in enumerate(params.steps[first:], first):
         if step.image_name not in files:
             raise BadInputError(f"the form does not hold the image of step {number}; send it as a file part")
-        if step.action is None and number < len(params.steps) - 1:
-            raise BadInputError(f"step {number} has no action; only the last step may leave it to the model")
-        codes_N = np.array(step.tokens, np.int64) if step.tokens else None
-        seen.append(ContextStep(picture=files[step.image_name], where=f"the picture of step {number}", codes_N=codes_N))
-        actions.append(_action(step.action, f"action of step {number}"))
+        context.append(
+            ContextStep(
+                picture=files[step.image_name],
+                where=f"the image of step {number}",
+                action_A=_action(step.action, f"action of step {number}"),
+                codes_N=np.array(step.tokens, np.int64) if step.tokens else None,
+            )
+        )
     future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
-    between = [action_A for action_A in actions[:-1] if action_A is not None]
-    prompt = await service.prompt(seen, between, stretch=True, steps=used)
-    sampling = service.sampling(params.temperature, params.top_k, params.top_p)
-    seed, count, steps = resolve_seed(params.seed), params.num_parallel_predictions, params.num_steps_to_predict
+    prompt = await service.prompt(context, steps=used, stretch=True)
+    (sampling, seed), count, steps = (
+        params.resolve(service),
+        params.num_parallel_predictions,
+        params.num_steps_to_predict,
+    )
     if count > service.settings.max_jobs:
         raise BadInputError(f"{count:,} parallel predictions were requested; at most {service.settings.max_jobs} jobs")
-    following = [actions[-1], *future, *[None] * steps][: steps + 1]
+    following = [context[-1].action_A, *future, *[None] * steps][: steps + 1]
     return [predict(service, prompt, following, sampling, (seed + index) % 2**63) for index in range(count)]
 
 

@@ -51,7 +51,7 @@ class SendQueue(Generic[_T]):
         self._changed.set()
         return lost
 
-    async def take(self) -> _T | bytes:
+    async def get(self) -> _T | bytes:
         """Wait for the next message; texts come first."""
         while not self._texts and self._frame is None:
             self._changed.clear()
@@ -95,7 +95,7 @@ class LiveConnection:
         self._restarts = 0  # of the newest frame in the history
         self._loop = asyncio.get_running_loop()
         self._live = LiveHandle(handle=handle, state=self.state, on_frame=self._on_frame, on_error=self._on_error)
-        self.manifest = self._manifest()
+        self.manifest = self._manifest(prompt, seed)
         service.scheduler.play(self._live)
 
     def attach(self) -> SendQueue[dict[str, Any]]:
@@ -128,6 +128,7 @@ class LiveConnection:
     async def restart(self, *, prompt: Prompt, prompt_name: str | None, seed: int) -> None:
         """Open a new session and switch to it between two frames; the old one goes on until then."""
         handle = await self.service.open(prompt, self.sampling, seed)
+        manifest = self._manifest(prompt, seed)
 
         def switch() -> None:
             old = self._live.handle
@@ -136,7 +137,7 @@ class LiveConnection:
                 raise BadInputError("this live session is closed; open another one")
             self._live.handle = handle
             self.prompt, self.prompt_name, self.seed = prompt, prompt_name, seed
-            self.manifest = self._manifest()
+            self.manifest = manifest
             self.state.count_restart()
             old.close()
 
@@ -149,7 +150,7 @@ class LiveConnection:
 
     def state_changed(self) -> None:
         """Apply a change of the state: new manifest, another look at the clock, a message to the player."""
-        self.manifest = self._manifest()
+        self.manifest = self._manifest(self.prompt, self.seed)
         self.service.scheduler.wake()
         if self.send_queue is not None:
             self.send_queue.put_text(self.state_message())
@@ -170,8 +171,7 @@ class LiveConnection:
 
     def state_message(self) -> dict[str, Any]:
         """Build the `state` message."""
-        report = self.state.report()
-        return {**self._changeable(), "type": "state", "late": report.late, "skipped": report.skipped}
+        return {**self._changeable(), "type": "state", "late": self.state.late, "skipped": self.state.skipped}
 
     def _changeable(self) -> dict[str, Any]:
         return {
@@ -182,9 +182,9 @@ class LiveConnection:
             "paused": self.state.paused,
         }
 
-    def _manifest(self) -> Manifest:
+    def _manifest(self, prompt: Prompt, seed: int) -> Manifest:
         mode = "world" if self.state.controller == "person" else "full"
-        return self.service.manifest(self.prompt, self.sampling, self.seed, mode)
+        return self.service.manifest(prompt, self.sampling, seed, mode)
 
     def _on_frame(self, frame: LiveFrame) -> Future[None]:
         prompt, manifest = self.prompt, self.manifest  # those of this frame

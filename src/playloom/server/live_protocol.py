@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,22 +98,6 @@ class SetTemperature(RequestModel):
 Control = Pause | Resume | StepOnce | Reset | SetController | SetTemperature
 HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
 CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
-
-
-class OpeningProgress:
-    """Progress of opening a session; set from any thread."""
-
-    def __init__(self) -> None:
-        self._counts: tuple[int | None, int | None] = (None, None)
-
-    def update(self, seen: int, steps: int) -> None:
-        """Record that `seen` of `steps` prompt steps are prefilled."""
-        self._counts = (seen, steps)
-
-    def message(self) -> dict[str, Any]:
-        """Build the `opening` message; the counts are null before the prompt is known."""
-        seen, steps = self._counts
-        return {"type": "opening", "seen": seen, "steps": steps}
 
 
 def read_action(data: bytes) -> NDArray[np.uint8]:

@@ -27,7 +27,6 @@ from playloom.server.live_protocol import (
     HELLO,
     Control,
     Hello,
-    OpeningProgress,
     Pause,
     Reset,
     Resume,
@@ -69,7 +68,8 @@ class _Player:
     def __init__(self, socket: WebSocket, manager: LiveSessionManager) -> None:
         self.socket, self.live, self.service = socket, manager, manager.service
         self.connection: LiveConnection | None = None
-        self.opening = OpeningProgress()
+        self.prefilled: tuple[int | None, int | None] = (None, None)
+        """Prompt steps prefilled and their total, before the session is open."""
         self.early_A: NDArray[np.uint8] | None = None
         """Newest action received before the session is open."""
         self.send_queue: SendQueue[dict[str, Any]] = SendQueue()
@@ -140,7 +140,7 @@ class _Player:
             LiveConnection(
                 self.service,
                 self.live.metrics,
-                await self.live.open(prompt, sampling, seed, self.opening.update),
+                await self.live.open(prompt, sampling, seed, self._progress),
                 prompt=prompt,
                 prompt_name=prompt_name,
                 seed=seed,
@@ -149,9 +149,13 @@ class _Player:
             )
         )
 
+    def _progress(self, seen: int, steps: int) -> None:
+        self.prefilled = seen, steps
+
     async def _report_progress(self) -> None:
         while True:
-            await self._send_json(self.opening.message())
+            seen, steps = self.prefilled
+            await self._send_json({"type": "opening", "seen": seen, "steps": steps})
             await asyncio.sleep(_ANNOUNCE)
 
     def _attach(self, connection: LiveConnection) -> LiveConnection:
@@ -223,12 +227,12 @@ class _Player:
             if connection.failure is not None:
                 raise ApiError(500, connection.failure)
             if self.service.limiter.draining:
-                raise ApiError(503, "the server is stopping; come back in a while")
+                raise ApiError(503, "the server is stopping; reconnect in a while")
             self.send_queue.put_text(connection.state_message())
 
     async def _send(self, connection: LiveConnection) -> None:
         while True:
-            message = await self.send_queue.take()
+            message = await self.send_queue.get()
             if isinstance(message, bytes):
                 await self.socket.send_bytes(message)
                 connection.delivered = True

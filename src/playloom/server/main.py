@@ -230,7 +230,7 @@ def listen(settings: Settings) -> socket.socket:
 
 @contextmanager
 def log_requests(settings: Settings) -> Iterator[None]:
-    """Write a line for each request to stderr if the settings ask for it."""
+    """Write a line for each request to stderr if `access_log` is set."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     if settings.access_log:

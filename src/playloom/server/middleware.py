@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from playloom.server.errors import ApiError, check_complexity, service_unavailable, to_api_error
 from playloom.server.metrics import Metrics
@@ -116,10 +117,13 @@ class AuthMiddleware:
         error = self.authorize(scope) if scope["type"] in ("http", "websocket") else None
         if error is None:
             return await self.app(scope, receive, send)
-        if scope["type"] == "websocket":
-            await receive()
-            return await _reject_websocket(error, scope, send)
-        return await error.response()(scope, receive, send)
+        if scope["type"] == "http":
+            return await error.response()(scope, receive, send)
+        socket = WebSocket(scope, receive, send)
+        await socket.receive()
+        if "websocket.http.response" in scope.get("extensions", {}):
+            return await socket.send_denial_response(error.response())
+        return await socket.close(1008)
 
     def authorize(self, scope: Scope) -> ApiError | None:
         """Return the error of an unauthorized request, else None."""
@@ -141,16 +145,6 @@ class AuthMiddleware:
             return origin in self.settings.allowed_origins or _host_of(origin) == host.lower()
         # An image or script tag of a foreign page sends no Origin, but browsers send where it comes from.
         return headers.get("sec-fetch-site", "none") != "cross-site" or headers.get("sec-fetch-mode") == "navigate"
-
-
-async def _reject_websocket(error: ApiError, scope: Scope, send: Send) -> None:
-    """Refuse a WebSocket upgrade with an HTTP response where the server supports it."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        return await send({"type": "websocket.close", "code": 1008})
-    answer = error.response()
-    start = {"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
-    await send(start)
-    return await send({"type": "websocket.http.response.body", "body": answer.body})
 
 
 def bearer_key(headers: Headers) -> str:

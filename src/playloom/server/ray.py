@@ -76,7 +76,7 @@ class StickyMiddleware:
             return await self.app(scope, receive, send)
         tags = replicas_in(scope["path"], scope.get("query_string", b""))
         if len(tags) > 1:
-            refusal = ApiError(400, "these jobs are on different replicas; ask for the jobs of one replica at a time")
+            refusal = ApiError(400, "these jobs are on different replicas; request the jobs of one replica at a time")
             return await refusal.response()(scope, receive, send)
         scope = {**scope, "headers": [*scope["headers"], *((b"x-session-id", tag.encode()) for tag in tags)]}
         if scope["type"] == "http":
@@ -94,7 +94,7 @@ class StickyMiddleware:
                 queue.put_text(message)
 
         async def forward() -> None:
-            while (item := await queue.take()) is not None:
+            while (item := await queue.get()) is not None:
                 await send({"type": "websocket.send", "bytes": item} if isinstance(item, bytes) else item)
 
         sender = asyncio.ensure_future(forward())
@@ -102,7 +102,7 @@ class StickyMiddleware:
             await self.app(scope, receive, put)
         finally:
             queue.put_text(None)
-            await asyncio.gather(sender, return_exceptions=True)  # a reader that is gone is no fault
+            await asyncio.gather(sender, return_exceptions=True)  # the reader may have disconnected
 
 
 def proxy_middleware() -> list[Middleware]:
@@ -127,9 +127,9 @@ class StickyRouter(RequestRouter):  # type: ignore[misc]  # Ray's types are not 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Return the candidates of one request; a session of a replica that is gone goes to any other."""
+        """Return the candidates of one request; a session of an ended replica goes to any other."""
         if pending_request is not None:
-            pending_request.routing_context.should_backoff = True  # else Ray asks again without a pause
+            pending_request.routing_context.should_backoff = True  # else Ray retries without a pause
             tag = pending_request.metadata.session_id
             if home := [replica for replica in candidate_replicas if replica.replica_id.unique_id == tag]:
                 return [home]
@@ -262,7 +262,7 @@ def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
     stack.callback(ray.shutdown)
     try:
         url = urlsplit(f"//{address or ''}")
-        if url.hostname and url.port:  # Ray itself tries for minutes where nobody listens
+        if url.hostname and url.port:  # Ray itself retries for minutes when nothing listens
             socket.create_connection((url.hostname, url.port), timeout=10).close()
         ray.init(
             address=address or "local",
@@ -294,6 +294,6 @@ def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
 
 
 def _call(handle: DeploymentHandle[Any], method: str) -> list[bool]:
-    """Call a method of every replica; a replica that is gone answers with an exception, which is left out."""
+    """Call a method of every replica; the exception of a replica that has ended is left out."""
     answers = handle.broadcast(method).results(timeout_s=5, return_exceptions=True)
     return [answer for answer in answers if answer is True]

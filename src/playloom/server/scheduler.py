@@ -44,18 +44,6 @@ Progress = Callable[[int, int], None]
 _MAX_UNSENT = 2  # frames of a live session that are being encoded; more would queue
 
 
-@dataclass(frozen=True, kw_only=True)
-class SchedulerLimits:
-    """Limits of a scheduler."""
-
-    sessions: int = 64
-    """Most sessions, those still prefilling included."""
-    batch: int = 16
-    """Most sessions in one batch; others wait, longest waiting first."""
-    gather: float = 0.004
-    """Seconds that a batch waits for sessions of the last batch that have no new request yet."""
-
-
 @dataclass(kw_only=True)
 class SchedulerStats:
     """Counters of a scheduler."""
@@ -114,11 +102,11 @@ class Handle:
 
     def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[StepResult]:
         """Return a future of the next step; see `playloom.inference.session.StepInput` for the arguments."""
-        return self._scheduler.submit(self, action_A, frame)
+        return self._scheduler._submit(self, action_A, frame)
 
     def close(self) -> None:
         """Free the session's memory; queued steps fail with a `ShuttingDownError`."""
-        self._scheduler.close_session(self)
+        self._scheduler._close(self)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -139,15 +127,23 @@ class LiveHandle:
 class Scheduler:
     """Owns an engine and the thread that runs it."""
 
-    def __init__(self, engine: Engine, limits: SchedulerLimits | None = None) -> None:
-        self.engine, self.limits = engine, limits or SchedulerLimits()
+    def __init__(self, engine: Engine, *, sessions: int = 64, batch: int = 16, gather: float = 0.004) -> None:
+        """Start the thread.
+
+        Args:
+            engine: The engine; nothing else may use it.
+            sessions: Most sessions, those still prefilling included.
+            batch: Most sessions in one batch; others wait, longest waiting first.
+            gather: Seconds that a batch waits for sessions of the last batch that have no new request yet.
+        """
+        self.engine, self.sessions, self.batch, self.gather = engine, sessions, batch, gather
         self.stats = SchedulerStats()
         self._tasks = TaskQueue()
         self._prefilling: list[_PrefillRequest] = []
         self._requests: deque[_StepRequest] = deque()
         self._live: list[LiveHandle] = []
         self._last_batch: list[Handle] = []
-        self._capacity = threading.BoundedSemaphore(self.limits.sessions)
+        self._capacity = threading.BoundedSemaphore(sessions)
         self._thread = threading.Thread(target=self._run, name="playloom-scheduler", daemon=True)
         self._thread.start()
 
@@ -162,10 +158,10 @@ class Scheduler:
         """Open a session; return a future that is ready when its prompt is prefilled. Cancelling it frees the session.
 
         Raises:
-            CapacityError: If `limits.sessions` are open.
+            CapacityError: If all sessions are taken.
         """
         if not self._capacity.acquire(blocking=False):
-            raise CapacityError(f"all {self.limits.sessions} sessions are taken; try again in a while")
+            raise CapacityError(f"all {self.sessions} sessions are taken; try again in a while")
         future: Future[Handle] = Future()
 
         def enqueue() -> None:
@@ -180,8 +176,7 @@ class Scheduler:
         self._post(enqueue, on_error)
         return future
 
-    def submit(self, handle: Handle, action_A: NDArray[np.uint8] | None, frame: Frame) -> Future[StepResult]:
-        """See `Handle.submit`."""
+    def _submit(self, handle: Handle, action_A: NDArray[np.uint8] | None, frame: Frame) -> Future[StepResult]:
         request = _StepRequest(handle=handle, action_A=action_A, frame=frame)
 
         def enqueue() -> None:
@@ -220,9 +215,7 @@ class Scheduler:
         self._post(do, partial(fail, future))
         return future
 
-    def close_session(self, handle: Handle) -> None:
-        """See `Handle.close`."""
-
+    def _close(self, handle: Handle) -> None:
         def remove() -> None:
             if handle.closed:
                 return
@@ -295,7 +288,7 @@ class Scheduler:
                 self.stats.sessions += 1
                 handle = Handle(self, newcomer.session)
                 if not resolve(newcomer.done, handle):
-                    self.close_session(handle)  # cancelled
+                    self._close(handle)  # cancelled
 
     def _drop(self, newcomer: _PrefillRequest) -> None:
         self._prefilling.remove(newcomer)
@@ -304,12 +297,12 @@ class Scheduler:
 
     def _gather(self) -> None:
         """Wait briefly for the sessions of the last batch: one batch of two costs less than two of one."""
-        end = time.perf_counter() + self.limits.gather
+        end = time.perf_counter() + self.gather
         while self._requests:
             here = {id(request.handle) for request in self._requests}
             missing = any(not handle.closed and id(handle) not in here for handle in self._last_batch)
             left = end - time.perf_counter()
-            if not missing or len(here) >= self.limits.batch or left <= 0 or not self._tasks.run(left):
+            if not missing or len(here) >= self.batch or left <= 0 or not self._tasks.run(left):
                 return
 
     def _advance(self) -> None:
@@ -337,7 +330,7 @@ class Scheduler:
         due = [_StepRequest(handle=live.handle, since=at, live=live) for at, live in due_times if at <= now]
         batch: list[_StepRequest] = []
         for request in sorted([*self._requests, *due], key=lambda request: request.since):
-            if len(batch) == self.limits.batch:
+            if len(batch) == self.batch:
                 break
             if any(request.handle is other.handle for other in batch):
                 continue

@@ -73,6 +73,10 @@ class SamplingFields(BaseModel):
     seed: Seed = None
     """Random seed; the same request and seed give the same reply. None: a random one."""
 
+    def resolve(self, service: InferenceService) -> tuple[Sampling, int]:
+        """Return the sampling parameters and the seed, with the model's defaults."""
+        return service.sampling(self.temperature, self.top_k, self.top_p), resolve_seed(self.seed)
+
 
 class ScoreEntry(BaseModel):
     """One context step: an image and the action taken after seeing it."""
@@ -268,11 +272,10 @@ async def predict(
 
 async def _score(service: InferenceService, params: ScoreInput) -> ScoreReply:
     async with service.limiter.slot():
-        seen, actions = await service.run_in_io_pool(lambda: _context(params))
-        between = [action_A for action_A in actions[:-1] if action_A is not None]
-        prompt = await service.prompt(seen, between, stretch=True, steps=_USED)
-        sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
-        following = [actions[-1], *[None] * params.num_steps_to_predict]
+        context = await service.run_in_io_pool(lambda: _context(params))
+        prompt = await service.prompt(context, steps=_USED, stretch=True)
+        sampling, seed = params.resolve(service)
+        following = [context[-1].action_A, *[None] * params.num_steps_to_predict]
         results = []
         async with aclosing(predict(service, prompt, following, sampling, seed)) as predictions:
             async for _, png, tokens, action_A in predictions:
@@ -281,20 +284,18 @@ async def _score(service: InferenceService, params: ScoreInput) -> ScoreReply:
         return ScoreReply(results=results)
 
 
-def _context(params: ScoreInput) -> tuple[list[ContextStep], list[NDArray[np.uint8] | None]]:
-    """Read the entries used and their actions; only the last action may be missing."""
-    seen, actions = [], []
+def _context(params: ScoreInput) -> list[ContextStep]:
+    """Read the entries that are used; the others may hold anything."""
+    context = []
     first = max(0, len(params.context) - _USED)
     for number, entry in enumerate(params.context[first:], first):
-        where = f"context entry {number}"
+        where = f"the image of context entry {number}"
         vector = entry.actions or entry.actions_output
-        if not vector and number < len(params.context) - 1:
-            raise BadInputError(f"{where} has no actions; only the last entry may leave them to the model")
-        actions.append(read_vector(vector, params.schema_, f"actions of {where}") if vector else None)
+        action_A = read_vector(vector, params.schema_, f"actions of context entry {number}") if vector else None
         codes_N = np.array(entry.tokens, np.int64) if entry.tokens else None
-        picture = from_base64(entry.image, f"the image of {where}")
-        seen.append(ContextStep(picture=picture, where=f"the image of {where}", codes_N=codes_N))
-    return seen, actions
+        picture = from_base64(entry.image, where)
+        context.append(ContextStep(picture=picture, where=where, action_A=action_A, codes_N=codes_N))
+    return context
 
 
 async def build_prompt(service: InferenceService, params: PromptFields) -> Prompt:
@@ -312,11 +313,12 @@ async def build_prompt(service: InferenceService, params: PromptFields) -> Promp
     if given is not None and len(given) != len(images) - 1:
         raise BadInputError(f"{len(images)} images need {len(images) - 1} context_actions between; got {len(given)}")
     actions = read_actions(given, params.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
-    named = [(text, f"image {index}") for index, text in enumerate(images)]
-    seen = await service.run_in_io_pool(
-        lambda: [ContextStep(picture=from_base64(text, where), where=where) for text, where in named]
-    )
-    return await service.prompt(seen, actions, steps=service.context)
+
+    def read() -> list[ContextStep]:
+        named = zip(images, [*actions, None], (f"image {index}" for index in range(len(images))), strict=True)
+        return [ContextStep(picture=from_base64(text, name), where=name, action_A=a_A) for text, a_A, name in named]
+
+    return await service.prompt(await service.run_in_io_pool(read), steps=service.context)
 
 
 def read_actions(rows: list[list[float]], schema: Schema, name: str) -> list[NDArray[np.uint8]]:
@@ -364,14 +366,15 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
         actions = np.stack(rows) if rows else None
     if body.frames is not None:
         true_frames = await _frames(service, body.frames)
+    sampling, seed = body.resolve(service)
     return GenerationRequest(
         prompt=prompt,
         mode=body.mode,
         steps=body.steps,
         actions_SA=actions,
         frames_SHWC=true_frames if body.mode == "policy" else None,
-        sampling=service.sampling(body.temperature, body.top_k, body.top_p),
-        seed=resolve_seed(body.seed),
+        sampling=sampling,
+        seed=seed,
     )
 
 
@@ -388,8 +391,7 @@ async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.
 
 async def _policy(service: InferenceService, params: PromptParams) -> PolicyResponse:
     async with service.limiter.slot():
-        prompt, seed = await build_prompt(service, params), resolve_seed(params.seed)
-        sampling = service.sampling(params.temperature, params.top_k, params.top_p)
+        prompt, (sampling, seed) = await build_prompt(service, params), params.resolve(service)
         async with aclosing(service.dream(prompt, [(None, None)], sampling, seed)) as steps:
             step = await anext(steps)
         action = _row(step.action_A, params.schema_)

@@ -36,7 +36,7 @@ from playloom.models.checkpoint import load_model, model_folder
 from playloom.models.decode_order import card_row_delay
 from playloom.provenance import Manifest, created_at, frames_hash
 from playloom.server.errors import ApiError, service_unavailable
-from playloom.server.scheduler import Frame, Handle, Progress, Scheduler, SchedulerLimits
+from playloom.server.scheduler import Frame, Handle, Progress, Scheduler
 from playloom.server.settings import Settings
 
 _T = TypeVar("_T")
@@ -82,7 +82,7 @@ class RequestLimiter:
         """Run the work of a request; a timeout, `abort_all` or the disconnect of its client cancels it.
 
         Raises:
-            ApiError: 504, 503 or (to nobody) 499.
+            ApiError: 504, 503, or 499 for a client that has disconnected.
         """
         task = asyncio.ensure_future(work)
         tasks: set[asyncio.Future[Any]] = {task}
@@ -159,6 +159,8 @@ class ContextStep:
     """PNG or JPEG."""
     where: str
     """Name of the image in error messages."""
+    action_A: NDArray[np.uint8] | None = None
+    """Action after it, values uint8 [16]; None in the last step: sampled."""
     codes_N: NDArray[np.int64] | None = None
     """Tokens sent with the image, int64 [N]; used in place of encoding it."""
 
@@ -173,7 +175,7 @@ class InferenceService:
         self.model = self.engine.model
         # A live session that restarts opens its new session before it closes the old one, hence twice.
         capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
-        self.scheduler = Scheduler(self.engine, SchedulerLimits(sessions=capacity, batch=settings.batch))
+        self.scheduler = Scheduler(self.engine, sessions=capacity, batch=settings.batch)
         self.limiter = RequestLimiter(settings.max_requests, settings.queue)
         self.sent_images = SentImageCache(settings.token_cache_size)
         self._io_pool = ThreadPoolExecutor(1, "playloom-io")
@@ -211,33 +213,23 @@ class InferenceService:
         """Run an encoding of milliseconds in the thread of live frames, in order."""
         return self._live_pool.submit(work)
 
-    async def prompt(
-        self,
-        seen: Sequence[ContextStep],
-        actions_TA: Sequence[NDArray[np.uint8]],
-        *,
-        stretch: bool = False,
-        steps: int = 10,
-    ) -> Prompt:
+    async def prompt(self, context: Sequence[ContextStep], *, steps: int, stretch: bool = False) -> Prompt:
         """Build a prompt from the last `steps` context steps, at most the model's context length.
-
-        Args:
-            seen: All steps sent, in order.
-            actions_TA: The actions between them, one less.
-            stretch: See `playloom.media.images.read_frame`.
-            steps: Number of steps to use.
 
         Raises:
             PictureError: If an image cannot be read.
-            BadInputError: If tokens are not of this model.
+            BadInputError: If an action but the last is missing, or tokens are not of this model.
         """
-        used = min(steps, self.context, len(seen))
-        seen, actions_TA = seen[len(seen) - used :], actions_TA[len(actions_TA) - used + 1 :]
-        decoded = await self.run_in_io_pool(lambda: [self._decode(step, stretch) for step in seen])
+        used = context[-min(steps, self.context) :]
+        actions = [step.action_A for step in used[:-1] if step.action_A is not None]
+        if len(actions) < len(used) - 1:
+            name = next(step.where for step in used if step.action_A is None)
+            raise BadInputError(f"{name} has no action; only the last one may leave it to the model")
+        decoded = await self.run_in_io_pool(lambda: [self._decode(step, stretch) for step in used])
         frames_THWC = np.stack([frame_HWC for frame_HWC, _ in decoded])
         codes_TN = await self.known_codes(frames_THWC, [known_N for _, known_N in decoded])
-        actions = np.stack(actions_TA) if actions_TA else np.zeros((0, len(REST_VALUES)), np.uint8)
-        return Prompt(frames_THWC=frames_THWC, actions_TA=actions, codes_TN=codes_TN)
+        actions_TA = np.stack(actions) if actions else np.zeros((0, len(REST_VALUES)), np.uint8)
+        return Prompt(frames_THWC=frames_THWC, actions_TA=actions_TA, codes_TN=codes_TN)
 
     async def known_codes(
         self, frames_THWC: NDArray[np.uint8], known: Sequence[NDArray[np.int64] | None]
@@ -352,7 +344,6 @@ class InferenceService:
 
     def _bundled_prompt(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
         """Load a bundled prompt with the true frames and actions that follow. Runs in the I/O thread."""
-        find_prompt(name)
         data = load_prompt(f"bundled:{name}", context=self.context, frame_size=self.size)
         codes_TN = self._encode(data.frames_THWC).result()
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
@@ -374,18 +365,17 @@ def resolve_seed(seed: int | None) -> int:
 
 
 def resolve_prompt(name: str | None) -> str:
-    """Return the name of a prompt, or the first one for None.
+    """Return the name of a bundled prompt, or the first one for None.
 
     Raises:
-        BadInputError: If none is bundled.
-        RecordingError: If there is none of that name.
+        PlayloomError: If there is none of that name, or none at all.
     """
-    names = list_prompts()
-    if name is None and not names:
-        raise BadInputError("this installation bundles no prompt; send an image to start from")
-    chosen = names[0] if name is None else name
-    find_prompt(chosen)
-    return chosen
+    if name is None:
+        name = next(iter(list_prompts()), None)
+        if name is None:
+            raise BadInputError("this installation bundles no prompt; send an image to start from")
+    find_prompt(name)
+    return name
 
 
 async def await_future(future: Future[_T]) -> _T:

@@ -21,7 +21,7 @@ from playloom.server.errors import ApiError
 from playloom.server.live import LiveSessionManager
 from playloom.server.scheduler import Handle
 from playloom.server.schemas import PromptParams, RequestModel, Schema, Step, Vector, build_prompt, serialize_step
-from playloom.server.service import InferenceService, await_future, resolve_seed
+from playloom.server.service import InferenceService, await_future
 from playloom.server.settings import new_token
 
 _TAGS: list[str | Enum] = ["playloom"]
@@ -102,8 +102,7 @@ class SessionManager:
         """Open a session."""
         service = self.service
         self.live.check_capacity()
-        prompt, seed = await build_prompt(service, params), resolve_seed(params.seed)
-        sampling = service.sampling(params.temperature, params.top_k, params.top_p)
+        prompt, (sampling, seed) = await build_prompt(service, params), params.resolve(service)
         handle = await self.live.open(prompt, sampling, seed)
         self.live.http_sessions += 1
         token = new_token(service.settings.replica)

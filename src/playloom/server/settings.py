@@ -151,29 +151,28 @@ class Settings(BaseSettings):
         return None if self.api_key is None else self.api_key.get_secret_value() or None
 
 
-def read_settings(**asked: Any) -> Settings:
+def read_settings(**given: Any) -> Settings:
     """Read the settings: given values (not None) override the environment, which overrides the defaults.
 
     Raises:
-        ConfigError: when a value cannot be, or an address that others can reach is to be served without a key.
+        ConfigError: If a value is invalid, or other machines can reach the address and there is no key.
     """
     try:
-        settings = Settings(**{name: value for name, value in asked.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         reason = first["msg"][:1].lower() + first["msg"][1:]
-        raise ConfigError(f"the setting {name} is out of range or of another kind: {reason}") from None
-    except ValueError as error:  # pydantic-settings' own, for a list that is no JSON
+        raise ConfigError(f"the setting {name} is invalid: {reason}") from None
+    except ValueError as error:  # of pydantic-settings, for a list that is not JSON
         raise ConfigError(f"a setting in the environment cannot be read: {error}") from None
     if not settings.local and settings.key is None:
         raise ConfigError(
-            f"without a key only this machine is served, and {settings.host} can be reached by others; "
+            f"without a key only this machine can be served, and other machines can reach {settings.host}; "
             "set PLAYLOOM_API_KEY (or --key), or listen on 127.0.0.1"
         )
     if settings.most_replicas < settings.replicas:
         raise ConfigError(
-            f"at least {settings.replicas} replicas and at most {settings.most_replicas} do not fit together; "
-            "raise max_replicas or leave it out"
+            f"max_replicas is too small: got {settings.most_replicas}, expected at least {settings.replicas} (replicas)"
         )
     return settings

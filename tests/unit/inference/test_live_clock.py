@@ -1,4 +1,4 @@
-"""The live clock: exact ticks, none queued; and the pad, on which the newest input wins."""
+"""Clock and input of live play: exact ticks, no queue, and the newest input wins."""
 
 import time
 
@@ -84,7 +84,7 @@ def test_a_restart_misses_nothing():
 
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
-def test_a_rate_that_is_none(fps):
+def test_an_invalid_rate(fps):
     with pytest.raises(BadInputError, match="Hz"):
         Clock(fps)
 
@@ -104,7 +104,7 @@ def test_virtual_time_does_not_go_back():
     assert virtual.now() == 5
 
 
-def test_the_newest_press_wins_and_nothing_queues():
+def test_the_newest_input_wins():
     pad = InputState()
     assert pad.read().resting
     pad.set_input(TURN, 1.0)
@@ -118,7 +118,7 @@ def test_the_newest_press_wins_and_nothing_queues():
     assert pad.read().resting and (pad.inputs, pad.dropped_inputs) == (3, 1)
 
 
-def test_repeating_a_waiting_press_does_not_make_it_look_quicker():
+def test_a_repeated_input_keeps_its_time():
     pad = InputState()
     pad.set_input(TURN, 1.0)
     pad.set_input(TURN, 1.09)
@@ -127,7 +127,7 @@ def test_repeating_a_waiting_press_does_not_make_it_look_quicker():
     assert pad.read().at == 2.0, "once shown, it is a press like any other"
 
 
-def test_the_pad_keeps_its_own_copy():
+def test_the_input_is_copied():
     pad, action = InputState(), TURN.copy()
     pad.set_input(action, 0.0)
     action[:] = 0
@@ -135,12 +135,12 @@ def test_the_pad_keeps_its_own_copy():
 
 
 @pytest.mark.parametrize("wrong", [[0] * 15, np.full(16, 99), np.zeros((2, 16)), [float("nan")] * 16])
-def test_a_press_that_is_none(wrong):
+def test_an_invalid_input(wrong):
     with pytest.raises(ActionError):
         InputState().set_input(wrong, 0.0)
 
 
-def test_presses_fall_between_the_ticks_one_in_each():
+def test_scripted_inputs_fall_between_the_ticks():
     times = input_times(10, seed=3)
     found = np.array([next(times) for _ in range(2000)]) * 10
     assert (np.floor(found) == np.arange(2000)).all()
@@ -150,7 +150,7 @@ def test_presses_fall_between_the_ticks_one_in_each():
     assert [next(again) * 10 for _ in range(3)] == found[:3].tolist()
 
 
-def test_the_script_is_pressed_over_and_over():
+def test_the_script_repeats():
     real, seen = RealTime(), []
     start = real.now()
     with ScriptedInput(

@@ -1,4 +1,4 @@
-"""Live sessions on a clock that is moved by hand: who plays, what is late, pausing, starting over."""
+"""Live sessions on virtual time: controller, late frames, pause, restart."""
 
 import dataclasses
 import threading
@@ -12,6 +12,7 @@ from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import RealTime, VirtualTime
 from playloom.inference.realtime.metrics import Percentiles
 from playloom.inference.realtime.session import LiveSession
+from playloom.inference.realtime.state import LiveState
 from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.sampling import Sampling
 
@@ -82,7 +83,7 @@ def test_a_model_that_is_too_slow_is_never_behind_by_more_than_a_frame():
     assert live.report().skipped in (99, 100), "a frame that is 1 % too slow costs a tick in a hundred, not every other"
 
 
-def test_stale_input_never_queues():
+def test_inputs_never_queue():
     live = session()
     bursts = {0: [TURN, WALK], 1: [WALK, TURN, REST_VALUES, TURN], 3: [REST_VALUES, WALK]}
     frames = played(live, 6, lambda frame: [live.set_input(action) for action in bursts.get(frame.sequence, [])])
@@ -108,7 +109,7 @@ def test_key_to_frame_counts_the_wait_for_the_tick():
     assert (spread.count, spread.p50) == (1, pytest.approx(100))
 
 
-def test_the_time_of_a_press_is_believed_but_not_from_the_future():
+def test_the_time_of_an_input_is_never_in_the_future():
     live = session()
     live.step()
     live.time.sleep_until(50.09)
@@ -118,7 +119,7 @@ def test_the_time_of_a_press_is_believed_but_not_from_the_future():
     assert live.step().key_to_frame == pytest.approx(0.1)
 
 
-def test_the_model_plays_when_told_so():
+def test_the_controller_model():
     live = session(controller="model")
     frames = played(live, 3, lambda frame: live.set_input(TURN))
     assert not any(frame.action_given for frame in frames)
@@ -126,7 +127,7 @@ def test_the_model_plays_when_told_so():
     assert live.report().key_to_frame_ms.count == 0
 
 
-def test_both_the_person_wins_while_something_is_pressed():
+def test_the_controller_both():
     live = session(controller="both")
     actions = {1: TURN, 3: REST_VALUES, 5: TURN}
     frames = played(
@@ -137,7 +138,7 @@ def test_both_the_person_wins_while_something_is_pressed():
     assert live.report().key_to_frame_ms.count == 2, "letting go is not answered by a frame of the person's"
 
 
-def test_who_plays_can_change_at_any_time():
+def test_the_controller_can_change():
     live = session()
     assert live.step().action_given
     live.set_input(TURN)
@@ -201,7 +202,7 @@ def test_stepping_needs_a_pause():
         session().single_step()
 
 
-def test_a_reset_dreams_the_same_again_and_a_seed_another():
+def test_a_restart_repeats_the_session_and_a_seed_changes_it():
     live = session(seed=3)
     first = [live.step(TURN) for _ in range(4)]
     live.restart()
@@ -218,7 +219,7 @@ def test_a_reset_dreams_the_same_again_and_a_seed_another():
     assert pictures([live.step() for _ in range(4)]) == other, "reset goes to the newest prompt and seed"
 
 
-def test_a_restart_closes_the_old_dream_and_keeps_it_if_the_new_one_fails():
+def test_a_failed_restart_keeps_the_session():
     live = session()
     toys = live._engine
     live.restart()
@@ -248,16 +249,14 @@ def test_sessions_can_share_a_phase():
     assert [round(frame.time - frame.latency, 9) for frame in frames] == [0.25, 0.35, 0.45]
 
 
-def test_aligned_sessions_tick_together_after_a_pause_too():
-    live = session(aligned=True)
-    live.time.sleep_until(50.03)
-    ticks = [live.step() for _ in range(2)]
-    live.pause()
-    live.time.sleep_until(60.06)
-    live.resume()
-    ticks += [live.step() for _ in range(2)]
-    began = [frame.time - frame.latency + live._opened for frame in ticks]
-    assert began == pytest.approx([50.1, 50.2, 60.1, 60.2]) and live.report().skipped == 0
+def test_aligned_ticks_are_whole_multiples_after_a_pause_too():
+    state = LiveState(time=VirtualTime(50.03), aligned=True)
+    assert state.next_due() == pytest.approx(50.1)
+    state.pause()
+    assert state.next_due() is None
+    state.time.sleep_until(60.06)
+    state.resume()
+    assert state.next_due() == pytest.approx(60.1) and state.skipped == 0
 
 
 def test_stop_ends_it_before_the_next_tick():
@@ -293,7 +292,7 @@ def test_closing_from_inside_the_loop_ends_it():
     assert len(frames) == 2
 
 
-def test_a_dream_that_fails_keeps_the_report():
+def test_an_engine_error_keeps_the_report():
     def cost(index: int) -> float:
         if index == 3:
             raise RuntimeError("out of memory")
@@ -307,7 +306,7 @@ def test_a_dream_that_fails_keeps_the_report():
     assert live.step().restarts == 1, "a new dream goes on"
 
 
-def test_only_one_drives():
+def test_only_one_call_drives():
     live = session()
     said: list[str] = []
 
@@ -322,7 +321,7 @@ def test_only_one_drives():
     live.step()
 
 
-def test_wrong_settings_are_sentences():
+def test_invalid_arguments():
     with pytest.raises(BadInputError, match="0 Hz"):
         session(fps=0)
     with pytest.raises(BadInputError, match="'nobody'"):
@@ -346,7 +345,7 @@ def test_spreads():
     assert dataclasses.astuple(Percentiles.of([])) == (0, None, None, None)
 
 
-def test_threads_press_and_steer_while_it_runs():
+def test_other_threads_steer_a_running_session():
     """The real clock, fast: everything at once; nothing may be lost, doubled or stuck."""
     real = RealTime()
     toys = ToyDreams(VirtualTime())

@@ -11,7 +11,6 @@ several ticks are due, the newest happens at once; older ones are skipped and co
 from __future__ import annotations
 
 import math
-import threading
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,22 +52,18 @@ class VirtualTime:
 
     def __init__(self, now: float = 0.0) -> None:
         self._now = now
-        self._lock = threading.Lock()
 
     def now(self) -> float:
         """Return the start plus all seconds slept."""
-        with self._lock:
-            return self._now
+        return self._now
 
     def sleep_until(self, when: float) -> None:
         """Set the time to `when`, unless it has passed."""
-        with self._lock:
-            self._now = max(self._now, when)
+        self._now = max(self._now, when)
 
     def spend(self, seconds: float) -> None:
         """Advance the time, as work of that length does."""
-        with self._lock:
-            self._now += seconds
+        self._now += seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +84,7 @@ class Clock:
     """Clock of a fixed rate that neither drifts nor queues."""
 
     def __init__(self, fps: float = 10.0, time: TimeSource | None = None) -> None:
-        """Create a clock; its first tick is due at the first `wait`, or when `restart` sets it.
-
-        Args:
-            fps: Ticks per second.
-            time: Time source; None: the machine's monotonic clock.
-
-        Raises:
-            BadInputError: If the rate is not above 0.
-        """
+        """Create a clock; its first tick is due at the first `wait`, or when `restart` sets it."""
         if not (math.isfinite(fps) and fps > 0):
             raise BadInputError(f"the clock's rate is {fps:g} Hz; expected more than 0, for example 10")
         self.fps = fps
@@ -110,11 +97,7 @@ class Clock:
         self._first = 0
 
     def restart(self, at: float | None = None) -> None:
-        """Set a new start; ticks between the last one and the new start do not count as skipped.
-
-        Args:
-            at: When the next tick is due; None: now.
-        """
+        """Make the next tick due at `at` (None: now); ticks before it do not count as skipped."""
         self._start = self.time.now() if at is None else at
         self._first = self.passed
 
@@ -132,14 +115,7 @@ class Clock:
         return self.tick(limit)
 
     def tick(self, limit: int | None = None) -> Tick | None:
-        """Take the newest tick that is due, or the next one if none is.
-
-        Args:
-            limit: Number of the first tick that is not taken; None: no limit.
-
-        Returns:
-            The tick; None when all ticks below `limit` have passed.
-        """
+        """Take the newest tick that is due, or the next one; None when all ticks below number `limit` have passed."""
         number = self._newest_due()
         if limit is not None and number >= limit:
             self.skipped += max(0, limit - self.passed)

@@ -77,9 +77,9 @@ class Statistics:
 
     def __init__(self, history: int = HISTORY) -> None:
         self._key_to_frame: deque[float] = deque(maxlen=history)
-        self._latency: deque[float] = deque(maxlen=history)
+        self.latency: deque[float] = deque(maxlen=history)
         self._jitter: deque[float] = deque(maxlen=history)
-        self._frames = self._late = self._stepped = 0
+        self._frames = self.late = self._stepped = 0
         self._seconds_before = self._seconds = 0.0
         self._start = 0.0
         self._lock = threading.Lock()
@@ -91,22 +91,15 @@ class Statistics:
             self._seconds, self._start = 0.0, at
 
     def add(self, frame: LiveFrame, tick: Tick | None, *, began: float, finished: float) -> None:
-        """Count a frame.
-
-        Args:
-            frame: The frame.
-            tick: Its tick; None for a single step.
-            began: When its generation began, on the clock's time source.
-            finished: When it was ready.
-        """
+        """Count a frame; its tick is None for a single step, the times are of the clock's time source."""
         with self._lock:
             self._frames += 1
             if tick is None:
                 self._stepped += 1
                 return
-            self._late += frame.late
+            self.late += frame.late
             self._seconds = max(finished, tick.next_due) - self._start
-            self._latency.append(frame.latency)
+            self.latency.append(frame.latency)
             self._jitter.append(began - tick.due)
             if frame.key_to_frame is not None:
                 self._key_to_frame.append(frame.key_to_frame)
@@ -118,7 +111,7 @@ class Statistics:
             ticked = self._frames - self._stepped
             return LiveReport(
                 frames=self._frames,
-                late=self._late,
+                late=self.late,
                 skipped=skipped,
                 stepped=self._stepped,
                 seconds=round(seconds, 3),
@@ -126,6 +119,6 @@ class Statistics:
                 inputs=inputs,
                 dropped_inputs=dropped_inputs,
                 key_to_frame_ms=Percentiles.of(self._key_to_frame),
-                frame_latency_ms=Percentiles.of(self._latency),
+                frame_latency_ms=Percentiles.of(self.latency),
                 jitter_ms=Percentiles.of(self._jitter),
             )

@@ -171,10 +171,6 @@ def write_play(
 
     Returns:
         The folder written.
-
-    Raises:
-        BadInputError: If there are no frames, or the folder cannot be made.
-        PlayloomError: If the disk is full.
     """
     if not frames:
         raise BadInputError(f"no frame was made, so there is nothing to write to {folder}")

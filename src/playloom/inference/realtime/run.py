@@ -70,9 +70,6 @@ class ScriptedInput:
             fps: Ticks per second.
             seed: Seed of `input_times`.
             time: Time source of the ticks; it must pass by itself.
-
-        Raises:
-            ActionError: If the script is empty.
         """
         _check_script(actions_SA)
         self._set_input, self._actions_SA, self._time = set_input, actions_SA, time

@@ -42,7 +42,6 @@ class LiveSession(LiveState):
         controller: Controller = "person",
         fps: float = 10.0,
         time: TimeSource | None = None,
-        aligned: bool = False,
         history: int = HISTORY,
     ) -> None:
         """Open the session.
@@ -53,15 +52,13 @@ class LiveSession(LiveState):
             sampling: Sampling parameters; None: the engine's defaults.
             seed: The same seed and the same actions at the same frames give the same frames.
             controller: See `LiveState`, as for the rest.
-            fps: Frames per second.
-            time: Time source.
-            aligned: Put ticks at whole multiples of 1 / fps.
-            history: Frames that percentiles are taken over.
         """
-        super().__init__(controller=controller, fps=fps, time=time, aligned=aligned, history=history)
-        self._engine, self._prompt, self._seed = engine, prompt, seed
-        self._session = engine.open(prompt, sampling=sampling, seed=seed)
-        self._closed = False
+        super().__init__(controller=controller, fps=fps, time=time, history=history)
+        self.prompt, self.seed = prompt, seed
+        """Start of the current session."""
+        self.closed = False
+        """True after `close`."""
+        self._engine, self._session = engine, engine.open(prompt, sampling=sampling, seed=seed)
         self._driver, self._queue, self._moving = threading.Lock(), threading.Lock(), threading.Lock()
 
     def step(self, action_A: ArrayLike | None = None) -> LiveFrame:
@@ -76,7 +73,7 @@ class LiveSession(LiveState):
         with self._driving():
             if action_A is not None:
                 self.set_input(action_A)
-            due = None if self._paused else self.next_due()
+            due = None if self.paused else self.next_due()
             if due is not None:
                 self.time.sleep_until(due)
             with self._turn():
@@ -108,14 +105,14 @@ class LiveSession(LiveState):
         with self._driving():
             limit = None if ticks is None else self._clock.passed + ticks
             self.start_clock(first_tick)
-            while not (stop() or self._closed) and (limit is None or self._clock.passed < limit):
+            while not (stop() or self.closed) and (limit is None or self._clock.passed < limit):
                 due = self.next_due()
                 if due is None:
                     machine_time.sleep(_POLL)
                     continue
                 self.time.sleep_until(due)
                 with self._turn():
-                    step = None if self._closed else self.begin(limit)
+                    step = None if self.closed else self.begin(limit)
                     frame = None if step is None else self.finish(step, self._session.step(step.action_A))
                 if frame is not None:
                     on_frame(frame)
@@ -134,19 +131,19 @@ class LiveSession(LiveState):
         """
         with self._turn():
             self._check_open()
-            prompt = self._prompt if prompt is None else prompt
-            seed = self._seed if seed is None else seed
+            prompt = self.prompt if prompt is None else prompt
+            seed = self.seed if seed is None else seed
             session = self._engine.open(prompt, sampling=self._session.sampling, seed=seed)
             old, self._session = self._session, session
-            self._prompt, self._seed = prompt, seed
+            self.prompt, self.seed = prompt, seed
             self.count_restart()
             old.close()
 
     def close(self) -> None:
         """End the session and free its memory; `run` returns after the current frame."""
         with self._turn():
-            if not self._closed:
-                self._closed = True
+            if not self.closed:
+                self.closed = True
                 self._session.close()
 
     @property
@@ -156,23 +153,7 @@ class LiveSession(LiveState):
 
     @sampling.setter
     def sampling(self, sampling: Sampling) -> None:
-        with self._turn():
-            self._session.sampling = sampling
-
-    @property
-    def seed(self) -> int:
-        """Seed of the current session."""
-        return self._seed
-
-    @property
-    def prompt(self) -> Prompt:
-        """Prompt of the current session."""
-        return self._prompt
-
-    @property
-    def closed(self) -> bool:
-        """True after `close`."""
-        return self._closed
+        self._session.sampling = sampling
 
     def __enter__(self) -> LiveSession:
         return self
@@ -181,7 +162,7 @@ class LiveSession(LiveState):
         self.close()
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise BadInputError("this live session is closed; open another one")
 
     @contextmanager

@@ -43,14 +43,10 @@ class InputState:
         self._lock = threading.Lock()
 
     def set_input(self, action_A: ArrayLike, at: float) -> None:
-        """Set the input.
+        """Set the input: action values, integers [16], and when they arrived on the time source of the frames.
 
         An input equal to the one that waits for its frame keeps that one's time, so that a controller that sends sixty
         times per second does not look faster than it is.
-
-        Args:
-            action_A: Action values, integers [16] in slot order.
-            at: When it happened, on the time source of the frames.
 
         Raises:
             ActionError: If these are not 16 values, each in its range.
@@ -110,21 +106,22 @@ class LiveState:
         """Create the state; the clock starts with the first frame.
 
         Args:
-            controller: Source of the actions, see `Controller`.
+            controller: Source of the actions.
             fps: Frames per second.
             time: Time source; None: the machine's monotonic clock.
             aligned: Put ticks at whole multiples of 1 / fps, after a pause too, so that sessions share batches.
             history: Frames that percentiles are taken over.
-
-        Raises:
-            BadInputError: If the rate is not above 0 or `controller` is unknown.
         """
         self.time: TimeSource = time or RealTime()
+        self.fps = fps
+        """Ticks per second."""
+        self.paused = False
+        """True between `pause` and `resume`."""
         self._clock, self._aligned = Clock(fps, self.time), aligned
         self._controller: Controller = check_controller(controller)
         self._input, self._statistics = InputState(), Statistics(history)
         self._sequence = self._restarts = 0
-        self._paused, self._steps, self._clock_stale = False, 0, True
+        self._steps, self._clock_stale = 0, True
         self._lock = threading.Lock()
         self._opened = self.time.now()
 
@@ -134,31 +131,24 @@ class LiveState:
         Args:
             action_A: Action values, integers [16]; `REST_VALUES` releases everything.
             at: When it happened, in seconds of `time`, if earlier than now.
-
-        Raises:
-            ActionError: If a value is outside its slot's range.
         """
         now = self.time.now()
         self._input.set_input(action_A, now if at is None else min(at, now))
 
     def pause(self) -> None:
         """Make no frame until `resume`; one in progress is finished. Ticks meanwhile do not count as skipped."""
-        self._paused = True
+        self.paused = True
 
     def resume(self) -> None:
         """Continue by the clock, from now."""
         with self._lock:
-            self._clock_stale |= self._paused  # before the driver may see that the pause is over
-            self._paused, self._steps = False, 0
+            self._clock_stale |= self.paused  # before the driver may see that the pause is over
+            self.paused, self._steps = False, 0
 
     def single_step(self) -> None:
-        """While paused: let the driver make one frame with the current input.
-
-        Raises:
-            BadInputError: If the session is not paused.
-        """
+        """Let the driver make one frame with the current input; raise a `BadInputError` unless paused."""
         with self._lock:
-            if not self._paused:
+            if not self.paused:
                 raise BadInputError("only a paused session can be stepped; pause it first")
             self._steps += 1
 
@@ -166,6 +156,16 @@ class LiveState:
         """Return the statistics so far."""
         inputs, dropped = self._input.inputs, self._input.dropped_inputs
         return self._statistics.report(skipped=self._clock.skipped, inputs=inputs, dropped_inputs=dropped)
+
+    @property
+    def late(self) -> int:
+        """Frames so far that were ready only after the next tick."""
+        return self._statistics.late
+
+    @property
+    def skipped(self) -> int:
+        """Ticks skipped so far."""
+        return self._clock.skipped
 
     @property
     def controller(self) -> Controller:
@@ -177,22 +177,8 @@ class LiveState:
         self._controller = check_controller(controller)
         self._input.discard_timestamp()
 
-    @property
-    def fps(self) -> float:
-        """Ticks per second."""
-        return self._clock.fps
-
-    @property
-    def paused(self) -> bool:
-        """True while paused."""
-        return self._paused
-
     def start_clock(self, at: float | None = None) -> None:
-        """Start a stretch of play.
-
-        Args:
-            at: When the first tick is due, in seconds of `time`; None: now, or at the next aligned tick.
-        """
+        """Start a stretch of play whose first tick is due at `at` (None: now, or at the next aligned tick)."""
         self._clock_stale = False
         if at is None and self._aligned:
             at = math.ceil(self.time.now() * self.fps) / self.fps
@@ -202,7 +188,7 @@ class LiveState:
 
     def next_due(self) -> float | None:
         """Return when the next frame is due, in seconds of `time`; None while paused without a single step."""
-        if self._paused:
+        if self.paused:
             return self.time.now() if self._steps else None
         if self._clock_stale:
             self.start_clock()
@@ -219,7 +205,7 @@ class LiveState:
             The step; None when there is none: no single step while paused, or the limit is reached.
         """
         tick = None
-        if self._paused:
+        if self.paused:
             if not (stepped or self._consume_step()):
                 return None
         elif (tick := self._clock.tick(limit)) is None:
@@ -256,6 +242,6 @@ class LiveState:
 
     def _consume_step(self) -> bool:
         with self._lock:
-            requested = self._paused and self._steps > 0
+            requested = self.paused and self._steps > 0
             self._steps -= requested
             return requested

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +43,9 @@ def check_controller(controller: str) -> Controller:
     Raises:
         BadInputError: If it is none of them.
     """
-    choices: tuple[Controller, ...] = get_args(Controller)
-    for known in choices:
-        if controller == known:
-            return known
-    raise BadInputError(f"unknown controller {controller!r}; {did_you_mean(str(controller), choices)}")
+    if controller not in get_args(Controller):
+        raise BadInputError(f"unknown controller {controller!r}; {did_you_mean(controller, get_args(Controller))}")
+    return cast(Controller, controller)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""The broker: the engine's own dreams for every user, batched, in order, and nobody pays for another's mistake."""
+"""Scheduler: sessions of many users equal the engine's, batched, in order, and errors stay with their session."""
 
 import threading
 import time
@@ -15,27 +15,27 @@ from playloom.inference.engine import Engine
 from playloom.inference.realtime.state import LiveState
 from playloom.inference.sampling import Sampling
 from playloom.server.errors import CapacityError, ShuttingDownError
-from playloom.server.scheduler import LiveHandle, Scheduler, SchedulerLimits
+from playloom.server.scheduler import LiveHandle, Scheduler
 
 GREEDY = Sampling(temperature=0.0)
 
 
-def opened(broker, *prompt, **how):
-    return broker.open(*prompt, **how).result(20)
+def opened(scheduler, *prompt, **how):
+    return scheduler.open(*prompt, **how).result(20)
 
 
 @pytest.fixture
-def broker(tiny_model):
-    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=6, batch=3))
-    yield broker
-    assert broker.close(10)
+def scheduler(tiny_model):
+    scheduler = Scheduler(Engine(tiny_model, row_delay=1), sessions=6, batch=3)
+    yield scheduler
+    assert scheduler.close(10)
 
 
-def test_many_threads_get_what_each_would_get_alone(tiny_model, broker):
+def test_sessions_of_many_threads_equal_the_engine_s(tiny_model, scheduler):
     found: dict[int, list[np.ndarray]] = {}
 
     def play(seed: int) -> None:
-        handle = opened(broker, prompt_of(1 + seed % 4, seed), seed=seed)
+        handle = opened(scheduler, prompt_of(1 + seed % 4, seed), seed=seed)
         found[seed] = [handle.submit(REST_VALUES).result(20).codes_N for _ in range(4)]
         handle.close()
 
@@ -47,22 +47,22 @@ def test_many_threads_get_what_each_would_get_alone(tiny_model, broker):
     for seed in range(6):
         session = Engine(tiny_model, row_delay=1).open(prompt_of(1 + seed % 4, seed), seed=seed)
         assert all((session.step(REST_VALUES).codes_N == codes).all() for codes in found[seed])
-    assert broker.stats.frames == 24 and max(broker.stats.batches) <= 3
+    assert scheduler.stats.frames == 24 and max(scheduler.stats.batches) <= 3
 
 
-def test_waiting_turns_share_a_batch_and_none_waits_for_ever(broker):
-    handles = [opened(broker, prompt_of(1, seed)) for seed in range(5)]
+def test_waiting_requests_share_batches(scheduler):
+    handles = [opened(scheduler, prompt_of(1, seed)) for seed in range(5)]
     for future in [handle.submit(REST_VALUES) for _ in range(3) for handle in handles]:
         assert future.result(timeout=20).frame_HWC is not None
-    assert sum(size * count for size, count in broker.stats.batches.items()) == 15
-    assert any(size > 1 for size in broker.stats.batches)
+    assert sum(size * count for size, count in scheduler.stats.batches.items()) == 15
+    assert any(size > 1 for size in scheduler.stats.batches)
 
 
-def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
-    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=2, batch=2, gather=20.0))
-    handles = [opened(broker, prompt_of(1, seed)) for seed in range(2)]
+def test_a_batch_waits_for_the_sessions_of_the_last_one(tiny_model):
+    scheduler = Scheduler(Engine(tiny_model, row_delay=1), sessions=2, batch=2, gather=20.0)
+    handles = [opened(scheduler, prompt_of(1, seed)) for seed in range(2)]
     both_asked = threading.Event()
-    broker.run(both_asked.wait)
+    scheduler.run(both_asked.wait)
     futures = [handle.submit(REST_VALUES) for handle in handles]
     both_asked.set()
     assert all(future.result(20).frame_HWC is not None for future in futures)
@@ -77,24 +77,24 @@ def test_those_who_were_dreamed_together_are_waited_for(tiny_model):
         thread.start()
     for thread in threads:
         thread.join()
-    assert broker.stats.batches == {2: 6}
-    assert broker.close(10)
+    assert scheduler.stats.batches == {2: 6}
+    assert scheduler.close(10)
 
 
-def test_other_work_of_the_model_is_done_in_the_one_thread(broker):
-    assert broker.run(lambda: threading.current_thread().name).result(10) == "playloom-scheduler"
+def test_other_work_runs_in_the_scheduler_s_thread(scheduler):
+    assert scheduler.run(lambda: threading.current_thread().name).result(10) == "playloom-scheduler"
     with pytest.raises(ZeroDivisionError):
-        broker.run(lambda: 1 // 0).result(10)
+        scheduler.run(lambda: 1 // 0).result(10)
 
 
-def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
-    handles = [opened(broker, prompt_of(1)) for _ in range(6)]
+def test_sessions_are_limited(scheduler):
+    handles = [opened(scheduler, prompt_of(1)) for _ in range(6)]
     with pytest.raises(CapacityError, match="6 sessions"):
-        opened(broker, prompt_of(1))
+        opened(scheduler, prompt_of(1))
     handles[0].close()
     for _ in range(100):
         try:
-            opened(broker, prompt_of(1)).close()
+            opened(scheduler, prompt_of(1)).close()
             break
         except CapacityError:
             threading.Event().wait(0.02)
@@ -102,10 +102,10 @@ def test_a_session_too_many_is_refused_at_once_and_there_is_room_again(broker):
         pytest.fail("the closed session's place never came free")
 
 
-def test_one_bad_turn_spoils_no_other(tiny_model, broker):
-    good, bad, wrong_size = (opened(broker, prompt_of(1, seed), seed=seed) for seed in range(3))
+def test_a_bad_step_fails_alone(tiny_model, scheduler):
+    good, bad, wrong_size = (opened(scheduler, prompt_of(1, seed), seed=seed) for seed in range(3))
     gate = threading.Event()
-    broker.run(gate.wait)  # so that all three lie there when the next batch is made
+    scheduler.run(gate.wait)  # so that all three lie there when the next batch is made
     futures = [
         good.submit(REST_VALUES),
         bad.submit(np.full(16, 99, np.uint8)),
@@ -122,9 +122,9 @@ def test_one_bad_turn_spoils_no_other(tiny_model, broker):
     assert wrong_size.submit(REST_VALUES).result(20).index == 0
 
 
-def test_a_failure_of_the_machine_ends_the_sessions_it_hit_and_no_other(broker, monkeypatch):
-    hit, other = opened(broker, prompt_of(1, 1)), opened(broker, prompt_of(1, 2))
-    monkeypatch.setattr(broker.engine.decoder, "give_action", lambda *_: 1 / 0)
+def test_a_failed_batch_closes_its_sessions_only(scheduler, monkeypatch):
+    hit, other = opened(scheduler, prompt_of(1, 1)), opened(scheduler, prompt_of(1, 2))
+    monkeypatch.setattr(scheduler.engine.decoder, "give_action", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         hit.submit(REST_VALUES).result(20)
     monkeypatch.undo()
@@ -133,21 +133,21 @@ def test_a_failure_of_the_machine_ends_the_sessions_it_hit_and_no_other(broker, 
     assert other.submit(REST_VALUES).result(20).index == 0
 
 
-def test_nobody_waits_for_a_thread_that_failed(tiny_model, monkeypatch):
-    broker = Scheduler(Engine(tiny_model))
-    handle = opened(broker, prompt_of(1))
-    monkeypatch.setattr(broker, "_gather", lambda: 1 / 0)
+def test_a_failed_thread_fails_every_future(tiny_model, monkeypatch):
+    scheduler = Scheduler(Engine(tiny_model))
+    handle = opened(scheduler, prompt_of(1))
+    monkeypatch.setattr(scheduler, "_gather", lambda: 1 / 0)
     for _ in range(2):
         with pytest.raises(ShuttingDownError, match=r"failed|stopping"):
             handle.submit(REST_VALUES).result(20)
     with pytest.raises(ShuttingDownError, match=r"failed|stopping"):
-        broker.open(prompt_of(1)).result(20)
-    assert broker.close(10) and not broker.alive
+        scheduler.open(prompt_of(1)).result(20)
+    assert scheduler.close(10) and not scheduler.alive
 
 
-def test_want_of_memory_fails_the_turn_and_keeps_the_session(tiny_model, broker, monkeypatch):
-    handle = opened(broker, prompt_of(1, 1), seed=3)
-    monkeypatch.setattr(broker.engine.decoder, "dream_frame", _no_memory)
+def test_out_of_memory_fails_the_step_and_keeps_the_session(tiny_model, scheduler, monkeypatch):
+    handle = opened(scheduler, prompt_of(1, 1), seed=3)
+    monkeypatch.setattr(scheduler.engine.decoder, "dream_frame", _no_memory)
     with pytest.raises(ResourceError, match="memory"):
         handle.submit(REST_VALUES).result(20)
     monkeypatch.undo()
@@ -158,70 +158,70 @@ def _no_memory(*_: object) -> None:
     raise torch.OutOfMemoryError("no room")
 
 
-def test_a_closed_session_and_a_stopped_broker_are_sentences(tiny_model):
-    broker = Scheduler(Engine(tiny_model))
-    handle = opened(broker, prompt_of(2), sampling=GREEDY)
+def test_closed_sessions_and_a_closed_scheduler_raise(tiny_model):
+    scheduler = Scheduler(Engine(tiny_model))
+    handle = opened(scheduler, prompt_of(2), sampling=GREEDY)
     last = handle.submit(REST_VALUES)
     handle.close()
     with pytest.raises(ShuttingDownError, match="was closed"):
         handle.submit(REST_VALUES).result(20)
-    assert broker.close(10)
+    assert scheduler.close(10)
     assert last.done()
     with pytest.raises(ShuttingDownError, match="stopping"):
-        opened(broker, prompt_of(1))
+        opened(scheduler, prompt_of(1))
 
 
-def test_what_was_asked_for_is_finished_before_the_end(tiny_model):
-    broker = Scheduler(Engine(tiny_model, row_delay=1))
-    handle = opened(broker, prompt_of(1))
+def test_close_finishes_queued_steps(tiny_model):
+    scheduler = Scheduler(Engine(tiny_model, row_delay=1))
+    handle = opened(scheduler, prompt_of(1))
     futures = [handle.submit(REST_VALUES) for _ in range(5)]
-    assert broker.close(20)
+    assert scheduler.close(20)
     assert [future.result(0).index for future in futures] == [0, 1, 2, 3, 4]
 
 
-def test_nobody_waits_for_a_cancelled_turn(broker):
-    handle = opened(broker, prompt_of(1))
+def test_a_cancelled_step_is_skipped(scheduler):
+    handle = opened(scheduler, prompt_of(1))
     gate = threading.Event()
-    broker.run(gate.wait)
+    scheduler.run(gate.wait)
     futures = [handle.submit(REST_VALUES) for _ in range(3)]
     assert futures[1].cancel()
     gate.set()
     assert [futures[0].result(20).index, futures[2].result(20).index] == [0, 1]
 
 
-def test_an_opening_says_how_far_it_is_and_can_be_cancelled(tiny_model):
-    broker = Scheduler(Engine(tiny_model, row_delay=1), SchedulerLimits(sessions=1))
+def test_opening_reports_progress_and_can_be_cancelled(tiny_model):
+    scheduler = Scheduler(Engine(tiny_model, row_delay=1), sessions=1)
     told: list[tuple[int, int]] = []
-    broker.open(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
-    broker.run(lambda: None).result(20)  # closing happens between two frames
+    scheduler.open(prompt_of(3), progress=lambda *counts: told.append(counts)).result(20).close()
+    scheduler.run(lambda: None).result(20)  # closing happens between two frames
     assert told == [(1, 3), (2, 3), (3, 3)]
-    broker.run(lambda: None).result(20)  # the close is done
+    scheduler.run(lambda: None).result(20)  # the close is done
     seen, go_on = threading.Event(), threading.Event()
 
     def see(*counts: int) -> None:
         seen.set()
         go_on.wait(20)
 
-    left = broker.open(prompt_of(3), progress=see)
+    left = scheduler.open(prompt_of(3), progress=see)
     assert seen.wait(20)
     with pytest.raises(CapacityError):
-        opened(broker, prompt_of(1))
+        opened(scheduler, prompt_of(1))
     assert left.cancel()
     go_on.set()
-    broker.run(lambda: None).result(20)
-    broker.run(lambda: None).result(20)
-    assert opened(broker, prompt_of(1)).submit(REST_VALUES).result(20).index == 0
-    assert broker.close(20)
+    scheduler.run(lambda: None).result(20)
+    scheduler.run(lambda: None).result(20)
+    assert opened(scheduler, prompt_of(1)).submit(REST_VALUES).result(20).index == 0
+    assert scheduler.close(20)
 
 
 class Player:
     """A live session whose frames are sent at once, or when `go_on` is set."""
 
-    def __init__(self, broker, handle, **state):
+    def __init__(self, scheduler, handle, **state):
         self.frames, self.errors, self.go_on = [], [], None
         self.state = LiveState(controller="model", **state)
         self.live = LiveHandle(handle=handle, state=self.state, on_frame=self.take, on_error=self.errors.append)
-        broker.play(self.live)
+        scheduler.play(self.live)
 
     def take(self, frame):
         self.frames.append(frame)
@@ -240,12 +240,14 @@ def until(happened, seconds=20.0):
     assert happened()
 
 
-def test_live_sessions_share_batches_and_play_what_each_would_alone(tiny_model, broker):
-    players = [Player(broker, opened(broker, prompt_of(2, seed), seed=seed), fps=20, aligned=True) for seed in range(3)]
+def test_live_sessions_share_batches_and_equal_the_engine_s(tiny_model, scheduler):
+    players = [
+        Player(scheduler, opened(scheduler, prompt_of(2, seed), seed=seed), fps=20, aligned=True) for seed in range(3)
+    ]
     until(lambda: all(len(player.frames) >= 6 for player in players))
     for player in players:
         player.live.handle.close()
-    assert broker.stats.batches[3] >= 4
+    assert scheduler.stats.batches[3] >= 4
     for seed, player in enumerate(players):
         alone = Engine(tiny_model, row_delay=1).open(prompt_of(2, seed), seed=seed)
         assert all((alone.step().codes_N == frame.codes_N).all() for frame in player.frames)
@@ -253,40 +255,40 @@ def test_live_sessions_share_batches_and_play_what_each_would_alone(tiny_model, 
         assert report.frames == len(player.frames) and not player.errors
 
 
-def test_a_live_session_pauses_steps_and_ends_with_its_handle(broker):
-    player = Player(broker, opened(broker, prompt_of(1)), fps=100)
+def test_a_live_session_pauses_steps_and_ends_with_its_handle(scheduler):
+    player = Player(scheduler, opened(scheduler, prompt_of(1)), fps=100)
     until(lambda: len(player.frames) >= 3)
     player.state.pause()
-    broker.run(lambda: None).result(20)
+    scheduler.run(lambda: None).result(20)
     made = len(player.frames)
     time.sleep(0.05)
     assert len(player.frames) == made
     player.state.single_step()
-    broker.wake()
+    scheduler.wake()
     until(lambda: len(player.frames) == made + 1)
     player.state.resume()
-    broker.wake()
+    scheduler.wake()
     until(lambda: len(player.frames) > made + 3)
     player.live.handle.close()
-    broker.run(lambda: None).result(20)
+    scheduler.run(lambda: None).result(20)
     made = len(player.frames)
     time.sleep(0.05)
-    assert len(player.frames) == made and broker.stats.sessions == 0
+    assert len(player.frames) == made and scheduler.stats.sessions == 0
 
 
-def test_live_sessions_that_are_always_late_starve_no_request(broker):
-    players = [Player(broker, opened(broker, prompt_of(1, seed)), fps=1000) for seed in range(4)]
-    handle = opened(broker, prompt_of(1, 9))
+def test_live_sessions_that_are_always_late_starve_no_request(scheduler):
+    players = [Player(scheduler, opened(scheduler, prompt_of(1, seed)), fps=1000) for seed in range(4)]
+    handle = opened(scheduler, prompt_of(1, 9))
     for index in range(10):
         assert handle.submit(REST_VALUES).result(20).index == index
     assert all(player.state.report().skipped > 0 for player in players)
-    assert max(broker.stats.batches) == 3
+    assert max(scheduler.stats.batches) == 3
     counts = [len(player.frames) for player in players]
     assert min(counts) > max(counts) / 2, "the longest waiting comes first"
 
 
-def test_frames_that_cannot_be_sent_never_queue(broker):
-    player = Player(broker, opened(broker, prompt_of(1)), fps=1000)
+def test_frames_that_cannot_be_sent_never_queue(scheduler):
+    player = Player(scheduler, opened(scheduler, prompt_of(1)), fps=1000)
     until(lambda: player.frames)
     player.go_on = threading.Event()
     made = len(player.frames)
@@ -296,12 +298,12 @@ def test_frames_that_cannot_be_sent_never_queue(broker):
     until(lambda: len(player.frames) > made + 10)
 
 
-def test_a_failure_ends_the_live_sessions_it_hit(broker, monkeypatch):
-    player = Player(broker, opened(broker, prompt_of(1)), fps=200)
+def test_a_failure_ends_the_live_sessions_it_hit(scheduler, monkeypatch):
+    player = Player(scheduler, opened(scheduler, prompt_of(1)), fps=200)
     until(lambda: player.frames)
-    monkeypatch.setattr(broker.engine, "step", lambda _: 1 / 0)
+    monkeypatch.setattr(scheduler.engine, "step", lambda _: 1 / 0)
     until(lambda: player.errors)
     assert isinstance(player.errors[0], ZeroDivisionError)
-    broker.run(lambda: None).result(20)
-    broker.run(lambda: None).result(20)
-    assert broker.stats.sessions == 0
+    scheduler.run(lambda: None).result(20)
+    scheduler.run(lambda: None).result(20)
+    assert scheduler.stats.sessions == 0
