@@ -28,6 +28,10 @@ class LoopConfig:
     """Seed of the data order and of every random draw; same seed, same bytes on a CPU."""
     learning_rate: float = 3e-4
     """Peak learning rate."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the matrices of linear layers, AdamW for the rest."""
+    muon_rate: float = 1.0
+    """Learning rate of Muon's matrices over `learning_rate`."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """`cosine` (Loshchilov & Hutter 2017), or `wsd`: warm-up, stable, linear decay (Hu et al. 2024)."""
     warmup_steps: int = 100
@@ -80,7 +84,7 @@ class LoopConfig:
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("steps", "minutes", "max_minutes", "save_steps", "validate_steps"), lambda value: value > 0, "more than 0"),
     (("batch", "accumulate", "log_steps", "keep", "threads"), lambda value: value > 0, "more than 0"),
-    (("learning_rate", "clip"), lambda value: value > 0, "more than 0"),
+    (("learning_rate", "muon_rate", "clip"), lambda value: value > 0, "more than 0"),
     (
         ("seed", "warmup_steps", "weight_decay", "save_minutes", "validate_minutes"),
         lambda value: value >= 0,
