@@ -74,11 +74,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Return the inverse of `to_json`.
-
-        Raises:
-            BadInputError: when it is not a JSON object, has an unknown field or lacks one of the first four.
-        """
+        """Return the inverse of `to_json`."""
         try:
             return from_mapping(cls, json.loads(text), "the manifest")
         except (ValueError, RecursionError) as error:

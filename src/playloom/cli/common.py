@@ -176,16 +176,7 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 
 def refuse(context: typer.Context, names: Collection[str], why: str) -> None:
-    """Raise an error when the user gave a parameter that does not apply.
-
-    Args:
-        context: of the command that runs.
-        names: of the function's parameters.
-        why: the end of the sentence, such as "does not apply to --clips".
-
-    Raises:
-        BadInputError: names the first such flag.
-    """
+    """Raise an error when the user gave one of these parameters; `why` ends the sentence: "applies to --clips only"."""
     for parameter in context.command.params:
         if parameter.name in names and is_given(context, str(parameter.name)):
             raise BadInputError(f"{parameter.opts[0]} {why}; leave it out")
@@ -237,8 +228,8 @@ def stopping(left: str, *, after_step: bool) -> Iterator[Stop]:
     """End the body on Ctrl-C or SIGTERM.
 
     Args:
-        left: what is left when the body is interrupted, for the message.
-        after_step: the first signal is only noted, for a body that asks `stop()`; the second one interrupts.
+        left: end of the message: "finished games are kept".
+        after_step: the first signal is only noted, for a body that calls `stop()`; the second one interrupts.
     """
     stop = Stop()
     before: dict[int, Any] = {}
@@ -334,9 +325,9 @@ def progress(
 
     Args:
         what: the work, such as "dreaming".
-        unit: what is counted, such as "frames".
+        unit: unit of the count, such as "frames".
         quiet: show nothing.
-        timed: no bar, because drawing it would disturb what is measured.
+        timed: no bar, because drawing it would disturb a measurement.
         every: seconds between two plain lines where stderr is no terminal.
     """
     from rich.console import Console

@@ -46,11 +46,7 @@ class Key:
     __slots__ = ("_text",)
 
     def __init__(self, text: str) -> None:
-        """Strip blanks and a leading `Bearer`.
-
-        Raises:
-            BadInputError: when it is empty or does not fit into a header. The message does not hold the key.
-        """
+        """Strip blanks and a leading `Bearer`. No error holds the key."""
         bare = re.sub(r"(?i)^bearer(\s+|$)", "", text.strip())
         if not bare:
             raise BadInputError("the key is empty; leave --key out, or give the endpoint's key")
@@ -77,9 +73,6 @@ def find_key(given: str | None, environment: Mapping[str, str], ask: Callable[[]
     """Return the given key, else the first of `KEY_VARIABLES` that is set, else the answer of `ask`.
 
     An empty answer means no key.
-
-    Raises:
-        BadInputError: when the key cannot be used.
     """
     if given is not None:
         return Key(given)
@@ -150,13 +143,7 @@ class Endpoint:
             address: http or https; without a path, `/score` is used.
             key: sent as `Authorization: Bearer`.
             timeout: seconds for one attempt.
-            retries: None: the defaults of `Retries`.
             on_retry: called with a sentence before every retry.
-            sleep: waits that many seconds.
-
-        Raises:
-            BadInputError: when the address or the timeout cannot be used.
-            MissingExtraError: when httpx or tenacity is not installed.
         """
         if not (timeout > 0 and math.isfinite(timeout)):
             raise BadInputError(f"the timeout is out of range: got {timeout:g} s, expected more than 0")
@@ -190,11 +177,7 @@ class Endpoint:
         return self._key.redact(text) if self._key is not None else text
 
     def send(self, request: Mapping[str, Any]) -> bytes:
-        """Send one request and return the response's body.
-
-        Raises:
-            EndpointError: when the endpoint rejects it, or every attempt failed. The message does not hold the key.
-        """
+        """Send one request and return the response's body. No error holds the key."""
         first = self._retries.first_wait
         backoff = self._tenacity.wait_exponential_jitter(initial=first, max=_LONGEST_WAIT, jitter=2 * first)
         attempts = self._tenacity.Retrying(

@@ -90,15 +90,7 @@ class CallFolder:
 
     @classmethod
     def resume(cls, out: Path | str, start: Request | None) -> CallFolder:
-        """Open the call in `out`, or begin a new one when there is none.
-
-        Args:
-            out: the folder.
-            start: expected first request; None: the one in the folder.
-
-        Raises:
-            BadInputError: when the call has another start, or there is neither a call nor a start.
-        """
+        """Open the call in `out`, or begin a new one; `start` is its expected first request, None: the stored one."""
         path = Path(out).absolute()
         if not (path / _START_FILE).exists():
             if start is None:
@@ -158,12 +150,7 @@ MAX_GIF_FRAMES = 240
 
 
 def pick_enlarger(name: Upscale) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None:
-    """Return the function from RGB [H, W, 3] to RGB [4 H, 4 W, 3]; None for `none`.
-
-    Raises:
-        BadInputError: when the name is unknown.
-        MissingExtraError: when its package is not installed.
-    """
+    """Return the function from RGB [H, W, 3] to RGB [4 H, 4 W, 3]; None for `none`."""
     if name not in get_args(Upscale):
         raise BadInputError(f"unknown upscale {name!r}; {did_you_mean(name, get_args(Upscale))}")
     if name == "realesrgan":
@@ -174,11 +161,7 @@ def pick_enlarger(name: Upscale) -> Callable[[NDArray[np.uint8]], NDArray[np.uin
 
 
 class OutputVideo:
-    """Enlarged pictures and animations of a call.
-
-    Raises:
-        BadInputError, MissingExtraError: see `pick_enlarger`.
-    """
+    """Enlarged pictures and animations of a call."""
 
     def __init__(self, folder: CallFolder, upscale: Upscale, seed: int) -> None:
         self._folder, self._upscale, self._seed = folder, upscale, seed

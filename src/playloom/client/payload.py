@@ -22,22 +22,13 @@ Request = dict[str, Any]
 
 
 def start_from_file(path: Path | str) -> Request:
-    """Read a request from a JSON file, with one step to predict.
-
-    Raises:
-        BadInputError: when the file is missing or holds no request.
-        PictureError: when one of its pictures cannot be read.
-    """
+    """Read a request from a JSON file, with one step to predict."""
     request = read_request(Path(path), "give a payload in the endpoint's format")
     return {**request, "input_data": {**request["input_data"], "num_steps_to_predict": 1}}
 
 
 def start_from_picture(path: Path | str) -> tuple[Request, tuple[str, ...]]:
-    """Make a request whose context is one picture with the controller at rest; with notes on changes to the picture.
-
-    Raises:
-        PictureError: when the picture cannot be read.
-    """
+    """Make a request whose context is one picture with the controller at rest; with notes on changes to the picture."""
     picture = read_picture(path)
     frame_HWC, note = fit_picture(picture.frame_HWC, FRAME_SIZE)
     entry = context_entry(encode_png(frame_HWC), REST_VALUES.tolist())

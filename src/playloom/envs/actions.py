@@ -68,12 +68,7 @@ class Controller(ActionMapper):
 
 
 class DiscreteActions(ActionMapper):
-    """Held inputs by number, in the given order.
-
-    Raises:
-        ConfigError: when the table is empty, or its entries are neither scripts nor states.
-        ActionError: when a script is wrong, or longer than one step.
-    """
+    """Held inputs by number, in the given order."""
 
     def __init__(self, actions: Mapping[str, ControllerState] | Sequence[str]) -> None:
         if not isinstance(actions, Mapping | Sequence) or isinstance(actions, str):

@@ -67,13 +67,7 @@ PromptSource: TypeAlias = LoadedPrompt | Window
 
 
 def prompt_sources(prompts: Prompts, model: WorldModel) -> list[PromptSource]:
-    """Return all prompts, in the order given.
-
-    Raises:
-        BadInputError: when there is none.
-        PictureError: when pictures are of another size than the model's.
-        PlayloomError: when one of them cannot be read.
-    """
+    """Return all prompts, in the order given."""
     if prompts is None:
         prompts = [f"{BUNDLED_PREFIX}{name}" for name in list_prompts()]
     several = prompts if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [prompts]
@@ -156,11 +150,7 @@ class InitialStates:
         return len(self._sources)
 
     def begin(self, index: int, seed: int) -> tuple[Session, InitialState]:
-        """Return a new session on prompt `index`, with that seed, and the prompt.
-
-        Raises:
-            ResourceError: out of memory.
-        """
+        """Return a new session on prompt `index`, with that seed, and the prompt."""
         state = self._prefilled.get(index) or self._prefill(index)
         self._prefilled[index] = state
         self._prefilled.move_to_end(index)

@@ -60,18 +60,13 @@ def benchmark(
 ) -> dict[str, Any]:
     """Measure an engine from a bundled prompt with the sampling of its model's card.
 
+    The result has JSON values; rates are frames per second of all dreams of a batch together.
+
     Args:
         engine: loaded model and decoding order.
         frames: frames of the long dream, 1 or more; the other parts take at most as many.
         batch_sizes: numbers of dreams that advance as one batch.
         progress: receives the name of each part.
-
-    Returns:
-        JSON values. Rates are frames per second of all dreams of a batch together.
-
-    Raises:
-        BadInputError: when no prompt is bundled.
-        ResourceError: when the device's memory is too small for a batch.
     """
     model, sampling = engine.model, Sampling.from_card(engine.model.card)
     prompt, played = bundled_prompt(model)
@@ -165,9 +160,6 @@ def bundled_prompt(model: WorldModel) -> tuple[Prompt, NDArray[np.uint8]]:
 
     Returns:
         The prompt, and the recorded actions of all bundled prompts, uint8 [T, 16].
-
-    Raises:
-        BadInputError: when no prompt is bundled.
     """
     clips = [load_bundled_prompt(find_prompt(name)) for name in list_prompts()]
     if not clips:

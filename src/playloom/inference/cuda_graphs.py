@@ -71,14 +71,9 @@ class FrameGraphs:
     def run(
         self, place: CaptureKey, name: Hashable, work: Work, steps_B: Tensor, draws: BatchSampler | None = None
     ) -> None:
-        """Run the work: plainly the first time, captured the second, then replayed.
+        """Run the work on its inputs: plainly the first time, captured the second, then replayed.
 
-        Args:
-            place: rows of its dreams.
-            name: distinguishes works that differ in more than their tensors.
-            work: the run.
-            steps_B: each dream's step, on the device.
-            draws: draws of the step, if tokens are sampled.
+        The name distinguishes works that differ in more than their tensors.
         """
         if self._capture is None:
             work(steps_B, draws)

@@ -30,11 +30,7 @@ from playloom.models.decode_order import DecodeOrder
 
 @dataclass(frozen=True, kw_only=True)
 class BatchJob:
-    """Dreams over a folder of clips.
-
-    Raises:
-        BadInputError: when a number is not positive or the protocol is unknown.
-    """
+    """Dreams over a folder of clips."""
 
     folder: Path
     """Folder with `.npz` clips, searched recursively."""
@@ -93,9 +89,6 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
     Args:
         job: the folder and settings.
         on_clip: called after each clip with the number of finished clips, the total, and a sentence.
-
-    Raises:
-        PlayloomError: when the folder has no clip, the model cannot be loaded, or `out` cannot be written.
     """
     paths = find_clips(job.folder)[: job.max_files]
     ensure_writable(next_free_path(job.out) / "clip")

@@ -47,11 +47,9 @@ class Sampling:
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], **requested: float | int | None) -> Sampling:
-        """Return the request's sampling, with the recommendation of a model's card where a field is None.
+        """Return the requested fields, with the recommendation of a model's card where one is None.
 
-        Args:
-            card: a model's card; its `sampling` has fields of this class.
-            requested: fields of this class. A temperature holds for all tokens, unless `action_temperature` is given.
+        A requested temperature holds for all tokens, unless `action_temperature` is given.
         """
         given = {name: value for name, value in requested.items() if value is not None}
         recommended = dict(card.get("sampling", {}))
@@ -89,13 +87,7 @@ class BatchSampler:
     """The draws of one step for a batch of dreams, each with its own sampling."""
 
     def __init__(self, samplings: Sequence[Sampling], noise_BSC: Tensor, temperature_B11: Tensor | None = None) -> None:
-        """Make a sampler.
-
-        Args:
-            samplings: sampling of each dream.
-            noise_BSC: Gumbel noise by dream, slot and choice; zeros for a greedy dream (see `noise`).
-            temperature_B11: divisors of the logits; None: those of `samplings`.
-        """
+        """Take Gumbel noise by dream, slot and choice, and divisors of the logits (None: those of `samplings`)."""
         self.samplings, self.noise_BSC = tuple(samplings), noise_BSC
         if temperature_B11 is None:
             divisors = [1.0 if how.greedy else max(how.temperature, _COLDEST) for how in samplings]

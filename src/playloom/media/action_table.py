@@ -43,10 +43,6 @@ def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTa
         path: UTF-8, separated by commas, or by semicolons or tabs (then with decimal commas too). Other columns are
             ignored, with a note.
         schema: `named`, `binned`, or `auto` to detect it, with a note.
-
-    Raises:
-        ActionError: when the file is missing or empty, a column is missing, the steps are not consecutive, or a value
-            is out of range; names the row (from 1), the column and the range.
     """
     check_schema(schema)
     header, rows = _read_cells(Path(path))
@@ -71,12 +67,7 @@ def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTa
 
 
 def write_actions(path: Path | str, values_TA: ArrayLike, schema: Schema = "named", *, first_step: int = 1) -> None:
-    """Write action values [T, 16] as CSV; the inverse of `read_actions`.
-
-    Raises:
-        ActionError: when a value is outside its slot's range or the schema is unknown.
-        StorageError: when the place cannot be written to, or the disk is full.
-    """
+    """Write action values [T, 16] as CSV; the inverse of `read_actions`."""
     rows_T16 = values_to_rows(np.asarray(values_TA).reshape(-1, len(SLOT_NAMES)), schema)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -88,16 +79,7 @@ def write_actions(path: Path | str, values_TA: ArrayLike, schema: Schema = "name
 
 
 def read_inputs(text: str, schema: Schema | Literal["auto"], steps: int | None) -> Script:
-    """Read the CSV file of that name, else parse the text as a script.
-
-    Args:
-        text: a path, or a script (see `playloom.actions.script`).
-        schema: schema of the CSV.
-        steps: number of actions; None: as many as there are.
-
-    Raises:
-        ActionError: when it is neither.
-    """
+    """Read the CSV file of that name, else parse the text as a script; `steps` None: as many as there are."""
     path = Path(text)
     try:
         is_file, is_folder = path.is_file(), bool(text.strip()) and path.is_dir()

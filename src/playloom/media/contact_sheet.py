@@ -49,16 +49,7 @@ _RADIUS, _THUMB, _REACH = 24, 9, 14
 
 
 def draw_gamepad(values_A: NDArray[np.uint8], caption: str = "", height: int = _HEIGHT) -> NDArray[np.uint8]:
-    """Draw one action as a controller, uint8 RGB [height, 2/3 height, 3], read-only.
-
-    Args:
-        values_A: uint8 [16] in slot order.
-        caption: one short line below it.
-        height: in pixels.
-
-    Raises:
-        ActionError: when a value is out of range.
-    """
+    """Draw action values [16] as a controller, uint8 RGB [height, 2/3 height, 3], read-only."""
     return _drawn(tuple(decode_values(values_A).tolist()), caption, height)
 
 
@@ -167,19 +158,13 @@ class Tile:
 def contact_sheet(
     rows: Sequence[Sequence[Tile]], *, title: str = "", tile_width: int = 150, kinds: Iterable[Kind] | None = None
 ) -> NDArray[np.uint8]:
-    """Lay out rows of tiles.
+    """Lay out rows of tiles, uint8 RGB [H, W, 3].
 
     Args:
-        rows: tiles from left to right, rows from top to bottom; rows may differ in length.
+        rows: rows from top to bottom; they may differ in length.
         title: on top, wrapped where it is wider than the sheet.
-        tile_width: width of a frame on the sheet, in pixels, without its controllers.
+        tile_width: width of a frame in pixels, without its controllers.
         kinds: those that the legend below the title explains; None: those of the tiles.
-
-    Returns:
-        The sheet, uint8 RGB [H, W, 3].
-
-    Raises:
-        BadInputError: when there is no tile.
     """
     tiles = [tile for row in rows for tile in row]
     if not tiles:
@@ -206,14 +191,7 @@ def contact_sheet(
 def film_frames(
     rows: Iterable[Sequence[Tile]], *, kinds: Iterable[Kind], title: str = "", enlarged: int = 1
 ) -> Iterator[NDArray[np.uint8]]:
-    """Draw one frame of an animation for each row of tiles; only the last tile of a row keeps its controllers.
-
-    Args:
-        rows: all with as many tiles, and their last tiles with as many controllers.
-        kinds: those of all tiles, for the legend.
-        title: on top.
-        enlarged: magnification of each tile's frame.
-    """
+    """Draw one frame of an animation for each row of tiles; only the last tile of a row keeps its controllers."""
     legend = tuple(kinds)
     for tiles in rows:
         row = [*(replace(tile, pads=()) for tile in tiles[:-1]), tiles[-1]]

@@ -48,15 +48,7 @@ class Picture(NamedTuple):
 
 
 def read_picture(source: Path | str | bytes, *, name: str | None = None) -> Picture:
-    """Read a picture in any format of Pillow, rotated as its EXIF data says.
-
-    Args:
-        source: a path, or the bytes of the file.
-        name: name in errors; None: the path.
-
-    Raises:
-        PictureError: when it is missing, damaged, no picture, or larger than `MAX_PIXELS`.
-    """
+    """Read a picture from a path or bytes, in any format of Pillow, rotated as its EXIF data says."""
     name = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
         with warnings.catch_warnings():
@@ -79,16 +71,7 @@ def read_picture(source: Path | str | bytes, *, name: str | None = None) -> Pict
 def fit_picture(
     frame_HWC: NDArray[np.uint8], size: tuple[int, int], resize: ResizeMode = "crop"
 ) -> tuple[NDArray[np.uint8], str | None]:
-    """Resize a picture (Lanczos); return it with a note of the change, or None when it had the size.
-
-    Args:
-        frame_HWC: uint8 RGB, any size.
-        size: new (H, W).
-        resize: see `ResizeMode`; only matters when the shapes differ.
-
-    Raises:
-        PictureError: when `resize` is unknown.
-    """
+    """Resize a picture to (H, W) with Lanczos; return it with a note of the change, or None when it had the size."""
     if resize not in get_args(ResizeMode):
         raise PictureError(f"unknown resize mode {resize!r}; {did_you_mean(resize, get_args(ResizeMode))}")
     (height, width), (from_height, from_width) = size, frame_HWC.shape[:2]
@@ -140,11 +123,7 @@ def encode_png(frame_HWC: NDArray[np.uint8], manifest: Manifest | None = None) -
 
 
 def from_base64(text: str, name: str) -> bytes:
-    """Decode base64; a prefix `data:image/...;base64,` is skipped.
-
-    Raises:
-        PictureError: when it is not base64, or cut short.
-    """
+    """Decode base64; a prefix `data:image/...;base64,` is skipped."""
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -154,11 +133,7 @@ def from_base64(text: str, name: str) -> bytes:
 
 
 def picture_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return (width, height) of a PNG or JPEG without decoding it.
-
-    Raises:
-        PictureError: when it is neither, or its size is out of all bounds.
-    """
+    """Return (width, height) of a PNG or JPEG without decoding it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large sizes
@@ -179,11 +154,8 @@ def read_frame(
         data: bytes of the file.
         size: new (H, W).
         where: name in errors.
-        pixels: largest number of pixels to decode.
+        pixels: most pixels to decode.
         stretch: resize without keeping the shape, as clients of the hosted endpoint do; else the middle is kept.
-
-    Raises:
-        PictureError: when it is neither PNG nor JPEG, too large or damaged.
     """
     width, height = picture_size(data, where)
     if width * height > pixels:

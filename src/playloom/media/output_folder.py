@@ -71,11 +71,7 @@ class DreamFolder:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GeneratedClip:
-    """A prompt and the steps that a model generated after it; a notebook shows it as an animation.
-
-    Raises:
-        BadInputError: when there are no steps.
-    """
+    """A prompt and the steps that a model generated after it; a notebook shows it as an animation."""
 
     real_frames_THWC: NDArray[np.uint8]
     """Frames of the prompt, uint8 [T, H, W, 3]."""
@@ -140,18 +136,11 @@ class GeneratedClip:
         return f'<img alt="{html.escape(repr(self))}" src="data:image/gif;base64,{gif}">{notes}'
 
     def save(self, path: Path | str) -> Path:
-        """Write the clip; every generated picture has the watermark and the manifest.
+        """Write the clip, marked and with its manifest, and return the path that was written.
 
         Args:
             path: ending in `.gif`, `.mp4`, `.png` (contact sheet), `.csv` (actions) or `.npz` (a prompt, without
                 watermarks), replaced if it exists; any other path is a new folder with all of these, numbered if taken.
-
-        Returns:
-            Path that was written.
-
-        Raises:
-            BadInputError: when the ending is unknown, or the folder cannot be made.
-            StorageError: when the place cannot be written to, or the disk is full.
         """
         target = Path(path)
         if not target.suffix:
@@ -162,27 +151,14 @@ class GeneratedClip:
         _WRITERS[target.suffix.lower()](target, self)
         return target
 
-    def write_folder(
-        self,
-        folder: Path | str,
-        *,
-        numbered: bool = True,
-        on_file: Callable[[str], None] = lambda name: None,
-    ) -> DreamFolder:
+    def write_folder(self, folder: Path | str) -> DreamFolder:
         """Write the files of the table above into a new folder, which appears complete or not at all.
 
-        Args:
-            folder: destination. When it holds a result already, the first free of `folder-2`, `folder-3`, … is used.
-            numbered: False to fail instead of choosing a numbered folder.
-            on_file: called with the name of each file before it is written.
-
-        Raises:
-            BadInputError: when the folder holds anything else (or at all, with `numbered` off).
-            StorageError: when the folder cannot be made, or the disk is full.
+        When the folder holds a result already, the first free of `folder-2`, `folder-3`, … is used.
         """
-        target = next_free_path(folder, numbered=numbered)
+        target = next_free_path(folder, numbered=True)
         with atomic_folder(target) as place:
-            files = tuple(_write_files(place, self, on_file))
+            files = tuple(_write_files(place, self))
         return DreamFolder(folder=target, files=files)
 
     @property
@@ -193,9 +169,9 @@ class GeneratedClip:
         return found | ({"dreamed"} if self.frames_dreamed or before_T.any() else set())
 
 
-def _write_files(place: Path, clip: GeneratedClip, on_file: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+def _write_files(place: Path, clip: GeneratedClip) -> Iterator[tuple[str, str]]:
     if clip.frames_dreamed:
-        yield from _write_pictures(place, clip, on_file)
+        yield from _write_pictures(place, clip)
     given = sum(step.action_given for step in clip.steps)
     for name, description in (
         ("dream.gif", f"{_content(clip)}, in real time"),
@@ -204,7 +180,6 @@ def _write_files(place: Path, clip: GeneratedClip, on_file: Callable[[str], None
         ("sheet.png", "all of it on one sheet"),
         (CLIP_FILE, "the arrays, unmarked; a prompt"),
     ):
-        on_file(name)
         _WRITERS[Path(name).suffix](place / name, clip)
         yield name, description
     with atomic_write(place / "manifest.json") as temporary:
@@ -212,12 +187,11 @@ def _write_files(place: Path, clip: GeneratedClip, on_file: Callable[[str], None
     yield "manifest.json", "the manifest, and the request that makes it again"
 
 
-def _write_pictures(place: Path, clip: GeneratedClip, on_file: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+def _write_pictures(place: Path, clip: GeneratedClip) -> Iterator[tuple[str, str]]:
     frames_SHWC = clip.frames
     digits = max(2, len(str(len(frames_SHWC))))
     for number, frame_HWC in enumerate(frames_SHWC, 1):
         name, manifest = f"{number:0{digits}}.png", clip.manifest.at_step(number)
-        on_file(f"raw/{name}")
         write_generated(place / "raw" / name, frame_HWC, manifest)
         write_generated(place / f"x{_ENLARGED}" / name, enlarge(frame_HWC, _ENLARGED), manifest)
     height, width = frames_SHWC.shape[1:3]

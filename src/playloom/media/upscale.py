@@ -40,8 +40,8 @@ class RealESRGAN:
     def __init__(self, weights: Path | str, channels: Sequence[int] = CHANNELS) -> None:
         """Read the weights of a chain of 3 x 3 convolutions, each but the last with a PReLU.
 
-        The numbers are little-endian: of a convolution a tag of four bytes, the weights (filled up to a multiple of four
-        bytes) and the bias, of a PReLU its slopes.
+        The numbers are little-endian: of a convolution a tag of four bytes, the weights (filled up to a multiple of
+        four bytes) and the bias, of a PReLU its slopes.
 
         Raises:
             CheckpointError: when the file is missing or damaged.

@@ -34,14 +34,8 @@ def write_gif(
     """Write an endless GIF in 255 colours. Equal neighbours become one, shown longer.
 
     Args:
-        path: file to write.
         frames: uint8 [H, W, 3] each, all of one size.
         seconds_per_frame: 0.1 is real time; the format keeps hundredths of a second.
-        manifest: written into the comment.
-
-    Raises:
-        BadInputError: when there are no frames.
-        StorageError: when the place cannot be written to, or the disk is full.
     """
     images = _with_one_palette(frames)
     if not images:
@@ -86,20 +80,11 @@ def write_mp4(
     *,
     frames_per_second: int = 10,
     manifest: Manifest | None = None,
-    quality: int = 18,
 ) -> None:
     """Write an MP4 (H.264, yuv420p); frames are consumed one by one.
 
     Args:
-        path: file to write.
         frames: uint8 [H, W, 3] each, all of one size; an odd row or column is doubled, as the format needs.
-        frames_per_second: 10 is real time.
-        manifest: written into the comment.
-        quality: x264's constant rate factor, 0 (largest) to 51.
-
-    Raises:
-        BadInputError: when there are no frames.
-        StorageError: when the place cannot be written to, or the disk is full.
     """
     import av
 
@@ -109,7 +94,7 @@ def write_mp4(
         raise BadInputError(f"there are no pictures to write to {path}; expected at least one")
     # Equal frames give equal bytes with one thread, because the encoder's choices depend on the number, and without the
     # macroblock tree, because x264 (its AVX-512 code) then depends on memory it never wrote.
-    options = {"crf": str(quality), "preset": "medium", "threads": "1", "mbtree": "0"}
+    options = {"crf": "18", "preset": "medium", "threads": "1", "mbtree": "0"}
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         if manifest is not None:
             container.metadata["comment"] = manifest.to_json()
@@ -124,11 +109,7 @@ def write_mp4(
 
 
 def read_frames(path: Path | str) -> NDArray[np.uint8]:
-    """Read all frames of a video or GIF, uint8 [T, H, W, 3].
-
-    Raises:
-        RecordingError: when it is missing, damaged or holds no pictures.
-    """
+    """Read all frames of a video or GIF, uint8 [T, H, W, 3]."""
     import av
 
     try:
@@ -142,11 +123,7 @@ def read_frames(path: Path | str) -> NDArray[np.uint8]:
 
 
 def read_manifest(path: Path | str) -> Manifest | None:
-    """Read the manifest in the comment of an MP4 or GIF; None when there is none of playloom.
-
-    Raises:
-        RecordingError: when the file cannot be read.
-    """
+    """Read the manifest in the comment of an MP4 or GIF; None when there is none of playloom."""
     import av
 
     try:
