@@ -125,7 +125,7 @@ class _TransientError(EndpointError):
 
 
 class Endpoint:
-    """An open connection; close it, or use it as a context manager."""
+    """A connection; the context manager closes it."""
 
     def __init__(
         self,
@@ -156,7 +156,13 @@ class Endpoint:
         """The address without its query, which may hold secrets."""
         self._retries = retries or Retries()
         self._on_retry, self._sleep = on_retry, sleep
-        self._httpx, self._tenacity = _import_extra()
+        try:
+            import httpx
+            import tenacity
+        except ImportError as error:
+            raise MissingExtraError.of(error.name or "httpx", "call") from error
+        self._httpx: Any = httpx
+        self._tenacity: Any = tenacity
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         headers |= key.header() if key is not None else {}
         # A proxy of the environment is for other machines only.
@@ -166,10 +172,6 @@ class Endpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
         self._client.close()
 
     def redact(self, text: str) -> str:
@@ -270,12 +272,3 @@ def _is_local(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _import_extra() -> tuple[Any, Any]:
-    try:
-        import httpx
-        import tenacity
-    except ImportError as error:
-        raise MissingExtraError.of(error.name or "httpx", "call") from error
-    return httpx, tenacity

@@ -1,4 +1,4 @@
-"""Requests: from a JSON file or a picture, and the next one with a step appended to its context."""
+"""Requests from a JSON file or a picture."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from playloom.media.images import encode_png, fit_picture, from_base64, read_pic
 
 FRAME_SIZE = (180, 300)
 """(H, W) of the frames of endpoints of this schema; a picture is resized to it."""
-CONTEXT_STEPS = 10
-"""Context steps of such a model. A context grows to this many, or keeps its initial length if that is more."""
 
 Request = dict[str, Any]
 """A body in the endpoint's format: `{"input_data": {"num_steps_to_predict", "context": [...], ...}}`."""
@@ -40,18 +38,6 @@ def context_entry(data: bytes, action: Sequence[int], tokens: Sequence[int] = ()
     """Return one context step: picture file, action in bins, and the picture's tokens (none: it is encoded again)."""
     image = base64.b64encode(data).decode("ascii")
     return {"image": image, "actions": list(action), "actions_output": list(action), "tokens": list(tokens)}
-
-
-def next_request(start: Request, later: Sequence[dict[str, Any]]) -> Request:
-    """Return the request after some steps: they are appended to the start's context, and the oldest are dropped."""
-    context = start["input_data"]["context"]
-    kept = [*context, *later][-context_limit(start) :]
-    return {**start, "input_data": {**start["input_data"], "context": kept}}
-
-
-def context_limit(start: Request) -> int:
-    """Return the largest number of context steps of this call."""
-    return max(CONTEXT_STEPS, len(start["input_data"]["context"]))
 
 
 def read_request(path: Path, advice: str) -> Request:
