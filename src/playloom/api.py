@@ -22,18 +22,18 @@ from playloom.actions.codec import Schema
 from playloom.actions.script import Action, as_script
 from playloom.atomic_io import atomic_write
 from playloom.data.recording import Episode
-from playloom.device import pick_device, set_threads
+from playloom.device import set_threads
 from playloom.errors import CheckpointError, MissingExtraError
 from playloom.inference.engine import Engine
-from playloom.inference.generate import DreamJob, GenerationConfig, generate_clip
+from playloom.inference.generate import DreamJob, GenerationConfig, generate_clip, open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session
 from playloom.inference.types import Mode, Prompt
 from playloom.media.images import ResizeMode
 from playloom.media.output_folder import GeneratedClip
 from playloom.models.card import CARD
-from playloom.models.checkpoint import bundled_models, load_model, model_folder, save_model
-from playloom.models.decode_order import DecodeOrder, card_row_delay
+from playloom.models.checkpoint import bundled_models, save_model
+from playloom.models.decode_order import DecodeOrder
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["model.json", "*.safetensors", "*.md"]
@@ -229,20 +229,16 @@ def load(
         PlayloomError: when the device is not there, or has too little memory.
     """
     set_threads()
-    place = pick_device(device)
     if isinstance(model, str) and _HUB_ID.fullmatch(model) and not Path(model).parent.exists():
         options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        folder = _download(model, options)
-    else:
-        folder = model_folder(model)
-    loaded = load_model(folder, place)
-    return Model(Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order)))
+        model = _download(model, options)
+    return Model(open_engine(None if model is None else str(model), device=device, decode_order=decode_order))
 
 
-def _download(repo_id: str, options: Mapping[str, Any]) -> Path:
+def _download(repo_id: str, options: Mapping[str, Any]) -> str:
     hub = _hub()
     try:
-        return Path(hub.snapshot_download(repo_id, allow_patterns=_HUB_FILES, **options))
+        return str(hub.snapshot_download(repo_id, allow_patterns=_HUB_FILES, **options))
     except (OSError, ValueError) as error:  # base classes of the Hub's and the network's errors
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{repo_id} cannot be loaded from the Hugging Face Hub: {reason:.300}") from error

@@ -27,9 +27,9 @@ from playloom.inference.session import Session
 from playloom.inference.types import StepResult
 from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, write_clip
-from playloom.media.video import read_frames, read_manifest
 from playloom.models.checkpoint import save_model
 from playloom.provenance import Manifest
+from video_toys import read_frames, read_manifest
 
 SCRIPT = "forward for 2; turn_left for 2; rest"
 

@@ -19,13 +19,13 @@ from playloom.errors import BadInputError, PictureError, RecordingError, Storage
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_npz
 from playloom.media.images import read_picture
-from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, stamp
 from playloom.server.stories.export import composite, export_path, load_path, read_overlay, write_story
 from playloom.server.stories.schemas import Branch, Header, Removed, StoryInfo, from_line, to_line
 from playloom.server.stories.store import LOG, StoryStore
 from playloom.server.stories.tree import Tree
 from stories_toys import CREATED, ONE, REST, SIZE, begun, frame, node
+from video_toys import read_frames, read_manifest
 
 MADE = Manifest(model="tiny", weights="ab12", seed=7, mode="world", parent="00")
 

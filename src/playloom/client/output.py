@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -102,7 +102,7 @@ class CallFolder:
         if upscale not in get_args(Upscale):
             raise BadInputError(f"unknown upscale {upscale!r}; {did_you_mean(upscale, get_args(Upscale))}")
         self._upscale, self._seed = upscale, seed
-        self._enlarge = enlarge
+        self._enlarge: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = enlarge
         if upscale == "realesrgan":
             from playloom.media.upscale import RealESRGAN
 

@@ -127,18 +127,6 @@ _LEGEND: dict[Kind, str] = {
 _BORDER, _GAP = 2, 4
 _LEAST_WIDTH = 300  # of a sheet: narrower ones would wrap their title after every word
 _SHORT_MARK_BELOW = 150  # pixels of frame width
-_SHORT = {
-    "left_stick_x": "lx",
-    "left_stick_y": "ly",
-    "right_stick_x": "rx",
-    "right_stick_y": "ry",
-    "dpad_up": "up",
-    "dpad_down": "down",
-    "dpad_left": "left",
-    "dpad_right": "right",
-    "skill_1": "LB",
-    "skill_2": "RB",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,12 +211,12 @@ def title_of(manifest: Manifest) -> str:
 def held_inputs(values_A: NDArray[np.uint8]) -> str:
     """Return a short caption of one action [16]: `ly+1 rx-.38 RT`, or `rest`."""
     state = zip(CONTROLS, decode_values(values_A).tolist(), strict=True)
-    words = [
-        (_SHORT.get(control.name) or control.name.rpartition("_")[2])
-        + (f"{value:+.2g}".replace("0.", ".") if control.kind == "axis" else "")
-        for control, value in state
-        if value
-    ]
+    words = []
+    for control, value in state:
+        if value and control.kind == "axis":
+            words.append(control.name[0] + control.name[-1] + f"{value:+.2g}".replace("0.", "."))
+        elif value:
+            words.append(_LABELS.get(control.name) or control.name.rpartition("_")[2])
     return " ".join(words) or "rest"
 
 

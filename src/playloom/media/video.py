@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from playloom.atomic_io import atomic_write
-from playloom.errors import BadInputError, RecordingError
+from playloom.errors import BadInputError
 from playloom.provenance import Manifest
 
 _STEADY = 6
@@ -106,38 +106,6 @@ def write_mp4(
             picture.pts, picture.time_base = index, Fraction(1, frames_per_second)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
-
-
-def read_frames(path: Path | str) -> NDArray[np.uint8]:
-    """Read all frames of a video or GIF, uint8 [T, H, W, 3]."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    except (OSError, ValueError, IndexError) as error:  # PyAV's own errors are kinds of these
-        raise RecordingError(f"{path} cannot be read as a video ({error})") from error
-    if not frames:
-        raise RecordingError(f"{path} holds no frames")
-    return np.stack(frames)
-
-
-def read_manifest(path: Path | str) -> Manifest | None:
-    """Read the manifest in the comment of an MP4 or GIF; None when there is none of playloom."""
-    import av
-
-    try:
-        with Path(path).open("rb") as file:
-            is_gif = file.read(4) == b"GIF8"
-        if is_gif:  # FFmpeg drops a GIF's comment, Pillow keeps it
-            with Image.open(path) as image:
-                comment = bytes(image.info.get("comment", b"")).decode()
-        else:
-            with av.open(str(path)) as container:
-                comment = container.metadata.get("comment", "")
-    except (OSError, ValueError) as error:
-        raise RecordingError(f"{path} cannot be read as a video ({error})") from error
-    return Manifest.from_json(comment) if comment.startswith("{") and '"generator"' in comment else None
 
 
 def _even(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:

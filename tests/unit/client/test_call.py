@@ -16,8 +16,8 @@ from playloom.client.response import random_action
 from playloom.errors import BadInputError, EndpointError, PictureError
 from playloom.media.action_table import read_actions
 from playloom.media.images import encode_png, enlarge, read_picture, write_generated
-from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, stamp
+from video_toys import read_frames, read_manifest
 
 QUICK = Retries(times=3, first_wait=0.01)
 

@@ -23,9 +23,9 @@ from playloom.media.action_table import read_actions, write_actions
 from playloom.media.clips import Clip, read_dream_clip, write_clip
 from playloom.media.contact_sheet import BORDERS
 from playloom.media.images import read_picture
-from playloom.media.video import read_frames, read_manifest
 from playloom.models.checkpoint import save_model
 from playloom.provenance import Manifest
+from video_toys import read_frames, read_manifest
 
 
 @pytest.fixture(scope="module")

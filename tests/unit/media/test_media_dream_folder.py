@@ -14,8 +14,8 @@ from playloom.media.clips import read_dream_clip
 from playloom.media.contact_sheet import BORDERS, Tile, contact_sheet, held_inputs, wrap
 from playloom.media.images import enlarge, read_picture
 from playloom.media.output_folder import DreamFolder, GeneratedClip, OutputStep
-from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, frames_hash, stamp
+from video_toys import read_frames, read_manifest
 
 ACTIONS_TA = parse_script("forward for 2; turn_right=0.4 fire for 3; rest").values_SA
 
