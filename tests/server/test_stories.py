@@ -409,7 +409,7 @@ def test_video_and_gif_hold_the_whole_path_and_its_manifest(tmp_path, clip):
 
 def test_csv_and_npz_exports_can_be_read_again(tmp_path, clip):
     table = read_actions(saved(tmp_path, clip, "csv"), "named")
-    assert table.values_TA.tolist() == [list(REST)] * 4
+    assert table.values_SA.tolist() == [list(REST)] * 4
     prompt = load_prompt(str(saved(tmp_path, clip, "npz")), context=5, frame_size=SIZE)
     assert (prompt.frames_THWC == np.stack([f.frame_HWC for f in clip.frames[2:]])).all()
     assert (prompt.codes_TN == np.stack([f.codes_N for f in clip.frames[2:]])).all()

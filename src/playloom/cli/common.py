@@ -169,16 +169,11 @@ def with_options(*groups: Callable[..., None]) -> Callable[[Callable[..., None]]
     return decorate
 
 
-def is_given(context: typer.Context, name: str) -> bool:
-    """Return True if the user gave a parameter, even with its default value."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT", "PROMPT")
-
-
 def refuse(context: typer.Context, names: Collection[str], why: str) -> None:
     """Raise an error when the user gave one of these parameters; `why` ends the sentence: "applies to --clips only"."""
     for parameter in context.command.params:
-        if parameter.name in names and is_given(context, str(parameter.name)):
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
             raise BadInputError(f"{parameter.opts[0]} {why}; leave it out")
 
 

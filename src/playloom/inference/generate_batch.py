@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from playloom.atomic_io import ensure_writable, next_free_path
-from playloom.errors import BadInputError, PlayloomError, RecordingError
+from playloom.errors import PlayloomError, RecordingError
 from playloom.inference.engine import Engine
 from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
@@ -57,17 +57,8 @@ class BatchJob:
     device: str = "auto"
     """See `playloom.device.pick_device`."""
 
-    def __post_init__(self) -> None:
-        for name in ("context", "steps", "batch", "max_files"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInputError(f"{name} is {value}: expected 1 or more")
-        if self.protocol not in ("base", "comprehensive"):
-            raise BadInputError(f"unknown protocol {self.protocol!r}: expected base or comprehensive")
 
-
-@dataclass(frozen=True, kw_only=True)
-class BatchSummary:
+class BatchSummary(NamedTuple):
     """Result of `dream_clips`."""
 
     written: tuple[Path, ...]

@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,19 +25,8 @@ STEP_COLUMN = "step"
 _COLUMNS: dict[str, tuple[str, ...]] = {"named": tuple(control.name for control in CONTROLS), "binned": SLOT_NAMES}
 
 
-class ActionTable(NamedTuple):
-    """Actions of a CSV file."""
-
-    values_TA: NDArray[np.uint8]
-    """Action values [T, 16]."""
-    schema: Schema
-    """Schema of the file."""
-    notes: tuple[str, ...]
-    """Sentences on the detected schema, ignored columns and rounded values."""
-
-
-def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTable:
-    """Read a CSV of actions.
+def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> Script:
+    """Read a CSV of actions, with notes on the detected schema, ignored columns and rounded values.
 
     Args:
         path: UTF-8, separated by commas, or by semicolons or tabs (then with decimal commas too). Other columns are
@@ -63,7 +52,7 @@ def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTa
         notes.append(f"{path} is read in the {found} schema: {reason}")
     if found == "named":
         notes += _rounded(path, ordered_TA, values_TA)
-    return ActionTable(values_TA, found, tuple(notes))
+    return Script(values_TA, tuple(notes))
 
 
 def write_actions(path: Path | str, values_TA: ArrayLike, schema: Schema = "named", *, first_step: int = 1) -> None:
@@ -86,8 +75,7 @@ def read_inputs(text: str, schema: Schema | Literal["auto"], steps: int | None) 
     except OSError:  # a script may be longer than a file name can be
         is_file = is_folder = False
     if is_file:
-        table = read_actions(path, schema)
-        script = Script(table.values_TA, table.notes)
+        script = read_actions(path, schema)
         return script if steps is None else fit_length(script, steps, "the table")
     if is_folder or path.suffix.lower() == ".csv":
         raise ActionError(f"there is no file {text}; give a CSV of actions, or a script such as 'forward for 10'")

@@ -247,8 +247,6 @@ def test_a_table_of_actions_is_discrete():
         (5, "a list"),
         (["forward for 2"], "2 steps"),
         (["fowrard"], "did"),
-        ([ControllerState()], "script"),
-        ({"walk": "forward"}, "ControllerState"),
     ):
         with pytest.raises((ConfigError, ActionError), match=said):
             make_action_mapper(table)

@@ -60,7 +60,7 @@ def test_everything_people_open_is_there(tmp_path, dream, frames_THWC):
     assert {name.rstrip("/") for name, _ in written.files} == {name.partition("/")[0] for name in found}
     assert dict(written.files)["actions.csv"] == "the inputs: 2 given, 2 dreamed"
     table = read_actions(written.folder / "actions.csv", "named")
-    assert np.array_equal(table.values_TA, ACTIONS_TA[2:6])
+    assert np.array_equal(table.values_SA, ACTIONS_TA[2:6])
     clip = read_dream_clip(written.folder / "dream.npz")
     assert np.array_equal(clip.frames_THWC, frames_THWC), "the arrays are unmarked"
     assert np.array_equal(clip.actions_TA[:6], ACTIONS_TA[:6])
