@@ -98,9 +98,6 @@ class Model:
             start_step: step of the prompt to continue from, from 0.
             resize: resize mode of pictures of another shape: `crop` or `letterbox`.
             progress: called after every step with the steps done and the steps in all.
-
-        Raises:
-            PlayloomError: when an argument cannot be used, or the memory is too small.
         """
         if isinstance(actions, Path):
             actions = str(actions)
@@ -126,9 +123,6 @@ class Model:
         """Open a session on a prompt; then `session.step("forward")`, `session.fork()`, `session.close()`.
 
         Args are those of `dream`. Notes on the prompt become Python warnings.
-
-        Raises:
-            PlayloomError: when the prompt cannot be used, or there is no memory for another session.
         """
         config = GenerationConfig(**self._start(prompt, seed, sampling, context, start_step, resize))
         found, data = config.read_prompt(self.engine.model, horizon=0, render=_render)
@@ -176,19 +170,13 @@ class Model:
         token: str | None = None,
         commit_message: str = "Upload a playloom model",
     ) -> str:
-        """Upload the model to the Hugging Face Hub, in one commit, with its card as README.
+        """Upload the model to the Hugging Face Hub, with its card as README; return the address of the commit.
 
         Args:
             repo_id: `owner/name`; created if it is new.
             private: visibility of a new repository; None: the owner's default.
             token: access token; None: the one of the Hub's login.
             commit_message: first line of the commit.
-
-        Returns:
-            Address of the commit.
-
-        Raises:
-            MissingExtraError: when huggingface_hub is not installed.
         """
         hub = _hub().HfApi(token=token)
         with tempfile.TemporaryDirectory(prefix="playloom-") as folder:

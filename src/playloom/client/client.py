@@ -31,11 +31,7 @@ _SHOWN_CHARACTERS = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class CallJob:
-    """One call: its start, its endpoint and its folder.
-
-    Raises:
-        BadInputError: when a value is out of range, the start is missing, or the start holds the key.
-    """
+    """One call: its start, its endpoint and its folder."""
 
     start: Request | None = None
     """First request (`start_from_file`, `start_from_picture`); None: the one in the folder, with `resume`."""
@@ -115,10 +111,7 @@ def run_call(
 ) -> CallReport:
     """Request the steps one after another and write each as it arrives.
 
-    Raises:
-        EndpointError: when a step failed. Earlier steps are complete, with GIF, MP4 and table; the message names the
-            step, the reason, and how to continue.
-        PlayloomError: when the job cannot be done, or the disk is full.
+    After an EndpointError earlier steps are complete, with GIF, MP4 and table; the message says how to continue.
     """
     events, begun = events or CallEvents(), time.monotonic()
     folder = CallFolder(job.out, job.start, resume=job.resume, upscale=job.upscale, seed=job.seed)

@@ -21,11 +21,7 @@ from playloom.errors import BadInputError
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Sampling settings.
-
-    Raises:
-        BadInputError: when a value is out of range; names it and the range.
-    """
+    """Sampling settings; BadInputError when a value is out of range."""
 
     temperature: float = 0.9
     """Divisor of the logits; 0 takes the most likely token (greedy) and ignores the seed."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import base64
 import html
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -225,26 +225,13 @@ def _film(clip: GeneratedClip, enlarged: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _rows(clip: GeneratedClip) -> list[list[Tile]]:
-    """The tiles of every step, side by side."""
+    """The tiles of every step, side by side: the generated frame, right of the true one where that is known."""
     if not clip.frames_dreamed:
         return _policy_rows(clip)
-    seen = seen_tiles(clip.real_frames_THWC, clip.real_actions_TA, clip.dreamed_before_T, clip.real_kind)
-    return film_moments(seen, clip.steps, clip.true_frames_SHWC, clip.real_kind)
-
-
-def film_moments(
-    seen: Sequence[Tile], steps: Iterable[OutputStep], true_SHWC: NDArray[np.uint8], kind: Kind = "real"
-) -> list[list[Tile]]:
-    """Return the tiles of every step, side by side: the generated frame, right of the true one where that is known.
-
-    Args:
-        seen: see `seen_tiles`.
-        steps: generated ones; steps without a frame are left out.
-        true_SHWC: true frames, uint8 [S, H, W, 3]; may be empty, or fewer than the steps.
-        kind: of the true frames.
-    """
+    kind, true_SHWC = clip.real_kind, clip.true_frames_SHWC
+    seen = seen_tiles(clip.real_frames_THWC, clip.real_actions_TA, clip.dreamed_before_T, kind)
     shown = [[tile] for tile in seen]
-    for number, step in enumerate(steps, 1):
+    for number, step in enumerate(clip.steps, 1):
         if step.frame_HWC is not None:
             given = _INPUT_SOURCE[kind] if len(true_SHWC) else "given"
             pad = (step.action_A, given if step.action_given else "MODEL")
@@ -266,11 +253,7 @@ def seen_tiles(
 ) -> list[Tile]:
     """Return the tiles of a context, each with the input before it; number 0 is the last one.
 
-    Args:
-        frames_THWC: uint8 RGB [T, H, W, 3].
-        actions_TA: action values [T - 1, 16].
-        dreamed_T: bool [T], True for frames that were generated earlier; None: none.
-        kind: of the others.
+    `dreamed_T` is True for frames that were generated earlier; `kind` is that of the others.
     """
     pads = [(REST_VALUES, "not known"), *((action_A, _INPUT_SOURCE[kind]) for action_A in actions_TA)]
     dreamed = np.zeros(len(frames_THWC), bool) if dreamed_T is None else dreamed_T

@@ -110,6 +110,4 @@ def write_mp4(
 
 def _even(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = frame_HWC.shape[:2]
-    if height % 2 == 0 and width % 2 == 0:
-        return np.ascontiguousarray(frame_HWC)
     return np.pad(frame_HWC, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -8,11 +8,11 @@ from playloom.data.prompts import find_prompt, load_bundled_prompt
 from playloom.errors import BadInputError
 from playloom.media.images import enlarge
 from playloom.media.video import write_gif, write_mp4
-from playloom.provenance import Manifest, created_at
+from playloom.provenance import Manifest
 from video_toys import read_frames, read_manifest
 
 MANIFEST = Manifest(
-    model="tiny", weights="ab", seed=1, mode="world", sampling={"temperature": 0.9}, created=created_at(5)
+    model="tiny", weights="ab", seed=1, mode="world", sampling={"temperature": 0.9}, created="1970-01-01T00:00:05+00:00"
 )
 
 
