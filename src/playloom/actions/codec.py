@@ -162,11 +162,6 @@ def read_vector(numbers: Sequence[float], form: Form, where: str) -> NDArray[np.
         raise ActionError(f"{where}: {error} (read as {form})") from None
 
 
-def bins_of(values_A: NDArray[np.uint8]) -> list[int]:
-    """Return action values as the hosted endpoint answers: sixteen bins."""
-    return [int(value) for value in values_A]
-
-
 def sticks_of(values_A: NDArray[np.uint8]) -> list[float]:
     """Return action values as the job server answers: twelve 0 or 1, then four sticks -1 to 1, +y forward."""
     return [round(float(value), 3) for value in decode_values(values_A)[_SLOTS]]

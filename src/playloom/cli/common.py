@@ -77,13 +77,11 @@ Resize = Annotated[
 ]
 Schema = Annotated[Literal["named", "binned", "auto"], typer.Option(help="Encoding of the numbers in CSV files.")]
 Model = Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")]
-Device = Annotated[
-    str, typer.Option(callback=_check_device, autocompletion=lambda: ["auto", "cpu", "cuda"], help="auto, cpu or cuda.")
-]
-DeviceOrNone = Annotated[
-    str | None,
-    typer.Option(callback=_check_device, autocompletion=lambda: ["auto", "cpu", "cuda"], help="auto, cpu or cuda."),
-]
+_DEVICE: Any = typer.Option(
+    callback=_check_device, autocompletion=lambda: ["auto", "cpu", "cuda"], help="auto, cpu or cuda."
+)
+Device = Annotated[str, _DEVICE]
+DeviceOrNone = Annotated[str | None, _DEVICE]
 DecodeOrder = Annotated[
     Any,
     typer.Option(

@@ -97,11 +97,6 @@ class Retries:
             raise BadInputError(f"retries are out of range: got {self.times}, expected 0 or more")
 
 
-def is_retryable(status: int) -> bool:
-    """Return True for a status that may change by itself: 408, 425, 429 and 5xx."""
-    return status in (408, 425, 429) or 500 <= status < 600
-
-
 def parse_retry_after(header: str, now: datetime | None = None) -> float:
     """Return the seconds of a `Retry-After` header (a number or a date); 0 when it is neither."""
     try:
@@ -238,7 +233,7 @@ class Endpoint:
                 f"{self.shown} redirects to {target}, which is not followed; if you trust it, give it as --endpoint"
             )
         reason = f"{self.shown} answered {status} {self._excerpt(response.reason_phrase)}: {self._excerpt(body)}"
-        if not is_retryable(status):
+        if status not in (408, 425, 429) and status < 500:  # these may change by themselves
             return EndpointError(reason + _HINTS.get(status, ""))
         retry_after = parse_retry_after(response.headers.get("retry-after", ""))
         if retry_after > _MAX_RETRY_AFTER:

@@ -32,7 +32,7 @@ from playloom.client.payload import Request, context_entry, read_request
 from playloom.errors import BadInputError, PlayloomError, did_you_mean
 from playloom.json_io import from_mapping, read_json
 from playloom.media.action_table import write_actions
-from playloom.media.images import Picture, enlarge, fit_picture, read_picture, write_generated
+from playloom.media.images import Picture, enlarge, fit_picture, read_picture, write_picture
 from playloom.media.video import write_gif, write_mp4
 from playloom.provenance import Manifest, stamp
 
@@ -162,7 +162,7 @@ class CallFolder:
     def _write_enlarged(self, step: CallStep, picture: Picture) -> None:
         if self._upscale != "none":
             manifest = self._manifest(picture).at_step(step.number)
-            write_generated(self.path / step.large_file, self._enlarge(picture.frame_HWC), manifest)
+            write_picture(self.path / step.large_file, stamp(self._enlarge(picture.frame_HWC)), manifest)
 
     def _frames(self, steps: list[CallStep]) -> Iterator[NDArray[np.uint8]]:
         """Marked frames, all of the first one's size, as both formats need."""

@@ -74,13 +74,8 @@ class _Clip(NamedTuple):
     request: GenerationRequest
 
 
-def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None = None) -> BatchSummary:
-    """Dream every clip of a folder.
-
-    Args:
-        job: the folder and settings.
-        on_clip: called after each clip with the number of finished clips, the total, and a sentence.
-    """
+def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] = lambda *_: None) -> BatchSummary:
+    """Dream every clip of a folder; `on_clip` receives the number of finished clips, the total, and a sentence."""
     paths = find_clips(job.folder)[: job.max_files]
     ensure_writable(next_free_path(job.out) / "clip")
     engine = open_engine(job.model, device=job.device, decode_order=job.decode_order)
@@ -88,8 +83,7 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
     skipped: list[str] = []
 
     def report(sentence: str) -> None:
-        if on_clip is not None:
-            on_clip(len(written) + len(skipped), len(paths), sentence)
+        on_clip(len(written) + len(skipped), len(paths), sentence)
 
     def skip(path: Path, error: PlayloomError) -> None:
         words = str(error)

@@ -101,13 +101,8 @@ def enlarge(frame_HWC: NDArray[np.uint8], factor: int = 4) -> NDArray[np.uint8]:
     return _resize(frame_HWC, (height * factor, width * factor))
 
 
-def write_generated(path: Path | str, frame_HWC: NDArray[np.uint8], manifest: Manifest) -> None:
-    """Write a generated picture as PNG with the visible watermark and the manifest; errors as `write_picture`."""
-    write_picture(path, stamp(frame_HWC), manifest)
-
-
 def write_picture(path: Path | str, frame_HWC: NDArray[np.uint8], manifest: Manifest | None = None) -> None:
-    """Write a picture as PNG without a new watermark."""
+    """Write a picture as PNG; a generated one must have its watermark already (`stamp`)."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(encode_png(frame_HWC, manifest))
 
@@ -148,14 +143,9 @@ def picture_size(data: bytes, name: str) -> tuple[int, int]:
 def read_frame(
     data: bytes, size: tuple[int, int], *, where: str, pixels: int, stretch: bool = False
 ) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG to RGB uint8 [H, W, 3] of the model's size.
+    """Decode a PNG or JPEG of at most that many pixels to RGB uint8 of the model's size (H, W).
 
-    Args:
-        data: bytes of the file.
-        size: new (H, W).
-        where: name in errors.
-        pixels: most pixels to decode.
-        stretch: resize without keeping the shape, as clients of the hosted endpoint do; else the middle is kept.
+    `stretch` resizes without keeping the shape, as clients of the hosted endpoint do; else the middle is kept.
     """
     width, height = picture_size(data, where)
     if width * height > pixels:
@@ -164,12 +154,6 @@ def read_frame(
     if not stretch or frame_HWC.shape[:2] == size:
         return fit_picture(frame_HWC, size)[0]
     return _resize(frame_HWC, size)
-
-
-def marked_png(frame_HWC: NDArray[np.uint8], manifest: Manifest) -> tuple[bytes, NDArray[np.uint8]]:
-    """Return a generated frame as PNG with watermark and manifest, and its pixels with the watermark."""
-    marked_HWC = stamp(frame_HWC)
-    return encode_png(marked_HWC, manifest), marked_HWC
 
 
 def live_picture(frame_HWC: NDArray[np.uint8], form: Live, manifest: str) -> bytes:

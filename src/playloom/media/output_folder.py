@@ -34,9 +34,9 @@ from playloom.errors import BadInputError
 from playloom.media.action_table import write_actions
 from playloom.media.clips import write_dream_clip
 from playloom.media.contact_sheet import Kind, Tile, contact_sheet, film_frames, title_of, wrap
-from playloom.media.images import enlarge, write_generated, write_picture
+from playloom.media.images import enlarge, write_picture
 from playloom.media.video import write_gif, write_mp4
-from playloom.provenance import Manifest
+from playloom.provenance import Manifest, stamp
 
 CLIP_FILE = "dream.npz"
 """File that is a prompt."""
@@ -192,8 +192,8 @@ def _write_pictures(place: Path, clip: GeneratedClip) -> Iterator[tuple[str, str
     digits = max(2, len(str(len(frames_SHWC))))
     for number, frame_HWC in enumerate(frames_SHWC, 1):
         name, manifest = f"{number:0{digits}}.png", clip.manifest.at_step(number)
-        write_generated(place / "raw" / name, frame_HWC, manifest)
-        write_generated(place / f"x{_ENLARGED}" / name, enlarge(frame_HWC, _ENLARGED), manifest)
+        write_picture(place / "raw" / name, stamp(frame_HWC), manifest)
+        write_picture(place / f"x{_ENLARGED}" / name, stamp(enlarge(frame_HWC, _ENLARGED)), manifest)
     height, width = frames_SHWC.shape[1:3]
     yield "raw/", f"{len(frames_SHWC)} dreamed pictures, {width} x {height}"
     yield f"x{_ENLARGED}/", f"the same, {_ENLARGED * width} x {_ENLARGED * height}"

@@ -15,7 +15,7 @@ from playloom.client import CallEvents, CallJob, Retries, run_call, start_from_f
 from playloom.client.response import random_action
 from playloom.errors import BadInputError, EndpointError, PictureError
 from playloom.media.action_table import read_actions
-from playloom.media.images import encode_png, enlarge, read_picture, write_generated
+from playloom.media.images import encode_png, enlarge, read_picture, write_picture
 from playloom.provenance import Manifest, stamp
 from video_toys import read_frames, read_manifest
 
@@ -126,7 +126,7 @@ def test_other_formats_and_sizes_are_kept_as_they_come(server, call, tmp_path):
 
 def test_a_manifest_that_comes_with_a_picture_is_passed_on(server, call, tmp_path):
     manifest = Manifest(model="tiny", weights="ab", seed=9, mode="full", step=1)
-    write_generated(tmp_path / "x.png", frame(3), manifest)
+    write_picture(tmp_path / "x.png", stamp(frame(3)), manifest)
     image = base64.b64encode((tmp_path / "x.png").read_bytes()).decode()
     folder = call(server(good(image=image))).folder
     kept = read_picture(folder / "sr/02_x4.png").manifest
