@@ -172,11 +172,8 @@ class Model:
     ) -> str:
         """Upload the model to the Hugging Face Hub, with its card as README; return the address of the commit.
 
-        Args:
-            repo_id: `owner/name`; created if it is new.
-            private: visibility of a new repository; None: the owner's default.
-            token: access token; None: the one of the Hub's login.
-            commit_message: first line of the commit.
+        The repository `owner/name` is created if it is new, `private` None: with the owner's default. Without a token
+        the Hub's login is used.
         """
         hub = _hub().HfApi(token=token)
         with tempfile.TemporaryDirectory(prefix="playloom-") as folder:

@@ -59,13 +59,9 @@ REST_VALUES = np.array([0] * len(_BINARY) + [REST_BIN] * len(_AXES), np.uint8)
 
 
 def encode_named(state_N16: ArrayLike) -> NDArray[np.uint8]:
-    """Encode controller states as action values.
+    """Encode controller states, float [..., 16] with +y forward and up, as action values, uint8 [..., 16] in slot order.
 
-    Args:
-        state_N16: float [..., 16] in the order of `CONTROLS`, +y forward / up; triggers are pressed from 0.5.
-
-    Returns:
-        uint8 [..., 16] in slot order: twelve values 0 or 1, four bins 0 to 10.
+    Triggers are pressed from 0.5.
     """
     state = np.asarray(state_N16, np.float32)
     _check_state(state)

@@ -218,11 +218,9 @@ class Stop:
 
 @contextmanager
 def stopping(left: str, *, after_step: bool) -> Iterator[Stop]:
-    """End the body on Ctrl-C or SIGTERM.
+    """End the body on Ctrl-C or SIGTERM with a message that ends with `left`: "finished games are kept".
 
-    Args:
-        left: end of the message: "finished games are kept".
-        after_step: the first signal is only noted, for a body that calls `stop()`; the second one interrupts.
+    With `after_step` the first signal is only noted, for a body that calls `stop()`; the second one interrupts.
     """
     stop = Stop()
     before: dict[int, Any] = {}
@@ -314,14 +312,9 @@ class Progress:
 def progress(
     what: str, unit: str = "", *, quiet: bool = False, timed: bool = False, every: float = _EVERY
 ) -> Iterator[Progress]:
-    """Show the progress of the body on stderr.
+    """Show the progress of the body on stderr: "dreaming", "frames".
 
-    Args:
-        what: the work, such as "dreaming".
-        unit: unit of the count, such as "frames".
-        quiet: show nothing.
-        timed: no bar, because drawing it would disturb a measurement.
-        every: seconds between two plain lines where stderr is no terminal.
+    `timed` draws no bar, which would disturb a measurement; `every` is the time between two plain lines, in seconds.
     """
     from rich.console import Console
 

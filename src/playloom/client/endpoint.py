@@ -132,13 +132,9 @@ class Endpoint:
         on_retry: Callable[[str], None] = lambda note: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Check the address; nothing is sent yet.
+        """Check the address (without a path, `/score` is used); nothing is sent yet.
 
-        Args:
-            address: http or https; without a path, `/score` is used.
-            key: sent as `Authorization: Bearer`.
-            timeout: seconds for one attempt.
-            on_retry: called with a sentence before every retry.
+        `timeout` is in seconds for one attempt; `on_retry` receives a sentence before every retry.
         """
         if not (timeout > 0 and math.isfinite(timeout)):
             raise BadInputError(f"the timeout is out of range: got {timeout:g} s, expected more than 0")

@@ -90,14 +90,9 @@ class CallFolder:
         upscale: Upscale = "lanczos",
         seed: int = 0,
     ) -> None:
-        """Begin a call in the first free folder of `out`, `out-2`, …, or continue the one in `out`.
+        """Begin a call in the first free folder of `out`, `out-2`, …, or with `resume` continue the one in `out`.
 
-        Args:
-            out: the folder.
-            start: first request; with `resume` it may be None, or must be the stored one.
-            resume: continue the call in `out`, or begin one there when there is none.
-            upscale: method of enlarging the pictures.
-            seed: written into manifests.
+        With `resume` the start may be None, or must be the stored one; without a call in `out` one begins there.
         """
         if upscale not in get_args(Upscale):
             raise BadInputError(f"unknown upscale {upscale!r}; {did_you_mean(upscale, get_args(Upscale))}")

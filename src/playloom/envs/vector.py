@@ -45,14 +45,9 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Frames, Any, NDArray[Any]
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         **options: Any,
     ) -> None:
-        """Make the environments; call `reset` first.
+        """Make the environments; call `reset` first. The other arguments are those of `WorldModelEnv`.
 
-        Args:
-            num_envs: number of environments.
-            model: see `WorldModelEnv`.
-            prompts: see `WorldModelEnv`.
-            autoreset_mode: `NextStep`, `SameStep` or `Disabled`.
-            options: the other arguments of `WorldModelEnv`.
+        `autoreset_mode` is `NextStep`, `SameStep` or `Disabled`.
         """
         if not isinstance(num_envs, int | np.integer) or num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs!r}: expected a whole number from 1")

@@ -124,7 +124,7 @@ class FrameGraphs:
                 self._inputs[key] = tensor.new_zeros(place.room, *tensor.shape[1:])
             kept.append(self._inputs[key][place.first : place.first + place.rows])
         draws = inputs[1]
-        return kept[0], None if draws is None else draws.with_buffers(*kept[1:])
+        return kept[0], None if draws is None else BatchSampler(draws.samplings, *kept[1:])
 
     def _forget(self, generation: int) -> None:
         """Drop all captures: they work in memory that was freed."""

@@ -49,12 +49,9 @@ class Engine:
     """
 
     def __init__(self, model: WorldModel, *, row_delay: int | None = None, reference: bool = False) -> None:
-        """Make an engine for a loaded model.
+        """Make an engine for a loaded model; `row_delay` None: raster order; see `playloom.models.decode_order`.
 
-        Args:
-            model: see `playloom.models.checkpoint.load_model`.
-            row_delay: row delay of the decoding order (see `playloom.models.decode_order`); None: raster.
-            reference: decode without a cache: slow, for tests of the cached decoder.
+        `reference` decodes without a cache: slow, for tests of the cached decoder.
         """
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)

@@ -224,14 +224,10 @@ def generate_clip(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> GeneratedClip:
-    """Generate a clip in memory.
+    """Generate a clip in memory; the engine replaces the job's model, device and decoding order.
 
-    Args:
-        engine: replaces the job's model, device and decoding order.
-        job: the request.
-        render: renders the frames of a recording; needed for recordings only.
-        progress: see `Progress`.
-        stop: called after every step; True ends the clip there. Before the first step it is a KeyboardInterrupt.
+    `render` is needed for recordings only. `stop` is called after every step; True ends the clip there, and raises a
+    KeyboardInterrupt before the first step.
     """
     model, sampling = engine.model, job.sampling(engine.model)
     prompt, data = job.read_prompt(model, horizon=job.steps, render=render)

@@ -90,10 +90,6 @@ class BatchSampler:
             temperature_B11 = torch.tensor(divisors, device=noise_BSC.device)[:, None, None]
         self.temperature_B11 = temperature_B11
 
-    def with_buffers(self, noise_BSC: Tensor, temperature_B11: Tensor) -> BatchSampler:
-        """Return the same sampler on other tensors."""
-        return BatchSampler(self.samplings, noise_BSC, temperature_B11)
-
     @property
     def filters(self) -> tuple[tuple[int | None, float | None], ...]:
         """Top-k and top-p of each dream; the only part that is not a tensor."""

@@ -28,10 +28,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {"named": tuple(control.name for control 
 def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> Script:
     """Read a CSV of actions, with notes on the detected schema, ignored columns and rounded values.
 
-    Args:
-        path: UTF-8, separated by commas, or by semicolons or tabs (then with decimal commas too). Other columns are
-            ignored, with a note.
-        schema: `named`, `binned`, or `auto` to detect it, with a note.
+    It is UTF-8, separated by commas, or by semicolons or tabs (then with decimal commas too).
     """
     check_schema(schema)
     header, rows = _read_cells(Path(path))

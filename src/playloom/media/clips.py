@@ -193,16 +193,10 @@ def write_dream_clip(
     codes_TN: NDArray[np.int64] | None = None,
     dreamed_before_T: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Write a generated clip (arrays above).
+    """Write a generated clip (arrays above); the frames are without watermark.
 
-    Args:
-        context_THWC: context frames, uint8 [ctx, H, W, 3].
-        dreamed_SHWC: generated frames without watermark, uint8 [S, H, W, 3].
-        actions_TA: action values [ctx+S, 16], or [ctx+S-1, 16] without one after the last frame.
-        given_T: bool [len(actions_TA)], False for generated actions.
-        reconstructed_THWC: true frames through the tokenizer, uint8 [ctx+S, H, W, 3], if they are known.
-        codes_TN: codes of every frame, [ctx+S, N], if they are known.
-        dreamed_before_T: bool [ctx], True for context frames that were generated earlier; None: none.
+    `actions_TA` may lack the one after the last frame; `given_T` is False for generated actions, `dreamed_before_T` True
+    for context frames that were generated earlier.
     """
     open_steps = len(context_THWC) + len(dreamed_SHWC) - len(actions_TA)
     rest_TA = np.tile(REST_VALUES, (open_steps, 1))

@@ -33,9 +33,7 @@ def write_gif(
 ) -> None:
     """Write an endless GIF in 255 colours. Equal neighbours become one, shown longer.
 
-    Args:
-        frames: uint8 [H, W, 3] each, all of one size.
-        seconds_per_frame: 0.1 is real time; the format keeps hundredths of a second.
+    The format keeps hundredths of a second; 0.1 s is real time.
     """
     images = _with_one_palette(frames)
     if not images:
@@ -83,8 +81,7 @@ def write_mp4(
 ) -> None:
     """Write an MP4 (H.264, yuv420p); frames are consumed one by one.
 
-    Args:
-        frames: uint8 [H, W, 3] each, all of one size; an odd row or column is doubled, as the format needs.
+    All have one size; an odd row or column is doubled, as the format needs.
     """
     import av
 
