@@ -59,7 +59,7 @@ REST_VALUES = np.array([0] * len(_BINARY) + [REST_BIN] * len(_AXES), np.uint8)
 
 
 def encode_named(state_N16: ArrayLike) -> NDArray[np.uint8]:
-    """Encode controller states, float [..., 16] with +y forward and up, as action values, uint8 [..., 16] in slot order.
+    """Encode controller states, float [..., 16] with +y forward and up, as action values, uint8 [..., 16].
 
     Triggers are pressed from 0.5.
     """

@@ -195,8 +195,8 @@ def write_dream_clip(
 ) -> None:
     """Write a generated clip (arrays above); the frames are without watermark.
 
-    `actions_TA` may lack the one after the last frame; `given_T` is False for generated actions, `dreamed_before_T` True
-    for context frames that were generated earlier.
+    `actions_TA` may lack the one after the last frame. `given_T` is False for generated actions, `dreamed_before_T` is
+    True for context frames that were generated earlier.
     """
     open_steps = len(context_THWC) + len(dreamed_SHWC) - len(actions_TA)
     rest_TA = np.tile(REST_VALUES, (open_steps, 1))

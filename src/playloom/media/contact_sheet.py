@@ -146,13 +146,9 @@ class Tile:
 def contact_sheet(
     rows: Sequence[Sequence[Tile]], *, title: str = "", tile_width: int = 150, kinds: Iterable[Kind] | None = None
 ) -> NDArray[np.uint8]:
-    """Lay out rows of tiles, uint8 RGB [H, W, 3].
+    """Lay out rows of tiles, uint8 RGB [H, W, 3]; rows may differ in length.
 
-    Args:
-        rows: rows from top to bottom; they may differ in length.
-        title: on top, wrapped where it is wider than the sheet.
-        tile_width: width of a frame in pixels, without its controllers.
-        kinds: those that the legend below the title explains; None: those of the tiles.
+    `tile_width` is that of a frame without its controllers. The legend explains `kinds` (None: those of the tiles).
     """
     tiles = [tile for row in rows for tile in row]
     if not tiles:
