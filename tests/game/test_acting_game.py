@@ -24,7 +24,7 @@ from playloom.evaluation.online.run import DEFAULT_WARMUP, ActJob, RolloutProgre
 from playloom.games.arena.env import render_episode
 from playloom.inference.types import Prompt
 from playloom.media.images import read_picture
-from playloom.media.video import read_frames, read_manifest
+from video_toys import read_frames, read_manifest
 
 LEAD, STEPS = 3, 20
 """The tiny model sees four steps."""

@@ -222,7 +222,7 @@ def test_record_and_view_on_the_command_line(tmp_path: Path) -> None:
     shown = run.invoke(app, ["view", folder, "--out", str(tmp_path / "out"), "--every", "5"])
     assert shown.exit_code == 0, shown.output
     from playloom.media.images import read_picture
-    from playloom.media.video import read_frames
+    from video_toys import read_frames
 
     film = read_frames(tmp_path / "out" / "arena-00000004.mp4")
     assert len(film) == 20

@@ -165,9 +165,6 @@ def _view(path: Path, out: Path, every: int, verify: bool) -> None:
 def _print_figures(paths: list[Path]) -> None:
     from collections import defaultdict
 
-    from rich.console import Console
-    from rich.table import Table
-
     from playloom.data.recording import Episode, load_episode
     from playloom.evaluation.online.metrics import play_statistics
 
@@ -176,13 +173,9 @@ def _print_figures(paths: list[Path]) -> None:
         episode = load_episode(path)
         by_style[episode.meta.style].append(episode)
     by_style["all"] = [episode for group in by_style.values() for episode in group]
-    table = Table()
-    for title in ("figure", *by_style):
-        table.add_column(title, no_wrap=True)
     columns = [_rows(play_statistics(group)) for group in by_style.values()]
-    for name in columns[0]:
-        table.add_row(name, *(column[name] for column in columns))
-    Console().print(table)
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    typer.echo(common.text_table(["figure", *by_style], rows))
 
 
 def _rows(figures: PlayStatistics) -> dict[str, str]:

@@ -74,7 +74,7 @@ def load_clip(
         clip = read_clip(path)
         return _fitted(clip.frames_THWC, frame_size, resize), clip.actions_TA
     pictures = pictures_in(path)
-    values_TA = read_actions(path / ACTIONS_FILE, schema).values_TA
+    values_TA = read_actions(path / ACTIONS_FILE, schema).values_SA
     if len(values_TA) == len(pictures) - 1:
         values_TA = np.concatenate([values_TA, REST_VALUES[None]])
     if len(values_TA) != len(pictures):

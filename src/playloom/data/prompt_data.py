@@ -156,12 +156,12 @@ def from_folder(folder: Path, spec: PromptSpec, schema: Schema | Literal["auto"]
     if not (folder / ACTIONS_FILE).is_file():
         return from_pictures(pictures, spec)
     table = read_actions(folder / ACTIONS_FILE, schema)
-    if len(table.values_TA) < len(pictures) - 1:
+    if len(table.values_SA) < len(pictures) - 1:
         raise ActionError(
-            f"{folder / ACTIONS_FILE} has {len(table.values_TA)} rows for {len(pictures)} pictures; expected at least "
+            f"{folder / ACTIONS_FILE} has {len(table.values_SA)} rows for {len(pictures)} pictures; expected at least "
             f"{len(pictures) - 1}: one for every picture but the last"
         )
-    prompt = from_pictures(pictures, spec, table.values_TA)
+    prompt = from_pictures(pictures, spec, table.values_SA)
     return replace(prompt, notes=(*table.notes, *prompt.notes))
 
 

@@ -64,11 +64,7 @@ class BatchCache:
         return KeyValueCache.bytes_each(self.config, self.layout.positions, self.dtype)
 
     def arrange(self, slots: Sequence[CacheSlot]) -> list[int]:
-        """Give the dreams adjacent rows; returns their indices in the order of the rows.
-
-        Raises:
-            ResourceError: when there is no memory for one of them.
-        """
+        """Give the dreams adjacent rows; returns their indices in the order of the rows."""
         for slot in slots:
             if slot.row is None:
                 self._allocate(slot)

@@ -60,18 +60,8 @@ def benchmark(
 ) -> dict[str, Any]:
     """Measure an engine from a bundled prompt with the sampling of its model's card.
 
-    Args:
-        engine: loaded model and decoding order.
-        frames: frames of the long dream, 1 or more; the other parts take at most as many.
-        batch_sizes: numbers of dreams that advance as one batch.
-        progress: receives the name of each part.
-
-    Returns:
-        JSON values. Rates are frames per second of all dreams of a batch together.
-
-    Raises:
-        BadInputError: when no prompt is bundled.
-        ResourceError: when the device's memory is too small for a batch.
+    `frames` is the length of the long dream; the other parts are at most as long. `progress` receives their names. The
+    result has JSON values; rates are frames per second of all dreams of a batch together.
     """
     model, sampling = engine.model, Sampling.from_card(engine.model.card)
     prompt, played = bundled_prompt(model)
@@ -137,9 +127,7 @@ def time_batch(
 ) -> tuple[float, int]:
     """Time `size` independent dreams that advance as one batch.
 
-    Returns:
-        Frames per second of all dreams over `rounds` steps after `warmup` (1 or more), and the bytes of one dream's
-        cache.
+    Returns frames per second of all dreams over `rounds` steps after `warmup` (1 or more), and the bytes of one cache.
     """
     # each dream starts at another action, as equal inputs would give equal dreams
     first_N, steps = 7 * np.arange(size), warmup + rounds
@@ -161,14 +149,7 @@ def time_batch(
 
 
 def bundled_prompt(model: WorldModel) -> tuple[Prompt, NDArray[np.uint8]]:
-    """Load the first bundled prompt, cut to the model's context and fitted to its picture size.
-
-    Returns:
-        The prompt, and the recorded actions of all bundled prompts, uint8 [T, 16].
-
-    Raises:
-        BadInputError: when no prompt is bundled.
-    """
+    """Load the first bundled prompt, cut and fitted to the model, and the actions of all of them, uint8 [T, 16]."""
     clips = [load_bundled_prompt(find_prompt(name)) for name in list_prompts()]
     if not clips:
         raise BadInputError("this installation has no bundled prompt; install the whole package")

@@ -71,14 +71,9 @@ class FrameGraphs:
     def run(
         self, place: CaptureKey, name: Hashable, work: Work, steps_B: Tensor, draws: BatchSampler | None = None
     ) -> None:
-        """Run the work: plainly the first time, captured the second, then replayed.
+        """Run the work on its inputs: plainly the first time, captured the second, then replayed.
 
-        Args:
-            place: rows of its dreams.
-            name: distinguishes works that differ in more than their tensors.
-            work: the run.
-            steps_B: each dream's step, on the device.
-            draws: draws of the step, if tokens are sampled.
+        The name distinguishes works that differ in more than their tensors.
         """
         if self._capture is None:
             work(steps_B, draws)
@@ -89,12 +84,12 @@ class FrameGraphs:
         if key not in self._replays and (self._exhausted or not self._was_seen(key)):
             work(steps_B, draws)  # also warms up libraries, which a capture cannot
             return
-        self._replay(key, place, work, (steps_B, draws))
+        self._replay(self._capture, key, place, work, (steps_B, draws))
 
-    def _replay(self, key: Hashable, place: CaptureKey, work: Work, inputs: Inputs) -> None:
+    def _replay(self, capture: Capture, key: Hashable, place: CaptureKey, work: Work, inputs: Inputs) -> None:
         try:
             kept = self._kept(place, inputs)
-            replay = self._replays.pop(key, None) or self._captured(work, kept)
+            replay = self._replays.pop(key, None) or capture(lambda: work(*kept))
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
@@ -104,15 +99,11 @@ class FrameGraphs:
             work(*inputs)
             return
         self._replays[key] = replay
+        while len(self._replays) > _KEPT:
+            del self._replays[next(iter(self._replays))]
         for to, source in zip(_tensors(kept), _tensors(inputs), strict=True):
             to.copy_(source)
         replay()
-
-    def _captured(self, work: Work, kept: Inputs) -> Replay:
-        assert self._capture is not None
-        while len(self._replays) >= _KEPT:
-            del self._replays[next(iter(self._replays))]
-        return self._capture(lambda: work(*kept))
 
     def _was_seen(self, key: Hashable) -> bool:
         """True if this key was seen; it counts as seen from now on."""
@@ -133,7 +124,7 @@ class FrameGraphs:
                 self._inputs[key] = tensor.new_zeros(place.room, *tensor.shape[1:])
             kept.append(self._inputs[key][place.first : place.first + place.rows])
         draws = inputs[1]
-        return kept[0], None if draws is None else draws.with_buffers(*kept[1:])
+        return kept[0], None if draws is None else BatchSampler(draws.samplings, *kept[1:])
 
     def _forget(self, generation: int) -> None:
         """Drop all captures: they work in memory that was freed."""

@@ -42,18 +42,16 @@ Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None]
 
 
 class Engine:
-    """A model that continues prompts. Any thread may call it; calls that advance sessions run one after the other."""
+    """A model that continues prompts. Any thread may call it; calls that advance sessions run one after the other.
+
+    Methods raise a BadInputError for a closed, finished or repeated session, wrong action values and codes of another
+    model, a PictureError for a frame of another size (before any session moves), and a ResourceError out of memory.
+    """
 
     def __init__(self, model: WorldModel, *, row_delay: int | None = None, reference: bool = False) -> None:
-        """Make an engine for a loaded model.
+        """Make an engine for a loaded model; `row_delay` None: raster order; see `playloom.models.decode_order`.
 
-        Args:
-            model: see `playloom.models.checkpoint.load_model`.
-            row_delay: row delay of the decoding order (see `playloom.models.decode_order`); None: raster.
-            reference: decode without a cache: slow, for tests of the cached decoder.
-
-        Raises:
-            ConfigError: when the model cannot decode in that order.
+        `reference` decodes without a cache: slow, for tests of the cached decoder.
         """
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)
@@ -74,16 +72,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self, inputs: Sequence[StepInput]) -> list[StepResult]:
-        """Advance sessions by one step, as one batch; each gives the tokens that it would give alone.
-
-        Returns:
-            One step per input, in order.
-
-        Raises:
-            BadInputError: for a closed, finished or repeated session, or wrong action values.
-            PictureError: for a given frame of another size.
-            ResourceError: out of memory.
-        """
+        """Advance sessions by one step, as one batch, in order; each gives the tokens that it would give alone."""
         with self._running(_call_kind(inputs)):
             self._prepare(inputs)
             actions = self._actions(inputs)
@@ -94,14 +83,7 @@ class Engine:
     def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
         """Sample each session's next action before the frame after it is known, as for a policy in the real game.
 
-        The session's next step takes this action and has the frame. A second call returns the same.
-
-        Returns:
-            Action values, uint8 [16], in order: those that a step without an action would take.
-
-        Raises:
-            BadInputError: for a closed, finished or repeated session.
-            ResourceError: out of memory.
+        The session's next step takes this action, values uint8 [16], and has the frame. A second call returns the same.
         """
         with self._running(("decide", len(sessions))):
             inputs = [StepInput(session) for session in sessions]
@@ -110,11 +92,7 @@ class Engine:
 
     @torch.inference_mode()
     def prefill(self, sessions: Sequence[Session]) -> None:
-        """Prefill one more step of each session's prompt, as one batch.
-
-        Raises:
-            ResourceError: out of memory; close the sessions.
-        """
+        """Prefill one more step of each session's prompt, as one batch."""
         with self._running(("prompt", len(sessions))):
             for session in sessions:
                 session.check_open()
@@ -144,10 +122,6 @@ class Engine:
             sampling: how tokens are drawn.
             seed: same prompt, inputs and seed: same tokens.
             prefill: False leaves this to `Session.prefill` or to the first step.
-
-        Raises:
-            BadInputError: when the prompt's codes are not codes of this model.
-            ResourceError: out of memory.
         """
         prompt = prompt.last(self.model.config.transformer.context_steps)
         session = Session(
@@ -186,12 +160,7 @@ class Engine:
 
     @torch.inference_mode()
     def codes(self, prompt: Prompt) -> NDArray[np.int64]:
-        """Return the codes of a prompt's frames, int64 [T, N]: the prompt's own, else encoded now.
-
-        Raises:
-            BadInputError: when its own are not codes of this model.
-            PictureError: when its frames are of another size.
-        """
+        """Return the codes of a prompt's frames, int64 [T, N]: the prompt's own, else encoded now."""
         if prompt.codes_TN is not None:
             return check_codes(prompt.codes_TN, self.layout)
         with self.tuner.call(("encode", len(prompt.frames_THWC))):
@@ -199,11 +168,7 @@ class Engine:
 
     @torch.inference_mode()
     def frames(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode codes into frames, uint8 [T, H, W, 3].
-
-        Raises:
-            BadInputError: when they are not codes of this model.
-        """
+        """Decode codes into frames, uint8 [T, H, W, 3]."""
         codes = torch.from_numpy(check_codes(codes_TN, self.layout))
         with self.tuner.call(("decode", len(codes))):
             return self.model.tokenizer.decode(codes, checked=False).cpu().numpy()
@@ -233,11 +198,7 @@ class Engine:
             yield step
 
     def dream_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[list[StepResult]]:
-        """Yield one step of every dream at a time; each gives the tokens that it would give alone.
-
-        Raises:
-            BadInputError: when the numbers of steps differ.
-        """
+        """Yield one step of every dream at a time; each gives the tokens that it would give alone."""
         if len({request.steps for request in requests}) != 1:
             raise BadInputError("dreams of one batch need the same number of steps")
         sessions = [self.open(r.prompt, sampling=r.sampling, seed=r.seed, prefill=False) for r in requests]

@@ -92,16 +92,7 @@ class GenerationConfig:
     def read_prompt(
         self, model: WorldModel, *, horizon: int | None, render: Render | None
     ) -> tuple[Prompt, PromptData]:
-        """Read the prompt; returns it for the engine, and with its name, notes and true continuation.
-
-        Args:
-            model: decides the size of the frames and the longest context.
-            horizon: true steps to read after the prompt; None: all.
-            render: needed if the prompt is a recording.
-
-        Raises:
-            PlayloomError: when the prompt cannot be used, or none is given and none is bundled.
-        """
+        """Read the prompt; returns it for the engine, and with its name, notes and `horizon` true steps (None: all)."""
         longest = model.config.transformer.context_steps
         notes = []
         if self.context > longest:
@@ -134,11 +125,7 @@ class GenerationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DreamJob(GenerationConfig):
-    """One clip.
-
-    Raises:
-        BadInputError: when the number of steps is below 1, or the schema is unknown.
-    """
+    """One clip."""
 
     mode: Mode = "world"
     """See `Mode`."""
@@ -163,11 +150,7 @@ class DreamReport(NamedTuple):
 
 
 def open_engine(model: str | None = None, *, device: str = "auto", decode_order: DecodeOrder | None = None) -> Engine:
-    """Load a bundled model or a folder, and return its engine; None: the first bundled one, its card's order.
-
-    Raises:
-        PlayloomError: when the model cannot be loaded there, or cannot decode in that order.
-    """
+    """Load a bundled model or a folder, and return its engine; None: the first bundled one, its card's order."""
     loaded = load_model(model_folder(model), pick_device(device))
     return Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order))
 
@@ -227,11 +210,7 @@ def run_dream(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> DreamReport:
-    """Load the model, generate a clip and write its folder; see `generate_clip`.
-
-    Raises:
-        PlayloomError: when the job cannot be done, or the folder cannot be written; nothing is written then.
-    """
+    """Load the model, generate a clip and write its folder; see `generate_clip`."""
     ensure_writable(job.out, numbered=True)
     clip = generate_clip(job.load_engine(), job, render=render, progress=progress, stop=stop)
     return DreamReport(clip.write_folder(job.out), clip)
@@ -245,17 +224,10 @@ def generate_clip(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> GeneratedClip:
-    """Generate a clip in memory.
+    """Generate a clip in memory; the engine replaces the job's model, device and decoding order.
 
-    Args:
-        engine: replaces the job's model, device and decoding order.
-        job: the request.
-        render: renders the frames of a recording; needed for recordings only.
-        progress: called after every step.
-        stop: called after every step; True ends the clip there. Before the first step it is a KeyboardInterrupt.
-
-    Raises:
-        PlayloomError: when the job cannot be done, or its frames do not fit into the memory.
+    `render` is needed for recordings only. `stop` is called after every step; True ends the clip there, and raises a
+    KeyboardInterrupt before the first step.
     """
     model, sampling = engine.model, job.sampling(engine.model)
     prompt, data = job.read_prompt(model, horizon=job.steps, render=render)

@@ -21,11 +21,7 @@ from playloom.errors import BadInputError
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Sampling settings.
-
-    Raises:
-        BadInputError: when a value is out of range; names it and the range.
-    """
+    """Sampling settings; BadInputError when a value is out of range."""
 
     temperature: float = 0.9
     """Divisor of the logits; 0 takes the most likely token (greedy) and ignores the seed."""
@@ -47,11 +43,9 @@ class Sampling:
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], **requested: float | int | None) -> Sampling:
-        """Return the request's sampling, with the recommendation of a model's card where a field is None.
+        """Return the requested fields, with the recommendation of a model's card where one is None.
 
-        Args:
-            card: a model's card; its `sampling` has fields of this class.
-            requested: fields of this class. A temperature holds for all tokens, unless `action_temperature` is given.
+        A requested temperature holds for all tokens, unless `action_temperature` is given.
         """
         given = {name: value for name, value in requested.items() if value is not None}
         recommended = dict(card.get("sampling", {}))
@@ -89,22 +83,12 @@ class BatchSampler:
     """The draws of one step for a batch of dreams, each with its own sampling."""
 
     def __init__(self, samplings: Sequence[Sampling], noise_BSC: Tensor, temperature_B11: Tensor | None = None) -> None:
-        """Make a sampler.
-
-        Args:
-            samplings: sampling of each dream.
-            noise_BSC: Gumbel noise by dream, slot and choice; zeros for a greedy dream (see `noise`).
-            temperature_B11: divisors of the logits; None: those of `samplings`.
-        """
+        """Take Gumbel noise by dream, slot and choice, and divisors of the logits (None: those of `samplings`)."""
         self.samplings, self.noise_BSC = tuple(samplings), noise_BSC
         if temperature_B11 is None:
             divisors = [1.0 if how.greedy else max(how.temperature, _COLDEST) for how in samplings]
             temperature_B11 = torch.tensor(divisors, device=noise_BSC.device)[:, None, None]
         self.temperature_B11 = temperature_B11
-
-    def with_buffers(self, noise_BSC: Tensor, temperature_B11: Tensor) -> BatchSampler:
-        """Return the same sampler on other tensors."""
-        return BatchSampler(self.samplings, noise_BSC, temperature_B11)
 
     @property
     def filters(self) -> tuple[tuple[int | None, float | None], ...]:

@@ -109,9 +109,6 @@ class Session:
                 chooses it.
             frame: see `StepInput`.
             schema: encoding of 16 raw numbers, `named` or `binned`.
-
-        Raises:
-            PlayloomError: see `action_values` and `Engine.step`.
         """
         values_A = None if action is None else action_values(action, schema)
         return self.engine.step([StepInput(self, values_A, frame)])[0]

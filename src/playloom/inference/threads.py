@@ -63,17 +63,11 @@ class ThreadTuner:
     Results of the engine do not depend on the number of threads, so a seed gives the same bytes.
     """
 
-    def __init__(self, device: torch.device, *, most: int | None = None, adapt: bool | None = None) -> None:
-        """Start with one thread for every kind of call.
-
-        Args:
-            device: nothing is adapted on devices other than a CPU.
-            most: largest number of threads; None: torch's own number, at most the usable cores.
-            adapt: False keeps the number of threads; None adapts unless one of `USER_VARIABLES` is set.
-        """
+    def __init__(self, device: torch.device, *, most: int | None = None) -> None:
+        """Start; `most` is the largest number of threads (None: torch's own, at most the usable cores)."""
         self.most = most or min(torch.get_num_threads(), usable_cores())
         chosen = any(os.environ.get(name) for name in USER_VARIABLES)
-        self.adapt = device.type == "cpu" and self.most > 1 and (not chosen if adapt is None else adapt)
+        self.adapt = device.type == "cpu" and self.most > 1 and not chosen
         self._watch = device.type == "cpu"
         self._kinds: dict[Hashable, _CallStatistics] = {}
         self._cores = _FreeCores()

@@ -21,11 +21,7 @@ ActionSource = Literal["player", "model"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prompt:
-    """Real steps to continue from: frames, and the actions between them.
-
-    Raises:
-        BadInputError: when the numbers of frames, actions and codes do not fit.
-    """
+    """Real steps to continue from: frames, and the actions between them."""
 
     frames_THWC: NDArray[np.uint8]
     """Frames, uint8 [T, H, W, 3], RGB."""
@@ -51,11 +47,7 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GenerationRequest:
-    """One dream.
-
-    Raises:
-        BadInputError: when the mode and the given actions or frames do not fit.
-    """
+    """One dream."""
 
     prompt: Prompt
     """Start of the dream."""

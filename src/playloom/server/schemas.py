@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from playloom.actions.codec import REST_VALUES, Form, bins_of, read_vector, values_to_rows
+from playloom.actions.codec import REST_VALUES, Form, read_vector, values_to_rows
 from playloom.errors import BadInputError, did_you_mean
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
@@ -279,7 +279,7 @@ async def _score(service: InferenceService, params: ScoreInput) -> ScoreReply:
         results = []
         async with aclosing(predict(service, prompt, following, sampling, seed)) as predictions:
             async for _, png, tokens, action_A in predictions:
-                image, bins = base64.b64encode(png).decode(), bins_of(action_A)
+                image, bins = base64.b64encode(png).decode(), action_A.tolist()
                 results.append(ScoreResult(image=image, actions=bins, actions_output=bins, tokens=tokens))
         return ScoreReply(results=results)
 

@@ -31,10 +31,10 @@ from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
-from playloom.media.images import encode_png, marked_png, read_frame
+from playloom.media.images import encode_png, read_frame
 from playloom.models.checkpoint import load_model, model_folder
 from playloom.models.decode_order import card_row_delay
-from playloom.provenance import Manifest, created_at, frames_hash
+from playloom.provenance import Manifest, created_at, frames_hash, stamp
 from playloom.server.errors import ApiError, service_unavailable
 from playloom.server.scheduler import Frame, Handle, Progress, Scheduler
 from playloom.server.settings import Settings
@@ -303,7 +303,8 @@ class InferenceService:
 
         def encode() -> bytes:
             made = manifest.at_step(step.index + 1)
-            png, marked_HWC = marked_png(frame_HWC, made)
+            marked_HWC = stamp(frame_HWC)
+            png = encode_png(marked_HWC, made)
             self.sent_images.keep(marked_HWC, codes_N, made)
             return png
 
