@@ -92,13 +92,13 @@ def test_states_follow_the_actions(episodes: list[Episode]) -> None:
 
 def test_players_play_like_people(episodes: list[Episode]) -> None:
     figures = play_statistics(episodes)
-    assert figures.reversals_a_second < 0.7
-    assert 0.02 < figures.full_turns < 0.25 and 0.02 < figures.at_rest < 0.3
-    assert figures.walking_straight > 0.15 and figures.backward > 0.02 and figures.sideways > 0.02
-    assert 0.02 < figures.off_level < 0.25 and figures.dead < 0.15
+    assert figures["reversals a second"] < 0.7
+    assert 0.02 < figures["full turns"] < 0.25 and 0.02 < figures["at rest"] < 0.3
+    assert figures["walking straight"] > 0.15 and figures["backward"] > 0.02 and figures["sideways"] > 0.02
+    assert 0.02 < figures["off level"] < 0.25 and figures["dead"] < 0.15
     assert all(share > 0 for share in figures.usage.values()), figures.usage
     for episode in episodes:
-        assert play_statistics([episode]).reversals_a_second < 1.0, episode.meta.style
+        assert play_statistics([episode])["reversals a second"] < 1.0, episode.meta.style
         assert episode.states[0, 6] == 0, "an episode begins alive"
         assert len({(int(x // 128), int(y // 128)) for x, y in episode.states[:, :2]}) > 8, "nobody stays put"
 

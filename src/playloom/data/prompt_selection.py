@@ -86,7 +86,7 @@ def save_chosen(store: FrameDataset, chosen: Sequence[PromptCandidate], folder: 
     paths: list[Path] = []
     for prompt in chosen:
         meta = prompt.span.meta
-        base = "-".join(str(meta[key]) for key in ("variant", "style") if meta.get(key)) or "moment"
+        base = "-".join(str(meta[key]) for key in ("variant", "style") if meta.get(key)) or "prompt"
         taken = sum(path.stem.rstrip("0123456789-") == base for path in paths)
         name = f"{base}-{taken + 1}" if taken else base
         facts = {key: meta[key] for key in ("game", "variant", "mode", "style", "seed", "split") if key in meta}

@@ -58,20 +58,20 @@ def evaluate(run: EvaluationContext) -> None:
     if {episode.meta.get("game", "arena") for episode in run.test} != {"arena"}:
         return
     s = run.settings
-    segments = run.segments(s.control_moments, s.control_steps)
+    segments = run.segments(s.control_segments, s.control_steps)
     dream = measure_control(run.engine, run.dataset, segments, s, run.progress)
     estimator = evaluate_estimator(run.dataset, run.test, count=s.estimator_pairs, seed=s.seed)
     run.progress("control, estimator")
     game = None
-    if s.game_moments:
-        some = segments[:: max(1, len(segments) // s.game_moments)][: s.game_moments]
+    if s.game_segments:
+        some = segments[:: max(1, len(segments) // s.game_segments)][: s.game_segments]
         # Only a baseline: without it all other rows are still worth having.
         with suppress(MissingExtraError, GameError, ConfigError):
             game = measure_game_control(run.dataset, some, steps=s.control_steps, progress=run.progress)
     run.rows += control_rows(dream, estimator, game)
     run.curves["control"] = {"dream": dream.to_json(), "game": None if game is None else game.to_json()}
     run.curves["estimator"] = dataclasses.asdict(estimator)
-    run.counts["control_moments"] = len(segments)
+    run.counts["control_segments"] = len(segments)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

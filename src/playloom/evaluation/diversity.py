@@ -37,13 +37,13 @@ Actions = NDArray[np.uint8]
 def evaluate(run: EvaluationContext) -> None:
     """Measure the diversity of sampled actions."""
     s = run.settings
-    if not s.diversity_moments:
+    if not s.diversity_segments:
         return
-    segments = run.segments(s.diversity_moments, s.diversity_steps)
+    segments = run.segments(s.diversity_segments, s.diversity_steps)
     result = measure_diversity(run.engine, run.dataset, segments, s, run.progress, episodes=run.test)
     run.rows += diversity_rows(result)
     run.curves["diversity"] = diversity_curves(result)
-    run.counts["diversity_moments"] = len(segments)
+    run.counts["diversity_segments"] = len(segments)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +65,7 @@ class Diversity:
     """Spreads of all kinds of action, from the same segments."""
 
     spreads: dict[str, ActionSpread]
-    """By kind: those of `DREAMS`, `recorded` (the player's), `held` (the prompt's last input), `uniform`."""
+    """By kind: those of `DREAMS`, `recorded` (the player's), `repeat` (the prompt's last input), `uniform`."""
     actions: int
     """Actions of each kind."""
     reference: int
@@ -126,7 +126,7 @@ def measure_diversity(
             kinds[name][rows, step] = [result.action_A for result in results]
             progress(f"diversity, {name}")
     kinds["recorded"] = recorded
-    kinds["held"] = np.repeat(last[:, None], steps, axis=1)
+    kinds["repeat"] = np.repeat(last[:, None], steps, axis=1)
     kinds["uniform"] = np.random.default_rng(seed).integers(0, SLOT_SIZES, recorded.shape).astype(np.uint8)
     reference = _reference(dataset, episodes, segments, steps)
     return Diversity(

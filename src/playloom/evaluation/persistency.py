@@ -50,14 +50,14 @@ Pictures = NDArray[np.uint8]
 def evaluate(run: EvaluationContext) -> None:
     """Measure the persistence of pasted objects."""
     s = run.settings
-    if not s.persistency_moments:
+    if not s.persistency_segments:
         return
-    candidates = run.segments(CANDIDATES * s.persistency_moments, 1)
-    segments = static_segments(run.dataset, candidates, s.persistency_moments)
+    candidates = run.segments(CANDIDATES * s.persistency_segments, 1)
+    segments = static_segments(run.dataset, candidates, s.persistency_segments)
     result = measure_persistency(run.engine, run.dataset, segments, s, run.progress)
     run.rows += persistency_rows(result)
     run.curves["persistency"] = persistency_curves(result)
-    run.counts["persistency_moments"] = len(segments)
+    run.counts["persistency_segments"] = len(segments)
 
 
 def _ball(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:
@@ -325,7 +325,7 @@ def persistency_curves(result: Persistency) -> dict[str, object]:
                 "mean": _mean(present_MS),
                 "standard_error": standard_error(present_MS),
                 "another_object": _mean(result.other_MS[count]),
-                "moments_last_step": present_MS[:, -1],
+                "segments_last_step": present_MS[:, -1],
             }
             for count, present_MS in result.present_MS.items()
         },

@@ -43,21 +43,21 @@ TOLERANCE = 0.3
 def evaluate(run: EvaluationContext) -> None:
     """Measure long rollouts, short greedy ones, short ones of held-out episodes, and the collapse of sharpness."""
     s = run.settings
-    segments = run.segments(s.horizon_moments, s.horizon_reach)
+    segments = run.segments(s.horizon_segments, s.horizon_reach)
     test = measure_rollout(run.engine, run.dataset, segments, s, run.progress, steps=s.horizon_reach)
     greedy = heldout = None
-    if s.greedy_moments:
+    if s.greedy_segments:
         short = partial(measure_rollout, progress=run.progress, steps=s.greedy_steps, detail=False)
         cold = dataclasses.replace(s, sampling=dataclasses.replace(s.sampling, temperature=0.0))
-        greedy = short(run.engine, run.dataset, segments[: s.greedy_moments], cold)
+        greedy = short(run.engine, run.dataset, segments[: s.greedy_segments], cold)
         if run.heldout:
-            apart = run.segments(s.greedy_moments, s.greedy_steps, heldout=True)
+            apart = run.segments(s.greedy_segments, s.greedy_steps, heldout=True)
             heldout = short(run.engine, run.dataset, apart, s)
     collapse = measure_collapse(run.model, run.dataset, segments, test, s.collapse_step)
     run.rows += [*rollout_rows(test, greedy, heldout), collapse.row()]
     run.curves["horizon"] = rollout_curves(test)
     run.curves["collapse"] = dataclasses.asdict(collapse)
-    run.counts["horizon_moments"] = len(segments)
+    run.counts["horizon_segments"] = len(segments)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,7 +174,7 @@ class Collapse:
     """Sharpness of recorded frames."""
     reconstructed: float
     """Sharpness of reconstructed frames."""
-    moments: int
+    segments: int
     """Number of segments."""
 
     def row(self) -> Row:
@@ -183,7 +183,7 @@ class Collapse:
         name, ratio = f"sharpness of frame {self.step}, dream over real", self.dream / real
         bar = f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %"
         baselines = {"reconstruction over real": self.reconstructed / real}
-        return Row("collapse", name, ratio, "%", baselines, bar, abs(ratio - 1) <= TOLERANCE, self.moments)
+        return Row("collapse", name, ratio, "%", baselines, bar, abs(ratio - 1) <= TOLERANCE, self.segments)
 
 
 def measure_collapse(
@@ -196,5 +196,5 @@ def measure_collapse(
         dream=float(rollout.sharpness_MS[:, step - 1].mean()),
         real=float(sharpness(real).mean()),
         reconstructed=float(sharpness(reconstruct(model, real)).mean()),
-        moments=len(segments),
+        segments=len(segments),
     )

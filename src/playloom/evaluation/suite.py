@@ -124,7 +124,7 @@ def _draw(run: EvaluationContext, folder: Path) -> None:
     s, name = run.settings, run.model.config.name
     plot = rollout_plot(run.curves["horizon"], f"{name}: dreams with the recorded actions")
     write_picture(folder / "horizon.png", plot)
-    segment = run.segments(s.horizon_moments, s.horizon_reach)[0]
+    segment = run.segments(s.horizon_segments, s.horizon_reach)[0]
     actions = segment.future_actions(run.dataset, s.horizon_steps)
     (generated,) = rollout_frames(run.engine, [segment.prompt(run.dataset)], [actions], s)
     steps = [step for step in (1, 2, 3, 5, 10, 15, 20, 30) if step <= s.horizon_steps]

@@ -119,7 +119,7 @@ def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of
     moments = choose_segments(store, store.spans, count=3, past=4, future=3, seed=0)
     done: list[str] = []
     result = measure_diversity(engine, store, moments, SETTINGS, done.append, episodes=store.spans)
-    assert list(result.spreads) == [*DREAMS, "recorded", "held", "uniform"]
+    assert list(result.spreads) == [*DREAMS, "recorded", "repeat", "uniform"]
     futures = {row for moment in moments for row in range(moment.row, moment.row + 3)}
     assert result.actions == 9 and result.reference == 39 - len(futures)
     recorded = np.stack([moment.future_actions(store, 3) for moment in moments])
@@ -132,18 +132,18 @@ def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of
         "distance to recorded actions, full dream",
         "the same, inputs apart, summed, full dream",
     ]
-    assert all({"recorded", "held", "uniform"} <= set(row.baselines) and row.count == 9 for row in rows)
+    assert all({"recorded", "repeat", "uniform"} <= set(row.baselines) and row.count == 9 for row in rows)
     again = measure_diversity(engine, store, moments, SETTINGS, episodes=store.spans)
     assert [row.value for row in diversity_rows(again)] == [row.value for row in rows]
     changed = dataclasses.replace(SETTINGS, seed=1, batch=3)
     other = measure_diversity(engine, store, moments, changed, episodes=store.spans)
     assert [row.value for row in diversity_rows(other)] != [row.value for row in rows]
     curves = diversity_curves(result)
-    assert curves["kinds"]["held"]["steps_that_change"] == 0 and len(curves["inputs"]) == 16
+    assert curves["kinds"]["repeat"]["steps_that_change"] == 0 and len(curves["inputs"]) == 16
 
 
 def test_settings_of_diversity_that_make_no_sense_are_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="diversity_moments"):
-        EvaluationSettings(diversity_moments=-1)
+    with pytest.raises(ConfigError, match="diversity_segments"):
+        EvaluationSettings(diversity_segments=-1)
     with pytest.raises(ConfigError, match="diversity_steps"):
         EvaluationSettings(diversity_steps=0)

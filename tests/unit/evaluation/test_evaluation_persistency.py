@@ -222,4 +222,4 @@ def test_settings_of_persistency_that_make_no_sense_are_one_sentence() -> None:
         EvaluationSettings(persistency_kept=1.5)
     with pytest.raises(ConfigError, match="persistency_steps"):
         EvaluationSettings(persistency_steps=0)
-    assert EvaluationSettings(persistency_moments=0).persistency_moments == 0
+    assert EvaluationSettings(persistency_segments=0).persistency_segments == 0

@@ -23,8 +23,15 @@ from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
 from playloom.errors import BadInputError, ConfigError, did_you_mean
 from playloom.evaluation.online.metrics import ActReport, Game
-from playloom.evaluation.online.policies import ModelPolicy, Policy, RandomPolicy, RepeatPolicy
-from playloom.evaluation.online.rollout import WARMUP_STYLE, EpisodeResult, play_episode
+from playloom.evaluation.online.rollout import (
+    WARMUP_STYLE,
+    EpisodeResult,
+    Policy,
+    model_policy,
+    play_episode,
+    random_policy,
+    repeat_policy,
+)
 from playloom.games.arena.engine import FRAME_SHAPE, MODES, import_vizdoom
 from playloom.games.arena.maps import free_cells, variant_of
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES
@@ -54,12 +61,7 @@ _LIFE = 2**32
 
 @dataclass(frozen=True, kw_only=True)
 class ActJob:
-    """Settings of `playloom act`.
-
-    Raises:
-        BadInputError: when a number is out of range.
-        ConfigError: when a player, arena or mode is unknown.
-    """
+    """Settings of `playloom act`; BadInputError for a number out of range, ConfigError for an unknown name."""
 
     players: tuple[str, ...] = (MODEL,)
     """Names in `PLAYERS`; all play the same games."""
@@ -121,12 +123,7 @@ class ActJob:
             yield EpisodePlan(seed=seed, variant=self.variant, mode=self.mode, style=style, split=split, steps=steps)
 
     def load_engine(self) -> Engine | None:
-        """Load the model that plays; None when no player needs one.
-
-        Raises:
-            CheckpointError: when it cannot be loaded.
-            BadInputError: when its pictures have another size than the game's.
-        """
+        """Load the model that plays; None when no player needs one."""
         if MODEL not in self.players:
             return None
         engine = open_engine(self.model, device=self.device)
@@ -165,10 +162,6 @@ def run_act(
         stop: checked before every game and every step of a policy; True ends the run and keeps the steps so far. A
             style's game is played to its end.
         progress: called after every step of a policy, and every game of a style.
-
-    Raises:
-        MissingExtraError: when the game is not installed.
-        PlayloomError: when the model cannot play this game, the game fails, or the folder cannot be written.
     """
     import_vizdoom()
     ensure_writable(job.out, numbered=True)
@@ -241,8 +234,8 @@ class _Run:
         def make_policy(prompt: Prompt, life: int) -> Policy:
             seed = plan.seed + life * _LIFE
             if player == MODEL and self.engine is not None:
-                return ModelPolicy(self.engine, prompt, sampling=self.job.sampling, seed=seed)
-            return RepeatPolicy(prompt) if player == REPEAT else RandomPolicy(seed)
+                return model_policy(self.engine, prompt, sampling=self.job.sampling, seed=seed)
+            return repeat_policy(prompt) if player == REPEAT else random_policy(seed)
 
         result = play_episode(
             plan,
@@ -270,8 +263,7 @@ class _Run:
             )
         players = [player if own else "script" for own in result.own_T]
         every = max(10, -(-meta.steps // _TILES))
-        viewed = write_views(result.episode, path.with_suffix(""), players, every=every, manifest=manifest)
-        return viewed.sheet, viewed.video
+        return write_views(result.episode, path.with_suffix(""), players, every=every, manifest=manifest)
 
     def _step_done(self, player: str, steps: int) -> None:
         self.done += steps
