@@ -63,9 +63,6 @@ class DatasetWriter:
         dtype: of the main column.
         state_columns: names of the states.
         extra: more entries of the index.
-
-    Raises:
-        RecordingError: when `total` is 0, or the disk has less space than needed.
     """
 
     def __init__(
@@ -125,9 +122,6 @@ class DatasetWriter:
             states_TS: float32 [T, S].
             meta: JSON values.
             start: first row, where committed rows are replaced; None: after the last committed row.
-
-        Raises:
-            RecordingError: when the lengths differ or the dataset is full.
         """
         if start is None:
             start = self.spans[-1].rows.stop if self._spans else 0
@@ -149,9 +143,6 @@ class DatasetWriter:
 
         Args:
             rows: cut the dataset to its first rows, where some episodes were left out; None: all are expected.
-
-        Raises:
-            RecordingError: when rows are missing.
         """
         if rows is not None and rows != self.total:
             self._cut(rows)

@@ -40,11 +40,7 @@ class _Piece(NamedTuple):
 
 
 def find_clips(folder: Path | str) -> list[Path]:
-    """Return every clip in or below a folder, sorted: `.npz` files, and folders of pictures with an `actions.csv`.
-
-    Raises:
-        RecordingError: when the folder is missing or holds none.
-    """
+    """Return every clip in or below a folder, sorted: `.npz` files, and folders of pictures with an `actions.csv`."""
     place = Path(folder)
     if not place.is_dir():
         raise RecordingError(f"{folder} is not a folder; expected one with takes in it")
@@ -66,9 +62,6 @@ def load_clip(
         frame_size: (H, W) of the result; other sizes are resized.
         resize: resize mode, see `playloom.media.images.ResizeMode`.
         schema: schema of the table.
-
-    Raises:
-        RecordingError, PictureError, ActionError: when it is missing or damaged, or pictures and actions do not fit.
     """
     if not path.is_dir():
         clip = read_clip(path)

@@ -49,9 +49,6 @@ def build_frame_store(
         render: renders the pictures of an episode.
         workers: rendering processes; 0 renders in this one.
         progress: called after each episode.
-
-    Raises:
-        RecordingError: when there are no episodes, or a recording does not render to its length.
     """
     loaded, (height, width) = _load(episodes, render)
     total = sum(episode.meta.steps for episode in loaded)

@@ -65,9 +65,6 @@ def select_prompts(store: FrameDataset, spans: Sequence[EpisodeSlice], *, count:
 
     Returns:
         At most `count` candidates, the best first.
-
-    Raises:
-        RecordingError: when no stretch is long enough.
     """
     dead = store.column("dead")
     alive = [(span, part) for span in spans for part in alive_spans([span], dead)]

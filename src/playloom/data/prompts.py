@@ -70,12 +70,7 @@ def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
 
 
 def load_bundled_prompt(path: Path | str) -> Clip:
-    """Read a prompt from its `.npz`.
-
-    Raises:
-        RecordingError: when the file is damaged or its arrays do not fit together.
-        ActionError: when an action value is out of range.
-    """
+    """Read a prompt from its `.npz`."""
     arrays = read_npz(path, _BUNDLED_ARRAYS)
     frames_THWC, actions_TA = arrays["frames"], check_values(arrays["actions"])
     if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
@@ -89,12 +84,7 @@ def load_bundled_prompt(path: Path | str) -> Clip:
 def save_bundled_prompt(
     path: Path | str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8], meta: Mapping[str, Any]
 ) -> Path:
-    """Write a prompt and its origin (JSON values); equal prompts give equal files. Return the path of the `.npz`.
-
-    Raises:
-        RecordingError: when there are not as many actions as frames.
-        StorageError: when the place cannot be written to, or the disk is full.
-    """
+    """Write a prompt and its origin (JSON values); equal prompts give equal files. Return the path of the `.npz`."""
     if len(frames_THWC) != len(actions_TA):
         raise RecordingError(
             f"a bundled prompt needs an action per frame: got {len(frames_THWC)} frames and {len(actions_TA)} actions"
@@ -141,11 +131,7 @@ def load_prompt(
 
 
 def check_prompt(spec: str | Path) -> Path:
-    """Find a prompt without reading it: a file or folder (an episode's ending may be missing), else a bundled prompt.
-
-    Raises:
-        BadInputError: when it is empty, or there is no such file, folder or bundled prompt.
-    """
+    """Find a prompt without reading it: a file or folder (an episode's ending may be missing), else a bundled prompt."""
     text = str(spec)
     if text.startswith(BUNDLED_PREFIX):
         return find_prompt(text.removeprefix(BUNDLED_PREFIX))

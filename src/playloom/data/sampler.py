@@ -65,9 +65,6 @@ class WindowSampler:
     In every epoch each episode is cut into back-to-back windows from a new random offset, so that every frame gets
     every position in a window. The windows of all episodes are then shuffled. An epoch leaves out less than two windows
     per episode. A batch may contain the end of one epoch and the start of the next.
-
-    Raises:
-        RecordingError: when no episode is as long as a window.
     """
 
     def __init__(

@@ -12,11 +12,7 @@ from playloom.models.decode_order import DEFAULT_ROW_DELAY
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """Sizes of every part of an evaluation. Reported figures use the defaults.
-
-    Raises:
-        ConfigError: when a size is not positive, or a share not from 0 to 1.
-    """
+    """Sizes of every part of an evaluation. Reported figures use the defaults."""
 
     row_delay: int | None = DEFAULT_ROW_DELAY
     """Row delay of the decoding order; None: raster."""

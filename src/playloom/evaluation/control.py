@@ -234,9 +234,6 @@ def measure_game_control(
 
     Returns:
         Metrics of the segments without a death on the way; None when there is none, or for another game.
-
-    Raises:
-        MissingExtraError: when the game is not installed.
     """
     trials = []
     for segment in segments:

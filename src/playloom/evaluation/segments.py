@@ -98,9 +98,6 @@ def choose_segments(
 
     Past and future lie in one episode and hold no dead row. All possible segments are divided into `count` equal parts,
     and one is drawn from each, so that the whole data set is covered.
-
-    Raises:
-        RecordingError: when none fits.
     """
     rows = [
         np.arange(episode.start + past - 1, episode.start + episode.length - future)

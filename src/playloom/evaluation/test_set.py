@@ -34,10 +34,6 @@ def open_test_set(data: Path | None, work: Path, progress: Progress = lambda *_:
             record a small set here (four test episodes of a minute, three held-out ones of 20 s).
         work: folder for recordings and rendered pictures; those of an earlier call are used again.
         progress: called after every episode.
-
-    Raises:
-        RecordingError: when there is no test episode.
-        MissingExtraError: when the game is needed and not installed.
     """
     if data is not None and (data / "index.json").is_file():
         dataset = FrameDataset.open(data)

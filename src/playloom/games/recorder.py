@@ -123,10 +123,6 @@ def record_episodes(
 
     Returns:
         The paths of the episodes in the order of their seeds.
-
-    Raises:
-        ConfigError: when hours, steps or processes are out of range.
-        GameError: when an episode's process keeps dying.
     """
     if not 0 < hours <= MAX_HOURS or steps < 1 or (processes is not None and processes < 1):
         raise ConfigError(

@@ -70,11 +70,7 @@ def bundled_models() -> list[str]:
 
 
 def model_folder(name: str | Path | None = None) -> Path:
-    """Return the folder of a bundled model's name, or of a path with `model.json`; None: the first bundled model.
-
-    Raises:
-        CheckpointError: when there is no such model; names the nearest one.
-    """
+    """Return the folder of a bundled model's name, or of a path with `model.json`; None: the first bundled model."""
     names = bundled_models()
     if name is None and names:
         return _BUNDLE / names[0]
@@ -112,12 +108,7 @@ def _count_numbers(path: Path) -> int:
 
 
 def load_weights(path: Path, module: nn.Module, expected_fingerprint: str) -> None:
-    """Read a module's state into the module's own dtype; leave the module frozen and in evaluation mode.
-
-    Raises:
-        CheckpointError: when the file is missing, truncated, changed, of another config, or holds NaN; names the
-            tensor.
-    """
+    """Read a module's state into the module's own dtype; leave the module frozen and in evaluation mode."""
     with _readable(path):
         found = load_file(path)
     state = module.state_dict()
@@ -188,11 +179,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
 
 
 def update_card(folder: Path, changes: Mapping[str, Any], metrics: str) -> None:
-    """Replace entries of a model's card, in `model.json` and `card.md`; `metrics` is the evaluation's Markdown table.
-
-    Raises:
-        CheckpointError: when the folder holds no model.
-    """
+    """Replace entries of a model's card, in `model.json` and `card.md`; `metrics` is the evaluation's Markdown table."""
     content = _read_model_json(folder)
     content["card"] = {**content.get("card", {}), **changes}
     write_card(folder, model_card(ModelConfig.from_dict(content["config"]), content["card"], metrics))
@@ -200,11 +187,7 @@ def update_card(folder: Path, changes: Mapping[str, Any], metrics: str) -> None:
 
 
 def read_card(name: str) -> str:
-    """Return the card, as Markdown, of a bundled model's name, a model's folder, or the folder of a training run.
-
-    Raises:
-        CheckpointError: when there is no such model, or its files are damaged.
-    """
+    """Return the card, as Markdown, of a bundled model's name, a model's folder, or the folder of a training run."""
     places = [Path(name), Path(name) / "model"] if name not in bundled_models() else []
     found = [place for place in places if (place / CARD).is_file() or (place / "model.json").is_file()]
     folder = found[0] if found else model_folder(name)

@@ -22,11 +22,7 @@ from playloom.models.transformer.transformer import Transformer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes of tokenizer, sequence and transformer that fit each other.
-
-    Raises:
-        ConfigError: when the parts do not fit each other.
-    """
+    """Sizes of tokenizer, sequence and transformer that fit each other."""
 
     name: str
     """Name in tables and manifests."""
@@ -65,11 +61,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """Build the config from a mapping read from JSON.
-
-        Raises:
-            ConfigError: for a missing or an unknown key (names the nearest one).
-        """
+        """Build the config from a mapping read from JSON."""
         return from_mapping(cls, values, "the model config")
 
 

@@ -124,9 +124,6 @@ def check_alignment(episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8
     Args:
         episodes: stretches of consecutive steps: frames uint8 [T, H, W, 3] and action values uint8 [T, 16]. Some
             hundred steps in all, without cuts, with the controller in use.
-
-    Raises:
-        RecordingError: when there are too few steps.
     """
     motion_MC, actions_SMV = _pairs(episodes)
     if len(motion_MC) < 4 * _BLOCK:

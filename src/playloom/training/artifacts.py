@@ -71,11 +71,7 @@ def save_tokenizer(
 
 
 def load_tokenizer(folder: Path) -> PretrainedModel:
-    """Read a tokenizer's run.
-
-    Raises:
-        CheckpointError: when a file is missing, damaged or changed.
-    """
+    """Read a tokenizer's run."""
     if not (folder / _CONFIG).exists():
         raise CheckpointError(f"no tokenizer at {folder} ({_CONFIG} is missing); train one first")
     content = read_json(folder / _CONFIG, CheckpointError, "train or export again")
@@ -89,11 +85,7 @@ def load_tokenizer(folder: Path) -> PretrainedModel:
 
 
 def load_origin(name: str) -> PretrainedModel:
-    """Load the model or tokenizer of a bundled model's name, a model's folder or a run's folder.
-
-    Raises:
-        CheckpointError: when there is none, or a file is damaged.
-    """
+    """Load the model or tokenizer of a bundled model's name, a model's folder or a run's folder."""
     folder = Path(name)
     inner = folder / "model"
     if (inner / "model.json").is_file():

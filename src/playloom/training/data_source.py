@@ -37,11 +37,7 @@ class PrepareOptions:
 
 
 def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDataset:
-    """Open the frame dataset at `data`, or render the recordings there into `cache`.
-
-    Raises:
-        RecordingError: when `data` is neither.
-    """
+    """Open the frame dataset at `data`, or render the recordings there into `cache`."""
     kind = detect_dataset_kind(data)
     if kind == "frames":
         return FrameDataset.open(data)
@@ -59,12 +55,7 @@ def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDatase
 def tokens_from(
     data: Path, cache: Path, options: PrepareOptions, tokenizer: FrameTokenizer | None, fingerprint: str | None
 ) -> TokenDataset:
-    """Open the token dataset at `data`, or make one in `cache` from the frames or recordings there.
-
-    Raises:
-        RecordingError: when a tokenizer is needed and not given, or the store was made by another one, or the cache
-            from other data.
-    """
+    """Open the token dataset at `data`, or make one in `cache` from the frames or recordings there."""
     kind = detect_dataset_kind(data)
     if kind == "tokens":
         store = TokenDataset.open(data)
@@ -90,11 +81,7 @@ def tokens_from(
 
 
 def detect_dataset_kind(data: Path) -> str:
-    """Return the kind of a data folder: "frames", "tokens" or "recordings".
-
-    Raises:
-        RecordingError: when it is none of them.
-    """
+    """Return the kind of a data folder: "frames", "tokens" or "recordings"."""
     index = data / "index.json"
     if index.exists():
         kind = read_json(index, RecordingError, "prepare the data set again").get("kind")

@@ -66,11 +66,6 @@ def run_decoder(
         perceptual: another feature distance, see `TokenizerLoss`.
         report: progress callback.
         say: receives one sentence about the data.
-
-    Raises:
-        CheckpointError: when the source cannot be read, or `out` holds another run.
-        RecordingError: when the data do not fit.
-        ConfigError: when the decoder's depths are impossible.
     """
     source, frames, codes = prepare_decoder(job, say)
     config = job.config

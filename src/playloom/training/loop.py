@@ -63,11 +63,7 @@ class Loop:
         self._resume()
 
     def run(self) -> TrainingResult:
-        """Train until the end, the session's time limit, or SIGINT / SIGTERM, and leave a checkpoint.
-
-        Raises:
-            PlayloomError: when the loss is not finite.
-        """
+        """Train until the end, the session's time limit, or SIGINT / SIGTERM, and leave a checkpoint."""
         self._logger = RunLogger(self.folder, self.step) if self.fabric.is_global_zero else None
         self._started = time.monotonic()
         torch.set_flush_denormal(self.device.type == "cpu")  # denormals in the averages are slow on a CPU

@@ -90,10 +90,6 @@ def train_tokenizer(
         start: a tokenizer of these sizes to initialise the weights from; None: random ones.
         perceptual: another feature distance, see `TokenizerLoss`.
         report: progress callback.
-
-    Raises:
-        RecordingError: when the store's pictures have another size, or none are for training.
-        CheckpointError: when `out` holds another run.
     """
     task = TokenizerTask(sizes, config, store, start=start, perceptual=perceptual)
     loop = Loop(task, config.loop, out, report)

@@ -150,9 +150,6 @@ class WorldTask:
             store: codes and actions.
             tokenizer: decodes the pictures of previews; None: no previews.
             start: a whole model of these sizes to initialise from; None: random weights.
-
-        Raises:
-            RecordingError: when the store does not fit the model or has no training episodes.
         """
         _check_store(model, store)
         self._model, self._config, self._store, self._tokenizer = model, config, store, tokenizer

@@ -65,9 +65,6 @@ def episode_metrics(
         states: state rows [T, 9], see `STATE_COLUMNS`; row t is measured when frame t is seen.
         actions_TA: action values, uint8 [T, 16]; action t leads from row t to row t + 1.
         own_T: True for the player's own steps; None: all.
-
-    Raises:
-        RecordingError: when there are fewer than two steps, or not as many actions as rows.
     """
     if len(states) < 2 or len(states) != len(actions_TA):
         raise RecordingError(

@@ -121,13 +121,7 @@ class Observation:
 
 
 class DoomEngine:
-    """One running game. Not shareable between processes; `close` it.
-
-    Raises:
-        MissingExtraError: when ViZDoom is not installed.
-        ConfigError: when the variant or mode is unknown.
-        GameError: when the engine refuses to start.
-    """
+    """One running game. Not shareable between processes; `close` it."""
 
     def __init__(self, spec: GameSpec, folder: Path, enemy_info: bool = False) -> None:
         """Start the game; `folder` becomes the working directory, `enemy_info` makes `observation` report enemies."""

@@ -86,11 +86,7 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
 
 def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round a vector in [-1, 1] to a legal controller state: sticks unchanged, buttons pressed from 0.5.
-
-    Raises:
-        ActionError: when it is not 16 numbers.
-    """
+    """Round a vector in [-1, 1] to a legal controller state: sticks unchanged, buttons pressed from 0.5."""
     state = np.array(action_A, np.float32)
     if state.shape != (len(CONTROLS),):
         raise ActionError(f"an action of the arena has {len(CONTROLS)} numbers; got the shape {state.shape}")
@@ -106,9 +102,6 @@ def render_episode(episode: Episode, verify: bool = True) -> Iterator[NDArray[np
     Args:
         episode: the recording; frame t is the one its player saw before action t.
         verify: compare the hash of all frames with the recorded one, after the last.
-
-    Raises:
-        GameError: when the episode is of another game, the engine fails, or the frames are not the recorded.
     """
     meta = episode.meta
     if meta.game != GAME_NAME:

@@ -219,9 +219,6 @@ class TokenizerLoss(nn.Module):
             perceptual: a module from two pictures, float [B, 3, H, W] in [-1, 1], to a scalar; it is frozen and is not
                 part of checkpoints. None: the EfficientNet-Lite0 feature distance.
             seed: of the discriminator's weights.
-
-        Raises:
-            MissingExtraError: when the default feature network is not installed.
         """
         super().__init__()
         self.config = config

@@ -179,9 +179,6 @@ class Transformer(nn.Module):
             inputs_BTP: the token id each position reads; negative: none.
             causal_mask_PP: own-step mask, True where row may attend to column.
             actions_BTA: joint ids of the action *before* each step (negative: none); for `action_condition` only.
-
-        Raises:
-            ConfigError: when there are more steps than the context of `absolute` positions.
         """
         _, steps, positions = inputs_BTP.shape
         where_TP = torch.arange(positions, device=inputs_BTP.device).expand(steps, positions)
