@@ -127,7 +127,7 @@ def test_statistics_count_what_was_done() -> None:
         8 / 20
     )
     assert figures["at rest"] == pytest.approx(2 / 20) and figures["button_A"] == pytest.approx(8 / 20)
-    assert figures.usage["button_B"] == 0
+    assert figures["button_B"] == 0
 
 
 def test_statistics_do_not_join_episodes() -> None:

@@ -84,7 +84,7 @@ def act_command(
             job,
             machine=machine(pick_device(device)),
             stop=stop,
-            progress=lambda now: bar(now.done, now.total, f"playing ({now.player})"),
+            progress=lambda player, done, total: bar(done, total, f"playing ({player})"),
         )
         was_stopped = stop()
     if report.games:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from playloom.cli import common
 from playloom.errors import PlayloomError
-
-if TYPE_CHECKING:
-    from playloom.games.recorder import RecordProgress
 
 
 def import_command(
@@ -86,10 +83,10 @@ def record_command(
     left = f"the same command continues: {out}"
     with common.progress("recording", "episodes") as bar, common.stopping(left, after_step=False):
 
-        def report(progress: RecordProgress) -> None:
+        def report(done: int, total: int, before: int) -> None:
             nonlocal skipped
-            skipped = progress.skipped
-            bar(progress.done, progress.total)
+            skipped = before
+            bar(done, total)
 
         paths = record_episodes(out, hours, seed, processes, report, steps)
     if as_json:

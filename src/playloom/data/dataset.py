@@ -53,16 +53,8 @@ class EpisodeSlice:
 class DatasetWriter:
     """Write a dataset episode by episode, under temporary names until `finish`.
 
-    Committed episodes survive a crash. Not safe for two writers on one folder.
-
-    Args:
-        folder: of the dataset.
-        kind: name of the main column, `frames` or `tokens`.
-        total: number of rows.
-        shape: of a row of the main column.
-        dtype: of the main column.
-        state_columns: names of the states.
-        extra: more entries of the index.
+    Committed episodes survive a crash. Not safe for two writers on one folder. `shape` and `dtype` are those of a row of
+    the main column, which is named `kind`; `extra` has more entries of the index.
     """
 
     def __init__(
@@ -114,14 +106,9 @@ class DatasetWriter:
         *,
         start: int | None = None,
     ) -> None:
-        """Write and commit one episode.
+        """Write and commit one episode: frames [T, H, W, 3] or codes [T, N], by kind of dataset.
 
-        Args:
-            data: frames [T, H, W, 3] uint8 or codes [T, N], by kind of dataset.
-            actions_TA: uint8 [T, 16].
-            states_TS: float32 [T, S].
-            meta: JSON values.
-            start: first row, where committed rows are replaced; None: after the last committed row.
+        It goes to row `start` on, where committed rows are replaced; by default after the last committed row.
         """
         if start is None:
             start = self.spans[-1].rows.stop if self._spans else 0
@@ -139,13 +126,9 @@ class DatasetWriter:
         write_json(self.folder / JOURNAL, self._index())
 
     def finish(self, rows: int | None = None) -> None:
-        """Give the files their final names, `index.json` last. The dataset can be opened afterwards.
-
-        Args:
-            rows: cut the dataset to its first rows, where some episodes were left out; None: all are expected.
-        """
+        """Give the files their final names, `index.json` last; `rows` drops all rows after that many."""
         if rows is not None and rows != self.total:
-            self._cut(rows)
+            self._shorten(rows)
         if self.done != self.total:
             raise RecordingError(f"{self.folder} is unfinished: it has {self.done} of {self.total} frames")
         self._maps.clear()
@@ -165,7 +148,7 @@ class DatasetWriter:
     def _part(self, column: str) -> Path:
         return self.folder / f"part-{column}.npy"
 
-    def _cut(self, rows: int) -> None:
+    def _shorten(self, rows: int) -> None:
         """Shorten every column in place: its header has room for any number of rows."""
         self._maps.clear()
         for name, (shape, dtype) in self._columns.items():
@@ -249,8 +232,8 @@ class FrameDataset(_Dataset):
     @classmethod
     def open(cls, folder: Path | str) -> FrameDataset:
         """Open a finished dataset; RecordingError when the folder is missing, unfinished or damaged."""
-        index, columns = _read(Path(folder), "frames")
-        return cls(frames_FHWC=columns["frames"], **_common(Path(folder), index, columns))
+        _, frames, common = _read(Path(folder), "frames")
+        return cls(frames_FHWC=frames, **common)
 
     @classmethod
     def create(
@@ -272,9 +255,8 @@ class TokenDataset(_Dataset):
     @classmethod
     def open(cls, folder: Path | str) -> TokenDataset:
         """Open a finished dataset; RecordingError when the folder is missing, unfinished or damaged."""
-        index, columns = _read(Path(folder), "tokens")
-        common = _common(Path(folder), index, columns)
-        return cls(tokens_FN=columns["tokens"], tokenizer=str(index["tokenizer"]), **common)
+        index, tokens, common = _read(Path(folder), "tokens")
+        return cls(tokens_FN=tokens, tokenizer=str(index["tokenizer"]), **common)
 
     @classmethod
     def create(
@@ -285,22 +267,12 @@ class TokenDataset(_Dataset):
         return DatasetWriter(Path(folder), "tokens", total_frames, (slots,), "uint16", state_columns, extra)
 
 
-def _common(folder: Path, index: Mapping[str, Any], columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    return {
-        "folder": folder,
-        "actions_FA": columns["actions"],
-        "states_FS": columns["states"],
-        "state_columns": tuple(index["state_columns"]),
-        "spans": tuple(_spans(index)),
-    }
-
-
 def _spans(index: Mapping[str, Any]) -> list[EpisodeSlice]:
     return [EpisodeSlice(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"]]
 
 
-def _read(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Index and columns of a finished dataset."""
+def _read(folder: Path, kind: str) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
+    """Index, main column and fields of `_Dataset` of a finished dataset."""
     if not (folder / INDEX).exists():
         state = "unfinished" if (folder / JOURNAL).exists() else "not a dataset"
         raise RecordingError(f"{folder} is {state} (no {INDEX}); prepare it first")
@@ -316,4 +288,5 @@ def _read(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[An
             raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
         if len(columns[name]) != index["rows"]:
             raise RecordingError(f"{path} has {len(columns[name])} rows; {INDEX} says {index['rows']}")
-    return index, columns
+    common = {"folder": folder, "state_columns": tuple(index["state_columns"]), "spans": tuple(_spans(index))}
+    return index, columns[kind], {**common, "actions_FA": columns["actions"], "states_FS": columns["states"]}

@@ -26,8 +26,8 @@ _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
 """Split rule: of twenty clips, sorted by name, the tenth is for validation and the twentieth for testing."""
 
-OnSkip = Callable[[str], None]
-"""Callback for a skipped clip: its path and the reason."""
+Skip = Callable[[Path, PlayloomError], None]
+Read = Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 
 class _Piece(NamedTuple):
@@ -55,13 +55,9 @@ def find_clips(folder: Path | str) -> list[Path]:
 def load_clip(
     path: Path, frame_size: tuple[int, int], resize: ResizeMode = "crop", schema: Schema | Literal["auto"] = "named"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Read pictures, RGB [T, H, W, 3], and action values [T, 16]; action t was taken after picture t.
+    """Read pictures, RGB [T, H, W, 3] of size (H, W) `frame_size`, and action values [T, 16], of a clip or a folder.
 
-    Args:
-        path: a clip, or a folder of pictures. Its table may leave out the last picture's action, which is then rest.
-        frame_size: (H, W) of the result; other sizes are resized.
-        resize: resize mode, see `playloom.media.images.ResizeMode`.
-        schema: schema of the table.
+    Action t was taken after picture t. A folder's table may leave out the last picture's action, which is then rest.
     """
     if not path.is_dir():
         clip = read_clip(path)
@@ -86,7 +82,7 @@ def build_from_clips(
     schema: Schema | Literal["auto"] = "named",
     split: str | None = None,
     progress: Progress | None = None,
-    on_skip: OnSkip | None = None,
+    on_skip: Callable[[str], None] | None = None,
 ) -> FrameDataset:
     """Make a frame dataset of all clips of a folder; resumes an interrupted call.
 
@@ -101,12 +97,7 @@ def build_from_clips(
         split: split of all clips; None: of every twenty clips the tenth is for validation and the twentieth for
             tests. Fewer than ten: the last one is for validation; a single one: its last tenth.
         progress: called after each clip.
-        on_skip: called for each clip that cannot be used; None: the first one is an error.
-
-    Raises:
-        BadInputError: when the split is unknown.
-        RecordingError, PictureError, ActionError: when a clip cannot be used and `on_skip` is None; or no clip can be
-            used; or `out` holds another dataset.
+        on_skip: called with the path of each clip that cannot be used, and the reason; None: the first one is an error.
     """
     if split is not None and split not in SPLITS:
         raise BadInputError(f"unknown split {split!r}; {did_you_mean(split, SPLITS)}")
@@ -150,7 +141,7 @@ def _finished(
     dataset: FrameDataset,
     frame_size: tuple[int, int],
     split: str | None,
-    skip: Callable[[Path, PlayloomError], None],
+    skip: Skip,
 ) -> FrameDataset:
     """Check that a finished dataset was made of these clips, and report those that it lacks."""
     stored = {str(span.meta.get("take")) for span in dataset.spans}
@@ -171,9 +162,9 @@ def _fill(
     writer: DatasetWriter,
     place: Path,
     pieces: Sequence[_Piece],
-    read: Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    read: Read,
     progress: Progress | None,
-    skip: Callable[[Path, PlayloomError], None],
+    skip: Skip,
 ) -> int:
     """Write the pieces one after another without the unusable ones; return the number of rows."""
     start, loaded = 0, None
@@ -210,7 +201,7 @@ def _pieces(lengths: Mapping[Path, int], split: str | None) -> list[_Piece]:
     return [_Piece(path, 0, length, to) for (path, length), to in zip(lengths.items(), splits, strict=True)]
 
 
-def _count_steps(clips: Sequence[Path], skip: Callable[[Path, PlayloomError], None]) -> dict[Path, int]:
+def _count_steps(clips: Sequence[Path], skip: Skip) -> dict[Path, int]:
     lengths = {}
     for path in clips:
         try:

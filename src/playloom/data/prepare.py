@@ -41,14 +41,9 @@ def build_frame_store(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> FrameDataset:
-    """Render recordings into a frame dataset; resumes an interrupted call.
+    """Render recordings into a frame dataset, in `workers` processes (0: this one); resumes an interrupted call.
 
-    Args:
-        folder: of the dataset.
-        episodes: recording files, see `list_episodes`.
-        render: renders the pictures of an episode.
-        workers: rendering processes; 0 renders in this one.
-        progress: called after each episode.
+    `progress` is called after each episode.
     """
     loaded, (height, width) = _load(episodes, render)
     total = sum(episode.meta.steps for episode in loaded)
@@ -96,17 +91,10 @@ def tokenise_store(
     mirror: bool = False,
     progress: Progress | None = None,
 ) -> TokenDataset:
-    """Encode every picture of a frame dataset once; resumes an interrupted call.
+    """Encode every picture of a frame dataset once, `batch` pictures a call; resumes an interrupted call.
 
-    Args:
-        folder: of the token dataset.
-        frames: the pictures.
-        encode: the tokenizer's encoder, on `device`.
-        fingerprint: of the tokenizer.
-        batch: pictures per call of `encode`.
-        device: of the pictures.
-        mirror: also add each episode of the "train" split mirrored, pictures and controller together.
-        progress: called after each episode.
+    `fingerprint` is the tokenizer's. `mirror` also adds each episode of the split "train" mirrored, pictures and
+    controller together.
     """
     mirrored = [span for span in frames.spans if mirror and span.meta.get("split") == "train"]
     total = len(frames) + sum(span.length for span in mirrored)

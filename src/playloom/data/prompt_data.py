@@ -76,11 +76,8 @@ class PromptSpec:
     def rows(self, name: str, steps: int, default: int, *, least: int) -> tuple[int, int, int]:
         """Return the first needed row of a source, its last context row, and one past the last needed row.
 
-        Args:
-            name: of the source, for errors.
-            steps: number of steps of the source.
-            default: `start_step` where it is None.
-            least: smallest context; down to it, a source that begins later gives fewer rows than `context`.
+        `default` stands for a missing `start_step`. Down to `least` frames, a source that begins later gives a shorter
+        context.
         """
         at = default if self.start_step is None else self.start_step
         if steps < least:
@@ -103,15 +100,7 @@ class PromptSpec:
         first: int,
         at: int,
     ) -> PromptData:
-        """ResizeMode the needed frames and divide them into context and future.
-
-        Args:
-            names: of the frames, for notes.
-            frames: RGB [H, W, 3] from row `first` on.
-            actions_TA: all actions of the source.
-            first: see `rows`.
-            at: see `rows`.
-        """
+        """Resize the needed frames, of which row `first` is the first, and divide them after row `at`."""
         seen, notes, fitted = at + 1 - first, [], []
         for name, frame_HWC in zip(names, frames, strict=True):
             fitted_HWC, note = fit_picture(frame_HWC, self.frame_size, self.resize)

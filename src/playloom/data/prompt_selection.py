@@ -58,13 +58,7 @@ def select_prompts(store: FrameDataset, spans: Sequence[EpisodeSlice], *, count:
     A candidate has no death and no teleport. The score adds walking, turning, fights (health lost or a frag) and the
     colours of its poorest picture, which distinguish a view from a wall.
 
-    Args:
-        store: with the state columns x, y, yaw, health, dead and frags.
-        spans: the episodes to choose from, usually those of the split "test".
-        count: largest number of prompts.
-
-    Returns:
-        At most `count` candidates, the best first.
+    `store` needs the state columns x, y, yaw, health, dead and frags. Returns at most `count` candidates, best first.
     """
     dead = store.column("dead")
     alive = [(span, part) for span in spans for part in alive_spans([span], dead)]

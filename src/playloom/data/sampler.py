@@ -4,13 +4,12 @@ Batch `i` depends on the seed and `i` only, so the data position of a run is one
 T steps, N image slots, H W C picture.
 
     >>> sampler = WindowSampler(spans=dataset.of_split("train"), steps=10, batch=8, seed=0)
-    >>> token_windows(dataset, sampler.rows(0)).tokens_BTN.shape
+    >>> token_windows(dataset, sampler.rows(0))["codes"].shape
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,9 +18,6 @@ from torch import Tensor
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.errors import RecordingError
-
-_MIRRORED_STATES = ("y", "yaw")
-"""State columns that change sign in a mirrored world."""
 
 
 def brightness(frames_BHWC: Tensor, factors_B: Tensor) -> Tensor:
@@ -43,20 +39,10 @@ def mirror_frames(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
     """Return states of the mirrored world, float32 [..., S]: y and yaw change their sign."""
     mirrored = states_TS.copy()
-    for name in _MIRRORED_STATES:
+    for name in ("y", "yaw"):
         if name in columns:
             mirrored[..., list(columns).index(name)] *= -1
     return mirrored
-
-
-@dataclass(frozen=True)
-class TokenWindows:
-    """One batch of the world model."""
-
-    tokens_BTN: Tensor
-    """int64 codes."""
-    actions_BTA: Tensor
-    """int64 action values in slot order; step t acts on frame t+1."""
 
 
 class WindowSampler:
@@ -119,11 +105,10 @@ def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> t
     return tuple(result)
 
 
-def token_windows(store: TokenDataset, rows_BT: NDArray[np.int64]) -> TokenWindows:
-    """Gather codes and actions of these rows."""
-    tokens = store.tokens_FN[rows_BT].astype(np.int64)
-    actions = store.actions_FA[rows_BT].astype(np.int64)
-    return TokenWindows(tokens_BTN=torch.from_numpy(tokens), actions_BTA=torch.from_numpy(actions))
+def token_windows(store: TokenDataset, rows_BT: NDArray[np.int64]) -> dict[str, Tensor]:
+    """Gather `codes`, int64 [B, T, N], and `actions`, int64 [B, T, A] in slot order, of these rows."""
+    columns = {"codes": store.tokens_FN, "actions": store.actions_FA}
+    return {name: torch.from_numpy(column[rows_BT].astype(np.int64)) for name, column in columns.items()}
 
 
 def frame_batch(store: FrameDataset, rows_B1: NDArray[np.int64]) -> Tensor:

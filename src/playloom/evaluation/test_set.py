@@ -62,7 +62,7 @@ def _record(folder: Path, progress: Progress) -> None:
 
     plans = [plan_episode(seed, EPISODE_STEPS) for seed in TEST_SEEDS]
     plans += [plan_episode(seed, HELDOUT_STEPS) for seed in HELDOUT_SEEDS]
-    record_plans(folder, plans, progress=lambda state: progress("recording test episodes", state.done, state.total))
+    record_plans(folder, plans, progress=lambda done, total, _: progress("recording test episodes", done, total))
 
 
 def _check_test_split(splits: Collection[object], folder: Path) -> None:

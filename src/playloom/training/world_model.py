@@ -237,8 +237,7 @@ class WorldTask:
         return output
 
     def _gather(self, sampler: WindowSampler, index: int) -> Batch:
-        windows = token_windows(self._store, sampler.rows(index))
-        return {"codes": windows.tokens_BTN, "actions": windows.actions_BTA}
+        return token_windows(self._store, sampler.rows(index))
 
     def _orders(self, model: ModelConfig) -> tuple[dict[int, Tensor], NDArray[np.float64]]:
         """Own-step mask of every row delay (raster order under the grid's width), and relative frequencies."""

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -137,14 +137,8 @@ class ActJob:
         return engine
 
 
-class RolloutProgress(NamedTuple):
-    """Progress of a run."""
-
-    player: str
-    done: int
-    """Steps done by all players."""
-    total: int
-    """Steps of the whole run."""
+Progress = Callable[[str, int, int], None]
+"""Receives the player, the steps done by all players, and the steps of the whole run."""
 
 
 def run_act(
@@ -152,7 +146,7 @@ def run_act(
     *,
     machine: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[RolloutProgress], None] = lambda _: None,
+    progress: Progress = lambda *_: None,
 ) -> ActReport:
     """Play all games of a job and write the folder.
 
@@ -192,7 +186,7 @@ class _Run:
     job: ActJob
     engine: Engine | None
     stop: Callable[[], bool]
-    progress: Callable[[RolloutProgress], None]
+    progress: Progress
     done: int = 0
 
     @property
@@ -268,4 +262,4 @@ class _Run:
     def _step_done(self, player: str, steps: int) -> None:
         self.done += steps
         total = self.job.steps * self.job.games * len(self.job.players)
-        self.progress(RolloutProgress(player, self.done, total))
+        self.progress(player, self.done, total)

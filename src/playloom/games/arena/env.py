@@ -99,9 +99,8 @@ def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
 def render_episode(episode: Episode, verify: bool = True) -> Iterator[NDArray[np.uint8]]:
     """Render a recorded episode from its seed and actions; yields frames uint8 [180, 300, 3].
 
-    Args:
-        episode: the recording; frame t is the one its player saw before action t.
-        verify: compare the hash of all frames with the recorded one, after the last.
+    Frame t is the one its player saw before action t. `verify` compares the hash of all frames with the recorded one,
+    after the last.
     """
     meta = episode.meta
     if meta.game != GAME_NAME:

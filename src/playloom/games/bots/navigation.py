@@ -95,10 +95,6 @@ class Navigation:
             best = spot
         return best
 
-    def distance(self, start: Point, goal: Point) -> float:
-        """Return the cost of the shortest path: map units, higher beside walls; infinite when there is none."""
-        return float(self._field(self.nearest(goal))[self.nearest(start)]) * _SQUARE
-
     def clear_line(self, start: Point, end: Point) -> bool:
         """Return True if one can walk straight from one place to the other."""
         return self._line(self._walkable, start, end, skip=1)
