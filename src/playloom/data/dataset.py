@@ -53,8 +53,8 @@ class EpisodeSlice:
 class DatasetWriter:
     """Write a dataset episode by episode, under temporary names until `finish`.
 
-    Committed episodes survive a crash. Not safe for two writers on one folder. `shape` and `dtype` are those of a row of
-    the main column, which is named `kind`; `extra` has more entries of the index.
+    Committed episodes survive a crash. Not safe for two writers on one folder. `kind` names the main column, `shape`
+    and `dtype` are those of its rows; `extra` has more entries of the index.
     """
 
     def __init__(

@@ -131,7 +131,7 @@ def load_prompt(
 
 
 def check_prompt(spec: str | Path) -> Path:
-    """Find a prompt without reading it: a file or folder (an episode's ending may be missing), else a bundled prompt."""
+    """Find a prompt without reading it: a file or folder (an episode's ending is optional), else a bundled prompt."""
     text = str(spec)
     if text.startswith(BUNDLED_PREFIX):
         return find_prompt(text.removeprefix(BUNDLED_PREFIX))

@@ -36,10 +36,7 @@ def _unroll(frames_BHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]
     """Project the sky onto a cylinder, where turning is a plain shift.
 
     A plane picture has x = f tan(angle), so a turn moves its edges faster than its middle. Columns are resampled to
-    equal angles (linear interpolation).
-
-    Returns:
-        float32 [B, sky rows, W, 3], and degrees a column.
+    equal angles (linear interpolation). Returns float32 [B, sky rows, W, 3], and degrees a column.
     """
     height, width = frames_BHWC.shape[1:3]
     focal, middle = FOCAL * width, (width - 1) / 2

@@ -137,13 +137,9 @@ def measure_diversity(
 
 
 def action_spread(actions_MSA: Actions, last_MA: Actions, reference_RA: Actions, seed: int) -> ActionSpread:
-    """Measure actions against a reference.
+    """Measure actions [M, S, 16] of segments, whose last prompt actions are `last_MA`, against a reference.
 
-    Args:
-        actions_MSA: action values of every segment and step, uint8 [M, S, 16].
-        last_MA: the action before the first of each segment, uint8 [M, 16].
-        reference_RA: recorded actions, uint8 [R, 16]; R may be 0.
-        seed: of the sub-samples, `SUBSAMPLE` of the smaller set each.
+    Each sub-sample, drawn with `seed`, has `SUBSAMPLE` of the smaller set.
     """
     before_MSA = np.concatenate([last_MA[:, None], actions_MSA[:, :-1]], axis=1)
     changes = float((actions_MSA != before_MSA).any(-1).mean())

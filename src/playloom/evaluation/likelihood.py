@@ -8,7 +8,7 @@ N image slots, A action slots, K slots, P positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, TokenGroup
 
 ROW_DELAYS = (4, 2, 1)
-"""Row row_delays compared with raster order, as far as the model supports them."""
+"""Row delays compared with raster order, as far as the model supports them."""
 BUTTONS = slice(0, SLOT_SIZES.index(max(SLOT_SIZES)))
 """The slots of buttons and triggers."""
 STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))
@@ -40,16 +40,17 @@ def evaluate(run: EvaluationContext) -> None:
     delays = [None, *(delay for delay in ROW_DELAYS if layout.rows and delay < layout.grid_width)]
     segments = run.segments(s.windows, 1, extra=2)
     windows = windows_at(run.model, run.dataset, segments)
-    result = measure_likelihood(run.model, windows, delays, s.row_delay, run.progress)
+    orders, gaps = measure_likelihood(run.model, windows, delays, s.row_delay, run.progress)
+    bases = baselines(windows)
     heldout = None
     if run.heldout:
         apart = run.segments(max(1, s.windows // 2), 1, heldout=True, extra=2)
         windows = windows_at(run.model, run.dataset, apart)
         heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.row_delay), baselines(windows))
         run.progress("likelihood, held out")
-    run.rows += likelihood_rows(result, heldout)
-    run.curves["likelihood"] = {name: one.to_json() for name, one in result.orders.items()}
-    run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in result.gaps_B.items()}
+    run.rows += likelihood_rows(orders, order_name(s.row_delay), bases, gaps, heldout)
+    run.curves["likelihood"] = {name: one.to_json() for name, one in orders.items()}
+    run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in gaps.items()}
     run.counts["likelihood_windows"] = len(segments)
 
 
@@ -110,20 +111,6 @@ class Likelihood:
         return losses | {f"{kind}_accuracy": score.accuracy for kind, score in self.scores.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class LikelihoodResult:
-    """Likelihoods of one set of windows."""
-
-    orders: dict[str, Likelihood]
-    """By name of the decoding order."""
-    main: str
-    """Name of the order used for generation."""
-    baselines: dict[str, Baseline]
-    """By kind of token."""
-    gaps_B: dict[str, NDArray[np.float64]]
-    """Rise of each window's image cross-entropy in nats, by kind of wrong actions; main order."""
-
-
 def windows_at(model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment]) -> Windows:
     """Encode the `past` - 2 frames up to each segment's start, with one more action on either side."""
     steps = segments[0].past - 2
@@ -140,20 +127,15 @@ def likelihood(
     row_delay: int | None = None,
     batch: int = 4,
 ) -> Likelihood:
-    """Compute the likelihood of windows in one decoding order.
+    """Compute the likelihood of windows in one decoding order (`row_delay` None: raster), `batch` windows per pass.
 
-    Args:
-        model: codes and actions must fit its config.
-        codes_BTN: int64 image codes.
-        actions_BTA: uint8 action values; action t follows frame t.
-        row_delay: row delay of the order (see `playloom.models.decode_order`); None: raster.
-        batch: windows per pass.
+    Action t of a window follows its frame t.
     """
     sums = torch.zeros(5, dtype=torch.float64)
     image_B = []
     for first in range(0, len(codes_BTN), batch):
         part = slice(first, first + batch)
-        codes, values, hidden_BTPD = _hidden(model, codes_BTN[part], actions_BTA[part], row_delay)
+        codes, values, hidden_BTPD = hidden_states(model, codes_BTN[part], actions_BTA[part], row_delay)
         image = model.config.layout.image_group
         image_loss_BTN, image_right_BTN = _score(model, image, hidden_BTPD[:, :, list(image.positions)], codes)
         actions = [
@@ -174,20 +156,10 @@ def likelihood(
 
 
 @torch.inference_mode()
-def argmax_codes(
-    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], row_delay: int | None = None
-) -> NDArray[np.int64]:
-    """Return the teacher-forced argmax code of every image slot, int64 [B, T - 1, N]; arguments as `likelihood`."""
-    group = model.config.layout.image_group
-    hidden_BTPD = _hidden(model, codes_BTN, actions_BTA, row_delay)[2]
-    logits = model.transformer.logits(hidden_BTPD[:, :, list(group.positions)], group.first_id, group.last_id)
-    return logits.argmax(-1).cpu().numpy()
-
-
-def _hidden(
+def hidden_states(
     model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], row_delay: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, action values and hidden states [B, T - 1, P, D] of all steps but the first, teacher-forced."""
+    """Return codes, action values and hidden states [B, T - 1, P, D] of all steps but the first, teacher-forced."""
     layout = model.config.layout
     codes = torch.as_tensor(codes_BTN, device=model.device)
     values = torch.as_tensor(actions_BTA.astype(np.int64), device=model.device)
@@ -242,8 +214,11 @@ def measure_likelihood(
     row_delays: Sequence[int | None],
     main: int | None,
     progress: Progress = lambda _: None,
-) -> LikelihoodResult:
-    """Compute the likelihood in every order of `row_delays`, and in order `main` with wrong actions too."""
+) -> tuple[dict[str, Likelihood], dict[str, NDArray[np.float64]]]:
+    """Return the likelihood by order (those of `row_delays`, then `main`), and the gaps of wrong actions.
+
+    A gap is the rise of each window's image cross-entropy in nats, [B], in order `main`, by kind of wrong actions.
+    """
     orders = {}
     for row_delay in dict.fromkeys([*row_delays, main]):
         orders[order_name(row_delay)] = likelihood(model, windows.codes_BTN, windows.actions, row_delay)
@@ -255,24 +230,30 @@ def measure_likelihood(
     for name, actions in wrong.items():
         gaps[name] = likelihood(model, windows.codes_BTN, actions, main).image_B - true_B
         progress(f"alignment, actions {name}")
-    return LikelihoodResult(orders=orders, main=order_name(main), baselines=baselines(windows), gaps_B=gaps)
+    return orders, gaps
 
 
-def likelihood_rows(result: LikelihoodResult, heldout: tuple[Likelihood, dict[str, Baseline]] | None) -> list[Row]:
-    """Return the report rows of likelihood and alignment."""
-    main, order = result.orders[result.main], result.main
-    count, image = len(main.image_B), result.baselines["image"]
+def likelihood_rows(
+    orders: Mapping[str, Likelihood],
+    order: str,
+    bases: Mapping[str, Baseline],
+    gaps: Mapping[str, NDArray[np.float64]],
+    heldout: tuple[Likelihood, dict[str, Baseline]] | None,
+) -> list[Row]:
+    """Return the report rows of likelihood and alignment; `order` is the name of the order used for generation."""
+    main = orders[order]
+    count, image = len(main.image_B), bases["image"]
     rows = []
 
     def add(name: str, value: float, unit: str, baselines: dict[str, float], count: int = count) -> None:
         rows.append(Row("likelihood", name, value, unit, baselines, count=count))
 
-    for each, one in result.orders.items():
+    for each, one in orders.items():
         add(f"image cross-entropy, {each}", one.scores["image"].loss, "nats", {"marginal": image.marginal})
     accuracy = main.scores["image"].accuracy
     add(f"image accuracy, {order}", accuracy, "%", {"code of the last frame": image.repeat})
     for kind in ("sticks", "buttons"):
-        score, base = main.scores[kind], result.baselines[kind]
+        score, base = main.scores[kind], bases[kind]
         entropies = {"marginal": base.marginal, "given the last": base.given_last}
         add(f"{kind} cross-entropy, {order}", score.loss, "nats", entropies)
         add(f"{kind} accuracy, {order}", score.accuracy, "%", {"repeat the last": base.repeat})
@@ -282,7 +263,7 @@ def likelihood_rows(result: LikelihoodResult, heldout: tuple[Likelihood, dict[st
         loss = other.scores["image"].loss
         add(f"image cross-entropy, held out, {order}", loss, "nats", marginal, len(other.image_B))
     true = {"true actions": main.scores["image"].loss}
-    for name, gap_B in result.gaps_B.items():
+    for name, gap_B in gaps.items():
         title, gap = f"gap with actions {name}", float(gap_B.mean())
         rows.append(Row("alignment", title, gap, "nats", true, "> 2 SE", is_significant(gap_B), count))
     return rows

@@ -8,7 +8,7 @@ the recorded figure with blur and rises above it with noise. M segments, S steps
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -54,9 +54,9 @@ def evaluate(run: EvaluationContext) -> None:
             apart = run.segments(s.greedy_segments, s.greedy_steps, heldout=True)
             heldout = short(run.engine, run.dataset, apart, s)
     collapse = measure_collapse(run.model, run.dataset, segments, test, s.collapse_step)
-    run.rows += [*rollout_rows(test, greedy, heldout), collapse.row()]
+    run.rows += [*rollout_rows(test, greedy, heldout), collapse_row(collapse)]
     run.curves["horizon"] = rollout_curves(test)
-    run.curves["collapse"] = dataclasses.asdict(collapse)
+    run.curves["collapse"] = collapse
     run.counts["horizon_segments"] = len(segments)
 
 
@@ -163,38 +163,24 @@ def rollout_curves(test: RolloutMetrics) -> dict[str, object]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Collapse:
-    """Mean sharpness over the segments at one step, grey levels."""
-
-    step: int
-    dream: float
-    """Sharpness of generated frames."""
-    real: float
-    """Sharpness of recorded frames."""
-    reconstructed: float
-    """Sharpness of reconstructed frames."""
-    segments: int
-    """Number of segments."""
-
-    def row(self) -> Row:
-        """Return the report row: generated over recorded sharpness."""
-        real = self.real or np.nan
-        name, ratio = f"sharpness of frame {self.step}, dream over real", self.dream / real
-        bar = f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %"
-        baselines = {"reconstruction over real": self.reconstructed / real}
-        return Row("collapse", name, ratio, "%", baselines, bar, abs(ratio - 1) <= TOLERANCE, self.segments)
+def collapse_row(collapse: Mapping[str, float]) -> Row:
+    """Return the report row: generated over recorded sharpness."""
+    real = collapse["real"] or np.nan
+    name, ratio = f"sharpness of frame {collapse['step']}, dream over real", collapse["dream"] / real
+    bar = f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %"
+    baselines, count = {"reconstruction over real": collapse["reconstructed"] / real}, int(collapse["segments"])
+    return Row("collapse", name, ratio, "%", baselines, bar, abs(ratio - 1) <= TOLERANCE, count)
 
 
 def measure_collapse(
     model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment], rollout: RolloutMetrics, step: int
-) -> Collapse:
-    """Compare the sharpness of the rollouts from these segments with that of the recording, at one step."""
+) -> dict[str, float]:
+    """Return the mean sharpness, in grey levels, of rollouts, recording and reconstructions at one step."""
     real = frames_after(dataset, segments, step)
-    return Collapse(
-        step=step,
-        dream=float(rollout.sharpness_MS[:, step - 1].mean()),
-        real=float(sharpness(real).mean()),
-        reconstructed=float(sharpness(reconstruct(model, real)).mean()),
-        segments=len(segments),
-    )
+    return {
+        "step": step,
+        "dream": float(rollout.sharpness_MS[:, step - 1].mean()),
+        "real": float(sharpness(real).mean()),
+        "reconstructed": float(sharpness(reconstruct(model, real)).mean()),
+        "segments": len(segments),
+    }

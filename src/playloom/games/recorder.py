@@ -102,8 +102,8 @@ def record_episodes(
 ) -> list[Path]:
     """Record at least `hours` of play into `folder`; existing episodes are kept and counted.
 
-    Seeds count up from `seed`. `processes` engines run at a time (None: one per core). `progress` is called at the start
-    and after every episode. Returns the paths of the episodes in the order of their seeds.
+    Seeds count up from `seed`. `processes` engines run at a time (None: one per core). `progress` is called at the
+    start and after every episode. Returns the paths of the episodes in the order of their seeds.
     """
     if not 0 < hours <= MAX_HOURS or steps < 1 or (processes is not None and processes < 1):
         raise ConfigError(

@@ -179,7 +179,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
 
 
 def update_card(folder: Path, changes: Mapping[str, Any], metrics: str) -> None:
-    """Replace entries of a model's card, in `model.json` and `card.md`; `metrics` is the evaluation's Markdown table."""
+    """Replace entries of a model's card, in `model.json` and `card.md`; `metrics` is the evaluation's table."""
     content = _read_model_json(folder)
     content["card"] = {**content.get("card", {}), **changes}
     write_card(folder, model_card(ModelConfig.from_dict(content["config"]), content["card"], metrics))

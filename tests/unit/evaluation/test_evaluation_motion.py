@@ -153,8 +153,8 @@ def panorama_store(folder: Path) -> FrameDataset:
 def test_the_estimator_is_judged_against_the_states(tmp_path: Path) -> None:
     store = panorama_store(tmp_path)
     judged = evaluate_estimator(store, store.spans, count=100, seed=0)
-    assert judged.pairs == 19 and judged.sign_right == 1.0 and judged.median_error < 0.5
-    assert np.isnan(judged.full_stick)
+    assert judged["pairs"] == 19 and judged["sign_right"] == 1.0 and judged["median_error"] < 0.5
+    assert np.isnan(judged["full_stick"])
 
 
 @pytest.mark.slow  # the game
