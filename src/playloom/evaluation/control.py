@@ -186,9 +186,7 @@ def control_rows(dream: ControlMetrics, estimator: Mapping[str, float], game: Co
     return [
         row("right_stick_x ±1: direction right", sign, "%", signs, ">= 95 %", sign >= 0.95, turns),
         row("right_stick_x ±1: median turn a step", turn, "deg", degrees, range_of_turn, in_range, turns),
-        row(
-            "yaw estimator, median error on real turns", estimator["median_error"], "deg", count=int(estimator["pairs"])
-        ),
+        row("yaw estimator, median error on real turns", estimator["median_error"], "deg", count=pairs),
         row("forward: median growth of the scene", growth, "x", growths, "> 1, > rest by 2 SE", grows, walks),
         row("forward grows more than rest", dream.expands, "%", chance, count=walks),
     ]

@@ -97,12 +97,7 @@ def require_memory(
 ) -> None:
     """Check that the weights and the caches of `sessions` sessions fit on the device, before they are allocated.
 
-    Args:
-        config: the model.
-        device: where it will run.
-        dtype: of the transformer's weights and cache.
-        sessions: concurrent sessions.
-        weights: bytes of the weights where they are known; None: counted from the config.
+    `dtype` is that of the transformer's weights and cache; `weights` the bytes of the weights where they are known.
 
     Raises:
         ResourceError: when the device has less free memory.

@@ -54,13 +54,9 @@ class PretrainedModel:
 def save_tokenizer(
     folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = (), card: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a tokenizer, its weights rounded to float16, and its `card.md`.
+    """Write a tokenizer, its weights rounded to float16, with facts of its training (`card`).
 
-    Args:
-        folder: the target.
-        tokenizer: the network.
-        ancestors: fingerprints of the tokenizers it was fine-tuned from, oldest first.
-        card: facts of its training.
+    `ancestors` are the fingerprints of the tokenizers it was fine-tuned from, oldest first.
     """
     save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
     write_card(folder, tokenizer_card(tokenizer.config, card or {}))

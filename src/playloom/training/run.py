@@ -33,6 +33,7 @@ _STRETCHES, _STRETCH_STEPS = 8, 120
 """Number and length of the stretches of the alignment check."""
 
 Say = Callable[[str], None]
+"""Receives one sentence about each stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +59,7 @@ class WorldJob:
 def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) -> TrainingResult:
     """Run or resume a job; export the model into `out/model` if there is a tokenizer.
 
-    Args:
-        job: its inputs and outputs.
-        report: progress callback.
-        say: receives one sentence about each stage.
-
-    Raises:
-        BadInputError: when the actions do not fit their frames and the check is strict.
-        RecordingError, CheckpointError, ConfigError: as in the stages.
+    BadInputError when the actions do not fit their frames and the check is strict.
     """
     store, tokenizer = prepare_world(job, say)
     task = WorldTask(job.model, job.config, store, tokenizer=tokenizer, start=job.start)
@@ -81,7 +75,7 @@ def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) 
 
 
 def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameTokenizer | None]:
-    """Make the codes and, for a new run, check the alignment. Arguments as in `run_world`."""
+    """Make the codes and, for a new run, check the alignment."""
     source = _tokenizer(job)
     tokenizer = source.tokenizer.to(pick_device(job.config.loop.device)) if source is not None else None
     name = source.name if source is not None else None

@@ -77,21 +77,14 @@ def train_tokenizer(
     out: Path,
     *,
     start: PretrainedModel | None = None,
-    perceptual: nn.Module | None = None,
     report: Report | None = None,
 ) -> TrainingResult:
     """Train or resume a tokenizer in the folder `out`, and export it there, rounded to float16.
 
-    Args:
-        sizes: its frame size must be the store's.
-        config: settings.
-        store: pictures; the split "train" is learned, "validation" is validated on.
-        out: folder of checkpoints, log, previews and the export; a run found here is resumed.
-        start: a tokenizer of these sizes to initialise the weights from; None: random ones.
-        perceptual: another feature distance, see `TokenizerLoss`.
-        report: progress callback.
+    The split "train" of `store` is learned, "validation" is validated on. The weights are initialised from `start`, a
+    tokenizer of these sizes, or randomly.
     """
-    task = TokenizerTask(sizes, config, store, start=start, perceptual=perceptual)
+    task = TokenizerTask(sizes, config, store, start=start)
     loop = Loop(task, config.loop, out, report)
     result = loop.run()
     ancestors = () if start is None else (*start.ancestors, start.name)
@@ -121,7 +114,7 @@ class GeneratorLoss(nn.Module):
         """Generate pictures from pixels (tokenizer) or codebook entries (decoder); compare them with `pixels_BCHW`."""
         generator, loss = self._parts
         output = generator(inputs)
-        made, commitment = (output, None) if isinstance(output, Tensor) else (output.pixels_BCHW, output.commitment)
+        made, commitment = (output, None) if isinstance(output, Tensor) else output
         total, parts = loss(made, pixels_BCHW, update=update, last_layer=generator.last_layer, commitment=commitment)
         return GanOutput(total, made.detach(), parts)
 
@@ -137,14 +130,13 @@ class GanTask:
         *,
         decoder_only: bool,
         validation_batches: Sequence[NDArray[np.int64]],
-        perceptual: nn.Module | None,
     ) -> None:
         check_frame_size(tokenizer.config, frames)
         self.tokenizer, self._config, self._frames = tokenizer, config, frames
         self._validation_batches = validation_batches
         self._generator = "decoder" if decoder_only else "tokenizer"
         loop = config.loop
-        self.loss = TokenizerLoss(config.loss, perceptual=perceptual, seed=loop.seed)
+        self.loss = TokenizerLoss(config.loss, seed=loop.seed)
         generator = tokenizer.decoder if decoder_only else tokenizer
         self.modules: dict[str, nn.Module] = {self._generator: GeneratorLoss(self._generator, generator, self.loss)}
         self.rates = {self._generator: 1.0}
@@ -241,7 +233,6 @@ class TokenizerTask(GanTask):
         frames: FrameDataset,
         *,
         start: PretrainedModel | None = None,
-        perceptual: nn.Module | None = None,
     ) -> None:
         tokenizer = FrameTokenizer(sizes, seed=config.loop.seed)
         if start is not None:
@@ -249,9 +240,7 @@ class TokenizerTask(GanTask):
         spans = frames.of_split("validation") or frames.of_split("train")
         sampler = WindowSampler(spans=spans, steps=1, batch=min(config.loop.batch, 16), seed=0)
         batches = [sampler.rows(index) for index in range(max(1, config.validation_pictures // sampler.batch))]
-        super().__init__(
-            tokenizer, config, frames, decoder_only=False, validation_batches=batches, perceptual=perceptual
-        )
+        super().__init__(tokenizer, config, frames, decoder_only=False, validation_batches=batches)
         self._brightness, self._mirror = config.brightness, config.mirror
         if start is not None:
             self.run_config["start"] = {"tokenizer": start.name}

@@ -107,7 +107,7 @@ class WorldConfig:
     action_weight: float = 1.0
     """Weight of an action token's loss; 1 is the published objective, 10 its variant for diverse actions."""
     row_delays: tuple[int, ...] = (0, 4, 2, 1)
-    """Row row_delays trained; 0 is raster order. A chain layout trains raster order only."""
+    """Row delays trained; 0 is raster order. A chain layout trains raster order only."""
     row_delay_weights: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
     """Relative frequency of each row delay."""
     first_step_image_loss: bool = False
@@ -144,12 +144,8 @@ class WorldTask:
     ) -> None:
         """Train on the split "train" of `store`, validate on "validation".
 
-        Args:
-            model: sizes; its codebook and grid must be those of the store.
-            config: settings.
-            store: codes and actions.
-            tokenizer: decodes the pictures of previews; None: no previews.
-            start: a whole model of these sizes to initialise from; None: random weights.
+        `tokenizer` decodes the pictures of previews (None: no previews). `start` is a whole model of these sizes to
+        initialise from (None: random weights).
         """
         _check_store(model, store)
         self._model, self._config, self._store, self._tokenizer = model, config, store, tokenizer

