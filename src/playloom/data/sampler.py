@@ -10,6 +10,7 @@ T steps, N image slots, H W C picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,7 +108,7 @@ def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> t
 
 def token_windows(store: TokenDataset, rows_BT: NDArray[np.int64]) -> dict[str, Tensor]:
     """Gather `codes`, int64 [B, T, N], and `actions`, int64 [B, T, A] in slot order, of these rows."""
-    columns = {"codes": store.tokens_FN, "actions": store.actions_FA}
+    columns: dict[str, NDArray[Any]] = {"codes": store.tokens_FN, "actions": store.actions_FA}
     return {name: torch.from_numpy(column[rows_BT].astype(np.int64)) for name, column in columns.items()}
 
 

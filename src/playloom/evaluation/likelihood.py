@@ -49,7 +49,7 @@ def evaluate(run: EvaluationContext) -> None:
         heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.row_delay), baselines(windows))
         run.progress("likelihood, held out")
     run.rows += likelihood_rows(orders, order_name(s.row_delay), bases, gaps, heldout)
-    run.curves["likelihood"] = {name: one.to_json() for name, one in orders.items()}
+    run.curves["likelihood"] = {name: one.means for name, one in orders.items()}
     run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in gaps.items()}
     run.counts["likelihood_windows"] = len(segments)
 
@@ -77,14 +77,6 @@ class Windows:
         return np.roll(self.actions, len(self.actions) // 2, axis=0)
 
 
-class Score(NamedTuple):
-    """Means over all tokens of one kind."""
-
-    loss: float
-    """Cross-entropy, nats."""
-    accuracy: float
-
-
 class Baseline(NamedTuple):
     """Metrics of one kind of token without a model. Entropies are those of the test tokens, which favours them."""
 
@@ -102,13 +94,8 @@ class Likelihood:
 
     image_B: NDArray[np.float64]
     """Cross-entropy of image codes, per window."""
-    scores: dict[str, Score]
-    """By kind: `image`, `buttons` (and triggers), `sticks`."""
-
-    def to_json(self) -> dict[str, float]:
-        """Return the means by name."""
-        losses = {kind: score.loss for kind, score in self.scores.items()}
-        return losses | {f"{kind}_accuracy": score.accuracy for kind, score in self.scores.items()}
+    means: dict[str, float]
+    """Cross-entropy of `image` codes, `buttons` (and triggers) and `sticks`, nats; and `image_accuracy` and so on."""
 
 
 def windows_at(model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment]) -> Windows:
@@ -136,8 +123,8 @@ def likelihood(
     for first in range(0, len(codes_BTN), batch):
         part = slice(first, first + batch)
         codes, values, hidden_BTPD = hidden_states(model, codes_BTN[part], actions_BTA[part], row_delay)
-        image = model.config.layout.image_group
-        image_loss_BTN, image_right_BTN = _score(model, image, hidden_BTPD[:, :, list(image.positions)], codes)
+        group = model.config.layout.image_group
+        image_loss_BTN, image_right_BTN = _score(model, group, hidden_BTPD[:, :, list(group.positions)], codes)
         actions = [
             _score(model, group, hidden_BTPD[:, :, group.positions[0]], values[..., slot])
             for slot, group in enumerate(model.config.layout.action_groups)
@@ -147,12 +134,9 @@ def likelihood(
         parts = [image_right_BTN, losses_ABT[BUTTONS], right_ABT[BUTTONS], losses_ABT[STICKS], right_ABT[STICKS]]
         sums += torch.stack([x.double().mean().cpu() for x in parts]) * (len(codes) / len(codes_BTN))
     losses_B, means = np.concatenate(image_B), sums.tolist()
-    scores = {
-        "image": Score(float(losses_B.mean()), means[0]),
-        "buttons": Score(means[1], means[2]),
-        "sticks": Score(means[3], means[4]),
-    }
-    return Likelihood(image_B=losses_B, scores=scores)
+    names = ("image_accuracy", "buttons", "buttons_accuracy", "sticks", "sticks_accuracy")
+    image = {"image": float(losses_B.mean())}
+    return Likelihood(image_B=losses_B, means=image | dict(zip(names, means, strict=True)))
 
 
 @torch.inference_mode()
@@ -249,20 +233,20 @@ def likelihood_rows(
         rows.append(Row("likelihood", name, value, unit, baselines, count=count))
 
     for each, one in orders.items():
-        add(f"image cross-entropy, {each}", one.scores["image"].loss, "nats", {"marginal": image.marginal})
-    accuracy = main.scores["image"].accuracy
+        add(f"image cross-entropy, {each}", one.means["image"], "nats", {"marginal": image.marginal})
+    accuracy = main.means["image_accuracy"]
     add(f"image accuracy, {order}", accuracy, "%", {"code of the last frame": image.repeat})
     for kind in ("sticks", "buttons"):
-        score, base = main.scores[kind], bases[kind]
+        base = bases[kind]
         entropies = {"marginal": base.marginal, "given the last": base.given_last}
-        add(f"{kind} cross-entropy, {order}", score.loss, "nats", entropies)
-        add(f"{kind} accuracy, {order}", score.accuracy, "%", {"repeat the last": base.repeat})
+        add(f"{kind} cross-entropy, {order}", main.means[kind], "nats", entropies)
+        add(f"{kind} accuracy, {order}", main.means[f"{kind}_accuracy"], "%", {"repeat the last": base.repeat})
     if heldout is not None:
         other, own = heldout
         marginal = {"marginal": own["image"].marginal}
-        loss = other.scores["image"].loss
+        loss = other.means["image"]
         add(f"image cross-entropy, held out, {order}", loss, "nats", marginal, len(other.image_B))
-    true = {"true actions": main.scores["image"].loss}
+    true = {"true actions": main.means["image"]}
     for name, gap_B in gaps.items():
         title, gap = f"gap with actions {name}", float(gap_B.mean())
         rows.append(Row("alignment", title, gap, "nats", true, "> 2 SE", is_significant(gap_B), count))

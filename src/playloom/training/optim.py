@@ -33,14 +33,8 @@ def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) 
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and persistent buffers by name; a shared tensor once, under its first name."""
-    seen: set[int] = set()
-    named = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor) and id(tensor) not in seen:
-            seen.add(id(tensor))
-            named[name] = tensor
-    return named
+    """Return parameters and persistent buffers by name."""
+    return dict(module.state_dict(keep_vars=True))
 
 
 def optimiser_tensors(module: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
