@@ -3,9 +3,6 @@
 A folder holds one `.npy` per column, all with the same number of rows F (one row per step, episodes back to back), and
 `index.json`, which is written last: a folder without it is unfinished. The writer works under temporary names and
 resumes from a journal. F rows, H W picture, N image slots, A action slots, S state columns.
-
-    >>> dataset = FrameDataset.open(folder)
-    >>> dataset.frames_FHWC[dataset.spans[0].rows]
 """
 
 from __future__ import annotations
@@ -113,11 +110,6 @@ class DatasetWriter:
         if start is None:
             start = self.spans[-1].rows.stop if self._spans else 0
         stop = start + len(data)
-        if {len(actions_TA), len(states_TS)} != {len(data)} or stop > self.total:
-            raise RecordingError(
-                f"{self.folder}: {len(data)} frames, {len(actions_TA)} actions and {len(states_TS)} states do not fit "
-                f"into rows {start} to {self.total}"
-            )
         for name, rows in ((self.kind, data), ("actions", actions_TA), ("states", states_TS)):
             self._maps[name][start:stop] = rows
             self._maps[name].flush()
@@ -272,7 +264,6 @@ def _spans(index: Mapping[str, Any]) -> list[EpisodeSlice]:
 
 
 def _read(folder: Path, kind: str) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
-    """Index, main column and fields of `_Dataset` of a finished dataset."""
     if not (folder / INDEX).exists():
         state = "unfinished" if (folder / JOURNAL).exists() else "not a dataset"
         raise RecordingError(f"{folder} is {state} (no {INDEX}); prepare it first")

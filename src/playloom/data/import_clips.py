@@ -91,8 +91,8 @@ def build_from_clips(
     Args:
         folder: searched recursively, see `find_clips`.
         out: folder of the dataset.
-        frame_size: (H, W) of the model.
-        resize: resize mode of pictures of another shape.
+        frame_size: (H, W) of the model; pictures of another shape are resized.
+        resize: resize mode.
         schema: schema of the tables of pictures.
         split: split of all clips; None: of every twenty clips the tenth is for validation and the twentieth for
             tests. Fewer than ten: the last one is for validation; a single one: its last tenth.

@@ -1,9 +1,6 @@
 """From recordings to datasets: render episodes into a `FrameDataset`, encode pictures into a `TokenDataset`.
 
 Renderer and encoder are arguments. Rendering processes write files, so no picture crosses a pipe.
-
-    >>> build_frame_store(out, list_episodes(recordings), render_episode, workers=2)
-    >>> tokenise_store(tokens, FrameDataset.open(out), tokenizer.encode, fingerprint="...")
 """
 
 from __future__ import annotations

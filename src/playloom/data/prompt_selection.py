@@ -1,8 +1,4 @@
-"""Selection of good prompts from a dataset, by states and pictures.
-
->>> chosen = select_prompts(dataset, dataset.of_split("test"), count=4)
->>> save_chosen(dataset, chosen, Path("src/playloom/assets/prompts"))
-"""
+"""Selection of good prompts from a dataset, by states and pictures."""
 
 from __future__ import annotations
 
@@ -117,7 +113,6 @@ def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice) ->
 
 
 def _with_view(store: FrameDataset, found: PromptCandidate) -> PromptCandidate:
-    """Add twice the score of the poorest picture."""
     rows = np.linspace(found.rows.start, found.rows.stop - 1, _PICTURES).astype(int)
     bits = min(colour_bits(store.frames_FHWC[row]) for row in rows)
     sees = min(bits / 5.0, 1.0)

@@ -85,10 +85,6 @@ def save_bundled_prompt(
     path: Path | str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8], meta: Mapping[str, Any]
 ) -> Path:
     """Write a prompt and its origin (JSON values); equal prompts give equal files. Return the path of the `.npz`."""
-    if len(frames_THWC) != len(actions_TA):
-        raise RecordingError(
-            f"a bundled prompt needs an action per frame: got {len(frames_THWC)} frames and {len(actions_TA)} actions"
-        )
     target = Path(path).with_suffix(".npz")
     write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
     write_json(target.with_suffix(".json"), meta, sort_keys=True)
@@ -108,20 +104,13 @@ def load_prompt(
 ) -> PromptData:
     """Load a prompt of any kind in the table above.
 
-    Args:
-        spec: path or name.
-        context: number of context steps. Recordings must have that many; pictures may be fewer.
-        frame_size: (H, W) of the model's frames; other sizes are resized, with a note.
-        schema: schema of the `actions.csv` in a folder of pictures.
-        resize: resize mode, see `playloom.media.images.ResizeMode`.
-        start_step: last context step.
-        horizon: number of true steps to keep after it; None: all.
-        render: renders the frames of a recording.
+    Recordings must have `context` steps; pictures may be fewer. Frames of another size than `frame_size` (H, W) are
+    resized, with a note. `schema` is that of the `actions.csv` in a folder of pictures, `start_step` the last context
+    step, `horizon` the number of true steps to keep after it (None: all). `render` renders the frames of a recording.
 
     Raises:
         RecordingError: when the source is missing, damaged, of no known kind, or too short.
-        PictureError: when a picture is damaged.
-        ActionError: when an actions table does not fit.
+        PictureError, ActionError: when a picture is damaged, or an actions table does not fit.
     """
     wanted = PromptSpec(context=context, frame_size=frame_size, resize=resize, start_step=start_step, horizon=horizon)
     path = check_prompt(spec)

@@ -2,9 +2,6 @@
 
 Batch `i` depends on the seed and `i` only, so the data position of a run is one integer and resuming is exact. B batch,
 T steps, N image slots, H W C picture.
-
-    >>> sampler = WindowSampler(spans=dataset.of_split("train"), steps=10, batch=8, seed=0)
-    >>> token_windows(dataset, sampler.rows(0))["codes"].shape
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Pictures are uint8 [B, H, W, 3]. Angles are degrees, positive clockwise, so that the scene moves left. `control`
 measures the error of both estimators on recorded play.
-
-    >>> yaw_between(before_BHWC, after_BHWC)  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -156,7 +156,6 @@ def hidden_states(
 
 
 def _score(model: WorldModel, group: TokenGroup, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and correctness of every target, among the legal ids of the group."""
     logits = model.transformer.logits(hidden, group.first_id, group.last_id)
     loss = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
     return loss, (logits.argmax(-1) == targets).float()

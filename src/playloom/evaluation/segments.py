@@ -2,9 +2,6 @@
 
 A segment at row t sees the frames up to t; action t is the first of its future. Segments are drawn with a seed, inside
 one episode, without dead steps. B rollouts of a batch, S steps, H W C picture.
-
-    >>> segments = choose_segments(dataset, dataset.of_split("test"), count=32, past=10, future=30, seed=0)
-    >>> segments[0].prompt(dataset).frames_THWC.shape, segments[0].future_frames(dataset).shape
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Evaluation of one model: every part, one report.
-
->>> report = evaluate(load_model(folder), FrameDataset.open(data), EvaluationSettings())  # doctest: +SKIP
->>> print(table(report.rows))  # doctest: +SKIP
-"""
+"""Evaluation of one model: every part, one report."""
 
 from __future__ import annotations
 
@@ -58,20 +54,15 @@ def evaluate(
 ) -> Report:
     """Measure a model on the test episodes of a dataset.
 
+    Episodes of the split "test" are measured, those of "heldout" in rows of their own.
+
     Args:
         model: in evaluation mode, on any device.
-        dataset: pictures, actions and states; episodes of the split "test" are measured, those of "heldout" in rows of
-            their own.
+        dataset: pictures, actions and states.
         settings: sizes of the parts.
         pictures: folder for the rollout's plot and a strip of real and generated frames; None: no pictures.
         progress: called after every piece of work.
         part_done: called after every part of `PARTS` with a report of all rows so far; its `run` names the parts.
-
-    Raises:
-        RecordingError: when the dataset has no stretch long enough.
-        PictureError: when its pictures are of another size than the model's.
-        ConfigError: when the model cannot decode with the settings' row delay.
-        MissingExtraError: when the extra `evaluate` is not installed.
     """
     require_extra()
     started, seconds = time.perf_counter(), dict[str, float]()

@@ -29,11 +29,9 @@ Progress = Callable[[str, int, int], None]
 def open_test_set(data: Path | None, work: Path, progress: Progress = lambda *_: None) -> FrameDataset:
     """Open the pictures, actions and states to evaluate on.
 
-    Args:
-        data: a frame dataset; or a folder of recordings, whose test and held-out episodes are rendered; or None to
-            record a small set here (four test episodes of a minute, three held-out ones of 20 s).
-        work: folder for recordings and rendered pictures; those of an earlier call are used again.
-        progress: called after every episode.
+    `data` is a frame dataset; or a folder of recordings, whose test and held-out episodes are rendered; or None to
+    record a small set (four test episodes of a minute, three held-out ones of 20 s). `work` is the folder for
+    recordings and rendered pictures; those of an earlier call are used again.
     """
     if data is not None and (data / "index.json").is_file():
         dataset = FrameDataset.open(data)

@@ -7,15 +7,13 @@ model.tokenizer.encode(frames)
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -93,24 +91,12 @@ def save_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None
         save_file(state, temporary)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}); fetch or export it again") from error
-
-
-def _count_numbers(path: Path) -> int:
-    """Count the numbers in a weights file from its header."""
-    with _readable(path), safe_open(path, framework="pt") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-
-
 def load_weights(path: Path, module: nn.Module, expected_fingerprint: str) -> None:
     """Read a module's state into the module's own dtype; leave the module frozen and in evaluation mode."""
-    with _readable(path):
+    try:
         found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is missing or damaged ({error}); fetch or export it again") from error
     state = module.state_dict()
     for name in sorted(state.keys() ^ found.keys()):
         side = "is missing" if name in state else "is not part of this model"
@@ -168,7 +154,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
     except (KeyError, TypeError, ConfigError) as error:
         cause = f"it has no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{folder / 'model.json'} is damaged or of another version: {cause}") from error
-    require_memory(config, device, weights=4 * sum(_count_numbers(folder / name) for name in _WEIGHTS))
+    require_memory(config, device)
     networks = build_tokenizer(config), build_transformer(config)
     for name, module, expected in zip(_WEIGHTS, networks, fingerprints, strict=True):
         load_weights(folder / name, module, expected)

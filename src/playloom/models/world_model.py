@@ -97,10 +97,8 @@ def require_memory(
 ) -> None:
     """Check that the weights and the caches of `sessions` sessions fit on the device, before they are allocated.
 
-    `dtype` is that of the transformer's weights and cache; `weights` the bytes of the weights where they are known.
-
-    Raises:
-        ResourceError: when the device has less free memory.
+    `dtype` is that of the transformer's weights and cache; `weights` the bytes still to be allocated for the weights
+    (None: all). ResourceError when the device has less free memory.
     """
     weights = weight_bytes(config, dtype) if weights is None else weights
     if torch.device(device).type == "cpu" and dtype == torch.float32:

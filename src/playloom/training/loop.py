@@ -1,8 +1,6 @@
 """The training loop: steps, checkpoints, validation, reports, on Lightning Fabric.
 
 Data and randomness of a step are functions of (seed, step, rank), so a killed run resumes exactly.
-
-    >>> Loop(task, LoopConfig(steps=1000), Path("runs/one")).run()
 """
 
 from __future__ import annotations

@@ -123,7 +123,6 @@ def _card(job: WorldJob, store: TokenDataset, result: TrainingResult) -> dict[st
 
 
 def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None) -> str:
-    """Check actions against raw pictures if available, else against decoded codes; return the result."""
     frames = FrameDataset.open(job.data) if detect_dataset_kind(job.data) == "frames" else None
     if frames is None and tokenizer is None:
         return "alignment not checked: that needs pictures, so a frame store or the tokenizer's folder"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,16 +92,6 @@ def train_tokenizer(
     return result
 
 
-class GanOutput(NamedTuple):
-    """Output of a generator's training pass; a tuple, because wrappers look for tensors in those."""
-
-    loss: Tensor
-    made_BCHW: Tensor
-    """Reconstruction, float around [-1, 1], detached."""
-    parts: dict[str, Tensor]
-    """Every part of the loss, detached."""
-
-
 class GeneratorLoss(nn.Module):
     """A tokenizer or a decoder with its loss, as one module. The discriminator in the loss is not trained here."""
 
@@ -110,13 +100,16 @@ class GeneratorLoss(nn.Module):
         self.add_module(name, generator)  # the name is part of checkpoints
         self._parts = (generator, loss)  # in a tuple, so that the loss's weights do not become this module's
 
-    def forward(self, inputs: Tensor, pixels_BCHW: Tensor, update: int) -> GanOutput:
-        """Generate pictures from pixels (tokenizer) or codebook entries (decoder); compare them with `pixels_BCHW`."""
+    def forward(self, inputs: Tensor, pixels_BCHW: Tensor, update: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Generate pictures from pixels (tokenizer) or codebook entries (decoder); compare them with `pixels_BCHW`.
+
+        Returns the loss, the pictures, and every part of the loss; all but the loss detached.
+        """
         generator, loss = self._parts
         output = generator(inputs)
         made, commitment = (output, None) if isinstance(output, Tensor) else output
         total, parts = loss(made, pixels_BCHW, update=update, last_layer=generator.last_layer, commitment=commitment)
-        return GanOutput(total, made.detach(), parts)
+        return total, made.detach(), parts
 
 
 class GanTask:
@@ -179,12 +172,12 @@ class GanTask:
         # -1 is before every `adversarial_start`.
         update = context.step if context.fraction >= self._config.adversarial_from else -1
         self._freeze_discriminator(True)
-        output: GanOutput = modules[self._generator](inputs, pixels, update)
-        ratio = 10 * torch.log10(4 / (output.made_BCHW.float() - pixels).square().mean())
-        yield ModuleLoss(self._generator, output.loss, {"loss": output.loss.detach(), **output.parts, "psnr": ratio})
+        loss, made_BCHW, parts = modules[self._generator](inputs, pixels, update)
+        ratio = 10 * torch.log10(4 / (made_BCHW.float() - pixels).square().mean())
+        yield ModuleLoss(self._generator, loss, {"loss": loss.detach(), **parts, "psnr": ratio})
         if self.loss.adversarial_on(update):
             self._freeze_discriminator(False)
-            scores = modules["discriminator"](torch.cat([pixels, output.made_BCHW.float()]))
+            scores = modules["discriminator"](torch.cat([pixels, made_BCHW.float()]))
             loss = hinge_loss(*scores.float().chunk(2))
             yield ModuleLoss("discriminator", loss, {"discriminator": loss.detach()})
 

@@ -91,7 +91,6 @@ class WorldLoss(nn.Module):
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy in nats, and accuracy."""
     flat = logits.flatten(0, -2).float()
     loss = F.cross_entropy(flat, targets.flatten())
     return loss, (flat.detach().argmax(-1) == targets.flatten()).float().mean()

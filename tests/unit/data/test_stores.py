@@ -61,16 +61,6 @@ def test_a_writer_of_another_shape_starts_anew(tmp_path):
     assert writer_of(tmp_path, rows=12).done == 0
 
 
-def test_lengths_that_do_not_fit_are_refused(tmp_path):
-    writer = writer_of(tmp_path, rows=6)
-    frames, actions, states, meta = part(0)
-    with pytest.raises(RecordingError, match="3 actions"):
-        writer.append_episode(frames, actions[:3], states, meta)
-    writer.append_episode(frames, actions, states, meta)
-    with pytest.raises(RecordingError, match="not fit"):
-        writer.append_episode(frames, actions, states, meta)
-
-
 def test_damage_is_one_sentence(tmp_path):
     token_store(tmp_path)
     with pytest.raises(RecordingError, match="tokens"):

@@ -20,7 +20,7 @@ from playloom.actions.codec import REST_VALUES, SLOT_SIZES, encode_named
 from playloom.actions.controller import CONTROLS
 from playloom.cli.app import main
 from playloom.data.recording import STATE_COLUMNS
-from playloom.errors import BadInputError, ConfigError, PictureError, RecordingError
+from playloom.errors import BadInputError, ConfigError, PictureError
 from playloom.evaluation.online.metrics import COLUMNS, ActReport, Game, episode_metrics, summary
 from playloom.evaluation.online.rollout import EpisodeController, model_policy, random_policy, repeat_policy
 from playloom.evaluation.online.run import COMPARED, PLAYERS, ActJob
@@ -82,13 +82,6 @@ def test_lying_dead_and_coming_back_is_no_way():
     assert (figures.frags, figures.deaths, figures.steps) == (2, 1, 4)
     assert figures.dead == pytest.approx(2 / 6)
     assert figures.cells == 2
-
-
-def test_figures_need_two_steps():
-    with pytest.raises(RecordingError, match="two steps"):
-        episode_metrics(rows(x=[1.0]), REST_VALUES[None])
-    with pytest.raises(RecordingError, match="3 states and 2 actions"):
-        episode_metrics(rows(x=[1.0, 2, 3]), np.stack([REST_VALUES] * 2))
 
 
 def test_mean_and_standard_error():

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from playloom.actions.codec import REST_VALUES, decode_values
 from playloom.actions.controller import CONTROLS
 from playloom.data.recording import STATE_COLUMNS, Episode
-from playloom.errors import RecordingError
 from playloom.evaluation.online.rollout import EpisodeResult
 from playloom.games.arena.maps import CELL
 from playloom.games.recorder import STEPS_PER_SECOND
@@ -61,15 +60,9 @@ def episode_metrics(
 ) -> EpisodeMetrics:
     """Compute the metrics of a stretch of play.
 
-    Args:
-        states: state rows [T, 9], see `STATE_COLUMNS`; row t is measured when frame t is seen.
-        actions_TA: action values, uint8 [T, 16]; action t leads from row t to row t + 1.
-        own_T: True for the player's own steps; None: all.
+    Row t of `states` [T, 9] is measured when frame t is seen; action t [T, 16] leads to row t + 1. `own_T` is True for
+    the player's own steps; None: all.
     """
-    if len(states) < 2 or len(states) != len(actions_TA):
-        raise RecordingError(
-            f"metrics of play need two steps or more: got {len(states)} states and {len(actions_TA)} actions"
-        )
     x, y, yaw, frags = (_column(states, name).astype(np.float64) for name in ("x", "y", "yaw", "frags"))
     dead_T = _column(states, "dead") > 0
     own_T = ~dead_T if own_T is None else own_T & ~dead_T

