@@ -49,10 +49,10 @@ def measure_tokenizer(
         for index, picture in enumerate(pictures):
             metrics[2 * index, columns] = psnr(picture, truth, PSNR_CAP)
             metrics[2 * index + 1, columns] = ssim(picture, truth)
-    use = codebook_use(torch.cat(codes), model.config.tokenizer.codebook_size)
+    used, perplexity = codebook_use(torch.cat(codes), model.config.tokenizer.codebook_size)
     names = ("psnr", "ssim", "mean_frame_psnr", "mean_frame_ssim")
     means = dict(zip(names, metrics.mean(1).tolist(), strict=True))
-    return {**means, "codes_used": use.fraction, "perplexity": use.perplexity, "frames": len(rows)}
+    return {**means, "codes_used": used, "perplexity": perplexity, "frames": len(rows)}
 
 
 def tokenizer_rows(test: Mapping[str, float], heldout: Mapping[str, float] | None) -> list[Row]:

@@ -60,7 +60,7 @@ def evaluate(run: EvaluationContext) -> None:
     run.counts["horizon_segments"] = len(segments)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class RolloutMetrics:
     """Metrics of every segment (rows) at every step (columns; column 0 is step 1)."""
 
@@ -96,29 +96,24 @@ def measure_rollout(
 
     Rollout i has the seed `settings.seed + i`. `progress` is called after each step of each batch.
     """
-    dream, repeat, sharp = (np.empty((len(segments), steps)) for _ in range(3))
-    ceiling, dream_ssim, repeat_ssim = (
-        {step: np.empty(len(segments)) for step in _CEILINGS if detail and step <= steps} for _ in range(3)
+    count = len(segments)
+    dream_MS, repeat_MS, sharpness_MS = (np.empty((count, steps)) for _ in range(3))
+    ceiling_M, dream_ssim_M, repeat_ssim_M = (
+        {step: np.empty(count) for step in _CEILINGS if detail and step <= steps} for _ in range(3)
     )
+    metrics = RolloutMetrics(dream_MS, repeat_MS, ceiling_M, dream_ssim_M, repeat_ssim_M, sharpness_MS)
     last = frames_after(dataset, segments, 0)
     prompts = [segment.prompt(dataset) for segment in segments]
     actions = [segment.future_actions(dataset, steps) for segment in segments]
     for rows, index, frames in rollout_batches(engine, prompts, actions, settings):
         step, truth = index + 1, frames_after(dataset, segments[rows], index + 1)
-        dream[rows, index], repeat[rows, index] = (psnr(x, truth, PSNR_CAP) for x in (frames, last[rows]))
-        sharp[rows, index] = sharpness(frames)
-        if step in ceiling:
-            ceiling[step][rows] = psnr(reconstruct(engine.model, truth, settings.batch), truth, PSNR_CAP)
-            dream_ssim[step][rows], repeat_ssim[step][rows] = ssim(frames, truth), ssim(last[rows], truth)
+        dream_MS[rows, index], repeat_MS[rows, index] = (psnr(x, truth, PSNR_CAP) for x in (frames, last[rows]))
+        sharpness_MS[rows, index] = sharpness(frames)
+        if step in ceiling_M:
+            ceiling_M[step][rows] = psnr(reconstruct(engine.model, truth, settings.batch), truth, PSNR_CAP)
+            dream_ssim_M[step][rows], repeat_ssim_M[step][rows] = ssim(frames, truth), ssim(last[rows], truth)
         progress("horizon")
-    return RolloutMetrics(
-        dream_MS=dream,
-        repeat_MS=repeat,
-        ceiling_M=ceiling,
-        dream_ssim_M=dream_ssim,
-        repeat_ssim_M=repeat_ssim,
-        sharpness_MS=sharp,
-    )
+    return metrics
 
 
 def rollout_rows(test: RolloutMetrics, greedy: RolloutMetrics | None, heldout: RolloutMetrics | None) -> list[Row]:

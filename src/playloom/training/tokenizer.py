@@ -195,13 +195,13 @@ class GanTask:
             sharp = (torch.from_numpy(sharpness(pictures)).float() for pictures in (made, truth))
             metrics.append(torch.stack([psnr(made, truth), ssim(made, truth), *sharp]))
         ratio, similarity, sharp_made, sharp_true = torch.cat(metrics, dim=1).mean(1).tolist()
-        use = codebook_use(torch.cat(codes), self.tokenizer.config.codebook_size)
+        used, perplexity = codebook_use(torch.cat(codes), self.tokenizer.config.codebook_size)
         return {
             "psnr": ratio,
             "ssim": similarity,
             "sharpness": sharp_made / sharp_true if sharp_true else float("nan"),
-            "codes_used": use.fraction,
-            "code_perplexity": use.perplexity,
+            "codes_used": used,
+            "code_perplexity": perplexity,
         }
 
     def preview(self) -> NDArray[np.uint8]:

@@ -93,8 +93,8 @@ def test_a_moment_is_cut_without_an_off_by_one(tmp_path: Path) -> None:
     prompt = moment.prompt(store)
     assert prompt.frames_THWC[:, 0, 0, 0].tolist() == [5, 6, 7]
     assert np.array_equal(prompt.actions_TA, store.actions_FA[5:7])
-    assert np.array_equal(moment.future_actions(store), store.actions_FA[7:11])
-    assert moment.future_frames(store)[:, 0, 0, 0].tolist() == [8, 9, 10, 11]
+    assert np.array_equal(moment.future_actions(store, 4), store.actions_FA[7:11])
+    assert moment.future_frames(store, 4)[:, 0, 0, 0].tolist() == [8, 9, 10, 11]
     assert frames_after(store, [moment], 1)[0, 0, 0, 0] == 8
 
 

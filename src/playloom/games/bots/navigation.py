@@ -110,14 +110,10 @@ class Navigation:
         return min(self.nodes, key=lambda n: (n[0] - node[0]) ** 2 + (n[1] - node[1]) ** 2)
 
     def _line(self, passable: NDArray[np.bool_], start: Point, end: Point, skip: int) -> bool:
-        length = math.dist(start, end)
-        count = max(2, int(length / (_SQUARE / 2)))
-        for index in range(skip, count + 1):
-            part = index / count
-            x, y = start[0] + (end[0] - start[0]) * part, start[1] + (end[1] - start[1]) * part
-            if not passable[self._node(x, y)]:
-                return False
-        return True
+        count = max(2, int(math.dist(start, end) / (_SQUARE / 2)))
+        parts = (index / count for index in range(skip, count + 1))
+        spots = ((start[0] + (end[0] - start[0]) * part, start[1] + (end[1] - start[1]) * part) for part in parts)
+        return all(passable[self._node(x, y)] for x, y in spots)
 
     def _node(self, x: float, y: float) -> Node:
         row, column = int(-y // _SQUARE), int(x // _SQUARE)

@@ -8,8 +8,6 @@ eval mode nothing changes. B h w C latents, M = B*h*w, K entries, R recent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -19,22 +17,11 @@ _SPREAD_PACE = 0.1
 """Update rate of the running mean and variance of the latents."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodebookUse:
-    """Codebook use of some codes."""
-
-    fraction: float
-    """Share of the codebook in use, in [0, 1]."""
-    perplexity: float
-    """exp(entropy) of the code distribution."""
-
-
-def codebook_use(codes: Tensor, size: int) -> CodebookUse:
-    """Measure how evenly codes (integer, any shape, not empty) use a codebook of `size` entries."""
+def codebook_use(codes: Tensor, size: int) -> tuple[float, float]:
+    """Return the share of a codebook of `size` entries that codes use, and their perplexity, exp(entropy)."""
     counts_K = torch.bincount(codes.reshape(-1), minlength=size).double()
     share_K = counts_K[counts_K > 0] / counts_K.sum()
-    perplexity = float(torch.exp(-(share_K * share_K.log()).sum()))
-    return CodebookUse(fraction=len(share_K) / size, perplexity=perplexity)
+    return len(share_K) / size, float(torch.exp(-(share_K * share_K.log()).sum()))
 
 
 class Quantizer(nn.Module):
