@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from playloom.actions.codec import mirror_values
 from playloom.data.dataset import DatasetWriter, FrameDataset, Progress, TokenDataset
 from playloom.data.recording import STATE_COLUMNS, Episode, Render, load_episode
-from playloom.data.sampler import mirror_frames, mirror_states
 from playloom.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def tokenise_store(
         if not writer.has(start, span.length, meta):
             actions, states = frames.actions_FA[span.rows], frames.states_FS[span.rows]
             if flip:
-                actions, states = mirror_values(actions), mirror_states(states, frames.state_columns)
+                actions, states = mirror_values(actions), _mirror_states(states, frames.state_columns)
             tokens = _encode_all(encode, frames.frames_FHWC[span.rows], batch, device, flip=flip)
             writer.append_episode(tokens, actions, states, meta)
             if progress is not None:
@@ -112,6 +111,11 @@ def tokenise_store(
         start += span.length
     writer.finish()
     return TokenDataset.open(folder)
+
+
+def _mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
+    signs_S = np.array([-1 if name in ("y", "yaw") else 1 for name in columns], np.float32)
+    return states_TS * signs_S
 
 
 def _load(paths: Sequence[Path], render: Render) -> tuple[list[Episode], tuple[int, int]]:
@@ -195,6 +199,6 @@ def _encode_all(
     with torch.inference_mode():
         for first in range(0, len(frames_THWC), batch):
             pictures = np.array(frames_THWC[first : first + batch])
-            pictures = mirror_frames(pictures) if flip else pictures
+            pictures = np.ascontiguousarray(pictures[:, :, ::-1]) if flip else pictures
             parts.append(encode(torch.from_numpy(pictures).to(device)).cpu().numpy().astype(np.uint16))
     return np.concatenate(parts)

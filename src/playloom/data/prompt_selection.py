@@ -38,9 +38,7 @@ class PromptCandidate:
     span: EpisodeSlice
     """Episode of the segment."""
     score: float
-    """Sum of the parts, each in [0, 1]."""
-    parts: dict[str, float]
-    """`walks`, `turns`, `fights`, `sees`."""
+    """From 0 to 5: walking, turning, a fight, and twice the view."""
 
     @property
     def rows(self) -> slice:
@@ -102,21 +100,17 @@ def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice) ->
         inside = slice(first, first + steps - 1)
         if walked[inside].max() > _JUMP:
             continue
-        parts = {
-            "walks": min(float(walked[inside].sum()) / _WALK, 1.0),
-            "turns": min(float(turned[inside].sum()) / _TURN, 1.0),
-            "fights": float(hurt[inside].any()),
-        }
-        start = alive.start + first
-        found.append(PromptCandidate(start=start, span=span, score=sum(parts.values()), parts=parts))
+        walks = min(float(walked[inside].sum()) / _WALK, 1.0)
+        turns = min(float(turned[inside].sum()) / _TURN, 1.0)
+        score = walks + turns + float(hurt[inside].any())
+        found.append(PromptCandidate(start=alive.start + first, span=span, score=score))
     return found
 
 
 def _with_view(store: FrameDataset, found: PromptCandidate) -> PromptCandidate:
     rows = np.linspace(found.rows.start, found.rows.stop - 1, _PICTURES).astype(int)
     bits = min(colour_bits(store.frames_FHWC[row]) for row in rows)
-    sees = min(bits / 5.0, 1.0)
-    return replace(found, score=found.score + 2 * sees, parts={**found.parts, "sees": sees})
+    return replace(found, score=found.score + 2 * min(bits / 5.0, 1.0))
 
 
 def _different(ranked: Sequence[PromptCandidate], count: int) -> list[PromptCandidate]:

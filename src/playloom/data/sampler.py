@@ -1,4 +1,4 @@
-"""Resumable window sampler and augmentation of training examples.
+"""Resumable window sampler of training examples.
 
 Batch `i` depends on the seed and `i` only, so the data position of a run is one integer and resuming is exact. B batch,
 T steps, N image slots, H W C picture.
@@ -16,31 +16,6 @@ from torch import Tensor
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.errors import RecordingError
-
-
-def brightness(frames_BHWC: Tensor, factors_B: Tensor) -> Tensor:
-    """Scale each picture's brightness; uint8 [B, H, W, 3] in, the same out, clipped to [0, 255]."""
-    scaled = frames_BHWC.float() * factors_B.to(frames_BHWC.device)[:, None, None, None]
-    return scaled.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def brightness_factors(count: int, amount: float, generator: np.random.Generator) -> Tensor:
-    """Draw factors in [1 - amount, 1 + amount], float32 [count]."""
-    return torch.from_numpy(generator.uniform(1 - amount, 1 + amount, count).astype(np.float32))
-
-
-def mirror_frames(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Reverse the columns of pictures, uint8 [..., H, W, 3]. Text in them is mirrored too."""
-    return np.ascontiguousarray(frames_BHWC[..., ::-1, :])
-
-
-def mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
-    """Return states of the mirrored world, float32 [..., S]: y and yaw change their sign."""
-    mirrored = states_TS.copy()
-    for name in ("y", "yaw"):
-        if name in columns:
-            mirrored[..., list(columns).index(name)] *= -1
-    return mirrored
 
 
 class WindowSampler:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from playloom.data.dataset import FrameDataset
-from playloom.data.sampler import WindowSampler, brightness, brightness_factors, frame_batch
+from playloom.data.sampler import WindowSampler, frame_batch
 from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import plain, to_mapping
 from playloom.models.tokenizer.config import TokenizerConfig
@@ -247,7 +247,11 @@ class TokenizerTask(GanTask):
         """Return frames with random brightness and mirroring."""
         count = len(frames_BHWC)
         if self._brightness:
-            frames_BHWC = brightness(frames_BHWC, brightness_factors(count, self._brightness, random))
+            factors_B = torch.from_numpy(
+                random.uniform(1 - self._brightness, 1 + self._brightness, count).astype(np.float32)
+            )
+            scaled_BHWC = frames_BHWC.float() * factors_B.to(frames_BHWC.device)[:, None, None, None]
+            frames_BHWC = scaled_BHWC.round_().clamp_(0, 255).to(torch.uint8)
         if self._mirror:
             flipped = torch.from_numpy(random.random(count) < 0.5).to(frames_BHWC.device)
             frames_BHWC = torch.where(flipped[:, None, None, None], frames_BHWC.flip(2), frames_BHWC)

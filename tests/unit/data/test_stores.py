@@ -10,7 +10,6 @@ from playloom.actions.codec import mirror_values
 from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.prepare import build_frame_store, tokenise_recordings, tokenise_store
 from playloom.data.recording import save_episode
-from playloom.data.sampler import brightness
 from playloom.errors import RecordingError
 from playloom.models.presets import preset
 from playloom.models.world_model import build_tokenizer
@@ -155,12 +154,6 @@ def test_mirrored_episodes_have_mirrored_pictures_and_controllers(tmp_path):
     assert (store.actions_FA[mirrored.rows] == mirror_values(store.actions_FA[plain.rows])).all()
     flipped = np.ascontiguousarray(frames.frames_FHWC[plain.rows][:, :, ::-1])
     assert (store.tokens_FN[mirrored.rows] == tokenizer.encode(torch.from_numpy(flipped)).numpy()).all()
-
-
-def test_brightness_scales_and_clips():
-    frames = torch.tensor([[[[100, 200, 0]]], [[[100, 200, 0]]]], dtype=torch.uint8)
-    bright = brightness(frames, torch.tensor([1.5, 0.5]))
-    assert bright.flatten(1).tolist() == [[150, 255, 0], [50, 100, 0]]
 
 
 def test_index_is_plain_json(tmp_path):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,8 @@ class ActJob:
     """Games per player."""
     seed: int = 1000
     """Seed of the first game; later games count up. The bundled models were trained on seeds below 200."""
-    temperature: float = 1.0
-    """Divisor of the action logits; 0 is greedy. A low temperature rarely releases a held control."""
-    top_k: int | None = None
-    """Keep only the k most likely values of a control."""
-    top_p: float | None = None
-    """Keep only the most likely values with total probability p."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """Sampling of the model's actions. A low temperature rarely releases a control."""
     device: str = "auto"
     out: Path = Path("out/act")
     """Folder to write; numbered if it is taken."""
@@ -99,11 +95,6 @@ class ActJob:
     def steps(self) -> int:
         """Inputs of a player in one game."""
         return round(self.seconds * STEPS_PER_SECOND)
-
-    @property
-    def sampling(self) -> Sampling:
-        """Sampling of the model's actions."""
-        return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
     def plans(self, style: str, warmup_steps: int) -> Iterator[EpisodePlan]:
         """Yield the games in order; a seed has the same split as in a recording."""
