@@ -1,7 +1,4 @@
-"""Import of your own game: clips, or pictures with a table of actions, into a frame dataset.
-
-dataset = build_from_clips("play", "data/mine", frame_size=(180, 300))
-"""
+"""Import of your own game: clips, or pictures with a table of actions, into a frame dataset."""
 
 from __future__ import annotations
 
@@ -88,16 +85,10 @@ def build_from_clips(
 
     A call that fails leaves nothing behind. When `out` holds the finished dataset of these clips, it is opened.
 
-    Args:
-        folder: searched recursively, see `find_clips`.
-        out: folder of the dataset.
-        frame_size: (H, W) of the model; pictures of another shape are resized.
-        resize: resize mode.
-        schema: schema of the tables of pictures.
-        split: split of all clips; None: of every twenty clips the tenth is for validation and the twentieth for
-            tests. Fewer than ten: the last one is for validation; a single one: its last tenth.
-        progress: called after each clip.
-        on_skip: called with the path of each clip that cannot be used, and the reason; None: the first one is an error.
+    `folder` is searched recursively, see `find_clips`. Pictures of another size than `frame_size` (H, W) are resized.
+    `split` is that of all clips; None: of every twenty clips the tenth is for validation and the twentieth for tests;
+    of fewer than ten the last one is for validation; of a single one its last tenth. `progress` is called after each
+    clip, `on_skip` with the path and the fault of each unusable one; None: the first one is an error.
     """
     if split is not None and split not in SPLITS:
         raise BadInputError(f"unknown split {split!r}; {did_you_mean(split, SPLITS)}")

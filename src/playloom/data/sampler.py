@@ -7,6 +7,7 @@ T steps, N image slots, H W C picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class WindowSampler:
         self._lengths = np.array([span.length for span in usable], np.int64)
         self._counts = np.maximum(self._lengths // steps - (steps > 1), 1)
         self.epoch_windows = int(self._counts.sum())
-        self._cache: dict[int, NDArray[np.int64]] = {}
+        self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
     def rows(self, index: int) -> NDArray[np.int64]:
         """Return row numbers [B, T] of this rank's share of batch `index` (0, 1, 2 ...)."""
@@ -52,17 +53,13 @@ class WindowSampler:
         starts = np.concatenate([self._epoch(int(e))[inside[epochs == e]] for e in np.unique(epochs)])
         return np.asarray(starts[:, None] + np.arange(self.steps), np.int64)
 
-    def _epoch(self, epoch: int) -> NDArray[np.int64]:
-        """Shuffled first rows of all windows of an epoch; the two latest epochs are cached."""
-        if epoch not in self._cache:
-            generator = np.random.default_rng([self.seed, epoch])
-            offsets = generator.integers(0, self._lengths - self._counts * self.steps + 1)
-            episode = np.repeat(np.arange(len(self._counts)), self._counts)
-            ordinal = np.arange(len(episode)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts)
-            starts = self._starts[episode] + offsets[episode] + ordinal * self.steps
-            self._cache = {e: s for e, s in self._cache.items() if e == epoch - 1}
-            self._cache[epoch] = generator.permutation(starts)
-        return self._cache[epoch]
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        """Shuffled first rows of all windows of an epoch."""
+        generator = np.random.default_rng([self.seed, epoch])
+        offsets = generator.integers(0, self._lengths - self._counts * self.steps + 1)
+        episode = np.repeat(np.arange(len(self._counts)), self._counts)
+        ordinal = np.arange(len(episode)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts)
+        return generator.permutation(self._starts[episode] + offsets[episode] + ordinal * self.steps)
 
 
 def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> tuple[EpisodeSlice, ...]:

@@ -56,13 +56,9 @@ def evaluate(
 
     Episodes of the split "test" are measured, those of "heldout" in rows of their own.
 
-    Args:
-        model: in evaluation mode, on any device.
-        dataset: pictures, actions and states.
-        settings: sizes of the parts.
-        pictures: folder for the rollout's plot and a strip of real and generated frames; None: no pictures.
-        progress: called after every piece of work.
-        part_done: called after every part of `PARTS` with a report of all rows so far; its `run` names the parts.
+    `pictures` is a folder for the rollout's plot and a strip of real and generated frames. `progress` is called after
+    every piece of work, `part_done` after every part of `PARTS` with a report of all rows so far; its `run` names the
+    parts.
     """
     require_extra()
     started, seconds = time.perf_counter(), dict[str, float]()

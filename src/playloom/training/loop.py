@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from playloom.errors import CheckpointError, PlayloomError
 from playloom.json_io import to_mapping
 from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
 from playloom.training.config import MUTABLE_ON_RESUME, LoopConfig
-from playloom.training.distributed import StopRequest, make_fabric, read_ahead
+from playloom.training.distributed import make_fabric, read_ahead, stop_requests
 from playloom.training.logger import LoopProgress, Meter, RunLogger
 from playloom.training.optim import (
     AveragedWeights,
@@ -66,7 +67,7 @@ class Loop:
         self._started = time.monotonic()
         torch.set_flush_denormal(self.device.type == "cpu")  # denormals in the averages are slow on a CPU
         try:
-            with StopRequest() as stop:
+            with stop_requests() as stop:
                 self._train(stop)
                 if self.done >= 1 and self._saved_step != self.step:
                     self._validate()
@@ -149,7 +150,7 @@ class Loop:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def _train(self, stop: StopRequest) -> None:
+    def _train(self, stop: Event) -> None:
         config, first, saved, validated = self.config, self.done, time.monotonic(), time.monotonic()
         examples = config.batch * config.accumulate * self.fabric.world_size
         meter = Meter({name: count * examples for name, count in self.task.units.items()})
@@ -212,11 +213,11 @@ class Loop:
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
-    def _tick(self, stop: StopRequest) -> bool:
+    def _tick(self, stop: Event) -> bool:
         """Update the time, equally on all ranks; return True if the session ends."""
         limit = self.config.max_minutes
         spent = time.monotonic() - self._started
-        stopping = stop.requested or (limit is not None and spent >= 60 * limit)
+        stopping = stop.is_set() or (limit is not None and spent >= 60 * limit)
         now = torch.tensor([self.elapsed, float(stopping)], dtype=torch.float64)
         if self.fabric.world_size > 1:
             now = self.fabric.broadcast(now)

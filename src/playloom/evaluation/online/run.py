@@ -1,11 +1,5 @@
 """`playloom act`: every player plays every game; each game is written as soon as it ends.
 
-==============================  ===================================================================
-`<key>.npz`, `<key>.json`       recording; `style` names the player, `versions` the model
-`<key>.png`, `<key>.mp4`        contact sheet and video
-`report.json`                   metrics of every game, their means, settings and machine
-==============================  ===================================================================
-
 With several players each has a folder of its own.
 """
 
@@ -131,12 +125,9 @@ def run_act(
 ) -> ActReport:
     """Play all games of a job and write the folder.
 
-    Args:
-        job: players and games.
-        machine: description of the machine, for the report.
-        stop: checked before every game and every step of a policy; True ends the run and keeps the steps so far. A
-            style's game is played to its end.
-        progress: called after every step of a policy, and every game of a style.
+    `machine` describes the machine, for the report. `stop` is checked before every game and every step of a policy;
+    True ends the run and keeps the steps so far, but a style's game is played to its end. `progress` is called after
+    every step of a policy, and every game of a style.
     """
     import_vizdoom()
     ensure_writable(job.out, numbered=True)

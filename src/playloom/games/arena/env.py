@@ -37,9 +37,6 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     and triggers and buttons are pressed from 0.5. Reward: frags won in the step. Never terminates; truncates
     after `max_steps`. `info["state"]` is the state row, see `STATE_COLUMNS`; `info["actions"]` the action
     values taken.
-
-    Raises:
-        GameError: when the engine's process does not start or dies.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's own form)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -48,7 +49,7 @@ class Navigation:
         self.nodes: list[Node] = [(int(r), int(c)) for r, c in np.argwhere(self._walkable)]
         self._passable = self._neighbours()
         self._graph = self._edges()
-        self._fields: dict[Node, NDArray[np.float64]] = {}
+        self._field = functools.cache(self._distances)
 
     def _neighbours(self) -> NDArray[np.bool_]:
         """For every step of `_STEPS` the squares it can be taken from: it must not cut a corner [8, rows, columns]."""
@@ -122,13 +123,12 @@ class Navigation:
     def _point(self, node: Node) -> Point:
         return (node[1] + 0.5) * _SQUARE, -(node[0] + 0.5) * _SQUARE
 
-    def _field(self, goal: Node) -> NDArray[np.float64]:
+    def _distances(self, goal: Node) -> NDArray[np.float64]:
+        """Cost of the shortest path from the goal to every square."""
         from scipy.sparse.csgraph import dijkstra
 
-        if goal not in self._fields:
-            start = np.ravel_multi_index(goal, self._shape)
-            self._fields[goal] = dijkstra(self._graph, indices=start).reshape(self._shape)
-        return self._fields[goal]
+        start = np.ravel_multi_index(goal, self._shape)
+        return np.asarray(dijkstra(self._graph, indices=start).reshape(self._shape))
 
 
 def cell_centre(column: float, row: float) -> Point:
