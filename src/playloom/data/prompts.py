@@ -107,10 +107,6 @@ def load_prompt(
     Recordings must have `context` steps; pictures may be fewer. Frames of another size than `frame_size` (H, W) are
     resized, with a note. `schema` is that of the `actions.csv` in a folder of pictures, `start_step` the last context
     step, `horizon` the number of true steps to keep after it (None: all). `render` renders the frames of a recording.
-
-    Raises:
-        RecordingError: when the source is missing, damaged, of no known kind, or too short.
-        PictureError, ActionError: when a picture is damaged, or an actions table does not fit.
     """
     wanted = PromptSpec(context=context, frame_size=frame_size, resize=resize, start_step=start_step, horizon=horizon)
     path = check_prompt(spec)

@@ -20,7 +20,6 @@ HELDOUT_SEEDS = (19, 39, 59)
 """Seeds with the held-out arena, the held-out style, and both."""
 HELDOUT_STEPS = 200
 """Steps of a held-out episode; a test episode has the recorder's full length."""
-_SPLITS = ("test", "heldout")
 
 Progress = Callable[[str, int, int], None]
 """Receives a description of the work, the pieces done, and their total."""
@@ -41,7 +40,7 @@ def open_test_set(data: Path | None, work: Path, progress: Progress = lambda *_:
     if data is None:
         _record(recordings, progress)
     metas = {path: load_meta(path) for path in list_episodes(recordings)}
-    metas = {path: meta for path, meta in metas.items() if meta.split in _SPLITS}
+    metas = {path: meta for path, meta in metas.items() if meta.split in ("test", "heldout")}
     _check_test_split([meta.split for meta in metas.values()], recordings)
     if (work / "frames" / "index.json").is_file():
         dataset = FrameDataset.open(work / "frames")

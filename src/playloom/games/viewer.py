@@ -13,9 +13,6 @@ from playloom.media.images import write_picture
 from playloom.media.video import write_mp4
 from playloom.provenance import Manifest
 
-_COLUMNS = 6
-_TILE_WIDTH = 180
-
 
 def episodes_at(recording: Path) -> list[Path]:
     """Return the episode files of a folder, or the given one; RecordingError when there is none."""
@@ -58,5 +55,5 @@ def write_views(
             yield [tile]
 
     write_mp4(video, film_frames(frames(), kinds=["real"], title=title), manifest=manifest)
-    write_picture(sheet, contact_sheet(wrap(tiles, _COLUMNS), title=title, tile_width=_TILE_WIDTH), manifest)
+    write_picture(sheet, contact_sheet(wrap(tiles, 6), title=title, tile_width=180), manifest)
     return sheet, video

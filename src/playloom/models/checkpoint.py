@@ -141,9 +141,8 @@ def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldModel:
     """Read a model's folder, or a bundled model by name: float32, evaluation mode.
 
-    Raises:
-        CheckpointError: when a file is missing, truncated, changed, or of another config; names it.
-        ResourceError: when the device has too little memory for the model and one session.
+    CheckpointError names a file that is missing, truncated, changed or of another config; ResourceError when the device
+    has too little memory for the model and one session.
     """
     folder = model_folder(folder) if folder in bundled_models() else Path(folder)
     content = _read_model_json(folder)

@@ -6,7 +6,7 @@ Encoder and codebook stay bit for bit the same, so a transformer trained on the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,8 @@ from playloom.training.artifacts import TRANSFORMER_FILE, PretrainedModel, load_
 from playloom.training.data_source import PrepareOptions, frames_from, tokens_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, TrainingResult
+from playloom.training.task import Batch, Say, TrainingResult
 from playloom.training.tokenizer import GanConfig, GanTask, check_frame_size
-
-Say = Callable[[str], None]
-"""Receives one sentence about the data."""
 
 
 @dataclass(frozen=True, kw_only=True)

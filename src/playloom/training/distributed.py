@@ -59,12 +59,11 @@ def make_fabric(config: LoopConfig) -> Any:
     precision = config.precision
     if precision == "auto":
         precision = "32-true" if kind == "cpu" else "bf16-mixed"
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     fabric = fabric_class(
         accelerator=kind,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
-        strategy="ddp" if processes > 1 else "auto",
+        strategy="ddp" if dist_info()[1] > 1 else "auto",
         precision=precision,
     )
     fabric.launch()

@@ -105,8 +105,6 @@ class Loop:
                 module.eval()
             yield
 
-    # -- checkpoints --------------------------------------------------------------------------------------------
-
     def _run_config(self) -> dict[str, Any]:
         loop = {name: value for name, value in to_mapping(self.config).items() if name not in MUTABLE_ON_RESUME}
         return {"loop": loop, "devices": self.fabric.world_size, **self.task.run_config}
@@ -147,8 +145,6 @@ class Loop:
             save_snapshot(self.folder / "checkpoints", snapshot, self.config.keep)
         self._saved_step = self.step
         self.fabric.barrier()
-
-    # -- the loop -----------------------------------------------------------------------------------------------
 
     def _train(self, stop: Event) -> None:
         config, first, saved, validated = self.config, self.done, time.monotonic(), time.monotonic()
@@ -230,8 +226,6 @@ class Loop:
         if self.fabric.world_size > 1:
             by_time = bool(self.fabric.broadcast(by_time))
         return (by_steps or by_time) and self.done < 1
-
-    # -- reports ------------------------------------------------------------------------------------------------
 
     def _log(self, metrics: dict[str, float], rates: dict[str, float], factor: float, first: float) -> None:
         if not all(np.isfinite(value) for value in metrics.values()):

@@ -108,12 +108,9 @@ class AveragedWeights:
 
 def progress(config: LoopConfig, step: int, elapsed_seconds: float) -> float:
     """Return the part of the run done, in [0, 1], after `step` steps and this much training time."""
-    parts = [0.0]
-    if config.steps is not None:
-        parts.append(step / config.steps)
-    if config.minutes is not None:
-        parts.append(elapsed_seconds / (60 * config.minutes))
-    return min(1.0, max(parts))
+    by_steps = 0.0 if config.steps is None else step / config.steps
+    by_time = 0.0 if config.minutes is None else elapsed_seconds / (60 * config.minutes)
+    return min(1.0, max(by_steps, by_time))
 
 
 def learning_rate_factor(config: LoopConfig, step: int, done: float) -> float:

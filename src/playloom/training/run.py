@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,14 +26,11 @@ from playloom.training.checkpoint import differences
 from playloom.training.data_source import PrepareOptions, detect_dataset_kind, tokens_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
-from playloom.training.task import TrainingResult
+from playloom.training.task import Say, TrainingResult
 from playloom.training.world_model import WorldConfig, WorldTask
 
 _STRETCHES, _STRETCH_STEPS = 8, 120
 """Number and length of the stretches of the alignment check."""
-
-Say = Callable[[str], None]
-"""Receives one sentence about each stage."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.errors import ConfigError, did_you_mean
 from playloom.games.arena.engine import Observation
 from playloom.games.arena.maps import Variant
 from playloom.games.bots.behaviors import Behaviour, BotContext, Fight, Idle, Respawn, Travel, Turn, UseGate, Walk
@@ -100,8 +99,6 @@ class ScriptedPlayer:
     """A player of one arena and style; the same seed and views give the same play."""
 
     def __init__(self, variant: Variant, style: str, seed: int) -> None:
-        if style not in STYLES:
-            raise ConfigError(f"unknown player style {style!r}; {did_you_mean(style, STYLES)}")
         self._style = STYLES[style]
         self._variant = variant
         self._context = BotContext(Navigation(variant), np.random.default_rng((seed, 1)))
