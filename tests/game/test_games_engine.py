@@ -96,7 +96,7 @@ def test_players_play_like_people(episodes: list[Episode]) -> None:
     assert 0.02 < figures["full turns"] < 0.25 and 0.02 < figures["at rest"] < 0.3
     assert figures["walking straight"] > 0.15 and figures["backward"] > 0.02 and figures["sideways"] > 0.02
     assert 0.02 < figures["off level"] < 0.25 and figures["dead"] < 0.15
-    assert all(share > 0 for share in figures.usage.values()), figures.usage
+    assert all(share > 0 for share in figures.values()), figures
     for episode in episodes:
         assert play_statistics([episode])["reversals a second"] < 1.0, episode.meta.style
         assert episode.states[0, 6] == 0, "an episode begins alive"
