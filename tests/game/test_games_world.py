@@ -124,7 +124,7 @@ def test_textures_are_flat_and_told_apart() -> None:
     pictures = {name: np.array(Image.open(io.BytesIO(data))) for name, data in textures.all_textures().items()}
     for name, picture in pictures.items():
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) <= (16 if name == textures.SKY_NAME else 2), name
-    walls = [pictures[textures.texture_name("W", zone)].mean((0, 1)) for zone in textures.ZONES]
+    walls = [pictures[textures.texture_name("W", zone)].mean((0, 1)) for zone in textures._ZONES]
     between = [np.abs(a - b).max() for i, a in enumerate(walls) for b in walls[:i]]
     assert min(between) > 30
 

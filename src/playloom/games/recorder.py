@@ -66,19 +66,8 @@ class EpisodePlan:
     steps: int = EPISODE_STEPS
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecordProgress:
-    """Progress after an episode."""
-
-    done: int
-    """Episodes in the folder, of those planned."""
-    total: int
-    """Episodes planned."""
-    skipped: int
-    """Episodes that were there before."""
-
-
-Progress = Callable[[RecordProgress], None]
+Progress = Callable[[int, int, int], None]
+"""Receives the episodes in the folder of those planned, the episodes planned, and those that were there before."""
 
 
 def plan_episode(seed: int, steps: int = EPISODE_STEPS) -> EpisodePlan:
@@ -113,20 +102,8 @@ def record_episodes(
 ) -> list[Path]:
     """Record at least `hours` of play into `folder`; existing episodes are kept and counted.
 
-    Args:
-        folder: folder of the episodes; made if needed.
-        hours: play time at 10 steps per second; at most `MAX_HOURS`.
-        seed: the first episode's seed; the others follow one by one.
-        processes: engines at a time; all cores when None.
-        progress: called at the start and after every episode.
-        steps: length of an episode.
-
-    Returns:
-        The paths of the episodes in the order of their seeds.
-
-    Raises:
-        ConfigError: when hours, steps or processes are out of range.
-        GameError: when an episode's process keeps dying.
+    Seeds count up from `seed`. `processes` engines run at a time (None: one per core). `progress` is called at the
+    start and after every episode. Returns the paths of the episodes in the order of their seeds.
     """
     if not 0 < hours <= MAX_HOURS or steps < 1 or (processes is not None and processes < 1):
         raise ConfigError(
@@ -152,7 +129,7 @@ def record_plans(
 
     def report(new: int) -> None:
         if progress is not None:
-            progress(RecordProgress(done=len(present) + new, total=len(plans), skipped=len(present)))
+            progress(len(present) + new, len(plans), len(present))
 
     report(0)
     for new, _ in enumerate(_run_all(folder, pending, processes or usable_cores()), start=1):

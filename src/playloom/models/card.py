@@ -24,10 +24,7 @@ def write_card(folder: Path, text: str) -> None:
 def model_card(config: ModelConfig, card: Mapping[str, Any], metrics: str = "") -> str:
     """Return the card of a whole model, as Markdown.
 
-    Args:
-        config: its sizes.
-        card: facts of the training, as in `model.json`; all are optional.
-        metrics: the evaluation's table, as Markdown.
+    `card` has facts of the training, as in `model.json`, all optional; `metrics` is the evaluation's table.
     """
     sizes, grid = config.transformer, config.tokenizer
     return f"""# Model {config.name}
@@ -59,7 +56,7 @@ Default sampling: {_sampling(card, config)}.
 
 
 def tokenizer_card(config: TokenizerConfig, card: Mapping[str, Any]) -> str:
-    """Return the card of a tokenizer alone, as Markdown; arguments as in `model_card`."""
+    """Return the card of a tokenizer alone, as Markdown."""
     return f"""# Tokenizer
 
 A tokenizer made with playloom. It turns frames of {config.frame_width} x {config.frame_height} pixels into codes and \

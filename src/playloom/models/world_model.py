@@ -22,11 +22,7 @@ from playloom.models.transformer.transformer import Transformer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes of tokenizer, sequence and transformer that fit each other.
-
-    Raises:
-        ConfigError: when the parts do not fit each other.
-    """
+    """Sizes of tokenizer, sequence and transformer that fit each other."""
 
     name: str
     """Name in tables and manifests."""
@@ -65,11 +61,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """Build the config from a mapping read from JSON.
-
-        Raises:
-            ConfigError: for a missing or an unknown key (names the nearest one).
-        """
+        """Build the config from a mapping read from JSON."""
         return from_mapping(cls, values, "the model config")
 
 
@@ -105,15 +97,8 @@ def require_memory(
 ) -> None:
     """Check that the weights and the caches of `sessions` sessions fit on the device, before they are allocated.
 
-    Args:
-        config: the model.
-        device: where it will run.
-        dtype: of the transformer's weights and cache.
-        sessions: concurrent sessions.
-        weights: bytes of the weights where they are known; None: counted from the config.
-
-    Raises:
-        ResourceError: when the device has less free memory.
+    `dtype` is that of the transformer's weights and cache; `weights` the bytes still to be allocated for the weights
+    (None: all). ResourceError when the device has less free memory.
     """
     weights = weight_bytes(config, dtype) if weights is None else weights
     if torch.device(device).type == "cpu" and dtype == torch.float32:

@@ -32,8 +32,7 @@ MOTIONS: tuple[str, ...] = tuple(
 def motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
     """Measure the motion of each band between consecutive uint8 RGB frames, `chunk` frames at a time.
 
-    Returns:
-        Pixels, float32 [T - 1, 2 BANDS], columns as in `MOTIONS`; positive: the scene moves right, or down.
+    Pixels, float32 [T - 1, 2 BANDS], columns as in `MOTIONS`; positive: the scene moves right, or down.
     """
     parts = []
     for first in range(0, len(frames_THWC) - 1, chunk):
@@ -121,12 +120,8 @@ class AlignmentReport:
 def check_alignment(episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> AlignmentReport:
     """Find the shift of actions that explains the motion of the pictures best.
 
-    Args:
-        episodes: stretches of consecutive steps: frames uint8 [T, H, W, 3] and action values uint8 [T, 16]. Some
-            hundred steps in all, without cuts, with the controller in use.
-
-    Raises:
-        RecordingError: when there are too few steps.
+    `episodes` are stretches of consecutive steps: frames uint8 [T, H, W, 3] and action values uint8 [T, 16]. Some
+    hundred steps in all, without gaps, with the controller in use.
     """
     motion_MC, actions_SMV = _pairs(episodes)
     if len(motion_MC) < 4 * _BLOCK:

@@ -54,13 +54,9 @@ class PretrainedModel:
 def save_tokenizer(
     folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = (), card: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a tokenizer, its weights rounded to float16, and its `card.md`.
+    """Write a tokenizer, its weights rounded to float16, with facts of its training (`card`).
 
-    Args:
-        folder: the target.
-        tokenizer: the network.
-        ancestors: fingerprints of the tokenizers it was fine-tuned from, oldest first.
-        card: facts of its training.
+    `ancestors` are the fingerprints of the tokenizers it was fine-tuned from, oldest first.
     """
     save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
     write_card(folder, tokenizer_card(tokenizer.config, card or {}))
@@ -71,11 +67,7 @@ def save_tokenizer(
 
 
 def load_tokenizer(folder: Path) -> PretrainedModel:
-    """Read a tokenizer's run.
-
-    Raises:
-        CheckpointError: when a file is missing, damaged or changed.
-    """
+    """Read a tokenizer's run."""
     if not (folder / _CONFIG).exists():
         raise CheckpointError(f"no tokenizer at {folder} ({_CONFIG} is missing); train one first")
     content = read_json(folder / _CONFIG, CheckpointError, "train or export again")
@@ -89,11 +81,7 @@ def load_tokenizer(folder: Path) -> PretrainedModel:
 
 
 def load_origin(name: str) -> PretrainedModel:
-    """Load the model or tokenizer of a bundled model's name, a model's folder or a run's folder.
-
-    Raises:
-        CheckpointError: when there is none, or a file is damaged.
-    """
+    """Load the model or tokenizer of a bundled model's name, a model's folder or a run's folder."""
     folder = Path(name)
     inner = folder / "model"
     if (inner / "model.json").is_file():

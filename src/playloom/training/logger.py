@@ -80,7 +80,7 @@ class RunLogger:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._path = folder / "log.jsonl"
-        self._cut(resumed_step)
+        self._drop_after(resumed_step)
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder / "tensorboard", resumed_step)
 
@@ -95,12 +95,11 @@ class RunLogger:
             for name, value in report.rates.items():
                 self._board.add_scalar(f"rate/{name}", value, report.step)
 
-    def preview(self, step: int, strip_HWC: NDArray[np.uint8]) -> Path:
+    def preview(self, step: int, strip_HWC: NDArray[np.uint8]) -> None:
         """Save a picture strip, uint8 [H, W, 3], as `previews/step-....png`."""
         path = self.folder / "previews" / f"step-{step:09d}.png"
         with atomic_write(path) as temporary:
             Image.fromarray(strip_HWC).save(temporary, format="png")
-        return path
 
     def close(self) -> None:
         """Flush and close all files."""
@@ -108,7 +107,7 @@ class RunLogger:
         if self._board is not None:
             self._board.close()
 
-    def _cut(self, step: int) -> None:
+    def _drop_after(self, step: int) -> None:
         if not self._path.exists():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)

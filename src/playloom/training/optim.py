@@ -33,14 +33,8 @@ def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) 
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and persistent buffers by name; a shared tensor once, under its first name."""
-    seen: set[int] = set()
-    named = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor) and id(tensor) not in seen:
-            seen.add(id(tensor))
-            named[name] = tensor
-    return named
+    """Return parameters and persistent buffers by name."""
+    return dict(module.state_dict(keep_vars=True))
 
 
 def optimiser_tensors(module: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
@@ -114,12 +108,9 @@ class AveragedWeights:
 
 def progress(config: LoopConfig, step: int, elapsed_seconds: float) -> float:
     """Return the part of the run done, in [0, 1], after `step` steps and this much training time."""
-    parts = [0.0]
-    if config.steps is not None:
-        parts.append(step / config.steps)
-    if config.minutes is not None:
-        parts.append(elapsed_seconds / (60 * config.minutes))
-    return min(1.0, max(parts))
+    by_steps = 0.0 if config.steps is None else step / config.steps
+    by_time = 0.0 if config.minutes is None else elapsed_seconds / (60 * config.minutes)
+    return min(1.0, max(by_steps, by_time))
 
 
 def learning_rate_factor(config: LoopConfig, step: int, done: float) -> float:

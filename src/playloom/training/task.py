@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
 """Named tensors, on the CPU from a task, on the device in a loss."""
+Say = Callable[[str], None]
+"""Receives one sentence about each stage."""
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,8 @@ def one_pass(config: TokenizerLossConfig, update: int = 0, **more):
     """Tokenizer, loss module, reconstruction, true pixels, the loss and its parts."""
     tokenizer, loss = FrameTokenizer(CONFIG).train(), TokenizerLoss(config, **more)
     pixels = to_pixels(pictures())
-    output = tokenizer(pixels)
-    made = output.pixels_BCHW
-    given = {"commitment": output.commitment, "update": update, "last_layer": tokenizer.last_layer}
+    made, commitment = tokenizer(pixels)
+    given = {"commitment": commitment, "update": update, "last_layer": tokenizer.last_layer}
     return tokenizer, loss, made, pixels, *loss(made, pixels, **given)
 
 

@@ -121,13 +121,7 @@ class Observation:
 
 
 class DoomEngine:
-    """One running game. Not shareable between processes; `close` it.
-
-    Raises:
-        MissingExtraError: when ViZDoom is not installed.
-        ConfigError: when the variant or mode is unknown.
-        GameError: when the engine refuses to start.
-    """
+    """One running game. Not shareable between processes; `close` it."""
 
     def __init__(self, spec: GameSpec, folder: Path, enemy_info: bool = False) -> None:
         """Start the game; `folder` becomes the working directory, `enemy_info` makes `observation` report enemies."""
@@ -169,7 +163,6 @@ class DoomEngine:
         game.add_game_args(_ARGUMENTS + (_TEAM_ARGUMENTS if spec.mode == "4v4" else ""))
 
     def _populate(self, spec: GameSpec) -> None:
-        """Add the bots, place the camera behind the body, let the game settle."""
         names = np.random.default_rng(spec.seed).permutation(list(_BOTS))
         for name in names[: MODES[spec.mode]]:
             self._game.send_game_command(f"addbot {name}")

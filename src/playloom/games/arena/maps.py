@@ -132,11 +132,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def variant_of(name: str) -> Variant:
-    """Return the arena of that name.
-
-    Raises:
-        ConfigError: when there is none.
-    """
+    """Return the arena of that name."""
     if name not in VARIANTS:
         raise ConfigError(f"unknown arena variant {name!r}; {did_you_mean(name, VARIANTS)}")
     return VARIANTS[name]

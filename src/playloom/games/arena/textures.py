@@ -44,8 +44,6 @@ _HILLS = (
 _SUN = (516, 130, 30, "ffff6b")
 """Centre x, centre y, radius and colour of the sun."""
 
-ZONES: tuple[str, ...] = tuple(_ZONES)
-"""The colour zones; every map cell belongs to one."""
 Picture = NDArray[np.uint8]
 
 
@@ -88,7 +86,6 @@ def _png_bytes(picture_HWC: Picture) -> bytes:
 
 
 def _two_tone(shape_HW: NDArray[np.bool_], base: str, other: str) -> Picture:
-    """A flat colour, with a shape in another."""
     return np.array([_hex(base), _hex(other)], np.uint8)[shape_HW.astype(int)]
 
 

@@ -87,12 +87,11 @@ class Turn:
     level: int
     left: int
     forward: float = 0.0
-    right: float = 0.0
 
     def act(self, context: BotContext, observation: Observation) -> bool:
         """Hold both sticks."""
         context.keep_turning(self.sign, self.level)
-        context.builder.walk(self.forward, self.right)
+        context.builder.walk(self.forward, 0.0)
         self.left -= 1
         return self.left <= 0
 

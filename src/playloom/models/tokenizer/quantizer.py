@@ -8,8 +8,6 @@ eval mode nothing changes. B h w C latents, M = B*h*w, K entries, R recent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -19,36 +17,11 @@ _SPREAD_PACE = 0.1
 """Update rate of the running mean and variance of the latents."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodebookUse:
-    """Codebook use of some codes."""
-
-    used: int
-    """Distinct codes."""
-    fraction: float
-    """Share of the codebook in use, in [0, 1]."""
-    perplexity: float
-    """exp(entropy) of the code distribution."""
-
-
-def codebook_use(codes: Tensor, size: int) -> CodebookUse:
-    """Measure how evenly codes (integer, any shape, not empty) use a codebook of `size` entries."""
+def codebook_use(codes: Tensor, size: int) -> tuple[float, float]:
+    """Return the share of a codebook of `size` entries that codes use, and their perplexity, exp(entropy)."""
     counts_K = torch.bincount(codes.reshape(-1), minlength=size).double()
     share_K = counts_K[counts_K > 0] / counts_K.sum()
-    used = len(share_K)
-    return CodebookUse(used=used, fraction=used / size, perplexity=float(torch.exp(-(share_K * share_K.log()).sum())))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantized:
-    """Output of the quantizer."""
-
-    vectors_BhwC: Tensor
-    """Nearest entries, float [B, h, w, C], length 1; straight-through gradients."""
-    codes_Bhw: Tensor
-    """Indices of the nearest entries, int64 [B, h, w]."""
-    commitment: Tensor
-    """Mean squared distance of latents (on the sphere) to their entries, a scalar in [0, 4]."""
+    return len(share_K) / size, float(torch.exp(-(share_K * share_K.log()).sum()))
 
 
 class Quantizer(nn.Module):
@@ -79,13 +52,12 @@ class Quantizer(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seed", torch.tensor(seed))
 
-    @property
-    def size(self) -> int:
-        """Number of entries: K."""
-        return self.codebook_KC.shape[0]
+    def forward(self, latents_BhwC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map latents float [B, h, w, C] to their nearest entries; in training mode update the codebook.
 
-    def forward(self, latents_BhwC: Tensor) -> Quantized:
-        """Map latents float [B, h, w, C] to their nearest entries; in training mode update the codebook."""
+        Returns the entries, [B, h, w, C] of length 1 with straight-through gradients; their codes, int64 [B, h, w]; and
+        the commitment loss: the mean squared distance of latents (on the sphere) to their entries, in [0, 4].
+        """
         with torch.autocast(latents_BhwC.device.type, enabled=False):
             if self.training:
                 self._follow_spread(latents_BhwC.detach().float().flatten(0, -2))
@@ -98,7 +70,7 @@ class Quantizer(nn.Module):
             if self.training:
                 self._follow(unit_BhwC.detach().flatten(0, -2), codes_Bhw.flatten())
             vectors_BhwC = unit_BhwC + (entries_BhwC - unit_BhwC).detach()
-        return Quantized(vectors_BhwC=vectors_BhwC, codes_Bhw=codes_Bhw, commitment=commitment)
+        return vectors_BhwC, codes_Bhw, commitment
 
     def nearest(self, latents_BhwC: Tensor) -> Tensor:
         """Return the code of largest cosine for each latent, without an update; float [..., C] to int64 [...]."""
@@ -131,9 +103,8 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _start(self, unit_MC: Tensor) -> None:
-        """Initialise all entries from latents of the first batch."""
         self._remember(unit_MC)
-        self.codebook_KC.copy_(self._draw(self.size))
+        self.codebook_KC.copy_(self._draw(len(self.codebook_KC)))
         _same_on_all_ranks(self.codebook_KC)
 
     @torch.no_grad()

@@ -7,8 +7,6 @@ frames_BHWC = tokenizer.decode(codes_BN)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -28,18 +26,6 @@ def to_frames(pixels_BCHW: Tensor) -> Tensor:
     """Convert float [B, 3, H, W] to uint8 [B, H, W, 3]; [-1, 1] becomes [0, 255], clamped."""
     scaled_BCHW = (pixels_BCHW.float() + 1.0) * 127.5
     return scaled_BCHW.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerOutput:
-    """Output of a training pass."""
-
-    pixels_BCHW: Tensor
-    """Reconstruction, float [B, 3, H, W] around [-1, 1], not clamped."""
-    codes_BN: Tensor
-    """Codes, int64 [B, N] in [0, codebook_size), row-major."""
-    commitment: Tensor
-    """Mean squared distance of latents to their codebook entries, a scalar in [0, 4]."""
 
 
 class FrameTokenizer(nn.Module):
@@ -70,27 +56,20 @@ class FrameTokenizer(nn.Module):
         """Weight of the decoder's last layer; the adaptive adversarial weight compares gradients there."""
         return self.decoder.last_layer
 
-    def forward(self, pixels_BCHW: Tensor) -> TokenizerOutput:
-        """Encode and decode float pixels [B, 3, H, W] in [-1, 1]; in training mode update the codebook."""
-        quantized = self.quantizer(self.encoder(pixels_BCHW))
-        return TokenizerOutput(
-            pixels_BCHW=self.decoder(quantized.vectors_BhwC),
-            codes_BN=quantized.codes_Bhw.flatten(1),
-            commitment=quantized.commitment,
-        )
+    def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode and decode float pixels [B, 3, H, W] in [-1, 1]; in training mode update the codebook.
+
+        Returns the reconstruction, not clamped, and the commitment loss, see `Quantizer.forward`.
+        """
+        vectors_BhwC, _, commitment = self.quantizer(self.encoder(pixels_BCHW))
+        return self.decoder(vectors_BhwC), commitment
 
     @torch.no_grad()
     def encode(self, frames_BHWC: Tensor) -> Tensor:
         """Encode frames; changes no state, in training mode too.
 
-        Args:
-            frames_BHWC: uint8 [B, H, W, 3], range [0, 255], of exactly the configured size, on any device.
-
-        Returns:
-            int64 [B, N], range [0, codebook_size), row-major, on the tokenizer's device.
-
-        Raises:
-            PictureError: when dtype, channels or size are wrong.
+        uint8 [B, H, W, 3], range [0, 255], of exactly the configured size, on any device, to int64 [B, N], range
+        [0, codebook_size), row-major, on the tokenizer's device. PictureError when dtype, channels or size are wrong.
         """
         self.check_size(frames_BHWC)
         latents_BhwC = self.encoder(to_pixels(frames_BHWC.to(self.last_layer.device)))
@@ -101,15 +80,9 @@ class FrameTokenizer(nn.Module):
     def decode(self, codes_BN: Tensor, *, checked: bool = True) -> Tensor:
         """Decode codes; changes no state.
 
-        Args:
-            codes_BN: integer [B, N], range [0, codebook_size), row-major, on any device.
-            checked: check the range, which synchronises a GPU. False for codes that this model generated.
-
-        Returns:
-            uint8 [B, H, W, 3], range [0, 255], on the tokenizer's device.
-
-        Raises:
-            BadInputError: when the number of codes or a code is out of range.
+        Integers [B, N], range [0, codebook_size), row-major, on any device, to uint8 [B, H, W, 3], range [0, 255], on
+        the tokenizer's device. `checked` raises BadInputError for codes out of range, which synchronises a GPU; False
+        is for codes that this model generated.
         """
         config = self.config
         if codes_BN.ndim != 2 or codes_BN.shape[1] != config.image_slots or codes_BN.is_floating_point():

@@ -8,16 +8,8 @@ from typing import Literal
 from playloom.errors import ConfigError, check_whole
 
 # A damaged file must not allocate all memory.
-_MOST = {
-    "layers": 512,
-    "width": 65_536,
-    "heads": 1024,
-    "kv_heads": 1024,
-    "mlp_ratio": 64,
-    "context_steps": 4096,
-    "local_steps": 4096,
-    "global_every": 512,
-}
+_MOST = {"layers": 512, "width": 65_536, "heads": 1024, "kv_heads": 1024, "mlp_ratio": 64}
+_MOST |= {"context_steps": 4096, "local_steps": 4096, "global_every": 512}
 
 
 @dataclass(frozen=True, kw_only=True)

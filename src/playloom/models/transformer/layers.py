@@ -20,14 +20,8 @@ def attend(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | Non
 
     bfloat16 on a CPU uses two plain products: torch's fused kernel needs twice as long there.
 
-    Args:
-        q_BGQE: queries, float [B, G, Q, E].
-        k_BGRE: keys, float [B, G, R, E]. All three may be of different dtypes under autocast.
-        v_BGRE: values, float [B, G, R, E].
-        mask_QR: bool, True where a query may attend; anything that broadcasts to [B, G, Q, R]. None: everywhere.
-
-    Returns:
-        Float [B, G, Q, E].
+    Queries float [B, G, Q, E], keys and values [B, G, R, E] give [B, G, Q, E]; under autocast their dtypes may differ.
+    `mask_QR` is True where a query may attend: anything that broadcasts to [B, G, Q, R].
     """
     kind = q_BGQE.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
@@ -91,9 +85,7 @@ class Rotary(torch.nn.Module):
     ) -> tuple[Float[Tensor, "*X Q 1 E"], Float[Tensor, "*X Q 1 E"]]:
         """Return cosine and signed sine for positions of given steps, float32: equal for all heads.
 
-        Args:
-            steps_XQ: step of every position; may broadcast over positions (a last axis of 1).
-            positions_Q: which positions.
+        `steps_XQ` may broadcast over positions (a last axis of 1).
         """
         step_angle = (steps_XQ % STEP_PERIOD)[..., None].double() * self.step_freq_F
         place_angle = self.place_angle_PF[positions_Q]

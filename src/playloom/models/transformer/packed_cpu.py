@@ -91,7 +91,6 @@ def _packed(block: nn.Module) -> Block:
 
 
 def _with_fixed_scales(attention: Attention) -> Attention:
-    """The attention with its scales computed once."""
     fixed = copy.copy(attention)
     if attention.config.qk_norm:
         scales_HE = attention.scales().detach()

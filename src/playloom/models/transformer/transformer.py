@@ -175,13 +175,9 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "B T P D"]:
         """Return hidden states of whole steps, each attending to its window.
 
-        Args:
-            inputs_BTP: the token id each position reads; negative: none.
-            causal_mask_PP: own-step mask, True where row may attend to column.
-            actions_BTA: joint ids of the action *before* each step (negative: none); for `action_condition` only.
-
-        Raises:
-            ConfigError: when there are more steps than the context of `absolute` positions.
+        `inputs_BTP` are the token ids that the positions read (negative: none). `causal_mask_PP` is True where a row
+        may attend to a column of its own step. `actions_BTA` are joint ids of the action *before* each step (negative:
+        none), for `action_condition` only.
         """
         _, steps, positions = inputs_BTP.shape
         where_TP = torch.arange(positions, device=inputs_BTP.device).expand(steps, positions)
@@ -212,11 +208,8 @@ class Transformer(nn.Module):
     ) -> StepEmbeddings:
         """Return the embeddings of one step before any of its tokens is known, for `extend`.
 
-        Args:
-            steps_B: the step's index in each session; below the context's length for `absolute` positions.
-            order_P: the positions in decoding order.
-            actions_BA: as in `forward`, for one step.
-            as_matrices: rotate by matrix products, which launches fewer kernels.
+        `steps_B` is the step's index in each session, below the context's length for `absolute` positions; `order_P`
+        the positions in decoding order. `as_matrices` rotates by matrix products, which launches fewer kernels.
         """
         if self.rotary is None:
             where = steps_B[:, None] * self.layout.positions + order_P
@@ -235,11 +228,7 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "B Q D"]:
         """Return hidden states of some positions of one step; write their keys and values into `cache`.
 
-        Args:
-            inputs_BQ: the token id each position reads; negative: none.
-            tables: the whole step's result of `begin`.
-            cache: past steps and the positions of this step that have run.
-            reach: these positions, and the keys they may attend to.
+        `inputs_BQ` are the token ids they read (negative: none), `tables` is the whole step's result of `begin`.
         """
         here = slice(reach.first, reach.last)
         x = self._token(inputs_BQ) + tables.x_BPD[:, here]
