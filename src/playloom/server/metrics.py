@@ -63,6 +63,6 @@ class _Now(Collector):
         buckets.append(("+Inf", float(total)))
         steps = float(sum(size * count for size, count in sizes.items()))
         yield HistogramMetricFamily("playloom_batch_size", "Sessions in one batch.", buckets=buckets, sum_value=steps)
-        steps_done = Metric("playloom_frames", "Steps generated.", "counter")
+        steps_done = Metric("playloom_generated_frames", "Steps generated.", "counter")
         steps_done.add_sample("playloom_generated_frames_total", {}, float(self.stats.frames))
         yield steps_done
