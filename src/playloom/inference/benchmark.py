@@ -58,10 +58,9 @@ def benchmark(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure an engine from a bundled prompt with the sampling of its model's card.
+    """Measure an engine from a bundled prompt with its card's sampling; returns JSON values.
 
-    `frames` is the length of the long dream; the other parts are at most as long. `progress` receives their names. The
-    result has JSON values; rates are frames per second of all dreams of a batch together.
+    `frames` is the length of the long dream; the other parts are at most as long. `progress` receives their names.
     """
     model, sampling = engine.model, Sampling.from_card(engine.model.card)
     prompt, played = bundled_prompt(model)
@@ -102,10 +101,7 @@ def time_frames(
     sampling: Sampling,
     seed: int = 0,
 ) -> FrameTimes:
-    """Time one frame, with the prompt's encoding unless it has codes, and then `frames` more, each on its own.
-
-    The actions uint8 [T, 16] are repeated.
-    """
+    """Time one frame, with the encoding of a prompt without codes, and `frames` more; the actions are repeated."""
     device = engine.model.device
     held = actions_TA[np.arange(frames + 1) % len(actions_TA)]
     stamps = [synchronized_time(device)]
@@ -125,10 +121,7 @@ def time_batch(
     sampling: Sampling,
     warmup: int = 1,
 ) -> tuple[float, int]:
-    """Time `size` independent dreams that advance as one batch.
-
-    Returns frames per second of all dreams over `rounds` steps after `warmup` (1 or more), and the bytes of one cache.
-    """
+    """Time `size` dreams in one batch after `warmup` steps; returns frames per second of all, bytes of one cache."""
     # each dream starts at another action, as equal inputs would give equal dreams
     first_N, steps = 7 * np.arange(size), warmup + rounds
     requests = [

@@ -20,7 +20,6 @@ Inputs = tuple[Tensor, BatchSampler | None]
 Work = Callable[[Tensor, BatchSampler | None], None]
 """A run. It launches the same kernels every time; only the values in its input tensors change."""
 Replay = Callable[[], None]
-"""Repeats a captured run."""
 Capture = Callable[[Callable[[], None]], Replay]
 """Captures the kernels that a function launches, and returns their replay."""
 _KEPT = 16
@@ -31,13 +30,10 @@ class CaptureKey(NamedTuple):
     """The rows a run works in."""
 
     generation: int
-    """See `BatchCache.generation`."""
     room: int
     """Rows of the batch cache."""
     first: int
-    """First row of the batch."""
     rows: int
-    """Rows of the batch."""
 
 
 def cuda_capture(device: torch.device) -> Capture | None:
@@ -71,10 +67,7 @@ class FrameGraphs:
     def run(
         self, place: CaptureKey, name: Hashable, work: Work, steps_B: Tensor, draws: BatchSampler | None = None
     ) -> None:
-        """Run the work on its inputs: plainly the first time, captured the second, then replayed.
-
-        The name distinguishes works that differ in more than their tensors.
-        """
+        """Run the work on its inputs: plainly the first time, captured the second, then replayed."""
         if self._capture is None:
             work(steps_B, draws)
             return
@@ -116,7 +109,6 @@ class FrameGraphs:
         return False
 
     def _kept(self, place: CaptureKey, inputs: Inputs) -> Inputs:
-        """Fixed tensors for the rows of this batch."""
         kept = []
         for index, tensor in enumerate(_tensors(inputs)):
             key = (index, tensor.shape[1:], tensor.dtype)

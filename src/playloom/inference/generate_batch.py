@@ -62,9 +62,7 @@ class BatchSummary(NamedTuple):
     """Result of `dream_clips`."""
 
     written: tuple[Path, ...]
-    """The `.npz` files, in clip order."""
     skipped: tuple[str, ...]
-    """A sentence for each clip that could not be used."""
 
 
 class _Clip(NamedTuple):

@@ -43,10 +43,7 @@ class Sampling:
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], **requested: float | int | None) -> Sampling:
-        """Return the requested fields, with the recommendation of a model's card where one is None.
-
-        A requested temperature holds for all tokens, unless `action_temperature` is given.
-        """
+        """Return the requested fields, completed by a model's card; a requested temperature holds for actions too."""
         given = {name: value for name, value in requested.items() if value is not None}
         recommended = dict(card.get("sampling", {}))
         if "temperature" in given:
@@ -105,10 +102,7 @@ class BatchSampler:
 
 
 def noise(sampling: Sampling, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Return Gumbel noise, float32, on the generator's device; zeros for greedy sampling.
-
-    It is finite, so that a filtered token (logit -inf) never ties with an allowed one.
-    """
+    """Return Gumbel noise, float32, finite so that filtered tokens never tie with allowed ones; zeros for greedy."""
     if sampling.greedy:
         return torch.zeros(shape, device=generator.device)
     uniform = torch.rand(shape, generator=generator, device=generator.device).clamp_(min=_LEAST)

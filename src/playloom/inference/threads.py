@@ -36,8 +36,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds until more threads are tried
 
 @dataclass(kw_only=True)
 class _CallStatistics:
-    """Costs of one kind of call, in seconds."""
-
     threads: int = 1
     cost: dict[int, float] = field(default_factory=dict)
     """Moving average of wall time by number of threads."""
@@ -54,14 +52,7 @@ class _CallStatistics:
 
 
 class ThreadTuner:
-    """Sets the number of threads of every call, and restores it after.
-
-        tuner = ThreadTuner(device)
-        with tuner.call(("dream", batch)):
-            ...
-
-    Results of the engine do not depend on the number of threads, so a seed gives the same bytes.
-    """
+    """Sets the number of threads of every call, and restores it after; results do not depend on the number."""
 
     def __init__(self, device: torch.device, *, most: int | None = None) -> None:
         """Start; `most` is the largest number of threads (None: torch's own, at most the usable cores)."""
@@ -148,8 +139,6 @@ class ThreadTuner:
 
 
 class _FreeCores:
-    """Number of this process's cores that other programs leave free."""
-
     def __init__(self) -> None:
         self._at, self._seconds = time.monotonic(), _idle_seconds() + time.process_time()
         self._cores: float | None = None

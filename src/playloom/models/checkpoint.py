@@ -38,9 +38,7 @@ class WorldModel:
 
     config: ModelConfig
     tokenizer: FrameTokenizer
-    """Frames to codes and back."""
     transformer: Transformer
-    """Codes and actions to the next ones."""
     card: dict[str, Any] = field(default_factory=dict)
     """Facts recorded by the training run: data seeds, updates, hardware, metrics."""
     fingerprint: str = "fresh"
@@ -139,11 +137,7 @@ def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None 
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldModel:
-    """Read a model's folder, or a bundled model by name: float32, evaluation mode.
-
-    CheckpointError names a file that is missing, truncated, changed or of another config; ResourceError when the device
-    has too little memory for the model and one session.
-    """
+    """Read a model's folder, or a bundled model by name: float32, evaluation mode. Checks its files and the memory."""
     folder = model_folder(folder) if folder in bundled_models() else Path(folder)
     content = _read_model_json(folder)
     try:

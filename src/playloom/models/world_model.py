@@ -95,10 +95,9 @@ def require_memory(
     sessions: int = 1,
     weights: int | None = None,
 ) -> None:
-    """Check that the weights and the caches of `sessions` sessions fit on the device, before they are allocated.
+    """Raise ResourceError unless the weights and the caches of `sessions` sessions fit on the device.
 
-    `dtype` is that of the transformer's weights and cache; `weights` the bytes still to be allocated for the weights
-    (None: all). ResourceError when the device has less free memory.
+    `dtype` is the transformer's; `weights` the bytes still to be allocated for the weights (None: all).
     """
     weights = weight_bytes(config, dtype) if weights is None else weights
     if torch.device(device).type == "cpu" and dtype == torch.float32:

@@ -26,14 +26,10 @@ BANDS = 3
 MOTIONS: tuple[str, ...] = tuple(
     f"{way} motion of the {band} third" for band in ("upper", "middle", "lower") for way in ("sideways", "up-down")
 )
-"""Names of the columns of `motions`."""
 
 
 def motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
-    """Measure the motion of each band between consecutive uint8 RGB frames, `chunk` frames at a time.
-
-    Pixels, float32 [T - 1, 2 BANDS], columns as in `MOTIONS`; positive: the scene moves right, or down.
-    """
+    """Measure each band's motion between uint8 RGB frames: pixels, float32 [T - 1, 2 BANDS], see `MOTIONS`."""
     parts = []
     for first in range(0, len(frames_THWC) - 1, chunk):
         grey_TBhw, scale = _bands(frames_THWC[first : first + chunk + 1])
@@ -96,11 +92,9 @@ class AlignmentReport:
     """`shifted`: another shift than 0 explains the motion reliably better."""
     best_shift: int
     motion: str
-    """The motion that actions explain best."""
     shares: Mapping[int, float]
     """R squared of that motion on held-out stretches, by shift."""
     pairs: int
-    """Frame pairs measured."""
 
     def sentence(self) -> str:
         """Return the result and what to do, as one sentence."""
@@ -120,8 +114,7 @@ class AlignmentReport:
 def check_alignment(episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> AlignmentReport:
     """Find the shift of actions that explains the motion of the pictures best.
 
-    `episodes` are stretches of consecutive steps: frames uint8 [T, H, W, 3] and action values uint8 [T, 16]. Some
-    hundred steps in all, without gaps, with the controller in use.
+    `episodes` are stretches of some hundred steps in all: frames uint8 [T, H, W, 3] and actions uint8 [T, 16].
     """
     motion_MC, actions_SMV = _pairs(episodes)
     if len(motion_MC) < 4 * _BLOCK:

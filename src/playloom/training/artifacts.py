@@ -33,7 +33,6 @@ from playloom.training.task import TrainingResult
 _WEIGHTS = "tokenizer.safetensors"
 _CONFIG = "tokenizer.json"
 TRANSFORMER_FILE = "transformer.safetensors"
-"""File of the transformer's weights in a model's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +47,12 @@ class PretrainedModel:
     """Fingerprints of the tokenizers it was fine-tuned from, oldest first, as far as known."""
     model: WorldModel | None = None
     transformer: str | None = None
-    """Fingerprint of the model's transformer file."""
 
 
 def save_tokenizer(
     folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = (), card: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a tokenizer, its weights rounded to float16, with facts of its training (`card`).
-
-    `ancestors` are the fingerprints of the tokenizers it was fine-tuned from, oldest first.
-    """
+    """Write a tokenizer, rounded to float16, with the facts of its training and its ancestors' fingerprints."""
     save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
     write_card(folder, tokenizer_card(tokenizer.config, card or {}))
     content: dict[str, Any] = {"format": 1, "config": tokenizer.config.to_dict()}

@@ -27,7 +27,6 @@ class Snapshot:
     step: int
     """Optimiser steps done; also the data position."""
     elapsed: float
-    """Training time in seconds."""
     flops: float
     """Floating point operations of one step, over all devices."""
     identity: dict[str, Any]
@@ -54,10 +53,7 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
 
 
 def load_newest(folder: Path) -> Snapshot | None:
-    """Load the newest readable checkpoint; None without any, CheckpointError if none is readable.
-
-    Leftovers of a killed writer are removed.
-    """
+    """Load the newest readable checkpoint; None without any. Leftovers of a killed writer are removed."""
     for leftover in folder.glob(f".{_PREFIX}*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     problems = []

@@ -28,15 +28,12 @@ class LoopProgress:
     """One report of a running loop."""
 
     step: int
-    """Optimiser steps done."""
     fraction: float
     """Part of the run done, in [0, 1]."""
     elapsed: float
     """Training time so far, all sessions, in seconds."""
     eta: float
-    """Estimated seconds to the end."""
     learning_rate: float
-    """Current learning rate of the first optimiser."""
     metrics: Mapping[str, float]
     """Means since the last report, `loss` among them, or the `validation/...` metrics."""
     rates: Mapping[str, float]

@@ -19,10 +19,7 @@ from playloom.training.config import LoopConfig
 
 
 def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) -> Optimizer:
-    """Return AdamW with decoupled decay on matrices (two dimensions or more) only.
-
-    The rate at the peak is kept in each group as `peak`; the loop sets `lr` from it.
-    """
+    """Return AdamW with decoupled decay on matrices only; each group keeps its peak rate as `peak`."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -73,9 +70,7 @@ def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -
 class AveragedWeights:
     """Exponential moving average of a module's parameters (Polyak & Juditsky 1992); buffers are copied.
 
-    Buffers (counters, recent latents) have their own dynamics, which averaging would break. The codebook and the
-    statistics of the latents are parameters, so they are averaged. The decay warms up as (1 + n) / (10 + n), so that
-    the average forgets the random start early.
+    The decay warms up as (1 + n) / (10 + n), so that the average forgets the random start early.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

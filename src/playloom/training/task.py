@@ -23,9 +23,7 @@ class StepContext:
     """Progress and randomness of a training step."""
 
     step: int
-    """Optimiser steps done."""
     fraction: float
-    """Part of the run done, in [0, 1]."""
     random: np.random.Generator
     """Generator of this step; the same on every device."""
 
@@ -39,7 +37,6 @@ class ModuleLoss:
     loss: Tensor
     """Scalar; its backward pass runs before the next loss is computed."""
     metrics: Mapping[str, Tensor]
-    """Scalars to report, detached."""
 
 
 class Task(Protocol):

@@ -20,7 +20,6 @@ LOOK_PER_TIC = 1.5
 WALK, STRAFE, SPRINT = 34.0, 30.0, 50.0
 """Engine units of thrust at full left stick: forward, sideways, and forward with B held."""
 STICK_CURVE = 1.7
-"""Exponent of the right stick's response."""
 
 _HELD = {
     "ATTACK": "trigger_RT",
@@ -35,7 +34,6 @@ _HELD = {
     "SELECT_WEAPON4": "dpad_up",
     "SELECT_WEAPON5": "dpad_right",
 }
-"""Control that holds each of the engine's on/off buttons."""
 BUTTONS: tuple[str, ...] = (
     "MOVE_FORWARD_BACKWARD_DELTA",
     "MOVE_LEFT_RIGHT_DELTA",

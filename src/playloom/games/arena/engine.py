@@ -21,9 +21,7 @@ from playloom.games.arena.maps import variant_of
 from playloom.games.arena.wad import arena_wad
 
 FRAME_SHAPE = (180, 300, 3)
-"""Height, width and channels of a frame, uint8 RGB."""
 MODES = {"ffa": 3, "4v4": 7}
-"""Bots beside the player, by mode."""
 
 _VARIABLES = (
     "POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH", "HEALTH", "DEAD", "SELECTED_WEAPON", "FRAGCOUNT",
@@ -61,7 +59,6 @@ _BOTS = {
     "Fig": "c0 30 c0",
     "Gull": "b0 b0 b0",
 }
-"""Colours of the bots by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +78,9 @@ class VisibleEnemy:
     """Another player on the screen."""
 
     id: int
-    """The engine's number for it."""
     x: float
     """Map units."""
     y: float
-    """Map units."""
     area: int
     """Pixels of its bounding box."""
 
@@ -97,7 +92,6 @@ class Observation:
     row: tuple[float, ...]
     """The state row, see `STATE_COLUMNS`."""
     enemies: tuple[VisibleEnemy, ...]
-    """Visible enemies."""
 
     @property
     def position(self) -> tuple[float, float]:

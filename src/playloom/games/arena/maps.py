@@ -29,7 +29,6 @@ class Variant:
     items: tuple[tuple[str, float, float], ...]
     """(item, column, row) of each item."""
     heldout: bool = False
-    """Excluded from training."""
 
     @property
     def size(self) -> Point:
@@ -128,7 +127,6 @@ VARIANTS: dict[str, Variant] = {
         Variant(name="canyon", grid=_CANYON, zones=_stripes(16, 10), items=_CANYON_ITEMS, heldout=True),
     )
 }
-"""Every arena by name."""
 
 
 def variant_of(name: str) -> Variant:

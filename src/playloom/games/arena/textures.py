@@ -29,7 +29,6 @@ _ZONES = {
     "mid": ("dbdbdb", "ababab", "efefef", "d3d3d3", "b3b3b3"),
 }
 _SKY_BANDS = ("8f8fff", "ababff", "c7c7ff", "e7e7ff")
-"""Blue overhead to pale at the horizon."""
 _HILLS = (
     # heading of the summit in texture pixels, half width, height, colour, shape
     (60, 90, 96, "df9363", "peak"),
@@ -42,7 +41,6 @@ _HILLS = (
     (944, 84, 66, "37732b", "round"),
 )
 _SUN = (516, 130, 30, "ffff6b")
-"""Centre x, centre y, radius and colour of the sun."""
 
 Picture = NDArray[np.uint8]
 

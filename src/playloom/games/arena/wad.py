@@ -39,7 +39,6 @@ map MAP01 "Arena" { sky1 = "PLSKY", 0.0 }
 """
 _SKY_CEILING = 512
 _WALL_HEIGHT = 88
-"""Height of the wall around the arena."""
 _HEIGHTS = {".": 0, "a": 16, "b": 24, "~": -20, "#": 80, "T": 216, "P": 120, "G": 80}
 _ITEM_TYPES = {
     "medikit": 2012, "stimpack": 2011, "green_armor": 2018, "soulsphere": 2013, "cells": 17, "rockets": 2046,

@@ -31,7 +31,6 @@ class BotContext:
     look: LookController = field(default_factory=LookController)
     buttons: ButtonController = field(default_factory=ButtonController)
     builder: ControllerBuilder = field(default_factory=ControllerBuilder)
-    """Controller state of the current step."""
 
     def chance(self, probability: float) -> bool:
         """Return True with the given probability."""
@@ -174,9 +173,7 @@ class UseGate:
     """Walk up to a gate, face it, use it, and watch it sink."""
 
     approach: Travel
-    """The way to the free cell in front of the gate."""
     gate: Point
-    """The gate's middle."""
     left: int = 40
     """Steps left for the approach, then for watching."""
     used: bool = False
@@ -206,9 +203,7 @@ class Fight:
     aim: float
     """Standard deviation of the aim in degrees."""
     strafe: float
-    """Left stick used sideways, [0, 1]."""
     distance: float
-    """Preferred distance in map units."""
     left: int
     side: int = 1
     side_left: int = 0

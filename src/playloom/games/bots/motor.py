@@ -20,7 +20,6 @@ _INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
 _LEVELS: tuple[float, ...] = tuple(float(v) for v in BIN_VALUES if v >= 0)
 """Stick positions from rest to full, in steps of the bins."""
 FULL = len(_LEVELS) - 1
-"""Index of the full stick."""
 
 
 def wrap(degrees: float) -> float:
@@ -90,10 +89,9 @@ class StickController:
         return self.position
 
     def follow(self, error: float, dead_band: float, top: int, patience: float = 1.6) -> float:
-        """Sweep an error (degrees, positive clockwise or up) away.
+        """Sweep an error (degrees, positive clockwise or up) away; a resting stick ignores errors within `dead_band`.
 
-        A resting stick leaves errors within `dead_band` alone. A sweep keeps to the highest level up to `top`
-        that makes it last `patience` steps, slows down only at its end, and stops when little is left.
+        A sweep keeps to the highest level up to `top` that makes it last `patience` steps, and slows down at its end.
         """
         size, sign = abs(error), 1 if error > 0 else -1
         if self.level == 0:
@@ -106,7 +104,6 @@ class StickController:
         return self.hold(sign, self._highest(size / 1.2, self.cruise))
 
     def _highest(self, rate: float, top: int) -> int:
-        """Highest level, from 2 to `top`, that is no faster than `rate`."""
         return max((n for n in range(3, top + 1) if self.rate[n] <= rate), default=min(2, top))
 
 

@@ -124,7 +124,6 @@ class Navigation:
         return (node[1] + 0.5) * _SQUARE, -(node[0] + 0.5) * _SQUARE
 
     def _distances(self, goal: Node) -> NDArray[np.float64]:
-        """Cost of the shortest path from the goal to every square."""
         from scipy.sparse.csgraph import dijkstra
 
         start = np.ravel_multi_index(goal, self._shape)

@@ -88,9 +88,7 @@ STYLES: dict[str, Style] = {
     ),
 }
 # fmt: on
-"""Every style by name."""
 HELDOUT_STYLE = "dancer"
-"""Style excluded from training."""
 
 _GADGETS = ("skill_1", "skill_2", "button_Y", "dpad_up", "dpad_down", "dpad_left", "dpad_right")
 

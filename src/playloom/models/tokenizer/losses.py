@@ -160,7 +160,6 @@ def _wheel_file() -> Path:
 _WINDOW, _STRIDE = 12, 4
 """Side and stride, in pixels, of the windows of `detail_distance`."""
 _SCALES = (1, 2)
-"""Downscaling factors of the pictures in `detail_distance`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +211,7 @@ class TokenizerLoss(nn.Module):
     def __init__(self, config: TokenizerLossConfig, *, perceptual: nn.Module | None = None, seed: int = 0) -> None:
         """Build the parts whose weight is not 0; `seed` is of the discriminator's weights.
 
-        `perceptual` is a module from two pictures, float [B, 3, H, W] in [-1, 1], to a scalar. It is frozen and is not
-        part of checkpoints. None: the EfficientNet-Lite0 feature distance.
+        `perceptual` maps two pictures, float [B, 3, H, W] in [-1, 1], to a scalar, frozen; None: EfficientNet-Lite0.
         """
         super().__init__()
         self.config = config
@@ -240,11 +238,9 @@ class TokenizerLoss(nn.Module):
         last_layer: Tensor,
         commitment: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a reconstruction against the true pixels, both float [B, 3, H, W] around [-1, 1].
+        """Compute the loss of a reconstruction, and its parts before their weights, detached, by config field.
 
-        `update` counts from 0. `last_layer` is the decoder's last weight. `commitment` is None when the encoder is not
-        trained. Returns the loss, a scalar; and its parts before their weights, detached, by config field, with
-        "adaptive_weight".
+        Pictures are float [B, 3, H, W] around [-1, 1]. `last_layer` is the decoder's last weight.
         """
         config = self.config
         made_BCHW = made_BCHW.float()
@@ -295,10 +291,8 @@ def detail_distance(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
     """Return the mean distance of local edge strength of two pictures, a scalar in the unit of the pixels.
 
     Where a code does not determine the place of an edge, pixel losses blur it. This loss compares the root mean square
-    of neighbour differences in windows of 12 x 12 pixels, not the differences: a sharp edge two pixels off costs less
-    than a blurred one. It does so at full and at half size, where fine grain (contrast without edges) vanishes. The
-    idea is the gradient variance loss (Abrahamyan et al. 2022); the root keeps it in the unit of the pixels. Gradients
-    flow to `made_BCHW` only.
+    of neighbour differences in windows of 12 x 12 pixels: a sharp edge two pixels off costs less than a blurred one.
+    After the gradient variance loss (Abrahamyan et al. 2022). Gradients flow to `made_BCHW` only.
     """
     distances = []
     for scale in _SCALES:
@@ -310,7 +304,6 @@ def detail_distance(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
 
 
 def _local_contrast(x_BCHW: Tensor, axis: int, scale: int) -> Tensor:
-    """Root mean square of neighbour differences along an axis, in overlapping windows."""
     step_BCHW = x_BCHW.diff(dim=axis)
     # The small number keeps the root's slope finite where a window is flat.
     return (F.avg_pool2d(step_BCHW.square(), _WINDOW // scale, _STRIDE // scale) + 1e-4).sqrt()

@@ -55,8 +55,7 @@ class Quantizer(nn.Module):
     def forward(self, latents_BhwC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map latents float [B, h, w, C] to their nearest entries; in training mode update the codebook.
 
-        Returns the entries, [B, h, w, C] of length 1 with straight-through gradients; their codes, int64 [B, h, w]; and
-        the commitment loss: the mean squared distance of latents (on the sphere) to their entries, in [0, 4].
+        Returns unit entries with straight-through gradients, codes int64 [B, h, w], and the commitment loss in [0, 4].
         """
         with torch.autocast(latents_BhwC.device.type, enabled=False):
             if self.training:
@@ -109,7 +108,6 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _follow(self, unit_MC: Tensor, codes_M: Tensor) -> None:
-        """Move each entry towards its latents, then revive dead ones."""
         counts_K = torch.zeros_like(self.mass_K).index_add_(0, codes_M, torch.ones_like(unit_MC[:, 0]))
         sums_KC = torch.zeros_like(self.codebook_KC).index_add_(0, codes_M, unit_MC)
         _sum_over_ranks(counts_K)

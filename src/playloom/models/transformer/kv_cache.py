@@ -39,9 +39,7 @@ class KeyValueCache:
     x positions, head width."""
 
     keys: list[Tensor]
-    """Rotated keys, a tensor per layer."""
     values: list[Tensor]
-    """Values, a tensor per layer."""
     windows: tuple[int, ...]
     """Steps each layer attends to, its own included: w."""
     positions: int
@@ -117,34 +115,3 @@ class KeyValueCache:
                     rows_B = torch.arange(len(slots), device=tensor.device)
                     slot_B = torch.tensor(slots, device=tensor.device)
                     by_step_BGwPE[rows_B, :, slot_B] = by_step_BGwPE[:, :, -1]
-
-    def take(self, row: int) -> list[Tensor]:
-        """Return a copy of one session's state, for `put`."""
-        return [t[row].clone() for t in (*self.keys, *self.values)]
-
-    def put(self, row: int, taken: list[Tensor]) -> None:
-        """Restore a result of `take` into any row."""
-        for tensor, saved in zip((*self.keys, *self.values), taken, strict=True):
-            tensor[row].copy_(saved)
-
-    def copy(self, source: int, target: int) -> None:
-        """Copy one session's state to another row."""
-        for tensor in (*self.keys, *self.values):
-            copy_row(tensor, source, target)
-
-    def exchange(self, one: int, other: int) -> None:
-        """Swap two sessions; needs memory for one row of one layer."""
-        for tensor in (*self.keys, *self.values):
-            exchange_rows(tensor, one, other)
-
-
-def copy_row(tensor: Tensor, source: int, target: int) -> None:
-    """Copy one row over another, without temporary memory."""
-    tensor[target].copy_(tensor[source])
-
-
-def exchange_rows(tensor: Tensor, one: int, other: int) -> None:
-    """Swap two rows; needs memory for one."""
-    kept = tensor[one].clone()
-    copy_row(tensor, other, one)
-    tensor[other].copy_(kept)

@@ -16,12 +16,10 @@ from torch import Tensor
 
 
 def attend(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1).
+    """Scaled dot-product attention (Vaswani et al. 2017): queries [B, G, Q, E], keys and values [B, G, R, E].
 
-    bfloat16 on a CPU uses two plain products: torch's fused kernel needs twice as long there.
-
-    Queries float [B, G, Q, E], keys and values [B, G, R, E] give [B, G, Q, E]; under autocast their dtypes may differ.
-    `mask_QR` is True where a query may attend: anything that broadcasts to [B, G, Q, R].
+    `mask_QR` is True where a query may attend; it broadcasts to [B, G, Q, R]. bfloat16 on a CPU uses two plain
+    products: torch's fused kernel needs twice as long there.
     """
     kind = q_BGQE.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
@@ -83,10 +81,7 @@ class Rotary(torch.nn.Module):
     def angles(
         self, steps_XQ: Int[Tensor, "*X #Q"], positions_Q: Int[Tensor, Q]
     ) -> tuple[Float[Tensor, "*X Q 1 E"], Float[Tensor, "*X Q 1 E"]]:
-        """Return cosine and signed sine for positions of given steps, float32: equal for all heads.
-
-        `steps_XQ` may broadcast over positions (a last axis of 1).
-        """
+        """Return cosine and signed sine, float32, equal for all heads; `steps_XQ` may broadcast over positions."""
         step_angle = (steps_XQ % STEP_PERIOD)[..., None].double() * self.step_freq_F
         place_angle = self.place_angle_PF[positions_Q]
         shape = (*step_angle.shape[:-2], len(positions_Q), -1)

@@ -23,7 +23,6 @@ from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import Rotary, RotaryFactors, attend, matrices, rotate
 
 _SHORTEST = 1e-6
-"""Length below which queries and keys are not normalised further."""
 
 
 class StepEmbeddings(NamedTuple):
@@ -175,9 +174,8 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "B T P D"]:
         """Return hidden states of whole steps, each attending to its window.
 
-        `inputs_BTP` are the token ids that the positions read (negative: none). `causal_mask_PP` is True where a row
-        may attend to a column of its own step. `actions_BTA` are joint ids of the action *before* each step (negative:
-        none), for `action_condition` only.
+        `causal_mask_PP` is True where a row may attend to a column of its own step. `actions_BTA` are joint ids of the
+        action *before* each step (negative: none), for `action_condition` only.
         """
         _, steps, positions = inputs_BTP.shape
         where_TP = torch.arange(positions, device=inputs_BTP.device).expand(steps, positions)
@@ -226,10 +224,7 @@ class Transformer(nn.Module):
     def extend(
         self, inputs_BQ: Int[Tensor, "B Q"], tables: StepEmbeddings, cache: KeyValueCache, reach: AttentionSpan
     ) -> Float[Tensor, "B Q D"]:
-        """Return hidden states of some positions of one step; write their keys and values into `cache`.
-
-        `inputs_BQ` are the token ids they read (negative: none), `tables` is the whole step's result of `begin`.
-        """
+        """Return hidden states of some positions of one step; cache keys and values. `tables`: see `begin`."""
         here = slice(reach.first, reach.last)
         x = self._token(inputs_BQ) + tables.x_BPD[:, here]
         turn = tuple(part[:, here] for part in tables.turn)

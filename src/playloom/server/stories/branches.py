@@ -28,8 +28,6 @@ from playloom.server.stories.store import Frame
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Shared:
-    """Inputs that the branches of one request share."""
-
     actions: Sequence[NDArray[np.uint8] | None]
     sampling: Sampling
     prompt: asyncio.Task[Prompt]
@@ -153,8 +151,6 @@ def _is_active(story: Story, branch: int) -> bool:
 
 
 async def _set_state(story: Story, branch: int, state: State, error: str | None = None) -> None:
-    """Record the state of a branch that has not ended, on disk where it can be written."""
-
     def changed() -> list[Branch]:
         if not _is_active(story, branch):
             return []

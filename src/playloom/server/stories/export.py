@@ -39,7 +39,6 @@ from playloom.server.stories.schemas import Node, StoryInfo
 from playloom.server.stories.store import Frame, StoryDir
 
 PathKind = Literal["mp4", "gif", "csv", "npz", "zip"]
-"""Export formats of a path."""
 _ENLARGED = 2
 
 
@@ -50,7 +49,6 @@ class PathClip:
     nodes: tuple[Node, ...]
     """Nodes from the root on."""
     frames: tuple[Frame, ...]
-    """Frame of each node."""
 
     @property
     def seen(self) -> int:
@@ -78,11 +76,7 @@ class PathClip:
         )
 
     def generated(self) -> GeneratedClip:
-        """Return the path as a prompt and the steps after it.
-
-        Raises:
-            BadInputError: when no frame was generated here.
-        """
+        """Return the path as a prompt and the steps after it; BadInputError when no frame was generated here."""
         seen, manifest = self.seen, self.manifest
         if seen == len(self.nodes) or manifest is None:
             raise BadInputError(f"nothing has been dreamed on the path to frame {self.nodes[-1].id}; branch from it")
@@ -108,11 +102,7 @@ def load_path(directory: StoryDir, nodes: Sequence[Node]) -> PathClip:
 
 
 def export_path(clip: PathClip, kind: PathKind) -> bytes:
-    """Return a path as a file; see the table above.
-
-    Raises:
-        BadInputError: when no frame of the path was generated here and `kind` is csv, npz or zip.
-    """
+    """Return a path as a file; see the table above. BadInputError for csv, npz, zip when nothing was generated here."""
     with tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
         path = Path(temporary) / f"path.{kind}"
         if kind == "mp4":
@@ -167,11 +157,7 @@ def _animation(clip: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
 
 
 def read_overlay(png: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Decode a PNG as an overlay, RGBA uint8 [H, W, 4], resized to `size`, (H, W).
-
-    Raises:
-        PictureError: when it is no PNG, damaged, or transparent everywhere.
-    """
+    """Decode a PNG with a visible pixel as an overlay, RGBA uint8 [H, W, 4], resized to `size`, (H, W)."""
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             layer = image.convert("RGBA")

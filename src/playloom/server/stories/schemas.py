@@ -205,11 +205,7 @@ def to_line(change: Change) -> str:
 
 
 def from_line(line: bytes) -> Change:
-    """Parse a line of the log.
-
-    Raises:
-        RecordingError: when it holds no valid change.
-    """
+    """Parse a line of the log; RecordingError when it holds no valid change."""
     try:
         (change,) = (found for _, found in _Line.model_validate_json(line, strict=True) if found is not None)
     except ValueError as error:

@@ -64,16 +64,10 @@ class Story:
     async def change(
         self, make: Callable[[], Sequence[_C]], frames: Sequence[Frame] = (), *, required: bool = True
     ) -> Sequence[_C]:
-        """Make changes and return them. A cancelled call still completes, as memory must match the disk.
+        """Make changes and return them; `make` validates and returns them while no other change is in progress.
 
-        Args:
-            make: validates and returns the changes; called when no other change is in progress.
-            frames: frames of its new nodes, in order.
-            required: False to apply the changes even when they cannot be written.
-
-        Raises:
-            PlayloomError: when `make` raises it, or the disk cannot be written; nothing has changed then.
-            ApiError: 404 when the story is deleted.
+        A cancelled call still completes, as memory must match the disk. `frames` belong to the new nodes, in order.
+        Nothing has changed when `make` raises or, unless `required` is False, the disk cannot be written.
         """
         return await asyncio.shield(self._change(make, frames, required))
 
@@ -138,7 +132,6 @@ class StoryService:
     """All stories of a folder."""
 
     def __init__(self, service: InferenceService, recent_of: RecentOf) -> None:
-        """Create the service; the folder is read at first use."""
         self.service, self._recent_of = service, recent_of
         self._store = StoryStore(service.settings.stories)
         self._disk = ThreadPoolExecutor(1, "playloom-stories")
@@ -257,7 +250,6 @@ class StoryService:
         self._disk.shutdown(wait=False)
 
     async def _load(self) -> None:
-        """Read the folder, once."""
         if self.service.settings.replica is not None:  # several servers would not all see the same stories
             raise ApiError(404, "stories are kept by a server of its own; start it without --cluster")
         async with self._lock:
@@ -306,7 +298,6 @@ class StoryService:
         return story
 
     async def _start(self, params: NewStory) -> tuple[str, list[ContextFrame]]:
-        """Return the default name and the start frames of a story."""
         if params.session is not None:
             if params.prompt is not None or params.images is not None:
                 raise BadInputError("session was sent together with prompt or images; send one of them")
@@ -318,10 +309,7 @@ class StoryService:
         return name, [await self._unmarked(frame) for frame in recent.frames()]
 
     async def _unmarked(self, frame: ContextFrame) -> ContextFrame:
-        """Replace an image that this server sent by its unmarked frame.
-
-        Its codes are known, but an edit starts at the pixels and would encode the watermark.
-        """
+        """Replace an image that this server sent by its unmarked frame: an edit would encode the watermark."""
         sent = self.service.sent_images
         manifest = await self.service.run_in_io_pool(lambda: sent.manifest(frame.frame_HWC))
         if manifest is None:
@@ -330,7 +318,6 @@ class StoryService:
         return frame._replace(frame_HWC=frame_HWC, manifest=frame.manifest or manifest)
 
     async def _edited_frames(self, story: Story, nodes: Sequence[Node], overlay: str) -> list[Frame]:
-        """Composite an overlay on frames and encode them; a generated frame keeps its manifest."""
         size, limit = story.tree.header.size, self.service.settings.picture_pixels
 
         def decode() -> NDArray[np.uint8]:
@@ -365,6 +352,5 @@ class StoryService:
 
 
 def _ended(branch: Branch) -> Branch:
-    """Return the final state of a branch that a stopped server left unfinished."""
     done = branch.frames_done >= branch.frames
     return branch.model_copy(update={"state": "done"} if done else {"state": "failed", "error": _CUT_OFF})

@@ -58,7 +58,6 @@ class Frame:
     codes_N: NDArray[np.int64]
     """Codes of the frame, int64 [N]."""
     weights: str
-    """Fingerprint of the weights that the codes belong to."""
     manifest: Manifest | None = None
     """Manifest of a generated frame, edited or not; None: a real frame or an edit of one, without a watermark."""
 
@@ -79,11 +78,7 @@ class StoryDir:
         self._lines = self._size = 0
 
     def load(self) -> Tree:
-        """Load the story from its log; an incomplete last line is cut off on disk too.
-
-        Raises:
-            RecordingError: when the log is missing or damaged.
-        """
+        """Load the story from its log, or raise RecordingError; an incomplete last line is cut off on disk too."""
         tree, log = Tree(), self.folder / LOG
         try:
             *lines, rest = log.read_bytes().split(b"\n")
@@ -100,12 +95,7 @@ class StoryDir:
         return tree
 
     def append(self, changes: Sequence[Change], frames: Sequence[Frame] = ()) -> None:
-        """Append changes to the log, all or none: new frames are written before, removed ones deleted after.
-
-        Args:
-            changes: the changes.
-            frames: frames of the new nodes, in order; empty when all nodes are known.
-        """
+        """Append changes to the log, all or none; new `frames` are written before, removed ones deleted after."""
         self._write_frames(changes, frames)
         text = _lines_of(changes)
         try:
@@ -144,11 +134,7 @@ class StoryDir:
                 temporary.write_bytes(data)
 
     def read_frame(self, node: int) -> Frame:
-        """Read a frame.
-
-        Raises:
-            RecordingError: when one of its files is missing or damaged.
-        """
+        """Read a frame; RecordingError when one of its files is missing or damaged."""
         try:
             frame_HWC = read_picture(self._exact(node)).frame_HWC
             arrays = read_npz(self.folder / f"{node}.npz", ("codes", "weights", "manifest"))
@@ -190,11 +176,7 @@ class StoryStore:
         self._claim: ExitStack | None = None
 
     def directories(self) -> list[StoryDir]:
-        """List every story; leftovers of a killed process are removed.
-
-        Raises:
-            StorageError: when another process uses the folder.
-        """
+        """List every story, remove leftovers of a killed process; StorageError when another one uses the folder."""
         if not self.folder.is_dir():
             return []
         self._hold()
@@ -210,13 +192,7 @@ class StoryStore:
         return found
 
     def create(self, name: str, changes: Sequence[Change], frames: Sequence[Frame]) -> StoryDir:
-        """Create a story; it appears whole or not at all.
-
-        Args:
-            name: name of its directory, 32 hexadecimal digits.
-            changes: a `Header`, then the nodes of `frames`, in order.
-            frames: frames of the nodes.
-        """
+        """Create a story from a `Header` and the nodes of `frames`, in order; it appears whole or not at all."""
         self._hold()
         with atomic_folder(self.folder / name) as temporary:
             directory = StoryDir(temporary)

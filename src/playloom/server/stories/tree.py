@@ -28,11 +28,7 @@ class Tree:
         self._frames_of: dict[int, list[int]] = {}
 
     def apply(self, change: Change) -> None:
-        """Apply a change.
-
-        Raises:
-            RecordingError: when it contradicts the tree, which stays unchanged then.
-        """
+        """Apply a change; RecordingError when it contradicts the tree, which stays unchanged then."""
         before = self.header
         if isinstance(change, Header):
             if change.revision <= before.revision:
@@ -79,11 +75,7 @@ class Tree:
         return found[::-1]
 
     def forward_path(self, node: int, toward: int | None, count: int) -> list[Node]:
-        """Return the next `count` frames after one: towards `toward`, else always the first child.
-
-        Raises:
-            BadInputError: when `toward` is no descendant, or fewer frames follow.
-        """
+        """Return the next `count` frames after one: towards its descendant `toward`, else always the first child."""
         if toward is None:
             found: list[Node] = []
             last = node
@@ -111,11 +103,7 @@ class Tree:
         return sorted(found)
 
     def removal(self, node: int) -> Removed:
-        """Return the removal of a frame and its descendants.
-
-        Raises:
-            BadInputError: when the frame is the only root, or a branch is active there.
-        """
+        """Return the removal of a frame and its descendants, unless it is the only root or a branch is active there."""
         gone, branches = set(self.descendants(node)), []
         if self.nodes[node].parent is None and len(self.children(None)) == 1:
             raise BadInputError("the story begins with this frame; delete the story instead")
