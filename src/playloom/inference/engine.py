@@ -49,7 +49,7 @@ class Engine:
     """
 
     def __init__(self, model: WorldModel, *, row_delay: int | None = None, reference: bool = False) -> None:
-        """Make an engine for a loaded model; `row_delay` None: raster. `reference` decodes without a cache, for tests."""
+        """Make an engine for a loaded model; `row_delay` None: raster. `reference` decodes uncached, for tests."""
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)
         kind = ReferenceDecoder if reference else CachedDecoder
