@@ -75,7 +75,7 @@ class PresetSetup(Setup):
         prompt, actions = random_prompt(engine.model.config, self.given.seed)
         frames = WARMUP + self.count(10, 2)
         times = time_frames(engine, prompt, actions, frames, sampling=Sampling(), seed=self.given.seed)
-        spans = times.frames_F[WARMUP:]
+        spans = times[1 + WARMUP :]
         detail = {"milliseconds": (1e3 * spans).round(3), "passes": engine.schedule.image_passes}
         least = 1e3 * self.roofline(engine)
         return Row(case, name, 1e3 * median(spans), "ms", roofline=least, detail=detail, **values)  # type: ignore[arg-type]

@@ -1,7 +1,4 @@
-"""Generate one clip from a job: a prompt, actions and settings as a user names them.
-
-clip = generate_clip(open_engine("arena-live"), DreamJob(prompt="plaza-explorer", steps=50))
-"""
+"""Generate one clip from a job: a prompt, actions and settings as a user names them."""
 
 from __future__ import annotations
 

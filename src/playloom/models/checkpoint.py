@@ -1,8 +1,4 @@
-"""Models on disk (`model.json`, `card.md`, weights of tokenizer and transformer), and the bundled models.
-
-model = load_model("arena-live")
-model.tokenizer.encode(frames)
-"""
+"""Models on disk (`model.json`, `card.md`, weights of tokenizer and transformer), and the bundled models."""
 
 from __future__ import annotations
 

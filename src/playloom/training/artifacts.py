@@ -18,14 +18,7 @@ from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, to_mapping, write_json
 from playloom.models.card import tokenizer_card, write_card
-from playloom.models.checkpoint import (
-    WorldModel,
-    fingerprint,
-    load_model,
-    load_weights,
-    model_folder,
-    save_weights,
-)
+from playloom.models.checkpoint import WorldModel, fingerprint, load_model, load_weights, model_folder, save_weights
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.task import TrainingResult

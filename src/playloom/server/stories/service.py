@@ -26,16 +26,7 @@ from playloom.server.errors import ApiError
 from playloom.server.schemas import build_prompt
 from playloom.server.service import InferenceService, resolve_prompt
 from playloom.server.stories.export import composite, read_overlay
-from playloom.server.stories.schemas import (
-    Branch,
-    Change,
-    EditRequest,
-    Header,
-    NewStory,
-    Node,
-    StoryInfo,
-    StoryItem,
-)
+from playloom.server.stories.schemas import Branch, Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem
 from playloom.server.stories.store import Frame, StoryDir, StoryStore
 from playloom.server.stories.tree import Tree
 

@@ -1,10 +1,5 @@
 """Story storage: a directory per story that survives a kill at any moment.
 
-    store = StoryStore(Path("out/stories"))
-    directory = store.create("3f0c...", [header, *nodes], frames)    # appears whole or not at all
-    tree = directory.load()
-    directory.append([node], [frame])    # the frame first, then its log line
-
 `log.jsonl` holds the changes, one per line; an incomplete last line is dropped. A log much longer than its tree is
 rewritten atomically. A damaged story is reported when it is opened; the others are unaffected. One process writes to a
 store, one thread to a story.
