@@ -41,10 +41,8 @@ from playloom.games.bots.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
 
 STEPS_PER_SECOND = 10
 EPISODE_STEPS = 600
-MAX_HOURS = 1000.0
-"""Play time of one call, at most."""
-_CYCLE = 20
-"""Seeds after which the splits repeat."""
+MAX_HOURS = 1000.0  # play time of one call, at most
+_CYCLE = 20  # seeds after which the splits repeat
 _SPLITS: dict[int, Split] = {17: "validation", 18: "test", 19: "heldout"}
 """Split by seed modulo the cycle; all others are for training."""
 _ATTEMPTS = 2

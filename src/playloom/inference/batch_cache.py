@@ -23,14 +23,11 @@ from playloom.models.transformer.kv_cache import KeyValueCache
 class CacheSlot:
     """A decoder's state of one dream."""
 
-    past: int = 0
-    """Complete steps in the cache, which is the open step's index. Restarts when a window is run again."""
-    row: int | None = None
-    """Row in the batch cache; None: see `saved`, or the dream has not begun."""
+    past: int = 0  # complete steps in the cache, which is the open step's index. Restarts when a window is run again
+    row: int | None = None  # row in the batch cache; None: see `saved`, or the dream has not begun
     saved: list[Tensor] | None = None
     """A copy of the dream's row while it has none in the batch cache; branches share it until their first step."""
-    window: deque[Tensor] = field(default_factory=deque)
-    """Tokens of complete steps that the decoder will run again."""
+    window: deque[Tensor] = field(default_factory=deque)  # tokens of complete steps that the decoder will run again
 
 
 class BatchCache:
@@ -39,8 +36,7 @@ class BatchCache:
     def __init__(self, config: TransformerConfig, layout: StepLayout, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.layout, self.device, self.dtype = config, layout, device, dtype
         self.slots: list[CacheSlot] = []
-        self.generation = 0
-        """Number of times that the tensors were replaced by larger ones."""
+        self.generation = 0  # number of times that the tensors were replaced by larger ones
         self.cache = KeyValueCache.empty(config, layout.positions, 0, device, dtype)
         self.tokens_BC = self._no_tokens(0, layout.columns)
         self.previous_BA = self._no_tokens(0, layout.action_slots)

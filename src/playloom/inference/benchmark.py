@@ -24,8 +24,7 @@ from playloom.inference.types import GenerationRequest, Prompt
 from playloom.media.images import fit_picture
 from playloom.models.checkpoint import WorldModel
 
-BATCH_SIZES = (1, 2, 4, 8)
-"""Numbers of dreams that advance as one batch."""
+BATCH_SIZES = (1, 2, 4, 8)  # numbers of dreams that advance as one batch
 
 
 def benchmark(

@@ -22,16 +22,14 @@ Work = Callable[[Tensor, BatchSampler | None], None]
 Replay = Callable[[], None]
 Capture = Callable[[Callable[[], None]], Replay]
 """Captures the kernels that a function launches, and returns their replay."""
-_KEPT = 16
-"""Most captures, and most runs seen once; the least recently used is dropped."""
+_KEPT = 16  # most captures, and most runs seen once; the least recently used is dropped
 
 
 class CaptureKey(NamedTuple):
     """The rows a run works in."""
 
     generation: int
-    room: int
-    """Rows of the batch cache."""
+    room: int  # rows of the batch cache
     first: int
     rows: int
 

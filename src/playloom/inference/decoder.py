@@ -31,18 +31,12 @@ class Chunk:
     """Consecutive passes of one step in one run of the network: one (decoding), or many given ones (prefill)."""
 
     first: int
-    last: int
-    """One past the last position."""
-    column_Q: Int[Tensor, Q]
-    """Column of the token row that each position reads."""
-    row_R: Int[Tensor, R]
-    """Positions of the chunk that predict a slot."""
-    slot_R: Int[Tensor, R]
-    """The slots they predict."""
-    draw_R: Int[Tensor, R]
-    """The same slots, counted from the first of their kind (image or action)."""
-    own_QL: Bool[Tensor, "Q L"] | None
-    """Attention mask over the step's positions before `last`; None: all of them."""
+    last: int  # one past the last position
+    column_Q: Int[Tensor, Q]  # column of the token row that each position reads
+    row_R: Int[Tensor, R]  # positions of the chunk that predict a slot
+    slot_R: Int[Tensor, R]  # the slots they predict
+    draw_R: Int[Tensor, R]  # the same slots, counted from the first of their kind (image or action)
+    own_QL: Bool[Tensor, "Q L"] | None  # attention mask over the step's positions before `last`; None: all of them
 
 
 class DecodingPlan:

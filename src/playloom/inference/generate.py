@@ -32,14 +32,12 @@ from playloom.models.decode_order import DecodeOrder, card_row_delay
 from playloom.models.tokenizer.metrics import contrast_gain
 from playloom.provenance import Manifest, created_at, frames_hash
 
-UNFAMILIAR_DB = 4.0
-"""A picture is of another game if the tokenizer keeps it worse than usual by more than this."""
+UNFAMILIAR_DB = 4.0  # a picture is of another game if the tokenizer keeps it worse than usual by more than this
 DEFAULT_STEPS = 10
 _COPIES = 8  # of every frame: in its step, in the stack, in the arrays of dream.npz, and in the wider video
 
 Render = Callable[..., Iterator[NDArray[np.uint8]]]
-Progress = Callable[[int, int], None]
-"""Called with the number of finished steps and the total after every step."""
+Progress = Callable[[int, int], None]  # called with the number of finished steps and the total after every step
 
 
 @dataclass(frozen=True, kw_only=True)

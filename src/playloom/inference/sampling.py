@@ -70,10 +70,8 @@ class Sampling:
         return self.temperature == 0
 
 
-_LEAST = torch.finfo(torch.float32).tiny
-"""Replaces a uniform draw of exactly 0, which comes once in sixteen million."""
-_COLDEST = 1e-6
-"""Lowest divisor of logits: below it they would overflow and become equal."""
+_LEAST = torch.finfo(torch.float32).tiny  # replaces a uniform draw of exactly 0, which comes once in sixteen million
+_COLDEST = 1e-6  # lowest divisor of logits: below it they would overflow and become equal
 
 
 class BatchSampler:

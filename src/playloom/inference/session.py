@@ -25,8 +25,7 @@ class PromptStep(NamedTuple):
     """One step of a prompt that is not prefilled yet."""
 
     codes_N: Tensor
-    action_A: NDArray[np.uint8] | None
-    """The action after it; None: the last frame, which the first step answers."""
+    action_A: NDArray[np.uint8] | None  # the action after it; None: the last frame, which the first step answers
 
 
 class PendingAction(NamedTuple):

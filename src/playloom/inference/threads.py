@@ -37,12 +37,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds until more threads are tried
 @dataclass(kw_only=True)
 class _CallStatistics:
     threads: int = 1
-    cost: dict[int, float] = field(default_factory=dict)
-    """Moving average of wall time by number of threads."""
-    calls: int = 0
-    """Calls since the number of threads changed."""
-    slow: int = 0
-    """Calls in a row that cost far more than fewer threads do."""
+    cost: dict[int, float] = field(default_factory=dict)  # moving average of wall time by number of threads
+    calls: int = 0  # calls since the number of threads changed
+    slow: int = 0  # calls in a row that cost far more than fewer threads do
     retry_at: float = 0.0
     pause: float = _FIRST_PAUSE
 

@@ -21,8 +21,7 @@ from torch import Tensor
 from playloom.actions.codec import SLOT_SIZES
 from playloom.errors import RecordingError
 
-BANDS = 3
-"""Upper, middle and lower third of the picture."""
+BANDS = 3  # upper, middle and lower third of the picture
 MOTIONS: tuple[str, ...] = tuple(
     f"{way} motion of the {band} third" for band in ("upper", "middle", "lower") for way in ("sideways", "up-down")
 )
@@ -74,8 +73,7 @@ def _fraction(surface: Tensor, y: Tensor, x: Tensor, dy: int, dx: int) -> Tensor
     return torch.where(bend < -1e-9, 0.5 * (low - high) / bend, torch.zeros_like(bend)).clamp(-0.5, 0.5)
 
 
-SHIFTS = (-2, -1, 0, 1, 2)
-"""Shifts tried; s pairs the motion after frame t with the action of step t + s."""
+SHIFTS = (-2, -1, 0, 1, 2)  # shifts tried; s pairs the motion after frame t with the action of step t + s
 _FOLDS = 4
 _BLOCK = 20
 _RIDGE = 1e-2
@@ -92,8 +90,7 @@ class AlignmentReport:
     """`shifted`: another shift than 0 explains the motion reliably better."""
     best_shift: int
     motion: str
-    shares: Mapping[int, float]
-    """R squared of that motion on held-out stretches, by shift."""
+    shares: Mapping[int, float]  # R squared of that motion on held-out stretches, by shift
     pairs: int
 
     def sentence(self) -> str:

@@ -32,10 +32,8 @@ TRANSFORMER_FILE = "transformer.safetensors"
 class PretrainedModel:
     """A trained tokenizer, and its model if it has one."""
 
-    tokenizer: FrameTokenizer
-    """In eval mode on the CPU, without gradients."""
-    name: str
-    """Fingerprint of the tokenizer's weights."""
+    tokenizer: FrameTokenizer  # in eval mode on the CPU, without gradients
+    name: str  # fingerprint of the tokenizer's weights
     ancestors: tuple[str, ...] = ()
     """Fingerprints of the tokenizers it was fine-tuned from, oldest first, as far as known."""
     model: WorldModel | None = None

@@ -24,15 +24,11 @@ _PREFIX = "step-"
 class Snapshot:
     """State of a run at one step."""
 
-    step: int
-    """Optimiser steps done; also the data position."""
+    step: int  # optimiser steps done; also the data position
     elapsed: float
-    flops: float
-    """Floating point operations of one step, over all devices."""
-    identity: dict[str, Any]
-    """The run's config, which must be equal to resume."""
-    tensors: dict[str, Tensor]
-    """Weights, averages and optimiser states by flat name."""
+    flops: float  # floating point operations of one step, over all devices
+    identity: dict[str, Any]  # the run's config, which must be equal to resume
+    tensors: dict[str, Tensor]  # weights, averages and optimiser states by flat name
 
 
 def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:

@@ -28,16 +28,12 @@ class LoopProgress:
     """One report of a running loop."""
 
     step: int
-    fraction: float
-    """Part of the run done, in [0, 1]."""
-    elapsed: float
-    """Training time so far, all sessions, in seconds."""
+    fraction: float  # part of the run done, in [0, 1]
+    elapsed: float  # training time so far, all sessions, in seconds
     eta: float
     learning_rate: float
-    metrics: Mapping[str, float]
-    """Means since the last report, `loss` among them, or the `validation/...` metrics."""
-    rates: Mapping[str, float]
-    """Units (pictures, tokens) and operations (`flops`) per second since the last report."""
+    metrics: Mapping[str, float]  # means since the last report, `loss` among them, or the `validation/...` metrics
+    rates: Mapping[str, float]  # units (pictures, tokens) and operations (`flops`) per second since the last report
 
 
 class Meter:

@@ -42,10 +42,8 @@ class LossOutput(NamedTuple):
     """Means of one batch, scalars on the device; a tuple, because wrappers look for tensors in those."""
 
     loss: Tensor
-    image: Tensor
-    """Cross-entropy of image codes, nats."""
-    action: Tensor
-    """Cross-entropy of action values, nats."""
+    image: Tensor  # cross-entropy of image codes, nats
+    action: Tensor  # cross-entropy of action values, nats
     image_accuracy: Tensor
     action_accuracy: Tensor
 

@@ -11,12 +11,9 @@ from collections.abc import Sequence
 
 from playloom.actions.controller import CONTROLS
 
-TICS_PER_STEP = 3
-"""Engine tics (declared 1/30 s each) in one step of 0.1 s."""
-TURN_PER_TIC = 3.0
-"""Degrees a tic at full right stick x."""
-LOOK_PER_TIC = 1.5
-"""Degrees a tic at full right stick y."""
+TICS_PER_STEP = 3  # engine tics (declared 1/30 s each) in one step of 0.1 s
+TURN_PER_TIC = 3.0  # degrees a tic at full right stick x
+LOOK_PER_TIC = 1.5  # degrees a tic at full right stick y
 WALK, STRAFE, SPRINT = 34.0, 30.0, 50.0
 """Engine units of thrust at full left stick: forward, sideways, and forward with B held."""
 STICK_CURVE = 1.7

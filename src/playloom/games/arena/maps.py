@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from playloom.errors import ConfigError, did_you_mean
 
-CELL = 128
-"""Width of a grid cell in map units; one floor tile."""
+CELL = 128  # width of a grid cell in map units; one floor tile
 _SOLID = "#TPG"
 
 Point = tuple[int, int]

@@ -13,13 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SKY_NAME = "PLSKY"
-"""Name of the sky texture, whose 1024 columns are 360 degrees."""
+SKY_NAME = "PLSKY"  # name of the sky texture, whose 1024 columns are 360 degrees
 SKY_WIDTH, SKY_HEIGHT = 1024, 256
-_SKY_HORIZON = 200
-"""Row of the sky texture in the middle of the picture at level pitch."""
-_WALL, _FLOOR = 128, 256
-"""Sides of the wall and floor textures; walls are two cells wide."""
+_SKY_HORIZON = 200  # row of the sky texture in the middle of the picture at level pitch
+_WALL, _FLOOR = 128, 256  # sides of the wall and floor textures; walls are two cells wide
 _ZONES = {
     # wall, band, tower, floor light tile, floor dark tile
     "sand": ("ffb37b", "df670f", "f37317", "ffcfb3", "f7ab7b"),

@@ -119,8 +119,7 @@ class Travel:
     left: int
     top: int = FULL
     dead_band: float = 12.0
-    patience: float = 2.6
-    """Steps a turn may take before a faster one is chosen."""
+    patience: float = 2.6  # steps a turn may take before a faster one is chosen
     stuck: int = 0
     last: Point | None = None
     waypoint: Point | None = None
@@ -170,8 +169,7 @@ class UseGate:
 
     approach: Travel
     gate: Point
-    left: int = 40
-    """Steps left for the approach, then for watching."""
+    left: int = 40  # steps left for the approach, then for watching
     used: bool = False
 
     def act(self, context: BotContext, observation: Observation) -> bool:
@@ -196,8 +194,7 @@ class UseGate:
 class Fight:
     """Keep an enemy in front, move around it, fire in bursts, until it is out of sight for a second."""
 
-    aim: float
-    """Standard deviation of the aim in degrees."""
+    aim: float  # standard deviation of the aim in degrees
     strafe: float
     distance: float
     left: int

@@ -52,12 +52,10 @@ class ControllerBuilder:
 class StickController:
     """One stick axis that moves through neighbouring positions and rests before it changes sides."""
 
-    rate: tuple[float, ...]
-    """Degrees a step at each level."""
+    rate: tuple[float, ...]  # degrees a step at each level
     level: int = 0
     sign: int = 1
-    cruise: int = 0
-    """Level of the current sweep."""
+    cruise: int = 0  # level of the current sweep
 
     @classmethod
     def turning(cls) -> StickController:

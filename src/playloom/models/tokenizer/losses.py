@@ -144,8 +144,7 @@ class FeatureDistance(nn.Module):
         return torch.stack(gaps).mean()
 
 
-_WINDOW, _STRIDE = 12, 4
-"""Side and stride, in pixels, of the windows of `detail_distance`."""
+_WINDOW, _STRIDE = 12, 4  # side and stride, in pixels, of the windows of `detail_distance`
 _SCALES = (1, 2)
 
 

@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-PSNR_CAP = 50.0
-"""Limit, in dB, of reported means: equal pictures would make every mean infinite."""
+PSNR_CAP = 50.0  # limit, in dB, of reported means: equal pictures would make every mean infinite
 _PEAK = 255.0
-_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of red, green, blue in brightness (ITU-R BT.601)."""
+_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green, blue in brightness (ITU-R BT.601)
 
 Pictures = Tensor | NDArray[np.uint8]
 

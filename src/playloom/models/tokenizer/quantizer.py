@@ -13,8 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SPREAD_PACE = 0.1
-"""Update rate of the running mean and variance of the latents."""
+_SPREAD_PACE = 0.1  # update rate of the running mean and variance of the latents
 
 
 def codebook_use(codes: Tensor, size: int) -> tuple[float, float]:

@@ -23,12 +23,9 @@ from playloom.models.transformer.config import TransformerConfig
 class AttentionSpan:
     """Positions of a step that run now, in decoding order, and the keys they may attend to."""
 
-    past_steps: int
-    """Complete steps before this one; the maximum over the batch."""
-    first: int
-    """First position that runs, in decoding order."""
-    last: int
-    """One past the last position that runs; keys of earlier positions of the step are visible."""
+    past_steps: int  # complete steps before this one; the maximum over the batch
+    first: int  # first position that runs, in decoding order
+    last: int  # one past the last position that runs; keys of earlier positions of the step are visible
     masks: Mapping[int, Tensor] = field(default_factory=dict)
     """By window, where part of the stretch is hidden: bool [B or 1, 1, Q or 1, R], True where visible."""
 
@@ -40,10 +37,8 @@ class KeyValueCache:
 
     keys: list[Tensor]
     values: list[Tensor]
-    windows: tuple[int, ...]
-    """Steps each layer attends to, its own included: w."""
-    positions: int
-    """Positions a step: P."""
+    windows: tuple[int, ...]  # steps each layer attends to, its own included: w
+    positions: int  # positions a step: P
 
     @classmethod
     def empty(

@@ -33,8 +33,7 @@ def attend(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | Non
     return scores_BGQR.softmax(dim=-1) @ v_BGRE
 
 
-STEP_PERIOD = 4096
-"""Steps after which the step angles repeat exactly; far longer than any context."""
+STEP_PERIOD = 4096  # steps after which the step angles repeat exactly; far longer than any context
 
 
 def frequencies(pairs: int, longest: float) -> Float[Tensor, F]:

@@ -21,8 +21,7 @@ from playloom.models.transformer.layers import RotaryFactors
 from playloom.models.transformer.transformer import Attention, Block, Transformer
 
 _M = TypeVar("_M", bound=nn.Module)
-_TYPICAL_ROWS = 8
-"""Rows that the layout is chosen for; any number works."""
+_TYPICAL_ROWS = 8  # rows that the layout is chosen for; any number works
 
 
 class PackedLinear(nn.Module):

@@ -28,8 +28,7 @@ _SHORTEST = 1e-6
 class StepEmbeddings(NamedTuple):
     """Embeddings of one step before any token is known, in decoding order; see `begin`."""
 
-    x_BPD: Float[Tensor, "B P D"]
-    """Embeddings of position and previous action."""
+    x_BPD: Float[Tensor, "B P D"]  # embeddings of position and previous action
     turn: RotaryFactors
     """Rotary cosine and signed sine [B, P, 1, E], or matrices [B, P, E, E]; empty for absolute positions."""
 

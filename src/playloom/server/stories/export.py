@@ -46,8 +46,7 @@ _ENLARGED = 2
 class PathClip:
     """The frames of a path in order, read from disk."""
 
-    nodes: tuple[Node, ...]
-    """Nodes from the root on."""
+    nodes: tuple[Node, ...]  # nodes from the root on
     frames: tuple[Frame, ...]
 
     @property

@@ -45,10 +45,8 @@ class Story:
     def __init__(self, name: str, directory: StoryDir, tree: Tree, disk: Executor) -> None:
         self.name, self.directory, self.tree = name, directory, tree
         self.deleted = False
-        self.lock = asyncio.Lock()
-        """Held from validating a change until it is applied."""
-        self.changed = asyncio.Event()
-        """Set at the next change, then replaced by a new event."""
+        self.lock = asyncio.Lock()  # held from validating a change until it is applied
+        self.changed = asyncio.Event()  # set at the next change, then replaced by a new event
         self._disk = disk
         self._events: deque[tuple[int, Change]] = deque(maxlen=_KEPT_EVENTS)
 

@@ -36,22 +36,18 @@ from playloom.server.stories.tree import Tree
 
 LOG = "log.jsonl"
 _QUALITY = 85
-_STORY = re.compile(r"[0-9a-f]{32}")
-"""Directory name of a story; other names are neither listed nor removed."""
+_STORY = re.compile(r"[0-9a-f]{32}")  # directory name of a story; other names are neither listed nor removed
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.([0-9a-f]{8}\.tmp|gone)")
 """Directory of a story that a killed process was creating or deleting."""
-_SPARE_LINES = 1000
-"""Lines a log may have beyond twice the size of its tree."""
+_SPARE_LINES = 1000  # lines a log may have beyond twice the size of its tree
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
     """One frame with its codes and manifest."""
 
-    frame_HWC: NDArray[np.uint8]
-    """RGB, uint8 [H, W, 3], unmarked."""
-    codes_N: NDArray[np.int64]
-    """Codes of the frame, int64 [N]."""
+    frame_HWC: NDArray[np.uint8]  # RGB, uint8 [H, W, 3], unmarked
+    codes_N: NDArray[np.int64]  # codes of the frame, int64 [N]
     weights: str
     manifest: Manifest | None = None
     """Manifest of a generated frame, edited or not; None: a real frame or an edit of one, without a watermark."""
