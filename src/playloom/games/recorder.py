@@ -93,10 +93,7 @@ def record_episodes(
     progress: Progress | None = None,
     steps: int = EPISODE_STEPS,
 ) -> list[Path]:
-    """Record at least `hours` of play into `folder`, seeds from `seed` on; existing episodes are kept and counted.
-
-    `processes` engines run at a time (None: one per core).
-    """
+    """Record at least `hours` of play into `folder`, seeds from `seed` on; existing episodes are kept and counted."""
     if not 0 < hours <= MAX_HOURS or steps < 1 or (processes is not None and processes < 1):
         raise ConfigError(
             f"hours, steps and processes must be above 0, and hours at most {MAX_HOURS:g}: got hours={hours}, "
@@ -195,7 +192,6 @@ def _start(folder: Path, plan: EpisodePlan) -> _Job:
 
 
 def _finish(job: _Job) -> bool:
-    """True if the episode was written; raises the child's error."""
     end_game_process(job.process)
     message: Any = None
     with contextlib.suppress(EOFError):

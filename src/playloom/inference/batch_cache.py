@@ -1,7 +1,6 @@
 """KV cache of many dreams at once: one row of tokens, keys and values each, without gaps.
 
-Dreams that advance together have adjacent rows, so that a run reads them as one view. Rows move only when the set of
-batched dreams changes. The cache grows with the number of dreams and keeps its size for later ones.
+Dreams that advance together have adjacent rows, so that a run reads them as one view.
 """
 
 from __future__ import annotations

@@ -34,10 +34,7 @@ def benchmark(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure an engine from a bundled prompt with its card's sampling; returns JSON values.
-
-    `frames` is the length of the long dream; the other parts are at most as long. `progress` receives their names.
-    """
+    """Measure an engine from a bundled prompt with its card's sampling; returns JSON values."""
     model, sampling = engine.model, Sampling.from_card(engine.model.card)
     prompt, played = bundled_prompt(model)
     progress(f"{frames} frames")

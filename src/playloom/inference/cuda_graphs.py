@@ -1,8 +1,7 @@
 """CUDA graphs of whole runs: thousands of small kernels launched as one. Other devices run plainly.
 
-Dreams with a full context do the same work at the same addresses every step (see
-`playloom.models.transformer.kv_cache`), so a run is captured once per batch and replayed. The inputs of a step are
-copied into fixed tensors: one set for all captures, with one row for every row of the batch cache.
+Dreams with a full context do the same work at the same addresses every step, so a run is captured once per batch and
+replayed on fixed input tensors, which all captures share.
 """
 
 from __future__ import annotations

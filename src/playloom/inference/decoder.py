@@ -74,8 +74,6 @@ class DecodingPlan:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Batch:
-    """Dreams that advance together, with views of their rows."""
-
     states: Sequence[CacheSlot]
     first: int
     tokens_BC: Tensor

@@ -1,13 +1,5 @@
 """Run sessions of a world model: any number of them, batched frame by frame.
 
-    engine = Engine(load_model(folder))
-    for step in engine.dream(prompt, mode="world", steps=10, actions_SA=actions_SA):
-        show(step.frame_HWC)
-
-    session = engine.open(prompt)
-    step = session.step("forward")  # one session alone
-    steps = engine.step([StepInput(session, action_A), ...])  # or many as one batch
-
 Frames have no watermark: it must never enter a context. Output code adds it.
 """
 
@@ -44,8 +36,7 @@ Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None]
 class Engine:
     """A model that continues prompts. Any thread may call it; calls that advance sessions run one after the other.
 
-    Methods raise a BadInputError for a closed, finished or repeated session, wrong action values and codes of another
-    model, a PictureError for a frame of another size (before any session moves), and a ResourceError out of memory.
+    Invalid inputs raise BadInputError before any session moves, too little memory a ResourceError.
     """
 
     def __init__(self, model: WorldModel, *, row_delay: int | None = None, reference: bool = False) -> None:
@@ -263,7 +254,6 @@ class Engine:
         return list(zip(frames_BHWC, codes_BN.cpu().numpy(), strict=True))
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
-        """Codes of frames, int64 [T, N], on the CPU."""
         return self.model.tokenizer.encode(torch.tensor(np.ascontiguousarray(frames_THWC))).cpu()
 
     def _batches(

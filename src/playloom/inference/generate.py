@@ -357,5 +357,4 @@ def _request(job: DreamJob, data: PromptData, steps: int) -> dict[str, Any]:
 
 
 def _sha256(path: Path | None) -> str | None:
-    """Return the hash of a file's bytes; None for a folder or an action script."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None

@@ -1,7 +1,6 @@
 """Generate dreams over a folder of clips in the published data set's form, with the published protocols.
 
-`base` gives the recorded actions, `comprehensive` samples them. Each clip becomes `NAME.npz` and `NAME.mp4`. A clip
-that cannot be used is skipped with its reason.
+Each clip becomes `NAME.npz` and `NAME.mp4`; one that cannot be used is skipped with its reason.
 """
 
 from __future__ import annotations

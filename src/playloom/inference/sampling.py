@@ -1,8 +1,7 @@
 """Sampling of tokens from logits: temperature, top-k, top-p, greedy.
 
-A token is the arg-max of logits plus Gumbel noise, which has the distribution of a multinomial draw (Gumbel-max trick,
-Maddison et al. 2014, section 2) and needs no synchronisation with a device. The noise of a whole step is drawn at once,
-slot by slot, from the dream's own generator. So its tokens depend neither on the batch nor on the passes.
+A token is the arg-max of logits plus Gumbel noise (Maddison et al. 2014), without synchronisation with a device. The
+noise of a whole step is drawn at once from the dream's own generator, whatever the batch and the passes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Choice of the number of CPU threads, from the cost of each call and the number of free cores.
 
-torch's operations on a CPU are short, and OpenMP threads meet at a barrier after each. If another program takes one of
-their cores, all wait for it: two threads then take ten times as long as one. On free cores two threads are faster. So
-every kind of call starts with one thread, or with two on free cores. It tries more as long as that helps, and goes back
-at once when a call suddenly costs more.
+OpenMP threads meet at a barrier after each short operation: on free cores two are faster than one, but with one core
+taken they need ten times as long. So more are tried as long as that helps, and given up when a call costs more.
 """
 
 from __future__ import annotations
@@ -88,7 +86,6 @@ class ThreadTuner:
         self._watch_speed(statistics, seconds, cpu)
 
     def _first(self) -> int:
-        """Two threads if cores are free, as far as is known, else one."""
         free = self._cores.free()
         return 2 if (self._cores.by_load if free is None else free) >= 2 - _SPARE else 1
 

@@ -118,7 +118,6 @@ def _training(card: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Sorted whole numbers as `0-16, 20-36`."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:

@@ -1,9 +1,8 @@
 """Alignment check of actions and frames, before training and without a model.
 
-The action of step t must explain the motion from frame t to frame t + 1. A small ridge regression explains that motion
-from the action of step t + s for several shifts s. The shift that explains held-out stretches best should be 0; data
-sets are often off by one. Motion is measured by phase correlation (Kuglin & Hines 1975) in horizontal bands, of which
-the upper one shows distant scenery. T frames, H W picture; S shifts, M frame pairs, C motions, V action values.
+The action of step t must explain the motion from frame t to t + 1. A ridge regression explains it from the action of
+step t + s for shifts s; the best on held-out stretches should be 0. Motion is measured by phase correlation (Kuglin &
+Hines 1975) in bands. T frames, H W picture; S shifts, M frame pairs, C motions, V action values.
 """
 
 from __future__ import annotations

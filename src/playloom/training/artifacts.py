@@ -1,7 +1,6 @@
 """Trained tokenizers on disk, pretrained models to start from, and training facts of model cards.
 
-A run's tokenizer is `tokenizer.safetensors` with `tokenizer.json` and `card.md`. Weights are rounded to float16 before
-anything is tokenised, so that a transformer learns exactly the codes of the released model.
+Weights are rounded to float16 before anything is tokenised: transformers learn the codes of the released model.
 """
 
 from __future__ import annotations
@@ -46,10 +45,9 @@ def save_tokenizer(
     """Write a tokenizer, rounded to float16, with the facts of its training and its ancestors' fingerprints."""
     save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
     write_card(folder, tokenizer_card(tokenizer.config, card or {}))
-    content: dict[str, Any] = {"format": 1, "config": tokenizer.config.to_dict()}
-    content["weights"] = fingerprint(folder / _WEIGHTS)
+    content = {"format": 1, "config": tokenizer.config.to_dict(), "weights": fingerprint(folder / _WEIGHTS)}
     optional = {"card": card, "ancestors": list(ancestors)}
-    write_json(folder / _CONFIG, {**content, **{name: value for name, value in optional.items() if value}})
+    write_json(folder / _CONFIG, content | {name: value for name, value in optional.items() if value})
 
 
 def load_tokenizer(folder: Path) -> PretrainedModel:

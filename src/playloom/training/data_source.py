@@ -90,7 +90,6 @@ def detect_dataset_kind(data: Path) -> str:
 
 
 def _check_same_data(store: TokenDataset, data: Path, kind: str) -> None:
-    """Refuse cached codes of other data, as far as the lengths show."""
     if kind == "frames":
         expected = len(FrameDataset.open(data))
     else:

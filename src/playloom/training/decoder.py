@@ -84,10 +84,7 @@ def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel,
 def deepen_decoder(
     tokenizer: FrameTokenizer, *, blocks: Sequence[int] | None, layers: int | None, seed: int
 ) -> FrameTokenizer:
-    """Return a copy of the tokenizer, in eval mode on the CPU, with a deeper decoder (None: unchanged), to be trained.
-
-    All old weights that fit are copied. Added blocks and layers start as the identity, so the pictures are the same.
-    """
+    """Return a frozen copy with a deeper decoder (None: unchanged) to train; added parts start as the identity."""
     old = tokenizer.config
     config = dataclasses.replace(
         old,

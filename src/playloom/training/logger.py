@@ -1,7 +1,6 @@
 """Log of a run: JSON lines, TensorBoard scalars if installed, preview strips; throughput.
 
-After a resume the lines beyond the checkpoint are removed. Operations are counted once, on a run's first step; a
-discriminator that starts later is not in the count.
+After a resume the lines beyond the checkpoint are removed.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ class Meter:
     """Means of metrics, which stay on the device until read, and units per second, since the last report."""
 
     def __init__(self, units_per_step: Mapping[str, float]) -> None:
-        """Start the clock; `units_per_step` counts one optimiser step over all devices."""
         self.units_per_step = units_per_step
         self._sums: dict[str, Tensor] = {}
         self._counts: Counter[str] = Counter()

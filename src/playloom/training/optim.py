@@ -1,8 +1,4 @@
-"""AdamW, averaged weights and the learning rate schedule.
-
-Progress is the larger share of the step and the time budget, so a run with a time budget always ends with its full
-decay.
-"""
+"""AdamW, averaged weights and the learning rate schedule, which follows the step or the time budget."""
 
 from __future__ import annotations
 
@@ -68,10 +64,7 @@ def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -
 
 
 class AveragedWeights:
-    """Exponential moving average of a module's parameters (Polyak & Juditsky 1992); buffers are copied.
-
-    The decay warms up as (1 + n) / (10 + n), so that the average forgets the random start early.
-    """
+    """Moving average of a module's parameters (Polyak & Juditsky 1992), its decay warmed up; buffers are copied."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay

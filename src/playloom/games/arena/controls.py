@@ -1,7 +1,6 @@
 """Controller state to engine buttons.
 
-Turning has no inertia: a stick at x turns by 9 degrees * sign(x) * |x|^1.7 per step of three tics. Walking has: the
-engine's friction lets speed build up over about four steps.
+Turning has no inertia, walking has: the engine's friction lets speed build up over about four steps.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The arenas as character grids.
 
-Cells are 128 units: `.` floor, `a` and `b` steps of 16 and 24, `~` pool, `#` block, `T` tower, `P` light pillar, `G`
-gate (a block that sinks for a while when used).
+`.` floor, `a` `b` steps of 16 and 24, `~` pool, `#` block, `T` tower, `P` light pillar, `G` gate (sinks when used).
 """
 
 from __future__ import annotations

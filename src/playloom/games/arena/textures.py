@@ -1,17 +1,16 @@
 """Generated textures of the arena: walls, floors and the sky.
 
-Bright, flat colours and large shapes, so that a small tokenizer can learn them, and every place and heading looks
-different. All tones are entries of the engine's palette of 256 colours.
+Bright flat colours of the engine's palette, so that a small tokenizer can learn them and every place looks different.
 """
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from playloom.media.images import encode_png
 
 SKY_NAME = "PLSKY"  # name of the sky texture, whose 1024 columns are 360 degrees
 SKY_WIDTH, SKY_HEIGHT = 1024, 256
@@ -71,13 +70,7 @@ def all_textures() -> dict[str, bytes]:
     pictures["POOL"] = _two_tone(tiles, "8f8fff", "7373ff")
     pictures["STEP"] = _two_tone(np.zeros((32, 32), bool), "ffffff", "ffffff")
     pictures[SKY_NAME] = sky()
-    return {name: _png_bytes(picture) for name, picture in pictures.items()}
-
-
-def _png_bytes(picture_HWC: Picture) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, "PNG")
-    return buffer.getvalue()
+    return {name: encode_png(picture) for name, picture in pictures.items()}
 
 
 def _two_tone(shape_HW: NDArray[np.bool_], base: str, other: str) -> Picture:

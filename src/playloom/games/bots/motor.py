@@ -1,8 +1,4 @@
-"""Human-like controller movement of scripted players.
-
-A turn is one steady sweep at a held stick position with a soft start and end; small errors are ignored; buttons are
-held for a while.
-"""
+"""Human-like controller movement of scripted players: steady sweeps, ignored small errors, held buttons."""
 
 from __future__ import annotations
 
@@ -87,10 +83,7 @@ class StickController:
         return self.position
 
     def follow(self, error: float, dead_band: float, top: int, patience: float = 1.6) -> float:
-        """Sweep an error (degrees, positive clockwise or up) away; a resting stick ignores errors within `dead_band`.
-
-        A sweep keeps to the highest level up to `top` that makes it last `patience` steps, and slows down at its end.
-        """
+        """Sweep an error in degrees away at a level up to `top`; a resting stick ignores one within `dead_band`."""
         size, sign = abs(error), 1 if error > 0 else -1
         if self.level == 0:
             self.cruise = 0

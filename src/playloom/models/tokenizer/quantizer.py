@@ -1,9 +1,7 @@
-"""Codebook of the tokenizer, on the unit sphere.
+"""Codebook of the tokenizer, on the unit sphere (Yu et al. 2021), with straight-through gradients (van den Oord 2017).
 
-Latents and entries have length 1, so the nearest entry is the one of largest cosine (Yu et al. 2021). Gradients pass
-straight through (van den Oord et al. 2017). Entries follow the mean of their latents (ibid., appendix A.1, here on the
-sphere); an unused entry moves to a recent latent. All state is in `state_dict`, so a checkpoint resumes exactly; in
-eval mode nothing changes. B h w C latents, M = B*h*w, K entries, R recent.
+Entries follow the mean of their latents; an unused one moves to a recent latent. All state is in `state_dict`. In eval
+mode nothing changes. B h w C latents, M = B*h*w, K entries, R recent.
 """
 
 from __future__ import annotations
@@ -81,7 +79,6 @@ class Quantizer(nn.Module):
         return torch.where((length_K1 - 1).abs() < 1e-3, stored_KC, stored_KC / length_K1)
 
     def _to_sphere(self, latents_BhwC: Tensor) -> Tensor:
-        """Standardise each latent dimension by its running mean and deviation, then normalise."""
         spread_BhwC = (latents_BhwC - self.mean_C.detach()) * torch.rsqrt(self.variance_C.detach() + 1e-6)
         return F.normalize(spread_BhwC, dim=-1)
 

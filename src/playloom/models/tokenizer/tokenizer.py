@@ -27,7 +27,6 @@ class FrameTokenizer(nn.Module):
     """VQ-GAN generator: encoder, codebook, decoder (Esser et al. 2021, arXiv:2012.09841)."""
 
     def __init__(self, config: TokenizerConfig, *, seed: int = 0) -> None:
-        """Build the networks from `seed`, without the global generator."""
         super().__init__()
         self.config = config
         with torch.random.fork_rng(devices=[]):

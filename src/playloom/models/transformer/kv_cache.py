@@ -84,13 +84,9 @@ class KeyValueCache:
 
     def visible(self, layer: int, past_steps: int, last: int) -> tuple[Tensor, Tensor]:
         """Return keys and values of the past steps and of positions before `last` of the current step."""
-        stretch = slice(self.start(layer, past_steps), (self.windows[layer] - 1) * self.positions + last)
+        past = self.windows[layer] - 1
+        stretch = slice((past - min(past_steps, past)) * self.positions, past * self.positions + last)
         return self.keys[layer][:, :, stretch], self.values[layer][:, :, stretch]
-
-    def start(self, layer: int, past_steps: int) -> int:
-        """Return the first visible index with `past_steps` complete steps."""
-        window = self.windows[layer]
-        return (window - 1 - min(past_steps, window - 1)) * self.positions
 
     def commit(self, steps_B: list[int]) -> None:
         """Append the current step, number `steps_B[b]` (from 0) of session b, to the past."""

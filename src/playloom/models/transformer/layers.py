@@ -37,18 +37,11 @@ STEP_PERIOD = 4096  # steps after which the step angles repeat exactly; far long
 
 
 def frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
-    """Return `pairs` angular frequencies, radians per unit, geometric from a half turn per unit to one turn per
-    `longest`."""
+    """Return `pairs` geometric angular frequencies, from a half turn per unit to one turn per `longest`."""
     if pairs < 2:
         return torch.full((pairs,), math.pi / 4)
     ratio = (2.0 / longest) ** (1.0 / (pairs - 1))
     return math.pi * ratio ** torch.arange(pairs, dtype=torch.float64)
-
-
-def step_frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
-    """Return `frequencies`, each rounded to a whole number of turns per `STEP_PERIOD` steps."""
-    unit = 2 * math.pi / STEP_PERIOD
-    return (frequencies(pairs, longest) / unit).round().clamp(min=1) * unit
 
 
 class Rotary(torch.nn.Module):
@@ -63,7 +56,9 @@ class Rotary(torch.nn.Module):
         place_freq = frequencies(across, longest_place)
         angle_P = [grid_P2[:, axis, None].double() * place_freq for axis in (0, 1)]
         self.register_buffer("place_angle_PF", torch.cat(angle_P, dim=1), persistent=False)
-        self.register_buffer("step_freq_F", step_frequencies(along, 4.0 * longest_step), persistent=False)
+        unit = 2 * math.pi / STEP_PERIOD
+        step_freq_F = (frequencies(along, 4.0 * longest_step) / unit).round().clamp(min=1) * unit
+        self.register_buffer("step_freq_F", step_freq_F, persistent=False)
         self.place_angle_PF: Tensor
         self.step_freq_F: Tensor
 

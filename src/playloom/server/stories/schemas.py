@@ -1,8 +1,4 @@
-"""Types of `/v1/stories`. `Node`, `Branch` and `Removed` are the same in memory, in the log and on the wire.
-
->>> to_line(Removed(nodes=(3, 4), branches=()))
-'{"removed": {"nodes":[3,4],"branches":[]}}'
-"""
+"""Types of `/v1/stories`. `Node`, `Branch` and `Removed` are the same in memory, in the log and on the wire."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Story service: open, create, edit and delete stories. Used from one event loop.
+"""Story service: open, create, edit and delete stories. Used from one event loop; the disk has its own thread.
 
-A change is on disk before it is in memory or in an event. Changes of a story are serialized by its lock; the disk has
-its own thread.
+A change is on disk before it is in memory or in an event. Changes of a story are serialized by its lock.
 """
 
 from __future__ import annotations
@@ -55,8 +54,7 @@ class Story:
     ) -> Sequence[_C]:
         """Make changes and return them; `make` validates and returns them while no other change is in progress.
 
-        A cancelled call still completes, as memory must match the disk. `frames` belong to the new nodes, in order.
-        Nothing has changed when `make` raises or, unless `required` is False, the disk cannot be written.
+        A cancelled call still completes, as memory must match the disk. `required` False ignores a failed write.
         """
         return await asyncio.shield(self._change(make, frames, required))
 

@@ -1,12 +1,6 @@
 """A story as a tree of frames, and the rules of its changes.
 
 A tree changes by `Change`s only, so disk, memory and events hold the same sequence.
-
-    >>> tree = Tree()
-    >>> tree.apply(Header(name="what if", created="2026-01-01T00:00:00+00:00"))
-    >>> tree.apply(Node(id=0, parent=None, origin="given", action=None))
-    >>> [node.id for node in tree.path(0)]
-    [0]
 """
 
 from __future__ import annotations
