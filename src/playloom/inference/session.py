@@ -53,20 +53,14 @@ class _SessionEngine(Protocol):
 class Session:
     """A dream with its own context, sampling and random generator. Made by `Engine.open` or `Session.fork`."""
 
-    engine: _SessionEngine
-    """Runs the session; nothing else changes the fields below."""
+    engine: _SessionEngine  # runs the session; nothing else changes the fields below
     state: CacheSlot
-    sampling: Sampling
-    """Sampling parameters; may be set between steps."""
-    source: torch.Generator
-    """Source of all its draws."""
-    pending: deque[PromptStep] = field(default_factory=deque)
-    """Steps of the prompt that are not prefilled yet."""
-    pending_action: PendingAction | None = None
-    """Set between `sample_action` and the step that has the frame."""
+    sampling: Sampling  # sampling parameters; may be set between steps
+    source: torch.Generator  # source of all its draws
+    pending: deque[PromptStep] = field(default_factory=deque)  # steps of the prompt that are not prefilled yet
+    pending_action: PendingAction | None = None  # set between `sample_action` and the step that has the frame
     index: int = 0
-    finished: bool = False
-    """True after a step without a frame: no step can follow."""
+    finished: bool = False  # true after a step without a frame: no step can follow
     closed: bool = False
 
     @property

@@ -20,12 +20,9 @@ class Variant:
     """One arena."""
 
     name: str
-    grid: tuple[str, ...]
-    """Rows from north to south, all of one length."""
-    zones: tuple[str, ...]
-    """Zone letters, same shape: s(and), e (sea), l(eaf), r(ose), m(id)."""
-    items: tuple[tuple[str, float, float], ...]
-    """(item, column, row) of each item."""
+    grid: tuple[str, ...]  # rows from north to south, all of one length
+    zones: tuple[str, ...]  # zone letters, same shape: s(and), e (sea), l(eaf), r(ose), m(id)
+    items: tuple[tuple[str, float, float], ...]  # (item, column, row) of each item
     heldout: bool = False
 
     @property
