@@ -20,7 +20,7 @@ from playloom.json_io import read_json, write_json
 from playloom.models.card import CARD, model_card, write_card
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer
-from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer, require_memory
+from playloom.models.world_model import ModelConfig, build_transformer, require_memory
 
 _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
 _FORMAT = 1
@@ -144,7 +144,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
         cause = f"it has no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{folder / 'model.json'} is damaged or of another version: {cause}") from error
     require_memory(config, device)
-    networks = build_tokenizer(config), build_transformer(config)
+    networks = FrameTokenizer(config.tokenizer), build_transformer(config)
     for name, module, expected in zip(_WEIGHTS, networks, fingerprints, strict=True):
         load_weights(folder / name, module, expected)
     both = hashlib.blake2b(" ".join(fingerprints).encode(), digest_size=8).hexdigest()

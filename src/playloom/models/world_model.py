@@ -65,11 +65,6 @@ class ModelConfig:
         return from_mapping(cls, values, "the model config")
 
 
-def build_tokenizer(config: ModelConfig, *, seed: int = 0) -> FrameTokenizer:
-    """Build a tokenizer with weights from `seed`."""
-    return FrameTokenizer(config.tokenizer, seed=seed)
-
-
 def build_transformer(config: ModelConfig, *, seed: int = 0) -> Transformer:
     """Build a transformer with weights from `seed`, without the global generator."""
     with torch.random.fork_rng(devices=[]):
@@ -83,7 +78,7 @@ def weight_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int
     positions = layout.positions * (1 if sizes.positions == "rolling" else sizes.context_steps)
     actions = layout.vocab.action_values if sizes.action_condition else 0
     with torch.device("meta"):
-        tokenizer = sum(weight.numel() for weight in build_tokenizer(config).parameters())
+        tokenizer = sum(weight.numel() for weight in FrameTokenizer(config.tokenizer).parameters())
     return (config.parameter_count + (positions + actions) * sizes.width) * dtype.itemsize + 4 * tokenizer
 
 

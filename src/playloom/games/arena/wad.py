@@ -28,11 +28,7 @@ def pwad_bytes(lumps: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 _ACTORS = Path(__file__).with_name("actors.txt")
-"""DECORATE lump: actors, weapons and bots.
-
-All weapons share one alternate fire (a slow ball of light) and one reload action (a lamp placed for some seconds), so
-that both bumpers have a visible effect at any time.
-"""
+"""DECORATE lump: actors, bots, and weapons with one alternate fire and reload, visible at any time."""
 _MAPINFO = b"""
 gameinfo { PlayerClasses = "LoomPlayer", "LoomBot" }
 map MAP01 "Arena" { sky1 = "PLSKY", 0.0 }

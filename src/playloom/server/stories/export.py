@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,7 @@ def export_path(clip: PathClip, kind: PathKind) -> bytes:
 
 
 def write_story(file: IO[bytes], directory: StoryDir, info: StoryInfo) -> None:
-    """Write a whole story as a zip."""
+    """Write a whole story as a zip; in the arrays -1 is no parent, and pads shorter code vectors."""
     codes, weights = [], []
     with zipfile.ZipFile(file, "w") as archive, tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
         archive.writestr("story.json", info.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
@@ -130,21 +130,17 @@ def write_story(file: IO[bytes], directory: StoryDir, info: StoryInfo) -> None:
             archive.writestr(f"pictures/{node.id:04}.png", frame.png())
             codes.append(frame.codes_N.astype(np.int32))
             weights.append(frame.weights)
+        longest = max(map(len, codes))
+        arrays = {
+            "ids": np.array([node.id for node in info.nodes]),
+            "parents": np.array([-1 if node.parent is None else node.parent for node in info.nodes]),
+            "actions": np.array([node.action or tuple(REST_VALUES.tolist()) for node in info.nodes], np.uint8),
+            "codes": np.stack([np.pad(c, (0, longest - len(c)), constant_values=-1) for c in codes]),
+            "weights": np.array(weights),
+        }
         path = Path(temporary) / "codes.npz"
-        write_npz(path, _arrays(info.nodes, codes, weights))
+        write_npz(path, arrays)
         archive.write(path, path.name)
-
-
-def _arrays(nodes: Sequence[Node], codes: Sequence[NDArray[np.int32]], weights: Sequence[str]) -> dict[str, Any]:
-    """Build arrays of all frames [T]; -1 is no parent, and pads shorter code vectors."""
-    longest = max(map(len, codes))
-    return {
-        "ids": np.array([node.id for node in nodes]),
-        "parents": np.array([-1 if node.parent is None else node.parent for node in nodes]),
-        "actions": np.array([node.action or tuple(REST_VALUES.tolist()) for node in nodes], np.uint8),
-        "codes": np.stack([np.pad(c, (0, longest - len(c)), constant_values=-1) for c in codes]),
-        "weights": np.array(weights),
-    }
 
 
 def _animation(clip: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:

@@ -12,16 +12,13 @@ from playloom.errors import RecordingError
 from playloom.inference.types import ActionSource
 from playloom.server.schemas import PromptFields, RequestModel, SamplingFields, Schema, Vector
 
-MAX_BRANCHES = 8
-"""Most branches of one request."""
-MAX_COPIES = 9
-"""Most frames after the first that one edit is copied to."""
+MAX_BRANCHES = 8  # of one request
+MAX_COPIES = 9  # frames after the first that one edit is copied to
 Origin = Literal["given", "dreamed", "edited"]
 """Origin of a frame: given, generated (here or in the session it came from), or edited."""
 State = Literal["waiting", "dreaming", "done", "cancelled", "failed"]
 """State of a branch; the last three are final."""
-ACTIVE_STATES = ("waiting", "dreaming")
-"""States that are not final."""
+ACTIVE_STATES = ("waiting", "dreaming")  # not final
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Note = Annotated[str, Field(max_length=2000)]
 Id = Annotated[int, Field(ge=0, lt=2**31)]

@@ -209,15 +209,15 @@ class StoryStore:
     def _hold(self) -> None:
         if self._claim is not None:
             return
-        with ExitStack() as claim:
-            try:
-                claim.enter_context(folder_lock(self.folder))
-            except BadInputError as error:
-                raise StorageError(
-                    f"the stories in {self.folder} cannot be used: another server uses them, or the folder cannot be "
-                    "written; choose another one with --stories"
-                ) from error
-            self._claim = claim.pop_all()
+        claim = ExitStack()
+        try:
+            claim.enter_context(folder_lock(self.folder))
+        except BadInputError as error:
+            raise StorageError(
+                f"the stories in {self.folder} cannot be used: another server uses them, or the folder cannot be "
+                "written; choose another one with --stories"
+            ) from error
+        self._claim = claim
 
 
 def _lines_of(changes: Sequence[Change]) -> bytes:
