@@ -65,10 +65,7 @@ Progress = Callable[[int, int, int], None]
 
 
 def plan_episode(seed: int, steps: int = EPISODE_STEPS) -> EpisodePlan:
-    """Return the plan of a seed, always the same: of 20 seeds 17 train, one each validates, tests and is held out.
-
-    One episode in five is 4 v 4. Held-out episodes have the held-out arena, the held-out style, or both.
-    """
+    """Return the plan of a seed, always the same; of 20 seeds 17 train, one each validates, tests and is held out."""
     if seed < 0:
         raise ConfigError(f"a seed is a whole number from 0; got {seed}")
     block, place = divmod(seed, _CYCLE)

@@ -100,10 +100,7 @@ class Engine:
             self.model.tokenizer.check_size(torch.tensor(item.frame[None]))
 
     def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0, prefill: bool = True) -> Session:
-        """Open a session on the last steps of a prompt; same prompt, inputs and seed give the same tokens.
-
-        `prefill` False leaves this to `Session.prefill` or to the first step.
-        """
+        """Open a session on the last steps of a prompt; `prefill` False leaves its prefill to the first step."""
         prompt = prompt.last(self.model.config.transformer.context_steps)
         session = Session(
             engine=self,

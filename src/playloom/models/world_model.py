@@ -90,10 +90,7 @@ def require_memory(
     sessions: int = 1,
     weights: int | None = None,
 ) -> None:
-    """Raise ResourceError unless the weights and the caches of `sessions` sessions fit on the device.
-
-    `dtype` is the transformer's; `weights` the bytes still to be allocated for the weights (None: all).
-    """
+    """Raise ResourceError unless `sessions` caches and `weights` (bytes to allocate; None: all) fit on the device."""
     weights = weight_bytes(config, dtype) if weights is None else weights
     if torch.device(device).type == "cpu" and dtype == torch.float32:
         weights += config.parameter_count * dtype.itemsize  # the packed copy for decoding

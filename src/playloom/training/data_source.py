@@ -1,7 +1,4 @@
-"""The data folder of a training command: recordings, a frame dataset or a token dataset.
-
-Each is turned into the next, once, in a cache folder of the run.
-"""
+"""Data of a training: recordings, frames or tokens, each turned into the next once, in a cache folder of the run."""
 
 from __future__ import annotations
 

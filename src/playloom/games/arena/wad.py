@@ -1,7 +1,4 @@
-"""PWAD archives, and an arena as a UDMF text map with our textures and actors.
-
-The engine builds its own nodes.
-"""
+"""PWAD archives, and an arena as a UDMF text map with our textures and actors; the engine builds its own nodes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Reconstruction, perceptual and PatchGAN losses of the tokenizer (Esser et al. 2021, arXiv:2012.09841).
-
-A part of weight 0 is not computed.
-"""
+"""Reconstruction, perceptual and PatchGAN losses of the tokenizer (Esser et al. 2021, arXiv:2012.09841)."""
 
 from __future__ import annotations
 
@@ -182,10 +179,7 @@ class TokenizerLoss(nn.Module):
     """Losses of a tokenizer. Its `state_dict` is the discriminator, the only trained part."""
 
     def __init__(self, config: TokenizerLossConfig, *, perceptual: nn.Module | None = None, seed: int = 0) -> None:
-        """Build the parts whose weight is not 0; `seed` is of the discriminator's weights.
-
-        `perceptual` maps two pictures, float [B, 3, H, W] in [-1, 1], to a scalar, frozen; None: EfficientNet-Lite0.
-        """
+        """Build the parts whose weight is not 0; `perceptual` compares two pictures (None: EfficientNet-Lite0)."""
         super().__init__()
         self.config = config
         self.perceptual: nn.Module | None = None
