@@ -36,9 +36,7 @@ def write_views(
 ) -> tuple[Path, Path]:
     """Render an episode; write a contact sheet `<stem>.png` and a video `<stem>.mp4`, and return their paths.
 
-    The frames are the game's own, so they have no mark of generated ones. `players` names the player of every step, for
-    the caption of the drawn controller. `every` is the number of steps between two pictures of the sheet. `verify`
-    compares the frames with the recorded hash. `manifest` is for the inputs of a model.
+    `players` names the player of every step; `every` is the number of steps between two pictures of the sheet.
     """
     meta, tiles = episode.meta, []
     sheet, video = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.mp4")

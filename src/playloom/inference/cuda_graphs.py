@@ -1,8 +1,7 @@
 """CUDA graphs of whole runs: thousands of small kernels launched as one. Other devices run plainly.
 
-Dreams with a full context do the same work at the same addresses every step (see
-`playloom.models.transformer.kv_cache`), so a run is captured once per batch and replayed. The inputs of a step are
-copied into fixed tensors: one set for all captures, with one row for every row of the batch cache.
+Dreams with a full context do the same work at the same addresses every step, so a run is captured once per batch and
+replayed on fixed input tensors, which all captures share.
 """
 
 from __future__ import annotations
@@ -20,24 +19,18 @@ Inputs = tuple[Tensor, BatchSampler | None]
 Work = Callable[[Tensor, BatchSampler | None], None]
 """A run. It launches the same kernels every time; only the values in its input tensors change."""
 Replay = Callable[[], None]
-"""Repeats a captured run."""
 Capture = Callable[[Callable[[], None]], Replay]
 """Captures the kernels that a function launches, and returns their replay."""
-_KEPT = 16
-"""Most captures, and most runs seen once; the least recently used is dropped."""
+_KEPT = 16  # most captures, and most runs seen once; the least recently used is dropped
 
 
 class CaptureKey(NamedTuple):
     """The rows a run works in."""
 
     generation: int
-    """See `BatchCache.generation`."""
-    room: int
-    """Rows of the batch cache."""
+    room: int  # rows of the batch cache
     first: int
-    """First row of the batch."""
     rows: int
-    """Rows of the batch."""
 
 
 def cuda_capture(device: torch.device) -> Capture | None:
@@ -71,10 +64,7 @@ class FrameGraphs:
     def run(
         self, place: CaptureKey, name: Hashable, work: Work, steps_B: Tensor, draws: BatchSampler | None = None
     ) -> None:
-        """Run the work on its inputs: plainly the first time, captured the second, then replayed.
-
-        The name distinguishes works that differ in more than their tensors.
-        """
+        """Run the work on its inputs: plainly the first time, captured the second, then replayed."""
         if self._capture is None:
             work(steps_B, draws)
             return
@@ -116,7 +106,6 @@ class FrameGraphs:
         return False
 
     def _kept(self, place: CaptureKey, inputs: Inputs) -> Inputs:
-        """Fixed tensors for the rows of this batch."""
         kept = []
         for index, tensor in enumerate(_tensors(inputs)):
             key = (index, tensor.shape[1:], tensor.dtype)

@@ -1,13 +1,5 @@
 """Run sessions of a world model: any number of them, batched frame by frame.
 
-    engine = Engine(load_model(folder))
-    for step in engine.dream(prompt, mode="world", steps=10, actions_SA=actions_SA):
-        show(step.frame_HWC)
-
-    session = engine.open(prompt)
-    step = session.step("forward")  # one session alone
-    steps = engine.step([StepInput(session, action_A), ...])  # or many as one batch
-
 Frames have no watermark: it must never enter a context. Output code adds it.
 """
 
@@ -44,15 +36,11 @@ Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None]
 class Engine:
     """A model that continues prompts. Any thread may call it; calls that advance sessions run one after the other.
 
-    Methods raise a BadInputError for a closed, finished or repeated session, wrong action values and codes of another
-    model, a PictureError for a frame of another size (before any session moves), and a ResourceError out of memory.
+    Invalid inputs raise BadInputError before any session moves, too little memory a ResourceError.
     """
 
     def __init__(self, model: WorldModel, *, row_delay: int | None = None, reference: bool = False) -> None:
-        """Make an engine for a loaded model; `row_delay` None: raster order; see `playloom.models.decode_order`.
-
-        `reference` decodes without a cache: slow, for tests of the cached decoder.
-        """
+        """Make an engine for a loaded model; `row_delay` None: raster. `reference` decodes uncached, for tests."""
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)
         kind = ReferenceDecoder if reference else CachedDecoder
@@ -81,10 +69,7 @@ class Engine:
 
     @torch.inference_mode()
     def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
-        """Sample each session's next action before the frame after it is known, as for a policy in the real game.
-
-        The session's next step takes this action, values uint8 [16], and has the frame. A second call returns the same.
-        """
+        """Sample each session's next action, uint8 [16], as for a policy in the real game; its next step takes it."""
         with self._running(("decide", len(sessions))):
             inputs = [StepInput(session) for session in sessions]
             self._prepare(inputs)
@@ -115,14 +100,7 @@ class Engine:
             self.model.tokenizer.check_size(torch.tensor(item.frame[None]))
 
     def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0, prefill: bool = True) -> Session:
-        """Open a session on a prompt.
-
-        Args:
-            prompt: its last steps count, as many as the model's context has.
-            sampling: how tokens are drawn.
-            seed: same prompt, inputs and seed: same tokens.
-            prefill: False leaves this to `Session.prefill` or to the first step.
-        """
+        """Open a session on the last steps of a prompt; `prefill` False leaves its prefill to the first step."""
         prompt = prompt.last(self.model.config.transformer.context_steps)
         session = Session(
             engine=self,
@@ -214,7 +192,6 @@ class Engine:
 
     @contextmanager
     def _running(self, kind: Hashable) -> Iterator[None]:
-        """One caller at a time, with the number of threads for this kind of call."""
         with self._lock, self.tuner.call(kind):
             try:
                 yield
@@ -234,7 +211,6 @@ class Engine:
                 self.prefill([item.session])
 
     def _actions(self, inputs: Sequence[StepInput]) -> list[PendingAction]:
-        """Take the given actions and sample the others, for every session without a pending action."""
         new = [item for item in inputs if item.session.pending_action is None]
         for batch in self._batches(new, lambda item: item.action_A is None):
             given = batch[0].action_A is not None
@@ -253,7 +229,6 @@ class Engine:
         return self.decoder.dream_action(_states(batch), draws)
 
     def _frames(self, inputs: Sequence[StepInput]) -> list[Frame]:
-        """Return the frame after every session's action: given, generated or none."""
         frames: dict[Session, Frame] = {}
         for batch in self._batches(inputs, _frame_kind):
             given = [item.frame for item in batch if isinstance(item.frame, np.ndarray)]
@@ -276,7 +251,6 @@ class Engine:
         return list(zip(frames_BHWC, codes_BN.cpu().numpy(), strict=True))
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
-        """Codes of frames, int64 [T, N], on the CPU."""
         return self.model.tokenizer.encode(torch.tensor(np.ascontiguousarray(frames_THWC))).cpu()
 
     def _batches(

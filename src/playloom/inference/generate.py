@@ -1,7 +1,4 @@
-"""Generate one clip from a job: a prompt, actions and settings as a user names them.
-
-clip = generate_clip(open_engine("arena-live"), DreamJob(prompt="plaza-explorer", steps=50))
-"""
+"""Generate one clip from a job: a prompt, actions and settings as a user names them."""
 
 from __future__ import annotations
 
@@ -35,16 +32,12 @@ from playloom.models.decode_order import DecodeOrder, card_row_delay
 from playloom.models.tokenizer.metrics import contrast_gain
 from playloom.provenance import Manifest, created_at, frames_hash
 
-UNFAMILIAR_DB = 4.0
-"""A picture is of another game if the tokenizer keeps it worse than usual by more than this."""
+UNFAMILIAR_DB = 4.0  # a picture is of another game if the tokenizer keeps it worse than usual by more than this
 DEFAULT_STEPS = 10
-"""Number of steps if neither the user nor the given actions decide it."""
 _COPIES = 8  # of every frame: in its step, in the stack, in the arrays of dream.npz, and in the wider video
 
 Render = Callable[..., Iterator[NDArray[np.uint8]]]
-"""Renders the frames of a recording (see `playloom.games`)."""
-Progress = Callable[[int, int], None]
-"""Called with the number of finished steps and the total after every step."""
+Progress = Callable[[int, int], None]  # called with the number of finished steps and the total after every step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +150,7 @@ def open_engine(model: str | None = None, *, device: str = "auto", decode_order:
 
 @torch.inference_mode()
 def picture_warning(model: WorldModel, frames_THWC: NDArray[np.uint8]) -> str | None:
-    """Return a sentence if the last frame does not look like the model's game, else None.
-
-    The tokenizer keeps less contrast of such a frame than the model's card gives as usual.
-    """
+    """Return a warning if the tokenizer keeps less of the last frame's contrast than the card gives as usual."""
     rows = model.card.get("evaluation", {}).get("rows", ())
     usual = [row["value"] - row["baselines"]["mean frame"] for row in rows if row["name"] == "PSNR of reconstructions"]
     if not usual:
@@ -224,10 +214,9 @@ def generate_clip(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> GeneratedClip:
-    """Generate a clip in memory; the engine replaces the job's model, device and decoding order.
+    """Generate a clip in memory with the given engine; `render` is needed for recordings only.
 
-    `render` is needed for recordings only. `stop` is called after every step; True ends the clip there, and raises a
-    KeyboardInterrupt before the first step.
+    `stop` is called after every step; True ends the clip there, and raises a KeyboardInterrupt before the first step.
     """
     model, sampling = engine.model, job.sampling(engine.model)
     prompt, data = job.read_prompt(model, horizon=job.steps, render=render)
@@ -297,7 +286,6 @@ def _until_stopped(
 
 
 def _given_actions(job: DreamJob, data: PromptData) -> Script | None:
-    """Return the job's actions or, in world mode, the recorded ones."""
     if job.mode == "policy" or (job.mode == "full" and job.actions is None):
         return None
     if job.actions is not None:
@@ -369,5 +357,4 @@ def _request(job: DreamJob, data: PromptData, steps: int) -> dict[str, Any]:
 
 
 def _sha256(path: Path | None) -> str | None:
-    """Return the hash of a file's bytes; None for a folder or an action script."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None

@@ -1,7 +1,6 @@
 """Generate dreams over a folder of clips in the published data set's form, with the published protocols.
 
-`base` gives the recorded actions, `comprehensive` samples them. Each clip becomes `NAME.npz` and `NAME.mp4`. A clip
-that cannot be used is skipped with its reason.
+Each clip becomes `NAME.npz` and `NAME.mp4`; one that cannot be used is skipped with its reason.
 """
 
 from __future__ import annotations
@@ -62,9 +61,7 @@ class BatchSummary(NamedTuple):
     """Result of `dream_clips`."""
 
     written: tuple[Path, ...]
-    """The `.npz` files, in clip order."""
     skipped: tuple[str, ...]
-    """A sentence for each clip that could not be used."""
 
 
 class _Clip(NamedTuple):

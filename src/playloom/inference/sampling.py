@@ -1,8 +1,7 @@
 """Sampling of tokens from logits: temperature, top-k, top-p, greedy.
 
-A token is the arg-max of logits plus Gumbel noise, which has the distribution of a multinomial draw (Gumbel-max trick,
-Maddison et al. 2014, section 2) and needs no synchronisation with a device. The noise of a whole step is drawn at once,
-slot by slot, from the dream's own generator. So its tokens depend neither on the batch nor on the passes.
+A token is the arg-max of logits plus Gumbel noise (Maddison et al. 2014), without synchronisation with a device. The
+noise of a whole step is drawn at once from the dream's own generator, whatever the batch and the passes.
 """
 
 from __future__ import annotations
@@ -43,10 +42,7 @@ class Sampling:
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], **requested: float | int | None) -> Sampling:
-        """Return the requested fields, with the recommendation of a model's card where one is None.
-
-        A requested temperature holds for all tokens, unless `action_temperature` is given.
-        """
+        """Return the requested fields, completed by a model's card; a requested temperature holds for actions too."""
         given = {name: value for name, value in requested.items() if value is not None}
         recommended = dict(card.get("sampling", {}))
         if "temperature" in given:
@@ -73,10 +69,8 @@ class Sampling:
         return self.temperature == 0
 
 
-_LEAST = torch.finfo(torch.float32).tiny
-"""Replaces a uniform draw of exactly 0, which comes once in sixteen million."""
-_COLDEST = 1e-6
-"""Lowest divisor of logits: below it they would overflow and become equal."""
+_LEAST = torch.finfo(torch.float32).tiny  # replaces a uniform draw of exactly 0, which comes once in sixteen million
+_COLDEST = 1e-6  # lowest divisor of logits: below it they would overflow and become equal
 
 
 class BatchSampler:
@@ -105,10 +99,7 @@ class BatchSampler:
 
 
 def noise(sampling: Sampling, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Return Gumbel noise, float32, on the generator's device; zeros for greedy sampling.
-
-    It is finite, so that a filtered token (logit -inf) never ties with an allowed one.
-    """
+    """Return Gumbel noise, float32, finite so that filtered tokens never tie with allowed ones; zeros for greedy."""
     if sampling.greedy:
         return torch.zeros(shape, device=generator.device)
     uniform = torch.rand(shape, generator=generator, device=generator.device).clamp_(min=_LEAST)

@@ -16,7 +16,6 @@ from playloom.models.sequence import StepLayout
 Mode = Literal["world", "policy", "full"]
 """`world`: actions given, frames dreamed. `policy`: frames given, actions dreamed. `full`: both dreamed."""
 ActionSource = Literal["player", "model"]
-"""Source of an action."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,17 +49,13 @@ class GenerationRequest:
     """One dream."""
 
     prompt: Prompt
-    """Start of the dream."""
     mode: Mode = "world"
-    """See `Mode`."""
     steps: int = 10
-    """Number of steps."""
     actions_SA: NDArray[np.uint8] | None = None
     """`world`: the action of every step, uint8 [steps, 16]. `full`: forced actions of the first steps, if any."""
     frames_SHWC: NDArray[np.uint8] | None = None
     """`policy`: the true frames after the prompt, at least steps - 1 of them."""
     sampling: Sampling = field(default_factory=Sampling)
-    """Sampling parameters."""
     seed: int = 0
     """Seed of all draws: same request and seed, same tokens."""
 
@@ -96,7 +91,6 @@ class StepResult:
     """One step of a dream: the action, and the frame after it."""
 
     index: int
-    """Step number from 0."""
     action_A: NDArray[np.uint8]
     """Action values, uint8 [16]."""
     action_given: bool

@@ -12,7 +12,6 @@ from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.world_model import ModelConfig
 
 CARD = "card.md"
-"""File name of the card in a model's folder."""
 
 
 def write_card(folder: Path, text: str) -> None:
@@ -22,10 +21,7 @@ def write_card(folder: Path, text: str) -> None:
 
 
 def model_card(config: ModelConfig, card: Mapping[str, Any], metrics: str = "") -> str:
-    """Return the card of a whole model, as Markdown.
-
-    `card` has facts of the training, as in `model.json`, all optional; `metrics` is the evaluation's table.
-    """
+    """Return a model's card as Markdown, from the `card` in `model.json` and the evaluation's table `metrics`."""
     sizes, grid = config.transformer, config.tokenizer
     return f"""# Model {config.name}
 
@@ -122,7 +118,6 @@ def _training(card: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Sorted whole numbers as `0-16, 20-36`."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:

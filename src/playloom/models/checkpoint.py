@@ -1,8 +1,4 @@
-"""Models on disk (`model.json`, `card.md`, weights of tokenizer and transformer), and the bundled models.
-
-model = load_model("arena-live")
-model.tokenizer.encode(frames)
-"""
+"""Models on disk (`model.json`, `card.md`, weights of tokenizer and transformer), and the bundled models."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ from playloom.json_io import read_json, write_json
 from playloom.models.card import CARD, model_card, write_card
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer
-from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer, require_memory
+from playloom.models.world_model import ModelConfig, build_transformer, require_memory
 
 _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
 _FORMAT = 1
@@ -38,9 +34,7 @@ class WorldModel:
 
     config: ModelConfig
     tokenizer: FrameTokenizer
-    """Frames to codes and back."""
     transformer: Transformer
-    """Codes and actions to the next ones."""
     card: dict[str, Any] = field(default_factory=dict)
     """Facts recorded by the training run: data seeds, updates, hardware, metrics."""
     fingerprint: str = "fresh"
@@ -139,11 +133,7 @@ def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None 
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldModel:
-    """Read a model's folder, or a bundled model by name: float32, evaluation mode.
-
-    CheckpointError names a file that is missing, truncated, changed or of another config; ResourceError when the device
-    has too little memory for the model and one session.
-    """
+    """Read a model's folder, or a bundled model by name: float32, evaluation mode. Checks its files and the memory."""
     folder = model_folder(folder) if folder in bundled_models() else Path(folder)
     content = _read_model_json(folder)
     try:
@@ -154,7 +144,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
         cause = f"it has no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{folder / 'model.json'} is damaged or of another version: {cause}") from error
     require_memory(config, device)
-    networks = build_tokenizer(config), build_transformer(config)
+    networks = FrameTokenizer(config.tokenizer), build_transformer(config)
     for name, module, expected in zip(_WEIGHTS, networks, fingerprints, strict=True):
         load_weights(folder / name, module, expected)
     both = hashlib.blake2b(" ".join(fingerprints).encode(), digest_size=8).hexdigest()

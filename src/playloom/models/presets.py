@@ -86,8 +86,7 @@ _ROWS = (
 )
 
 PRESETS: dict[str, ModelConfig] = {row.name: row for row in _ROWS}
-"""Presets by name. `paper-*`, `200m`, `1.6b` are as published, `guide*` as in a third-party guide; the rest are
-our own."""
+"""Presets by name. `paper-*`, `200m`, `1.6b` are as published, `guide*` as in a guide; the rest are our own."""
 
 
 def preset(name: str) -> ModelConfig:

@@ -65,11 +65,6 @@ class ModelConfig:
         return from_mapping(cls, values, "the model config")
 
 
-def build_tokenizer(config: ModelConfig, *, seed: int = 0) -> FrameTokenizer:
-    """Build a tokenizer with weights from `seed`."""
-    return FrameTokenizer(config.tokenizer, seed=seed)
-
-
 def build_transformer(config: ModelConfig, *, seed: int = 0) -> Transformer:
     """Build a transformer with weights from `seed`, without the global generator."""
     with torch.random.fork_rng(devices=[]):
@@ -83,7 +78,7 @@ def weight_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int
     positions = layout.positions * (1 if sizes.positions == "rolling" else sizes.context_steps)
     actions = layout.vocab.action_values if sizes.action_condition else 0
     with torch.device("meta"):
-        tokenizer = sum(weight.numel() for weight in build_tokenizer(config).parameters())
+        tokenizer = sum(weight.numel() for weight in FrameTokenizer(config.tokenizer).parameters())
     return (config.parameter_count + (positions + actions) * sizes.width) * dtype.itemsize + 4 * tokenizer
 
 
@@ -95,11 +90,7 @@ def require_memory(
     sessions: int = 1,
     weights: int | None = None,
 ) -> None:
-    """Check that the weights and the caches of `sessions` sessions fit on the device, before they are allocated.
-
-    `dtype` is that of the transformer's weights and cache; `weights` the bytes still to be allocated for the weights
-    (None: all). ResourceError when the device has less free memory.
-    """
+    """Raise ResourceError unless `sessions` caches and `weights` (bytes to allocate; None: all) fit on the device."""
     weights = weight_bytes(config, dtype) if weights is None else weights
     if torch.device(device).type == "cpu" and dtype == torch.float32:
         weights += config.parameter_count * dtype.itemsize  # the packed copy for decoding

@@ -1,7 +1,4 @@
-"""The data folder of a training command: recordings, a frame dataset or a token dataset.
-
-Each is turned into the next, once, in a cache folder of the run.
-"""
+"""Data of a training: recordings, frames or tokens, each turned into the next once, in a cache folder of the run."""
 
 from __future__ import annotations
 
@@ -90,7 +87,6 @@ def detect_dataset_kind(data: Path) -> str:
 
 
 def _check_same_data(store: TokenDataset, data: Path, kind: str) -> None:
-    """Refuse cached codes of other data, as far as the lengths show."""
     if kind == "frames":
         expected = len(FrameDataset.open(data))
     else:

@@ -84,11 +84,7 @@ def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel,
 def deepen_decoder(
     tokenizer: FrameTokenizer, *, blocks: Sequence[int] | None, layers: int | None, seed: int
 ) -> FrameTokenizer:
-    """Return a copy of the tokenizer with another `decoder_blocks` and `decoder_layers` (None: unchanged).
-
-    Encoder, codebook, and all of the old decoder that fits are copied bit for bit. Added blocks and layers start as the
-    identity, so a deeper decoder starts with the same pictures. In eval mode, on the CPU; only the decoder is trained.
-    """
+    """Return a frozen copy with a deeper decoder (None: unchanged) to train; added parts start as the identity."""
     old = tokenizer.config
     config = dataclasses.replace(
         old,
@@ -142,7 +138,6 @@ def _spread_rows(spans: Sequence[EpisodeSlice], count: int) -> NDArray[np.int64]
 
 
 def _card(job: DecoderJob, source: PretrainedModel, codes: TokenDataset, result: TrainingResult) -> dict[str, Any]:
-    """The source's card with this training added to its list `decoder`, without the old decoder's metrics."""
     decoder = {
         "note": "Only the decoder was trained again, on codes made once; encoder, codebook, transformer are unchanged.",
         "before": source.name,

@@ -1,7 +1,4 @@
-"""Fabric, ranks, batch prefetch and stop signals.
-
-The only module that imports lightning.
-"""
+"""Fabric, ranks, batch prefetch and stop signals; the only module that imports lightning."""
 
 from __future__ import annotations
 

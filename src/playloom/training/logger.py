@@ -1,7 +1,6 @@
 """Log of a run: JSON lines, TensorBoard scalars if installed, preview strips; throughput.
 
-After a resume the lines beyond the checkpoint are removed. Operations are counted once, on a run's first step; a
-discriminator that starts later is not in the count.
+After a resume the lines beyond the checkpoint are removed.
 """
 
 from __future__ import annotations
@@ -28,26 +27,18 @@ class LoopProgress:
     """One report of a running loop."""
 
     step: int
-    """Optimiser steps done."""
-    fraction: float
-    """Part of the run done, in [0, 1]."""
-    elapsed: float
-    """Training time so far, all sessions, in seconds."""
+    fraction: float  # part of the run done, in [0, 1]
+    elapsed: float  # training time so far, all sessions, in seconds
     eta: float
-    """Estimated seconds to the end."""
     learning_rate: float
-    """Current learning rate of the first optimiser."""
-    metrics: Mapping[str, float]
-    """Means since the last report, `loss` among them, or the `validation/...` metrics."""
-    rates: Mapping[str, float]
-    """Units (pictures, tokens) and operations (`flops`) per second since the last report."""
+    metrics: Mapping[str, float]  # means since the last report, `loss` among them, or the `validation/...` metrics
+    rates: Mapping[str, float]  # units (pictures, tokens) and operations (`flops`) per second since the last report
 
 
 class Meter:
     """Means of metrics, which stay on the device until read, and units per second, since the last report."""
 
     def __init__(self, units_per_step: Mapping[str, float]) -> None:
-        """Start the clock; `units_per_step` counts one optimiser step over all devices."""
         self.units_per_step = units_per_step
         self._sums: dict[str, Tensor] = {}
         self._counts: Counter[str] = Counter()

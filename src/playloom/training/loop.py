@@ -210,7 +210,6 @@ class Loop:
         optimiser.zero_grad(set_to_none=True)
 
     def _tick(self, stop: Event) -> bool:
-        """Update the time, equally on all ranks; return True if the session ends."""
         limit = self.config.max_minutes
         spent = time.monotonic() - self._started
         stopping = stop.is_set() or (limit is not None and spent >= 60 * limit)

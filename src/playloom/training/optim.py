@@ -1,8 +1,4 @@
-"""AdamW, averaged weights and the learning rate schedule.
-
-Progress is the larger share of the step and the time budget, so a run with a time budget always ends with its full
-decay.
-"""
+"""AdamW, averaged weights and the learning rate schedule, which follows the step or the time budget."""
 
 from __future__ import annotations
 
@@ -19,10 +15,7 @@ from playloom.training.config import LoopConfig
 
 
 def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) -> Optimizer:
-    """Return AdamW with decoupled decay on matrices (two dimensions or more) only.
-
-    The rate at the peak is kept in each group as `peak`; the loop sets `lr` from it.
-    """
+    """Return AdamW with decoupled decay on matrices only; each group keeps its peak rate as `peak`."""
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -71,12 +64,7 @@ def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -
 
 
 class AveragedWeights:
-    """Exponential moving average of a module's parameters (Polyak & Juditsky 1992); buffers are copied.
-
-    Buffers (counters, recent latents) have their own dynamics, which averaging would break. The codebook and the
-    statistics of the latents are parameters, so they are averaged. The decay warms up as (1 + n) / (10 + n), so that
-    the average forgets the random start early.
-    """
+    """Moving average of a module's parameters (Polyak & Juditsky 1992), its decay warmed up; buffers are copied."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay

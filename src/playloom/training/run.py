@@ -29,8 +29,7 @@ from playloom.training.loop import Loop, Report
 from playloom.training.task import Say, TrainingResult
 from playloom.training.world_model import WorldConfig, WorldTask
 
-_STRETCHES, _STRETCH_STEPS = 8, 120
-"""Number and length of the stretches of the alignment check."""
+_STRETCHES, _STRETCH_STEPS = 8, 120  # number and length of the stretches of the alignment check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +53,7 @@ class WorldJob:
 
 
 def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) -> TrainingResult:
-    """Run or resume a job; export the model into `out/model` if there is a tokenizer.
-
-    BadInputError when the actions do not fit their frames and the check is strict.
-    """
+    """Run or resume a job; export the model into `out/model` if there is a tokenizer."""
     store, tokenizer = prepare_world(job, say)
     task = WorldTask(job.model, job.config, store, tokenizer=tokenizer, start=job.start)
     loop = Loop(task, job.config.loop, job.out, report)
@@ -135,7 +131,6 @@ def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None)
 def _stretches(
     store: TokenDataset, frames: FrameDataset | None, tokenizer: FrameTokenizer | None
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Frames and actions of stretches of training episodes, without deaths."""
     spans: Sequence[EpisodeSlice] = [span for span in store.of_split("train") if not span.meta.get("mirrored")]
     if "dead" in store.state_columns:
         spans = alive_spans(spans, store.column("dead"))

@@ -30,7 +30,6 @@ from playloom.training.loop import Loop, Report
 from playloom.training.task import Batch, ModuleLoss, StepContext, TrainingResult
 
 _STRIP_WIDTH = 6
-"""Pictures per row of a preview."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +78,7 @@ def train_tokenizer(
     start: PretrainedModel | None = None,
     report: Report | None = None,
 ) -> TrainingResult:
-    """Train or resume a tokenizer in the folder `out`, and export it there, rounded to float16.
-
-    The split "train" of `store` is learned, "validation" is validated on. The weights are initialised from `start`, a
-    tokenizer of these sizes, or randomly.
-    """
+    """Train or resume a tokenizer, from `start` or random weights, and export it into `out`, rounded to float16."""
     task = TokenizerTask(sizes, config, store, start=start)
     loop = Loop(task, config.loop, out, report)
     result = loop.run()
@@ -101,10 +96,7 @@ class GeneratorLoss(nn.Module):
         self._parts = (generator, loss)  # in a tuple, so that the loss's weights do not become this module's
 
     def forward(self, inputs: Tensor, pixels_BCHW: Tensor, update: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Generate pictures from pixels (tokenizer) or codebook entries (decoder); compare them with `pixels_BCHW`.
-
-        Returns the loss, the pictures, and every part of the loss; all but the loss detached.
-        """
+        """Generate from pixels or codebook entries; returns the loss, and detached the pictures and every part."""
         generator, loss = self._parts
         output = generator(inputs)
         made, commitment = (output, None) if isinstance(output, Tensor) else output
@@ -213,11 +205,7 @@ class GanTask:
 
 
 class TokenizerTask(GanTask):
-    """Train the whole tokenizer.
-
-    Weights are not averaged: an averaged encoder with a live codebook gives the wrong codes (measured at the end of a
-    run: 12.8 dB where the live weights had 22.8). See `Quantizer` for the state that an average would need.
-    """
+    """Train the whole tokenizer; not averaged, as an averaged encoder with a live codebook gives wrong codes."""
 
     def __init__(
         self,

@@ -42,15 +42,10 @@ class LossOutput(NamedTuple):
     """Means of one batch, scalars on the device; a tuple, because wrappers look for tensors in those."""
 
     loss: Tensor
-    """Training objective."""
-    image: Tensor
-    """Cross-entropy of image codes, nats."""
-    action: Tensor
-    """Cross-entropy of action values, nats."""
+    image: Tensor  # cross-entropy of image codes, nats
+    action: Tensor  # cross-entropy of action values, nats
     image_accuracy: Tensor
-    """Accuracy of image codes."""
     action_accuracy: Tensor
-    """Accuracy of action values."""
 
 
 class WorldLoss(nn.Module):
@@ -141,11 +136,7 @@ class WorldTask:
         tokenizer: FrameTokenizer | None = None,
         start: PretrainedModel | None = None,
     ) -> None:
-        """Train on the split "train" of `store`, validate on "validation".
-
-        `tokenizer` decodes the pictures of previews (None: no previews). `start` is a whole model of these sizes to
-        initialise from (None: random weights).
-        """
+        """Train from `start`, a whole model, or random weights; `tokenizer` decodes previews (None: none)."""
         _check_store(model, store)
         self._model, self._config, self._store, self._tokenizer = model, config, store, tokenizer
         self.transformer = build_transformer(model, seed=config.loop.seed)

@@ -12,7 +12,7 @@ from playloom.data.prepare import build_frame_store, tokenise_recordings, tokeni
 from playloom.data.recording import save_episode
 from playloom.errors import RecordingError
 from playloom.models.presets import preset
-from playloom.models.world_model import build_tokenizer
+from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from training_toys import HEIGHT, SLOTS, WIDTH, episode, frame_store, render, scroll, stick_actions, token_store
 
 
@@ -133,7 +133,7 @@ def test_interrupted_rendering_goes_on_without_rendering_again(tmp_path):
 
 
 def test_both_ways_to_codes_agree_with_the_tokenizer(tmp_path):
-    tokenizer = build_tokenizer(preset("tiny")).eval()
+    tokenizer = FrameTokenizer(preset("tiny").tokenizer).eval()
     paths = recordings(tmp_path / "rec")
     frames = build_frame_store(tmp_path / "frames", paths, render)
     long = tokenise_store(tmp_path / "a", frames, tokenizer.encode, fingerprint="f", batch=5)
@@ -146,7 +146,7 @@ def test_both_ways_to_codes_agree_with_the_tokenizer(tmp_path):
 
 
 def test_mirrored_episodes_have_mirrored_pictures_and_controllers(tmp_path):
-    tokenizer = build_tokenizer(preset("tiny")).eval()
+    tokenizer = FrameTokenizer(preset("tiny").tokenizer).eval()
     frames = frame_store(tmp_path / "frames")
     store = tokenise_store(tmp_path / "a", frames, tokenizer.encode, fingerprint="f", mirror=True)
     assert [bool(span.meta.get("mirrored")) for span in store.spans] == [False, False, False, True, True]

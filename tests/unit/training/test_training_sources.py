@@ -7,7 +7,7 @@ import pytest
 from playloom.data.recording import save_episode
 from playloom.errors import CheckpointError, RecordingError
 from playloom.models.presets import preset
-from playloom.models.world_model import build_tokenizer
+from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.artifacts import load_tokenizer, save_tokenizer
 from playloom.training.data_source import PrepareOptions, frames_from, tokens_from
 from playloom.training.run import WorldJob, run_world
@@ -25,7 +25,7 @@ def recordings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(folder, build_tokenizer(TINY, seed=3))
+    save_tokenizer(folder, FrameTokenizer(TINY.tokenizer, seed=3))
     return folder
 
 

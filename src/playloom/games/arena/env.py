@@ -25,7 +25,6 @@ else:
         raise MissingExtraError.of("gymnasium", "game") from error
 
 GAME_NAME = "arena"
-"""Name of this game in recordings."""
 _FRAGS = STATE_COLUMNS.index("frags")
 
 
@@ -94,11 +93,7 @@ def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def render_episode(episode: Episode, verify: bool = True) -> Iterator[NDArray[np.uint8]]:
-    """Render a recorded episode from its seed and actions; yields frames uint8 [180, 300, 3].
-
-    Frame t is the one its player saw before action t. `verify` compares the hash of all frames with the recorded one,
-    after the last.
-    """
+    """Render a recorded episode; yields frames uint8 [180, 300, 3], frame t before action t. `verify` their hash."""
     meta = episode.meta
     if meta.game != GAME_NAME:
         raise GameError(f"this episode is of the game {meta.game!r}; expected {GAME_NAME!r}")

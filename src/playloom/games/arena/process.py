@@ -24,10 +24,8 @@ from playloom.errors import GameError, PlayloomError
 from playloom.games.arena.engine import FRAME_SHAPE, DoomEngine, GameSpec, import_vizdoom
 
 _STOP = "stop"
-_PATIENCE = 5.0
-"""Timeout in seconds for the child to exit."""
-_DESCRIPTORS = 256
-"""File descriptors checked; a fresh child has a handful."""
+_PATIENCE = 5.0  # timeout in seconds for the child to exit
+_DESCRIPTORS = 256  # file descriptors checked; a fresh child has a handful
 
 
 class GameProcess(contextlib.AbstractContextManager["GameProcess"]):

@@ -11,16 +11,13 @@ from numpy.typing import NDArray
 
 from playloom.games.arena.maps import CELL, Variant
 
-Point = tuple[float, float]
-"""A place in map units: x east, y north."""
-Node = tuple[int, int]
-"""A square of the grid: row, column."""
+Point = tuple[float, float]  # a place in map units: x east, y north
+Node = tuple[int, int]  # a square of the grid: row, column
 
 _PER_CELL = 4
 _SQUARE = CELL / _PER_CELL
 _SOLID = "#TPG"
-_NEAR_WALL = 4.0
-"""Extra cost factor beside walls, so that paths leave room for the camera."""
+_NEAR_WALL = 4.0  # extra cost factor beside walls, so that paths leave room for the camera
 _STEPS: tuple[tuple[int, int, float], ...] = (
     (0, 1, 1.0), (0, -1, 1.0), (1, 0, 1.0), (-1, 0, 1.0),
     (1, 1, 1.42), (1, -1, 1.42), (-1, 1, 1.42), (-1, -1, 1.42),
@@ -124,7 +121,6 @@ class Navigation:
         return (node[1] + 0.5) * _SQUARE, -(node[0] + 0.5) * _SQUARE
 
     def _distances(self, goal: Node) -> NDArray[np.float64]:
-        """Cost of the shortest path from the goal to every square."""
         from scipy.sparse.csgraph import dijkstra
 
         start = np.ravel_multi_index(goal, self._shape)

@@ -19,46 +19,26 @@ from playloom.games.bots.navigation import Navigation, Point, cell_centre
 class Style:
     """Parameters of a player. Weights are the relative frequencies of the next behaviour."""
 
-    travel: float = 1.0
-    """Weight of walking somewhere."""
-    scan: float = 0.3
-    """Weight of standing and turning."""
-    circle: float = 0.2
-    """Weight of walking while turning."""
-    sidestep: float = 0.15
-    """Weight of walking sideways."""
-    back: float = 0.1
-    """Weight of walking backward."""
-    straight: float = 0.3
-    """Weight of walking straight ahead."""
-    idle: float = 0.2
-    """Weight of doing nothing."""
-    greed: float = 0.3
-    """Share of travels that go for an item."""
-    gates: float = 0.06
-    """Share of travels that go for a gate."""
-    aggression: float = 0.5
-    """Chance per second to attack a visible enemy."""
-    aim: float = 4.0
-    """Standard deviation of the aim in degrees."""
-    strafe: float = 0.6
-    """Sideways stick in a fight."""
-    distance: float = 250.0
-    """Preferred distance in a fight, map units."""
-    speed: float = 1.0
-    """Forward stick when travelling."""
-    top: int = 4
-    """Highest turn level (0 to 5) when travelling."""
-    jump: float = 0.01
-    """Chance per step to jump."""
-    crouch: float = 0.004
-    """Chance per step to crouch for a while."""
-    sprint: float = 0.005
-    """Chance per step to sprint for a while."""
-    tinker: float = 0.02
-    """Chance per step to use a bumper or change weapons."""
-    glance: float = 0.01
-    """Chance per step to look up or down."""
+    travel: float = 1.0  # weight of walking somewhere
+    scan: float = 0.3  # weight of standing and turning
+    circle: float = 0.2  # weight of walking while turning
+    sidestep: float = 0.15  # weight of walking sideways
+    back: float = 0.1  # weight of walking backward
+    straight: float = 0.3  # weight of walking straight ahead
+    idle: float = 0.2  # weight of doing nothing
+    greed: float = 0.3  # share of travels that go for an item
+    gates: float = 0.06  # share of travels that go for a gate
+    aggression: float = 0.5  # chance per second to attack a visible enemy
+    aim: float = 4.0  # standard deviation of the aim in degrees
+    strafe: float = 0.6  # sideways stick in a fight
+    distance: float = 250.0  # preferred distance in a fight, map units
+    speed: float = 1.0  # forward stick when travelling
+    top: int = 4  # highest turn level (0 to 5) when travelling
+    jump: float = 0.01  # chance per step to jump
+    crouch: float = 0.004  # chance per step to crouch for a while
+    sprint: float = 0.005  # chance per step to sprint for a while
+    tinker: float = 0.02  # chance per step to use a bumper or change weapons
+    glance: float = 0.01  # chance per step to look up or down
 
 
 # fmt: off
@@ -88,9 +68,7 @@ STYLES: dict[str, Style] = {
     ),
 }
 # fmt: on
-"""Every style by name."""
 HELDOUT_STYLE = "dancer"
-"""Style excluded from training."""
 
 _GADGETS = ("skill_1", "skill_2", "button_Y", "dpad_up", "dpad_down", "dpad_left", "dpad_right")
 

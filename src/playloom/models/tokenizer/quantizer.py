@@ -1,9 +1,7 @@
-"""Codebook of the tokenizer, on the unit sphere.
+"""Codebook of the tokenizer, on the unit sphere (Yu et al. 2021), with straight-through gradients (van den Oord 2017).
 
-Latents and entries have length 1, so the nearest entry is the one of largest cosine (Yu et al. 2021). Gradients pass
-straight through (van den Oord et al. 2017). Entries follow the mean of their latents (ibid., appendix A.1, here on the
-sphere); an unused entry moves to a recent latent. All state is in `state_dict`, so a checkpoint resumes exactly; in
-eval mode nothing changes. B h w C latents, M = B*h*w, K entries, R recent.
+Entries follow the mean of their latents; an unused one moves to a recent latent. All state is in `state_dict`. In eval
+mode nothing changes. B h w C latents, M = B*h*w, K entries, R recent.
 """
 
 from __future__ import annotations
@@ -13,8 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SPREAD_PACE = 0.1
-"""Update rate of the running mean and variance of the latents."""
+_SPREAD_PACE = 0.1  # update rate of the running mean and variance of the latents
 
 
 def codebook_use(codes: Tensor, size: int) -> tuple[float, float]:
@@ -55,8 +52,7 @@ class Quantizer(nn.Module):
     def forward(self, latents_BhwC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map latents float [B, h, w, C] to their nearest entries; in training mode update the codebook.
 
-        Returns the entries, [B, h, w, C] of length 1 with straight-through gradients; their codes, int64 [B, h, w]; and
-        the commitment loss: the mean squared distance of latents (on the sphere) to their entries, in [0, 4].
+        Returns unit entries with straight-through gradients, codes int64 [B, h, w], and the commitment loss in [0, 4].
         """
         with torch.autocast(latents_BhwC.device.type, enabled=False):
             if self.training:
@@ -83,7 +79,6 @@ class Quantizer(nn.Module):
         return torch.where((length_K1 - 1).abs() < 1e-3, stored_KC, stored_KC / length_K1)
 
     def _to_sphere(self, latents_BhwC: Tensor) -> Tensor:
-        """Standardise each latent dimension by its running mean and deviation, then normalise."""
         spread_BhwC = (latents_BhwC - self.mean_C.detach()) * torch.rsqrt(self.variance_C.detach() + 1e-6)
         return F.normalize(spread_BhwC, dim=-1)
 
@@ -109,7 +104,6 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _follow(self, unit_MC: Tensor, codes_M: Tensor) -> None:
-        """Move each entry towards its latents, then revive dead ones."""
         counts_K = torch.zeros_like(self.mass_K).index_add_(0, codes_M, torch.ones_like(unit_MC[:, 0]))
         sums_KC = torch.zeros_like(self.codebook_KC).index_add_(0, codes_M, unit_MC)
         _sum_over_ranks(counts_K)

@@ -33,13 +33,12 @@ class TransformerConfig:
     global_every: int = 1
     """With `local_steps`: every n-th layer has the full context, the others are local."""
     positions: Literal["absolute", "rolling"] = "rolling"
-    """`absolute`: a learned embedding per position of the context (the published model). `rolling`: a learned embedding
-    per position of the step, and rotary angles of step, row and column, so that cached keys never go stale."""
+    """`absolute`: an embedding per position of the context (published). `rolling`: one per position of the step, and
+    rotary angles of step, row and column, so that cached keys never go stale."""
     action_condition: bool = False
     """Add an embedding of the previous step's action to the input of every image position."""
     parallel: bool = False
-    """Attention and MLP of a block both read the block's input, behind one norm, instead of one after the other (GPT-J,
-    Wang and Komatsuzaki 2021; PaLM, Chowdhery et al. 2022, section 2): half as many dependent products a layer."""
+    """Attention and MLP of a block both read its input, behind one norm (GPT-J; PaLM, Chowdhery et al. 2022)."""
     qk_norm: bool = False
     """Normalise queries and keys per head (Dehghani et al. 2023), for stable training at high learning rates."""
 

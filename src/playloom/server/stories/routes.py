@@ -51,7 +51,6 @@ router = APIRouter(prefix="/v1/stories", tags=["stories"])
 
 
 def _content(*media_types: str) -> dict[str, Any]:
-    """Return the arguments of a route whose response is no JSON."""
     content: dict[str, dict[str, str]] = {media_type: {} for media_type in media_types}
     return {"response_class": Response, "responses": {200: {"content": content}}}
 
