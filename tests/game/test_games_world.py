@@ -60,7 +60,7 @@ def test_a_layout_is_a_rectangle_with_a_zone_everywhere(variant: Variant) -> Non
 @every_variant
 def test_every_place_is_reached_from_every_other(variant: Variant) -> None:
     navigation = Navigation(variant)
-    cost = navigation._distances(navigation.nearest(cell_centre(*free_cells(variant)[0])))
+    start = cell_centre(*free_cells(variant)[0])
     for cell in free_cells(variant):
         assert np.isfinite(path_cost(navigation, cell_centre(*cell), start)), cell
 
