@@ -269,5 +269,3 @@ def test_a_frame_is_held_for_the_ticks_missed_after_it(tmp_path):
     film = read_frames(folder / "play.mp4")
     assert [round(int(picture[-30, 12, 0]), -1) for picture in film] == [40, 40, 40, 40, 200, 120]
     assert film[0, -16:-8, 40:100].std() > 20, "the mark is on every frame"
-    with pytest.raises(BadInputError, match="no frame"):
-        write_play(tmp_path / "none", [], manifest=manifest, report={})

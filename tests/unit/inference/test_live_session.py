@@ -306,21 +306,6 @@ def test_an_engine_error_keeps_the_report():
     assert live.step().restarts == 1, "a new dream goes on"
 
 
-def test_only_one_call_drives():
-    live = session()
-    said: list[str] = []
-
-    def inside(frame: LiveFrame) -> None:
-        try:
-            live.step()
-        except BadInputError as error:
-            said.append(str(error))
-
-    live.run(inside, ticks=1)
-    assert said and "driven" in said[0]
-    live.step()
-
-
 def test_invalid_arguments():
     with pytest.raises(BadInputError, match="0 Hz"):
         session(fps=0)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,20 +18,16 @@ HISTORY = 6000
 
 @dataclass(frozen=True, kw_only=True)
 class Percentiles:
-    """Percentiles of a duration in milliseconds; None where nothing was measured."""
+    """Percentiles of `count` durations in milliseconds; None where nothing was measured."""
 
     count: int
-    """Number of values."""
     p50: float | None
-    """Median."""
     p95: float | None
-    """95th percentile."""
     p99: float | None
-    """99th percentile."""
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Percentiles:
-        """Compute the percentiles of values in seconds."""
+        """Compute them from seconds."""
         values = np.fromiter(seconds, np.float64)
         if not len(values):
             return cls(count=0, p50=None, p95=None, p99=None)
@@ -66,10 +61,6 @@ class LiveReport:
     """Generating one frame, decoding its pixels included."""
     jitter_ms: Percentiles
     """Delay between a tick and the start of its work."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, for JSON."""
-        return asdict(self)
 
 
 class Statistics:

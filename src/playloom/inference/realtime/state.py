@@ -18,7 +18,7 @@ from playloom.inference.types import StepResult
 
 
 class InputEvent(NamedTuple):
-    """The input that a frame is made with."""
+    """The input of a frame."""
 
     action_A: NDArray[np.uint8]
     """Action values [16]."""
@@ -43,13 +43,10 @@ class InputState:
         self._lock = threading.Lock()
 
     def set_input(self, action_A: ArrayLike, at: float) -> None:
-        """Set the input: action values, integers [16], and when they arrived on the time source of the frames.
+        """Set the input: action values, integers [16], and when they arrived.
 
         An input equal to the one that waits for its frame keeps that one's time, so that a controller that sends sixty
         times per second does not look faster than it is.
-
-        Raises:
-            ActionError: If these are not 16 values, each in its range.
         """
         values_A = check_values(action_A)
         if values_A.ndim != 1:
@@ -105,12 +102,8 @@ class LiveState:
     ) -> None:
         """Create the state; the clock starts with the first frame.
 
-        Args:
-            controller: Source of the actions.
-            fps: Frames per second.
-            time: Time source; None: the machine's monotonic clock.
-            aligned: Put ticks at whole multiples of 1 / fps, after a pause too, so that sessions share batches.
-            history: Frames that percentiles are taken over.
+        `aligned` puts ticks at whole multiples of 1 / fps, after a pause too, so that sessions share batches.
+        `history` is the number of frames that percentiles are taken over.
         """
         self.time: TimeSource = time or RealTime()
         self.fps = fps
@@ -126,12 +119,7 @@ class LiveState:
         self._opened = self.time.now()
 
     def set_input(self, action_A: ArrayLike, at: float | None = None) -> None:
-        """Set the input; the newest one wins. Never waits.
-
-        Args:
-            action_A: Action values, integers [16]; `REST_VALUES` releases everything.
-            at: When it happened, in seconds of `time`, if earlier than now.
-        """
+        """Set the input, integers [16]; `at` is when it happened, in seconds of `time`, if earlier than now."""
         now = self.time.now()
         self._input.set_input(action_A, now if at is None else min(at, now))
 
@@ -195,14 +183,9 @@ class LiveState:
         return self._clock.due(self._clock.passed)
 
     def begin(self, limit: int | None = None, *, stepped: bool = False) -> LiveStep | None:
-        """Begin the next step: take its tick and the input of this moment.
+        """Begin the next step with its tick and the newest input; None while paused, or above `limit` ticks.
 
-        Args:
-            limit: See `Clock.tick`.
-            stepped: While paused, begin a step that `single_step` has not requested.
-
-        Returns:
-            The step; None when there is none: no single step while paused, or the limit is reached.
+        While paused, a step begins if `single_step` has requested it, or if it is `stepped`.
         """
         tick = None
         if self.paused:
