@@ -29,10 +29,8 @@ class ShuttingDownError(PlayloomError):
 
 log = logging.getLogger("playloom.server")
 _T = TypeVar("_T")
-MAX_CONTAINERS = 4000
-"""Most objects and lists in one body; a hundred context steps hold a fraction of it."""
-MAX_VALUES = 1_000_000
-"""Most values in one body."""
+_MAX_CONTAINERS = 4000  # a hundred context steps hold a fraction of it
+_MAX_VALUES = 1_000_000
 
 
 class ErrorResponse(BaseModel):
@@ -86,11 +84,7 @@ def validation_message(errors: Sequence[Any]) -> str:
 
 
 def parse_json(text: str, adapter: TypeAdapter[_T]) -> _T:
-    """Parse the JSON of a form field or a WebSocket message.
-
-    Raises:
-        ApiError: 400, or 413 for a text with far too many values.
-    """
+    """Parse the JSON of a form field or a WebSocket message, or raise a 400 or 413."""
     data = text.encode("utf-8", "replace")
     check_complexity(data)
     try:
@@ -100,13 +94,9 @@ def parse_json(text: str, adapter: TypeAdapter[_T]) -> _T:
 
 
 def check_complexity(data: bytes | bytearray) -> None:
-    """Reject JSON that would take many times its size in memory, by counting bytes.
-
-    Raises:
-        ApiError: 413.
-    """
+    """Reject JSON that would take many times its size in memory with a 413, by counting bytes."""
     containers, values = data.count(b"{") + data.count(b"["), data.count(b",")
-    if containers > MAX_CONTAINERS or values > MAX_VALUES:
+    if containers > _MAX_CONTAINERS or values > _MAX_VALUES:
         raise ApiError(
             413,
             f"the body holds {containers:,} objects and lists and {values:,} values; send at most 100 context steps",

@@ -15,14 +15,14 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
 from playloom.server.errors import ApiError, parse_json, to_api_error
-from playloom.server.schemas import Prediction, SamplingFields, Tokens, Vector, predict
+from playloom.server.schemas import ApiModel, Prediction, SamplingFields, Tokens, Vector, predict
 from playloom.server.service import ContextStep, InferenceService
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
@@ -58,11 +58,7 @@ class Jobs:
         return sum(bool(job.ready) for job in self._jobs.values())
 
     def start(self, all_steps: Sequence[JobSteps]) -> list[str]:
-        """Start jobs, all or none, and return their ids.
-
-        Raises:
-            BadInputError: If there would be more unfinished jobs than allowed.
-        """
+        """Start jobs, all or none, and return their ids."""
         self.expire()
         limit = self._service.settings.max_jobs
         if self.running + len(all_steps) > limit:
@@ -119,10 +115,8 @@ _MAX_CONTEXT = 100
 JobIds = Annotated[list[Annotated[str, Field(max_length=MAX_TOKEN_LENGTH)]], Query(min_length=1, max_length=100)]
 
 
-class JobStep(BaseModel):
+class JobStep(ApiModel):
     """One step of the context."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     image_name: str = Field(min_length=1, max_length=255)
     """Name of the form part with the image, PNG or JPEG; a key, never a path."""
@@ -132,7 +126,7 @@ class JobStep(BaseModel):
     """Tokens of the image; used in place of encoding it."""
 
 
-class FutureAction(BaseModel):
+class FutureAction(ApiModel):
     """The action of one predicted step."""
 
     action: Vector | None = None
@@ -154,7 +148,7 @@ class NewJob(SamplingFields):
     """Actions of the first predicted steps."""
 
 
-class NewJobReply(BaseModel):
+class NewJobReply(ApiModel):
     """Reply of `/new_job`."""
 
     job_ids: list[str]
@@ -215,16 +209,6 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
         if not jobs.cancel(job_id):
             raise ApiError(404, "there is no such job; it was cancelled or has expired")
         return {"cancelled": True, "current_jobs_in_queue": jobs.running}
-
-
-def job_info(service: InferenceService) -> dict[str, Any]:
-    """Describe the job server, for `GET /`."""
-    return {
-        "model_file": service.model.config.name,
-        "max_concurrent_jobs": service.settings.max_jobs,
-        "max_dream_steps_per_job": service.settings.max_steps,
-        "max_job_lifespan": service.settings.job_seconds,
-    }
 
 
 async def _predictions(service: InferenceService, params: NewJob, files: Mapping[str, bytes]) -> list[JobSteps]:

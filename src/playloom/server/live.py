@@ -119,11 +119,11 @@ class LiveConnection:
     @property
     def sampling(self) -> Sampling:
         """Sampling parameters from the next frame on."""
-        return self._live.handle.sampling
+        return self._live.handle.session.sampling
 
     @sampling.setter
     def sampling(self, sampling: Sampling) -> None:
-        self._live.handle.sampling = sampling
+        self._live.handle.session.sampling = sampling
 
     async def restart(self, *, prompt: Prompt, prompt_name: str | None, seed: int) -> None:
         """Open a new session and switch to it between two frames; the old one goes on until then."""
@@ -237,22 +237,13 @@ class LiveSessionManager:
     async def open(
         self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
     ) -> Handle:
-        """Open a session; a cancelled call leaves nothing behind.
-
-        Raises:
-            ApiError: 503 when all are taken, or the server is stopping.
-        """
+        """Open a session, or raise a 503; a cancelled call leaves nothing behind."""
         self.check_capacity()
         self._opening += 1
         try:
             return await self.service.open(prompt, sampling, seed, progress)
         finally:
             self._opening -= 1
-
-    def add(self, connection: LiveConnection) -> LiveConnection:
-        """Add a live session."""
-        self.connections[connection.token] = connection
-        return connection
 
     def check_capacity(self) -> None:
         """Raise an `ApiError` 503 if no more session is allowed."""

@@ -54,22 +54,10 @@ class Hello(RequestModel):
     """Image format of the frames."""
 
 
-class Pause(RequestModel):
-    """Pause the session."""
+class Command(RequestModel):
+    """Pause the session, resume its clock, or generate one frame, which pauses first."""
 
-    type: Literal["pause"]
-
-
-class Resume(RequestModel):
-    """Resume the clock."""
-
-    type: Literal["resume"]
-
-
-class StepOnce(RequestModel):
-    """Generate one frame; pauses first."""
-
-    type: Literal["step"]
+    type: Literal["pause", "resume", "step"]
 
 
 class Reset(RequestModel):
@@ -95,17 +83,13 @@ class SetTemperature(RequestModel):
     value: Temperature
 
 
-Control = Pause | Resume | StepOnce | Reset | SetController | SetTemperature
+Control = Command | Reset | SetController | SetTemperature
 HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
 CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
 
 
 def read_action(data: bytes) -> NDArray[np.uint8]:
-    """Parse a binary message into action values, uint8 [16].
-
-    Raises:
-        ActionError: when it is not sixteen finite float32 in the ranges of the `named` schema.
-    """
+    """Parse a binary message, sixteen float32 in the `named` schema, into action values, uint8 [16]."""
     if len(data) != ACTION_BYTES:
         raise ActionError(f"an action is {ACTION_BYTES} bytes, 16 float32; got {len(data)}")
     return rows_to_values(np.frombuffer(data, "<f4"), "named")

@@ -25,14 +25,12 @@ from playloom.server.live import LiveConnection, LiveSessionManager, SendQueue
 from playloom.server.live_protocol import (
     CONTROL,
     HELLO,
+    Command,
     Control,
     Hello,
-    Pause,
     Reset,
-    Resume,
     SetController,
     SetTemperature,
-    StepOnce,
     read_action,
 )
 from playloom.server.middleware import bearer_key, verify_api_key
@@ -76,7 +74,6 @@ class _Player:
         self.controls: asyncio.Queue[Control] = asyncio.Queue(_MAX_CONTROLS)
 
     async def play(self) -> None:
-        """Run the connection from `hello` to its end."""
         hello = await self._hello()
         listening = asyncio.ensure_future(self._listen())  # while the session opens too: the player may leave
         try:
@@ -95,7 +92,6 @@ class _Player:
             await asyncio.gather(listening, return_exceptions=True)
 
     def disconnect(self) -> None:
-        """Detach from the session."""
         connection = self.connection
         if connection is not None:
             connection.detach(self.send_queue)
@@ -103,7 +99,6 @@ class _Player:
                 self.live.close(connection)
 
     async def reject(self, error: ApiError) -> None:
-        """Send an error and close the socket."""
         code = _TRY_LATER if error.status == 503 else _BROKEN if error.status >= 500 else _POLICY
         with suppress(Exception):  # the socket may be closed already
             if self.socket.application_state is WebSocketState.CONNECTED:
@@ -136,18 +131,17 @@ class _Player:
         sampling, seed = self.service.sampling(), resolve_seed(hello.seed)
         if hello.temperature is not None:
             sampling = replace(sampling, temperature=hello.temperature)
-        self.connection = self.live.add(
-            LiveConnection(
-                self.service,
-                self.live.metrics,
-                await self.live.open(prompt, sampling, seed, self._progress),
-                prompt=prompt,
-                prompt_name=prompt_name,
-                seed=seed,
-                controller=hello.controller,
-                form=hello.format,
-            )
+        self.connection = LiveConnection(
+            self.service,
+            self.live.metrics,
+            await self.live.open(prompt, sampling, seed, self._progress),
+            prompt=prompt,
+            prompt_name=prompt_name,
+            seed=seed,
+            controller=hello.controller,
+            form=hello.format,
         )
+        self.live.connections[self.connection.token] = self.connection
 
     def _progress(self, seen: int, steps: int) -> None:
         self.prefilled = seen, steps
@@ -198,13 +192,13 @@ class _Player:
 
     async def _apply(self, connection: LiveConnection, control: Control) -> None:
         state = connection.state
-        if isinstance(control, Pause):
-            state.pause()
-        elif isinstance(control, Resume):
-            state.resume()
-        elif isinstance(control, StepOnce):
-            state.pause()
-            state.single_step()
+        if isinstance(control, Command):
+            if control.type == "resume":
+                state.resume()
+            else:
+                state.pause()
+            if control.type == "step":
+                state.single_step()
         elif isinstance(control, SetController):
             state.controller = control.value
         elif isinstance(control, SetTemperature):
@@ -251,11 +245,7 @@ class _Player:
 
 
 async def _until_one_ends(listening: asyncio.Future[None], *works: Coroutine[Any, Any, None]) -> None:
-    """Wait for the first of these, or for `listening`; cancel the others.
-
-    Raises:
-        Exception: The first one's.
-    """
+    """Wait for the first of these, or for `listening`; cancel the others and raise its exception."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait([*tasks, listening], return_when=asyncio.FIRST_COMPLETED)

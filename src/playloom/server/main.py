@@ -82,7 +82,7 @@ class _GuardedProtocol(H11Protocol):
             self._set_idle()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection to the WebSocket protocol; small buffers keep a slow reader's frames recent."""
+        """Small buffers keep a slow reader's frames recent."""
         self._set_busy()
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self.transport.set_write_buffer_limits(high=_SOCKET_BUFFER)
@@ -92,7 +92,6 @@ class _GuardedProtocol(H11Protocol):
         self._refuse(400, "this is no HTTP request that can be read, or its head is too large")
 
     def _refuse(self, status: int, message: str) -> None:
-        """Send an error if the protocol allows it, and close."""
         self._set_busy()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self.transport.is_closing():
             body = json.dumps({"error": message}).encode("ascii")
@@ -167,15 +166,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def run(settings: Settings, say: Say = lambda sentence: None) -> None:
-    """Serve until stopped.
-
-    Args:
-        settings: The model, the address and every limit.
-        say: Prints that the server listens, and later that it is stopping.
-
-    Raises:
-        PlayloomError: If the model cannot be used or the port is taken.
-    """
+    """Serve until stopped; `say` prints that the server listens, and later that it is stopping."""
     with listen(settings) as listener, log_requests(settings):
         server_of(settings, create_app(settings), listener, say).run(sockets=[listener])
 
@@ -205,12 +196,8 @@ def server_of(
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # A text that is not UTF-8 closes its WebSocket (1007); uvicorn's traceback of it is noise.
-    logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith("Invalid UTF-8"))
     return DrainingServer(config, application, say, _greeting(application, listener.getsockname()[1]))
-
-
-def _is_worth_logging(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("Invalid UTF-8")
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -16,10 +16,11 @@ Gauges = Callable[[], dict[str, float]]
 """Current values by name."""
 
 
-class Metrics:
-    """Counters and histograms; any thread may increment them."""
+class Metrics(Collector):
+    """Counters and histograms, which any thread may increment, and values that the scheduler and the gauges keep."""
 
     def __init__(self, stats: SchedulerStats, gauges: Gauges, batch: int) -> None:
+        self.stats, self.gauges, self.batch = stats, gauges, batch
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
@@ -38,18 +39,11 @@ class Metrics:
             buckets=_LATENCY,
             registry=self.registry,
         )
-        self.registry.register(_Now(stats, gauges, batch))
+        self.registry.register(self)
 
     def text(self) -> bytes:
         """Render the metrics in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-class _Now(Collector):
-    """Collector of values that the scheduler and the gauges keep."""
-
-    def __init__(self, stats: SchedulerStats, gauges: Gauges, batch: int) -> None:
-        self.stats, self.gauges, self.batch = stats, gauges, batch
 
     def collect(self) -> Iterator[Metric]:
         """Yield the scheduler's statistics and the gauges."""

@@ -49,7 +49,6 @@ class SchedulerStats:
     """Counters of a scheduler."""
 
     sessions: int = 0
-    """Open sessions."""
     waiting: int = 0
     """Queued step requests."""
     frames: int = 0
@@ -71,13 +70,11 @@ class _StepRequest:
 
     @property
     def input(self) -> StepInput:
-        return StepInput(self.handle._session, self.action_A, self.frame)
+        return StepInput(self.handle.session, self.action_A, self.frame)
 
 
 @dataclass(kw_only=True, eq=False)
 class _PrefillRequest:
-    """A session whose prompt is being prefilled."""
-
     session: Session
     done: Future[Handle]
     progress: Progress
@@ -88,17 +85,8 @@ class Handle:
     """One user's session; any thread may use it, one step at a time."""
 
     def __init__(self, scheduler: Scheduler, session: Session) -> None:
-        self._scheduler, self._session = scheduler, session
+        self._scheduler, self.session = scheduler, session
         self.closed = False
-
-    @property
-    def sampling(self) -> Sampling:
-        """Sampling parameters; may be set between steps."""
-        return self._session.sampling
-
-    @sampling.setter
-    def sampling(self, sampling: Sampling) -> None:
-        self._session.sampling = sampling
 
     def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[StepResult]:
         """Return a future of the next step; see `playloom.inference.session.StepInput` for the arguments."""
@@ -128,13 +116,10 @@ class Scheduler:
     """Owns an engine and the thread that runs it."""
 
     def __init__(self, engine: Engine, *, sessions: int = 64, batch: int = 16, gather: float = 0.004) -> None:
-        """Start the thread.
+        """Start the thread; nothing else may use the engine.
 
-        Args:
-            engine: The engine; nothing else may use it.
-            sessions: Most sessions, those still prefilling included.
-            batch: Most sessions in one batch; others wait, longest waiting first.
-            gather: Seconds that a batch waits for sessions of the last batch that have no new request yet.
+        There are at most so many `sessions`, and `batch` of them in one batch; others wait, longest waiting first. A
+        batch waits `gather` seconds for sessions of the last batch that have no new request yet.
         """
         self.engine, self.sessions, self.batch, self.gather = engine, sessions, batch, gather
         self.stats = SchedulerStats()
@@ -155,11 +140,7 @@ class Scheduler:
         seed: int = 0,
         progress: Progress = lambda seen, steps: None,
     ) -> Future[Handle]:
-        """Open a session; return a future that is ready when its prompt is prefilled. Cancelling it frees the session.
-
-        Raises:
-            CapacityError: If all sessions are taken.
-        """
+        """Return a future of a session, ready when its prompt is prefilled; cancelling it frees the session."""
         if not self._capacity.acquire(blocking=False):
             raise CapacityError(f"all {self.sessions} sessions are taken; try again in a while")
         future: Future[Handle] = Future()
@@ -224,7 +205,7 @@ class Scheduler:
             for request in [waiting for waiting in self._requests if waiting.handle is handle]:
                 self._requests.remove(request)
                 fail(request.done, _session_closed())
-            self.engine.close(handle._session)
+            self.engine.close(handle.session)
             self.stats.sessions -= 1
             self._capacity.release()
 
@@ -334,16 +315,16 @@ class Scheduler:
                 break
             if any(request.handle is other.handle for other in batch):
                 continue
-            if self._begin_live(request.live, request) if request.live else self._begin(request):
+            if self._begin(request):
                 batch.append(request)
         return batch
 
     def _begin(self, request: _StepRequest) -> bool:
-        self._requests.remove(request)
-        return request.done.set_running_or_notify_cancel()
-
-    def _begin_live(self, live: LiveHandle, request: _StepRequest) -> bool:
-        """Take the tick and the input of a live session; returns False when it was paused meanwhile."""
+        """Begin a step; returns False when it was cancelled, or its live session paused, meanwhile."""
+        live = request.live
+        if live is None:
+            self._requests.remove(request)
+            return request.done.set_running_or_notify_cancel()
         step = live.state.begin()
         if step is None:
             return False

@@ -39,8 +39,7 @@ class TaskQueue:
     def run(self, timeout: float | None) -> bool:
         """Run all queued tasks in the calling thread; returns False once the queue is closed and empty.
 
-        Args:
-            timeout: Seconds to wait for the first task; None: until it comes.
+        Waits `timeout` seconds for the first task; None: until it comes.
         """
         with suppress(queue.Empty):
             while (item := self._items.get(timeout=timeout)) is not None:

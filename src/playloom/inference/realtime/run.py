@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from playloom.atomic_io import ensure_writable
 from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.inference.generate import GenerationConfig, Render, build_manifest
 from playloom.inference.realtime.clock import Clock, TimeSource
-from playloom.inference.realtime.metrics import HISTORY, LiveReport
+from playloom.inference.realtime.metrics import HISTORY
 from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.session import LiveSession
 from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
@@ -109,27 +109,13 @@ class LiveJob(GenerationConfig):
 class LiveResult:
     """Result of a run of live play."""
 
-    report: LiveReport
-    facts: Mapping[str, Any]
-    """Model, seed, controller, rate and machine; JSON values."""
+    report: Mapping[str, Any]
+    """Model, seed, controller, rate, machine, statistics and `failure`, the text of the error; JSON values."""
     notes: tuple[str, ...]
     folder: Path | None
     """The folder written, if any."""
     failure: Exception | None
     """The error that ended the run early, if any."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return facts and statistics as one mapping, for JSON."""
-        return {**self.facts, **asdict(self.report), "failure": self.reason}
-
-    @property
-    def reason(self) -> str | None:
-        """Text of the error that ended the run early; None without one."""
-        if self.failure is None:
-            return None
-        if isinstance(self.failure, PlayloomError):
-            return str(self.failure)
-        return f"{type(self.failure).__name__}: {self.failure}"
 
 
 def play_live(
@@ -150,7 +136,7 @@ def play_live(
     model, sampling = engine.model, job.sampling(engine.model)
     prompt, data = job.read_prompt(model, horizon=0, render=render)
     frames: deque[LiveFrame] = deque(maxlen=HISTORY if job.out is not None else 0)
-    failure = None
+    failure: Exception | None = None
     with LiveSession(engine, prompt, sampling=sampling, seed=job.seed, controller=job.controller, fps=job.fps) as live:
         if on_start is not None:
             on_start(model.config.name)
@@ -165,8 +151,11 @@ def play_live(
                 live.run(frames.append, stop, ticks=job.ticks, first_tick=start)
         except Exception as error:  # the statistics so far are worth keeping
             failure = error
-        report = live.report()
-    facts = {
+        statistics = live.report()
+    reason = None if failure is None else str(failure)
+    if failure is not None and not isinstance(failure, PlayloomError):
+        reason = f"{type(failure).__name__}: {failure}"
+    report = {
         "model": model.config.name,
         "weights": model.fingerprint,
         "controller": job.controller,
@@ -174,8 +163,10 @@ def play_live(
         "fps": job.fps,
         "ticks_wanted": job.ticks,
         "machine": dict(machine or {}),
+        **statistics,
+        "failure": reason,
     }
-    result = LiveResult(report=report, facts=facts, notes=data.notes, folder=None, failure=failure)
+    result = LiveResult(report=report, notes=data.notes, folder=None, failure=failure)
     if job.out is None:
         return result
     if not frames:
@@ -185,5 +176,5 @@ def play_live(
         engine, data.frames_THWC, mode=mode, sampling=sampling, seed=job.seed, timestamp=job.timestamp, prompt=data
     )
     tiles = seen_tiles(data.frames_THWC, data.actions_TA, data.dreamed_T, data.kind)
-    written = write_play(job.out, tuple(frames), seen=tiles, manifest=manifest, report=result.to_dict(), fps=job.fps)
+    written = write_play(job.out, tuple(frames), seen=tiles, manifest=manifest, report=report, fps=job.fps)
     return replace(result, folder=written)

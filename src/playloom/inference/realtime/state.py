@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from playloom.actions.codec import REST_VALUES, check_values
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.realtime.clock import Clock, RealTime, Tick, TimeSource
-from playloom.inference.realtime.metrics import HISTORY, LiveReport, Statistics
+from playloom.inference.realtime.metrics import HISTORY, Statistics
 from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.inference.types import StepResult
 
@@ -140,8 +140,8 @@ class LiveState:
                 raise BadInputError("only a paused session can be stepped; pause it first")
             self._steps += 1
 
-    def report(self) -> LiveReport:
-        """Return the statistics so far."""
+    def report(self) -> dict[str, Any]:
+        """Return the statistics so far, by name."""
         inputs, dropped = self._input.inputs, self._input.dropped_inputs
         return self._statistics.report(skipped=self._clock.skipped, inputs=inputs, dropped_inputs=dropped)
 

@@ -323,7 +323,7 @@ class StoryService:
         Its codes are known, but an edit starts at the pixels and would encode the watermark.
         """
         sent = self.service.sent_images
-        manifest = await self.service.run_in_io_pool(lambda: sent.manifest(frame.frame_HWC))
+        manifest = await self.service.run_in_io_pool(lambda: sent.find(frame.frame_HWC)[1])
         if manifest is None:
             return frame
         frame_HWC = await self.service.frame(frame.codes_N)
