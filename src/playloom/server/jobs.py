@@ -164,9 +164,7 @@ _FORM_SCHEMA = {
     "properties": {"json": {"type": "string", "description": "A `NewJob`, as JSON."}},
     "additionalProperties": {"type": "string", "format": "binary"},
 }
-_FORM: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM_SCHEMA}}}
-}
+_FORM = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM_SCHEMA}}}}
 
 
 def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> None:
@@ -228,14 +226,12 @@ async def _predictions(service: InferenceService, params: NewJob, files: Mapping
         )
     future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
     prompt = await service.prompt(context, steps=used, stretch=True)
-    (sampling, seed), count, steps = (
-        params.resolve(service),
-        params.num_parallel_predictions,
-        params.num_steps_to_predict,
-    )
+    sampling, seed = params.resolve(service)
+    count = params.num_parallel_predictions
     if count > service.settings.max_jobs:
         raise BadInputError(f"{count:,} parallel predictions were requested; at most {service.settings.max_jobs} jobs")
-    following = [context[-1].action_A, *future, *[None] * steps][: steps + 1]
+    following = [context[-1].action_A, *future, *[None] * params.num_steps_to_predict]
+    following = following[: params.num_steps_to_predict + 1]
     return [predict(service, prompt, following, sampling, (seed + index) % 2**63) for index in range(count)]
 
 

@@ -83,14 +83,10 @@ class LiveConnection:
         self.prompt, self.prompt_name, self.seed, self.form = prompt, prompt_name, seed, form
         self.state = LiveState(controller=controller, fps=service.settings.fps, aligned=True)
         self.history = FrameHistory(prompt, context=service.context, sent=service.settings.recording_frames)
-        self.send_queue: SendQueue[dict[str, Any]] | None = None
-        """Send queue of the connected player, or None."""
+        self.send_queue: SendQueue[dict[str, Any]] | None = None  # of the connected player
         self.detached_at = time.monotonic()
-        """Monotonic time of the last disconnect."""
-        self.delivered = False
-        """True after the first message from the player, or the first frame sent to it."""
-        self.failure: str | None = None
-        """Message of the error that ended the session."""
+        self.delivered = False  # until the first message from the player, or the first frame sent to it
+        self.failure: str | None = None  # the message of the error that ended the session
         self._paused_by_disconnect = False
         self._restarts = 0  # of the newest frame in the history
         self._loop = asyncio.get_running_loop()
@@ -220,8 +216,7 @@ class LiveSessionManager:
     def __init__(self, service: InferenceService, metrics: Metrics) -> None:
         self.service, self.metrics = service, metrics
         self.connections: dict[str, LiveConnection] = {}
-        self.http_sessions = 0
-        """Sessions of `/v1/sessions`, which count against the same limit."""
+        self.http_sessions = 0  # they count against the same limit
         self._opening = 0
 
     @property

@@ -66,10 +66,8 @@ class _Player:
     def __init__(self, socket: WebSocket, manager: LiveSessionManager) -> None:
         self.socket, self.live, self.service = socket, manager, manager.service
         self.connection: LiveConnection | None = None
-        self.prefilled: tuple[int | None, int | None] = (None, None)
-        """Prompt steps prefilled and their total, before the session is open."""
-        self.early_A: NDArray[np.uint8] | None = None
-        """Newest action received before the session is open."""
+        self.prefilled: tuple[int | None, int | None] = (None, None)  # prompt steps prefilled, and their total
+        self.early_A: NDArray[np.uint8] | None = None  # newest action received before the session is open
         self.send_queue: SendQueue[dict[str, Any]] = SendQueue()
         self.controls: asyncio.Queue[Control] = asyncio.Queue(_MAX_CONTROLS)
 

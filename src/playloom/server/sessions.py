@@ -20,7 +20,7 @@ from playloom.server.errors import ApiError
 from playloom.server.live import LiveSessionManager
 from playloom.server.scheduler import Handle
 from playloom.server.schemas import (
-    ApiModel,
+    GenerationResponse,
     PromptParams,
     RequestModel,
     Schema,
@@ -37,15 +37,11 @@ _MP4: dict[int | str, dict[str, object]] = {200: {"content": {"video/mp4": {}}}}
 _CSV: dict[int | str, dict[str, object]] = {200: {"content": {"text/csv": {}}}}
 
 
-class SessionCreated(ApiModel):
+class SessionCreated(GenerationResponse):
     """A new session."""
 
     token: str
     """Token of the session; it gives access to step and close it."""
-    model: str
-    """Name of the model."""
-    seed: int
-    """Seed used."""
 
 
 class StepBody(RequestModel):

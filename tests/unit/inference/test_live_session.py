@@ -317,8 +317,9 @@ def test_invalid_arguments():
         live.set_input([77] * 16)
 
 
-def test_history_is_bounded_and_counts_are_not():
-    live = session(history=10, cost=lambda index: 0.09 if index < 40 else 0.01)
+def test_history_is_bounded_and_counts_are_not(monkeypatch):
+    monkeypatch.setattr("playloom.inference.realtime.metrics.HISTORY", 10)
+    live = session(cost=lambda index: 0.09 if index < 40 else 0.01)
     played(live, 50)
     report = live.report()
     assert report["frames"] == 50 and report["frame_latency_ms"]["count"] == 10

@@ -9,19 +9,8 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
 from playloom.errors import BadInputError
-
-
-class TimeSource(Protocol):
-    """Monotonic clock that can be waited on."""
-
-    def now(self) -> float:
-        """Return seconds."""
-
-    def sleep_until(self, when: float) -> None:
-        """Return as soon as `now()` is `when` or more."""
 
 
 class RealTime:
@@ -37,7 +26,7 @@ class RealTime:
             time.sleep(left)
 
 
-class VirtualTime:
+class VirtualTime(RealTime):
     """Time that passes only by sleeping: for tests, and for play that need not be in real time."""
 
     def __init__(self, now: float = 0.0) -> None:
@@ -69,11 +58,11 @@ class Tick:
 class Clock:
     """Clock of a fixed rate that neither drifts nor queues; `restart` starts it."""
 
-    def __init__(self, fps: float = 10.0, time: TimeSource | None = None) -> None:
+    def __init__(self, fps: float = 10.0, time: RealTime | None = None) -> None:
         if not (math.isfinite(fps) and fps > 0):
             raise BadInputError(f"the clock's rate is {fps:g} Hz; expected more than 0, for example 10")
         self.fps = fps
-        self.time: TimeSource = time or RealTime()
+        self.time = time or RealTime()
         self.passed = 0
         """Ticks that happened or were skipped; the number of the next one."""
         self.skipped = 0

@@ -24,12 +24,12 @@ def percentiles(seconds: Iterable[float]) -> dict[str, float | None]:
 
 
 class Statistics:
-    """Counts every frame and keeps the last `history` durations; any thread may call `report`."""
+    """Counts every frame and keeps the last durations; any thread may call `report`."""
 
-    def __init__(self, history: int = HISTORY) -> None:
-        self._key_to_frame: deque[float] = deque(maxlen=history)
-        self.latency: deque[float] = deque(maxlen=history)
-        self._jitter: deque[float] = deque(maxlen=history)
+    def __init__(self) -> None:
+        self._key_to_frame: deque[float] = deque(maxlen=HISTORY)
+        self._latency: deque[float] = deque(maxlen=HISTORY)
+        self._jitter: deque[float] = deque(maxlen=HISTORY)
         self._frames = self.late = self._stepped = 0
         self._seconds_before = self._seconds = 0.0
         self._start = 0.0
@@ -50,7 +50,7 @@ class Statistics:
                 return
             self.late += frame.late
             self._seconds = max(finished, tick.next_due) - self._start
-            self.latency.append(frame.latency)
+            self._latency.append(frame.latency)
             self._jitter.append(began - tick.due)
             if frame.key_to_frame is not None:
                 self._key_to_frame.append(frame.key_to_frame)
@@ -70,6 +70,6 @@ class Statistics:
                 "inputs": inputs,
                 "dropped_inputs": dropped_inputs,
                 "key_to_frame_ms": percentiles(self._key_to_frame),
-                "frame_latency_ms": percentiles(self.latency),
+                "frame_latency_ms": percentiles(self._latency),
                 "jitter_ms": percentiles(self._jitter),
             }

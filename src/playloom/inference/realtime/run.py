@@ -25,15 +25,12 @@ from playloom.actions.codec import check_values
 from playloom.atomic_io import ensure_writable
 from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.inference.generate import GenerationConfig, Render, build_manifest
-from playloom.inference.realtime.clock import Clock, TimeSource
+from playloom.inference.realtime.clock import Clock, RealTime
 from playloom.inference.realtime.metrics import HISTORY
 from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.session import LiveSession
 from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.media.output_folder import seen_tiles
-
-SetInput = Callable[[NDArray[np.uint8], float], None]
-"""Receives an action [16] and its time, as `LiveSession.set_input` does."""
 
 
 def input_times(fps: float, seed: int) -> Iterator[float]:
@@ -45,7 +42,13 @@ def input_times(fps: float, seed: int) -> Iterator[float]:
 
 @contextmanager
 def scripted_input(
-    set_input: SetInput, actions_SA: NDArray[np.uint8], *, first_tick: float, fps: float, seed: int, time: TimeSource
+    set_input: Callable[[NDArray[np.uint8], float], None],
+    actions_SA: NDArray[np.uint8],
+    *,
+    first_tick: float,
+    fps: float,
+    seed: int,
+    time: RealTime,
 ) -> Iterator[None]:
     """Repeat a script, action values [S, 16], from its own thread: its first action at once, then by `input_times`.
 

@@ -19,8 +19,7 @@ from contextlib import contextmanager
 from numpy.typing import ArrayLike
 
 from playloom.errors import BadInputError
-from playloom.inference.realtime.clock import TimeSource
-from playloom.inference.realtime.metrics import HISTORY
+from playloom.inference.realtime.clock import RealTime
 from playloom.inference.realtime.state import LiveState
 from playloom.inference.realtime.types import Controller, LiveFrame, SessionFactory
 from playloom.inference.sampling import Sampling
@@ -41,11 +40,10 @@ class LiveSession(LiveState):
         seed: int = 0,
         controller: Controller = "person",
         fps: float = 10.0,
-        time: TimeSource | None = None,
-        history: int = HISTORY,
+        time: RealTime | None = None,
     ) -> None:
         """Open the session; the same seed and actions give the same frames. For the rest see `LiveState`."""
-        super().__init__(controller=controller, fps=fps, time=time, history=history)
+        super().__init__(controller=controller, fps=fps, time=time)
         self.prompt, self.seed = prompt, seed
         self.closed = False
         self._engine, self._session = engine, engine.open(prompt, sampling=sampling, seed=seed)

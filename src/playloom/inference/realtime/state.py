@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from playloom.actions.codec import REST_VALUES, check_values
 from playloom.errors import ActionError, BadInputError
-from playloom.inference.realtime.clock import Clock, RealTime, Tick, TimeSource
-from playloom.inference.realtime.metrics import HISTORY, Statistics
+from playloom.inference.realtime.clock import Clock, RealTime, Tick
+from playloom.inference.realtime.metrics import Statistics
 from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.inference.types import StepResult
 
@@ -96,23 +96,18 @@ class LiveState:
         *,
         controller: Controller = "person",
         fps: float = 10.0,
-        time: TimeSource | None = None,
+        time: RealTime | None = None,
         aligned: bool = False,
-        history: int = HISTORY,
     ) -> None:
         """Create the state; the clock starts with the first frame.
 
         `aligned` puts ticks at whole multiples of 1 / fps, after a pause too, so that sessions share batches.
-        `history` is the number of frames that percentiles are taken over.
         """
-        self.time: TimeSource = time or RealTime()
-        self.fps = fps
-        """Ticks per second."""
-        self.paused = False
-        """True between `pause` and `resume`."""
+        self.time = time or RealTime()
+        self.fps, self.paused = fps, False
         self._clock, self._aligned = Clock(fps, self.time), aligned
         self._controller: Controller = check_controller(controller)
-        self._input, self._statistics = InputState(), Statistics(history)
+        self._input, self._statistics = InputState(), Statistics()
         self._sequence = self._restarts = 0
         self._steps, self._clock_stale = 0, True
         self._lock = threading.Lock()
