@@ -27,7 +27,6 @@ from playloom.server.service import ContextStep, InferenceService
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 JobSteps = AsyncGenerator[Prediction, None]
-"""Results of a job, made one by one."""
 
 
 @dataclass(kw_only=True, eq=False)

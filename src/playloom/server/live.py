@@ -18,6 +18,7 @@ from playloom.inference.realtime.recorder import FrameHistory, SentFrame
 from playloom.inference.realtime.state import LiveState
 from playloom.inference.realtime.types import Controller, LiveFrame
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import Session
 from playloom.inference.types import Prompt
 from playloom.media.images import Live, live_picture
 from playloom.provenance import Manifest
@@ -113,17 +114,13 @@ class LiveConnection:
             self.state.pause()
 
     @property
-    def sampling(self) -> Sampling:
-        """Sampling parameters from the next frame on."""
-        return self._live.handle.session.sampling
-
-    @sampling.setter
-    def sampling(self, sampling: Sampling) -> None:
-        self._live.handle.session.sampling = sampling
+    def session(self) -> Session:
+        """The session; another one after a restart."""
+        return self._live.handle.session
 
     async def restart(self, *, prompt: Prompt, prompt_name: str | None, seed: int) -> None:
         """Open a new session and switch to it between two frames; the old one goes on until then."""
-        handle = await self.service.open(prompt, self.sampling, seed)
+        handle = await self.service.open(prompt, self.session.sampling, seed)
         manifest = self._manifest(prompt, seed)
 
         def switch() -> None:
@@ -174,13 +171,13 @@ class LiveConnection:
             "prompt": self.prompt_name,
             "seed": self.seed,
             "controller": self.state.controller,
-            "temperature": self.sampling.temperature,
+            "temperature": self.session.sampling.temperature,
             "paused": self.state.paused,
         }
 
     def _manifest(self, prompt: Prompt, seed: int) -> Manifest:
         mode = "world" if self.state.controller == "person" else "full"
-        return self.service.manifest(prompt, self.sampling, seed, mode)
+        return self.service.manifest(prompt, self.session.sampling, seed, mode)
 
     def _on_frame(self, frame: LiveFrame) -> Future[None]:
         prompt, manifest = self.prompt, self.manifest  # those of this frame

@@ -76,8 +76,12 @@ class _Player:
         listening = asyncio.ensure_future(self._listen())  # while the session opens too: the player may leave
         try:
             await _until_one_ends(listening, self._open_session(hello), self._report_progress())
-            assert self.connection is not None, "_open_session sets it"
-            connection = self._attach(self.connection)
+            connection = self.connection
+            assert connection is not None, "_open_session sets it"
+            self.send_queue = connection.attach()
+            self.send_queue.put_text(connection.ready_message())
+            if self.early_A is not None:
+                connection.state.set_input(self.early_A)
             await _until_one_ends(
                 listening, self._handle_controls(connection), self._heartbeat(connection), self._send(connection)
             )
@@ -150,13 +154,6 @@ class _Player:
             await self._send_json({"type": "opening", "seen": seen, "steps": steps})
             await asyncio.sleep(_ANNOUNCE)
 
-    def _attach(self, connection: LiveConnection) -> LiveConnection:
-        self.send_queue = connection.attach()
-        self.send_queue.put_text(connection.ready_message())
-        if self.early_A is not None:
-            connection.state.set_input(self.early_A)
-        return connection
-
     async def _prompt(self, name: str | None, image: str | None) -> tuple[Prompt, str | None]:
         params = PromptParams(prompt=name, images=None if image is None else [image])
         return await build_prompt(self.service, params), None if image is not None else resolve_prompt(name)
@@ -200,7 +197,7 @@ class _Player:
         elif isinstance(control, SetController):
             state.controller = control.value
         elif isinstance(control, SetTemperature):
-            connection.sampling = replace(connection.sampling, temperature=control.value)
+            connection.session.sampling = replace(connection.session.sampling, temperature=control.value)
         else:
             await self._reset(connection, control)
 

@@ -1,7 +1,5 @@
 """Run the server on one port, with graceful shutdown.
 
-    run(read_settings(port=5000), say=print)
-
 SIGTERM or Ctrl-C rejects new work with 503 and gives running work up to `drain_seconds`; a second signal ends it at
 once.
 """
@@ -32,7 +30,6 @@ from playloom.server.middleware import access
 from playloom.server.settings import Settings
 
 Say = Callable[[str], None]
-"""Prints a sentence."""
 _SOCKET_BUFFER = 16 * 2**10
 _BACKLOG = 1024
 _TICK = 0.1  # seconds, uvicorn's

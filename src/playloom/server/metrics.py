@@ -13,7 +13,6 @@ from playloom.server.scheduler import SchedulerStats
 _LATENCY = (0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 _DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 Gauges = Callable[[], dict[str, float]]
-"""Current values by name."""
 
 
 class Metrics(Collector):

@@ -1,17 +1,11 @@
 """Scheduler: one thread owns the engine, batches the steps of all sessions and drives live sessions at their ticks.
 
-    scheduler = Scheduler(Engine(model, row_delay=1))
-    handle = scheduler.open(prompt, seed=7).result()      # from any thread
-    step = handle.submit(action_A).result()
-    scheduler.play(LiveHandle(...))                       # or a frame at every tick
-
 Requests that wait and live sessions that are due when a frame begins share its batch. New sessions prefill one prompt
 step between frames.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter, deque
@@ -31,10 +25,8 @@ from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt, StepResult
-from playloom.server.errors import CapacityError, ShuttingDownError
+from playloom.server.errors import CapacityError, ShuttingDownError, log
 from playloom.server.task_queue import OnError, TaskQueue, fail, resolve
-
-log = logging.getLogger("playloom.server")
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None

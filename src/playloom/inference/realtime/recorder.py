@@ -1,13 +1,4 @@
-"""Newest frames of live play: kept in memory, bounded, and written as files.
-
-==============  ============================================================================================
-`play.mp4`      the frames in real time, watermarked, after those of the prompt; a frame stays for the ticks
-                skipped after it
-`sheet.png`     contact sheet
-`actions.csv`   the actions, one row per frame; the same actions, prompt and seed generate the same frames
-`report.json`   the statistics and the manifest
-==============  ============================================================================================
-"""
+"""Newest frames of live play: kept in memory, bounded, and written as the files that `docs/play.md` lists."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Live play without a screen: from a job to statistics, and to a folder if one is given.
 
-    result = play_live(LiveJob(script_SA=actions, seconds=60))
-
 The scripted player sends inputs from its own thread at random moments between the ticks: inputs exactly at the ticks
 would hide the wait for the next one from key-to-frame.
 """
@@ -82,7 +80,7 @@ class LiveJob(GenerationConfig):
     """Configuration of a run of live play."""
 
     script_SA: NDArray[np.uint8] | None = None
-    """Inputs of the scripted player, action values [S, 16], repeated until the end; may be None for `model`."""
+    """Inputs of the scripted player, action values [S, 16], repeated until the end; None: no input."""
     seconds: float = 60.0
     """Length of the run."""
     fps: float = 10.0
@@ -97,8 +95,6 @@ class LiveJob(GenerationConfig):
         Clock(self.fps)
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise BadInputError(f"seconds is {self.seconds:g}; expected more than 0")
-        if self.script_SA is None and self.controller != "model":
-            raise ActionError("a script is required unless the controller is 'model'")
         if self.script_SA is not None and not len(check_values(self.script_SA)):
             raise ActionError("the script has no actions; write for example: forward for 2s; turn_left for 1s")
 

@@ -1,10 +1,4 @@
-"""Live play: one session stepped by a clock, each frame with the newest input.
-
-    session = LiveSession(engine, prompt, seed=7)
-    frame = session.step(action_A)                       # pull: waits for the tick
-
-    session.run(on_frame=show, stop=stop.is_set)         # push: runs in the calling thread ...
-    session.set_input(action_A); session.pause()         # ... and is steered from any other
+"""Live play: one session stepped by a clock, each frame with the newest input; see `docs/play.md`.
 
 The server steps the sessions of all players in its scheduler, with the same `LiveState`.
 """

@@ -36,9 +36,7 @@ class InputState:
 
     def __init__(self) -> None:
         self.inputs = 0
-        """Inputs received."""
-        self.dropped_inputs = 0
-        """Inputs without a frame, because a newer one came first."""
+        self.dropped_inputs = 0  # without a frame, because a newer one came first
         self._latest = InputEvent(REST_VALUES.copy(), None)
         self._lock = threading.Lock()
 
@@ -60,15 +58,11 @@ class InputState:
             self._latest = InputEvent(values_A, at)
 
     def read(self) -> InputEvent:
-        """Return the input for the frame that begins now; it stays set."""
+        """Return the input and mark it as shown; it stays set."""
         with self._lock:
             latest = self._latest
             self._latest = latest._replace(at=None)
             return latest
-
-    def discard_timestamp(self) -> None:
-        """Forget when the input arrived, for a wait that is not the frames' fault, such as a pause."""
-        self.read()
 
 
 class LiveStep(NamedTuple):
@@ -158,7 +152,7 @@ class LiveState:
     @controller.setter
     def controller(self, controller: Controller) -> None:
         self._controller = check_controller(controller)
-        self._input.discard_timestamp()
+        self._input.read()  # the wait of an input until now is not the frames' fault
 
     def start_clock(self, at: float | None = None) -> None:
         """Start a stretch of play whose first tick is due at `at` (None: now, or at the next aligned tick)."""
@@ -167,7 +161,7 @@ class LiveState:
             at = math.ceil(self.time.now() * self.fps) / self.fps
         self._clock.restart(at)
         self._statistics.start(self._clock.due(self._clock.passed))
-        self._input.discard_timestamp()
+        self._input.read()  # as above
 
     def next_due(self) -> float | None:
         """Return when the next frame is due, in seconds of `time`; None while paused without a single step."""
