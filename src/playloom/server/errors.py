@@ -62,6 +62,8 @@ def to_api_error(error: Exception) -> ApiError:
     """Convert any exception to the error that a client sees."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, RequestValidationError):
+        return ApiError(400, validation_message(error.errors()))
     if isinstance(error, (ResourceError, ShuttingDownError)):
         return service_unavailable(str(error), 2)
     if isinstance(error, StorageError):  # its message names a path of this machine
@@ -109,10 +111,6 @@ def install(app: FastAPI) -> None:
     async def refused(request: Request, error: Exception) -> Response:
         return to_api_error(error).response()
 
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return ApiError(400, validation_message(error.errors())).response()
-
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path, message = request.url.path[:100], str(error.detail)
@@ -122,7 +120,6 @@ def install(app: FastAPI) -> None:
             message = f"{path} has no method {request.method}; GET /v1/openapi.json lists all routes"
         return ApiError(error.status_code, message, error.headers).response()
 
-    app.add_exception_handler(ApiError, refused)
-    app.add_exception_handler(PlayloomError, refused)
-    app.add_exception_handler(RequestValidationError, invalid)
+    for kind in (ApiError, PlayloomError, RequestValidationError):
+        app.add_exception_handler(kind, refused)
     app.add_exception_handler(HTTPException, http)

@@ -26,7 +26,7 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt, StepResult
 from playloom.server.errors import CapacityError, ShuttingDownError, log
-from playloom.server.task_queue import OnError, TaskQueue, fail, resolve
+from playloom.server.task_queue import OnError, TaskQueue, fail
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
@@ -260,8 +260,10 @@ class Scheduler:
                 self._prefilling.remove(newcomer)
                 self.stats.sessions += 1
                 handle = Handle(self, newcomer.session)
-                if not resolve(newcomer.done, handle):
-                    self._close(handle)  # cancelled
+                if newcomer.done.set_running_or_notify_cancel():
+                    newcomer.done.set_result(handle)
+                else:
+                    self._close(handle)
 
     def _drop(self, newcomer: _PrefillRequest) -> None:
         self._prefilling.remove(newcomer)
@@ -295,7 +297,7 @@ class Scheduler:
             return
         self.stats.frames += len(batch)
         for request, step in zip(batch, steps, strict=True):
-            resolve(request.done, step)
+            request.done.set_result(step)
 
     def _next_batch(self) -> list[_StepRequest]:
         """Take the longest waiting requests and due live sessions, one per session."""

@@ -214,18 +214,18 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
         The last entry's action closes its step: the first picture predicted is the one that follows it.
         """
         service.check_steps(body.input_data.num_steps_to_predict)
-        return await service.in_time(_score(service, body.input_data), request)
+        return await service.limiter.in_time(_score(service, body.input_data), request)
 
     @app.post("/v1/dream", tags=["playloom"])
     async def dream(body: DreamRequest, request: Request) -> DreamResponse:
         """Generate frames, actions or both from a prompt or images."""
         service.check_steps(body.steps)
-        return await service.in_time(_dream(service, body), request)
+        return await service.limiter.in_time(_dream(service, body), request)
 
     @app.post("/v1/policy", tags=["playloom"])
     async def policy(body: PromptParams, request: Request) -> PolicyResponse:
         """Return the model's next action."""
-        return await service.in_time(_policy(service, body), request)
+        return await service.limiter.in_time(_policy(service, body), request)
 
 
 class Prediction(NamedTuple):

@@ -48,13 +48,12 @@ _CACHED_PROMPTS = 8
 class RequestLimiter:
     """Limits concurrent requests, first come, first served. Used from one event loop."""
 
-    def __init__(self, slots: int, queue: int) -> None:
-        self.slots, self.queue = slots, queue
+    def __init__(self, slots: int, queue: int, seconds: float) -> None:
+        self.slots, self.queue, self.seconds = slots, queue, seconds
         self.running = self.waiting = 0
-        self.draining = False
-        """True while the server is stopping and accepts no new work."""
+        self.draining = False  # True while the server is stopping and accepts no new work
         self._free = asyncio.Semaphore(slots)
-        self._seconds = 1.0
+        self._mean_seconds = 1.0
         self._tasks: set[asyncio.Future[Any]] = set()
         self._ended = False
 
@@ -63,7 +62,7 @@ class RequestLimiter:
         """Hold one of the slots; raise an `ApiError` 503 at once if the queue is full or the server is stopping."""
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
-            seconds = min(60, math.ceil(self._seconds * max(1, self.waiting) / self.slots))
+            seconds = min(60, math.ceil(self._mean_seconds * max(1, self.waiting) / self.slots))
             raise service_unavailable(f"{self.waiting} requests are waiting already; try again in a while", seconds)
         self.waiting += 1
         try:
@@ -76,10 +75,10 @@ class RequestLimiter:
             yield
         finally:
             self.running -= 1
-            self._seconds += _WEIGHT * (time.monotonic() - began - self._seconds)
+            self._mean_seconds += _WEIGHT * (time.monotonic() - began - self._mean_seconds)
             self._free.release()
 
-    async def with_timeout(self, work: Coroutine[Any, Any, _T], seconds: float, request: Request | None = None) -> _T:
+    async def in_time(self, work: Coroutine[Any, Any, _T], request: Request | None = None) -> _T:
         """Run the work of a request; a timeout, `abort_all` or the disconnect of its client cancels it."""
         task = asyncio.ensure_future(work)
         tasks: set[asyncio.Future[Any]] = {task}
@@ -87,12 +86,12 @@ class RequestLimiter:
             tasks.add(asyncio.ensure_future(request.receive()))  # after the body comes the disconnect
         self._tasks.add(task)
         try:
-            done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
             if task in done:
                 return task.result()
             if done:
                 raise ApiError(499, "the client has disconnected")
-            raise ApiError(504, f"this took longer than {seconds:g} seconds; request fewer steps at once")
+            raise ApiError(504, f"this took longer than {self.seconds:g} seconds; request fewer steps at once")
         except asyncio.CancelledError:
             if not self._ended:
                 raise
@@ -165,7 +164,7 @@ class InferenceService:
         # A live session that restarts opens its new session before it closes the old one, hence twice.
         capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
         self.scheduler = Scheduler(self.engine, sessions=capacity, batch=settings.batch)
-        self.limiter = RequestLimiter(settings.max_requests, settings.queue)
+        self.limiter = RequestLimiter(settings.max_requests, settings.queue, settings.request_seconds)
         self.sent_images = SentImageCache(settings.token_cache_size)
         self._io_pool = ThreadPoolExecutor(1, "playloom-io")
         self._encode_pool = ThreadPoolExecutor(1, "playloom-encode")
@@ -283,10 +282,6 @@ class InferenceService:
             return png
 
         return await self.run_in_io_pool(encode)
-
-    async def in_time(self, work: Coroutine[Any, Any, _T], request: Request | None = None) -> _T:
-        """Run the work of a request within `request_seconds`."""
-        return await self.limiter.with_timeout(work, self.settings.request_seconds, request)
 
     def check_steps(self, steps: int) -> None:
         """Raise a `BadInputError` if a request has too many steps."""

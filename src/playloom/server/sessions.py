@@ -141,12 +141,12 @@ def register_session_routes(app: FastAPI, service: InferenceService, sessions: S
     @app.post("/v1/sessions", status_code=201, tags=_TAGS)
     async def open_session(body: PromptParams, request: Request) -> SessionCreated:
         """Open a session that is stepped by requests."""
-        return await service.in_time(sessions.open(body), request)
+        return await service.limiter.in_time(sessions.open(body), request)
 
     @app.post("/v1/sessions/{token}/step", tags=_TAGS)
     async def step_session(token: str, body: StepBody, request: Request) -> Step:
         """Run one step: a given or sampled action, and the frame after it."""
-        return await service.in_time(sessions.step(token, body), request)
+        return await service.limiter.in_time(sessions.step(token, body), request)
 
     @app.delete("/v1/sessions/{token}", status_code=204, tags=_TAGS)
     async def close_session(token: str) -> Response:

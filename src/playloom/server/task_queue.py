@@ -1,4 +1,4 @@
-"""Queue of tasks for one thread, and futures that may be cancelled while they are set."""
+"""Queue of tasks for one thread."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
-_T = TypeVar("_T")
 OnError = Callable[[Exception], None]
-"""Callback for the exception that a task raised."""
 
 
 class TaskQueue:
@@ -57,15 +55,6 @@ class TaskQueue:
         self.close()
         while (item := self._items.get()) is not None:
             item[1](error)
-
-
-def resolve(future: Future[_T], value: _T) -> bool:
-    """Set a result; returns False when the future is cancelled."""
-    try:
-        future.set_result(value)
-    except InvalidStateError:  # cancelled, perhaps at this very moment
-        return False
-    return True
 
 
 def fail(future: Future[Any], error: Exception) -> None:

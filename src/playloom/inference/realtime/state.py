@@ -161,7 +161,7 @@ class LiveState:
             at = math.ceil(self.time.now() * self.fps) / self.fps
         self._clock.restart(at)
         self._statistics.start(self._clock.due(self._clock.passed))
-        self._input.read()  # as above
+        self._input.read()  # nor is a pause
 
     def next_due(self) -> float | None:
         """Return when the next frame is due, in seconds of `time`; None while paused without a single step."""
