@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
 """Frame after an action; see `playloom.inference.session.StepInput`."""
 Progress = Callable[[int, int], None]
-"""Called in the scheduler's thread with the number of prefilled prompt steps and their total."""
+"""Receives the number of prefilled prompt steps and their total."""
 _MAX_UNSENT = 2  # frames of a live session that are being encoded; more would queue
 
 
@@ -42,11 +42,8 @@ class SchedulerStats:
 
     sessions: int = 0
     waiting: int = 0
-    """Queued step requests."""
     frames: int = 0
-    """Finished steps."""
-    batches: Counter[int] = field(default_factory=Counter)
-    """Number of batches by size."""
+    batches: Counter[int] = field(default_factory=Counter)  # by size
 
 
 @dataclass(kw_only=True, eq=False)
@@ -91,16 +88,16 @@ class Handle:
 
 @dataclass(kw_only=True, eq=False)
 class LiveHandle:
-    """A live session that the scheduler drives."""
+    """A live session that the scheduler drives; it calls both functions in its own thread.
 
-    handle: Handle
-    """Its session; another one after a restart."""
+    `on_frame` returns a future of the sent frame, so that frames never queue. `on_error` receives the error that ended
+    the session.
+    """
+
+    handle: Handle  # another one after a restart
     state: LiveState
-    """Its clock and input."""
     on_frame: Callable[[LiveFrame], Future[Any]]
-    """Called in the scheduler's thread; returns a future of the sent frame, so that frames never queue."""
     on_error: OnError
-    """Called in the scheduler's thread with the error that ended it."""
     unsent: int = 0
 
 

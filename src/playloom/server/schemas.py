@@ -229,15 +229,12 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
 
 
 class Prediction(NamedTuple):
-    """One predicted step."""
+    """One predicted step: its number, the watermarked frame, its tokens, and the action taken after seeing it."""
 
     step: int
-    """Step number, from 0."""
     png: bytes
-    """The frame as watermarked PNG."""
     tokens: list[int]
     action_A: NDArray[np.uint8]
-    """Action taken after seeing the frame, uint8 [16]."""
 
 
 async def predict(

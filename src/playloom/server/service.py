@@ -142,16 +142,12 @@ class SentImageCache:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ContextStep:
-    """One context step of a request."""
+    """One context step of a request: an image, the action after it, and its tokens where they were sent."""
 
     picture: bytes
-    """PNG or JPEG."""
-    where: str
-    """Name of the image in error messages."""
-    action_A: NDArray[np.uint8] | None = None
-    """Action after it, uint8 [16]; None in the last step: sampled."""
+    where: str  # name of the image in error messages
+    action_A: NDArray[np.uint8] | None = None  # None in the last step: sampled
     codes_N: NDArray[np.int64] | None = None
-    """Tokens sent with the image, int64 [N]."""
 
 
 class InferenceService:

@@ -43,16 +43,12 @@ class VirtualTime(RealTime):
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """One tick that happened."""
+    """One tick that happened; times are those of the clock's time source."""
 
-    number: int
-    """Ticks due before it since the clock was made, skipped ones included."""
+    number: int  # ticks due before it, skipped ones included
     due: float
-    """When it was due, on the clock's time source."""
     next_due: float
-    """When the tick after it is due."""
-    skipped: int
-    """Ticks skipped right before it."""
+    skipped: int  # right before it
 
 
 class Clock:
@@ -63,10 +59,8 @@ class Clock:
             raise BadInputError(f"the clock's rate is {fps:g} Hz; expected more than 0, for example 10")
         self.fps = fps
         self.time = time or RealTime()
-        self.passed = 0
-        """Ticks that happened or were skipped; the number of the next one."""
+        self.passed = 0  # ticks that happened or were skipped; the number of the next one
         self.skipped = 0
-        """Ticks skipped since the clock was made."""
         self._start: float | None = None
         self._first = 0
 

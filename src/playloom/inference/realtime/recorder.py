@@ -31,29 +31,21 @@ _LONGEST_HOLD = 100  # ticks of one frame in a video, after a machine slept for 
 
 
 class ContextFrame(NamedTuple):
-    """A frame that a session can be continued from."""
+    """A frame that a session can be continued from, not watermarked, with the action that led to it."""
 
     frame_HWC: NDArray[np.uint8]
-    """RGB, uint8 [H, W, 3], not watermarked."""
     codes_N: NDArray[np.int64]
-    """Its codes."""
-    action_A: NDArray[np.uint8]
-    """The action that led to it, values uint8 [16]; meaningless for the first frame of a prompt."""
-    action_source: ActionSource | None
-    """Source of that action; None: recorded."""
-    manifest: Manifest | None
-    """Its manifest; None: a real frame."""
+    action_A: NDArray[np.uint8]  # meaningless for the first frame of a prompt
+    action_source: ActionSource | None  # None: recorded
+    manifest: Manifest | None  # None: a real frame
 
 
 class SentFrame(NamedTuple):
-    """A frame as it was sent."""
+    """A frame as it was sent, with the action that led to it."""
 
-    picture: bytes
-    """JPEG or WebP, watermarked: a minute of play takes a few megabytes."""
+    picture: bytes  # JPEG or WebP, watermarked: a minute of play takes a few megabytes
     action_A: NDArray[np.uint8]
-    """The action that led to it."""
-    skipped: int
-    """Ticks skipped right before it."""
+    skipped: int  # ticks right before it
 
 
 class FrameHistory:

@@ -106,15 +106,13 @@ class LiveJob(GenerationConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LiveResult:
-    """Result of a run of live play."""
+    """Result of a run of live play, with the folder written and the error that ended it early, if any."""
 
     report: Mapping[str, Any]
     """Model, seed, controller, rate, machine, statistics and `failure`, the text of the error; JSON values."""
     notes: tuple[str, ...]
     folder: Path | None
-    """The folder written, if any."""
     failure: Exception | None
-    """The error that ended the run early, if any."""
 
 
 def play_live(

@@ -21,9 +21,7 @@ class InputEvent(NamedTuple):
     """The input of a frame."""
 
     action_A: NDArray[np.uint8]
-    """Action values [16]."""
-    at: float | None
-    """When it arrived; None once a frame was made with it."""
+    at: float | None  # when it arrived; None once a frame was made with it
 
     @property
     def resting(self) -> bool:
@@ -68,14 +66,10 @@ class InputState:
 class LiveStep(NamedTuple):
     """A step that has begun."""
 
-    action_A: NDArray[np.uint8] | None
-    """The action to give; None: the model samples it."""
-    tick: Tick | None
-    """Its tick; None for a single step."""
-    input_at: float | None
-    """When the input arrived that its frame is the first to show."""
+    action_A: NDArray[np.uint8] | None  # None: the model samples it
+    tick: Tick | None  # None: a single step
+    input_at: float | None  # when the input arrived that its frame is the first to show
     began: float
-    """When the step began."""
 
 
 class LiveState:
