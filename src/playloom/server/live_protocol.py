@@ -21,14 +21,12 @@ from playloom.actions.controller import CONTROLS
 from playloom.errors import ActionError
 from playloom.inference.realtime.types import Controller, LiveFrame
 from playloom.media.images import Live
-from playloom.server.schemas import RequestModel
+from playloom.server.schemas import RequestModel, SeedValue, TemperatureValue
 
 HEADER = struct.Struct("<4sIIdffBBxx16f")
 MAGIC = b"PLF1"
 FORMATS: dict[Live, int] = {"jpeg": 1, "webp": 2}
 ACTION_BYTES = 4 * len(CONTROLS)
-Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-PlaySeed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(max_length=255)]
 
 
@@ -46,9 +44,9 @@ class Hello(RequestModel):
     """Start image instead of a prompt: PNG or JPEG, base64."""
     controller: Controller = "person"
     """Source of the actions."""
-    seed: PlaySeed | None = None
+    seed: SeedValue | None = None
     """Random seed; the same seed and actions give the same frames. None: a random one."""
-    temperature: Temperature | None = None
+    temperature: TemperatureValue | None = None
     """Divides the logits; none: the model's default."""
     format: Live = "jpeg"
     """Image format of the frames."""
@@ -64,7 +62,7 @@ class Reset(RequestModel):
     """Restart, at the same prompt or at another one."""
 
     type: Literal["reset"]
-    seed: PlaySeed | None = None
+    seed: SeedValue | None = None
     prompt: Name | None = None
     image: str | None = None
 
@@ -80,7 +78,7 @@ class SetTemperature(RequestModel):
     """Set the temperature."""
 
     type: Literal["temperature"]
-    value: Temperature
+    value: TemperatureValue
 
 
 Control = Command | Reset | SetController | SetTemperature

@@ -6,11 +6,13 @@ step between frames.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -26,14 +28,62 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt, StepResult
 from playloom.server.errors import CapacityError, ShuttingDownError, log
-from playloom.server.task_queue import OnError, TaskQueue, fail
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
 """Frame after an action; see `playloom.inference.session.StepInput`."""
+_OnError = Callable[[Exception], None]
 Progress = Callable[[int, int], None]
 """Receives the number of prefilled prompt steps and their total."""
 _MAX_UNSENT = 2  # frames of a live session that are being encoded; more would queue
+
+
+class _TaskQueue:
+    """A queue of tasks that one thread runs."""
+
+    def __init__(self) -> None:
+        self._items: queue.SimpleQueue[tuple[Callable[[], None], _OnError] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def add(self, task: Callable[[], None], on_error: _OnError) -> bool:
+        with self._lock:
+            if not self._closed:
+                self._items.put((task, on_error))
+            return not self._closed
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._items.put(None)
+
+    def run(self, timeout: float | None) -> bool:
+        """Run all queued tasks in the calling thread; returns False once the queue is closed and empty.
+
+        Waits `timeout` seconds for the first task; None: until it comes.
+        """
+        with suppress(queue.Empty):
+            while (item := self._items.get(timeout=timeout)) is not None:
+                timeout, (task, on_error) = 0.0, item
+                try:
+                    task()
+                except Exception as error:  # report to the caller
+                    on_error(error)
+            self._items.put(None)  # for the next call
+            return False
+        return True
+
+    def reject_all(self, error: Exception) -> None:
+        self.close()
+        while (item := self._items.get()) is not None:
+            item[1](error)
+
+
+def _fail(future: Future[Any], error: Exception) -> None:
+    """Set an exception, unless the future is cancelled or done."""
+    with suppress(InvalidStateError):
+        future.set_exception(error)
 
 
 @dataclass(kw_only=True)
@@ -97,7 +147,7 @@ class LiveHandle:
     handle: Handle  # another one after a restart
     state: LiveState
     on_frame: Callable[[LiveFrame], Future[Any]]
-    on_error: OnError
+    on_error: _OnError
     unsent: int = 0
 
 
@@ -112,7 +162,7 @@ class Scheduler:
         """
         self.engine, self.sessions, self.batch, self.gather = engine, sessions, batch, gather
         self.stats = SchedulerStats()
-        self._tasks = TaskQueue()
+        self._tasks = _TaskQueue()
         self._prefilling: list[_PrefillRequest] = []
         self._requests: deque[_StepRequest] = deque()
         self._live: list[LiveHandle] = []
@@ -141,7 +191,7 @@ class Scheduler:
 
         def on_error(error: Exception) -> None:
             self._capacity.release()
-            fail(future, error)
+            _fail(future, error)
 
         self._post(enqueue, on_error)
         return future
@@ -155,7 +205,7 @@ class Scheduler:
             self.engine.check(request.input)  # a bad step fails its own request only
             self._requests.append(request)
 
-        self._post(enqueue, partial(fail, request.done))
+        self._post(enqueue, partial(_fail, request.done))
         return request.done
 
     def play(self, live: LiveHandle) -> None:
@@ -182,7 +232,7 @@ class Scheduler:
             if future.set_running_or_notify_cancel():
                 future.set_result(work())
 
-        self._post(do, partial(fail, future))
+        self._post(do, partial(_fail, future))
         return future
 
     def _close(self, handle: Handle) -> None:
@@ -193,7 +243,7 @@ class Scheduler:
             self._live = [live for live in self._live if live.handle is not handle]
             for request in [waiting for waiting in self._requests if waiting.handle is handle]:
                 self._requests.remove(request)
-                fail(request.done, _session_closed())
+                _fail(request.done, _session_closed())
             self.engine.close(handle.session)
             self.stats.sessions -= 1
             self._capacity.release()
@@ -206,7 +256,7 @@ class Scheduler:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _post(self, task: Callable[[], None], on_error: OnError) -> None:
+    def _post(self, task: Callable[[], None], on_error: _OnError) -> None:
         if not self._tasks.add(task, on_error):
             on_error(ShuttingDownError("the server is stopping and accepts no new work"))
 
@@ -220,9 +270,9 @@ class Scheduler:
             log.exception("the scheduler's thread failed")
             gone = ShuttingDownError("the scheduler's thread failed; restart the server")
             for request in self._requests:
-                fail(request.done, gone)
+                _fail(request.done, gone)
             for newcomer in self._prefilling:
-                fail(newcomer.done, gone)
+                _fail(newcomer.done, gone)
             for live in self._live:
                 live.on_error(gone)
             self._tasks.reject_all(gone)
@@ -249,7 +299,7 @@ class Scheduler:
         except Exception as error:
             for newcomer in list(self._prefilling):
                 self._drop(newcomer)
-                fail(newcomer.done, error)
+                _fail(newcomer.done, error)
             return
         for newcomer in list(self._prefilling):
             newcomer.progress(newcomer.steps - len(newcomer.session.pending), newcomer.steps)
@@ -288,7 +338,7 @@ class Scheduler:
             steps = self.engine.step([request.input for request in batch])
         except Exception as error:
             for request in batch:
-                fail(request.done, error)
+                _fail(request.done, error)
                 if not isinstance(error, ResourceError):  # only after that one can the session go on
                     request.handle.close()
             return

@@ -36,12 +36,12 @@ def _blank_is_none(value: Any) -> Any:
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Vector = Annotated[list[Number], Field(max_length=64)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=65536)]
-Temperature = Annotated[
-    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None, BeforeValidator(_blank_is_none)
-]
+TemperatureValue = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+SeedValue = Annotated[int, Field(ge=0, lt=SEED_END)]
+Temperature = Annotated[TemperatureValue | None, BeforeValidator(_blank_is_none)]
 TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_blank_is_none)]
 TopP = Annotated[Annotated[float, Field(gt=0, le=1)] | None, BeforeValidator(_blank_is_none)]
-Seed = Annotated[Annotated[int, Field(ge=0, lt=SEED_END)] | None, BeforeValidator(_blank_is_none)]
+Seed = Annotated[SeedValue | None, BeforeValidator(_blank_is_none)]
 
 
 class ApiModel(BaseModel):
