@@ -131,7 +131,7 @@ class LiveConnection:
             self._live.handle = handle
             self.prompt, self.prompt_name, self.seed = prompt, prompt_name, seed
             self.manifest = manifest
-            self.state.count_restart()
+            self.state.restarts += 1
             old.close()
 
         await await_future(self.service.scheduler.run(switch))

@@ -22,17 +22,7 @@ from playloom.errors import PlayloomError
 from playloom.inference.types import Prompt
 from playloom.server.errors import ApiError, parse_json, to_api_error
 from playloom.server.live import LiveConnection, LiveSessionManager, SendQueue
-from playloom.server.live_protocol import (
-    CONTROL,
-    HELLO,
-    Command,
-    Control,
-    Hello,
-    Reset,
-    SetController,
-    SetTemperature,
-    read_action,
-)
+from playloom.server.live_protocol import CONTROL, HELLO, Control, Hello, Reset, read_action
 from playloom.server.middleware import bearer_key, verify_api_key
 from playloom.server.schemas import PromptParams, build_prompt
 from playloom.server.service import resolve_prompt, resolve_seed
@@ -187,19 +177,18 @@ class _Player:
 
     async def _apply(self, connection: LiveConnection, control: Control) -> None:
         state = connection.state
-        if isinstance(control, Command):
-            if control.type == "resume":
-                state.resume()
-            else:
-                state.pause()
+        if control.type == "reset":
+            await self._reset(connection, control)
+        elif control.type == "controller":
+            state.controller = control.value
+        elif control.type == "temperature":
+            connection.session.sampling = replace(connection.session.sampling, temperature=control.value)
+        elif control.type == "resume":
+            state.resume()
+        else:
+            state.pause()
             if control.type == "step":
                 state.single_step()
-        elif isinstance(control, SetController):
-            state.controller = control.value
-        elif isinstance(control, SetTemperature):
-            connection.session.sampling = replace(connection.session.sampling, temperature=control.value)
-        else:
-            await self._reset(connection, control)
 
     async def _reset(self, connection: LiveConnection, params: Reset) -> None:
         prompt, prompt_name = connection.prompt, connection.prompt_name

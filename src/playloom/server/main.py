@@ -36,15 +36,6 @@ _TICK = 0.1  # seconds, uvicorn's
 _GRACE = 1.8  # seconds after the drain, in which everything is closed
 
 
-def _guarded_protocol(settings: Settings) -> type[asyncio.Protocol]:
-    idle_connections: OrderedDict[_GuardedProtocol, None] = OrderedDict()
-
-    class Guarded(_GuardedProtocol):
-        limits, idle = settings, idle_connections
-
-    return Guarded
-
-
 class _GuardedProtocol(H11Protocol):
     """One HTTP connection with a timeout for request heads.
 
@@ -175,7 +166,7 @@ def server_of(
     application: Application = app.state.server
     config = uvicorn.Config(
         app,
-        http=_guarded_protocol(settings),
+        http=type("Guarded", (_GuardedProtocol,), {"limits": settings, "idle": OrderedDict()}),
         ws="websockets-sansio",
         ws_max_size=settings.socket_bytes,
         ws_per_message_deflate=False,

@@ -20,23 +20,21 @@ class Metrics(Collector):
 
     def __init__(self, stats: SchedulerStats, gauges: Gauges, batch: int) -> None:
         self.stats, self.gauges, self.batch = stats, gauges, batch
-        self.registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+            "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
         self.seconds = Histogram(
-            "playloom_request_duration_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=self.registry
+            "playloom_request_duration_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=registry
         )
-        self.live_frames = Counter("playloom_live_frames", "Frames of live play.", registry=self.registry)
-        self.unseen = Counter(
-            "playloom_live_frames_dropped", "Live frames that a slow reader lost.", registry=self.registry
-        )
-        self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=self.registry)
+        self.live_frames = Counter("playloom_live_frames", "Frames of live play.", registry=registry)
+        self.unseen = Counter("playloom_live_frames_dropped", "Live frames that a slow reader lost.", registry=registry)
+        self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=registry)
         self.input_latency = Histogram(
             "playloom_input_latency_seconds",
             "From an action's arrival until its frame is ready.",
             buckets=_LATENCY,
-            registry=self.registry,
+            registry=registry,
         )
         self.registry.register(self)
 

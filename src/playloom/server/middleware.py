@@ -17,6 +17,7 @@ import time
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -25,10 +26,6 @@ from playloom.server.metrics import Metrics
 from playloom.server.settings import REPLICA_HEADER, Settings
 
 _FORM_PATH = "/new_job"  # takes a form; every other body is JSON
-
-
-class _Gone(Exception):
-    pass  # the client disconnected before its body was complete
 
 
 class BodyLimitMiddleware:
@@ -59,7 +56,7 @@ class BodyLimitMiddleware:
                 others = [header for header in scope["headers"] if header[0] != b"content-type"]
                 scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
             await self.app(scope, replay, send)
-        except _Gone:
+        except ClientDisconnect:
             return None
         except ApiError as error:
             await error.response()(scope, receive, send)
@@ -80,7 +77,7 @@ class BodyLimitMiddleware:
                 sentence = f"the body did not come within {seconds:g} seconds; send it faster"
                 raise ApiError(408, sentence, {"Connection": "close"}) from None
             if message["type"] == "http.disconnect":
-                raise _Gone
+                raise ClientDisconnect
             chunk = message.get("body", b"")
             body += chunk
             self._inflight += len(chunk)

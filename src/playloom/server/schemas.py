@@ -365,13 +365,11 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
 
 
 async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
+    named = [(text, f"frame {index}") for index, text in enumerate(pictures)]
     size, pixels = service.size, service.settings.picture_pixels
-
-    def decode() -> list[NDArray[np.uint8]]:
-        named = [(text, f"frame {index}") for index, text in enumerate(pictures)]
-        return [read_frame(from_base64(text, where), size, where=where, pixels=pixels) for text, where in named]
-
-    frames = await service.run_in_io_pool(decode)
+    frames = await service.run_in_io_pool(
+        lambda: [read_frame(from_base64(text, where), size, where=where, pixels=pixels) for text, where in named]
+    )
     return np.stack(frames) if frames else np.zeros((0, *size, 3), np.uint8)
 
 

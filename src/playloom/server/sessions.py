@@ -164,15 +164,13 @@ def register_session_routes(app: FastAPI, service: InferenceService, sessions: S
         _, history, manifest = sessions.history(token)
         frames = history.sent()
         data = await service.run_in_encode_pool(lambda: as_mp4(frames, manifest, service.settings.fps))
-        return Response(data, media_type="video/mp4", headers=_download("playloom.mp4"))
+        headers = {"Content-Disposition": 'attachment; filename="playloom.mp4"'}
+        return Response(data, media_type="video/mp4", headers=headers)
 
     @app.get("/v1/sessions/{token}/recording.csv", response_class=Response, responses=_CSV, tags=_TAGS)
     async def table(token: str) -> Response:
         """Return the actions of the newest frames of a session as CSV, one row each, `named` schema."""
         frames = sessions.history(token)[1].sent()
         data = await service.run_in_encode_pool(lambda: as_csv(frames))
-        return Response(data, media_type="text/csv", headers=_download("playloom.csv"))
-
-
-def _download(name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="{name}"'}
+        headers = {"Content-Disposition": 'attachment; filename="playloom.csv"'}
+        return Response(data, media_type="text/csv", headers=headers)

@@ -95,7 +95,7 @@ class LiveSession(LiveState):
             session = self._engine.open(prompt, sampling=self._session.sampling, seed=seed)
             old, self._session = self._session, session
             self.prompt, self.seed = prompt, seed
-            self.count_restart()
+            self.restarts += 1
             old.close()
 
     def close(self) -> None:

@@ -96,7 +96,8 @@ class LiveState:
         self._clock, self._aligned = Clock(fps, self.time), aligned
         self._controller: Controller = check_controller(controller)
         self._input, self._statistics = InputState(), Statistics()
-        self._sequence = self._restarts = 0
+        self._sequence = 0
+        self.restarts = 0  # of the session; each frame carries their number
         self._steps, self._clock_stale = 0, True
         self._lock = threading.Lock()
         self._opened = self.time.now()
@@ -187,7 +188,7 @@ class LiveState:
         assert result.frame_HWC is not None, "a step of a live session has a frame"
         frame = LiveFrame(
             sequence=self._sequence,
-            restarts=self._restarts,
+            restarts=self.restarts,
             time=finished - self._opened,
             frame_HWC=result.frame_HWC,
             codes_N=result.codes_N,
@@ -201,10 +202,6 @@ class LiveState:
         self._sequence += 1
         self._statistics.add(frame, tick, began=step.began, finished=finished)
         return frame
-
-    def count_restart(self) -> None:
-        """Count a restart of the session; frames from now on carry the new number."""
-        self._restarts += 1
 
     def _consume_step(self) -> bool:
         with self._lock:
