@@ -298,7 +298,7 @@ class StoryService:
     async def _unmarked(self, frame: ContextFrame) -> ContextFrame:
         """Replace an image that this server sent by its unmarked frame: an edit would encode the watermark."""
         sent = self.service.sent_images
-        manifest = await self.service.run_in_io_pool(lambda: sent.manifest(frame.frame_HWC))
+        manifest = await self.service.run_in_io_pool(lambda: sent.find(frame.frame_HWC)[1])
         if manifest is None:
             return frame
         frame_HWC = await self.service.frame(frame.codes_N)
