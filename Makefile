@@ -17,7 +17,7 @@ test: .venv/.installed-dev
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/server tests/docs
 
 test-slow: .venv/.installed-dev
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 test-all: test test-slow
 
