@@ -121,6 +121,10 @@ def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metri
         """Return the metrics in Prometheus' text format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    _register_page(app, service)
+
+
+def _register_page(app: FastAPI, service: InferenceService) -> None:
     @app.get("/", tags=["job server"], response_model=None)
     async def root(request: Request) -> Response:
         """Return the page to browsers and the job server's description to other clients."""
