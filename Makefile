@@ -1,4 +1,4 @@
-# make dream: set up and dream on from a bundled moment. make test: set up and run the fast tests; make test-slow: the rest.
+# make dream: set up and dream from a bundled prompt. make test: set up and run the fast tests; make test-slow: the rest.
 # make test-all: both. make coverage: both, with the share of lines that ran. make check: linters, types.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,7 +17,7 @@ test: .venv/.installed-dev
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/server tests/docs
 
 test-slow: .venv/.installed-dev
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 test-all: test test-slow
 
@@ -37,7 +37,7 @@ browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
-# The page is committed as built; only who changes its sources needs Node (20.19 or newer).
+# The built page is committed; only changes of its sources need Node (20.19 or newer).
 page: web/node_modules/.installed
 	cd web && npm run build
 

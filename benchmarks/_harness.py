@@ -25,10 +25,10 @@ import torch
 from numpy.typing import NDArray
 
 import playloom
-from playloom.atomic_io import atomic_write
 from playloom.cli.common import text_table
 from playloom.device import machine, set_threads
 from playloom.errors import PlayloomError
+from playloom.json_io import plain, write_json
 
 _HEAD = ("case", "figure", "value", "target", "", "roofline", "x roofline", "baseline", "")
 
@@ -211,22 +211,9 @@ def report(
         "rows": rows,
         "notes": notes,
     }
-    line = json.dumps(plain(content), allow_nan=False)
     if given.out is not None:
-        with atomic_write(given.out) as temporary:
-            temporary.write_text(json.dumps(json.loads(line), indent=1) + "\n", encoding="utf-8")
-    print(line if given.json else "\n".join([text, *notes]))
-
-
-def plain(value: Any) -> Any:
-    """Convert to values of strict JSON; NaN and infinity become null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        write_json(given.out, content)
+    print(json.dumps(plain(content), allow_nan=False) if given.json else "\n".join([text, *notes]))
 
 
 def _version(package: str) -> str | None:

@@ -30,7 +30,8 @@ from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
 from playloom.models.presets import PRESETS, preset
-from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer, require_memory
+from playloom.models.tokenizer.tokenizer import FrameTokenizer
+from playloom.models.world_model import ModelConfig, build_transformer, require_memory
 
 CASES = ("order", "many", "absolute")
 MANY_PRESET = "200m"
@@ -55,7 +56,7 @@ class PresetSetup(Setup):
         require_memory(config, self.device, dtype=self.dtype)
         model = WorldModel(
             config=config,
-            tokenizer=build_tokenizer(config, seed=self.given.seed).eval().requires_grad_(False),
+            tokenizer=FrameTokenizer(config.tokenizer, seed=self.given.seed).eval().requires_grad_(False),
             transformer=build_transformer(config, seed=self.given.seed).eval().requires_grad_(False),
         )
         model.tokenizer.decoder.to(self.dtype)
@@ -75,7 +76,7 @@ class PresetSetup(Setup):
         prompt, actions = random_prompt(engine.model.config, self.given.seed)
         frames = WARMUP + self.count(10, 2)
         times = time_frames(engine, prompt, actions, frames, sampling=Sampling(), seed=self.given.seed)
-        spans = times.frames_F[WARMUP:]
+        spans = times[1 + WARMUP :]
         detail = {"milliseconds": (1e3 * spans).round(3), "passes": engine.schedule.image_passes}
         least = 1e3 * self.roofline(engine)
         return Row(case, name, 1e3 * median(spans), "ms", roofline=least, detail=detail, **values)  # type: ignore[arg-type]

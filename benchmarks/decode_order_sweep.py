@@ -133,20 +133,20 @@ class Sweep:
         """Measure raster first, then every row delay below the grid's width."""
         self.model.tokenizer.check_size(torch.from_numpy(np.array(self.store.frames_FHWC[:1])))
         width = self.model.config.layout.grid_width
-        windows = windows_at(self.model, self.store, self._moments(self.sizes.windows, 1, extra=2))
+        windows = windows_at(self.model, self.store, self._segments(self.sizes.windows, 1, extra=2))
         return [self._result(windows, delay) for delay in (None, *(delay for delay in ROW_DELAYS if delay < width))]
 
     def _result(self, windows: Windows, row_delay: int | None) -> OrderResult:
         sizes, engine = self.sizes, Engine(self.model, row_delay=row_delay)
         progress(f"{self.model.config.name}, {order_name(row_delay)}")
-        segments = self._moments(sizes.horizon_moments, max(STEPS))
+        segments = self._segments(sizes.horizon_segments, max(STEPS))
         horizon = measure_rollout(engine, self.store, segments, sizes, steps=max(STEPS), detail=False)
         prompt, played = bundled_prompt(self.model)
         return OrderResult(
             model=self.model.config.name,
             order=order_name(row_delay),
             passes=engine.schedule.image_passes,
-            rate=time_frames(engine, prompt, played, self.frames, sampling=sizes.sampling).rate,
+            rate=1 / float(time_frames(engine, prompt, played, self.frames, sampling=sizes.sampling)[1:].mean()),
             image_B=likelihood(self.model, windows.codes_BTN, windows.actions, row_delay).image_B,
             psnr_M={step: horizon.dream_MS[:, step - 1] for step in STEPS},
             right_T=self._right(engine),
@@ -156,11 +156,11 @@ class Sweep:
         """Directions of held turns; empty for games other than the arena, whose cameras are unknown."""
         if {span.meta.get("game", "arena") for span in self.store.of_split("test")} != {"arena"}:
             return np.zeros(0)
-        segments = self._moments(self.sizes.control_moments, self.sizes.control_steps)
+        segments = self._segments(self.sizes.control_segments, self.sizes.control_steps)
         control = measure_control(engine, self.store, segments, self.sizes)
         return np.concatenate([control.right > 0, control.left < 0]).astype(np.float64)
 
-    def _moments(self, number: int, future: int, extra: int = 0) -> list[Segment]:
+    def _segments(self, number: int, future: int, extra: int = 0) -> list[Segment]:
         past, spans = self.model.config.transformer.context_steps + extra, self.store.of_split("test")
         return choose_segments(self.store, spans, count=number, past=past, future=future, seed=self.sizes.seed)
 
@@ -176,7 +176,7 @@ def sweep(given: argparse.Namespace, store: FrameDataset, sizes: EvaluationSetti
         chosen = fastest_within_noise(results)
         rows += [to_json(result, results[0], result is chosen) for result in results]
         lines += [cells(result, results[0], result is chosen) for result in results]
-    data = {"episodes": len(store.of_split("test")), "windows": sizes.windows, "segments": sizes.horizon_moments}
+    data = {"episodes": len(store.of_split("test")), "windows": sizes.windows, "segments": sizes.horizon_segments}
     report(given, rows, text_table(_HEAD, lines), device, [_NOTE], models=models, data=data)
 
 

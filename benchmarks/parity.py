@@ -22,7 +22,7 @@ from _harness import count, options, parse, progress, report, run
 from playloom.cli.common import text_table
 from playloom.device import pick_device
 from playloom.errors import BadInputError
-from playloom.evaluation.likelihood import ROW_DELAYS, argmax_codes, order_name
+from playloom.evaluation.likelihood import ROW_DELAYS, hidden_states, order_name
 from playloom.inference.benchmark import bundled_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
@@ -136,13 +136,16 @@ def bf16_and_float32(model: WorldModel, narrow: WorldModel, row_delay: int | Non
     codes_1TN = Engine(model).codes(prompt)[None]
     last_1A = np.zeros_like(prompt.actions_TA[:1])  # follows the last frame, so no compared token depends on it
     actions_1TA = np.concatenate([prompt.actions_TA, last_1A])[None]
-    judged = [argmax_codes(each, codes_1TN, actions_1TA, row_delay) for each in (model, narrow)]
+    group, found = model.config.layout.image_group, []
+    for each in (model, narrow):
+        hidden_1TPD = hidden_states(each, codes_1TN, actions_1TA, row_delay)[2][:, :, list(group.positions)]
+        found.append(each.transformer.logits(hidden_1TPD, group.first_id, group.last_id).argmax(-1))
     return Parity(
         compared="bf16, float32 weights",
         order=order_name(row_delay),
-        frames=judged[0].shape[1],
-        tokens=judged[0].size,
-        equal=int((judged[0] == judged[1]).sum()),
+        frames=found[0].shape[1],
+        tokens=found[0].numel(),
+        equal=int((found[0] == found[1]).sum()),
     )
 
 

@@ -1,4 +1,4 @@
-"""Generate a short clip with the bundled model and save it as a film."""
+"""Generate a short clip with the bundled model and save it as GIF, MP4, contact sheet and arrays."""
 
 import playloom
 

@@ -11,11 +11,11 @@ for _ in range(2):
 
 rows = []
 for held in ("turn_left", {"left_stick_y": 1.0}, "turn_right"):
-    branch = session.fork(seed=1)  # shares the parent's memory until it moves
+    branch = session.fork(seed=1)  # shares the parent's memory until its first step
     frames = [branch.step(held).frame_HWC for _ in range(4)]
     branch.close()
     rows.append([Tile(frame_HWC=frame, kind="dreamed", caption=str(held)) for frame in frames])
 session.close()
 
-write_picture("branches.png", contact_sheet(rows, title="One moment, three continuations", tile_width=300))
+write_picture("branches.png", contact_sheet(rows, title="One frame, three continuations", tile_width=300))
 print("wrote branches.png")

@@ -1,4 +1,4 @@
-"""Train a tiny model on a game that is made up here: a panorama that the right stick turns.
+"""Train a tiny model on a synthetic game: the right stick turns a panorama.
 
 Needs the extra `train`. Arguments: training steps of each network (default 200).
 """

@@ -1,4 +1,4 @@
-"""Learn in the dream with REINFORCE: turn until much of the arena's yellow sun is in the picture.
+"""Train a policy in dreams with REINFORCE: turn until the arena's yellow sun is in view.
 
 Needs the extra `rl`. Argument: number of updates (default 20).
 """
@@ -14,7 +14,7 @@ updates = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 
 
 def yellow(transition) -> float:
-    """Return the part of the upper half that is as yellow as the sun."""
+    """Return the share of pixels of the upper half that have the sun's colour."""
     red, green, blue = transition.after_HWC[:90].transpose(2, 0, 1)
     return float(((red > 235) & (green > 220) & (blue < 120)).mean())
 

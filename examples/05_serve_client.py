@@ -1,4 +1,4 @@
-"""Ask a running server for three steps. Start it first: `playloom serve`. Needs the extra `call`.
+"""Request three steps from a running server. Start it first with `playloom serve`. Needs the extra `call`.
 
 Argument: the server's address (default http://127.0.0.1:5000).
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a model that a laptop plays in real time, on two CPU cores in about two hours:
+# Train a model that runs in real time on a laptop, on two CPU cores in about two hours:
 #   bash recipes/arena_cpu.sh runs/arena
 # docs/recipe.md explains the stages, the options and the times.
 # shellcheck disable=SC2034,SC1091
@@ -11,7 +11,7 @@ tokenizer_config=$recipes/arena_cpu_tokenizer.json
 world_config=$recipes/arena_cpu_world.json
 episodes=200          # seeds 0 to 199, one minute each
 tokenizer_episodes=71 # the first 71 seeds hold 65 episodes for training and validation
-beside=0              # recording takes no cores from the training
+beside=0              # 1: record the other episodes while the tokenizer trains
 evaluation_minutes=15
 evaluation_flags=(--temperature 0.5 --action-temperature 1)
 

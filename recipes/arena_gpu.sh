@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a model on one GPU of the H100 class and 16 cores, in about 25 minutes:
+# Train a model on one GPU of the H100 class and 16 cores, in about 25 minutes:
 #   bash recipes/arena_gpu.sh runs/arena
-# PRESET=arena-live trains the sizes that a laptop plays in real time.
+# PRESET=arena-live trains a model that runs in real time on a laptop.
 # docs/recipe.md explains the stages, the options and the times.
 # shellcheck disable=SC2034,SC1091
 set -euo pipefail
@@ -13,7 +13,7 @@ world_config=$recipes/arena_gpu_world.json
 [[ $preset != arena-live ]] || world_config=$recipes/arena_gpu_world_live.json
 episodes=1000
 tokenizer_episodes=88 # the first 88 seeds hold 80 episodes for training and validation
-beside=1              # the other episodes are recorded while the tokenizer trains
+beside=1              # 1: record the other episodes while the tokenizer trains
 evaluation_minutes=3
 evaluation_flags=()
 

@@ -39,10 +39,10 @@ last=$((first + episodes - 1))
 
 playloom() { "$python" -m playloom "$@"; }
 
-# -- One session: its time, its end ---------------------------------------------------------------------------------
+# -- One session: time limit and exit ---------------------------------------------------------------------------------
 
 worked='' recorder=''
-budget=$(awk -v m="${max_minutes:-1e6}" 'BEGIN { printf "%d", 58 * m }') # two seconds a minute to leave
+budget=$(awk -v m="${max_minutes:-1e6}" 'BEGIN { printf "%d", 58 * m }') # two seconds per minute are reserved for the exit
 left() { echo $((budget - SECONDS)); }
 
 finish() {
@@ -53,11 +53,11 @@ finish() {
 trap finish EXIT
 
 session_over() {
-  echo "the session is over: give the same command again to continue in $out"
+  echo "the session's time is over: run the same command again to continue in $out"
   exit 3
 }
 
-# Run a playloom command that continues after an interruption, within the time that is left.
+# Run a resumable playloom command within the remaining time.
 limited() {
   local code=0
   if [[ $max_minutes ]]; then
@@ -73,7 +73,7 @@ limited() {
   esac
 }
 
-# train WHICH OPTION...: a training that saves 20 seconds before the session's end.
+# train TASK OPTION...: train, and save 20 seconds before the session's end.
 train() {
   local limit=()
   if [[ $max_minutes ]]; then
@@ -83,7 +83,7 @@ train() {
   limited train "$@" "${threads[@]}" "${limit[@]}"
 }
 
-# stage NAME SETTINGS COMMAND...: skip a stage whose stamp shows the same settings. Later stages depend on it.
+# stage NAME SETTINGS COMMAND...: run a stage, unless its stamp has the same settings. Later stages then run again.
 stage() {
   local name=$1 settings=$2 later
   shift 2
@@ -97,7 +97,7 @@ stage() {
 
 # -- The stages -----------------------------------------------------------------------------------------------------
 
-# record COUNT: record the first COUNT episodes. Half an episode less than asked for is rounded up.
+# record COUNT: record the first COUNT episodes. `--hours` is rounded up to whole episodes, so half an episode is subtracted.
 record_options() {
   options=(--out "$out/recordings" --seed "$first" --steps "$steps")
   options+=(--hours "$(awk -v n="$1" -v s="$steps" 'BEGIN { printf "%.6f", (n - 0.5) * s / 36000 }')")
@@ -107,7 +107,7 @@ record() {
   limited record "${options[@]}" --processes "$workers"
 }
 
-# link FOLDER SEED...: a folder with some of the recordings.
+# link FOLDER SEED...: link some of the recordings into a folder.
 link() {
   local folder=$out/$1 seed ending
   shift
@@ -135,7 +135,7 @@ train_tokenizer() {
   recorder=''
 }
 
-# Of twenty seeds the nineteenth is for tests and the twentieth is held out: ten of each.
+# Of twenty seeds the nineteenth is for tests and the twentieth is held out. Link ten episodes of each.
 evaluate() {
   [[ ! $worked || ! $max_minutes ]] || (($(left) > 60 * evaluation_minutes)) || session_over
   # shellcheck disable=SC2046
@@ -149,7 +149,7 @@ select_prompts() {
   playloom view "$out/evaluation/frames" --select-prompts "$([[ $smoke_test ]] && echo 1 || echo 4)" --out "$out/prompts"
 }
 
-# Copy the results: at most eight files, two folders deep. Some ways to carry files end at 16 MiB each.
+# Copy the results: at most eight files, two folders deep. Some transfer tools have a limit of 16 MiB per file.
 collect_results() {
   local file extras=()
   if [[ -f $out/world/model/model.json ]]; then

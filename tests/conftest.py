@@ -27,7 +27,8 @@ install_import_hook([f"playloom.{name}" for name in _CHECKED], "beartype.beartyp
 
 from playloom.models.checkpoint import WorldModel  # noqa: E402
 from playloom.models.presets import preset  # noqa: E402
-from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer  # noqa: E402
+from playloom.models.tokenizer.tokenizer import FrameTokenizer  # noqa: E402
+from playloom.models.world_model import ModelConfig, build_transformer  # noqa: E402
 
 pytest_plugins = ["page_browser"]
 """Modules of tests/support with fixtures. They are session-wide, so that there is one Chromium."""
@@ -53,7 +54,7 @@ def loud_model(config: ModelConfig, seed: int = 0) -> WorldModel:
     with torch.no_grad():
         for weight in transformer.parameters():
             weight.normal_(std=0.3, generator=source)
-    return WorldModel(config=config, tokenizer=build_tokenizer(config).eval(), transformer=transformer.eval())
+    return WorldModel(config=config, tokenizer=FrameTokenizer(config.tokenizer).eval(), transformer=transformer.eval())
 
 
 @pytest.fixture

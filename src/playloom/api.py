@@ -22,18 +22,18 @@ from playloom.actions.codec import Schema
 from playloom.actions.script import Action, as_script
 from playloom.atomic_io import atomic_write
 from playloom.data.recording import Episode
-from playloom.device import pick_device, set_threads
+from playloom.device import set_threads
 from playloom.errors import CheckpointError, MissingExtraError
 from playloom.inference.engine import Engine
-from playloom.inference.generate import DreamJob, GenerationConfig, generate_clip
+from playloom.inference.generate import DreamJob, GenerationConfig, generate_clip, open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session
 from playloom.inference.types import Mode, Prompt
 from playloom.media.images import ResizeMode
 from playloom.media.output_folder import GeneratedClip
 from playloom.models.card import CARD
-from playloom.models.checkpoint import bundled_models, load_model, model_folder, save_model
-from playloom.models.decode_order import DecodeOrder, card_row_delay
+from playloom.models.checkpoint import bundled_models, save_model
+from playloom.models.decode_order import DecodeOrder
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["model.json", "*.safetensors", "*.md"]
@@ -98,9 +98,6 @@ class Model:
             start_step: step of the prompt to continue from, from 0.
             resize: resize mode of pictures of another shape: `crop` or `letterbox`.
             progress: called after every step with the steps done and the steps in all.
-
-        Raises:
-            PlayloomError: when an argument cannot be used, or the memory is too small.
         """
         if isinstance(actions, Path):
             actions = str(actions)
@@ -126,9 +123,6 @@ class Model:
         """Open a session on a prompt; then `session.step("forward")`, `session.fork()`, `session.close()`.
 
         Args are those of `dream`. Notes on the prompt become Python warnings.
-
-        Raises:
-            PlayloomError: when the prompt cannot be used, or there is no memory for another session.
         """
         config = GenerationConfig(**self._start(prompt, seed, sampling, context, start_step, resize))
         found, data = config.read_prompt(self.engine.model, horizon=0, render=_render)
@@ -176,19 +170,10 @@ class Model:
         token: str | None = None,
         commit_message: str = "Upload a playloom model",
     ) -> str:
-        """Upload the model to the Hugging Face Hub, in one commit, with its card as README.
+        """Upload the model to the Hugging Face Hub, with its card as README; return the address of the commit.
 
-        Args:
-            repo_id: `owner/name`; created if it is new.
-            private: visibility of a new repository; None: the owner's default.
-            token: access token; None: the one of the Hub's login.
-            commit_message: first line of the commit.
-
-        Returns:
-            Address of the commit.
-
-        Raises:
-            MissingExtraError: when huggingface_hub is not installed.
+        The repository `owner/name` is created if it is new, `private` None: with the owner's default. Without a token
+        the Hub's login is used.
         """
         hub = _hub().HfApi(token=token)
         with tempfile.TemporaryDirectory(prefix="playloom-") as folder:
@@ -229,20 +214,16 @@ def load(
         PlayloomError: when the device is not there, or has too little memory.
     """
     set_threads()
-    place = pick_device(device)
     if isinstance(model, str) and _HUB_ID.fullmatch(model) and not Path(model).parent.exists():
         options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        folder = _download(model, options)
-    else:
-        folder = model_folder(model)
-    loaded = load_model(folder, place)
-    return Model(Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order)))
+        model = _download(model, options)
+    return Model(open_engine(None if model is None else str(model), device=device, decode_order=decode_order))
 
 
-def _download(repo_id: str, options: Mapping[str, Any]) -> Path:
+def _download(repo_id: str, options: Mapping[str, Any]) -> str:
     hub = _hub()
     try:
-        return Path(hub.snapshot_download(repo_id, allow_patterns=_HUB_FILES, **options))
+        return str(hub.snapshot_download(repo_id, allow_patterns=_HUB_FILES, **options))
     except (OSError, ValueError) as error:  # base classes of the Hub's and the network's errors
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{repo_id} cannot be loaded from the Hugging Face Hub: {reason:.300}") from error

@@ -31,9 +31,6 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
     The body writes to the temporary path (same folder and ending). Afterwards the bytes are flushed to the disk and the
     file is renamed. When the body raises, nothing is left, and an older file stays as it was.
-
-    Raises:
-        StorageError: when the place cannot be written to, or the disk is full.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
@@ -60,10 +57,6 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
     """Fill a folder so that it appears with everything in it, or not at all.
 
     The body fills the temporary folder, which is renamed afterwards. The folder may exist if it is empty.
-
-    Raises:
-        BadInputError: when the folder holds something already.
-        StorageError: when it cannot be made, or the disk is full.
     """
     target = next_free_path(folder)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -79,14 +72,9 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
 
 
 def next_free_path(folder: Path | str, *, numbered: bool = False) -> Path:
-    """Return the folder itself when it is absent or empty; else an error, or its first free numbered sibling.
+    """Return the folder itself when it is absent or empty; else raise a BadInputError.
 
-    Args:
-        folder: to be written.
-        numbered: return `folder-2`, `folder-3`, … when the folder holds an earlier result.
-
-    Raises:
-        BadInputError: when it is a file, the current folder or one above it, or holds anything else.
+    With `numbered` it is the first free of `folder-2`, `folder-3`, … when the folder holds an earlier result.
     """
     wanted = Path(folder).absolute()
     check_own_folder(wanted)
@@ -112,15 +100,7 @@ def check_own_folder(folder: Path | str) -> None:
 
 
 def ensure_writable(folder: Path | str, *, numbered: bool = False) -> None:
-    """Check before long work that a folder can be written; nothing is left there.
-
-    Args:
-        folder: to be written.
-        numbered: also check `next_free_path(folder, numbered=True)`.
-
-    Raises:
-        StorageError: when the nearest existing folder above it cannot be written to or is a file, or the disk is full.
-    """
+    """Check before long work that a folder, or its `next_free_path`, can be written; nothing is left there."""
     target = next_free_path(folder, numbered=True) if numbered else Path(folder).absolute()
     above = next(place for place in target.parents if place.exists())
     with _storage_errors(target), tempfile.TemporaryFile(dir=above) as probe:
@@ -133,9 +113,6 @@ def folder_lock(folder: Path | str) -> Iterator[None]:
     """Keep other processes out of a folder (made if needed) while the body runs.
 
     Without effect where the system has no file locks (Windows, some network disks).
-
-    Raises:
-        StorageError: when another process has locked it, or the folder cannot be made.
     """
     target = Path(folder)
     made = not target.exists()

@@ -21,14 +21,7 @@ _T = TypeVar("_T")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Return a device.
-
-    Args:
-        name: `auto` (the first CUDA device, else `cpu`; never Apple's `mps`, which is untested) or a name of torch.
-
-    Raises:
-        ConfigError: when the name is unknown to torch, or the device is not there.
-    """
+    """Return torch's device; `auto` is the first CUDA device, else `cpu` (never the untested `mps`)."""
     import torch
 
     if name == "auto":
@@ -78,16 +71,9 @@ def usable_cores() -> int:
 
 
 def set_threads(threads: int | None = None) -> int:
-    """Set the number of threads of one torch operation.
+    """Set the number of threads of one torch operation, and return the number in use.
 
-    Args:
-        threads: 1 or more; None keeps torch's own number, at most `usable_cores()` unless `OMP_NUM_THREADS` is set.
-
-    Returns:
-        The number in use.
-
-    Raises:
-        ConfigError: when `threads` is below 1.
+    None keeps torch's own number, at most `usable_cores()` unless `OMP_NUM_THREADS` is set.
     """
     import torch
 
@@ -127,15 +113,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a random generator for one request; the global one stays untouched.
-
-    Args:
-        seed: 0 to 2**63 - 1.
-        device: of the numbers; the same seed gives other numbers on another kind of device.
-
-    Raises:
-        ConfigError: when the seed is out of range.
-    """
+    """Return a random generator for one request; a seed gives other numbers on another kind of device."""
     import torch
 
     if not 0 <= seed < 2**63:

@@ -50,16 +50,7 @@ def plain(value: Any) -> Any:
 
 
 def from_mapping(config: type[Config], values: Mapping[str, Any], name: str = "config") -> Config:
-    """Build a dataclass, nested ones included, from JSON values.
-
-    Args:
-        config: the dataclass.
-        values: its fields; those with a default may be missing.
-        name: of the dataclass, for errors.
-
-    Raises:
-        ConfigError: for an unknown key (names the nearest one), a missing one, or a value of the wrong type.
-    """
+    """Build a dataclass, nested ones included, from JSON values; `name` is its name in errors."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{name} has the wrong type: got {values!r:.60}, expected an object")
     fields = {field.name: field for field in dataclasses.fields(config) if field.init}  # type: ignore[arg-type]

@@ -74,25 +74,16 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Return the inverse of `to_json`.
-
-        Raises:
-            BadInputError: when it is not a JSON object, has an unknown field or lacks one of the first four.
-        """
+        """Return the inverse of `to_json`."""
         try:
             return from_mapping(cls, json.loads(text), "the manifest")
         except (ValueError, RecursionError) as error:
             raise BadInputError(f"this is no playloom manifest: {error}") from error
 
 
-def created_at(epoch: float | None = None) -> str:
-    """Return a time for `Manifest.created`, ISO 8601 in UTC to the second.
-
-    Args:
-        epoch: seconds since 1970 in UTC; None: now.
-    """
-    time = datetime.now(timezone.utc) if epoch is None else datetime.fromtimestamp(epoch, timezone.utc)
-    return time.isoformat(timespec="seconds")
+def created_at() -> str:
+    """Return the time for `Manifest.created`, ISO 8601 in UTC to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def frames_hash(frames_THWC: NDArray[np.uint8]) -> str:

@@ -20,11 +20,11 @@ from playloom.cli.app import app, main
 from playloom.cli.common import stopping
 from playloom.data.recording import STATE_COLUMNS, Episode, list_episodes, load_episode
 from playloom.errors import GameError, MissingExtraError, PlayloomError
-from playloom.evaluation.online.run import DEFAULT_WARMUP, ActJob, RolloutProgress, run_act
+from playloom.evaluation.online.run import DEFAULT_WARMUP, ActJob, run_act
 from playloom.games.arena.env import render_episode
 from playloom.inference.types import Prompt
 from playloom.media.images import read_picture
-from playloom.media.video import read_frames, read_manifest
+from video_toys import read_frames, read_manifest
 
 LEAD, STEPS = 3, 20
 """The tiny model sees four steps."""
@@ -97,9 +97,9 @@ def test_playloom_view_shows_it(acted: Path, tmp_path: Path) -> None:
 
 def test_same_seed_same_play_and_the_baselines_begin_alike(model: str, episode: Episode, tmp_path: Path) -> None:
     players = ("model", "repeat", "random", "rusher")
-    told: list[RolloutProgress] = []
-    report = run_act(job(model, tmp_path / "act", players=players, seconds=1.0), progress=told.append)
-    assert report.players == list(players) and told[-1] == RolloutProgress("rusher", 40, 40)
+    told: list[tuple[str, int, int]] = []
+    report = run_act(job(model, tmp_path / "act", players=players, seconds=1.0), progress=lambda *now: told.append(now))
+    assert report.players == list(players) and told[-1] == ("rusher", 40, 40)
     found = {player: load_episode(tmp_path / "act" / player / "arena-00001000.npz") for player in players}
     assert np.array_equal(found["model"].actions_TA, episode.actions_TA[: LEAD + 10])
     assert np.array_equal(found["model"].states, episode.states[: LEAD + 10])
@@ -137,8 +137,8 @@ def test_who_falls_is_brought_back_by_the_script(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_was_played(model: str, tmp_path: Path) -> None:
-    def interrupt(now: RolloutProgress) -> None:
-        if now.done == 7:
+    def interrupt(player: str, done: int, total: int) -> None:
+        if done == 7:
             signal.raise_signal(signal.SIGINT)
 
     asked = job(model, tmp_path / "act", players=("model", "rusher"), games=2, seconds=60.0, videos=1)
@@ -152,8 +152,8 @@ def test_ctrl_c_keeps_what_was_played(model: str, tmp_path: Path) -> None:
 
 
 def test_a_game_that_dies_leaves_what_was_played(tmp_path: Path) -> None:
-    def kill(now: RolloutProgress) -> None:
-        if now.done == 5:
+    def kill(player: str, done: int, total: int) -> None:
+        if done == 5:
             (game,) = multiprocessing.active_children()
             game.kill()
 
@@ -169,7 +169,7 @@ def test_a_game_that_dies_leaves_what_was_played(tmp_path: Path) -> None:
 def test_a_film_that_cannot_be_made_takes_no_figures_with_it(tmp_path: Path) -> None:
     out = tmp_path / "act"
 
-    def obstruct(now: RolloutProgress) -> None:
+    def obstruct(*_: object) -> None:
         (out / "arena-00001000.mp4").mkdir(parents=True, exist_ok=True)
 
     with pytest.raises(PlayloomError, match=r"arena-00001000\.mp4"):
@@ -199,9 +199,9 @@ def test_stopped_before_it_began_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_one_step_has_no_figures_yet(model: str, tmp_path: Path) -> None:
-    told: list[RolloutProgress] = []
+    told: list[tuple[str, int, int]] = []
     asked = ActJob(players=("random",), out=tmp_path / "act", videos=0)
-    (game,) = run_act(asked, stop=lambda: bool(told), progress=told.append).games
+    (game,) = run_act(asked, stop=lambda: bool(told), progress=lambda *now: told.append(now)).games
     assert game.steps == 1 and game.figures is None
     assert load_episode(game.files[0]).meta.steps == DEFAULT_WARMUP + 1
 

@@ -26,7 +26,7 @@ from playloom.games.arena.engine import GameSpec
 from playloom.games.arena.env import ArenaEnv, render_episode
 from playloom.games.arena.process import GameProcess
 from playloom.games.bots.players import STYLES
-from playloom.games.recorder import EpisodePlan, RecordProgress, record_episodes, record_plans
+from playloom.games.recorder import EpisodePlan, record_episodes, record_plans
 
 NAMES = [control.name for control in CONTROLS]
 REST = np.zeros(16, np.float32)
@@ -92,13 +92,13 @@ def test_states_follow_the_actions(episodes: list[Episode]) -> None:
 
 def test_players_play_like_people(episodes: list[Episode]) -> None:
     figures = play_statistics(episodes)
-    assert figures.reversals_a_second < 0.7
-    assert 0.02 < figures.full_turns < 0.25 and 0.02 < figures.at_rest < 0.3
-    assert figures.walking_straight > 0.15 and figures.backward > 0.02 and figures.sideways > 0.02
-    assert 0.02 < figures.off_level < 0.25 and figures.dead < 0.15
-    assert all(share > 0 for share in figures.usage.values()), figures.usage
+    assert figures["reversals a second"] < 0.7
+    assert 0.02 < figures["full turns"] < 0.25 and 0.02 < figures["at rest"] < 0.3
+    assert figures["walking straight"] > 0.15 and figures["backward"] > 0.02 and figures["sideways"] > 0.02
+    assert 0.02 < figures["off level"] < 0.25 and figures["dead"] < 0.15
+    assert all(share > 0 for share in figures.values()), figures
     for episode in episodes:
-        assert play_statistics([episode]).reversals_a_second < 1.0, episode.meta.style
+        assert play_statistics([episode])["reversals a second"] < 1.0, episode.meta.style
         assert episode.states[0, 6] == 0, "an episode begins alive"
         assert len({(int(x // 128), int(y // 128)) for x, y in episode.states[:, :2]}) > 8, "nobody stays put"
 
@@ -191,11 +191,11 @@ def test_recording_goes_on_after_a_kill(tmp_path: Path) -> None:
     time.sleep(1.5)  # an episode that was under way in a process of its own may still be written
     before = {path: path.stat().st_mtime_ns for path in list_episodes(tmp_path)}
     assert 1 <= len(before) < 3
-    reports: list[RecordProgress] = []
-    paths = record_episodes(tmp_path, 90 / 36000, 7, 1, reports.append, 30)
+    reports: list[tuple[int, ...]] = []
+    paths = record_episodes(tmp_path, 90 / 36000, 7, 1, lambda *now: reports.append(now), 30)
     assert [load_episode(path).meta.seed for path in paths] == [7, 8, 9]
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
-    assert reports[0].done == reports[0].skipped == len(before) and reports[-1].done == 3
+    assert reports[0] == (len(before), 3, len(before)) and reports[-1][0] == 3
 
 
 def test_a_damaged_episode_is_recorded_again_and_another_plan_refused(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_record_and_view_on_the_command_line(tmp_path: Path) -> None:
     shown = run.invoke(app, ["view", folder, "--out", str(tmp_path / "out"), "--every", "5"])
     assert shown.exit_code == 0, shown.output
     from playloom.media.images import read_picture
-    from playloom.media.video import read_frames
+    from video_toys import read_frames
 
     film = read_frames(tmp_path / "out" / "arena-00000004.mp4")
     assert len(film) == 20

@@ -121,16 +121,18 @@ def test_statistics_count_what_was_done() -> None:
     right, left, rest = values_of(right_stick_x=1.0), values_of(right_stick_x=-1.0), values_of()
     walk = values_of(left_stick_y=1.0, button_A=1.0)
     figures = play_statistics([episode_of([right] * 6 + [rest] * 2 + [left] * 4 + [walk] * 8)])
-    assert figures.reversals_a_second == pytest.approx(0.5)
-    assert figures.full_turns == pytest.approx(6 / 20)
-    assert figures.turning_standing == pytest.approx(10 / 20) and figures.walking_straight == pytest.approx(8 / 20)
-    assert figures.at_rest == pytest.approx(2 / 20) and figures.usage["button_A"] == pytest.approx(8 / 20)
-    assert figures.usage["button_B"] == 0
+    assert figures["reversals a second"] == pytest.approx(0.5)
+    assert figures["full turns"] == pytest.approx(6 / 20)
+    assert figures["turning standing"] == pytest.approx(10 / 20) and figures["walking straight"] == pytest.approx(
+        8 / 20
+    )
+    assert figures["at rest"] == pytest.approx(2 / 20) and figures["button_A"] == pytest.approx(8 / 20)
+    assert figures["button_B"] == 0
 
 
 def test_statistics_do_not_join_episodes() -> None:
     right, left = values_of(right_stick_x=1.0), values_of(right_stick_x=-1.0)
-    assert play_statistics([episode_of([right] * 4), episode_of([left] * 4)]).reversals_a_second == 0
+    assert play_statistics([episode_of([right] * 4), episode_of([left] * 4)])["reversals a second"] == 0
 
 
 def test_every_control_shows_on_the_drawn_controller() -> None:

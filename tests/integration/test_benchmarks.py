@@ -287,7 +287,7 @@ def small_store(folder, size):
 
 @pytest.mark.slow
 def test_the_sweep_measures_every_order_by_the_evaluation(folder, tmp_path, capsys, monkeypatch):
-    small = EvaluationSettings(windows=3, horizon_moments=2, control_moments=2, control_steps=2)
+    small = EvaluationSettings(windows=3, horizon_segments=2, control_segments=2, control_steps=2)
     monkeypatch.setattr(EvaluationSettings, "quick", lambda self: small)
     words = ["--model", str(folder), "--frames", "2", "--quick", "--data"]
     decode_order_sweep.main([*words, str(small_store(tmp_path / "store", (16, 24))), "--json"])

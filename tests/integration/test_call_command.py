@@ -81,7 +81,7 @@ def test_a_failure_is_one_sentence_and_resume_goes_on(said, server, tmp_path):
     last = err.strip().splitlines()[-1]
     assert last.startswith("playloom: step 2 of 2 failed: http://127.0.0.1:") and "no memory" in last
     code, out, _ = said("--resume", "--upscale", "none", "--steps", "2", "--endpoint", server(good()).address)
-    assert code == 0 and "2 steps (1 were there already)" in out
+    assert code == 0 and "2 steps (1 of an earlier call)" in out
 
 
 def test_what_cannot_go_together(said, tmp_path):

@@ -41,8 +41,8 @@ def test_a_call_of_our_server_resumes_as_if_it_had_not_stopped(call):
     pieces = call("pieces", resume=True)
     assert len(pictures(straight)) == 4
     assert all(np.array_equal(a, b) for a, b in zip(pictures(straight), pictures(pieces), strict=True))
-    table = read_actions(straight / "actions.csv", "named").values_TA
-    assert np.array_equal(table, read_actions(pieces / "actions.csv", "named").values_TA)
+    table = read_actions(straight / "actions.csv", "named").values_SA
+    assert np.array_equal(table, read_actions(pieces / "actions.csv", "named").values_SA)
     step = json.loads((straight / "steps/04.json").read_text())
     assert step["source"] == "reply" and step["schema"] == "binned" and len(step["tokens"]) > 4
     assert read_picture(straight / "raw/04.png").manifest.generator == "playloom", "kept as the server made it"

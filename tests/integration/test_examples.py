@@ -62,4 +62,6 @@ def test_the_notebook_was_run_and_its_code_compiles():
 def test_the_notebooks_code_runs(tmp_path, monkeypatch):
     cells = json.loads((EXAMPLES / "branching.ipynb").read_text(encoding="utf-8"))["cells"]
     monkeypatch.chdir(tmp_path)
-    exec("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"), {})
+    names = {}
+    exec("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"), names)
+    assert names["model"].name == "arena-live"

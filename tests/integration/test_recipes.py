@@ -19,7 +19,8 @@ from playloom.games.recorder import plan_episode
 from playloom.json_io import from_mapping
 from playloom.models.checkpoint import load_model
 from playloom.models.presets import preset
-from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer
+from playloom.models.tokenizer.tokenizer import FrameTokenizer
+from playloom.models.world_model import ModelConfig, build_transformer
 from playloom.training.tokenizer import TokenizerTrainingConfig
 from playloom.training.world_model import WorldConfig
 
@@ -71,7 +72,7 @@ def test_settings_are_those_of_a_training(path):
 @pytest.mark.parametrize("name", ["arena", "arena-live"])
 def test_shipped_weights_fit_the_package_and_one_carried_file_each(name):
     sizes = []
-    for part in (build_tokenizer(preset(name)), build_transformer(preset(name))):
+    for part in (FrameTokenizer(preset(name).tokenizer), build_transformer(preset(name))):
         tensors = part.state_dict().values()
         sizes.append(sum(t.numel() * (2 if t.is_floating_point() else t.element_size()) for t in tensors))
     assert sum(sizes) <= PACKAGE_BYTES and max(sizes) < CARRIED_BYTES

@@ -252,7 +252,7 @@ def test_live_sessions_share_batches_and_equal_the_engine_s(tiny_model, schedule
         alone = Engine(tiny_model, row_delay=1).open(prompt_of(2, seed), seed=seed)
         assert all((alone.step().codes_N == frame.codes_N).all() for frame in player.frames)
         report = player.state.report()
-        assert report.frames == len(player.frames) and not player.errors
+        assert report["frames"] == len(player.frames) and not player.errors
 
 
 def test_a_live_session_pauses_steps_and_ends_with_its_handle(scheduler):
@@ -281,7 +281,7 @@ def test_live_sessions_that_are_always_late_starve_no_request(scheduler):
     handle = opened(scheduler, prompt_of(1, 9))
     for index in range(10):
         assert handle.submit(REST_VALUES).result(20).index == index
-    assert all(player.state.report().skipped > 0 for player in players)
+    assert all(player.state.report()["skipped"] > 0 for player in players)
     assert max(scheduler.stats.batches) == 3
     counts = [len(player.frames) for player in players]
     assert min(counts) > max(counts) / 2, "the longest waiting comes first"

@@ -139,7 +139,7 @@ def test_a_request_that_takes_too_long_gets_504():
 
 def test_the_limiter_is_first_come_first_served():
     async def play():
-        gate, order = RequestLimiter(1, 2), []
+        gate, order = RequestLimiter(1, 2, 60), []
 
         async def one(name):
             async with gate.slot():

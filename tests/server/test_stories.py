@@ -19,13 +19,13 @@ from playloom.errors import BadInputError, PictureError, RecordingError, Storage
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_npz
 from playloom.media.images import read_picture
-from playloom.media.video import read_frames, read_manifest
 from playloom.provenance import Manifest, stamp
 from playloom.server.stories.export import composite, export_path, load_path, read_overlay, write_story
 from playloom.server.stories.schemas import Branch, Header, Removed, StoryInfo, from_line, to_line
 from playloom.server.stories.store import LOG, StoryStore
 from playloom.server.stories.tree import Tree
 from stories_toys import CREATED, ONE, REST, SIZE, begun, frame, node
+from video_toys import read_frames, read_manifest
 
 MADE = Manifest(model="tiny", weights="ab12", seed=7, mode="world", parent="00")
 
@@ -409,7 +409,7 @@ def test_video_and_gif_hold_the_whole_path_and_its_manifest(tmp_path, clip):
 
 def test_csv_and_npz_exports_can_be_read_again(tmp_path, clip):
     table = read_actions(saved(tmp_path, clip, "csv"), "named")
-    assert table.values_TA.tolist() == [list(REST)] * 4
+    assert table.values_SA.tolist() == [list(REST)] * 4
     prompt = load_prompt(str(saved(tmp_path, clip, "npz")), context=5, frame_size=SIZE)
     assert (prompt.frames_THWC == np.stack([f.frame_HWC for f in clip.frames[2:]])).all()
     assert (prompt.codes_TN == np.stack([f.codes_N for f in clip.frames[2:]])).all()

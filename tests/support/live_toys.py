@@ -21,6 +21,10 @@ def prompt(brightness: int = 0) -> Prompt:
     return Prompt(frames_THWC=np.full((1, 4, 6, 3), brightness, np.uint8), actions_TA=np.zeros((0, 16), np.uint8))
 
 
+def spend(time: VirtualTime, seconds: float) -> None:
+    time._now += seconds
+
+
 class ToyDream:
     """Every frame is a function of the seed, the prompt and all actions so far; its own input is to walk."""
 
@@ -59,4 +63,4 @@ class ToyDreams:
         return self.opened[-1]
 
     def before_step(self, index: int) -> None:
-        self.time.spend(self.cost(index))
+        spend(self.time, self.cost(index))

@@ -16,9 +16,9 @@ from playloom.actions.codec import REST_VALUES, values_to_rows
 from playloom.errors import ActionError, BadInputError, CheckpointError, MissingExtraError
 from playloom.media.clips import read_dream_clip
 from playloom.media.images import read_picture
-from playloom.media.video import read_frames, read_manifest
 from playloom.models.checkpoint import save_model
 from playloom.provenance import stamp
+from video_toys import read_frames, read_manifest
 
 PUBLIC = [
     "ControllerState",

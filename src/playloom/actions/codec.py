@@ -59,17 +59,9 @@ REST_VALUES = np.array([0] * len(_BINARY) + [REST_BIN] * len(_AXES), np.uint8)
 
 
 def encode_named(state_N16: ArrayLike) -> NDArray[np.uint8]:
-    """Encode controller states as action values.
+    """Encode controller states, float [..., 16] with +y forward and up, as action values, uint8 [..., 16].
 
-    Args:
-        state_N16: float array [..., 16] in the order of `CONTROLS`, +y forward / up; sticks in [-1, 1], triggers
-            in [0, 1] (pressed from 0.5), buttons 0 or 1.
-
-    Returns:
-        uint8 array [..., 16] in slot order: twelve values 0 or 1, four bins 0 to 10.
-
-    Raises:
-        ActionError: when the last dimension is not 16 or a value is out of range.
+    Triggers are pressed from 0.5.
     """
     state = np.asarray(state_N16, np.float32)
     _check_state(state)
@@ -82,17 +74,7 @@ def encode_named(state_N16: ArrayLike) -> NDArray[np.uint8]:
 
 
 def decode_values(values_NA: ArrayLike) -> NDArray[np.float32]:
-    """Decode action values; the exact inverse of `encode_named` on bin values.
-
-    Args:
-        values_NA: integer array [..., 16] in slot order.
-
-    Returns:
-        float32 array [..., 16] in the order of `CONTROLS`, +y forward / up.
-
-    Raises:
-        ActionError: when a value is outside its slot's range.
-    """
+    """Decode action values [..., 16] as controller states, float32; the exact inverse of `encode_named` on bins."""
     values = check_values(values_NA)
     state = np.empty(values.shape, np.float32)
     state[..., _BINARY] = values[..., : len(_BINARY)]
@@ -101,11 +83,7 @@ def decode_values(values_NA: ArrayLike) -> NDArray[np.float32]:
 
 
 def check_values(values_NA: ArrayLike) -> NDArray[np.uint8]:
-    """Return action values [..., 16] as uint8.
-
-    Raises:
-        ActionError: when a value is outside its slot's range; names the first one, its row (from 1) and slot.
-    """
+    """Return action values [..., 16] as uint8."""
     values = np.asarray(values_NA)
     _check_width(values)
     with np.errstate(invalid="ignore"):
@@ -129,11 +107,7 @@ def mirror_values(values_NA: ArrayLike) -> NDArray[np.uint8]:
 
 
 def rows_to_values(rows_N16: ArrayLike, schema: Schema) -> NDArray[np.uint8]:
-    """Encode raw numbers as action values, uint8 [..., 16].
-
-    Raises:
-        ActionError: when the schema is unknown, the shape is wrong or a value is out of range (see `check_values`).
-    """
+    """Encode raw numbers as action values, uint8 [..., 16]."""
     check_schema(schema, get_args(Schema))
     if schema == "binned":
         return check_values(rows_N16)
@@ -167,16 +141,7 @@ def detect_schema(rows_N16: ArrayLike) -> tuple[Schema, str]:
 
 
 def read_vector(numbers: Sequence[float], form: Form, where: str) -> NDArray[np.uint8]:
-    """Encode sixteen numbers of a request as action values, uint8 [16].
-
-    Args:
-        numbers: as received.
-        form: see the table above.
-        where: name in errors.
-
-    Raises:
-        ActionError: when these are not sixteen numbers in their ranges.
-    """
+    """Encode sixteen numbers of a request as action values, uint8 [16]; `where` is their name in errors."""
     row = np.array(numbers, np.float64)
     if row.shape != (len(CONTROLS),):
         raise ActionError(f"{where} has {len(numbers)} numbers; expected {len(CONTROLS)}")
@@ -191,11 +156,6 @@ def read_vector(numbers: Sequence[float], form: Form, where: str) -> NDArray[np.
         return encode_named(state)
     except ActionError as error:
         raise ActionError(f"{where}: {error} (read as {form})") from None
-
-
-def bins_of(values_A: NDArray[np.uint8]) -> list[int]:
-    """Return action values as the hosted endpoint answers: sixteen bins."""
-    return [int(value) for value in values_A]
 
 
 def sticks_of(values_A: NDArray[np.uint8]) -> list[float]:

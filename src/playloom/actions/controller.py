@@ -35,11 +35,7 @@ class Control:
         return -1.0 if self.kind == "axis" else 0.0
 
     def check(self, value: float) -> float:
-        """Return the value as a float.
-
-        Raises:
-            ActionError: when it is out of range; names the field and the range.
-        """
+        """Return the value as a float."""
         number = float(value)
         if not self.low <= number <= 1.0 or (self.kind == "button" and number not in (0.0, 1.0)):
             raise ActionError(self.error(number))
@@ -78,11 +74,7 @@ CONTROLS: tuple[Control, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerState:
-    """Controller during one step of 0.1 s. Every field rests at 0.
-
-    Raises:
-        ActionError: when a value is outside its control's range; names both.
-    """
+    """Controller during one step of 0.1 s. Every field rests at 0."""
 
     left_stick_x: float = 0.0
     """Strafe, [-1, 1], +1 right."""

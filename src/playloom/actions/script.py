@@ -109,18 +109,9 @@ Action: TypeAlias = NamedAction | ArrayLike
 
 
 def action_values(action: Action, schema: Schema | None = None) -> NDArray[np.uint8]:
-    """Encode the inputs of one step.
+    """Encode the inputs of one step as action values, uint8 [16].
 
-    Args:
-        action: see `Action`; a uint8 array [16] holds action values, as `StepResult.action_A` does.
-        schema: encoding of any other 16 numbers: `named` or `binned`.
-
-    Returns:
-        Action values, uint8 [16].
-
-    Raises:
-        ActionError: when a name is unknown, a value is out of range, the words last longer than a step, or the
-            encoding of raw numbers is not given.
+    A uint8 array [16] holds action values already; any other 16 numbers need the schema.
     """
     if isinstance(action, _NAMED):
         held_SA = parse_script(_words(action)).values_SA
@@ -147,15 +138,7 @@ def action_values(action: Action, schema: Schema | None = None) -> NDArray[np.ui
 
 
 def as_script(actions: Action | Iterable[Action], schema: Schema | None = None) -> str:
-    """Write inputs of any form as a script.
-
-    Args:
-        actions: a script; inputs by name, for one step or until the end; or one `Action` for each step.
-        schema: encoding of raw numbers; see `action_values`.
-
-    Raises:
-        ActionError: see `action_values`.
-    """
+    """Write as a script: a script; inputs by name, for one step or until the end; or one `Action` for each step."""
     if isinstance(actions, _NAMED):
         return _words(actions)
     if not isinstance(actions, Iterable):
@@ -176,16 +159,9 @@ def _words(action: NamedAction) -> str:
 
 
 def parse_script(text: str, steps: int | None = None) -> Script:
-    """Parse a script.
+    """Parse a script; with `steps` a longer one is cut.
 
-    Args:
-        text: see the table above.
-        steps: number of steps. A longer script is cut; a shorter one is continued with rest, or with its last part
-            when that has no `for`. None: as long as the script is.
-
-    Raises:
-        ActionError: when a part cannot be parsed (names the part and the nearest word), a value is out of range, a
-            control is set twice in one part, or the script is empty.
+    A shorter one is continued with rest, or with its last part when that has no `for`.
     """
     notes: dict[str, None] = {}
     parts = [_parse_part(part.strip(), notes) for part in _SEPARATOR.split(text) if part.strip()]

@@ -62,6 +62,7 @@ def act_command(
     with common.progress("playing", "steps") as bar, common.stopping(kept, after_step=True) as stop:
         from playloom.device import machine, pick_device, set_threads
         from playloom.evaluation.online.run import COMPARED, ActJob, run_act
+        from playloom.inference.sampling import Sampling
 
         set_threads(threads)
         job = ActJob(
@@ -72,9 +73,7 @@ def act_command(
             seconds=seconds,
             games=games,
             seed=seed,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
+            sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
             device=device,
             out=out,
             videos=1 if compare and videos is None else videos,
@@ -84,7 +83,7 @@ def act_command(
             job,
             machine=machine(pick_device(device)),
             stop=stop,
-            progress=lambda now: bar(now.done, now.total, f"playing ({now.player})"),
+            progress=lambda player, done, total: bar(done, total, f"playing ({player})"),
         )
         was_stopped = stop()
     if report.games:

@@ -55,15 +55,7 @@ def call_command(
 
     Works with `playloom serve` and any endpoint of the same schema. A failure keeps all earlier steps.
     """
-    from playloom.client import (
-        DEFAULT_ENDPOINT,
-        ENDPOINT_VARIABLE,
-        CallEvents,
-        CallJob,
-        Retries,
-        find_key,
-        run_call,
-    )
+    from playloom.client import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE, CallEvents, CallJob, Retries, find_key, run_call
 
     job = CallJob(
         start=_start(payload, image),
@@ -79,9 +71,8 @@ def call_command(
         timeout=timeout,
         retries=Retries(times=retries),
     )
-    job = replace(
-        job, key=find_key(key, os.environ, _prompt_key if sys.stdin.isatty() else None)
-    )  # prompts for the key last
+    # prompts for the key last
+    job = replace(job, key=find_key(key, os.environ, _prompt_key if sys.stdin.isatty() else None))
     events = CallEvents(
         step=lambda number, of, words: typer.echo(f"[{number}/{of}] {words}"),
         note=lambda words: typer.echo(f"note: {words}", err=True),
@@ -108,10 +99,8 @@ def _start(payload: Path | None, image: Path | None) -> Request | None:
 
 
 def _prompt_key() -> str:
-    answer = typer.prompt(
-        "The endpoint's key (hidden; Enter for none)", default="", hide_input=True, show_default=False
-    )
-    return str(answer)
+    words = "The endpoint's key (hidden; Enter for none)"
+    return str(typer.prompt(words, default="", hide_input=True, show_default=False))
 
 
 def _print_report(report: CallReport) -> None:

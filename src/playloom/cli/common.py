@@ -77,13 +77,11 @@ Resize = Annotated[
 ]
 Schema = Annotated[Literal["named", "binned", "auto"], typer.Option(help="Encoding of the numbers in CSV files.")]
 Model = Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")]
-Device = Annotated[
-    str, typer.Option(callback=_check_device, autocompletion=lambda: ["auto", "cpu", "cuda"], help="auto, cpu or cuda.")
-]
-DeviceOrNone = Annotated[
-    str | None,
-    typer.Option(callback=_check_device, autocompletion=lambda: ["auto", "cpu", "cuda"], help="auto, cpu or cuda."),
-]
+_DEVICE: Any = typer.Option(
+    callback=_check_device, autocompletion=lambda: ["auto", "cpu", "cuda"], help="auto, cpu or cuda."
+)
+Device = Annotated[str, _DEVICE]
+DeviceOrNone = Annotated[str | None, _DEVICE]
 DecodeOrder = Annotated[
     Any,
     typer.Option(
@@ -169,25 +167,11 @@ def with_options(*groups: Callable[..., None]) -> Callable[[Callable[..., None]]
     return decorate
 
 
-def is_given(context: typer.Context, name: str) -> bool:
-    """Return True if the user gave a parameter, even with its default value."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT", "PROMPT")
-
-
 def refuse(context: typer.Context, names: Collection[str], why: str) -> None:
-    """Raise an error when the user gave a parameter that does not apply.
-
-    Args:
-        context: of the command that runs.
-        names: of the function's parameters.
-        why: the end of the sentence, such as "does not apply to --clips".
-
-    Raises:
-        BadInputError: names the first such flag.
-    """
+    """Raise an error when the user gave one of these parameters; `why` ends the sentence: "applies to --clips only"."""
     for parameter in context.command.params:
-        if parameter.name in names and is_given(context, str(parameter.name)):
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
             raise BadInputError(f"{parameter.opts[0]} {why}; leave it out")
 
 
@@ -234,11 +218,9 @@ class Stop:
 
 @contextmanager
 def stopping(left: str, *, after_step: bool) -> Iterator[Stop]:
-    """End the body on Ctrl-C or SIGTERM.
+    """End the body on Ctrl-C or SIGTERM with a message that ends with `left`: "finished games are kept".
 
-    Args:
-        left: what is left when the body is interrupted, for the message.
-        after_step: the first signal is only noted, for a body that asks `stop()`; the second one interrupts.
+    With `after_step` the first signal is only noted, for a body that calls `stop()`; the second one interrupts.
     """
     stop = Stop()
     before: dict[int, Any] = {}
@@ -330,14 +312,9 @@ class Progress:
 def progress(
     what: str, unit: str = "", *, quiet: bool = False, timed: bool = False, every: float = _EVERY
 ) -> Iterator[Progress]:
-    """Show the progress of the body on stderr.
+    """Show the progress of the body on stderr: "dreaming", "frames".
 
-    Args:
-        what: the work, such as "dreaming".
-        unit: what is counted, such as "frames".
-        quiet: show nothing.
-        timed: no bar, because drawing it would disturb what is measured.
-        every: seconds between two plain lines where stderr is no terminal.
+    `timed` draws no bar, which would disturb a measurement; `every` is the time between two plain lines, in seconds.
     """
     from rich.console import Console
 

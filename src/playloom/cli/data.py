@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from playloom.cli import common
 from playloom.errors import PlayloomError
-
-if TYPE_CHECKING:
-    from playloom.evaluation.online.metrics import PlayStatistics
-    from playloom.games.recorder import RecordProgress
 
 
 def import_command(
@@ -88,10 +83,10 @@ def record_command(
     left = f"the same command continues: {out}"
     with common.progress("recording", "episodes") as bar, common.stopping(left, after_step=False):
 
-        def report(progress: RecordProgress) -> None:
+        def report(done: int, total: int, before: int) -> None:
             nonlocal skipped
-            skipped = progress.skipped
-            bar(progress.done, progress.total)
+            skipped = before
+            bar(done, total)
 
         paths = record_episodes(out, hours, seed, processes, report, steps)
     if as_json:
@@ -155,18 +150,19 @@ def _select_prompts(data: Path, out: Path, count: int) -> None:
 
 
 def _view(path: Path, out: Path, every: int, verify: bool) -> None:
-    from playloom.games.viewer import view_episode
+    from playloom.data.recording import load_episode
+    from playloom.games.viewer import write_views
 
     with common.progress(path.name, "steps") as bar:
-        viewed = view_episode(path, out, every, verify, bar)
-    typer.echo(f"{viewed.sheet}\n{viewed.video}  ({common.count(viewed.steps, 'real step')})")
+        episode = load_episode(path)
+        steps = episode.meta.steps
+        players = [episode.meta.style] * steps
+        sheet, video = write_views(episode, out / path.stem, players, every=every, verify=verify, progress=bar)
+    typer.echo(f"{sheet}\n{video}  ({common.count(steps, 'real step')})")
 
 
 def _print_figures(paths: list[Path]) -> None:
     from collections import defaultdict
-
-    from rich.console import Console
-    from rich.table import Table
 
     from playloom.data.recording import Episode, load_episode
     from playloom.evaluation.online.metrics import play_statistics
@@ -176,18 +172,13 @@ def _print_figures(paths: list[Path]) -> None:
         episode = load_episode(path)
         by_style[episode.meta.style].append(episode)
     by_style["all"] = [episode for group in by_style.values() for episode in group]
-    table = Table()
-    for title in ("figure", *by_style):
-        table.add_column(title, no_wrap=True)
     columns = [_rows(play_statistics(group)) for group in by_style.values()]
-    for name in columns[0]:
-        table.add_row(name, *(column[name] for column in columns))
-    Console().print(table)
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    typer.echo(common.text_table(["figure", *by_style], rows))
 
 
-def _rows(figures: PlayStatistics) -> dict[str, str]:
-    plain = dataclasses.asdict(figures)
-    usage = plain.pop("usage")
-    rows = {"steps": f"{plain.pop('steps')}", "reversals a second": f"{plain.pop('reversals_a_second'):.2f}"}
-    rows |= {name.replace("_", " "): f"{100 * share:.1f} %" for name, share in plain.items()}
-    return rows | {name: f"{100 * share:.2f} %" for name, share in usage.items()}
+def _rows(figures: dict[str, float]) -> dict[str, str]:
+    from playloom.actions.controller import CONTROLS
+
+    digits = {"steps": ".0f", "reversals a second": ".2f", **{control.name: ".2%" for control in CONTROLS}}
+    return {name: f"{value:{digits.get(name, '.1%')}}".replace("%", " %") for name, value in figures.items()}

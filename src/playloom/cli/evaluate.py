@@ -37,7 +37,7 @@ def evaluate_command(
         Path, typer.Option(callback=common.own_folder, help="Folder for pictures and a test set recorded here.")
     ] = Path("out/evaluation"),
     config: Annotated[
-        Path | None, typer.Option(help='JSON with sizes of the evaluation, such as {"horizon_moments": 8}.')
+        Path | None, typer.Option(help='JSON with sizes of the evaluation, such as {"horizon_segments": 8}.')
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer segments: a rough estimate.")] = False,
     sampling: dict[str, Any],
@@ -141,4 +141,4 @@ def _settings(
         sampling=Sampling.from_card(model.card, **sampling),
     )
     settings = settings.quick() if quick else settings
-    return settings if game else dataclasses.replace(settings, game_moments=0)
+    return settings if game else dataclasses.replace(settings, game_segments=0)

@@ -95,9 +95,8 @@ def play_command(
         was_stopped = stop()
     _print_result(result, notes, as_json)
     if result.failure is not None:
-        raise PlayloomError(
-            f"the dream failed after {result.report.frames} frames: {result.reason}"
-        ) from result.failure
+        frames, reason = result.report["frames"], result.report["failure"]
+        raise PlayloomError(f"the dream failed after {frames} frames: {reason}") from result.failure
     if was_stopped:
         raise typer.Exit(stop.code)
 
@@ -123,22 +122,22 @@ def _serve(*, browser: bool, **given: Any) -> None:
 def _print_result(result: LiveResult, notes: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         where = None if result.folder is None else str(result.folder)
-        common.print_json({**result.to_dict(), "notes": (*notes, *result.notes), "folder": where})
+        common.print_json({**result.report, "notes": (*notes, *result.notes), "folder": where})
         return
     for note in (*notes, *result.notes):
         typer.echo(f"note: {note}")
-    report, facts = result.report, result.facts
-    typer.echo(f"{facts['model']}, {facts['controller']} playing, {facts['fps']:g} frames per second")
+    report = result.report
+    typer.echo(f"{report['model']}, {report['controller']} playing, {report['fps']:g} frames per second")
     rows = []
     for name in ("key_to_frame_ms", "frame_latency_ms", "jitter_ms"):
-        spread = getattr(report, name)
-        values = ["-" if value is None else f"{value:.1f}" for value in (spread.p50, spread.p95, spread.p99)]
-        rows.append([name, *values, str(spread.count)])
+        spread = report[name]
+        values = ["-" if spread[key] is None else f"{spread[key]:.1f}" for key in ("p50", "p95", "p99")]
+        rows.append([name, *values, str(spread["count"])])
     typer.echo(common.text_table(("", "p50", "p95", "p99", "count"), rows))
     typer.echo(
-        f"{report.frames} frames in {report.seconds:.1f} s, {report.frames_per_second:.2f} per second: "
-        f"{report.late} late, {report.skipped} ticks skipped; "
-        f"{report.inputs} inputs, {report.dropped_inputs} replaced before their tick"
+        f"{report['frames']} frames in {report['seconds']:.1f} s, {report['frames_per_second']:.2f} per second: "
+        f"{report['late']} late, {report['skipped']} ticks skipped; "
+        f"{report['inputs']} inputs, {report['dropped_inputs']} replaced before their tick"
     )
     if result.folder is not None:
         typer.echo(f"{result.folder}/  play.mp4, sheet.png, actions.csv, report.json")

@@ -60,21 +60,8 @@ def serve_command(
         raise MissingExtraError.of("ray", "cluster")
     from playloom.server.settings import read_settings
 
-    settings = read_settings(
-        model=model,
-        host=host,
-        port=port,
-        api_key=key,
-        decode_order=decode_order,
-        max_sessions=max_sessions,
-        queue=queue,
-        max_steps=max_steps,
-        stories=stories,
-        device=device,
-        threads=threads,
-        replicas=replicas,
-        max_replicas=max_replicas,
-    )
+    given = {name: value for name, value in call.params.items() if name not in ("key", "cluster")}
+    settings = read_settings(api_key=key, **given)
     if cluster:
         _run_cluster(settings)
         return

@@ -165,8 +165,7 @@ def train_decoder_command(
     training = from_mapping(DecoderTrainingConfig, _with_flags(values, loop))
     _check_apart("--model", model, out)
     with _run(out, resume) as bar:
-        how = _prepare_options(bar, workers)
-        job = DecoderJob(source=model, data=data, out=out, config=training, prepare=how)
+        job = DecoderJob(source=model, data=data, out=out, config=training, prepare=_prepare_options(bar, workers))
         if prepare_only:
             prepare_decoder(job, typer.echo)
             return

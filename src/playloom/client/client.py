@@ -19,7 +19,7 @@ from typing import Literal
 from playloom.actions.codec import Schema, check_schema
 from playloom.actions.script import describe
 from playloom.client.endpoint import DEFAULT_ENDPOINT, Endpoint, Key, Retries, printable
-from playloom.client.output import ACTIONS_FILE, CallFolder, CallStep, OutputVideo, Upscale
+from playloom.client.output import ACTIONS_FILE, CallFolder, CallStep, Upscale
 from playloom.client.payload import Request
 from playloom.client.response import ENDINGS, choose_action, iter_json, random_action, read_response
 from playloom.errors import BadInputError, EndpointError
@@ -31,11 +31,7 @@ _SHOWN_CHARACTERS = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class CallJob:
-    """One call: its start, its endpoint and its folder.
-
-    Raises:
-        BadInputError: when a value is out of range, the start is missing, or the start holds the key.
-    """
+    """One call: its start, its endpoint and its folder."""
 
     start: Request | None = None
     """First request (`start_from_file`, `start_from_picture`); None: the one in the folder, with `resume`."""
@@ -115,29 +111,24 @@ def run_call(
 ) -> CallReport:
     """Request the steps one after another and write each as it arrives.
 
-    Raises:
-        EndpointError: when a step failed. Earlier steps are complete, with GIF, MP4 and table; the message names the
-            step, the reason, and how to continue.
-        PlayloomError: when the job cannot be done, or the disk is full.
+    After an EndpointError earlier steps are complete, with GIF, MP4 and table; the message says how to continue.
     """
     events, begun = events or CallEvents(), time.monotonic()
-    folder = CallFolder.resume(job.out, job.start) if job.resume else CallFolder.create(job.out, job.start or {})
-    video = OutputVideo(folder, job.upscale, job.seed)
+    folder = CallFolder(job.out, job.start, resume=job.resume, upscale=job.upscale, seed=job.seed)
     before = len(folder.steps)
     endpoint = Endpoint(
         job.endpoint, job.key, timeout=job.timeout, retries=job.retries, on_retry=events.note, sleep=sleep
     )
     if endpoint.exposes_key:
         events.note(f"the key is sent unencrypted to {endpoint.shown}; use https where the endpoint has it")
-    files: tuple[str, ...] = ()
     try:
         with endpoint:
             for number in range(before + 1, job.steps + 1):
                 if number > 1 and job.delay:
                     sleep(job.delay)
-                _request_step(number, job, folder, video, endpoint, events)
+                _request_step(number, job, folder, endpoint, events)
     finally:  # also when interrupted
-        files = video.finish()
+        files = folder.finish()
     return CallReport(
         folder=folder.path,
         files=(*files, ACTIONS_FILE),
@@ -148,9 +139,7 @@ def run_call(
     )
 
 
-def _request_step(
-    number: int, job: CallJob, folder: CallFolder, video: OutputVideo, endpoint: Endpoint, events: CallEvents
-) -> None:
+def _request_step(number: int, job: CallJob, folder: CallFolder, endpoint: Endpoint, events: CallEvents) -> None:
     begun = time.monotonic()
     try:
         body = endpoint.send(folder.next_request(with_tokens=job.with_tokens))
@@ -176,8 +165,7 @@ def _request_step(
         schema=schema,
         tokens=response.tokens,
     )
-    folder.add(step, response.data)
-    video.add(step, response.picture)
+    folder.add(step, response.data, response.picture)
     source = f"{schema}, from the response" if schema else "random"
     seconds = time.monotonic() - begun
     events.step(number, job.steps, f"{step.file}  {describe(values_A)} ({source})  {seconds:.1f} s")

@@ -46,11 +46,7 @@ class Key:
     __slots__ = ("_text",)
 
     def __init__(self, text: str) -> None:
-        """Strip blanks and a leading `Bearer`.
-
-        Raises:
-            BadInputError: when it is empty or does not fit into a header. The message does not hold the key.
-        """
+        """Strip blanks and a leading `Bearer`. No error holds the key."""
         bare = re.sub(r"(?i)^bearer(\s+|$)", "", text.strip())
         if not bare:
             raise BadInputError("the key is empty; leave --key out, or give the endpoint's key")
@@ -77,9 +73,6 @@ def find_key(given: str | None, environment: Mapping[str, str], ask: Callable[[]
     """Return the given key, else the first of `KEY_VARIABLES` that is set, else the answer of `ask`.
 
     An empty answer means no key.
-
-    Raises:
-        BadInputError: when the key cannot be used.
     """
     if given is not None:
         return Key(given)
@@ -102,11 +95,6 @@ class Retries:
     def __post_init__(self) -> None:
         if self.times < 0:
             raise BadInputError(f"retries are out of range: got {self.times}, expected 0 or more")
-
-
-def is_retryable(status: int) -> bool:
-    """Return True for a status that may change by itself: 408, 425, 429 and 5xx."""
-    return status in (408, 425, 429) or 500 <= status < 600
 
 
 def parse_retry_after(header: str, now: datetime | None = None) -> float:
@@ -132,7 +120,7 @@ class _TransientError(EndpointError):
 
 
 class Endpoint:
-    """An open connection; close it, or use it as a context manager."""
+    """A connection; the context manager closes it."""
 
     def __init__(
         self,
@@ -144,19 +132,9 @@ class Endpoint:
         on_retry: Callable[[str], None] = lambda note: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Check the address; nothing is sent yet.
+        """Check the address (without a path, `/score` is used); nothing is sent yet.
 
-        Args:
-            address: http or https; without a path, `/score` is used.
-            key: sent as `Authorization: Bearer`.
-            timeout: seconds for one attempt.
-            retries: None: the defaults of `Retries`.
-            on_retry: called with a sentence before every retry.
-            sleep: waits that many seconds.
-
-        Raises:
-            BadInputError: when the address or the timeout cannot be used.
-            MissingExtraError: when httpx or tenacity is not installed.
+        `timeout` is in seconds for one attempt; `on_retry` receives a sentence before every retry.
         """
         if not (timeout > 0 and math.isfinite(timeout)):
             raise BadInputError(f"the timeout is out of range: got {timeout:g} s, expected more than 0")
@@ -169,7 +147,13 @@ class Endpoint:
         """The address without its query, which may hold secrets."""
         self._retries = retries or Retries()
         self._on_retry, self._sleep = on_retry, sleep
-        self._httpx, self._tenacity = _import_extra()
+        try:
+            import httpx
+            import tenacity
+        except ImportError as error:
+            raise MissingExtraError.of(error.name or "httpx", "call") from error
+        self._httpx: Any = httpx
+        self._tenacity: Any = tenacity
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         headers |= key.header() if key is not None else {}
         # A proxy of the environment is for other machines only.
@@ -179,10 +163,6 @@ class Endpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
         self._client.close()
 
     def redact(self, text: str) -> str:
@@ -190,11 +170,7 @@ class Endpoint:
         return self._key.redact(text) if self._key is not None else text
 
     def send(self, request: Mapping[str, Any]) -> bytes:
-        """Send one request and return the response's body.
-
-        Raises:
-            EndpointError: when the endpoint rejects it, or every attempt failed. The message does not hold the key.
-        """
+        """Send one request and return the response's body. No error holds the key."""
         first = self._retries.first_wait
         backoff = self._tenacity.wait_exponential_jitter(initial=first, max=_LONGEST_WAIT, jitter=2 * first)
         attempts = self._tenacity.Retrying(
@@ -253,7 +229,7 @@ class Endpoint:
                 f"{self.shown} redirects to {target}, which is not followed; if you trust it, give it as --endpoint"
             )
         reason = f"{self.shown} answered {status} {self._excerpt(response.reason_phrase)}: {self._excerpt(body)}"
-        if not is_retryable(status):
+        if status not in (408, 425, 429) and status < 500:  # these may change by themselves
             return EndpointError(reason + _HINTS.get(status, ""))
         retry_after = parse_retry_after(response.headers.get("retry-after", ""))
         if retry_after > _MAX_RETRY_AFTER:
@@ -287,12 +263,3 @@ def _is_local(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _import_extra() -> tuple[Any, Any]:
-    try:
-        import httpx
-        import tenacity
-    except ImportError as error:
-        raise MissingExtraError.of(error.name or "httpx", "call") from error
-    return httpx, tenacity

@@ -1,4 +1,4 @@
-"""Requests: from a JSON file or a picture, and the next one with a step appended to its context."""
+"""Requests from a JSON file or a picture."""
 
 from __future__ import annotations
 
@@ -14,30 +14,19 @@ from playloom.media.images import encode_png, fit_picture, from_base64, read_pic
 
 FRAME_SIZE = (180, 300)
 """(H, W) of the frames of endpoints of this schema; a picture is resized to it."""
-CONTEXT_STEPS = 10
-"""Context steps of such a model. A context grows to this many, or keeps its initial length if that is more."""
 
 Request = dict[str, Any]
 """A body in the endpoint's format: `{"input_data": {"num_steps_to_predict", "context": [...], ...}}`."""
 
 
 def start_from_file(path: Path | str) -> Request:
-    """Read a request from a JSON file, with one step to predict.
-
-    Raises:
-        BadInputError: when the file is missing or holds no request.
-        PictureError: when one of its pictures cannot be read.
-    """
+    """Read a request from a JSON file, with one step to predict."""
     request = read_request(Path(path), "give a payload in the endpoint's format")
     return {**request, "input_data": {**request["input_data"], "num_steps_to_predict": 1}}
 
 
 def start_from_picture(path: Path | str) -> tuple[Request, tuple[str, ...]]:
-    """Make a request whose context is one picture with the controller at rest; with notes on changes to the picture.
-
-    Raises:
-        PictureError: when the picture cannot be read.
-    """
+    """Make a request whose context is one picture with the controller at rest; with notes on changes to the picture."""
     picture = read_picture(path)
     frame_HWC, note = fit_picture(picture.frame_HWC, FRAME_SIZE)
     entry = context_entry(encode_png(frame_HWC), REST_VALUES.tolist())
@@ -49,18 +38,6 @@ def context_entry(data: bytes, action: Sequence[int], tokens: Sequence[int] = ()
     """Return one context step: picture file, action in bins, and the picture's tokens (none: it is encoded again)."""
     image = base64.b64encode(data).decode("ascii")
     return {"image": image, "actions": list(action), "actions_output": list(action), "tokens": list(tokens)}
-
-
-def next_request(start: Request, later: Sequence[dict[str, Any]]) -> Request:
-    """Return the request after some steps: they are appended to the start's context, and the oldest are dropped."""
-    context = start["input_data"]["context"]
-    kept = [*context, *later][-context_limit(start) :]
-    return {**start, "input_data": {**start["input_data"], "context": kept}}
-
-
-def context_limit(start: Request) -> int:
-    """Return the largest number of context steps of this call."""
-    return max(CONTEXT_STEPS, len(start["input_data"]["context"]))
 
 
 def read_request(path: Path, advice: str) -> Request:

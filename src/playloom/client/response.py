@@ -45,10 +45,6 @@ def iter_json(value: Any, leave_out: Collection[str] = ()) -> Iterator[tuple[str
     """Yield every (name, value) inside a JSON value in the order of its text, itself first.
 
     An item of a list has the list's name; numbers, booleans and nulls inside lists are not yielded.
-
-    Args:
-        value: the result of `json.loads`.
-        leave_out: names whose values are skipped.
     """
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
@@ -75,11 +71,7 @@ class Response:
 
 
 def read_response(body: bytes) -> Response:
-    """Find picture, actions and tokens of the first predicted step.
-
-    Raises:
-        EndpointError: when the body is not JSON, or holds no picture or a damaged one.
-    """
+    """Find picture, actions and tokens of the first predicted step."""
     try:
         content = json.loads(body)
         content = json.loads(content) if isinstance(content, str) else content  # some hosts encode twice
@@ -113,10 +105,7 @@ def choose_action(
 ) -> tuple[NDArray[np.uint8], Schema] | None:
     """Return the action values [16] of the first row that is an action, and its schema; None without one.
 
-    Args:
-        rows: see `Response.rows`.
-        schema: encoding of the rows; `auto` detects it.
-        last: schema of the previous response. With `auto` it is tried first, because zeros and ones may fit both.
+    With `auto` the schema of the previous response, `last`, is tried first, because zeros and ones may fit both.
     """
     tried: list[Schema | Literal["auto"]] = [last, "auto"] if schema == "auto" and last is not None else [schema]
     for row in rows:

@@ -3,9 +3,6 @@
 A folder holds one `.npy` per column, all with the same number of rows F (one row per step, episodes back to back), and
 `index.json`, which is written last: a folder without it is unfinished. The writer works under temporary names and
 resumes from a journal. F rows, H W picture, N image slots, A action slots, S state columns.
-
-    >>> dataset = FrameDataset.open(folder)
-    >>> dataset.frames_FHWC[dataset.spans[0].rows]
 """
 
 from __future__ import annotations
@@ -53,19 +50,8 @@ class EpisodeSlice:
 class DatasetWriter:
     """Write a dataset episode by episode, under temporary names until `finish`.
 
-    Committed episodes survive a crash. Not safe for two writers on one folder.
-
-    Args:
-        folder: of the dataset.
-        kind: name of the main column, `frames` or `tokens`.
-        total: number of rows.
-        shape: of a row of the main column.
-        dtype: of the main column.
-        state_columns: names of the states.
-        extra: more entries of the index.
-
-    Raises:
-        RecordingError: when `total` is 0, or the disk has less space than needed.
+    Committed episodes survive a crash. Not safe for two writers on one folder. `kind` names the main column, `shape`
+    and `dtype` are those of its rows; `extra` has more entries of the index.
     """
 
     def __init__(
@@ -117,26 +103,13 @@ class DatasetWriter:
         *,
         start: int | None = None,
     ) -> None:
-        """Write and commit one episode.
+        """Write and commit one episode: frames [T, H, W, 3] or codes [T, N], by kind of dataset.
 
-        Args:
-            data: frames [T, H, W, 3] uint8 or codes [T, N], by kind of dataset.
-            actions_TA: uint8 [T, 16].
-            states_TS: float32 [T, S].
-            meta: JSON values.
-            start: first row, where committed rows are replaced; None: after the last committed row.
-
-        Raises:
-            RecordingError: when the lengths differ or the dataset is full.
+        It goes to row `start` on, where committed rows are replaced; by default after the last committed row.
         """
         if start is None:
             start = self.spans[-1].rows.stop if self._spans else 0
         stop = start + len(data)
-        if {len(actions_TA), len(states_TS)} != {len(data)} or stop > self.total:
-            raise RecordingError(
-                f"{self.folder}: {len(data)} frames, {len(actions_TA)} actions and {len(states_TS)} states do not fit "
-                f"into rows {start} to {self.total}"
-            )
         for name, rows in ((self.kind, data), ("actions", actions_TA), ("states", states_TS)):
             self._maps[name][start:stop] = rows
             self._maps[name].flush()
@@ -145,16 +118,9 @@ class DatasetWriter:
         write_json(self.folder / JOURNAL, self._index())
 
     def finish(self, rows: int | None = None) -> None:
-        """Give the files their final names, `index.json` last. The dataset can be opened afterwards.
-
-        Args:
-            rows: cut the dataset to its first rows, where some episodes were left out; None: all are expected.
-
-        Raises:
-            RecordingError: when rows are missing.
-        """
+        """Give the files their final names, `index.json` last; `rows` drops all rows after that many."""
         if rows is not None and rows != self.total:
-            self._cut(rows)
+            self._shorten(rows)
         if self.done != self.total:
             raise RecordingError(f"{self.folder} is unfinished: it has {self.done} of {self.total} frames")
         self._maps.clear()
@@ -174,7 +140,7 @@ class DatasetWriter:
     def _part(self, column: str) -> Path:
         return self.folder / f"part-{column}.npy"
 
-    def _cut(self, rows: int) -> None:
+    def _shorten(self, rows: int) -> None:
         """Shorten every column in place: its header has room for any number of rows."""
         self._maps.clear()
         for name, (shape, dtype) in self._columns.items():
@@ -258,8 +224,8 @@ class FrameDataset(_Dataset):
     @classmethod
     def open(cls, folder: Path | str) -> FrameDataset:
         """Open a finished dataset; RecordingError when the folder is missing, unfinished or damaged."""
-        index, columns = _read(Path(folder), "frames")
-        return cls(frames_FHWC=columns["frames"], **_common(Path(folder), index, columns))
+        _, frames, common = _read(Path(folder), "frames")
+        return cls(frames_FHWC=frames, **common)
 
     @classmethod
     def create(
@@ -281,9 +247,8 @@ class TokenDataset(_Dataset):
     @classmethod
     def open(cls, folder: Path | str) -> TokenDataset:
         """Open a finished dataset; RecordingError when the folder is missing, unfinished or damaged."""
-        index, columns = _read(Path(folder), "tokens")
-        common = _common(Path(folder), index, columns)
-        return cls(tokens_FN=columns["tokens"], tokenizer=str(index["tokenizer"]), **common)
+        index, tokens, common = _read(Path(folder), "tokens")
+        return cls(tokens_FN=tokens, tokenizer=str(index["tokenizer"]), **common)
 
     @classmethod
     def create(
@@ -294,22 +259,11 @@ class TokenDataset(_Dataset):
         return DatasetWriter(Path(folder), "tokens", total_frames, (slots,), "uint16", state_columns, extra)
 
 
-def _common(folder: Path, index: Mapping[str, Any], columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    return {
-        "folder": folder,
-        "actions_FA": columns["actions"],
-        "states_FS": columns["states"],
-        "state_columns": tuple(index["state_columns"]),
-        "spans": tuple(_spans(index)),
-    }
-
-
 def _spans(index: Mapping[str, Any]) -> list[EpisodeSlice]:
     return [EpisodeSlice(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"]]
 
 
-def _read(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Index and columns of a finished dataset."""
+def _read(folder: Path, kind: str) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
     if not (folder / INDEX).exists():
         state = "unfinished" if (folder / JOURNAL).exists() else "not a dataset"
         raise RecordingError(f"{folder} is {state} (no {INDEX}); prepare it first")
@@ -325,4 +279,5 @@ def _read(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[An
             raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
         if len(columns[name]) != index["rows"]:
             raise RecordingError(f"{path} has {len(columns[name])} rows; {INDEX} says {index['rows']}")
-    return index, columns
+    common = {"folder": folder, "state_columns": tuple(index["state_columns"]), "spans": tuple(_spans(index))}
+    return index, columns[kind], {**common, "actions_FA": columns["actions"], "states_FS": columns["states"]}

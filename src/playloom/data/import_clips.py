@@ -1,7 +1,4 @@
-"""Import of your own game: clips, or pictures with a table of actions, into a frame dataset.
-
-dataset = build_from_clips("play", "data/mine", frame_size=(180, 300))
-"""
+"""Import of your own game: clips, or pictures with a table of actions, into a frame dataset."""
 
 from __future__ import annotations
 
@@ -26,8 +23,8 @@ _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
 """Split rule: of twenty clips, sorted by name, the tenth is for validation and the twentieth for testing."""
 
-OnSkip = Callable[[str], None]
-"""Callback for a skipped clip: its path and the reason."""
+Skip = Callable[[Path, PlayloomError], None]
+Read = Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 
 class _Piece(NamedTuple):
@@ -40,11 +37,7 @@ class _Piece(NamedTuple):
 
 
 def find_clips(folder: Path | str) -> list[Path]:
-    """Return every clip in or below a folder, sorted: `.npz` files, and folders of pictures with an `actions.csv`.
-
-    Raises:
-        RecordingError: when the folder is missing or holds none.
-    """
+    """Return every clip in or below a folder, sorted: `.npz` files, and folders of pictures with an `actions.csv`."""
     place = Path(folder)
     if not place.is_dir():
         raise RecordingError(f"{folder} is not a folder; expected one with takes in it")
@@ -59,22 +52,15 @@ def find_clips(folder: Path | str) -> list[Path]:
 def load_clip(
     path: Path, frame_size: tuple[int, int], resize: ResizeMode = "crop", schema: Schema | Literal["auto"] = "named"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Read pictures, RGB [T, H, W, 3], and action values [T, 16]; action t was taken after picture t.
+    """Read pictures, RGB [T, H, W, 3] of size (H, W) `frame_size`, and action values [T, 16], of a clip or a folder.
 
-    Args:
-        path: a clip, or a folder of pictures. Its table may leave out the last picture's action, which is then rest.
-        frame_size: (H, W) of the result; other sizes are resized.
-        resize: resize mode, see `playloom.media.images.ResizeMode`.
-        schema: schema of the table.
-
-    Raises:
-        RecordingError, PictureError, ActionError: when it is missing or damaged, or pictures and actions do not fit.
+    Action t was taken after picture t. A folder's table may leave out the last picture's action, which is then rest.
     """
     if not path.is_dir():
         clip = read_clip(path)
         return _fitted(clip.frames_THWC, frame_size, resize), clip.actions_TA
     pictures = pictures_in(path)
-    values_TA = read_actions(path / ACTIONS_FILE, schema).values_TA
+    values_TA = read_actions(path / ACTIONS_FILE, schema).values_SA
     if len(values_TA) == len(pictures) - 1:
         values_TA = np.concatenate([values_TA, REST_VALUES[None]])
     if len(values_TA) != len(pictures):
@@ -93,27 +79,16 @@ def build_from_clips(
     schema: Schema | Literal["auto"] = "named",
     split: str | None = None,
     progress: Progress | None = None,
-    on_skip: OnSkip | None = None,
+    on_skip: Callable[[str], None] | None = None,
 ) -> FrameDataset:
     """Make a frame dataset of all clips of a folder; resumes an interrupted call.
 
     A call that fails leaves nothing behind. When `out` holds the finished dataset of these clips, it is opened.
 
-    Args:
-        folder: searched recursively, see `find_clips`.
-        out: folder of the dataset.
-        frame_size: (H, W) of the model.
-        resize: resize mode of pictures of another shape.
-        schema: schema of the tables of pictures.
-        split: split of all clips; None: of every twenty clips the tenth is for validation and the twentieth for
-            tests. Fewer than ten: the last one is for validation; a single one: its last tenth.
-        progress: called after each clip.
-        on_skip: called for each clip that cannot be used; None: the first one is an error.
-
-    Raises:
-        BadInputError: when the split is unknown.
-        RecordingError, PictureError, ActionError: when a clip cannot be used and `on_skip` is None; or no clip can be
-            used; or `out` holds another dataset.
+    `folder` is searched recursively, see `find_clips`. Pictures of another size than `frame_size` (H, W) are resized.
+    `split` is that of all clips; None: of every twenty clips the tenth is for validation and the twentieth for tests;
+    of fewer than ten the last one is for validation; of a single one its last tenth. `progress` is called after each
+    clip, `on_skip` with the path and the fault of each unusable one; None: the first one is an error.
     """
     if split is not None and split not in SPLITS:
         raise BadInputError(f"unknown split {split!r}; {did_you_mean(split, SPLITS)}")
@@ -157,7 +132,7 @@ def _finished(
     dataset: FrameDataset,
     frame_size: tuple[int, int],
     split: str | None,
-    skip: Callable[[Path, PlayloomError], None],
+    skip: Skip,
 ) -> FrameDataset:
     """Check that a finished dataset was made of these clips, and report those that it lacks."""
     stored = {str(span.meta.get("take")) for span in dataset.spans}
@@ -178,9 +153,9 @@ def _fill(
     writer: DatasetWriter,
     place: Path,
     pieces: Sequence[_Piece],
-    read: Callable[[Path], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    read: Read,
     progress: Progress | None,
-    skip: Callable[[Path, PlayloomError], None],
+    skip: Skip,
 ) -> int:
     """Write the pieces one after another without the unusable ones; return the number of rows."""
     start, loaded = 0, None
@@ -217,7 +192,7 @@ def _pieces(lengths: Mapping[Path, int], split: str | None) -> list[_Piece]:
     return [_Piece(path, 0, length, to) for (path, length), to in zip(lengths.items(), splits, strict=True)]
 
 
-def _count_steps(clips: Sequence[Path], skip: Callable[[Path, PlayloomError], None]) -> dict[Path, int]:
+def _count_steps(clips: Sequence[Path], skip: Skip) -> dict[Path, int]:
     lengths = {}
     for path in clips:
         try:

@@ -1,9 +1,6 @@
 """From recordings to datasets: render episodes into a `FrameDataset`, encode pictures into a `TokenDataset`.
 
 Renderer and encoder are arguments. Rendering processes write files, so no picture crosses a pipe.
-
-    >>> build_frame_store(out, list_episodes(recordings), render_episode, workers=2)
-    >>> tokenise_store(tokens, FrameDataset.open(out), tokenizer.encode, fingerprint="...")
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ from numpy.typing import NDArray
 from playloom.actions.codec import mirror_values
 from playloom.data.dataset import DatasetWriter, FrameDataset, Progress, TokenDataset
 from playloom.data.recording import STATE_COLUMNS, Episode, Render, load_episode
-from playloom.data.sampler import mirror_frames, mirror_states
 from playloom.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -41,17 +37,9 @@ def build_frame_store(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> FrameDataset:
-    """Render recordings into a frame dataset; resumes an interrupted call.
+    """Render recordings into a frame dataset, in `workers` processes (0: this one); resumes an interrupted call.
 
-    Args:
-        folder: of the dataset.
-        episodes: recording files, see `list_episodes`.
-        render: renders the pictures of an episode.
-        workers: rendering processes; 0 renders in this one.
-        progress: called after each episode.
-
-    Raises:
-        RecordingError: when there are no episodes, or a recording does not render to its length.
+    `progress` is called after each episode.
     """
     loaded, (height, width) = _load(episodes, render)
     total = sum(episode.meta.steps for episode in loaded)
@@ -99,17 +87,10 @@ def tokenise_store(
     mirror: bool = False,
     progress: Progress | None = None,
 ) -> TokenDataset:
-    """Encode every picture of a frame dataset once; resumes an interrupted call.
+    """Encode every picture of a frame dataset once, `batch` pictures a call; resumes an interrupted call.
 
-    Args:
-        folder: of the token dataset.
-        frames: the pictures.
-        encode: the tokenizer's encoder, on `device`.
-        fingerprint: of the tokenizer.
-        batch: pictures per call of `encode`.
-        device: of the pictures.
-        mirror: also add each episode of the "train" split mirrored, pictures and controller together.
-        progress: called after each episode.
+    `fingerprint` is the tokenizer's. `mirror` also adds each episode of the split "train" mirrored, pictures and
+    controller together.
     """
     mirrored = [span for span in frames.spans if mirror and span.meta.get("split") == "train"]
     total = len(frames) + sum(span.length for span in mirrored)
@@ -122,7 +103,7 @@ def tokenise_store(
         if not writer.has(start, span.length, meta):
             actions, states = frames.actions_FA[span.rows], frames.states_FS[span.rows]
             if flip:
-                actions, states = mirror_values(actions), mirror_states(states, frames.state_columns)
+                actions, states = mirror_values(actions), _mirror_states(states, frames.state_columns)
             tokens = _encode_all(encode, frames.frames_FHWC[span.rows], batch, device, flip=flip)
             writer.append_episode(tokens, actions, states, meta)
             if progress is not None:
@@ -130,6 +111,11 @@ def tokenise_store(
         start += span.length
     writer.finish()
     return TokenDataset.open(folder)
+
+
+def _mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
+    signs_S = np.array([-1 if name in ("y", "yaw") else 1 for name in columns], np.float32)
+    return states_TS * signs_S
 
 
 def _load(paths: Sequence[Path], render: Render) -> tuple[list[Episode], tuple[int, int]]:
@@ -213,6 +199,6 @@ def _encode_all(
     with torch.inference_mode():
         for first in range(0, len(frames_THWC), batch):
             pictures = np.array(frames_THWC[first : first + batch])
-            pictures = mirror_frames(pictures) if flip else pictures
+            pictures = np.ascontiguousarray(pictures[:, :, ::-1]) if flip else pictures
             parts.append(encode(torch.from_numpy(pictures).to(device)).cpu().numpy().astype(np.uint16))
     return np.concatenate(parts)

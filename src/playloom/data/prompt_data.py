@@ -76,14 +76,8 @@ class PromptSpec:
     def rows(self, name: str, steps: int, default: int, *, least: int) -> tuple[int, int, int]:
         """Return the first needed row of a source, its last context row, and one past the last needed row.
 
-        Args:
-            name: of the source, for errors.
-            steps: number of steps of the source.
-            default: `start_step` where it is None.
-            least: smallest context; down to it, a source that begins later gives fewer rows than `context`.
-
-        Raises:
-            RecordingError: when the source is too short.
+        `default` stands for a missing `start_step`. Down to `least` frames, a source that begins later gives a shorter
+        context.
         """
         at = default if self.start_step is None else self.start_step
         if steps < least:
@@ -106,15 +100,7 @@ class PromptSpec:
         first: int,
         at: int,
     ) -> PromptData:
-        """ResizeMode the needed frames and divide them into context and future.
-
-        Args:
-            names: of the frames, for notes.
-            frames: RGB [H, W, 3] from row `first` on.
-            actions_TA: all actions of the source.
-            first: see `rows`.
-            at: see `rows`.
-        """
+        """Resize the needed frames, of which row `first` is the first, and divide them after row `at`."""
         seen, notes, fitted = at + 1 - first, [], []
         for name, frame_HWC in zip(names, frames, strict=True):
             fitted_HWC, note = fit_picture(frame_HWC, self.frame_size, self.resize)
@@ -145,33 +131,22 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def from_folder(folder: Path, spec: PromptSpec, schema: Schema | Literal["auto"]) -> PromptData:
-    """Make the prompt of a folder of pictures, with its `actions.csv` if there is one.
-
-    Raises:
-        PictureError: when there is no picture, or one is damaged.
-        ActionError: when the table does not fit.
-        RecordingError: when `start_step` is out of range.
-    """
+    """Make the prompt of a folder of pictures, with its `actions.csv` if there is one."""
     pictures = pictures_in(folder)
     if not (folder / ACTIONS_FILE).is_file():
         return from_pictures(pictures, spec)
     table = read_actions(folder / ACTIONS_FILE, schema)
-    if len(table.values_TA) < len(pictures) - 1:
+    if len(table.values_SA) < len(pictures) - 1:
         raise ActionError(
-            f"{folder / ACTIONS_FILE} has {len(table.values_TA)} rows for {len(pictures)} pictures; expected at least "
+            f"{folder / ACTIONS_FILE} has {len(table.values_SA)} rows for {len(pictures)} pictures; expected at least "
             f"{len(pictures) - 1}: one for every picture but the last"
         )
-    prompt = from_pictures(pictures, spec, table.values_TA)
+    prompt = from_pictures(pictures, spec, table.values_SA)
     return replace(prompt, notes=(*table.notes, *prompt.notes))
 
 
 def from_pictures(paths: Sequence[Path], spec: PromptSpec, actions_TA: NDArray[np.uint8] | None = None) -> PromptData:
-    """Make the prompt of some pictures; there may be fewer of them than the context, and no actions.
-
-    Raises:
-        PictureError: when one is damaged.
-        RecordingError: when `start_step` is out of range.
-    """
+    """Make the prompt of some pictures; there may be fewer of them than the context, and no actions."""
     first, at, stop = spec.rows(str(paths[0].parent), len(paths), len(paths) - 1, least=1)
     names, pictures = [path.name for path in paths[first:stop]], [read_picture(path) for path in paths[first:stop]]
     known_TA = np.tile(REST_VALUES, (at, 1)) if actions_TA is None else actions_TA

@@ -1,8 +1,4 @@
-"""Selection of good prompts from a dataset, by states and pictures.
-
->>> chosen = select_prompts(dataset, dataset.of_split("test"), count=4)
->>> save_chosen(dataset, chosen, Path("src/playloom/assets/prompts"))
-"""
+"""Selection of good prompts from a dataset, by states and pictures."""
 
 from __future__ import annotations
 
@@ -42,9 +38,7 @@ class PromptCandidate:
     span: EpisodeSlice
     """Episode of the segment."""
     score: float
-    """Sum of the parts, each in [0, 1]."""
-    parts: dict[str, float]
-    """`walks`, `turns`, `fights`, `sees`."""
+    """From 0 to 5: walking, turning, a fight, and twice the view."""
 
     @property
     def rows(self) -> slice:
@@ -58,16 +52,7 @@ def select_prompts(store: FrameDataset, spans: Sequence[EpisodeSlice], *, count:
     A candidate has no death and no teleport. The score adds walking, turning, fights (health lost or a frag) and the
     colours of its poorest picture, which distinguish a view from a wall.
 
-    Args:
-        store: with the state columns x, y, yaw, health, dead and frags.
-        spans: the episodes to choose from, usually those of the split "test".
-        count: largest number of prompts.
-
-    Returns:
-        At most `count` candidates, the best first.
-
-    Raises:
-        RecordingError: when no stretch is long enough.
+    `store` needs the state columns x, y, yaw, health, dead and frags. Returns at most `count` candidates, best first.
     """
     dead = store.column("dead")
     alive = [(span, part) for span in spans for part in alive_spans([span], dead)]
@@ -86,7 +71,7 @@ def save_chosen(store: FrameDataset, chosen: Sequence[PromptCandidate], folder: 
     paths: list[Path] = []
     for prompt in chosen:
         meta = prompt.span.meta
-        base = "-".join(str(meta[key]) for key in ("variant", "style") if meta.get(key)) or "moment"
+        base = "-".join(str(meta[key]) for key in ("variant", "style") if meta.get(key)) or "prompt"
         taken = sum(path.stem.rstrip("0123456789-") == base for path in paths)
         name = f"{base}-{taken + 1}" if taken else base
         facts = {key: meta[key] for key in ("game", "variant", "mode", "style", "seed", "split") if key in meta}
@@ -115,22 +100,17 @@ def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice) ->
         inside = slice(first, first + steps - 1)
         if walked[inside].max() > _JUMP:
             continue
-        parts = {
-            "walks": min(float(walked[inside].sum()) / _WALK, 1.0),
-            "turns": min(float(turned[inside].sum()) / _TURN, 1.0),
-            "fights": float(hurt[inside].any()),
-        }
-        start = alive.start + first
-        found.append(PromptCandidate(start=start, span=span, score=sum(parts.values()), parts=parts))
+        walks = min(float(walked[inside].sum()) / _WALK, 1.0)
+        turns = min(float(turned[inside].sum()) / _TURN, 1.0)
+        score = walks + turns + float(hurt[inside].any())
+        found.append(PromptCandidate(start=alive.start + first, span=span, score=score))
     return found
 
 
 def _with_view(store: FrameDataset, found: PromptCandidate) -> PromptCandidate:
-    """Add twice the score of the poorest picture."""
     rows = np.linspace(found.rows.start, found.rows.stop - 1, _PICTURES).astype(int)
     bits = min(colour_bits(store.frames_FHWC[row]) for row in rows)
-    sees = min(bits / 5.0, 1.0)
-    return replace(found, score=found.score + 2 * sees, parts={**found.parts, "sees": sees})
+    return replace(found, score=found.score + 2 * min(bits / 5.0, 1.0))
 
 
 def _different(ranked: Sequence[PromptCandidate], count: int) -> list[PromptCandidate]:

@@ -70,12 +70,7 @@ def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
 
 
 def load_bundled_prompt(path: Path | str) -> Clip:
-    """Read a prompt from its `.npz`.
-
-    Raises:
-        RecordingError: when the file is damaged or its arrays do not fit together.
-        ActionError: when an action value is out of range.
-    """
+    """Read a prompt from its `.npz`."""
     arrays = read_npz(path, _BUNDLED_ARRAYS)
     frames_THWC, actions_TA = arrays["frames"], check_values(arrays["actions"])
     if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
@@ -89,16 +84,7 @@ def load_bundled_prompt(path: Path | str) -> Clip:
 def save_bundled_prompt(
     path: Path | str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8], meta: Mapping[str, Any]
 ) -> Path:
-    """Write a prompt and its origin (JSON values); equal prompts give equal files. Return the path of the `.npz`.
-
-    Raises:
-        RecordingError: when there are not as many actions as frames.
-        StorageError: when the place cannot be written to, or the disk is full.
-    """
-    if len(frames_THWC) != len(actions_TA):
-        raise RecordingError(
-            f"a bundled prompt needs an action per frame: got {len(frames_THWC)} frames and {len(actions_TA)} actions"
-        )
+    """Write a prompt and its origin (JSON values); equal prompts give equal files. Return the path of the `.npz`."""
     target = Path(path).with_suffix(".npz")
     write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
     write_json(target.with_suffix(".json"), meta, sort_keys=True)
@@ -118,20 +104,9 @@ def load_prompt(
 ) -> PromptData:
     """Load a prompt of any kind in the table above.
 
-    Args:
-        spec: path or name.
-        context: number of context steps. Recordings must have that many; pictures may be fewer.
-        frame_size: (H, W) of the model's frames; other sizes are resized, with a note.
-        schema: schema of the `actions.csv` in a folder of pictures.
-        resize: resize mode, see `playloom.media.images.ResizeMode`.
-        start_step: last context step.
-        horizon: number of true steps to keep after it; None: all.
-        render: renders the frames of a recording.
-
-    Raises:
-        RecordingError: when the source is missing, damaged, of no known kind, or too short.
-        PictureError: when a picture is damaged.
-        ActionError: when an actions table does not fit.
+    Recordings must have `context` steps; pictures may be fewer. Frames of another size than `frame_size` (H, W) are
+    resized, with a note. `schema` is that of the `actions.csv` in a folder of pictures, `start_step` the last context
+    step, `horizon` the number of true steps to keep after it (None: all). `render` renders the frames of a recording.
     """
     wanted = PromptSpec(context=context, frame_size=frame_size, resize=resize, start_step=start_step, horizon=horizon)
     path = check_prompt(spec)
@@ -141,11 +116,7 @@ def load_prompt(
 
 
 def check_prompt(spec: str | Path) -> Path:
-    """Find a prompt without reading it: a file or folder (an episode's ending may be missing), else a bundled prompt.
-
-    Raises:
-        BadInputError: when it is empty, or there is no such file, folder or bundled prompt.
-    """
+    """Find a prompt without reading it: a file or folder (an episode's ending is optional), else a bundled prompt."""
     text = str(spec)
     if text.startswith(BUNDLED_PREFIX):
         return find_prompt(text.removeprefix(BUNDLED_PREFIX))

@@ -84,11 +84,7 @@ def episode_key(meta: EpisodeMeta) -> str:
 
 
 def save_episode(folder: Path, episode: Episode) -> Path:
-    """Write an episode into `folder` (made if needed), the JSON last; return the path of its `.npz`.
-
-    Raises:
-        StorageError: when the folder cannot be written to, or the disk is full.
-    """
+    """Write an episode into `folder` (made if needed), the JSON last; return the path of its `.npz`."""
     path = Path(folder) / f"{episode_key(episode.meta)}.npz"
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, actions=episode.actions_TA, states=episode.states)
@@ -97,11 +93,7 @@ def save_episode(folder: Path, episode: Episode) -> Path:
 
 
 def load_episode(path: Path) -> Episode:
-    """Read an episode from its `.npz` or `.json` path.
-
-    Raises:
-        RecordingError: when a file is missing or damaged, or the two do not fit together.
-    """
+    """Read an episode from its `.npz` or `.json` path."""
     meta = load_meta(path)
     arrays = Path(path).with_suffix(".npz")
     found = read_npz(arrays, ("actions", "states"))
@@ -112,11 +104,7 @@ def load_episode(path: Path) -> Episode:
 
 
 def load_meta(path: Path) -> EpisodeMeta:
-    """Read only the metadata of an episode, from its `.json` or `.npz` path.
-
-    Raises:
-        RecordingError: when the file is missing or is not an episode's metadata.
-    """
+    """Read only the metadata of an episode, from its `.json` or `.npz` path."""
     path = Path(path).with_suffix(".json")
     content = read_json(path, RecordingError, "give the .npz or .json of a recorded episode")
     try:
@@ -126,11 +114,7 @@ def load_meta(path: Path) -> EpisodeMeta:
 
 
 def list_episodes(folder: Path) -> list[Path]:
-    """Return the `.npz` paths of every complete episode in `folder`, sorted.
-
-    Raises:
-        RecordingError: when the folder does not exist.
-    """
+    """Return the `.npz` paths of every complete episode in `folder`, sorted."""
     folder = Path(folder)
     if not folder.is_dir():
         raise RecordingError(f"{folder} is not a folder; make one with: playloom record --out {folder}")

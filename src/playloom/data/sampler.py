@@ -1,16 +1,14 @@
-"""Resumable window sampler and augmentation of training examples.
+"""Resumable window sampler of training examples.
 
 Batch `i` depends on the seed and `i` only, so the data position of a run is one integer and resuming is exact. B batch,
 T steps, N image slots, H W C picture.
-
-    >>> sampler = WindowSampler(spans=dataset.of_split("train"), steps=10, batch=8, seed=0)
-    >>> token_windows(dataset, sampler.rows(0)).tokens_BTN.shape
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,44 +18,6 @@ from torch import Tensor
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.errors import RecordingError
 
-_MIRRORED_STATES = ("y", "yaw")
-"""State columns that change sign in a mirrored world."""
-
-
-def brightness(frames_BHWC: Tensor, factors_B: Tensor) -> Tensor:
-    """Scale each picture's brightness; uint8 [B, H, W, 3] in, the same out, clipped to [0, 255]."""
-    scaled = frames_BHWC.float() * factors_B.to(frames_BHWC.device)[:, None, None, None]
-    return scaled.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def brightness_factors(count: int, amount: float, generator: np.random.Generator) -> Tensor:
-    """Draw factors in [1 - amount, 1 + amount], float32 [count]."""
-    return torch.from_numpy(generator.uniform(1 - amount, 1 + amount, count).astype(np.float32))
-
-
-def mirror_frames(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Reverse the columns of pictures, uint8 [..., H, W, 3]. Text in them is mirrored too."""
-    return np.ascontiguousarray(frames_BHWC[..., ::-1, :])
-
-
-def mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
-    """Return states of the mirrored world, float32 [..., S]: y and yaw change their sign."""
-    mirrored = states_TS.copy()
-    for name in _MIRRORED_STATES:
-        if name in columns:
-            mirrored[..., list(columns).index(name)] *= -1
-    return mirrored
-
-
-@dataclass(frozen=True)
-class TokenWindows:
-    """One batch of the world model."""
-
-    tokens_BTN: Tensor
-    """int64 codes."""
-    actions_BTA: Tensor
-    """int64 action values in slot order; step t acts on frame t+1."""
-
 
 class WindowSampler:
     """Row numbers of each batch: seeded windows of consecutive steps inside episodes.
@@ -65,9 +25,6 @@ class WindowSampler:
     In every epoch each episode is cut into back-to-back windows from a new random offset, so that every frame gets
     every position in a window. The windows of all episodes are then shuffled. An epoch leaves out less than two windows
     per episode. A batch may contain the end of one epoch and the start of the next.
-
-    Raises:
-        RecordingError: when no episode is as long as a window.
     """
 
     def __init__(
@@ -86,7 +43,7 @@ class WindowSampler:
         self._lengths = np.array([span.length for span in usable], np.int64)
         self._counts = np.maximum(self._lengths // steps - (steps > 1), 1)
         self.epoch_windows = int(self._counts.sum())
-        self._cache: dict[int, NDArray[np.int64]] = {}
+        self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
     def rows(self, index: int) -> NDArray[np.int64]:
         """Return row numbers [B, T] of this rank's share of batch `index` (0, 1, 2 ...)."""
@@ -96,17 +53,13 @@ class WindowSampler:
         starts = np.concatenate([self._epoch(int(e))[inside[epochs == e]] for e in np.unique(epochs)])
         return np.asarray(starts[:, None] + np.arange(self.steps), np.int64)
 
-    def _epoch(self, epoch: int) -> NDArray[np.int64]:
-        """Shuffled first rows of all windows of an epoch; the two latest epochs are cached."""
-        if epoch not in self._cache:
-            generator = np.random.default_rng([self.seed, epoch])
-            offsets = generator.integers(0, self._lengths - self._counts * self.steps + 1)
-            episode = np.repeat(np.arange(len(self._counts)), self._counts)
-            ordinal = np.arange(len(episode)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts)
-            starts = self._starts[episode] + offsets[episode] + ordinal * self.steps
-            self._cache = {e: s for e, s in self._cache.items() if e == epoch - 1}
-            self._cache[epoch] = generator.permutation(starts)
-        return self._cache[epoch]
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        """Shuffled first rows of all windows of an epoch."""
+        generator = np.random.default_rng([self.seed, epoch])
+        offsets = generator.integers(0, self._lengths - self._counts * self.steps + 1)
+        episode = np.repeat(np.arange(len(self._counts)), self._counts)
+        ordinal = np.arange(len(episode)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts)
+        return generator.permutation(self._starts[episode] + offsets[episode] + ordinal * self.steps)
 
 
 def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> tuple[EpisodeSlice, ...]:
@@ -122,11 +75,10 @@ def alive_spans(spans: Sequence[EpisodeSlice], dead_F: NDArray[np.float32]) -> t
     return tuple(result)
 
 
-def token_windows(store: TokenDataset, rows_BT: NDArray[np.int64]) -> TokenWindows:
-    """Gather codes and actions of these rows."""
-    tokens = store.tokens_FN[rows_BT].astype(np.int64)
-    actions = store.actions_FA[rows_BT].astype(np.int64)
-    return TokenWindows(tokens_BTN=torch.from_numpy(tokens), actions_BTA=torch.from_numpy(actions))
+def token_windows(store: TokenDataset, rows_BT: NDArray[np.int64]) -> dict[str, Tensor]:
+    """Gather `codes`, int64 [B, T, N], and `actions`, int64 [B, T, A] in slot order, of these rows."""
+    columns: dict[str, NDArray[Any]] = {"codes": store.tokens_FN, "actions": store.actions_FA}
+    return {name: torch.from_numpy(column[rows_BT].astype(np.int64)) for name, column in columns.items()}
 
 
 def frame_batch(store: FrameDataset, rows_B1: NDArray[np.int64]) -> Tensor:

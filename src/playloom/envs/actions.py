@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from playloom.actions.codec import decode_values, encode_named
 from playloom.actions.controller import CONTROLS, ControllerState
-from playloom.actions.script import parse_script
+from playloom.actions.script import action_values
 from playloom.errors import ActionError, ConfigError
 
 Actions: TypeAlias = Mapping[str, ControllerState] | Sequence[str] | None
@@ -68,22 +68,17 @@ class Controller(ActionMapper):
 
 
 class DiscreteActions(ActionMapper):
-    """Held inputs by number, in the given order.
-
-    Raises:
-        ConfigError: when the table is empty, or its entries are neither scripts nor states.
-        ActionError: when a script is wrong, or longer than one step.
-    """
+    """Held inputs by number, in the given order."""
 
     def __init__(self, actions: Mapping[str, ControllerState] | Sequence[str]) -> None:
         if not isinstance(actions, Mapping | Sequence) or isinstance(actions, str):
             raise ConfigError(f"actions is {actions!r}: expected a list, as ['rest', 'forward', 'turn_left']")
         if not len(actions):
             raise ConfigError("actions is empty: expected at least one, as ['rest', 'forward']")
-        self.names: tuple[str, ...] = tuple(actions)
+        self.names: tuple[str, ...] = tuple(map(str, actions))
         """Name of each number."""
-        rows = map(_of_state, actions.values()) if isinstance(actions, Mapping) else map(_of_words, actions)
-        self._values_KA = np.stack(list(rows))
+        held = actions.values() if isinstance(actions, Mapping) else actions
+        self._values_KA = np.stack([action_values(one) for one in held])
 
     @property
     def space(self) -> gym.Space[Any]:
@@ -102,18 +97,3 @@ class DiscreteActions(ActionMapper):
 def make_action_mapper(actions: Actions) -> ActionMapper:
     """Return a mapper of the whole controller, or of a table; see `Actions`."""
     return Controller() if actions is None else DiscreteActions(actions)
-
-
-def _of_state(state: ControllerState) -> NDArray[np.uint8]:
-    if not isinstance(state, ControllerState):
-        raise ConfigError(f"the entry of a mapping is {state!r}: expected a ControllerState; give scripts as a list")
-    return encode_named([getattr(state, control.name) for control in CONTROLS])
-
-
-def _of_words(words: str) -> NDArray[np.uint8]:
-    if not isinstance(words, str):
-        raise ConfigError(f"the entry of a list is {words!r}: expected a script; give states as a mapping")
-    held_SA = parse_script(words).values_SA
-    if len(held_SA) != 1:
-        raise ActionError(f"the script {words!r} lasts {len(held_SA)} steps: expected one")
-    return held_SA[0]

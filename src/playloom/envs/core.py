@@ -81,11 +81,7 @@ class DreamEpisode:
         return self._frame_HWC
 
     def running(self) -> Session:
-        """Return the session of an unfinished episode.
-
-        Raises:
-            BadInputError: when there is none.
-        """
+        """Return the session of an unfinished episode."""
         if self.session is None:
             raise BadInputError("the environment has no episode yet: call reset() before step()")
         if self.done:
@@ -168,9 +164,6 @@ class BaseWorldModelEnv:
             device: device of a model that is loaded here.
             decode_order: `raster`, or the row delay of the decoding order; None: the model card's, else raster.
             render_mode: `rgb_array`, or None.
-
-        Raises:
-            PlayloomError: when an argument cannot be used.
         """
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise ConfigError(f"unknown render mode {render_mode!r}: expected rgb_array or None")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -31,49 +32,12 @@ KEPT = 16
 """Prefilled sessions in memory; each holds a cache of `Engine.bytes_per_session`."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LoadedPrompt:
-    """A prompt in memory."""
-
-    prompt: Prompt
-    generated: bool = False
-    """True if its last frame was generated."""
-
-    def read(self) -> LoadedPrompt:
-        """Return itself."""
-        return self
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Window:
-    """Consecutive steps of a frame dataset, read on demand."""
-
-    dataset: FrameDataset
-    first: int
-    """First row."""
-    steps: int
-    """Number of rows."""
-
-    def read(self) -> LoadedPrompt:
-        """Read the rows as a prompt."""
-        rows = slice(self.first, self.first + self.steps)
-        frames_THWC: NDArray[np.uint8] = np.array(self.dataset.frames_FHWC[rows])
-        return LoadedPrompt(
-            prompt=Prompt(frames_THWC=frames_THWC, actions_TA=np.array(self.dataset.actions_FA[rows])[:-1])
-        )
-
-
-PromptSource: TypeAlias = LoadedPrompt | Window
+PromptSource: TypeAlias = Callable[[], tuple[Prompt, bool]]
+"""Reads a prompt, and True if its last frame was generated."""
 
 
 def prompt_sources(prompts: Prompts, model: WorldModel) -> list[PromptSource]:
-    """Return all prompts, in the order given.
-
-    Raises:
-        BadInputError: when there is none.
-        PictureError: when pictures are of another size than the model's.
-        PlayloomError: when one of them cannot be read.
-    """
+    """Return all prompts, in the order given."""
     if prompts is None:
         prompts = [f"{BUNDLED_PREFIX}{name}" for name in list_prompts()]
     several = prompts if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [prompts]
@@ -86,7 +50,7 @@ def prompt_sources(prompts: Prompts, model: WorldModel) -> list[PromptSource]:
 def _sources(one: PromptLike, model: WorldModel) -> Sequence[PromptSource]:
     if isinstance(one, Prompt):
         model.tokenizer.check_size(torch.as_tensor(one.frames_THWC))
-        return [LoadedPrompt(prompt=one)]
+        return [lambda: (one, False)]
     if isinstance(one, FrameDataset):
         return _windows(one, model)
     if isinstance(one, str | Path):
@@ -95,14 +59,14 @@ def _sources(one: PromptLike, model: WorldModel) -> Sequence[PromptSource]:
     raise BadInputError(f"the prompt is a {type(one).__name__}: expected a name, a path, a Prompt or a FrameDataset")
 
 
-def _windows(dataset: FrameDataset, model: WorldModel) -> list[Window]:
+def _windows(dataset: FrameDataset, model: WorldModel) -> list[PromptSource]:
     """Back-to-back windows of the model's context, in every episode, without dead steps."""
     steps = model.config.transformer.context_steps
     model.tokenizer.check_size(torch.zeros((1, *dataset.frames_FHWC.shape[1:]), dtype=torch.uint8))
     has_dead = "dead" in dataset.state_columns
     spans = alive_spans(dataset.spans, dataset.column("dead")) if has_dead else dataset.spans
-    found = [
-        Window(dataset=dataset, first=span.start + offset, steps=steps)
+    found: list[PromptSource] = [
+        partial(_read_rows, dataset, slice(span.start + offset, span.start + offset + steps))
         for span in spans
         for offset in range(0, span.length - steps + 1, steps)
     ]
@@ -111,7 +75,12 @@ def _windows(dataset: FrameDataset, model: WorldModel) -> list[Window]:
     return found
 
 
-def _named(spec: str | Path, model: WorldModel) -> LoadedPrompt:
+def _read_rows(dataset: FrameDataset, rows: slice) -> tuple[Prompt, bool]:
+    frames_THWC, actions_TA = np.array(dataset.frames_FHWC[rows]), np.array(dataset.actions_FA[rows])
+    return Prompt(frames_THWC=frames_THWC, actions_TA=actions_TA[:-1]), False
+
+
+def _named(spec: str | Path, model: WorldModel) -> PromptSource:
     sizes = model.config.tokenizer
     data = load_prompt(
         spec,
@@ -122,7 +91,8 @@ def _named(spec: str | Path, model: WorldModel) -> LoadedPrompt:
     )
     codes_TN = data.codes_TN if data.weights == model.fingerprint else None
     prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
-    return LoadedPrompt(prompt=prompt, generated=data.dreamed_T is not None and bool(data.dreamed_T[-1]))
+    generated = data.dreamed_T is not None and bool(data.dreamed_T[-1])
+    return lambda: (prompt, generated)
 
 
 def _render(episode: Episode) -> Iterator[NDArray[Any]]:
@@ -147,25 +117,20 @@ class InitialState(NamedTuple):
 class InitialStates:
     """Sessions on prompts by number. Each prompt is prefilled once, then forked; the last used ones are kept."""
 
-    def __init__(self, engine: Engine, sources: Sequence[PromptSource], sampling: Sampling, kept: int = KEPT) -> None:
-        self._engine, self._sources, self._sampling, self._kept = engine, sources, sampling, kept
+    def __init__(self, engine: Engine, sources: Sequence[PromptSource], sampling: Sampling) -> None:
+        self._engine, self._sources, self._sampling = engine, sources, sampling
         self._prefilled: OrderedDict[int, InitialState] = OrderedDict()
-        self._codes: dict[int, NDArray[np.int32]] = {}  # of every prompt that was used: a few kilobytes each
 
     def __len__(self) -> int:
         return len(self._sources)
 
     def begin(self, index: int, seed: int) -> tuple[Session, InitialState]:
-        """Return a new session on prompt `index`, with that seed, and the prompt.
-
-        Raises:
-            ResourceError: out of memory.
-        """
+        """Return a new session on prompt `index`, with that seed, and the prompt."""
         state = self._prefilled.get(index) or self._prefill(index)
         self._prefilled[index] = state
         self._prefilled.move_to_end(index)
         session = state.session.fork(seed)
-        while len(self._prefilled) > self._kept:
+        while len(self._prefilled) > KEPT:
             self._prefilled.popitem(last=False)[1].session.close()
         return session, state
 
@@ -175,10 +140,8 @@ class InitialStates:
             self._prefilled.popitem()[1].session.close()
 
     def _prefill(self, index: int) -> InitialState:
-        loaded = self._sources[index].read()
-        prompt = loaded.prompt.last(self._engine.model.config.transformer.context_steps)
-        if index not in self._codes:
-            self._codes[index] = self._engine.codes(prompt).astype(np.int32)
-        codes_TN = self._codes[index].astype(np.int64)
+        prompt, generated = self._sources[index]()
+        prompt = prompt.last(self._engine.model.config.transformer.context_steps)
+        codes_TN = self._engine.codes(prompt)
         session = self._engine.open(replace(prompt, codes_TN=codes_TN), sampling=self._sampling)
-        return InitialState(session, prompt.frames_THWC[-1].copy(), codes_TN[-1], loaded.generated)
+        return InitialState(session, prompt.frames_THWC[-1].copy(), codes_TN[-1], generated)

@@ -22,18 +22,15 @@ class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[np.uint8], Any]):
     `actions`.
 
     `info` of a reset: `prompt` (its number), `dream_seed`, `codes` (of the frame, int64 [N]); of a step: `actions`
-    (values uint8 [16]), `codes`.
+    (values uint8 [16]), `codes`. Methods raise an ActionError for an action outside the space, and a BadInputError
+    before the first reset, after an episode's end and for other options.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": FPS}  # noqa: RUF012 (Gymnasium's own form)
 
     @property
     def session(self) -> Session:
-        """The current session. Fork it to look ahead; do not step it.
-
-        Raises:
-            BadInputError: when there is none, or the episode is over.
-        """
+        """The current session. Fork it to look ahead; do not step it."""
         return self._episodes[0].running()
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[NDArray[np.uint8], Info]:
@@ -42,10 +39,6 @@ class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[np.uint8], Any]):
         Args:
             seed: of this and all later episodes; None: continue drawing.
             options: `{"prompt": 3}` begins at that prompt instead of a drawn one.
-
-        Raises:
-            BadInputError: for other options.
-            ResourceError: out of memory.
         """
         super().reset(seed=seed)
         (episode,) = self._episodes
@@ -53,13 +46,7 @@ class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[np.uint8], Any]):
         return episode.frame_HWC.copy(), episode.reset_info()
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, Info]:
-        """Hold an action for one step. Errors of `reward_fn` and `terminated_fn` propagate after the step is made.
-
-        Raises:
-            ActionError: when the action is outside the space.
-            BadInputError: before the first reset, or when the episode is over.
-            ResourceError: out of memory.
-        """
+        """Hold an action for one step. Errors of `reward_fn` and `terminated_fn` propagate after the step is made."""
         (episode,) = self._episodes
         values_A = self.action_mapper.values(action)
         if values_A.shape != (ACTION_SLOTS,):

@@ -45,17 +45,9 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Frames, Any, NDArray[Any]
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         **options: Any,
     ) -> None:
-        """Make the environments; call `reset` first.
+        """Make the environments; call `reset` first. The other arguments are those of `WorldModelEnv`.
 
-        Args:
-            num_envs: number of environments.
-            model: see `WorldModelEnv`.
-            prompts: see `WorldModelEnv`.
-            autoreset_mode: `NextStep`, `SameStep` or `Disabled`.
-            options: the other arguments of `WorldModelEnv`.
-
-        Raises:
-            PlayloomError: when an argument cannot be used.
+        `autoreset_mode` is `NextStep`, `SameStep` or `Disabled`.
         """
         if not isinstance(num_envs, int | np.integer) or num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs!r}: expected a whole number from 1")
@@ -75,10 +67,6 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Frames, Any, NDArray[Any]
         Args:
             seed: environment i gets `seed + i`, or its own of a list; None: continue drawing.
             options: `prompt` as in `WorldModelEnv`; `reset_mask`, bool [N]: only these begin anew.
-
-        Raises:
-            BadInputError: for seeds or options that do not fit.
-            ResourceError: out of memory.
         """
         self._check_open()
         super().reset(seed=int(seed) if isinstance(seed, int | np.integer) else None)
@@ -96,13 +84,7 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Frames, Any, NDArray[Any]
         return frames_NHWC, infos
 
     def step(self, actions: Any) -> tuple[Frames, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
-        """Hold an action in every environment for one step; see `WorldModelEnv.step`.
-
-        Raises:
-            ActionError: when an action is outside the space, or their number is not `num_envs`.
-            BadInputError: before the first reset or, without autoreset, when an episode is over.
-            ResourceError: out of memory.
-        """
+        """Hold an action in every environment for one step; see `WorldModelEnv.step`."""
         self._check_open()
         values_NA = self.action_mapper.values(actions)
         if values_NA.ndim != 2 or len(values_NA) != self.num_envs:
@@ -168,10 +150,8 @@ def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
 
 
 def _seeds(seed: Seeds, count: int) -> list[int | None]:
-    if seed is None:
-        return [None] * count
-    if isinstance(seed, int | np.integer):
-        return [int(seed) + index for index in range(count)]
+    if seed is None or isinstance(seed, int | np.integer):
+        return [None if seed is None else int(seed) + index for index in range(count)]
     if not isinstance(seed, Iterable) or not all(one is None or isinstance(one, int | np.integer) for one in seed):
         raise BadInputError(f"seed is {seed!r}: expected a whole number, or one for each of {count} environments")
     if len(seed) != count:

@@ -2,8 +2,6 @@
 
 Pictures are uint8 [B, H, W, 3]. Angles are degrees, positive clockwise, so that the scene moves left. `control`
 measures the error of both estimators on recorded play.
-
-    >>> yaw_between(before_BHWC, after_BHWC)  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -36,10 +34,7 @@ def _unroll(frames_BHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]
     """Project the sky onto a cylinder, where turning is a plain shift.
 
     A plane picture has x = f tan(angle), so a turn moves its edges faster than its middle. Columns are resampled to
-    equal angles (linear interpolation).
-
-    Returns:
-        float32 [B, sky rows, W, 3], and degrees a column.
+    equal angles (linear interpolation). Returns float32 [B, sky rows, W, 3], and degrees a column.
     """
     height, width = frames_BHWC.shape[1:3]
     focal, middle = FOCAL * width, (width - 1) / 2

@@ -12,11 +12,7 @@ from playloom.models.decode_order import DEFAULT_ROW_DELAY
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """Sizes of every part of an evaluation. Reported figures use the defaults.
-
-    Raises:
-        ConfigError: when a size is not positive, or a share not from 0 to 1.
-    """
+    """Sizes of every part of an evaluation. Reported figures use the defaults."""
 
     row_delay: int | None = DEFAULT_ROW_DELAY
     """Row delay of the decoding order; None: raster."""
@@ -30,29 +26,29 @@ class EvaluationSettings:
     """Test frames for the tokenizer metrics."""
     windows: int = 32
     """Test windows for the likelihood, each as long as the model's context."""
-    horizon_moments: int = 32
+    horizon_segments: int = 32
     """Segments of the rollout metrics."""
     horizon_steps: int = 30
     """Steps of the rollout metrics."""
-    greedy_moments: int = 16
+    greedy_segments: int = 16
     """Segments of the short rollouts (greedy sampling, held-out episodes); 0: neither."""
     greedy_steps: int = 10
     """Steps of the short rollouts."""
     collapse_step: int = 50
     """Step at which sharpness is compared."""
-    control_moments: int = 50
+    control_segments: int = 50
     """Segments from which every input is held."""
     control_steps: int = 5
     """Steps an input is held."""
-    game_moments: int = 12
+    game_segments: int = 12
     """Segments repeated in the real game; 0: none."""
     estimator_pairs: int = 400
     """Recorded steps that the yaw estimator is tested on."""
-    diversity_moments: int = 20
+    diversity_segments: int = 20
     """Segments from which actions are sampled, both on generated and on recorded frames; 0: none."""
     diversity_steps: int = 10
     """Actions sampled from each segment, each way."""
-    persistency_moments: int = 12
+    persistency_segments: int = 12
     """Segments with an object pasted into the prompt; 0: none."""
     persistency_steps: int = 10
     """Generated steps in which the object is searched for."""
@@ -60,7 +56,7 @@ class EvaluationSettings:
     """Least share of an object that the tokenizer must keep, in [0, 1]; else the next object is pasted."""
 
     def __post_init__(self) -> None:
-        may_be_zero = {"seed", "greedy_moments", "game_moments", "diversity_moments", "persistency_moments"}
+        may_be_zero = {"seed", "greedy_segments", "game_segments", "diversity_segments", "persistency_segments"}
         for item in dataclasses.fields(self):
             if item.type == "int":
                 least = 0 if item.name in may_be_zero else 1
@@ -79,11 +75,11 @@ class EvaluationSettings:
             self,
             frames=64,
             windows=8,
-            horizon_moments=8,
-            greedy_moments=0,
-            control_moments=16,
-            game_moments=0,
+            horizon_segments=8,
+            greedy_segments=0,
+            control_segments=16,
+            game_segments=0,
             estimator_pairs=150,
-            diversity_moments=8,
-            persistency_moments=0,
+            diversity_segments=8,
+            persistency_segments=0,
         )

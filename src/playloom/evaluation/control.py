@@ -7,7 +7,6 @@ M segments, S steps.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -58,20 +57,20 @@ def evaluate(run: EvaluationContext) -> None:
     if {episode.meta.get("game", "arena") for episode in run.test} != {"arena"}:
         return
     s = run.settings
-    segments = run.segments(s.control_moments, s.control_steps)
+    segments = run.segments(s.control_segments, s.control_steps)
     dream = measure_control(run.engine, run.dataset, segments, s, run.progress)
     estimator = evaluate_estimator(run.dataset, run.test, count=s.estimator_pairs, seed=s.seed)
     run.progress("control, estimator")
     game = None
-    if s.game_moments:
-        some = segments[:: max(1, len(segments) // s.game_moments)][: s.game_moments]
+    if s.game_segments:
+        some = segments[:: max(1, len(segments) // s.game_segments)][: s.game_segments]
         # Only a baseline: without it all other rows are still worth having.
         with suppress(MissingExtraError, GameError, ConfigError):
             game = measure_game_control(run.dataset, some, steps=s.control_steps, progress=run.progress)
     run.rows += control_rows(dream, estimator, game)
     run.curves["control"] = {"dream": dream.to_json(), "game": None if game is None else game.to_json()}
-    run.curves["estimator"] = dataclasses.asdict(estimator)
-    run.counts["control_moments"] = len(segments)
+    run.curves["estimator"] = estimator
+    run.counts["control_segments"] = len(segments)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,31 +111,13 @@ class ControlMetrics:
         return {name: [round(float(value), 3) for value in values] for name, values in vars(self).items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class EstimatorMetrics:
-    """Error of the yaw estimator on recorded play; NaN where nothing could be measured."""
-
-    median_error: float = np.nan
-    """Median absolute error in degrees, over steps that turn by more than 2 degrees."""
-    sign_right: float = np.nan
-    """Share of those steps whose direction is right."""
-    full_stick: float = np.nan
-    """Median degrees per step, in the true direction, where the recorded turn is at least 8.5 degrees."""
-    pairs: int = 0
-    """Number of steps."""
-
-
 def held_state(name: str) -> NDArray[np.float32]:
     """Return the controller state of an input, float32 [16]."""
     return np.array([INPUTS[name].get(control.name, 0.0) for control in CONTROLS], np.float32)
 
 
 def motion_metrics(frames: Mapping[str, NDArray[np.uint8]]) -> ControlMetrics:
-    """Estimate the camera motion.
-
-    Args:
-        frames: by name of the input, uint8 [M, 1 + S, H, W, 3]: the last seen picture and those that follow.
-    """
+    """Estimate the camera motion from pictures [M, 1 + S, H, W, 3] by name of the input; the first is the last seen."""
     return ControlMetrics(
         right=median_turns(frames["right"]),
         left=median_turns(frames["left"]),
@@ -156,44 +137,47 @@ def median_turns(frames_MSHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def evaluate_estimator(
     dataset: FrameDataset, episodes: Sequence[EpisodeSlice], *, count: int, seed: int
-) -> EstimatorMetrics:
+) -> dict[str, float]:
     """Compare the yaw estimated from recorded pictures with the yaw of the recorded states.
 
-    Draws up to `count` steps that turn by more than 2 degrees, without dead ones.
+    Draws up to `count` steps that turn by more than 2 degrees, without dead ones. Returns their number (`pairs`), the
+    median absolute error in degrees, the share of right directions, and the median degrees per step in the true
+    direction where the recorded turn is at least 8.5 degrees (`full_stick`); NaN where nothing could be measured.
     """
+    unknown = {"median_error": np.nan, "sign_right": np.nan, "full_stick": np.nan, "pairs": 0}
     if not {"dead", "yaw"} <= set(dataset.state_columns):
-        return EstimatorMetrics()
+        return unknown
     yaw = dataset.column("yaw")
     alive = alive_episodes(dataset, episodes)
     rows = np.concatenate([np.arange(span.start, span.start + span.length - 1) for span in alive])
     truth = (yaw[rows + 1] - yaw[rows] + 180) % 360 - 180
     rows, truth = rows[np.abs(truth) > 2], truth[np.abs(truth) > 2]
     if not len(rows):
-        return EstimatorMetrics()
+        return unknown
     drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])
     rows, truth = rows[drawn], truth[drawn]
     parts = np.split(rows, range(16, len(rows), 16))  # bounds the pictures in memory
     seen = np.concatenate([yaw_between(dataset.frames_FHWC[p], dataset.frames_FHWC[p + 1]) for p in parts])
     full = np.abs(truth) >= 8.5
-    return EstimatorMetrics(
-        median_error=float(np.median(np.abs(seen - truth))),
-        sign_right=float(np.mean(np.sign(seen) == np.sign(truth))),
-        full_stick=float(np.median((seen * np.sign(truth))[full])) if full.any() else np.nan,
-        pairs=len(rows),
-    )
+    return {
+        "median_error": float(np.median(np.abs(seen - truth))),
+        "sign_right": float(np.mean(np.sign(seen) == np.sign(truth))),
+        "full_stick": float(np.median((seen * np.sign(truth))[full])) if full.any() else np.nan,
+        "pairs": len(rows),
+    }
 
 
-def control_rows(dream: ControlMetrics, estimator: EstimatorMetrics, game: ControlMetrics | None) -> list[Row]:
+def control_rows(dream: ControlMetrics, estimator: Mapping[str, float], game: ControlMetrics | None) -> list[Row]:
     """Return the report rows; `game` is the same protocol in the real game."""
-    turns, walks = len(dream.right) + len(dream.left), len(dream.forward)
+    turns, walks, pairs = len(dream.right) + len(dream.left), len(dream.forward), int(estimator["pairs"])
     row = partial(Row, "control")
 
     def real(metric: str) -> dict[str, float]:
         return {} if game is None else {"real game": getattr(game, metric)}
 
     sign, turn, growth = dream.sign_right, dream.median_turn, dream.growth
-    signs = {**real("sign_right"), "estimator": estimator.sign_right}
-    degrees = {"true": TRUE_TURN, **real("median_turn"), "estimator": estimator.full_stick}
+    signs = {**real("sign_right"), "estimator": estimator["sign_right"]}
+    degrees = {"true": TRUE_TURN, **real("median_turn"), "estimator": estimator["full_stick"]}
     range_of_turn = f"{0.75 * TRUE_TURN:g} to {1.25 * TRUE_TURN:g} deg"
     in_range = abs(turn - TRUE_TURN) <= 0.25 * TRUE_TURN
     growths = {"rest": float(np.median(dream.rest)), **real("growth")}
@@ -202,7 +186,7 @@ def control_rows(dream: ControlMetrics, estimator: EstimatorMetrics, game: Contr
     return [
         row("right_stick_x ±1: direction right", sign, "%", signs, ">= 95 %", sign >= 0.95, turns),
         row("right_stick_x ±1: median turn a step", turn, "deg", degrees, range_of_turn, in_range, turns),
-        row("yaw estimator, median error on real turns", estimator.median_error, "deg", count=estimator.pairs),
+        row("yaw estimator, median error on real turns", estimator["median_error"], "deg", count=pairs),
         row("forward: median growth of the scene", growth, "x", growths, "> 1, > rest by 2 SE", grows, walks),
         row("forward grows more than rest", dream.expands, "%", chance, count=walks),
     ]
@@ -232,11 +216,7 @@ def measure_game_control(
 ) -> ControlMetrics | None:
     """Hold every input for `steps` steps in the real game, after a replay of the episode up to the segment.
 
-    Returns:
-        Metrics of the segments without a death on the way; None when there is none, or for another game.
-
-    Raises:
-        MissingExtraError: when the game is not installed.
+    Returns the metrics of the segments without a death on the way; None when there is none, or for another game.
     """
     trials = []
     for segment in segments:

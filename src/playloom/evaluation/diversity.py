@@ -10,8 +10,8 @@ inputs, N actions, R recorded actions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,39 +37,13 @@ Actions = NDArray[np.uint8]
 def evaluate(run: EvaluationContext) -> None:
     """Measure the diversity of sampled actions."""
     s = run.settings
-    if not s.diversity_moments:
+    if not s.diversity_segments:
         return
-    segments = run.segments(s.diversity_moments, s.diversity_steps)
+    segments = run.segments(s.diversity_segments, s.diversity_steps)
     result = measure_diversity(run.engine, run.dataset, segments, s, run.progress, episodes=run.test)
     run.rows += diversity_rows(result)
-    run.curves["diversity"] = diversity_curves(result)
-    run.counts["diversity_moments"] = len(segments)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ActionSpread:
-    """Spread of one kind of action, against the reference."""
-
-    distance: float
-    """Wasserstein-1 of all inputs together, mean over the sub-samples; NaN without a reference."""
-    deviation: float
-    """Standard deviation of `distance` over the sub-samples."""
-    apart_A: NDArray[np.float64]
-    """Wasserstein-1 of every input alone, over all actions; NaN without a reference."""
-    changes: float
-    """Share of steps whose action differs from the one before in any input."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Diversity:
-    """Spreads of all kinds of action, from the same segments."""
-
-    spreads: dict[str, ActionSpread]
-    """By kind: those of `DREAMS`, `recorded` (the player's), `held` (the prompt's last input), `uniform`."""
-    actions: int
-    """Actions of each kind."""
-    reference: int
-    """Number of recorded actions in the reference."""
+    run.curves["diversity"] = result
+    run.counts["diversity_segments"] = len(segments)
 
 
 def joint_distance(first_NA: Actions, second_NA: Actions) -> float:
@@ -99,11 +73,13 @@ def measure_diversity(
     progress: Progress = lambda _: None,
     *,
     episodes: Sequence[EpisodeSlice],
-) -> Diversity:
+) -> dict[str, Any]:
     """Sample actions from every segment in both modes, and compare them with recorded ones.
 
     The reference are the steps alive of `episodes`, outside the segments' futures. Rollout i has the seed
-    `settings.seed + i`. `progress` is called after every step of each batch.
+    `settings.seed + i`. `progress` is called after every step of each batch. Returns the number of actions and the
+    result of `action_spread` of every kind: those of `DREAMS`, `recorded` (the player's), `repeat` (the prompt's last
+    input) and `uniform`.
     """
     seed, steps = settings.seed, settings.diversity_steps
     recorded = np.stack([segment.future_actions(dataset, steps) for segment in segments])
@@ -126,80 +102,62 @@ def measure_diversity(
             kinds[name][rows, step] = [result.action_A for result in results]
             progress(f"diversity, {name}")
     kinds["recorded"] = recorded
-    kinds["held"] = np.repeat(last[:, None], steps, axis=1)
+    kinds["repeat"] = np.repeat(last[:, None], steps, axis=1)
     kinds["uniform"] = np.random.default_rng(seed).integers(0, SLOT_SIZES, recorded.shape).astype(np.uint8)
     reference = _reference(dataset, episodes, segments, steps)
-    return Diversity(
-        spreads={kind: action_spread(actions, last, reference, seed) for kind, actions in kinds.items()},
-        actions=len(segments) * steps,
-        reference=len(reference),
-    )
+    return {
+        "actions": len(segments) * steps,
+        "reference_actions": len(reference),
+        "repeats": REPEATS,
+        "subsample": SUBSAMPLE,
+        "inputs": SLOT_NAMES,
+        "kinds": {kind: action_spread(actions, last, reference, seed) for kind, actions in kinds.items()},
+    }
 
 
-def action_spread(actions_MSA: Actions, last_MA: Actions, reference_RA: Actions, seed: int) -> ActionSpread:
-    """Measure actions against a reference.
+def action_spread(actions_MSA: Actions, last_MA: Actions, reference_RA: Actions, seed: int) -> dict[str, Any]:
+    """Measure actions [M, S, 16] of segments, whose last prompt actions are `last_MA`, against a reference.
 
-    Args:
-        actions_MSA: action values of every segment and step, uint8 [M, S, 16].
-        last_MA: the action before the first of each segment, uint8 [M, 16].
-        reference_RA: recorded actions, uint8 [R, 16]; R may be 0.
-        seed: of the sub-samples, `SUBSAMPLE` of the smaller set each.
+    Returns the Wasserstein-1 distance of all inputs together, mean and standard deviation over sub-samples of
+    `SUBSAMPLE` of the smaller set, drawn with `seed`; that of every input alone, over all actions; and the share of
+    steps whose action differs from the one before. Distances are NaN without a reference.
     """
     before_MSA = np.concatenate([last_MA[:, None], actions_MSA[:, :-1]], axis=1)
     changes = float((actions_MSA != before_MSA).any(-1).mean())
     actions_NA = actions_MSA.reshape(-1, ACTION_SLOTS)
     if not len(reference_RA):
-        return ActionSpread(distance=np.nan, deviation=np.nan, apart_A=np.full(ACTION_SLOTS, np.nan), changes=changes)
+        unknown = {"distance": np.nan, "standard_deviation": np.nan, "inputs_apart": np.full(ACTION_SLOTS, np.nan)}
+        return {**unknown, "steps_that_change": changes}
     size = max(1, round(SUBSAMPLE * min(len(actions_NA), len(reference_RA))))
     rng = np.random.default_rng(seed)
     distances = [
         joint_distance(*(sample[rng.permutation(len(sample))[:size]] for sample in (reference_RA, actions_NA)))
         for _ in range(REPEATS)
     ]
-    return ActionSpread(
-        distance=float(np.mean(distances)),
-        deviation=float(np.std(distances, ddof=1)),
-        apart_A=marginal_distances(actions_NA, reference_RA),
-        changes=changes,
-    )
+    return {
+        "distance": float(np.mean(distances)),
+        "standard_deviation": float(np.std(distances, ddof=1)),
+        "inputs_apart": marginal_distances(actions_NA, reference_RA),
+        "steps_that_change": changes,
+    }
 
 
-def diversity_rows(result: Diversity) -> list[Row]:
+def diversity_rows(result: Mapping[str, Any]) -> list[Row]:
     """Return the report rows: joint distance, distance of each input, and changes per step."""
-    spreads = result.spreads
+    kinds = result["kinds"]
     metrics = {
-        "distance to recorded actions": ("", {kind: one.distance for kind, one in spreads.items()}),
-        "the same, inputs apart, summed": ("", {kind: float(one.apart_A.sum()) for kind, one in spreads.items()}),
-        "steps that change an input": ("%", {kind: one.changes for kind, one in spreads.items()}),
+        "distance to recorded actions": ("", {kind: one["distance"] for kind, one in kinds.items()}),
+        "the same, inputs apart, summed": ("", {kind: float(one["inputs_apart"].sum()) for kind, one in kinds.items()}),
+        "steps that change an input": ("%", {kind: one["steps_that_change"] for kind, one in kinds.items()}),
     }
     rows = []
     for mode in DREAMS:
-        deviation = {"SD": spreads[mode].deviation}
+        deviation = {"SD": kinds[mode]["standard_deviation"]}
         for name, (unit, values) in metrics.items():
             baselines = {**deviation, **{kind: value for kind, value in values.items() if kind not in DREAMS}}
-            rows.append(Row("diversity", f"{name}, {mode}", values[mode], unit, baselines, count=result.actions))
+            rows.append(Row("diversity", f"{name}, {mode}", values[mode], unit, baselines, count=result["actions"]))
             deviation = {}  # belongs to the first metric alone
     return rows
-
-
-def diversity_curves(result: Diversity) -> dict[str, object]:
-    """Return every kind's figures as JSON values."""
-    return {
-        "actions": result.actions,
-        "reference_actions": result.reference,
-        "repeats": REPEATS,
-        "subsample": SUBSAMPLE,
-        "inputs": SLOT_NAMES,
-        "kinds": {
-            kind: {
-                "distance": one.distance,
-                "standard_deviation": one.deviation,
-                "inputs_apart": one.apart_A,
-                "steps_that_change": one.changes,
-            }
-            for kind, one in result.spreads.items()
-        },
-    }
 
 
 def _reference(

@@ -8,7 +8,7 @@ N image slots, A action slots, K slots, P positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, TokenGroup
 
 ROW_DELAYS = (4, 2, 1)
-"""Row row_delays compared with raster order, as far as the model supports them."""
+"""Row delays compared with raster order, as far as the model supports them."""
 BUTTONS = slice(0, SLOT_SIZES.index(max(SLOT_SIZES)))
 """The slots of buttons and triggers."""
 STICKS = slice(BUTTONS.stop, len(SLOT_SIZES))
@@ -40,16 +40,17 @@ def evaluate(run: EvaluationContext) -> None:
     delays = [None, *(delay for delay in ROW_DELAYS if layout.rows and delay < layout.grid_width)]
     segments = run.segments(s.windows, 1, extra=2)
     windows = windows_at(run.model, run.dataset, segments)
-    result = measure_likelihood(run.model, windows, delays, s.row_delay, run.progress)
+    orders, gaps = measure_likelihood(run.model, windows, delays, s.row_delay, run.progress)
+    bases = baselines(windows)
     heldout = None
     if run.heldout:
         apart = run.segments(max(1, s.windows // 2), 1, heldout=True, extra=2)
         windows = windows_at(run.model, run.dataset, apart)
         heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.row_delay), baselines(windows))
         run.progress("likelihood, held out")
-    run.rows += likelihood_rows(result, heldout)
-    run.curves["likelihood"] = {name: one.to_json() for name, one in result.orders.items()}
-    run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in result.gaps_B.items()}
+    run.rows += likelihood_rows(orders, order_name(s.row_delay), bases, gaps, heldout)
+    run.curves["likelihood"] = {name: one.means for name, one in orders.items()}
+    run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in gaps.items()}
     run.counts["likelihood_windows"] = len(segments)
 
 
@@ -76,14 +77,6 @@ class Windows:
         return np.roll(self.actions, len(self.actions) // 2, axis=0)
 
 
-class Score(NamedTuple):
-    """Means over all tokens of one kind."""
-
-    loss: float
-    """Cross-entropy, nats."""
-    accuracy: float
-
-
 class Baseline(NamedTuple):
     """Metrics of one kind of token without a model. Entropies are those of the test tokens, which favours them."""
 
@@ -101,27 +94,8 @@ class Likelihood:
 
     image_B: NDArray[np.float64]
     """Cross-entropy of image codes, per window."""
-    scores: dict[str, Score]
-    """By kind: `image`, `buttons` (and triggers), `sticks`."""
-
-    def to_json(self) -> dict[str, float]:
-        """Return the means by name."""
-        losses = {kind: score.loss for kind, score in self.scores.items()}
-        return losses | {f"{kind}_accuracy": score.accuracy for kind, score in self.scores.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LikelihoodResult:
-    """Likelihoods of one set of windows."""
-
-    orders: dict[str, Likelihood]
-    """By name of the decoding order."""
-    main: str
-    """Name of the order used for generation."""
-    baselines: dict[str, Baseline]
-    """By kind of token."""
-    gaps_B: dict[str, NDArray[np.float64]]
-    """Rise of each window's image cross-entropy in nats, by kind of wrong actions; main order."""
+    means: dict[str, float]
+    """Cross-entropy of `image` codes, `buttons` (and triggers) and `sticks`, nats; and `image_accuracy` and so on."""
 
 
 def windows_at(model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment]) -> Windows:
@@ -140,22 +114,17 @@ def likelihood(
     row_delay: int | None = None,
     batch: int = 4,
 ) -> Likelihood:
-    """Compute the likelihood of windows in one decoding order.
+    """Compute the likelihood of windows in one decoding order (`row_delay` None: raster), `batch` windows per pass.
 
-    Args:
-        model: codes and actions must fit its config.
-        codes_BTN: int64 image codes.
-        actions_BTA: uint8 action values; action t follows frame t.
-        row_delay: row delay of the order (see `playloom.models.decode_order`); None: raster.
-        batch: windows per pass.
+    Action t of a window follows its frame t.
     """
     sums = torch.zeros(5, dtype=torch.float64)
     image_B = []
     for first in range(0, len(codes_BTN), batch):
         part = slice(first, first + batch)
-        codes, values, hidden_BTPD = _hidden(model, codes_BTN[part], actions_BTA[part], row_delay)
-        image = model.config.layout.image_group
-        image_loss_BTN, image_right_BTN = _score(model, image, hidden_BTPD[:, :, list(image.positions)], codes)
+        codes, values, hidden_BTPD = hidden_states(model, codes_BTN[part], actions_BTA[part], row_delay)
+        group = model.config.layout.image_group
+        image_loss_BTN, image_right_BTN = _score(model, group, hidden_BTPD[:, :, list(group.positions)], codes)
         actions = [
             _score(model, group, hidden_BTPD[:, :, group.positions[0]], values[..., slot])
             for slot, group in enumerate(model.config.layout.action_groups)
@@ -165,29 +134,16 @@ def likelihood(
         parts = [image_right_BTN, losses_ABT[BUTTONS], right_ABT[BUTTONS], losses_ABT[STICKS], right_ABT[STICKS]]
         sums += torch.stack([x.double().mean().cpu() for x in parts]) * (len(codes) / len(codes_BTN))
     losses_B, means = np.concatenate(image_B), sums.tolist()
-    scores = {
-        "image": Score(float(losses_B.mean()), means[0]),
-        "buttons": Score(means[1], means[2]),
-        "sticks": Score(means[3], means[4]),
-    }
-    return Likelihood(image_B=losses_B, scores=scores)
+    names = ("image_accuracy", "buttons", "buttons_accuracy", "sticks", "sticks_accuracy")
+    image = {"image": float(losses_B.mean())}
+    return Likelihood(image_B=losses_B, means=image | dict(zip(names, means, strict=True)))
 
 
 @torch.inference_mode()
-def argmax_codes(
-    model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], row_delay: int | None = None
-) -> NDArray[np.int64]:
-    """Return the teacher-forced argmax code of every image slot, int64 [B, T - 1, N]; arguments as `likelihood`."""
-    group = model.config.layout.image_group
-    hidden_BTPD = _hidden(model, codes_BTN, actions_BTA, row_delay)[2]
-    logits = model.transformer.logits(hidden_BTPD[:, :, list(group.positions)], group.first_id, group.last_id)
-    return logits.argmax(-1).cpu().numpy()
-
-
-def _hidden(
+def hidden_states(
     model: WorldModel, codes_BTN: NDArray[np.int64], actions_BTA: NDArray[np.uint8], row_delay: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, action values and hidden states [B, T - 1, P, D] of all steps but the first, teacher-forced."""
+    """Return codes, action values and hidden states [B, T - 1, P, D] of all steps but the first, teacher-forced."""
     layout = model.config.layout
     codes = torch.as_tensor(codes_BTN, device=model.device)
     values = torch.as_tensor(actions_BTA.astype(np.int64), device=model.device)
@@ -200,7 +156,6 @@ def _hidden(
 
 
 def _score(model: WorldModel, group: TokenGroup, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and correctness of every target, among the legal ids of the group."""
     logits = model.transformer.logits(hidden, group.first_id, group.last_id)
     loss = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
     return loss, (logits.argmax(-1) == targets).float()
@@ -242,8 +197,11 @@ def measure_likelihood(
     row_delays: Sequence[int | None],
     main: int | None,
     progress: Progress = lambda _: None,
-) -> LikelihoodResult:
-    """Compute the likelihood in every order of `row_delays`, and in order `main` with wrong actions too."""
+) -> tuple[dict[str, Likelihood], dict[str, NDArray[np.float64]]]:
+    """Return the likelihood by order (those of `row_delays`, then `main`), and the gaps of wrong actions.
+
+    A gap is the rise of each window's image cross-entropy in nats, [B], in order `main`, by kind of wrong actions.
+    """
     orders = {}
     for row_delay in dict.fromkeys([*row_delays, main]):
         orders[order_name(row_delay)] = likelihood(model, windows.codes_BTN, windows.actions, row_delay)
@@ -255,34 +213,40 @@ def measure_likelihood(
     for name, actions in wrong.items():
         gaps[name] = likelihood(model, windows.codes_BTN, actions, main).image_B - true_B
         progress(f"alignment, actions {name}")
-    return LikelihoodResult(orders=orders, main=order_name(main), baselines=baselines(windows), gaps_B=gaps)
+    return orders, gaps
 
 
-def likelihood_rows(result: LikelihoodResult, heldout: tuple[Likelihood, dict[str, Baseline]] | None) -> list[Row]:
-    """Return the report rows of likelihood and alignment."""
-    main, order = result.orders[result.main], result.main
-    count, image = len(main.image_B), result.baselines["image"]
+def likelihood_rows(
+    orders: Mapping[str, Likelihood],
+    order: str,
+    bases: Mapping[str, Baseline],
+    gaps: Mapping[str, NDArray[np.float64]],
+    heldout: tuple[Likelihood, dict[str, Baseline]] | None,
+) -> list[Row]:
+    """Return the report rows of likelihood and alignment; `order` is the name of the order used for generation."""
+    main = orders[order]
+    count, image = len(main.image_B), bases["image"]
     rows = []
 
     def add(name: str, value: float, unit: str, baselines: dict[str, float], count: int = count) -> None:
         rows.append(Row("likelihood", name, value, unit, baselines, count=count))
 
-    for each, one in result.orders.items():
-        add(f"image cross-entropy, {each}", one.scores["image"].loss, "nats", {"marginal": image.marginal})
-    accuracy = main.scores["image"].accuracy
+    for each, one in orders.items():
+        add(f"image cross-entropy, {each}", one.means["image"], "nats", {"marginal": image.marginal})
+    accuracy = main.means["image_accuracy"]
     add(f"image accuracy, {order}", accuracy, "%", {"code of the last frame": image.repeat})
     for kind in ("sticks", "buttons"):
-        score, base = main.scores[kind], result.baselines[kind]
+        base = bases[kind]
         entropies = {"marginal": base.marginal, "given the last": base.given_last}
-        add(f"{kind} cross-entropy, {order}", score.loss, "nats", entropies)
-        add(f"{kind} accuracy, {order}", score.accuracy, "%", {"repeat the last": base.repeat})
+        add(f"{kind} cross-entropy, {order}", main.means[kind], "nats", entropies)
+        add(f"{kind} accuracy, {order}", main.means[f"{kind}_accuracy"], "%", {"repeat the last": base.repeat})
     if heldout is not None:
         other, own = heldout
         marginal = {"marginal": own["image"].marginal}
-        loss = other.scores["image"].loss
+        loss = other.means["image"]
         add(f"image cross-entropy, held out, {order}", loss, "nats", marginal, len(other.image_B))
-    true = {"true actions": main.scores["image"].loss}
-    for name, gap_B in result.gaps_B.items():
+    true = {"true actions": main.means["image"]}
+    for name, gap_B in gaps.items():
         title, gap = f"gap with actions {name}", float(gap_B.mean())
         rows.append(Row("alignment", title, gap, "nats", true, "> 2 SE", is_significant(gap_B), count))
     return rows

@@ -50,14 +50,14 @@ Pictures = NDArray[np.uint8]
 def evaluate(run: EvaluationContext) -> None:
     """Measure the persistence of pasted objects."""
     s = run.settings
-    if not s.persistency_moments:
+    if not s.persistency_segments:
         return
-    candidates = run.segments(CANDIDATES * s.persistency_moments, 1)
-    segments = static_segments(run.dataset, candidates, s.persistency_moments)
+    candidates = run.segments(CANDIDATES * s.persistency_segments, 1)
+    segments = static_segments(run.dataset, candidates, s.persistency_segments)
     result = measure_persistency(run.engine, run.dataset, segments, s, run.progress)
     run.rows += persistency_rows(result)
     run.curves["persistency"] = persistency_curves(result)
-    run.counts["persistency_moments"] = len(segments)
+    run.counts["persistency_segments"] = len(segments)
 
 
 def _ball(x: Grid, y: Grid) -> tuple[Grid, NDArray[np.bool_]]:
@@ -153,14 +153,10 @@ class Template:
         return cls(box=box, inside_DD=inside, change_PC=_change(box, inside, with_HWC[None], without_HWC[None])[0])
 
     def share(self, after_SHWC: Pictures, before_SHWC: Pictures) -> NDArray[np.float64]:
-        """Return the share of the object in each picture, float64 [S]: the projection of the change onto its own.
+        """Return the share of the object in pictures that may hold it, float64 [S]; `before_SHWC` are those without it.
 
-        Args:
-            after_SHWC: pictures, uint8, that may hold it.
-            before_SHWC: the same pictures without it.
-
-        Returns:
-            1 for all of it, 0 for none, less for the opposite colour; NaN when the object itself changes nothing.
+        The projection of the change onto the object's own: 1 for all of it, 0 for none, less for the opposite colour;
+        NaN when the object itself changes nothing.
         """
         energy = float((self.change_PC**2).sum())
         found_SPC = _change(self.box, self.inside_DD, after_SHWC, before_SHWC)
@@ -203,10 +199,8 @@ def make_edits(model: WorldModel, prompts: Sequence[Prompt], least: float) -> tu
     """Paste an object into every prompt; objects and sides alternate.
 
     An object of which the tokenizer keeps less than the share `least` is skipped for the next one, because no rollout
-    can show it. A prompt without any has no edit.
-
-    Returns:
-        The edits, and the share that the tokenizer keeps of each object in each prompt [prompts, objects].
+    can show it. A prompt without any has no edit. Also returns the share that the tokenizer keeps of each object in
+    each prompt [prompts, objects].
     """
     names, edits, kept = list(OBJECTS), [], np.empty((len(prompts), len(OBJECTS)))
     for index, plain in enumerate(with_codes(model, prompts)):
@@ -325,7 +319,7 @@ def persistency_curves(result: Persistency) -> dict[str, object]:
                 "mean": _mean(present_MS),
                 "standard_error": standard_error(present_MS),
                 "another_object": _mean(result.other_MS[count]),
-                "moments_last_step": present_MS[:, -1],
+                "segments_last_step": present_MS[:, -1],
             }
             for count, present_MS in result.present_MS.items()
         },

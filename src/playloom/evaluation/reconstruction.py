@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,7 +15,7 @@ from playloom.evaluation.report import Row
 from playloom.evaluation.segments import EvaluationContext, encode
 from playloom.models.checkpoint import WorldModel
 from playloom.models.tokenizer.metrics import PSNR_CAP, psnr, ssim
-from playloom.models.tokenizer.quantizer import CodebookUse, codebook_use
+from playloom.models.tokenizer.quantizer import codebook_use
 
 LEAST_PSNR = 24.0
 """Least PSNR of a usable tokenizer, dB."""
@@ -31,28 +30,14 @@ def evaluate(run: EvaluationContext) -> None:
         heldout = measure_tokenizer(run.model, run.dataset, run.heldout, s, max(1, s.frames // 4))
         run.progress("tokenizer, held out")
     run.rows += tokenizer_rows(test, heldout)
-    run.counts["tokenizer_frames"] = test.frames
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerMetrics:
-    """Means over the frames."""
-
-    psnr: float
-    """dB."""
-    ssim: float
-    mean_frame_psnr: float
-    """Baseline: the mean of these frames, dB."""
-    mean_frame_ssim: float
-    use: CodebookUse
-    frames: int
+    run.counts["tokenizer_frames"] = int(test["frames"])
 
 
 @torch.inference_mode()
 def measure_tokenizer(
     model: WorldModel, dataset: FrameDataset, episodes: Sequence[EpisodeSlice], settings: EvaluationSettings, count: int
-) -> TokenizerMetrics:
-    """Measure `count` frames drawn from these episodes."""
+) -> dict[str, float]:
+    """Return means over `count` frames drawn from these episodes, with the mean frame as the baseline."""
     rows, batch = draw_rows(episodes, count, settings.seed), settings.batch
     mean_frame = _mean_frame(dataset, rows)
     codes, metrics = [], np.empty((4, len(rows)))
@@ -64,30 +49,25 @@ def measure_tokenizer(
         for index, picture in enumerate(pictures):
             metrics[2 * index, columns] = psnr(picture, truth, PSNR_CAP)
             metrics[2 * index + 1, columns] = ssim(picture, truth)
-    means = [float(mean) for mean in metrics.mean(1)]
-    return TokenizerMetrics(
-        psnr=means[0],
-        ssim=means[1],
-        mean_frame_psnr=means[2],
-        mean_frame_ssim=means[3],
-        use=codebook_use(torch.cat(codes), model.config.tokenizer.codebook_size),
-        frames=len(rows),
-    )
+    used, perplexity = codebook_use(torch.cat(codes), model.config.tokenizer.codebook_size)
+    names = ("psnr", "ssim", "mean_frame_psnr", "mean_frame_ssim")
+    means = dict(zip(names, metrics.mean(1).tolist(), strict=True))
+    return {**means, "codes_used": used, "perplexity": perplexity, "frames": len(rows)}
 
 
-def tokenizer_rows(test: TokenizerMetrics, heldout: TokenizerMetrics | None) -> list[Row]:
+def tokenizer_rows(test: Mapping[str, float], heldout: Mapping[str, float] | None) -> list[Row]:
     """Return the report rows."""
-    row = partial(Row, "tokenizer", count=test.frames)
-    mean_frame, reached = {"mean frame": test.mean_frame_psnr}, test.psnr >= LEAST_PSNR
+    row = partial(Row, "tokenizer", count=int(test["frames"]))
+    mean_frame, reached = {"mean frame": test["mean_frame_psnr"]}, test["psnr"] >= LEAST_PSNR
     rows = [
-        row("PSNR of reconstructions", test.psnr, "dB", mean_frame, f">= {LEAST_PSNR:g} dB (aim 27)", reached),
-        row("SSIM of reconstructions", test.ssim, "", {"mean frame": test.mean_frame_ssim}),
-        row("codebook used", test.use.fraction, "%"),
-        row("codebook perplexity", test.use.perplexity, "codes"),
+        row("PSNR of reconstructions", test["psnr"], "dB", mean_frame, f">= {LEAST_PSNR:g} dB (aim 27)", reached),
+        row("SSIM of reconstructions", test["ssim"], "", {"mean frame": test["mean_frame_ssim"]}),
+        row("codebook used", test["codes_used"], "%"),
+        row("codebook perplexity", test["perplexity"], "codes"),
     ]
     if heldout is not None:
-        mean_frame = {"mean frame": heldout.mean_frame_psnr}
-        rows.append(row("PSNR, held-out arena and style", heldout.psnr, "dB", mean_frame, count=heldout.frames))
+        mean_frame, count = {"mean frame": heldout["mean_frame_psnr"]}, int(heldout["frames"])
+        rows.append(row("PSNR, held-out arena and style", heldout["psnr"], "dB", mean_frame, count=count))
     return rows
 
 

@@ -1,8 +1,4 @@
-"""Report of an evaluation: text table, JSON, Markdown, a plot and a strip of frames.
-
->>> row = Row("horizon", "PSNR at step 1", 24.1, "dB", {"repeat": 20.0}, bar="> repeat", passed=True)
->>> print(table([row]))  # doctest: +SKIP
-"""
+"""Report of an evaluation: text table, JSON, Markdown, a plot and a strip of frames."""
 
 from __future__ import annotations
 

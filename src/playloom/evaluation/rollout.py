@@ -8,7 +8,7 @@ the recorded figure with blur and rises above it with noise. M segments, S steps
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,24 +43,24 @@ TOLERANCE = 0.3
 def evaluate(run: EvaluationContext) -> None:
     """Measure long rollouts, short greedy ones, short ones of held-out episodes, and the collapse of sharpness."""
     s = run.settings
-    segments = run.segments(s.horizon_moments, s.horizon_reach)
+    segments = run.segments(s.horizon_segments, s.horizon_reach)
     test = measure_rollout(run.engine, run.dataset, segments, s, run.progress, steps=s.horizon_reach)
     greedy = heldout = None
-    if s.greedy_moments:
+    if s.greedy_segments:
         short = partial(measure_rollout, progress=run.progress, steps=s.greedy_steps, detail=False)
         cold = dataclasses.replace(s, sampling=dataclasses.replace(s.sampling, temperature=0.0))
-        greedy = short(run.engine, run.dataset, segments[: s.greedy_moments], cold)
+        greedy = short(run.engine, run.dataset, segments[: s.greedy_segments], cold)
         if run.heldout:
-            apart = run.segments(s.greedy_moments, s.greedy_steps, heldout=True)
+            apart = run.segments(s.greedy_segments, s.greedy_steps, heldout=True)
             heldout = short(run.engine, run.dataset, apart, s)
     collapse = measure_collapse(run.model, run.dataset, segments, test, s.collapse_step)
-    run.rows += [*rollout_rows(test, greedy, heldout), collapse.row()]
+    run.rows += [*rollout_rows(test, greedy, heldout), collapse_row(collapse)]
     run.curves["horizon"] = rollout_curves(test)
-    run.curves["collapse"] = dataclasses.asdict(collapse)
-    run.counts["horizon_moments"] = len(segments)
+    run.curves["collapse"] = collapse
+    run.counts["horizon_segments"] = len(segments)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class RolloutMetrics:
     """Metrics of every segment (rows) at every step (columns; column 0 is step 1)."""
 
@@ -96,29 +96,24 @@ def measure_rollout(
 
     Rollout i has the seed `settings.seed + i`. `progress` is called after each step of each batch.
     """
-    dream, repeat, sharp = (np.empty((len(segments), steps)) for _ in range(3))
-    ceiling, dream_ssim, repeat_ssim = (
-        {step: np.empty(len(segments)) for step in _CEILINGS if detail and step <= steps} for _ in range(3)
+    count = len(segments)
+    dream_MS, repeat_MS, sharpness_MS = (np.empty((count, steps)) for _ in range(3))
+    ceiling_M, dream_ssim_M, repeat_ssim_M = (
+        {step: np.empty(count) for step in _CEILINGS if detail and step <= steps} for _ in range(3)
     )
+    metrics = RolloutMetrics(dream_MS, repeat_MS, ceiling_M, dream_ssim_M, repeat_ssim_M, sharpness_MS)
     last = frames_after(dataset, segments, 0)
     prompts = [segment.prompt(dataset) for segment in segments]
     actions = [segment.future_actions(dataset, steps) for segment in segments]
     for rows, index, frames in rollout_batches(engine, prompts, actions, settings):
         step, truth = index + 1, frames_after(dataset, segments[rows], index + 1)
-        dream[rows, index], repeat[rows, index] = (psnr(x, truth, PSNR_CAP) for x in (frames, last[rows]))
-        sharp[rows, index] = sharpness(frames)
-        if step in ceiling:
-            ceiling[step][rows] = psnr(reconstruct(engine.model, truth, settings.batch), truth, PSNR_CAP)
-            dream_ssim[step][rows], repeat_ssim[step][rows] = ssim(frames, truth), ssim(last[rows], truth)
+        dream_MS[rows, index], repeat_MS[rows, index] = (psnr(x, truth, PSNR_CAP) for x in (frames, last[rows]))
+        sharpness_MS[rows, index] = sharpness(frames)
+        if step in ceiling_M:
+            ceiling_M[step][rows] = psnr(reconstruct(engine.model, truth, settings.batch), truth, PSNR_CAP)
+            dream_ssim_M[step][rows], repeat_ssim_M[step][rows] = ssim(frames, truth), ssim(last[rows], truth)
         progress("horizon")
-    return RolloutMetrics(
-        dream_MS=dream,
-        repeat_MS=repeat,
-        ceiling_M=ceiling,
-        dream_ssim_M=dream_ssim,
-        repeat_ssim_M=repeat_ssim,
-        sharpness_MS=sharp,
-    )
+    return metrics
 
 
 def rollout_rows(test: RolloutMetrics, greedy: RolloutMetrics | None, heldout: RolloutMetrics | None) -> list[Row]:
@@ -163,38 +158,24 @@ def rollout_curves(test: RolloutMetrics) -> dict[str, object]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Collapse:
-    """Mean sharpness over the segments at one step, grey levels."""
-
-    step: int
-    dream: float
-    """Sharpness of generated frames."""
-    real: float
-    """Sharpness of recorded frames."""
-    reconstructed: float
-    """Sharpness of reconstructed frames."""
-    moments: int
-    """Number of segments."""
-
-    def row(self) -> Row:
-        """Return the report row: generated over recorded sharpness."""
-        real = self.real or np.nan
-        name, ratio = f"sharpness of frame {self.step}, dream over real", self.dream / real
-        bar = f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %"
-        baselines = {"reconstruction over real": self.reconstructed / real}
-        return Row("collapse", name, ratio, "%", baselines, bar, abs(ratio - 1) <= TOLERANCE, self.moments)
+def collapse_row(collapse: Mapping[str, float]) -> Row:
+    """Return the report row: generated over recorded sharpness."""
+    real = collapse["real"] or np.nan
+    name, ratio = f"sharpness of frame {collapse['step']}, dream over real", collapse["dream"] / real
+    bar = f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %"
+    baselines, count = {"reconstruction over real": collapse["reconstructed"] / real}, int(collapse["segments"])
+    return Row("collapse", name, ratio, "%", baselines, bar, abs(ratio - 1) <= TOLERANCE, count)
 
 
 def measure_collapse(
     model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment], rollout: RolloutMetrics, step: int
-) -> Collapse:
-    """Compare the sharpness of the rollouts from these segments with that of the recording, at one step."""
+) -> dict[str, float]:
+    """Return the mean sharpness, in grey levels, of rollouts, recording and reconstructions at one step."""
     real = frames_after(dataset, segments, step)
-    return Collapse(
-        step=step,
-        dream=float(rollout.sharpness_MS[:, step - 1].mean()),
-        real=float(sharpness(real).mean()),
-        reconstructed=float(sharpness(reconstruct(model, real)).mean()),
-        moments=len(segments),
-    )
+    return {
+        "step": step,
+        "dream": float(rollout.sharpness_MS[:, step - 1].mean()),
+        "real": float(sharpness(real).mean()),
+        "reconstructed": float(sharpness(reconstruct(model, real)).mean()),
+        "segments": len(segments),
+    }

@@ -2,9 +2,6 @@
 
 A segment at row t sees the frames up to t; action t is the first of its future. Segments are drawn with a seed, inside
 one episode, without dead steps. B rollouts of a batch, S steps, H W C picture.
-
-    >>> segments = choose_segments(dataset, dataset.of_split("test"), count=32, past=10, future=30, seed=0)
-    >>> segments[0].prompt(dataset).frames_THWC.shape, segments[0].future_frames(dataset).shape
 """
 
 from __future__ import annotations
@@ -40,8 +37,6 @@ class Segment:
     """Row of the last seen frame in the dataset."""
     past: int
     """Frames seen, this one included."""
-    future: int
-    """Frames after it that belong to the segment."""
 
     def prompt(self, dataset: FrameDataset) -> Prompt:
         """Return the prompt: `past` frames and the actions between them."""
@@ -51,13 +46,13 @@ class Segment:
             actions_TA=np.array(dataset.actions_FA[first : self.row]),
         )
 
-    def future_actions(self, dataset: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
+    def future_actions(self, dataset: FrameDataset, steps: int) -> NDArray[np.uint8]:
         """Return the recorded actions that follow, uint8 [steps, 16]."""
-        return np.array(dataset.actions_FA[self.row : self.row + (steps or self.future)])
+        return np.array(dataset.actions_FA[self.row : self.row + steps])
 
-    def future_frames(self, dataset: FrameDataset, steps: int | None = None) -> NDArray[np.uint8]:
+    def future_frames(self, dataset: FrameDataset, steps: int) -> NDArray[np.uint8]:
         """Return the recorded frames that follow, uint8 [steps, H, W, 3]."""
-        return np.array(dataset.frames_FHWC[self.row + 1 : self.row + 1 + (steps or self.future)])
+        return np.array(dataset.frames_FHWC[self.row + 1 : self.row + 1 + steps])
 
 
 @dataclass(kw_only=True)
@@ -98,9 +93,6 @@ def choose_segments(
 
     Past and future lie in one episode and hold no dead row. All possible segments are divided into `count` equal parts,
     and one is drawn from each, so that the whole data set is covered.
-
-    Raises:
-        RecordingError: when none fits.
     """
     rows = [
         np.arange(episode.start + past - 1, episode.start + episode.length - future)
@@ -117,7 +109,7 @@ def choose_segments(
     rng = np.random.default_rng(seed)
     edges = np.linspace(0, len(possible), min(count, len(possible)) + 1).astype(np.int64)
     chosen = [int(possible[rng.integers(low, high)]) for low, high in itertools.pairwise(edges)]
-    return [Segment(row=row, past=past, future=future) for row in chosen]
+    return [Segment(row=row, past=past) for row in chosen]
 
 
 def alive_episodes(dataset: FrameDataset, episodes: Sequence[EpisodeSlice]) -> Sequence[EpisodeSlice]:

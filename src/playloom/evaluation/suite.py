@@ -1,8 +1,4 @@
-"""Evaluation of one model: every part, one report.
-
->>> report = evaluate(load_model(folder), FrameDataset.open(data), EvaluationSettings())  # doctest: +SKIP
->>> print(table(report.rows))  # doctest: +SKIP
-"""
+"""Evaluation of one model: every part, one report."""
 
 from __future__ import annotations
 
@@ -58,20 +54,11 @@ def evaluate(
 ) -> Report:
     """Measure a model on the test episodes of a dataset.
 
-    Args:
-        model: in evaluation mode, on any device.
-        dataset: pictures, actions and states; episodes of the split "test" are measured, those of "heldout" in rows of
-            their own.
-        settings: sizes of the parts.
-        pictures: folder for the rollout's plot and a strip of real and generated frames; None: no pictures.
-        progress: called after every piece of work.
-        part_done: called after every part of `PARTS` with a report of all rows so far; its `run` names the parts.
+    Episodes of the split "test" are measured, those of "heldout" in rows of their own.
 
-    Raises:
-        RecordingError: when the dataset has no stretch long enough.
-        PictureError: when its pictures are of another size than the model's.
-        ConfigError: when the model cannot decode with the settings' row delay.
-        MissingExtraError: when the extra `evaluate` is not installed.
+    `pictures` is a folder for the rollout's plot and a strip of real and generated frames. `progress` is called after
+    every piece of work, `part_done` after every part of `PARTS` with a report of all rows so far; its `run` names the
+    parts.
     """
     require_extra()
     started, seconds = time.perf_counter(), dict[str, float]()
@@ -124,7 +111,7 @@ def _draw(run: EvaluationContext, folder: Path) -> None:
     s, name = run.settings, run.model.config.name
     plot = rollout_plot(run.curves["horizon"], f"{name}: dreams with the recorded actions")
     write_picture(folder / "horizon.png", plot)
-    segment = run.segments(s.horizon_moments, s.horizon_reach)[0]
+    segment = run.segments(s.horizon_segments, s.horizon_reach)[0]
     actions = segment.future_actions(run.dataset, s.horizon_steps)
     (generated,) = rollout_frames(run.engine, [segment.prompt(run.dataset)], [actions], s)
     steps = [step for step in (1, 2, 3, 5, 10, 15, 20, 30) if step <= s.horizon_steps]

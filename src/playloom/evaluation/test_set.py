@@ -20,7 +20,6 @@ HELDOUT_SEEDS = (19, 39, 59)
 """Seeds with the held-out arena, the held-out style, and both."""
 HELDOUT_STEPS = 200
 """Steps of a held-out episode; a test episode has the recorder's full length."""
-_SPLITS = ("test", "heldout")
 
 Progress = Callable[[str, int, int], None]
 """Receives a description of the work, the pieces done, and their total."""
@@ -29,15 +28,9 @@ Progress = Callable[[str, int, int], None]
 def open_test_set(data: Path | None, work: Path, progress: Progress = lambda *_: None) -> FrameDataset:
     """Open the pictures, actions and states to evaluate on.
 
-    Args:
-        data: a frame dataset; or a folder of recordings, whose test and held-out episodes are rendered; or None to
-            record a small set here (four test episodes of a minute, three held-out ones of 20 s).
-        work: folder for recordings and rendered pictures; those of an earlier call are used again.
-        progress: called after every episode.
-
-    Raises:
-        RecordingError: when there is no test episode.
-        MissingExtraError: when the game is needed and not installed.
+    `data` is a frame dataset; or a folder of recordings, whose test and held-out episodes are rendered; or None to
+    record a small set (four test episodes of a minute, three held-out ones of 20 s). `work` is the folder for
+    recordings and rendered pictures; those of an earlier call are used again.
     """
     if data is not None and (data / "index.json").is_file():
         dataset = FrameDataset.open(data)
@@ -47,7 +40,7 @@ def open_test_set(data: Path | None, work: Path, progress: Progress = lambda *_:
     if data is None:
         _record(recordings, progress)
     metas = {path: load_meta(path) for path in list_episodes(recordings)}
-    metas = {path: meta for path, meta in metas.items() if meta.split in _SPLITS}
+    metas = {path: meta for path, meta in metas.items() if meta.split in ("test", "heldout")}
     _check_test_split([meta.split for meta in metas.values()], recordings)
     if (work / "frames" / "index.json").is_file():
         dataset = FrameDataset.open(work / "frames")
@@ -66,7 +59,7 @@ def _record(folder: Path, progress: Progress) -> None:
 
     plans = [plan_episode(seed, EPISODE_STEPS) for seed in TEST_SEEDS]
     plans += [plan_episode(seed, HELDOUT_STEPS) for seed in HELDOUT_SEEDS]
-    record_plans(folder, plans, progress=lambda state: progress("recording test episodes", state.done, state.total))
+    record_plans(folder, plans, progress=lambda done, total, _: progress("recording test episodes", done, total))
 
 
 def _check_test_split(splits: Collection[object], folder: Path) -> None:

@@ -41,15 +41,11 @@ from playloom.games.bots.players import HELDOUT_STYLE, STYLES, ScriptedPlayer
 
 STEPS_PER_SECOND = 10
 EPISODE_STEPS = 600
-"""Steps of an episode: a minute."""
-MAX_HOURS = 1000.0
-"""Play time of one call, at most."""
-_CYCLE = 20
-"""Seeds after which the splits repeat."""
+MAX_HOURS = 1000.0  # play time of one call, at most
+_CYCLE = 20  # seeds after which the splits repeat
 _SPLITS: dict[int, Split] = {17: "validation", 18: "test", 19: "heldout"}
 """Split by seed modulo the cycle; all others are for training."""
 _ATTEMPTS = 2
-"""Attempts per episode before recording stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,36 +53,19 @@ class EpisodePlan:
     """Settings of one seed's episode."""
 
     seed: int
-    """Seed of the engine and the player."""
     variant: str
     mode: Mode
-    """Free for all, or four against four."""
     style: str
     split: Split
     steps: int = EPISODE_STEPS
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecordProgress:
-    """Progress after an episode."""
-
-    done: int
-    """Episodes in the folder, of those planned."""
-    total: int
-    """Episodes planned."""
-    skipped: int
-    """Episodes that were there before."""
-
-
-Progress = Callable[[RecordProgress], None]
+Progress = Callable[[int, int, int], None]
+"""Receives the episodes in the folder of those planned, the episodes planned, and those that were there before."""
 
 
 def plan_episode(seed: int, steps: int = EPISODE_STEPS) -> EpisodePlan:
-    """Return the plan of a seed, always the same: of 20 seeds 17 train, one each validates, tests and is held out.
-
-    Arenas, styles and modes take turns; one episode in five is 4 v 4. Held-out seeds take turns between the
-    held-out arena with a known style, a known arena with the held-out style, and both.
-    """
+    """Return the plan of a seed, always the same; of 20 seeds 17 train, one each validates, tests and is held out."""
     if seed < 0:
         raise ConfigError(f"a seed is a whole number from 0; got {seed}")
     block, place = divmod(seed, _CYCLE)
@@ -111,23 +90,7 @@ def record_episodes(
     progress: Progress | None = None,
     steps: int = EPISODE_STEPS,
 ) -> list[Path]:
-    """Record at least `hours` of play into `folder`; existing episodes are kept and counted.
-
-    Args:
-        folder: folder of the episodes; made if needed.
-        hours: play time at 10 steps per second; at most `MAX_HOURS`.
-        seed: the first episode's seed; the others follow one by one.
-        processes: engines at a time; all cores when None.
-        progress: called at the start and after every episode.
-        steps: length of an episode.
-
-    Returns:
-        The paths of the episodes in the order of their seeds.
-
-    Raises:
-        ConfigError: when hours, steps or processes are out of range.
-        GameError: when an episode's process keeps dying.
-    """
+    """Record at least `hours` of play into `folder`, seeds from `seed` on; existing episodes are kept and counted."""
     if not 0 < hours <= MAX_HOURS or steps < 1 or (processes is not None and processes < 1):
         raise ConfigError(
             f"hours, steps and processes must be above 0, and hours at most {MAX_HOURS:g}: got hours={hours}, "
@@ -152,7 +115,7 @@ def record_plans(
 
     def report(new: int) -> None:
         if progress is not None:
-            progress(RecordProgress(done=len(present) + new, total=len(plans), skipped=len(present)))
+            progress(len(present) + new, len(plans), len(present))
 
     report(0)
     for new, _ in enumerate(_run_all(folder, pending, processes or usable_cores()), start=1):
@@ -189,7 +152,6 @@ class _Job:
 
 
 def _run_all(folder: Path, plans: Iterable[EpisodePlan], processes: int) -> Iterator[EpisodePlan]:
-    """Run every plan in a process of its own, `processes` at a time; yield each when done."""
     queue = list(plans)[::-1]
     failures: Counter[int] = Counter()
     jobs: list[_Job] = []
@@ -227,7 +189,6 @@ def _start(folder: Path, plan: EpisodePlan) -> _Job:
 
 
 def _finish(job: _Job) -> bool:
-    """True if the episode was written; raises the child's error."""
     end_game_process(job.process)
     message: Any = None
     with contextlib.suppress(EOFError):
@@ -252,7 +213,6 @@ def _record(plan: EpisodePlan, folder: Path, working: str, pipe: Connection) -> 
 
 
 def _play(plan: EpisodePlan, folder: Path) -> Episode:
-    """Play one episode in this process, whose working directory becomes `folder`."""
     player = ScriptedPlayer(variant_of(plan.variant), plan.style, plan.seed)
     spec = GameSpec(variant=plan.variant, mode=plan.mode, seed=plan.seed)
     engine = DoomEngine(spec, folder, enemy_info=True)

@@ -1,7 +1,6 @@
 """KV cache of many dreams at once: one row of tokens, keys and values each, without gaps.
 
-Dreams that advance together have adjacent rows, so that a run reads them as one view. Rows move only when the set of
-batched dreams changes. The cache grows with the number of dreams and keeps its size for later ones.
+Dreams that advance together have adjacent rows, so that a run reads them as one view.
 """
 
 from __future__ import annotations
@@ -16,33 +15,18 @@ from torch import Tensor
 from playloom.errors import ResourceError
 from playloom.models.sequence import NO_TOKEN, StepLayout
 from playloom.models.transformer.config import TransformerConfig
-from playloom.models.transformer.kv_cache import KeyValueCache, copy_row, exchange_rows
-
-
-@dataclass(kw_only=True, eq=False)
-class SavedRow:
-    """A copy of a row. Branches share it until their first step."""
-
-    cache: list[Tensor]
-    """Keys and values; see `playloom.models.transformer.kv_cache.KeyValueCache.take`."""
-    tokens_C: Tensor
-    """Tokens of the open step."""
-    previous_A: Tensor
-    """Joint ids of the action before the open step."""
+from playloom.models.transformer.kv_cache import KeyValueCache
 
 
 @dataclass(kw_only=True, eq=False)
 class CacheSlot:
     """A decoder's state of one dream."""
 
-    past: int = 0
-    """Complete steps in the cache, which is the open step's index. Restarts when a window is run again."""
-    row: int | None = None
-    """Row in the batch cache; None: see `saved`, or the dream has not begun."""
-    saved: SavedRow | None = None
-    """The dream's row while it has none in the batch cache."""
-    window: deque[Tensor] = field(default_factory=deque)
-    """Tokens of complete steps that the decoder will run again."""
+    past: int = 0  # complete steps in the cache, which is the open step's index. Restarts when a window is run again
+    row: int | None = None  # row in the batch cache; None: see `saved`, or the dream has not begun
+    saved: list[Tensor] | None = None
+    """A copy of the dream's row while it has none in the batch cache; branches share it until their first step."""
+    window: deque[Tensor] = field(default_factory=deque)  # tokens of complete steps that the decoder will run again
 
 
 class BatchCache:
@@ -51,9 +35,7 @@ class BatchCache:
     def __init__(self, config: TransformerConfig, layout: StepLayout, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.layout, self.device, self.dtype = config, layout, device, dtype
         self.slots: list[CacheSlot] = []
-        """The dream of each row."""
-        self.generation = 0
-        """Number of times that the tensors were replaced by larger ones."""
+        self.generation = 0  # number of times that the tensors were replaced by larger ones
         self.cache = KeyValueCache.empty(config, layout.positions, 0, device, dtype)
         self.tokens_BC = self._no_tokens(0, layout.columns)
         self.previous_BA = self._no_tokens(0, layout.action_slots)
@@ -64,11 +46,7 @@ class BatchCache:
         return KeyValueCache.bytes_each(self.config, self.layout.positions, self.dtype)
 
     def arrange(self, slots: Sequence[CacheSlot]) -> list[int]:
-        """Give the dreams adjacent rows; returns their indices in the order of the rows.
-
-        Raises:
-            ResourceError: when there is no memory for one of them.
-        """
+        """Give the dreams adjacent rows; returns their indices in the order of the rows."""
         for slot in slots:
             if slot.row is None:
                 self._allocate(slot)
@@ -81,9 +59,8 @@ class BatchCache:
             return
         last = len(self.slots) - 1
         if last != slot.row:
-            self.cache.copy(last, slot.row)
-            for tensor in (self.tokens_BC, self.previous_BA):
-                copy_row(tensor, last, slot.row)
+            for tensor in self._tensors():
+                tensor[slot.row].copy_(tensor[last])
             self.slots[slot.row], self.slots[last].row = self.slots[last], slot.row
         self.slots.pop()
         slot.row = None
@@ -92,12 +69,11 @@ class BatchCache:
         """Move the dream's row, if it has one, into a copy that branches can share."""
         if slot.row is None:
             return
-        slot.saved = SavedRow(
-            cache=self.cache.take(slot.row),
-            tokens_C=self.tokens_BC[slot.row].clone(),
-            previous_A=self.previous_BA[slot.row].clone(),
-        )
+        slot.saved = [tensor[slot.row].clone() for tensor in self._tensors()]
         self.release(slot)
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.cache.keys, *self.cache.values, self.tokens_BC, self.previous_BA]
 
     def _allocate(self, slot: CacheSlot) -> None:
         row = len(self.slots)
@@ -109,8 +85,8 @@ class BatchCache:
             self.tokens_BC[row] = NO_TOKEN
             self.previous_BA[row] = NO_TOKEN
         else:
-            self.cache.put(row, slot.saved.cache)
-            self.tokens_BC[row], self.previous_BA[row] = slot.saved.tokens_C, slot.saved.previous_A
+            for tensor, saved in zip(self._tensors(), slot.saved, strict=True):
+                tensor[row].copy_(saved)
             slot.saved = None
 
     def _make_adjacent(self, slots: Sequence[CacheSlot]) -> None:
@@ -126,9 +102,10 @@ class BatchCache:
 
     def _exchange(self, one: CacheSlot, other: CacheSlot) -> None:
         assert one.row is not None and other.row is not None
-        self.cache.exchange(one.row, other.row)
-        for tensor in (self.tokens_BC, self.previous_BA):
-            exchange_rows(tensor, one.row, other.row)
+        for tensor in self._tensors():  # one after the other: memory for one row of one layer
+            kept = tensor[one.row].clone()
+            tensor[one.row].copy_(tensor[other.row])
+            tensor[other.row].copy_(kept)
         one.row, other.row = other.row, one.row
         self.slots[one.row], self.slots[other.row] = one, other
 

@@ -1,17 +1,13 @@
 """Measure the speed of a model on this machine: frames per second, latency, first frame, batches of several dreams.
 
-    result = benchmark(open_engine("arena-live"), frames=300)
-    result["frames_per_second"], result["latency_ms"]["p95"]
-
-World mode, context full, real inputs, frames decoded to pixels. Scripts in `benchmarks/` compare these figures with
-the machine's roofline and with GPT-2.
+World mode, context full, real inputs, frames decoded to pixels.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,27 +24,7 @@ from playloom.inference.types import GenerationRequest, Prompt
 from playloom.media.images import fit_picture
 from playloom.models.checkpoint import WorldModel
 
-BATCH_SIZES = (1, 2, 4, 8)
-"""Numbers of dreams that advance as one batch."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FrameTimes:
-    """Frame times of one dream, in seconds."""
-
-    first: float
-    """From the prompt to its first frame: encode, prefill, decode, pixels."""
-    frames_F: NDArray[np.float64]
-    """Seconds per frame after the first, from the action to the uint8 picture."""
-
-    @property
-    def rate(self) -> float:
-        """Frames per second, the first frame not counted."""
-        return len(self.frames_F) / float(self.frames_F.sum())
-
-    def quantile(self, share: float) -> float:
-        """Quantile of the frame times, `share` in [0, 1]."""
-        return float(np.quantile(self.frames_F, share))
+BATCH_SIZES = (1, 2, 4, 8)  # numbers of dreams that advance as one batch
 
 
 def benchmark(
@@ -58,28 +34,14 @@ def benchmark(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure an engine from a bundled prompt with the sampling of its model's card.
-
-    Args:
-        engine: loaded model and decoding order.
-        frames: frames of the long dream, 1 or more; the other parts take at most as many.
-        batch_sizes: numbers of dreams that advance as one batch.
-        progress: receives the name of each part.
-
-    Returns:
-        JSON values. Rates are frames per second of all dreams of a batch together.
-
-    Raises:
-        BadInputError: when no prompt is bundled.
-        ResourceError: when the device's memory is too small for a batch.
-    """
+    """Measure an engine from a bundled prompt with its card's sampling; returns JSON values."""
     model, sampling = engine.model, Sampling.from_card(engine.model.card)
     prompt, played = bundled_prompt(model)
     progress(f"{frames} frames")
     time_frames(engine, prompt, played, min(frames, 3), sampling=sampling)  # the first calls choose kernels
-    times = time_frames(engine, prompt, played, frames, sampling=sampling)
+    times = time_frames(engine, prompt, played, frames, sampling=sampling)[1:]
     progress("first frame")
-    firsts = [time_frames(engine, prompt, played, 0, sampling=sampling).first for _ in range(min(5, frames))]
+    firsts = [time_frames(engine, prompt, played, 0, sampling=sampling)[0] for _ in range(min(5, frames))]
     known = replace(prompt, codes_TN=engine.codes(prompt))
     batches, session_bytes = [], 0
     for size in batch_sizes:
@@ -95,8 +57,8 @@ def benchmark(
         "dtype": str(model.transformer.token.weight.dtype).removeprefix("torch."),
         "row_delay": None if row_delay == model.config.layout.grid_width else row_delay,
         "frames": frames,
-        "frames_per_second": times.rate,
-        "latency_ms": {f"p{share}": 1e3 * times.quantile(share / 100) for share in (50, 95, 99)},
+        "frames_per_second": frames / float(times.sum()),
+        "latency_ms": {f"p{share}": 1e3 * float(np.percentile(times, share)) for share in (50, 95, 99)},
         "first_frame_ms": 1e3 * float(np.median(firsts)),
         "batches": batches,
         "session_mib": session_bytes / 2**20,
@@ -104,25 +66,15 @@ def benchmark(
 
 
 def time_frames(
-    engine: Engine,
-    prompt: Prompt,
-    actions_TA: NDArray[np.uint8],
-    frames: int,
-    *,
-    sampling: Sampling,
-    seed: int = 0,
-) -> FrameTimes:
-    """Time one frame, with the prompt's encoding unless it has codes, and then `frames` more, each on its own.
-
-    The actions uint8 [T, 16] are repeated.
-    """
+    engine: Engine, prompt: Prompt, actions_TA: NDArray[np.uint8], frames: int, *, sampling: Sampling, seed: int = 0
+) -> NDArray[np.float64]:
+    """Return seconds of a dream's first frame, from the prompt on, and of `frames` more; the actions are repeated."""
     device = engine.model.device
     held = actions_TA[np.arange(frames + 1) % len(actions_TA)]
     stamps = [synchronized_time(device)]
     for _ in engine.dream(prompt, steps=frames + 1, actions_SA=held, sampling=sampling, seed=seed):
         stamps.append(synchronized_time(device))
-    spans = np.diff(stamps)
-    return FrameTimes(first=float(spans[0]), frames_F=spans[1:])
+    return np.diff(stamps)
 
 
 def time_batch(
@@ -135,12 +87,7 @@ def time_batch(
     sampling: Sampling,
     warmup: int = 1,
 ) -> tuple[float, int]:
-    """Time `size` independent dreams that advance as one batch.
-
-    Returns:
-        Frames per second of all dreams over `rounds` steps after `warmup` (1 or more), and the bytes of one dream's
-        cache.
-    """
+    """Time `size` dreams in one batch after `warmup` steps; returns frames per second of all, bytes of one cache."""
     # each dream starts at another action, as equal inputs would give equal dreams
     first_N, steps = 7 * np.arange(size), warmup + rounds
     requests = [
@@ -161,14 +108,7 @@ def time_batch(
 
 
 def bundled_prompt(model: WorldModel) -> tuple[Prompt, NDArray[np.uint8]]:
-    """Load the first bundled prompt, cut to the model's context and fitted to its picture size.
-
-    Returns:
-        The prompt, and the recorded actions of all bundled prompts, uint8 [T, 16].
-
-    Raises:
-        BadInputError: when no prompt is bundled.
-    """
+    """Load the first bundled prompt, cut and fitted to the model, and the actions of all of them, uint8 [T, 16]."""
     clips = [load_bundled_prompt(find_prompt(name)) for name in list_prompts()]
     if not clips:
         raise BadInputError("this installation has no bundled prompt; install the whole package")

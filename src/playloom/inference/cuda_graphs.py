@@ -1,8 +1,7 @@
 """CUDA graphs of whole runs: thousands of small kernels launched as one. Other devices run plainly.
 
-Dreams with a full context do the same work at the same addresses every step (see
-`playloom.models.transformer.kv_cache`), so a run is captured once per batch and replayed. The inputs of a step are
-copied into fixed tensors: one set for all captures, with one row for every row of the batch cache.
+Dreams with a full context do the same work at the same addresses every step, so a run is captured once per batch and
+replayed on fixed input tensors, which all captures share.
 """
 
 from __future__ import annotations
@@ -20,24 +19,18 @@ Inputs = tuple[Tensor, BatchSampler | None]
 Work = Callable[[Tensor, BatchSampler | None], None]
 """A run. It launches the same kernels every time; only the values in its input tensors change."""
 Replay = Callable[[], None]
-"""Repeats a captured run."""
 Capture = Callable[[Callable[[], None]], Replay]
 """Captures the kernels that a function launches, and returns their replay."""
-_KEPT = 16
-"""Most captures, and most runs seen once; the least recently used is dropped."""
+_KEPT = 16  # most captures, and most runs seen once; the least recently used is dropped
 
 
 class CaptureKey(NamedTuple):
     """The rows a run works in."""
 
     generation: int
-    """See `BatchCache.generation`."""
-    room: int
-    """Rows of the batch cache."""
+    room: int  # rows of the batch cache
     first: int
-    """First row of the batch."""
     rows: int
-    """Rows of the batch."""
 
 
 def cuda_capture(device: torch.device) -> Capture | None:
@@ -71,15 +64,7 @@ class FrameGraphs:
     def run(
         self, place: CaptureKey, name: Hashable, work: Work, steps_B: Tensor, draws: BatchSampler | None = None
     ) -> None:
-        """Run the work: plainly the first time, captured the second, then replayed.
-
-        Args:
-            place: rows of its dreams.
-            name: distinguishes works that differ in more than their tensors.
-            work: the run.
-            steps_B: each dream's step, on the device.
-            draws: draws of the step, if tokens are sampled.
-        """
+        """Run the work on its inputs: plainly the first time, captured the second, then replayed."""
         if self._capture is None:
             work(steps_B, draws)
             return
@@ -89,12 +74,12 @@ class FrameGraphs:
         if key not in self._replays and (self._exhausted or not self._was_seen(key)):
             work(steps_B, draws)  # also warms up libraries, which a capture cannot
             return
-        self._replay(key, place, work, (steps_B, draws))
+        self._replay(self._capture, key, place, work, (steps_B, draws))
 
-    def _replay(self, key: Hashable, place: CaptureKey, work: Work, inputs: Inputs) -> None:
+    def _replay(self, capture: Capture, key: Hashable, place: CaptureKey, work: Work, inputs: Inputs) -> None:
         try:
             kept = self._kept(place, inputs)
-            replay = self._replays.pop(key, None) or self._captured(work, kept)
+            replay = self._replays.pop(key, None) or capture(lambda: work(*kept))
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
@@ -104,15 +89,11 @@ class FrameGraphs:
             work(*inputs)
             return
         self._replays[key] = replay
+        while len(self._replays) > _KEPT:
+            del self._replays[next(iter(self._replays))]
         for to, source in zip(_tensors(kept), _tensors(inputs), strict=True):
             to.copy_(source)
         replay()
-
-    def _captured(self, work: Work, kept: Inputs) -> Replay:
-        assert self._capture is not None
-        while len(self._replays) >= _KEPT:
-            del self._replays[next(iter(self._replays))]
-        return self._capture(lambda: work(*kept))
 
     def _was_seen(self, key: Hashable) -> bool:
         """True if this key was seen; it counts as seen from now on."""
@@ -125,7 +106,6 @@ class FrameGraphs:
         return False
 
     def _kept(self, place: CaptureKey, inputs: Inputs) -> Inputs:
-        """Fixed tensors for the rows of this batch."""
         kept = []
         for index, tensor in enumerate(_tensors(inputs)):
             key = (index, tensor.shape[1:], tensor.dtype)
@@ -133,7 +113,7 @@ class FrameGraphs:
                 self._inputs[key] = tensor.new_zeros(place.room, *tensor.shape[1:])
             kept.append(self._inputs[key][place.first : place.first + place.rows])
         draws = inputs[1]
-        return kept[0], None if draws is None else draws.with_buffers(*kept[1:])
+        return kept[0], None if draws is None else BatchSampler(draws.samplings, *kept[1:])
 
     def _forget(self, generation: int) -> None:
         """Drop all captures: they work in memory that was freed."""

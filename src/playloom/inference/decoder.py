@@ -31,19 +31,12 @@ class Chunk:
     """Consecutive passes of one step in one run of the network: one (decoding), or many given ones (prefill)."""
 
     first: int
-    """First position, in decode order."""
-    last: int
-    """One past the last position."""
-    column_Q: Int[Tensor, Q]
-    """Column of the token row that each position reads."""
-    row_R: Int[Tensor, R]
-    """Positions of the chunk that predict a slot."""
-    slot_R: Int[Tensor, R]
-    """The slots they predict."""
-    draw_R: Int[Tensor, R]
-    """The same slots, counted from the first of their kind (image or action)."""
-    own_QL: Bool[Tensor, "Q L"] | None
-    """Attention mask over the step's positions before `last`; None: all of them."""
+    last: int  # one past the last position
+    column_Q: Int[Tensor, Q]  # column of the token row that each position reads
+    row_R: Int[Tensor, R]  # positions of the chunk that predict a slot
+    slot_R: Int[Tensor, R]  # the slots they predict
+    draw_R: Int[Tensor, R]  # the same slots, counted from the first of their kind (image or action)
+    own_QL: Bool[Tensor, "Q L"] | None  # attention mask over the step's positions before `last`; None: all of them
 
 
 class DecodingPlan:
@@ -81,8 +74,6 @@ class DecodingPlan:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Batch:
-    """Dreams that advance together, with views of their rows."""
-
     states: Sequence[CacheSlot]
     first: int
     tokens_BC: Tensor
@@ -91,7 +82,6 @@ class _Batch:
     cache: KeyValueCache
 
     def advance_step(self) -> None:
-        """Open a new step: its previous action and token are those of the complete one."""
         self.previous_BA.copy_(self.actions_BA)
         self.tokens_BC[:, -1] = self.tokens_BC[:, -3]
 
@@ -212,7 +202,6 @@ class CachedDecoder:
         return AttentionSpan(past_steps=max(past), first=chunk.first, last=chunk.last, masks=masks)
 
     def _mask_own(self, seen: int, own_QL: Tensor) -> Tensor:
-        """Bool [Q, R] over the past of equally long contexts and the step's own positions."""
         return torch.nn.functional.pad(own_QL, (seen * self.layout.positions, 0), value=True)
 
     def _mask_each(self, seen: list[int], chunk: Chunk) -> Tensor:
@@ -242,7 +231,6 @@ class CachedDecoder:
                 state.window.append(tokens_C.clone())
 
     def _prefill_again(self, state: CacheSlot) -> None:
-        """Run all but the oldest step of the window again, at their new positions."""
         again = CacheSlot(row=state.row)
         batch = self._batch([again])
         batch.tokens_BC.fill_(NO_TOKEN)
@@ -255,7 +243,6 @@ class CachedDecoder:
         state.past = again.past
 
     def _steps(self, batch: _Batch) -> Tensor:
-        """Index of each dream's open step."""
         return torch.tensor([state.past for state in batch.states], device=self.plan.device)
 
     def _tables(self, batch: _Batch, steps_B: Tensor) -> StepEmbeddings:

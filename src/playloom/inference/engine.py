@@ -1,13 +1,5 @@
 """Run sessions of a world model: any number of them, batched frame by frame.
 
-    engine = Engine(load_model(folder))
-    for step in engine.dream(prompt, mode="world", steps=10, actions_SA=actions_SA):
-        show(step.frame_HWC)
-
-    session = engine.open(prompt)
-    step = session.step("forward")  # one session alone
-    steps = engine.step([StepInput(session, action_A), ...])  # or many as one batch
-
 Frames have no watermark: it must never enter a context. Output code adds it.
 """
 
@@ -42,19 +34,13 @@ Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None]
 
 
 class Engine:
-    """A model that continues prompts. Any thread may call it; calls that advance sessions run one after the other."""
+    """A model that continues prompts. Any thread may call it; calls that advance sessions run one after the other.
+
+    Invalid inputs raise BadInputError before any session moves, too little memory a ResourceError.
+    """
 
     def __init__(self, model: WorldModel, *, row_delay: int | None = None, reference: bool = False) -> None:
-        """Make an engine for a loaded model.
-
-        Args:
-            model: see `playloom.models.checkpoint.load_model`.
-            row_delay: row delay of the decoding order (see `playloom.models.decode_order`); None: raster.
-            reference: decode without a cache: slow, for tests of the cached decoder.
-
-        Raises:
-            ConfigError: when the model cannot decode in that order.
-        """
+        """Make an engine for a loaded model; `row_delay` None: raster. `reference` decodes uncached, for tests."""
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)
         kind = ReferenceDecoder if reference else CachedDecoder
@@ -74,16 +60,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self, inputs: Sequence[StepInput]) -> list[StepResult]:
-        """Advance sessions by one step, as one batch; each gives the tokens that it would give alone.
-
-        Returns:
-            One step per input, in order.
-
-        Raises:
-            BadInputError: for a closed, finished or repeated session, or wrong action values.
-            PictureError: for a given frame of another size.
-            ResourceError: out of memory.
-        """
+        """Advance sessions by one step, as one batch, in order; each gives the tokens that it would give alone."""
         with self._running(_call_kind(inputs)):
             self._prepare(inputs)
             actions = self._actions(inputs)
@@ -92,17 +69,7 @@ class Engine:
 
     @torch.inference_mode()
     def sample_action(self, sessions: Sequence[Session]) -> list[NDArray[np.uint8]]:
-        """Sample each session's next action before the frame after it is known, as for a policy in the real game.
-
-        The session's next step takes this action and has the frame. A second call returns the same.
-
-        Returns:
-            Action values, uint8 [16], in order: those that a step without an action would take.
-
-        Raises:
-            BadInputError: for a closed, finished or repeated session.
-            ResourceError: out of memory.
-        """
+        """Sample each session's next action, uint8 [16], as for a policy in the real game; its next step takes it."""
         with self._running(("decide", len(sessions))):
             inputs = [StepInput(session) for session in sessions]
             self._prepare(inputs)
@@ -110,11 +77,7 @@ class Engine:
 
     @torch.inference_mode()
     def prefill(self, sessions: Sequence[Session]) -> None:
-        """Prefill one more step of each session's prompt, as one batch.
-
-        Raises:
-            ResourceError: out of memory; close the sessions.
-        """
+        """Prefill one more step of each session's prompt, as one batch."""
         with self._running(("prompt", len(sessions))):
             for session in sessions:
                 session.check_open()
@@ -137,18 +100,7 @@ class Engine:
             self.model.tokenizer.check_size(torch.tensor(item.frame[None]))
 
     def open(self, prompt: Prompt, *, sampling: Sampling | None = None, seed: int = 0, prefill: bool = True) -> Session:
-        """Open a session on a prompt.
-
-        Args:
-            prompt: its last steps count, as many as the model's context has.
-            sampling: how tokens are drawn.
-            seed: same prompt, inputs and seed: same tokens.
-            prefill: False leaves this to `Session.prefill` or to the first step.
-
-        Raises:
-            BadInputError: when the prompt's codes are not codes of this model.
-            ResourceError: out of memory.
-        """
+        """Open a session on the last steps of a prompt; `prefill` False leaves its prefill to the first step."""
         prompt = prompt.last(self.model.config.transformer.context_steps)
         session = Session(
             engine=self,
@@ -186,12 +138,7 @@ class Engine:
 
     @torch.inference_mode()
     def codes(self, prompt: Prompt) -> NDArray[np.int64]:
-        """Return the codes of a prompt's frames, int64 [T, N]: the prompt's own, else encoded now.
-
-        Raises:
-            BadInputError: when its own are not codes of this model.
-            PictureError: when its frames are of another size.
-        """
+        """Return the codes of a prompt's frames, int64 [T, N]: the prompt's own, else encoded now."""
         if prompt.codes_TN is not None:
             return check_codes(prompt.codes_TN, self.layout)
         with self.tuner.call(("encode", len(prompt.frames_THWC))):
@@ -199,11 +146,7 @@ class Engine:
 
     @torch.inference_mode()
     def frames(self, codes_TN: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode codes into frames, uint8 [T, H, W, 3].
-
-        Raises:
-            BadInputError: when they are not codes of this model.
-        """
+        """Decode codes into frames, uint8 [T, H, W, 3]."""
         codes = torch.from_numpy(check_codes(codes_TN, self.layout))
         with self.tuner.call(("decode", len(codes))):
             return self.model.tokenizer.decode(codes, checked=False).cpu().numpy()
@@ -233,11 +176,7 @@ class Engine:
             yield step
 
     def dream_batch(self, requests: Sequence[GenerationRequest]) -> Iterator[list[StepResult]]:
-        """Yield one step of every dream at a time; each gives the tokens that it would give alone.
-
-        Raises:
-            BadInputError: when the numbers of steps differ.
-        """
+        """Yield one step of every dream at a time; each gives the tokens that it would give alone."""
         if len({request.steps for request in requests}) != 1:
             raise BadInputError("dreams of one batch need the same number of steps")
         sessions = [self.open(r.prompt, sampling=r.sampling, seed=r.seed, prefill=False) for r in requests]
@@ -253,7 +192,6 @@ class Engine:
 
     @contextmanager
     def _running(self, kind: Hashable) -> Iterator[None]:
-        """One caller at a time, with the number of threads for this kind of call."""
         with self._lock, self.tuner.call(kind):
             try:
                 yield
@@ -273,7 +211,6 @@ class Engine:
                 self.prefill([item.session])
 
     def _actions(self, inputs: Sequence[StepInput]) -> list[PendingAction]:
-        """Take the given actions and sample the others, for every session without a pending action."""
         new = [item for item in inputs if item.session.pending_action is None]
         for batch in self._batches(new, lambda item: item.action_A is None):
             given = batch[0].action_A is not None
@@ -292,7 +229,6 @@ class Engine:
         return self.decoder.dream_action(_states(batch), draws)
 
     def _frames(self, inputs: Sequence[StepInput]) -> list[Frame]:
-        """Return the frame after every session's action: given, generated or none."""
         frames: dict[Session, Frame] = {}
         for batch in self._batches(inputs, _frame_kind):
             given = [item.frame for item in batch if isinstance(item.frame, np.ndarray)]
@@ -315,7 +251,6 @@ class Engine:
         return list(zip(frames_BHWC, codes_BN.cpu().numpy(), strict=True))
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
-        """Codes of frames, int64 [T, N], on the CPU."""
         return self.model.tokenizer.encode(torch.tensor(np.ascontiguousarray(frames_THWC))).cpu()
 
     def _batches(

@@ -1,7 +1,4 @@
-"""Generate one clip from a job: a prompt, actions and settings as a user names them.
-
-clip = generate_clip(open_engine("arena-live"), DreamJob(prompt="plaza-explorer", steps=50))
-"""
+"""Generate one clip from a job: a prompt, actions and settings as a user names them."""
 
 from __future__ import annotations
 
@@ -35,16 +32,12 @@ from playloom.models.decode_order import DecodeOrder, card_row_delay
 from playloom.models.tokenizer.metrics import contrast_gain
 from playloom.provenance import Manifest, created_at, frames_hash
 
-UNFAMILIAR_DB = 4.0
-"""A picture is of another game if the tokenizer keeps it worse than usual by more than this."""
+UNFAMILIAR_DB = 4.0  # a picture is of another game if the tokenizer keeps it worse than usual by more than this
 DEFAULT_STEPS = 10
-"""Number of steps if neither the user nor the given actions decide it."""
 _COPIES = 8  # of every frame: in its step, in the stack, in the arrays of dream.npz, and in the wider video
 
 Render = Callable[..., Iterator[NDArray[np.uint8]]]
-"""Renders the frames of a recording (see `playloom.games`)."""
-Progress = Callable[[int, int], None]
-"""Called with the number of finished steps and the total after every step."""
+Progress = Callable[[int, int], None]  # called with the number of finished steps and the total after every step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +85,7 @@ class GenerationConfig:
     def read_prompt(
         self, model: WorldModel, *, horizon: int | None, render: Render | None
     ) -> tuple[Prompt, PromptData]:
-        """Read the prompt; returns it for the engine, and with its name, notes and true continuation.
-
-        Args:
-            model: decides the size of the frames and the longest context.
-            horizon: true steps to read after the prompt; None: all.
-            render: needed if the prompt is a recording.
-
-        Raises:
-            PlayloomError: when the prompt cannot be used, or none is given and none is bundled.
-        """
+        """Read the prompt; returns it for the engine, and with its name, notes and `horizon` true steps (None: all)."""
         longest = model.config.transformer.context_steps
         notes = []
         if self.context > longest:
@@ -134,11 +118,7 @@ class GenerationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DreamJob(GenerationConfig):
-    """One clip.
-
-    Raises:
-        BadInputError: when the number of steps is below 1, or the schema is unknown.
-    """
+    """One clip."""
 
     mode: Mode = "world"
     """See `Mode`."""
@@ -163,21 +143,14 @@ class DreamReport(NamedTuple):
 
 
 def open_engine(model: str | None = None, *, device: str = "auto", decode_order: DecodeOrder | None = None) -> Engine:
-    """Load a bundled model or a folder, and return its engine; None: the first bundled one, its card's order.
-
-    Raises:
-        PlayloomError: when the model cannot be loaded there, or cannot decode in that order.
-    """
+    """Load a bundled model or a folder, and return its engine; None: the first bundled one, its card's order."""
     loaded = load_model(model_folder(model), pick_device(device))
     return Engine(loaded, row_delay=card_row_delay(loaded.card, decode_order))
 
 
 @torch.inference_mode()
 def picture_warning(model: WorldModel, frames_THWC: NDArray[np.uint8]) -> str | None:
-    """Return a sentence if the last frame does not look like the model's game, else None.
-
-    The tokenizer keeps less contrast of such a frame than the model's card gives as usual.
-    """
+    """Return a warning if the tokenizer keeps less of the last frame's contrast than the card gives as usual."""
     rows = model.card.get("evaluation", {}).get("rows", ())
     usual = [row["value"] - row["baselines"]["mean frame"] for row in rows if row["name"] == "PSNR of reconstructions"]
     if not usual:
@@ -227,11 +200,7 @@ def run_dream(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> DreamReport:
-    """Load the model, generate a clip and write its folder; see `generate_clip`.
-
-    Raises:
-        PlayloomError: when the job cannot be done, or the folder cannot be written; nothing is written then.
-    """
+    """Load the model, generate a clip and write its folder; see `generate_clip`."""
     ensure_writable(job.out, numbered=True)
     clip = generate_clip(job.load_engine(), job, render=render, progress=progress, stop=stop)
     return DreamReport(clip.write_folder(job.out), clip)
@@ -245,17 +214,9 @@ def generate_clip(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> GeneratedClip:
-    """Generate a clip in memory.
+    """Generate a clip in memory with the given engine; `render` is needed for recordings only.
 
-    Args:
-        engine: replaces the job's model, device and decoding order.
-        job: the request.
-        render: renders the frames of a recording; needed for recordings only.
-        progress: called after every step.
-        stop: called after every step; True ends the clip there. Before the first step it is a KeyboardInterrupt.
-
-    Raises:
-        PlayloomError: when the job cannot be done, or its frames do not fit into the memory.
+    `stop` is called after every step; True ends the clip there, and raises a KeyboardInterrupt before the first step.
     """
     model, sampling = engine.model, job.sampling(engine.model)
     prompt, data = job.read_prompt(model, horizon=job.steps, render=render)
@@ -325,7 +286,6 @@ def _until_stopped(
 
 
 def _given_actions(job: DreamJob, data: PromptData) -> Script | None:
-    """Return the job's actions or, in world mode, the recorded ones."""
     if job.mode == "policy" or (job.mode == "full" and job.actions is None):
         return None
     if job.actions is not None:
@@ -397,5 +357,4 @@ def _request(job: DreamJob, data: PromptData, steps: int) -> dict[str, Any]:
 
 
 def _sha256(path: Path | None) -> str | None:
-    """Return the hash of a file's bytes; None for a folder or an action script."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None

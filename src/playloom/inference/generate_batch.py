@@ -1,7 +1,6 @@
 """Generate dreams over a folder of clips in the published data set's form, with the published protocols.
 
-`base` gives the recorded actions, `comprehensive` samples them. Each clip becomes `NAME.npz` and `NAME.mp4`. A clip
-that cannot be used is skipped with its reason.
+Each clip becomes `NAME.npz` and `NAME.mp4`; one that cannot be used is skipped with its reason.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from playloom.atomic_io import ensure_writable, next_free_path
-from playloom.errors import BadInputError, PlayloomError, RecordingError
+from playloom.errors import PlayloomError, RecordingError
 from playloom.inference.engine import Engine
 from playloom.inference.generate import build_manifest, open_engine
 from playloom.inference.sampling import Sampling
@@ -30,11 +29,7 @@ from playloom.models.decode_order import DecodeOrder
 
 @dataclass(frozen=True, kw_only=True)
 class BatchJob:
-    """Dreams over a folder of clips.
-
-    Raises:
-        BadInputError: when a number is not positive or the protocol is unknown.
-    """
+    """Dreams over a folder of clips."""
 
     folder: Path
     """Folder with `.npz` clips, searched recursively."""
@@ -61,23 +56,12 @@ class BatchJob:
     device: str = "auto"
     """See `playloom.device.pick_device`."""
 
-    def __post_init__(self) -> None:
-        for name in ("context", "steps", "batch", "max_files"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInputError(f"{name} is {value}: expected 1 or more")
-        if self.protocol not in ("base", "comprehensive"):
-            raise BadInputError(f"unknown protocol {self.protocol!r}: expected base or comprehensive")
 
-
-@dataclass(frozen=True, kw_only=True)
-class BatchSummary:
+class BatchSummary(NamedTuple):
     """Result of `dream_clips`."""
 
     written: tuple[Path, ...]
-    """The `.npz` files, in clip order."""
     skipped: tuple[str, ...]
-    """A sentence for each clip that could not be used."""
 
 
 class _Clip(NamedTuple):
@@ -87,16 +71,8 @@ class _Clip(NamedTuple):
     request: GenerationRequest
 
 
-def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None = None) -> BatchSummary:
-    """Dream every clip of a folder.
-
-    Args:
-        job: the folder and settings.
-        on_clip: called after each clip with the number of finished clips, the total, and a sentence.
-
-    Raises:
-        PlayloomError: when the folder has no clip, the model cannot be loaded, or `out` cannot be written.
-    """
+def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] = lambda *_: None) -> BatchSummary:
+    """Dream every clip of a folder; `on_clip` receives the number of finished clips, the total, and a sentence."""
     paths = find_clips(job.folder)[: job.max_files]
     ensure_writable(next_free_path(job.out) / "clip")
     engine = open_engine(job.model, device=job.device, decode_order=job.decode_order)
@@ -104,8 +80,7 @@ def dream_clips(job: BatchJob, on_clip: Callable[[int, int, str], None] | None =
     skipped: list[str] = []
 
     def report(sentence: str) -> None:
-        if on_clip is not None:
-            on_clip(len(written) + len(skipped), len(paths), sentence)
+        on_clip(len(written) + len(skipped), len(paths), sentence)
 
     def skip(path: Path, error: PlayloomError) -> None:
         words = str(error)

@@ -1,8 +1,7 @@
 """Sampling of tokens from logits: temperature, top-k, top-p, greedy.
 
-A token is the arg-max of logits plus Gumbel noise, which has the distribution of a multinomial draw (Gumbel-max trick,
-Maddison et al. 2014, section 2) and needs no synchronisation with a device. The noise of a whole step is drawn at once,
-slot by slot, from the dream's own generator. So its tokens depend neither on the batch nor on the passes.
+A token is the arg-max of logits plus Gumbel noise (Maddison et al. 2014), without synchronisation with a device. The
+noise of a whole step is drawn at once from the dream's own generator, whatever the batch and the passes.
 """
 
 from __future__ import annotations
@@ -21,11 +20,7 @@ from playloom.errors import BadInputError
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """Sampling settings.
-
-    Raises:
-        BadInputError: when a value is out of range; names it and the range.
-    """
+    """Sampling settings; BadInputError when a value is out of range."""
 
     temperature: float = 0.9
     """Divisor of the logits; 0 takes the most likely token (greedy) and ignores the seed."""
@@ -47,12 +42,7 @@ class Sampling:
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], **requested: float | int | None) -> Sampling:
-        """Return the request's sampling, with the recommendation of a model's card where a field is None.
-
-        Args:
-            card: a model's card; its `sampling` has fields of this class.
-            requested: fields of this class. A temperature holds for all tokens, unless `action_temperature` is given.
-        """
+        """Return the requested fields, completed by a model's card; a requested temperature holds for actions too."""
         given = {name: value for name, value in requested.items() if value is not None}
         recommended = dict(card.get("sampling", {}))
         if "temperature" in given:
@@ -79,32 +69,20 @@ class Sampling:
         return self.temperature == 0
 
 
-_LEAST = torch.finfo(torch.float32).tiny
-"""Replaces a uniform draw of exactly 0, which comes once in sixteen million."""
-_COLDEST = 1e-6
-"""Lowest divisor of logits: below it they would overflow and become equal."""
+_LEAST = torch.finfo(torch.float32).tiny  # replaces a uniform draw of exactly 0, which comes once in sixteen million
+_COLDEST = 1e-6  # lowest divisor of logits: below it they would overflow and become equal
 
 
 class BatchSampler:
     """The draws of one step for a batch of dreams, each with its own sampling."""
 
     def __init__(self, samplings: Sequence[Sampling], noise_BSC: Tensor, temperature_B11: Tensor | None = None) -> None:
-        """Make a sampler.
-
-        Args:
-            samplings: sampling of each dream.
-            noise_BSC: Gumbel noise by dream, slot and choice; zeros for a greedy dream (see `noise`).
-            temperature_B11: divisors of the logits; None: those of `samplings`.
-        """
+        """Take Gumbel noise by dream, slot and choice, and divisors of the logits (None: those of `samplings`)."""
         self.samplings, self.noise_BSC = tuple(samplings), noise_BSC
         if temperature_B11 is None:
             divisors = [1.0 if how.greedy else max(how.temperature, _COLDEST) for how in samplings]
             temperature_B11 = torch.tensor(divisors, device=noise_BSC.device)[:, None, None]
         self.temperature_B11 = temperature_B11
-
-    def with_buffers(self, noise_BSC: Tensor, temperature_B11: Tensor) -> BatchSampler:
-        """Return the same sampler on other tensors."""
-        return BatchSampler(self.samplings, noise_BSC, temperature_B11)
 
     @property
     def filters(self) -> tuple[tuple[int | None, float | None], ...]:
@@ -121,10 +99,7 @@ class BatchSampler:
 
 
 def noise(sampling: Sampling, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Return Gumbel noise, float32, on the generator's device; zeros for greedy sampling.
-
-    It is finite, so that a filtered token (logit -inf) never ties with an allowed one.
-    """
+    """Return Gumbel noise, float32, finite so that filtered tokens never tie with allowed ones; zeros for greedy."""
     if sampling.greedy:
         return torch.zeros(shape, device=generator.device)
     uniform = torch.rand(shape, generator=generator, device=generator.device).clamp_(min=_LEAST)

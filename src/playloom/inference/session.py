@@ -25,18 +25,14 @@ class PromptStep(NamedTuple):
     """One step of a prompt that is not prefilled yet."""
 
     codes_N: Tensor
-    """The frame's codes."""
-    action_A: NDArray[np.uint8] | None
-    """The action after it; None: the last frame, which the first step answers."""
+    action_A: NDArray[np.uint8] | None  # the action after it; None: the last frame, which the first step answers
 
 
 class PendingAction(NamedTuple):
     """The action of a step that has no frame yet."""
 
     action_A: NDArray[np.uint8]
-    """Action values, uint8 [16]."""
     given: bool
-    """True if it was given, not sampled."""
 
 
 class _SessionEngine(Protocol):
@@ -57,24 +53,15 @@ class _SessionEngine(Protocol):
 class Session:
     """A dream with its own context, sampling and random generator. Made by `Engine.open` or `Session.fork`."""
 
-    engine: _SessionEngine
-    """Runs the session; nothing else changes the fields below."""
+    engine: _SessionEngine  # runs the session; nothing else changes the fields below
     state: CacheSlot
-    """The decoder's memory of it."""
-    sampling: Sampling
-    """Sampling parameters; may be set between steps."""
-    source: torch.Generator
-    """Source of all its draws."""
-    pending: deque[PromptStep] = field(default_factory=deque)
-    """Steps of the prompt that are not prefilled yet."""
-    pending_action: PendingAction | None = None
-    """Set between `sample_action` and the step that has the frame."""
+    sampling: Sampling  # sampling parameters; may be set between steps
+    source: torch.Generator  # source of all its draws
+    pending: deque[PromptStep] = field(default_factory=deque)  # steps of the prompt that are not prefilled yet
+    pending_action: PendingAction | None = None  # set between `sample_action` and the step that has the frame
     index: int = 0
-    """Number of the next step, from 0."""
-    finished: bool = False
-    """True after a step without a frame: no step can follow."""
+    finished: bool = False  # true after a step without a frame: no step can follow
     closed: bool = False
-    """True after `close`."""
 
     @property
     def ready(self) -> bool:
@@ -102,16 +89,10 @@ class Session:
         *,
         schema: Schema | None = None,
     ) -> StepResult:
-        """Advance this session alone by one step.
+        """Advance this session alone by one step; `frame` as in `StepInput`.
 
-        Args:
-            action: "forward", {"right_stick_x": 1.0}, a `ControllerState` or action values uint8 [16]; None: the model
-                chooses it.
-            frame: see `StepInput`.
-            schema: encoding of 16 raw numbers, `named` or `binned`.
-
-        Raises:
-            PlayloomError: see `action_values` and `Engine.step`.
+        `action` is a name, a mapping such as {"right_stick_x": 1.0}, a `ControllerState`, or 16 numbers in `schema`.
+        None: the model chooses it.
         """
         values_A = None if action is None else action_values(action, schema)
         return self.engine.step([StepInput(self, values_A, frame)])[0]
@@ -138,7 +119,6 @@ class StepInput(NamedTuple):
     """Input of one session's next step."""
 
     session: Session
-    """The session."""
     action_A: NDArray[np.uint8] | None = None
     """The action, uint8 [16]; None: sampled from the model."""
     frame: NDArray[np.uint8] | Literal["dream"] | None = "dream"

@@ -1,9 +1,7 @@
 """Choice of the number of CPU threads, from the cost of each call and the number of free cores.
 
-torch's operations on a CPU are short, and OpenMP threads meet at a barrier after each. If another program takes one of
-their cores, all wait for it: two threads then take ten times as long as one. On free cores two threads are faster. So
-every kind of call starts with one thread, or with two on free cores. It tries more as long as that helps, and goes back
-at once when a call suddenly costs more.
+OpenMP threads meet at a barrier after each short operation: on free cores two are faster than one, but with one core
+taken they need ten times as long. So more are tried as long as that helps, and given up when a call costs more.
 """
 
 from __future__ import annotations
@@ -36,15 +34,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds until more threads are tried
 
 @dataclass(kw_only=True)
 class _CallStatistics:
-    """Costs of one kind of call, in seconds."""
-
     threads: int = 1
-    cost: dict[int, float] = field(default_factory=dict)
-    """Moving average of wall time by number of threads."""
-    calls: int = 0
-    """Calls since the number of threads changed."""
-    slow: int = 0
-    """Calls in a row that cost far more than fewer threads do."""
+    cost: dict[int, float] = field(default_factory=dict)  # moving average of wall time by number of threads
+    calls: int = 0  # calls since the number of threads changed
+    slow: int = 0  # calls in a row that cost far more than fewer threads do
     retry_at: float = 0.0
     pause: float = _FIRST_PAUSE
 
@@ -54,26 +47,13 @@ class _CallStatistics:
 
 
 class ThreadTuner:
-    """Sets the number of threads of every call, and restores it after.
+    """Sets the number of threads of every call, and restores it after; results do not depend on the number."""
 
-        tuner = ThreadTuner(device)
-        with tuner.call(("dream", batch)):
-            ...
-
-    Results of the engine do not depend on the number of threads, so a seed gives the same bytes.
-    """
-
-    def __init__(self, device: torch.device, *, most: int | None = None, adapt: bool | None = None) -> None:
-        """Start with one thread for every kind of call.
-
-        Args:
-            device: nothing is adapted on devices other than a CPU.
-            most: largest number of threads; None: torch's own number, at most the usable cores.
-            adapt: False keeps the number of threads; None adapts unless one of `USER_VARIABLES` is set.
-        """
+    def __init__(self, device: torch.device, *, most: int | None = None) -> None:
+        """Start; `most` is the largest number of threads (None: torch's own, at most the usable cores)."""
         self.most = most or min(torch.get_num_threads(), usable_cores())
         chosen = any(os.environ.get(name) for name in USER_VARIABLES)
-        self.adapt = device.type == "cpu" and self.most > 1 and (not chosen if adapt is None else adapt)
+        self.adapt = device.type == "cpu" and self.most > 1 and not chosen
         self._watch = device.type == "cpu"
         self._kinds: dict[Hashable, _CallStatistics] = {}
         self._cores = _FreeCores()
@@ -106,7 +86,6 @@ class ThreadTuner:
         self._watch_speed(statistics, seconds, cpu)
 
     def _first(self) -> int:
-        """Two threads if cores are free, as far as is known, else one."""
         free = self._cores.free()
         return 2 if (self._cores.by_load if free is None else free) >= 2 - _SPARE else 1
 
@@ -154,8 +133,6 @@ class ThreadTuner:
 
 
 class _FreeCores:
-    """Number of this process's cores that other programs leave free."""
-
     def __init__(self) -> None:
         self._at, self._seconds = time.monotonic(), _idle_seconds() + time.process_time()
         self._cores: float | None = None

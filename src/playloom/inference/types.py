@@ -16,16 +16,11 @@ from playloom.models.sequence import StepLayout
 Mode = Literal["world", "policy", "full"]
 """`world`: actions given, frames dreamed. `policy`: frames given, actions dreamed. `full`: both dreamed."""
 ActionSource = Literal["player", "model"]
-"""Source of an action."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prompt:
-    """Real steps to continue from: frames, and the actions between them.
-
-    Raises:
-        BadInputError: when the numbers of frames, actions and codes do not fit.
-    """
+    """Real steps to continue from: frames, and the actions between them."""
 
     frames_THWC: NDArray[np.uint8]
     """Frames, uint8 [T, H, W, 3], RGB."""
@@ -51,24 +46,16 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GenerationRequest:
-    """One dream.
-
-    Raises:
-        BadInputError: when the mode and the given actions or frames do not fit.
-    """
+    """One dream."""
 
     prompt: Prompt
-    """Start of the dream."""
     mode: Mode = "world"
-    """See `Mode`."""
     steps: int = 10
-    """Number of steps."""
     actions_SA: NDArray[np.uint8] | None = None
     """`world`: the action of every step, uint8 [steps, 16]. `full`: forced actions of the first steps, if any."""
     frames_SHWC: NDArray[np.uint8] | None = None
     """`policy`: the true frames after the prompt, at least steps - 1 of them."""
     sampling: Sampling = field(default_factory=Sampling)
-    """Sampling parameters."""
     seed: int = 0
     """Seed of all draws: same request and seed, same tokens."""
 
@@ -104,7 +91,6 @@ class StepResult:
     """One step of a dream: the action, and the frame after it."""
 
     index: int
-    """Step number from 0."""
     action_A: NDArray[np.uint8]
     """Action values, uint8 [16]."""
     action_given: bool

@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,28 +25,10 @@ STEP_COLUMN = "step"
 _COLUMNS: dict[str, tuple[str, ...]] = {"named": tuple(control.name for control in CONTROLS), "binned": SLOT_NAMES}
 
 
-class ActionTable(NamedTuple):
-    """Actions of a CSV file."""
+def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> Script:
+    """Read a CSV of actions, with notes on the detected schema, ignored columns and rounded values.
 
-    values_TA: NDArray[np.uint8]
-    """Action values [T, 16]."""
-    schema: Schema
-    """Schema of the file."""
-    notes: tuple[str, ...]
-    """Sentences on the detected schema, ignored columns and rounded values."""
-
-
-def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTable:
-    """Read a CSV of actions.
-
-    Args:
-        path: UTF-8, separated by commas, or by semicolons or tabs (then with decimal commas too). Other columns are
-            ignored, with a note.
-        schema: `named`, `binned`, or `auto` to detect it, with a note.
-
-    Raises:
-        ActionError: when the file is missing or empty, a column is missing, the steps are not consecutive, or a value
-            is out of range; names the row (from 1), the column and the range.
+    It is UTF-8, separated by commas, or by semicolons or tabs (then with decimal commas too).
     """
     check_schema(schema)
     header, rows = _read_cells(Path(path))
@@ -67,16 +49,11 @@ def read_actions(path: Path | str, schema: Schema | Literal["auto"]) -> ActionTa
         notes.append(f"{path} is read in the {found} schema: {reason}")
     if found == "named":
         notes += _rounded(path, ordered_TA, values_TA)
-    return ActionTable(values_TA, found, tuple(notes))
+    return Script(values_TA, tuple(notes))
 
 
 def write_actions(path: Path | str, values_TA: ArrayLike, schema: Schema = "named", *, first_step: int = 1) -> None:
-    """Write action values [T, 16] as CSV; the inverse of `read_actions`.
-
-    Raises:
-        ActionError: when a value is outside its slot's range or the schema is unknown.
-        StorageError: when the place cannot be written to, or the disk is full.
-    """
+    """Write action values [T, 16] as CSV; the inverse of `read_actions`."""
     rows_T16 = values_to_rows(np.asarray(values_TA).reshape(-1, len(SLOT_NAMES)), schema)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -88,24 +65,14 @@ def write_actions(path: Path | str, values_TA: ArrayLike, schema: Schema = "name
 
 
 def read_inputs(text: str, schema: Schema | Literal["auto"], steps: int | None) -> Script:
-    """Read the CSV file of that name, else parse the text as a script.
-
-    Args:
-        text: a path, or a script (see `playloom.actions.script`).
-        schema: schema of the CSV.
-        steps: number of actions; None: as many as there are.
-
-    Raises:
-        ActionError: when it is neither.
-    """
+    """Read the CSV file of that name, else parse the text as a script; `steps` None: as many as there are."""
     path = Path(text)
     try:
         is_file, is_folder = path.is_file(), bool(text.strip()) and path.is_dir()
     except OSError:  # a script may be longer than a file name can be
         is_file = is_folder = False
     if is_file:
-        table = read_actions(path, schema)
-        script = Script(table.values_TA, table.notes)
+        script = read_actions(path, schema)
         return script if steps is None else fit_length(script, steps, "the table")
     if is_folder or path.suffix.lower() == ".csv":
         raise ActionError(f"there is no file {text}; give a CSV of actions, or a script such as 'forward for 10'")

@@ -45,13 +45,7 @@ _PIECE = 4096
 def write_npz(
     path: Path | str, arrays: Mapping[str, NDArray[Any]], *, packing: Literal["fast", "small"] = "fast"
 ) -> None:
-    """Write named arrays atomically.
-
-    Args:
-        path: file to write.
-        arrays: by name.
-        packing: `fast` is deflate; `small` is LZMA, half the size for frames of a game, ten times slower to write.
-    """
+    """Write named arrays atomically; `small` (LZMA) gives half the size for frames of a game, ten times slower."""
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", _FIRST_ZIP_DATE)
@@ -61,11 +55,7 @@ def write_npz(
 
 
 def npz_names(path: Path | str) -> tuple[str, ...]:
-    """Return the names of the arrays without reading them.
-
-    Raises:
-        RecordingError: when the file is missing or is no `.npz` archive.
-    """
+    """Return the names of the arrays without reading them."""
     try:
         with zipfile.ZipFile(path) as archive:
             return tuple(name.removesuffix(".npy") for name in archive.namelist())
@@ -76,12 +66,7 @@ def npz_names(path: Path | str) -> tuple[str, ...]:
 
 
 def read_npz(path: Path | str, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
-    """Read some arrays, and those of `optional` that the file has.
-
-    Raises:
-        RecordingError: when the file is missing or damaged, lacks a name, holds pickled objects, or when the arrays
-            would take more than `MAX_BYTES`.
-    """
+    """Read some arrays, and those of `optional` that the file has."""
     present = npz_names(path)
     missing = [name for name in names if name not in present]
     if missing:
@@ -160,15 +145,7 @@ def clips_below(folder: Path) -> list[Path]:
 
 
 def read_clip(path: Path | str) -> Clip:
-    """Read a clip of the published dataset.
-
-    Args:
-        path: an `.npz` with `images` [T, 3, H, W] uint8 and `actions` [T, 16] in the `binned` schema.
-
-    Raises:
-        RecordingError: when it is missing or damaged, an array is missing, or shapes or types are others.
-        ActionError: when an action value is out of range.
-    """
+    """Read a clip of the published dataset: `images` [T, 3, H, W] uint8, `actions` [T, 16] in the `binned` schema."""
     arrays = read_npz(path, CLIP_NAMES)
     frames_THWC = _channels_last(path, "images", arrays["images"])
     return Clip(frames_THWC, _actions(path, "actions", arrays["actions"], len(frames_THWC)))
@@ -216,18 +193,10 @@ def write_dream_clip(
     codes_TN: NDArray[np.int64] | None = None,
     dreamed_before_T: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Write a generated clip (arrays above).
+    """Write a generated clip (arrays above); the frames are without watermark.
 
-    Args:
-        path: file to write.
-        context_THWC: context frames, uint8 [ctx, H, W, 3].
-        dreamed_SHWC: generated frames without watermark, uint8 [S, H, W, 3].
-        actions_TA: action values [ctx+S, 16], or [ctx+S-1, 16] without one after the last frame.
-        given_T: bool [len(actions_TA)], False for generated actions.
-        manifest: of the clip.
-        reconstructed_THWC: true frames through the tokenizer, uint8 [ctx+S, H, W, 3], if they are known.
-        codes_TN: codes of every frame, [ctx+S, N], if they are known.
-        dreamed_before_T: bool [ctx], True for context frames that were generated earlier; None: none.
+    `actions_TA` may lack the one after the last frame. `given_T` is False for generated actions, `dreamed_before_T` is
+    True for context frames that were generated earlier.
     """
     open_steps = len(context_THWC) + len(dreamed_SHWC) - len(actions_TA)
     rest_TA = np.tile(REST_VALUES, (open_steps, 1))

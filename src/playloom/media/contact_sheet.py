@@ -49,16 +49,7 @@ _RADIUS, _THUMB, _REACH = 24, 9, 14
 
 
 def draw_gamepad(values_A: NDArray[np.uint8], caption: str = "", height: int = _HEIGHT) -> NDArray[np.uint8]:
-    """Draw one action as a controller, uint8 RGB [height, 2/3 height, 3], read-only.
-
-    Args:
-        values_A: uint8 [16] in slot order.
-        caption: one short line below it.
-        height: in pixels.
-
-    Raises:
-        ActionError: when a value is out of range.
-    """
+    """Draw action values [16] as a controller, uint8 RGB [height, 2/3 height, 3], read-only."""
     return _drawn(tuple(decode_values(values_A).tolist()), caption, height)
 
 
@@ -136,18 +127,6 @@ _LEGEND: dict[Kind, str] = {
 _BORDER, _GAP = 2, 4
 _LEAST_WIDTH = 300  # of a sheet: narrower ones would wrap their title after every word
 _SHORT_MARK_BELOW = 150  # pixels of frame width
-_SHORT = {
-    "left_stick_x": "lx",
-    "left_stick_y": "ly",
-    "right_stick_x": "rx",
-    "right_stick_y": "ry",
-    "dpad_up": "up",
-    "dpad_down": "down",
-    "dpad_left": "left",
-    "dpad_right": "right",
-    "skill_1": "LB",
-    "skill_2": "RB",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,19 +146,9 @@ class Tile:
 def contact_sheet(
     rows: Sequence[Sequence[Tile]], *, title: str = "", tile_width: int = 150, kinds: Iterable[Kind] | None = None
 ) -> NDArray[np.uint8]:
-    """Lay out rows of tiles.
+    """Lay out rows of tiles, uint8 RGB [H, W, 3]; rows may differ in length.
 
-    Args:
-        rows: tiles from left to right, rows from top to bottom; rows may differ in length.
-        title: on top, wrapped where it is wider than the sheet.
-        tile_width: width of a frame on the sheet, in pixels, without its controllers.
-        kinds: those that the legend below the title explains; None: those of the tiles.
-
-    Returns:
-        The sheet, uint8 RGB [H, W, 3].
-
-    Raises:
-        BadInputError: when there is no tile.
+    `tile_width` is that of a frame without its controllers. The legend explains `kinds` (None: those of the tiles).
     """
     tiles = [tile for row in rows for tile in row]
     if not tiles:
@@ -206,14 +175,7 @@ def contact_sheet(
 def film_frames(
     rows: Iterable[Sequence[Tile]], *, kinds: Iterable[Kind], title: str = "", enlarged: int = 1
 ) -> Iterator[NDArray[np.uint8]]:
-    """Draw one frame of an animation for each row of tiles; only the last tile of a row keeps its controllers.
-
-    Args:
-        rows: all with as many tiles, and their last tiles with as many controllers.
-        kinds: those of all tiles, for the legend.
-        title: on top.
-        enlarged: magnification of each tile's frame.
-    """
+    """Draw one frame of an animation for each row of tiles; only the last tile of a row keeps its controllers."""
     legend = tuple(kinds)
     for tiles in rows:
         row = [*(replace(tile, pads=()) for tile in tiles[:-1]), tiles[-1]]
@@ -245,12 +207,12 @@ def title_of(manifest: Manifest) -> str:
 def held_inputs(values_A: NDArray[np.uint8]) -> str:
     """Return a short caption of one action [16]: `ly+1 rx-.38 RT`, or `rest`."""
     state = zip(CONTROLS, decode_values(values_A).tolist(), strict=True)
-    words = [
-        (_SHORT.get(control.name) or control.name.rpartition("_")[2])
-        + (f"{value:+.2g}".replace("0.", ".") if control.kind == "axis" else "")
-        for control, value in state
-        if value
-    ]
+    words = []
+    for control, value in state:
+        if value and control.kind == "axis":
+            words.append(control.name[0] + control.name[-1] + f"{value:+.2g}".replace("0.", "."))
+        elif value:
+            words.append(_LABELS.get(control.name) or control.name.rpartition("_")[2])
     return " ".join(words) or "rest"
 
 

@@ -48,15 +48,7 @@ class Picture(NamedTuple):
 
 
 def read_picture(source: Path | str | bytes, *, name: str | None = None) -> Picture:
-    """Read a picture in any format of Pillow, rotated as its EXIF data says.
-
-    Args:
-        source: a path, or the bytes of the file.
-        name: name in errors; None: the path.
-
-    Raises:
-        PictureError: when it is missing, damaged, no picture, or larger than `MAX_PIXELS`.
-    """
+    """Read a picture from a path or bytes, in any format of Pillow, rotated as its EXIF data says."""
     name = name or ("the picture" if isinstance(source, bytes) else str(source))
     try:
         with warnings.catch_warnings():
@@ -79,16 +71,7 @@ def read_picture(source: Path | str | bytes, *, name: str | None = None) -> Pict
 def fit_picture(
     frame_HWC: NDArray[np.uint8], size: tuple[int, int], resize: ResizeMode = "crop"
 ) -> tuple[NDArray[np.uint8], str | None]:
-    """Resize a picture (Lanczos); return it with a note of the change, or None when it had the size.
-
-    Args:
-        frame_HWC: uint8 RGB, any size.
-        size: new (H, W).
-        resize: see `ResizeMode`; only matters when the shapes differ.
-
-    Raises:
-        PictureError: when `resize` is unknown.
-    """
+    """Resize a picture to (H, W) with Lanczos; return it with a note of the change, or None when it had the size."""
     if resize not in get_args(ResizeMode):
         raise PictureError(f"unknown resize mode {resize!r}; {did_you_mean(resize, get_args(ResizeMode))}")
     (height, width), (from_height, from_width) = size, frame_HWC.shape[:2]
@@ -118,13 +101,8 @@ def enlarge(frame_HWC: NDArray[np.uint8], factor: int = 4) -> NDArray[np.uint8]:
     return _resize(frame_HWC, (height * factor, width * factor))
 
 
-def write_generated(path: Path | str, frame_HWC: NDArray[np.uint8], manifest: Manifest) -> None:
-    """Write a generated picture as PNG with the visible watermark and the manifest; errors as `write_picture`."""
-    write_picture(path, stamp(frame_HWC), manifest)
-
-
 def write_picture(path: Path | str, frame_HWC: NDArray[np.uint8], manifest: Manifest | None = None) -> None:
-    """Write a picture as PNG without a new watermark."""
+    """Write a picture as PNG; a generated one must have its watermark already (`stamp`)."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(encode_png(frame_HWC, manifest))
 
@@ -140,11 +118,7 @@ def encode_png(frame_HWC: NDArray[np.uint8], manifest: Manifest | None = None) -
 
 
 def from_base64(text: str, name: str) -> bytes:
-    """Decode base64; a prefix `data:image/...;base64,` is skipped.
-
-    Raises:
-        PictureError: when it is not base64, or cut short.
-    """
+    """Decode base64; a prefix `data:image/...;base64,` is skipped."""
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -154,11 +128,7 @@ def from_base64(text: str, name: str) -> bytes:
 
 
 def picture_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return (width, height) of a PNG or JPEG without decoding it.
-
-    Raises:
-        PictureError: when it is neither, or its size is out of all bounds.
-    """
+    """Return (width, height) of a PNG or JPEG without decoding it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large sizes
@@ -173,17 +143,9 @@ def picture_size(data: bytes, name: str) -> tuple[int, int]:
 def read_frame(
     data: bytes, size: tuple[int, int], *, where: str, pixels: int, stretch: bool = False
 ) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG to RGB uint8 [H, W, 3] of the model's size.
+    """Decode a PNG or JPEG of at most that many pixels to RGB uint8 of the model's size (H, W).
 
-    Args:
-        data: bytes of the file.
-        size: new (H, W).
-        where: name in errors.
-        pixels: largest number of pixels to decode.
-        stretch: resize without keeping the shape, as clients of the hosted endpoint do; else the middle is kept.
-
-    Raises:
-        PictureError: when it is neither PNG nor JPEG, too large or damaged.
+    `stretch` resizes without keeping the shape, as clients of the hosted endpoint do; else the middle is kept.
     """
     width, height = picture_size(data, where)
     if width * height > pixels:
@@ -192,12 +154,6 @@ def read_frame(
     if not stretch or frame_HWC.shape[:2] == size:
         return fit_picture(frame_HWC, size)[0]
     return _resize(frame_HWC, size)
-
-
-def marked_png(frame_HWC: NDArray[np.uint8], manifest: Manifest) -> tuple[bytes, NDArray[np.uint8]]:
-    """Return a generated frame as PNG with watermark and manifest, and its pixels with the watermark."""
-    marked_HWC = stamp(frame_HWC)
-    return encode_png(marked_HWC, manifest), marked_HWC
 
 
 def live_picture(frame_HWC: NDArray[np.uint8], form: Live, manifest: str) -> bytes:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import base64
 import html
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,9 +34,9 @@ from playloom.errors import BadInputError
 from playloom.media.action_table import write_actions
 from playloom.media.clips import write_dream_clip
 from playloom.media.contact_sheet import Kind, Tile, contact_sheet, film_frames, title_of, wrap
-from playloom.media.images import enlarge, write_generated, write_picture
+from playloom.media.images import enlarge, write_picture
 from playloom.media.video import write_gif, write_mp4
-from playloom.provenance import Manifest
+from playloom.provenance import Manifest, stamp
 
 CLIP_FILE = "dream.npz"
 """File that is a prompt."""
@@ -71,11 +71,7 @@ class DreamFolder:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GeneratedClip:
-    """A prompt and the steps that a model generated after it; a notebook shows it as an animation.
-
-    Raises:
-        BadInputError: when there are no steps.
-    """
+    """A prompt and the steps that a model generated after it; a notebook shows it as an animation."""
 
     real_frames_THWC: NDArray[np.uint8]
     """Frames of the prompt, uint8 [T, H, W, 3]."""
@@ -140,18 +136,11 @@ class GeneratedClip:
         return f'<img alt="{html.escape(repr(self))}" src="data:image/gif;base64,{gif}">{notes}'
 
     def save(self, path: Path | str) -> Path:
-        """Write the clip; every generated picture has the watermark and the manifest.
+        """Write the clip, marked and with its manifest, and return the path that was written.
 
         Args:
             path: ending in `.gif`, `.mp4`, `.png` (contact sheet), `.csv` (actions) or `.npz` (a prompt, without
                 watermarks), replaced if it exists; any other path is a new folder with all of these, numbered if taken.
-
-        Returns:
-            Path that was written.
-
-        Raises:
-            BadInputError: when the ending is unknown, or the folder cannot be made.
-            StorageError: when the place cannot be written to, or the disk is full.
         """
         target = Path(path)
         if not target.suffix:
@@ -162,27 +151,14 @@ class GeneratedClip:
         _WRITERS[target.suffix.lower()](target, self)
         return target
 
-    def write_folder(
-        self,
-        folder: Path | str,
-        *,
-        numbered: bool = True,
-        on_file: Callable[[str], None] = lambda name: None,
-    ) -> DreamFolder:
+    def write_folder(self, folder: Path | str) -> DreamFolder:
         """Write the files of the table above into a new folder, which appears complete or not at all.
 
-        Args:
-            folder: destination. When it holds a result already, the first free of `folder-2`, `folder-3`, … is used.
-            numbered: False to fail instead of choosing a numbered folder.
-            on_file: called with the name of each file before it is written.
-
-        Raises:
-            BadInputError: when the folder holds anything else (or at all, with `numbered` off).
-            StorageError: when the folder cannot be made, or the disk is full.
+        When the folder holds a result already, the first free of `folder-2`, `folder-3`, … is used.
         """
-        target = next_free_path(folder, numbered=numbered)
+        target = next_free_path(folder, numbered=True)
         with atomic_folder(target) as place:
-            files = tuple(_write_files(place, self, on_file))
+            files = tuple(_write_files(place, self))
         return DreamFolder(folder=target, files=files)
 
     @property
@@ -193,9 +169,9 @@ class GeneratedClip:
         return found | ({"dreamed"} if self.frames_dreamed or before_T.any() else set())
 
 
-def _write_files(place: Path, clip: GeneratedClip, on_file: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+def _write_files(place: Path, clip: GeneratedClip) -> Iterator[tuple[str, str]]:
     if clip.frames_dreamed:
-        yield from _write_pictures(place, clip, on_file)
+        yield from _write_pictures(place, clip)
     given = sum(step.action_given for step in clip.steps)
     for name, description in (
         ("dream.gif", f"{_content(clip)}, in real time"),
@@ -204,7 +180,6 @@ def _write_files(place: Path, clip: GeneratedClip, on_file: Callable[[str], None
         ("sheet.png", "all of it on one sheet"),
         (CLIP_FILE, "the arrays, unmarked; a prompt"),
     ):
-        on_file(name)
         _WRITERS[Path(name).suffix](place / name, clip)
         yield name, description
     with atomic_write(place / "manifest.json") as temporary:
@@ -212,14 +187,13 @@ def _write_files(place: Path, clip: GeneratedClip, on_file: Callable[[str], None
     yield "manifest.json", "the manifest, and the request that makes it again"
 
 
-def _write_pictures(place: Path, clip: GeneratedClip, on_file: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+def _write_pictures(place: Path, clip: GeneratedClip) -> Iterator[tuple[str, str]]:
     frames_SHWC = clip.frames
     digits = max(2, len(str(len(frames_SHWC))))
     for number, frame_HWC in enumerate(frames_SHWC, 1):
         name, manifest = f"{number:0{digits}}.png", clip.manifest.at_step(number)
-        on_file(f"raw/{name}")
-        write_generated(place / "raw" / name, frame_HWC, manifest)
-        write_generated(place / f"x{_ENLARGED}" / name, enlarge(frame_HWC, _ENLARGED), manifest)
+        write_picture(place / "raw" / name, stamp(frame_HWC), manifest)
+        write_picture(place / f"x{_ENLARGED}" / name, stamp(enlarge(frame_HWC, _ENLARGED)), manifest)
     height, width = frames_SHWC.shape[1:3]
     yield "raw/", f"{len(frames_SHWC)} dreamed pictures, {width} x {height}"
     yield f"x{_ENLARGED}/", f"the same, {_ENLARGED * width} x {_ENLARGED * height}"
@@ -251,26 +225,13 @@ def _film(clip: GeneratedClip, enlarged: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _rows(clip: GeneratedClip) -> list[list[Tile]]:
-    """The tiles of every step, side by side."""
+    """The tiles of every step, side by side: the generated frame, right of the true one where that is known."""
     if not clip.frames_dreamed:
         return _policy_rows(clip)
-    seen = seen_tiles(clip.real_frames_THWC, clip.real_actions_TA, clip.dreamed_before_T, clip.real_kind)
-    return film_moments(seen, clip.steps, clip.true_frames_SHWC, clip.real_kind)
-
-
-def film_moments(
-    seen: Sequence[Tile], steps: Iterable[OutputStep], true_SHWC: NDArray[np.uint8], kind: Kind = "real"
-) -> list[list[Tile]]:
-    """Return the tiles of every step, side by side: the generated frame, right of the true one where that is known.
-
-    Args:
-        seen: see `seen_tiles`.
-        steps: generated ones; steps without a frame are left out.
-        true_SHWC: true frames, uint8 [S, H, W, 3]; may be empty, or fewer than the steps.
-        kind: of the true frames.
-    """
+    kind, true_SHWC = clip.real_kind, clip.true_frames_SHWC
+    seen = seen_tiles(clip.real_frames_THWC, clip.real_actions_TA, clip.dreamed_before_T, kind)
     shown = [[tile] for tile in seen]
-    for number, step in enumerate(steps, 1):
+    for number, step in enumerate(clip.steps, 1):
         if step.frame_HWC is not None:
             given = _INPUT_SOURCE[kind] if len(true_SHWC) else "given"
             pad = (step.action_A, given if step.action_given else "MODEL")
@@ -292,11 +253,7 @@ def seen_tiles(
 ) -> list[Tile]:
     """Return the tiles of a context, each with the input before it; number 0 is the last one.
 
-    Args:
-        frames_THWC: uint8 RGB [T, H, W, 3].
-        actions_TA: action values [T - 1, 16].
-        dreamed_T: bool [T], True for frames that were generated earlier; None: none.
-        kind: of the others.
+    `dreamed_T` is True for frames that were generated earlier; `kind` is that of the others.
     """
     pads = [(REST_VALUES, "not known"), *((action_A, _INPUT_SOURCE[kind]) for action_A in actions_TA)]
     dreamed = np.zeros(len(frames_THWC), bool) if dreamed_T is None else dreamed_T

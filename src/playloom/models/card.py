@@ -12,7 +12,6 @@ from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.world_model import ModelConfig
 
 CARD = "card.md"
-"""File name of the card in a model's folder."""
 
 
 def write_card(folder: Path, text: str) -> None:
@@ -22,13 +21,7 @@ def write_card(folder: Path, text: str) -> None:
 
 
 def model_card(config: ModelConfig, card: Mapping[str, Any], metrics: str = "") -> str:
-    """Return the card of a whole model, as Markdown.
-
-    Args:
-        config: its sizes.
-        card: facts of the training, as in `model.json`; all are optional.
-        metrics: the evaluation's table, as Markdown.
-    """
+    """Return a model's card as Markdown, from the `card` in `model.json` and the evaluation's table `metrics`."""
     sizes, grid = config.transformer, config.tokenizer
     return f"""# Model {config.name}
 
@@ -59,7 +52,7 @@ Default sampling: {_sampling(card, config)}.
 
 
 def tokenizer_card(config: TokenizerConfig, card: Mapping[str, Any]) -> str:
-    """Return the card of a tokenizer alone, as Markdown; arguments as in `model_card`."""
+    """Return the card of a tokenizer alone, as Markdown."""
     return f"""# Tokenizer
 
 A tokenizer made with playloom. It turns frames of {config.frame_width} x {config.frame_height} pixels into codes and \
@@ -125,7 +118,6 @@ def _training(card: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Sorted whole numbers as `0-16, 20-36`."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:

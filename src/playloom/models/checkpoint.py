@@ -1,21 +1,15 @@
-"""Models on disk (`model.json`, `card.md`, weights of tokenizer and transformer), and the bundled models.
-
-model = load_model("arena-live")
-model.tokenizer.encode(frames)
-"""
+"""Models on disk (`model.json`, `card.md`, weights of tokenizer and transformer), and the bundled models."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -26,7 +20,7 @@ from playloom.json_io import read_json, write_json
 from playloom.models.card import CARD, model_card, write_card
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer
-from playloom.models.world_model import ModelConfig, build_tokenizer, build_transformer, require_memory
+from playloom.models.world_model import ModelConfig, build_transformer, require_memory
 
 _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
 _FORMAT = 1
@@ -40,9 +34,7 @@ class WorldModel:
 
     config: ModelConfig
     tokenizer: FrameTokenizer
-    """Frames to codes and back."""
     transformer: Transformer
-    """Codes and actions to the next ones."""
     card: dict[str, Any] = field(default_factory=dict)
     """Facts recorded by the training run: data seeds, updates, hardware, metrics."""
     fingerprint: str = "fresh"
@@ -70,11 +62,7 @@ def bundled_models() -> list[str]:
 
 
 def model_folder(name: str | Path | None = None) -> Path:
-    """Return the folder of a bundled model's name, or of a path with `model.json`; None: the first bundled model.
-
-    Raises:
-        CheckpointError: when there is no such model; names the nearest one.
-    """
+    """Return the folder of a bundled model's name, or of a path with `model.json`; None: the first bundled model."""
     names = bundled_models()
     if name is None and names:
         return _BUNDLE / names[0]
@@ -97,29 +85,12 @@ def save_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None
         save_file(state, temporary)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def load_weights(path: Path, module: nn.Module, expected_fingerprint: str) -> None:
+    """Read a module's state into the module's own dtype; leave the module frozen and in evaluation mode."""
     try:
-        yield
+        found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is missing or damaged ({error}); fetch or export it again") from error
-
-
-def _count_numbers(path: Path) -> int:
-    """Count the numbers in a weights file from its header."""
-    with _readable(path), safe_open(path, framework="pt") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-
-
-def load_weights(path: Path, module: nn.Module, expected_fingerprint: str) -> None:
-    """Read a module's state into the module's own dtype; leave the module frozen and in evaluation mode.
-
-    Raises:
-        CheckpointError: when the file is missing, truncated, changed, of another config, or holds NaN; names the
-            tensor.
-    """
-    with _readable(path):
-        found = load_file(path)
     state = module.state_dict()
     for name in sorted(state.keys() ^ found.keys()):
         side = "is missing" if name in state else "is not part of this model"
@@ -162,12 +133,7 @@ def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None 
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldModel:
-    """Read a model's folder, or a bundled model by name: float32, evaluation mode.
-
-    Raises:
-        CheckpointError: when a file is missing, truncated, changed, or of another config; names it.
-        ResourceError: when the device has too little memory for the model and one session.
-    """
+    """Read a model's folder, or a bundled model by name: float32, evaluation mode. Checks its files and the memory."""
     folder = model_folder(folder) if folder in bundled_models() else Path(folder)
     content = _read_model_json(folder)
     try:
@@ -177,8 +143,8 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
     except (KeyError, TypeError, ConfigError) as error:
         cause = f"it has no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{folder / 'model.json'} is damaged or of another version: {cause}") from error
-    require_memory(config, device, weights=4 * sum(_count_numbers(folder / name) for name in _WEIGHTS))
-    networks = build_tokenizer(config), build_transformer(config)
+    require_memory(config, device)
+    networks = FrameTokenizer(config.tokenizer), build_transformer(config)
     for name, module, expected in zip(_WEIGHTS, networks, fingerprints, strict=True):
         load_weights(folder / name, module, expected)
     both = hashlib.blake2b(" ".join(fingerprints).encode(), digest_size=8).hexdigest()
@@ -188,11 +154,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
 
 
 def update_card(folder: Path, changes: Mapping[str, Any], metrics: str) -> None:
-    """Replace entries of a model's card, in `model.json` and `card.md`; `metrics` is the evaluation's Markdown table.
-
-    Raises:
-        CheckpointError: when the folder holds no model.
-    """
+    """Replace entries of a model's card, in `model.json` and `card.md`; `metrics` is the evaluation's table."""
     content = _read_model_json(folder)
     content["card"] = {**content.get("card", {}), **changes}
     write_card(folder, model_card(ModelConfig.from_dict(content["config"]), content["card"], metrics))
@@ -200,11 +162,7 @@ def update_card(folder: Path, changes: Mapping[str, Any], metrics: str) -> None:
 
 
 def read_card(name: str) -> str:
-    """Return the card, as Markdown, of a bundled model's name, a model's folder, or the folder of a training run.
-
-    Raises:
-        CheckpointError: when there is no such model, or its files are damaged.
-    """
+    """Return the card, as Markdown, of a bundled model's name, a model's folder, or the folder of a training run."""
     places = [Path(name), Path(name) / "model"] if name not in bundled_models() else []
     found = [place for place in places if (place / CARD).is_file() or (place / "model.json").is_file()]
     folder = found[0] if found else model_folder(name)

@@ -78,11 +78,7 @@ def card_row_delay(card: Mapping[str, Any], order: DecodeOrder | None = None) ->
 
 
 def schedule(layout: StepLayout, row_delay: int | None = None) -> Schedule:
-    """Return the pass of every position for a row delay k (None or the grid's width: raster).
-
-    Raises:
-        ConfigError: when the row_delay is out of range, or the layout is a chain and the row_delay is not raster.
-    """
+    """Return the pass of every position for a row delay k (None or the grid's width: raster)."""
     width = layout.grid_width
     row_delay = width if row_delay is None else row_delay
     if not 1 <= row_delay <= width:

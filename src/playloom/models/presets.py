@@ -17,7 +17,6 @@ _PAPER_GRID = TokenizerConfig(frame_height=128, frame_width=128, grid_height=16,
 
 
 def _vit(height: int, width: int, *, channels: int, layers: int, **sizes: Any) -> TokenizerConfig:
-    """A tokenizer without convolutions."""
     sizes |= {"strides": (), "widths": (channels,), "encoder_blocks": (), "decoder_blocks": ()}
     return TokenizerConfig(grid_height=height, grid_width=width, encoder_layers=layers, decoder_layers=layers, **sizes)
 
@@ -87,8 +86,7 @@ _ROWS = (
 )
 
 PRESETS: dict[str, ModelConfig] = {row.name: row for row in _ROWS}
-"""Presets by name. `paper-*`, `200m`, `1.6b` are as published, `guide*` as in a third-party guide; the rest are
-our own."""
+"""Presets by name. `paper-*`, `200m`, `1.6b` are as published, `guide*` as in a guide; the rest are our own."""
 
 
 def preset(name: str) -> ModelConfig:

@@ -176,11 +176,6 @@ class StepLayout:
         offsets_A = torch.tensor(self.vocab.action_offsets, device=values_BTA.device)
         return torch.cat([codes_BTN.long(), values_BTA.long() + offsets_A], dim=-1)
 
-    def split(self, tokens_BTK: Int[Tensor, "B T K"]) -> tuple[Int[Tensor, "B T N"], Int[Tensor, "B T A"]]:
-        """Joint token ids back to codes and action values; the inverse of `interleave`."""
-        offsets_A = torch.tensor(self.vocab.action_offsets, device=tokens_BTK.device)
-        return tokens_BTK[..., : self.image_slots], tokens_BTK[..., self.image_slots :] - offsets_A
-
     def inputs(self, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B T P"]:
         """Return the input of every position: token ids, or `NO_TOKEN`."""
         source_P = torch.as_tensor(self.source_P, device=tokens_BTK.device)

@@ -22,11 +22,7 @@ from playloom.models.transformer.transformer import Transformer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes of tokenizer, sequence and transformer that fit each other.
-
-    Raises:
-        ConfigError: when the parts do not fit each other.
-    """
+    """Sizes of tokenizer, sequence and transformer that fit each other."""
 
     name: str
     """Name in tables and manifests."""
@@ -65,17 +61,8 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """Build the config from a mapping read from JSON.
-
-        Raises:
-            ConfigError: for a missing or an unknown key (names the nearest one).
-        """
+        """Build the config from a mapping read from JSON."""
         return from_mapping(cls, values, "the model config")
-
-
-def build_tokenizer(config: ModelConfig, *, seed: int = 0) -> FrameTokenizer:
-    """Build a tokenizer with weights from `seed`."""
-    return FrameTokenizer(config.tokenizer, seed=seed)
 
 
 def build_transformer(config: ModelConfig, *, seed: int = 0) -> Transformer:
@@ -91,7 +78,7 @@ def weight_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int
     positions = layout.positions * (1 if sizes.positions == "rolling" else sizes.context_steps)
     actions = layout.vocab.action_values if sizes.action_condition else 0
     with torch.device("meta"):
-        tokenizer = sum(weight.numel() for weight in build_tokenizer(config).parameters())
+        tokenizer = sum(weight.numel() for weight in FrameTokenizer(config.tokenizer).parameters())
     return (config.parameter_count + (positions + actions) * sizes.width) * dtype.itemsize + 4 * tokenizer
 
 
@@ -103,18 +90,7 @@ def require_memory(
     sessions: int = 1,
     weights: int | None = None,
 ) -> None:
-    """Check that the weights and the caches of `sessions` sessions fit on the device, before they are allocated.
-
-    Args:
-        config: the model.
-        device: where it will run.
-        dtype: of the transformer's weights and cache.
-        sessions: concurrent sessions.
-        weights: bytes of the weights where they are known; None: counted from the config.
-
-    Raises:
-        ResourceError: when the device has less free memory.
-    """
+    """Raise ResourceError unless `sessions` caches and `weights` (bytes to allocate; None: all) fit on the device."""
     weights = weight_bytes(config, dtype) if weights is None else weights
     if torch.device(device).type == "cpu" and dtype == torch.float32:
         weights += config.parameter_count * dtype.itemsize  # the packed copy for decoding

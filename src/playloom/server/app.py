@@ -1,7 +1,5 @@
 """Application: routes, middlewares and background tasks.
 
-    app = create_app(Settings())            # an ASGI application; playloom.server.main runs it
-
 Middlewares, outermost first: `MetricsMiddleware` (counts, no tracebacks), CORS where it is allowed, `AuthMiddleware`
 (key, host, origin), `BodyLimitMiddleware` (size and time).
 """
@@ -51,9 +49,8 @@ _PROBLEMS = {
 class Server:
     """State shared by all requests of an application."""
 
-    def __init__(self, settings: Settings, service: InferenceService | None = None) -> None:
-        self.settings = settings
-        self.service = service or InferenceService(settings)
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.service = settings, InferenceService(settings)
         self.metrics = Metrics(self.service.scheduler.stats, self._gauges, settings.batch)
         self.live = LiveSessionManager(self.service, self.metrics)
         self.sessions = SessionManager(self.service, self.live)
@@ -108,17 +105,9 @@ class Server:
         }
 
 
-def create_app(settings: Settings, service: InferenceService | None = None) -> FastAPI:
-    """Create the application; `app.state.server` is its `Server`.
-
-    Args:
-        settings: Every limit.
-        service: A loaded model; None: load the model of the settings.
-
-    Raises:
-        PlayloomError: If the model or the device cannot be used.
-    """
-    server = Server(settings, service)
+def create_app(settings: Settings) -> FastAPI:
+    """Load the model and create the ASGI application; `app.state.server` is its `Server`."""
+    server = Server(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -29,10 +29,8 @@ class ShuttingDownError(PlayloomError):
 
 log = logging.getLogger("playloom.server")
 _T = TypeVar("_T")
-MAX_CONTAINERS = 4000
-"""Most objects and lists in one body; a hundred context steps hold a fraction of it."""
-MAX_VALUES = 1_000_000
-"""Most values in one body."""
+_MAX_CONTAINERS = 4000  # a hundred context steps hold a fraction of it
+_MAX_VALUES = 1_000_000
 
 
 class ErrorResponse(BaseModel):
@@ -64,6 +62,8 @@ def to_api_error(error: Exception) -> ApiError:
     """Convert any exception to the error that a client sees."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, RequestValidationError):
+        return ApiError(400, validation_message(error.errors()))
     if isinstance(error, (ResourceError, ShuttingDownError)):
         return service_unavailable(str(error), 2)
     if isinstance(error, StorageError):  # its message names a path of this machine
@@ -86,11 +86,7 @@ def validation_message(errors: Sequence[Any]) -> str:
 
 
 def parse_json(text: str, adapter: TypeAdapter[_T]) -> _T:
-    """Parse the JSON of a form field or a WebSocket message.
-
-    Raises:
-        ApiError: 400, or 413 for a text with far too many values.
-    """
+    """Parse the JSON of a form field or a WebSocket message, or raise a 400 or 413."""
     data = text.encode("utf-8", "replace")
     check_complexity(data)
     try:
@@ -100,13 +96,9 @@ def parse_json(text: str, adapter: TypeAdapter[_T]) -> _T:
 
 
 def check_complexity(data: bytes | bytearray) -> None:
-    """Reject JSON that would take many times its size in memory, by counting bytes.
-
-    Raises:
-        ApiError: 413.
-    """
+    """Reject JSON that would take many times its size in memory with a 413, by counting bytes."""
     containers, values = data.count(b"{") + data.count(b"["), data.count(b",")
-    if containers > MAX_CONTAINERS or values > MAX_VALUES:
+    if containers > _MAX_CONTAINERS or values > _MAX_VALUES:
         raise ApiError(
             413,
             f"the body holds {containers:,} objects and lists and {values:,} values; send at most 100 context steps",
@@ -119,10 +111,6 @@ def install(app: FastAPI) -> None:
     async def refused(request: Request, error: Exception) -> Response:
         return to_api_error(error).response()
 
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return ApiError(400, validation_message(error.errors())).response()
-
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path, message = request.url.path[:100], str(error.detail)
@@ -132,7 +120,6 @@ def install(app: FastAPI) -> None:
             message = f"{path} has no method {request.method}; GET /v1/openapi.json lists all routes"
         return ApiError(error.status_code, message, error.headers).response()
 
-    app.add_exception_handler(ApiError, refused)
-    app.add_exception_handler(PlayloomError, refused)
-    app.add_exception_handler(RequestValidationError, invalid)
+    for kind in (ApiError, PlayloomError, RequestValidationError):
+        app.add_exception_handler(kind, refused)
     app.add_exception_handler(HTTPException, http)

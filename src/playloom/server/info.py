@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, ConfigDict
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -15,12 +14,11 @@ import playloom
 from playloom.data.prompts import list_prompts
 from playloom.models.checkpoint import bundled_models
 from playloom.server.errors import ApiError
-from playloom.server.jobs import job_info
 from playloom.server.metrics import Metrics
+from playloom.server.schemas import ApiModel
 from playloom.server.service import InferenceService
 
-PAGE = Path(__file__).parent / "static"
-"""Folder of the built page."""
+_PAGE = Path(__file__).parent / "static"  # as built
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -29,10 +27,8 @@ _PAGE_HEADERS = {
 }
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(ApiModel):
     """One model."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     """Name of the model."""
@@ -50,10 +46,8 @@ class ModelInfo(BaseModel):
     """Default temperature: the model card's, else 0.9; null for a model that is not served."""
 
 
-class PromptInfo(BaseModel):
+class PromptInfo(ApiModel):
     """One bundled prompt: a few seconds of real play."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     """Name of the prompt."""
@@ -61,10 +55,8 @@ class PromptInfo(BaseModel):
     """Path of its last frame, a PNG."""
 
 
-class Health(BaseModel):
+class Health(ApiModel):
     """State of the server."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     status: Literal["ok", "stopping"]
     """`stopping`, with status 503, after SIGTERM."""
@@ -76,7 +68,7 @@ class Health(BaseModel):
     """Name of this server among several; null for a single one."""
 
 
-def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metrics, page: Path = PAGE) -> None:
+def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metrics) -> None:
     """Add the routes."""
 
     @app.get("/v1/models", tags=["playloom"])
@@ -129,22 +121,27 @@ def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metri
         """Return the metrics in Prometheus' text format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    _add_page(app, service, page)
+    _register_page(app, service)
 
 
-def _add_page(app: FastAPI, service: InferenceService, page: Path) -> None:
-
+def _register_page(app: FastAPI, service: InferenceService) -> None:
     @app.get("/", tags=["job server"], response_model=None)
     async def root(request: Request) -> Response:
         """Return the page to browsers and the job server's description to other clients."""
         wants_page = "text/html" in request.headers.get("accept", "")
-        if wants_page and (page / "index.html").is_file():
-            return FileResponse(page / "index.html", headers=_PAGE_HEADERS)
-        return JSONResponse(job_info(service), headers={"Vary": "Accept"})
+        if wants_page and (_PAGE / "index.html").is_file():
+            return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
+        job_server = {
+            "model_file": service.model.config.name,
+            "max_concurrent_jobs": service.settings.max_jobs,
+            "max_dream_steps_per_job": service.settings.max_steps,
+            "max_job_lifespan": service.settings.job_seconds,
+        }
+        return JSONResponse(job_server, headers={"Vary": "Accept"})
 
-    if (page / "assets").is_dir():
-        app.mount("/assets", StaticFiles(directory=page / "assets"))
-    for path in page.glob("*"):
+    if (_PAGE / "assets").is_dir():
+        app.mount("/assets", StaticFiles(directory=_PAGE / "assets"))
+    for path in _PAGE.glob("*"):
         if path.suffix in (".svg", ".ico", ".png", ".webmanifest"):
             app.add_route(f"/{path.name}", partial(_send, path), include_in_schema=False)
 

@@ -15,19 +15,18 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, Query, Request
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
 from playloom.server.errors import ApiError, parse_json, to_api_error
-from playloom.server.schemas import Prediction, SamplingFields, Tokens, Vector, predict
+from playloom.server.schemas import ApiModel, Prediction, SamplingFields, Tokens, Vector, predict
 from playloom.server.service import ContextStep, InferenceService
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 JobSteps = AsyncGenerator[Prediction, None]
-"""Results of a job, made one by one."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -58,11 +57,7 @@ class Jobs:
         return sum(bool(job.ready) for job in self._jobs.values())
 
     def start(self, all_steps: Sequence[JobSteps]) -> list[str]:
-        """Start jobs, all or none, and return their ids.
-
-        Raises:
-            BadInputError: If there would be more unfinished jobs than allowed.
-        """
+        """Start jobs, all or none, and return their ids."""
         self.expire()
         limit = self._service.settings.max_jobs
         if self.running + len(all_steps) > limit:
@@ -119,10 +114,8 @@ _MAX_CONTEXT = 100
 JobIds = Annotated[list[Annotated[str, Field(max_length=MAX_TOKEN_LENGTH)]], Query(min_length=1, max_length=100)]
 
 
-class JobStep(BaseModel):
+class JobStep(ApiModel):
     """One step of the context."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     image_name: str = Field(min_length=1, max_length=255)
     """Name of the form part with the image, PNG or JPEG; a key, never a path."""
@@ -132,7 +125,7 @@ class JobStep(BaseModel):
     """Tokens of the image; used in place of encoding it."""
 
 
-class FutureAction(BaseModel):
+class FutureAction(ApiModel):
     """The action of one predicted step."""
 
     action: Vector | None = None
@@ -154,7 +147,7 @@ class NewJob(SamplingFields):
     """Actions of the first predicted steps."""
 
 
-class NewJobReply(BaseModel):
+class NewJobReply(ApiModel):
     """Reply of `/new_job`."""
 
     job_ids: list[str]
@@ -170,9 +163,7 @@ _FORM_SCHEMA = {
     "properties": {"json": {"type": "string", "description": "A `NewJob`, as JSON."}},
     "additionalProperties": {"type": "string", "format": "binary"},
 }
-_FORM: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM_SCHEMA}}}
-}
+_FORM = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM_SCHEMA}}}}
 
 
 def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> None:
@@ -217,16 +208,6 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
         return {"cancelled": True, "current_jobs_in_queue": jobs.running}
 
 
-def job_info(service: InferenceService) -> dict[str, Any]:
-    """Describe the job server, for `GET /`."""
-    return {
-        "model_file": service.model.config.name,
-        "max_concurrent_jobs": service.settings.max_jobs,
-        "max_dream_steps_per_job": service.settings.max_steps,
-        "max_job_lifespan": service.settings.job_seconds,
-    }
-
-
 async def _predictions(service: InferenceService, params: NewJob, files: Mapping[str, bytes]) -> list[JobSteps]:
     context = []
     used = min(params.max_context_length, service.context)
@@ -244,14 +225,12 @@ async def _predictions(service: InferenceService, params: NewJob, files: Mapping
         )
     future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
     prompt = await service.prompt(context, steps=used, stretch=True)
-    (sampling, seed), count, steps = (
-        params.resolve(service),
-        params.num_parallel_predictions,
-        params.num_steps_to_predict,
-    )
+    sampling, seed = params.resolve(service)
+    count = params.num_parallel_predictions
     if count > service.settings.max_jobs:
         raise BadInputError(f"{count:,} parallel predictions were requested; at most {service.settings.max_jobs} jobs")
-    following = [context[-1].action_A, *future, *[None] * steps][: steps + 1]
+    following = [context[-1].action_A, *future, *[None] * params.num_steps_to_predict]
+    following = following[: params.num_steps_to_predict + 1]
     return [predict(service, prompt, following, sampling, (seed + index) % 2**63) for index in range(count)]
 
 

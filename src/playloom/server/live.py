@@ -18,6 +18,7 @@ from playloom.inference.realtime.recorder import FrameHistory, SentFrame
 from playloom.inference.realtime.state import LiveState
 from playloom.inference.realtime.types import Controller, LiveFrame
 from playloom.inference.sampling import Sampling
+from playloom.inference.session import Session
 from playloom.inference.types import Prompt
 from playloom.media.images import Live, live_picture
 from playloom.provenance import Manifest
@@ -83,14 +84,10 @@ class LiveConnection:
         self.prompt, self.prompt_name, self.seed, self.form = prompt, prompt_name, seed, form
         self.state = LiveState(controller=controller, fps=service.settings.fps, aligned=True)
         self.history = FrameHistory(prompt, context=service.context, sent=service.settings.recording_frames)
-        self.send_queue: SendQueue[dict[str, Any]] | None = None
-        """Send queue of the connected player, or None."""
+        self.send_queue: SendQueue[dict[str, Any]] | None = None  # of the connected player
         self.detached_at = time.monotonic()
-        """Monotonic time of the last disconnect."""
-        self.delivered = False
-        """True after the first message from the player, or the first frame sent to it."""
-        self.failure: str | None = None
-        """Message of the error that ended the session."""
+        self.delivered = False  # until the first message from the player, or the first frame sent to it
+        self.failure: str | None = None  # the message of the error that ended the session
         self._paused_by_disconnect = False
         self._restarts = 0  # of the newest frame in the history
         self._loop = asyncio.get_running_loop()
@@ -117,17 +114,13 @@ class LiveConnection:
             self.state.pause()
 
     @property
-    def sampling(self) -> Sampling:
-        """Sampling parameters from the next frame on."""
-        return self._live.handle.sampling
-
-    @sampling.setter
-    def sampling(self, sampling: Sampling) -> None:
-        self._live.handle.sampling = sampling
+    def session(self) -> Session:
+        """The session; another one after a restart."""
+        return self._live.handle.session
 
     async def restart(self, *, prompt: Prompt, prompt_name: str | None, seed: int) -> None:
         """Open a new session and switch to it between two frames; the old one goes on until then."""
-        handle = await self.service.open(prompt, self.sampling, seed)
+        handle = await self.service.open(prompt, self.session.sampling, seed)
         manifest = self._manifest(prompt, seed)
 
         def switch() -> None:
@@ -138,7 +131,7 @@ class LiveConnection:
             self._live.handle = handle
             self.prompt, self.prompt_name, self.seed = prompt, prompt_name, seed
             self.manifest = manifest
-            self.state.count_restart()
+            self.state.restarts += 1
             old.close()
 
         await await_future(self.service.scheduler.run(switch))
@@ -178,13 +171,13 @@ class LiveConnection:
             "prompt": self.prompt_name,
             "seed": self.seed,
             "controller": self.state.controller,
-            "temperature": self.sampling.temperature,
+            "temperature": self.session.sampling.temperature,
             "paused": self.state.paused,
         }
 
     def _manifest(self, prompt: Prompt, seed: int) -> Manifest:
         mode = "world" if self.state.controller == "person" else "full"
-        return self.service.manifest(prompt, self.sampling, seed, mode)
+        return self.service.manifest(prompt, self.session.sampling, seed, mode)
 
     def _on_frame(self, frame: LiveFrame) -> Future[None]:
         prompt, manifest = self.prompt, self.manifest  # those of this frame
@@ -220,8 +213,7 @@ class LiveSessionManager:
     def __init__(self, service: InferenceService, metrics: Metrics) -> None:
         self.service, self.metrics = service, metrics
         self.connections: dict[str, LiveConnection] = {}
-        self.http_sessions = 0
-        """Sessions of `/v1/sessions`, which count against the same limit."""
+        self.http_sessions = 0  # they count against the same limit
         self._opening = 0
 
     @property
@@ -237,22 +229,13 @@ class LiveSessionManager:
     async def open(
         self, prompt: Prompt, sampling: Sampling, seed: int, progress: Progress = lambda seen, steps: None
     ) -> Handle:
-        """Open a session; a cancelled call leaves nothing behind.
-
-        Raises:
-            ApiError: 503 when all are taken, or the server is stopping.
-        """
+        """Open a session, or raise a 503; a cancelled call leaves nothing behind."""
         self.check_capacity()
         self._opening += 1
         try:
             return await self.service.open(prompt, sampling, seed, progress)
         finally:
             self._opening -= 1
-
-    def add(self, connection: LiveConnection) -> LiveConnection:
-        """Add a live session."""
-        self.connections[connection.token] = connection
-        return connection
 
     def check_capacity(self) -> None:
         """Raise an `ApiError` 503 if no more session is allowed."""

@@ -21,14 +21,12 @@ from playloom.actions.controller import CONTROLS
 from playloom.errors import ActionError
 from playloom.inference.realtime.types import Controller, LiveFrame
 from playloom.media.images import Live
-from playloom.server.schemas import RequestModel
+from playloom.server.schemas import RequestModel, SeedValue, TemperatureValue
 
 HEADER = struct.Struct("<4sIIdffBBxx16f")
 MAGIC = b"PLF1"
 FORMATS: dict[Live, int] = {"jpeg": 1, "webp": 2}
 ACTION_BYTES = 4 * len(CONTROLS)
-Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-PlaySeed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(max_length=255)]
 
 
@@ -46,37 +44,25 @@ class Hello(RequestModel):
     """Start image instead of a prompt: PNG or JPEG, base64."""
     controller: Controller = "person"
     """Source of the actions."""
-    seed: PlaySeed | None = None
+    seed: SeedValue | None = None
     """Random seed; the same seed and actions give the same frames. None: a random one."""
-    temperature: Temperature | None = None
+    temperature: TemperatureValue | None = None
     """Divides the logits; none: the model's default."""
     format: Live = "jpeg"
     """Image format of the frames."""
 
 
-class Pause(RequestModel):
-    """Pause the session."""
+class Command(RequestModel):
+    """Pause the session, resume its clock, or generate one frame, which pauses first."""
 
-    type: Literal["pause"]
-
-
-class Resume(RequestModel):
-    """Resume the clock."""
-
-    type: Literal["resume"]
-
-
-class StepOnce(RequestModel):
-    """Generate one frame; pauses first."""
-
-    type: Literal["step"]
+    type: Literal["pause", "resume", "step"]
 
 
 class Reset(RequestModel):
     """Restart, at the same prompt or at another one."""
 
     type: Literal["reset"]
-    seed: PlaySeed | None = None
+    seed: SeedValue | None = None
     prompt: Name | None = None
     image: str | None = None
 
@@ -92,20 +78,16 @@ class SetTemperature(RequestModel):
     """Set the temperature."""
 
     type: Literal["temperature"]
-    value: Temperature
+    value: TemperatureValue
 
 
-Control = Pause | Resume | StepOnce | Reset | SetController | SetTemperature
+Control = Command | Reset | SetController | SetTemperature
 HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
 CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
 
 
 def read_action(data: bytes) -> NDArray[np.uint8]:
-    """Parse a binary message into action values, uint8 [16].
-
-    Raises:
-        ActionError: when it is not sixteen finite float32 in the ranges of the `named` schema.
-    """
+    """Parse a binary message, sixteen float32 in the `named` schema, into action values, uint8 [16]."""
     if len(data) != ACTION_BYTES:
         raise ActionError(f"an action is {ACTION_BYTES} bytes, 16 float32; got {len(data)}")
     return rows_to_values(np.frombuffer(data, "<f4"), "named")

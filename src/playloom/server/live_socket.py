@@ -22,19 +22,7 @@ from playloom.errors import PlayloomError
 from playloom.inference.types import Prompt
 from playloom.server.errors import ApiError, parse_json, to_api_error
 from playloom.server.live import LiveConnection, LiveSessionManager, SendQueue
-from playloom.server.live_protocol import (
-    CONTROL,
-    HELLO,
-    Control,
-    Hello,
-    Pause,
-    Reset,
-    Resume,
-    SetController,
-    SetTemperature,
-    StepOnce,
-    read_action,
-)
+from playloom.server.live_protocol import CONTROL, HELLO, Control, Hello, Reset, read_action
 from playloom.server.middleware import bearer_key, verify_api_key
 from playloom.server.schemas import PromptParams, build_prompt
 from playloom.server.service import resolve_prompt, resolve_seed
@@ -68,21 +56,22 @@ class _Player:
     def __init__(self, socket: WebSocket, manager: LiveSessionManager) -> None:
         self.socket, self.live, self.service = socket, manager, manager.service
         self.connection: LiveConnection | None = None
-        self.prefilled: tuple[int | None, int | None] = (None, None)
-        """Prompt steps prefilled and their total, before the session is open."""
-        self.early_A: NDArray[np.uint8] | None = None
-        """Newest action received before the session is open."""
+        self.prefilled: tuple[int | None, int | None] = (None, None)  # prompt steps prefilled, and their total
+        self.early_A: NDArray[np.uint8] | None = None  # newest action received before the session is open
         self.send_queue: SendQueue[dict[str, Any]] = SendQueue()
         self.controls: asyncio.Queue[Control] = asyncio.Queue(_MAX_CONTROLS)
 
     async def play(self) -> None:
-        """Run the connection from `hello` to its end."""
         hello = await self._hello()
         listening = asyncio.ensure_future(self._listen())  # while the session opens too: the player may leave
         try:
             await _until_one_ends(listening, self._open_session(hello), self._report_progress())
-            assert self.connection is not None, "_open_session sets it"
-            connection = self._attach(self.connection)
+            connection = self.connection
+            assert connection is not None, "_open_session sets it"
+            self.send_queue = connection.attach()
+            self.send_queue.put_text(connection.ready_message())
+            if self.early_A is not None:
+                connection.state.set_input(self.early_A)
             await _until_one_ends(
                 listening, self._handle_controls(connection), self._heartbeat(connection), self._send(connection)
             )
@@ -95,7 +84,6 @@ class _Player:
             await asyncio.gather(listening, return_exceptions=True)
 
     def disconnect(self) -> None:
-        """Detach from the session."""
         connection = self.connection
         if connection is not None:
             connection.detach(self.send_queue)
@@ -103,7 +91,6 @@ class _Player:
                 self.live.close(connection)
 
     async def reject(self, error: ApiError) -> None:
-        """Send an error and close the socket."""
         code = _TRY_LATER if error.status == 503 else _BROKEN if error.status >= 500 else _POLICY
         with suppress(Exception):  # the socket may be closed already
             if self.socket.application_state is WebSocketState.CONNECTED:
@@ -136,18 +123,17 @@ class _Player:
         sampling, seed = self.service.sampling(), resolve_seed(hello.seed)
         if hello.temperature is not None:
             sampling = replace(sampling, temperature=hello.temperature)
-        self.connection = self.live.add(
-            LiveConnection(
-                self.service,
-                self.live.metrics,
-                await self.live.open(prompt, sampling, seed, self._progress),
-                prompt=prompt,
-                prompt_name=prompt_name,
-                seed=seed,
-                controller=hello.controller,
-                form=hello.format,
-            )
+        self.connection = LiveConnection(
+            self.service,
+            self.live.metrics,
+            await self.live.open(prompt, sampling, seed, self._progress),
+            prompt=prompt,
+            prompt_name=prompt_name,
+            seed=seed,
+            controller=hello.controller,
+            form=hello.format,
         )
+        self.live.connections[self.connection.token] = self.connection
 
     def _progress(self, seen: int, steps: int) -> None:
         self.prefilled = seen, steps
@@ -157,13 +143,6 @@ class _Player:
             seen, steps = self.prefilled
             await self._send_json({"type": "opening", "seen": seen, "steps": steps})
             await asyncio.sleep(_ANNOUNCE)
-
-    def _attach(self, connection: LiveConnection) -> LiveConnection:
-        self.send_queue = connection.attach()
-        self.send_queue.put_text(connection.ready_message())
-        if self.early_A is not None:
-            connection.state.set_input(self.early_A)
-        return connection
 
     async def _prompt(self, name: str | None, image: str | None) -> tuple[Prompt, str | None]:
         params = PromptParams(prompt=name, images=None if image is None else [image])
@@ -198,19 +177,18 @@ class _Player:
 
     async def _apply(self, connection: LiveConnection, control: Control) -> None:
         state = connection.state
-        if isinstance(control, Pause):
-            state.pause()
-        elif isinstance(control, Resume):
-            state.resume()
-        elif isinstance(control, StepOnce):
-            state.pause()
-            state.single_step()
-        elif isinstance(control, SetController):
-            state.controller = control.value
-        elif isinstance(control, SetTemperature):
-            connection.sampling = replace(connection.sampling, temperature=control.value)
-        else:
+        if control.type == "reset":
             await self._reset(connection, control)
+        elif control.type == "controller":
+            state.controller = control.value
+        elif control.type == "temperature":
+            connection.session.sampling = replace(connection.session.sampling, temperature=control.value)
+        elif control.type == "resume":
+            state.resume()
+        else:
+            state.pause()
+            if control.type == "step":
+                state.single_step()
 
     async def _reset(self, connection: LiveConnection, params: Reset) -> None:
         prompt, prompt_name = connection.prompt, connection.prompt_name
@@ -251,11 +229,7 @@ class _Player:
 
 
 async def _until_one_ends(listening: asyncio.Future[None], *works: Coroutine[Any, Any, None]) -> None:
-    """Wait for the first of these, or for `listening`; cancel the others.
-
-    Raises:
-        Exception: The first one's.
-    """
+    """Wait for the first of these, or for `listening`; cancel the others and raise its exception."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait([*tasks, listening], return_when=asyncio.FIRST_COMPLETED)

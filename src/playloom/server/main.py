@@ -1,7 +1,5 @@
 """Run the server on one port, with graceful shutdown.
 
-    run(read_settings(port=5000), say=print)
-
 SIGTERM or Ctrl-C rejects new work with 503 and gives running work up to `drain_seconds`; a second signal ends it at
 once.
 """
@@ -32,20 +30,10 @@ from playloom.server.middleware import access
 from playloom.server.settings import Settings
 
 Say = Callable[[str], None]
-"""Prints a sentence."""
 _SOCKET_BUFFER = 16 * 2**10
 _BACKLOG = 1024
 _TICK = 0.1  # seconds, uvicorn's
 _GRACE = 1.8  # seconds after the drain, in which everything is closed
-
-
-def _guarded_protocol(settings: Settings) -> type[asyncio.Protocol]:
-    idle_connections: OrderedDict[_GuardedProtocol, None] = OrderedDict()
-
-    class Guarded(_GuardedProtocol):
-        limits, idle = settings, idle_connections
-
-    return Guarded
 
 
 class _GuardedProtocol(H11Protocol):
@@ -82,7 +70,7 @@ class _GuardedProtocol(H11Protocol):
             self._set_idle()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection to the WebSocket protocol; small buffers keep a slow reader's frames recent."""
+        """Small buffers keep a slow reader's frames recent."""
         self._set_busy()
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self.transport.set_write_buffer_limits(high=_SOCKET_BUFFER)
@@ -92,7 +80,6 @@ class _GuardedProtocol(H11Protocol):
         self._refuse(400, "this is no HTTP request that can be read, or its head is too large")
 
     def _refuse(self, status: int, message: str) -> None:
-        """Send an error if the protocol allows it, and close."""
         self._set_busy()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self.transport.is_closing():
             body = json.dumps({"error": message}).encode("ascii")
@@ -167,15 +154,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def run(settings: Settings, say: Say = lambda sentence: None) -> None:
-    """Serve until stopped.
-
-    Args:
-        settings: The model, the address and every limit.
-        say: Prints that the server listens, and later that it is stopping.
-
-    Raises:
-        PlayloomError: If the model cannot be used or the port is taken.
-    """
+    """Serve until stopped; `say` prints that the server listens, and later that it is stopping."""
     with listen(settings) as listener, log_requests(settings):
         server_of(settings, create_app(settings), listener, say).run(sockets=[listener])
 
@@ -187,7 +166,7 @@ def server_of(
     application: Application = app.state.server
     config = uvicorn.Config(
         app,
-        http=_guarded_protocol(settings),
+        http=type("Guarded", (_GuardedProtocol,), {"limits": settings, "idle": OrderedDict()}),
         ws="websockets-sansio",
         ws_max_size=settings.socket_bytes,
         ws_per_message_deflate=False,
@@ -205,12 +184,8 @@ def server_of(
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # A text that is not UTF-8 closes its WebSocket (1007); uvicorn's traceback of it is noise.
-    logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not str(record.msg).startswith("Invalid UTF-8"))
     return DrainingServer(config, application, say, _greeting(application, listener.getsockname()[1]))
-
-
-def _is_worth_logging(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("Invalid UTF-8")
 
 
 def listen(settings: Settings) -> socket.socket:

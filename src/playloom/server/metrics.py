@@ -13,43 +13,34 @@ from playloom.server.scheduler import SchedulerStats
 _LATENCY = (0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 _DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 Gauges = Callable[[], dict[str, float]]
-"""Current values by name."""
 
 
-class Metrics:
-    """Counters and histograms; any thread may increment them."""
+class Metrics(Collector):
+    """Counters and histograms, which any thread may increment, and values that the scheduler and the gauges keep."""
 
     def __init__(self, stats: SchedulerStats, gauges: Gauges, batch: int) -> None:
-        self.registry = CollectorRegistry()
+        self.stats, self.gauges, self.batch = stats, gauges, batch
+        self.registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+            "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
         self.seconds = Histogram(
-            "playloom_request_duration_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=self.registry
+            "playloom_request_duration_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=registry
         )
-        self.live_frames = Counter("playloom_live_frames", "Frames of live play.", registry=self.registry)
-        self.unseen = Counter(
-            "playloom_live_frames_dropped", "Live frames that a slow reader lost.", registry=self.registry
-        )
-        self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=self.registry)
+        self.live_frames = Counter("playloom_live_frames", "Frames of live play.", registry=registry)
+        self.unseen = Counter("playloom_live_frames_dropped", "Live frames that a slow reader lost.", registry=registry)
+        self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=registry)
         self.input_latency = Histogram(
             "playloom_input_latency_seconds",
             "From an action's arrival until its frame is ready.",
             buckets=_LATENCY,
-            registry=self.registry,
+            registry=registry,
         )
-        self.registry.register(_Now(stats, gauges, batch))
+        self.registry.register(self)
 
     def text(self) -> bytes:
         """Render the metrics in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-class _Now(Collector):
-    """Collector of values that the scheduler and the gauges keep."""
-
-    def __init__(self, stats: SchedulerStats, gauges: Gauges, batch: int) -> None:
-        self.stats, self.gauges, self.batch = stats, gauges, batch
 
     def collect(self) -> Iterator[Metric]:
         """Yield the scheduler's statistics and the gauges."""
@@ -63,6 +54,6 @@ class _Now(Collector):
         buckets.append(("+Inf", float(total)))
         steps = float(sum(size * count for size, count in sizes.items()))
         yield HistogramMetricFamily("playloom_batch_size", "Sessions in one batch.", buckets=buckets, sum_value=steps)
-        steps_done = Metric("playloom_frames", "Steps generated.", "counter")
+        steps_done = Metric("playloom_generated_frames", "Steps generated.", "counter")
         steps_done.add_sample("playloom_generated_frames_total", {}, float(self.stats.frames))
         yield steps_done

@@ -17,6 +17,7 @@ import time
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -25,10 +26,6 @@ from playloom.server.metrics import Metrics
 from playloom.server.settings import REPLICA_HEADER, Settings
 
 _FORM_PATH = "/new_job"  # takes a form; every other body is JSON
-
-
-class _Gone(Exception):
-    pass  # the client disconnected before its body was complete
 
 
 class BodyLimitMiddleware:
@@ -42,14 +39,24 @@ class BodyLimitMiddleware:
         """Handle one request; WebSockets pass."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        body = bytearray()
+        body, replayed = bytearray(), False
+
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
+                return await receive()  # the disconnect
+            replayed = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
         try:
             await self._read(Headers(scope=scope), receive, body)
             if scope["path"] != _FORM_PATH:
                 check_complexity(body)
-                scope = _as_json(scope)
-            await self.app(scope, _replay(bytes(body), receive), send)
-        except _Gone:
+                # JSON whatever its content type: `curl -d` and clients of the hosted endpoint send others.
+                others = [header for header in scope["headers"] if header[0] != b"content-type"]
+                scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
+            await self.app(scope, replay, send)
+        except ClientDisconnect:
             return None
         except ApiError as error:
             await error.response()(scope, receive, send)
@@ -70,7 +77,7 @@ class BodyLimitMiddleware:
                 sentence = f"the body did not come within {seconds:g} seconds; send it faster"
                 raise ApiError(408, sentence, {"Connection": "close"}) from None
             if message["type"] == "http.disconnect":
-                raise _Gone
+                raise ClientDisconnect
             chunk = message.get("body", b"")
             body += chunk
             self._inflight += len(chunk)
@@ -79,22 +86,6 @@ class BodyLimitMiddleware:
                 raise too_large
             if self._inflight > self.settings.max_inflight_bytes:
                 raise service_unavailable("too many large requests at once; try again in a while", 2)
-
-
-def _as_json(scope: Scope) -> Scope:
-    """Declare the body as JSON whatever its content type: `curl -d` and clients of the hosted endpoint send others."""
-    others = [header for header in scope["headers"] if header[0] != b"content-type"]
-    return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that yields the body once, then forwards (a disconnect)."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return replay
 
 
 _OPEN = re.compile(

@@ -1,8 +1,5 @@
 """The application as many replicas on Ray Serve, behind one address.
 
-    settings = read_settings(replicas=2)
-    run(settings, say=print)            # returns after SIGTERM or Ctrl-C
-
 Sessions and jobs live in the memory of one replica, and their tokens begin with its tag. `StickyMiddleware` reads the
 tag in Ray's HTTP proxy, and `StickyRouter` sends the request to that replica. Ray reads its environment when it is
 imported; `playloom.cli.serve` sets it before it imports this module.
@@ -47,8 +44,7 @@ from playloom.server.live import SendQueue
 from playloom.server.main import listen, log_requests
 from playloom.server.settings import Settings, replica_in
 
-APPLICATION = "playloom"
-"""The application's name on Ray Serve."""
+_APPLICATION = "playloom"
 _PROXY_ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "playloom.server.ray.proxy_middleware"}
 _REPLICAS_PER_CPU = 64  # at most
 _TICK = 0.2
@@ -167,14 +163,9 @@ class Replica:
 
 
 def replica_resources(settings: Settings, nodes: Sequence[dict[str, float]]) -> tuple[float, int]:
-    """Compute the share of each replica, so that all replicas fit.
+    """Return the CPUs (or a fraction of one) and GPUs (0 or 1) of one replica, so that all fit.
 
-    Args:
-        settings: The number of replicas and the device. With `auto`, GPUs are used if the cluster has any.
-        nodes: The resources of each machine, by Ray's names `CPU` and `GPU`.
-
-    Returns:
-        CPUs (a fraction if there are more replicas than CPUs) and GPUs (0 or 1) of one replica.
+    `nodes` are the resources of each machine, by Ray's names. The device `auto` is a GPU if the cluster has any.
     """
     count, gpus = settings.most_replicas, sum(int(node.get("GPU", 0)) for node in nodes)
     on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and gpus > 0)
@@ -201,7 +192,7 @@ def build_application(settings: Settings, nodes: Sequence[dict[str, float]]) -> 
         update["model"] = str(Path(settings.model).resolve())
     deployment = serve.deployment(
         serve.ingress()(Replica),
-        name=APPLICATION,
+        name=_APPLICATION,
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
         autoscaling_config=AutoscalingConfig(
             min_replicas=settings.replicas,
@@ -220,15 +211,7 @@ def build_application(settings: Settings, nodes: Sequence[dict[str, float]]) -> 
 
 
 def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) -> None:
-    """Serve until SIGTERM or Ctrl-C; then replicas finish their work, for at most `drain_seconds`.
-
-    Args:
-        settings: The model, the address, the number of replicas and every limit.
-        say: Prints that the server listens.
-
-    Raises:
-        PlayloomError: If the model cannot be used, the port is taken, resources are missing, or Ray fails.
-    """
+    """Serve until SIGTERM or Ctrl-C; then replicas finish their work, for at most `drain_seconds`."""
     name = load_model(model_folder(settings.model), pick_device("cpu")).config.name
     if not os.environ.get("RAY_ADDRESS"):
         pick_device(settings.device)
@@ -266,7 +249,7 @@ def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
             socket.create_connection((url.hostname, url.port), timeout=10).close()
         ray.init(
             address=address or "local",
-            namespace=APPLICATION,
+            namespace=_APPLICATION,
             logging_level=logging.CRITICAL,
             runtime_env={"env_vars": _PROXY_ENVIRONMENT},
             **({} if address else {"include_dashboard": False}),
@@ -280,13 +263,13 @@ def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
             http_options={"host": settings.host, "port": settings.port, "keep_alive_timeout_s": 5},
             logging_config=quiet,
         )
-        return serve.run(application, name=APPLICATION, logging_config=quiet)
+        return serve.run(application, name=_APPLICATION, logging_config=quiet)
     except PlayloomError:
         raise
     except (RayError, RayServeException, RuntimeError, OSError, ValueError) as error:
         reasons = [str(error)]
         if ray.is_initialized():  # why a replica failed
-            reasons += [found.deployments[APPLICATION].message for found in serve.status().applications.values()]
+            reasons += [found.deployments[_APPLICATION].message for found in serve.status().applications.values()]
         where = f"at {address} (from RAY_ADDRESS)" if address else "on this machine"
         raise ResourceError(
             f"Ray {where} cannot start the server: {' '.join(reasons).strip().splitlines()[-1]}"

@@ -1,22 +1,18 @@
 """Scheduler: one thread owns the engine, batches the steps of all sessions and drives live sessions at their ticks.
 
-    scheduler = Scheduler(Engine(model, row_delay=1))
-    handle = scheduler.open(prompt, seed=7).result()      # from any thread
-    step = handle.submit(action_A).result()
-    scheduler.play(LiveHandle(...))                       # or a frame at every tick
-
 Requests that wait and live sessions that are due when a frame begins share its batch. New sessions prefill one prompt
 step between frames.
 """
 
 from __future__ import annotations
 
-import logging
+import queue
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -31,17 +27,63 @@ from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt, StepResult
-from playloom.server.errors import CapacityError, ShuttingDownError
-from playloom.server.task_queue import OnError, TaskQueue, fail, resolve
-
-log = logging.getLogger("playloom.server")
+from playloom.server.errors import CapacityError, ShuttingDownError, log
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
 """Frame after an action; see `playloom.inference.session.StepInput`."""
+_OnError = Callable[[Exception], None]
 Progress = Callable[[int, int], None]
-"""Called in the scheduler's thread with the number of prefilled prompt steps and their total."""
+"""Receives the number of prefilled prompt steps and their total."""
 _MAX_UNSENT = 2  # frames of a live session that are being encoded; more would queue
+
+
+class _TaskQueue:
+    """A queue of tasks that one thread runs."""
+
+    def __init__(self) -> None:
+        self._items: queue.SimpleQueue[tuple[Callable[[], None], _OnError] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def add(self, task: Callable[[], None], on_error: _OnError) -> bool:
+        with self._lock:
+            if not self._closed:
+                self._items.put((task, on_error))
+            return not self._closed
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._items.put(None)
+
+    def run(self, timeout: float | None) -> bool:
+        """Run all queued tasks in the calling thread; returns False once the queue is closed and empty.
+
+        Waits `timeout` seconds for the first task; None: until it comes.
+        """
+        with suppress(queue.Empty):
+            while (item := self._items.get(timeout=timeout)) is not None:
+                timeout, (task, on_error) = 0.0, item
+                try:
+                    task()
+                except Exception as error:  # report to the caller
+                    on_error(error)
+            self._items.put(None)  # for the next call
+            return False
+        return True
+
+    def reject_all(self, error: Exception) -> None:
+        self.close()
+        while (item := self._items.get()) is not None:
+            item[1](error)
+
+
+def _fail(future: Future[Any], error: Exception) -> None:
+    """Set an exception, unless the future is cancelled or done."""
+    with suppress(InvalidStateError):
+        future.set_exception(error)
 
 
 @dataclass(kw_only=True)
@@ -49,13 +91,9 @@ class SchedulerStats:
     """Counters of a scheduler."""
 
     sessions: int = 0
-    """Open sessions."""
     waiting: int = 0
-    """Queued step requests."""
     frames: int = 0
-    """Finished steps."""
-    batches: Counter[int] = field(default_factory=Counter)
-    """Number of batches by size."""
+    batches: Counter[int] = field(default_factory=Counter)  # by size
 
 
 @dataclass(kw_only=True, eq=False)
@@ -71,13 +109,11 @@ class _StepRequest:
 
     @property
     def input(self) -> StepInput:
-        return StepInput(self.handle._session, self.action_A, self.frame)
+        return StepInput(self.handle.session, self.action_A, self.frame)
 
 
 @dataclass(kw_only=True, eq=False)
 class _PrefillRequest:
-    """A session whose prompt is being prefilled."""
-
     session: Session
     done: Future[Handle]
     progress: Progress
@@ -88,17 +124,8 @@ class Handle:
     """One user's session; any thread may use it, one step at a time."""
 
     def __init__(self, scheduler: Scheduler, session: Session) -> None:
-        self._scheduler, self._session = scheduler, session
+        self._scheduler, self.session = scheduler, session
         self.closed = False
-
-    @property
-    def sampling(self) -> Sampling:
-        """Sampling parameters; may be set between steps."""
-        return self._session.sampling
-
-    @sampling.setter
-    def sampling(self, sampling: Sampling) -> None:
-        self._session.sampling = sampling
 
     def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[StepResult]:
         """Return a future of the next step; see `playloom.inference.session.StepInput` for the arguments."""
@@ -111,16 +138,16 @@ class Handle:
 
 @dataclass(kw_only=True, eq=False)
 class LiveHandle:
-    """A live session that the scheduler drives."""
+    """A live session that the scheduler drives; it calls both functions in its own thread.
 
-    handle: Handle
-    """Its session; another one after a restart."""
+    `on_frame` returns a future of the sent frame, so that frames never queue. `on_error` receives the error that ended
+    the session.
+    """
+
+    handle: Handle  # another one after a restart
     state: LiveState
-    """Its clock and input."""
     on_frame: Callable[[LiveFrame], Future[Any]]
-    """Called in the scheduler's thread; returns a future of the sent frame, so that frames never queue."""
-    on_error: OnError
-    """Called in the scheduler's thread with the error that ended it."""
+    on_error: _OnError
     unsent: int = 0
 
 
@@ -128,17 +155,14 @@ class Scheduler:
     """Owns an engine and the thread that runs it."""
 
     def __init__(self, engine: Engine, *, sessions: int = 64, batch: int = 16, gather: float = 0.004) -> None:
-        """Start the thread.
+        """Start the thread; nothing else may use the engine.
 
-        Args:
-            engine: The engine; nothing else may use it.
-            sessions: Most sessions, those still prefilling included.
-            batch: Most sessions in one batch; others wait, longest waiting first.
-            gather: Seconds that a batch waits for sessions of the last batch that have no new request yet.
+        There are at most so many `sessions`, and `batch` of them in one batch; others wait, longest waiting first. A
+        batch waits `gather` seconds for sessions of the last batch that have no new request yet.
         """
         self.engine, self.sessions, self.batch, self.gather = engine, sessions, batch, gather
         self.stats = SchedulerStats()
-        self._tasks = TaskQueue()
+        self._tasks = _TaskQueue()
         self._prefilling: list[_PrefillRequest] = []
         self._requests: deque[_StepRequest] = deque()
         self._live: list[LiveHandle] = []
@@ -155,11 +179,7 @@ class Scheduler:
         seed: int = 0,
         progress: Progress = lambda seen, steps: None,
     ) -> Future[Handle]:
-        """Open a session; return a future that is ready when its prompt is prefilled. Cancelling it frees the session.
-
-        Raises:
-            CapacityError: If all sessions are taken.
-        """
+        """Return a future of a session, ready when its prompt is prefilled; cancelling it frees the session."""
         if not self._capacity.acquire(blocking=False):
             raise CapacityError(f"all {self.sessions} sessions are taken; try again in a while")
         future: Future[Handle] = Future()
@@ -171,7 +191,7 @@ class Scheduler:
 
         def on_error(error: Exception) -> None:
             self._capacity.release()
-            fail(future, error)
+            _fail(future, error)
 
         self._post(enqueue, on_error)
         return future
@@ -185,7 +205,7 @@ class Scheduler:
             self.engine.check(request.input)  # a bad step fails its own request only
             self._requests.append(request)
 
-        self._post(enqueue, partial(fail, request.done))
+        self._post(enqueue, partial(_fail, request.done))
         return request.done
 
     def play(self, live: LiveHandle) -> None:
@@ -212,7 +232,7 @@ class Scheduler:
             if future.set_running_or_notify_cancel():
                 future.set_result(work())
 
-        self._post(do, partial(fail, future))
+        self._post(do, partial(_fail, future))
         return future
 
     def _close(self, handle: Handle) -> None:
@@ -223,8 +243,8 @@ class Scheduler:
             self._live = [live for live in self._live if live.handle is not handle]
             for request in [waiting for waiting in self._requests if waiting.handle is handle]:
                 self._requests.remove(request)
-                fail(request.done, _session_closed())
-            self.engine.close(handle._session)
+                _fail(request.done, _session_closed())
+            self.engine.close(handle.session)
             self.stats.sessions -= 1
             self._capacity.release()
 
@@ -236,7 +256,7 @@ class Scheduler:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _post(self, task: Callable[[], None], on_error: OnError) -> None:
+    def _post(self, task: Callable[[], None], on_error: _OnError) -> None:
         if not self._tasks.add(task, on_error):
             on_error(ShuttingDownError("the server is stopping and accepts no new work"))
 
@@ -250,9 +270,9 @@ class Scheduler:
             log.exception("the scheduler's thread failed")
             gone = ShuttingDownError("the scheduler's thread failed; restart the server")
             for request in self._requests:
-                fail(request.done, gone)
+                _fail(request.done, gone)
             for newcomer in self._prefilling:
-                fail(newcomer.done, gone)
+                _fail(newcomer.done, gone)
             for live in self._live:
                 live.on_error(gone)
             self._tasks.reject_all(gone)
@@ -279,7 +299,7 @@ class Scheduler:
         except Exception as error:
             for newcomer in list(self._prefilling):
                 self._drop(newcomer)
-                fail(newcomer.done, error)
+                _fail(newcomer.done, error)
             return
         for newcomer in list(self._prefilling):
             newcomer.progress(newcomer.steps - len(newcomer.session.pending), newcomer.steps)
@@ -287,8 +307,10 @@ class Scheduler:
                 self._prefilling.remove(newcomer)
                 self.stats.sessions += 1
                 handle = Handle(self, newcomer.session)
-                if not resolve(newcomer.done, handle):
-                    self._close(handle)  # cancelled
+                if newcomer.done.set_running_or_notify_cancel():
+                    newcomer.done.set_result(handle)
+                else:
+                    self._close(handle)
 
     def _drop(self, newcomer: _PrefillRequest) -> None:
         self._prefilling.remove(newcomer)
@@ -316,13 +338,13 @@ class Scheduler:
             steps = self.engine.step([request.input for request in batch])
         except Exception as error:
             for request in batch:
-                fail(request.done, error)
+                _fail(request.done, error)
                 if not isinstance(error, ResourceError):  # only after that one can the session go on
                     request.handle.close()
             return
         self.stats.frames += len(batch)
         for request, step in zip(batch, steps, strict=True):
-            resolve(request.done, step)
+            request.done.set_result(step)
 
     def _next_batch(self) -> list[_StepRequest]:
         """Take the longest waiting requests and due live sessions, one per session."""
@@ -334,16 +356,16 @@ class Scheduler:
                 break
             if any(request.handle is other.handle for other in batch):
                 continue
-            if self._begin_live(request.live, request) if request.live else self._begin(request):
+            if self._begin(request):
                 batch.append(request)
         return batch
 
     def _begin(self, request: _StepRequest) -> bool:
-        self._requests.remove(request)
-        return request.done.set_running_or_notify_cancel()
-
-    def _begin_live(self, live: LiveHandle, request: _StepRequest) -> bool:
-        """Take the tick and the input of a live session; returns False when it was paused meanwhile."""
+        """Begin a step; returns False when it was cancelled, or its live session paused, meanwhile."""
+        live = request.live
+        if live is None:
+            self._requests.remove(request)
+            return request.done.set_running_or_notify_cancel()
         step = live.state.begin()
         if step is None:
             return False

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from playloom.actions.codec import REST_VALUES, Form, bins_of, read_vector, values_to_rows
+from playloom.actions.codec import REST_VALUES, Form, read_vector, values_to_rows
 from playloom.errors import BadInputError, did_you_mean
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import GenerationRequest, Prompt, StepResult
@@ -36,18 +36,24 @@ def _blank_is_none(value: Any) -> Any:
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Vector = Annotated[list[Number], Field(max_length=64)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=65536)]
-Temperature = Annotated[
-    Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None, BeforeValidator(_blank_is_none)
-]
+TemperatureValue = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+SeedValue = Annotated[int, Field(ge=0, lt=SEED_END)]
+Temperature = Annotated[TemperatureValue | None, BeforeValidator(_blank_is_none)]
 TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_blank_is_none)]
 TopP = Annotated[Annotated[float, Field(gt=0, le=1)] | None, BeforeValidator(_blank_is_none)]
-Seed = Annotated[Annotated[int, Field(ge=0, lt=SEED_END)] | None, BeforeValidator(_blank_is_none)]
+Seed = Annotated[SeedValue | None, BeforeValidator(_blank_is_none)]
 
 
-class RequestModel(BaseModel):
+class ApiModel(BaseModel):
+    """Request or reply."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class RequestModel(ApiModel):
     """Request of our own API; an unknown field is an error that names the nearest known one."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
@@ -59,10 +65,8 @@ class RequestModel(BaseModel):
         return data
 
 
-class SamplingFields(BaseModel):
+class SamplingFields(ApiModel):
     """Sampling parameters of a request."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     temperature: Temperature = None
     """Divides the logits; 0 is greedy; none: the model's default."""
@@ -78,10 +82,8 @@ class SamplingFields(BaseModel):
         return service.sampling(self.temperature, self.top_k, self.top_p), resolve_seed(self.seed)
 
 
-class ScoreEntry(BaseModel):
+class ScoreEntry(ApiModel):
     """One context step: an image and the action taken after seeing it."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     image: str
     """PNG or JPEG of any size, base64; resized to the model's size."""
@@ -104,16 +106,14 @@ class ScoreInput(SamplingFields):
     """Schema of `actions`; `auto` decides for each vector."""
 
 
-class ScoreRequest(BaseModel):
+class ScoreRequest(ApiModel):
     """Request of the hosted endpoint."""
 
     input_data: ScoreInput
 
 
-class ScoreResult(BaseModel):
+class ScoreResult(ApiModel):
     """One predicted step."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     image: str
     """PNG, base64: visibly watermarked, its manifest in the text chunk `playloom`."""
@@ -125,7 +125,7 @@ class ScoreResult(BaseModel):
     """Tokens of the image; send them back with it to continue without drift and without the watermark."""
 
 
-class ScoreReply(BaseModel):
+class ScoreReply(ApiModel):
     """Reply of the hosted endpoint."""
 
     results: list[ScoreResult]
@@ -166,10 +166,8 @@ class DreamRequest(PromptParams):
     """`policy`: the true frames that follow, steps - 1 of them; none, with a bundled prompt: the recorded ones."""
 
 
-class Step(BaseModel):
+class Step(ApiModel):
     """One step: the action, and the frame after it."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     index: int
     """Step number, from 0."""
@@ -183,24 +181,25 @@ class Step(BaseModel):
     """Tokens of the frame."""
 
 
-class DreamResponse(BaseModel):
-    """Reply of `/v1/dream`."""
+class GenerationResponse(ApiModel):
+    """Reply that names what it was generated with."""
 
     model: str
     """Name of the model."""
     seed: int
     """Seed used."""
+
+
+class DreamResponse(GenerationResponse):
+    """Reply of `/v1/dream`."""
+
     steps: list[Step]
     """Steps in order."""
 
 
-class PolicyResponse(BaseModel):
+class PolicyResponse(GenerationResponse):
     """Reply of `/v1/policy`."""
 
-    model: str
-    """Name of the model."""
-    seed: int
-    """Seed used."""
     action: list[float]
     """Sixteen numbers in the request's schema."""
 
@@ -215,31 +214,27 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
         The last entry's action closes its step: the first picture predicted is the one that follows it.
         """
         service.check_steps(body.input_data.num_steps_to_predict)
-        return await service.in_time(_score(service, body.input_data), request)
+        return await service.limiter.in_time(_score(service, body.input_data), request)
 
     @app.post("/v1/dream", tags=["playloom"])
     async def dream(body: DreamRequest, request: Request) -> DreamResponse:
         """Generate frames, actions or both from a prompt or images."""
         service.check_steps(body.steps)
-        return await service.in_time(_dream(service, body), request)
+        return await service.limiter.in_time(_dream(service, body), request)
 
     @app.post("/v1/policy", tags=["playloom"])
     async def policy(body: PromptParams, request: Request) -> PolicyResponse:
         """Return the model's next action."""
-        return await service.in_time(_policy(service, body), request)
+        return await service.limiter.in_time(_policy(service, body), request)
 
 
 class Prediction(NamedTuple):
-    """One predicted step."""
+    """One predicted step: its number, the watermarked frame, its tokens, and the action taken after seeing it."""
 
     step: int
-    """Step number, from 0."""
     png: bytes
-    """The frame as watermarked PNG."""
     tokens: list[int]
-    """Tokens of the frame."""
     action_A: NDArray[np.uint8]
-    """Action taken after seeing the frame, uint8 [16]."""
 
 
 async def predict(
@@ -251,13 +246,8 @@ async def predict(
 ) -> AsyncGenerator[Prediction, None]:
     """Predict the steps after a prompt.
 
-    Args:
-        service: The model.
-        prompt: The context.
-        actions: The action after the context's last frame, then that after each predicted frame; None: sampled. One
-            more than steps.
-        sampling: Sampling parameters.
-        seed: The same context and seed give the same steps.
+    `actions` are that after the context's last frame, then that after each predicted frame (None: sampled), one more
+    than steps.
     """
     manifest = service.manifest(prompt, sampling, seed, "full")
     inputs: list[tuple[NDArray[np.uint8] | None, Frame]] = [(action_A, "dream") for action_A in actions[:-1]]
@@ -279,7 +269,7 @@ async def _score(service: InferenceService, params: ScoreInput) -> ScoreReply:
         results = []
         async with aclosing(predict(service, prompt, following, sampling, seed)) as predictions:
             async for _, png, tokens, action_A in predictions:
-                image, bins = base64.b64encode(png).decode(), bins_of(action_A)
+                image, bins = base64.b64encode(png).decode(), action_A.tolist()
                 results.append(ScoreResult(image=image, actions=bins, actions_output=bins, tokens=tokens))
         return ScoreReply(results=results)
 
@@ -299,11 +289,7 @@ def _context(params: ScoreInput) -> list[ContextStep]:
 
 
 async def build_prompt(service: InferenceService, params: PromptFields) -> Prompt:
-    """Build the prompt of a request.
-
-    Raises:
-        PlayloomError: If an image cannot be read, or counts do not match.
-    """
+    """Build the prompt of a request."""
     if params.images is None:
         name = resolve_prompt(params.prompt)
         return (await service.run_in_io_pool(lambda: service.bundled_prompt(name)))[0]
@@ -379,13 +365,11 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
 
 
 async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
+    named = [(text, f"frame {index}") for index, text in enumerate(pictures)]
     size, pixels = service.size, service.settings.picture_pixels
-
-    def decode() -> list[NDArray[np.uint8]]:
-        named = [(text, f"frame {index}") for index, text in enumerate(pictures)]
-        return [read_frame(from_base64(text, where), size, where=where, pixels=pixels) for text, where in named]
-
-    frames = await service.run_in_io_pool(decode)
+    frames = await service.run_in_io_pool(
+        lambda: [read_frame(from_base64(text, where), size, where=where, pixels=pixels) for text, where in named]
+    )
     return np.stack(frames) if frames else np.zeros((0, *size, 3), np.uint8)
 
 

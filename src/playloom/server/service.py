@@ -29,12 +29,13 @@ from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt
 from playloom.device import pick_device, run_in_temporary_thread
 from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
+from playloom.inference.generate import build_manifest
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt, StepResult
-from playloom.media.images import encode_png, marked_png, read_frame
+from playloom.media.images import encode_png, read_frame
 from playloom.models.checkpoint import load_model, model_folder
 from playloom.models.decode_order import card_row_delay
-from playloom.provenance import Manifest, created_at, frames_hash
+from playloom.provenance import Manifest, frames_hash, stamp
 from playloom.server.errors import ApiError, service_unavailable
 from playloom.server.scheduler import Frame, Handle, Progress, Scheduler
 from playloom.server.settings import Settings
@@ -47,13 +48,12 @@ _CACHED_PROMPTS = 8
 class RequestLimiter:
     """Limits concurrent requests, first come, first served. Used from one event loop."""
 
-    def __init__(self, slots: int, queue: int) -> None:
-        self.slots, self.queue = slots, queue
+    def __init__(self, slots: int, queue: int, seconds: float) -> None:
+        self.slots, self.queue, self.seconds = slots, queue, seconds
         self.running = self.waiting = 0
-        self.draining = False
-        """True while the server is stopping and accepts no new work."""
+        self.draining = False  # True while the server is stopping and accepts no new work
         self._free = asyncio.Semaphore(slots)
-        self._seconds = 1.0
+        self._mean_seconds = 1.0
         self._tasks: set[asyncio.Future[Any]] = set()
         self._ended = False
 
@@ -62,7 +62,7 @@ class RequestLimiter:
         """Hold one of the slots; raise an `ApiError` 503 at once if the queue is full or the server is stopping."""
         self.check_open()
         if self._free.locked() and self.waiting >= self.queue:
-            seconds = min(60, math.ceil(self._seconds * max(1, self.waiting) / self.slots))
+            seconds = min(60, math.ceil(self._mean_seconds * max(1, self.waiting) / self.slots))
             raise service_unavailable(f"{self.waiting} requests are waiting already; try again in a while", seconds)
         self.waiting += 1
         try:
@@ -75,27 +75,23 @@ class RequestLimiter:
             yield
         finally:
             self.running -= 1
-            self._seconds += _WEIGHT * (time.monotonic() - began - self._seconds)
+            self._mean_seconds += _WEIGHT * (time.monotonic() - began - self._mean_seconds)
             self._free.release()
 
-    async def with_timeout(self, work: Coroutine[Any, Any, _T], seconds: float, request: Request | None = None) -> _T:
-        """Run the work of a request; a timeout, `abort_all` or the disconnect of its client cancels it.
-
-        Raises:
-            ApiError: 504, 503, or 499 for a client that has disconnected.
-        """
+    async def in_time(self, work: Coroutine[Any, Any, _T], request: Request | None = None) -> _T:
+        """Run the work of a request; a timeout, `abort_all` or the disconnect of its client cancels it."""
         task = asyncio.ensure_future(work)
         tasks: set[asyncio.Future[Any]] = {task}
         if request is not None:
             tasks.add(asyncio.ensure_future(request.receive()))  # after the body comes the disconnect
         self._tasks.add(task)
         try:
-            done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
             if task in done:
                 return task.result()
             if done:
                 raise ApiError(499, "the client has disconnected")
-            raise ApiError(504, f"this took longer than {seconds:g} seconds; request fewer steps at once")
+            raise ApiError(504, f"this took longer than {self.seconds:g} seconds; request fewer steps at once")
         except asyncio.CancelledError:
             if not self._ended:
                 raise
@@ -133,50 +129,38 @@ class SentImageCache:
             while len(self._known) > self._images:
                 self._known.popitem(last=False)
 
-    def codes(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.int64] | None:
-        """Return the tokens of an image that was sent, int64 [N]; None for any other."""
-        known = self._lookup(frame_HWC)
-        return None if known is None else known[0].astype(np.int64)
-
-    def manifest(self, frame_HWC: NDArray[np.uint8]) -> Manifest | None:
-        """Return the manifest of an image that was sent; None for any other."""
-        known = self._lookup(frame_HWC)
-        return None if known is None else known[1]
-
-    def _lookup(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.int32], Manifest] | None:
+    def find(self, frame_HWC: NDArray[np.uint8]) -> tuple[NDArray[np.int64] | None, Manifest | None]:
+        """Return the tokens, int64 [N], and the manifest of an image that was sent; (None, None) for any other."""
         name = frames_hash(frame_HWC)
         with self._lock:
-            if name in self._known:
-                self._known.move_to_end(name)
-            return self._known.get(name)
+            if name not in self._known:
+                return None, None
+            self._known.move_to_end(name)
+            codes_N, manifest = self._known[name]
+        return codes_N.astype(np.int64), manifest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ContextStep:
-    """One context step of a request."""
+    """One context step of a request: an image, the action after it, and its tokens where they were sent."""
 
     picture: bytes
-    """PNG or JPEG."""
-    where: str
-    """Name of the image in error messages."""
-    action_A: NDArray[np.uint8] | None = None
-    """Action after it, values uint8 [16]; None in the last step: sampled."""
+    where: str  # name of the image in error messages
+    action_A: NDArray[np.uint8] | None = None  # None in the last step: sampled
     codes_N: NDArray[np.int64] | None = None
-    """Tokens sent with the image, int64 [N]; used in place of encoding it."""
 
 
 class InferenceService:
     """A loaded model with its scheduler, thread pools and limits."""
 
     def __init__(self, settings: Settings) -> None:
-        """Load the model and start the scheduler."""
         self.settings = settings
         self.engine = run_in_temporary_thread(lambda: _load_engine(settings))
         self.model = self.engine.model
         # A live session that restarts opens its new session before it closes the old one, hence twice.
         capacity = 2 * settings.max_sessions + settings.max_requests + settings.max_jobs + settings.max_branches
         self.scheduler = Scheduler(self.engine, sessions=capacity, batch=settings.batch)
-        self.limiter = RequestLimiter(settings.max_requests, settings.queue)
+        self.limiter = RequestLimiter(settings.max_requests, settings.queue, settings.request_seconds)
         self.sent_images = SentImageCache(settings.token_cache_size)
         self._io_pool = ThreadPoolExecutor(1, "playloom-io")
         self._encode_pool = ThreadPoolExecutor(1, "playloom-encode")
@@ -214,12 +198,7 @@ class InferenceService:
         return self._live_pool.submit(work)
 
     async def prompt(self, context: Sequence[ContextStep], *, steps: int, stretch: bool = False) -> Prompt:
-        """Build a prompt from the last `steps` context steps, at most the model's context length.
-
-        Raises:
-            PictureError: If an image cannot be read.
-            BadInputError: If an action but the last is missing, or tokens are not of this model.
-        """
+        """Build a prompt from the last `steps` context steps, at most the model's context length."""
         used = context[-min(steps, self.context) :]
         actions = [step.action_A for step in used[:-1] if step.action_A is not None]
         if len(actions) < len(used) - 1:
@@ -284,17 +263,7 @@ class InferenceService:
 
     def manifest(self, prompt: Prompt, sampling: Sampling, seed: int, mode: str) -> Manifest:
         """Build the manifest of a session."""
-        row_delay = self.engine.schedule.row_delay
-        return Manifest(
-            model=self.model.config.name,
-            weights=self.model.fingerprint,
-            seed=seed,
-            mode=mode,
-            sampling=sampling.to_dict(),
-            order="raster" if row_delay == self.model.config.layout.grid_width else f"row delay {row_delay}",
-            parent=frames_hash(prompt.frames_THWC),
-            created=created_at(),
-        )
+        return build_manifest(self.engine, prompt.frames_THWC, mode=mode, sampling=sampling, seed=seed, timestamp=True)
 
     async def png(self, step: StepResult, manifest: Manifest) -> bytes:
         """Encode a step's frame as watermarked PNG and store its tokens in the cache."""
@@ -303,15 +272,12 @@ class InferenceService:
 
         def encode() -> bytes:
             made = manifest.at_step(step.index + 1)
-            png, marked_HWC = marked_png(frame_HWC, made)
+            marked_HWC = stamp(frame_HWC)
+            png = encode_png(marked_HWC, made)
             self.sent_images.keep(marked_HWC, codes_N, made)
             return png
 
         return await self.run_in_io_pool(encode)
-
-    async def in_time(self, work: Coroutine[Any, Any, _T], request: Request | None = None) -> _T:
-        """Run the work of a request within `request_seconds`; see `RequestLimiter.with_timeout`."""
-        return await self.limiter.with_timeout(work, self.settings.request_seconds, request)
 
     def check_steps(self, steps: int) -> None:
         """Raise a `BadInputError` if a request has too many steps."""
@@ -325,10 +291,9 @@ class InferenceService:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-        """Decode one image; return it with its tokens where they are known."""
         limit = self.settings.picture_pixels
         frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
-        known_N = step.codes_N if step.codes_N is not None else self.sent_images.codes(frame_HWC)
+        known_N = step.codes_N if step.codes_N is not None else self.sent_images.find(frame_HWC)[0]
         if known_N is not None:
             slots, codebook = self.model.config.layout.image_slots, self.model.config.layout.vocab.codebook_size
             if len(known_N) != slots or known_N.min() < 0 or known_N.max() >= codebook:
@@ -350,7 +315,6 @@ class InferenceService:
         return prompt, data.true_next_frames_SHWC, data.true_next_actions_SA
 
     def _prompt_image(self, name: str) -> bytes:
-        """Encode the last real frame of a prompt as PNG. Runs in the I/O thread."""
         return encode_png(load_bundled_prompt(find_prompt(name)).frames_THWC[self.context - 1])
 
 
@@ -365,11 +329,7 @@ def resolve_seed(seed: int | None) -> int:
 
 
 def resolve_prompt(name: str | None) -> str:
-    """Return the name of a bundled prompt, or the first one for None.
-
-    Raises:
-        PlayloomError: If there is none of that name, or none at all.
-    """
+    """Return the name of a bundled prompt, or the first one for None."""
     if name is None:
         name = next(iter(list_prompts()), None)
         if name is None:

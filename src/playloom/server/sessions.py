@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from playloom.actions.codec import read_vector
@@ -20,22 +19,29 @@ from playloom.provenance import Manifest
 from playloom.server.errors import ApiError
 from playloom.server.live import LiveSessionManager
 from playloom.server.scheduler import Handle
-from playloom.server.schemas import PromptParams, RequestModel, Schema, Step, Vector, build_prompt, serialize_step
+from playloom.server.schemas import (
+    GenerationResponse,
+    PromptParams,
+    RequestModel,
+    Schema,
+    Step,
+    Vector,
+    build_prompt,
+    serialize_step,
+)
 from playloom.server.service import InferenceService, await_future
 from playloom.server.settings import new_token
 
 _TAGS: list[str | Enum] = ["playloom"]
+_MP4: dict[int | str, dict[str, object]] = {200: {"content": {"video/mp4": {}}}}
+_CSV: dict[int | str, dict[str, object]] = {200: {"content": {"text/csv": {}}}}
 
 
-class SessionCreated(BaseModel):
+class SessionCreated(GenerationResponse):
     """A new session."""
 
     token: str
     """Token of the session; it gives access to step and close it."""
-    model: str
-    """Name of the model."""
-    seed: int
-    """Seed used."""
 
 
 class StepBody(RequestModel):
@@ -74,11 +80,7 @@ class SessionManager:
         return self.sessions[token]
 
     def history(self, token: str) -> tuple[str, FrameHistory, Manifest]:
-        """Return the name of a session's prompt, its newest frames and its manifest, of live and HTTP sessions.
-
-        Raises:
-            ApiError: 404.
-        """
+        """Return the prompt's name, the newest frames and the manifest of a live or HTTP session, or raise a 404."""
         live = self.live.connections.get(token)
         if live is not None:
             return live.prompt_name or "live play", live.history, live.manifest
@@ -127,8 +129,7 @@ class SessionManager:
             reply = await serialize_step(service, step, session.manifest, session.schema)
             frame_HWC = step.frame_HWC
             assert frame_HWC is not None, "a step of a session has a frame"
-            text = session.manifest.to_json()
-            picture = await service.run_in_io_pool(lambda: live_picture(frame_HWC, "jpeg", text))
+            picture = await service.run_in_io_pool(lambda: live_picture(frame_HWC, "jpeg", session.manifest.to_json()))
             session.history.add_sent(SentFrame(picture, step.action_A, 0))
             session.used_at = time.monotonic()
         return reply
@@ -140,12 +141,12 @@ def register_session_routes(app: FastAPI, service: InferenceService, sessions: S
     @app.post("/v1/sessions", status_code=201, tags=_TAGS)
     async def open_session(body: PromptParams, request: Request) -> SessionCreated:
         """Open a session that is stepped by requests."""
-        return await service.in_time(sessions.open(body), request)
+        return await service.limiter.in_time(sessions.open(body), request)
 
     @app.post("/v1/sessions/{token}/step", tags=_TAGS)
     async def step_session(token: str, body: StepBody, request: Request) -> Step:
         """Run one step: a given or sampled action, and the frame after it."""
-        return await service.in_time(sessions.step(token, body), request)
+        return await service.limiter.in_time(sessions.step(token, body), request)
 
     @app.delete("/v1/sessions/{token}", status_code=204, tags=_TAGS)
     async def close_session(token: str) -> Response:
@@ -157,25 +158,19 @@ def register_session_routes(app: FastAPI, service: InferenceService, sessions: S
             sessions.live.close(live)
         return Response(status_code=204)
 
-    @app.get("/v1/sessions/{token}/recording.mp4", response_class=Response, responses=_file("video/mp4"), tags=_TAGS)
+    @app.get("/v1/sessions/{token}/recording.mp4", response_class=Response, responses=_MP4, tags=_TAGS)
     async def video(token: str) -> Response:
         """Return the newest frames of a session as watermarked MP4 in real time."""
         _, history, manifest = sessions.history(token)
         frames = history.sent()
         data = await service.run_in_encode_pool(lambda: as_mp4(frames, manifest, service.settings.fps))
-        return Response(data, media_type="video/mp4", headers=_download("playloom.mp4"))
+        headers = {"Content-Disposition": 'attachment; filename="playloom.mp4"'}
+        return Response(data, media_type="video/mp4", headers=headers)
 
-    @app.get("/v1/sessions/{token}/recording.csv", response_class=Response, responses=_file("text/csv"), tags=_TAGS)
+    @app.get("/v1/sessions/{token}/recording.csv", response_class=Response, responses=_CSV, tags=_TAGS)
     async def table(token: str) -> Response:
         """Return the actions of the newest frames of a session as CSV, one row each, `named` schema."""
         frames = sessions.history(token)[1].sent()
         data = await service.run_in_encode_pool(lambda: as_csv(frames))
-        return Response(data, media_type="text/csv", headers=_download("playloom.csv"))
-
-
-def _file(kind: str) -> dict[int | str, dict[str, object]]:
-    return {200: {"content": {kind: {}}}}
-
-
-def _download(name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="{name}"'}
+        headers = {"Content-Disposition": 'attachment; filename="playloom.csv"'}
+        return Response(data, media_type="text/csv", headers=headers)

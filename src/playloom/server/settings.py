@@ -1,10 +1,4 @@
-"""Settings of the server from the environment (`PLAYLOOM_...`), and the tokens of sessions and jobs.
-
-PLAYLOOM_API_KEY=... PLAYLOOM_MAX_SESSIONS=4 playloom serve --host 0.0.0.0
-
-new_token("a7")        # 'a7.6f0c...': a load balancer that reads `replica_in` routes it back to a7
-new_token(None)        # '6f0c...'
-"""
+"""Settings of the server from the environment (`PLAYLOOM_...`), and the tokens of sessions and jobs."""
 
 from __future__ import annotations
 
@@ -19,17 +13,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from playloom.errors import ConfigError
 
-REPLICA_PATTERN = r"[A-Za-z0-9_-]{1,64}"
-"""Pattern of a replica's name."""
+_REPLICA_PATTERN = r"[A-Za-z0-9_-]{1,64}"
 MAX_TOKEN_LENGTH = 128
 """Most characters of a token."""
 REPLICA_HEADER = "x-playloom-replica"
 """Response header with the name of the replica."""
-_TAGGED = re.compile(rf"({REPLICA_PATTERN})\.")
+_TAGGED = re.compile(rf"({_REPLICA_PATTERN})\.")
 
 
 def new_token(replica: str | None) -> str:
-    """Return a new secret token, prefixed with the replica's name."""
+    """Return a new secret token; with a replica's name as prefix, it is routed back to that replica."""
     secret = secrets.token_hex(24)
     return secret if replica is None else f"{replica}.{secret}"
 
@@ -123,7 +116,7 @@ class Settings(BaseSettings):
 
     access_log: bool = True
     """Write a line for each request to stderr (`playloom serve`)."""
-    replica: str | None = Field(default=None, pattern=f"^{REPLICA_PATTERN}$")
+    replica: str | None = Field(default=None, pattern=f"^{_REPLICA_PATTERN}$")
     """Name of this server among several; prefixes its session and job tokens (`NAME.secret`)."""
     replicas: Count = 2
     """With `--cluster`: replicas of the model, at least."""
@@ -152,11 +145,7 @@ class Settings(BaseSettings):
 
 
 def read_settings(**given: Any) -> Settings:
-    """Read the settings: given values (not None) override the environment, which overrides the defaults.
-
-    Raises:
-        ConfigError: If a value is invalid, or other machines can reach the address and there is no key.
-    """
+    """Read the settings: given values (not None) override the environment, which overrides the defaults."""
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

@@ -1,9 +1,8 @@
 """Alignment check of actions and frames, before training and without a model.
 
-The action of step t must explain the motion from frame t to frame t + 1. A small ridge regression explains that motion
-from the action of step t + s for several shifts s. The shift that explains held-out stretches best should be 0; data
-sets are often off by one. Motion is measured by phase correlation (Kuglin & Hines 1975) in horizontal bands, of which
-the upper one shows distant scenery. T frames, H W picture; S shifts, M frame pairs, C motions, V action values.
+The action of step t must explain the motion from frame t to t + 1. A ridge regression explains it from the action of
+step t + s for shifts s; the best on held-out stretches should be 0. Motion is measured by phase correlation (Kuglin &
+Hines 1975) in bands. T frames, H W picture; S shifts, M frame pairs, C motions, V action values.
 """
 
 from __future__ import annotations
@@ -21,20 +20,14 @@ from torch import Tensor
 from playloom.actions.codec import SLOT_SIZES
 from playloom.errors import RecordingError
 
-BANDS = 3
-"""Upper, middle and lower third of the picture."""
+BANDS = 3  # upper, middle and lower third of the picture
 MOTIONS: tuple[str, ...] = tuple(
     f"{way} motion of the {band} third" for band in ("upper", "middle", "lower") for way in ("sideways", "up-down")
 )
-"""Names of the columns of `motions`."""
 
 
 def motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
-    """Measure the motion of each band between consecutive uint8 RGB frames, `chunk` frames at a time.
-
-    Returns:
-        Pixels, float32 [T - 1, 2 BANDS], columns as in `MOTIONS`; positive: the scene moves right, or down.
-    """
+    """Measure each band's motion between uint8 RGB frames: pixels, float32 [T - 1, 2 BANDS], see `MOTIONS`."""
     parts = []
     for first in range(0, len(frames_THWC) - 1, chunk):
         grey_TBhw, scale = _bands(frames_THWC[first : first + chunk + 1])
@@ -79,8 +72,7 @@ def _fraction(surface: Tensor, y: Tensor, x: Tensor, dy: int, dx: int) -> Tensor
     return torch.where(bend < -1e-9, 0.5 * (low - high) / bend, torch.zeros_like(bend)).clamp(-0.5, 0.5)
 
 
-SHIFTS = (-2, -1, 0, 1, 2)
-"""Shifts tried; s pairs the motion after frame t with the action of step t + s."""
+SHIFTS = (-2, -1, 0, 1, 2)  # shifts tried; s pairs the motion after frame t with the action of step t + s
 _FOLDS = 4
 _BLOCK = 20
 _RIDGE = 1e-2
@@ -97,11 +89,8 @@ class AlignmentReport:
     """`shifted`: another shift than 0 explains the motion reliably better."""
     best_shift: int
     motion: str
-    """The motion that actions explain best."""
-    shares: Mapping[int, float]
-    """R squared of that motion on held-out stretches, by shift."""
+    shares: Mapping[int, float]  # R squared of that motion on held-out stretches, by shift
     pairs: int
-    """Frame pairs measured."""
 
     def sentence(self) -> str:
         """Return the result and what to do, as one sentence."""
@@ -121,12 +110,7 @@ class AlignmentReport:
 def check_alignment(episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> AlignmentReport:
     """Find the shift of actions that explains the motion of the pictures best.
 
-    Args:
-        episodes: stretches of consecutive steps: frames uint8 [T, H, W, 3] and action values uint8 [T, 16]. Some
-            hundred steps in all, without cuts, with the controller in use.
-
-    Raises:
-        RecordingError: when there are too few steps.
+    `episodes` are stretches of some hundred steps in all: frames uint8 [T, H, W, 3] and actions uint8 [T, 16].
     """
     motion_MC, actions_SMV = _pairs(episodes)
     if len(motion_MC) < 4 * _BLOCK:

@@ -1,7 +1,6 @@
 """Trained tokenizers on disk, pretrained models to start from, and training facts of model cards.
 
-A run's tokenizer is `tokenizer.safetensors` with `tokenizer.json` and `card.md`. Weights are rounded to float16 before
-anything is tokenised, so that a transformer learns exactly the codes of the released model.
+Weights are rounded to float16 before anything is tokenised: transformers learn the codes of the released model.
 """
 
 from __future__ import annotations
@@ -18,14 +17,7 @@ from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, to_mapping, write_json
 from playloom.models.card import tokenizer_card, write_card
-from playloom.models.checkpoint import (
-    WorldModel,
-    fingerprint,
-    load_model,
-    load_weights,
-    model_folder,
-    save_weights,
-)
+from playloom.models.checkpoint import WorldModel, fingerprint, load_model, load_weights, model_folder, save_weights
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.task import TrainingResult
@@ -33,49 +25,33 @@ from playloom.training.task import TrainingResult
 _WEIGHTS = "tokenizer.safetensors"
 _CONFIG = "tokenizer.json"
 TRANSFORMER_FILE = "transformer.safetensors"
-"""File of the transformer's weights in a model's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedModel:
     """A trained tokenizer, and its model if it has one."""
 
-    tokenizer: FrameTokenizer
-    """In eval mode on the CPU, without gradients."""
-    name: str
-    """Fingerprint of the tokenizer's weights."""
+    tokenizer: FrameTokenizer  # in eval mode on the CPU, without gradients
+    name: str  # fingerprint of the tokenizer's weights
     ancestors: tuple[str, ...] = ()
     """Fingerprints of the tokenizers it was fine-tuned from, oldest first, as far as known."""
     model: WorldModel | None = None
     transformer: str | None = None
-    """Fingerprint of the model's transformer file."""
 
 
 def save_tokenizer(
     folder: Path, tokenizer: FrameTokenizer, ancestors: Sequence[str] = (), card: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a tokenizer, its weights rounded to float16, and its `card.md`.
-
-    Args:
-        folder: the target.
-        tokenizer: the network.
-        ancestors: fingerprints of the tokenizers it was fine-tuned from, oldest first.
-        card: facts of its training.
-    """
+    """Write a tokenizer, rounded to float16, with the facts of its training and its ancestors' fingerprints."""
     save_weights(folder / _WEIGHTS, tokenizer, torch.float16)
     write_card(folder, tokenizer_card(tokenizer.config, card or {}))
-    content: dict[str, Any] = {"format": 1, "config": tokenizer.config.to_dict()}
-    content["weights"] = fingerprint(folder / _WEIGHTS)
+    content = {"format": 1, "config": tokenizer.config.to_dict(), "weights": fingerprint(folder / _WEIGHTS)}
     optional = {"card": card, "ancestors": list(ancestors)}
-    write_json(folder / _CONFIG, {**content, **{name: value for name, value in optional.items() if value}})
+    write_json(folder / _CONFIG, content | {name: value for name, value in optional.items() if value})
 
 
 def load_tokenizer(folder: Path) -> PretrainedModel:
-    """Read a tokenizer's run.
-
-    Raises:
-        CheckpointError: when a file is missing, damaged or changed.
-    """
+    """Read a tokenizer's run."""
     if not (folder / _CONFIG).exists():
         raise CheckpointError(f"no tokenizer at {folder} ({_CONFIG} is missing); train one first")
     content = read_json(folder / _CONFIG, CheckpointError, "train or export again")
@@ -89,11 +65,7 @@ def load_tokenizer(folder: Path) -> PretrainedModel:
 
 
 def load_origin(name: str) -> PretrainedModel:
-    """Load the model or tokenizer of a bundled model's name, a model's folder or a run's folder.
-
-    Raises:
-        CheckpointError: when there is none, or a file is damaged.
-    """
+    """Load the model or tokenizer of a bundled model's name, a model's folder or a run's folder."""
     folder = Path(name)
     inner = folder / "model"
     if (inner / "model.json").is_file():

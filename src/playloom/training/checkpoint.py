@@ -24,16 +24,11 @@ _PREFIX = "step-"
 class Snapshot:
     """State of a run at one step."""
 
-    step: int
-    """Optimiser steps done; also the data position."""
+    step: int  # optimiser steps done; also the data position
     elapsed: float
-    """Training time in seconds."""
-    flops: float
-    """Floating point operations of one step, over all devices."""
-    identity: dict[str, Any]
-    """The run's config, which must be equal to resume."""
-    tensors: dict[str, Tensor]
-    """Weights, averages and optimiser states by flat name."""
+    flops: float  # floating point operations of one step, over all devices
+    identity: dict[str, Any]  # the run's config, which must be equal to resume
+    tensors: dict[str, Tensor]  # weights, averages and optimiser states by flat name
 
 
 def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
@@ -54,10 +49,7 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
 
 
 def load_newest(folder: Path) -> Snapshot | None:
-    """Load the newest readable checkpoint; None without any, CheckpointError if none is readable.
-
-    Leftovers of a killed writer are removed.
-    """
+    """Load the newest readable checkpoint; None without any. Leftovers of a killed writer are removed."""
     for leftover in folder.glob(f".{_PREFIX}*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     problems = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,10 +28,6 @@ class LoopConfig:
     """Seed of the data order and of every random draw; same seed, same bytes on a CPU."""
     learning_rate: float = 3e-4
     """Peak learning rate."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon`: Muon for the matrices of linear layers, AdamW for the rest."""
-    muon_rate: float = 1.0
-    """Learning rate of Muon's matrices over `learning_rate`."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """`cosine` (Loshchilov & Hutter 2017), or `wsd`: warm-up, stable, linear decay (Hu et al. 2024)."""
     warmup_steps: int = 100
@@ -74,24 +70,22 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
             raise ConfigError("a run needs an end: give steps, minutes or both")
-        for names, fits, words in _RANGES:
-            for name in names:
-                value = getattr(self, name)
-                if value is not None and not (fits(value) and value < math.inf):  # NaN compares false
-                    raise ConfigError(f"{name} is out of range: got {value}, expected {words}")
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if value is None or isinstance(value, bool | str):
+                continue
+            if item.name in _SHARES:
+                fits, expected = 0 <= value <= 1, "0 to 1"
+            elif item.name in _MAY_BE_ZERO:
+                fits, expected = value >= 0, "0 or more"
+            else:
+                fits, expected = value > 0, "more than 0"
+            if not (fits and value < math.inf):  # NaN compares false
+                raise ConfigError(f"{item.name} is out of range: got {value}, expected {expected}")
 
 
-_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("steps", "minutes", "max_minutes", "save_steps", "validate_steps"), lambda value: value > 0, "more than 0"),
-    (("batch", "accumulate", "log_steps", "keep", "threads"), lambda value: value > 0, "more than 0"),
-    (("learning_rate", "muon_rate", "clip"), lambda value: value > 0, "more than 0"),
-    (
-        ("seed", "warmup_steps", "weight_decay", "save_minutes", "validate_minutes"),
-        lambda value: value >= 0,
-        "0 or more",
-    ),
-    (("decay_fraction", "final_fraction", "beta1", "beta2", "ema_decay"), lambda value: 0 <= value <= 1, "0 to 1"),
-)
+_SHARES = {"decay_fraction", "final_fraction", "beta1", "beta2", "ema_decay"}
+_MAY_BE_ZERO = {"seed", "warmup_steps", "weight_decay", "save_minutes", "validate_minutes"}
 MUTABLE_ON_RESUME = frozenset(
     {"steps", "minutes", "max_minutes", "log_steps", "save_minutes", "save_steps", "validate_minutes"}
     | {"validate_steps", "keep", "device", "precision", "threads", "compile"}

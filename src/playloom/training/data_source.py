@@ -1,7 +1,4 @@
-"""The data folder of a training command: recordings, a frame dataset or a token dataset.
-
-Each is turned into the next, once, in a cache folder of the run.
-"""
+"""Data of a training: recordings, frames or tokens, each turned into the next once, in a cache folder of the run."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playloom.data.dataset import FrameDataset, Progress, TokenDataset
+from playloom.data.dataset import INDEX, FrameDataset, Progress, TokenDataset
 from playloom.data.prepare import build_frame_store, tokenise_recordings, tokenise_store
 from playloom.data.recording import Render, list_episodes, load_meta
 from playloom.errors import RecordingError
@@ -26,29 +23,19 @@ class PrepareOptions:
     """Renders a recording."""
     workers: int = 0
     """Rendering processes; 0: none."""
-    batch: int = 32
-    """Pictures per tokenizer batch."""
-    mirror: bool = False
-    """Add each training episode mirrored (from a frame dataset only)."""
-    splits: tuple[str, ...] = ("train", "validation")
-    """Splits of recordings to render."""
     progress: Progress | None = None
     """Progress callback: frames done, frames in all."""
 
 
 def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDataset:
-    """Open the frame dataset at `data`, or render the recordings there into `cache`.
-
-    Raises:
-        RecordingError: when `data` is neither.
-    """
+    """Open the frame dataset at `data`, or render the recordings there into `cache`."""
     kind = detect_dataset_kind(data)
     if kind == "frames":
         return FrameDataset.open(data)
     if kind == "tokens":
         raise RecordingError(f"{data} is a token store; a tokenizer learns from recordings or a frame store")
-    paths = _episodes(data, options)
-    if _is_finished(cache):
+    paths = _episodes(data)
+    if (cache / INDEX).exists():
         store = FrameDataset.open(cache)
         if len(store.spans) == len(paths):
             return store
@@ -59,12 +46,7 @@ def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDatase
 def tokens_from(
     data: Path, cache: Path, options: PrepareOptions, tokenizer: FrameTokenizer | None, fingerprint: str | None
 ) -> TokenDataset:
-    """Open the token dataset at `data`, or make one in `cache` from the frames or recordings there.
-
-    Raises:
-        RecordingError: when a tokenizer is needed and not given, or the store was made by another one, or the cache
-            from other data.
-    """
+    """Open the token dataset at `data`, or make one in `cache` from the frames or recordings there."""
     kind = detect_dataset_kind(data)
     if kind == "tokens":
         store = TokenDataset.open(data)
@@ -73,29 +55,25 @@ def tokens_from(
                 f"{data} was made by another tokenizer: got {store.tokenizer}, expected {fingerprint}; tokenise again"
             )
         return store
-    if _is_finished(cache):
+    if (cache / INDEX).exists():
         store = TokenDataset.open(cache)
         if fingerprint in (None, store.tokenizer):
-            _check_same_data(store, data, kind, options)
+            _check_same_data(store, data, kind)
             return store
     _require_one_process(cache)
     if tokenizer is None or fingerprint is None:
         raise RecordingError(f"{data} holds {kind}; to tokenise it, give the tokenizer's folder with --tokenizer")
-    shared: dict[str, Any] = {"fingerprint": fingerprint, "batch": options.batch, "progress": options.progress}
+    shared: dict[str, Any] = {"fingerprint": fingerprint, "progress": options.progress}
     shared["device"] = str(tokenizer.last_layer.device)
     if kind == "frames":
-        return tokenise_store(cache, FrameDataset.open(data), tokenizer.encode, mirror=options.mirror, **shared)
-    paths = _episodes(data, options)
-    return tokenise_recordings(cache, paths, options.render, tokenizer.encode, workers=options.workers, **shared)
+        return tokenise_store(cache, FrameDataset.open(data), tokenizer.encode, **shared)
+    render, workers = options.render, options.workers
+    return tokenise_recordings(cache, _episodes(data), render, tokenizer.encode, workers=workers, **shared)
 
 
 def detect_dataset_kind(data: Path) -> str:
-    """Return the kind of a data folder: "frames", "tokens" or "recordings".
-
-    Raises:
-        RecordingError: when it is none of them.
-    """
-    index = data / "index.json"
+    """Return the kind of a data folder: "frames", "tokens" or "recordings"."""
+    index = data / INDEX
     if index.exists():
         kind = read_json(index, RecordingError, "prepare the data set again").get("kind")
         if kind not in ("frames", "tokens"):
@@ -108,22 +86,20 @@ def detect_dataset_kind(data: Path) -> str:
     raise RecordingError(f"{data} holds neither recordings nor a prepared data set; see: playloom record --help")
 
 
-def _check_same_data(store: TokenDataset, data: Path, kind: str, options: PrepareOptions) -> None:
-    """Refuse cached codes of other data, as far as the lengths show."""
+def _check_same_data(store: TokenDataset, data: Path, kind: str) -> None:
     if kind == "frames":
         expected = len(FrameDataset.open(data))
     else:
-        expected = sum(load_meta(path).steps for path in _episodes(data, options))
-    frames = sum(span.length for span in store.spans if not span.meta.get("mirrored"))
-    if frames != expected:
+        expected = sum(load_meta(path).steps for path in _episodes(data))
+    if len(store) != expected:
         raise RecordingError(
-            f"{store.folder} holds codes of other data: got {frames} frames, expected {expected} of {data}; choose "
+            f"{store.folder} holds codes of other data: got {len(store)} frames, expected {expected} of {data}; choose "
             "another --out, or remove that folder"
         )
 
 
-def _episodes(data: Path, options: PrepareOptions) -> list[Path]:
-    return [path for path in list_episodes(data) if load_meta(path).split in options.splits]
+def _episodes(data: Path) -> list[Path]:
+    return [path for path in list_episodes(data) if load_meta(path).split in ("train", "validation")]
 
 
 def _require_one_process(cache: Path) -> None:
@@ -132,7 +108,3 @@ def _require_one_process(cache: Path) -> None:
             f"{cache} is not prepared, and {dist_info()[1]} processes cannot prepare it together; run the same command "
             "once without torchrun and with --prepare-only"
         )
-
-
-def _is_finished(cache: Path) -> bool:
-    return (cache / "index.json").exists()

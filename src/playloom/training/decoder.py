@@ -6,7 +6,7 @@ Encoder and codebook stay bit for bit the same, so a transformer trained on the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.device import pick_device
@@ -26,10 +26,8 @@ from playloom.training.artifacts import TRANSFORMER_FILE, PretrainedModel, load_
 from playloom.training.data_source import PrepareOptions, frames_from, tokens_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
-from playloom.training.task import Batch, TrainingResult
+from playloom.training.task import Batch, Say, TrainingResult
 from playloom.training.tokenizer import GanConfig, GanTask, check_frame_size
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,28 +54,14 @@ class DecoderJob:
     prepare: PrepareOptions
 
 
-def run_decoder(
-    job: DecoderJob, *, perceptual: nn.Module | None = None, report: Report | None = None, say: Say = print
-) -> TrainingResult:
-    """Run or resume a job, and export: a tokenizer into `out`, a model into `out/model`.
-
-    Args:
-        job: its inputs and outputs.
-        perceptual: another feature distance, see `TokenizerLoss`.
-        report: progress callback.
-        say: receives one sentence about the data.
-
-    Raises:
-        CheckpointError: when the source cannot be read, or `out` holds another run.
-        RecordingError: when the data do not fit.
-        ConfigError: when the decoder's depths are impossible.
-    """
+def run_decoder(job: DecoderJob, *, report: Report | None = None, say: Say = print) -> TrainingResult:
+    """Run or resume a job, and export: a tokenizer into `out`, a model into `out/model`."""
     source, frames, codes = prepare_decoder(job, say)
     config = job.config
     tokenizer = deepen_decoder(
         source.tokenizer, blocks=config.decoder_blocks, layers=config.decoder_layers, seed=config.loop.seed
     )
-    loop = Loop(DecoderTask(tokenizer, config, frames, codes, perceptual=perceptual), config.loop, job.out, report)
+    loop = Loop(DecoderTask(tokenizer, config, frames, codes), config.loop, job.out, report)
     result = loop.run()
     path = job.out if source.model is None else job.out / "model"
     loop.export(lambda: _export(path, source, tokenizer.cpu(), _card(job, source, codes, result)))
@@ -90,9 +74,7 @@ def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel,
     frames = frames_from(job.data, job.out / "frames", job.prepare)
     check_frame_size(source.tokenizer.config, frames)
     encoder = source.tokenizer.to(pick_device(job.config.loop.device))
-    codes = tokens_from(
-        frames.folder, job.out / "codes", dataclasses.replace(job.prepare, mirror=False), encoder, source.name
-    )
+    codes = tokens_from(frames.folder, job.out / "codes", job.prepare, encoder, source.name)
     encoder.cpu()
     if dist_info()[0] == 0:
         say(f"{len(codes)} frames in {len(codes.spans)} episodes, tokenizer {codes.tokenizer}")
@@ -102,11 +84,7 @@ def prepare_decoder(job: DecoderJob, say: Say = print) -> tuple[PretrainedModel,
 def deepen_decoder(
     tokenizer: FrameTokenizer, *, blocks: Sequence[int] | None, layers: int | None, seed: int
 ) -> FrameTokenizer:
-    """Return a copy of the tokenizer with another `decoder_blocks` and `decoder_layers` (None: unchanged).
-
-    Encoder, codebook, and all of the old decoder that fits are copied bit for bit. Added blocks and layers start as the
-    identity, so a deeper decoder starts with the same pictures. In eval mode, on the CPU; only the decoder is trained.
-    """
+    """Return a frozen copy with a deeper decoder (None: unchanged) to train; added parts start as the identity."""
     old = tokenizer.config
     config = dataclasses.replace(
         old,
@@ -124,13 +102,7 @@ class DecoderTask(GanTask):
     """Train the decoder of a tokenizer (see `deepen_decoder`) in place, on codes made once."""
 
     def __init__(
-        self,
-        tokenizer: FrameTokenizer,
-        config: DecoderTrainingConfig,
-        frames: FrameDataset,
-        codes: TokenDataset,
-        *,
-        perceptual: nn.Module | None = None,
+        self, tokenizer: FrameTokenizer, config: DecoderTrainingConfig, frames: FrameDataset, codes: TokenDataset
     ) -> None:
         if frames.spans != codes.spans:
             raise RecordingError(
@@ -140,9 +112,7 @@ class DecoderTask(GanTask):
         spans = codes.of_split("validation") or codes.of_split("train")
         rows_B1 = _spread_rows(spans, config.validation_pictures)[:, None]
         batches = [rows_B1[first : first + 16] for first in range(0, len(rows_B1), 16)]
-        super().__init__(
-            tokenizer, config, frames, decoder_only=True, validation_batches=batches, perceptual=perceptual
-        )
+        super().__init__(tokenizer, config, frames, decoder_only=True, validation_batches=batches)
         self._codes = codes
         self.averaged = frozenset({"decoder"})
         self.run_config["data"]["codes"] = codes.tokenizer
@@ -168,7 +138,6 @@ def _spread_rows(spans: Sequence[EpisodeSlice], count: int) -> NDArray[np.int64]
 
 
 def _card(job: DecoderJob, source: PretrainedModel, codes: TokenDataset, result: TrainingResult) -> dict[str, Any]:
-    """The source's card with this training added to its list `decoder`, without the old decoder's metrics."""
     decoder = {
         "note": "Only the decoder was trained again, on codes made once; encoder, codebook, transformer are unchanged.",
         "before": source.name,

@@ -1,7 +1,4 @@
-"""Fabric, ranks, batch prefetch and stop signals.
-
-The only module that imports lightning.
-"""
+"""Fabric, ranks, batch prefetch and stop signals; the only module that imports lightning."""
 
 from __future__ import annotations
 
@@ -25,30 +22,27 @@ from playloom.training.config import LoopConfig
 from playloom.training.task import Batch
 
 
-class StopRequest:
-    """Handle the first SIGINT or SIGTERM inside `with` by setting `requested`; restore the old handlers afterwards."""
+@contextlib.contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """Yield an event that the first SIGINT or SIGTERM sets; a second one does what it did before."""
+    stop, old = threading.Event(), dict[signal.Signals, Any]()
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._old: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._old.items():
+    def restore() -> None:
+        for number, handler in old.items():
             signal.signal(number, handler)
-        self._old = {}
+        old.clear()
+
+    def request(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        restore()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            old[number] = signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 def make_fabric(config: LoopConfig) -> Any:
@@ -56,21 +50,17 @@ def make_fabric(config: LoopConfig) -> Any:
     fabric_class = _fabric_class()
     kind = pick_device(config.device).type
     if kind == "cpu":
-        if config.threads is None:
-            set_threads()
-        else:
-            torch.set_num_threads(config.threads)
+        set_threads(config.threads)
     else:
         torch.set_float32_matmul_precision("high")
     precision = config.precision
     if precision == "auto":
         precision = "32-true" if kind == "cpu" else "bf16-mixed"
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     fabric = fabric_class(
         accelerator=kind,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
-        strategy="ddp" if processes > 1 else "auto",
+        strategy="ddp" if dist_info()[1] > 1 else "auto",
         precision=precision,
     )
     fabric.launch()

@@ -1,7 +1,6 @@
 """Log of a run: JSON lines, TensorBoard scalars if installed, preview strips; throughput.
 
-After a resume the lines beyond the checkpoint are removed. Operations are counted once, on a run's first step; a
-discriminator that starts later is not in the count.
+After a resume the lines beyond the checkpoint are removed.
 """
 
 from __future__ import annotations
@@ -28,26 +27,18 @@ class LoopProgress:
     """One report of a running loop."""
 
     step: int
-    """Optimiser steps done."""
-    fraction: float
-    """Part of the run done, in [0, 1]."""
-    elapsed: float
-    """Training time so far, all sessions, in seconds."""
+    fraction: float  # part of the run done, in [0, 1]
+    elapsed: float  # training time so far, all sessions, in seconds
     eta: float
-    """Estimated seconds to the end."""
     learning_rate: float
-    """Current learning rate of the first optimiser."""
-    metrics: Mapping[str, float]
-    """Means since the last report, `loss` among them, or the `validation/...` metrics."""
-    rates: Mapping[str, float]
-    """Units (pictures, tokens) and operations (`flops`) per second since the last report."""
+    metrics: Mapping[str, float]  # means since the last report, `loss` among them, or the `validation/...` metrics
+    rates: Mapping[str, float]  # units (pictures, tokens) and operations (`flops`) per second since the last report
 
 
 class Meter:
     """Means of metrics, which stay on the device until read, and units per second, since the last report."""
 
     def __init__(self, units_per_step: Mapping[str, float]) -> None:
-        """Start the clock; `units_per_step` counts one optimiser step over all devices."""
         self.units_per_step = units_per_step
         self._sums: dict[str, Tensor] = {}
         self._counts: Counter[str] = Counter()
@@ -80,7 +71,7 @@ class RunLogger:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._path = folder / "log.jsonl"
-        self._cut(resumed_step)
+        self._drop_after(resumed_step)
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _tensorboard(folder / "tensorboard", resumed_step)
 
@@ -95,12 +86,11 @@ class RunLogger:
             for name, value in report.rates.items():
                 self._board.add_scalar(f"rate/{name}", value, report.step)
 
-    def preview(self, step: int, strip_HWC: NDArray[np.uint8]) -> Path:
+    def preview(self, step: int, strip_HWC: NDArray[np.uint8]) -> None:
         """Save a picture strip, uint8 [H, W, 3], as `previews/step-....png`."""
         path = self.folder / "previews" / f"step-{step:09d}.png"
         with atomic_write(path) as temporary:
             Image.fromarray(strip_HWC).save(temporary, format="png")
-        return path
 
     def close(self) -> None:
         """Flush and close all files."""
@@ -108,7 +98,7 @@ class RunLogger:
         if self._board is not None:
             self._board.close()
 
-    def _cut(self, step: int) -> None:
+    def _drop_after(self, step: int) -> None:
         if not self._path.exists():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)

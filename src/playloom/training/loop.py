@@ -1,8 +1,6 @@
 """The training loop: steps, checkpoints, validation, reports, on Lightning Fabric.
 
 Data and randomness of a step are functions of (seed, step, rank), so a killed run resumes exactly.
-
-    >>> Loop(task, LoopConfig(steps=1000), Path("runs/one")).run()
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from playloom.errors import CheckpointError, PlayloomError
 from playloom.json_io import to_mapping
 from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
 from playloom.training.config import MUTABLE_ON_RESUME, LoopConfig
-from playloom.training.distributed import StopRequest, make_fabric, read_ahead
+from playloom.training.distributed import make_fabric, read_ahead, stop_requests
 from playloom.training.logger import LoopProgress, Meter, RunLogger
 from playloom.training.optim import (
     AveragedWeights,
@@ -63,16 +62,12 @@ class Loop:
         self._resume()
 
     def run(self) -> TrainingResult:
-        """Train until the end, the session's time limit, or SIGINT / SIGTERM, and leave a checkpoint.
-
-        Raises:
-            PlayloomError: when the loss is not finite.
-        """
+        """Train until the end, the session's time limit, or SIGINT / SIGTERM, and leave a checkpoint."""
         self._logger = RunLogger(self.folder, self.step) if self.fabric.is_global_zero else None
         self._started = time.monotonic()
         torch.set_flush_denormal(self.device.type == "cpu")  # denormals in the averages are slow on a CPU
         try:
-            with StopRequest() as stop:
+            with stop_requests() as stop:
                 self._train(stop)
                 if self.done >= 1 and self._saved_step != self.step:
                     self._validate()
@@ -109,8 +104,6 @@ class Loop:
                 stack.callback(module.train, module.training)
                 module.eval()
             yield
-
-    # -- checkpoints --------------------------------------------------------------------------------------------
 
     def _run_config(self) -> dict[str, Any]:
         loop = {name: value for name, value in to_mapping(self.config).items() if name not in MUTABLE_ON_RESUME}
@@ -153,9 +146,7 @@ class Loop:
         self._saved_step = self.step
         self.fabric.barrier()
 
-    # -- the loop -----------------------------------------------------------------------------------------------
-
-    def _train(self, stop: StopRequest) -> None:
+    def _train(self, stop: Event) -> None:
         config, first, saved, validated = self.config, self.done, time.monotonic(), time.monotonic()
         examples = config.batch * config.accumulate * self.fabric.world_size
         meter = Meter({name: count * examples for name, count in self.task.units.items()})
@@ -218,11 +209,10 @@ class Loop:
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
-    def _tick(self, stop: StopRequest) -> bool:
-        """Update the time, equally on all ranks; return True if the session ends."""
+    def _tick(self, stop: Event) -> bool:
         limit = self.config.max_minutes
         spent = time.monotonic() - self._started
-        stopping = stop.requested or (limit is not None and spent >= 60 * limit)
+        stopping = stop.is_set() or (limit is not None and spent >= 60 * limit)
         now = torch.tensor([self.elapsed, float(stopping)], dtype=torch.float64)
         if self.fabric.world_size > 1:
             now = self.fabric.broadcast(now)
@@ -235,8 +225,6 @@ class Loop:
         if self.fabric.world_size > 1:
             by_time = bool(self.fabric.broadcast(by_time))
         return (by_steps or by_time) and self.done < 1
-
-    # -- reports ------------------------------------------------------------------------------------------------
 
     def _log(self, metrics: dict[str, float], rates: dict[str, float], factor: float, first: float) -> None:
         if not all(np.isfinite(value) for value in metrics.values()):

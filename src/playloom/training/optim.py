@@ -1,15 +1,10 @@
-"""AdamW and Muon, averaged weights and the learning rate schedule.
-
-Progress is the larger share of the step and the time budget, so a run with a time budget always ends with its full
-decay.
-"""
+"""AdamW, averaged weights and the learning rate schedule, which follows the step or the time budget."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,82 +14,20 @@ from playloom.errors import CheckpointError
 from playloom.training.config import LoopConfig
 
 
-_NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
-"""Coefficients of the quintic iteration (Jordan et al. 2024): singular values end near 1."""
-
-
-class MuonAdamW(AdamW):
-    """Muon for the matrices of groups with `muon`, AdamW for all other parameters.
-
-    Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest orthogonal one. The update is scaled to
-    the root mean square of AdamW's (Liu et al. 2025, section 2.2), so both share one learning rate. It computes in
-    float32: `torch.optim.Muon` computes in bfloat16, which is slow on CPUs without native bfloat16 products.
-    """
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Update all parameters that have a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"] if group["muon"] else ():
-                if parameter.grad is not None:
-                    self._orthogonal_step(parameter, group)
-                    parameter.grad = None  # AdamW leaves parameters without a gradient alone
-        return super().step(closure)
-
-    def _orthogonal_step(self, parameter: Tensor, group: Mapping[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"]
-        momentum.lerp_(parameter.grad, 1 - group["momentum"])  # type: ignore[arg-type]
-        nesterov = parameter.grad.lerp(momentum, group["momentum"])  # type: ignore[union-attr]
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        for rows, update in zip(parameter.split(parameter.shape[1]), nesterov.split(parameter.shape[1]), strict=True):
-            rows.add_(orthogonalize(update), alpha=-0.2 * group["lr"] * max(update.shape) ** 0.5)
-
-
-def orthogonalize(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Return the nearest semi-orthogonal matrix, approximately, by Newton-Schulz iterations; float32."""
-    first, third, fifth = _NEWTON_SCHULZ
-    wide = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
-    x = wide.float() / wide.norm().clamp_min(1e-7)
-    for _ in range(iterations):
-        square = x @ x.mT
-        x = first * x + (third * square + fifth * square @ square) @ x
-    return x.mT if matrix.shape[0] > matrix.shape[1] else x
-
-
 def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) -> Optimizer:
-    """Return the optimiser of one module; decoupled decay on matrices (two dimensions or more) only.
-
-    The rate at the peak is kept in each group as `peak`; the loop sets `lr` from it. With `muon` it takes the matrices
-    of linear layers. A matrix with more rows than columns, such as the fused query, key and value, counts as several.
-    """
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    linear = {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
-    muon = {name for name in trained if name in linear} if config.optimizer == "muon" else set()
-    plain = [(name, p) for name, p in trained.items() if name not in muon]
-    groups: list[dict[str, Any]] = [
-        {"params": [trained[name] for name in trained if name in muon], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in plain if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in plain if p.dim() < 2], "weight_decay": 0.0},
+    """Return AdamW with decoupled decay on matrices only; each group keeps its peak rate as `peak`."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
-    groups[0] |= {"muon": True, "peak": learning_rate * config.muon_rate}
-    groups = [{"muon": False, "momentum": 0.95, "peak": learning_rate, **group} for group in groups if group["params"]]
-    betas = (config.beta1, config.beta2)
-    optimizer = MuonAdamW if config.optimizer == "muon" else AdamW
-    return optimizer(groups, lr=learning_rate, betas=betas, fused=True)
+    groups = [{**group, "peak": learning_rate} for group in groups if group["params"]]
+    return AdamW(groups, lr=learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and persistent buffers by name; a shared tensor once, under its first name."""
-    seen: set[int] = set()
-    named = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor) and id(tensor) not in seen:
-            seen.add(id(tensor))
-            named[name] = tensor
-    return named
+    """Return parameters and persistent buffers by name."""
+    return dict(module.state_dict(keep_vars=True))
 
 
 def optimiser_tensors(module: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
@@ -131,12 +64,7 @@ def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -
 
 
 class AveragedWeights:
-    """Exponential moving average of a module's parameters (Polyak & Juditsky 1992); buffers are copied.
-
-    Buffers (counters, recent latents) have their own dynamics, which averaging would break. The codebook and the
-    statistics of the latents are parameters, so they are averaged. The decay warms up as (1 + n) / (10 + n), so that
-    the average forgets the random start early.
-    """
+    """Moving average of a module's parameters (Polyak & Juditsky 1992), its decay warmed up; buffers are copied."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -168,12 +96,9 @@ class AveragedWeights:
 
 def progress(config: LoopConfig, step: int, elapsed_seconds: float) -> float:
     """Return the part of the run done, in [0, 1], after `step` steps and this much training time."""
-    parts = [0.0]
-    if config.steps is not None:
-        parts.append(step / config.steps)
-    if config.minutes is not None:
-        parts.append(elapsed_seconds / (60 * config.minutes))
-    return min(1.0, max(parts))
+    by_steps = 0.0 if config.steps is None else step / config.steps
+    by_time = 0.0 if config.minutes is None else elapsed_seconds / (60 * config.minutes)
+    return min(1.0, max(by_steps, by_time))
 
 
 def learning_rate_factor(config: LoopConfig, step: int, done: float) -> float:

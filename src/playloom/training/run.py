@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,13 +26,10 @@ from playloom.training.checkpoint import differences
 from playloom.training.data_source import PrepareOptions, detect_dataset_kind, tokens_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
-from playloom.training.task import TrainingResult
+from playloom.training.task import Say, TrainingResult
 from playloom.training.world_model import WorldConfig, WorldTask
 
-_STRETCHES, _STRETCH_STEPS = 8, 120
-"""Number and length of the stretches of the alignment check."""
-
-Say = Callable[[str], None]
+_STRETCHES, _STRETCH_STEPS = 8, 120  # number and length of the stretches of the alignment check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +53,7 @@ class WorldJob:
 
 
 def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) -> TrainingResult:
-    """Run or resume a job; export the model into `out/model` if there is a tokenizer.
-
-    Args:
-        job: its inputs and outputs.
-        report: progress callback.
-        say: receives one sentence about each stage.
-
-    Raises:
-        BadInputError: when the actions do not fit their frames and the check is strict.
-        RecordingError, CheckpointError, ConfigError: as in the stages.
-    """
+    """Run or resume a job; export the model into `out/model` if there is a tokenizer."""
     store, tokenizer = prepare_world(job, say)
     task = WorldTask(job.model, job.config, store, tokenizer=tokenizer, start=job.start)
     loop = Loop(task, job.config.loop, job.out, report)
@@ -81,7 +68,7 @@ def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) 
 
 
 def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameTokenizer | None]:
-    """Make the codes and, for a new run, check the alignment. Arguments as in `run_world`."""
+    """Make the codes and, for a new run, check the alignment."""
     source = _tokenizer(job)
     tokenizer = source.tokenizer.to(pick_device(job.config.loop.device)) if source is not None else None
     name = source.name if source is not None else None
@@ -129,7 +116,6 @@ def _card(job: WorldJob, store: TokenDataset, result: TrainingResult) -> dict[st
 
 
 def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None) -> str:
-    """Check actions against raw pictures if available, else against decoded codes; return the result."""
     frames = FrameDataset.open(job.data) if detect_dataset_kind(job.data) == "frames" else None
     if frames is None and tokenizer is None:
         return "alignment not checked: that needs pictures, so a frame store or the tokenizer's folder"
@@ -145,7 +131,6 @@ def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None)
 def _stretches(
     store: TokenDataset, frames: FrameDataset | None, tokenizer: FrameTokenizer | None
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Frames and actions of stretches of training episodes, without deaths."""
     spans: Sequence[EpisodeSlice] = [span for span in store.of_split("train") if not span.meta.get("mirrored")]
     if "dead" in store.state_columns:
         spans = alive_spans(spans, store.column("dead"))

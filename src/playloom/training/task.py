@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Batch = dict[str, Tensor]
-"""Named tensors, on the CPU from a task, on the device in a loss."""
+Batch = dict[str, Tensor]  # named tensors, on the CPU from a task, on the device in a loss
+Say = Callable[[str], None]  # receives one sentence about each stage
 
 
 @dataclass(frozen=True)
@@ -21,38 +21,27 @@ class StepContext:
     """Progress and randomness of a training step."""
 
     step: int
-    """Optimiser steps done."""
     fraction: float
-    """Part of the run done, in [0, 1]."""
-    random: np.random.Generator
-    """Generator of this step; the same on every device."""
+    random: np.random.Generator  # generator of this step; the same on every device
 
 
 @dataclass(frozen=True)
 class ModuleLoss:
     """A loss and the module it trains."""
 
-    module: str
-    """Name in `Task.modules`."""
-    loss: Tensor
-    """Scalar; its backward pass runs before the next loss is computed."""
+    module: str  # name in `Task.modules`
+    loss: Tensor  # scalar; its backward pass runs before the next loss is computed
     metrics: Mapping[str, Tensor]
-    """Scalars to report, detached."""
 
 
 class Task(Protocol):
     """Modules, data and losses of a training. Each module has its own optimiser; a GAN has two."""
 
-    modules: dict[str, nn.Module]
-    """Trained modules by name; frozen ones are elsewhere in the task."""
-    averaged: frozenset[str]
-    """Names of modules with averaged weights (if the config averages at all)."""
-    rates: dict[str, float]
-    """Peak learning rate of each module, over the config's."""
-    units: dict[str, int]
-    """Units of one example, such as {"pictures": 1}."""
-    run_config: dict[str, Any]
-    """JSON values that must not change on resume (configs, data fingerprints)."""
+    modules: dict[str, nn.Module]  # trained modules by name; frozen ones are elsewhere in the task
+    averaged: frozenset[str]  # names of modules with averaged weights (if the config averages at all)
+    rates: dict[str, float]  # peak learning rate of each module, over the config's
+    units: dict[str, int]  # units of one example, such as {"pictures": 1}
+    run_config: dict[str, Any]  # JSON values that must not change on resume (configs, data fingerprints)
 
     def to(self, device: torch.device) -> None:
         """Move everything that is not a trained module."""
@@ -74,13 +63,8 @@ class Task(Protocol):
 class TrainingResult:
     """Result of a training."""
 
-    step: int
-    """Optimiser steps done, all sessions."""
-    elapsed: float
-    """Training time in seconds, all sessions."""
-    finished: bool
-    """False if the run stopped early and can be resumed."""
-    validation: dict[str, float]
-    """Metrics of the last validation, if there was one in this session."""
-    path: Path
-    """Folder of the export, else of the run."""
+    step: int  # optimiser steps done, all sessions
+    elapsed: float  # training time in seconds, all sessions
+    finished: bool  # false if the run stopped early and can be resumed
+    validation: dict[str, float]  # metrics of the last validation, if there was one in this session
+    path: Path  # folder of the export, else of the run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from playloom.data.dataset import FrameDataset
-from playloom.data.sampler import WindowSampler, brightness, brightness_factors, frame_batch
+from playloom.data.sampler import WindowSampler, frame_batch
 from playloom.errors import ConfigError, RecordingError
 from playloom.json_io import plain, to_mapping
 from playloom.models.tokenizer.config import TokenizerConfig
@@ -30,7 +30,6 @@ from playloom.training.loop import Loop, Report
 from playloom.training.task import Batch, ModuleLoss, StepContext, TrainingResult
 
 _STRIP_WIDTH = 6
-"""Pictures per row of a preview."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,40 +76,15 @@ def train_tokenizer(
     out: Path,
     *,
     start: PretrainedModel | None = None,
-    perceptual: nn.Module | None = None,
     report: Report | None = None,
 ) -> TrainingResult:
-    """Train or resume a tokenizer in the folder `out`, and export it there, rounded to float16.
-
-    Args:
-        sizes: its frame size must be the store's.
-        config: settings.
-        store: pictures; the split "train" is learned, "validation" is validated on.
-        out: folder of checkpoints, log, previews and the export; a run found here is resumed.
-        start: a tokenizer of these sizes to initialise the weights from; None: random ones.
-        perceptual: another feature distance, see `TokenizerLoss`.
-        report: progress callback.
-
-    Raises:
-        RecordingError: when the store's pictures have another size, or none are for training.
-        CheckpointError: when `out` holds another run.
-    """
-    task = TokenizerTask(sizes, config, store, start=start, perceptual=perceptual)
+    """Train or resume a tokenizer, from `start` or random weights, and export it into `out`, rounded to float16."""
+    task = TokenizerTask(sizes, config, store, start=start)
     loop = Loop(task, config.loop, out, report)
     result = loop.run()
     ancestors = () if start is None else (*start.ancestors, start.name)
     loop.export(lambda: save_tokenizer(out, task.tokenizer, ancestors, training_facts(store, result, config)))
     return result
-
-
-class GanOutput(NamedTuple):
-    """Output of a generator's training pass; a tuple, because wrappers look for tensors in those."""
-
-    loss: Tensor
-    made_BCHW: Tensor
-    """Reconstruction, float around [-1, 1], detached."""
-    parts: dict[str, Tensor]
-    """Every part of the loss, detached."""
 
 
 class GeneratorLoss(nn.Module):
@@ -121,13 +95,13 @@ class GeneratorLoss(nn.Module):
         self.add_module(name, generator)  # the name is part of checkpoints
         self._parts = (generator, loss)  # in a tuple, so that the loss's weights do not become this module's
 
-    def forward(self, inputs: Tensor, pixels_BCHW: Tensor, update: int) -> GanOutput:
-        """Generate pictures from pixels (tokenizer) or codebook entries (decoder); compare them with `pixels_BCHW`."""
+    def forward(self, inputs: Tensor, pixels_BCHW: Tensor, update: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Generate from pixels or codebook entries; returns the loss, and detached the pictures and every part."""
         generator, loss = self._parts
         output = generator(inputs)
-        made, commitment = (output, None) if isinstance(output, Tensor) else (output.pixels_BCHW, output.commitment)
+        made, commitment = (output, None) if isinstance(output, Tensor) else output
         total, parts = loss(made, pixels_BCHW, update=update, last_layer=generator.last_layer, commitment=commitment)
-        return GanOutput(total, made.detach(), parts)
+        return total, made.detach(), parts
 
 
 class GanTask:
@@ -141,14 +115,13 @@ class GanTask:
         *,
         decoder_only: bool,
         validation_batches: Sequence[NDArray[np.int64]],
-        perceptual: nn.Module | None,
     ) -> None:
         check_frame_size(tokenizer.config, frames)
         self.tokenizer, self._config, self._frames = tokenizer, config, frames
         self._validation_batches = validation_batches
         self._generator = "decoder" if decoder_only else "tokenizer"
         loop = config.loop
-        self.loss = TokenizerLoss(config.loss, perceptual=perceptual, seed=loop.seed)
+        self.loss = TokenizerLoss(config.loss, seed=loop.seed)
         generator = tokenizer.decoder if decoder_only else tokenizer
         self.modules: dict[str, nn.Module] = {self._generator: GeneratorLoss(self._generator, generator, self.loss)}
         self.rates = {self._generator: 1.0}
@@ -191,12 +164,12 @@ class GanTask:
         # -1 is before every `adversarial_start`.
         update = context.step if context.fraction >= self._config.adversarial_from else -1
         self._freeze_discriminator(True)
-        output: GanOutput = modules[self._generator](inputs, pixels, update)
-        ratio = 10 * torch.log10(4 / (output.made_BCHW.float() - pixels).square().mean())
-        yield ModuleLoss(self._generator, output.loss, {"loss": output.loss.detach(), **output.parts, "psnr": ratio})
+        loss, made_BCHW, parts = modules[self._generator](inputs, pixels, update)
+        ratio = 10 * torch.log10(4 / (made_BCHW.float() - pixels).square().mean())
+        yield ModuleLoss(self._generator, loss, {"loss": loss.detach(), **parts, "psnr": ratio})
         if self.loss.adversarial_on(update):
             self._freeze_discriminator(False)
-            scores = modules["discriminator"](torch.cat([pixels, output.made_BCHW.float()]))
+            scores = modules["discriminator"](torch.cat([pixels, made_BCHW.float()]))
             loss = hinge_loss(*scores.float().chunk(2))
             yield ModuleLoss("discriminator", loss, {"discriminator": loss.detach()})
 
@@ -214,13 +187,13 @@ class GanTask:
             sharp = (torch.from_numpy(sharpness(pictures)).float() for pictures in (made, truth))
             metrics.append(torch.stack([psnr(made, truth), ssim(made, truth), *sharp]))
         ratio, similarity, sharp_made, sharp_true = torch.cat(metrics, dim=1).mean(1).tolist()
-        use = codebook_use(torch.cat(codes), self.tokenizer.config.codebook_size)
+        used, perplexity = codebook_use(torch.cat(codes), self.tokenizer.config.codebook_size)
         return {
             "psnr": ratio,
             "ssim": similarity,
             "sharpness": sharp_made / sharp_true if sharp_true else float("nan"),
-            "codes_used": use.fraction,
-            "code_perplexity": use.perplexity,
+            "codes_used": used,
+            "code_perplexity": perplexity,
         }
 
     def preview(self) -> NDArray[np.uint8]:
@@ -232,11 +205,7 @@ class GanTask:
 
 
 class TokenizerTask(GanTask):
-    """Train the whole tokenizer.
-
-    Weights are not averaged: an averaged encoder with a live codebook gives the wrong codes (measured at the end of a
-    run: 12.8 dB where the live weights had 22.8). See `Quantizer` for the state that an average would need.
-    """
+    """Train the whole tokenizer; not averaged, as an averaged encoder with a live codebook gives wrong codes."""
 
     def __init__(
         self,
@@ -245,7 +214,6 @@ class TokenizerTask(GanTask):
         frames: FrameDataset,
         *,
         start: PretrainedModel | None = None,
-        perceptual: nn.Module | None = None,
     ) -> None:
         tokenizer = FrameTokenizer(sizes, seed=config.loop.seed)
         if start is not None:
@@ -253,9 +221,7 @@ class TokenizerTask(GanTask):
         spans = frames.of_split("validation") or frames.of_split("train")
         sampler = WindowSampler(spans=spans, steps=1, batch=min(config.loop.batch, 16), seed=0)
         batches = [sampler.rows(index) for index in range(max(1, config.validation_pictures // sampler.batch))]
-        super().__init__(
-            tokenizer, config, frames, decoder_only=False, validation_batches=batches, perceptual=perceptual
-        )
+        super().__init__(tokenizer, config, frames, decoder_only=False, validation_batches=batches)
         self._brightness, self._mirror = config.brightness, config.mirror
         if start is not None:
             self.run_config["start"] = {"tokenizer": start.name}
@@ -269,7 +235,11 @@ class TokenizerTask(GanTask):
         """Return frames with random brightness and mirroring."""
         count = len(frames_BHWC)
         if self._brightness:
-            frames_BHWC = brightness(frames_BHWC, brightness_factors(count, self._brightness, random))
+            factors_B = torch.from_numpy(
+                random.uniform(1 - self._brightness, 1 + self._brightness, count).astype(np.float32)
+            )
+            scaled_BHWC = frames_BHWC.float() * factors_B.to(frames_BHWC.device)[:, None, None, None]
+            frames_BHWC = scaled_BHWC.round_().clamp_(0, 255).to(torch.uint8)
         if self._mirror:
             flipped = torch.from_numpy(random.random(count) < 0.5).to(frames_BHWC.device)
             frames_BHWC = torch.where(flipped[:, None, None, None], frames_BHWC.flip(2), frames_BHWC)

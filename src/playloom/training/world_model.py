@@ -42,15 +42,10 @@ class LossOutput(NamedTuple):
     """Means of one batch, scalars on the device; a tuple, because wrappers look for tensors in those."""
 
     loss: Tensor
-    """Training objective."""
-    image: Tensor
-    """Cross-entropy of image codes, nats."""
-    action: Tensor
-    """Cross-entropy of action values, nats."""
+    image: Tensor  # cross-entropy of image codes, nats
+    action: Tensor  # cross-entropy of action values, nats
     image_accuracy: Tensor
-    """Accuracy of image codes."""
     action_accuracy: Tensor
-    """Accuracy of action values."""
 
 
 class WorldLoss(nn.Module):
@@ -91,7 +86,6 @@ class WorldLoss(nn.Module):
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy in nats, and accuracy."""
     flat = logits.flatten(0, -2).float()
     loss = F.cross_entropy(flat, targets.flatten())
     return loss, (flat.detach().argmax(-1) == targets.flatten()).float().mean()
@@ -107,7 +101,7 @@ class WorldConfig:
     action_weight: float = 1.0
     """Weight of an action token's loss; 1 is the published objective, 10 its variant for diverse actions."""
     row_delays: tuple[int, ...] = (0, 4, 2, 1)
-    """Row row_delays trained; 0 is raster order. A chain layout trains raster order only."""
+    """Row delays trained; 0 is raster order. A chain layout trains raster order only."""
     row_delay_weights: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
     """Relative frequency of each row delay."""
     first_step_image_loss: bool = False
@@ -142,18 +136,7 @@ class WorldTask:
         tokenizer: FrameTokenizer | None = None,
         start: PretrainedModel | None = None,
     ) -> None:
-        """Train on the split "train" of `store`, validate on "validation".
-
-        Args:
-            model: sizes; its codebook and grid must be those of the store.
-            config: settings.
-            store: codes and actions.
-            tokenizer: decodes the pictures of previews; None: no previews.
-            start: a whole model of these sizes to initialise from; None: random weights.
-
-        Raises:
-            RecordingError: when the store does not fit the model or has no training episodes.
-        """
+        """Train from `start`, a whole model, or random weights; `tokenizer` decodes previews (None: none)."""
         _check_store(model, store)
         self._model, self._config, self._store, self._tokenizer = model, config, store, tokenizer
         self.transformer = build_transformer(model, seed=config.loop.seed)
@@ -188,7 +171,7 @@ class WorldTask:
 
     def batch(self, index: int) -> Batch:
         """Return windows of batch `index`: codes int64 [B, T, N], actions int64 [B, T, A]."""
-        return self._gather(self._train, index)
+        return token_windows(self._store, self._train.rows(index))
 
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
         """Yield one loss, in a decode order drawn from the step's generator."""
@@ -205,7 +188,8 @@ class WorldTask:
         sums: dict[str, float] = {}
         count = max(1, self._config.validation_windows // self._validation.batch)
         for index in range(count):
-            batch = {name: tensor.to(device) for name, tensor in self._gather(self._validation, index).items()}
+            windows = token_windows(self._store, self._validation.rows(index))
+            batch = {name: tensor.to(device) for name, tensor in windows.items()}
             raster = self._output(self.loss, batch, row_delays[0])
             metrics = {name: float(value) for name, value in raster._asdict().items()}
             metrics[f"image_row_delay_{row_delays[-1]}"] = float(self._output(self.loss, batch, row_delays[-1]).image)
@@ -239,10 +223,6 @@ class WorldTask:
         output: LossOutput = module(batch["codes"], batch["actions"], self._masks[row_delay])
         return output
 
-    def _gather(self, sampler: WindowSampler, index: int) -> Batch:
-        windows = token_windows(self._store, sampler.rows(index))
-        return {"codes": windows.tokens_BTN, "actions": windows.actions_BTA}
-
     def _orders(self, model: ModelConfig) -> tuple[dict[int, Tensor], NDArray[np.float64]]:
         """Own-step mask of every row delay (raster order under the grid's width), and relative frequencies."""
         width = model.layout.grid_width
@@ -251,9 +231,8 @@ class WorldTask:
             actual = width if row_delay == 0 or not model.rows else min(row_delay, width)
             shares[actual] = shares.get(actual, 0.0) + weight
         weights = np.array(list(shares.values()))
-        return {
-            row_delay: schedule(model.layout, row_delay).visible_PP() for row_delay in shares
-        }, weights / weights.sum()
+        masks = {row_delay: schedule(model.layout, row_delay).visible_PP() for row_delay in shares}
+        return masks, weights / weights.sum()
 
     def _sampler(self, spans: Sequence[EpisodeSlice], seed: int, rank: int, ranks: int) -> WindowSampler:
         steps, batch = self._config.window_steps, self._config.loop.batch

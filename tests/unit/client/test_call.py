@@ -15,9 +15,9 @@ from playloom.client import CallEvents, CallJob, Retries, run_call, start_from_f
 from playloom.client.response import random_action
 from playloom.errors import BadInputError, EndpointError, PictureError
 from playloom.media.action_table import read_actions
-from playloom.media.images import encode_png, enlarge, read_picture, write_generated
-from playloom.media.video import read_frames, read_manifest
+from playloom.media.images import encode_png, enlarge, read_picture, write_picture
 from playloom.provenance import Manifest, stamp
+from video_toys import read_frames, read_manifest
 
 QUICK = Retries(times=3, first_wait=0.01)
 
@@ -75,7 +75,7 @@ def test_a_call_leaves_everything(server, call):
         assert (gif.n_frames, gif.size, gif.info["duration"], gif.info["loop"]) == (3, (120, 72), 250, 0)
     assert read_frames(report.folder / "sr/dream_x4.mp4").shape == (3, 72, 120, 3)
     assert read_manifest(report.folder / "sr/dream_x4.mp4").model == "a remote endpoint's"
-    assert np.array_equal(read_actions(report.folder / "actions.csv", "named").values_TA, ACTIONS_SA[:3])
+    assert np.array_equal(read_actions(report.folder / "actions.csv", "named").values_SA, ACTIONS_SA[:3])
     header = found["actions.csv"].decode().splitlines()[0]
     assert header == "step," + ",".join(control.name for control in CONTROLS)
 
@@ -126,7 +126,7 @@ def test_other_formats_and_sizes_are_kept_as_they_come(server, call, tmp_path):
 
 def test_a_manifest_that_comes_with_a_picture_is_passed_on(server, call, tmp_path):
     manifest = Manifest(model="tiny", weights="ab", seed=9, mode="full", step=1)
-    write_generated(tmp_path / "x.png", frame(3), manifest)
+    write_picture(tmp_path / "x.png", stamp(frame(3)), manifest)
     image = base64.b64encode((tmp_path / "x.png").read_bytes()).decode()
     folder = call(server(good(image=image))).folder
     kept = read_picture(folder / "sr/02_x4.png").manifest
@@ -140,7 +140,7 @@ def test_replies_without_an_action_get_a_random_one_seeded_and_said(server, call
     report = call(server(good(), mute), CallEvents(note=notes.append), seed=5)
     assert report.random_steps == (2, 3)
     assert "random action" in notes[1] and "seed 5" in notes[1]
-    values_TA = read_actions(report.folder / "actions.csv", "named").values_TA
+    values_TA = read_actions(report.folder / "actions.csv", "named").values_SA
     assert np.array_equal(values_TA[1:], [random_action(5, 2), random_action(5, 3)])
     again = call(server(good(), mute), seed=5)
     other = call(server(good(), mute), seed=6)
@@ -165,7 +165,7 @@ def test_floats_in_the_named_schema_are_understood_and_said(server, call):
     endpoint = server(good(actions=None, actions_output=None, controller={"state": named}))
     folder = call(endpoint, CallEvents(note=notes.append)).folder
     assert len(notes) == 1 and "named schema" in notes[0]
-    assert np.array_equal(read_actions(folder / "actions.csv", "named").values_TA, ACTIONS_SA[[2, 2, 2]])
+    assert np.array_equal(read_actions(folder / "actions.csv", "named").values_SA, ACTIONS_SA[[2, 2, 2]])
     assert endpoint.bodies[1]["input_data"]["context"][1]["actions"] == ACTIONS_SA[2].tolist(), "sent back in bins"
 
 
@@ -214,7 +214,7 @@ def test_a_failure_leaves_all_earlier_steps_complete_and_resume_goes_on(server, 
     words = ("step 3 of 4", "500", "out of memory", "4 attempts", f"--resume --out {folder}")
     assert all(word in str(caught.value) for word in words) and len(slept) == 3
     assert read_frames(folder / "sr/dream_x4.gif").shape[0] == read_frames(folder / "sr/dream_x4.mp4").shape[0] == 2
-    assert len(read_actions(folder / "actions.csv", "named").values_TA) == 2
+    assert len(read_actions(folder / "actions.csv", "named").values_SA) == 2
     endpoint = server(good())
     report = call(endpoint, start=None, resume=True, steps=4)
     assert (report.steps, report.received, len(endpoint.bodies)) == (4, 2, 2)

@@ -54,7 +54,7 @@ def test_the_walk_with_a_view_is_chosen(tmp_path):
     store = store_of(tmp_path, episode(walk=[(20, 60), (90, 90 + LONG)], colours=[(90, 90 + LONG)]))
     (best,) = select_prompts(store, store.of_split("test"), count=1)
     assert best.start == 90 and best.rows == slice(90, 90 + LONG)
-    assert best.parts["walks"] == best.parts["turns"] == best.parts["sees"] == 1.0
+    assert best.score >= 4.0, "it walks, turns and sees"
 
 
 def test_a_view_counts_only_if_it_lasts(tmp_path):
@@ -78,7 +78,7 @@ def test_a_fight_is_better_than_none_and_episodes_take_turns(tmp_path):
     store = store_of(tmp_path, episode(**full), episode(**full, fights=[80]), episode())
     chosen = select_prompts(store, store.spans, count=3)
     assert [moment.span.meta["seed"] for moment in chosen] == [1, 0, 2]
-    assert chosen[0].parts["fights"] == 1.0 and STEPS + 80 in range(chosen[0].start + 1, chosen[0].rows.stop)
+    assert STEPS + 80 in range(chosen[0].start + 1, chosen[0].rows.stop)
 
 
 def test_chosen_moments_are_kept_exactly_and_named(tmp_path):

@@ -181,8 +181,6 @@ def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch)
     assert np.array_equal(moment.actions_TA, clip.actions_TA)
     with pytest.raises(RecordingError, match="corner"):
         find_prompt("cornr", tmp_path)
-    with pytest.raises(RecordingError, match="12 frames and 11"):
-        save_bundled_prompt(tmp_path / "x", clip.frames_THWC, clip.actions_TA[:-1], {})
     monkeypatch.setattr(prompts_module, "find_prompt", lambda name: find_prompt(name, tmp_path))
     monkeypatch.setattr(prompts_module, "list_prompts", lambda folder=tmp_path: list_prompts(folder))
     for spec in ("corner", "bundled:corner", path):

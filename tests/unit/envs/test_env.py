@@ -18,7 +18,7 @@ from playloom.data.dataset import FrameDataset
 from playloom.envs import ENV_ID
 from playloom.envs.actions import Controller, DiscreteActions, make_action_mapper
 from playloom.envs.core import Transition
-from playloom.envs.prompts import InitialStates, LoadedPrompt, Window, prompt_sources
+from playloom.envs.prompts import InitialStates, prompt_sources
 from playloom.envs.single import WorldModelEnv
 from playloom.envs.vector import WorldModelVectorEnv
 from playloom.errors import ActionError, BadInputError, ConfigError, PictureError, RecordingError
@@ -99,7 +99,7 @@ def test_observations_are_unmarked_and_pictures_for_people_are_marked():
 
 def test_a_prompt_that_was_dreamed_is_marked_too():
     shared = make_engine()
-    initial_states = InitialStates(shared, [LoadedPrompt(prompt=prompts(1)[0], generated=True)], Sampling())
+    initial_states = InitialStates(shared, [lambda: (prompts(1)[0], True)], Sampling())
     assert initial_states.begin(0, 1)[1].generated
     initial_states.close()
 
@@ -197,12 +197,10 @@ def test_closing_gives_the_memory_back():
 
 def test_warmed_sessions_are_few_and_the_same_when_they_are_warmed_again(monkeypatch):
     shared = make_engine()
-    sources = [LoadedPrompt(prompt=prompt) for prompt in prompts()]
-    initial_states = InitialStates(shared, sources, Sampling(), kept=1)
+    monkeypatch.setattr("playloom.envs.prompts.KEPT", 1)
+    initial_states = InitialStates(shared, prompt_sources(prompts(), shared.model), Sampling())
     frames = []
     for index in (0, 1, 0):
-        if index in initial_states._codes:
-            monkeypatch.setattr(shared, "_encode", None)  # pictures are encoded once
         session, _ = initial_states.begin(index, seed=7)
         frames.append(session.step(REST_VALUES).frame_HWC)
         session.close()
@@ -249,8 +247,6 @@ def test_a_table_of_actions_is_discrete():
         (5, "a list"),
         (["forward for 2"], "2 steps"),
         (["fowrard"], "did"),
-        ([ControllerState()], "script"),
-        ({"walk": "forward"}, "ControllerState"),
     ):
         with pytest.raises((ConfigError, ActionError), match=said):
             make_action_mapper(table)
@@ -273,11 +269,11 @@ def test_prompts_may_be_names_stores_and_prompts(tmp_path):
     shared = make_engine()
     store = frame_store(tmp_path / "frames")
     both = prompt_sources([store, *prompts(2)], shared.model)
-    assert [source.first for source in both if isinstance(source, Window)] == [0, 4, 10]
     assert len(both) == 5
-    loaded = both[1].read()
-    np.testing.assert_array_equal(loaded.prompt.frames_THWC, store.frames_FHWC[4:8])
-    assert len(loaded.prompt.actions_TA) == 3 and not loaded.generated
+    for source, first in zip(both, (0, 4, 10), strict=False):
+        prompt, generated = source()
+        np.testing.assert_array_equal(prompt.frames_THWC, store.frames_FHWC[first : first + 4])
+        assert len(prompt.actions_TA) == 3 and not generated
     assert len(prompt_sources(str(tmp_path / "frames"), shared.model)) == 3
     assert len(prompt_sources(None, shared.model)) >= 5  # the bundled moments
     env = WorldModelEnv(shared, store)

@@ -16,7 +16,6 @@ from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.diversity import (
     DREAMS,
     action_spread,
-    diversity_curves,
     diversity_rows,
     joint_distance,
     marginal_distances,
@@ -93,25 +92,32 @@ def test_the_same_play_is_near_random_play_far_and_held_inputs_never_change() ->
     same = action_spread(play[200:].reshape(20, 10, 16), last, play[:200], 0)
     held = action_spread(np.repeat(last[:, None], 10, axis=1), last, play[:200], 0)
     random = action_spread(random_actions(20, 10), last, play[:200], 0)
-    assert 0 <= same.distance < 0.5 < 4 < random.distance < 7
-    assert same.apart_A.sum() < held.apart_A.sum() + 1 < random.apart_A.sum()
-    assert held.changes == 0 and random.changes == 1 and 0.6 < same.changes < 0.95
-    assert 0 < same.deviation < 0.3
-    assert action_spread(play[200:].reshape(20, 10, 16), last, play[:200], 0).distance == same.distance
+    assert 0 <= same["distance"] < 0.5 < 4 < random["distance"] < 7
+    assert same["inputs_apart"].sum() < held["inputs_apart"].sum() + 1 < random["inputs_apart"].sum()
+    assert (
+        held["steps_that_change"] == 0 and random["steps_that_change"] == 1 and 0.6 < same["steps_that_change"] < 0.95
+    )
+    assert 0 < same["standard_deviation"] < 0.3
+    assert action_spread(play[200:].reshape(20, 10, 16), last, play[:200], 0)["distance"] == same["distance"]
     still = action_spread(resting(8).reshape(2, 4, 16), resting(2), resting(50), 0)
-    assert (still.distance, still.deviation, still.changes, still.apart_A.sum()) == (0, 0, 0, 0)
+    assert (
+        still["distance"],
+        still["standard_deviation"],
+        still["steps_that_change"],
+        still["inputs_apart"].sum(),
+    ) == (0, 0, 0, 0)
 
 
 def test_a_change_is_counted_from_the_last_input_of_the_prompt_on() -> None:
     actions = resting(4).reshape(1, 4, 16)
     actions[0, 2:, 3] = 1
-    assert action_spread(actions, resting(1), resting(9), 0).changes == 0.25
-    assert action_spread(actions, actions[:, 3], resting(9), 0).changes == 0.5
+    assert action_spread(actions, resting(1), resting(9), 0)["steps_that_change"] == 0.25
+    assert action_spread(actions, actions[:, 3], resting(9), 0)["steps_that_change"] == 0.5
 
 
 def test_without_a_reference_there_is_no_distance() -> None:
     alone = action_spread(random_actions(2, 3), resting(2), resting(0), 0)
-    assert np.isnan(alone.distance) and np.isnan(alone.apart_A).all() and alone.changes == 1
+    assert np.isnan(alone["distance"]) and np.isnan(alone["inputs_apart"]).all() and alone["steps_that_change"] == 1
 
 
 def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of_the_recording(tmp_path: Path) -> None:
@@ -119,31 +125,30 @@ def test_measured_on_a_tiny_model_it_is_repeatable_and_compares_with_the_rest_of
     moments = choose_segments(store, store.spans, count=3, past=4, future=3, seed=0)
     done: list[str] = []
     result = measure_diversity(engine, store, moments, SETTINGS, done.append, episodes=store.spans)
-    assert list(result.spreads) == [*DREAMS, "recorded", "held", "uniform"]
+    assert list(result["kinds"]) == [*DREAMS, "recorded", "repeat", "uniform"]
     futures = {row for moment in moments for row in range(moment.row, moment.row + 3)}
-    assert result.actions == 9 and result.reference == 39 - len(futures)
+    assert result["actions"] == 9 and result["reference_actions"] == 39 - len(futures)
     recorded = np.stack([moment.future_actions(store, 3) for moment in moments])
     assert len(done) == 2 * 2 * 3  # two ways, two batches, three steps
     reference = np.array(store.actions_FA)[[row for row in range(39) if row not in futures]]
     last = np.stack([store.actions_FA[moment.row - 1] for moment in moments])
-    assert result.spreads["recorded"].distance == action_spread(recorded, last, reference, 0).distance
+    assert result["kinds"]["recorded"]["distance"] == action_spread(recorded, last, reference, 0)["distance"]
     rows = diversity_rows(result)
     assert [row.name for row in rows[:2]] == [
         "distance to recorded actions, full dream",
         "the same, inputs apart, summed, full dream",
     ]
-    assert all({"recorded", "held", "uniform"} <= set(row.baselines) and row.count == 9 for row in rows)
+    assert all({"recorded", "repeat", "uniform"} <= set(row.baselines) and row.count == 9 for row in rows)
     again = measure_diversity(engine, store, moments, SETTINGS, episodes=store.spans)
     assert [row.value for row in diversity_rows(again)] == [row.value for row in rows]
     changed = dataclasses.replace(SETTINGS, seed=1, batch=3)
     other = measure_diversity(engine, store, moments, changed, episodes=store.spans)
     assert [row.value for row in diversity_rows(other)] != [row.value for row in rows]
-    curves = diversity_curves(result)
-    assert curves["kinds"]["held"]["steps_that_change"] == 0 and len(curves["inputs"]) == 16
+    assert result["kinds"]["repeat"]["steps_that_change"] == 0 and len(result["inputs"]) == 16
 
 
 def test_settings_of_diversity_that_make_no_sense_are_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="diversity_moments"):
-        EvaluationSettings(diversity_moments=-1)
+    with pytest.raises(ConfigError, match="diversity_segments"):
+        EvaluationSettings(diversity_segments=-1)
     with pytest.raises(ConfigError, match="diversity_steps"):
         EvaluationSettings(diversity_steps=0)

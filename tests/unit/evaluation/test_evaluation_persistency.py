@@ -97,7 +97,7 @@ def test_of_every_group_the_calmest_moment_is_taken(tmp_path: Path) -> None:
     frames[::2] = 50
     frames[8:14], frames[30:36] = 7, 9
     store = store_of(tmp_path, frames)
-    candidates = [Segment(row=row, past=4, future=1) for row in range(3, 39)]
+    candidates = [Segment(row=row, past=4) for row in range(3, 39)]
     calm = static_segments(store, candidates, 2)
     assert [m.row for m in calm] == [11, 33]
     assert static_segments(store, candidates[:2], 2) == candidates[:2]
@@ -222,4 +222,4 @@ def test_settings_of_persistency_that_make_no_sense_are_one_sentence() -> None:
         EvaluationSettings(persistency_kept=1.5)
     with pytest.raises(ConfigError, match="persistency_steps"):
         EvaluationSettings(persistency_steps=0)
-    assert EvaluationSettings(persistency_moments=0).persistency_moments == 0
+    assert EvaluationSettings(persistency_segments=0).persistency_segments == 0

@@ -38,18 +38,18 @@ from playloom.models.checkpoint import save_model
 SMALL = EvaluationSettings(
     frames=6,
     windows=3,
-    horizon_moments=2,
+    horizon_segments=2,
     horizon_steps=3,
-    greedy_moments=1,
+    greedy_segments=1,
     greedy_steps=1,
     collapse_step=4,
-    control_moments=2,
+    control_segments=2,
     control_steps=2,
-    game_moments=0,
+    game_segments=0,
     estimator_pairs=5,
-    diversity_moments=2,
+    diversity_segments=2,
     diversity_steps=2,
-    persistency_moments=2,
+    persistency_segments=2,
     persistency_steps=2,
     persistency_kept=0,
 )
@@ -125,7 +125,7 @@ def test_settings_refuse_nonsense_and_quick_is_smaller() -> None:
     with pytest.raises(ConfigError, match="windows"):
         EvaluationSettings(windows=0)
     quick = EvaluationSettings().quick()
-    assert quick.horizon_moments < EvaluationSettings().horizon_moments and quick.game_moments == 0
+    assert quick.horizon_segments < EvaluationSettings().horizon_segments and quick.game_segments == 0
     assert (quick.horizon_steps, quick.collapse_step) == (30, 50)
 
 

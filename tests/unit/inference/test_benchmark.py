@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from typer.testing import CliRunner
 
 from playloom.cli.app import app
@@ -16,9 +15,7 @@ def test_a_dream_is_timed_frame_by_frame(tiny_model):
     prompt, played = bundled_prompt(tiny_model)
     assert prompt.frames_THWC.shape == (4, 16, 24, 3) and len(played) > 40
     times = time_frames(Engine(tiny_model, row_delay=1), prompt, played[:3], 5, sampling=Sampling())
-    assert len(times.frames_F) == 5 and times.first > 0
-    assert times.rate == pytest.approx(5 / times.frames_F.sum())
-    assert times.quantile(0.5) == pytest.approx(sorted(times.frames_F)[2])
+    assert len(times) == 6 and (times > 0).all()
 
 
 def test_every_figure_is_measured(tiny_model):

@@ -15,7 +15,6 @@ from playloom.media.images import (
     enlarge,
     fit_picture,
     read_picture,
-    write_generated,
     write_picture,
 )
 from playloom.provenance import Manifest, stamp
@@ -146,7 +145,7 @@ def test_fitting_keeps_the_middle_and_says_so(frame):
 
 def test_a_generated_picture_is_marked_and_says_whose_it_is(tmp_path, frame):
     before = frame.copy()
-    write_generated(tmp_path / "a.png", frame, MANIFEST.at_step(4))
+    write_picture(tmp_path / "a.png", stamp(frame), MANIFEST.at_step(4))
     picture = read_picture(tmp_path / "a.png")
     assert picture.manifest == MANIFEST.at_step(4)
     assert np.array_equal(picture.frame_HWC, stamp(frame)) and not np.array_equal(picture.frame_HWC, frame)

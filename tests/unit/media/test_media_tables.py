@@ -36,7 +36,7 @@ def test_round_trip_is_exact(tmp_path_factory, schema, values):
     path = tmp_path_factory.mktemp("table") / "a.csv"
     write_actions(path, values, schema)
     table = read_actions(path, schema)
-    assert np.array_equal(table.values_TA, values) and table.schema == schema and table.notes == ()
+    assert np.array_equal(table.values_SA, values) and table.notes == ()
 
 
 def test_the_named_header_is_the_guides_and_minus_one_is_forward(tmp_path):
@@ -57,21 +57,21 @@ def test_columns_are_found_by_name_whatever_their_order(tmp_path):
     rows = [line.split(",")[::-1] for line in text.splitlines()]
     (tmp_path / "a.csv").write_text("\ufeff" + "\r\n".join(" , ".join(row) for row in rows) + "\r\n\r\n")
     table = read_actions(tmp_path / "a.csv", "named")
-    assert table.values_TA[:, 12:].tolist() == [[5, 10, 10, 5], [5, 5, 0, 5]]
+    assert table.values_SA[:, 12:].tolist() == [[5, 10, 10, 5], [5, 5, 0, 5]]
     assert len(table.notes) == 1 and "time" in table.notes[0]
 
 
 def test_the_step_column_may_be_missing(tmp_path):
     lines = csv_of(right_stick_x=[1, 1]).splitlines()
     (tmp_path / "a.csv").write_text("\n".join(line.partition(",")[2] for line in lines))
-    assert read_actions(tmp_path / "a.csv", "named").values_TA.shape == (2, 16)
+    assert read_actions(tmp_path / "a.csv", "named").values_SA.shape == (2, 16)
 
 
 @pytest.mark.parametrize("schema", ["named", "binned"])
 def test_auto_finds_the_schema_and_says_why(tmp_path, schema):
     write_actions(tmp_path / "a.csv", VALUES, schema)
     table = read_actions(tmp_path / "a.csv", "auto")
-    assert np.array_equal(table.values_TA, VALUES) and table.schema == schema
+    assert np.array_equal(table.values_SA, VALUES)
     assert f"read in the {schema} schema: " in table.notes[0]
 
 
@@ -122,7 +122,7 @@ def test_what_spreadsheets_of_other_countries_write_can_be_read(tmp_path, mark):
     """Excel in German writes semicolons, and a half as 0,5; a table copied from a sheet has tabs."""
     text = csv_of(right_stick_x=["0.625", "-1"]).replace(",", mark).replace(".", ",")
     (tmp_path / "a.csv").write_text(text, encoding="utf-8-sig")
-    assert read_actions(tmp_path / "a.csv", "named").values_TA[:, 14].tolist() == [8, 0]
+    assert read_actions(tmp_path / "a.csv", "named").values_SA[:, 14].tolist() == [8, 0]
 
 
 def test_no_file_and_no_text(tmp_path):

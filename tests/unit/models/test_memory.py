@@ -8,15 +8,16 @@ from conftest import tiny_config
 from playloom.errors import ResourceError
 from playloom.models.checkpoint import load_model, save_model
 from playloom.models.presets import preset
+from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.kv_cache import KeyValueCache
-from playloom.models.world_model import build_tokenizer, build_transformer, require_memory, weight_bytes
+from playloom.models.world_model import build_transformer, require_memory, weight_bytes
 
 
 @pytest.mark.parametrize(
     "config", [tiny_config(), tiny_config("absolute", rows=False), tiny_config(parallel=True), preset("arena-live")]
 )
 def test_the_formulas_count_what_is_built(config):
-    networks = (build_tokenizer(config), build_transformer(config))
+    networks = (FrameTokenizer(config.tokenizer), build_transformer(config))
     assert weight_bytes(config) == 4 * sum(w.numel() for network in networks for w in network.parameters())
     cache = KeyValueCache.empty(config.transformer, config.layout.positions, 3)
     held = sum(tensor.nbytes for tensor in (*cache.keys, *cache.values))

@@ -197,20 +197,6 @@ def test_rotation_depends_on_differences_only():
     assert score(5, 3) != pytest.approx(score(5, 4).item(), abs=1e-3)
 
 
-def test_what_one_dream_has_seen_moves_to_any_row():
-    config = tiny_config()
-    cache = KeyValueCache.empty(config.transformer, config.layout.positions, 3)
-    for tensor in (*cache.keys, *cache.values):
-        tensor.normal_()
-    zero, one = cache.take(0), cache.take(1)
-    cache.put(2, zero)
-    cache.exchange(0, 1)
-    for row, expected in enumerate((one, zero, zero)):
-        assert all(torch.equal(moved, kept) for moved, kept in zip(cache.take(row), expected, strict=True))
-    cache.copy(0, 2)
-    assert torch.equal(cache.take(2)[0], one[0]) and not torch.equal(cache.take(1)[0], one[0])
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_turning_by_a_matrix_is_turning(dtype):
     """One product in place of three small operators, head by head the same."""

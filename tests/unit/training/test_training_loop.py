@@ -15,7 +15,7 @@ from playloom.models.presets import preset
 from playloom.training.checkpoint import load_newest
 from playloom.training.config import LoopConfig
 from playloom.training.loop import Loop
-from playloom.training.optim import AveragedWeights, module_tensors
+from playloom.training.optim import AveragedWeights
 from playloom.training.world_model import WorldTask
 from training_toys import TINY, read_log, token_store, train_world, world_config
 
@@ -200,12 +200,6 @@ def test_the_average_is_the_recursion_it_says():
     with average.applied():
         assert torch.allclose(module.weight, expected)
     assert torch.equal(module.weight, live)
-
-
-def test_tied_tensors_are_saved_once():
-    first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    second.weight = first.weight
-    assert list(module_tensors(torch.nn.Sequential(first, second))) == ["0.weight", "0.bias", "1.bias"]
 
 
 def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):

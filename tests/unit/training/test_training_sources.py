@@ -7,7 +7,7 @@ import pytest
 from playloom.data.recording import save_episode
 from playloom.errors import CheckpointError, RecordingError
 from playloom.models.presets import preset
-from playloom.models.world_model import build_tokenizer
+from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.artifacts import load_tokenizer, save_tokenizer
 from playloom.training.data_source import PrepareOptions, frames_from, tokens_from
 from playloom.training.run import WorldJob, run_world
@@ -25,7 +25,7 @@ def recordings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(folder, build_tokenizer(TINY, seed=3))
+    save_tokenizer(folder, FrameTokenizer(TINY.tokenizer, seed=3))
     return folder
 
 
@@ -37,10 +37,6 @@ def test_recordings_are_rendered_once(recordings, tmp_path):
     first = frames_from(recordings, tmp_path, PrepareOptions(render=render))
     assert len(first) == 36
     assert len(frames_from(recordings, tmp_path, PrepareOptions(render=never))) == 36
-    training = PrepareOptions(render=render, splits=("train",))
-    assert len(frames_from(recordings, tmp_path / "train", training)) == 24
-    with pytest.raises(RecordingError, match="no recordings"):
-        frames_from(recordings, tmp_path / "test", PrepareOptions(render=render, splits=("test",)))
 
 
 def test_codes_are_made_once_and_belong_to_their_tokenizer(recordings, tokenizer, tmp_path):
@@ -69,9 +65,6 @@ def test_codes_of_other_data_are_not_taken_for_these(recordings, tokenizer, tmp_
     frames = frames_from(tmp_path / "more", tmp_path / "frames", PrepareOptions(render=render))
     with pytest.raises(RecordingError, match="other data"):
         tokens_from(frames.folder, tmp_path / "tokens", PrepareOptions(render=render), network, name)
-    mirrored = PrepareOptions(render=render, mirror=True)
-    made = tokens_from(frames.folder, tmp_path / "both", mirrored, network, name)
-    assert len(made) > 48 and len(tokens_from(frames.folder, tmp_path / "both", mirrored, network, name)) == len(made)
 
 
 def test_a_job_goes_from_recordings_to_a_model_and_says_each_stage(recordings, tokenizer, tmp_path):

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from playloom.actions.codec import REST_VALUES, decode_values
 from playloom.actions.controller import CONTROLS
 from playloom.data.recording import STATE_COLUMNS, Episode
-from playloom.errors import RecordingError
 from playloom.evaluation.online.rollout import EpisodeResult
 from playloom.games.arena.maps import CELL
 from playloom.games.recorder import STEPS_PER_SECOND
@@ -60,18 +60,9 @@ def episode_metrics(
 ) -> EpisodeMetrics:
     """Compute the metrics of a stretch of play.
 
-    Args:
-        states: state rows [T, 9], see `STATE_COLUMNS`; row t is measured when frame t is seen.
-        actions_TA: action values, uint8 [T, 16]; action t leads from row t to row t + 1.
-        own_T: True for the player's own steps; None: all.
-
-    Raises:
-        RecordingError: when there are fewer than two steps, or not as many actions as rows.
+    Row t of `states` [T, 9] is measured when frame t is seen; action t [T, 16] leads to row t + 1. `own_T` is True for
+    the player's own steps; None: all.
     """
-    if len(states) < 2 or len(states) != len(actions_TA):
-        raise RecordingError(
-            f"metrics of play need two steps or more: got {len(states)} states and {len(actions_TA)} actions"
-        )
     x, y, yaw, frags = (_column(states, name).astype(np.float64) for name in ("x", "y", "yaw", "frags"))
     dead_T = _column(states, "dead") > 0
     own_T = ~dead_T if own_T is None else own_T & ~dead_T
@@ -94,21 +85,10 @@ def episode_metrics(
     )
 
 
-class Summary(NamedTuple):
-    """Mean and error of one metric over several games."""
-
-    mean: float
-    error: float | None
-    """Standard error of the mean; None with one game."""
-
-
-def summary(values: Sequence[float]) -> Summary:
-    """Return mean and standard error of one metric over at least one game."""
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return Summary(mean, None)
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return Summary(mean, spread / math.sqrt(len(values)))
+def summary(values: Sequence[float]) -> dict[str, float | None]:
+    """Return the mean of one metric over at least one game, and its standard error (`error`; None with one game)."""
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"mean": fmean(values), "error": error}
 
 
 def _column(states: NDArray[np.float32], name: str) -> NDArray[np.float32]:
@@ -119,32 +99,19 @@ def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
     return float(np.mean(values)) if len(values) else 0.0
 
 
-class Column(NamedTuple):
-    """One metric of the table."""
-
-    name: str
-    """Key in JSON."""
-    title: str
-    """Heading."""
-    scale: float
-    """Factor applied for display."""
-    digits: int
-    """Digits after the point."""
-
-
-COLUMNS = (
-    Column("way", "way units/s", 1, 0),
-    Column("cells", "cells", 1, 1),
-    Column("blocked", "blocked %", 100, 1),
-    Column("turning", "turning deg/s", 1, 1),
-    Column("changes", "changes %", 100, 1),
-    Column("resting", "resting %", 100, 1),
-    Column("frags", "frags", 1, 2),
-    Column("deaths", "deaths", 1, 2),
-    Column("dead", "dead %", 100, 1),
-    Column("steps_per_second", "steps_per_second", 1, 1),
-)
-"""Columns of the table, from left to right."""
+COLUMNS = {
+    "way": ("way units/s", 1, 0),
+    "cells": ("cells", 1, 1),
+    "blocked": ("blocked %", 100, 1),
+    "turning": ("turning deg/s", 1, 1),
+    "changes": ("changes %", 100, 1),
+    "resting": ("resting %", 100, 1),
+    "frags": ("frags", 1, 2),
+    "deaths": ("deaths", 1, 2),
+    "dead": ("dead %", 100, 1),
+    "steps_per_second": ("steps_per_second", 1, 1),
+}
+"""Columns of the table by metric: heading, factor for display, digits after the point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,34 +167,29 @@ class ActReport:
         """Names of all players, in order."""
         return list(dict.fromkeys(game.player for game in self.games))
 
-    def summaries(self, player: str) -> dict[str, Summary | None]:
+    def summaries(self, player: str) -> dict[str, dict[str, float | None] | None]:
         """Return a player's metrics over its games by their names in `COLUMNS`; None where no game has it."""
         found = {}
-        for column in COLUMNS:
-            values = [game.value(column.name) for game in self.games if game.player == player]
+        for name in COLUMNS:
+            values = [game.value(name) for game in self.games if game.player == player]
             known = [value for value in values if value is not None]
-            found[column.name] = summary(known) if known else None
+            found[name] = summary(known) if known else None
         return found
 
     def head(self) -> tuple[str, ...]:
         """Return the titles of the table."""
-        return "player", "games", *(column.title for column in COLUMNS)
+        return "player", "games", *(title for title, _, _ in COLUMNS.values())
 
     def lines(self) -> list[tuple[str, ...]]:
         """Return one row per player: mean ± standard error over its games."""
-        lines = []
-        for player in self.players:
-            cells = (_cell(value, c) for value, c in zip(self.summaries(player).values(), COLUMNS, strict=True))
-            lines.append((player, str(self._count(player)), *cells))
-        return lines
+        return [
+            (player, str(self._count(player)), *(_cell(*pair) for pair in self.summaries(player).items()))
+            for player in self.players
+        ]
 
     def means(self) -> dict[str, Any]:
         """Return facts and means as JSON values."""
-        players = {}
-        for player in self.players:
-            summaries = self.summaries(player).items()
-            means = {name: None if value is None else value._asdict() for name, value in summaries}
-            players[player] = {"games": self._count(player), **means}
+        players = {player: {"games": self._count(player), **self.summaries(player)} for player in self.players}
         return {**self.facts, "players": players}
 
     def to_dict(self) -> dict[str, Any]:
@@ -242,66 +204,41 @@ class ActReport:
         return sum(game.player == player for game in self.games)
 
 
-def _cell(value: Summary | None, column: Column) -> str:
-    if value is None:
-        return "-"
-    numbers = [number * column.scale for number in value if number is not None]
-    return " ± ".join(f"{number:.{column.digits}f}" for number in numbers)
+def _cell(name: str, value: Mapping[str, float | None] | None) -> str:
+    _, scale, digits = COLUMNS[name]
+    numbers = [number * scale for number in (value or {}).values() if number is not None]
+    return " ± ".join(f"{number:.{digits}f}" for number in numbers) or "-"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlayStatistics:
-    """Statistics of some episodes together; shares are of all steps."""
+def play_statistics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Compute the statistics of at least one episode: shares of all steps, but for the first two.
 
-    steps: int
-    reversals_a_second: float
-    """Changes of side of the turn stick per second, rests between ignored."""
-    turning_standing: float
-    """Right stick x in use, left stick at rest."""
-    turning_walking: float
-    """Right stick x in use, left stick forward."""
-    walking_straight: float
-    """Left stick forward, right stick x at rest."""
-    backward: float
-    """Left stick back."""
-    sideways: float
-    """Left stick sideways only."""
-    at_rest: float
-    """Every control at rest."""
-    full_turns: float
-    """Inside a run of at least five steps of full right stick x to one side."""
-    off_level: float
-    """Pitch more than 2 degrees off level."""
-    dead: float
-    usage: dict[str, float]
-    """Share of steps with each control in use, by name."""
-
-
-def play_statistics(episodes: Sequence[Episode]) -> PlayStatistics:
-    """Compute the statistics of at least one episode."""
+    Then, by control, the share of steps with it in use.
+    """
     controls = [decode_values(episode.actions_TA) for episode in episodes]
     turns = [episode_TA[:, _NAMES.index("right_stick_x")] for episode_TA in controls]
     all_TA = np.concatenate(controls)
     states = np.concatenate([episode.states for episode in episodes])
     side, forward, turn = (all_TA[:, _NAMES.index(n)] for n in ("left_stick_x", "left_stick_y", "right_stick_x"))
     used = all_TA != 0
-    return PlayStatistics(
-        steps=len(all_TA),
-        reversals_a_second=sum(_reversals(turn_T) for turn_T in turns) / len(all_TA) * STEPS_PER_SECOND,
-        turning_standing=_mean((turn != 0) & (forward == 0) & (side == 0)),
-        turning_walking=_mean((turn != 0) & (forward > 0)),
-        walking_straight=_mean((turn == 0) & (forward > 0)),
-        backward=_mean(forward < 0),
-        sideways=_mean((forward == 0) & (side != 0)),
-        at_rest=_mean(~used.any(1)),
-        full_turns=sum(_in_long_runs(turn_T == sign) for turn_T in turns for sign in (-1, 1)) / len(all_TA),
-        off_level=_mean(np.abs(_column(states, "pitch")) > 2),
-        dead=_mean(_column(states, "dead") > 0),
-        usage={name: _mean(used[:, index]) for index, name in enumerate(_NAMES)},
-    )
+    return {
+        "steps": len(all_TA),
+        "reversals a second": sum(_reversals(turn_T) for turn_T in turns) / len(all_TA) * STEPS_PER_SECOND,
+        "turning standing": _mean((turn != 0) & (forward == 0) & (side == 0)),
+        "turning walking": _mean((turn != 0) & (forward > 0)),
+        "walking straight": _mean((turn == 0) & (forward > 0)),
+        "backward": _mean(forward < 0),
+        "sideways": _mean((forward == 0) & (side != 0)),
+        "at rest": _mean(~used.any(1)),
+        "full turns": sum(_in_long_runs(turn_T == sign) for turn_T in turns for sign in (-1, 1)) / len(all_TA),
+        "off level": _mean(np.abs(_column(states, "pitch")) > 2),
+        "dead": _mean(_column(states, "dead") > 0),
+        **{name: _mean(used[:, index]) for index, name in enumerate(_NAMES)},
+    }
 
 
 def _reversals(turn_T: NDArray[np.float32]) -> int:
+    """Changes of side, rests between ignored."""
     sides = np.sign(turn_T[turn_T != 0])
     return int((sides[1:] != sides[:-1]).sum())
 

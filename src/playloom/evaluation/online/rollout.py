@@ -1,4 +1,4 @@
-"""One episode of a policy in the real game, recorded.
+"""Policies (the model and its baselines), and one recorded episode of a policy in the real game.
 
 A scripted player plays the warm-up of every life and respawns after a death; the policy plays the rest. A policy plays
 one life only.
@@ -10,38 +10,59 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions.codec import ACTION_SLOTS, decode_values, encode_named
+from playloom.actions.codec import ACTION_SLOTS, REST_VALUES, SLOT_SIZES, decode_values, encode_named
 from playloom.data.recording import STATE_COLUMNS, Episode
 from playloom.errors import GameError
-from playloom.evaluation.online.policies import Policy
 from playloom.games.arena.engine import GameSpec, Observation
 from playloom.games.arena.env import new_frame_hash
 from playloom.games.arena.maps import Variant, variant_of
 from playloom.games.arena.process import GameProcess
 from playloom.games.bots.players import ScriptedPlayer
 from playloom.games.recorder import EpisodePlan, episode_meta
+from playloom.inference.engine import Engine
+from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
 
 WARMUP_STYLE = "explorer"
 """Style of the scripted player that plays the warm-up of every life: a policy needs a prompt."""
 _DEAD = STATE_COLUMNS.index("dead")
 
+
+@dataclass(frozen=True)
+class Policy:
+    """A player of one life; `act` and `observe` alternate."""
+
+    act: Callable[[], NDArray[np.uint8]]
+    """Returns the input after the newest frame: action values, uint8 [16]."""
+    observe: Callable[[NDArray[np.uint8]], object] = lambda _: None
+    """Receives the frame that followed, uint8 [H, W, 3]."""
+    close: Callable[[], object] = lambda: None
+    """Ends the life."""
+
+
 PolicyFactory = Callable[[Prompt, int], Policy]
 """Makes the policy of a life from its prompt and the number of the life, from 0."""
 
 
-class RunningGame(Protocol):
-    """A running game; see `playloom.games.arena.process`."""
+def model_policy(engine: Engine, prompt: Prompt, *, sampling: Sampling, seed: int) -> Policy:
+    """Play with the model; real frames and its own inputs are its context."""
+    session = engine.open(prompt, sampling=sampling, seed=seed)
+    return Policy(session.sample_action, lambda frame_HWC: session.step(frame=frame_HWC), session.close)
 
-    frame_HWC: NDArray[np.uint8]
-    """The current frame."""
-    row: NDArray[np.float32]
-    """The current state."""
+
+def repeat_policy(prompt: Prompt) -> Policy:
+    """Repeat the last input of the prompt; rest where the prompt has none."""
+    return Policy((prompt.actions_TA[-1] if len(prompt.actions_TA) else REST_VALUES).copy)
+
+
+def random_policy(seed: int) -> Policy:
+    """Draw every control uniformly at every step."""
+    rng = np.random.default_rng((seed, 2))
+    return Policy(lambda: rng.integers(0, SLOT_SIZES).astype(np.uint8))
 
 
 class EpisodeController:
@@ -55,7 +76,7 @@ class EpisodeController:
         self._policy: Policy | None = None
         self._life = 0
 
-    def prepare(self, game: RunningGame) -> bool:
+    def prepare(self, game: GameProcess) -> bool:
         """Make the policy when the warm-up is over; return True if a policy acts next."""
         if game.row[_DEAD] > 0:
             self._frames, self._actions = [], []
@@ -68,7 +89,7 @@ class EpisodeController:
                 self._life += 1
         return self._policy is not None
 
-    def act(self, game: RunningGame) -> NDArray[np.uint8]:
+    def act(self, game: GameProcess) -> NDArray[np.uint8]:
         """Return the input after the current frame: action values, uint8 [16]."""
         if self._policy is not None:
             return self._policy.act()
@@ -77,7 +98,7 @@ class EpisodeController:
             self._actions.append(values_A)
         return values_A
 
-    def observe(self, game: RunningGame) -> None:
+    def observe(self, game: GameProcess) -> None:
         """Pass the frame that followed to the policy; a death closes it."""
         if game.row[_DEAD] > 0:
             self.close()
@@ -115,19 +136,12 @@ def play_episode(
 ) -> EpisodeResult | None:
     """Play one game.
 
-    Args:
-        plan: the game and its number of steps; `style` names the player in the recording.
-        warmup_steps: steps of the scripted player at the beginning of every life. It also respawns after a death.
-        make_policy: called once a life, after its warm-up.
-        versions: of the policy; added to the recording's.
-        stop: checked before every step after the first warm-up; True ends the game.
-        step_done: called after every step after the first warm-up.
+    `plan.style` names the player in the recording, `versions` of the policy are added to the recording's. The scripted
+    player plays `warmup_steps` at the beginning of every life, then `make_policy` is called. `stop` is checked before
+    every step after the first warm-up (True ends the game), and `step_done` is called after it.
 
-    Returns:
-        The steps played, up to a failure of the game; None when the policy had no step.
-
-    Raises:
-        GameError: when the game fails before the policy's first step.
+    Returns the steps played, up to a failure of the game; None when the policy had no step. A failure before that
+    raises.
     """
     controller = EpisodeController(
         variant_of(plan.variant), plan.seed, warmup_steps=warmup_steps, make_policy=make_policy

@@ -1,11 +1,5 @@
 """`playloom act`: every player plays every game; each game is written as soon as it ends.
 
-==============================  ===================================================================
-`<key>.npz`, `<key>.json`       recording; `style` names the player, `versions` the model
-`<key>.png`, `<key>.mp4`        contact sheet and video
-`report.json`                   metrics of every game, their means, settings and machine
-==============================  ===================================================================
-
 With several players each has a folder of its own.
 """
 
@@ -13,19 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from playloom.atomic_io import ensure_writable, next_free_path
 from playloom.data.recording import Mode, Split, episode_key, load_episode, save_episode
-from playloom.errors import BadInputError, ConfigError, did_you_mean
+from playloom.errors import BadInputError
 from playloom.evaluation.online.metrics import ActReport, Game
-from playloom.evaluation.online.policies import ModelPolicy, Policy, RandomPolicy, RepeatPolicy
-from playloom.evaluation.online.rollout import WARMUP_STYLE, EpisodeResult, play_episode
-from playloom.games.arena.engine import FRAME_SHAPE, MODES, import_vizdoom
+from playloom.evaluation.online.rollout import (
+    WARMUP_STYLE,
+    EpisodeResult,
+    Policy,
+    model_policy,
+    play_episode,
+    random_policy,
+    repeat_policy,
+)
+from playloom.games.arena.engine import FRAME_SHAPE, import_vizdoom
 from playloom.games.arena.maps import free_cells, variant_of
 from playloom.games.bots.players import HELDOUT_STYLE, STYLES
 from playloom.games.recorder import STEPS_PER_SECOND, EpisodePlan, plan_episode, record_plans
@@ -54,12 +55,7 @@ _LIFE = 2**32
 
 @dataclass(frozen=True, kw_only=True)
 class ActJob:
-    """Settings of `playloom act`.
-
-    Raises:
-        BadInputError: when a number is out of range.
-        ConfigError: when a player, arena or mode is unknown.
-    """
+    """Settings of `playloom act`."""
 
     players: tuple[str, ...] = (MODEL,)
     """Names in `PLAYERS`; all play the same games."""
@@ -75,12 +71,8 @@ class ActJob:
     """Games per player."""
     seed: int = 1000
     """Seed of the first game; later games count up. The bundled models were trained on seeds below 200."""
-    temperature: float = 1.0
-    """Divisor of the action logits; 0 is greedy. A low temperature rarely releases a held control."""
-    top_k: int | None = None
-    """Keep only the k most likely values of a control."""
-    top_p: float | None = None
-    """Keep only the most likely values with total probability p."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """Sampling of the model's actions. A low temperature rarely releases a control."""
     device: str = "auto"
     out: Path = Path("out/act")
     """Folder to write; numbered if it is taken."""
@@ -90,28 +82,13 @@ class ActJob:
     """Write the time into manifests; without it equal jobs give equal files."""
 
     def __post_init__(self) -> None:
-        for player in self.players:
-            if player not in PLAYERS:
-                raise ConfigError(f"unknown player {player!r}; {did_you_mean(player, PLAYERS)}")
-        variant_of(self.variant)
-        if self.mode not in MODES:
-            raise ConfigError(f"unknown game mode {self.mode!r}; {did_you_mean(self.mode, MODES)}")
         if not (math.isfinite(self.seconds) and self.seconds >= _LEAST_SECONDS):
             raise BadInputError(f"seconds is {self.seconds:g}; expected {_LEAST_SECONDS:g} or more")
-        for name, value, least in (("games", self.games, 1), ("seed", self.seed, 0), ("videos", self.videos, 0)):
-            if value is not None and value < least:
-                raise BadInputError(f"{name} is {value}; expected a whole number from {least}")
-        _ = self.sampling  # checks its values
 
     @property
     def steps(self) -> int:
         """Inputs of a player in one game."""
         return round(self.seconds * STEPS_PER_SECOND)
-
-    @property
-    def sampling(self) -> Sampling:
-        """Sampling of the model's actions."""
-        return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
     def plans(self, style: str, warmup_steps: int) -> Iterator[EpisodePlan]:
         """Yield the games in order; a seed has the same split as in a recording."""
@@ -121,12 +98,7 @@ class ActJob:
             yield EpisodePlan(seed=seed, variant=self.variant, mode=self.mode, style=style, split=split, steps=steps)
 
     def load_engine(self) -> Engine | None:
-        """Load the model that plays; None when no player needs one.
-
-        Raises:
-            CheckpointError: when it cannot be loaded.
-            BadInputError: when its pictures have another size than the game's.
-        """
+        """Load the model that plays; None when no player needs one."""
         if MODEL not in self.players:
             return None
         engine = open_engine(self.model, device=self.device)
@@ -140,14 +112,8 @@ class ActJob:
         return engine
 
 
-class RolloutProgress(NamedTuple):
-    """Progress of a run."""
-
-    player: str
-    done: int
-    """Steps done by all players."""
-    total: int
-    """Steps of the whole run."""
+Progress = Callable[[str, int, int], None]
+"""Receives the player, the steps done by all players, and the steps of the whole run."""
 
 
 def run_act(
@@ -155,20 +121,13 @@ def run_act(
     *,
     machine: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[RolloutProgress], None] = lambda _: None,
+    progress: Progress = lambda *_: None,
 ) -> ActReport:
     """Play all games of a job and write the folder.
 
-    Args:
-        job: players and games.
-        machine: description of the machine, for the report.
-        stop: checked before every game and every step of a policy; True ends the run and keeps the steps so far. A
-            style's game is played to its end.
-        progress: called after every step of a policy, and every game of a style.
-
-    Raises:
-        MissingExtraError: when the game is not installed.
-        PlayloomError: when the model cannot play this game, the game fails, or the folder cannot be written.
+    `machine` describes the machine, for the report. `stop` is checked before every game and every step of a policy;
+    True ends the run and keeps the steps so far, but a style's game is played to its end. `progress` is called after
+    every step of a policy, and every game of a style.
     """
     import_vizdoom()
     ensure_writable(job.out, numbered=True)
@@ -199,7 +158,7 @@ class _Run:
     job: ActJob
     engine: Engine | None
     stop: Callable[[], bool]
-    progress: Callable[[RolloutProgress], None]
+    progress: Progress
     done: int = 0
 
     @property
@@ -241,8 +200,8 @@ class _Run:
         def make_policy(prompt: Prompt, life: int) -> Policy:
             seed = plan.seed + life * _LIFE
             if player == MODEL and self.engine is not None:
-                return ModelPolicy(self.engine, prompt, sampling=self.job.sampling, seed=seed)
-            return RepeatPolicy(prompt) if player == REPEAT else RandomPolicy(seed)
+                return model_policy(self.engine, prompt, sampling=self.job.sampling, seed=seed)
+            return repeat_policy(prompt) if player == REPEAT else random_policy(seed)
 
         result = play_episode(
             plan,
@@ -270,10 +229,9 @@ class _Run:
             )
         players = [player if own else "script" for own in result.own_T]
         every = max(10, -(-meta.steps // _TILES))
-        viewed = write_views(result.episode, path.with_suffix(""), players, every=every, manifest=manifest)
-        return viewed.sheet, viewed.video
+        return write_views(result.episode, path.with_suffix(""), players, every=every, manifest=manifest)
 
     def _step_done(self, player: str, steps: int) -> None:
         self.done += steps
         total = self.job.steps * self.job.games * len(self.job.players)
-        self.progress(RolloutProgress(player, self.done, total))
+        self.progress(player, self.done, total)

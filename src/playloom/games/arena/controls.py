@@ -1,7 +1,6 @@
 """Controller state to engine buttons.
 
-Turning has no inertia: a stick at x turns by 9 degrees * sign(x) * |x|^1.7 per step of three tics. Walking has: the
-engine's friction lets speed build up over about four steps.
+Turning has no inertia, walking has: the engine's friction lets speed build up over about four steps.
 """
 
 from __future__ import annotations
@@ -11,16 +10,12 @@ from collections.abc import Sequence
 
 from playloom.actions.controller import CONTROLS
 
-TICS_PER_STEP = 3
-"""Engine tics (declared 1/30 s each) in one step of 0.1 s."""
-TURN_PER_TIC = 3.0
-"""Degrees a tic at full right stick x."""
-LOOK_PER_TIC = 1.5
-"""Degrees a tic at full right stick y."""
+TICS_PER_STEP = 3  # engine tics (declared 1/30 s each) in one step of 0.1 s
+TURN_PER_TIC = 3.0  # degrees a tic at full right stick x
+LOOK_PER_TIC = 1.5  # degrees a tic at full right stick y
 WALK, STRAFE, SPRINT = 34.0, 30.0, 50.0
 """Engine units of thrust at full left stick: forward, sideways, and forward with B held."""
 STICK_CURVE = 1.7
-"""Exponent of the right stick's response."""
 
 _HELD = {
     "ATTACK": "trigger_RT",
@@ -35,7 +30,6 @@ _HELD = {
     "SELECT_WEAPON4": "dpad_up",
     "SELECT_WEAPON5": "dpad_right",
 }
-"""Control that holds each of the engine's on/off buttons."""
 BUTTONS: tuple[str, ...] = (
     "MOVE_FORWARD_BACKWARD_DELTA",
     "MOVE_LEFT_RIGHT_DELTA",

@@ -21,18 +21,14 @@ from playloom.games.arena.maps import variant_of
 from playloom.games.arena.wad import arena_wad
 
 FRAME_SHAPE = (180, 300, 3)
-"""Height, width and channels of a frame, uint8 RGB."""
 MODES = {"ffa": 3, "4v4": 7}
-"""Bots beside the player, by mode."""
 
 _VARIABLES = (
     "POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH", "HEALTH", "DEAD", "SELECTED_WEAPON", "FRAGCOUNT",
 )  # fmt: skip
 """The engine's variables, in the order of `STATE_COLUMNS`."""
-_MARGIN = 10
-"""Columns cut from each side of the engine's 320."""
-_WARM_UP_STEPS = 14
-"""Steps before the first frame: bots arrive, the camera settles."""
+_MARGIN = 10  # columns cut from each side of the engine's 320
+_WARM_UP_STEPS = 14  # steps before the first frame: bots arrive, the camera settles
 _ARGUMENTS = (
     "-host 1 -deathmatch +sv_chasecam 1 +sv_forcerespawn 0 +sv_spawnfarthest 1 +sv_itemrespawn 1 "
     "+sv_weaponstay 1 +sv_nocrouch 0 +timelimit 0 +fraglimit 0 +viz_respawn_delay 0 +cl_run 1 "
@@ -61,7 +57,6 @@ _BOTS = {
     "Fig": "c0 30 c0",
     "Gull": "b0 b0 b0",
 }
-"""Colours of the bots by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +76,17 @@ class VisibleEnemy:
     """Another player on the screen."""
 
     id: int
-    """The engine's number for it."""
-    x: float
-    """Map units."""
+    x: float  # map units
     y: float
-    """Map units."""
-    area: int
-    """Pixels of its bounding box."""
+    area: int  # pixels of its bounding box
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
     """Observation of a scripted player at one step."""
 
-    row: tuple[float, ...]
-    """The state row, see `STATE_COLUMNS`."""
+    row: tuple[float, ...]  # the state row, see `STATE_COLUMNS`
     enemies: tuple[VisibleEnemy, ...]
-    """Visible enemies."""
 
     @property
     def position(self) -> tuple[float, float]:
@@ -121,13 +110,7 @@ class Observation:
 
 
 class DoomEngine:
-    """One running game. Not shareable between processes; `close` it.
-
-    Raises:
-        MissingExtraError: when ViZDoom is not installed.
-        ConfigError: when the variant or mode is unknown.
-        GameError: when the engine refuses to start.
-    """
+    """One running game. Not shareable between processes; `close` it."""
 
     def __init__(self, spec: GameSpec, folder: Path, enemy_info: bool = False) -> None:
         """Start the game; `folder` becomes the working directory, `enemy_info` makes `observation` report enemies."""
@@ -169,7 +152,6 @@ class DoomEngine:
         game.add_game_args(_ARGUMENTS + (_TEAM_ARGUMENTS if spec.mode == "4v4" else ""))
 
     def _populate(self, spec: GameSpec) -> None:
-        """Add the bots, place the camera behind the body, let the game settle."""
         names = np.random.default_rng(spec.seed).permutation(list(_BOTS))
         for name in names[: MODES[spec.mode]]:
             self._game.send_game_command(f"addbot {name}")

@@ -25,7 +25,6 @@ else:
         raise MissingExtraError.of("gymnasium", "game") from error
 
 GAME_NAME = "arena"
-"""Name of this game in recordings."""
 _FRAGS = STATE_COLUMNS.index("frags")
 
 
@@ -37,9 +36,6 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
     and triggers and buttons are pressed from 0.5. Reward: frags won in the step. Never terminates; truncates
     after `max_steps`. `info["state"]` is the state row, see `STATE_COLUMNS`; `info["actions"]` the action
     values taken.
-
-    Raises:
-        GameError: when the engine's process does not start or dies.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's own form)
@@ -86,11 +82,7 @@ class ArenaEnv(gym.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
 
 def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round a vector in [-1, 1] to a legal controller state: sticks unchanged, buttons pressed from 0.5.
-
-    Raises:
-        ActionError: when it is not 16 numbers.
-    """
+    """Round a vector in [-1, 1] to a legal controller state: sticks unchanged, buttons pressed from 0.5."""
     state = np.array(action_A, np.float32)
     if state.shape != (len(CONTROLS),):
         raise ActionError(f"an action of the arena has {len(CONTROLS)} numbers; got the shape {state.shape}")
@@ -101,15 +93,7 @@ def as_state(action_A: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def render_episode(episode: Episode, verify: bool = True) -> Iterator[NDArray[np.uint8]]:
-    """Render a recorded episode from its seed and actions; yields frames uint8 [180, 300, 3].
-
-    Args:
-        episode: the recording; frame t is the one its player saw before action t.
-        verify: compare the hash of all frames with the recorded one, after the last.
-
-    Raises:
-        GameError: when the episode is of another game, the engine fails, or the frames are not the recorded.
-    """
+    """Render a recorded episode; yields frames uint8 [180, 300, 3], frame t before action t. `verify` their hash."""
     meta = episode.meta
     if meta.game != GAME_NAME:
         raise GameError(f"this episode is of the game {meta.game!r}; expected {GAME_NAME!r}")

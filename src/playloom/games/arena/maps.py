@@ -1,7 +1,6 @@
 """The arenas as character grids.
 
-Cells are 128 units: `.` floor, `a` and `b` steps of 16 and 24, `~` pool, `#` block, `T` tower, `P` light pillar, `G`
-gate (a block that sinks for a while when used).
+`.` floor, `a` `b` steps of 16 and 24, `~` pool, `#` block, `T` tower, `P` light pillar, `G` gate (sinks when used).
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from dataclasses import dataclass
 
 from playloom.errors import ConfigError, did_you_mean
 
-CELL = 128
-"""Width of a grid cell in map units; one floor tile."""
+CELL = 128  # width of a grid cell in map units; one floor tile
 _SOLID = "#TPG"
 
 Point = tuple[int, int]
@@ -22,14 +20,10 @@ class Variant:
     """One arena."""
 
     name: str
-    grid: tuple[str, ...]
-    """Rows from north to south, all of one length."""
-    zones: tuple[str, ...]
-    """Zone letters, same shape: s(and), e (sea), l(eaf), r(ose), m(id)."""
-    items: tuple[tuple[str, float, float], ...]
-    """(item, column, row) of each item."""
+    grid: tuple[str, ...]  # rows from north to south, all of one length
+    zones: tuple[str, ...]  # zone letters, same shape: s(and), e (sea), l(eaf), r(ose), m(id)
+    items: tuple[tuple[str, float, float], ...]  # (item, column, row) of each item
     heldout: bool = False
-    """Excluded from training."""
 
     @property
     def size(self) -> Point:
@@ -128,15 +122,10 @@ VARIANTS: dict[str, Variant] = {
         Variant(name="canyon", grid=_CANYON, zones=_stripes(16, 10), items=_CANYON_ITEMS, heldout=True),
     )
 }
-"""Every arena by name."""
 
 
 def variant_of(name: str) -> Variant:
-    """Return the arena of that name.
-
-    Raises:
-        ConfigError: when there is none.
-    """
+    """Return the arena of that name."""
     if name not in VARIANTS:
         raise ConfigError(f"unknown arena variant {name!r}; {did_you_mean(name, VARIANTS)}")
     return VARIANTS[name]

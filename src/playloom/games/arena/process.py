@@ -24,19 +24,12 @@ from playloom.errors import GameError, PlayloomError
 from playloom.games.arena.engine import FRAME_SHAPE, DoomEngine, GameSpec, import_vizdoom
 
 _STOP = "stop"
-_PATIENCE = 5.0
-"""Timeout in seconds for the child to exit."""
-_DESCRIPTORS = 256
-"""File descriptors checked; a fresh child has a handful."""
+_PATIENCE = 5.0  # timeout in seconds for the child to exit
+_DESCRIPTORS = 256  # file descriptors checked; a fresh child has a handful
 
 
-class GameProcess:
-    """A running game in a child process. Use as a context manager, or `close` it.
-
-    Raises:
-        GameError: when the engine does not start or its process dies, at any call.
-        MissingExtraError: when ViZDoom is not installed.
-    """
+class GameProcess(contextlib.AbstractContextManager["GameProcess"]):
+    """A running game in a child process; `close` it. Any call raises GameError when the process is dead."""
 
     def __init__(self, spec: GameSpec) -> None:
         import_vizdoom()
@@ -69,9 +62,6 @@ class GameProcess:
         end_game_process(self._process)
         self._pipe.close()
         self._folder.cleanup()
-
-    def __enter__(self) -> GameProcess:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -1,25 +1,21 @@
 """Generated textures of the arena: walls, floors and the sky.
 
-Bright, flat colours and large shapes, so that a small tokenizer can learn them, and every place and heading looks
-different. All tones are entries of the engine's palette of 256 colours.
+Bright flat colours of the engine's palette, so that a small tokenizer can learn them and every place looks different.
 """
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-SKY_NAME = "PLSKY"
-"""Name of the sky texture, whose 1024 columns are 360 degrees."""
+from playloom.media.images import encode_png
+
+SKY_NAME = "PLSKY"  # name of the sky texture, whose 1024 columns are 360 degrees
 SKY_WIDTH, SKY_HEIGHT = 1024, 256
-_SKY_HORIZON = 200
-"""Row of the sky texture in the middle of the picture at level pitch."""
-_WALL, _FLOOR = 128, 256
-"""Sides of the wall and floor textures; walls are two cells wide."""
+_SKY_HORIZON = 200  # row of the sky texture in the middle of the picture at level pitch
+_WALL, _FLOOR = 128, 256  # sides of the wall and floor textures; walls are two cells wide
 _ZONES = {
     # wall, band, tower, floor light tile, floor dark tile
     "sand": ("ffb37b", "df670f", "f37317", "ffcfb3", "f7ab7b"),
@@ -29,7 +25,6 @@ _ZONES = {
     "mid": ("dbdbdb", "ababab", "efefef", "d3d3d3", "b3b3b3"),
 }
 _SKY_BANDS = ("8f8fff", "ababff", "c7c7ff", "e7e7ff")
-"""Blue overhead to pale at the horizon."""
 _HILLS = (
     # heading of the summit in texture pixels, half width, height, colour, shape
     (60, 90, 96, "df9363", "peak"),
@@ -42,10 +37,7 @@ _HILLS = (
     (944, 84, 66, "37732b", "round"),
 )
 _SUN = (516, 130, 30, "ffff6b")
-"""Centre x, centre y, radius and colour of the sun."""
 
-ZONES: tuple[str, ...] = tuple(_ZONES)
-"""The colour zones; every map cell belongs to one."""
 Picture = NDArray[np.uint8]
 
 
@@ -78,17 +70,10 @@ def all_textures() -> dict[str, bytes]:
     pictures["POOL"] = _two_tone(tiles, "8f8fff", "7373ff")
     pictures["STEP"] = _two_tone(np.zeros((32, 32), bool), "ffffff", "ffffff")
     pictures[SKY_NAME] = sky()
-    return {name: _png_bytes(picture) for name, picture in pictures.items()}
-
-
-def _png_bytes(picture_HWC: Picture) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, "PNG")
-    return buffer.getvalue()
+    return {name: encode_png(picture) for name, picture in pictures.items()}
 
 
 def _two_tone(shape_HW: NDArray[np.bool_], base: str, other: str) -> Picture:
-    """A flat colour, with a shape in another."""
     return np.array([_hex(base), _hex(other)], np.uint8)[shape_HW.astype(int)]
 
 

@@ -1,7 +1,4 @@
-"""PWAD archives, and an arena as a UDMF text map with our textures and actors.
-
-The engine builds its own nodes.
-"""
+"""PWAD archives, and an arena as a UDMF text map with our textures and actors; the engine builds its own nodes."""
 
 from __future__ import annotations
 
@@ -28,18 +25,13 @@ def pwad_bytes(lumps: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 _ACTORS = Path(__file__).with_name("actors.txt")
-"""DECORATE lump: actors, weapons and bots.
-
-All weapons share one alternate fire (a slow ball of light) and one reload action (a lamp placed for some seconds), so
-that both bumpers have a visible effect at any time.
-"""
+"""DECORATE lump: actors, bots, and weapons with one alternate fire and reload, visible at any time."""
 _MAPINFO = b"""
 gameinfo { PlayerClasses = "LoomPlayer", "LoomBot" }
 map MAP01 "Arena" { sky1 = "PLSKY", 0.0 }
 """
 _SKY_CEILING = 512
 _WALL_HEIGHT = 88
-"""Height of the wall around the arena."""
 _HEIGHTS = {".": 0, "a": 16, "b": 24, "~": -20, "#": 80, "T": 216, "P": 120, "G": 80}
 _ITEM_TYPES = {
     "medikit": 2012, "stimpack": 2011, "green_armor": 2018, "soulsphere": 2013, "cells": 17, "rockets": 2046,

@@ -31,7 +31,6 @@ class BotContext:
     look: LookController = field(default_factory=LookController)
     buttons: ButtonController = field(default_factory=ButtonController)
     builder: ControllerBuilder = field(default_factory=ControllerBuilder)
-    """Controller state of the current step."""
 
     def chance(self, probability: float) -> bool:
         """Return True with the given probability."""
@@ -48,10 +47,6 @@ class BotContext:
     def steer(self, error: float, dead_band: float, top: int = FULL, patience: float = 1.6) -> None:
         """Turn by an error in degrees clockwise, see `StickController.follow`."""
         self.builder.set("right_stick_x", self.turn.follow(error, dead_band, top, patience))
-
-    def keep_turning(self, sign: int, level: int) -> None:
-        """Hold the turn stick."""
-        self.builder.set("right_stick_x", self.turn.hold(sign, level))
 
     def stop_turning(self) -> None:
         """Release the turn stick."""
@@ -87,12 +82,11 @@ class Turn:
     level: int
     left: int
     forward: float = 0.0
-    right: float = 0.0
 
     def act(self, context: BotContext, observation: Observation) -> bool:
         """Hold both sticks."""
-        context.keep_turning(self.sign, self.level)
-        context.builder.walk(self.forward, self.right)
+        context.builder.set("right_stick_x", context.turn.hold(self.sign, self.level))
+        context.builder.walk(self.forward, 0.0)
         self.left -= 1
         return self.left <= 0
 
@@ -125,8 +119,7 @@ class Travel:
     left: int
     top: int = FULL
     dead_band: float = 12.0
-    patience: float = 2.6
-    """Steps a turn may take before a faster one is chosen."""
+    patience: float = 2.6  # steps a turn may take before a faster one is chosen
     stuck: int = 0
     last: Point | None = None
     waypoint: Point | None = None
@@ -175,11 +168,8 @@ class UseGate:
     """Walk up to a gate, face it, use it, and watch it sink."""
 
     approach: Travel
-    """The way to the free cell in front of the gate."""
     gate: Point
-    """The gate's middle."""
-    left: int = 40
-    """Steps left for the approach, then for watching."""
+    left: int = 40  # steps left for the approach, then for watching
     used: bool = False
 
     def act(self, context: BotContext, observation: Observation) -> bool:
@@ -204,12 +194,9 @@ class UseGate:
 class Fight:
     """Keep an enemy in front, move around it, fire in bursts, until it is out of sight for a second."""
 
-    aim: float
-    """Standard deviation of the aim in degrees."""
+    aim: float  # standard deviation of the aim in degrees
     strafe: float
-    """Left stick used sideways, [0, 1]."""
     distance: float
-    """Preferred distance in map units."""
     left: int
     side: int = 1
     side_left: int = 0

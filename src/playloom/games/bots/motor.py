@@ -1,8 +1,4 @@
-"""Human-like controller movement of scripted players.
-
-A turn is one steady sweep at a held stick position with a soft start and end; small errors are ignored; buttons are
-held for a while.
-"""
+"""Human-like controller movement of scripted players: steady sweeps, ignored small errors, held buttons."""
 
 from __future__ import annotations
 
@@ -20,7 +16,6 @@ _INDEX = {control.name: index for index, control in enumerate(CONTROLS)}
 _LEVELS: tuple[float, ...] = tuple(float(v) for v in BIN_VALUES if v >= 0)
 """Stick positions from rest to full, in steps of the bins."""
 FULL = len(_LEVELS) - 1
-"""Index of the full stick."""
 
 
 def wrap(degrees: float) -> float:
@@ -53,12 +48,10 @@ class ControllerBuilder:
 class StickController:
     """One stick axis that moves through neighbouring positions and rests before it changes sides."""
 
-    rate: tuple[float, ...]
-    """Degrees a step at each level."""
+    rate: tuple[float, ...]  # degrees a step at each level
     level: int = 0
     sign: int = 1
-    cruise: int = 0
-    """Level of the current sweep."""
+    cruise: int = 0  # level of the current sweep
 
     @classmethod
     def turning(cls) -> StickController:
@@ -90,11 +83,7 @@ class StickController:
         return self.position
 
     def follow(self, error: float, dead_band: float, top: int, patience: float = 1.6) -> float:
-        """Sweep an error (degrees, positive clockwise or up) away.
-
-        A resting stick leaves errors within `dead_band` alone. A sweep keeps to the highest level up to `top`
-        that makes it last `patience` steps, slows down only at its end, and stops when little is left.
-        """
+        """Sweep an error in degrees away at a level up to `top`; a resting stick ignores one within `dead_band`."""
         size, sign = abs(error), 1 if error > 0 else -1
         if self.level == 0:
             self.cruise = 0
@@ -106,7 +95,6 @@ class StickController:
         return self.hold(sign, self._highest(size / 1.2, self.cruise))
 
     def _highest(self, rate: float, top: int) -> int:
-        """Highest level, from 2 to `top`, that is no faster than `rate`."""
         return max((n for n in range(3, top + 1) if self.rate[n] <= rate), default=min(2, top))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -10,16 +11,13 @@ from numpy.typing import NDArray
 
 from playloom.games.arena.maps import CELL, Variant
 
-Point = tuple[float, float]
-"""A place in map units: x east, y north."""
-Node = tuple[int, int]
-"""A square of the grid: row, column."""
+Point = tuple[float, float]  # a place in map units: x east, y north
+Node = tuple[int, int]  # a square of the grid: row, column
 
 _PER_CELL = 4
 _SQUARE = CELL / _PER_CELL
 _SOLID = "#TPG"
-_NEAR_WALL = 4.0
-"""Extra cost factor beside walls, so that paths leave room for the camera."""
+_NEAR_WALL = 4.0  # extra cost factor beside walls, so that paths leave room for the camera
 _STEPS: tuple[tuple[int, int, float], ...] = (
     (0, 1, 1.0), (0, -1, 1.0), (1, 0, 1.0), (-1, 0, 1.0),
     (1, 1, 1.42), (1, -1, 1.42), (-1, 1, 1.42), (-1, -1, 1.42),
@@ -48,7 +46,7 @@ class Navigation:
         self.nodes: list[Node] = [(int(r), int(c)) for r, c in np.argwhere(self._walkable)]
         self._passable = self._neighbours()
         self._graph = self._edges()
-        self._fields: dict[Node, NDArray[np.float64]] = {}
+        self._field = functools.cache(self._distances)
 
     def _neighbours(self) -> NDArray[np.bool_]:
         """For every step of `_STEPS` the squares it can be taken from: it must not cut a corner [8, rows, columns]."""
@@ -61,7 +59,6 @@ class Navigation:
         return np.stack([moved(0, 0) & moved(d, r) & moved(0, r) & moved(d, 0) for d, r, _ in _STEPS])
 
     def _edges(self) -> Any:
-        """Sparse matrix of the step costs from square to square."""
         from scipy.sparse import csr_array
 
         step, row, column = np.nonzero(self._passable)
@@ -95,10 +92,6 @@ class Navigation:
             best = spot
         return best
 
-    def distance(self, start: Point, goal: Point) -> float:
-        """Return the cost of the shortest path: map units, higher beside walls; infinite when there is none."""
-        return float(self._field(self.nearest(goal))[self.nearest(start)]) * _SQUARE
-
     def clear_line(self, start: Point, end: Point) -> bool:
         """Return True if one can walk straight from one place to the other."""
         return self._line(self._walkable, start, end, skip=1)
@@ -115,14 +108,10 @@ class Navigation:
         return min(self.nodes, key=lambda n: (n[0] - node[0]) ** 2 + (n[1] - node[1]) ** 2)
 
     def _line(self, passable: NDArray[np.bool_], start: Point, end: Point, skip: int) -> bool:
-        length = math.dist(start, end)
-        count = max(2, int(length / (_SQUARE / 2)))
-        for index in range(skip, count + 1):
-            part = index / count
-            x, y = start[0] + (end[0] - start[0]) * part, start[1] + (end[1] - start[1]) * part
-            if not passable[self._node(x, y)]:
-                return False
-        return True
+        count = max(2, int(math.dist(start, end) / (_SQUARE / 2)))
+        parts = (index / count for index in range(skip, count + 1))
+        spots = ((start[0] + (end[0] - start[0]) * part, start[1] + (end[1] - start[1]) * part) for part in parts)
+        return all(passable[self._node(x, y)] for x, y in spots)
 
     def _node(self, x: float, y: float) -> Node:
         row, column = int(-y // _SQUARE), int(x // _SQUARE)
@@ -131,14 +120,11 @@ class Navigation:
     def _point(self, node: Node) -> Point:
         return (node[1] + 0.5) * _SQUARE, -(node[0] + 0.5) * _SQUARE
 
-    def _field(self, goal: Node) -> NDArray[np.float64]:
-        """Cost of the shortest path from the goal to every square."""
+    def _distances(self, goal: Node) -> NDArray[np.float64]:
         from scipy.sparse.csgraph import dijkstra
 
-        if goal not in self._fields:
-            start = np.ravel_multi_index(goal, self._shape)
-            self._fields[goal] = dijkstra(self._graph, indices=start).reshape(self._shape)
-        return self._fields[goal]
+        start = np.ravel_multi_index(goal, self._shape)
+        return np.asarray(dijkstra(self._graph, indices=start).reshape(self._shape))
 
 
 def cell_centre(column: float, row: float) -> Point:

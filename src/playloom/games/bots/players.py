@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.errors import ConfigError, did_you_mean
 from playloom.games.arena.engine import Observation
 from playloom.games.arena.maps import Variant
 from playloom.games.bots.behaviors import Behaviour, BotContext, Fight, Idle, Respawn, Travel, Turn, UseGate, Walk
@@ -20,46 +19,26 @@ from playloom.games.bots.navigation import Navigation, Point, cell_centre
 class Style:
     """Parameters of a player. Weights are the relative frequencies of the next behaviour."""
 
-    travel: float = 1.0
-    """Weight of walking somewhere."""
-    scan: float = 0.3
-    """Weight of standing and turning."""
-    circle: float = 0.2
-    """Weight of walking while turning."""
-    sidestep: float = 0.15
-    """Weight of walking sideways."""
-    back: float = 0.1
-    """Weight of walking backward."""
-    straight: float = 0.3
-    """Weight of walking straight ahead."""
-    idle: float = 0.2
-    """Weight of doing nothing."""
-    greed: float = 0.3
-    """Share of travels that go for an item."""
-    gates: float = 0.06
-    """Share of travels that go for a gate."""
-    aggression: float = 0.5
-    """Chance per second to attack a visible enemy."""
-    aim: float = 4.0
-    """Standard deviation of the aim in degrees."""
-    strafe: float = 0.6
-    """Sideways stick in a fight."""
-    distance: float = 250.0
-    """Preferred distance in a fight, map units."""
-    speed: float = 1.0
-    """Forward stick when travelling."""
-    top: int = 4
-    """Highest turn level (0 to 5) when travelling."""
-    jump: float = 0.01
-    """Chance per step to jump."""
-    crouch: float = 0.004
-    """Chance per step to crouch for a while."""
-    sprint: float = 0.005
-    """Chance per step to sprint for a while."""
-    tinker: float = 0.02
-    """Chance per step to use a bumper or change weapons."""
-    glance: float = 0.01
-    """Chance per step to look up or down."""
+    travel: float = 1.0  # weight of walking somewhere
+    scan: float = 0.3  # weight of standing and turning
+    circle: float = 0.2  # weight of walking while turning
+    sidestep: float = 0.15  # weight of walking sideways
+    back: float = 0.1  # weight of walking backward
+    straight: float = 0.3  # weight of walking straight ahead
+    idle: float = 0.2  # weight of doing nothing
+    greed: float = 0.3  # share of travels that go for an item
+    gates: float = 0.06  # share of travels that go for a gate
+    aggression: float = 0.5  # chance per second to attack a visible enemy
+    aim: float = 4.0  # standard deviation of the aim in degrees
+    strafe: float = 0.6  # sideways stick in a fight
+    distance: float = 250.0  # preferred distance in a fight, map units
+    speed: float = 1.0  # forward stick when travelling
+    top: int = 4  # highest turn level (0 to 5) when travelling
+    jump: float = 0.01  # chance per step to jump
+    crouch: float = 0.004  # chance per step to crouch for a while
+    sprint: float = 0.005  # chance per step to sprint for a while
+    tinker: float = 0.02  # chance per step to use a bumper or change weapons
+    glance: float = 0.01  # chance per step to look up or down
 
 
 # fmt: off
@@ -89,9 +68,7 @@ STYLES: dict[str, Style] = {
     ),
 }
 # fmt: on
-"""Every style by name."""
 HELDOUT_STYLE = "dancer"
-"""Style excluded from training."""
 
 _GADGETS = ("skill_1", "skill_2", "button_Y", "dpad_up", "dpad_down", "dpad_left", "dpad_right")
 
@@ -100,8 +77,6 @@ class ScriptedPlayer:
     """A player of one arena and style; the same seed and views give the same play."""
 
     def __init__(self, variant: Variant, style: str, seed: int) -> None:
-        if style not in STYLES:
-            raise ConfigError(f"unknown player style {style!r}; {did_you_mean(style, STYLES)}")
         self._style = STYLES[style]
         self._variant = variant
         self._context = BotContext(Navigation(variant), np.random.default_rng((seed, 1)))
@@ -111,10 +86,13 @@ class ScriptedPlayer:
         """Return the controller state after an observation: float32 [16], order of `CONTROLS`, +y forward / up."""
         context = self._context
         context.builder = ControllerBuilder()
+        style = self._style
         if observation.dead:
-            self._respawn()
-        elif observation.enemies and not isinstance(self._busy, Fight) and context.chance(self._style.aggression / 10):
-            self._busy = self._fight()
+            if not isinstance(self._busy, Respawn):
+                context.buttons.release()
+                self._busy = Respawn(context.steps(6, 14))
+        elif observation.enemies and not isinstance(self._busy, Fight) and context.chance(style.aggression / 10):
+            self._busy = Fight(style.aim, style.strafe, style.distance, context.steps(20, 60))
         if self._busy is None:
             self._busy = self._next(observation)
         if self._busy.act(context, observation):
@@ -125,17 +103,7 @@ class ScriptedPlayer:
         context.buttons.step(context.builder)
         return context.builder.state_A
 
-    def _respawn(self) -> None:
-        if not isinstance(self._busy, Respawn):
-            self._context.buttons.release()
-            self._busy = Respawn(self._context.steps(6, 14))
-
-    def _fight(self) -> Fight:
-        style = self._style
-        return Fight(style.aim, style.strafe, style.distance, self._context.steps(20, 60))
-
     def _next(self, observation: Observation) -> Behaviour:
-        """Draw the next behaviour by the style's weights."""
         style, context = self._style, self._context
         names = ("travel", "scan", "circle", "sidestep", "back", "straight", "idle")
         weights = np.array([getattr(style, name) for name in names])
@@ -175,7 +143,6 @@ class ScriptedPlayer:
         return Travel(goal, style.speed, context.steps(40, 120), style.top, float(context.rng.uniform(10, 18)))
 
     def _use_gate(self, here: Point) -> UseGate:
-        """Go to the nearest gate, from its nearest free side."""
         columns, rows = self._variant.size
         fronts = [
             (cell_centre(x + right, y + down), cell_centre(x, y))

@@ -1,11 +1,7 @@
 """Clock of a fixed rate, and the time sources that it runs on.
 
-    clock = Clock(fps=10)
-    while (tick := clock.wait()):
-        ...
-
 Tick n is due at start + n / fps, computed anew each time, so neither rounding nor a late tick moves a later one. When
-several ticks are due, the newest happens at once; older ones are skipped and counted. Used by one thread at a time.
+several ticks are due, the newest happens at once; older ones are skipped and counted.
 """
 
 from __future__ import annotations
@@ -13,86 +9,58 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
 from playloom.errors import BadInputError
-
-
-class TimeSource(Protocol):
-    """Monotonic clock that can be waited on."""
-
-    def now(self) -> float:
-        """Return seconds since a fixed moment."""
-
-    def sleep_until(self, when: float) -> None:
-        """Return as soon as `now()` is `when` or more."""
 
 
 class RealTime:
     """The machine's monotonic clock."""
 
     def now(self) -> float:
-        """Return seconds since a fixed moment; setting the machine's date does not change it."""
+        """Return seconds."""
         return time.perf_counter()
 
     def sleep_until(self, when: float) -> None:
-        """Sleep; never returns early."""
+        """Never return early."""
         while (left := when - self.now()) > 0:
             time.sleep(left)
 
 
-class VirtualTime:
-    """Time that passes only by sleeping: for tests, and for play that need not be in real time.
-
-    >>> virtual = VirtualTime()
-    >>> virtual.sleep_until(3600.0)
-    >>> virtual.now()
-    3600.0
-    """
+class VirtualTime(RealTime):
+    """Time that passes only by sleeping: for tests, and for play that need not be in real time."""
 
     def __init__(self, now: float = 0.0) -> None:
         self._now = now
 
     def now(self) -> float:
-        """Return the start plus all seconds slept."""
+        """Return seconds."""
         return self._now
 
     def sleep_until(self, when: float) -> None:
-        """Set the time to `when`, unless it has passed."""
+        """Set the time."""
         self._now = max(self._now, when)
-
-    def spend(self, seconds: float) -> None:
-        """Advance the time, as work of that length does."""
-        self._now += seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """One tick that happened."""
+    """One tick that happened; times are those of the clock's time source."""
 
-    number: int
-    """Ticks due before it since the clock was made, skipped ones included."""
+    number: int  # ticks due before it, skipped ones included
     due: float
-    """When it was due, on the clock's time source."""
     next_due: float
-    """When the tick after it is due."""
-    skipped: int
-    """Ticks skipped right before it."""
+    skipped: int  # right before it
 
 
 class Clock:
-    """Clock of a fixed rate that neither drifts nor queues."""
+    """Clock of a fixed rate that neither drifts nor queues; `restart` starts it."""
 
-    def __init__(self, fps: float = 10.0, time: TimeSource | None = None) -> None:
-        """Create a clock; its first tick is due at the first `wait`, or when `restart` sets it."""
+    def __init__(self, fps: float = 10.0, time: RealTime | None = None) -> None:
         if not (math.isfinite(fps) and fps > 0):
             raise BadInputError(f"the clock's rate is {fps:g} Hz; expected more than 0, for example 10")
         self.fps = fps
-        self.time: TimeSource = time or RealTime()
-        self.passed = 0
-        """Ticks that happened or were skipped; the number of the next one."""
+        self.time = time or RealTime()
+        self.passed = 0  # ticks that happened or were skipped; the number of the next one
         self.skipped = 0
-        """Ticks skipped since the clock was made."""
         self._start: float | None = None
         self._first = 0
 
@@ -103,16 +71,8 @@ class Clock:
 
     def due(self, number: int) -> float:
         """Return when a tick is due: start + n / fps."""
-        assert self._start is not None, "the clock has not been started"
+        assert self._start is not None, "restart comes first"
         return self._start + (number - self._first) / self.fps
-
-    def wait(self, limit: int | None = None) -> Tick | None:
-        """Wait for the next tick; see `tick`."""
-        if self._start is None:
-            self.restart()
-        if limit is None or self.passed < limit:
-            self.time.sleep_until(self.due(self.passed))
-        return self.tick(limit)
 
     def tick(self, limit: int | None = None) -> Tick | None:
         """Take the newest tick that is due, or the next one; None when all ticks below number `limit` have passed."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,68 +16,20 @@ HISTORY = 6000
 """Frames that percentiles are taken over: ten minutes at 10 frames per second."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Percentiles:
-    """Percentiles of a duration in milliseconds; None where nothing was measured."""
-
-    count: int
-    """Number of values."""
-    p50: float | None
-    """Median."""
-    p95: float | None
-    """95th percentile."""
-    p99: float | None
-    """99th percentile."""
-
-    @classmethod
-    def of(cls, seconds: Iterable[float]) -> Percentiles:
-        """Compute the percentiles of values in seconds."""
-        values = np.fromiter(seconds, np.float64)
-        if not len(values):
-            return cls(count=0, p50=None, p95=None, p99=None)
-        p50, p95, p99 = (round(1000 * float(value), 3) for value in np.percentile(values, (50, 95, 99)))
-        return cls(count=len(values), p50=p50, p95=p95, p99=p99)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveReport:
-    """Statistics of a live session so far."""
-
-    frames: int
-    """Generated frames, single steps included."""
-    late: int
-    """Frames that were ready only after the next tick."""
-    skipped: int
-    """Ticks at which no frame was started, because an earlier one was in progress."""
-    stepped: int
-    """Single steps; they have no tick and count in no time below."""
-    seconds: float
-    """Time played: the full length of every tick, and the delay of late frames; pauses excluded."""
-    frames_per_second: float
-    """Frames with a tick, by the time played."""
-    inputs: int
-    """Inputs received; repetitions of one that waits for its frame do not count."""
-    dropped_inputs: int
-    """Inputs without a frame, because a newer one came before the tick."""
-    key_to_frame_ms: Percentiles
-    """From an input until the first frame made with it is ready; includes the wait for the tick."""
-    frame_latency_ms: Percentiles
-    """Generating one frame, decoding its pixels included."""
-    jitter_ms: Percentiles
-    """Delay between a tick and the start of its work."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, for JSON."""
-        return asdict(self)
+def percentiles(seconds: Iterable[float]) -> dict[str, float | None]:
+    """Return the count of durations and their percentiles in milliseconds; None where nothing was measured."""
+    values = 1000 * np.fromiter(seconds, np.float64)
+    p50, p95, p99 = np.percentile(values, (50, 95, 99)).round(3).tolist() if len(values) else (None, None, None)
+    return {"count": len(values), "p50": p50, "p95": p95, "p99": p99}
 
 
 class Statistics:
-    """Counts every frame and keeps the last `history` durations; any thread may call `report`."""
+    """Counts every frame and keeps the last durations; any thread may call `report`."""
 
-    def __init__(self, history: int = HISTORY) -> None:
-        self._key_to_frame: deque[float] = deque(maxlen=history)
-        self.latency: deque[float] = deque(maxlen=history)
-        self._jitter: deque[float] = deque(maxlen=history)
+    def __init__(self) -> None:
+        self._key_to_frame: deque[float] = deque(maxlen=HISTORY)
+        self._latency: deque[float] = deque(maxlen=HISTORY)
+        self._jitter: deque[float] = deque(maxlen=HISTORY)
         self._frames = self.late = self._stepped = 0
         self._seconds_before = self._seconds = 0.0
         self._start = 0.0
@@ -99,26 +50,26 @@ class Statistics:
                 return
             self.late += frame.late
             self._seconds = max(finished, tick.next_due) - self._start
-            self.latency.append(frame.latency)
+            self._latency.append(frame.latency)
             self._jitter.append(began - tick.due)
             if frame.key_to_frame is not None:
                 self._key_to_frame.append(frame.key_to_frame)
 
-    def report(self, *, skipped: int, inputs: int, dropped_inputs: int) -> LiveReport:
-        """Return the statistics, with the counts of the clock and the input."""
+    def report(self, *, skipped: int, inputs: int, dropped_inputs: int) -> dict[str, Any]:
+        """Return the statistics, with the counts of the clock and the input; `docs/play.md` explains each."""
         with self._lock:
             seconds = self._seconds_before + self._seconds
             ticked = self._frames - self._stepped
-            return LiveReport(
-                frames=self._frames,
-                late=self.late,
-                skipped=skipped,
-                stepped=self._stepped,
-                seconds=round(seconds, 3),
-                frames_per_second=round(ticked / seconds, 3) if seconds else 0.0,
-                inputs=inputs,
-                dropped_inputs=dropped_inputs,
-                key_to_frame_ms=Percentiles.of(self._key_to_frame),
-                frame_latency_ms=Percentiles.of(self.latency),
-                jitter_ms=Percentiles.of(self._jitter),
-            )
+            return {
+                "frames": self._frames,
+                "late": self.late,
+                "skipped": skipped,
+                "stepped": self._stepped,
+                "seconds": round(seconds, 3),
+                "frames_per_second": round(ticked / seconds, 3) if seconds else 0.0,
+                "inputs": inputs,
+                "dropped_inputs": dropped_inputs,
+                "key_to_frame_ms": percentiles(self._key_to_frame),
+                "frame_latency_ms": percentiles(self._latency),
+                "jitter_ms": percentiles(self._jitter),
+            }

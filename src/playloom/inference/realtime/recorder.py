@@ -1,13 +1,4 @@
-"""Newest frames of live play: kept in memory, bounded, and written as files.
-
-==============  ============================================================================================
-`play.mp4`      the frames in real time, watermarked, after those of the prompt; a frame stays for the ticks
-                skipped after it
-`sheet.png`     contact sheet
-`actions.csv`   the actions, one row per frame; the same actions, prompt and seed generate the same frames
-`report.json`   the statistics and the manifest
-==============  ============================================================================================
-"""
+"""Newest frames of live play: kept in memory, bounded, and written as the files that `docs/play.md` lists."""
 
 from __future__ import annotations
 
@@ -15,10 +6,10 @@ import json
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,29 +31,21 @@ _LONGEST_HOLD = 100  # ticks of one frame in a video, after a machine slept for 
 
 
 class ContextFrame(NamedTuple):
-    """A frame that a session can be continued from."""
+    """A frame that a session can be continued from, not watermarked, with the action that led to it."""
 
     frame_HWC: NDArray[np.uint8]
-    """RGB, uint8 [H, W, 3], not watermarked."""
     codes_N: NDArray[np.int64]
-    """Its codes."""
-    action_A: NDArray[np.uint8]
-    """The action that led to it, values uint8 [16]; meaningless for the first frame of a prompt."""
-    action_source: ActionSource | None
-    """Source of that action; None: recorded."""
-    manifest: Manifest | None
-    """Its manifest; None: a real frame."""
+    action_A: NDArray[np.uint8]  # meaningless for the first frame of a prompt
+    action_source: ActionSource | None  # None: recorded
+    manifest: Manifest | None  # None: a real frame
 
 
 class SentFrame(NamedTuple):
-    """A frame as it was sent."""
+    """A frame as it was sent, with the action that led to it."""
 
-    picture: bytes
-    """JPEG or WebP, watermarked: a minute of play takes a few megabytes."""
+    picture: bytes  # JPEG or WebP, watermarked: a minute of play takes a few megabytes
     action_A: NDArray[np.uint8]
-    """The action that led to it."""
-    skipped: int
-    """Ticks skipped right before it."""
+    skipped: int  # ticks right before it
 
 
 class FrameHistory:
@@ -107,35 +90,23 @@ class FrameHistory:
             return list(self._context)
 
     def sent(self) -> tuple[SentFrame, ...]:
-        """Return the sent frames, oldest first.
-
-        Raises:
-            BadInputError: If there is none yet.
-        """
+        """Return the sent frames, oldest first; raise a `BadInputError` if there is none yet."""
         with self._lock:
             if not self._sent:
                 raise BadInputError("this session has no frame yet")
             return tuple(self._sent)
 
 
-class _Timed(Protocol):
-    @property
-    def skipped(self) -> int: ...
-
-
-_F = TypeVar("_F", bound=_Timed)
-
-
-def _with_hold(frames: Sequence[_F]) -> Iterator[tuple[_F, int]]:
-    """Yield each frame with the number of ticks that it was on the screen."""
-    for frame, after in zip(frames, [*frames[1:], None], strict=True):
-        yield frame, 1 if after is None else 1 + min(after.skipped, _LONGEST_HOLD)
+def _ticks_shown(frames: Sequence[SentFrame] | Sequence[LiveFrame]) -> list[int]:
+    """Return for each frame the ticks that it was on the screen: one, and those skipped after it."""
+    return [*(1 + min(after.skipped, _LONGEST_HOLD) for after in frames[1:]), 1]
 
 
 def as_mp4(frames: Sequence[SentFrame], manifest: Manifest, fps: float) -> bytes:
     """Encode sent frames as a video in real time."""
-    pixels = ((enlarge(read_picture(frame.picture).frame_HWC, _ENLARGED), hold) for frame, hold in _with_hold(frames))
-    held = (frame_HWC for shown_HWC, hold in pixels for frame_HWC in repeat(shown_HWC, hold))
+    pixels = (enlarge(read_picture(frame.picture).frame_HWC, _ENLARGED) for frame in frames)
+    ticks = zip(pixels, _ticks_shown(frames), strict=True)
+    held = (frame_HWC for shown_HWC, count in ticks for frame_HWC in repeat(shown_HWC, count))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "play.mp4"
         write_mp4(path, held, frames_per_second=max(1, round(fps)), manifest=manifest)
@@ -159,21 +130,11 @@ def write_play(
     seen: Sequence[Tile] = (),
     fps: float = 10.0,
 ) -> Path:
-    """Write live play into a new folder, which appears complete or not at all.
+    """Write the frames of a session into a new folder, complete or not at all; return it, numbered if `folder` exists.
 
-    Args:
-        folder: Path; when it is not empty, the first free one of `folder-2`, `folder-3`, …
-        frames: Frames of one session, in order.
-        manifest: Manifest of the session.
-        seen: Frames of the prompt; left out of the files when the session's first frames are gone.
-        report: Content of `report.json`.
-        fps: Ticks per second; the video takes the nearest whole rate.
-
-    Returns:
-        The folder written.
+    The tiles `seen` are of the prompt; they are left out when the session's first frames are gone. The video takes the
+    whole rate nearest to `fps`.
     """
-    if not frames:
-        raise BadInputError(f"no frame was made, so there is nothing to write to {folder}")
     target = next_free_path(folder, numbered=True)
     content = {**report, "manifest": json.loads(manifest.to_json())}
     with atomic_folder(target) as place:
@@ -181,8 +142,8 @@ def write_play(
         tiles = [*before, *map(_tile, frames)]
         kinds = {tile.kind for tile in tiles}
         held = [[tile] for tile in before]
-        for frame, hold in _with_hold(frames):
-            held += [[_tile(frame)]] * hold
+        for frame, count in zip(frames, _ticks_shown(frames), strict=True):
+            held += [[_tile(frame)]] * count
         film = film_frames(held, kinds=kinds, title=title, enlarged=_ENLARGED)
         write_mp4(place / "play.mp4", film, frames_per_second=max(1, round(fps)), manifest=manifest)
         rows = wrap(tiles[:: -(-len(tiles) // _SHEET_TILES)], _SHEET_COLUMNS)

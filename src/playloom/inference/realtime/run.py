@@ -1,7 +1,5 @@
 """Live play without a screen: from a job to statistics, and to a folder if one is given.
 
-    result = play_live(LiveJob(script_SA=actions, seconds=60))
-
 The scripted player sends inputs from its own thread at random moments between the ticks: inputs exactly at the ticks
 would hide the wait for the next one from key-to-frame.
 """
@@ -12,7 +10,8 @@ import itertools
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,14 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import check_values
 from playloom.atomic_io import ensure_writable
-from playloom.data.prompt_data import PromptData
 from playloom.errors import ActionError, BadInputError, PlayloomError
 from playloom.inference.generate import GenerationConfig, Render, build_manifest
-from playloom.inference.realtime.clock import Clock, TimeSource
-from playloom.inference.realtime.metrics import HISTORY, LiveReport
+from playloom.inference.realtime.clock import Clock, RealTime
+from playloom.inference.realtime.metrics import HISTORY
 from playloom.inference.realtime.recorder import write_play
 from playloom.inference.realtime.session import LiveSession
 from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.media.output_folder import seen_tiles
-from playloom.provenance import Manifest
-
-SetInput = Callable[[NDArray[np.uint8], float], None]
-"""Receives an action [16] and its time, as `LiveSession.set_input` does."""
 
 
 def input_times(fps: float, seed: int) -> Iterator[float]:
@@ -44,58 +38,38 @@ def input_times(fps: float, seed: int) -> Iterator[float]:
         yield (before + float(source.random())) / fps
 
 
-class ScriptedInput:
-    """Player that repeats a script, independent of the clock's ticks.
+@contextmanager
+def scripted_input(
+    set_input: Callable[[NDArray[np.uint8], float], None],
+    actions_SA: NDArray[np.uint8],
+    *,
+    first_tick: float,
+    fps: float,
+    seed: int,
+    time: RealTime,
+) -> Iterator[None]:
+    """Repeat a script, action values [S, 16], from its own thread: its first action at once, then by `input_times`.
 
-    with ScriptedInput(session.set_input, actions_SA, first_tick=start, fps=10, seed=0, time=session.time):
-        session.run(show, first_tick=start, ticks=600)
+    Each action comes with the time it was meant for, so that a late thread counts as latency. `time` must pass by
+    itself.
     """
+    ended = threading.Event()
 
-    def __init__(
-        self,
-        set_input: SetInput,
-        actions_SA: NDArray[np.uint8],
-        *,
-        first_tick: float,
-        fps: float,
-        seed: int,
-        time: TimeSource,
-    ) -> None:
-        """Create a player; it starts with the `with` block: the first action at once, the others by `input_times`.
-
-        Args:
-            set_input: Receives each action and the time it was meant for, so that a late thread counts as latency.
-            actions_SA: Script, action values [S, 16].
-            first_tick: When tick 0 is due, in seconds of `time`.
-            fps: Ticks per second.
-            seed: Seed of `input_times`.
-            time: Time source of the ticks; it must pass by itself.
-        """
-        _check_script(actions_SA)
-        self._set_input, self._actions_SA, self._time = set_input, actions_SA, time
-        self._times = (first_tick + after for after in input_times(fps, seed))
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._play, name="script", daemon=True)
-
-    def __enter__(self) -> ScriptedInput:
-        self._set_input(self._actions_SA[0], self._time.now())
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _play(self) -> None:
-        for number, at in enumerate(self._times, 1):
-            if self._ended.wait(max(0.0, at - self._time.now())):
+    def play() -> None:
+        for number, after in enumerate(input_times(fps, seed), 1):
+            at = first_tick + after
+            if ended.wait(max(0.0, at - time.now())):
                 return
-            self._set_input(self._actions_SA[number % len(self._actions_SA)], at)
+            set_input(actions_SA[number % len(actions_SA)], at)
 
-
-def _check_script(actions_SA: NDArray[np.uint8]) -> None:
-    if not len(check_values(actions_SA)):
-        raise ActionError("the script has no actions; write for example: forward for 2s; turn_left for 1s")
+    set_input(actions_SA[0], time.now())
+    thread = threading.Thread(target=play, name="script", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 _LEAD = 0.02  # seconds between starting the script's thread and the first tick
@@ -103,14 +77,10 @@ _LEAD = 0.02  # seconds between starting the script's thread and the first tick
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LiveJob(GenerationConfig):
-    """Configuration of a run of live play.
-
-    Raises:
-        BadInputError: If a value is out of range, or a script is missing.
-    """
+    """Configuration of a run of live play."""
 
     script_SA: NDArray[np.uint8] | None = None
-    """Inputs of the scripted player, action values [S, 16], repeated until the end; may be None for `model`."""
+    """Inputs of the scripted player, action values [S, 16], repeated until the end; None: no input."""
     seconds: float = 60.0
     """Length of the run."""
     fps: float = 10.0
@@ -125,10 +95,8 @@ class LiveJob(GenerationConfig):
         Clock(self.fps)
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise BadInputError(f"seconds is {self.seconds:g}; expected more than 0")
-        if self.script_SA is not None:
-            _check_script(self.script_SA)
-        elif self.controller != "model":
-            raise ActionError("a script is required unless the controller is 'model'")
+        if self.script_SA is not None and not len(check_values(self.script_SA)):
+            raise ActionError("the script has no actions; write for example: forward for 2s; turn_left for 1s")
 
     @property
     def ticks(self) -> int:
@@ -138,29 +106,13 @@ class LiveJob(GenerationConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LiveResult:
-    """Result of a run of live play."""
+    """Result of a run of live play, with the folder written and the error that ended it early, if any."""
 
-    report: LiveReport
-    """Statistics up to the end."""
-    facts: Mapping[str, Any]
-    """Model, seed, controller, rate and machine; JSON values."""
+    report: Mapping[str, Any]
+    """Model, seed, controller, rate, machine, statistics and `failure`, the text of the error; JSON values."""
     notes: tuple[str, ...]
-    """Sentences about choices that were made."""
     folder: Path | None
-    """The folder written, if any."""
     failure: Exception | None
-    """The error that ended the run early, if any."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return facts and statistics as one mapping, for JSON."""
-        return {**self.facts, **self.report.to_dict(), "failure": self.reason}
-
-    @property
-    def reason(self) -> str | None:
-        """Text of the error that ended the run early; None without one."""
-        if self.failure is None or isinstance(self.failure, PlayloomError):
-            return None if self.failure is None else str(self.failure)
-        return f"{type(self.failure).__name__}: {self.failure}"
 
 
 def play_live(
@@ -171,20 +123,9 @@ def play_live(
     on_start: Callable[[str], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> LiveResult:
-    """Play against the real clock.
+    """Play against the real clock; an error of the model ends the run and is the result's `failure`.
 
-    Args:
-        job: The configuration.
-        render: Needed when the prompt is a recording.
-        machine: Description of the machine, for `facts`.
-        on_start: Called with the model's name before the clock starts.
-        stop: Called before every tick; True ends the run.
-
-    Returns:
-        The statistics. An error of the model ends the run and is in `failure`.
-
-    Raises:
-        PlayloomError: If the job cannot be run or the folder cannot be written; before the first frame.
+    `on_start` receives the model's name before the clock starts. `stop` is called before every tick; True ends the run.
     """
     if job.out is not None:
         ensure_writable(job.out, numbered=True)
@@ -192,16 +133,26 @@ def play_live(
     model, sampling = engine.model, job.sampling(engine.model)
     prompt, data = job.read_prompt(model, horizon=0, render=render)
     frames: deque[LiveFrame] = deque(maxlen=HISTORY if job.out is not None else 0)
-    failure = None
+    failure: Exception | None = None
     with LiveSession(engine, prompt, sampling=sampling, seed=job.seed, controller=job.controller, fps=job.fps) as live:
         if on_start is not None:
             on_start(model.config.name)
         try:
-            _drive(live, job, frames.append, stop)
+            start = live.time.now() + _LEAD
+            player: AbstractContextManager[None] = nullcontext()
+            if job.script_SA is not None:
+                player = scripted_input(
+                    live.set_input, job.script_SA, first_tick=start, fps=job.fps, seed=job.seed, time=live.time
+                )
+            with player:
+                live.run(frames.append, stop, ticks=job.ticks, first_tick=start)
         except Exception as error:  # the statistics so far are worth keeping
             failure = error
-        report = live.report()
-    facts = {
+        statistics = live.report()
+    reason = None if failure is None else str(failure)
+    if failure is not None and not isinstance(failure, PlayloomError):
+        reason = f"{type(failure).__name__}: {failure}"
+    report = {
         "model": model.config.name,
         "weights": model.fingerprint,
         "controller": job.controller,
@@ -209,34 +160,18 @@ def play_live(
         "fps": job.fps,
         "ticks_wanted": job.ticks,
         "machine": dict(machine or {}),
+        **statistics,
+        "failure": reason,
     }
-    result = LiveResult(report=report, facts=facts, notes=data.notes, folder=None, failure=failure)
+    result = LiveResult(report=report, notes=data.notes, folder=None, failure=failure)
     if job.out is None:
         return result
+    if not frames:
+        return replace(result, notes=(*result.notes, f"no frame was made, so nothing was written to {job.out}"))
     mode = "world" if job.controller == "person" else "full"
     manifest = build_manifest(
         engine, data.frames_THWC, mode=mode, sampling=sampling, seed=job.seed, timestamp=job.timestamp, prompt=data
     )
-    return _write(result, job, job.out, tuple(frames), manifest, data)
-
-
-def _drive(session: LiveSession, job: LiveJob, keep: Callable[[LiveFrame], None], stop: Callable[[], bool]) -> None:
-    start = session.time.now() + _LEAD
-    if job.script_SA is None:
-        session.run(keep, stop, ticks=job.ticks, first_tick=start)
-        return
-    player = ScriptedInput(
-        session.set_input, job.script_SA, first_tick=start, fps=job.fps, seed=job.seed, time=session.time
-    )
-    with player:
-        session.run(keep, stop, ticks=job.ticks, first_tick=start)
-
-
-def _write(
-    result: LiveResult, job: LiveJob, out: Path, frames: Sequence[LiveFrame], manifest: Manifest, seen: PromptData
-) -> LiveResult:
-    if not frames:
-        return replace(result, notes=(*result.notes, f"no frame was made, so nothing was written to {out}"))
-    tiles = seen_tiles(seen.frames_THWC, seen.actions_TA, seen.dreamed_T, seen.kind)
-    folder = write_play(out, frames, seen=tiles, manifest=manifest, report=result.to_dict(), fps=job.fps)
-    return replace(result, folder=folder)
+    tiles = seen_tiles(data.frames_THWC, data.actions_TA, data.dreamed_T, data.kind)
+    written = write_play(job.out, tuple(frames), seen=tiles, manifest=manifest, report=report, fps=job.fps)
+    return replace(result, folder=written)

@@ -1,10 +1,4 @@
-"""Live play: one session stepped by a clock, each frame with the newest input.
-
-    session = LiveSession(engine, prompt, seed=7)
-    frame = session.step(action_A)                       # pull: waits for the tick
-
-    session.run(on_frame=show, stop=stop.is_set)         # push: runs in the calling thread ...
-    session.set_input(action_A); session.pause()         # ... and is steered from any other
+"""Live play: one session stepped by a clock, each frame with the newest input; see `docs/play.md`.
 
 The server steps the sessions of all players in its scheduler, with the same `LiveState`.
 """
@@ -19,8 +13,7 @@ from contextlib import contextmanager
 from numpy.typing import ArrayLike
 
 from playloom.errors import BadInputError
-from playloom.inference.realtime.clock import TimeSource
-from playloom.inference.realtime.metrics import HISTORY
+from playloom.inference.realtime.clock import RealTime
 from playloom.inference.realtime.state import LiveState
 from playloom.inference.realtime.types import Controller, LiveFrame, SessionFactory
 from playloom.inference.sampling import Sampling
@@ -30,7 +23,7 @@ _POLL = 0.005  # seconds between looks at a paused session
 
 
 class LiveSession(LiveState):
-    """A live session of one engine. Everything but `step` and `run`, which drive it, may be called from any thread."""
+    """A live session of one engine. One thread calls `step` or `run`; the rest may be called from any thread."""
 
     def __init__(
         self,
@@ -41,46 +34,27 @@ class LiveSession(LiveState):
         seed: int = 0,
         controller: Controller = "person",
         fps: float = 10.0,
-        time: TimeSource | None = None,
-        history: int = HISTORY,
+        time: RealTime | None = None,
     ) -> None:
-        """Open the session.
-
-        Args:
-            engine: Opens the session, now and at every `restart`.
-            prompt: Its start.
-            sampling: Sampling parameters; None: the engine's defaults.
-            seed: The same seed and the same actions at the same frames give the same frames.
-            controller: See `LiveState`, as for the rest.
-        """
-        super().__init__(controller=controller, fps=fps, time=time, history=history)
+        """Open the session; the same seed and actions give the same frames. For the rest see `LiveState`."""
+        super().__init__(controller=controller, fps=fps, time=time)
         self.prompt, self.seed = prompt, seed
-        """Start of the current session."""
         self.closed = False
-        """True after `close`."""
         self._engine, self._session = engine, engine.open(prompt, sampling=sampling, seed=seed)
-        self._driver, self._queue, self._moving = threading.Lock(), threading.Lock(), threading.Lock()
+        self._queue, self._moving = threading.Lock(), threading.Lock()
 
     def step(self, action_A: ArrayLike | None = None) -> LiveFrame:
-        """Wait for the tick and return its frame. While paused: return a single step at once.
-
-        Args:
-            action_A: Set as input first; None: keep the input.
-
-        Raises:
-            BadInputError: If the session is closed, or `run` drives it.
-        """
-        with self._driving():
-            if action_A is not None:
-                self.set_input(action_A)
-            due = None if self.paused else self.next_due()
-            if due is not None:
-                self.time.sleep_until(due)
-            with self._turn():
-                self._check_open()
-                step = self.begin(stepped=True)
-                assert step is not None, "there is no limit, and a pause is no obstacle"
-                return self.finish(step, self._session.step(step.action_A))
+        """Wait for the tick and return its frame; None keeps the input. While paused: return a single step at once."""
+        if action_A is not None:
+            self.set_input(action_A)
+        due = None if self.paused else self.next_due()
+        if due is not None:
+            self.time.sleep_until(due)
+        with self._turn():
+            self._check_open()
+            step = self.begin(stepped=True)
+            assert step is not None, "there is no limit, and a pause is no obstacle"
+            return self.finish(step, self._session.step(step.action_A))
 
     def run(
         self,
@@ -90,44 +64,29 @@ class LiveSession(LiveState):
         ticks: int | None = None,
         first_tick: float | None = None,
     ) -> None:
-        """Make a frame at every tick until stopped or closed.
+        """Make a frame at every tick, until closed, `stop()` is true or so many `ticks` have passed.
 
-        Args:
-            on_frame: Called with each frame, in this thread; the next tick waits for it.
-            stop: Called before every tick; True ends the run.
-            ticks: End after so many ticks, skipped ones included; None: never.
-            first_tick: When the first tick is due, in seconds of `time`; None: now.
-
-        Raises:
-            BadInputError: If the session is closed or driven already. Errors of the engine are raised too; the report
-                stays.
+        `on_frame` runs in this thread, and the next tick waits for it. `first_tick` is in seconds of `time`; None: now.
         """
-        with self._driving():
-            limit = None if ticks is None else self._clock.passed + ticks
-            self.start_clock(first_tick)
-            while not (stop() or self.closed) and (limit is None or self._clock.passed < limit):
-                due = self.next_due()
-                if due is None:
-                    machine_time.sleep(_POLL)
-                    continue
-                self.time.sleep_until(due)
-                with self._turn():
-                    step = None if self.closed else self.begin(limit)
-                    frame = None if step is None else self.finish(step, self._session.step(step.action_A))
-                if frame is not None:
-                    on_frame(frame)
+        self._check_open()
+        limit = None if ticks is None else self._clock.passed + ticks
+        self.start_clock(first_tick)
+        while not (stop() or self.closed) and (limit is None or self._clock.passed < limit):
+            due = self.next_due()
+            if due is None:
+                machine_time.sleep(_POLL)
+                continue
+            self.time.sleep_until(due)
+            with self._turn():
+                step = None if self.closed else self.begin(limit)
+                frame = None if step is None else self.finish(step, self._session.step(step.action_A))
+            if frame is not None:
+                on_frame(frame)
 
     def restart(self, *, prompt: Prompt | None = None, seed: int | None = None) -> None:
-        """Restart at the prompt and wait until the new session is open; the input stays set.
+        """Restart at the prompt (None: the same again) and wait until the new session is open; the input stays set.
 
         Ticks that pass meanwhile are skipped and counted. If the new session cannot be opened, nothing changes.
-
-        Args:
-            prompt: New start; None: the same again.
-            seed: New seed; None: the same again.
-
-        Raises:
-            BadInputError: If the session is closed. Errors of the engine are raised too.
         """
         with self._turn():
             self._check_open()
@@ -136,7 +95,7 @@ class LiveSession(LiveState):
             session = self._engine.open(prompt, sampling=self._session.sampling, seed=seed)
             old, self._session = self._session, session
             self.prompt, self.seed = prompt, seed
-            self.count_restart()
+            self.restarts += 1
             old.close()
 
     def close(self) -> None:
@@ -164,16 +123,6 @@ class LiveSession(LiveState):
     def _check_open(self) -> None:
         if self.closed:
             raise BadInputError("this live session is closed; open another one")
-
-    @contextmanager
-    def _driving(self) -> Iterator[None]:
-        self._check_open()
-        if not self._driver.acquire(blocking=False):
-            raise BadInputError("this live session is driven by another call of run or step; only one may drive it")
-        try:
-            yield
-        finally:
-            self._driver.release()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from playloom.actions.codec import REST_VALUES, check_values
 from playloom.errors import ActionError, BadInputError
-from playloom.inference.realtime.clock import Clock, RealTime, Tick, TimeSource
-from playloom.inference.realtime.metrics import HISTORY, LiveReport, Statistics
+from playloom.inference.realtime.clock import Clock, RealTime, Tick
+from playloom.inference.realtime.metrics import Statistics
 from playloom.inference.realtime.types import Controller, LiveFrame, check_controller
 from playloom.inference.types import StepResult
 
 
 class InputEvent(NamedTuple):
-    """The input that a frame is made with."""
+    """The input of a frame."""
 
     action_A: NDArray[np.uint8]
-    """Action values [16]."""
-    at: float | None
-    """When it arrived; None once a frame was made with it."""
+    at: float | None  # when it arrived; None once a frame was made with it
 
     @property
     def resting(self) -> bool:
@@ -36,20 +34,15 @@ class InputState:
 
     def __init__(self) -> None:
         self.inputs = 0
-        """Inputs received."""
-        self.dropped_inputs = 0
-        """Inputs without a frame, because a newer one came first."""
+        self.dropped_inputs = 0  # without a frame, because a newer one came first
         self._latest = InputEvent(REST_VALUES.copy(), None)
         self._lock = threading.Lock()
 
     def set_input(self, action_A: ArrayLike, at: float) -> None:
-        """Set the input: action values, integers [16], and when they arrived on the time source of the frames.
+        """Set the input: action values, integers [16], and when they arrived.
 
         An input equal to the one that waits for its frame keeps that one's time, so that a controller that sends sixty
         times per second does not look faster than it is.
-
-        Raises:
-            ActionError: If these are not 16 values, each in its range.
         """
         values_A = check_values(action_A)
         if values_A.ndim != 1:
@@ -63,28 +56,20 @@ class InputState:
             self._latest = InputEvent(values_A, at)
 
     def read(self) -> InputEvent:
-        """Return the input for the frame that begins now; it stays set."""
+        """Return the input and mark it as shown; it stays set."""
         with self._lock:
             latest = self._latest
             self._latest = latest._replace(at=None)
             return latest
 
-    def discard_timestamp(self) -> None:
-        """Forget when the input arrived, for a wait that is not the frames' fault, such as a pause."""
-        self.read()
-
 
 class LiveStep(NamedTuple):
     """A step that has begun."""
 
-    action_A: NDArray[np.uint8] | None
-    """The action to give; None: the model samples it."""
-    tick: Tick | None
-    """Its tick; None for a single step."""
-    input_at: float | None
-    """When the input arrived that its frame is the first to show."""
+    action_A: NDArray[np.uint8] | None  # None: the model samples it
+    tick: Tick | None  # None: a single step
+    input_at: float | None  # when the input arrived that its frame is the first to show
     began: float
-    """When the step began."""
 
 
 class LiveState:
@@ -99,39 +84,26 @@ class LiveState:
         *,
         controller: Controller = "person",
         fps: float = 10.0,
-        time: TimeSource | None = None,
+        time: RealTime | None = None,
         aligned: bool = False,
-        history: int = HISTORY,
     ) -> None:
         """Create the state; the clock starts with the first frame.
 
-        Args:
-            controller: Source of the actions.
-            fps: Frames per second.
-            time: Time source; None: the machine's monotonic clock.
-            aligned: Put ticks at whole multiples of 1 / fps, after a pause too, so that sessions share batches.
-            history: Frames that percentiles are taken over.
+        `aligned` puts ticks at whole multiples of 1 / fps, after a pause too, so that sessions share batches.
         """
-        self.time: TimeSource = time or RealTime()
-        self.fps = fps
-        """Ticks per second."""
-        self.paused = False
-        """True between `pause` and `resume`."""
+        self.time = time or RealTime()
+        self.fps, self.paused = fps, False
         self._clock, self._aligned = Clock(fps, self.time), aligned
         self._controller: Controller = check_controller(controller)
-        self._input, self._statistics = InputState(), Statistics(history)
-        self._sequence = self._restarts = 0
+        self._input, self._statistics = InputState(), Statistics()
+        self._sequence = 0
+        self.restarts = 0  # of the session; each frame carries their number
         self._steps, self._clock_stale = 0, True
         self._lock = threading.Lock()
         self._opened = self.time.now()
 
     def set_input(self, action_A: ArrayLike, at: float | None = None) -> None:
-        """Set the input; the newest one wins. Never waits.
-
-        Args:
-            action_A: Action values, integers [16]; `REST_VALUES` releases everything.
-            at: When it happened, in seconds of `time`, if earlier than now.
-        """
+        """Set the input, integers [16]; `at` is when it happened, in seconds of `time`, if earlier than now."""
         now = self.time.now()
         self._input.set_input(action_A, now if at is None else min(at, now))
 
@@ -152,8 +124,8 @@ class LiveState:
                 raise BadInputError("only a paused session can be stepped; pause it first")
             self._steps += 1
 
-    def report(self) -> LiveReport:
-        """Return the statistics so far."""
+    def report(self) -> dict[str, Any]:
+        """Return the statistics so far, by name."""
         inputs, dropped = self._input.inputs, self._input.dropped_inputs
         return self._statistics.report(skipped=self._clock.skipped, inputs=inputs, dropped_inputs=dropped)
 
@@ -175,7 +147,7 @@ class LiveState:
     @controller.setter
     def controller(self, controller: Controller) -> None:
         self._controller = check_controller(controller)
-        self._input.discard_timestamp()
+        self._input.read()  # the wait of an input until now is not the frames' fault
 
     def start_clock(self, at: float | None = None) -> None:
         """Start a stretch of play whose first tick is due at `at` (None: now, or at the next aligned tick)."""
@@ -184,7 +156,7 @@ class LiveState:
             at = math.ceil(self.time.now() * self.fps) / self.fps
         self._clock.restart(at)
         self._statistics.start(self._clock.due(self._clock.passed))
-        self._input.discard_timestamp()
+        self._input.read()  # nor is a pause
 
     def next_due(self) -> float | None:
         """Return when the next frame is due, in seconds of `time`; None while paused without a single step."""
@@ -195,14 +167,9 @@ class LiveState:
         return self._clock.due(self._clock.passed)
 
     def begin(self, limit: int | None = None, *, stepped: bool = False) -> LiveStep | None:
-        """Begin the next step: take its tick and the input of this moment.
+        """Begin the next step with its tick and the newest input; None while paused, or above `limit` ticks.
 
-        Args:
-            limit: See `Clock.tick`.
-            stepped: While paused, begin a step that `single_step` has not requested.
-
-        Returns:
-            The step; None when there is none: no single step while paused, or the limit is reached.
+        While paused, a step begins if `single_step` has requested it, or if it is `stepped`.
         """
         tick = None
         if self.paused:
@@ -221,7 +188,7 @@ class LiveState:
         assert result.frame_HWC is not None, "a step of a live session has a frame"
         frame = LiveFrame(
             sequence=self._sequence,
-            restarts=self._restarts,
+            restarts=self.restarts,
             time=finished - self._opened,
             frame_HWC=result.frame_HWC,
             codes_N=result.codes_N,
@@ -235,10 +202,6 @@ class LiveState:
         self._sequence += 1
         self._statistics.add(frame, tick, began=step.began, finished=finished)
         return frame
-
-    def count_restart(self) -> None:
-        """Count a restart of the session; frames from now on carry the new number."""
-        self._restarts += 1
 
     def _consume_step(self) -> bool:
         with self._lock:

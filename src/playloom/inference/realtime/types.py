@@ -21,7 +21,6 @@ class SteppableSession(Protocol):
     """A session of `Engine` or of another source of frames."""
 
     sampling: Sampling
-    """Sampling parameters of the next step."""
 
     def step(self, action_A: NDArray[np.uint8] | None = None) -> StepResult:
         """Run one step with that action, values uint8 [16], or with a sampled one; its `frame_HWC` is never None."""
@@ -38,11 +37,7 @@ class SessionFactory(Protocol):
 
 
 def check_controller(controller: str) -> Controller:
-    """Return the controller if it is one of `Controller`.
-
-    Raises:
-        BadInputError: If it is none of them.
-    """
+    """Return a valid controller, or raise a `BadInputError`."""
     if controller not in get_args(Controller):
         raise BadInputError(f"unknown controller {controller!r}; {did_you_mean(controller, get_args(Controller))}")
     return cast(Controller, controller)

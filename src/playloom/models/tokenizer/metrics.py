@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-PSNR_CAP = 50.0
-"""Limit, in dB, of reported means: equal pictures would make every mean infinite."""
+PSNR_CAP = 50.0  # limit, in dB, of reported means: equal pictures would make every mean infinite
 _PEAK = 255.0
-_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of red, green, blue in brightness (ITU-R BT.601)."""
+_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green, blue in brightness (ITU-R BT.601)
 
 Pictures = Tensor | NDArray[np.uint8]
 
@@ -28,19 +26,13 @@ def psnr(frames_BHWC: Pictures, truth_BHWC: Pictures, cap: float = float("inf"))
 
 
 def contrast_gain(frames_BHWC: Tensor, truth_BHWC: Tensor) -> Tensor:
-    """Return the PSNR above that of the true picture's mean colour, in dB.
-
-    0 means that nothing but the mean colour was kept; a flat true picture gives minus infinity.
-    """
+    """Return the PSNR above that of the true picture's mean colour, in dB: 0 if nothing but that colour was kept."""
     flat_BHWC = truth_BHWC.float().mean((1, 2), keepdim=True).expand(truth_BHWC.shape)
     return psnr(frames_BHWC, truth_BHWC) - psnr(flat_BHWC, truth_BHWC)
 
 
 def ssim(frames_BHWC: Pictures, truth_BHWC: Pictures) -> Tensor:
-    """Return the structural similarity (Wang et al. 2004), float32, at most 1; 11 x 11 Gaussian window, sigma 1.5.
-
-    The mean over the positions whose window lies inside the picture and over the three channels.
-    """
+    """Return the structural similarity (Wang et al. 2004), at most 1; Gaussian window 11 x 11, sigma 1.5, unpadded."""
     x_BCHW, y_BCHW = (f.permute(0, 3, 1, 2).double() for f in _tensors(frames_BHWC, truth_BHWC))
     mean_x, mean_y = _blur(x_BCHW), _blur(y_BCHW)
     var_x = _blur(x_BCHW.square()) - mean_x.square()
@@ -79,6 +71,6 @@ def _blur(x_BCHW: Tensor) -> Tensor:
 def _tensors(*pictures: Pictures) -> list[Tensor]:
     # Arrays are copied, since torch refuses views of read-only memory maps.
     a, b = (x if isinstance(x, Tensor) else torch.from_numpy(np.array(x)) for x in pictures)
-    if a.shape != b.shape or a.ndim != 4:
+    if a.shape != b.shape or a.ndim != 4:  # else they would broadcast, to wrong figures
         raise ValueError(f"both must be [B, H, W, 3] of one shape; got {list(a.shape)}, {list(b.shape)}")
     return [a, b]

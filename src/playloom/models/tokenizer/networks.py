@@ -1,8 +1,7 @@
 """Encoder and decoder between pixels and latents on the code grid.
 
-On the fine grids work dense 3 x 3 convolutions (local texture, cheap on a CPU), on the code grid a transformer; without
-fine grids it is the ViT of Yu et al. 2021 ("ViT-VQGAN", arXiv:2110.04627). B batch, C channels, H W pixels or cells of
-a fine grid, h w code grid, N = h*w, D width.
+Convolutions on the fine grids, a transformer on the code grid (alone: ViT-VQGAN, Yu et al. 2021). B batch, C channels,
+H W pixels or cells of a fine grid, h w code grid, N = h*w, D width.
 """
 
 from __future__ import annotations
@@ -17,10 +16,7 @@ from playloom.models.transformer.layers import attend
 
 
 def initialise(network: nn.Module) -> None:
-    """Draw weights that keep the scale of activations, without biases; residual branches start at zero.
-
-    Otherwise codes would start as small changes on large constant biases, and learning would start slowly.
-    """
+    """Draw weights that keep the scale of activations, without biases; residual branches start at zero."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             fan_in = module.weight[0].numel()

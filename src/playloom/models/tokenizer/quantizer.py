@@ -1,54 +1,24 @@
-"""Codebook of the tokenizer, on the unit sphere.
+"""Codebook of the tokenizer, on the unit sphere (Yu et al. 2021), with straight-through gradients (van den Oord 2017).
 
-Latents and entries have length 1, so the nearest entry is the one of largest cosine (Yu et al. 2021). Gradients pass
-straight through (van den Oord et al. 2017). Entries follow the mean of their latents (ibid., appendix A.1, here on the
-sphere); an unused entry moves to a recent latent. All state is in `state_dict`, so a checkpoint resumes exactly; in
-eval mode nothing changes. B h w C latents, M = B*h*w, K entries, R recent.
+Entries follow the mean of their latents; an unused one moves to a recent latent. All state is in `state_dict`. In eval
+mode nothing changes. B h w C latents, M = B*h*w, K entries, R recent.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SPREAD_PACE = 0.1
-"""Update rate of the running mean and variance of the latents."""
+_SPREAD_PACE = 0.1  # update rate of the running mean and variance of the latents
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodebookUse:
-    """Codebook use of some codes."""
-
-    used: int
-    """Distinct codes."""
-    fraction: float
-    """Share of the codebook in use, in [0, 1]."""
-    perplexity: float
-    """exp(entropy) of the code distribution."""
-
-
-def codebook_use(codes: Tensor, size: int) -> CodebookUse:
-    """Measure how evenly codes (integer, any shape, not empty) use a codebook of `size` entries."""
+def codebook_use(codes: Tensor, size: int) -> tuple[float, float]:
+    """Return the share of a codebook of `size` entries that codes use, and their perplexity, exp(entropy)."""
     counts_K = torch.bincount(codes.reshape(-1), minlength=size).double()
     share_K = counts_K[counts_K > 0] / counts_K.sum()
-    used = len(share_K)
-    return CodebookUse(used=used, fraction=used / size, perplexity=float(torch.exp(-(share_K * share_K.log()).sum())))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantized:
-    """Output of the quantizer."""
-
-    vectors_BhwC: Tensor
-    """Nearest entries, float [B, h, w, C], length 1; straight-through gradients."""
-    codes_Bhw: Tensor
-    """Indices of the nearest entries, int64 [B, h, w]."""
-    commitment: Tensor
-    """Mean squared distance of latents (on the sphere) to their entries, a scalar in [0, 4]."""
+    return len(share_K) / size, float(torch.exp(-(share_K * share_K.log()).sum()))
 
 
 class Quantizer(nn.Module):
@@ -79,13 +49,11 @@ class Quantizer(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seed", torch.tensor(seed))
 
-    @property
-    def size(self) -> int:
-        """Number of entries: K."""
-        return self.codebook_KC.shape[0]
+    def forward(self, latents_BhwC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map latents float [B, h, w, C] to their nearest entries; in training mode update the codebook.
 
-    def forward(self, latents_BhwC: Tensor) -> Quantized:
-        """Map latents float [B, h, w, C] to their nearest entries; in training mode update the codebook."""
+        Returns unit entries with straight-through gradients, codes int64 [B, h, w], and the commitment loss in [0, 4].
+        """
         with torch.autocast(latents_BhwC.device.type, enabled=False):
             if self.training:
                 self._follow_spread(latents_BhwC.detach().float().flatten(0, -2))
@@ -98,7 +66,7 @@ class Quantizer(nn.Module):
             if self.training:
                 self._follow(unit_BhwC.detach().flatten(0, -2), codes_Bhw.flatten())
             vectors_BhwC = unit_BhwC + (entries_BhwC - unit_BhwC).detach()
-        return Quantized(vectors_BhwC=vectors_BhwC, codes_Bhw=codes_Bhw, commitment=commitment)
+        return vectors_BhwC, codes_Bhw, commitment
 
     def nearest(self, latents_BhwC: Tensor) -> Tensor:
         """Return the code of largest cosine for each latent, without an update; float [..., C] to int64 [...]."""
@@ -111,7 +79,6 @@ class Quantizer(nn.Module):
         return torch.where((length_K1 - 1).abs() < 1e-3, stored_KC, stored_KC / length_K1)
 
     def _to_sphere(self, latents_BhwC: Tensor) -> Tensor:
-        """Standardise each latent dimension by its running mean and deviation, then normalise."""
         spread_BhwC = (latents_BhwC - self.mean_C.detach()) * torch.rsqrt(self.variance_C.detach() + 1e-6)
         return F.normalize(spread_BhwC, dim=-1)
 
@@ -131,14 +98,12 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def _start(self, unit_MC: Tensor) -> None:
-        """Initialise all entries from latents of the first batch."""
         self._remember(unit_MC)
-        self.codebook_KC.copy_(self._draw(self.size))
+        self.codebook_KC.copy_(self._draw(len(self.codebook_KC)))
         _same_on_all_ranks(self.codebook_KC)
 
     @torch.no_grad()
     def _follow(self, unit_MC: Tensor, codes_M: Tensor) -> None:
-        """Move each entry towards its latents, then revive dead ones."""
         counts_K = torch.zeros_like(self.mass_K).index_add_(0, codes_M, torch.ones_like(unit_MC[:, 0]))
         sums_KC = torch.zeros_like(self.codebook_KC).index_add_(0, codes_M, unit_MC)
         _sum_over_ranks(counts_K)

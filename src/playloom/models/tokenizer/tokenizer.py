@@ -1,13 +1,6 @@
-"""Frames to codes and back.
-
-tokenizer = FrameTokenizer(TokenizerConfig()).eval()
-codes_BN = tokenizer.encode(frames_BHWC)       # uint8 [B, 180, 300, 3] -> int64 [B, 135]
-frames_BHWC = tokenizer.decode(codes_BN)
-"""
+"""Frames to codes and back."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from einops import rearrange
@@ -30,23 +23,10 @@ def to_frames(pixels_BCHW: Tensor) -> Tensor:
     return scaled_BCHW.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenizerOutput:
-    """Output of a training pass."""
-
-    pixels_BCHW: Tensor
-    """Reconstruction, float [B, 3, H, W] around [-1, 1], not clamped."""
-    codes_BN: Tensor
-    """Codes, int64 [B, N] in [0, codebook_size), row-major."""
-    commitment: Tensor
-    """Mean squared distance of latents to their codebook entries, a scalar in [0, 4]."""
-
-
 class FrameTokenizer(nn.Module):
     """VQ-GAN generator: encoder, codebook, decoder (Esser et al. 2021, arXiv:2012.09841)."""
 
     def __init__(self, config: TokenizerConfig, *, seed: int = 0) -> None:
-        """Build the networks from `seed`, without the global generator."""
         super().__init__()
         self.config = config
         with torch.random.fork_rng(devices=[]):
@@ -70,28 +50,14 @@ class FrameTokenizer(nn.Module):
         """Weight of the decoder's last layer; the adaptive adversarial weight compares gradients there."""
         return self.decoder.last_layer
 
-    def forward(self, pixels_BCHW: Tensor) -> TokenizerOutput:
-        """Encode and decode float pixels [B, 3, H, W] in [-1, 1]; in training mode update the codebook."""
-        quantized = self.quantizer(self.encoder(pixels_BCHW))
-        return TokenizerOutput(
-            pixels_BCHW=self.decoder(quantized.vectors_BhwC),
-            codes_BN=quantized.codes_Bhw.flatten(1),
-            commitment=quantized.commitment,
-        )
+    def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruct float pixels [B, 3, H, W] in [-1, 1], not clamped; returns the commitment loss too."""
+        vectors_BhwC, _, commitment = self.quantizer(self.encoder(pixels_BCHW))
+        return self.decoder(vectors_BhwC), commitment
 
     @torch.no_grad()
     def encode(self, frames_BHWC: Tensor) -> Tensor:
-        """Encode frames; changes no state, in training mode too.
-
-        Args:
-            frames_BHWC: uint8 [B, H, W, 3], range [0, 255], of exactly the configured size, on any device.
-
-        Returns:
-            int64 [B, N], range [0, codebook_size), row-major, on the tokenizer's device.
-
-        Raises:
-            PictureError: when dtype, channels or size are wrong.
-        """
+        """Encode uint8 [B, H, W, 3] of the configured size, on any device, to int64 [B, N]; changes no state."""
         self.check_size(frames_BHWC)
         latents_BhwC = self.encoder(to_pixels(frames_BHWC.to(self.last_layer.device)))
         codes_Bhw: Tensor = self.quantizer.nearest(latents_BhwC.float())
@@ -99,17 +65,9 @@ class FrameTokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes_BN: Tensor, *, checked: bool = True) -> Tensor:
-        """Decode codes; changes no state.
+        """Decode integers [B, N] on any device to uint8 [B, H, W, 3]; changes no state.
 
-        Args:
-            codes_BN: integer [B, N], range [0, codebook_size), row-major, on any device.
-            checked: check the range, which synchronises a GPU. False for codes that this model generated.
-
-        Returns:
-            uint8 [B, H, W, 3], range [0, 255], on the tokenizer's device.
-
-        Raises:
-            BadInputError: when the number of codes or a code is out of range.
+        `checked` raises BadInputError for codes out of range, and synchronises a GPU; False is for the model's codes.
         """
         config = self.config
         if codes_BN.ndim != 2 or codes_BN.shape[1] != config.image_slots or codes_BN.is_floating_point():

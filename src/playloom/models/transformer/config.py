@@ -8,16 +8,8 @@ from typing import Literal
 from playloom.errors import ConfigError, check_whole
 
 # A damaged file must not allocate all memory.
-_MOST = {
-    "layers": 512,
-    "width": 65_536,
-    "heads": 1024,
-    "kv_heads": 1024,
-    "mlp_ratio": 64,
-    "context_steps": 4096,
-    "local_steps": 4096,
-    "global_every": 512,
-}
+_MOST = {"layers": 512, "width": 65_536, "heads": 1024, "kv_heads": 1024, "mlp_ratio": 64}
+_MOST |= {"context_steps": 4096, "local_steps": 4096, "global_every": 512}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +33,12 @@ class TransformerConfig:
     global_every: int = 1
     """With `local_steps`: every n-th layer has the full context, the others are local."""
     positions: Literal["absolute", "rolling"] = "rolling"
-    """`absolute`: a learned embedding per position of the context (the published model). `rolling`: a learned embedding
-    per position of the step, and rotary angles of step, row and column, so that cached keys never go stale."""
+    """`absolute`: an embedding per position of the context (published). `rolling`: one per position of the step, and
+    rotary angles of step, row and column, so that cached keys never go stale."""
     action_condition: bool = False
     """Add an embedding of the previous step's action to the input of every image position."""
     parallel: bool = False
-    """Attention and MLP of a block both read the block's input, behind one norm, instead of one after the other (GPT-J,
-    Wang and Komatsuzaki 2021; PaLM, Chowdhery et al. 2022, section 2): half as many dependent products a layer."""
+    """Attention and MLP of a block both read its input, behind one norm (GPT-J; PaLM, Chowdhery et al. 2022)."""
     qk_norm: bool = False
     """Normalise queries and keys per head (Dehghani et al. 2023), for stable training at high learning rates."""
 

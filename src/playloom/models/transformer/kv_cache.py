@@ -11,7 +11,7 @@ complete step over the oldest past step. Past steps fill from the end, so that t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,12 +23,9 @@ from playloom.models.transformer.config import TransformerConfig
 class AttentionSpan:
     """Positions of a step that run now, in decoding order, and the keys they may attend to."""
 
-    past_steps: int
-    """Complete steps before this one; the maximum over the batch."""
-    first: int
-    """First position that runs, in decoding order."""
-    last: int
-    """One past the last position that runs; keys of earlier positions of the step are visible."""
+    past_steps: int  # complete steps before this one; the maximum over the batch
+    first: int  # first position that runs, in decoding order
+    last: int  # one past the last position that runs; keys of earlier positions of the step are visible
     masks: Mapping[int, Tensor] = field(default_factory=dict)
     """By window, where part of the stretch is hidden: bool [B or 1, 1, Q or 1, R], True where visible."""
 
@@ -39,13 +36,9 @@ class KeyValueCache:
     x positions, head width."""
 
     keys: list[Tensor]
-    """Rotated keys, a tensor per layer."""
     values: list[Tensor]
-    """Values, a tensor per layer."""
-    windows: tuple[int, ...]
-    """Steps each layer attends to, its own included: w."""
-    positions: int
-    """Positions a step: P."""
+    windows: tuple[int, ...]  # steps each layer attends to, its own included: w
+    positions: int  # positions a step: P
 
     @classmethod
     def empty(
@@ -79,12 +72,8 @@ class KeyValueCache:
 
     def rows(self, first: int, last: int) -> KeyValueCache:
         """Return a view of some sessions of the batch."""
-        return KeyValueCache(
-            keys=[k[first:last] for k in self.keys],
-            values=[v[first:last] for v in self.values],
-            windows=self.windows,
-            positions=self.positions,
-        )
+        keys, values = ([tensor[first:last] for tensor in part] for part in (self.keys, self.values))
+        return replace(self, keys=keys, values=values)
 
     def write(self, layer: int, first: int, keys_BGQE: Tensor, values_BGQE: Tensor) -> None:
         """Store keys and values of one layer, for positions `first`, `first` + 1, ... of the current step."""
@@ -95,13 +84,9 @@ class KeyValueCache:
 
     def visible(self, layer: int, past_steps: int, last: int) -> tuple[Tensor, Tensor]:
         """Return keys and values of the past steps and of positions before `last` of the current step."""
-        stretch = slice(self.start(layer, past_steps), (self.windows[layer] - 1) * self.positions + last)
+        past = self.windows[layer] - 1
+        stretch = slice((past - min(past_steps, past)) * self.positions, past * self.positions + last)
         return self.keys[layer][:, :, stretch], self.values[layer][:, :, stretch]
-
-    def start(self, layer: int, past_steps: int) -> int:
-        """Return the first visible index with `past_steps` complete steps."""
-        window = self.windows[layer]
-        return (window - 1 - min(past_steps, window - 1)) * self.positions
 
     def commit(self, steps_B: list[int]) -> None:
         """Append the current step, number `steps_B[b]` (from 0) of session b, to the past."""
@@ -117,34 +102,3 @@ class KeyValueCache:
                     rows_B = torch.arange(len(slots), device=tensor.device)
                     slot_B = torch.tensor(slots, device=tensor.device)
                     by_step_BGwPE[rows_B, :, slot_B] = by_step_BGwPE[:, :, -1]
-
-    def take(self, row: int) -> list[Tensor]:
-        """Return a copy of one session's state, for `put`."""
-        return [t[row].clone() for t in (*self.keys, *self.values)]
-
-    def put(self, row: int, taken: list[Tensor]) -> None:
-        """Restore a result of `take` into any row."""
-        for tensor, saved in zip((*self.keys, *self.values), taken, strict=True):
-            tensor[row].copy_(saved)
-
-    def copy(self, source: int, target: int) -> None:
-        """Copy one session's state to another row."""
-        for tensor in (*self.keys, *self.values):
-            copy_row(tensor, source, target)
-
-    def exchange(self, one: int, other: int) -> None:
-        """Swap two sessions; needs memory for one row of one layer."""
-        for tensor in (*self.keys, *self.values):
-            exchange_rows(tensor, one, other)
-
-
-def copy_row(tensor: Tensor, source: int, target: int) -> None:
-    """Copy one row over another, without temporary memory."""
-    tensor[target].copy_(tensor[source])
-
-
-def exchange_rows(tensor: Tensor, one: int, other: int) -> None:
-    """Swap two rows; needs memory for one."""
-    kept = tensor[one].clone()
-    copy_row(tensor, other, one)
-    tensor[other].copy_(kept)

@@ -16,18 +16,10 @@ from torch import Tensor
 
 
 def attend(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1).
+    """Scaled dot-product attention (Vaswani et al. 2017): queries [B, G, Q, E], keys and values [B, G, R, E].
 
-    bfloat16 on a CPU uses two plain products: torch's fused kernel needs twice as long there.
-
-    Args:
-        q_BGQE: queries, float [B, G, Q, E].
-        k_BGRE: keys, float [B, G, R, E]. All three may be of different dtypes under autocast.
-        v_BGRE: values, float [B, G, R, E].
-        mask_QR: bool, True where a query may attend; anything that broadcasts to [B, G, Q, R]. None: everywhere.
-
-    Returns:
-        Float [B, G, Q, E].
+    `mask_QR` is True where a query may attend; it broadcasts to [B, G, Q, R]. bfloat16 on a CPU uses two plain
+    products: torch's fused kernel needs twice as long there.
     """
     kind = q_BGQE.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
@@ -41,23 +33,15 @@ def attend(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | Non
     return scores_BGQR.softmax(dim=-1) @ v_BGRE
 
 
-STEP_PERIOD = 4096
-"""Steps after which the step angles repeat exactly; far longer than any context."""
+STEP_PERIOD = 4096  # steps after which the step angles repeat exactly; far longer than any context
 
 
 def frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
-    """Return `pairs` angular frequencies, radians per unit, geometric from a half turn per unit to one turn per
-    `longest`."""
+    """Return `pairs` geometric angular frequencies, from a half turn per unit to one turn per `longest`."""
     if pairs < 2:
         return torch.full((pairs,), math.pi / 4)
     ratio = (2.0 / longest) ** (1.0 / (pairs - 1))
     return math.pi * ratio ** torch.arange(pairs, dtype=torch.float64)
-
-
-def step_frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
-    """Return `frequencies`, each rounded to a whole number of turns per `STEP_PERIOD` steps."""
-    unit = 2 * math.pi / STEP_PERIOD
-    return (frequencies(pairs, longest) / unit).round().clamp(min=1) * unit
 
 
 class Rotary(torch.nn.Module):
@@ -72,7 +56,9 @@ class Rotary(torch.nn.Module):
         place_freq = frequencies(across, longest_place)
         angle_P = [grid_P2[:, axis, None].double() * place_freq for axis in (0, 1)]
         self.register_buffer("place_angle_PF", torch.cat(angle_P, dim=1), persistent=False)
-        self.register_buffer("step_freq_F", step_frequencies(along, 4.0 * longest_step), persistent=False)
+        unit = 2 * math.pi / STEP_PERIOD
+        step_freq_F = (frequencies(along, 4.0 * longest_step) / unit).round().clamp(min=1) * unit
+        self.register_buffer("step_freq_F", step_freq_F, persistent=False)
         self.place_angle_PF: Tensor
         self.step_freq_F: Tensor
 
@@ -89,12 +75,7 @@ class Rotary(torch.nn.Module):
     def angles(
         self, steps_XQ: Int[Tensor, "*X #Q"], positions_Q: Int[Tensor, Q]
     ) -> tuple[Float[Tensor, "*X Q 1 E"], Float[Tensor, "*X Q 1 E"]]:
-        """Return cosine and signed sine for positions of given steps, float32: equal for all heads.
-
-        Args:
-            steps_XQ: step of every position; may broadcast over positions (a last axis of 1).
-            positions_Q: which positions.
-        """
+        """Return cosine and signed sine, float32, equal for all heads; `steps_XQ` may broadcast over positions."""
         step_angle = (steps_XQ % STEP_PERIOD)[..., None].double() * self.step_freq_F
         place_angle = self.place_angle_PF[positions_Q]
         shape = (*step_angle.shape[:-2], len(positions_Q), -1)

@@ -1,8 +1,6 @@
-"""Copy of a transformer with oneDNN-packed weights, for decoding on a CPU.
+"""Copy of a transformer with oneDNN-packed weights: about twice as fast for a CPU's few rows a pass (docs/log.md).
 
-torch's float32 product reads its weights in an order that suits many rows. A decoding pass has one to nine, and its
-weights come cold from memory: oneDNN's blocked layout measured about twice as fast (docs/log.md). The packing operators
-are those of torch's compiler for CPUs; where they are missing, or on another device or dtype, modules are unchanged.
+The operators are those of torch's compiler for CPUs; where they are missing, or elsewhere, modules are unchanged.
 """
 
 from __future__ import annotations
@@ -21,8 +19,7 @@ from playloom.models.transformer.layers import RotaryFactors
 from playloom.models.transformer.transformer import Attention, Block, Transformer
 
 _M = TypeVar("_M", bound=nn.Module)
-_TYPICAL_ROWS = 8
-"""Rows that the layout is chosen for; any number works."""
+_TYPICAL_ROWS = 8  # rows that the layout is chosen for; any number works
 
 
 class PackedLinear(nn.Module):
@@ -91,7 +88,6 @@ def _packed(block: nn.Module) -> Block:
 
 
 def _with_fixed_scales(attention: Attention) -> Attention:
-    """The attention with its scales computed once."""
     fixed = copy.copy(attention)
     if attention.config.qk_norm:
         scales_HE = attention.scales().detach()
@@ -100,7 +96,6 @@ def _with_fixed_scales(attention: Attention) -> Attention:
 
 
 def _with(module: _M, **changed: nn.Module) -> _M:
-    """A copy that shares everything with the module but the given parts."""
     other = copy.copy(module)
     other._modules = {**module._modules, **changed}
     return other

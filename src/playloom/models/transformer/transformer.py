@@ -1,9 +1,7 @@
 """Decoder-only transformer: token ids to logits.
 
-`forward` runs whole steps under a sliding window (training and the reference decoder), `extend` runs some positions of
-one step with a cache. Pre-norm blocks, GELU MLP, tied embeddings (Radford et al. 2019), optionally grouped-query
-attention and rotary positions. B batch, T steps, P positions a step, Q queries, D width, M heads, G key/value heads, E
-head width.
+`forward` runs whole steps under a sliding window, `extend` some positions of one step with a cache. B batch, T steps, P
+positions a step, Q queries, D width, M heads, G key/value heads, E head width.
 """
 
 from __future__ import annotations
@@ -23,14 +21,12 @@ from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import Rotary, RotaryFactors, attend, matrices, rotate
 
 _SHORTEST = 1e-6
-"""Length below which queries and keys are not normalised further."""
 
 
 class StepEmbeddings(NamedTuple):
     """Embeddings of one step before any token is known, in decoding order; see `begin`."""
 
-    x_BPD: Float[Tensor, "B P D"]
-    """Embeddings of position and previous action."""
+    x_BPD: Float[Tensor, "B P D"]  # embeddings of position and previous action
     turn: RotaryFactors
     """Rotary cosine and signed sine [B, P, 1, E], or matrices [B, P, E, E]; empty for absolute positions."""
 
@@ -67,10 +63,7 @@ class Attention(nn.Module):
         return torch.stack(weights) * self.config.head_width**0.5  # type: ignore[arg-type]
 
     def attend(self, q_BMQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | None) -> Tensor:
-        """Return weighted values [B, Q, M E] over the keys that `mask_QR` allows (None: all).
-
-        Query heads that share a key/value head become more queries of that head, so keys and values are never expanded.
-        """
+        """Return weighted values [B, Q, M E]; heads that share keys become more queries, so keys never expand."""
         heads, shared, queries = self.config.heads, self.config.key_value_heads, q_BMQE.shape[2]
         if shared != heads:
             q_BMQE = q_BMQE.reshape(len(q_BMQE), shared, -1, self.config.head_width)
@@ -175,13 +168,8 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "B T P D"]:
         """Return hidden states of whole steps, each attending to its window.
 
-        Args:
-            inputs_BTP: the token id each position reads; negative: none.
-            causal_mask_PP: own-step mask, True where row may attend to column.
-            actions_BTA: joint ids of the action *before* each step (negative: none); for `action_condition` only.
-
-        Raises:
-            ConfigError: when there are more steps than the context of `absolute` positions.
+        `causal_mask_PP` is True where a row may attend to a column of its own step. `actions_BTA` are joint ids of the
+        action *before* each step (negative: none), for `action_condition` only.
         """
         _, steps, positions = inputs_BTP.shape
         where_TP = torch.arange(positions, device=inputs_BTP.device).expand(steps, positions)
@@ -210,13 +198,9 @@ class Transformer(nn.Module):
         *,
         as_matrices: bool = False,
     ) -> StepEmbeddings:
-        """Return the embeddings of one step before any of its tokens is known, for `extend`.
+        """Return one step's embeddings before any of its tokens is known; `order_P` is the decoding order.
 
-        Args:
-            steps_B: the step's index in each session; below the context's length for `absolute` positions.
-            order_P: the positions in decoding order.
-            actions_BA: as in `forward`, for one step.
-            as_matrices: rotate by matrix products, which launches fewer kernels.
+        `steps_B` is the step's index in each session. `as_matrices` rotates by matrix products: fewer kernels.
         """
         if self.rotary is None:
             where = steps_B[:, None] * self.layout.positions + order_P
@@ -233,14 +217,7 @@ class Transformer(nn.Module):
     def extend(
         self, inputs_BQ: Int[Tensor, "B Q"], tables: StepEmbeddings, cache: KeyValueCache, reach: AttentionSpan
     ) -> Float[Tensor, "B Q D"]:
-        """Return hidden states of some positions of one step; write their keys and values into `cache`.
-
-        Args:
-            inputs_BQ: the token id each position reads; negative: none.
-            tables: the whole step's result of `begin`.
-            cache: past steps and the positions of this step that have run.
-            reach: these positions, and the keys they may attend to.
-        """
+        """Return hidden states of some positions of one step; cache keys and values. `tables`: see `begin`."""
         here = slice(reach.first, reach.last)
         x = self._token(inputs_BQ) + tables.x_BPD[:, here]
         turn = tuple(part[:, here] for part in tables.turn)

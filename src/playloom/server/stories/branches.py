@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +24,7 @@ from playloom.server.stories.schemas import ACTIVE_STATES, Branch, BranchList, B
 from playloom.server.stories.service import Story, StoryService
 from playloom.server.stories.store import Frame
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Shared:
-    """Inputs that the branches of one request share."""
-
-    actions: Sequence[NDArray[np.uint8] | None]
-    sampling: Sampling
-    prompt: asyncio.Task[Prompt]
+_Actions = Sequence[NDArray[np.uint8] | None]
 
 
 class BranchRunner:
@@ -80,9 +72,8 @@ class BranchRunner:
 
         branches = await story.change(new_branches)
         prompt = asyncio.create_task(self._prompt(story, story.tree.path(params.from_)[-context:]))
-        shared = _Shared(actions=actions, sampling=sampling, prompt=prompt)
         for branch in branches:
-            task = asyncio.create_task(self._run(story, branch, shared))
+            task = asyncio.create_task(self._run(story, branch, actions, sampling, prompt))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return BranchList(branches=branches, notes=notes)
@@ -99,29 +90,32 @@ class BranchRunner:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self, story: Story, branch: Branch, shared: _Shared) -> None:
+    async def _run(
+        self, story: Story, branch: Branch, actions: _Actions, sampling: Sampling, encoding: asyncio.Task[Prompt]
+    ) -> None:
         async with self._slots:
             self.dreaming += 1
             try:
                 if _is_active(story, branch.id):
                     self.service.limiter.check_open()
-                    prompt = await shared.prompt
+                    prompt = await encoding
                     # Marked while it runs, so that the branches of a request start together and share every batch.
-                    await asyncio.gather(
-                        _set_state(story, branch.id, "dreaming"), self._generate(story, branch, shared, prompt)
-                    )
+                    frames = self._generate(story, branch, actions, sampling, prompt)
+                    await asyncio.gather(_set_state(story, branch.id, "dreaming"), frames)
                 await _set_state(story, branch.id, "done")
             except Exception as error:
                 await _set_state(story, branch.id, "failed", to_api_error(error).message)
             finally:
                 self.dreaming -= 1
 
-    async def _generate(self, story: Story, branch: Branch, shared: _Shared, prompt: Prompt) -> None:
+    async def _generate(
+        self, story: Story, branch: Branch, actions: _Actions, sampling: Sampling, prompt: Prompt
+    ) -> None:
         mode = "world" if branch.controlled_by == "player" else "full"
-        manifest = self.service.manifest(prompt, shared.sampling, branch.seed, mode)
-        turns = [(action_A, "dream") for action_A in shared.actions]
+        manifest = self.service.manifest(prompt, sampling, branch.seed, mode)
+        turns = [(action_A, "dream") for action_A in actions]
         parent = branch.from_
-        async with aclosing(self.service.dream(prompt, turns, shared.sampling, branch.seed)) as steps:  # type: ignore[arg-type]
+        async with aclosing(self.service.dream(prompt, turns, sampling, branch.seed)) as steps:  # type: ignore[arg-type]
             async for step in steps:
                 assert step.frame_HWC is not None and step.codes_N is not None, "every step of a branch has a frame"
                 frame = Frame(
@@ -136,7 +130,6 @@ class BranchRunner:
                 parent = added[0].id
 
     async def _prompt(self, story: Story, nodes: Sequence[Node]) -> Prompt:
-        """Read the prompt of a request's branches; encode frames whose codes belong to other weights."""
         frames = await story.read_frames(nodes)
         frames_THWC, weights = np.stack([frame.frame_HWC for frame in frames]), self.service.model.fingerprint
         codes = [frame.codes_N if frame.weights == weights else None for frame in frames]
@@ -153,8 +146,6 @@ def _is_active(story: Story, branch: int) -> bool:
 
 
 async def _set_state(story: Story, branch: int, state: State, error: str | None = None) -> None:
-    """Record the state of a branch that has not ended, on disk where it can be written."""
-
     def changed() -> list[Branch]:
         if not _is_active(story, branch):
             return []
@@ -164,8 +155,6 @@ async def _set_state(story: Story, branch: int, state: State, error: str | None 
 
 
 async def _add_step(story: Story, branch: int, parent: int, step: StepResult, frame: Frame) -> Sequence[Node]:
-    """Add a generated frame to the tree; return its node, or nothing when the branch was cancelled."""
-
     def new_node() -> list[Node]:
         if not _is_active(story, branch):
             return []
@@ -183,7 +172,7 @@ async def _add_step(story: Story, branch: int, parent: int, step: StepResult, fr
     return await story.change(new_node, [frame])
 
 
-def _actions(params: BranchRequest) -> tuple[Sequence[NDArray[np.uint8] | None], list[str]]:
+def _actions(params: BranchRequest) -> tuple[_Actions, list[str]]:
     """Return the action of every frame, None where it is sampled, and notes about them."""
     sources = {"actions": params.actions, "script": params.script, "action": params.action}
     sent = [name for name, value in sources.items() if value is not None]

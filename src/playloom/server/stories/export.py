@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,6 @@ from playloom.server.stories.schemas import Node, StoryInfo
 from playloom.server.stories.store import Frame, StoryDir
 
 PathKind = Literal["mp4", "gif", "csv", "npz", "zip"]
-"""Export formats of a path."""
 _ENLARGED = 2
 
 
@@ -47,10 +46,8 @@ _ENLARGED = 2
 class PathClip:
     """The frames of a path in order, read from disk."""
 
-    nodes: tuple[Node, ...]
-    """Nodes from the root on."""
+    nodes: tuple[Node, ...]  # nodes from the root on
     frames: tuple[Frame, ...]
-    """Frame of each node."""
 
     @property
     def seen(self) -> int:
@@ -78,11 +75,7 @@ class PathClip:
         )
 
     def generated(self) -> GeneratedClip:
-        """Return the path as a prompt and the steps after it.
-
-        Raises:
-            BadInputError: when no frame was generated here.
-        """
+        """Return the path as a prompt and the steps after it; BadInputError when no frame was generated here."""
         seen, manifest = self.seen, self.manifest
         if seen == len(self.nodes) or manifest is None:
             raise BadInputError(f"nothing has been dreamed on the path to frame {self.nodes[-1].id}; branch from it")
@@ -108,11 +101,7 @@ def load_path(directory: StoryDir, nodes: Sequence[Node]) -> PathClip:
 
 
 def export_path(clip: PathClip, kind: PathKind) -> bytes:
-    """Return a path as a file; see the table above.
-
-    Raises:
-        BadInputError: when no frame of the path was generated here and `kind` is csv, npz or zip.
-    """
+    """Return a path as a file; see the table above. BadInputError for csv, npz, zip when nothing was generated here."""
     with tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
         path = Path(temporary) / f"path.{kind}"
         if kind == "mp4":
@@ -132,7 +121,7 @@ def export_path(clip: PathClip, kind: PathKind) -> bytes:
 
 
 def write_story(file: IO[bytes], directory: StoryDir, info: StoryInfo) -> None:
-    """Write a whole story as a zip."""
+    """Write a whole story as a zip; in the arrays -1 is no parent, and pads shorter code vectors."""
     codes, weights = [], []
     with zipfile.ZipFile(file, "w") as archive, tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
         archive.writestr("story.json", info.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
@@ -141,21 +130,17 @@ def write_story(file: IO[bytes], directory: StoryDir, info: StoryInfo) -> None:
             archive.writestr(f"pictures/{node.id:04}.png", frame.png())
             codes.append(frame.codes_N.astype(np.int32))
             weights.append(frame.weights)
+        longest = max(map(len, codes))
+        arrays = {
+            "ids": np.array([node.id for node in info.nodes]),
+            "parents": np.array([-1 if node.parent is None else node.parent for node in info.nodes]),
+            "actions": np.array([node.action or tuple(REST_VALUES.tolist()) for node in info.nodes], np.uint8),
+            "codes": np.stack([np.pad(c, (0, longest - len(c)), constant_values=-1) for c in codes]),
+            "weights": np.array(weights),
+        }
         path = Path(temporary) / "codes.npz"
-        write_npz(path, _arrays(info.nodes, codes, weights))
+        write_npz(path, arrays)
         archive.write(path, path.name)
-
-
-def _arrays(nodes: Sequence[Node], codes: Sequence[NDArray[np.int32]], weights: Sequence[str]) -> dict[str, Any]:
-    """Build arrays of all frames [T]; -1 is no parent, and pads shorter code vectors."""
-    longest = max(map(len, codes))
-    return {
-        "ids": np.array([node.id for node in nodes]),
-        "parents": np.array([-1 if node.parent is None else node.parent for node in nodes]),
-        "actions": np.array([node.action or tuple(REST_VALUES.tolist()) for node in nodes], np.uint8),
-        "codes": np.stack([np.pad(c, (0, longest - len(c)), constant_values=-1) for c in codes]),
-        "weights": np.array(weights),
-    }
 
 
 def _animation(clip: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
@@ -167,11 +152,7 @@ def _animation(clip: PathClip, *, smooth: bool) -> Iterator[NDArray[np.uint8]]:
 
 
 def read_overlay(png: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Decode a PNG as an overlay, RGBA uint8 [H, W, 4], resized to `size`, (H, W).
-
-    Raises:
-        PictureError: when it is no PNG, damaged, or transparent everywhere.
-    """
+    """Decode a PNG with a visible pixel as an overlay, RGBA uint8 [H, W, 4], resized to `size`, (H, W)."""
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             layer = image.convert("RGBA")

@@ -51,7 +51,6 @@ router = APIRouter(prefix="/v1/stories", tags=["stories"])
 
 
 def _content(*media_types: str) -> dict[str, Any]:
-    """Return the arguments of a route whose response is no JSON."""
     content: dict[str, dict[str, str]] = {media_type: {} for media_type in media_types}
     return {"response_class": Response, "responses": {200: {"content": content}}}
 
@@ -87,7 +86,7 @@ KnownNode = Annotated[Node, Depends(_node)]
 @router.post("", status_code=201)
 async def create_story(params: NewStory, stories: Stories) -> StoryInfo:
     """Create a story from a prompt, images, or a session's newest frames."""
-    return stories.info(await stories.service.in_time(stories.create(params)))
+    return stories.info(await stories.service.limiter.in_time(stories.create(params)))
 
 
 @router.get("")
@@ -167,7 +166,7 @@ async def update_node(story: OpenStory, node: KnownNode, params: NodeUpdate) -> 
 @router.post("/{story}/nodes/{node}/edit", status_code=201)
 async def edit_node(story: OpenStory, node: KnownNode, params: EditRequest, stories: Stories) -> NodeList:
     """Composite an overlay on a frame, and optionally on the next ones, as new frames."""
-    return NodeList(nodes=await stories.service.in_time(stories.edit(story, node, params)))
+    return NodeList(nodes=await stories.service.limiter.in_time(stories.edit(story, node, params)))
 
 
 @router.get("/{story}/nodes/{node}.png", **_content("image/png"))

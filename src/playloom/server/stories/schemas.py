@@ -1,8 +1,4 @@
-"""Types of `/v1/stories`. `Node`, `Branch` and `Removed` are the same in memory, in the log and on the wire.
-
->>> to_line(Removed(nodes=(3, 4), branches=()))
-'{"removed": {"nodes":[3,4],"branches":[]}}'
-"""
+"""Types of `/v1/stories`. `Node`, `Branch` and `Removed` are the same in memory, in the log and on the wire."""
 
 from __future__ import annotations
 
@@ -16,16 +12,13 @@ from playloom.errors import RecordingError
 from playloom.inference.types import ActionSource
 from playloom.server.schemas import PromptFields, RequestModel, SamplingFields, Schema, Vector
 
-MAX_BRANCHES = 8
-"""Most branches of one request."""
-MAX_COPIES = 9
-"""Most frames after the first that one edit is copied to."""
+MAX_BRANCHES = 8  # of one request
+MAX_COPIES = 9  # frames after the first that one edit is copied to
 Origin = Literal["given", "dreamed", "edited"]
 """Origin of a frame: given, generated (here or in the session it came from), or edited."""
 State = Literal["waiting", "dreaming", "done", "cancelled", "failed"]
 """State of a branch; the last three are final."""
-ACTIVE_STATES = ("waiting", "dreaming")
-"""States that are not final."""
+ACTIVE_STATES = ("waiting", "dreaming")  # not final
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Note = Annotated[str, Field(max_length=2000)]
 Id = Annotated[int, Field(ge=0, lt=2**31)]
@@ -205,11 +198,7 @@ def to_line(change: Change) -> str:
 
 
 def from_line(line: bytes) -> Change:
-    """Parse a line of the log.
-
-    Raises:
-        RecordingError: when it holds no valid change.
-    """
+    """Parse a line of the log; RecordingError when it holds no valid change."""
     try:
         (change,) = (found for _, found in _Line.model_validate_json(line, strict=True) if found is not None)
     except ValueError as error:

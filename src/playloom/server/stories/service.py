@@ -1,7 +1,6 @@
-"""Story service: open, create, edit and delete stories. Used from one event loop.
+"""Story service: open, create, edit and delete stories. Used from one event loop; the disk has its own thread.
 
-A change is on disk before it is in memory or in an event. Changes of a story are serialized by its lock; the disk has
-its own thread.
+A change is on disk before it is in memory or in an event. Changes of a story are serialized by its lock.
 """
 
 from __future__ import annotations
@@ -26,16 +25,7 @@ from playloom.server.errors import ApiError
 from playloom.server.schemas import build_prompt
 from playloom.server.service import InferenceService, resolve_prompt
 from playloom.server.stories.export import composite, read_overlay
-from playloom.server.stories.schemas import (
-    Branch,
-    Change,
-    EditRequest,
-    Header,
-    NewStory,
-    Node,
-    StoryInfo,
-    StoryItem,
-)
+from playloom.server.stories.schemas import Branch, Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem
 from playloom.server.stories.store import Frame, StoryDir, StoryStore
 from playloom.server.stories.tree import Tree
 
@@ -54,26 +44,17 @@ class Story:
     def __init__(self, name: str, directory: StoryDir, tree: Tree, disk: Executor) -> None:
         self.name, self.directory, self.tree = name, directory, tree
         self.deleted = False
-        self.lock = asyncio.Lock()
-        """Held from validating a change until it is applied."""
-        self.changed = asyncio.Event()
-        """Set at the next change, then replaced by a new event."""
+        self.lock = asyncio.Lock()  # held from validating a change until it is applied
+        self.changed = asyncio.Event()  # set at the next change, then replaced by a new event
         self._disk = disk
         self._events: deque[tuple[int, Change]] = deque(maxlen=_KEPT_EVENTS)
 
     async def change(
         self, make: Callable[[], Sequence[_C]], frames: Sequence[Frame] = (), *, required: bool = True
     ) -> Sequence[_C]:
-        """Make changes and return them. A cancelled call still completes, as memory must match the disk.
+        """Make changes and return them; `make` validates and returns them while no other change is in progress.
 
-        Args:
-            make: validates and returns the changes; called when no other change is in progress.
-            frames: frames of its new nodes, in order.
-            required: False to apply the changes even when they cannot be written.
-
-        Raises:
-            PlayloomError: when `make` raises it, or the disk cannot be written; nothing has changed then.
-            ApiError: 404 when the story is deleted.
+        A cancelled call still completes, as memory must match the disk. `required` False ignores a failed write.
         """
         return await asyncio.shield(self._change(make, frames, required))
 
@@ -138,7 +119,6 @@ class StoryService:
     """All stories of a folder."""
 
     def __init__(self, service: InferenceService, recent_of: RecentOf) -> None:
-        """Create the service; the folder is read at first use."""
         self.service, self._recent_of = service, recent_of
         self._store = StoryStore(service.settings.stories)
         self._disk = ThreadPoolExecutor(1, "playloom-stories")
@@ -257,7 +237,6 @@ class StoryService:
         self._disk.shutdown(wait=False)
 
     async def _load(self) -> None:
-        """Read the folder, once."""
         if self.service.settings.replica is not None:  # several servers would not all see the same stories
             raise ApiError(404, "stories are kept by a server of its own; start it without --cluster")
         async with self._lock:
@@ -306,7 +285,6 @@ class StoryService:
         return story
 
     async def _start(self, params: NewStory) -> tuple[str, list[ContextFrame]]:
-        """Return the default name and the start frames of a story."""
         if params.session is not None:
             if params.prompt is not None or params.images is not None:
                 raise BadInputError("session was sent together with prompt or images; send one of them")
@@ -318,19 +296,15 @@ class StoryService:
         return name, [await self._unmarked(frame) for frame in recent.frames()]
 
     async def _unmarked(self, frame: ContextFrame) -> ContextFrame:
-        """Replace an image that this server sent by its unmarked frame.
-
-        Its codes are known, but an edit starts at the pixels and would encode the watermark.
-        """
+        """Replace an image that this server sent by its unmarked frame: an edit would encode the watermark."""
         sent = self.service.sent_images
-        manifest = await self.service.run_in_io_pool(lambda: sent.manifest(frame.frame_HWC))
+        manifest = await self.service.run_in_io_pool(lambda: sent.find(frame.frame_HWC)[1])
         if manifest is None:
             return frame
         frame_HWC = await self.service.frame(frame.codes_N)
         return frame._replace(frame_HWC=frame_HWC, manifest=frame.manifest or manifest)
 
     async def _edited_frames(self, story: Story, nodes: Sequence[Node], overlay: str) -> list[Frame]:
-        """Composite an overlay on frames and encode them; a generated frame keeps its manifest."""
         size, limit = story.tree.header.size, self.service.settings.picture_pixels
 
         def decode() -> NDArray[np.uint8]:
@@ -365,6 +339,5 @@ class StoryService:
 
 
 def _ended(branch: Branch) -> Branch:
-    """Return the final state of a branch that a stopped server left unfinished."""
     done = branch.frames_done >= branch.frames
     return branch.model_copy(update={"state": "done"} if done else {"state": "failed", "error": _CUT_OFF})

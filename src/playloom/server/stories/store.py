@@ -1,10 +1,5 @@
 """Story storage: a directory per story that survives a kill at any moment.
 
-    store = StoryStore(Path("out/stories"))
-    directory = store.create("3f0c...", [header, *nodes], frames)    # appears whole or not at all
-    tree = directory.load()
-    directory.append([node], [frame])    # the frame first, then its log line
-
 `log.jsonl` holds the changes, one per line; an incomplete last line is dropped. A log much longer than its tree is
 rewritten atomically. A damaged story is reported when it is opened; the others are unaffected. One process writes to a
 store, one thread to a story.
@@ -41,24 +36,19 @@ from playloom.server.stories.tree import Tree
 
 LOG = "log.jsonl"
 _QUALITY = 85
-_STORY = re.compile(r"[0-9a-f]{32}")
-"""Directory name of a story; other names are neither listed nor removed."""
+_STORY = re.compile(r"[0-9a-f]{32}")  # directory name of a story; other names are neither listed nor removed
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.([0-9a-f]{8}\.tmp|gone)")
 """Directory of a story that a killed process was creating or deleting."""
-_SPARE_LINES = 1000
-"""Lines a log may have beyond twice the size of its tree."""
+_SPARE_LINES = 1000  # lines a log may have beyond twice the size of its tree
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
     """One frame with its codes and manifest."""
 
-    frame_HWC: NDArray[np.uint8]
-    """RGB, uint8 [H, W, 3], unmarked."""
-    codes_N: NDArray[np.int64]
-    """Codes of the frame, int64 [N]."""
+    frame_HWC: NDArray[np.uint8]  # RGB, uint8 [H, W, 3], unmarked
+    codes_N: NDArray[np.int64]  # codes of the frame, int64 [N]
     weights: str
-    """Fingerprint of the weights that the codes belong to."""
     manifest: Manifest | None = None
     """Manifest of a generated frame, edited or not; None: a real frame or an edit of one, without a watermark."""
 
@@ -79,11 +69,7 @@ class StoryDir:
         self._lines = self._size = 0
 
     def load(self) -> Tree:
-        """Load the story from its log; an incomplete last line is cut off on disk too.
-
-        Raises:
-            RecordingError: when the log is missing or damaged.
-        """
+        """Load the story from its log, or raise RecordingError; an incomplete last line is cut off on disk too."""
         tree, log = Tree(), self.folder / LOG
         try:
             *lines, rest = log.read_bytes().split(b"\n")
@@ -100,12 +86,7 @@ class StoryDir:
         return tree
 
     def append(self, changes: Sequence[Change], frames: Sequence[Frame] = ()) -> None:
-        """Append changes to the log, all or none: new frames are written before, removed ones deleted after.
-
-        Args:
-            changes: the changes.
-            frames: frames of the new nodes, in order; empty when all nodes are known.
-        """
+        """Append changes to the log, all or none; new `frames` are written before, removed ones deleted after."""
         self._write_frames(changes, frames)
         text = _lines_of(changes)
         try:
@@ -144,11 +125,7 @@ class StoryDir:
                 temporary.write_bytes(data)
 
     def read_frame(self, node: int) -> Frame:
-        """Read a frame.
-
-        Raises:
-            RecordingError: when one of its files is missing or damaged.
-        """
+        """Read a frame; RecordingError when one of its files is missing or damaged."""
         try:
             frame_HWC = read_picture(self._exact(node)).frame_HWC
             arrays = read_npz(self.folder / f"{node}.npz", ("codes", "weights", "manifest"))
@@ -190,11 +167,7 @@ class StoryStore:
         self._claim: ExitStack | None = None
 
     def directories(self) -> list[StoryDir]:
-        """List every story; leftovers of a killed process are removed.
-
-        Raises:
-            StorageError: when another process uses the folder.
-        """
+        """List every story, remove leftovers of a killed process; StorageError when another one uses the folder."""
         if not self.folder.is_dir():
             return []
         self._hold()
@@ -210,13 +183,7 @@ class StoryStore:
         return found
 
     def create(self, name: str, changes: Sequence[Change], frames: Sequence[Frame]) -> StoryDir:
-        """Create a story; it appears whole or not at all.
-
-        Args:
-            name: name of its directory, 32 hexadecimal digits.
-            changes: a `Header`, then the nodes of `frames`, in order.
-            frames: frames of the nodes.
-        """
+        """Create a story from a `Header` and the nodes of `frames`, in order; it appears whole or not at all."""
         self._hold()
         with atomic_folder(self.folder / name) as temporary:
             directory = StoryDir(temporary)
@@ -242,15 +209,15 @@ class StoryStore:
     def _hold(self) -> None:
         if self._claim is not None:
             return
-        with ExitStack() as claim:
-            try:
-                claim.enter_context(folder_lock(self.folder))
-            except BadInputError as error:
-                raise StorageError(
-                    f"the stories in {self.folder} cannot be used: another server uses them, or the folder cannot be "
-                    "written; choose another one with --stories"
-                ) from error
-            self._claim = claim.pop_all()
+        claim = ExitStack()
+        try:
+            claim.enter_context(folder_lock(self.folder))
+        except BadInputError as error:
+            raise StorageError(
+                f"the stories in {self.folder} cannot be used: another server uses them, or the folder cannot be "
+                "written; choose another one with --stories"
+            ) from error
+        self._claim = claim
 
 
 def _lines_of(changes: Sequence[Change]) -> bytes:

@@ -1,12 +1,6 @@
 """A story as a tree of frames, and the rules of its changes.
 
 A tree changes by `Change`s only, so disk, memory and events hold the same sequence.
-
-    >>> tree = Tree()
-    >>> tree.apply(Header(name="what if", created="2026-01-01T00:00:00+00:00"))
-    >>> tree.apply(Node(id=0, parent=None, origin="given", action=None))
-    >>> [node.id for node in tree.path(0)]
-    [0]
 """
 
 from __future__ import annotations
@@ -28,11 +22,7 @@ class Tree:
         self._frames_of: dict[int, list[int]] = {}
 
     def apply(self, change: Change) -> None:
-        """Apply a change.
-
-        Raises:
-            RecordingError: when it contradicts the tree, which stays unchanged then.
-        """
+        """Apply a change; RecordingError when it contradicts the tree, which stays unchanged then."""
         before = self.header
         if isinstance(change, Header):
             if change.revision <= before.revision:
@@ -79,11 +69,7 @@ class Tree:
         return found[::-1]
 
     def forward_path(self, node: int, toward: int | None, count: int) -> list[Node]:
-        """Return the next `count` frames after one: towards `toward`, else always the first child.
-
-        Raises:
-            BadInputError: when `toward` is no descendant, or fewer frames follow.
-        """
+        """Return the next `count` frames after one: towards its descendant `toward`, else always the first child."""
         if toward is None:
             found: list[Node] = []
             last = node
@@ -111,11 +97,7 @@ class Tree:
         return sorted(found)
 
     def removal(self, node: int) -> Removed:
-        """Return the removal of a frame and its descendants.
-
-        Raises:
-            BadInputError: when the frame is the only root, or a branch is active there.
-        """
+        """Return the removal of a frame and its descendants, unless it is the only root or a branch is active there."""
         gone, branches = set(self.descendants(node)), []
         if self.nodes[node].parent is None and len(self.children(None)) == 1:
             raise BadInputError("the story begins with this frame; delete the story instead")
