@@ -7,7 +7,8 @@ Step frequencies are whole multiples of one turn per `STEP_PERIOD` steps, so the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,46 @@ def attend(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | Non
     if mask_QR is not None:
         scores_BGQR += scores_BGQR.new_zeros(mask_QR.shape).masked_fill(~mask_QR, -torch.inf)
     return scores_BGQR.softmax(dim=-1) @ v_BGRE
+
+
+class WindowedAttention(torch.autograd.Function):
+    """Attention of every step to its window, with a backward pass that adds gradients of shared keys in place.
+
+    Autograd would write a gradient of full length for every window; that took a fifth of a training step on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, own_RP: Tensor, window: int) -> Tensor:
+        """Return [T, Z, R, E] for scaled queries [T, Z, R, E] and keys and values [Z, T P, E]; Z is batch and head."""
+        positions, probabilities, out = own_RP.shape[1], [], torch.empty_like(q)
+        bias_RP = q.new_zeros(own_RP.shape).masked_fill_(~own_RP, -torch.inf)
+        for step, seen in enumerate(_windows(len(q), window, positions)):
+            scores = q[step] @ k[:, seen].mT
+            scores[..., -positions:] += bias_RP
+            probabilities.append(scores.softmax(dim=-1))
+            torch.bmm(probabilities[-1], v[:, seen], out=out[step])
+        ctx.save_for_backward(q, k, v, *probabilities)
+        ctx.window, ctx.positions = window, positions
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Return the gradients of queries, keys and values."""
+        q, k, v, *probabilities = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for step, seen in enumerate(_windows(len(q), ctx.window, ctx.positions)):
+            share = probabilities[step]
+            grad_v[:, seen].baddbmm_(share.mT, grad[step])
+            through = torch._softmax_backward_data(grad[step] @ v[:, seen].mT, share, -1, share.dtype)
+            torch.bmm(through, k[:, seen], out=grad_q[step])
+            grad_k[:, seen].baddbmm_(through.mT, q[step])
+        return grad_q, grad_k, grad_v, None, None
+
+
+def _windows(steps: int, window: int, positions: int) -> Iterator[slice]:
+    for step in range(steps):
+        yield slice(max(0, step - window + 1) * positions, (step + 1) * positions)
 
 
 STEP_PERIOD = 4096  # steps after which the step angles repeat exactly; far longer than any context

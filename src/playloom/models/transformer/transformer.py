@@ -18,7 +18,7 @@ from playloom.errors import ConfigError
 from playloom.models.sequence import StepLayout
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
-from playloom.models.transformer.layers import Rotary, RotaryFactors, attend, matrices, rotate
+from playloom.models.transformer.layers import Rotary, RotaryFactors, WindowedAttention, attend, matrices, rotate
 
 _SHORTEST = 1e-6
 
@@ -87,6 +87,8 @@ class Attention(nn.Module):
         all_BQO = self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d"))
         # Under autocast the norm makes queries and keys float32; rounded here once, not again for every window.
         q, k, v = (x.to(all_BQO.dtype) for x in self.project(all_BQO, turn))
+        if q.device.type == "cpu":
+            return self.out(self._windowed(q, k, v, steps, causal_mask_PP))
         out = []
         for step in range(steps):
             first = max(0, step - self.window + 1) * positions
@@ -94,6 +96,13 @@ class Attention(nn.Module):
             mask = torch.cat([causal_mask_PP.new_ones(positions, here - first), causal_mask_PP], dim=1)
             out.append(self.attend(q[:, :, here:end], k[:, :, first:end], v[:, :, first:end], mask))
         return self.out(torch.stack(out, dim=1))
+
+    def _windowed(self, q: Tensor, k: Tensor, v: Tensor, steps: int, causal_mask_PP: Tensor) -> Tensor:
+        groups, shared = self.config.key_value_heads, self.config.heads // self.config.key_value_heads
+        q = rearrange(q * self.config.head_width**-0.5, "b (g s) (t p) e -> t (b g) (s p) e", g=groups, t=steps)
+        k, v = k.flatten(0, 1), v.flatten(0, 1)
+        out = WindowedAttention.apply(q, k, v, causal_mask_PP.tile(shared, 1), self.window)  # type: ignore[no-untyped-call]
+        return rearrange(out, "t (b g) (s p) e -> b t p (g s e)", g=groups, s=shared)
 
 
 class Block(nn.Module):
