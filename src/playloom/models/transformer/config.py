@@ -42,6 +42,17 @@ class TransformerConfig:
     qk_norm: bool = False
     """Normalise queries and keys per head (Dehghani et al. 2023), for stable training at high learning rates."""
 
+    neighbours: bool = False
+    """Add embeddings of the code above, and of the same cell in the previous step, to the input of image positions."""
+    activation: Literal["gelu", "relu2"] = "gelu"
+    """Activation of the MLP: `relu2` is the squared ReLU (So et al. 2021)."""
+    scalars: bool = False
+    """Learned weights of the residual stream and of the input embedding before every block."""
+    zero_init: bool = False
+    """Blocks begin as the identity."""
+    logit_cap: float = 0.0
+    """Soft cap of logits, c tanh(x / c)."""
+
     def __post_init__(self) -> None:
         for name, most in _MOST.items():
             if getattr(self, name) is not None or name not in ("kv_heads", "local_steps"):

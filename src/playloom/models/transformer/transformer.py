@@ -105,6 +105,11 @@ class Attention(nn.Module):
         return rearrange(out, "t (b g) (s p) e -> b t p (g s e)", g=groups, s=shared)
 
 
+class SquaredReLU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
+
+
 class Block(nn.Module):
     """Attention, then an MLP, each on the normalised residual stream; or both on the same one (`parallel`)."""
 
@@ -115,7 +120,12 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(config.width)
         self.attention = Attention(config, layer)
         self.mlp_norm = nn.Identity() if config.parallel else nn.LayerNorm(config.width)
-        self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, hidden),
+            SquaredReLU() if config.activation == "relu2" else nn.GELU(),
+            nn.Linear(hidden, config.width),
+        )
+        self.scalars = nn.Parameter(torch.tensor([1.0, 0.0])) if config.scalars else None
 
     def feed(self, x: Tensor, attended: Tensor, normed: Tensor) -> Tensor:
         """Return the residual stream after the block, from its input, the attention's output and its norm."""
@@ -157,6 +167,8 @@ class Transformer(nn.Module):
         self.rotary = Rotary(config.head_width, grid_P2, config.context_steps) if rolling else None
         actions = layout.vocab.action_values
         self.action_condition = nn.Embedding(actions, config.width) if config.action_condition else None
+        codes = layout.vocab.codebook_size
+        self.neighbours = nn.Embedding(2 * codes, config.width) if config.neighbours else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         predicts_image_P = torch.zeros(layout.positions, dtype=torch.bool)
@@ -167,7 +179,7 @@ class Transformer(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             for last in (block.attention.out, block.mlp[2]):
-                nn.init.normal_(last.weight, std=0.02 / (2 * config.layers) ** 0.5)  # type: ignore[arg-type]
+                nn.init.normal_(last.weight, std=0.0 if config.zero_init else 0.02 / (2 * config.layers) ** 0.5)  # type: ignore[arg-type]
 
     def forward(
         self,
@@ -189,13 +201,18 @@ class Transformer(nn.Module):
         x = self._token(inputs_BTP) + self.place(where_TP)
         if self.action_condition is not None and actions_BTA is not None:
             x = x + self._condition(actions_BTA)[:, :, None] * self.image_position_P[:, None]
+        if self.neighbours is not None:
+            x = x + self._neighbour_embeddings(inputs_BTP)
         turn: RotaryFactors = ()
         if self.rotary is not None:
             step_S = torch.arange(steps, device=x.device).repeat_interleave(positions)
             angles = self.rotary.angles(step_S, torch.arange(positions, device=x.device).repeat(steps))
             turn = angles[0].to(x.dtype), angles[1].to(x.dtype)
+        first = x
         for block in self.blocks:
             assert isinstance(block, Block)
+            if block.scalars is not None:
+                x = block.scalars[0] * x + block.scalars[1] * first
             x = block.steps(x, turn, causal_mask_PP)
         return self.norm(x)
 
@@ -237,7 +254,20 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*N D"], first_id: int, last_id: int) -> Float[Tensor, "*N C"]:
         """Return logits of the legal ids `first_id` to `last_id` - 1 only (embeddings are tied)."""
-        return F.linear(hidden, self.token.weight[first_id:last_id])
+        logits = F.linear(hidden, self.token.weight[first_id:last_id])
+        cap = self.config.logit_cap
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def _neighbour_embeddings(self, inputs_BTP: Tensor) -> Tensor:
+        assert self.neighbours is not None
+        h, w, n = self.layout.grid_height, self.layout.grid_width, self.layout.vocab.codebook_size
+        grid = inputs_BTP[..., : h * (w + 1)].unflatten(-1, (h, w + 1))
+        own = F.pad(grid[..., 1:], (0, 1), value=-1)  # [B, T, h, w + 1]; the last column has none
+        above = F.pad(own[..., :-1, :], (0, 0, 1, 0), value=-1)
+        before = F.pad(own[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0), value=-1)
+        both = torch.stack([above, torch.where(before >= 0, before + n, before)], -1)
+        x = (self.neighbours(both.clamp(min=0)) * (both >= 0)[..., None]).sum(-2).flatten(2, 3)
+        return F.pad(x, (0, 0, 0, inputs_BTP.shape[-1] - x.shape[2]))
 
     def _token(self, inputs: Tensor) -> Tensor:
         return self.token(inputs.clamp(min=0)) * (inputs >= 0)[..., None]
