@@ -20,7 +20,7 @@ class MuonAdamW(AdamW):
 
     Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest orthogonal one. The update is scaled to
     the root mean square of AdamW's (Liu et al. 2025, section 2.2), so both share one learning rate. It computes in
-    float32: `torch.optim.Muon` computes in bfloat16, which is slow on CPUs without native bfloat16 products.
+    the group's `dtype`: `torch.optim.Muon` always takes bfloat16, which is slow on CPUs without native products.
     """
 
     @torch.no_grad()
@@ -41,23 +41,25 @@ class MuonAdamW(AdamW):
         momentum.lerp_(parameter.grad, 1 - group["momentum"])  # type: ignore[arg-type]
         nesterov = parameter.grad.lerp(momentum, group["momentum"])  # type: ignore[union-attr]
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        for rows, update in zip(parameter.split(parameter.shape[1]), nesterov.split(parameter.shape[1]), strict=True):
-            rows.add_(orthogonalize(update), alpha=-0.2 * group["lr"] * max(update.shape) ** 0.5)
+        matrix = nesterov.flatten(1)
+        for rows, update in zip(parameter.split(matrix.shape[1]), matrix.split(matrix.shape[1]), strict=True):
+            step = orthogonalize(update, group["dtype"]).view_as(rows)
+            rows.add_(step, alpha=-0.2 * group["lr"] * max(update.shape) ** 0.5)
 
 
 _NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
 """Coefficients of the quintic iteration (Jordan et al. 2024): singular values end near 1."""
 
 
-def orthogonalize(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """Return the nearest semi-orthogonal matrix, approximately, by Newton-Schulz iterations; float32."""
+def orthogonalize(matrix: Tensor, dtype: torch.dtype = torch.float32, iterations: int = 5) -> Tensor:
+    """Return the nearest semi-orthogonal matrix, approximately, by Newton-Schulz iterations in `dtype`."""
     first, third, fifth = _NEWTON_SCHULZ
     wide = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
-    x = wide.float() / wide.norm().clamp_min(1e-7)
+    x = (wide / wide.norm().clamp_min(1e-7)).to(dtype)
     for _ in range(iterations):
         square = x @ x.mT
         x = first * x + (third * square + fifth * square @ square) @ x
-    return x.mT if matrix.shape[0] > matrix.shape[1] else x
+    return (x.mT if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
 
 
 def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) -> Optimizer:
@@ -66,8 +68,9 @@ def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) 
     With `muon` it takes the matrices of linear layers; one with more rows than columns counts as several.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    linear = {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
-    muon = linear if config.optimizer == "muon" else set()
+    layers = nn.Linear | nn.Conv2d
+    matrices = {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, layers)}
+    muon = matrices if config.optimizer == "muon" else set()
     plain = [p for name, p in trained.items() if name not in muon]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in plain if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -76,6 +79,7 @@ def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) 
             "params": [p for name, p in trained.items() if name in muon],
             "weight_decay": config.weight_decay,
             "muon": True,
+            "dtype": torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32,
             "peak": learning_rate * config.muon_rate,
         },
     ]
