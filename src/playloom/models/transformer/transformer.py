@@ -264,7 +264,7 @@ class Transformer(nn.Module):
         grid = inputs_BTP[..., : h * (w + 1)].unflatten(-1, (h, w + 1))
         own = F.pad(grid[..., 1:], (0, 1), value=-1)  # [B, T, h, w + 1]; the last column has none
         above = F.pad(own[..., :-1, :], (0, 0, 1, 0), value=-1)
-        before = F.pad(own[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0), value=-1)
+        before = torch.cat([torch.full_like(own[:, :1], -1), own[:, :-1]], dim=1)
         both = torch.stack([above, torch.where(before >= 0, before + n, before)], -1)
         x = (self.neighbours(both.clamp(min=0)) * (both >= 0)[..., None]).sum(-2).flatten(2, 3)
         return F.pad(x, (0, 0, 0, inputs_BTP.shape[-1] - x.shape[2]))
