@@ -75,7 +75,7 @@ def test_a_chain_reads_the_previous_steps_last_token():
 def test_row_starts_read_nothing_and_row_ends_bring_the_last_token_in():
     layout = layout_of(2, 3)
     woven = tokens(layout)
-    image = layout.inputs(woven)[..., :8].unflatten(-1, (2, 4))
+    image = layout.inputs(woven)[..., :8, 0].unflatten(-1, (2, 4))
     assert (image[..., 0] == NO_TOKEN).all()
     assert torch.equal(image[..., 3], woven[..., [2, 5]])
 

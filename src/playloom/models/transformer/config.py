@@ -12,6 +12,10 @@ _MOST = {"layers": 512, "width": 65_536, "heads": 1024, "kv_heads": 1024, "mlp_r
 _MOST |= {"context_steps": 4096, "local_steps": 4096, "global_every": 512}
 
 
+NEIGHBOURS = ((0, -1, 0), (1, 0, 0), (1, 0, -1), (1, 0, 1), (1, 1, 0), (1, -1, 0), (0, -1, -1))
+"""Codes near an image slot, known whatever the row delay: steps back, rows below it, columns to its right."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
     """Sizes of the transformer; `ConfigError` for values that do not fit together."""
@@ -42,8 +46,8 @@ class TransformerConfig:
     qk_norm: bool = False
     """Normalise queries and keys per head (Dehghani et al. 2023), for stable training at high learning rates."""
 
-    neighbours: bool = False
-    """Add embeddings of the code above, and of the same cell in the previous step, to the input of image positions."""
+    neighbours: int = 0
+    """Add embeddings of this many codes near it (`NEIGHBOURS`) to the input of every image position."""
     activation: Literal["gelu", "relu2"] = "gelu"
     """Activation of the MLP: `relu2` is the squared ReLU (So et al. 2021)."""
     scalars: bool = False
@@ -54,6 +58,7 @@ class TransformerConfig:
     """Soft cap of logits, c tanh(x / c)."""
 
     def __post_init__(self) -> None:
+        check_whole("the transformer's neighbours", self.neighbours, 0, len(NEIGHBOURS))
         for name, most in _MOST.items():
             if getattr(self, name) is not None or name not in ("kv_heads", "local_steps"):
                 check_whole(f"the transformer's {name}", getattr(self, name), 1, most)
@@ -63,6 +68,11 @@ class TransformerConfig:
             raise ConfigError(f"{self.heads} heads do not share {self.key_value_heads} key/value heads evenly")
         if (self.local_steps or 0) > self.context_steps:
             raise ConfigError(f"local_steps {self.local_steps} is more than context_steps {self.context_steps}")
+
+    @property
+    def near(self) -> tuple[tuple[int, int, int], ...]:
+        """The neighbours in use."""
+        return NEIGHBOURS[: self.neighbours]
 
     @property
     def key_value_heads(self) -> int:
