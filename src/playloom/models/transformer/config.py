@@ -48,14 +48,6 @@ class TransformerConfig:
 
     neighbours: int = 0
     """Add embeddings of this many codes near it (`NEIGHBOURS`) to the input of every image position."""
-    activation: Literal["gelu", "relu2"] = "gelu"
-    """Activation of the MLP: `relu2` is the squared ReLU (So et al. 2021)."""
-    scalars: bool = False
-    """Learned weights of the residual stream and of the input embedding before every block."""
-    zero_init: bool = False
-    """Blocks begin as the identity."""
-    logit_cap: float = 0.0
-    """Soft cap of logits, c tanh(x / c)."""
 
     def __post_init__(self) -> None:
         check_whole("the transformer's neighbours", self.neighbours, 0, len(NEIGHBOURS))

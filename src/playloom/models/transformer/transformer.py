@@ -105,11 +105,6 @@ class Attention(nn.Module):
         return rearrange(out, "t (b g) (s p) e -> b t p (g s e)", g=groups, s=shared)
 
 
-class SquaredReLU(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x).square()
-
-
 class Block(nn.Module):
     """Attention, then an MLP, each on the normalised residual stream; or both on the same one (`parallel`)."""
 
@@ -120,12 +115,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(config.width)
         self.attention = Attention(config, layer)
         self.mlp_norm = nn.Identity() if config.parallel else nn.LayerNorm(config.width)
-        self.mlp = nn.Sequential(
-            nn.Linear(config.width, hidden),
-            SquaredReLU() if config.activation == "relu2" else nn.GELU(),
-            nn.Linear(hidden, config.width),
-        )
-        self.scalars = nn.Parameter(torch.tensor([1.0, 0.0])) if config.scalars else None
+        self.mlp = nn.Sequential(nn.Linear(config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
 
     def feed(self, x: Tensor, attended: Tensor, normed: Tensor) -> Tensor:
         """Return the residual stream after the block, from its input, the attention's output and its norm."""
@@ -183,7 +173,7 @@ class Transformer(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             for last in (block.attention.out, block.mlp[2]):
-                nn.init.normal_(last.weight, std=0.0 if config.zero_init else 0.02 / (2 * config.layers) ** 0.5)  # type: ignore[arg-type]
+                nn.init.normal_(last.weight, std=0.02 / (2 * config.layers) ** 0.5)  # type: ignore[arg-type]
 
     def forward(
         self,
@@ -210,11 +200,8 @@ class Transformer(nn.Module):
             step_S = torch.arange(steps, device=x.device).repeat_interleave(positions)
             angles = self.rotary.angles(step_S, torch.arange(positions, device=x.device).repeat(steps))
             turn = angles[0].to(x.dtype), angles[1].to(x.dtype)
-        first = x
         for block in self.blocks:
             assert isinstance(block, Block)
-            if block.scalars is not None:
-                x = block.scalars[0] * x + block.scalars[1] * first
             x = block.steps(x, turn, causal_mask_PP)
         return self.norm(x)
 
@@ -256,9 +243,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*N D"], first_id: int, last_id: int) -> Float[Tensor, "*N C"]:
         """Return logits of the legal ids `first_id` to `last_id` - 1 only (embeddings are tied)."""
-        logits = F.linear(hidden, self.token.weight[first_id:last_id])
-        cap = self.config.logit_cap
-        return cap * torch.tanh(logits / cap) if cap else logits
+        return F.linear(hidden, self.token.weight[first_id:last_id])
 
     def _token(self, inputs: Tensor) -> Tensor:
         return (self.token(inputs.clamp(min=0) + self.first_id_F) * (inputs >= 0)[..., None]).sum(dim=-2)
