@@ -33,7 +33,7 @@ class Chunk:
 
     first: int
     last: int  # one past the last position
-    column_QF: Int[Tensor, "Q F"]  # columns of the token row that each position reads
+    column_Q: Int[Tensor, Q]  # column of the token row that each position reads
     row_R: Int[Tensor, R]  # positions of the chunk that predict a slot
     slot_R: Int[Tensor, R]  # the slots they predict
     draw_R: Int[Tensor, R]  # the same slots, counted from the first of their kind (image or action)
@@ -62,7 +62,7 @@ class DecodingPlan:
         return Chunk(
             first=start,
             last=stop,
-            column_QF=self._tensor(self.layout.column_FP[:, positions_Q].T),
+            column_Q=self._tensor(self.layout.column_P[positions_Q]),
             row_R=self._tensor((target_Q >= 0).nonzero()[0]),
             slot_R=self._tensor(slot_R),
             draw_R=self._tensor(np.where(slot_R < self.layout.image_slots, slot_R, slot_R - self.layout.image_slots)),
@@ -82,9 +82,9 @@ class _Batch:
     previous_BA: Tensor
     cache: KeyValueCache
 
-    def advance_step(self, layout: StepLayout) -> None:
+    def advance_step(self) -> None:
         self.previous_BA.copy_(self.actions_BA)
-        layout.advance(self.tokens_BC)
+        self.tokens_BC[:, -1] = self.tokens_BC[:, -3]
 
 
 class CachedDecoder:
@@ -187,8 +187,8 @@ class CachedDecoder:
         batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
 
     def _run(self, batch: _Batch, tables: StepEmbeddings, chunk: Chunk) -> Tensor:
-        inputs_BQF = batch.tokens_BC[:, chunk.column_QF]
-        return self.model.extend(inputs_BQF, tables, batch.cache, self._span(batch, chunk))
+        inputs_BQ = batch.tokens_BC.index_select(1, chunk.column_Q)
+        return self.model.extend(inputs_BQ, tables, batch.cache, self._span(batch, chunk))
 
     def _span(self, batch: _Batch, chunk: Chunk) -> AttentionSpan:
         """Build masks only where needed: for many passes in one run, or contexts of different length."""
@@ -220,7 +220,7 @@ class CachedDecoder:
             if self.slides and state.past >= self.model.config.context_steps:
                 self._prefill_again(state)
         batch = self._batch(states)
-        batch.advance_step(self.layout)
+        batch.advance_step()
         return batch
 
     def _commit_step(self, batch: _Batch) -> None:
@@ -236,7 +236,7 @@ class CachedDecoder:
         batch = self._batch([again])
         batch.tokens_BC.fill_(NO_TOKEN)
         for kept_C in state.window:
-            batch.advance_step(self.layout)
+            batch.advance_step()
             batch.tokens_BC[0, : self.layout.slots] = kept_C[: self.layout.slots]
             self._run(batch, self._tables(batch, self._steps(batch)), self.plan.whole)
             batch.cache.commit([again.past])

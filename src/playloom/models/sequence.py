@@ -88,8 +88,6 @@ class StepLayout:
     vocab: Vocab
     rows: bool = True
     """Row-start and row-end positions, so that rows can be decoded in parallel; False is the published chain."""
-    neighbours: tuple[tuple[int, int, int], ...] = ()
-    """Codes that image positions also read: steps back (0 or 1), rows below, columns to the right; needs `rows`."""
 
     @property
     def image_slots(self) -> int:
@@ -125,32 +123,14 @@ class StepLayout:
 
     @property
     def columns(self) -> int:
-        """Width of a decoder's row of tokens: the K slots, `NO_TOKEN`, the last token of the step before, its codes."""
-        return self.slots + 2 + (self.image_slots if self.neighbours else 0)
+        """Width of a decoder's row of tokens: the K slots, then `NO_TOKEN`, then the last token of the step before."""
+        return self.slots + 2
 
     @cached_property
-    def column_FP(self) -> NDArray[np.int64]:
-        """Columns of a decoder's row of tokens that each position reads, one per table of embeddings: F."""
+    def column_P(self) -> NDArray[np.int64]:
+        """Column of a decoder's row of tokens that each position reads."""
         special = np.where(self.source_P == NO_TOKEN, self.slots, self.slots + 1)
-        own = np.where(self.source_P < 0, special, self.source_P)
-        image = self.grid_height * (self.grid_width + 1)
-        rest = np.full(self.positions - image if self.neighbours else 0, self.slots)
-        near = [np.concatenate([self._near(*offset).ravel(), rest]) for offset in self.neighbours]
-        return np.stack([own, *near])
-
-    def _near(self, back: int, down: int, right: int) -> NDArray[np.int64]:
-        """Column of a neighbour's code, [h, w + 1]; at the border and at row ends that of `NO_TOKEN`."""
-        grid = self._grid + (self.slots + 2 if back else 0)
-        padded = np.pad(grid, ((1, 1), (1, 2)), constant_values=self.slots)
-        near = padded[1 + down :, 1 + right :][: self.grid_height, : self.grid_width + 1].copy()
-        near[:, -1] = self.slots
-        return near
-
-    def advance(self, tokens_BC: Tensor) -> None:
-        """Begin the next step in decoders' rows of tokens, in place: keep what it reads of the last one."""
-        tokens_BC[:, self.slots + 1] = tokens_BC[:, self.slots - 1]
-        if self.neighbours:
-            tokens_BC[:, self.slots + 2 :] = tokens_BC[:, : self.image_slots]
+        return np.where(self.source_P < 0, special, self.source_P)
 
     @cached_property
     def target_P(self) -> NDArray[np.int64]:
@@ -196,11 +176,11 @@ class StepLayout:
         offsets_A = torch.tensor(self.vocab.action_offsets, device=values_BTA.device)
         return torch.cat([codes_BTN.long(), values_BTA.long() + offsets_A], dim=-1)
 
-    def inputs(self, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B T P F"]:
-        """Return the tokens that every position reads, one per table of embeddings: token ids, or `NO_TOKEN`."""
-        read = tokens_BTK.new_full((*tokens_BTK.shape[:2], self.columns), NO_TOKEN)
-        read[..., : self.slots] = tokens_BTK
-        read[:, 1:, self.slots + 1] = tokens_BTK[:, :-1, -1]
-        if self.neighbours:
-            read[:, 1:, self.slots + 2 :] = tokens_BTK[:, :-1, : self.image_slots]
-        return read[..., torch.as_tensor(self.column_FP.T, device=read.device)]
+    def inputs(self, tokens_BTK: Int[Tensor, "B T K"]) -> Int[Tensor, "B T P"]:
+        """Return the input of every position: token ids, or `NO_TOKEN`."""
+        source_P = torch.as_tensor(self.source_P, device=tokens_BTK.device)
+        inputs = tokens_BTK[..., source_P.clamp(min=0)]
+        inputs = inputs.masked_fill(source_P < 0, NO_TOKEN)
+        if not self.rows:
+            inputs[:, 1:, 0] = tokens_BTK[:, :-1, -1]
+        return inputs

@@ -32,8 +32,8 @@ class ModelConfig:
     """Row starts and row ends in the sequence, for parallel decoding; False is the published chain."""
 
     def __post_init__(self) -> None:
-        if (self.transformer.action_condition or self.transformer.neighbours) and not self.rows:
-            raise ConfigError("action_condition and neighbours need rows=True: a chain has no image positions apart")
+        if self.transformer.action_condition and not self.rows:
+            raise ConfigError("action_condition needs rows=True: the first position of a chain reads an action token")
 
     @cached_property
     def layout(self) -> StepLayout:
@@ -43,14 +43,12 @@ class ModelConfig:
             grid_width=self.tokenizer.grid_width,
             vocab=Vocab(codebook_size=self.tokenizer.codebook_size),
             rows=self.rows,
-            neighbours=self.transformer.near,
         )
 
     @property
     def parameter_count(self) -> int:
         """Parameters of the transformer without positions, as papers count them."""
-        vocab, neighbours = self.layout.vocab, self.transformer.neighbours
-        return self.transformer.parameter_count(vocab.size + neighbours * vocab.codebook_size)
+        return self.transformer.parameter_count(self.layout.vocab.size)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values that `from_dict` reads back."""

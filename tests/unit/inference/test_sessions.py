@@ -61,7 +61,7 @@ def alone(model: WorldModel, row_delay: int | None, seed: int, steps: int) -> li
     ("positions", "rows", "row_delay", "changes"),
     [
         ("rolling", True, 1, {}),
-        ("rolling", True, 1, {"neighbours": 2, "context_steps": 2, "keyframes": 2, "keyframe_every": 2}),
+        ("rolling", True, 1, {"context_steps": 2, "keyframes": 2, "keyframe_every": 2}),
         ("absolute", False, None, {}),
     ],
 )
@@ -254,7 +254,7 @@ class Recorder(BatchSampler):
         ("rolling", True, 2, False),
         ("rolling", True, 1, False),
         ("rolling", True, 1, True),
-        ("near and far", True, 2, False),
+        ("keyframes", True, 2, False),
         ("absolute", True, 1, False),
         ("absolute", False, None, False),
     ],
@@ -262,7 +262,7 @@ class Recorder(BatchSampler):
 @torch.inference_mode()
 def test_logits_are_the_judges_at_every_context_length(positions, rows, row_delay, as_matrices, length):
     """Context of 10 as shipped; 35 steps are 25 slides. Logits of a whole dreamed frame within 1e-5, tokens equal."""
-    far = {"neighbours": 7, "keyframes": 2, "keyframe_every": 4} if positions == "near and far" else {}
+    far = {"keyframes": 2, "keyframe_every": 4} if positions == "keyframes" else {}
     form = "rolling" if far else positions
     config = tiny_config(form, rows, local_steps=3, global_every=2, layers=3, context_steps=10, **far)
     model = loud_model(config)

@@ -10,7 +10,7 @@ from playloom.errors import ConfigError
 from playloom.models.decode_order import schedule
 from playloom.models.presets import PRESETS, preset
 from playloom.models.sequence import NO_TOKEN
-from playloom.models.transformer.config import NEIGHBOURS, TransformerConfig, Window
+from playloom.models.transformer.config import TransformerConfig, Window
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import STEP_PERIOD, Rotary, matrices, rotate
 from playloom.models.transformer.packed_cpu import pack, pack_head
@@ -78,7 +78,6 @@ def test_the_guides_model_builds_and_runs():
         ("rolling", True, 4, 6),
         ("rolling", True, 2, 6),
         ("rolling", True, 1, 29),
-        ("neighbours", True, 1, 6),
         ("keyframes", True, 2, 29),
         ("absolute", True, 2, 4),
         ("absolute", False, 6, 4),
@@ -86,8 +85,7 @@ def test_the_guides_model_builds_and_runs():
 )
 def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows, row_delay, steps):
     """For raster and each row delay; once over 25 slides of the window of 4."""
-    forms = {"neighbours": {"neighbours": len(NEIGHBOURS)}, "keyframes": {"keyframes": 3, "keyframe_every": 5}}
-    changes = forms.get(positions, {"positions": positions})
+    changes = {"positions": positions} if positions != "keyframes" else {"keyframes": 3, "keyframe_every": 5}
     config = tiny_config(rows=rows, local_steps=2, global_every=2, **changes)
     model = loud_model(config).transformer
     inputs, previous = steps_of(config, steps)

@@ -12,10 +12,6 @@ _MOST = {"layers": 512, "width": 65_536, "heads": 1024, "kv_heads": 1024, "mlp_r
 _MOST |= {"context_steps": 4096, "local_steps": 4096, "keyframe_every": 4096, "global_every": 512}
 
 
-NEIGHBOURS = ((0, -1, 0), (1, 0, 0), (1, 0, -1), (1, 0, 1), (1, 1, 0), (1, -1, 0), (0, -1, -1))
-"""Codes near an image slot, known whatever the row delay: steps back, rows below it, columns to its right."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Window:
     """Steps that a layer attends to: the newest ones, and before them some keyframes."""
@@ -83,11 +79,7 @@ class TransformerConfig:
     qk_norm: bool = False
     """Normalise queries and keys per head (Dehghani et al. 2023), for stable training at high learning rates."""
 
-    neighbours: int = 0
-    """Add embeddings of this many codes near it (`NEIGHBOURS`) to the input of every image position."""
-
     def __post_init__(self) -> None:
-        check_whole("the transformer's neighbours", self.neighbours, 0, len(NEIGHBOURS))
         check_whole("the transformer's keyframes", self.keyframes, 0, _MOST["context_steps"])
         if self.keyframes and (self.positions == "absolute" or self.context_steps < 2):
             raise ConfigError("keyframes need rolling positions and a context of 2 steps or more")
@@ -100,11 +92,6 @@ class TransformerConfig:
             raise ConfigError(f"{self.heads} heads do not share {self.key_value_heads} key/value heads evenly")
         if (self.local_steps or 0) > self.context_steps:
             raise ConfigError(f"local_steps {self.local_steps} is more than context_steps {self.context_steps}")
-
-    @property
-    def near(self) -> tuple[tuple[int, int, int], ...]:
-        """The neighbours in use."""
-        return NEIGHBOURS[: self.neighbours]
 
     @property
     def key_value_heads(self) -> int:

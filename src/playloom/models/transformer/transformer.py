@@ -151,13 +151,7 @@ class Transformer(nn.Module):
         self.config, self.layout = config, layout
         rolling = config.positions == "rolling"
         places = layout.positions * (1 if rolling else config.context_steps)
-        vocab = layout.vocab
-        # One table for every token that a position reads; the output head is the first.
-        first_id_F = [0, *(vocab.size + n * vocab.codebook_size for n in range(config.neighbours))]
-        rows = vocab.size + config.neighbours * vocab.codebook_size
-        self.register_buffer("first_id_F", torch.tensor(first_id_F), persistent=False)
-        self.first_id_F: Tensor
-        self.token = nn.Embedding(rows, config.width)
+        self.token = nn.Embedding(layout.vocab.size, config.width)
         self.place = nn.Embedding(places, config.width)
         grid_P2 = torch.as_tensor(layout.grid_P2)
         self.rotary = Rotary(config.head_width, grid_P2, config.context_steps) if rolling else None
@@ -177,7 +171,7 @@ class Transformer(nn.Module):
 
     def forward(
         self,
-        inputs_BTPF: Int[Tensor, "B T P F"],
+        inputs_BTP: Int[Tensor, "B T P"],
         causal_mask_PP: Bool[Tensor, "P P"],
         actions_BTA: Int[Tensor, "B T A"] | None = None,
     ) -> Float[Tensor, "B T P D"]:
@@ -186,13 +180,13 @@ class Transformer(nn.Module):
         `causal_mask_PP` is True where a row may attend to a column of its own step. `actions_BTA` are joint ids of the
         action *before* each step (negative: none), for `action_condition` only.
         """
-        _, steps, positions, _ = inputs_BTPF.shape
-        where_TP = torch.arange(positions, device=inputs_BTPF.device).expand(steps, positions)
+        _, steps, positions = inputs_BTP.shape
+        where_TP = torch.arange(positions, device=inputs_BTP.device).expand(steps, positions)
         if self.rotary is None:
             if steps > self.config.context_steps:
                 raise ConfigError(f"absolute positions end after {self.config.context_steps} steps; start a new window")
-            where_TP = torch.arange(steps * positions, device=inputs_BTPF.device).view(steps, positions)
-        x = self._token(inputs_BTPF) + self.place(where_TP)
+            where_TP = torch.arange(steps * positions, device=inputs_BTP.device).view(steps, positions)
+        x = self._token(inputs_BTP) + self.place(where_TP)
         if self.action_condition is not None and actions_BTA is not None:
             x = x + self._condition(actions_BTA)[:, :, None] * self.image_position_P[:, None]
         turn: RotaryFactors = ()
@@ -230,11 +224,11 @@ class Transformer(nn.Module):
         return StepEmbeddings(x_BPD, (matrices(cosine, sine),) if as_matrices else (cosine, sine))
 
     def extend(
-        self, inputs_BQF: Int[Tensor, "B Q F"], tables: StepEmbeddings, cache: KeyValueCache, reach: AttentionSpan
+        self, inputs_BQ: Int[Tensor, "B Q"], tables: StepEmbeddings, cache: KeyValueCache, reach: AttentionSpan
     ) -> Float[Tensor, "B Q D"]:
         """Return hidden states of some positions of one step; cache keys and values. `tables`: see `begin`."""
         here = slice(reach.first, reach.last)
-        x = self._token(inputs_BQF) + tables.x_BPD[:, here]
+        x = self._token(inputs_BQ) + tables.x_BPD[:, here]
         turn = tuple(part[:, here] for part in tables.turn)
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -246,7 +240,7 @@ class Transformer(nn.Module):
         return F.linear(hidden, self.token.weight[first_id:last_id])
 
     def _token(self, inputs: Tensor) -> Tensor:
-        return (self.token(inputs.clamp(min=0) + self.first_id_F) * (inputs >= 0)[..., None]).sum(dim=-2)
+        return self.token(inputs.clamp(min=0)) * (inputs >= 0)[..., None]
 
     def _condition(self, actions: Tensor) -> Tensor:
         """Sum of the embeddings of one action's values; negative ids add nothing."""
