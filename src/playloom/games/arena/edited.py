@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.data.recording import STATE_COLUMNS, Episode
-from playloom.games.arena.env import render_episode
+from playloom.errors import GameError
+from playloom.games.arena.env import GAME_NAME, render_episode
 from playloom.games.arena.maps import CELL, Variant, variant_of
 from playloom.games.arena.wad import ForeignObject
 
@@ -22,9 +23,10 @@ _BEHIND = 80.0  # distance of the camera behind the player, map units
 _WIDTH = 300
 _BODY, _EDGE = 35.0, 140.0  # columns from the middle between which an object begins
 _DISTANCES = (100.0, 400.0)  # from the player, map units
+_PASSING = 60.0  # least distance of player and camera from an object, map units
 _HEIGHTS = (36.0, 100.0)  # of an object, map units
 _STAY = (20, 80)  # steps; an object leaves out of sight between them, at the latest after the second
-_GAP = 35  # mean of the steps between two objects
+_GAP = 16  # mean of the steps between two objects
 _SEQUENCES = 2  # independent sequences of objects
 _TRIES = 60
 _POSE = [STATE_COLUMNS.index(name) for name in ("x", "y", "yaw")]
@@ -36,8 +38,13 @@ def render_edited(episode: Episode) -> Iterator[NDArray[np.uint8]]:
     """Render an episode with the objects of `plan_objects`; frames uint8 [180, 300, 3].
 
     Raises:
-        GameError: A state differs from the recorded one.
+        GameError: The episode is of another game, or a state differs from the recorded one.
     """
+    if episode.meta.game != GAME_NAME:
+        raise GameError(
+            f"a recording cannot be edited: it is of the game {episode.meta.game!r}, expected {GAME_NAME!r}; "
+            "leave out --edited"
+        )
     return render_episode(episode, objects=plan_objects(episode))
 
 
@@ -55,12 +62,12 @@ def plan_objects(episode: Episode) -> tuple[ForeignObject, ...]:
         while step < len(poses):
             height, width = random.uniform(*_HEIGHTS) * np.array([1, random.uniform(0.7, 1.2)])
             place, seed = _place(variant, poses[step], random), int(random.integers(2**31))
-            if place is None:
+            later = poses[step : step + _STAY[1]]
+            if place is None or min(_nearest(pose, place) for pose in later) < _PASSING:
                 step += 1
                 continue
-            later = poses[step + _STAY[0] : step + _STAY[1]]
-            outside = [_column(pose, place, width / 2) > _WIDTH / 2 for pose in later]
-            steps = _STAY[0] + (outside.index(True) if True in outside else len(later))
+            outside = [_column(pose, place, width / 2) > _WIDTH / 2 for pose in later[_STAY[0] :]]
+            steps = _STAY[0] + (outside.index(True) if True in outside else len(outside))
             size = {"height": float(height), "width": float(width)}
             objects.append(ForeignObject(x=place[0], y=place[1], start=step, steps=steps, seed=seed, **size))
             step += steps + int(random.exponential(_GAP))
@@ -84,6 +91,12 @@ def _column(pose: Row, place: tuple[float, float], half_width: float = 0.0) -> f
     depth = float(offset @ ahead) + _BEHIND
     side = abs(float(offset @ (ahead[1], -ahead[0]))) - half_width
     return side * _FOCAL / depth if depth > 0 else math.inf
+
+
+def _nearest(pose: Row, place: tuple[float, float]) -> float:
+    """Distance from the nearer of player and camera to a place, map units."""
+    bodies = pose[:2] - np.outer((0, _BEHIND), _ahead(pose[2]))
+    return float(np.hypot(*(bodies - place).T).min())
 
 
 def _open(variant: Variant, pose: Row, place: tuple[float, float]) -> bool:

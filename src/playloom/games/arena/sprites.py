@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 64
-"""Height and width of a sprite in pixels; the object's foot is at the middle of its lower edge."""
+"""Height and width of a sprite in pixels."""
 
 Grid = NDArray[np.float64]
 Draw = Callable[[Grid, Grid, np.random.Generator], tuple[NDArray[np.bool_], Grid]]
@@ -127,7 +127,7 @@ SHAPES: dict[str, Draw] = {
     "egg": _turned(lambda t: 0.8 * np.sqrt(np.clip(4 * t * (1 - t), 0, 1)) * (0.75 + 0.25 * t)),
     "hourglass": _turned(lambda t: 0.2 + 1.1 * np.abs(t - 0.5)),
     "mushroom": _turned(lambda t: np.where(t < 0.5, 0.95 * np.sqrt(np.clip(4 * t * (1 - t), 0, 1)), 0.28)),
-    "pawn": _turned(lambda t: np.where(t < 0.4, np.sqrt(np.clip(0.04 - (t - 0.2) ** 2, 0, 1)) * 1.8, 0.15 + 0.6 * t**3)),
+    "pawn": _turned(lambda t: np.where(t < 0.4, 1.8 * np.sqrt(np.clip(0.4 * t - t**2, 0, 1)), 0.15 + 0.6 * t**3)),
     "pillar": _turned(lambda t: np.where(np.abs(t - 0.5) > 0.42, 0.5, 0.34)),
     "pin": _turned(lambda t: 0.22 + 0.25 * np.sin(2 * np.pi * (t - 0.35)) ** 2 * t),
     "rings": _turned(lambda t: 0.35 + 0.5 * t + 0.12 * np.sin(25 * t)),
@@ -150,5 +150,5 @@ SHAPES: dict[str, Draw] = {
     "sign": _sign,
 }  # fmt: skip
 """Shapes by name."""
-_TEST_HUES = {"sphere": 0.99, "egg": 0.99, "box": 0.63, "slab": 0.63, "cone": 0.13, "pyramid": 0.13}
+_TEST_HUES = {"sphere": 0.99, "egg": 0.99, "blob": 0.99, "box": 0.63, "slab": 0.63, "cone": 0.13, "pyramid": 0.13}
 """Hue of the test object that a shape resembles, [0, 1]."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from playloom.games.arena import textures
 from playloom.games.arena.maps import CELL, Point, Variant, free_cells
 from playloom.games.arena.sprites import SIDE, draw_sprite
@@ -204,10 +206,11 @@ def _sprite(index: int) -> str:
 
 
 def _sprite_png(seed: int) -> bytes:
-    """PNG with the engine's chunk `grAb`: the offset of the foot, after the header's 33 bytes."""
-    picture, offset = encode_png(draw_sprite(seed)), b"grAb" + struct.pack(">ii", SIDE // 2, SIDE)
-    chunk = struct.pack(">I", 8) + offset + struct.pack(">I", zlib.crc32(offset))
-    return picture[:33] + chunk + picture[33:]
+    """PNG with the engine's chunk `grAb`, the place of the foot, after the header's 33 bytes."""
+    picture = draw_sprite(seed)
+    foot = int(np.flatnonzero(picture[..., 3].any(1))[-1]) + 1
+    png, offset = encode_png(picture), b"grAb" + struct.pack(">ii", SIDE // 2, foot)
+    return png[:33] + struct.pack(">I", 8) + offset + struct.pack(">I", zlib.crc32(offset)) + png[33:]
 
 
 def _facing(x: float, y: float, columns: int, rows: int) -> int:
