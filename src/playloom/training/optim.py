@@ -37,12 +37,13 @@ class MuonAdamW(AdamW):
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"]
-        momentum.lerp_(parameter.grad, 1 - group["momentum"])  # type: ignore[arg-type]
-        nesterov = parameter.grad.lerp(momentum, group["momentum"])  # type: ignore[union-attr]
+        momentum, gradient = state["momentum"], parameter.grad
+        assert gradient is not None
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        matrix = gradient.lerp(momentum, group["momentum"]).flatten(1)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        matrix = nesterov.flatten(1)
-        for rows, update in zip(parameter.split(matrix.shape[1]), matrix.split(matrix.shape[1]), strict=True):
+        wide = matrix.shape[1]
+        for rows, update in zip(torch.split(parameter, wide), torch.split(matrix, wide), strict=True):
             step = orthogonalize(update, group["dtype"]).view_as(rows)
             rows.add_(step, alpha=-0.2 * group["lr"] * max(update.shape) ** 0.5)
 

@@ -96,7 +96,8 @@ def _blob(x: Grid, y: Grid, random: np.random.Generator) -> tuple[NDArray[np.boo
     phases, angle = random.uniform(0, 2 * np.pi, 4), np.arctan2(y, x)
     radius = 0.78 + sum(0.09 * np.cos((k + 2) * angle + phase) for k, phase in enumerate(phases)) * 0.6
     share = np.hypot(x, y) / radius
-    return share <= 1, 0.4 + 0.75 * np.clip(np.sqrt(np.clip(1 - share**2, 0, 1)) - 0.35 * x - 0.35 * y, 0, 1)
+    front = np.sqrt(np.clip(1 - share**2, 0, 1))
+    return np.asarray(share <= 1), np.asarray(0.4 + 0.75 * np.clip(front - 0.35 * x - 0.35 * y, 0, 1))
 
 
 def _glyph(x: Grid, y: Grid, random: np.random.Generator) -> tuple[NDArray[np.bool_], Grid]:
@@ -106,7 +107,7 @@ def _glyph(x: Grid, y: Grid, random: np.random.Generator) -> tuple[NDArray[np.bo
     if random.random() < 0.5:
         cells[:, 3:] = cells[:, 1::-1]
     row, column = ((y + 1) * 3).astype(int), ((x + 1) * 2.5).astype(int)
-    return cells[row, column], 0.75 + 0.35 * ((x + 1) * 2.5 % 1 < 0.5)
+    return np.asarray(cells[row, column]), np.asarray(0.75 + 0.35 * ((x + 1) * 2.5 % 1 < 0.5))
 
 
 def _sign(x: Grid, y: Grid, random: np.random.Generator) -> tuple[NDArray[np.bool_], Grid]:

@@ -57,7 +57,7 @@ class WindowedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of queries, keys and values."""
         q, k, v, *probabilities = ctx.saved_tensors
         window, positions, grad = ctx.window, ctx.positions, grad.contiguous()
