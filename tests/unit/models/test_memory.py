@@ -1,7 +1,5 @@
 """What a model takes of memory is said before it is taken, and is what it then takes."""
 
-import dataclasses
-
 import pytest
 
 from conftest import tiny_config
