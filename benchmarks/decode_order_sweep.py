@@ -140,7 +140,7 @@ class Sweep:
         sizes, engine = self.sizes, Engine(self.model, row_delay=row_delay)
         progress(f"{self.model.config.name}, {order_name(row_delay)}")
         segments = self._segments(sizes.horizon_segments, max(STEPS))
-        horizon = measure_rollout(engine, self.store, segments, sizes, steps=max(STEPS), detail=False)
+        horizon = measure_rollout(engine, self.store, segments, sizes, steps=max(STEPS))
         prompt, played = bundled_prompt(self.model)
         return OrderResult(
             model=self.model.config.name,

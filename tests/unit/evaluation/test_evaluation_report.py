@@ -27,6 +27,7 @@ from playloom.evaluation.report import (
     markdown,
     rollout_plot,
     rollout_strip,
+    standard_error,
     summary,
     table,
 )
@@ -113,6 +114,19 @@ def test_figures_are_shown_in_the_digits_they_deserve() -> None:
     ]  # fmt: skip
 
 
+def test_a_standard_error_counts_episodes_not_segments() -> None:
+    values = np.random.default_rng(0).normal(0, 1, 50)
+    assert standard_error(values) == pytest.approx(values.std(ddof=1) / math.sqrt(50), rel=0.1)
+    twice = np.concatenate([values, values])
+    episodes = np.concatenate([np.arange(50), np.arange(50)])
+    assert standard_error(twice, episodes) == pytest.approx(standard_error(values), rel=1e-9)
+    assert standard_error(twice) == pytest.approx(standard_error(values) / math.sqrt(2), rel=0.15)
+    assert standard_error(values, statistic=np.median) == pytest.approx(1.25 / math.sqrt(50), rel=0.3)
+    assert math.isnan(standard_error(values[:1])) and standard_error(values, np.zeros(50)) == standard_error(values)
+    row = Row.of("horizon", "PSNR", values + 20, "dB", episodes_M=np.arange(50))
+    assert row.cells()[2] == f"{row.value:.2f} ± {row.error:.2f} dB" and row.count == 50
+
+
 def test_beyond_noise_asks_for_two_standard_errors() -> None:
     source = np.random.default_rng(0)
     assert is_significant(source.normal(1.0, 1.0, 50))
@@ -153,7 +167,7 @@ def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
     assert run["machine"]["cpu"] and run["machine"]["cores"] and run["machine"]["torch"] and run["seconds"]["all"] > 0
     assert len(content["curves"]["horizon"]["dream_psnr"]) == 4
     again = evaluate(model, store, SMALL)
-    assert [dataclasses.asdict(row) for row in again.rows] == [dataclasses.asdict(row) for row in report.rows]
+    assert again.to_json()["rows"] == content["rows"]
     other = evaluate(model, store, dataclasses.replace(SMALL, seed=1))
     assert [row.value for row in other.rows] != [row.value for row in report.rows]
     manifest = read_picture(tmp_path / "pictures" / "strip.png").manifest
