@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,14 @@ class EvaluationContext:
     def __post_init__(self) -> None:
         self.model = self.engine.model
         self.test, self.heldout = self.dataset.of_split("test"), self.dataset.of_split("heldout")
+
+    @cached_property
+    def encoded(self) -> list[tuple[EpisodeSlice, NDArray[np.int64]]]:
+        """Stretches of recorded play without deaths, and their codes [T, N]: the first steps of every test episode."""
+        most = max(1, self.settings.encoded_frames // len(self.test))
+        heads = [dataclasses.replace(episode, length=min(episode.length, most)) for episode in self.test]
+        spans = alive_episodes(self.dataset, heads)
+        return [(span, encode(self.model, self.dataset.frames_FHWC[span.rows], self.settings.batch)) for span in spans]
 
     def segments(self, count: int, future: int, *, heldout: bool = False, extra: int = 0) -> list[Segment]:
         """Choose segments with a full context, and `extra` frames before it, from test or held-out episodes."""

@@ -48,6 +48,11 @@ SMALL = EvaluationSettings(
     control_steps=2,
     game_segments=0,
     estimator_pairs=5,
+    encoded_frames=40,
+    inverse_updates=2,
+    drift_dreams=2,
+    drift_steps=20,
+    revisit_segments=2,
     diversity_segments=2,
     diversity_steps=2,
     persistency_segments=2,
@@ -64,8 +69,8 @@ ROWS = [
 
 def small_store(folder: Path, *, split: str = "test", size: tuple[int, int] = (16, 24)) -> FrameDataset:
     source = np.random.default_rng(0)
-    writer = FrameDataset.create(folder, 60, height=size[0], width=size[1], state_columns=STATE_COLUMNS)
-    for name, steps in ((split, 40), ("heldout", 20)):
+    writer = FrameDataset.create(folder, 90, height=size[0], width=size[1], state_columns=STATE_COLUMNS)
+    for name, steps in ((split, 40), (split, 30), ("heldout", 20)):
         frames = source.integers(0, 256, (steps, *size, 3)).astype(np.uint8)
         actions = source.integers(0, SLOT_SIZES, (steps, 16)).astype(np.uint8)
         states = np.zeros((steps, len(STATE_COLUMNS)), np.float32)
@@ -156,6 +161,9 @@ def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
         "horizon",
         "collapse",
         "control",
+        "inverse dynamics",
+        "drift",
+        "revisit",
         "diversity",
         "persistency",
     ]
@@ -163,7 +171,7 @@ def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
     content = report.to_json()
     json.dumps(content, allow_nan=False)
     run = content["run"]
-    assert run["model"]["fingerprint"] == model.fingerprint and run["data"]["test_seeds"] == [40]
+    assert run["model"]["fingerprint"] == model.fingerprint and run["data"]["test_seeds"] == [30, 40]
     assert run["machine"]["cpu"] and run["machine"]["cores"] and run["machine"]["torch"] and run["seconds"]["all"] > 0
     assert len(content["curves"]["horizon"]["dream_psnr"]) == 4
     again = evaluate(model, store, SMALL)
