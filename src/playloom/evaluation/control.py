@@ -5,6 +5,7 @@ One input is held for some steps, everything else at rest. M segments, S steps, 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, GameError, MissingExtraError
 from playloom.evaluation.camera_motion import (
+    BODY,
     expansion_between,
     pitch_between,
     rise_between,
@@ -42,8 +44,13 @@ from playloom.evaluation.segments import (
     with_codes,
 )
 from playloom.inference.engine import Engine
+from playloom.models.tokenizer.metrics import luma
 
+BODY_TOP = 0.55
+"""Upper end of the player's body, over picture height."""
 Frames = NDArray[np.uint8]
+AGAIN = "rest again"
+"""Name of rest with another seed: the baseline."""
 INPUTS: Mapping[str, Mapping[str, float]] = {
     "right": {"right_stick_x": 1.0},
     "left": {"right_stick_x": -1.0},
@@ -55,6 +62,7 @@ INPUTS: Mapping[str, Mapping[str, float]] = {
     "jump": {"button_A": 1.0},
     "shoot": {"trigger_RT": 1.0},
     "rest": {},
+    AGAIN: {},
 }
 """Positions of the held controls by name of the input."""
 
@@ -67,11 +75,9 @@ class Measure:
     """Name in the table."""
     signs: Mapping[str, int]
     """Inputs, and the sign of the effect of each."""
-    estimate: Callable[[Frames], NDArray[np.float64]]
-    """Computes the effect from frames [M, 1 + S, H, W, 3], the first of them the last one seen: [M]."""
+    estimate: Callable[[Frames, Frames], NDArray[np.float64]]
+    """Computes the effect [M] from frames [M, 1 + S, H, W, 3], the last one seen first, and from those at rest."""
     unit: str
-    true: float
-    """Effect in the real game."""
     least: float
     """Least median effect that reaches the bar."""
     most: float = np.inf
@@ -79,13 +85,33 @@ class Measure:
     """Least share of effects in the right direction that reaches the bar; players at walls cannot walk."""
 
 
-def _median_step(between: Callable[[Frames, Frames], NDArray[np.float64]], frames: Frames) -> NDArray[np.float64]:
+def _median_step(
+    between: Callable[[Frames, Frames], NDArray[np.float64]], frames: Frames, _: Frames
+) -> NDArray[np.float64]:
     """Median over the steps; a mean would be spoiled by one step whose view is hidden by a wall."""
     return np.asarray(np.median([between(frames[:, s - 1], frames[:, s]) for s in range(1, frames.shape[1])], axis=0))
 
 
-def _highest(frames: Frames) -> NDArray[np.float64]:
-    return np.asarray(np.max([rise_between(frames[:, 0], frames[:, s]) for s in range(1, frames.shape[1])], axis=0))
+def _growth(frames: Frames, _: Frames) -> NDArray[np.float64]:
+    return expansion_between(frames[:, 0], frames[:, -1])
+
+
+def _sidestep(frames: Frames, rest: Frames) -> NDArray[np.float64]:
+    """Step beyond that at rest: a player in motion slides on."""
+    return _median_step(slide_between, frames, rest) - _median_step(slide_between, rest, rest)
+
+
+def _rise(frames: Frames, rest: Frames) -> NDArray[np.float64]:
+    """Largest height of the camera over that at rest in the same step."""
+    return np.asarray(np.max([rise_between(rest[:, s], frames[:, s]) for s in range(1, frames.shape[1])], axis=0))
+
+
+def _flash(frames: Frames, rest: Frames) -> NDArray[np.float64]:
+    """Largest mean absolute difference of brightness at the player's body, which fires with another pose."""
+    height, width = frames.shape[2:4]
+    body = (..., slice(round(BODY_TOP * height), None), slice(*(round(side * width) for side in BODY)), slice(None))
+    difference = luma(frames[body]) - luma(rest[body])
+    return np.asarray(np.abs(difference).mean((-2, -1)).max(-1), np.float64)
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -94,7 +120,6 @@ MEASURES: Mapping[str, Measure] = {
         signs={"right": 1, "left": -1},
         estimate=partial(_median_step, yaw_between),
         unit="deg",
-        true=9.0,
         least=6.75,
         most=11.25,
         right=0.95,
@@ -104,7 +129,6 @@ MEASURES: Mapping[str, Measure] = {
         signs={"up": 1, "down": -1},
         estimate=partial(_median_step, pitch_between),
         unit="deg",
-        true=4.5,
         least=3.375,
         most=5.625,
         right=0.95,
@@ -112,29 +136,33 @@ MEASURES: Mapping[str, Measure] = {
     "sidestep": Measure(
         title="left_stick_x ±1: median step sideways",
         signs={"sidestep right": 1, "sidestep left": -1},
-        estimate=partial(_median_step, slide_between),
+        estimate=_sidestep,
         unit="of camera height",
-        true=0.2,
         least=0.1,
     ),
     "forward": Measure(
         title="forward: median growth of the scene",
         signs={"forward": 1},
-        estimate=lambda frames: expansion_between(frames[:, 0], frames[:, -1]),
+        estimate=_growth,
         unit="x",
-        true=1.25,
         least=1.0,
     ),
     "jump": Measure(
         title="button_A: median rise of the camera",
         signs={"jump": 1},
-        estimate=_highest,
+        estimate=_rise,
         unit="x",
-        true=1.38,
-        least=1.19,
+        least=1.2,
+    ),
+    "shoot": Measure(
+        title="trigger_RT: median change of the player's body",
+        signs={"shoot": 1},
+        estimate=_flash,
+        unit="grey levels",
+        least=8.0,
     ),
 }
-"""Measures by name."""
+"""Measures by name. A bar is half to a third of the median in the real game, see docs/evaluation.md."""
 
 
 def is_arena(run: EvaluationContext) -> bool:
@@ -170,7 +198,7 @@ class ControlMetrics:
     held_MK: Mapping[str, NDArray[np.float64]]
     """Effect of each input of the measure, positive in the right direction."""
     rest_M: Mapping[str, NDArray[np.float64]]
-    """The same estimate with nothing held."""
+    """The same estimate with nothing held and another seed; in the real game, the same frames."""
     episodes_M: NDArray[np.int64]
     """Number of each segment's episode."""
 
@@ -194,13 +222,13 @@ def held_state(name: str) -> NDArray[np.float32]:
 
 def effects(frames: Mapping[str, Frames], episodes_M: NDArray[np.int64], measures: Sequence[str]) -> ControlMetrics:
     """Estimate the effects from pictures [M, 1 + S, H, W, 3] by name of the input; the first is the last seen."""
-    chosen = {name: MEASURES[name] for name in measures}
+    rest, chosen = frames["rest"], {name: MEASURES[name] for name in measures}
     return ControlMetrics(
         held_MK={
-            name: np.stack([sign * one.estimate(frames[held]) for held, sign in one.signs.items()], axis=1)
+            name: np.stack([sign * one.estimate(frames[held], rest) for held, sign in one.signs.items()], axis=1)
             for name, one in chosen.items()
         },
-        rest_M={name: one.estimate(frames["rest"]) for name, one in chosen.items()},
+        rest_M={name: one.estimate(frames.get(AGAIN, rest), rest) for name, one in chosen.items()},
         episodes_M=episodes_M,
     )
 
@@ -267,14 +295,15 @@ def measure_control(
 ) -> ControlMetrics:
     """Hold every input of the measures from every segment, in generated frames.
 
-    Rollout i has the seed `settings.seed + i`.
+    Rollout i has the seed `settings.seed + i`, but for `AGAIN`.
     """
     prompts = with_codes(engine.model, [segment.prompt(dataset) for segment in segments])
     last = reconstruct(engine.model, frames_after(dataset, segments, 0), settings.batch)
     frames = {}
-    for name in _inputs_of(measures):
+    for name in (*_inputs_of(measures), AGAIN):
         actions = [np.tile(encode_named(held_state(name)), (settings.control_steps, 1))] * len(prompts)
-        generated = rollout_frames(engine, prompts, actions, settings)
+        other = dataclasses.replace(settings, seed=settings.seed + len(prompts) * (name == AGAIN))
+        generated = rollout_frames(engine, prompts, actions, other)
         frames[name] = np.concatenate([last[:, None], generated], axis=1)
         progress(f"control, {name}")
     return effects(frames, segment_episodes(dataset, segments), measures)

@@ -95,7 +95,7 @@ class Likelihood:
     """Likelihood of windows in one decoding order."""
 
     by_window: dict[str, NDArray[np.float64]]
-    """Per window [B]: cross-entropy of `image` codes, `buttons` (and triggers) and `sticks`, nats; `image_accuracy` ..."""
+    """Per window [B]: cross-entropy of `image` codes, `buttons` (and triggers) and `sticks`, nats; `image_accuracy`."""
 
     @property
     def image_B(self) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import encode_named
 from playloom.errors import ConfigError, GameError, MissingExtraError
-from playloom.evaluation.control import MEASURES, held_state, is_arena, play_from
+from playloom.evaluation.control import held_state, is_arena, play_from
 from playloom.evaluation.persistency import CANDIDATES, static_segments
 from playloom.evaluation.report import Row, is_significant
 from playloom.evaluation.segments import (
@@ -29,9 +29,12 @@ from playloom.models.tokenizer.metrics import PSNR_CAP, psnr
 
 PATHS: Mapping[str, tuple[str, ...]] = {
     "there and back": ("right",) * 10 + ("left",) * 10,
-    "full circle": ("right",) * round(360 / MEASURES["turn"].true),
+    "full circle": ("right",) * 40,
 }
-"""Inputs, see `control.INPUTS`, that end with the view of the start; the view after half of them is another one."""
+"""Inputs, see `control.INPUTS`, that end with the view of the start; the view after half of them is another one.
+
+The game turns by 9 degrees a step.
+"""
 
 
 def evaluate(run: EvaluationContext) -> None:

@@ -172,7 +172,7 @@ def measure_rollout(
 
 
 def motion(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the mean absolute change of brightness from pictures to the next ones [..., H, W, 3], grey levels [...]."""
+    """Return the mean absolute change of brightness between pictures [..., H, W, 3], grey levels [...]."""
     return np.abs(luma(after) - luma(before)).mean((-2, -1)).astype(np.float64)
 
 

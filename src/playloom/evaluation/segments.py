@@ -152,7 +152,7 @@ def rollout_batches(
 ) -> Iterator[tuple[slice, int, NDArray[np.uint8], NDArray[np.int64]]]:
     """Generate from every prompt under its actions, uint8 [S, 16] each; rollout i has the seed `settings.seed + i`.
 
-    Yields the indices of a batch's rollouts, the step from 0, their frames, uint8 [B, H, W, 3], and codes, int64 [B, N].
+    Yields the indices of a batch's rollouts, the step from 0, frames, uint8 [B, H, W, 3], and codes, int64 [B, N].
     """
     sampling, seed = settings.sampling, settings.seed
     requests = [
