@@ -36,11 +36,11 @@ class EvaluationSettings:
     """Steps of the short rollouts."""
     collapse_step: int = 50
     """Step at which sharpness is compared."""
-    control_segments: int = 40
+    control_segments: int = 24
     """Segments from which every input is held."""
     control_steps: int = 5
     """Steps an input is held."""
-    game_segments: int = 8
+    game_segments: int = 6
     """Segments repeated in the real game; 0: none."""
     estimator_pairs: int = 400
     """Recorded steps that the yaw estimator is tested on."""
@@ -52,11 +52,11 @@ class EvaluationSettings:
     """Recorded test frames that inverse dynamics and drift compare with."""
     inverse_updates: int = 300
     """Updates of the inverse-dynamics network; 0: none."""
-    drift_dreams: int = 8
+    drift_dreams: int = 6
     """Long dreams; 0: none."""
     drift_steps: int = 500
     """Steps of a long dream."""
-    revisit_segments: int = 16
+    revisit_segments: int = 8
     """Segments from which the camera turns away and back; 0: none."""
     persistency_segments: int = 12
     """Segments with an object pasted into the prompt; 0: none."""
@@ -88,7 +88,7 @@ class EvaluationSettings:
             windows=8,
             horizon_segments=8,
             greedy_segments=0,
-            control_segments=16,
+            control_segments=12,
             game_segments=0,
             estimator_pairs=150,
             diversity_segments=8,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from playloom.evaluation.report import TOLERANCE, Row
+from playloom.evaluation.report import MOTION_TOLERANCE, TOLERANCE, Row
 from playloom.evaluation.rollout import motion
 from playloom.evaluation.segments import EvaluationContext, Segment, rollout_batches, segment_episodes
 from playloom.models.tokenizer.metrics import sharpness
@@ -24,6 +24,7 @@ STRETCHES = 10
 """Stretches of a dream."""
 _EVERY = 5
 """Steps from one measured frame to the next."""
+MOTION = "motion, dream over real"
 DISTANCE = "distance to the nearest recorded codes"
 
 
@@ -127,7 +128,7 @@ def drift_metrics(dreams: Stretches, recorded: Stretches, codebook_size: int) ->
     return DriftMetrics(
         values_MD={
             "sharpness, dream over real": dreams.sharpness_MD / (recorded.sharpness_MD.mean() or np.nan),
-            "motion, dream over real": dreams.motion_MD / (recorded.motion_MD.mean() or np.nan),
+            MOTION: dreams.motion_MD / (recorded.motion_MD.mean() or np.nan),
             "perplexity of codes, dream over real": perplexity_MD / perplexity_R1.mean(),
             DISTANCE: distance_MDR.min(-1),
         },
@@ -139,17 +140,15 @@ def drift_metrics(dreams: Stretches, recorded: Stretches, codebook_size: int) ->
 def drift_rows(metrics: DriftMetrics, length: int) -> list[Row]:
     """Return the report rows: the worst stretch and the slope of every metric."""
     row, rows = partial(Row.of, "drift", episodes_M=metrics.episodes_M), []
-    bar = f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %"
+    ratio = partial(Row.of_ratio, "drift", episodes_M=metrics.episodes_M, statistic=_worst)
     for name, values_MD in metrics.values_MD.items():
         title = f"{name}, worst of {STRETCHES} stretches of {length} steps"
         if name == DISTANCE:
             beside = {"recorded": metrics.recorded_distance}
             rows.append(row(title, values_MD, "%", beside, statistic=lambda x_MD: float(x_MD.mean(0).max())))
         else:
-            passed = abs(_worst(values_MD) - 1) <= TOLERANCE
-            rows.append(row(title, values_MD, "%", {}, bar, passed, statistic=_worst))
-        slope = partial(_slope, length=length)
-        rows.append(row(f"{name}, change per 100 steps", values_MD, "%", statistic=slope))
+            rows.append(ratio(title, values_MD, tolerance=MOTION_TOLERANCE if name == MOTION else TOLERANCE))
+        rows.append(row(f"{name}, change per 100 steps", values_MD, "%", statistic=partial(_slope, length=length)))
     return rows
 
 

@@ -20,7 +20,9 @@ from playloom.media.contact_sheet import Tile, contact_sheet, held_inputs
 FORMAT = 1
 """Version of the JSON form."""
 TOLERANCE = 0.3
-"""Largest relative deviation from the recorded sharpness or motion that reaches the bar."""
+"""Largest relative deviation from the recorded figure that reaches the bar."""
+MOTION_TOLERANCE = 0.5
+"""The same for motion, which depends on what is in view."""
 RESAMPLES = 400
 """Resamples of the bootstrap."""
 _HEAD = ("part", "figure", "value ± SE", "baseline", "bar", "")
@@ -80,13 +82,15 @@ class Row:
         baselines: Mapping[str, float] | None = None,
         *,
         episodes_M: NDArray[np.int64] | None = None,
+        tolerance: float = TOLERANCE,
+        statistic: Statistic | None = None,
     ) -> Row:
-        """Return the row of a mean over another mean, generated over recorded; the bar is 1 within `TOLERANCE`."""
-        value = ratio_of_means(np.asarray(values_M2))
-        bar, passed = f"{100 * (1 - TOLERANCE):.0f} to {100 * (1 + TOLERANCE):.0f} %", bool(abs(value - 1) <= TOLERANCE)
-        return cls.of(
-            part, name, values_M2, "%", baselines, bar, passed, episodes_M=episodes_M, statistic=ratio_of_means
-        )
+        """Return the row of a ratio, by default of two means, generated over recorded; the bar is 1 +- `tolerance`."""
+        statistic = statistic or ratio_of_means
+        value = statistic(np.asarray(values_M2))
+        bar = f"{100 * (1 - tolerance):.0f} to {100 * (1 + tolerance):.0f} %"
+        passed = bool(abs(value - 1) <= tolerance)
+        return cls.of(part, name, values_M2, "%", baselines, bar, passed, episodes_M=episodes_M, statistic=statistic)
 
     def cells(self) -> tuple[str, ...]:
         """Return the six cells of a table row."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.reconstruction import draw_rows, mean_frame
-from playloom.evaluation.report import Row, is_significant, standard_error
+from playloom.evaluation.report import MOTION_TOLERANCE, Row, is_significant, standard_error
 from playloom.evaluation.segments import (
     EvaluationContext,
     Progress,
@@ -217,7 +217,7 @@ def _quality_rows(part: str, test: RolloutMetrics, step: int) -> list[Row]:
     moved_M2 = test.motion_MS2[:, first:step].mean(1)
     return [
         row(f"sharpness of frame {step}, dream over real", pairs_M2, beside),
-        row(f"motion of steps {first + 1} to {step}, dream over real", moved_M2),
+        row(f"motion of steps {first + 1} to {step}, dream over real", moved_M2, tolerance=MOTION_TOLERANCE),
     ]
 
 
