@@ -26,6 +26,8 @@ _EVERY = 5
 """Steps from one measured frame to the next."""
 MOTION = "motion, dream over real"
 DISTANCE = "distance to the nearest recorded codes"
+RECORDED = "recorded distance"
+"""Names of metrics with bars or baselines of their own."""
 
 
 def evaluate(run: EvaluationContext) -> None:
@@ -40,8 +42,8 @@ def evaluate(run: EvaluationContext) -> None:
     segments = run.segments(s.drift_dreams, 1)
     dreams = _dream(run, segments, length)
     metrics = drift_metrics(dreams, recorded, run.model.config.tokenizer.codebook_size)
-    run.rows += drift_rows(metrics, length)
-    run.curves["drift"] = {name: values_MD.mean(0) for name, values_MD in metrics.values_MD.items()}
+    run.rows += drift_rows(metrics, dreams.episodes_M, length)
+    run.curves["drift"] = {name: values_MD.mean(0) for name, values_MD in metrics.items()}
     run.counts["drift_dreams"] = len(segments)
 
 
@@ -103,21 +105,12 @@ def _dream(run: EvaluationContext, segments: list[Segment], length: int) -> Stre
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DriftMetrics:
-    """Metrics of every dream (rows) and stretch (columns)."""
-
-    values_MD: Mapping[str, NDArray[np.float64]]
-    """Sharpness, motion and perplexity of codes, each over its recorded mean; and `DISTANCE`, in [0, 1]."""
-    recorded_distance: float
-    """Mean distance of a recorded stretch to the nearest one of another episode."""
-    episodes_M: NDArray[np.int64]
-
-
-def drift_metrics(dreams: Stretches, recorded: Stretches, codebook_size: int) -> DriftMetrics:
+def drift_metrics(dreams: Stretches, recorded: Stretches, codebook_size: int) -> dict[str, NDArray[np.float64]]:
     """Compare dreams with recorded stretches of the same length.
 
-    The distance is the total variation between the histograms of the codes of two stretches.
+    Returns, by name and per dream and stretch [M, D], sharpness, motion and perplexity of codes, each over its recorded
+    mean, and `DISTANCE`: the total variation, in [0, 1], between the histograms of codes of the stretch and of the
+    nearest recorded one. `RECORDED` [R] is that of recorded stretches and the nearest one of another episode.
     """
     dreamed_MDK, recorded_RK = (_histograms(x.codes_MDTN, codebook_size) for x in (dreams, recorded))
     recorded_RK = recorded_RK[:, 0]
@@ -125,26 +118,25 @@ def drift_metrics(dreams: Stretches, recorded: Stretches, codebook_size: int) ->
     distance_RR = np.stack([0.5 * np.abs(recorded_RK - one_K).sum(-1) for one_K in recorded_RK])
     distance_RR[recorded.episodes_M[:, None] == recorded.episodes_M] = np.inf
     perplexity_MD, perplexity_R1 = (_perplexity(x.codes_MDTN, codebook_size) for x in (dreams, recorded))
-    return DriftMetrics(
-        values_MD={
-            "sharpness, dream over real": dreams.sharpness_MD / (recorded.sharpness_MD.mean() or np.nan),
-            MOTION: dreams.motion_MD / (recorded.motion_MD.mean() or np.nan),
-            "perplexity of codes, dream over real": perplexity_MD / perplexity_R1.mean(),
-            DISTANCE: distance_MDR.min(-1),
-        },
-        recorded_distance=float(distance_RR.min(-1).mean()),
-        episodes_M=dreams.episodes_M,
-    )
+    return {
+        "sharpness, dream over real": dreams.sharpness_MD / (recorded.sharpness_MD.mean() or np.nan),
+        MOTION: dreams.motion_MD / (recorded.motion_MD.mean() or np.nan),
+        "perplexity of codes, dream over real": perplexity_MD / perplexity_R1.mean(),
+        DISTANCE: distance_MDR.min(-1),
+        RECORDED: distance_RR.min(-1),
+    }
 
 
-def drift_rows(metrics: DriftMetrics, length: int) -> list[Row]:
+def drift_rows(metrics: Mapping[str, NDArray[np.float64]], episodes_M: NDArray[np.int64], length: int) -> list[Row]:
     """Return the report rows: the worst stretch and the slope of every metric."""
-    row, rows = partial(Row.of, "drift", episodes_M=metrics.episodes_M), []
-    ratio = partial(Row.of_ratio, "drift", episodes_M=metrics.episodes_M, statistic=_worst)
-    for name, values_MD in metrics.values_MD.items():
+    row, rows = partial(Row.of, "drift", episodes_M=episodes_M), []
+    ratio = partial(Row.of_ratio, "drift", episodes_M=episodes_M, statistic=_worst)
+    for name, values_MD in metrics.items():
         title = f"{name}, worst of {STRETCHES} stretches of {length} steps"
+        if name == RECORDED:
+            continue
         if name == DISTANCE:
-            beside = {"recorded": metrics.recorded_distance}
+            beside = {"recorded": float(metrics[RECORDED].mean())}
             rows.append(row(title, values_MD, "%", beside, statistic=lambda x_MD: float(x_MD.mean(0).max())))
         else:
             rows.append(ratio(title, values_MD, tolerance=MOTION_TOLERANCE if name == MOTION else TOLERANCE))

@@ -5,9 +5,8 @@ M segments, S steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,54 +57,30 @@ def evaluate(run: EvaluationContext) -> None:
                 seen, alive = play_from(run.dataset, segment, actions)
                 real += [float(psnr(seen[-1:], seen[:1], PSNR_CAP)[0])] if alive else []
                 run.progress(f"revisit, {name}, real game")
-        metrics = RevisitMetrics.between(start, again, frames, episodes_M)
-        run.rows.append(revisit_row(f"{name} ({len(path)} steps)", metrics, real))
+        run.rows.append(revisit_row(f"{name} ({len(path)} steps)", start, again, frames, real, episodes_M))
     run.counts["revisit_segments"] = len(segments)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RevisitMetrics:
-    """PSNR against the frame at the start, dB, of every segment."""
+def revisit_row(
+    name: str,
+    start: NDArray[np.uint8],
+    again: NDArray[np.uint8],
+    frames: NDArray[np.uint8],
+    real: Sequence[float],
+    episodes_M: NDArray[np.int64],
+) -> Row:
+    """Return the report row of a path.
 
-    end_M: NDArray[np.float64]
-    """The generated frame at the end of the path."""
-    halfway_M: NDArray[np.float64]
-    """The generated frame halfway, where another view is expected."""
-    another_M: NDArray[np.float64]
-    """The start of another segment, half the set away."""
-    tokenizer_M: NDArray[np.float64]
-    """The reconstruction."""
-    episodes_M: NDArray[np.int64]
-
-    @classmethod
-    def between(
-        cls,
-        start: NDArray[np.uint8],
-        again: NDArray[np.uint8],
-        frames: NDArray[np.uint8],
-        episodes_M: NDArray[np.int64],
-    ) -> RevisitMetrics:
-        """Compare starts, uint8 [M, H, W, 3], with their reconstructions and with generated frames [M, S, H, W, 3]."""
-        others = np.roll(start, len(start) // 2, axis=0)
-        seen = (frames[:, -1], frames[:, frames.shape[1] // 2 - 1], others, again)
-        end_M, halfway_M, another_M, tokenizer_M = (psnr(x, start, PSNR_CAP).double().numpy() for x in seen)
-        return cls(
-            end_M=end_M, halfway_M=halfway_M, another_M=another_M, tokenizer_M=tokenizer_M, episodes_M=episodes_M
-        )
-
-
-def revisit_row(name: str, dream: RevisitMetrics, real: list[float]) -> Row:
-    """Return the report row of a path; `real` has the PSNR of the same path in the real game.
+    `start` and `again` are the frames before it and their reconstructions, uint8 [M, H, W, 3], `frames` the generated
+    ones, uint8 [M, S, H, W, 3]. `real` has the PSNR of the same path in the real game.
 
     A frozen frame and a mean frame are the same at the end and halfway, so they miss the bar.
     """
-    beside = {
-        "halfway": float(dream.halfway_M.mean()),
-        "another segment": float(dream.another_M.mean()),
-        "tokenizer": float(dream.tokenizer_M.mean()),
-    }
-    beside |= {"real game": float(np.mean(real))} if real else {}
-    gains = (dream.end_M - other_M for other_M in (dream.halfway_M, dream.another_M))
-    passed = all(is_significant(gain_M, dream.episodes_M) for gain_M in gains)
+    another = np.roll(start, len(start) // 2, axis=0)
+    seen = (frames[:, -1], frames[:, frames.shape[1] // 2 - 1], another, again)
+    end_M, halfway_M, another_M, again_M = (psnr(x, start, PSNR_CAP).double().numpy() for x in seen)
+    beside = {"halfway": halfway_M.mean(), "another segment": another_M.mean(), "tokenizer": again_M.mean()}
+    beside |= {"real game": np.mean(real)} if real else {}
+    passed = all(is_significant(end_M - other_M, episodes_M) for other_M in (halfway_M, another_M))
     title, bar = f"PSNR of the start after {name}", "> halfway, > another, by 2 SE"
-    return Row.of("revisit", title, dream.end_M, "dB", beside, bar, passed, episodes_M=dream.episodes_M)
+    return Row.of("revisit", title, end_M, "dB", beside, bar, passed, episodes_M=episodes_M)
