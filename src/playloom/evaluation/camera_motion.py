@@ -1,4 +1,4 @@
-"""Camera motion from pictures: turning and looking by phase correlation, walking and jumping by how the ground moves.
+"""Camera motion from pictures: turning and looking by phase correlation, walking and jumping by the ground.
 
 Pictures are uint8 [B, H, W, 3]. Yaw is in degrees, positive clockwise, so that the scene moves left; pitch in degrees,
 positive up, so that the scene moves down. `control` compares the estimates with the real game.
@@ -128,7 +128,7 @@ def expansion_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uin
 
 
 def rise_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Estimate how much higher the camera is [B], in [0.77, 1.6]: its height above the near ground over that before.
+    """Estimate the camera's height above the near ground, over that in the first picture [B], in [0.77, 1.6].
 
     A higher camera stretches the ground away from the horizon. Found as in `expansion_between`.
     """

@@ -1,4 +1,4 @@
-"""Controllability: what held inputs change in generated frames, against the same segments at rest and the real game.
+"""Controllability: effects of held inputs on generated frames, against the same segments at rest and the real game.
 
 One input is held for some steps, everything else at rest. M segments, S steps, K inputs of a measure.
 """
@@ -69,7 +69,7 @@ INPUTS: Mapping[str, Mapping[str, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """What one or two inputs change in the frames."""
+    """Effect of one input, or of two opposite ones, on the frames."""
 
     title: str
     """Name in the table."""
@@ -264,21 +264,20 @@ def control_rows(
 ) -> list[Row]:
     """Return the report rows; `game` is the same protocol in the real game."""
     row, rows = partial(Row.of, "control", episodes_M=dream.episodes_M), []
-
-    def beside(name: str, of: Callable[[ControlMetrics], float], **more: float) -> dict[str, float]:
-        return more | ({"real game": of(game)} if game else {})
-
     for name, held_MK in dream.held_MK.items():
         one, rest_M, right_MK = MEASURES[name], dream.rest_M[name], dream.right_MK(name)
-        value, pair = float(np.median(held_MK)), len(one.signs) > 1
-        known = beside(name, lambda x: float(np.median(x.held_MK[name])), rest=float(np.median(rest_M)))  # noqa: B023
-        more = is_significant(held_MK.mean(1) - (0 if pair else rest_M), dream.episodes_M)
+        pair, effect, right = len(one.signs) > 1, float(np.median(held_MK)), float(right_MK.mean())
+        beside, chance = {"rest": float(np.median(rest_M))}, {"chance": 0.5}
+        if game is not None:
+            beside["real game"] = float(np.median(game.held_MK[name]))
+            chance["real game"] = float(game.right_MK(name).mean())
+        # Opposite inputs cancel what the scene does at rest.
+        more = is_significant(held_MK.mean(1) if pair else held_MK[:, 0] - rest_M, dream.episodes_M)
+        passed = more and one.least < effect <= one.most
         bar = f"> {one.least:g}" if one.most == np.inf else f"{one.least:g} to {one.most:g}"
-        passed = more and one.least < value <= one.most
-        rows.append(row(one.title, held_MK, one.unit, known, f"{bar}, > rest by 2 SE", passed, statistic=np.median))
-        chance = beside(name, lambda x: float(x.right_MK(name).mean()), chance=0.5)  # noqa: B023
+        rows.append(row(one.title, held_MK, one.unit, beside, f"{bar}, > rest by 2 SE", passed, statistic=np.median))
         title = one.title.split(":")[0] + (": direction right" if pair else ": more than at rest")
-        rows.append(row(title, right_MK, "%", chance, f">= {100 * one.right:g} %", right_MK.mean() >= one.right))
+        rows.append(row(title, right_MK, "%", chance, f">= {100 * one.right:g} %", right >= one.right))
     error_P, episodes_P = estimator["error"], estimator["episodes"]
     title = "yaw estimator, median error on real turns"
     rows.append(row(title, error_P, "deg", episodes_M=episodes_P, statistic=np.median))

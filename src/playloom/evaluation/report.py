@@ -85,7 +85,7 @@ class Row:
         tolerance: float = TOLERANCE,
         statistic: Statistic | None = None,
     ) -> Row:
-        """Return the row of a ratio, by default of two means, generated over recorded; the bar is 1 +- `tolerance`."""
+        """Return the row of a ratio, by default of two means, generated over recorded; the bar is 1 ± `tolerance`."""
         statistic = statistic or ratio_of_means
         value = statistic(np.asarray(values_M2))
         bar = f"{100 * (1 - tolerance):.0f} to {100 * (1 + tolerance):.0f} %"

@@ -208,7 +208,7 @@ def test_inputs_are_read_from_frames_that_show_them_only() -> None:
     network = train_inverse_dynamics(model, moving_pairs(0, 600), 120, seed=0)
     real = moving_pairs(1)
     good = inverse_rows(network, real, moving_pairs(2), seed=0)
-    assert good[0].passed and good[1].value > 0.8 > good[0].baselines["shuffled"]
+    assert good[0].passed and good[1].value > 0.5 > 2 * good[0].baselines["shuffled"]
     frozen = dataclasses.replace(real, after_PN=real.before_PN)
     mean = dataclasses.replace(
         real, before_PN=real.before_PN[:1].repeat(300, 0), after_PN=real.before_PN[:1].repeat(300, 0)
