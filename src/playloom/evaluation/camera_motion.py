@@ -70,7 +70,7 @@ def yaw_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -
     before, degrees = _unroll(before_BHWC)
     after, _ = _unroll(after_BHWC)
     reach = (max(1, round(LARGEST_TILT * before.shape[1])), round(LARGEST_TURN / degrees))
-    return -degrees * picture_shift(before, after, reach)[:, 1]
+    return np.asarray(-degrees * picture_shift(before, after, reach)[:, 1], np.float64)
 
 
 def pitch_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -82,7 +82,7 @@ def pitch_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8])
     focal, rows = FOCAL_ROWS * height, slice(0, round(LOOK_ROWS * height))
     before, after = (x[:, rows].astype(np.float32) for x in (before_BHWC, after_BHWC))
     reach = (round(focal * np.tan(np.radians(LARGEST_LOOK))), max(1, round(0.02 * width)))
-    return np.degrees(np.arctan(picture_shift(before, after, reach)[:, 0] / focal))
+    return np.asarray(np.degrees(np.arctan(picture_shift(before, after, reach)[:, 0] / focal)), np.float64)
 
 
 def picture_shift(

@@ -260,7 +260,7 @@ def evaluate_estimator(
 
 
 def control_rows(
-    dream: ControlMetrics, estimator: Mapping[str, NDArray[np.float64]], game: ControlMetrics | None
+    dream: ControlMetrics, estimator: Mapping[str, NDArray[Any]], game: ControlMetrics | None
 ) -> list[Row]:
     """Return the report rows; `game` is the same protocol in the real game."""
     row, rows = partial(Row.of, "control", episodes_M=dream.episodes_M), []

@@ -83,9 +83,8 @@ def recorded_pairs(run: EvaluationContext) -> Pairs:
 def dreamed_pairs(run: EvaluationContext) -> Pairs:
     """Return the pairs of generated frames of the long rollouts, which follow recorded inputs."""
     assert run.dreams is not None
-    segments, codes_MSN = run.dreams
-    steps = codes_MSN.shape[1]
-    codes_MSN = codes_MSN.astype(np.int64)
+    segments, codes = run.dreams
+    codes_MSN, steps = codes.astype(np.int64), codes.shape[1]
     actions = [segment.future_actions(run.dataset, steps)[1:] for segment in segments]
     return Pairs(
         before_PN=codes_MSN[:, :-1].reshape(-1, codes_MSN.shape[-1]),
@@ -103,7 +102,7 @@ class InverseDynamics(nn.Module):
         super().__init__()
         config = model.config.tokenizer
         self.grid = (config.grid_height, config.grid_width)
-        self.lookup = model.tokenizer.quantizer.lookup
+        self.lookup, self.device = model.tokenizer.quantizer.lookup, model.device
         cells = -(-config.grid_height // 2) * -(-config.grid_width // 2)
         self.layers = nn.Sequential(
             nn.Conv2d(3 * config.code_width, _WIDTH, 3, padding=1),
@@ -123,9 +122,8 @@ class InverseDynamics(nn.Module):
 
     def forward(self, before_PN: Tensor, after_PN: Tensor) -> Tensor:
         """Return logits of all classes, float32 [P, C], from codes int64 [P, N] each."""
-        before, after = (
-            self.scale * self.lookup(codes.view(-1, *self.grid)).float() for codes in (before_PN, after_PN)
-        )
+        grids = (codes.to(self.device).view(-1, *self.grid) for codes in (before_PN, after_PN))
+        before, after = (self.scale * self.lookup(codes).float() for codes in grids)
         features: Tensor = self.layers(torch.cat([before, after, after - before], -1).permute(0, 3, 1, 2))
         return features
 
@@ -135,9 +133,13 @@ class InverseDynamics(nn.Module):
         parts = []
         for first in range(0, len(before_PN), 256):
             codes = (torch.as_tensor(x[first : first + 256]) for x in (before_PN, after_PN))
-            logits = torch.split(self(*codes), CLASSES, dim=-1)
-            parts += [torch.cat([F.one_hot(x.argmax(-1), x.shape[-1]) for x in logits], -1).bool().numpy()]
+            logits = _by_input(self(*codes))
+            parts += [torch.cat([F.one_hot(x.argmax(-1), x.shape[-1]) for x in logits], -1).bool().cpu().numpy()]
         return np.concatenate(parts)
+
+
+def _by_input(values_PC: Tensor) -> Sequence[Tensor]:
+    return torch.tensor_split(values_PC, _EDGES[1:-1].tolist(), dim=-1)
 
 
 def classes_of(actions_PA: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -151,22 +153,23 @@ def train_inverse_dynamics(model: WorldModel, pairs: Pairs, updates: int, seed: 
     """Train on these pairs; classes weigh by the inverse root of their frequency, as most inputs are mostly at rest."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = InverseDynamics(model).train()
-        target_PC = torch.from_numpy(classes_of(pairs.actions_PA)).float()
+        network = InverseDynamics(model).to(model.device).train()
+        target_PC = torch.from_numpy(classes_of(pairs.actions_PA)).float().to(model.device)
         weighted_PC = target_PC * (target_PC.mean(0) + 1e-3).rsqrt()
         weighted_PC = weighted_PC / torch.repeat_interleave(
-            torch.stack([part.sum(-1).mean() for part in weighted_PC.split(CLASSES, -1)]), torch.tensor(CLASSES)
+            torch.stack([part.sum(-1).mean() for part in _by_input(weighted_PC)]),
+            torch.tensor(CLASSES, device=model.device),
         )
         optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=updates)
         before, after = torch.from_numpy(pairs.before_PN), torch.from_numpy(pairs.after_PN)
         for _ in range(updates):
             rows = torch.randint(len(before), (_BATCH,))
-            logits = network(before[rows], after[rows]).split(CLASSES, -1)
+            logits = _by_input(network(before[rows], after[rows]))
             log_PC = torch.cat([F.log_softmax(part, -1) for part in logits], -1)
             loss = -(weighted_PC[rows] * log_PC).sum(-1).mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return network.eval()

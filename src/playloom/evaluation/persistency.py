@@ -320,7 +320,7 @@ def persistency_rows(result: Persistency) -> list[Row]:
         shares_M = (present_MS[:, -1], chance_M, result.other_MS[count][:, -1])
         there_M = [(share_M >= PRESENT).astype(np.float64) for share_M in shares_M]
         for name, values in (("object there", there_M), ("share of it left", shares_M)):
-            beside = dict(zip(_BASELINES, map(_mean, values[1:]), strict=True))
+            beside = {kind: float(_mean(x_M)) for kind, x_M in zip(_BASELINES, values[1:], strict=True)}
             rows.append(row(f"{name} after {steps} steps, {where}", values[0], "%", beside))
     kept_M, episodes_M = result.kept_MO.mean(1), result.kept_episodes_M
     rows.append(row("share of an object the tokenizer keeps", kept_M, "%", episodes_M=episodes_M))

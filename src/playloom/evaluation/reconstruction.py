@@ -64,7 +64,9 @@ def measure_tokenizer(
             decoded = model.tokenizer.decode(torch.from_numpy(codes[-1])).cpu().numpy()
         mean = np.broadcast_to(average, truth.shape)
         found = [psnr(decoded, truth, PSNR_CAP), ssim(decoded, truth), psnr(mean, truth, PSNR_CAP), ssim(mean, truth)]
-        metrics_6F[:, first : first + len(truth)] = [*found, sharpness(decoded), sharpness(truth)]
+        metrics_6F[:, first : first + len(truth)] = np.stack(
+            [*map(np.asarray, found), sharpness(decoded), sharpness(truth)]
+        )
     return TokenizerMetrics(
         psnr_F=metrics_6F[0],
         ssim_F=metrics_6F[1],
