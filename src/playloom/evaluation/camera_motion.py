@@ -124,7 +124,7 @@ def expansion_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uin
     """
     height, width = before_BHWC.shape[1:3]
     grids = [(_source(height, HORIZON * height, zoom), _source(width, width / 2, zoom)[None]) for zoom in ZOOMS]
-    return ZOOMS[_best_warp(before_BHWC, after_BHWC, grids, _ground((height, width)))]
+    return np.asarray(ZOOMS[_best_warp(before_BHWC, after_BHWC, grids, _ground((height, width)))], np.float64)
 
 
 def rise_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -135,7 +135,9 @@ def rise_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) 
     height, width = before_BHWC.shape[1:3]
     columns = np.arange(width)[None]
     grids = [(_source(height, HORIZON * height, stretch), columns) for stretch in STRETCHES]
-    return STRETCHES[_best_warp(before_BHWC, after_BHWC, grids, _near_ground((height, width), STRETCHES[0]))]
+    return np.asarray(
+        STRETCHES[_best_warp(before_BHWC, after_BHWC, grids, _near_ground((height, width), STRETCHES[0]))], np.float64
+    )
 
 
 def slide_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -154,9 +154,9 @@ def measure_rollout(
     last = frames_after(dataset, segments, 0)
     before = np.stack([last, last])
     prompts = [segment.prompt(dataset) for segment in segments]
-    actions = [segment.future_actions(dataset, steps) for segment in segments]
+    actions = np.stack([segment.future_actions(dataset, steps) for segment in segments])
     actions = np.roll(actions, count // 2, axis=0) if shuffled else actions
-    for rows, index, frames, codes in rollout_batches(engine, prompts, actions, settings):
+    for rows, index, frames, codes in rollout_batches(engine, prompts, list(actions), settings):
         both = np.stack([frames, frames_after(dataset, segments[rows], index + 1)])
         metrics.codes_MSN[rows, index] = codes
         dream_MS[rows, index], repeat_MS[rows, index] = (psnr(x, both[1], PSNR_CAP) for x in (frames, last[rows]))
