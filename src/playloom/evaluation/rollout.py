@@ -114,7 +114,7 @@ class RolloutMetrics:
     """Sharpness of the generated and of the recorded frames, grey levels."""
     motion_MS2: NDArray[np.float64]
     """Motion up to the generated and the recorded frames, grey levels; both from the last recorded frame at step 1."""
-    codes_MSN: NDArray[np.int16]
+    codes_MSN: NDArray[np.int32]
     """Codes of the generated frames."""
     detail: dict[int, Detail]
     """Slow metrics by step."""
@@ -148,7 +148,7 @@ def measure_rollout(
         mean_MS=mean_MS,
         sharpness_MS2=sharpness_MS2,
         motion_MS2=motion_MS2,
-        codes_MSN=np.empty((count, steps, engine.model.config.layout.image_slots), np.int16),
+        codes_MSN=np.empty((count, steps, engine.model.config.layout.image_slots), np.int32),
         detail={step: Detail(*(np.empty(count) for _ in range(5))) for step in detail if step <= steps},
     )
     last = frames_after(dataset, segments, 0)

@@ -70,7 +70,7 @@ class EvaluationContext:
     """Series behind the rows, JSON values."""
     counts: dict[str, int] = field(default_factory=dict)
     """Number of segments by part."""
-    dreams: tuple[list[Segment], NDArray[np.int16]] | None = None
+    dreams: tuple[list[Segment], NDArray[np.int32]] | None = None
     """The segments of the long rollouts, and the codes of their frames [segments, S, N]."""
 
     def __post_init__(self) -> None:
