@@ -73,7 +73,8 @@ def out_file(out: Path | None) -> Path | None:
 
 
 Resize = Annotated[
-    Literal["crop", "letterbox"], typer.Option(help="Crop pictures of another shape, or add black bars.")
+    Literal["crop", "letterbox", "stretch"],
+    typer.Option(help="Crop pictures of another shape, add black bars, or change their shape."),
 ]
 Schema = Annotated[Literal["named", "binned", "auto"], typer.Option(help="Encoding of the numbers in CSV files.")]
 Model = Annotated[str | None, typer.Option(help="A bundled model's name, or a folder.")]

@@ -2,51 +2,74 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from playloom.cli import common
-from playloom.errors import PlayloomError
+from playloom.errors import BadInputError, PlayloomError
+
+
+def _rectangle(text: str | tuple[int, ...]) -> tuple[int, ...]:
+    numbers = text if isinstance(text, tuple) else tuple(map(int, re.findall(r"\d+", text)))
+    if len(numbers) != 4 or isinstance(text, str) and not re.fullmatch(r"\d+(,\d+){3}", text):
+        raise BadInputError(f"--mask is wrong: got {text!r:.40}, expected x,y,width,height in pixels")
+    return numbers
 
 
 def import_command(
-    clips: Annotated[Path, typer.Argument(help="A folder of .npz clips, or of folders with pictures and actions.csv.")],
+    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, clips ...")],
     out: Annotated[
         Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
     ] = Path("data"),
     preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
     resize: common.Resize = "crop",
+    mask: Annotated[
+        list[Any] | None,
+        typer.Option(parser=_rectangle, metavar="X,Y,W,H", help="Rectangle in pixels to make black; may be repeated."),
+    ] = None,
+    recording_format: Annotated[
+        str, typer.Option("--format", help="auto, owamcap, owlcontrol, pictures, npz or video (with a log).")
+    ] = "auto",
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(help="wasd-mouse, xinput, vpt, controller or a TOML file; may be repeated. Default: by format."),
+    ] = None,
+    offset: Annotated[float, typer.Option(help="Seconds to add to the times of the input.")] = 0.0,
     schema: common.Schema = "named",
     split: Annotated[
         Literal["train", "validation", "test"] | None,
-        typer.Option(help="Split of all clips; default: some go to validation and test."),
+        typer.Option(help="Split of all recordings; default: some go to validation and test."),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 instead of 1 if anything was skipped.")] = False,
 ) -> None:
     """Make a data set of recordings of your own game, ten steps per second.
 
-    An unusable clip is skipped and listed (exit code 1). The same command continues a stopped import.
+    An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
-    from playloom.data.import_clips import SPLITS, build_from_clips, find_clips
+    from playloom.data.importing.build import SPLITS, ImportOptions, import_recordings
+    from playloom.data.importing.recordings import ReaderOptions
 
-    find_clips(clips)
     skipped: list[str] = []
     left = f"the same command continues: {out}"
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
         from playloom.models.presets import preset as preset_of
 
         sizes = preset_of(preset).tokenizer
-        store = build_from_clips(
-            clips,
-            out,
+        options = ImportOptions(
             frame_size=(sizes.frame_height, sizes.frame_width),
             resize=resize,
-            schema=schema,
+            masks=tuple(mask or ()),
+            mapping=tuple(mapping or ()),
+            reader=ReaderOptions(schema=schema, offset=offset),
+            format=recording_format,
             split=split,
-            progress=bar,
-            on_skip=skipped.append,
         )
+        store, notes = import_recordings(recordings, out, options, progress=bar, on_skip=skipped.append)
+    for note in notes:
+        typer.echo(note)
     for sentence in skipped:
         typer.echo(f"skipped: {sentence}", err=True)
     for name in SPLITS:
@@ -59,7 +82,7 @@ def import_command(
         on = f"evaluate --model runs/world/model --data {out}"
     typer.echo(f"{out}  (next: playloom {on})")
     if skipped:
-        raise typer.Exit(common.SKIPPED)
+        raise typer.Exit(2 if strict else common.SKIPPED)
 
 
 def record_command(

@@ -22,7 +22,8 @@ PAUSED = "paused"
 """Control that is held while input is unknown or goes elsewhere: lost focus, a menu, a gap of the log."""
 _LATE = 0.05
 """Largest step back in time, in seconds, between two changes; loggers with several threads have small ones."""
-_PICTURE_SLACK = 1e-3  # Matroska rounds times to milliseconds
+PICTURE_SLACK = 1e-3
+"""Tolerance of picture times in seconds: Matroska rounds them to milliseconds."""
 _INPUT_SLACK = 1e-6
 
 
@@ -51,7 +52,7 @@ def find_runs(picture_times_F: NDArray[np.float64]) -> list[Run]:
         return []
     breaks = np.flatnonzero(np.diff(picture_times_F) > MAX_GAP) + 1
     return [
-        Run(float(part[0]), int((part[-1] - part[0] + _PICTURE_SLACK) / STEP) + 1)
+        Run(float(part[0]), int((part[-1] - part[0] + PICTURE_SLACK) / STEP) + 1)
         for part in np.split(picture_times_F, breaks)
     ]
 
@@ -78,7 +79,7 @@ def cut_runs(runs: Sequence[Run], usable_T: NDArray[np.bool_], least: int = 2) -
 
 def last_pictures(picture_times_F: NDArray[np.float64], times_T: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return the index of the last picture at or before each time, [T]; -1 before the first picture."""
-    return np.searchsorted(picture_times_F, times_T + _PICTURE_SLACK, side="right") - 1
+    return np.searchsorted(picture_times_F, times_T + PICTURE_SLACK, side="right") - 1
 
 
 def resample(
