@@ -14,7 +14,7 @@ from playloom.errors import BadInputError, PlayloomError
 
 def _rectangle(text: str | tuple[int, ...]) -> tuple[int, ...]:
     numbers = text if isinstance(text, tuple) else tuple(map(int, re.findall(r"\d+", text)))
-    if len(numbers) != 4 or isinstance(text, str) and not re.fullmatch(r"\d+(,\d+){3}", text):
+    if len(numbers) != 4 or (isinstance(text, str) and not re.fullmatch(r"\d+(,\d+){3}", text)):
         raise BadInputError(f"--mask is wrong: got {text!r:.40}, expected x,y,width,height in pixels")
     return numbers
 

@@ -105,7 +105,8 @@ class DatasetWriter:
     ) -> None:
         """Write and commit one episode: frames [T, H, W, 3] or codes [T, N], by kind of dataset.
 
-        An iterator of T rows is written row by row, without holding them. The episode goes to row `start` on, where committed rows are replaced; by default after the last committed row.
+        An iterator of T rows is written row by row, without holding them. The episode goes to row `start` on, where
+        committed rows are replaced; by default after the last committed row.
         """
         if start is None:
             start = self.spans[-1].rows.stop if self._spans else 0

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from import_toys import levels_of, video_at
 
+from import_toys import levels_of, video_at
 from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
 from playloom.data.importing.build import ImportOptions, find_recordings, import_recordings
@@ -31,7 +31,9 @@ def owl_at(folder: Path, lines: list[tuple[float, str, object]], length: float =
     return folder
 
 
-HELD = {"inputs": {"keyboard": [0x57], "mouse": [], "gamepads": {"XInput:0": {"digital": [7], "analog": {}, "axis": {}}}}}
+HELD = {
+    "inputs": {"keyboard": [0x57], "mouse": [], "gamepads": {"XInput:0": {"digital": [7], "analog": {}, "axis": {}}}}
+}
 PLAY = [
     (-0.2, "START", HELD),
     (0.0, "VIDEO_START", []),
@@ -56,7 +58,7 @@ PLAY = [
 def test_owl_control_has_keys_mouse_and_pad_and_what_was_held_before(tmp_path):
     owl_at(tmp_path / "in" / "one", PLAY)
     dataset, notes = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS)
-    assert notes[0] == "found: owlcontrol (1)" and "1.6 s of 2.0 s in 2 clips" in notes[1]
+    assert notes[0] == "found: owlcontrol (1)" and "kept 1.6 s of 2.0 s" in notes[1]
     assert [(span.meta["take"], span.meta["first"], span.length) for span in dataset.spans] == [
         ("one", 0, 12),
         ("one", 15, 4),  # unfocused from 1.25 s to 1.45 s, and nothing is known after 1.9 s
@@ -146,7 +148,10 @@ def test_owamcap_has_its_own_clock_for_pictures_and_raw_mouse_movement(tmp_path)
 
 
 def test_owamcap_without_raw_movement_uses_the_pointer_and_cuts_other_windows(tmp_path):
-    messages = [(time, "window", {"title": title}) for time, title in [(0, "game"), (0.3, "game"), (0.61, "mail"), (0.8, "game")]]
+    messages = [
+        (time, "window", {"title": title})
+        for time, title in [(0, "game"), (0.3, "game"), (0.61, "mail"), (0.85, "game")]
+    ]
     messages += [(0.1 * k + 0.02, "mouse", {"event_type": "move", "x": 100 + 10 * k, "y": 7}) for k in range(4)]
     messages += [(0.45, "mouse", {"event_type": "scroll", "x": 130, "y": 7, "dx": 0, "dy": 1})]
     owa_at(tmp_path / "in", messages, TIMES)

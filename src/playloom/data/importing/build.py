@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ class ImportOptions:
     """Rectangles x, y, width, height in pixels of the recordings, to make black before resizing."""
     mapping: tuple[str, ...] = ()
     """Names or paths of mappings, see `read_mapping`; empty: those of the format."""
-    reader: ReaderOptions = ReaderOptions()
+    reader: ReaderOptions = field(default_factory=ReaderOptions)
     """Options of the readers."""
     format: str = "auto"
     """One of `FORMATS`; `auto`: every file in its own."""
@@ -201,7 +201,8 @@ class _Build:
             try:
                 names = self.options.mapping or recording.mapping
                 mapping = self._mappings.setdefault(names, read_mapping(names))
-                runs = find_runs(recording.picture_times())
+                times_F = recording.picture_times()
+                runs = find_runs(times_F)
                 input_TC = _input(recording, mapping, runs)
                 clips = cut_runs(runs, input_TC[:, -1] == 0)
                 if not clips:
@@ -211,9 +212,11 @@ class _Build:
                 continue
             plans.append(_Plan(recording, names, clips))
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
-            if len(clips) > 1:
-                kept, whole = STEP * plans[-1].steps, STEP * len(input_TC)
-                self.notes.append(f"{recording.path}: {kept:.1f} s of {whole:.1f} s in {len(clips)} clips")
+            kept, whole = STEP * plans[-1].steps, float(times_F[-1] - times_F[0])
+            if whole - kept > STEP:
+                self.notes.append(
+                    f"{recording.path}: kept {kept:.1f} s of {whole:.1f} s, cut where pictures or input are missing"
+                )
         if not plans:
             raise RecordingError(f"no recording of {self.place} can be used: {self._last_skip}")
         for names, parts in counts.items():
@@ -235,7 +238,9 @@ class _Build:
                 row = self._fill(writer, plan, pieces, row)
             except PlayloomError as error:
                 self._skip(plan.recording, error)
-                row = max([row, *(span.rows.stop for span in writer.spans if span.meta["take"] == self._name(plan.recording))])
+                row = max(
+                    [row, *(span.rows.stop for span in writer.spans if span.meta["take"] == self._name(plan.recording))]
+                )
         if not row:
             raise RecordingError(f"no recording of {self.place} can be used: {self._last_skip}")
         return row
@@ -251,7 +256,7 @@ class _Build:
         ]
         if missing:
             clips = [clip for _, clip, _ in missing]
-            actions_TA, _ = self._mappings[plan.mapping].apply(_input(recording, self._mappings[plan.mapping], clips))
+            actions_TA = self._mappings[plan.mapping].apply(_input(recording, self._mappings[plan.mapping], clips))
             pictures = self._reduced(recording.path, recording.pictures(), step_times(clips))
             first = 0
             for start, clip, meta in missing:
@@ -263,7 +268,9 @@ class _Build:
                     self._progress(start + clip.steps, writer.total)
         return starts[-1]
 
-    def _reduced(self, path: Path, frames: Iterator[Frame], times_T: NDArray[np.float64]) -> Iterator[NDArray[np.uint8]]:
+    def _reduced(
+        self, path: Path, frames: Iterator[Frame], times_T: NDArray[np.float64]
+    ) -> Iterator[NDArray[np.uint8]]:
         """The last picture at or before each time, in the size of the dataset."""
         latest, upcoming, reduced_HWC = None, next(frames, None), None
         for time in times_T.tolist():

@@ -81,12 +81,8 @@ class ControlMapping:
                 counts_TM[:, axis] = input_TC[:, self.sources.index(name)]
         return counts_TM
 
-    def apply(self, input_TC: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Turn the input of steps, float32 [T, C], into action values uint8 [T, 16].
-
-        Returns:
-            The values, and the steps [T] with mouse movement beyond full stick.
-        """
+    def apply(self, input_TC: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Turn the input of steps, float32 [T, C], into action values uint8 [T, 16]."""
         scaled_TC = input_TC.copy()
         mouse = [column for column, name in enumerate(self.sources) if name in MOUSE]
         scaled_TC[:, mouse] /= self.counts_for_full or 1.0
@@ -97,7 +93,7 @@ class ControlMapping:
         low = np.array([control.low for control in CONTROLS], np.float32)
         buttons = np.array([control.kind == "button" for control in CONTROLS])
         state_TK = np.where(buttons, state_TK >= 0.5, state_TK.clip(low, 1))
-        return encode_named(state_TK), (np.abs(scaled_TC[:, mouse]) > 1).any(axis=1)
+        return encode_named(state_TK)
 
 
 def read_mapping(names: Sequence[str]) -> ControlMapping:
@@ -128,9 +124,7 @@ def _read_toml(name: str) -> dict[str, Any]:
         raise ConfigError(f"mapping {name} has no table [controls]; see docs/own_game.md")
     for key, low, high in (("dead_zone", 0.0, 0.99), ("counts_for_full", 1e-6, 1e9)):
         if key in content and not (_is_number(content[key]) and low <= content[key] <= high):
-            raise ConfigError(
-                f"mapping {name}: {key} is wrong: got {content[key]!r:.60}, expected {low:g} to {high:g}"
-            )
+            raise ConfigError(f"mapping {name}: {key} is wrong: got {content[key]!r:.60}, expected {low:g} to {high:g}")
     content["controls"] = {control: _weights(name, control, given) for control, given in content["controls"].items()}
     return content
 
@@ -141,7 +135,7 @@ def _weights(name: str, control: str, given: Any) -> dict[str, float]:
     if isinstance(given, str):
         given = [given]
     if isinstance(given, list) and all(isinstance(source, str) for source in given):
-        given = {source: 1 for source in given}
+        given = dict.fromkeys(given, 1)
     if not isinstance(given, dict) or not all(map(_is_number, given.values())):
         raise ConfigError(
             f"mapping {name}: {control} is wrong: got {given!r:.60}, expected a source, a list of sources, or weights"

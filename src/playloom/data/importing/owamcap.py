@@ -2,7 +2,7 @@
 
 Source: github.com/open-world-agents/open-world-agents, messages `desktop/*` as JSON in MCAP. Times are Unix
 nanoseconds; a `screen` message gives the time of each picture and its place in the video. There is no gamepad.
-Window titles only decide which window is in front most of the time; input to other windows is a cut.
+Window messages only say which window is in front most of the time; input to other windows is a cut.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ class OwaMcap(Recording):
 
     @cached_property
     def _game(self) -> str | None:
-        """The title that is in front most of the time."""
-        titles = Counter(str(message.content["title"]) for message in self._messages("window"))
-        return titles.most_common(1)[0][0] if titles else None
+        """The window that is in front most of the time."""
+        windows = Counter(_window(message.content) for message in self._messages("window"))
+        return windows.most_common(1)[0][0] if windows else None
 
     def _screens(self) -> _Screens:
         rows, videos = [], set()
@@ -143,7 +143,7 @@ class _Input:
     def read(self, message: _Message, *, raw: bool) -> Iterator[tuple[str, float]]:
         content = message.content
         if message.topic == "window":
-            yield PAUSED, float(content["title"] != self._game)
+            yield PAUSED, float(_window(content) != self._game)
         elif message.topic == "keyboard":
             pressed = content["event_type"] == "press"
             self._keys = self._keys | {content["vk"]} if pressed else self._keys - {content["vk"]}
@@ -159,7 +159,7 @@ class _Input:
 
     def _raw(self, content: dict[str, Any]) -> Iterator[tuple[str, float]]:
         place = int(content["last_x"]), int(content["last_y"])
-        yield from self._moved(place) if content.get("us_flags", 0) & 1 else zip(("mouse_dx", "mouse_dy"), place)
+        yield from self._moved(place) if content.get("us_flags", 0) & 1 else zip(("mouse_dx", "mouse_dy"), place, strict=True)
         flags = content.get("button_flags", 0)
         for index, button in enumerate(_BUTTONS.values()):
             for bit, value in ((1, 1.0), (2, 0.0)):
@@ -179,6 +179,10 @@ class _Input:
         before, self._place = self._place or place, place
         yield "mouse_dx", float(place[0] - before[0])
         yield "mouse_dy", float(place[1] - before[1])
+
+
+def _window(content: dict[str, Any]) -> str:
+    return str(content.get("hWnd") or content["title"])  # a window may change its title
 
 
 def _wheel(amount: float) -> Iterator[tuple[str, float]]:

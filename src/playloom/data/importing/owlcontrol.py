@@ -83,7 +83,8 @@ class OwlControl(Recording):
         path, number = self.path / _LOG, 0
         try:
             with path.open(encoding="utf-8-sig") as file:
-                for number, text in enumerate(file, 1):
+                for text in file:
+                    number += 1
                     time, _, rest = text.strip().partition(",")
                     kind, _, args = rest.partition(",")
                     if not time or time == "timestamp":

@@ -41,7 +41,7 @@ class Recording(ABC):
 
     path: Path
     """File or folder that names the recording."""
-    options: ReaderOptions = ReaderOptions()
+    options: ReaderOptions
 
     format: ClassVar[str]
     """Name of the format, for `--format`."""
@@ -106,7 +106,7 @@ class PictureFolder(_Rows):
 
     def picture_times(self) -> NDArray[np.float64]:
         """Return a time for every picture file, 0.1 s apart."""
-        return STEP * np.arange(len(pictures_in(self.path)))
+        return np.arange(len(pictures_in(self.path)), dtype=np.float64) * STEP
 
     def pictures(self) -> Iterator[Frame]:
         """Read the files in natural order."""
@@ -119,9 +119,7 @@ class PictureFolder(_Rows):
         if len(values_TA) == pictures - 1:
             values_TA = np.concatenate([values_TA, REST_VALUES[None]])
         if len(values_TA) != pictures:
-            raise ActionError(
-                f"{table} has {len(values_TA)} rows for {pictures} pictures; expected a row a picture"
-            )
+            raise ActionError(f"{table} has {len(values_TA)} rows for {pictures} pictures; expected a row a picture")
         return values_TA
 
 
@@ -137,7 +135,7 @@ class NpzClip(_Rows):
 
     def picture_times(self) -> NDArray[np.float64]:
         """Return a time for every row of `actions`, 0.1 s apart."""
-        return STEP * np.arange(len(read_npz(self.path, ("actions",))["actions"]))
+        return np.arange(len(read_npz(self.path, ("actions",))["actions"]), dtype=np.float64) * STEP
 
     def pictures(self) -> Iterator[Frame]:
         """Read the array `images`."""

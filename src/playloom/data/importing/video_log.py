@@ -282,7 +282,9 @@ def _csv(file: Any) -> Iterator[dict[str, Any]]:
 
 def _number(log: Path, row: int, name: str, cell: Any) -> float:
     try:
-        value = _WORDS[cell.strip().lower()] if isinstance(cell, str) and cell.strip().lower() in _WORDS else float(cell)
+        value = (
+            _WORDS[cell.strip().lower()] if isinstance(cell, str) and cell.strip().lower() in _WORDS else float(cell)
+        )
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
