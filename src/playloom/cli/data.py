@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,11 +12,11 @@ from playloom.cli import common
 from playloom.errors import BadInputError, PlayloomError
 
 
-def _rectangle(text: str | tuple[int, ...]) -> tuple[int, ...]:
-    numbers = text if isinstance(text, tuple) else tuple(map(int, re.findall(r"\d+", text)))
-    if len(numbers) != 4 or (isinstance(text, str) and not re.fullmatch(r"\d+(,\d+){3}", text)):
+def _rectangle(text: str) -> tuple[int, int, int, int]:
+    if not re.fullmatch(r"\d+(,\d+){3}", text):
         raise BadInputError(f"--mask is wrong: got {text!r:.40}, expected x,y,width,height in pixels")
-    return numbers
+    x, y, width, height = map(int, text.split(","))
+    return x, y, width, height
 
 
 def import_command(
@@ -27,8 +27,8 @@ def import_command(
     preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
     resize: common.Resize = "crop",
     mask: Annotated[
-        list[Any] | None,
-        typer.Option(parser=_rectangle, metavar="X,Y,W,H", help="Rectangle in pixels to make black; may be repeated."),
+        list[str] | None,
+        typer.Option(metavar="X,Y,W,H", help="Rectangle in pixels to make black; may be repeated."),
     ] = None,
     recording_format: Annotated[
         str, typer.Option("--format", help="auto, owamcap, owlcontrol, pictures, npz or video (with a log).")
@@ -61,7 +61,7 @@ def import_command(
         options = ImportOptions(
             frame_size=(sizes.frame_height, sizes.frame_width),
             resize=resize,
-            masks=tuple(mask or ()),
+            masks=tuple(map(_rectangle, mask or ())),
             mapping=tuple(mapping or ()),
             reader=ReaderOptions(schema=schema, offset=offset),
             format=recording_format,

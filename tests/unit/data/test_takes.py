@@ -132,6 +132,21 @@ def test_a_damaged_take_is_skipped_and_the_others_are_whole(tmp_path):
     assert len(store) == 12 and (store.frames_FHWC == wanted).all()
 
 
+def test_options_of_the_command(tmp_path):
+    for number in range(2):
+        clip_at(tmp_path / "in" / f"{number}.npz", 4, number)
+    (tmp_path / "in" / "cut.npz").write_bytes(b"PK")
+    words = ["import", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--preset", "tiny", "--strict"]
+    result = CliRunner().invoke(app, [*words, "--mask", "0,0,4,2", "--mask", "10,3,1,1"])
+    assert result.exit_code == 2 and "found: npz (3)" in result.stdout and "skipped: " in result.stderr
+    frames = FrameDataset.open(tmp_path / "out").frames_FHWC
+    assert not frames[:, :2, :4].any() and not frames[:, 3, 10].any() and frames[:, 2, :4].any()
+    other = CliRunner().invoke(app, words)  # without the masks these are other settings
+    assert isinstance(other.exception, RecordingError) and "settings" in str(other.exception)
+    wrong = CliRunner().invoke(app, [*words, "--mask", "1,2,3"])
+    assert isinstance(wrong.exception, BadInputError) and "--mask is wrong" in str(wrong.exception)
+
+
 def test_a_finished_import_is_there_already(tmp_path):
     clip_at(tmp_path / "in" / "a.npz", 4)
     words = ("import", tmp_path / "in", "--out", tmp_path / "out", "--preset", "tiny", "--split", "test")

@@ -159,7 +159,10 @@ class _Input:
 
     def _raw(self, content: dict[str, Any]) -> Iterator[tuple[str, float]]:
         place = int(content["last_x"]), int(content["last_y"])
-        yield from self._moved(place) if content.get("us_flags", 0) & 1 else zip(("mouse_dx", "mouse_dy"), place, strict=True)
+        if content.get("us_flags", 0) & 1:  # a position, not a movement
+            yield from self._moved(place)
+        else:
+            yield from (("mouse_dx", float(place[0])), ("mouse_dy", float(place[1])))
         flags = content.get("button_flags", 0)
         for index, button in enumerate(_BUTTONS.values()):
             for bit, value in ((1, 1.0), (2, 0.0)):
