@@ -205,6 +205,37 @@ def test_a_damaged_picture_ends_its_recording_only(tmp_path):
     assert lengths["b.mkv"] == 40 and 5 < lengths["a.mkv"] < 40  # what can be decoded is kept
 
 
+def test_an_import_that_was_stopped_between_two_clips_goes_on(tmp_path):
+    times = [*seconds(1), *(2 + time for time in seconds(1))]
+    for name in ("a", "b"):
+        video_at(tmp_path / "in" / f"{name}.mp4", times, shades(times))
+        (tmp_path / "in" / f"{name}.csv").write_text("time,key,down\n0.55,w,1\n2.55,w,0\n", encoding="utf-8")
+
+    def stop(done: int, total: int) -> None:
+        if done == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=stop)
+    seen = []
+    dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=lambda *at: seen.append(at))
+    assert seen == [(40, 40)]  # only the last clip was missing
+    once, _ = import_recordings(tmp_path / "in", tmp_path / "once", OPTIONS)
+    assert (dataset.frames_FHWC == once.frames_FHWC).all() and (dataset.actions_FA == once.actions_FA).all()
+    assert column(dataset, "left_stick_y") == ([0] * 5 + [1] * 11 + [0] * 4) * 2
+    assert near(levels_of(dataset.frames_FHWC)[20:], [20 + 4 * step for step in (*range(10), *range(20, 30))])
+
+
+def test_formats_side_by_side_take_nothing_from_each_other(tmp_path):
+    at(tmp_path / "in", "time,key,down\n0.05,space,1\n1.5,space,0\n")
+    (tmp_path / "in" / "actions.csv").write_text("", encoding="utf-8")
+    video_at(tmp_path / "in" / "owl" / "recording.mp4", seconds(1, 10), [9] * 10)
+    (tmp_path / "in" / "owl" / "inputs.csv").write_text("", encoding="utf-8")
+    (tmp_path / "in" / "b.npz").write_bytes(b"")
+    found = [(r.format, r.path.name) for r in find_recordings(tmp_path / "in", OPTIONS)]
+    assert sorted(found) == [("npz", "b.npz"), ("owlcontrol", "owl"), ("pictures", "in"), ("video", "a.mp4")]
+
+
 def test_the_format_can_be_forced(tmp_path):
     at(tmp_path / "in", "time,key,down\n0.05,space,1\n1.5,space,0\n")
     assert [r.format for r in find_recordings(tmp_path / "in", OPTIONS)] == ["video"]

@@ -115,7 +115,7 @@ def find_recordings(folder: Path | str, options: ImportOptions) -> list[Recordin
     taken: set[Path] = set()
     for name, reader in FORMATS.items():
         if options.format in ("auto", name):
-            new = [r for r in reader.find(place, options.reader) if taken.isdisjoint((r.path, *r.path.parents))]
+            new = [r for r in reader.find(place, options.reader) if r.path not in taken]
             taken.update(path for recording in new for path in recording.files)
             found += new
     if not found:

@@ -51,6 +51,11 @@ class OwlControl(Recording):
         """Return all folders with an `inputs.csv` and a `recording.mp4`."""
         return [cls(log.parent, options) for log in folder.rglob(_LOG) if log.with_name(_VIDEO).is_file()]
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """The video."""
+        return [self.path / _VIDEO]
+
     def picture_times(self) -> NDArray[np.float64]:
         """Return the presentation times."""
         return video_times(self.path / _VIDEO)

@@ -53,7 +53,7 @@ class Recording(ABC):
 
     @property
     def files(self) -> Sequence[Path]:
-        """Files and folders that belong to the recording, so that no other format takes them."""
+        """Files of the recording that another format would take too."""
         return [self.path]
 
     @property
