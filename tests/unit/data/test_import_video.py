@@ -80,6 +80,14 @@ def test_units_of_time_are_found_from_the_length_of_the_video(tmp_path, unit, ze
     assert column(dataset, "button_A") == [1, 1] + [0] * 17 + [1]
 
 
+def test_a_clock_without_a_known_start_is_said(tmp_path):
+    """Seconds since the machine was started, for example."""
+    at(tmp_path / "in", "time,key,down\n" + "".join(f"{98765.4 + t},{k},{v}\n" for t, k, v in EVENTS))
+    dataset, notes = imported(tmp_path / "in")
+    assert column(dataset, "button_A") == [1] + [0] * 17 + [1, 1]  # all is 0.05 s early
+    assert "its first row was taken for the start of the video" in notes[1]
+
+
 def test_the_unit_in_the_name_counts_and_a_log_that_does_not_fit_is_refused(tmp_path):
     rows = "50,space,1\n150,space,0\n"
     dataset, _ = imported(at(tmp_path / "ms" / "in", "time_ms,key,down\n" + rows))

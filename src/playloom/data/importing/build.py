@@ -211,6 +211,7 @@ class _Build:
                 self._skip(recording, error)
                 continue
             plans.append(_Plan(recording, names, clips))
+            self.notes += recording.notes
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
             kept, whole = STEP * plans[-1].steps, float(times_F[-1] - times_F[0])
             if whole - kept > STEP:

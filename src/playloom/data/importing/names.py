@@ -12,6 +12,7 @@ names of the sixteen controls in lower case, and `pad_back`, `pad_start`, `pad_g
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _SAME = {
     "left_shift": "shift lshift shift_l shiftleft leftshift lshiftkey",
@@ -51,6 +52,7 @@ _VIRTUAL_KEYS = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def control_name(text: str) -> str:
     """Return the one spelling of a control's name; an unknown name in lower case with underscores."""
     if text == " ":

@@ -61,6 +61,11 @@ class Recording(ABC):
         """Names of the mappings that fit this format."""
         return ("wasd-mouse", "xinput")
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what was assumed."""
+        return ()
+
     @abstractmethod
     def picture_times(self) -> NDArray[np.float64]:
         """Return the sorted times of all pictures in seconds, without decoding them."""

@@ -70,6 +70,8 @@ class _Clock(NamedTuple):
 
     unit: float
     zero: float
+    assumed: bool
+    """True if the first row stands for the unknown start of the video."""
 
 
 class VideoLog(Recording):
@@ -97,6 +99,13 @@ class VideoLog(Recording):
     def mapping(self) -> tuple[str, ...]:
         """`controller` for a log of the sixteen controls."""
         return ("controller",) if set(_OWN) <= set(self._columns) else super().mapping
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence where the first row was taken for the start of the video."""
+        if not self._clock.assumed:
+            return ()
+        return (f"{self.log}: its first row was taken for the start of the video; if that is wrong, give --offset",)
 
     def picture_times(self) -> NDArray[np.float64]:
         """Return the presentation times."""
@@ -163,9 +172,8 @@ class VideoLog(Recording):
         length = max(video_length(self.path), STEP)
         match = _TIME.match(self._time_column)
         unit = _UNITS[match[1]] if match and match[1] else _unit(self.log, first, last, length)
-        if start is None:
-            start = first if first * unit > length else 0.0
-        return _Clock(unit, start)
+        assumed = start is None and first * unit > length
+        return _Clock(unit, first if assumed else start or 0.0, assumed)
 
     @cached_property
     def _schema(self) -> Schema:
