@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS
-from playloom.errors import RecordingError
+from playloom.errors import RecordingError, StorageError
 from playloom.json_io import read_json, write_json
 
 INDEX = "index.json"
@@ -148,10 +149,18 @@ class DatasetWriter:
     def _stream(self, start: int, stop: int, rows: Iterator[NDArray[Any]]) -> None:
         """Write rows of the main column as a file: pages of a map would count as memory of this process."""
         shape, dtype = self._columns[self.kind]
-        with self._part(self.kind).open("rb+") as file:
-            file.seek(self._maps[self.kind].offset + start * _row_bytes(shape, dtype))
+        size = _row_bytes(shape, dtype)
+        with self._part(self.kind).open("rb+", buffering=0) as file:
+            file.seek(self._maps[self.kind].offset + start * size)
             for row, _ in zip(rows, range(start, stop), strict=True):
-                file.write(np.ascontiguousarray(row, dtype).reshape(shape).data)
+                data = np.ascontiguousarray(row, dtype).reshape(shape).data
+                try:
+                    if file.write(data) < size:
+                        raise OSError(errno.ENOSPC, "no space left")
+                except OSError as error:
+                    raise StorageError(
+                        f"cannot write {self.folder}: {error.strerror}; make room, then the same command continues"
+                    ) from error
 
     def _part(self, column: str) -> Path:
         return self.folder / f"part-{column}.npy"

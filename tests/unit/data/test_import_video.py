@@ -12,7 +12,7 @@ from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
 from playloom.data.importing.build import ImportOptions, find_recordings, import_recordings
 from playloom.data.importing.recordings import ReaderOptions
-from playloom.errors import ActionError, BadInputError, RecordingError
+from playloom.errors import ActionError, BadInputError, RecordingError, StorageError
 
 NAMES = [control.name for control in CONTROLS]
 OPTIONS = ImportOptions(frame_size=(12, 16), split="train")
@@ -232,6 +232,27 @@ def test_an_import_that_was_stopped_between_two_clips_goes_on(tmp_path):
     assert (dataset.frames_FHWC == once.frames_FHWC).all() and (dataset.actions_FA == once.actions_FA).all()
     assert column(dataset, "left_stick_y") == ([0] * 5 + [1] * 11 + [0] * 4) * 2
     assert near(levels_of(dataset.frames_FHWC)[20:], [20 + 4 * step for step in (*range(10), *range(20, 30))])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_no_fault_of_a_recording(tmp_path):
+    for name in ("a", "b"):
+        video_at(tmp_path / "in" / f"{name}.mp4", seconds(1, 10), shades(seconds(1, 10)))
+        (tmp_path / "in" / f"{name}.csv").write_text("time,key,down\n0.05,w,1\n0.9,w,0\n", encoding="utf-8")
+    frames = tmp_path / "out" / "part-frames.npy"
+
+    def fill_disk(done: int, total: int) -> None:
+        if not frames.is_symlink():
+            frames.rename(tmp_path / "kept")
+            frames.symlink_to("/dev/full")
+
+    with pytest.raises(StorageError, match="make room"):
+        import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=fill_disk, on_skip=pytest.fail)
+    frames.unlink()
+    (tmp_path / "kept").rename(frames)
+    seen = []
+    dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=lambda *at: seen.append(at))
+    assert seen == [(20, 20)] and near(levels_of(dataset.frames_FHWC), [20 + 4 * step for step in range(10)] * 2)
 
 
 def test_formats_side_by_side_take_nothing_from_each_other(tmp_path):

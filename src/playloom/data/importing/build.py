@@ -30,7 +30,7 @@ from playloom.data.importing.resample import (
     step_times,
 )
 from playloom.data.importing.video_log import VideoLog
-from playloom.errors import BadInputError, PlayloomError, RecordingError, did_you_mean
+from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
 from playloom.media.images import ResizeMode, fit_picture
 
 FORMATS: Mapping[str, type[Recording]] = {
@@ -136,9 +136,9 @@ def import_recordings(
 ) -> Imported:
     """Make a frame dataset of all recordings in or below a folder; resumes an interrupted call.
 
-    A call that fails leaves nothing behind. When `out` holds the finished dataset of these recordings, it is opened.
-    `progress` is called with the steps done and in all, `on_skip` with path and fault of each unusable recording;
-    None: the first one is an error.
+    A call that fails leaves nothing behind, unless the disk is full. When `out` holds the finished dataset of these
+    recordings, it is opened. `progress` is called with the steps done and in all, `on_skip` with path and fault of each
+    unusable recording; None: the first one is an error.
     """
     recordings = find_recordings(folder, options)
     build = _Build(Path(folder), Path(out), options, progress, on_skip)
@@ -153,7 +153,9 @@ def import_recordings(
         writer = FrameDataset.create(build.out, total, height=height, width=width, state_columns=())
         try:
             writer.finish(build.fill(writer, plans))
-        except Exception:  # Ctrl-C keeps what was done
+        except StorageError:  # a full disk and Ctrl-C keep what was done
+            raise
+        except Exception:
             writer.discard()
             raise
     return Imported(FrameDataset.open(build.out), tuple(build.notes))
@@ -237,6 +239,8 @@ class _Build:
         for plan, pieces in zip(plans, _divide(plans, self.options.split), strict=True):
             try:
                 row = self._fill(writer, plan, pieces, row)
+            except StorageError:
+                raise
             except PlayloomError as error:
                 self._skip(plan.recording, error)
                 row = max(
