@@ -140,7 +140,7 @@ class Sweep:
         sizes, engine = self.sizes, Engine(self.model, row_delay=row_delay)
         progress(f"{self.model.config.name}, {order_name(row_delay)}")
         segments = self._segments(sizes.horizon_segments, max(STEPS))
-        horizon = measure_rollout(engine, self.store, segments, sizes, steps=max(STEPS), detail=False)
+        horizon = measure_rollout(engine, self.store, segments, sizes, steps=max(STEPS))
         prompt, played = bundled_prompt(self.model)
         return OrderResult(
             model=self.model.config.name,
@@ -157,8 +157,8 @@ class Sweep:
         if {span.meta.get("game", "arena") for span in self.store.of_split("test")} != {"arena"}:
             return np.zeros(0)
         segments = self._segments(self.sizes.control_segments, self.sizes.control_steps)
-        control = measure_control(engine, self.store, segments, self.sizes)
-        return np.concatenate([control.right > 0, control.left < 0]).astype(np.float64)
+        control = measure_control(engine, self.store, segments, self.sizes, measures=("turn",))
+        return control.right_MK("turn").T.ravel()
 
     def _segments(self, number: int, future: int, extra: int = 0) -> list[Segment]:
         past, spans = self.model.config.transformer.context_steps + extra, self.store.of_split("test")

@@ -1,10 +1,12 @@
-"""Camera motion from pictures: yaw by phase correlation of the sky, walking by the growth of the scene.
+"""Camera motion from pictures: turning and looking by phase correlation, walking and jumping by the ground.
 
-Pictures are uint8 [B, H, W, 3]. Angles are degrees, positive clockwise, so that the scene moves left. `control`
-measures the error of both estimators on recorded play.
+Pictures are uint8 [B, H, W, 3]. Yaw is in degrees, positive clockwise, so that the scene moves left; pitch in degrees,
+positive up, so that the scene moves down. `control` compares the estimates with the real game.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,12 @@ FOCAL = 0.4
 """Focal length over picture width: 106 degrees at 16:9, cropped to 300 columns at the same scale."""
 SKY = 1 / 3
 """Share of rows, from the top, used for yaw: distant scenery only."""
+FOCAL_ROWS = 0.8
+"""Focal length over picture height: the engine's pixels are 1.2 times as high as wide."""
+LOOK_ROWS = 2 / 3
+"""Share of rows, from the top, used for pitch: above the near ground."""
+LARGEST_LOOK = 9.0
+"""Largest pitch considered, degrees per step: twice that of a full stick."""
 LARGEST_TURN = 18.0
 """Largest yaw considered, degrees per step: twice the turn of a full stick."""
 LARGEST_TILT = 0.1
@@ -26,6 +34,12 @@ BODY = (0.36, 0.64)
 """Columns covered by the player's body, over picture width."""
 ZOOMS = 1.025 ** np.arange(-9, 20)
 """Zoom factors tried by `expansion_between`: 0.8 to 1.6 in steps of 2.5 %, with 1 among them."""
+STRETCHES = 1.03 ** np.arange(-9, 17)
+"""Vertical stretches tried by `rise_between`: 0.77 to 1.6 in steps of 3 %, with 1 among them."""
+SLIDES = np.arange(-12, 13) / 20
+"""Sideways shifts tried by `slide_between`: columns per row below the horizon."""
+_NEAR = (0.55, 0.98)
+"""Rows of the near ground, over picture height."""
 _SMOOTH = 2.0
 """Standard deviation of the correlation peak's smoothing, in columns: generated frames lack high frequencies."""
 
@@ -55,23 +69,37 @@ def yaw_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -
     """
     before, degrees = _unroll(before_BHWC)
     after, _ = _unroll(after_BHWC)
-    reach = round(LARGEST_TURN / degrees)
-    tilt = max(1, round(LARGEST_TILT * before.shape[1]))
-    return -degrees * horizontal_shift(before, after, reach=reach, tilt=tilt)
+    reach = (max(1, round(LARGEST_TILT * before.shape[1])), round(LARGEST_TURN / degrees))
+    return np.asarray(-degrees * picture_shift(before, after, reach)[:, 1], np.float64)
 
 
-def horizontal_shift(
-    before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32], *, reach: int, tilt: int
+def pitch_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Estimate the look up between two pictures, degrees [B], positive up.
+
+    Phase correlation as in `yaw_between`, of all but the near ground; looking shifts every row of the arena alike.
+    """
+    height, width = before_BHWC.shape[1:3]
+    focal, rows = FOCAL_ROWS * height, slice(0, round(LOOK_ROWS * height))
+    before, after = (x[:, rows].astype(np.float32) for x in (before_BHWC, after_BHWC))
+    reach = (round(focal * np.tan(np.radians(LARGEST_LOOK))), max(1, round(0.02 * width)))
+    return np.asarray(np.degrees(np.arctan(picture_shift(before, after, reach)[:, 0] / focal)), np.float64)
+
+
+def picture_shift(
+    before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32], reach: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """Estimate the shift of the second picture to the right, in columns [B], within `reach` columns and `tilt` rows."""
+    """Estimate the shift of the second picture down and to the right, in pixels [B, 2], within `reach` of each."""
     surface = phase_correlation(before_BHWC, after_BHWC)
     batch, height, width = surface.shape
-    reach, tilt = min(reach, (width - 1) // 2), min(tilt, (height - 1) // 2)
+    tilt, reach_columns = (min(most, (size - 1) // 2) for most, size in zip(reach, (height, width), strict=True))
     middle, centre = height // 2, width // 2
-    near = surface[:, middle - tilt : middle + tilt + 1, centre - reach : centre + reach + 1]
+    near = surface[:, middle - tilt : middle + tilt + 1, centre - reach_columns : centre + reach_columns + 1]
     rows, columns = np.unravel_index(near.reshape(batch, -1).argmax(1), near.shape[1:])
-    peaks = [_refined(near[n, rows[n]], int(columns[n])) for n in range(batch)]
-    return np.array(peaks, np.float64) - reach
+    peaks = [
+        (_refined(one[:, column], int(row)) - tilt, _refined(one[row], int(column)) - reach_columns)
+        for one, row, column in zip(near, rows, columns, strict=True)
+    ]
+    return np.array(peaks, np.float64)
 
 
 def phase_correlation(before_BHWC: NDArray[np.float32], after_BHWC: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -94,10 +122,49 @@ def expansion_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uin
     normalised correlation of brightness wins, over the places below the horizon, outside the player's body, that all
     factors have. Walking forward grows near things more than far ones, so this is a mean size, not a distance.
     """
-    before, after = luma(before_BHWC), luma(after_BHWC)
-    mask = _ground(before.shape[1:])
-    scores = np.stack([_likeness(_zoomed(before, s), after, mask) for s in ZOOMS], axis=1)
-    return ZOOMS[scores.argmax(1)]
+    height, width = before_BHWC.shape[1:3]
+    grids = [(_source(height, HORIZON * height, zoom), _source(width, width / 2, zoom)[None]) for zoom in ZOOMS]
+    return np.asarray(ZOOMS[_best_warp(before_BHWC, after_BHWC, grids, _ground((height, width)))], np.float64)
+
+
+def rise_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Estimate the camera's height above the near ground, over that in the first picture [B], in [0.77, 1.6].
+
+    A higher camera stretches the ground away from the horizon. Found as in `expansion_between`.
+    """
+    height, width = before_BHWC.shape[1:3]
+    columns = np.arange(width)[None]
+    grids = [(_source(height, HORIZON * height, stretch), columns) for stretch in STRETCHES]
+    return np.asarray(
+        STRETCHES[_best_warp(before_BHWC, after_BHWC, grids, _near_ground((height, width), STRETCHES[0]))], np.float64
+    )
+
+
+def slide_between(before_BHWC: NDArray[np.uint8], after_BHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Estimate the step to the right [B], in [-0.6, 0.6]: columns that the ground moves left per row below the horizon.
+
+    The nearer the ground, the lower its row and the larger its shift; a turn shifts all rows. Found as in
+    `expansion_between`. The figure is the step over the camera's height.
+    """
+    height, width = before_BHWC.shape[1:3]
+    rows, columns = np.arange(height), np.arange(width)[None]
+    below = np.maximum(0, rows - HORIZON * height)[:, None]
+    grids = [(rows, np.clip(np.rint(columns + slide * below), 0, width - 1).astype(np.int64)) for slide in SLIDES]
+    return SLIDES[_best_warp(before_BHWC, after_BHWC, grids, _near_ground((height, width), 1.0))]
+
+
+def _best_warp(
+    before_BHWC: NDArray[np.uint8],
+    after_BHWC: NDArray[np.uint8],
+    grids: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    mask_HW: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    """Index [B] of the grid (source rows [H], source columns [1 or H, W]) that makes the first picture the second."""
+    before, after = (_blurred(luma(x)) for x in (before_BHWC, after_BHWC))
+    wanted = after[:, mask_HW]
+    sources = [np.broadcast_to(rows[:, None] * mask_HW.shape[1] + columns, mask_HW.shape) for rows, columns in grids]
+    flat = before.reshape(len(before), -1)
+    return np.stack([_likeness(flat[:, source[mask_HW]], wanted) for source in sources], axis=1).argmax(1)
 
 
 def _windowed(picture_BHWC: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -125,11 +192,12 @@ def _ground(shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return down[:, None] & across[None, :]
 
 
-def _zoomed(picture_BHW: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
-    height, width = picture_BHW.shape[1:]
-    rows = _source(height, HORIZON * height, zoom)
-    columns = _source(width, width / 2, zoom)
-    return _blurred(picture_BHW)[:, rows[:, None], columns[None, :]]
+def _near_ground(shape: tuple[int, ...], shrink: float) -> NDArray[np.bool_]:
+    """Pixels [H, W] of the near ground beside the player's body, without rows that leave the picture at `shrink`."""
+    height, width = shape
+    rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    down = (rows > _NEAR[0]) & (rows < min(_NEAR[1], HORIZON + (1 - HORIZON) * shrink))
+    return down[:, None] & ((columns < BODY[0]) | (columns > BODY[1]))[None, :]
 
 
 def _source(length: int, centre: float, zoom: float) -> NDArray[np.int64]:
@@ -143,11 +211,8 @@ def _blurred(picture_BHW: NDArray[np.float32]) -> NDArray[np.float32]:
     return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
 
 
-def _likeness(
-    a_BHW: NDArray[np.float32], b_BHW: NDArray[np.float32], mask_HW: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Normalised correlation [B] over the masked pixels; 0 where a picture is flat there."""
-    a, b = (x[:, mask_HW].astype(np.float64) for x in (a_BHW, _blurred(b_BHW)))
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+def _likeness(a_BP: NDArray[np.float32], b_BP: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Normalised correlation [B] over the pixels; 0 where a picture is flat there."""
+    a, b = (x - x.mean(1, keepdims=True) for x in (a_BP.astype(np.float64), b_BP.astype(np.float64)))
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.asarray(np.divide((a * b).sum(1), size, out=np.zeros(len(a)), where=size > 0))

@@ -36,11 +36,11 @@ class EvaluationSettings:
     """Steps of the short rollouts."""
     collapse_step: int = 50
     """Step at which sharpness is compared."""
-    control_segments: int = 50
+    control_segments: int = 24
     """Segments from which every input is held."""
     control_steps: int = 5
     """Steps an input is held."""
-    game_segments: int = 12
+    game_segments: int = 6
     """Segments repeated in the real game; 0: none."""
     estimator_pairs: int = 400
     """Recorded steps that the yaw estimator is tested on."""
@@ -48,6 +48,16 @@ class EvaluationSettings:
     """Segments from which actions are sampled, both on generated and on recorded frames; 0: none."""
     diversity_steps: int = 10
     """Actions sampled from each segment, each way."""
+    encoded_frames: int = 3000
+    """Recorded test frames that inverse dynamics and drift compare with."""
+    inverse_updates: int = 300
+    """Updates of the inverse-dynamics network; 0: none."""
+    drift_dreams: int = 6
+    """Long dreams; 0: none."""
+    drift_steps: int = 500
+    """Steps of a long dream."""
+    revisit_segments: int = 8
+    """Segments from which the camera turns away and back; 0: none."""
     persistency_segments: int = 12
     """Segments with an object pasted into the prompt; 0: none."""
     persistency_steps: int = 10
@@ -57,6 +67,7 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         may_be_zero = {"seed", "greedy_segments", "game_segments", "diversity_segments", "persistency_segments"}
+        may_be_zero |= {"inverse_updates", "drift_dreams", "revisit_segments"}
         for item in dataclasses.fields(self):
             if item.type == "int":
                 least = 0 if item.name in may_be_zero else 1
@@ -77,9 +88,12 @@ class EvaluationSettings:
             windows=8,
             horizon_segments=8,
             greedy_segments=0,
-            control_segments=16,
+            control_segments=12,
             game_segments=0,
             estimator_pairs=150,
             diversity_segments=8,
+            inverse_updates=0,
+            drift_dreams=0,
+            revisit_segments=0,
             persistency_segments=0,
         )

@@ -1,17 +1,17 @@
-"""Controllability: camera motion under held inputs, in generated frames and in the real game.
+"""Controllability: effects of held inputs on generated frames, against the same segments at rest and the real game.
 
-One input is held for some steps, everything else at rest. Turning is the median over the steps of the yaw between
-consecutive pictures. Walking is the growth of the scene from the last real picture to the last one, against rest.
-M segments, S steps.
+One input is held for some steps, everything else at rest. M segments, S steps, K inputs of a measure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,14 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, GameError, MissingExtraError
-from playloom.evaluation.camera_motion import expansion_between, yaw_between
+from playloom.evaluation.camera_motion import (
+    BODY,
+    expansion_between,
+    pitch_between,
+    rise_between,
+    slide_between,
+    yaw_between,
+)
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row, is_significant
 from playloom.evaluation.segments import (
@@ -29,32 +36,143 @@ from playloom.evaluation.segments import (
     Progress,
     Segment,
     alive_episodes,
+    episodes_of,
     frames_after,
     reconstruct,
     rollout_frames,
+    segment_episodes,
     with_codes,
 )
 from playloom.inference.engine import Engine
+from playloom.models.tokenizer.metrics import luma
 
-if TYPE_CHECKING:
-    from playloom.games.arena.process import GameProcess
-
-TRUE_TURN = 9.0
-"""Degrees that a full stick turns the real game's camera in one step."""
+BODY_TOP = 0.55
+"""Upper end of the player's body, over picture height."""
+Frames = NDArray[np.uint8]
+AGAIN = "rest again"
+"""Name of rest with another seed: the baseline."""
 INPUTS: Mapping[str, Mapping[str, float]] = {
     "right": {"right_stick_x": 1.0},
     "left": {"right_stick_x": -1.0},
+    "up": {"right_stick_y": 1.0},
+    "down": {"right_stick_y": -1.0},
+    "sidestep right": {"left_stick_x": 1.0},
+    "sidestep left": {"left_stick_x": -1.0},
     "forward": {"left_stick_y": 1.0},
+    "jump": {"button_A": 1.0},
+    "shoot": {"trigger_RT": 1.0},
     "rest": {},
+    AGAIN: {},
 }
 """Positions of the held controls by name of the input."""
-_SETTLE = 10
-"""Steps at rest before walking is measured: the game's walk has momentum that fades over about four steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Effect of one input, or of two opposite ones, on the frames."""
+
+    title: str
+    """Name in the table."""
+    signs: Mapping[str, int]
+    """Inputs, and the sign of the effect of each."""
+    estimate: Callable[[Frames, Frames], NDArray[np.float64]]
+    """Computes the effect [M] from frames [M, 1 + S, H, W, 3], the last one seen first, and from those at rest."""
+    unit: str
+    least: float
+    """Least median effect that reaches the bar."""
+    most: float = np.inf
+    right: float = 0.8
+    """Least share of effects in the right direction that reaches the bar; players at walls cannot walk."""
+
+
+def _median_step(
+    between: Callable[[Frames, Frames], NDArray[np.float64]], frames: Frames, _: Frames
+) -> NDArray[np.float64]:
+    """Median over the steps; a mean would be spoiled by one step whose view is hidden by a wall."""
+    return np.asarray(np.median([between(frames[:, s - 1], frames[:, s]) for s in range(1, frames.shape[1])], axis=0))
+
+
+def _growth(frames: Frames, _: Frames) -> NDArray[np.float64]:
+    return expansion_between(frames[:, 0], frames[:, -1])
+
+
+def _sidestep(frames: Frames, rest: Frames) -> NDArray[np.float64]:
+    """Step beyond that at rest: a player in motion slides on."""
+    return _median_step(slide_between, frames, rest) - _median_step(slide_between, rest, rest)
+
+
+def _rise(frames: Frames, rest: Frames) -> NDArray[np.float64]:
+    """Largest height of the camera over that at rest in the same step."""
+    return np.asarray(np.max([rise_between(rest[:, s], frames[:, s]) for s in range(1, frames.shape[1])], axis=0))
+
+
+def _flash(frames: Frames, rest: Frames) -> NDArray[np.float64]:
+    """Largest mean absolute difference of brightness at the player's body, which fires with another pose."""
+    height, width = frames.shape[2:4]
+    body = (..., slice(round(BODY_TOP * height), None), slice(*(round(side * width) for side in BODY)), slice(None))
+    difference = luma(frames[body]) - luma(rest[body])
+    return np.asarray(np.abs(difference).mean((-2, -1)).max(-1), np.float64)
+
+
+MEASURES: Mapping[str, Measure] = {
+    "turn": Measure(
+        title="right_stick_x ±1: median turn a step",
+        signs={"right": 1, "left": -1},
+        estimate=partial(_median_step, yaw_between),
+        unit="deg",
+        least=6.75,
+        most=11.25,
+        right=0.95,
+    ),
+    "look": Measure(
+        title="right_stick_y ±1: median look a step",
+        signs={"up": 1, "down": -1},
+        estimate=partial(_median_step, pitch_between),
+        unit="deg",
+        least=3.375,
+        most=5.625,
+        right=0.95,
+    ),
+    "sidestep": Measure(
+        title="left_stick_x ±1: median step sideways",
+        signs={"sidestep right": 1, "sidestep left": -1},
+        estimate=_sidestep,
+        unit="of camera height",
+        least=0.1,
+    ),
+    "forward": Measure(
+        title="forward: median growth of the scene",
+        signs={"forward": 1},
+        estimate=_growth,
+        unit="x",
+        least=1.0,
+    ),
+    "jump": Measure(
+        title="button_A: median rise of the camera",
+        signs={"jump": 1},
+        estimate=_rise,
+        unit="x",
+        least=1.2,
+    ),
+    "shoot": Measure(
+        title="trigger_RT: median change of the player's body",
+        signs={"shoot": 1},
+        estimate=_flash,
+        unit="grey levels",
+        least=8.0,
+    ),
+}
+"""Measures by name. A bar is half to a third of the median in the real game, see docs/evaluation.md."""
+
+
+def is_arena(run: EvaluationContext) -> bool:
+    """Return True if all test episodes are of the arena."""
+    return {episode.meta.get("game", "arena") for episode in run.test} == {"arena"}
 
 
 def evaluate(run: EvaluationContext) -> None:
-    """Measure control of the arena; camera and turning speed of other games are unknown."""
-    if {episode.meta.get("game", "arena") for episode in run.test} != {"arena"}:
+    """Measure control of the arena; camera and speeds of other games are unknown."""
+    if not is_arena(run):
         return
     s = run.settings
     segments = run.segments(s.control_segments, s.control_steps)
@@ -69,46 +187,32 @@ def evaluate(run: EvaluationContext) -> None:
             game = measure_game_control(run.dataset, some, steps=s.control_steps, progress=run.progress)
     run.rows += control_rows(dream, estimator, game)
     run.curves["control"] = {"dream": dream.to_json(), "game": None if game is None else game.to_json()}
-    run.curves["estimator"] = estimator
+    run.curves["estimator"] = {"pairs": len(estimator["right"]), "sign_right": float(np.mean(estimator["right"]))}
     run.counts["control_segments"] = len(segments)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ControlMetrics:
-    """Camera motion under the held inputs, one figure per segment."""
+    """Effects of the held inputs by measure."""
 
-    right: NDArray[np.float64]
-    """Degrees per step with the stick at +1, positive clockwise."""
-    left: NDArray[np.float64]
-    """Degrees per step with the stick at -1."""
-    forward: NDArray[np.float64]
-    """Growth of the scene when walking forward; 1 is none."""
-    rest: NDArray[np.float64]
-    """Growth with nothing held."""
+    held_MK: Mapping[str, NDArray[np.float64]]
+    """Effect of each input of the measure, positive in the right direction."""
+    rest_M: Mapping[str, NDArray[np.float64]]
+    """The same estimate with nothing held and another seed; in the real game, the same frames."""
+    episodes_M: NDArray[np.int64]
+    """Number of each segment's episode."""
 
-    @property
-    def sign_right(self) -> float:
-        """Share of all turns whose direction is right."""
-        return float(np.mean(np.concatenate([self.right > 0, self.left < 0])))
+    def right_MK(self, name: str) -> NDArray[np.float64]:
+        """Return 1 for an effect in the right direction; for a single input 1 if larger than at rest, 0.5 if equal."""
+        held_MK = self.held_MK[name]
+        if held_MK.shape[1] > 1:
+            return (held_MK > 0).astype(np.float64)
+        rest_M1 = self.rest_M[name][:, None]
+        return (held_MK > rest_M1) + 0.5 * (held_MK == rest_M1)
 
-    @property
-    def median_turn(self) -> float:
-        """Median turn in the held direction, degrees per step; wrong directions count as negative."""
-        return float(np.median(np.concatenate([self.right, -self.left])))
-
-    @property
-    def growth(self) -> float:
-        """Median growth of the scene when walking forward."""
-        return float(np.median(self.forward))
-
-    @property
-    def expands(self) -> float:
-        """Share of segments whose scene grows more walking than at rest; equal growth counts half."""
-        return float(np.mean((self.forward > self.rest) + 0.5 * (self.forward == self.rest)))
-
-    def to_json(self) -> dict[str, list[float]]:
-        """Return the figures of all segments, rounded."""
-        return {name: [round(float(value), 3) for value in values] for name, values in vars(self).items()}
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures of all segments."""
+        return {name: {"held": held.T, "rest": self.rest_M[name]} for name, held in self.held_MK.items()}
 
 
 def held_state(name: str) -> NDArray[np.float32]:
@@ -116,35 +220,28 @@ def held_state(name: str) -> NDArray[np.float32]:
     return np.array([INPUTS[name].get(control.name, 0.0) for control in CONTROLS], np.float32)
 
 
-def motion_metrics(frames: Mapping[str, NDArray[np.uint8]]) -> ControlMetrics:
-    """Estimate the camera motion from pictures [M, 1 + S, H, W, 3] by name of the input; the first is the last seen."""
+def effects(frames: Mapping[str, Frames], episodes_M: NDArray[np.int64], measures: Sequence[str]) -> ControlMetrics:
+    """Estimate the effects from pictures [M, 1 + S, H, W, 3] by name of the input; the first is the last seen."""
+    rest, chosen = frames["rest"], {name: MEASURES[name] for name in measures}
     return ControlMetrics(
-        right=median_turns(frames["right"]),
-        left=median_turns(frames["left"]),
-        forward=expansion_between(frames["forward"][:, 0], frames["forward"][:, -1]),
-        rest=expansion_between(frames["rest"][:, 0], frames["rest"][:, -1]),
+        held_MK={
+            name: np.stack([sign * one.estimate(frames[held], rest) for held, sign in one.signs.items()], axis=1)
+            for name, one in chosen.items()
+        },
+        rest_M={name: one.estimate(frames.get(AGAIN, rest), rest) for name, one in chosen.items()},
+        episodes_M=episodes_M,
     )
-
-
-def median_turns(frames_MSHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the median over the steps of the yaw between consecutive pictures, degrees [M].
-
-    A mean would be spoiled by one step whose sky is hidden by a wall.
-    """
-    steps = range(frames_MSHWC.shape[1] - 1)
-    return np.asarray(np.median([yaw_between(frames_MSHWC[:, s], frames_MSHWC[:, s + 1]) for s in steps], axis=0))
 
 
 def evaluate_estimator(
     dataset: FrameDataset, episodes: Sequence[EpisodeSlice], *, count: int, seed: int
-) -> dict[str, float]:
+) -> dict[str, NDArray[Any]]:
     """Compare the yaw estimated from recorded pictures with the yaw of the recorded states.
 
-    Draws up to `count` steps that turn by more than 2 degrees, without dead ones. Returns their number (`pairs`), the
-    median absolute error in degrees, the share of right directions, and the median degrees per step in the true
-    direction where the recorded turn is at least 8.5 degrees (`full_stick`); NaN where nothing could be measured.
+    Draws up to `count` steps that turn by more than 2 degrees, without dead ones. Returns arrays with one value per
+    step: `error` (absolute, degrees), `right` (1 if the direction is right) and `episodes`.
     """
-    unknown = {"median_error": np.nan, "sign_right": np.nan, "full_stick": np.nan, "pairs": 0}
+    unknown = {name: np.zeros(0) for name in ("error", "right", "episodes")}
     if not {"dead", "yaw"} <= set(dataset.state_columns):
         return unknown
     yaw = dataset.column("yaw")
@@ -158,38 +255,33 @@ def evaluate_estimator(
     rows, truth = rows[drawn], truth[drawn]
     parts = np.split(rows, range(16, len(rows), 16))  # bounds the pictures in memory
     seen = np.concatenate([yaw_between(dataset.frames_FHWC[p], dataset.frames_FHWC[p + 1]) for p in parts])
-    full = np.abs(truth) >= 8.5
-    return {
-        "median_error": float(np.median(np.abs(seen - truth))),
-        "sign_right": float(np.mean(np.sign(seen) == np.sign(truth))),
-        "full_stick": float(np.median((seen * np.sign(truth))[full])) if full.any() else np.nan,
-        "pairs": len(rows),
-    }
+    right = (np.sign(seen) == np.sign(truth)).astype(np.float64)
+    return {"error": np.abs(seen - truth), "right": right, "episodes": episodes_of(dataset, rows)}
 
 
-def control_rows(dream: ControlMetrics, estimator: Mapping[str, float], game: ControlMetrics | None) -> list[Row]:
+def control_rows(
+    dream: ControlMetrics, estimator: Mapping[str, NDArray[Any]], game: ControlMetrics | None
+) -> list[Row]:
     """Return the report rows; `game` is the same protocol in the real game."""
-    turns, walks, pairs = len(dream.right) + len(dream.left), len(dream.forward), int(estimator["pairs"])
-    row = partial(Row, "control")
-
-    def real(metric: str) -> dict[str, float]:
-        return {} if game is None else {"real game": getattr(game, metric)}
-
-    sign, turn, growth = dream.sign_right, dream.median_turn, dream.growth
-    signs = {**real("sign_right"), "estimator": estimator["sign_right"]}
-    degrees = {"true": TRUE_TURN, **real("median_turn"), "estimator": estimator["full_stick"]}
-    range_of_turn = f"{0.75 * TRUE_TURN:g} to {1.25 * TRUE_TURN:g} deg"
-    in_range = abs(turn - TRUE_TURN) <= 0.25 * TRUE_TURN
-    growths = {"rest": float(np.median(dream.rest)), **real("growth")}
-    grows = growth > 1 and is_significant(np.log(dream.forward) - np.log(dream.rest))
-    chance = {"chance": 0.5, **real("expands")}
-    return [
-        row("right_stick_x ±1: direction right", sign, "%", signs, ">= 95 %", sign >= 0.95, turns),
-        row("right_stick_x ±1: median turn a step", turn, "deg", degrees, range_of_turn, in_range, turns),
-        row("yaw estimator, median error on real turns", estimator["median_error"], "deg", count=pairs),
-        row("forward: median growth of the scene", growth, "x", growths, "> 1, > rest by 2 SE", grows, walks),
-        row("forward grows more than rest", dream.expands, "%", chance, count=walks),
-    ]
+    row, rows = partial(Row.of, "control", episodes_M=dream.episodes_M), []
+    for name, held_MK in dream.held_MK.items():
+        one, rest_M, right_MK = MEASURES[name], dream.rest_M[name], dream.right_MK(name)
+        pair, effect, right = len(one.signs) > 1, float(np.median(held_MK)), float(right_MK.mean())
+        beside, chance = {"rest": float(np.median(rest_M))}, {"chance": 0.5}
+        if game is not None:
+            beside["real game"] = float(np.median(game.held_MK[name]))
+            chance["real game"] = float(game.right_MK(name).mean())
+        # Opposite inputs cancel what the scene does at rest.
+        more = is_significant(held_MK.mean(1) if pair else held_MK[:, 0] - rest_M, dream.episodes_M)
+        passed = more and one.least < effect <= one.most
+        bar = f"> {one.least:g}" if one.most == np.inf else f"{one.least:g} to {one.most:g}"
+        rows.append(row(one.title, held_MK, one.unit, beside, f"{bar}, > rest by 2 SE", passed, statistic=np.median))
+        title = one.title.split(":")[0] + (": direction right" if pair else ": more than at rest")
+        rows.append(row(title, right_MK, "%", chance, f">= {100 * one.right:g} %", right >= one.right))
+    error_P, episodes_P = estimator["error"], estimator["episodes"]
+    title = "yaw estimator, median error on real turns"
+    rows.append(row(title, error_P, "deg", episodes_M=episodes_P, statistic=np.median))
+    return rows
 
 
 def measure_control(
@@ -198,59 +290,68 @@ def measure_control(
     segments: Sequence[Segment],
     settings: EvaluationSettings,
     progress: Progress = lambda _: None,
+    measures: Sequence[str] = tuple(MEASURES),
 ) -> ControlMetrics:
-    """Hold every input from every segment, in generated frames; rollout i has the seed `settings.seed + i`."""
+    """Hold every input of the measures from every segment, in generated frames.
+
+    Rollout i has the seed `settings.seed + i`, but for `AGAIN`.
+    """
     prompts = with_codes(engine.model, [segment.prompt(dataset) for segment in segments])
     last = reconstruct(engine.model, frames_after(dataset, segments, 0), settings.batch)
     frames = {}
-    for name in INPUTS:
+    for name in (*_inputs_of(measures), AGAIN):
         actions = [np.tile(encode_named(held_state(name)), (settings.control_steps, 1))] * len(prompts)
-        generated = rollout_frames(engine, prompts, actions, settings)
+        other = dataclasses.replace(settings, seed=settings.seed + len(prompts) * (name == AGAIN))
+        generated = rollout_frames(engine, prompts, actions, other)
         frames[name] = np.concatenate([last[:, None], generated], axis=1)
         progress(f"control, {name}")
-    return motion_metrics(frames)
+    return effects(frames, segment_episodes(dataset, segments), measures)
+
+
+def _inputs_of(measures: Sequence[str]) -> list[str]:
+    return [*(held for name in measures for held in MEASURES[name].signs), "rest"]
 
 
 def measure_game_control(
     dataset: FrameDataset, segments: Sequence[Segment], *, steps: int, progress: Progress = lambda _: None
 ) -> ControlMetrics | None:
-    """Hold every input for `steps` steps in the real game, after a replay of the episode up to the segment.
+    """Hold every input for `steps` steps in the real game, each after a replay of the episode up to the segment.
 
-    Returns the metrics of the segments without a death on the way; None when there is none, or for another game.
+    Returns the metrics of the segments without a death; None when there is none, or for another game.
     """
-    trials = []
+    segments = [s for s in segments if _episode(dataset, s).meta.get("game") == "arena"]
+    inputs = _inputs_of(tuple(MEASURES))
+    actions = np.stack([np.tile(encode_named(held_state(name)), (steps, 1)) for name in inputs])
+    trials, alive = [], []
     for segment in segments:
-        episode = next(e for e in dataset.spans if e.start <= segment.row < e.start + e.length)
-        if episode.meta.get("game") == "arena":
-            trials.append(_trial(dataset, episode, segment.row, steps))
+        played = [play_from(dataset, segment, held) for held in actions]
+        trials.append([frames for frames, _ in played])
+        alive.append(all(well for _, well in played))
         progress("control, real game")
-    trials = [trial for trial in trials if trial]
-    if not trials:
+    segments = list(itertools.compress(segments, alive))
+    if not segments:
         return None
-    return motion_metrics({name: np.stack([trial[name] for trial in trials]) for name in INPUTS})
+    frames = np.stack(list(itertools.compress(trials, alive)), axis=1)
+    return effects(dict(zip(inputs, frames, strict=True)), segment_episodes(dataset, segments), tuple(MEASURES))
 
 
-def _trial(dataset: FrameDataset, episode: EpisodeSlice, row: int, steps: int) -> dict[str, NDArray[np.uint8]]:
-    """Pictures [1 + steps, H, W, 3] of each input from one segment; empty after a death."""
+def play_from(dataset: FrameDataset, segment: Segment, actions_SA: NDArray[np.uint8]) -> tuple[Frames, bool]:
+    """Replay an episode of the arena up to a segment, then play these inputs.
+
+    Returns the frames, the one before the inputs first, uint8 [1 + S, H, W, 3], and True if the player is alive.
+    """
     from playloom.games.arena.engine import GameSpec
     from playloom.games.arena.process import GameProcess
 
+    episode = _episode(dataset, segment)
     meta = episode.meta
     spec = GameSpec(variant=str(meta["variant"]), mode=str(meta["mode"]), seed=int(meta["seed"]))
     with GameProcess(spec) as game:
-        for state in decode_values(np.array(dataset.actions_FA[episode.start : row])):
+        for state in decode_values(np.array(dataset.actions_FA[episode.start : segment.row])):
             game.step(state)
-        trial = {}
-        for name, undo in (("right", "left"), ("left", "right")):
-            trial[name] = _hold(game, name, steps)
-            _hold(game, undo, steps)
-        _hold(game, "rest", _SETTLE)
-        for name in ("rest", "forward"):
-            trial[name] = _hold(game, name, steps)
-        return {} if game.row[STATE_COLUMNS.index("dead")] > 0 else trial
+        frames = [game.frame_HWC, *(game.step(state)[0] for state in decode_values(actions_SA))]
+        return np.stack(frames), not game.row[STATE_COLUMNS.index("dead")] > 0
 
 
-def _hold(game: GameProcess, name: str, steps: int) -> NDArray[np.uint8]:
-    frames = [game.frame_HWC]
-    frames += [game.step(held_state(name))[0] for _ in range(steps)]
-    return np.stack(frames)
+def _episode(dataset: FrameDataset, segment: Segment) -> EpisodeSlice:
+    return dataset.spans[int(segment_episodes(dataset, [segment])[0]) - 1]

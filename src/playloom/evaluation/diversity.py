@@ -19,8 +19,15 @@ from numpy.typing import NDArray
 from playloom.actions.codec import ACTION_SLOTS, SLOT_NAMES, SLOT_SIZES
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.evaluation.config import EvaluationSettings
-from playloom.evaluation.report import Row
-from playloom.evaluation.segments import EvaluationContext, Progress, Segment, alive_episodes, run_batches
+from playloom.evaluation.report import Row, standard_error
+from playloom.evaluation.segments import (
+    EvaluationContext,
+    Progress,
+    Segment,
+    alive_episodes,
+    run_batches,
+    segment_episodes,
+)
 from playloom.inference.engine import Engine
 from playloom.inference.types import GenerationRequest, Mode
 
@@ -81,7 +88,7 @@ def measure_diversity(
     result of `action_spread` of every kind: those of `DREAMS`, `recorded` (the player's), `repeat` (the prompt's last
     input) and `uniform`.
     """
-    seed, steps = settings.seed, settings.diversity_steps
+    seed, steps, episodes_M = settings.seed, settings.diversity_steps, segment_episodes(dataset, segments)
     recorded = np.stack([segment.future_actions(dataset, steps) for segment in segments])
     last = np.stack([dataset.actions_FA[segment.row - 1] for segment in segments])
     kinds = {}
@@ -111,35 +118,53 @@ def measure_diversity(
         "repeats": REPEATS,
         "subsample": SUBSAMPLE,
         "inputs": SLOT_NAMES,
-        "kinds": {kind: action_spread(actions, last, reference, seed) for kind, actions in kinds.items()},
+        "kinds": {
+            kind: action_spread(actions, last, reference, seed, episodes_M if kind in DREAMS else None)
+            for kind, actions in kinds.items()
+        },
     }
 
 
-def action_spread(actions_MSA: Actions, last_MA: Actions, reference_RA: Actions, seed: int) -> dict[str, Any]:
+def action_spread(
+    actions_MSA: Actions,
+    last_MA: Actions,
+    reference_RA: Actions,
+    seed: int,
+    episodes_M: NDArray[np.int64] | None = None,
+) -> dict[str, Any]:
     """Measure actions [M, S, 16] of segments, whose last prompt actions are `last_MA`, against a reference.
 
-    Returns the Wasserstein-1 distance of all inputs together, mean and standard deviation over sub-samples of
-    `SUBSAMPLE` of the smaller set, drawn with `seed`; that of every input alone, over all actions; and the share of
-    steps whose action differs from the one before. Distances are NaN without a reference.
+    Returns the Wasserstein-1 distance of all inputs together, the mean over sub-samples of `SUBSAMPLE` of the smaller
+    set, drawn with `seed`; that of every input alone, over all actions; and the share of steps whose action differs
+    from the one before. With `episodes_M`, `errors` has the standard errors of the three (of the sum, for inputs
+    apart); each resample has one sub-sample. Distances are NaN without a reference.
     """
     before_MSA = np.concatenate([last_MA[:, None], actions_MSA[:, :-1]], axis=1)
-    changes = float((actions_MSA != before_MSA).any(-1).mean())
-    actions_NA = actions_MSA.reshape(-1, ACTION_SLOTS)
+    changed_M = (actions_MSA != before_MSA).any(-1).mean(1)
+    changes = float(changed_M.mean())
     if not len(reference_RA):
-        unknown = {"distance": np.nan, "standard_deviation": np.nan, "inputs_apart": np.full(ACTION_SLOTS, np.nan)}
-        return {**unknown, "steps_that_change": changes}
-    size = max(1, round(SUBSAMPLE * min(len(actions_NA), len(reference_RA))))
+        unknown = {"distance": np.nan, "inputs_apart": np.full(ACTION_SLOTS, np.nan)}
+        return {**unknown, "steps_that_change": changes, "errors": [np.nan] * 3}
+    size = max(1, round(SUBSAMPLE * min(actions_MSA[..., 0].size, len(reference_RA))))
     rng = np.random.default_rng(seed)
-    distances = [
-        joint_distance(*(sample[rng.permutation(len(sample))[:size]] for sample in (reference_RA, actions_NA)))
-        for _ in range(REPEATS)
-    ]
-    return {
+
+    def distance(some_MSA: Actions) -> float:
+        samples = (reference_RA, some_MSA.reshape(-1, ACTION_SLOTS))
+        return joint_distance(*(sample[rng.permutation(len(sample))[:size]] for sample in samples))
+
+    def apart(some_MSA: Actions) -> NDArray[np.float64]:
+        return marginal_distances(some_MSA.reshape(-1, ACTION_SLOTS), reference_RA)
+
+    distances = [distance(actions_MSA) for _ in range(REPEATS)]
+    spread = {
         "distance": float(np.mean(distances)),
-        "standard_deviation": float(np.std(distances, ddof=1)),
-        "inputs_apart": marginal_distances(actions_NA, reference_RA),
+        "inputs_apart": apart(actions_MSA),
         "steps_that_change": changes,
     }
+    if episodes_M is not None:
+        errors = [standard_error(actions_MSA, episodes_M, one) for one in (distance, lambda x: float(apart(x).sum()))]
+        spread["errors"] = [*errors, standard_error(changed_M, episodes_M)]
+    return spread
 
 
 def diversity_rows(result: Mapping[str, Any]) -> list[Row]:
@@ -152,11 +177,10 @@ def diversity_rows(result: Mapping[str, Any]) -> list[Row]:
     }
     rows = []
     for mode in DREAMS:
-        deviation = {"SD": kinds[mode]["standard_deviation"]}
-        for name, (unit, values) in metrics.items():
-            baselines = {**deviation, **{kind: value for kind, value in values.items() if kind not in DREAMS}}
-            rows.append(Row("diversity", f"{name}, {mode}", values[mode], unit, baselines, count=result["actions"]))
-            deviation = {}  # belongs to the first metric alone
+        for (name, (unit, values)), error in zip(metrics.items(), kinds[mode]["errors"], strict=True):
+            beside = {kind: value for kind, value in values.items() if kind not in DREAMS}
+            row = Row("diversity", f"{name}, {mode}", values[mode], unit, beside, count=result["actions"], error=error)
+            rows.append(row)
     return rows
 
 

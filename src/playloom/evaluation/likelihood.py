@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 from playloom.actions.codec import SLOT_SIZES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.report import Row, is_significant
-from playloom.evaluation.segments import EvaluationContext, Progress, Segment, encode
+from playloom.evaluation.segments import EvaluationContext, Progress, Segment, encode, segment_episodes
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 from playloom.models.sequence import NO_TOKEN, TokenGroup
@@ -39,16 +40,15 @@ def evaluate(run: EvaluationContext) -> None:
     s, layout = run.settings, run.model.config.layout
     delays = [None, *(delay for delay in ROW_DELAYS if layout.rows and delay < layout.grid_width)]
     segments = run.segments(s.windows, 1, extra=2)
-    windows = windows_at(run.model, run.dataset, segments)
-    orders, gaps = measure_likelihood(run.model, windows, delays, s.row_delay, run.progress)
-    bases = baselines(windows)
+    test = windows_at(run.model, run.dataset, segments)
+    orders, gaps = measure_likelihood(run.model, test, delays, s.row_delay, run.progress)
     heldout = None
     if run.heldout:
         apart = run.segments(max(1, s.windows // 2), 1, heldout=True, extra=2)
         windows = windows_at(run.model, run.dataset, apart)
-        heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.row_delay), baselines(windows))
+        heldout = (likelihood(run.model, windows.codes_BTN, windows.actions, s.row_delay), windows)
         run.progress("likelihood, held out")
-    run.rows += likelihood_rows(orders, order_name(s.row_delay), bases, gaps, heldout)
+    run.rows += likelihood_rows(orders, order_name(s.row_delay), test, gaps, heldout)
     run.curves["likelihood"] = {name: one.means for name, one in orders.items()}
     run.curves["alignment"] = {name: {"mean": gap.mean(), "windows": gap} for name, gap in gaps.items()}
     run.counts["likelihood_windows"] = len(segments)
@@ -62,6 +62,8 @@ class Windows:
     """Image codes, int64."""
     actions_BTA: NDArray[np.uint8]
     """Action values of T + 2 steps: one before the first frame and one after the last."""
+    episodes_B: NDArray[np.int64]
+    """Number of each window's episode."""
 
     @property
     def actions(self) -> NDArray[np.uint8]:
@@ -92,10 +94,18 @@ class Baseline(NamedTuple):
 class Likelihood:
     """Likelihood of windows in one decoding order."""
 
-    image_B: NDArray[np.float64]
-    """Cross-entropy of image codes, per window."""
-    means: dict[str, float]
-    """Cross-entropy of `image` codes, `buttons` (and triggers) and `sticks`, nats; and `image_accuracy` and so on."""
+    by_window: dict[str, NDArray[np.float64]]
+    """Per window [B]: cross-entropy of `image` codes, `buttons` (and triggers) and `sticks`, nats; `image_accuracy`."""
+
+    @property
+    def image_B(self) -> NDArray[np.float64]:
+        """Cross-entropy of image codes, per window."""
+        return self.by_window["image"]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Means over the windows."""
+        return {name: float(values_B.mean()) for name, values_B in self.by_window.items()}
 
 
 def windows_at(model: WorldModel, dataset: FrameDataset, segments: Sequence[Segment]) -> Windows:
@@ -103,7 +113,8 @@ def windows_at(model: WorldModel, dataset: FrameDataset, segments: Sequence[Segm
     steps = segments[0].past - 2
     rows_BT = np.array([segment.row - steps for segment in segments])[:, None] + np.arange(steps + 2)
     codes = np.stack([encode(model, dataset.frames_FHWC[rows]) for rows in rows_BT[:, 1:-1]])
-    return Windows(codes_BTN=codes, actions_BTA=np.array(dataset.actions_FA[rows_BT]))
+    episodes_B = segment_episodes(dataset, segments)
+    return Windows(codes_BTN=codes, actions_BTA=np.array(dataset.actions_FA[rows_BT]), episodes_B=episodes_B)
 
 
 @torch.inference_mode()
@@ -118,25 +129,21 @@ def likelihood(
 
     Action t of a window follows its frame t.
     """
-    sums = torch.zeros(5, dtype=torch.float64)
-    image_B = []
+    names = ("image", "image_accuracy", "buttons", "buttons_accuracy", "sticks", "sticks_accuracy")
+    found = []
     for first in range(0, len(codes_BTN), batch):
         part = slice(first, first + batch)
         codes, values, hidden_BTPD = hidden_states(model, codes_BTN[part], actions_BTA[part], row_delay)
         group = model.config.layout.image_group
-        image_loss_BTN, image_right_BTN = _score(model, group, hidden_BTPD[:, :, list(group.positions)], codes)
+        image = _score(model, group, hidden_BTPD[:, :, list(group.positions)], codes)
         actions = [
             _score(model, group, hidden_BTPD[:, :, group.positions[0]], values[..., slot])
             for slot, group in enumerate(model.config.layout.action_groups)
         ]
-        losses_ABT, right_ABT = (torch.stack(tensors) for tensors in zip(*actions, strict=True))
-        image_B.append(image_loss_BTN.double().mean((1, 2)).cpu().numpy())
-        parts = [image_right_BTN, losses_ABT[BUTTONS], right_ABT[BUTTONS], losses_ABT[STICKS], right_ABT[STICKS]]
-        sums += torch.stack([x.double().mean().cpu() for x in parts]) * (len(codes) / len(codes_BTN))
-    losses_B, means = np.concatenate(image_B), sums.tolist()
-    names = ("image_accuracy", "buttons", "buttons_accuracy", "sticks", "sticks_accuracy")
-    image = {"image": float(losses_B.mean())}
-    return Likelihood(image_B=losses_B, means=image | dict(zip(names, means, strict=True)))
+        both = [torch.stack(tensors, dim=-1) for tensors in zip(*actions, strict=True)]
+        parts = [*image, *(x_BTA[..., slots] for slots in (BUTTONS, STICKS) for x_BTA in both)]
+        found.append(torch.stack([x.double().mean((1, 2)) for x in parts]).cpu().numpy())
+    return Likelihood(by_window=dict(zip(names, np.concatenate(found, axis=1), strict=True)))
 
 
 @torch.inference_mode()
@@ -219,34 +226,32 @@ def measure_likelihood(
 def likelihood_rows(
     orders: Mapping[str, Likelihood],
     order: str,
-    bases: Mapping[str, Baseline],
+    windows: Windows,
     gaps: Mapping[str, NDArray[np.float64]],
-    heldout: tuple[Likelihood, dict[str, Baseline]] | None,
+    heldout: tuple[Likelihood, Windows] | None,
 ) -> list[Row]:
     """Return the report rows of likelihood and alignment; `order` is the name of the order used for generation."""
-    main = orders[order]
-    count, image = len(main.image_B), bases["image"]
-    rows = []
-
-    def add(name: str, value: float, unit: str, baselines: dict[str, float], count: int = count) -> None:
-        rows.append(Row("likelihood", name, value, unit, baselines, count=count))
-
-    for each, one in orders.items():
-        add(f"image cross-entropy, {each}", one.means["image"], "nats", {"marginal": image.marginal})
-    accuracy = main.means["image_accuracy"]
-    add(f"image accuracy, {order}", accuracy, "%", {"code of the last frame": image.repeat})
+    row = partial(Row.of, "likelihood", episodes_M=windows.episodes_B)
+    main, bases = orders[order].by_window, baselines(windows)
+    image = bases["image"]
+    rows = [
+        row(f"image cross-entropy, {each}", one.image_B, "nats", {"marginal": image.marginal})
+        for each, one in orders.items()
+    ]
+    accuracy = {"code of the last frame": image.repeat}
+    rows.append(row(f"image accuracy, {order}", main["image_accuracy"], "%", accuracy))
     for kind in ("sticks", "buttons"):
         base = bases[kind]
         entropies = {"marginal": base.marginal, "given the last": base.given_last}
-        add(f"{kind} cross-entropy, {order}", main.means[kind], "nats", entropies)
-        add(f"{kind} accuracy, {order}", main.means[f"{kind}_accuracy"], "%", {"repeat the last": base.repeat})
+        rows.append(row(f"{kind} cross-entropy, {order}", main[kind], "nats", entropies))
+        rows.append(row(f"{kind} accuracy, {order}", main[f"{kind}_accuracy"], "%", {"repeat the last": base.repeat}))
     if heldout is not None:
-        other, own = heldout
-        marginal = {"marginal": own["image"].marginal}
-        loss = other.means["image"]
-        add(f"image cross-entropy, held out, {order}", loss, "nats", marginal, len(other.image_B))
-    true = {"true actions": main.means["image"]}
+        other, apart = heldout
+        name, marginal = f"image cross-entropy, held out, {order}", {"marginal": baselines(apart)["image"].marginal}
+        rows.append(row(name, other.image_B, "nats", marginal, episodes_M=apart.episodes_B))
+    true = {"true actions": orders[order].means["image"]}
     for name, gap_B in gaps.items():
-        title, gap = f"gap with actions {name}", float(gap_B.mean())
-        rows.append(Row("alignment", title, gap, "nats", true, "> 2 SE", is_significant(gap_B), count))
+        passed, title = is_significant(gap_B, windows.episodes_B), f"gap with actions {name}"
+        gap = partial(Row.of, "alignment", episodes_M=windows.episodes_B)
+        rows.append(gap(title, gap_B, "nats", true, "> 2 SE", passed))
     return rows

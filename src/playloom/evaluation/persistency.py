@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,15 @@ from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Row, standard_error
-from playloom.evaluation.segments import EvaluationContext, Progress, Segment, reconstruct, rollout_frames, with_codes
+from playloom.evaluation.segments import (
+    EvaluationContext,
+    Progress,
+    Segment,
+    reconstruct,
+    rollout_frames,
+    segment_episodes,
+    with_codes,
+)
 from playloom.inference.engine import Engine
 from playloom.inference.types import Prompt
 from playloom.models.checkpoint import WorldModel
@@ -36,6 +45,7 @@ PRESENT = 0.5
 """Least share of an object that counts as present."""
 CANDIDATES = 8
 """Candidates per chosen segment: the one whose pictures move least, since a pasted object stands still."""
+_BASELINES = ("another seed without it", "another object")
 _SIDES = (0.2, 0.8)
 """Middle of the box left and right of the player's body, over picture width."""
 _LIGHT = np.array([-0.45, -0.65, 0.61])
@@ -252,6 +262,10 @@ class Persistency:
     kept_MO: NDArray[np.float64]
     """Share of each object of `OBJECTS` that the tokenizer keeps in the last prompt frame."""
     prompt_frames: int
+    kept_episodes_M: NDArray[np.int64]
+    """Number of each segment's episode."""
+    episodes_M: NDArray[np.int64]
+    """The same for the segments that have an object."""
 
 
 def measure_persistency(
@@ -266,7 +280,7 @@ def measure_persistency(
     Rollout i has the seed `settings.seed + i`, with the object and without. `progress` is called after every set of
     rollouts.
     """
-    s, past = settings, segments[0].past
+    s, past, episodes_M = settings, segments[0].past, segment_episodes(dataset, segments)
     edits, kept = make_edits(engine.model, [segment.prompt(dataset) for segment in segments], s.persistency_kept)
     rest = [np.tile(REST_VALUES, (s.persistency_steps, 1))] * len(edits)
 
@@ -292,20 +306,24 @@ def measure_persistency(
         chance_MS=shares(own, another),
         kept_MO=kept,
         prompt_frames=past,
+        kept_episodes_M=episodes_M,
+        episodes_M=episodes_M[(kept >= s.persistency_kept).any(1)],
     )
 
 
 def persistency_rows(result: Persistency) -> list[Row]:
     """Return the report rows: presence at the last step, share left, and share kept by the tokenizer."""
     steps, chance_M = result.chance_MS.shape[1], result.chance_MS[:, -1]
-    rows = []
+    row, rows = partial(Row.of, "persistency", episodes_M=result.episodes_M), []
     for count, present_MS in result.present_MS.items():
         where = f"in {count} of {result.prompt_frames} frames"
         shares_M = (present_MS[:, -1], chance_M, result.other_MS[count][:, -1])
         there_M = [(share_M >= PRESENT).astype(np.float64) for share_M in shares_M]
-        rows.append(_row(f"object there after {steps} steps, {where}", *there_M))
-        rows.append(_row(f"share of it left after {steps} steps, {where}", *shares_M))
-    rows.append(_row("share of an object the tokenizer keeps", result.kept_MO.mean(1)))
+        for name, values in (("object there", there_M), ("share of it left", shares_M)):
+            beside = {kind: float(_mean(x_M)) for kind, x_M in zip(_BASELINES, values[1:], strict=True)}
+            rows.append(row(f"{name} after {steps} steps, {where}", values[0], "%", beside))
+    kept_M, episodes_M = result.kept_MO.mean(1), result.kept_episodes_M
+    rows.append(row("share of an object the tokenizer keeps", kept_M, "%", episodes_M=episodes_M))
     return rows
 
 
@@ -316,23 +334,20 @@ def persistency_curves(result: Persistency) -> dict[str, object]:
         "prompt_frames": result.prompt_frames,
         "edited_frames": {
             str(count): {
-                "mean": _mean(present_MS),
-                "standard_error": standard_error(present_MS),
+                **_by_step(present_MS, result.episodes_M),
                 "another_object": _mean(result.other_MS[count]),
                 "segments_last_step": present_MS[:, -1],
             }
             for count, present_MS in result.present_MS.items()
         },
-        "another_seed": {"mean": _mean(result.chance_MS), "standard_error": standard_error(result.chance_MS)},
+        "another_seed": _by_step(result.chance_MS, result.episodes_M),
         "kept_by_the_tokenizer": dict(zip(OBJECTS, result.kept_MO.T, strict=True)),
     }
 
 
-def _row(name: str, value_M: Grid, chance_M: Grid | None = None, other_M: Grid | None = None) -> Row:
-    beside = {"another seed without it": chance_M, "another object": other_M}
-    baselines = {kind: float(_mean(values_M)) for kind, values_M in beside.items() if values_M is not None}
-    baselines = {"SE": float(standard_error(value_M)), **baselines}
-    return Row("persistency", name, float(_mean(value_M)), "%", baselines, count=len(value_M))
+def _by_step(shares_MS: Grid, episodes_M: NDArray[np.int64]) -> dict[str, object]:
+    errors = [standard_error(shares_M, episodes_M) for shares_M in shares_MS.T]
+    return {"mean": _mean(shares_MS), "standard_error": errors}
 
 
 def _mean(values_M: Grid) -> Grid:

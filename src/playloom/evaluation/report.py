@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from playloom.json_io import plain, write_json
@@ -19,7 +19,16 @@ from playloom.media.contact_sheet import Tile, contact_sheet, held_inputs
 
 FORMAT = 1
 """Version of the JSON form."""
-_HEAD = ("part", "figure", "value", "baseline", "bar", "")
+TOLERANCE = 0.3
+"""Largest relative deviation from the recorded figure that reaches the bar."""
+MOTION_TOLERANCE = 0.5
+"""The same for motion, which depends on what is in view."""
+RESAMPLES = 400
+"""Resamples of the bootstrap."""
+_HEAD = ("part", "figure", "value ± SE", "baseline", "bar", "")
+
+Statistic = Callable[[NDArray[Any]], float]
+"""Computes a figure from the values of any number of segments, [M, ...]."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Row:
     """One metric with its baselines and target."""
 
     part: str
-    """Part of the evaluation: tokenizer, likelihood, alignment, horizon, collapse, diversity, persistency, control."""
+    """Part of the evaluation, such as tokenizer, horizon or control."""
     name: str
     value: float
     """The metric; NaN where nothing could be measured."""
@@ -41,12 +50,53 @@ class Row:
     """True if the target was reached; None without a target."""
     count: int = 0
     """Number of segments, windows or frames."""
+    error: float = math.nan
+    """Standard error of the value, see `standard_error`; NaN where there is none."""
+
+    @classmethod
+    def of(
+        cls,
+        part: str,
+        name: str,
+        values_M: ArrayLike,
+        unit: str = "",
+        baselines: Mapping[str, float] | None = None,
+        bar: str = "",
+        passed: bool | None = None,
+        *,
+        episodes_M: NDArray[np.int64] | None = None,
+        statistic: Statistic = np.mean,
+    ) -> Row:
+        """Return the row of a statistic over segments, with its standard error; see `standard_error`."""
+        values_M = np.asarray(values_M)
+        value = float(statistic(values_M)) if len(values_M) else math.nan
+        error = standard_error(values_M, episodes_M, statistic)
+        return cls(part, name, value, unit, baselines or {}, bar, passed, len(values_M), error)
+
+    @classmethod
+    def of_ratio(
+        cls,
+        part: str,
+        name: str,
+        values_M2: ArrayLike,
+        baselines: Mapping[str, float] | None = None,
+        *,
+        episodes_M: NDArray[np.int64] | None = None,
+        tolerance: float = TOLERANCE,
+        statistic: Statistic | None = None,
+    ) -> Row:
+        """Return the row of a ratio, by default of two means, generated over recorded; the bar is 1 ± `tolerance`."""
+        statistic = statistic or ratio_of_means
+        value = statistic(np.asarray(values_M2))
+        bar = f"{100 * (1 - tolerance):.0f} to {100 * (1 + tolerance):.0f} %"
+        passed = bool(abs(value - 1) <= tolerance)
+        return cls.of(part, name, values_M2, "%", baselines, bar, passed, episodes_M=episodes_M, statistic=statistic)
 
     def cells(self) -> tuple[str, ...]:
         """Return the six cells of a table row."""
         baselines = ", ".join(f"{name} {format_value(value, self.unit)}" for name, value in self.baselines.items())
         result = "" if self.passed is None else "reached" if self.passed else "missed"
-        return self.part, self.name, format_value(self.value, self.unit), baselines, self.bar, result
+        return self.part, self.name, format_value(self.value, self.unit, self.error), baselines, self.bar, result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,26 +120,43 @@ class Report:
         write_json(path, self.to_json())
 
 
-def is_significant(values: NDArray[np.float64]) -> bool:
+def ratio_of_means(values_M2: NDArray[np.float64]) -> float:
+    """Return the mean of the first column over that of the second; NaN where that is 0."""
+    over, under = values_M2.mean(0)
+    return float(over / (under or np.nan))
+
+
+def is_significant(values_M: NDArray[np.float64], episodes_M: NDArray[np.int64] | None = None) -> bool:
     """Return True if the mean of paired differences exceeds zero by more than two standard errors."""
-    return bool(len(values) > 1 and values.mean() > 2 * standard_error(values))
+    return bool(len(values_M) > 1 and values_M.mean() > 2 * standard_error(values_M, episodes_M))
 
 
-def standard_error(values_M: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the standard error of the mean over the first axis; NaN for fewer than two values."""
+def standard_error(
+    values_M: NDArray[Any], episodes_M: NDArray[np.int64] | None = None, statistic: Statistic = np.mean
+) -> float:
+    """Return the standard error of a statistic over the first axis; NaN for fewer than two values.
+
+    Segments of one episode are not independent, so whole episodes are drawn with replacement (the cluster bootstrap,
+    Davison and Hinkley 1997, section 3.8) with a fixed seed. `episodes_M` has the episode of each value. With None, or
+    with one episode only, every value counts as an episode.
+    """
     if len(values_M) < 2:
-        return np.full(values_M.shape[1:], np.nan)
-    return np.asarray(values_M.std(0, ddof=1) / np.sqrt(len(values_M)))
+        return math.nan
+    episodes_M = np.arange(len(values_M)) if episodes_M is None or len(set(episodes_M)) < 2 else episodes_M
+    rows = [np.flatnonzero(episodes_M == episode) for episode in np.unique(episodes_M)]
+    count, rng = len(rows), np.random.default_rng(0)
+    drawn = (np.concatenate([rows[index] for index in rng.integers(0, count, count)]) for _ in range(RESAMPLES))
+    found = np.array([statistic(values_M[index]) for index in drawn], np.float64)
+    return float(found.std() * math.sqrt(count / (count - 1)))
 
 
-def format_value(value: float, unit: str) -> str:
-    """Format a value with its unit."""
+def format_value(value: float, unit: str, error: float = math.nan) -> str:
+    """Format a value, with its standard error if it has one, and its unit."""
     if not math.isfinite(value):
         return "n/a"
-    if unit == "%":
-        return f"{100 * value:.1f} %"
-    digits = {"codes": 0, "": 3, "nats": 3}.get(unit, 2)
-    return f"{value:.{digits}f} {unit}".rstrip()
+    digits = {"codes": 0, "": 3, "nats": 3, "%": 1}.get(unit, 2)
+    numbers = [100 * number if unit == "%" else number for number in (value, error) if math.isfinite(number)]
+    return f"{' ± '.join(f'{number:.{digits}f}' for number in numbers)} {unit}".rstrip()
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -10,11 +10,12 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.data.sampler import alive_spans
@@ -69,16 +70,36 @@ class EvaluationContext:
     """Series behind the rows, JSON values."""
     counts: dict[str, int] = field(default_factory=dict)
     """Number of segments by part."""
+    dreams: tuple[list[Segment], NDArray[np.int32]] | None = None
+    """The segments of the long rollouts, and the codes of their frames [segments, S, N]."""
 
     def __post_init__(self) -> None:
         self.model = self.engine.model
         self.test, self.heldout = self.dataset.of_split("test"), self.dataset.of_split("heldout")
+
+    @cached_property
+    def encoded(self) -> list[tuple[EpisodeSlice, NDArray[np.int64]]]:
+        """Stretches of recorded play without deaths, and their codes [T, N]: the first steps of every test episode."""
+        most = max(1, self.settings.encoded_frames // len(self.test))
+        heads = [dataclasses.replace(episode, length=min(episode.length, most)) for episode in self.test]
+        spans = alive_episodes(self.dataset, heads)
+        return [(span, encode(self.model, self.dataset.frames_FHWC[span.rows], self.settings.batch)) for span in spans]
 
     def segments(self, count: int, future: int, *, heldout: bool = False, extra: int = 0) -> list[Segment]:
         """Choose segments with a full context, and `extra` frames before it, from test or held-out episodes."""
         past = self.model.config.transformer.context_steps + extra
         episodes = self.heldout if heldout else self.test
         return choose_segments(self.dataset, episodes, count=count, past=past, future=future, seed=self.settings.seed)
+
+
+def episodes_of(dataset: FrameDataset, rows: ArrayLike) -> NDArray[np.int64]:
+    """Return the number of each row's episode, int64 [rows]: the clusters of standard errors."""
+    return np.searchsorted([span.start for span in dataset.spans], np.asarray(rows), side="right")
+
+
+def segment_episodes(dataset: FrameDataset, segments: Sequence[Segment]) -> NDArray[np.int64]:
+    """Return the number of each segment's episode, int64 [segments]."""
+    return episodes_of(dataset, [segment.row for segment in segments])
 
 
 def frames_after(dataset: FrameDataset, segments: Sequence[Segment], step: int) -> NDArray[np.uint8]:
@@ -128,10 +149,10 @@ def run_batches(
 
 def rollout_batches(
     engine: Engine, prompts: Sequence[Prompt], actions: Sequence[NDArray[np.uint8]], settings: EvaluationSettings
-) -> Iterator[tuple[slice, int, NDArray[np.uint8]]]:
+) -> Iterator[tuple[slice, int, NDArray[np.uint8], NDArray[np.int64]]]:
     """Generate from every prompt under its actions, uint8 [S, 16] each; rollout i has the seed `settings.seed + i`.
 
-    Yields the indices of a batch's rollouts, the step from 0, and their frames, uint8 [B, H, W, 3].
+    Yields the indices of a batch's rollouts, the step from 0, frames, uint8 [B, H, W, 3], and codes, int64 [B, N].
     """
     sampling, seed = settings.sampling, settings.seed
     requests = [
@@ -139,7 +160,9 @@ def rollout_batches(
         for index, (prompt, held) in enumerate(zip(prompts, actions, strict=True))
     ]
     for rows, step, results in run_batches(engine, requests, settings.batch):
-        yield rows, step, np.stack([result.frame_HWC for result in results if result.frame_HWC is not None])
+        pairs = [(r.frame_HWC, r.codes_N) for r in results if r.frame_HWC is not None and r.codes_N is not None]
+        frames, codes = zip(*pairs, strict=True)
+        yield rows, step, np.stack(frames), np.stack(codes)
 
 
 def rollout_frames(
@@ -147,7 +170,7 @@ def rollout_frames(
 ) -> NDArray[np.uint8]:
     """Return all frames of short rollouts, uint8 [rollouts, S, H, W, 3]; see `rollout_batches`."""
     frames = np.empty((len(prompts), len(actions[0]), *prompts[0].frames_THWC.shape[1:]), np.uint8)
-    for rows, step, frames_BHWC in rollout_batches(engine, prompts, actions, settings):
+    for rows, step, frames_BHWC, _ in rollout_batches(engine, prompts, actions, settings):
         frames[rows, step] = frames_BHWC
     return frames
 

@@ -16,7 +16,17 @@ import playloom
 from playloom.data.dataset import EpisodeSlice, FrameDataset
 from playloom.device import machine
 from playloom.errors import MissingExtraError
-from playloom.evaluation import control, diversity, likelihood, persistency, reconstruction, rollout
+from playloom.evaluation import (
+    control,
+    diversity,
+    drift,
+    inverse_dynamics,
+    likelihood,
+    persistency,
+    reconstruction,
+    revisit,
+    rollout,
+)
 from playloom.evaluation.config import EvaluationSettings
 from playloom.evaluation.report import Report, rollout_plot, rollout_strip
 from playloom.evaluation.segments import EvaluationContext, Progress, rollout_frames
@@ -30,6 +40,9 @@ PARTS: Mapping[str, Callable[[EvaluationContext], None]] = {
     "likelihood": likelihood.evaluate,
     "horizon": rollout.evaluate,
     "control": control.evaluate,
+    "inverse dynamics": inverse_dynamics.evaluate,
+    "drift": drift.evaluate,
+    "revisit": revisit.evaluate,
     "diversity": diversity.evaluate,
     "persistency": persistency.evaluate,
 }

@@ -14,12 +14,12 @@ from playloom.data.prepare import build_frame_store
 from playloom.data.recording import list_episodes, load_meta
 from playloom.errors import RecordingError
 
-TEST_SEEDS = (18, 38, 58, 78)
-"""Seeds recorded here: all of the test split."""
+TEST_SEEDS = range(18, 418, 20)
+"""Seeds recorded here, twenty: all of the test split."""
 HELDOUT_SEEDS = (19, 39, 59)
 """Seeds with the held-out arena, the held-out style, and both."""
-HELDOUT_STEPS = 200
-"""Steps of a held-out episode; a test episode has the recorder's full length."""
+STEPS = 200
+"""Steps of an episode recorded here: many short ones vary more than a few long ones."""
 
 Progress = Callable[[str, int, int], None]
 """Receives a description of the work, the pieces done, and their total."""
@@ -29,7 +29,7 @@ def open_test_set(data: Path | None, work: Path, progress: Progress = lambda *_:
     """Open the pictures, actions and states to evaluate on.
 
     `data` is a frame dataset; or a folder of recordings, whose test and held-out episodes are rendered; or None to
-    record a small set (four test episodes of a minute, three held-out ones of 20 s). `work` is the folder for
+    record a small set (twenty test episodes and three held-out ones, of 20 s each). `work` is the folder for
     recordings and rendered pictures; those of an earlier call are used again.
     """
     if data is not None and (data / "index.json").is_file():
@@ -55,10 +55,9 @@ def open_test_set(data: Path | None, work: Path, progress: Progress = lambda *_:
 
 
 def _record(folder: Path, progress: Progress) -> None:
-    from playloom.games.recorder import EPISODE_STEPS, plan_episode, record_plans
+    from playloom.games.recorder import plan_episode, record_plans
 
-    plans = [plan_episode(seed, EPISODE_STEPS) for seed in TEST_SEEDS]
-    plans += [plan_episode(seed, HELDOUT_STEPS) for seed in HELDOUT_SEEDS]
+    plans = [plan_episode(seed, STEPS) for seed in (*TEST_SEEDS, *HELDOUT_SEEDS)]
     record_plans(folder, plans, progress=lambda done, total, _: progress("recording test episodes", done, total))
 
 

@@ -30,9 +30,9 @@ from playloom.evaluation.likelihood import (
 from playloom.evaluation.reconstruction import draw_rows, measure_tokenizer, tokenizer_rows
 from playloom.evaluation.rollout import (
     RolloutMetrics,
-    collapse_row,
-    measure_collapse,
+    collapse_rows,
     measure_rollout,
+    motion,
     rollout_curves,
     rollout_rows,
 )
@@ -175,13 +175,13 @@ def test_the_action_of_a_windows_first_step_is_nobodys_to_foretell() -> None:
     model = loud_model(tiny_config())
     codes = np.random.default_rng(0).integers(0, 16, (5, 4, 24))
     around = random_actions(30).reshape(5, 6, 16)
-    windows = Windows(codes_BTN=codes, actions_BTA=around)
+    windows = Windows(codes_BTN=codes, actions_BTA=around, episodes_B=np.arange(5))
     pairs = windows.actions[:, 1:] == windows.actions[:, :-1]
     beside = baselines(windows)
     assert beside["sticks"].repeat == pytest.approx(pairs[..., STICKS].mean())
     other = around.copy()
     other[:, 0] = 0  # the action before the first frame: nobody's business
-    assert baselines(Windows(codes_BTN=codes, actions_BTA=other)) == beside
+    assert baselines(dataclasses.replace(windows, actions_BTA=other)) == beside
     moved = around.copy()
     moved[:, 1, -1] = (moved[:, 1, -1] + 1) % 11
     first, second = (likelihood(model, codes, w[:, 1:-1], 1) for w in (around, moved))
@@ -197,7 +197,7 @@ def test_a_model_that_never_looks_at_actions_has_no_alignment_gap(tmp_path: Path
     moments = choose_segments(store, store.spans, count=6, past=6, future=1, seed=0)
     windows = windows_at(model, store, moments)
     orders, gaps = measure_likelihood(model, windows, (None,), 1)
-    rows = likelihood_rows(orders, "row delay 1", baselines(windows), gaps, None)
+    rows = likelihood_rows(orders, "row delay 1", windows, gaps, None)
     rows = [row for row in rows if row.part == "alignment"]
     assert len(rows) == 3 and not any(row.passed for row in rows)
     assert [row.value for row in rows] == pytest.approx([0, 0, 0], abs=1e-5)
@@ -232,7 +232,10 @@ def blinking(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, Fram
 def horizon_of(model: WorldModel, store: FrameDataset, steps: int, count: int = 3) -> RolloutMetrics:
     moments = choose_segments(store, store.spans, count=count, past=4, future=steps, seed=0)
     settings = EvaluationSettings(sampling=Sampling(temperature=0.0), batch=2)
-    return measure_rollout(Engine(model, row_delay=1), store, moments, settings, steps=steps)
+    mean = np.full(store.frames_FHWC.shape[1:], 128, np.uint8)
+    return measure_rollout(
+        Engine(model, row_delay=1), store, moments, settings, steps=steps, detail=(1, 3, steps), mean_HWC=mean
+    )
 
 
 def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(
@@ -242,7 +245,8 @@ def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(
     model, store = blinking
     horizon = horizon_of(model, store, 4)
     for step in (1, 3):
-        assert horizon.dream_MS[:, step - 1] == pytest.approx(horizon.ceiling_M[step])
+        assert horizon.dream_MS[:, step - 1] == pytest.approx(horizon.detail[step].ceiling_M)
+        assert horizon.detail[step].model_M == pytest.approx(np.full(3, PSNR_CAP)), "a dream equal to its ceiling"
     assert (horizon.repeat_MS[:, [1, 3]] == PSNR_CAP).all() and (horizon.repeat_MS[:, [0, 2]] < 20).all()
     gain = rollout_curves(horizon)["gain_psnr"][0]
     assert gain == pytest.approx(float((horizon.dream_MS - horizon.repeat_MS)[:, 0].mean()))
@@ -251,25 +255,31 @@ def test_a_learned_world_reaches_the_ceiling_and_its_steps_are_counted_right(
 def test_the_horizon_bar_is_the_repeated_frame(blinking: tuple[WorldModel, FrameDataset]) -> None:
     model, store = blinking
     horizon = horizon_of(model, store, 4)
-    better = dataclasses.replace(horizon, dream_MS=horizon.repeat_MS + 1)
-    verdicts = [row.passed for row in rollout_rows(better, None, None) if row.bar]
-    assert verdicts == [True, True]
+    better = dataclasses.replace(horizon, dream_MS=horizon.repeat_MS + 1, mean_MS=horizon.repeat_MS)
+
+    def verdicts(metrics: RolloutMetrics, other: RolloutMetrics | None = None) -> list[bool | None]:
+        return [row.passed for row in rollout_rows(metrics, None, other) if row.bar and "PSNR" in row.name]
+
+    assert verdicts(better) == [True, True]
+    assert verdicts(dataclasses.replace(better, mean_MS=better.dream_MS)) == [False, False]
     worse = dataclasses.replace(horizon, dream_MS=horizon.repeat_MS - 1)
-    assert [row.passed for row in rollout_rows(worse, None, horizon) if row.bar] == [False, False]
+    assert verdicts(worse, horizon) == [False, False]
 
 
 def test_collapse_compares_with_the_real_frames_of_that_step(blinking: tuple[WorldModel, FrameDataset]) -> None:
     model, store = blinking
     moments = choose_segments(store, store.spans, count=3, past=4, future=6, seed=0)
     horizon = horizon_of(model, store, 6)
-    collapse = measure_collapse(model, store, moments, horizon, 6)
     real = frames_after(store, moments, 6)
-    assert collapse["real"] == pytest.approx(float(sharpness(real).mean()))
-    assert collapse["dream"] == pytest.approx(float(sharpness(reconstruct(model, real)).mean()), rel=1e-5)
-    row = collapse_row({**collapse, "dream": 0.6 * collapse["real"]})
-    assert row.passed is False and row.value == pytest.approx(0.6)
-    row = collapse_row({**collapse, "dream": 1.25 * collapse["real"]})
-    assert row.passed is True
+    assert horizon.sharpness_MS2[:, 5, 1] == pytest.approx(sharpness(real))
+    assert horizon.sharpness_MS2[:, 5, 0] == pytest.approx(sharpness(reconstruct(model, real)), rel=1e-5)
+    assert horizon.detail[6].ceiling_sharpness_M == pytest.approx(sharpness(reconstruct(model, real)), rel=1e-5)
+    steps = motion(frames_after(store, moments, 5), real)
+    assert horizon.motion_MS2[:, 5, 1] == pytest.approx(steps)
+    for factor, passed in ((0.6, False), (1.25, True)):
+        pairs = np.stack([factor * horizon.sharpness_MS2[..., 1], horizon.sharpness_MS2[..., 1]], axis=-1)
+        row = collapse_rows(dataclasses.replace(horizon, sharpness_MS2=pairs), 6)[0]
+        assert row.passed is passed and row.value == pytest.approx(factor)
 
 
 def test_sharpness_falls_with_blur_and_rises_with_noise() -> None:
@@ -293,10 +303,12 @@ def test_the_tokenizer_is_measured_on_the_frames_it_was_given(tmp_path: Path) ->
     store, model = noise_store(tmp_path), loud_model(tiny_config())
     measured = measure_tokenizer(model, store, store.spans, EvaluationSettings(batch=5), 12)
     truth = np.array(store.frames_FHWC[draw_rows(store.spans, 12, 0)])
-    assert measured["psnr"] == pytest.approx(float(psnr(reconstruct(model, truth), truth).mean()), abs=1e-4)
+    assert measured.psnr_F == pytest.approx(psnr(reconstruct(model, truth), truth).numpy(), abs=1e-4)
     mean = np.broadcast_to(truth.mean(0).round().astype(np.uint8), truth.shape)
-    assert measured["mean_frame_psnr"] == pytest.approx(float(psnr(mean, truth).mean()), abs=1e-4)
-    assert 1 <= measured["perplexity"] <= 16 * measured["codes_used"] <= 16 and measured["frames"] == 12
-    verdict = [row.passed for row in tokenizer_rows(measured, None) if row.bar]
-    assert verdict == [False]
-    assert tokenizer_rows({**measured, "psnr": 24.0}, measured)[0].passed is True
+    assert measured.mean_psnr_F == pytest.approx(psnr(mean, truth).numpy(), abs=1e-4)
+    rows = {row.name: row for row in tokenizer_rows(measured, None, 16)}
+    used, perplexity = rows["codebook used"].value, rows["codebook perplexity"].value
+    assert 1 <= perplexity <= 16 * used <= 16 and all(row.count == 12 and row.error > 0 for row in rows.values())
+    assert rows["PSNR of reconstructions"].passed is False
+    good = dataclasses.replace(measured, psnr_F=np.full(12, 24.0))
+    assert tokenizer_rows(good, measured, 16)[0].passed is True

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from playloom.actions.codec import REST_VALUES, encode_named
 from playloom.data.dataset import FrameDataset
@@ -15,16 +15,21 @@ from playloom.evaluation.camera_motion import (
     LARGEST_TURN,
     ZOOMS,
     expansion_between,
-    horizontal_shift,
+    picture_shift,
+    pitch_between,
+    rise_between,
+    slide_between,
     yaw_between,
 )
 from playloom.evaluation.control import (
+    INPUTS,
+    MEASURES,
     ControlMetrics,
     control_rows,
+    effects,
     evaluate_estimator,
     held_state,
     measure_game_control,
-    median_turns,
 )
 from playloom.evaluation.segments import Segment
 
@@ -65,7 +70,7 @@ def test_a_known_turn_is_found_with_its_sign(turn: float) -> None:
 def test_turning_clockwise_moves_the_scene_left() -> None:
     picture = texture(30, 120)[None].astype(np.float32)
     moved = np.roll(picture, -7, axis=2)
-    assert horizontal_shift(picture, moved, reach=20, tilt=3)[0] == pytest.approx(-7, abs=0.2)
+    assert picture_shift(picture, moved, (3, 20))[0] == pytest.approx([0, -7], abs=0.2)
     wide = texture(HEIGHT, WIDTH)[None]
     assert yaw_between(wide, np.roll(wide, -12, axis=2))[0] > 5
 
@@ -101,11 +106,39 @@ def test_the_same_picture_does_not_grow() -> None:
     assert expansion_between(picture, picture)[0] == 1.0
 
 
-def test_median_turns_outlives_one_spoiled_step() -> None:
+@pytest.mark.parametrize("rows", [-11, 0, 6])
+def test_looking_up_moves_the_scene_down(rows: int) -> None:
+    tall = texture(240, 300, seed=5)
+    degrees = pitch_between(tall[None, 30:210], tall[None, 30 - rows : 210 - rows])[0]
+    assert degrees == pytest.approx(np.degrees(np.arctan(rows / 144)), abs=0.2)
+
+
+@pytest.mark.parametrize("zoom", [0.85, 1.0, 1.2])
+def test_a_higher_camera_stretches_the_ground(zoom: float) -> None:
+    before = texture(180, 300, seed=3)
+    horizon = HORIZON * 180
+    image = Image.fromarray(before)
+    affine = (1, 0, 0, 0, 1 / zoom, horizon - horizon / zoom)
+    after = np.array(image.transform((300, 180), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
+    assert rise_between(before[None], after[None])[0] == pytest.approx(zoom, rel=0.03)
+
+
+@pytest.mark.parametrize("slide", [-0.3, 0.0, 0.2])
+def test_a_step_to_the_right_shears_the_ground_to_the_left(slide: float) -> None:
+    before = texture(180, 300, seed=4)
+    after = before.copy()
+    for row in range(76, 180):
+        after[row] = np.roll(before[row], -round(slide * (row - HORIZON * 180)), axis=0)
+    assert slide_between(before[None], after[None])[0] == pytest.approx(slide, abs=0.05)
+    turned = np.roll(before, -20, axis=1)
+    assert slide != 0 or abs(slide_between(before[None], turned[None])[0]) < 0.6
+
+
+def test_a_median_outlives_one_spoiled_step() -> None:
     panorama = texture(HEIGHT, 1440)
     frames = np.stack([view(panorama, 9.0 * step) for step in range(6)])[None]
     frames[0, 3] = 128
-    assert median_turns(frames)[0] == pytest.approx(9, abs=1)
+    assert MEASURES["turn"].estimate(frames, frames)[0] == pytest.approx(9, abs=1)
 
 
 def test_held_inputs_are_what_they_say() -> None:
@@ -115,24 +148,41 @@ def test_held_inputs_are_what_they_say() -> None:
     assert forward[13] == 10
 
 
-def figures(right: list[float], left: list[float], forward: list[float], rest: list[float]) -> ControlMetrics:
-    return ControlMetrics(right=np.array(right), left=np.array(left), forward=np.array(forward), rest=np.array(rest))
+def figures(name: str, held: list[list[float]], rest: list[float]) -> ControlMetrics:
+    return ControlMetrics(
+        held_MK={name: np.array(held).T}, rest_M={name: np.array(rest)}, episodes_M=np.arange(len(rest))
+    )
 
 
 def test_control_figures_count_wrong_ways() -> None:
-    control = figures([9, 8, -9, 9], [-9, -9, -9, 9], [1.2, 1.0, 1.3, 0.9], [1.0, 1.0, 1.0, 1.0])
-    assert control.sign_right == 0.75
-    assert control.median_turn == 9.0
-    assert control.expands == pytest.approx((1 + 0.5 + 1 + 0) / 4)
+    turns = figures("turn", [[9, 8, -9, 9], [9, 9, 9, -9]], [0.0] * 4)
+    assert turns.right_MK("turn").mean() == 0.75
+    growth = figures("forward", [[1.2, 1.0, 1.3, 0.9]], [1.0] * 4)
+    assert growth.right_MK("forward").mean() == pytest.approx((1 + 0.5 + 1 + 0) / 4)
 
 
-def test_control_bars_fail_where_they_should(tmp_path: Path) -> None:
-    store = panorama_store(tmp_path)
-    recorded = evaluate_estimator(store, store.spans, count=50, seed=0)
-    good = figures([9.5] * 9 + [8], [-9] * 10, [1.2] * 9 + [1.25], [1.0] * 10)
-    assert [row.passed for row in control_rows(good, recorded, None) if row.passed is not None] == [True, True, True]
-    bad = figures([6.0] * 10, [6.0] * 10, [1.2, 0.8] * 5, [1.0] * 10)
-    assert [row.passed for row in control_rows(bad, recorded, good) if row.passed is not None] == [False, False, False]
+def verdicts(dream: ControlMetrics, game: ControlMetrics | None = None) -> list[bool | None]:
+    nothing = {name: np.zeros(0) for name in ("error", "right", "episodes")}
+    return [row.passed for row in control_rows(dream, nothing, game) if row.passed is not None]
+
+
+def test_control_bars_fail_where_they_should() -> None:
+    good = figures("turn", [[9.5] * 9 + [8], [9] * 10], [0.0] * 10)
+    assert verdicts(good) == [True, True]
+    assert verdicts(figures("turn", [[6.0] * 10, [-6.0] * 10], [0.0] * 10), good) == [False, False]
+    assert verdicts(figures("forward", [[1.2] * 9 + [1.25]], [1.0] * 10)) == [True, True]
+    assert verdicts(figures("forward", [[1.2, 0.8] * 5], [1.0] * 10)) == [False, False]
+
+
+@pytest.mark.parametrize("blur", [False, True])
+def test_no_input_works_in_a_still_picture(blur: bool) -> None:
+    """A frozen picture and a blurred one miss every bar of control."""
+    picture = texture(180, 300)
+    if blur:
+        picture = np.array(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(6)))
+    frames = np.broadcast_to(picture, (3, 4, *picture.shape))
+    still = effects(dict.fromkeys(INPUTS, frames), np.arange(3), tuple(MEASURES))
+    assert verdicts(still) == [False] * 2 * len(MEASURES)
 
 
 def panorama_store(folder: Path) -> FrameDataset:
@@ -153,8 +203,7 @@ def panorama_store(folder: Path) -> FrameDataset:
 def test_the_estimator_is_judged_against_the_states(tmp_path: Path) -> None:
     store = panorama_store(tmp_path)
     judged = evaluate_estimator(store, store.spans, count=100, seed=0)
-    assert judged["pairs"] == 19 and judged["sign_right"] == 1.0 and judged["median_error"] < 0.5
-    assert np.isnan(judged["full_stick"])
+    assert len(judged["right"]) == 19 and judged["right"].all() and np.median(judged["error"]) < 0.5
 
 
 @pytest.mark.slow  # the game
@@ -169,8 +218,11 @@ def test_the_real_game_turns_by_nine_degrees_and_grows_when_walking(tmp_path: Pa
     moment = Segment(row=6, past=5)
     control = measure_game_control(FrameDataset.open(tmp_path), [moment], steps=5)
     assert control is not None
-    assert control.right[0] == pytest.approx(9, abs=0.5) and control.left[0] == pytest.approx(-9, abs=0.5)
-    assert control.forward[0] >= control.rest[0]
+    assert control.held_MK["turn"][0] == pytest.approx([9, 9], abs=0.5)
+    assert control.held_MK["look"][0] == pytest.approx([4.5, 4.5], abs=0.7)
+    sidestep = control.held_MK["sidestep"][0]  # a wall is near on one side
+    assert sidestep.min() > 0 and sidestep.max() > 0.1 and control.held_MK["jump"][0] > 1.2
+    assert control.held_MK["forward"][0] >= control.rest_M["forward"][0]
 
 
 def test_another_game_cannot_be_asked(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from playloom.evaluation.report import (
     markdown,
     rollout_plot,
     rollout_strip,
+    standard_error,
     summary,
     table,
 )
@@ -47,6 +48,11 @@ SMALL = EvaluationSettings(
     control_steps=2,
     game_segments=0,
     estimator_pairs=5,
+    encoded_frames=40,
+    inverse_updates=2,
+    drift_dreams=2,
+    drift_steps=20,
+    revisit_segments=2,
     diversity_segments=2,
     diversity_steps=2,
     persistency_segments=2,
@@ -63,8 +69,8 @@ ROWS = [
 
 def small_store(folder: Path, *, split: str = "test", size: tuple[int, int] = (16, 24)) -> FrameDataset:
     source = np.random.default_rng(0)
-    writer = FrameDataset.create(folder, 60, height=size[0], width=size[1], state_columns=STATE_COLUMNS)
-    for name, steps in ((split, 40), ("heldout", 20)):
+    writer = FrameDataset.create(folder, 90, height=size[0], width=size[1], state_columns=STATE_COLUMNS)
+    for name, steps in ((split, 40), (split, 30), ("heldout", 20)):
         frames = source.integers(0, 256, (steps, *size, 3)).astype(np.uint8)
         actions = source.integers(0, SLOT_SIZES, (steps, 16)).astype(np.uint8)
         states = np.zeros((steps, len(STATE_COLUMNS)), np.float32)
@@ -113,6 +119,19 @@ def test_figures_are_shown_in_the_digits_they_deserve() -> None:
     ]  # fmt: skip
 
 
+def test_a_standard_error_counts_episodes_not_segments() -> None:
+    values = np.random.default_rng(0).normal(0, 1, 50)
+    assert standard_error(values) == pytest.approx(values.std(ddof=1) / math.sqrt(50), rel=0.1)
+    twice = np.concatenate([values, values])
+    episodes = np.concatenate([np.arange(50), np.arange(50)])
+    assert standard_error(twice, episodes) == pytest.approx(standard_error(values), rel=1e-9)
+    assert standard_error(twice) == pytest.approx(standard_error(values) / math.sqrt(2), rel=0.15)
+    assert standard_error(values, statistic=np.median) == pytest.approx(1.25 / math.sqrt(50), rel=0.3)
+    assert math.isnan(standard_error(values[:1])) and standard_error(values, np.zeros(50)) == standard_error(values)
+    row = Row.of("horizon", "PSNR", values + 20, "dB", episodes_M=np.arange(50))
+    assert row.cells()[2] == f"{row.value:.2f} ± {row.error:.2f} dB" and row.count == 50
+
+
 def test_beyond_noise_asks_for_two_standard_errors() -> None:
     source = np.random.default_rng(0)
     assert is_significant(source.normal(1.0, 1.0, 50))
@@ -142,6 +161,9 @@ def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
         "horizon",
         "collapse",
         "control",
+        "inverse dynamics",
+        "drift",
+        "revisit",
         "diversity",
         "persistency",
     ]
@@ -149,11 +171,11 @@ def test_evaluate_measures_every_part_and_is_repeatable(tmp_path: Path) -> None:
     content = report.to_json()
     json.dumps(content, allow_nan=False)
     run = content["run"]
-    assert run["model"]["fingerprint"] == model.fingerprint and run["data"]["test_seeds"] == [40]
+    assert run["model"]["fingerprint"] == model.fingerprint and run["data"]["test_seeds"] == [30, 40]
     assert run["machine"]["cpu"] and run["machine"]["cores"] and run["machine"]["torch"] and run["seconds"]["all"] > 0
     assert len(content["curves"]["horizon"]["dream_psnr"]) == 4
     again = evaluate(model, store, SMALL)
-    assert [dataclasses.asdict(row) for row in again.rows] == [dataclasses.asdict(row) for row in report.rows]
+    assert again.to_json()["rows"] == content["rows"]
     other = evaluate(model, store, dataclasses.replace(SMALL, seed=1))
     assert [row.value for row in other.rows] != [row.value for row in report.rows]
     manifest = read_picture(tmp_path / "pictures" / "strip.png").manifest
