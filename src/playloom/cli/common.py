@@ -372,3 +372,10 @@ def render(episode: Any) -> Iterator[Any]:
     from playloom.games.arena.env import render_episode
 
     return iter(render_episode(episode))
+
+
+def render_edited(episode: Any) -> Iterator[Any]:
+    """Render a recording's pictures with foreign objects, see `render`."""
+    from playloom.games.arena.edited import render_edited
+
+    return render_edited(episode)

@@ -105,6 +105,9 @@ def train_world_command(
     alignment: Annotated[
         Literal["strict", "warn", "off"], typer.Option(help="Check of actions against pictures.")
     ] = "strict",
+    edited: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the arena's recordings added again with foreign objects.")
+    ] = 0.0,
 ) -> None:
     """Train the transformer: the next codes and controller inputs."""
     from playloom.json_io import from_mapping
@@ -131,7 +134,7 @@ def train_world_command(
             out=out,
             tokenizer=tokenizer,
             start=pretrained,
-            prepare=_prepare_options(bar, workers),
+            prepare=_prepare_options(bar, workers, edited),
             alignment=alignment,
         )
         if prepare_only:
@@ -229,10 +232,16 @@ def _run(out: Path, resume: str) -> Iterator[common.Progress]:
         yield bar
 
 
-def _prepare_options(bar: common.Progress, workers: int) -> PrepareOptions:
+def _prepare_options(bar: common.Progress, workers: int, edited: float = 0.0) -> PrepareOptions:
     from playloom.training.data_source import PrepareOptions
 
-    return PrepareOptions(render=common.render, workers=workers, progress=bar.of("preparing"))
+    return PrepareOptions(
+        render=common.render,
+        workers=workers,
+        progress=bar.of("preparing"),
+        edited=edited,
+        render_edited=common.render_edited,
+    )
 
 
 def _print_end(outcome: TrainingResult, out: Path, result: str) -> None:

@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import mirror_values
 from playloom.data.dataset import DatasetWriter, FrameDataset, Progress, TokenDataset
-from playloom.data.recording import STATE_COLUMNS, Episode, Render, load_episode
+from playloom.data.recording import STATE_COLUMNS, Episode, Render, load_episode, load_meta
 from playloom.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -41,10 +41,11 @@ def build_frame_store(
 
     `progress` is called after each episode.
     """
-    loaded, (height, width) = _load(episodes, render)
-    total = sum(episode.meta.steps for episode in loaded)
+    jobs = _load(episodes, render)
+    height, width = _picture_size(jobs)
+    total = sum(job.episode.meta.steps for job in jobs)
     writer = FrameDataset.create(folder, total, height=height, width=width, state_columns=STATE_COLUMNS)
-    _fill(writer, loaded, render, (height, width), lambda frames_THWC: frames_THWC, workers, progress)
+    _fill(writer, jobs, (height, width), lambda frames_THWC: frames_THWC, workers, progress)
     return FrameDataset.open(folder)
 
 
@@ -55,6 +56,8 @@ def tokenise_recordings(
     encode: Encode,
     *,
     fingerprint: str,
+    edited: Sequence[Path] = (),
+    render_edited: Render | None = None,
     batch: int = 32,
     device: str = "cpu",
     workers: int = 0,
@@ -62,17 +65,21 @@ def tokenise_recordings(
 ) -> TokenDataset:
     """Render and encode episode by episode, so that the pictures of a long dataset are never all on disk.
 
-    Arguments as in `build_frame_store` and `tokenise_store`.
+    `edited` are recordings added once more, rendered by `render_edited`, with `edited` true in their metadata. Other
+    arguments as in `build_frame_store` and `tokenise_store`.
     """
 
     def codes(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint16]:
         return _encode_all(encode, frames_THWC, batch, device)
 
-    loaded, size = _load(episodes, render)
-    total = sum(episode.meta.steps for episode in loaded)
+    jobs = _load(episodes, render)
+    size = _picture_size(jobs)
+    if render_edited is not None:
+        jobs += [job._replace(meta={**job.meta, "edited": True}) for job in _load(edited, render_edited)]
+    total = sum(job.episode.meta.steps for job in jobs)
     slots = codes(np.zeros((1, *size, 3), np.uint8)).shape[1]
     writer = TokenDataset.create(folder, total, slots=slots, tokenizer=fingerprint, state_columns=STATE_COLUMNS)
-    _fill(writer, loaded, render, size, codes, workers, progress)
+    _fill(writer, jobs, size, codes, workers, progress)
     return TokenDataset.open(folder)
 
 
@@ -113,43 +120,61 @@ def tokenise_store(
     return TokenDataset.open(folder)
 
 
+def choose_edited(episodes: Sequence[Path], share: float) -> list[Path]:
+    """Choose a share of the training episodes, [0, 1], to be added once more in edited form; always the same ones."""
+    if not 0 <= share <= 1:
+        raise RecordingError(f"the share of edited episodes is out of range: got {share}, expected 0 to 1")
+    train = [path for path in episodes if share and load_meta(path).split == "train"]
+    # Not every n-th: arenas and modes of recordings repeat with their seeds.
+    chosen = np.random.default_rng(0).permutation(len(train))[: round(share * len(train))]
+    return [train[index] for index in sorted(chosen.tolist())]
+
+
 def _mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
     signs_S = np.array([-1 if name in ("y", "yaw") else 1 for name in columns], np.float32)
     return states_TS * signs_S
 
 
-def _load(paths: Sequence[Path], render: Render) -> tuple[list[Episode], tuple[int, int]]:
-    """The episodes, and height and width of the first picture."""
-    if not paths:
-        raise RecordingError("no recordings were found; record some first")
+class _Job(NamedTuple):
+    episode: Episode
+    render: Render
+    meta: dict[str, Any]
+
+
+def _load(paths: Sequence[Path], render: Render) -> list[_Job]:
     episodes = [load_episode(path) for path in paths]
-    frames = render(episodes[0])
+    return [_Job(episode, render, dataclasses.asdict(episode.meta)) for episode in episodes]
+
+
+def _picture_size(jobs: Sequence[_Job]) -> tuple[int, int]:
+    """Height and width of the first picture."""
+    if not jobs:
+        raise RecordingError("no recordings were found; record some first")
+    frames = jobs[0].render(jobs[0].episode)
     height, width = next(iter(frames)).shape[:2]
     if hasattr(frames, "close"):
         frames.close()  # a generator may hold a game process
-    return episodes, (height, width)
+    return height, width
 
 
 def _fill(
     writer: DatasetWriter,
-    episodes: Sequence[Episode],
-    render: Render,
+    jobs: Sequence[_Job],
     size: tuple[int, int],
     convert: Callable[[NDArray[np.uint8]], NDArray[Any]],
     workers: int,
     progress: Progress | None,
 ) -> None:
     """Render the missing episodes, convert them and finish the dataset."""
-    starts = np.cumsum([0, *(episode.meta.steps for episode in episodes)]).tolist()
-    metas = [dataclasses.asdict(episode.meta) for episode in episodes]
+    starts = np.cumsum([0, *(job.episode.meta.steps for job in jobs)]).tolist()
     todo = [
-        (start, episode, meta)
-        for start, episode, meta in zip(starts, episodes, metas, strict=False)
-        if not writer.has(start, episode.meta.steps, meta)
+        (start, job)
+        for start, job in zip(starts, jobs, strict=False)
+        if not writer.has(start, job.episode.meta.steps, job.meta)
     ]
     with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".frames-") as scratch:
-        files = _rendered([episode for _, episode, _ in todo], render, size, Path(scratch), workers)
-        for (start, episode, meta), path in zip(todo, files, strict=True):
+        files = _rendered([job for _, job in todo], size, Path(scratch), workers)
+        for (start, (episode, _, meta)), path in zip(todo, files, strict=True):
             data = convert(np.load(path, mmap_mode="r", allow_pickle=False))
             writer.append_episode(data, episode.actions_TA, episode.states, meta, start=start)
             path.unlink()
@@ -158,18 +183,16 @@ def _fill(
     writer.finish()
 
 
-def _rendered(
-    episodes: Sequence[Episode], render: Render, size: tuple[int, int], scratch: Path, workers: int
-) -> Iterator[Path]:
+def _rendered(jobs: Sequence[_Job], size: tuple[int, int], scratch: Path, workers: int) -> Iterator[Path]:
     """Render the episodes in order, at most two per worker ahead: bounded disk space, busy workers."""
     if workers < 1:
-        for episode in episodes:
-            yield render_file(episode, render, scratch / "0.npy", size)
+        for job in jobs:
+            yield render_file(job.episode, job.render, scratch / "0.npy", size)
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         queue: deque[Future[Path]] = deque()
-        for number, episode in enumerate(episodes):
-            queue.append(pool.submit(render_file, episode, render, scratch / f"{number}.npy", size))
+        for number, job in enumerate(jobs):
+            queue.append(pool.submit(render_file, job.episode, job.render, scratch / f"{number}.npy", size))
             if len(queue) >= 2 * workers:
                 yield queue.popleft().result()
         while queue:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from playloom.data.dataset import INDEX, FrameDataset, Progress, TokenDataset
-from playloom.data.prepare import build_frame_store, tokenise_recordings, tokenise_store
+from playloom.data.prepare import build_frame_store, choose_edited, tokenise_recordings, tokenise_store
 from playloom.data.recording import Render, list_episodes, load_meta
 from playloom.errors import RecordingError
 from playloom.json_io import read_json
@@ -25,6 +25,10 @@ class PrepareOptions:
     """Rendering processes; 0: none."""
     progress: Progress | None = None
     """Progress callback: frames done, frames in all."""
+    edited: float = 0.0
+    """Share of the training recordings added once more with foreign objects, to codes only; [0, 1]."""
+    render_edited: Render | None = None
+    """Renders a recording with foreign objects."""
 
 
 def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDataset:
@@ -48,6 +52,8 @@ def tokens_from(
 ) -> TokenDataset:
     """Open the token dataset at `data`, or make one in `cache` from the frames or recordings there."""
     kind = detect_dataset_kind(data)
+    if options.edited and kind != "recordings":
+        raise RecordingError(f"{data} holds {kind}; only recordings of the arena can be edited, so leave out --edited")
     if kind == "tokens":
         store = TokenDataset.open(data)
         if fingerprint not in (None, store.tokenizer):
@@ -58,7 +64,7 @@ def tokens_from(
     if (cache / INDEX).exists():
         store = TokenDataset.open(cache)
         if fingerprint in (None, store.tokenizer):
-            _check_same_data(store, data, kind)
+            _check_same_data(store, data, kind, options.edited)
             return store
     _require_one_process(cache)
     if tokenizer is None or fingerprint is None:
@@ -67,8 +73,10 @@ def tokens_from(
     shared["device"] = str(tokenizer.last_layer.device)
     if kind == "frames":
         return tokenise_store(cache, FrameDataset.open(data), tokenizer.encode, **shared)
-    render, workers = options.render, options.workers
-    return tokenise_recordings(cache, _episodes(data), render, tokenizer.encode, workers=workers, **shared)
+    paths = _episodes(data)
+    shared |= {"workers": options.workers, "render_edited": options.render_edited}
+    shared["edited"] = choose_edited(paths, options.edited)
+    return tokenise_recordings(cache, paths, options.render, tokenizer.encode, **shared)
 
 
 def detect_dataset_kind(data: Path) -> str:
@@ -86,11 +94,12 @@ def detect_dataset_kind(data: Path) -> str:
     raise RecordingError(f"{data} holds neither recordings nor a prepared data set; see: playloom record --help")
 
 
-def _check_same_data(store: TokenDataset, data: Path, kind: str) -> None:
+def _check_same_data(store: TokenDataset, data: Path, kind: str, edited: float) -> None:
     if kind == "frames":
         expected = len(FrameDataset.open(data))
     else:
-        expected = sum(load_meta(path).steps for path in _episodes(data))
+        paths = _episodes(data)
+        expected = sum(load_meta(path).steps for path in (*paths, *choose_edited(paths, edited)))
     if len(store) != expected:
         raise RecordingError(
             f"{store.folder} holds codes of other data: got {len(store)} frames, expected {expected} of {data}; choose "

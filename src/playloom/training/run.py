@@ -76,6 +76,8 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameT
     if dist_info()[0] == 0:
         players = ", ".join(f"{name} {count}" for name, count in players_of(store).items())
         by = f", played by {players}" if players else ""
+        edited = _count_edited(store)
+        by += f", {edited} of them edited" if edited else ""
         say(f"{len(store)} frames in {len(store.spans)} episodes{by}, tokenizer {store.tokenizer}")
         if job.alignment != "off" and not (job.out / "checkpoints").exists():
             say(_align(job, store, tokenizer))
@@ -108,11 +110,17 @@ def _card(job: WorldJob, store: TokenDataset, result: TrainingResult) -> dict[st
             row_delay = max(trained, key=trained.__getitem__)
         card["row_delay"] = row_delay or None  # in a card None is raster
     card |= {**training_facts(store, result, job.config), "tokenizer": store.tokenizer}
+    if edited := _count_edited(store):
+        card["data"]["edited_episodes"] = edited
     if job.start is not None:
         # The model learned from the start's data too; but evaluation metrics hold for one set of weights.
         before = {name: value for name, value in before.items() if name != "evaluation"}
         card["start"] = {**before, "transformer": job.start.transformer}
     return card
+
+
+def _count_edited(store: TokenDataset) -> int:
+    return sum(bool(span.meta.get("edited")) for span in store.spans)
 
 
 def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None) -> str:

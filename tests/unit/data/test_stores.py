@@ -8,8 +8,8 @@ import torch
 
 from playloom.actions.codec import mirror_values
 from playloom.data.dataset import FrameDataset, TokenDataset
-from playloom.data.prepare import build_frame_store, tokenise_recordings, tokenise_store
-from playloom.data.recording import save_episode
+from playloom.data.prepare import build_frame_store, choose_edited, tokenise_recordings, tokenise_store
+from playloom.data.recording import load_episode, load_meta, save_episode
 from playloom.errors import RecordingError
 from playloom.models.presets import preset
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
@@ -161,3 +161,36 @@ def test_index_is_plain_json(tmp_path):
     index = json.loads((tmp_path / "index.json").read_text())
     assert index["kind"] == "tokens"
     assert index["episodes"][1] == {"start": 30, "length": 30, "meta": {"split": "train", "seed": 1}}
+
+
+def negative(recording):
+    return (255 - frame for frame in render(recording))
+
+
+def test_edited_episodes_are_added_for_training_and_not_rendered_again(tmp_path):
+    tokenizer = FrameTokenizer(preset("tiny").tokenizer).eval()
+    paths = recordings(tmp_path / "rec", 5)  # the first validates
+    edited = choose_edited(paths, 0.5)
+    assert len(edited) == 2 and edited == choose_edited(paths, 0.5) and paths[0] not in edited
+    assert choose_edited(paths, 0) == [] and choose_edited(paths, 1) == paths[1:]
+    with pytest.raises(RecordingError, match=r"1\.5"):
+        choose_edited(paths, 1.5)
+    done = []
+
+    def broken(recording):
+        done.append(recording.meta.seed)
+        return negative(recording) if len(done) == 1 else too_short(recording)
+
+    shared = {"fingerprint": "f", "edited": edited}
+    with pytest.raises(RecordingError, match="11 pictures"):
+        tokenise_recordings(tmp_path / "a", paths, render, tokenizer.encode, render_edited=broken, **shared)
+    done.clear()
+    store = tokenise_recordings(tmp_path / "a", paths, render, tokenizer.encode, render_edited=broken, **shared)
+    assert done == [load_meta(edited[1]).seed]
+    assert [bool(span.meta.get("edited")) for span in store.spans] == [False] * 5 + [True] * 2
+    for path, span in zip(edited, store.spans[5:], strict=True):
+        recording = load_episode(path)
+        assert span.meta["seed"] == recording.meta.seed and span.meta["split"] == "train"
+        assert (store.actions_FA[span.rows] == recording.actions_TA).all()
+        frames = torch.from_numpy(np.stack(list(negative(recording))))
+        assert (store.tokens_FN[span.rows] == tokenizer.encode(frames).numpy()).all()

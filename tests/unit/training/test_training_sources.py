@@ -67,6 +67,20 @@ def test_codes_of_other_data_are_not_taken_for_these(recordings, tokenizer, tmp_
         tokens_from(frames.folder, tmp_path / "tokens", PrepareOptions(render=render), network, name)
 
 
+def test_edited_recordings_belong_to_the_same_codes(recordings, tokenizer, tmp_path):
+    source = load_tokenizer(tokenizer)
+    network, name = source.tokenizer, source.name
+    options = PrepareOptions(render=render, edited=0.5, render_edited=render)
+    made = tokens_from(recordings, tmp_path / "tokens", options, network, name)
+    assert len(made) == 48
+    again = PrepareOptions(render=never, edited=0.5, render_edited=never)
+    assert len(tokens_from(recordings, tmp_path / "tokens", again, network, name)) == 48
+    with pytest.raises(RecordingError, match="48 frames, expected 36"):
+        tokens_from(recordings, tmp_path / "tokens", PrepareOptions(render=never), network, name)
+    with pytest.raises(RecordingError, match="only recordings of the arena"):
+        tokens_from(made.folder, tmp_path / "unused", again, network, name)
+
+
 def test_a_job_goes_from_recordings_to_a_model_and_says_each_stage(recordings, tokenizer, tmp_path):
     said = []
     job = WorldJob(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from playloom.errors import ConfigError, GameError, MissingExtraError, did_you_mean
 from playloom.games.arena.controls import BUTTONS, TICS_PER_STEP, engine_buttons
 from playloom.games.arena.maps import variant_of
-from playloom.games.arena.wad import arena_wad
+from playloom.games.arena.wad import ForeignObject, arena_wad
 
 FRAME_SHAPE = (180, 300, 3)
 MODES = {"ffa": 3, "4v4": 7}
@@ -69,6 +69,8 @@ class GameSpec:
     """`ffa` (3 bots) or `4v4` (7 bots, teams)."""
     seed: int = 0
     """Random seed of the engine and of the choice of bots."""
+    objects: tuple[ForeignObject, ...] = ()
+    """Foreign objects; they change pictures and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ class DoomEngine:
         self._vzd = import_vizdoom()
         os.chdir(folder)
         wad = folder / "arena.wad"
-        wad.write_bytes(arena_wad(variant))
+        wad.write_bytes(arena_wad(variant, spec.objects))
         self._enemy_info = enemy_info
         self._game = self._vzd.DoomGame()
         self._configure(wad, spec)

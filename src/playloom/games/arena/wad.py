@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from playloom.games.arena import textures
 from playloom.games.arena.maps import CELL, Point, Variant, free_cells
+from playloom.games.arena.sprites import SIDE, draw_sprite
+from playloom.media.images import encode_png
 
 _HEADER = struct.Struct("<4sii")
 _ENTRY = struct.Struct("<ii8s")
@@ -41,16 +46,53 @@ _DEATHMATCH_START = 11
 _PLAYER_START = 1
 
 
-def arena_wad(variant: Variant) -> bytes:
-    """Return the PWAD of an arena: actors, textures, sky and map; the same bytes every time."""
+_TICS_BEFORE = 1 + 3 * 14  # tics from the map's begin to step 0; six more in some games
+_FIRST_NUMBER = 31000  # editor number of the first foreign object
+_FOREIGN = """
+ACTOR Foreign{index} {number}
+{{
+  XScale {x_scale} YScale {y_scale} Radius 1 Height 1
+  +NOINTERACTION +NOBLOCKMAP +NOGRAVITY +SYNCHRONIZED +NOTELEPORT +DONTSPLASH
+  States
+  {{
+  Spawn:
+    TNT1 A {wait}
+    {sprite} A {tics}
+    Stop
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignObject:
+    """A drawn object on the ground that nothing in the game touches, sees or waits for."""
+
+    x: float  # map units
+    y: float
+    start: int
+    """First step of the episode that shows it, up to two steps early."""
+    steps: int
+    """Number of steps that it stays."""
+    height: float  # map units
+    width: float
+    seed: int
+    """Seed of its sprite, see `draw_sprite`."""
+
+
+def arena_wad(variant: Variant, objects: Sequence[ForeignObject] = ()) -> bytes:
+    """Return the PWAD of an arena: actors, textures, sky, map and foreign objects; the same bytes every time."""
+    foreign = [_foreign_actor(index, item) for index, item in enumerate(objects)]
+    sprites = [(f"{_sprite(index)}A0", _sprite_png(item.seed)) for index, item in enumerate(objects)]
     lumps: list[tuple[str, bytes]] = [
-        ("DECORATE", _ACTORS.read_bytes()),
+        ("DECORATE", _ACTORS.read_bytes() + "".join(foreign).encode()),
         ("MAPINFO", _MAPINFO),
+        *([("S_START", b""), *sprites, ("S_END", b"")] if sprites else []),
         ("TX_START", b""),
         *sorted(textures.all_textures().items()),
         ("TX_END", b""),
         ("MAP01", b""),
-        ("TEXTMAP", _Udmf(variant).text().encode()),
+        ("TEXTMAP", _Udmf(variant, objects).text().encode()),
         ("ENDMAP", b""),
     ]
     return pwad_bytes(lumps)
@@ -59,6 +101,7 @@ def arena_wad(variant: Variant) -> bytes:
 @dataclass
 class _Udmf:
     variant: Variant
+    objects: Sequence[ForeignObject]
     vertices: dict[Point, int] = field(default_factory=dict)
     sectors: dict[tuple[str, str, int], int] = field(default_factory=dict)
     sides: list[str] = field(default_factory=list)
@@ -141,7 +184,33 @@ class _Udmf:
         spots = [c for i, c in enumerate(cells) if self.variant.cell(*c) == "." and i % 7 == 3]
         things = [_thing(_DEATHMATCH_START, x, y, _facing(x, y, columns, rows)) for x, y in spots]
         things += [_thing(_PLAYER_START + i, *cells[i], 270) for i in range(4)]
-        return things + [_thing(_ITEM_TYPES[kind], x, y, 0) for kind, x, y in self.variant.items]
+        things += [_thing(_ITEM_TYPES[kind], x, y, 0) for kind, x, y in self.variant.items]
+        places = [(item.x / CELL - 0.5, -item.y / CELL - 0.5) for item in self.objects]
+        return things + [_thing(_FIRST_NUMBER + index, *place, 0) for index, place in enumerate(places)]
+
+
+def _foreign_actor(index: int, item: ForeignObject) -> str:
+    return _FOREIGN.format(
+        index=index,
+        number=_FIRST_NUMBER + index,
+        x_scale=round(item.width / SIDE, 4),
+        y_scale=round(item.height / SIDE, 4),
+        wait=_TICS_BEFORE + 3 * item.start,
+        tics=3 * item.steps,
+        sprite=_sprite(index),
+    )
+
+
+def _sprite(index: int) -> str:
+    return f"X{index:03d}"
+
+
+def _sprite_png(seed: int) -> bytes:
+    """PNG with the engine's chunk `grAb`, the place of the foot, after the header's 33 bytes."""
+    picture = draw_sprite(seed)
+    foot = int(np.flatnonzero(picture[..., 3].any(1))[-1]) + 1
+    png, offset = encode_png(picture), b"grAb" + struct.pack(">ii", SIDE // 2, foot)
+    return png[:33] + struct.pack(">I", 8) + offset + struct.pack(">I", zlib.crc32(offset)) + png[33:]
 
 
 def _facing(x: float, y: float, columns: int, rows: int) -> int:
