@@ -123,7 +123,7 @@ def pass_weights(config: ModelConfig) -> int:
 def cache_reads(config: ModelConfig, schedule: Schedule) -> int:
     """Cache entries (numbers) that the image passes of one session read in one frame."""
     net, positions = config.transformer, config.layout.positions
-    past = sum(net.window_steps(layer) - 1 for layer in range(net.layers)) * positions * schedule.image_passes
+    past = sum(net.window(layer).capacity for layer in range(net.layers)) * positions * schedule.image_passes
     own = sum(int((schedule.pass_P <= index).sum()) for index in range(schedule.image_passes)) * net.layers
     return (past + own) * 2 * net.key_value_heads * net.head_width
 
@@ -134,7 +134,7 @@ def step_flops(config: ModelConfig, schedule: Schedule, past_steps: int, logits:
     own = int((schedule.pass_P[None, :] <= schedule.pass_P[:, None]).sum())
     attention = 0
     for layer in range(net.layers):
-        past = min(past_steps, net.window_steps(layer) - 1) * layout.positions
+        past = min(past_steps, net.window(layer).capacity) * layout.positions
         attention += attention_flops(net, layout.positions * past + own)
     head = 2 * layout.image_slots * net.width * layout.vocab.codebook_size if logits else 0
     return net.layers * layout.positions * _linear_flops(net) + attention + head

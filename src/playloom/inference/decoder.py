@@ -21,6 +21,7 @@ from playloom.inference.cuda_graphs import CaptureKey, FrameGraphs, Work, cuda_c
 from playloom.inference.sampling import BatchSampler
 from playloom.models.decode_order import Schedule
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
+from playloom.models.transformer.config import Window
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.packed_cpu import pack, pack_head
 from playloom.models.transformer.transformer import StepEmbeddings, Transformer
@@ -161,7 +162,7 @@ class CachedDecoder:
     def _run_captured(self, batch: _Batch, name: str, work: Work, draws: BatchSampler | None = None) -> None:
         """Run `work`, as a CUDA graph once all contexts are full and every step is the same work."""
         steps_B = self._steps(batch)
-        full = max(batch.cache.windows) - 1
+        full = max(window.full_from for window in batch.cache.windows)
         if any(state.past < full for state in batch.states):
             work(steps_B, draws)
             return
@@ -191,15 +192,15 @@ class CachedDecoder:
 
     def _span(self, batch: _Batch, chunk: Chunk) -> AttentionSpan:
         """Build masks only where needed: for many passes in one run, or contexts of different length."""
-        past = [state.past for state in batch.states]
-        masks: dict[int, Tensor] = {}
+        steps = [state.past for state in batch.states]
+        masks: dict[Window, Tensor] = {}
         for window in {*batch.cache.windows}:
-            seen = [min(steps, window - 1) for steps in past]
+            seen = [window.past_count(step) for step in steps]
             if min(seen) != max(seen):
                 masks[window] = self._mask_each(seen, chunk)
             elif chunk.own_QL is not None:
                 masks[window] = self._mask_own(seen[0], chunk.own_QL)[None, None]
-        return AttentionSpan(past_steps=max(past), first=chunk.first, last=chunk.last, masks=masks)
+        return AttentionSpan(step=max(steps), first=chunk.first, last=chunk.last, masks=masks)
 
     def _mask_own(self, seen: int, own_QL: Tensor) -> Tensor:
         return torch.nn.functional.pad(own_QL, (seen * self.layout.positions, 0), value=True)

@@ -41,6 +41,7 @@ def _own(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: 
 
 
 _SMALL_GRID = TokenizerConfig()
+_LIVE_GRID = TokenizerConfig(codebook_size=2048, decoder_blocks=(2, 3), decoder_layers=3)
 _ARENA_GRID = TokenizerConfig(
     grid_height=18,
     grid_width=30,
@@ -81,7 +82,18 @@ _ROWS = (
     _own("tiny", _TINY, 2, 32, 4),
     _own("arena-small", _SMALL_GRID, 6, 192, 3),
     # For a CPU, where the number of products counts, not their size: few and wide layers (docs/speed.md).
-    _own("arena-live", _SMALL_GRID, 4, 256, 4, kv_heads=2, global_every=4, parallel=True),
+    _own(
+        "arena-live",
+        _LIVE_GRID,
+        4,
+        256,
+        4,
+        kv_heads=2,
+        global_every=2,
+        keyframes=5,
+        keyframe_every=6,
+        parallel=True,
+    ),
     _own("arena", _ARENA_GRID, 9, 256, 4),
 )
 

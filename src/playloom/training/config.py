@@ -28,6 +28,10 @@ class LoopConfig:
     """Seed of the data order and of every random draw; same seed, same bytes on a CPU."""
     learning_rate: float = 3e-4
     """Peak learning rate."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the matrices of linear layers, AdamW for the rest."""
+    muon_rate: float = 1.0
+    """Learning rate of Muon's matrices over `learning_rate`."""
     schedule: Literal["cosine", "wsd"] = "cosine"
     """`cosine` (Loshchilov & Hutter 2017), or `wsd`: warm-up, stable, linear decay (Hu et al. 2024)."""
     warmup_steps: int = 100

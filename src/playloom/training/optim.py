@@ -1,10 +1,11 @@
-"""AdamW, averaged weights and the learning rate schedule, which follows the step or the time budget."""
+"""AdamW and Muon, averaged weights and the learning rate schedule, which follows the step or the time budget."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +15,79 @@ from playloom.errors import CheckpointError
 from playloom.training.config import LoopConfig
 
 
+class MuonAdamW(AdamW):
+    """Muon for the matrices of groups with `muon`, AdamW for all other parameters.
+
+    Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest orthogonal one. The update is scaled to
+    the root mean square of AdamW's (Liu et al. 2025, section 2.2), so both share one learning rate. It computes in
+    the group's `dtype`: `torch.optim.Muon` always takes bfloat16, which is slow on CPUs without native products.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Update all parameters that have a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"] if group["muon"] else ():
+                if parameter.grad is not None:
+                    self._orthogonal_step(parameter, group)
+                    parameter.grad = None  # AdamW leaves parameters without a gradient alone
+        return super().step(closure)
+
+    def _orthogonal_step(self, parameter: Tensor, group: Mapping[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum, gradient = state["momentum"], parameter.grad
+        assert gradient is not None
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        matrix = gradient.lerp(momentum, group["momentum"]).flatten(1)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        wide = matrix.shape[1]
+        for rows, update in zip(torch.split(parameter, wide), torch.split(matrix, wide), strict=True):
+            step = orthogonalize(update, group["dtype"]).view_as(rows)
+            rows.add_(step, alpha=-0.2 * group["lr"] * max(update.shape) ** 0.5)
+
+
+_NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
+"""Coefficients of the quintic iteration (Jordan et al. 2024): singular values end near 1."""
+
+
+def orthogonalize(matrix: Tensor, dtype: torch.dtype = torch.float32, iterations: int = 5) -> Tensor:
+    """Return the nearest semi-orthogonal matrix, approximately, by Newton-Schulz iterations in `dtype`."""
+    first, third, fifth = _NEWTON_SCHULZ
+    wide = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+    x = (wide / wide.norm().clamp_min(1e-7)).to(dtype)
+    for _ in range(iterations):
+        square = x @ x.mT
+        x = first * x + (third * square + fifth * square @ square) @ x
+    return (x.mT if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
+
+
 def make_optimiser(module: nn.Module, config: LoopConfig, learning_rate: float) -> Optimizer:
-    """Return AdamW with decoupled decay on matrices only; each group keeps its peak rate as `peak`."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    """Return the optimiser of one module; decoupled decay on matrices only; each group keeps its peak rate as `peak`.
+
+    With `muon` it takes the matrices of linear layers; one with more rows than columns counts as several.
+    """
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    layers = nn.Linear | nn.Conv2d
+    matrices = {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, layers)}
+    muon = matrices if config.optimizer == "muon" else set()
+    plain = [p for name, p in trained.items() if name not in muon]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in plain if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in plain if p.dim() < 2], "weight_decay": 0.0},
+        {
+            "params": [p for name, p in trained.items() if name in muon],
+            "weight_decay": config.weight_decay,
+            "muon": True,
+            "dtype": torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32,
+            "peak": learning_rate * config.muon_rate,
+        },
     ]
-    groups = [{**group, "peak": learning_rate} for group in groups if group["params"]]
-    return AdamW(groups, lr=learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    groups = [{"muon": False, "momentum": 0.95, "peak": learning_rate, **group} for group in groups if group["params"]]
+    betas = (config.beta1, config.beta2)
+    optimizer = MuonAdamW if config.optimizer == "muon" else AdamW
+    return optimizer(groups, lr=learning_rate, betas=betas, fused=True)
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -54,11 +54,18 @@ class WorldLoss(nn.Module):
     legal_AV: Tensor
 
     def __init__(
-        self, transformer: Transformer, layout: StepLayout, *, action_weight: float, first_step_image: bool
+        self,
+        transformer: Transformer,
+        layout: StepLayout,
+        *,
+        action_weight: float,
+        first_step_image: bool,
+        context_noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.transformer, self.layout = transformer, layout
         self.action_weight, self.first_step_image = action_weight, first_step_image
+        self.context_noise = context_noise
         ids = torch.arange(layout.vocab.codebook_size, layout.vocab.size)
         legal = [(ids >= g.first_id) & (ids < g.last_id) for g in layout.action_groups]
         self.register_buffer("legal_AV", torch.stack(legal), persistent=False)
@@ -73,7 +80,10 @@ class WorldLoss(nn.Module):
         tokens_BTK = layout.interleave(codes_BTN, values_BTA)
         actions_BTA = tokens_BTK[..., layout.image_slots :]
         previous_BTA = F.pad(actions_BTA[:, :-1], (0, 0, 1, 0), value=NO_TOKEN)
-        hidden_BTPD = self.transformer(layout.inputs(tokens_BTK), causal_mask_PP, previous_BTA)
+        read_BTK = tokens_BTK
+        if self.training and self.context_noise:
+            read_BTK = layout.interleave(_with_noise(codes_BTN, self.context_noise), values_BTA)
+        hidden_BTPD = self.transformer(layout.inputs(read_BTK), causal_mask_PP, previous_BTA)
         first = 0 if self.first_step_image or codes_BTN.shape[1] == 1 else 1
         logits = self.transformer.logits(hidden_BTPD[:, first:, self._image_positions], 0, vocab.codebook_size)
         image, image_accuracy = _cross_entropy(logits, codes_BTN[:, first:])
@@ -83,6 +93,13 @@ class WorldLoss(nn.Module):
         weight = self.action_weight * layout.action_slots / layout.slots
         loss = image * (layout.image_slots / layout.slots) + action * weight
         return LossOutput(loss, image.detach(), action.detach(), image_accuracy, action_accuracy)
+
+
+def _with_noise(codes_BTN: Tensor, most: float) -> Tensor:
+    """Replace a share of each window's codes, uniform up to `most`, by codes of the batch."""
+    share_B11 = most * torch.rand(len(codes_BTN), 1, 1, device=codes_BTN.device)
+    other_BTN = codes_BTN.flatten()[torch.randperm(codes_BTN.numel(), device=codes_BTN.device)].view_as(codes_BTN)
+    return torch.where(torch.rand(codes_BTN.shape, device=codes_BTN.device) < share_B11, other_BTN, codes_BTN)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,6 +121,8 @@ class WorldConfig:
     """Row delays trained; 0 is raster order. A chain layout trains raster order only."""
     row_delay_weights: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
     """Relative frequency of each row delay."""
+    context_noise: float = 0.0
+    """Largest share of a window's codes that the model reads wrongly: it will read its own mistakes (Valevski 2024)."""
     first_step_image_loss: bool = False
     """Include the first picture of a window, which nothing predicts, in the loss."""
     drop_dead: bool = True
@@ -120,6 +139,8 @@ class WorldConfig:
             raise ConfigError(
                 f"row_delay_weights are wrong: got {self.row_delay_weights}, expected shares, at least one above 0"
             )
+        if not 0 <= self.context_noise < 1:
+            raise ConfigError(f"context_noise is out of range: got {self.context_noise}, expected 0 up to below 1")
         if self.window_steps < 2:
             raise ConfigError(f"window_steps is out of range: got {self.window_steps}, expected 2 or more")
 
@@ -145,6 +166,7 @@ class WorldTask:
             model.layout,
             action_weight=config.action_weight,
             first_step_image=config.first_step_image_loss,
+            context_noise=config.context_noise,
         )
         self.modules: dict[str, nn.Module] = {"world": self.loss}
         self.averaged = frozenset(self.modules)

@@ -26,7 +26,7 @@ def test_every_figure_is_measured(tiny_model):
     assert [batch["dreams"] for batch in result["batches"]] == [1, 3] and result["row_delay"] == 1
     assert all(batch["frames_per_second"] > 0 for batch in result["batches"])
     net, positions = tiny_model.config.transformer, tiny_model.config.layout.positions
-    steps = sum(net.window_steps(layer) for layer in range(net.layers))
+    steps = sum(net.window(layer).capacity + 1 for layer in range(net.layers))
     least = steps * positions * 2 * net.key_value_heads * net.head_width * 4 / 2**20
     assert least <= result["session_mib"] <= 2.5 * least  # room to write into may come on top
     assert parts[-1] == "batch of 3"

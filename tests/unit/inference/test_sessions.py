@@ -57,10 +57,17 @@ def alone(model: WorldModel, row_delay: int | None, seed: int, steps: int) -> li
     return player.found
 
 
-@pytest.mark.parametrize(("positions", "rows", "row_delay"), [("rolling", True, 1), ("absolute", False, None)])
-def test_a_session_is_the_same_alone_and_in_any_company(positions, rows, row_delay):
+@pytest.mark.parametrize(
+    ("positions", "rows", "row_delay", "changes"),
+    [
+        ("rolling", True, 1, {}),
+        ("rolling", True, 1, {"context_steps": 2, "keyframes": 2, "keyframe_every": 2}),
+        ("absolute", False, None, {}),
+    ],
+)
+def test_a_session_is_the_same_alone_and_in_any_company(positions, rows, row_delay, changes):
     """Five dreams of other lengths, modes and samplings join and leave; none of them notices."""
-    model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
+    model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2, **changes))
     engine = Engine(model, row_delay=row_delay)
     players = [Player(seed) for seed in range(5)]
     present = {0: [0, 1], 1: [0, 1, 2], 2: [0, 2, 3], 3: [3, 0, 2, 4], 4: [4, 3], 5: [3, 4, 0], 6: [0, 1, 2, 3, 4]}
@@ -247,6 +254,7 @@ class Recorder(BatchSampler):
         ("rolling", True, 2, False),
         ("rolling", True, 1, False),
         ("rolling", True, 1, True),
+        ("keyframes", True, 2, False),
         ("absolute", True, 1, False),
         ("absolute", False, None, False),
     ],
@@ -254,7 +262,9 @@ class Recorder(BatchSampler):
 @torch.inference_mode()
 def test_logits_are_the_judges_at_every_context_length(positions, rows, row_delay, as_matrices, length):
     """Context of 10 as shipped; 35 steps are 25 slides. Logits of a whole dreamed frame within 1e-5, tokens equal."""
-    config = tiny_config(positions, rows, local_steps=3, global_every=2, layers=3, context_steps=10)
+    far = {"keyframes": 2, "keyframe_every": 4} if positions == "keyframes" else {}
+    form = "rolling" if far else positions
+    config = tiny_config(form, rows, local_steps=3, global_every=2, layers=3, context_steps=10, **far)
     model = loud_model(config)
     engine, judge = (Engine(model, row_delay=row_delay, reference=naive) for naive in (False, True))
     engine.decoder.as_matrices = as_matrices

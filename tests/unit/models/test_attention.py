@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from playloom.models.transformer.layers import attend
+from playloom.models.transformer.config import Window
+from playloom.models.transformer.layers import WindowedAttention, attend
 
 
 def parts(dtype, *, batch=2, queries=6, keys=9):
@@ -52,3 +53,25 @@ def test_only_bfloat16_on_a_cpu_goes_its_own_way(monkeypatch):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert attend(*parts(torch.float32)).dtype == torch.bfloat16
     assert called == [1]
+
+
+@pytest.mark.parametrize("window", [Window(steps=1), Window(steps=2), Window(steps=5), Window(steps=2, keyframes=2)])
+def test_windowed_attention_and_its_gradients_are_those_of_a_mask(window):
+    """Two queries a position, as with shared heads; every step sees its window and its own triangle."""
+    steps, positions, source = 4, 3, torch.Generator().manual_seed(0)
+    own = torch.ones(positions, positions, dtype=torch.bool).tril()
+    q = torch.randn(steps, 2, 2 * positions, 8, generator=source, dtype=torch.float64, requires_grad=True)
+    k, v = (
+        torch.randn(2, steps * positions, 8, generator=source, dtype=torch.float64, requires_grad=True) for _ in "kv"
+    )
+    past = torch.tensor([[other in window.past(step) for other in range(steps)] for step in range(steps)])
+    mask = torch.kron(past, torch.ones_like(own)) + torch.block_diag(*[own] * steps)
+    rows = mask.bool().view(steps, 1, positions, -1).tile(1, 1, 2, 1)
+    out = WindowedAttention.apply(q * 8**-0.5, k, v, own.tile(2, 1), window)
+    expected, leaves = by_hand(q, k[None], v[None], rows)
+    assert torch.allclose(out, expected)
+    weights = torch.randn(out.shape, generator=source, dtype=torch.float64)
+    (out * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for mine, true in zip((q, k, v), leaves, strict=True):
+        assert torch.allclose(mine.grad, true.grad.view_as(mine))

@@ -10,7 +10,7 @@ from playloom.errors import ConfigError
 from playloom.models.decode_order import schedule
 from playloom.models.presets import PRESETS, preset
 from playloom.models.sequence import NO_TOKEN
-from playloom.models.transformer.config import TransformerConfig
+from playloom.models.transformer.config import TransformerConfig, Window
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
 from playloom.models.transformer.layers import STEP_PERIOD, Rotary, matrices, rotate
 from playloom.models.transformer.packed_cpu import pack, pack_head
@@ -78,13 +78,15 @@ def test_the_guides_model_builds_and_runs():
         ("rolling", True, 4, 6),
         ("rolling", True, 2, 6),
         ("rolling", True, 1, 29),
+        ("keyframes", True, 2, 29),
         ("absolute", True, 2, 4),
         ("absolute", False, 6, 4),
     ],
 )
 def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows, row_delay, steps):
     """For raster and each row delay; once over 25 slides of the window of 4."""
-    config = tiny_config(positions, rows, local_steps=2, global_every=2)
+    changes = {"positions": positions} if positions != "keyframes" else {"keyframes": 3, "keyframe_every": 5}
+    config = tiny_config(rows=rows, local_steps=2, global_every=2, **changes)
     model = loud_model(config).transformer
     inputs, previous = steps_of(config, steps)
     order = schedule(config.layout, row_delay)
@@ -97,11 +99,17 @@ def test_extending_a_cache_equals_the_whole_forward_pass(positions, rows, row_de
         for index in range(order.passes):
             first, last = order.span(index, index + 1)
             where = order_P[first:last]
-            part = model.extend(
-                inputs[:, step, where], tables, cache, AttentionSpan(past_steps=step, first=first, last=last)
-            )
+            part = model.extend(inputs[:, step, where], tables, cache, AttentionSpan(step=step, first=first, last=last))
             assert (part - whole[:, step, where]).abs().max() < 1e-5
         cache.commit([step, step])
+
+
+def test_a_window_has_its_newest_steps_and_keyframes_before_them():
+    window = Window(steps=3, keyframes=2, every=4)
+    assert [window.past(step) for step in (0, 2, 3, 9, 14)] == [[], [0, 1], [0, 1, 2], [0, 4, 7, 8], [4, 8, 12, 13]]
+    for step in range(30):
+        assert window.past_count(step) == len(window.past(step))
+        assert (window.past_count(step) == window.capacity) == (step >= window.full_from)
 
 
 @pytest.mark.parametrize("parallel", [False, True])
@@ -121,7 +129,7 @@ def test_packed_weights_give_the_same_numbers(parallel, qk_norm):
             tables = network.begin(torch.tensor([0, 0]), order_P, previous[:, 0])
             for index in range(order.passes):
                 first, last = order.span(index, index + 1)
-                reach = AttentionSpan(past_steps=0, first=first, last=last)
+                reach = AttentionSpan(step=0, first=first, last=last)
                 hidden.append(network.extend(inputs[:, 0, order_P[first:last]], tables, cache, reach))
         for plain, fast in zip(hidden[: order.passes], hidden[order.passes :], strict=True):
             torch.testing.assert_close(fast, plain, rtol=0, atol=1e-5)
@@ -175,7 +183,7 @@ def test_rolling_positions_do_not_know_the_date():
             tables = model.begin(torch.tensor([start + step] * 2), order_P, previous[:, step])
             for index in range(order.passes):
                 first, last = order.span(index, index + 1)
-                reach = AttentionSpan(past_steps=step, first=first, last=last)
+                reach = AttentionSpan(step=step, first=first, last=last)
                 hidden = model.extend(inputs[:, step, order_P[first:last]], tables, cache, reach)
             cache.commit([step, step])
         found.append(hidden)

@@ -15,7 +15,7 @@ from playloom.models.presets import preset
 from playloom.training.checkpoint import load_newest
 from playloom.training.config import LoopConfig
 from playloom.training.loop import Loop
-from playloom.training.optim import AveragedWeights
+from playloom.training.optim import AveragedWeights, make_optimiser, orthogonalize
 from playloom.training.world_model import WorldTask
 from training_toys import TINY, read_log, token_store, train_world, world_config
 
@@ -200,6 +200,52 @@ def test_the_average_is_the_recursion_it_says():
     with average.applied():
         assert torch.allclose(module.weight, expected)
     assert torch.equal(module.weight, live)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4)])
+def test_orthogonalized_matrices_have_equal_singular_values(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = torch.linalg.svdvals(orthogonalize(matrix, torch.float64))
+    assert values.min() > 0.5 and values.max() < 1.3
+    assert torch.linalg.svdvals(matrix).max() > 2 * torch.linalg.svdvals(matrix).min()
+
+
+def test_muon_takes_matrices_and_adamw_the_rest():
+    """One step from the same gradients: only matrices of layers differ, and their update is orthogonal."""
+    steps = {}
+    for optimizer in ("adamw", "muon"):
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(torch.nn.Embedding(3, 4), torch.nn.Linear(4, 8), torch.nn.Conv1d(8, 2, 1))
+        before = {name: p.detach().clone() for name, p in module.named_parameters()}
+        config = LoopConfig(steps=1, optimizer=optimizer, weight_decay=0.0)
+        optimiser = make_optimiser(module, config, learning_rate=0.1)
+        sum(p.square().sum() for p in module.parameters()).backward()
+        optimiser.step()
+        steps[optimizer] = {name: p.detach() - before[name] for name, p in module.named_parameters()}
+    changed = [name for name, step in steps["muon"].items() if not torch.equal(step, steps["adamw"][name])]
+    assert changed == ["1.weight"]
+    for block in steps["muon"]["1.weight"].split(4):
+        gram = block @ block.T / (0.1 * 0.2) ** 2 / 4
+        assert torch.allclose(gram, torch.eye(4), atol=0.6)
+
+
+def test_muon_resumes_exactly(store, tmp_path):
+    settings = {"optimizer": "muon", "schedule": "wsd", "decay_fraction": 0.0}
+    train(store, tmp_path / "whole", steps=8, **settings)
+    for steps in (4, 8):
+        train(store, tmp_path / "parts", steps=steps, **settings)
+    assert weights_of(tmp_path / "whole", 8) == weights_of(tmp_path / "parts", 8)
+
+
+def test_context_noise_changes_what_is_read_in_training_only(store):
+    task = WorldTask(TINY, world_config(steps=1, context_noise=0.9), store)
+    batch, mask = task.batch(0), task._masks[1]
+    losses = []
+    for noise, training in ((0.9, True), (0.0, True), (0.9, False)):
+        torch.manual_seed(0)
+        task.loss.context_noise = noise
+        losses.append(task.loss.train(training)(batch["codes"], batch["actions"], mask).loss)
+    assert losses[1] == losses[2] != losses[0]
 
 
 def test_a_store_of_another_tokenizer_is_refused(store, tmp_path):

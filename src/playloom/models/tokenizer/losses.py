@@ -271,6 +271,7 @@ def detail_distance(made_BCHW: Tensor, true_BCHW: Tensor) -> Tensor:
 
 
 def _local_contrast(x_BCHW: Tensor, axis: int, scale: int) -> Tensor:
-    step_BCHW = x_BCHW.diff(dim=axis)
+    # Two pools make one of `_WINDOW`, with a ninth of the additions.
+    blocks_BChw = F.avg_pool2d(x_BCHW.diff(dim=axis).square(), _STRIDE // scale)
     # The small number keeps the root's slope finite where a window is flat.
-    return (F.avg_pool2d(step_BCHW.square(), _WINDOW // scale, _STRIDE // scale) + 1e-4).sqrt()
+    return (F.avg_pool2d(blocks_BChw, _WINDOW // _STRIDE, 1) + 1e-4).sqrt()

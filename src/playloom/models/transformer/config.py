@@ -9,7 +9,40 @@ from playloom.errors import ConfigError, check_whole
 
 # A damaged file must not allocate all memory.
 _MOST = {"layers": 512, "width": 65_536, "heads": 1024, "kv_heads": 1024, "mlp_ratio": 64}
-_MOST |= {"context_steps": 4096, "local_steps": 4096, "global_every": 512}
+_MOST |= {"context_steps": 4096, "local_steps": 4096, "keyframe_every": 4096, "global_every": 512}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Steps that a layer attends to: the newest ones, and before them some keyframes."""
+
+    steps: int
+    """Newest steps, the current one included: w."""
+    keyframes: int = 0
+    """Earlier steps: the newest multiples of `every`."""
+    every: int = 1
+    """Steps from one keyframe to the next."""
+
+    def past(self, step: int) -> list[int]:
+        """Return the complete steps that step `step` (from 0) attends to, in ascending order."""
+        first = max(0, step - self.steps + 1)
+        early = range(0, first, self.every)
+        return [*early[max(0, len(early) - self.keyframes) :], *range(first, step)]
+
+    def past_count(self, step: int) -> int:
+        """Return the length of `past`."""
+        early = -(-max(0, step - self.steps + 1) // self.every)
+        return min(self.keyframes, early) + min(step, self.steps - 1)
+
+    @property
+    def capacity(self) -> int:
+        """Most complete steps that a step attends to."""
+        return self.keyframes + self.steps - 1
+
+    @property
+    def full_from(self) -> int:
+        """First step that attends to `capacity` complete steps."""
+        return self.steps + (self.keyframes - 1) * self.every if self.keyframes else self.steps - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +65,10 @@ class TransformerConfig:
     """Steps the local layers attend to; None: every layer has the full context."""
     global_every: int = 1
     """With `local_steps`: every n-th layer has the full context, the others are local."""
+    keyframes: int = 0
+    """Steps before the context that its layers also attend to: every `keyframe_every`-th, the newest ones."""
+    keyframe_every: int = 5
+    """Steps from one keyframe to the next."""
     positions: Literal["absolute", "rolling"] = "rolling"
     """`absolute`: an embedding per position of the context (published). `rolling`: one per position of the step, and
     rotary angles of step, row and column, so that cached keys never go stale."""
@@ -43,6 +80,9 @@ class TransformerConfig:
     """Normalise queries and keys per head (Dehghani et al. 2023), for stable training at high learning rates."""
 
     def __post_init__(self) -> None:
+        check_whole("the transformer's keyframes", self.keyframes, 0, _MOST["context_steps"])
+        if self.keyframes and (self.positions == "absolute" or self.context_steps < 2):
+            raise ConfigError("keyframes need rolling positions and a context of 2 steps or more")
         for name, most in _MOST.items():
             if getattr(self, name) is not None or name not in ("kv_heads", "local_steps"):
                 check_whole(f"the transformer's {name}", getattr(self, name), 1, most)
@@ -63,11 +103,11 @@ class TransformerConfig:
         """Width of one head: E."""
         return self.width // self.heads
 
-    def window_steps(self, layer: int) -> int:
+    def window(self, layer: int) -> Window:
         """Steps that layer `layer` (from 0) attends to."""
         if self.local_steps is None or (layer + 1) % self.global_every == 0:
-            return self.context_steps
-        return self.local_steps
+            return Window(steps=self.context_steps, keyframes=self.keyframes, every=self.keyframe_every)
+        return Window(steps=self.local_steps)
 
     def parameter_count(self, vocab_size: int) -> int:
         """Parameters without positions and action condition, for a joint vocabulary of `vocab_size` ids."""

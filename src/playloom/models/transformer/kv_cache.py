@@ -1,11 +1,12 @@
 """KV cache of the visible steps.
 
-A layer with a window of w steps keeps w - 1 past steps and, behind them, the current step in decoding order. Whatever a
-pass may attend to is therefore one stretch of memory: no mask, constant addresses, constant cost. `commit` copies a
-complete step over the oldest past step. Past steps fill from the end, so that the stretch stays contiguous.
+A layer with a window of w steps keeps its keyframes, w - 1 past steps and, behind them, the current step in decoding
+order. Whatever a pass may attend to is therefore one stretch of memory: no mask, constant addresses, constant cost.
+`commit` copies a complete step over the oldest past step, which may become a keyframe. Both fill from the end, so that
+the stretch stays contiguous.
 
-    past, oldest last filled ...      own step
-    [ t-2 | t-3 | ... | t-1 ]         [ pass 0, pass 1, ... ]
+    keyframes      past, oldest last filled ...      own step
+    [ 10 | 5 ]     [ t-2 | t-3 | ... | t-1 ]         [ pass 0, pass 1, ... ]
 """
 
 from __future__ import annotations
@@ -16,28 +17,28 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from playloom.models.transformer.config import TransformerConfig
+from playloom.models.transformer.config import TransformerConfig, Window
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionSpan:
     """Positions of a step that run now, in decoding order, and the keys they may attend to."""
 
-    past_steps: int  # complete steps before this one; the maximum over the batch
+    step: int  # index of this step; the maximum over the batch
     first: int  # first position that runs, in decoding order
     last: int  # one past the last position that runs; keys of earlier positions of the step are visible
-    masks: Mapping[int, Tensor] = field(default_factory=dict)
+    masks: Mapping[Window, Tensor] = field(default_factory=dict)
     """By window, where part of the stretch is hidden: bool [B or 1, 1, Q or 1, R], True where visible."""
 
 
 @dataclass
 class KeyValueCache:
-    """Caches of a batch of sessions. `keys[l]` and `values[l]` are [B, G, w P, E]: sessions, key/value heads, steps
-    x positions, head width."""
+    """Caches of a batch of sessions. `keys[l]` and `values[l]` are [B, G, (c + 1) P, E]: sessions, key/value heads,
+    steps x positions, head width; c is the window's capacity."""
 
     keys: list[Tensor]
     values: list[Tensor]
-    windows: tuple[int, ...]  # steps each layer attends to, its own included: w
+    windows: tuple[Window, ...]  # of each layer
     positions: int  # positions a step: P
 
     @classmethod
@@ -50,8 +51,9 @@ class KeyValueCache:
         dtype: torch.dtype = torch.float32,
     ) -> KeyValueCache:
         """Allocate an empty cache."""
-        windows = tuple(config.window_steps(layer) for layer in range(config.layers))
-        shapes = [(batch, config.key_value_heads, window * positions, config.head_width) for window in windows]
+        windows = tuple(config.window(layer) for layer in range(config.layers))
+        lengths = [(window.capacity + 1) * positions for window in windows]
+        shapes = [(batch, config.key_value_heads, length, config.head_width) for length in lengths]
         return cls(
             keys=[torch.zeros(shape, device=device, dtype=dtype) for shape in shapes],
             values=[torch.zeros(shape, device=device, dtype=dtype) for shape in shapes],
@@ -62,7 +64,7 @@ class KeyValueCache:
     @staticmethod
     def bytes_each(config: TransformerConfig, positions: int, dtype: torch.dtype = torch.float32) -> int:
         """Return the memory of one session in `empty`."""
-        entries = positions * sum(config.window_steps(layer) for layer in range(config.layers))
+        entries = positions * sum(config.window(layer).capacity + 1 for layer in range(config.layers))
         return 2 * entries * config.key_value_heads * config.head_width * dtype.itemsize
 
     @property
@@ -77,25 +79,32 @@ class KeyValueCache:
 
     def write(self, layer: int, first: int, keys_BGQE: Tensor, values_BGQE: Tensor) -> None:
         """Store keys and values of one layer, for positions `first`, `first` + 1, ... of the current step."""
-        start = (self.windows[layer] - 1) * self.positions + first
+        start = self.windows[layer].capacity * self.positions + first
         end = start + keys_BGQE.shape[2]
         self.keys[layer][:, :, start:end].copy_(keys_BGQE)
         self.values[layer][:, :, start:end].copy_(values_BGQE)
 
-    def visible(self, layer: int, past_steps: int, last: int) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the past steps and of positions before `last` of the current step."""
-        past = self.windows[layer] - 1
-        stretch = slice((past - min(past_steps, past)) * self.positions, past * self.positions + last)
+    def visible(self, layer: int, step: int, last: int) -> tuple[Tensor, Tensor]:
+        """Return keys and values of the past steps and of positions before `last` of step `step`."""
+        window = self.windows[layer]
+        first = window.capacity - window.past_count(step)
+        stretch = slice(first * self.positions, window.capacity * self.positions + last)
         return self.keys[layer][:, :, stretch], self.values[layer][:, :, stretch]
 
     def commit(self, steps_B: list[int]) -> None:
         """Append the current step, number `steps_B[b]` (from 0) of session b, to the past."""
         for window, keys, values in zip(self.windows, self.keys, self.values, strict=True):
-            if window == 1:
+            if window.steps == 1:
                 continue
-            slots = [window - 2 - step % (window - 1) for step in steps_B]
+            ring = window.steps - 1
+            slots = [window.capacity - 1 - step % ring for step in steps_B]
+            number_of = {row: divmod(step - ring, window.every) for row, step in enumerate(steps_B) if step >= ring}
+            kept = {row: number for row, (number, rest) in number_of.items() if rest == 0 and window.keyframes}
             for tensor in (keys, values):
-                by_step_BGwPE = tensor.view(*tensor.shape[:2], window, self.positions, -1)
+                by_step_BGwPE = tensor.view(*tensor.shape[:2], window.capacity + 1, self.positions, -1)
+                for row, number in kept.items():
+                    place = window.keyframes - 1 - number % window.keyframes
+                    by_step_BGwPE[row, :, place] = by_step_BGwPE[row, :, slots[row]]
                 if len({*slots}) == 1:
                     by_step_BGwPE[:, :, slots[0]] = by_step_BGwPE[:, :, -1]
                 else:  # one copy for all sessions

@@ -18,7 +18,7 @@ from playloom.errors import ConfigError
 from playloom.models.sequence import StepLayout
 from playloom.models.transformer.config import TransformerConfig
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
-from playloom.models.transformer.layers import Rotary, RotaryFactors, attend, matrices, rotate
+from playloom.models.transformer.layers import Rotary, RotaryFactors, WindowedAttention, attend, matrices, rotate, seen
 
 _SHORTEST = 1e-6
 
@@ -36,7 +36,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
-        self.config, self.layer, self.window = config, layer, config.window_steps(layer)
+        self.config, self.layer, self.window = config, layer, config.window(layer)
         keys = config.key_value_heads * config.head_width
         self.query_key_value = nn.Linear(config.width, config.width + 2 * keys)
         self.out = nn.Linear(config.width, config.width)
@@ -78,7 +78,7 @@ class Attention(nn.Module):
         """Add keys and values to the cache; return weighted values [B, Q, M E] over it. Arguments as in `project`."""
         q_BMQE, k_BGQE, v_BGQE = self.project(all_BQO, turn)
         cache.write(self.layer, reach.first, k_BGQE, v_BGQE)
-        keys, values = cache.visible(self.layer, reach.past_steps, reach.last)
+        keys, values = cache.visible(self.layer, reach.step, reach.last)
         return self.attend(q_BMQE, keys, values, reach.masks.get(self.window))
 
     def steps(self, x_BTPD: Tensor, turn: RotaryFactors, causal_mask_PP: Tensor) -> Tensor:
@@ -87,13 +87,22 @@ class Attention(nn.Module):
         all_BQO = self.query_key_value(rearrange(x_BTPD, "b t p d -> b (t p) d"))
         # Under autocast the norm makes queries and keys float32; rounded here once, not again for every window.
         q, k, v = (x.to(all_BQO.dtype) for x in self.project(all_BQO, turn))
+        if q.device.type == "cpu":
+            return self.out(self._windowed(q, k, v, steps, causal_mask_PP))
         out = []
         for step in range(steps):
-            first = max(0, step - self.window + 1) * positions
-            here, end = step * positions, (step + 1) * positions
-            mask = torch.cat([causal_mask_PP.new_ones(positions, here - first), causal_mask_PP], dim=1)
-            out.append(self.attend(q[:, :, here:end], k[:, :, first:end], v[:, :, first:end], mask))
+            keys, values = (seen(x, self.window, step, positions) for x in (k, v))
+            past = causal_mask_PP.new_ones(positions, keys.shape[-2] - positions)
+            mask = torch.cat([past, causal_mask_PP], dim=1)
+            out.append(self.attend(q[:, :, step * positions : (step + 1) * positions], keys, values, mask))
         return self.out(torch.stack(out, dim=1))
+
+    def _windowed(self, q: Tensor, k: Tensor, v: Tensor, steps: int, causal_mask_PP: Tensor) -> Tensor:
+        groups, shared = self.config.key_value_heads, self.config.heads // self.config.key_value_heads
+        q = rearrange(q * self.config.head_width**-0.5, "b (g s) (t p) e -> t (b g) (s p) e", g=groups, t=steps)
+        k, v = k.flatten(0, 1), v.flatten(0, 1)
+        out = WindowedAttention.apply(q, k, v, causal_mask_PP.tile(shared, 1), self.window)  # type: ignore[no-untyped-call]
+        return rearrange(out, "t (b g) (s p) e -> b t p (g s e)", g=groups, s=shared)
 
 
 class Block(nn.Module):
