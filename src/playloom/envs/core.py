@@ -55,6 +55,8 @@ class Transition:
     """Frame after the step, uint8 [H, W, 3]."""
     step: int
     """Number of the step in its episode, from 0."""
+    entropy: float
+    """See `StepResult.entropy`; above the model's usual values it left what the model knows."""
 
 
 class StepOutcome(NamedTuple):
@@ -125,7 +127,13 @@ class DreamEpisode:
         self._set_frame(step.frame_HWC, generated=True)
         self._info |= {"codes": step.codes_N, "actions": action_A, "entropy": step.entropy}
         self.steps += 1
-        return Transition(before_HWC=before_HWC, action_A=action_A, after_HWC=self.frame_HWC, step=self.steps - 1)
+        return Transition(
+            before_HWC=before_HWC,
+            action_A=action_A,
+            after_HWC=self.frame_HWC,
+            step=self.steps - 1,
+            entropy=self._info["entropy"],
+        )
 
     def picture(self) -> NDArray[np.uint8] | None:
         """Return a copy of the frame, watermarked if it was generated; None before the first episode."""

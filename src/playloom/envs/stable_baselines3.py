@@ -19,7 +19,7 @@ except ImportError as error:
     raise MissingExtraError("stable_baselines3 is not installed; get it with: pip install stable-baselines3") from error
 
 
-class StableBaselines3VecEnv(VecEnv):
+class StableBaselines3VecEnv(VecEnv):  # type: ignore[misc]  # the package is optional, so mypy skips it
     """A batch of environments for the algorithms of stable-baselines3.
 
     An episode's end is in its last `info`: `terminal_observation` and `TimeLimit.truncated`. The environments have no

@@ -43,14 +43,14 @@ def form(info: dict) -> dict:
 
 
 def test_infos_after_reset_and_step_have_one_form():
-    env = WorldModelEnv(make_engine(), prompts(), max_steps=1)
+    env = WorldModelEnv(make_engine(), prompts(), reward_fn=lambda transition: transition.entropy)
     first = env.reset(seed=1)[1]
-    stepped = env.step(env.action_space.sample())[4]
+    _, reward, *_, stepped = env.step(env.action_space.sample())
     assert form(first) == form(stepped)
     assert {"prompt", "dream_seed", "codes", "actions", "entropy"} == set(first)
     assert stepped["prompt"] == first["prompt"] and stepped["dream_seed"] == first["dream_seed"]
     np.testing.assert_array_equal(first["actions"], REST_VALUES)
-    assert first["entropy"] == 0.0 < stepped["entropy"] < np.log(16)
+    assert first["entropy"] == 0.0 < stepped["entropy"] == reward < np.log(16)
     stepped["codes"][:] = first["actions"][:] = 0  # the caller's own copies
     assert REST_VALUES.any() and env._episodes[0].info["codes"].any()
     env.close()
