@@ -32,8 +32,6 @@ from playloom.provenance import stamp
 Info = dict[str, Any]
 AnyModel: TypeAlias = str | Path | Engine | None
 """A bundled model's name, a folder, or an engine, which may have other users; None: the first bundled model."""
-Observation = Literal["frame", "codes"]
-"""Frames, or their codes."""
 _ENGINES: WeakValueDictionary[tuple[object, ...], Engine] = WeakValueDictionary()
 """Engines loaded here, shared by environments of the same settings; an entry goes with its last environment."""
 RENDER_MODES = ("rgb_array",)
@@ -56,7 +54,7 @@ class Transition:
     step: int
     """Number of the step in its episode, from 0."""
     entropy: float
-    """See `StepResult.entropy`; above the model's usual values it left what the model knows."""
+    """See `StepResult.entropy`: far above the model's usual values, the episode left what the model knows."""
 
 
 class StepOutcome(NamedTuple):
@@ -111,8 +109,7 @@ class DreamEpisode:
         self.close()
         self.session, self.steps, self.done, self.just_reset = session, 0, False, True
         self._set_frame(state.frame_HWC, state.generated)
-        self._info = {"prompt": index, "dream_seed": seed}
-        self._info |= {"codes": state.codes_N, "actions": REST_VALUES, "entropy": 0.0}
+        self._info = dict(prompt=index, dream_seed=seed, codes=state.codes_N, actions=REST_VALUES, entropy=0.0)
 
     def reset_info(self) -> Info:
         """Return the `info` of the first frame, once it is to be returned."""
@@ -121,18 +118,14 @@ class DreamEpisode:
 
     def record(self, step: StepResult) -> Transition:
         """Take over a step of the session."""
-        assert step.frame_HWC is not None, "generated steps have a frame"
+        assert step.frame_HWC is not None and step.entropy is not None, "generated steps have both"
         before_HWC, action_A = self.frame_HWC, step.action_A.copy()
         action_A.flags.writeable = False
         self._set_frame(step.frame_HWC, generated=True)
         self._info |= {"codes": step.codes_N, "actions": action_A, "entropy": step.entropy}
-        self.steps += 1
+        number, self.steps = self.steps, self.steps + 1
         return Transition(
-            before_HWC=before_HWC,
-            action_A=action_A,
-            after_HWC=self.frame_HWC,
-            step=self.steps - 1,
-            entropy=self._info["entropy"],
+            before_HWC=before_HWC, action_A=action_A, after_HWC=self.frame_HWC, step=number, entropy=step.entropy
         )
 
     def picture(self) -> NDArray[np.uint8] | None:
@@ -171,7 +164,7 @@ class BaseWorldModelEnv:
         sampling: Sampling | None = None,
         device: str = "auto",
         decode_order: DecodeOrder | None = None,
-        observation: Observation = "frame",
+        observation: Literal["frame", "codes"] = "frame",
         split: str | None = None,
         render_mode: str | None = "rgb_array",
     ) -> None:

@@ -54,9 +54,7 @@ def _sources(one: PromptLike, model: WorldModel, split: str | None) -> Sequence[
         return _windows(one, model, split)
     if split is not None:
         name = one if isinstance(one, str | Path) else type(one).__name__
-        raise BadInputError(
-            f"split is {split!r} but the prompt {name} is no dataset: give prompts=DATASET, or no split"
-        )
+        raise BadInputError(f"the prompt {name} is no dataset: expected one, since split is {split!r}")
     if isinstance(one, Prompt):
         model.tokenizer.check_size(torch.as_tensor(one.frames_THWC))
         return [lambda: (one, False)]

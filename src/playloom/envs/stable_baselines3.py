@@ -29,9 +29,7 @@ class StableBaselines3VecEnv(VecEnv):  # type: ignore[misc]  # the package is op
     def __init__(self, envs: WorldModelVectorEnv) -> None:
         """Take over environments with `autoreset_mode="SameStep"`; a ConfigError for another mode."""
         if envs.autoreset_mode != AutoresetMode.SAME_STEP:
-            raise ConfigError(
-                f"autoreset_mode is {envs.autoreset_mode.value}: stable-baselines3 needs autoreset_mode='SameStep'"
-            )
+            raise ConfigError(f"autoreset_mode is {envs.autoreset_mode.value}: expected SameStep for stable-baselines3")
         self.envs = envs
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
@@ -74,13 +72,11 @@ class StableBaselines3VecEnv(VecEnv):  # type: ignore[misc]  # the package is op
         """Return an attribute of the batch, once for each environment."""
         return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+    def set_attr(self, attr_name: str, *args: Any, **kwargs: Any) -> Any:
         """Raise a BadInputError."""
-        raise BadInputError(f"{attr_name} cannot be set: the environments of a batch have no attributes of their own")
+        raise BadInputError(f"{attr_name} belongs to no single environment: set or call it on the WorldModelVectorEnv")
 
-    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """Raise a BadInputError."""
-        raise BadInputError(f"{method_name} cannot be called: the environments of a batch have no methods of their own")
+    env_method = set_attr
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
         """Return False for each environment."""
@@ -89,8 +85,5 @@ class StableBaselines3VecEnv(VecEnv):  # type: ignore[misc]  # the package is op
 
 def _one(infos: Info, index: int) -> Info:
     """Return one environment's part of Gymnasium's batched infos."""
-    return {
-        name: _one(values, index) if isinstance(values, dict) else values[index]
-        for name, values in infos.items()
-        if f"_{name}" in infos and infos[f"_{name}"][index]
-    }
+    found = {name: infos[name] for name in infos if f"_{name}" in infos and infos[f"_{name}"][index]}
+    return {name: _one(one, index) if isinstance(one, dict) else one[index] for name, one in found.items()}

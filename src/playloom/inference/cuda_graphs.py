@@ -132,7 +132,5 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 def _tensors(inputs: Inputs) -> list[Tensor]:
     steps_B, draws = inputs
-    if draws is None:
-        return [steps_B]
-    entropy = [] if draws.entropy_BS is None else [draws.entropy_BS]
-    return [steps_B, draws.noise_BSC, draws.temperature_B11, *entropy]
+    found = [steps_B] if draws is None else [steps_B, draws.noise_BSC, draws.temperature_B11, draws.entropy_BS]
+    return [tensor for tensor in found if tensor is not None]

@@ -60,10 +60,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self, inputs: Sequence[StepInput], *, entropy: bool = False) -> list[StepResult]:
-        """Advance sessions by one step, as one batch, in order; each gives the tokens that it would give alone.
-
-        `entropy` True also measures `StepResult.entropy`.
-        """
+        """Advance sessions by one step, as one batch, in order, each as it would be alone; `entropy`: measure it."""
         with self._running(_call_kind(inputs)):
             self._prepare(inputs)
             actions = self._actions(inputs)

@@ -83,10 +83,7 @@ class BatchSampler:
         temperature_B11: Tensor | None = None,
         entropy_BS: Tensor | None = None,
     ) -> None:
-        """Take Gumbel noise by dream, slot and choice, and divisors of the logits (None: those of `samplings`).
-
-        `entropy_BS` is filled with the entropy in nats of each slot's distribution at temperature 1, unfiltered.
-        """
+        """Take Gumbel noise by dream, slot and choice, and divisors of the logits (None: those of `samplings`)."""
         self.samplings, self.noise_BSC, self.entropy_BS = tuple(samplings), noise_BSC, entropy_BS
         if temperature_B11 is None:
             divisors = [1.0 if how.greedy else max(how.temperature, _COLDEST) for how in samplings]
@@ -101,7 +98,7 @@ class BatchSampler:
     def sample(self, logits_BRC: Float[Tensor, "B R C"], slots_R: Int[Tensor, R]) -> Int[Tensor, "B R"]:
         """Return one token per row: an index into the C legal tokens of the slot, int64."""
         logits_BRC = logits_BRC.float()
-        if self.entropy_BS is not None:
+        if self.entropy_BS is not None:  # in nats, at temperature 1, unfiltered
             self.entropy_BS.index_copy_(1, slots_R, torch.special.entr(logits_BRC.softmax(dim=-1)).sum(dim=-1))
         scaled_BRC = logits_BRC / self.temperature_B11
         if any(filters != (None, None) for filters in self.filters):

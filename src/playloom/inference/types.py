@@ -100,7 +100,7 @@ class StepResult:
     codes_N: NDArray[np.int64] | None
     """The frame's codes. Continue from these: encoding the frame again may give others."""
     entropy: float | None = None
-    """Mean entropy in nats of the model's distributions of the codes; None: not asked for, or not generated."""
+    """Mean entropy in nats of the distributions of the codes; None: not asked for, or not generated."""
 
 
 def check_codes(codes_TN: NDArray[np.int64], layout: StepLayout) -> NDArray[np.int64]:

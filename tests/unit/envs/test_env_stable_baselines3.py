@@ -79,7 +79,7 @@ def test_what_a_batch_cannot_do_says_so():
     envs = wrapped(2)
     assert envs.get_attr("max_steps") == [600, 600] and envs.env_is_wrapped(WorldModelEnv, 0) == [False]
     for broken in (lambda: envs.set_attr("max_steps", 3), lambda: envs.env_method("reset")):
-        with pytest.raises(BadInputError, match="of their own"):
+        with pytest.raises(BadInputError, match="no single environment"):
             broken()
     envs.set_options([{"prompt": 1}, {"prompt": 2}])
     with pytest.raises(BadInputError, match="options"):
