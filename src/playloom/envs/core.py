@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
+from weakref import WeakValueDictionary
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from playloom.actions.codec import REST_VALUES
+from playloom.device import pick_device
 from playloom.envs.actions import Actions, make_action_mapper
 from playloom.envs.prompts import InitialStates, Prompts, prompt_sources
 from playloom.errors import BadInputError, ConfigError
@@ -22,12 +25,15 @@ from playloom.inference.generate import open_engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import StepResult
+from playloom.models.checkpoint import model_folder
 from playloom.models.decode_order import DecodeOrder
 from playloom.provenance import stamp
 
 Info = dict[str, Any]
 AnyModel: TypeAlias = str | Path | Engine | None
 """A bundled model's name, a folder, or an engine, which may have other users; None: the first bundled model."""
+_ENGINES: WeakValueDictionary[tuple[object, ...], Engine] = WeakValueDictionary()
+"""Engines loaded here, shared by environments of the same settings; an entry goes with its last environment."""
 RENDER_MODES = ("rgb_array",)
 FPS = 10
 """Steps per second."""
@@ -47,6 +53,8 @@ class Transition:
     """Frame after the step, uint8 [H, W, 3]."""
     step: int
     """Number of the step in its episode, from 0."""
+    entropy: float
+    """See `StepResult.entropy`: far above the model's usual values, the episode left what the model knows."""
 
 
 class StepOutcome(NamedTuple):
@@ -71,7 +79,12 @@ class DreamEpisode:
         """True until its first frame is returned."""
         self._frame_HWC: NDArray[np.uint8] | None = None
         self._generated = False
-        self._reset_info: Info = {}
+        self._info: Info = {}
+
+    @property
+    def info(self) -> Info:
+        """Copy of the `info` of the current frame."""
+        return {name: np.copy(value) if isinstance(value, np.ndarray) else value for name, value in self._info.items()}
 
     @property
     def frame_HWC(self) -> NDArray[np.uint8]:
@@ -96,21 +109,24 @@ class DreamEpisode:
         self.close()
         self.session, self.steps, self.done, self.just_reset = session, 0, False, True
         self._set_frame(state.frame_HWC, state.generated)
-        self._reset_info = {"prompt": index, "dream_seed": seed, "codes": state.codes_N}
+        self._info = dict(prompt=index, dream_seed=seed, codes=state.codes_N, actions=REST_VALUES, entropy=0.0)
 
     def reset_info(self) -> Info:
-        """Return number of the prompt, session seed and codes of the first frame, once it is to be returned."""
+        """Return the `info` of the first frame, once it is to be returned."""
         self.just_reset = False
-        return {**self._reset_info, "codes": self._reset_info["codes"].copy()}
+        return self.info
 
     def record(self, step: StepResult) -> Transition:
         """Take over a step of the session."""
-        assert step.frame_HWC is not None, "generated steps have a frame"
+        assert step.frame_HWC is not None and step.entropy is not None, "generated steps have both"
         before_HWC, action_A = self.frame_HWC, step.action_A.copy()
         action_A.flags.writeable = False
         self._set_frame(step.frame_HWC, generated=True)
-        self.steps += 1
-        return Transition(before_HWC=before_HWC, action_A=action_A, after_HWC=self.frame_HWC, step=self.steps - 1)
+        self._info |= {"codes": step.codes_N, "actions": action_A, "entropy": step.entropy}
+        number, self.steps = self.steps, self.steps + 1
+        return Transition(
+            before_HWC=before_HWC, action_A=action_A, after_HWC=self.frame_HWC, step=number, entropy=step.entropy
+        )
 
     def picture(self) -> NDArray[np.uint8] | None:
         """Return a copy of the frame, watermarked if it was generated; None before the first episode."""
@@ -148,13 +164,15 @@ class BaseWorldModelEnv:
         sampling: Sampling | None = None,
         device: str = "auto",
         decode_order: DecodeOrder | None = None,
+        observation: Literal["frame", "codes"] = "frame",
+        split: str | None = None,
         render_mode: str | None = "rgb_array",
     ) -> None:
         """Make the environment; call `reset` first.
 
         Args:
             model: a bundled model's name, a folder, or an engine that environments may share; None: the first bundled
-                model.
+                model. Environments of one process that name the same model, device and order share its engine.
             prompts: starts of episodes: names, paths, `Prompt`s or frame datasets; None: every bundled prompt.
             actions: a table of held inputs, whose numbers are the actions; None: the whole controller.
             reward_fn: reward of a step; None: 0.
@@ -163,13 +181,17 @@ class BaseWorldModelEnv:
             sampling: how tokens are drawn; None: as the model's card recommends.
             device: device of a model that is loaded here.
             decode_order: `raster`, or the row delay of the decoding order; None: the model card's, else raster.
+            observation: `frame`, or `codes`: MultiDiscrete [N], the frame's codes in raster order.
+            split: the prompts are those of this split of the dataset; None: of all splits.
             render_mode: `rgb_array`, or None.
         """
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise ConfigError(f"unknown render mode {render_mode!r}: expected rgb_array or None")
         if max_steps is not None and not (isinstance(max_steps, int | np.integer) and max_steps >= 1):
             raise ConfigError(f"max_steps is {max_steps!r}: expected a whole number from 1, or None for no truncation")
-        self.render_mode, self.max_steps = render_mode, max_steps
+        if observation not in ("frame", "codes"):
+            raise ConfigError(f"unknown observation {observation!r}: expected frame or codes")
+        self.render_mode, self.max_steps, self.observation = render_mode, max_steps, observation
         self.reward_fn, self.terminated_fn = reward_fn, terminated_fn
         self.action_mapper = make_action_mapper(actions)
         """Maps actions: `values` for the engine, `state` for the real arena."""
@@ -177,12 +199,15 @@ class BaseWorldModelEnv:
         """Runs the sessions; steps many of them at once."""
         loaded = self.engine.model
         self._initial_states = InitialStates(
-            self.engine, prompt_sources(prompts, loaded), sampling or Sampling.from_card(loaded.card)
+            self.engine, prompt_sources(prompts, loaded, split), sampling or Sampling.from_card(loaded.card)
         )
         sizes = loaded.config.tokenizer
         self.observation_space: gym.Space[Any] = gym.spaces.Box(
             0, 255, (sizes.frame_height, sizes.frame_width, 3), np.uint8
         )
+        if observation == "codes":
+            layout = self.engine.layout
+            self.observation_space = gym.spaces.MultiDiscrete([layout.vocab.codebook_size] * layout.image_slots)
         self.action_space: gym.Space[Any] = self.action_mapper.space
         self._episodes = (DreamEpisode(),)
 
@@ -190,20 +215,23 @@ class BaseWorldModelEnv:
         assert self._initial_states is not None
         episode.begin(self._initial_states, rng, prompt)
 
+    def _observe(self, episode: DreamEpisode) -> NDArray[Any]:
+        frame_HWC = episode.frame_HWC  # raises before the first episode
+        return episode.info["codes"] if self.observation == "codes" else frame_HWC.copy()
+
     def _advance(self, episodes: Sequence[DreamEpisode], values_NA: NDArray[np.uint8]) -> list[StepOutcome]:
         """Step the episodes as one batch; if a function of the user raises, all of them have made the step."""
         inputs = [StepInput(episode.running(), values_A) for episode, values_A in zip(episodes, values_NA, strict=True)]
-        steps = self.engine.step(inputs)
+        steps = self.engine.step(inputs, entropy=True)
         transitions = [episode.record(step) for episode, step in zip(episodes, steps, strict=True)]
         for episode in episodes:
             episode.done = self.max_steps is not None and episode.steps >= self.max_steps
         outcomes = []
-        for episode, step, transition in zip(episodes, steps, transitions, strict=True):
+        for episode, transition in zip(episodes, transitions, strict=True):
             reward = 0.0 if self.reward_fn is None else float(self.reward_fn(transition))
             terminated = self.terminated_fn is not None and bool(self.terminated_fn(transition))
             truncated, episode.done = episode.done, episode.done or terminated
-            info = {"actions": step.action_A.copy(), "codes": step.codes_N}
-            outcomes.append(StepOutcome(reward, terminated, truncated, info))
+            outcomes.append(StepOutcome(reward, terminated, truncated, episode.info))
         return outcomes
 
     def _prompt_option(self, options: Info | None) -> int | None:
@@ -231,7 +259,12 @@ def _load_engine(model: AnyModel, device: str, decode_order: DecodeOrder | None)
     if not isinstance(model, str | Path | Engine | None):
         raise ConfigError(f"the model is a {type(model).__name__}: expected a name, a folder or an Engine")
     if not isinstance(model, Engine):
-        return open_engine(None if model is None else str(model), device=device, decode_order=decode_order)
+        folder, device = model_folder(None if model is None else str(model)), str(pick_device(device))
+        key = (folder.resolve(), (folder / "model.json").read_bytes(), device, repr(decode_order))
+        engine = _ENGINES.get(key)  # model.json has the weights' fingerprints: a folder trained anew is another key
+        if engine is None:
+            engine = _ENGINES[key] = open_engine(str(folder), device=device, decode_order=decode_order)
+        return engine
     if device != "auto" or decode_order is not None:
         raise ConfigError("device and decode_order belong to the given engine: set them where it is made")
     return model

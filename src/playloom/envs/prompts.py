@@ -36,35 +36,43 @@ PromptSource: TypeAlias = Callable[[], tuple[Prompt, bool]]
 """Reads a prompt, and True if its last frame was generated."""
 
 
-def prompt_sources(prompts: Prompts, model: WorldModel) -> list[PromptSource]:
-    """Return all prompts, in the order given."""
+def prompt_sources(prompts: Prompts, model: WorldModel, split: str | None = None) -> list[PromptSource]:
+    """Return all prompts, in the order given; of datasets only the episodes of `split`, if one is named."""
     if prompts is None:
         prompts = [f"{BUNDLED_PREFIX}{name}" for name in list_prompts()]
     several = prompts if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [prompts]
-    found = [source for one in several for source in _sources(one, model)]
+    found = [source for one in several for source in _sources(one, model, split)]
     if not found:
         raise BadInputError("there is no prompt to begin from: name a picture, a recording or a bundled prompt")
     return found
 
 
-def _sources(one: PromptLike, model: WorldModel) -> Sequence[PromptSource]:
+def _sources(one: PromptLike, model: WorldModel, split: str | None) -> Sequence[PromptSource]:
+    if isinstance(one, str | Path) and (Path(one) / INDEX).is_file():
+        one = FrameDataset.open(Path(one))
+    if isinstance(one, FrameDataset):
+        return _windows(one, model, split)
+    if split is not None:
+        name = one if isinstance(one, str | Path) else type(one).__name__
+        raise BadInputError(f"the prompt {name} is no dataset: expected one, since split is {split!r}")
     if isinstance(one, Prompt):
         model.tokenizer.check_size(torch.as_tensor(one.frames_THWC))
         return [lambda: (one, False)]
-    if isinstance(one, FrameDataset):
-        return _windows(one, model)
     if isinstance(one, str | Path):
-        folder = Path(one)
-        return _windows(FrameDataset.open(folder), model) if (folder / INDEX).is_file() else [_named(one, model)]
+        return [_named(one, model)]
     raise BadInputError(f"the prompt is a {type(one).__name__}: expected a name, a path, a Prompt or a FrameDataset")
 
 
-def _windows(dataset: FrameDataset, model: WorldModel) -> list[PromptSource]:
+def _windows(dataset: FrameDataset, model: WorldModel, split: str | None) -> list[PromptSource]:
     """Back-to-back windows of the model's context, in every episode, without dead steps."""
     steps = model.config.transformer.context_steps
     model.tokenizer.check_size(torch.zeros((1, *dataset.frames_FHWC.shape[1:]), dtype=torch.uint8))
-    has_dead = "dead" in dataset.state_columns
-    spans = alive_spans(dataset.spans, dataset.column("dead")) if has_dead else dataset.spans
+    spans = dataset.spans if split is None else dataset.of_split(split)
+    if not spans:
+        known = sorted({str(span.meta.get("split")) for span in dataset.spans})
+        raise BadInputError(f"{dataset.folder} has no episode of split {split!r}: expected {' or '.join(known)}")
+    if "dead" in dataset.state_columns:
+        spans = tuple(alive_spans(spans, dataset.column("dead")))
     found: list[PromptSource] = [
         partial(_read_rows, dataset, slice(span.start + offset, span.start + offset + steps))
         for span in spans

@@ -14,16 +14,17 @@ from playloom.errors import ActionError
 from playloom.inference.session import Session
 
 
-class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[np.uint8], Any]):
+class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[Any], Any]):
     """A Gymnasium environment whose frames a world model generates; a step is 0.1 s.
 
-    Observation: uint8 [H, W, 3] RGB, without watermark; the first of an episode is the prompt's last frame. Action: the
-    whole controller, float32 [16] in [-1, 1], as of `playloom.games.arena.env.ArenaEnv`, or the number of an entry of
-    `actions`.
+    Observation: uint8 [H, W, 3] RGB, without watermark, or the frame's codes, int64 [N]; the first of an episode is the
+    prompt's last frame. Action: the whole controller, float32 [16] in [-1, 1], as of
+    `playloom.games.arena.env.ArenaEnv`, or the number of an entry of `actions`.
 
-    `info` of a reset: `prompt` (its number), `dream_seed`, `codes` (of the frame, int64 [N]); of a step: `actions`
-    (values uint8 [16]), `codes`. Methods raise an ActionError for an action outside the space, and a BadInputError
-    before the first reset, after an episode's end and for other options.
+    `info` of resets and steps: `prompt` (its number), `dream_seed`, `codes` (of the frame, int64 [N]), `actions`
+    (values uint8 [16]; rest after a reset) and `entropy` (see `StepResult.entropy`; 0.0 after a reset, whose frame is
+    given). Methods raise an ActionError for an action outside the space, and a BadInputError before the first reset,
+    after an episode's end and for other options.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": FPS}  # noqa: RUF012 (Gymnasium's own form)
@@ -33,7 +34,7 @@ class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[np.uint8], Any]):
         """The current session. Fork it to look ahead; do not step it."""
         return self._episodes[0].running()
 
-    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[NDArray[np.uint8], Info]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[NDArray[Any], Info]:
         """Begin an episode: same seed, same prompt, same frames.
 
         Args:
@@ -43,16 +44,16 @@ class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[np.uint8], Any]):
         super().reset(seed=seed)
         (episode,) = self._episodes
         self._begin(episode, self.np_random, self._prompt_option(options))
-        return episode.frame_HWC.copy(), episode.reset_info()
+        return self._observe(episode), episode.reset_info()
 
-    def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, Info]:
+    def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, Info]:
         """Hold an action for one step. Errors of `reward_fn` and `terminated_fn` propagate after the step is made."""
         (episode,) = self._episodes
         values_A = self.action_mapper.values(action)
         if values_A.shape != (ACTION_SLOTS,):
             raise ActionError(f"the actions have shape {np.shape(action)}: expected one action")
         (outcome,) = self._advance([episode], values_A[None])
-        return episode.frame_HWC.copy(), *outcome
+        return self._observe(episode), *outcome
 
     def render(self) -> NDArray[np.uint8] | None:
         """Return the current frame, uint8 [H, W, 3], watermarked if generated. None before the first reset."""

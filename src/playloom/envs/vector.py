@@ -16,13 +16,13 @@ from playloom.envs.core import FPS, RENDER_MODES, AnyModel, BaseWorldModelEnv, D
 from playloom.envs.prompts import Prompts
 from playloom.errors import ActionError, BadInputError, ConfigError
 
-Frames: TypeAlias = NDArray[np.uint8]
+Observations: TypeAlias = NDArray[Any]
 Seeds: TypeAlias = int | Sequence[int | None] | None
 MASK_OPTION = "reset_mask"
 """Option of `reset` that selects the episodes to begin, bool [N]; Gymnasium's own name."""
 
 
-class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Frames, Any, NDArray[Any]]):
+class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Observations, Any, NDArray[Any]]):
     """N environments that step as one batch, each equal to a `WorldModelEnv` of the same seed.
 
     Observations, actions, rewards and infos are those of `WorldModelEnv`, batched as Gymnasium does. `autoreset_mode`
@@ -61,7 +61,7 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Frames, Any, NDArray[Any]
         self._episodes = tuple(DreamEpisode() for _ in range(num_envs))
         self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
 
-    def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Frames, Info]:
+    def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Observations, Info]:
         """Begin an episode in every environment.
 
         Args:
@@ -77,13 +77,13 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Frames, Any, NDArray[Any]
             if seeds[index] is not None:
                 self._rngs[index] = seeding.np_random(seeds[index])[0]
             self._begin(self._episodes[index], self._rngs[index], prompt)
-        frames_NHWC = self._frames()
+        observations = self._observations()
         infos: Info = {}
         for index in indices:
             infos = self._add_info(infos, self._episodes[index].reset_info(), int(index))
-        return frames_NHWC, infos
+        return observations, infos
 
-    def step(self, actions: Any) -> tuple[Frames, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
+    def step(self, actions: Any) -> tuple[Observations, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
         """Hold an action in every environment for one step; see `WorldModelEnv.step`."""
         self._check_open()
         values_NA = self.action_mapper.values(actions)
@@ -99,7 +99,7 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Frames, Any, NDArray[Any]
         final: dict[int, Info] = {}
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             ended = [index for index in outcomes if self._episodes[index].done]
-            final = {index: {"final_obs": self._episodes[index].frame_HWC.copy()} for index in ended}
+            final = {index: {"final_obs": self._observe(self._episodes[index])} for index in ended}
             for index in ended:
                 final[index]["final_info"] = outcomes[index].info
             self._begin_next()
@@ -120,7 +120,7 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Frames, Any, NDArray[Any]
 
     def _results(
         self, outcomes: dict[int, StepOutcome], final: dict[int, Info]
-    ) -> tuple[Frames, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
+    ) -> tuple[Observations, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
         rewards_N = np.zeros(self.num_envs, np.float64)
         terminated_N, truncated_N = np.zeros((2, self.num_envs), np.bool_)
         infos: Info = {}
@@ -131,10 +131,10 @@ class WorldModelVectorEnv(BaseWorldModelEnv, VectorEnv[Frames, Any, NDArray[Any]
             if index in final:
                 infos = self._add_info(infos, final[index], index)
             infos = self._add_info(infos, episode.reset_info() if episode.just_reset else info, index)
-        return self._frames(), rewards_N, terminated_N, truncated_N, infos
+        return self._observations(), rewards_N, terminated_N, truncated_N, infos
 
-    def _frames(self) -> Frames:
-        return np.stack([episode.frame_HWC for episode in self._episodes])
+    def _observations(self) -> Observations:
+        return np.stack([self._observe(episode) for episode in self._episodes])
 
     def _check_open(self) -> None:
         if self.closed:

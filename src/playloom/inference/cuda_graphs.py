@@ -70,7 +70,7 @@ class FrameGraphs:
             return
         if place.generation != self._generation:
             self._forget(place.generation)
-        key = (place, name, None if draws is None else draws.filters)
+        key = (place, name, None if draws is None else (draws.filters, draws.entropy_BS is None))
         if key not in self._replays and (self._exhausted or not self._was_seen(key)):
             work(steps_B, draws)  # also warms up libraries, which a capture cannot
             return
@@ -94,6 +94,8 @@ class FrameGraphs:
         for to, source in zip(_tensors(kept), _tensors(inputs), strict=True):
             to.copy_(source)
         replay()
+        if inputs[1] is not None and inputs[1].entropy_BS is not None:
+            inputs[1].entropy_BS.copy_(_tensors(kept)[-1])
 
     def _was_seen(self, key: Hashable) -> bool:
         """True if this key was seen; it counts as seen from now on."""
@@ -130,4 +132,5 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 def _tensors(inputs: Inputs) -> list[Tensor]:
     steps_B, draws = inputs
-    return [steps_B] if draws is None else [steps_B, draws.noise_BSC, draws.temperature_B11]
+    found = [steps_B] if draws is None else [steps_B, draws.noise_BSC, draws.temperature_B11, draws.entropy_BS]
+    return [tensor for tensor in found if tensor is not None]

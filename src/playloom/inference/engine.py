@@ -29,8 +29,8 @@ from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
 
-Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None]
-"""A frame, uint8 [H, W, 3], and its codes, int64 [N]; or neither."""
+Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None, float | None]
+"""A frame, uint8 [H, W, 3], its codes, int64 [N], and their entropy; or none of them."""
 
 
 class Engine:
@@ -59,12 +59,12 @@ class Engine:
         return self.decoder.bytes_each
 
     @torch.inference_mode()
-    def step(self, inputs: Sequence[StepInput]) -> list[StepResult]:
-        """Advance sessions by one step, as one batch, in order; each gives the tokens that it would give alone."""
+    def step(self, inputs: Sequence[StepInput], *, entropy: bool = False) -> list[StepResult]:
+        """Advance sessions by one step, as one batch, in order, each as it would be alone; `entropy`: measure it."""
         with self._running(_call_kind(inputs)):
             self._prepare(inputs)
             actions = self._actions(inputs)
-            frames = self._frames(inputs)
+            frames = self._frames(inputs, entropy)
             return [_finish_step(*parts) for parts in zip(inputs, actions, frames, strict=True)]
 
     @torch.inference_mode()
@@ -228,27 +228,29 @@ class Engine:
         draws = _draws(batch, samplings, self.layout.action_slots, max(self.layout.vocab.slot_sizes))
         return self.decoder.dream_action(_states(batch), draws)
 
-    def _frames(self, inputs: Sequence[StepInput]) -> list[Frame]:
+    def _frames(self, inputs: Sequence[StepInput], entropy: bool) -> list[Frame]:
         frames: dict[Session, Frame] = {}
         for batch in self._batches(inputs, _frame_kind):
             given = [item.frame for item in batch if isinstance(item.frame, np.ndarray)]
             if batch[0].frame is None:
-                found: Sequence[Frame] = [(None, None)] * len(batch)
+                found: Sequence[Frame] = [(None, None, None)] * len(batch)
             elif given:
                 codes_BN = self._encode(np.stack(given))
                 self.decoder.give_frame(_states(batch), codes_BN)
-                found = list(zip(given, codes_BN.numpy(), strict=True))
+                found = [(frame_HWC, codes_N, None) for frame_HWC, codes_N in zip(given, codes_BN.numpy(), strict=True)]
             else:
-                found = self._generated_frames(batch)
+                found = self._generated_frames(batch, entropy)
             frames |= zip((item.session for item in batch), found, strict=True)
         return [frames[item.session] for item in inputs]
 
-    def _generated_frames(self, batch: Sequence[StepInput]) -> list[Frame]:
+    def _generated_frames(self, batch: Sequence[StepInput], entropy: bool) -> list[Frame]:
         samplings = [item.session.sampling for item in batch]
         draws = _draws(batch, samplings, self.layout.image_slots, self.layout.vocab.codebook_size)
+        draws.entropy_BS = draws.noise_BSC.new_zeros(draws.noise_BSC.shape[:2]) if entropy else None
         codes_BN = self.decoder.dream_frame(_states(batch), draws)
         frames_BHWC = self.model.tokenizer.decode(codes_BN, checked=False).cpu().numpy()
-        return list(zip(frames_BHWC, codes_BN.cpu().numpy(), strict=True))
+        nats_B = [None] * len(batch) if draws.entropy_BS is None else draws.entropy_BS.mean(dim=1).tolist()
+        return list(zip(frames_BHWC, codes_BN.cpu().numpy(), nats_B, strict=True))
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
         return self.model.tokenizer.encode(torch.tensor(np.ascontiguousarray(frames_THWC))).cpu()
@@ -287,7 +289,7 @@ def _call_kind(inputs: Sequence[StepInput]) -> tuple[str, int]:
 
 
 def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepResult:
-    session, (frame_HWC, codes_N) = item.session, frame
+    session, (frame_HWC, codes_N, entropy) = item.session, frame
     session.pending_action, session.finished, session.index = None, item.frame is None, session.index + 1
     return StepResult(
         index=session.index - 1,
@@ -295,4 +297,5 @@ def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepRe
         action_given=action.given,
         frame_HWC=frame_HWC,
         codes_N=codes_N,
+        entropy=entropy,
     )

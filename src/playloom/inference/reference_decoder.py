@@ -84,7 +84,8 @@ class ReferenceDecoder:
     def _draw(self, state: CacheSlot, index: int, group: TokenGroup, draws: BatchSampler, row: int) -> None:
         logits_RC, slot_R = self.logits(state, index, group)
         first = 0 if index < self.schedule.image_passes else self.layout.image_slots
-        alone = BatchSampler([draws.samplings[row]], draws.noise_BSC[row : row + 1])
+        entropy_1S = None if draws.entropy_BS is None else draws.entropy_BS[row : row + 1]
+        alone = BatchSampler([draws.samplings[row]], draws.noise_BSC[row : row + 1], entropy_BS=entropy_1S)
         state.window[-1][slot_R] = alone.sample(logits_RC[None], slot_R - first)[0] + group.first_id
 
     def _hidden(self, state: CacheSlot) -> Tensor:

@@ -76,9 +76,15 @@ _COLDEST = 1e-6  # lowest divisor of logits: below it they would overflow and be
 class BatchSampler:
     """The draws of one step for a batch of dreams, each with its own sampling."""
 
-    def __init__(self, samplings: Sequence[Sampling], noise_BSC: Tensor, temperature_B11: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        samplings: Sequence[Sampling],
+        noise_BSC: Tensor,
+        temperature_B11: Tensor | None = None,
+        entropy_BS: Tensor | None = None,
+    ) -> None:
         """Take Gumbel noise by dream, slot and choice, and divisors of the logits (None: those of `samplings`)."""
-        self.samplings, self.noise_BSC = tuple(samplings), noise_BSC
+        self.samplings, self.noise_BSC, self.entropy_BS = tuple(samplings), noise_BSC, entropy_BS
         if temperature_B11 is None:
             divisors = [1.0 if how.greedy else max(how.temperature, _COLDEST) for how in samplings]
             temperature_B11 = torch.tensor(divisors, device=noise_BSC.device)[:, None, None]
@@ -91,7 +97,10 @@ class BatchSampler:
 
     def sample(self, logits_BRC: Float[Tensor, "B R C"], slots_R: Int[Tensor, R]) -> Int[Tensor, "B R"]:
         """Return one token per row: an index into the C legal tokens of the slot, int64."""
-        scaled_BRC = logits_BRC.float() / self.temperature_B11
+        logits_BRC = logits_BRC.float()
+        if self.entropy_BS is not None:  # in nats, at temperature 1, unfiltered
+            self.entropy_BS.index_copy_(1, slots_R, torch.special.entr(logits_BRC.softmax(dim=-1)).sum(dim=-1))
+        scaled_BRC = logits_BRC / self.temperature_B11
         if any(filters != (None, None) for filters in self.filters):
             rows = [_filter(row, *filters) for row, filters in zip(scaled_BRC, self.filters, strict=True)]
             scaled_BRC = torch.stack(rows)

@@ -99,6 +99,8 @@ class StepResult:
     """The frame after the action, uint8 [H, W, 3]; None after the last action of policy mode."""
     codes_N: NDArray[np.int64] | None
     """The frame's codes. Continue from these: encoding the frame again may give others."""
+    entropy: float | None = None
+    """Mean entropy in nats of the distributions of the codes; None: not asked for, or not generated."""
 
 
 def check_codes(codes_TN: NDArray[np.int64], layout: StepLayout) -> NDArray[np.int64]:

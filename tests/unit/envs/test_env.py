@@ -11,10 +11,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from conftest import loud_model, tiny_config
-from env_toys import WORDS, alone, brightness, make_engine, prompts, rows_in_use
+from env_toys import WORDS, alone, brightness, frame_store, make_engine, prompts, rows_in_use
 from playloom.actions.codec import REST_VALUES, decode_values, encode_named
 from playloom.actions.controller import CONTROLS, ControllerState
-from playloom.data.dataset import FrameDataset
 from playloom.envs import ENV_ID
 from playloom.envs.actions import Controller, DiscreteActions, make_action_mapper
 from playloom.envs.core import Transition
@@ -250,19 +249,6 @@ def test_a_table_of_actions_is_discrete():
     ):
         with pytest.raises((ConfigError, ActionError), match=said):
             make_action_mapper(table)
-
-
-def frame_store(folder: Path) -> FrameDataset:
-    """Nine living rows and a dead one, then five living: of the tiny model's context three windows."""
-    rng = np.random.default_rng(0)
-    writer = FrameDataset.create(folder, 15, height=16, width=24, state_columns=["dead"])
-    for steps in (10, 5):
-        dead = np.zeros((steps, 1), np.float32)
-        dead[9:] = 1
-        frames = rng.integers(0, 256, (steps, 16, 24, 3), dtype=np.uint8)
-        writer.append_episode(frames, np.tile(REST_VALUES, (steps, 1)), dead, {"split": "train"})
-    writer.finish()
-    return FrameDataset.open(folder)
 
 
 def test_prompts_may_be_names_stores_and_prompts(tmp_path):

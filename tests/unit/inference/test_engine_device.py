@@ -177,14 +177,16 @@ def test_captured_frames_are_the_frames(positions, rows, row_delay):
     for engine in (plain, fast):
         hows = [GREEDY, HOT, CUT]
         open_ones = [engine.open(prompt_of(4, n), sampling=how, seed=n) for n, how in enumerate(hows)]
-        codes = []
+        steps = []
         for tick in range(12):
             if tick == 7:  # the memory grows: what was captured is of no use
                 open_ones += [open_ones[0].fork(9), open_ones[1].fork(9)]
             here = open_ones if tick % 5 else open_ones[1:]
-            codes += [s.codes_N for s in engine.step([StepInput(s, action(tick) if tick != 6 else None) for s in here])]
-        found.append(codes)
-    assert all((a == b).all() for a, b in zip(*found, strict=True))
+            inputs = [StepInput(s, action(tick) if tick != 6 else None) for s in here]
+            steps += engine.step(inputs, entropy=True)
+        found.append(steps)
+    assert all((a.codes_N == b.codes_N).all() for a, b in zip(*found, strict=True))
+    assert all(a.entropy == pytest.approx(b.entropy, rel=1e-4) and a.entropy > 0 for a, b in zip(*found, strict=True))
     assert recorder.captured >= 4 and recorder.replayed > recorder.captured
 
 

@@ -39,7 +39,7 @@ def attend(q_BGQE: Tensor, k_BGRE: Tensor, v_BGRE: Tensor, mask_QR: Tensor | Non
 class WindowedAttention(torch.autograd.Function):
     """Attention of every step to its window, with a backward pass that adds gradients of shared keys in place.
 
-    Autograd would write a gradient of full length for every window; that took a fifth of a training step on a CPU.
+    Autograd would write a gradient of full length for every window; that took a seventh of a training step on a CPU.
     """
 
     @staticmethod
