@@ -23,8 +23,7 @@ NAMES = [control.name for control in CONTROLS]
 
 
 def steps(changes, controls, count=4, **options):
-    times = step_times([Run(0.0, count)])
-    return resample([InputChange(*change) for change in changes], times, controls, **options).tolist()
+    return resample([InputChange(*change) for change in changes], [Run(0.0, count)], controls, **options).tolist()
 
 
 def test_a_key_counts_in_every_step_that_it_touches():

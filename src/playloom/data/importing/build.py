@@ -20,17 +20,7 @@ from playloom.data.importing.mapping import ControlMapping, read_mapping
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
 from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording
-from playloom.data.importing.resample import (
-    MOUSE,
-    PAUSED,
-    STEP,
-    Run,
-    cut_runs,
-    find_runs,
-    last_pictures,
-    resample,
-    step_times,
-)
+from playloom.data.importing.resample import MOUSE, PAUSED, STEP, Run, cut_runs, find_runs, last_pictures, resample
 from playloom.data.importing.video_log import VideoLog
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
 from playloom.media.images import fit_picture
@@ -220,7 +210,7 @@ class _Build:
         if missing:
             clips, mapping = [clip for _, clip, _ in missing], self.mappings[plan.mapping]
             actions_TA = mapping.apply(_input(plan.recording, mapping, clips))
-            frames, first = self._frames(plan.recording, step_times(clips), missing[0][0], writer.total), 0
+            frames, first = self._frames(plan.recording, clips, missing[0][0], writer.total), 0
             for start, clip, meta in missing:
                 acts, states = actions_TA[first : first + clip.steps], np.zeros((clip.steps, 0), np.float32)
                 writer.append_episode(islice(frames, clip.steps), acts, states, meta, start=start)
@@ -228,12 +218,10 @@ class _Build:
                 self.progress(start + clip.steps, writer.total)
         return row
 
-    def _frames(
-        self, recording: Recording, times_T: NDArray[np.float64], row: int, total: int
-    ) -> Iterator[NDArray[np.uint8]]:
-        """The pictures of steps, in the size of the dataset; `row` is that of the first."""
+    def _frames(self, recording: Recording, clips: Sequence[Run], row: int, total: int) -> Iterator[NDArray[np.uint8]]:
+        """The pictures of clips, in the size of the dataset; `row` is that of the first."""
         load, reduced_HWC = None, np.empty(0, np.uint8)
-        for done, latest in enumerate(last_pictures(recording.pictures(), times_T), row):
+        for done, latest in enumerate(last_pictures(recording.pictures(), clips), row):
             if latest is not load:
                 load, reduced_HWC = latest, self._reduce(latest())
             if done % _REPORT_EVERY == _REPORT_EVERY - 1:
@@ -264,7 +252,7 @@ class _Build:
 
 
 def _input(recording: Recording, mapping: ControlMapping, runs: Sequence[Run]) -> NDArray[np.float32]:
-    return resample(recording.changes(mapping.sources), step_times(runs), mapping.sources, mapping.dead_zone)
+    return resample(recording.changes(mapping.sources), runs, mapping.sources, mapping.dead_zone)
 
 
 def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:

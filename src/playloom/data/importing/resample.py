@@ -82,11 +82,11 @@ def cut_runs(runs: Sequence[Run], usable_T: NDArray[np.bool_], least: int = 2) -
     return pieces
 
 
-def last_pictures(frames: Iterable[Frame], times_T: NDArray[np.float64]) -> Iterator[Callable[[], NDArray[np.uint8]]]:
-    """Give the last picture at or before each time; RecordingError when there is none."""
+def last_pictures(frames: Iterable[Frame], runs: Sequence[Run]) -> Iterator[Callable[[], NDArray[np.uint8]]]:
+    """Give the last picture at or before every step; RecordingError when there is none."""
     left, latest = iter(frames), None
     upcoming = next(left, None)
-    for time in times_T.tolist():
+    for time in step_times(runs).tolist():
         while upcoming is not None and upcoming[0] <= time + PICTURE_SLACK:
             latest, upcoming = upcoming, next(left, None)
         if latest is None or time - latest[0] > MAX_GAP + PICTURE_SLACK:
@@ -95,17 +95,18 @@ def last_pictures(frames: Iterable[Frame], times_T: NDArray[np.float64]) -> Iter
 
 
 def resample(
-    changes: Iterable[InputChange], times_T: NDArray[np.float64], controls: Sequence[str], dead_zone: float = 0.0
+    changes: Iterable[InputChange], runs: Sequence[Run], controls: Sequence[str], dead_zone: float = 0.0
 ) -> NDArray[np.float32]:
     """Return the input of every step, float32 [T, C].
 
-    Times are those of `step_times`. Stick positions below `dead_zone` are 0, and the rest is stretched to [-1, 1].
+    Stick positions below `dead_zone` are 0, and the rest is stretched to [-1, 1].
     Changes of other controls are ignored; RecordingError when the times of changes go backwards.
     """
     columns = {name: index for index, name in enumerate(controls)}
     summed = [name in MOUSE for name in controls]
     meant = [name.endswith(("stick_x", "stick_y")) for name in controls]
     held = [0.0] * len(controls)
+    times_T = step_times(runs)
     input_TC = np.zeros((len(times_T), len(controls)), np.float32)
     stream = _in_order(change for change in changes if change.control in columns)
     change = next(stream, None)
