@@ -20,7 +20,7 @@ from playloom.data.importing.mapping import ControlMapping, read_mapping
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
 from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording
-from playloom.data.importing.resample import MOUSE, PAUSED, STEP, Run, cut_runs, find_runs, last_pictures, resample
+from playloom.data.importing.resample import STEP, Run, cut_runs, find_runs, last_pictures, resample
 from playloom.data.importing.video_log import VideoLog
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
 from playloom.media.images import fit_picture
@@ -150,7 +150,7 @@ class _Build:
                 times_F = recording.times_F
                 runs = find_runs(times_F)
                 input_TC = _input(recording, mapping, runs)
-                clips = cut_runs(runs, input_TC[:, mapping.sources.index(PAUSED)] == 0)
+                clips = cut_runs(runs, input_TC[:, -1] == 0)
                 if not clips:
                     raise RecordingError(f"{recording.path} has no two steps in a row with pictures and input")
             except PlayloomError as error:
@@ -158,7 +158,7 @@ class _Build:
                 continue
             plans.append(_Plan(recording, names, clips))
             self.notes += recording.notes
-            counts.setdefault(names, []).append(input_TC[:, : len(MOUSE)])
+            counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
             kept, whole = STEP * plans[-1].steps, float(times_F[-1] - times_F[0])
             if whole - kept > STEP:
                 self.notes.append(
