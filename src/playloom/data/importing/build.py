@@ -19,14 +19,15 @@ from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress
 from playloom.data.importing.mapping import ControlMapping, read_mapping
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
-from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording
-from playloom.data.importing.resample import STEP, Run, cut_runs, find_runs, last_pictures, resample
+from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording, Rectangle
+from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, last_pictures, resample
 from playloom.data.importing.video_log import VideoLog
+from playloom.data.importing.vpt import Vpt
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
 from playloom.media.images import fit_picture
 
 FORMATS: Mapping[str, type[Recording]] = {
-    reader.format: reader for reader in (OwaMcap, OwlControl, PictureFolder, NpzClip, VideoLog)
+    reader.format: reader for reader in (OwaMcap, OwlControl, Vpt, PictureFolder, NpzClip, VideoLog)
 }
 """Readers by format; a file belongs to the first of them that finds it."""
 _CYCLE = 20
@@ -99,9 +100,10 @@ def import_recordings(
     with folder_lock(out):
         height, width = options.frame_size
         total = sum(plan.steps for plan in plans)
-        writer = FrameDataset.create(build.out, total, height=height, width=width, state_columns=())
+        columns = build.columns(plans)
+        writer = FrameDataset.create(build.out, total, height=height, width=width, state_columns=columns)
         try:
-            writer.finish(build.fill(writer, plans))
+            writer.finish(build.fill(writer, plans, columns))
         except StorageError:  # a full disk and Ctrl-C keep what was done
             raise
         except Exception:
@@ -177,12 +179,16 @@ class _Build:
                 )
         return _divide(plans, self.options.split)
 
-    def fill(self, writer: DatasetWriter, plans: Sequence[_Plan]) -> int:
+    def columns(self, plans: Sequence[_Plan]) -> tuple[str, ...]:
+        """Return the state columns of all recordings; a recording that lacks one has NaN there."""
+        return tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
+
+    def fill(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
         """Write the clips one after another without the unusable ones; return the number of rows."""
         row = 0
         for plan in plans:
             try:
-                row = self._fill(writer, plan, row)
+                row = self._fill(writer, plan, row, columns)
             except StorageError:
                 raise
             except PlayloomError as error:
@@ -193,7 +199,7 @@ class _Build:
             raise RecordingError(f"no recording of {self.place} can be used: {self.fault}")
         return row
 
-    def _fill(self, writer: DatasetWriter, plan: _Plan, row: int) -> int:
+    def _fill(self, writer: DatasetWriter, plan: _Plan, row: int, columns: Sequence[str]) -> int:
         """Write those clips of a recording that are missing, from a row on; return the row after its last clip."""
         missing = []
         for clip in plan.clips:
@@ -209,29 +215,32 @@ class _Build:
             row += clip.steps
         if missing:
             clips, mapping = [clip for _, clip, _ in missing], self.mappings[plan.mapping]
-            actions_TA = mapping.apply(_input(plan.recording, mapping, clips))
+            input_TC = _input(plan.recording, mapping, clips, columns)
+            actions_TA = mapping.apply(input_TC[:, : len(mapping.sources)])
+            states_TS = input_TC[:, len(mapping.sources) :]
             frames, first = self._frames(plan.recording, clips, missing[0][0], writer.total), 0
             for start, clip, meta in missing:
-                acts, states = actions_TA[first : first + clip.steps], np.zeros((clip.steps, 0), np.float32)
-                writer.append_episode(islice(frames, clip.steps), acts, states, meta, start=start)
-                first += clip.steps
+                rows, first = slice(first, first + clip.steps), first + clip.steps
+                clip_frames = islice(frames, clip.steps)
+                writer.append_episode(clip_frames, actions_TA[rows], states_TS[rows], meta, start=start)
                 self.progress(start + clip.steps, writer.total)
         return row
 
     def _frames(self, recording: Recording, clips: Sequence[Run], row: int, total: int) -> Iterator[NDArray[np.uint8]]:
         """The pictures of clips, in the size of the dataset; `row` is that of the first."""
         load, reduced_HWC = None, np.empty(0, np.uint8)
+        masks = (*self.options.masks, *recording.masks)
         for done, latest in enumerate(last_pictures(recording.pictures(), clips), row):
             if latest is not load:
-                load, reduced_HWC = latest, self._reduce(latest())
+                load, reduced_HWC = latest, self._reduce(latest(), masks)
             if done % _REPORT_EVERY == _REPORT_EVERY - 1:
                 self.progress(done, total)
             yield reduced_HWC
 
-    def _reduce(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self.options.masks:
+    def _reduce(self, frame_HWC: NDArray[np.uint8], masks: Sequence[Rectangle]) -> NDArray[np.uint8]:
+        if masks:
             frame_HWC = frame_HWC.copy()
-        for x, y, width, height in self.options.masks:
+        for x, y, width, height in masks:
             frame_HWC[y : y + height, x : x + width] = 0
         return fit_picture(frame_HWC, self.options.frame_size, self.options.resize, area=True)[0]
 
@@ -251,8 +260,12 @@ class _Build:
         self.on_skip(self.fault)
 
 
-def _input(recording: Recording, mapping: ControlMapping, runs: Sequence[Run]) -> NDArray[np.float32]:
-    return resample(recording.changes(mapping.sources), runs, mapping.sources, mapping.dead_zone)
+def _input(
+    recording: Recording, mapping: ControlMapping, runs: Sequence[Run], columns: Sequence[str] = ()
+) -> NDArray[np.float32]:
+    """The mapping's sources and the state columns in every step."""
+    controls = (*mapping.sources, *(STATE + name for name in columns))
+    return resample(recording.changes(controls), runs, controls, mapping.dead_zone)
 
 
 def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:

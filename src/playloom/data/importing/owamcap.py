@@ -58,7 +58,7 @@ class OwaMcap(Recording):
     def pictures(self) -> Iterator[Frame]:
         """Decode the pictures that have a message."""
         places_F, times_F = self._screens_F2.T
-        for place, load in video_pictures(self.video, absolute=True):
+        for place, load in video_pictures(self.video, start=0.0):
             index = int(np.searchsorted(places_F, place - _TOLERANCE))
             if index < len(places_F) and abs(places_F[index] - place) <= _TOLERANCE:
                 yield float(times_F[index]), load

@@ -17,11 +17,13 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.importing.files import Frame, video_pictures, video_times
 from playloom.data.importing.resample import STEP, InputChange
 from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
-from playloom.errors import ActionError, BadInputError, did_you_mean
+from playloom.errors import ActionError, BadInputError, PlayloomError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_clip, read_npz
 from playloom.media.images import ResizeMode, read_picture
 
+Rectangle = tuple[int, int, int, int]
+"""x, y, width, height in pixels."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -33,8 +35,8 @@ class ImportOptions:
     """Height and width of the pictures."""
     resize: ResizeMode = "crop"
     """Resize mode of pictures of another shape."""
-    masks: tuple[tuple[int, int, int, int], ...] = ()
-    """Rectangles x, y, width, height in pixels of the recordings, to make black before resizing."""
+    masks: tuple[Rectangle, ...] = ()
+    """Parts of the recordings' pictures to make black before resizing."""
     mapping: tuple[str, ...] = ()
     """Names or paths of mappings, see `read_mapping`; empty: those of the format."""
     format: str = "auto"
@@ -87,6 +89,16 @@ class Recording(ABC):
         return ("wasd-mouse", "xinput")
 
     @property
+    def masks(self) -> Sequence[Rectangle]:
+        """Parts of the pictures to make black, besides those of the options."""
+        return ()
+
+    @property
+    def state_columns(self) -> Sequence[str]:
+        """Names of the state columns among the changes, where they have `STATE` in front."""
+        return ()
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about what was assumed."""
         return ()
@@ -103,6 +115,24 @@ class Recording(ABC):
     @abstractmethod
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
         """Read the input in order of time; other controls than these may be left out."""
+
+
+@dataclass(frozen=True)
+class Unreadable(Recording):
+    """Recordings whose metadata cannot be read."""
+
+    error: PlayloomError
+
+    format = "unreadable"
+
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        """Raise the error."""
+        raise self.error
+
+    def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
+        """Raise the error."""
+        raise self.error
 
 
 class _Rows(Recording):
