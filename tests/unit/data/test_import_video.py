@@ -170,7 +170,7 @@ def test_what_is_wrong_is_named(tmp_path):
         ("empty", "", RecordingError, "no row"),
         ("head", "time,key,down\n", RecordingError, "no row"),
         ("clock", "when,key,down\n1,w,1\n", RecordingError, "no time column: got when"),
-        ("other", "time,speed\n0.1,3\n1.5,4\n", RecordingError, "no column that the mapping uses: got time, speed"),
+        ("other", "time,speed\n0.1,3\n1.5,4\n", RecordingError, "no control that the mapping uses: got time, speed"),
         ("range", "time,left_stick_x\n0.1,3\n1.5,0\n", ActionError, "row 1: left_stick_x is 3"),
         ("binary", "time,key,down\n0.1,\udcff,1", RecordingError, "utf-8"),
     ]:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress
+from playloom.data.importing.lerobot import LeRobot
 from playloom.data.importing.mapping import ControlMapping, read_mapping
+from playloom.data.importing.minari import Minari
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
 from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording, Rectangle
@@ -27,7 +29,7 @@ from playloom.errors import BadInputError, PlayloomError, RecordingError, Storag
 from playloom.media.images import fit_picture
 
 FORMATS: Mapping[str, type[Recording]] = {
-    reader.format: reader for reader in (OwaMcap, OwlControl, Vpt, PictureFolder, NpzClip, VideoLog)
+    reader.format: reader for reader in (OwaMcap, OwlControl, Vpt, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
 }
 """Readers by format; a file belongs to the first of them that finds it."""
 _CYCLE = 20

@@ -106,14 +106,19 @@ def to_number(place: str, cell: Any) -> float:
     return value
 
 
-def parquet_rows(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> Iterator[dict[str, Any]]:
-    """Give the rows of a Parquet file, of some columns and with a filter of PyArrow."""
+def parquet_rows(
+    path: Path, columns: Sequence[str] | None = None, where: tuple[str, int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Give the rows of a Parquet file, of some columns, and only those that have a value in a column."""
     try:
-        from pyarrow import dataset
+        from pyarrow import compute, dataset
     except ImportError as error:
         raise MissingExtraError.of("pyarrow", "import") from error
+    chosen = compute.field(where[0]) == where[1] if where else None
     with reading(path):
-        for batch in dataset.dataset(path, format="parquet").to_batches(columns=columns, filter=where, batch_size=1024):
+        for batch in dataset.dataset(path, format="parquet").to_batches(
+            columns=columns, filter=chosen, batch_size=1024
+        ):
             yield from batch.to_pylist()
 
 

@@ -24,7 +24,7 @@ from playloom.actions.codec import BIN_VALUES, SLOT_NAMES, Schema, detect_schema
 from playloom.actions.controller import CONTROLS, Control
 from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, table_rows, to_number
 from playloom.data.importing.names import control_name
-from playloom.data.importing.recordings import Recording
+from playloom.data.importing.recordings import Recording, check_sources
 from playloom.data.importing.resample import MAX_GAP, PAUSED, STEP, InputChange
 from playloom.errors import ActionError, RecordingError
 
@@ -88,10 +88,7 @@ class VideoLog(Recording):
         known = {*wanted, *_SPECIAL} if held else set(_MOUSE)
         cells = {column: control_name(column) for column in self._columns if control_name(column) in known}
         if held and not cells:
-            raise RecordingError(
-                f"{self.log} has no column that the mapping uses: got {', '.join(self._columns)}; "
-                "give a --mapping for them"
-            )
+            check_sources(self.log, self._columns, sources)
         (unit, zero, _), before, interval = self._clock, -math.inf, STEP
         for number, row in table_rows(self.log):
             time = (self._cell(number, row, self._time_column) - zero) * unit + self.options.offset
