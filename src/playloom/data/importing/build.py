@@ -19,6 +19,7 @@ from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress
 from playloom.data.importing.lerobot import LeRobot
 from playloom.data.importing.mapping import ControlMapping, read_mapping
 from playloom.data.importing.minari import Minari
+from playloom.data.importing.opencs2 import OpenCs2
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
 from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording, Rectangle
@@ -28,9 +29,8 @@ from playloom.data.importing.vpt import Vpt
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
 from playloom.media.images import fit_picture
 
-FORMATS: Mapping[str, type[Recording]] = {
-    reader.format: reader for reader in (OwaMcap, OwlControl, Vpt, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
-}
+_READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
+FORMATS: Mapping[str, type[Recording]] = {reader.format: reader for reader in _READERS}
 """Readers by format; a file belongs to the first of them that finds it."""
 _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
