@@ -20,6 +20,7 @@ from playloom.data.importing.lerobot import LeRobot
 from playloom.data.importing.mapping import ControlMapping, read_mapping
 from playloom.data.importing.minari import Minari
 from playloom.data.importing.opencs2 import OpenCs2
+from playloom.data.importing.openp2p import OpenP2p
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
 from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording, Rectangle
@@ -29,7 +30,7 @@ from playloom.data.importing.vpt import Vpt
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
 from playloom.media.images import fit_picture
 
-_READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
+_READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, OpenP2p, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
 FORMATS: Mapping[str, type[Recording]] = {reader.format: reader for reader in _READERS}
 """Readers by format; a file belongs to the first of them that finds it."""
 _CYCLE = 20

@@ -1,8 +1,8 @@
 """Rounds of OpenCS2: folders of a player with `video.mp4` and `ticks.parquet`.
 
 Source: dataset card of huggingface.co/datasets/blanchon/opencs2_dataset. The video has 32 pictures a second, the ticks
-64 rows, which begin with it. `active` has the held buttons. The view's turns become `mouse_dx` and `mouse_dy` in degrees.
-The tick of death is `terminated`; what follows is a cut. Names and places of players are not read.
+64 rows, which begin with it. `active` has the held buttons. Turns of the view become `mouse_dx` and `mouse_dy`, in
+degrees. The tick of death is `terminated`; what follows is a cut. Names and places of players are not read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from playloom.data.importing.resample import PAUSED, STATE, STEP, InputChange
 
 _TICKS, _VIDEO = "ticks.parquet", "video.mp4"
 _TURNS = {"delta_yaw": ("mouse_dx", -1.0), "delta_pitch": ("mouse_dy", 1.0)}  # yaw grows to the left, pitch downwards
+_TICK = 1 / 64
 _STATES = ("health", "armor")
 
 
@@ -71,4 +72,4 @@ class OpenCs2(Recording):
             yield InputChange(time, STATE + "terminated", float(time >= death))
             yield from (InputChange(time, name, value) for name, value in values)
             held = keys
-        yield InputChange(time, PAUSED, 1)
+        yield InputChange(time + _TICK, PAUSED, 1)
