@@ -19,6 +19,7 @@ from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress
 from playloom.data.importing.lerobot import LeRobot
 from playloom.data.importing.mapping import ControlMapping, read_mapping
 from playloom.data.importing.minari import Minari
+from playloom.data.importing.nitrogen import NitroGen
 from playloom.data.importing.opencs2 import OpenCs2
 from playloom.data.importing.openp2p import OpenP2p
 from playloom.data.importing.owamcap import OwaMcap
@@ -30,12 +31,12 @@ from playloom.data.importing.vpt import Vpt
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
 from playloom.media.images import fit_picture
 
-_READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, OpenP2p, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
+_READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, OpenP2p, NitroGen, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
 FORMATS: Mapping[str, type[Recording]] = {reader.format: reader for reader in _READERS}
 """Readers by format; a file belongs to the first of them that finds it."""
 _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
-"""Split rule: of twenty recordings, sorted by name, the tenth is for validation and the twentieth for testing."""
+"""Split rule: of twenty sessions, sorted by name, the tenth is for validation and the twentieth for testing."""
 _REPORT_EVERY = 50
 
 
@@ -272,14 +273,17 @@ def _input(
 
 
 def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
-    """Give every recording its split; a single one keeps its last tenth for validation."""
+    """Give every session its split, every recording where there is one session; a single one keeps its last tenth."""
     if split is None and len(plans) == 1:
         clips, steps = plans[0].clips, plans[0].steps
         train_T = np.arange(steps) < steps - max(1, steps // 10)
         last = [clip._replace(split="validation") for clip in cut_runs(clips, ~train_T, 1)]
         return [plans[0]._replace(clips=[*cut_runs(clips, train_T, 1), *last])]
-    splits = [split or _KEPT.get(number % _CYCLE, "train") for number in range(len(plans))]
-    if split is None and "validation" not in splits:
-        splits[-1] = "validation"
-    divided = zip(plans, splits, strict=True)
+    sessions = [plan.recording.session for plan in plans]
+    sessions = sessions if len(set(sessions)) > 1 else [plan.recording.path for plan in plans]
+    names = list(dict.fromkeys(sessions))
+    splits = {name: split or _KEPT.get(number % _CYCLE, "train") for number, name in enumerate(names)}
+    if split is None and "validation" not in splits.values():
+        splits[names[-1]] = "validation"
+    divided = zip(plans, (splits[name] for name in sessions), strict=True)
     return [plan._replace(clips=[clip._replace(split=to) for clip in plan.clips]) for plan, to in divided]

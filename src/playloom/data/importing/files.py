@@ -51,6 +51,12 @@ def video_times(path: Path) -> NDArray[np.float64]:
     return times_F - times_F[0]
 
 
+def video_size(path: Path) -> tuple[int, int]:
+    """Return width and height of the pictures in pixels."""
+    with _opened(path) as (_, stream):
+        return stream.codec_context.width, stream.codec_context.height
+
+
 def video_pictures(path: Path, *, start: float | None = None) -> Iterator[Frame]:
     """Decode the pictures one at a time; the time of the first is 0.
 

@@ -44,6 +44,11 @@ class OpenCs2(Recording):
         return self.path / _VIDEO
 
     @property
+    def session(self) -> Path:
+        """The folder of the match, whose rounds and players share pictures."""
+        return next((place for place in self.path.parents if place.name.startswith("match_id=")), self.path.parent)
+
+    @property
     def mapping(self) -> tuple[str, ...]:
         """`opencs2`."""
         return ("opencs2",)

@@ -88,6 +88,11 @@ class Recording(ABC):
         return self.path
 
     @property
+    def session(self) -> Path:
+        """Name of the session; recordings of one session go to one split."""
+        return self.path
+
+    @property
     def mapping(self) -> tuple[str, ...]:
         """Names of the mappings that fit this format."""
         return ("wasd-mouse", "xinput")
