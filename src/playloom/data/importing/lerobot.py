@@ -54,9 +54,11 @@ class LeRobot(Recording):
             root = path.parents[1]
             try:
                 info = read_json(path, RecordingError, "get the dataset again")
-                if "codebase_version" in info:
+                if "codebase_version" not in info:  # of another program
+                    continue
+                with reading(path):
                     episodes = [(int(row["episode_index"]), row) for row in _episodes(root, info)]
-                    found += [cls(root / f"episode_{k:06d}", options, root, info, row) for k, row in episodes]
+                found += [cls(root / f"episode_{k:06d}", options, root, info, row) for k, row in episodes]
             except PlayloomError as error:
                 found.append(Unreadable(root, options, error))
         return found
@@ -105,16 +107,13 @@ class LeRobot(Recording):
         outcomes = [name for name in _OUTCOMES if name in self.info["features"]]
         kept = ["observation.state"] if states else []
         for row in self._rows("action", *outcomes, *kept):
-            with reading(f"{self.root}, episode {self.episode['episode_index']},"):
-                time = row["time"] + self.options.offset
-                actions, state = (np.reshape(row.get(key, ()), -1).tolist() for key in ("action", "observation.state"))
-                values = [*zip(names, actions, strict=True), *zip(numbered, actions, strict=True)]
-                if self._own and self.options.schema == "named":
-                    values = [(name, 0 - value if name.endswith("stick_y") else value) for name, value in values]
-                found = [(_OUTCOMES[name], float(np.reshape(row[name], -1)[0])) for name in outcomes]
-                found += zip(
-                    states, np.reshape(row.get("observation.state", ()), -1).astype(float).tolist(), strict=True
-                )
+            time = row["time"] + self.options.offset
+            actions, state = (np.reshape(row.get(key, ()), -1).tolist() for key in ("action", "observation.state"))
+            values = [*zip(names, actions, strict=True), *zip(numbered, actions, strict=True)]
+            if self._own and self.options.schema == "named":
+                values = [(name, 0 - value if name.endswith("stick_y") else value) for name, value in values]
+            found = [(_OUTCOMES[name], float(np.reshape(row[name], -1)[0])) for name in outcomes]
+            found += zip(states, np.reshape(row.get("observation.state", ()), -1).astype(float).tolist(), strict=True)
             yield from (InputChange(time, name, value) for name, value in values)
             yield from (InputChange(time, STATE + name, value) for name, value in found)
 
@@ -131,14 +130,13 @@ class LeRobot(Recording):
     def _file(self, template: str, key: str = "") -> Path:
         """A file of the episode, by the template of its path in `info.json`."""
         index, place = int(self.episode["episode_index"]), f"videos/{key}" if key else "data"
-        with reading(f"{self.root}/meta/info.json"):
-            name = str(self.info[template]).format(
-                video_key=key,
-                episode_index=index,
-                episode_chunk=index // int(self.info.get("chunks_size") or 1000),
-                chunk_index=int(self.episode.get(f"{place}/chunk_index", 0)),
-                file_index=int(self.episode.get(f"{place}/file_index", 0)),
-            )
+        name = str(self.info[template]).format(
+            video_key=key,
+            episode_index=index,
+            episode_chunk=index // int(self.info.get("chunks_size") or 1000),
+            chunk_index=int(self.episode.get(f"{place}/chunk_index", 0)),
+            file_index=int(self.episode.get(f"{place}/file_index", 0)),
+        )
         return self.root / name
 
     def _features(self, dtype: str) -> list[str]:
