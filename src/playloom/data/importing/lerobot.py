@@ -76,8 +76,7 @@ class LeRobot(Recording):
     @property
     def state_columns(self) -> Sequence[str]:
         """Rewards, ends and `observation.state`."""
-        outcomes = [column for name, column in _OUTCOMES.items() if name in self.info["features"]]
-        return [*dict.fromkeys(outcomes), *self._names("observation.state")]
+        return [*self._outcomes.values(), *self._names("observation.state")]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -104,18 +103,23 @@ class LeRobot(Recording):
         names, states = self._names("action"), self._names("observation.state")
         numbered = [f"action_{number}" for number in range(len(names))]
         check_sources(self.root, [*numbered, *names], sources)
-        outcomes = [name for name in _OUTCOMES if name in self.info["features"]]
         kept = ["observation.state"] if states else []
-        for row in self._rows("action", *outcomes, *kept):
+        for row in self._rows("action", *self._outcomes, *kept):
             time = row["time"] + self.options.offset
             actions, state = (np.reshape(row.get(key, ()), -1).tolist() for key in ("action", "observation.state"))
             values = [*zip(names, actions, strict=True), *zip(numbered, actions, strict=True)]
             if self._own and self.options.schema == "named":
                 values = [(name, 0 - value if name.endswith("stick_y") else value) for name, value in values]
-            found = [(_OUTCOMES[name], float(np.reshape(row[name], -1)[0])) for name in outcomes]
-            found += zip(states, np.reshape(row.get("observation.state", ()), -1).astype(float).tolist(), strict=True)
-            yield from (InputChange(time, name, value) for name, value in values)
-            yield from (InputChange(time, STATE + name, value) for name, value in found)
+            found = [(column, np.reshape(row[name], -1)[0]) for name, column in self._outcomes.items()]
+            found += zip(states, state, strict=True)
+            yield from (InputChange(time, name, float(value)) for name, value in values)
+            yield from (InputChange(time, STATE + name, float(value)) for name, value in found)
+
+    @cached_property
+    def _outcomes(self) -> Mapping[str, str]:
+        """State columns by feature; of features with the same meaning the first."""
+        present = {column: name for name, column in reversed(_OUTCOMES.items()) if name in self.info["features"]}
+        return {name: column for column, name in present.items()}
 
     @property
     def _own(self) -> bool:
@@ -137,7 +141,7 @@ class LeRobot(Recording):
             chunk_index=int(self.episode.get(f"{place}/chunk_index", 0)),
             file_index=int(self.episode.get(f"{place}/file_index", 0)),
         )
-        return self.root / name
+        return _inside(self.root, name)
 
     def _features(self, dtype: str) -> list[str]:
         return [key for key, feature in self.info["features"].items() if feature.get("dtype") == dtype]
@@ -170,4 +174,11 @@ def _episodes(root: Path, info: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _picture(root: Path, cell: Mapping[str, Any]) -> NDArray[np.uint8]:
     data = cell.get("bytes")
-    return read_picture(data if data is not None else root / str(cell["path"])).frame_HWC
+    return read_picture(data if data is not None else _inside(root, str(cell["path"]))).frame_HWC
+
+
+def _inside(root: Path, name: str) -> Path:
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise RecordingError(f"{root} names the file {name}; expected one in that folder")
+    return path
