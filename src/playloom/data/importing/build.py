@@ -109,6 +109,7 @@ def import_recordings(
         height, width = options.frame_size
         total = sum(plan.steps for plan in plans)
         columns = build.columns(plans)
+        build.notes += [f"state columns: {', '.join(columns)}"] if columns else []
         writer = FrameDataset.create(build.out, total, height=height, width=width, state_columns=columns)
         try:
             writer.finish(build.fill(writer, plans, columns))
@@ -251,7 +252,10 @@ class _Build:
             frame_HWC = frame_HWC.copy()
         for x, y, width, height in masks:
             frame_HWC[y : y + height, x : x + width] = 0
-        return fit_picture(frame_HWC, self.options.frame_size, self.options.resize, area=True)[0]
+        fitted_HWC, change = fit_picture(frame_HWC, self.options.frame_size, self.options.resize, area=True)
+        if change and f"pictures: {change}" not in self.notes:
+            self.notes.append(f"pictures: {change}")
+        return fitted_HWC
 
     def _settings(self) -> str:
         """Digest of all that decides what a recording becomes."""

@@ -195,6 +195,11 @@ class PictureFolder(_Rows):
         """Return all folders with an `actions.csv`."""
         return [cls(table.parent, options) for table in folder.rglob(ACTIONS_FILE)]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about columns left out and values rounded."""
+        return read_actions(self.path / ACTIONS_FILE, self.options.schema).notes
+
     def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
         return (partial(_read, path) for path in pictures_in(self.path))
 
