@@ -50,9 +50,7 @@ def test_buttons_turns_and_death(tmp_path, text):
         ("opencs2", folder)
     ]
     dataset, notes = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS)
-    assert [(span.meta["first"], span.length) for span in dataset.spans] == [
-        (0, 16)
-    ]  # with the picture after the death
+    assert [(span.meta["first"], span.length) for span in dataset.spans] == [(0, 16)]  # with the step after death
     held = named_controls(dataset)
     assert held["left_stick_y"] == [1] * 5 + [0] * 11
     assert held["trigger_RT"] == held["button_B"] == [float(step == 7) for step in range(16)]

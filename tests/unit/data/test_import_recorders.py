@@ -162,6 +162,8 @@ def test_what_is_wrong_with_an_owamcap_is_named(tmp_path):
     (folder / "a.mcap").write_bytes((folder / "a.mcap").read_bytes()[:200])
     with pytest.raises(RecordingError, match=r"a\.mcap"):
         import_recordings(folder, tmp_path / "out", OPTIONS)
+    with pytest.raises(RecordingError, match=r"a\.mcap cannot be read .*event_type"):
+        import_recordings(owa_at(tmp_path / "key", [(0.1, "keyboard", {"vk": 65})], TIMES), tmp_path / "out", OPTIONS)
     with pytest.raises(RecordingError, match="no screen messages"):
         import_recordings(owa_at(tmp_path / "empty", [key(0.1, 1)], []), tmp_path / "out", OPTIONS)
 
