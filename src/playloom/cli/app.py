@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate_command,
     "bench": bench.bench_command,
     "models": models.models_command,
+    "plan": models.plan_command,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

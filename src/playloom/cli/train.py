@@ -77,9 +77,9 @@ def train_tokenizer_command(
         pretrained = load_origin(start)
         sizes = pretrained.tokenizer.config
     else:
-        model, values = _read_config(config, preset)
+        model, values = read_config(config, preset)
         sizes = model.tokenizer
-    training = from_mapping(TokenizerTrainingConfig, _with_flags(values, loop))
+    training = from_mapping(TokenizerTrainingConfig, with_flags(values, loop))
     with _run(out, resume) as bar:
         store = frames_from(data, out / "frames", _prepare_options(bar, workers))
         if prepare_only:
@@ -124,8 +124,8 @@ def train_world_command(
             raise CheckpointError(f"{start} is a tokenizer's run; a world training starts with a whole model")
         model = pretrained.model.config
     else:
-        model, values = _read_config(config, preset)
-    training = from_mapping(WorldConfig, _with_flags(values, loop))
+        model, values = read_config(config, preset)
+    training = from_mapping(WorldConfig, with_flags(values, loop))
     with _run(out, resume) as bar:
         job = WorldJob(
             model=model,
@@ -165,7 +165,7 @@ def train_decoder_command(
         raise ConfigError(
             f"{config} has a 'model', but sizes come from --model; only decoder_blocks and decoder_layers may change"
         )
-    training = from_mapping(DecoderTrainingConfig, _with_flags(values, loop))
+    training = from_mapping(DecoderTrainingConfig, with_flags(values, loop))
     _check_apart("--model", model, out)
     with _run(out, resume) as bar:
         job = DecoderJob(source=model, data=data, out=out, config=training, prepare=_prepare_options(bar, workers))
@@ -185,14 +185,15 @@ for name, command in (
     app.command(name)(command)
 
 
-def _with_flags(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+def with_flags(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the given flags into the settings' `loop`."""
     loop = values.get("loop", {})
     if not isinstance(loop, dict):
         raise ConfigError(f"loop is {loop!r}; expected an object of settings")
     return {**values, "loop": {**loop, **{name: value for name, value in flags.items() if value is not None}}}
 
 
-def _read_config(path: Path | None, name: str | None) -> tuple[ModelConfig, dict[str, Any]]:
+def read_config(path: Path | None, name: str | None) -> tuple[ModelConfig, dict[str, Any]]:
     """Read the model's sizes (the file's `model`, else the preset) and the other settings of the file."""
     from playloom.models.presets import preset
     from playloom.models.world_model import ModelConfig

@@ -72,7 +72,8 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameT
     source = _tokenizer(job)
     tokenizer = source.tokenizer.to(pick_device(job.config.loop.device)) if source is not None else None
     name = source.name if source is not None else None
-    store = tokens_from(job.data, job.out / "tokens", job.prepare, tokenizer, name)
+    prepare = dataclasses.replace(job.prepare, mirror=job.config.mirror)
+    store = tokens_from(job.data, job.out / "tokens", prepare, tokenizer, name)
     if dist_info()[0] == 0:
         players = ", ".join(f"{name} {count}" for name, count in players_of(store).items())
         by = f", played by {players}" if players else ""
