@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,6 +46,11 @@ def import_command(
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Split of all recordings; default: some go to validation and test."),
     ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Store codes of this model or tokenizer run, and never the frames.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode recordings; 0: this one.")] = 0,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Decode on a Ray cluster with a shared disk.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 instead of 1 if anything was skipped.")] = False,
 ) -> None:
     """Make a data set of recordings of your own game, ten steps per second.
@@ -52,6 +58,7 @@ def import_command(
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
     from playloom.data.importing.build import import_recordings
+    from playloom.data.importing.decode import ClipEncoder
     from playloom.data.importing.recordings import SPLITS, ImportOptions
 
     skipped: list[str] = []
@@ -59,7 +66,15 @@ def import_command(
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
         from playloom.models.presets import preset as preset_of
 
-        sizes = preset_of(preset).tokenizer
+        sizes, encoder = preset_of(preset).tokenizer, None
+        if tokenizer is not None:
+            from playloom.training.artifacts import load_encode, load_origin
+
+            origin = load_origin(tokenizer)
+            sizes = origin.tokenizer.config
+            load = partial(load_encode, tokenizer, 1 if workers or cluster else None)
+            slots = sizes.grid_height * sizes.grid_width
+            encoder = ClipEncoder(load=load, slots=slots, fingerprint=origin.name)
         options = ImportOptions(
             frame_size=(sizes.frame_height, sizes.frame_width),
             resize=resize,
@@ -71,7 +86,16 @@ def import_command(
             format=recording_format,
             split=split,
         )
-        store, notes = import_recordings(recordings, out, options, progress=bar, on_skip=skipped.append)
+        store, notes = import_recordings(
+            recordings,
+            out,
+            options,
+            encoder=encoder,
+            workers=workers,
+            cluster=cluster,
+            progress=bar,
+            on_skip=skipped.append,
+        )
     for note in notes:
         typer.echo(note)
     for sentence in skipped:
@@ -82,6 +106,8 @@ def import_command(
             frames = common.count(sum(span.length for span in spans), "frame")
             typer.echo(f"{name}: {frames} of {common.count(len(spans), 'clip')}")
     on = f"train tokenizer --data {out} --out runs/tokenizer --minutes 30"
+    if tokenizer is not None:
+        on = f"train world --data {out} --tokenizer {tokenizer} --out runs/world --minutes 60"
     if not store.of_split("train"):
         on = f"evaluate --model runs/world/model --data {out}"
     typer.echo(f"{out}  (next: playloom {on})")

@@ -193,3 +193,24 @@ def test_what_cannot_be_used_is_named(tmp_path):
     data.write_bytes(data.read_bytes()[:300])
     with pytest.raises(RecordingError, match=r"file-000\.parquet cannot be read"):
         import_recordings(root, tmp_path / "out", OPTIONS)
+
+
+def test_damaged_metadata_is_skipped_and_the_rest_goes_on(tmp_path):
+    options = ImportOptions(frame_size=(12, 16), split="train", mapping=(mapping_at(tmp_path),))
+    for name, old, new in [
+        ("a", '"fps": 20', '"fps": 0'),
+        ("b", '"shape": [3]', '"shape": "three"'),
+        ("c", '"video_path": "videos', '"movie_path": "videos'),
+        ("d", '"dtype": "video"', '"dtype": "radar"'),
+        ("e", '"action": {', '"action": 3, "act": {'),
+    ]:
+        path = v3_at(tmp_path / "in" / name) / "meta" / "info.json"
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+    v3_at(tmp_path / "in" / "whole")
+    skipped: list[str] = []
+    dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", options, on_skip=skipped.append)
+    assert {span.meta["take"] for span in dataset.spans} == {"whole/episode_000000", "whole/episode_000001"}
+    folders = {Path(sentence.split()[0]).relative_to(tmp_path / "in").parts[0] for sentence in skipped}
+    assert folders >= {"a", "b", "c", "d", "e"}

@@ -99,7 +99,8 @@ def test_unknown_input_is_a_cut_and_the_full_video_is_preferred(tmp_path):
 def test_a_damaged_message_is_named(tmp_path):
     folder = recap_at(tmp_path / "in", [frame(action()) for _ in range(5)], 4)
     whole = (folder / "annotation.proto").read_bytes()
-    for data in (whole[:-20], b"\xff" * 30):
+    trigger = field(3, 1) + field(5, b"\x25\x00")  # one byte of four
+    for data in (whole[:-20], b"\xff" * 30, field(3, b"") + field(3, field(1, trigger))):
         (folder / "annotation.proto").write_bytes(data)
         with pytest.raises(RecordingError, match=r"annotation\.proto.* cannot be read"):
             import_recordings(folder, tmp_path / "out", OPTIONS)

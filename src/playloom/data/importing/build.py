@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset
 from playloom.data.importing.decode import ClipEncoder, DecodeJob, decode, decode_file
+from playloom.data.importing.files import reading
 from playloom.data.importing.lerobot import LeRobot
 from playloom.data.importing.mapping import ControlMapping, read_mapping
 from playloom.data.importing.minari import Minari
@@ -74,7 +76,9 @@ def find_recordings(folder: Path | str, options: ImportOptions) -> list[Recordin
     for name, reader in FORMATS.items():
         if options.format in ("auto", name):
             new = [recording for recording in reader.find(place, options) if recording.path not in taken]
-            taken.update(path for recording in new for path in recording.files)
+            for recording in new:
+                with suppress(PlayloomError), reading(recording.path):  # what is damaged is said when it is read
+                    taken.update(recording.files)
             found += new
     if not found:
         what = "recording" if options.format == "auto" else f"recording of the format {options.format}"
@@ -179,11 +183,11 @@ class _Build:
         plans, counts = [], dict[tuple[str, ...], list[NDArray[np.float32]]]()
         for recording in recordings:
             try:
-                names = self.options.mapping or recording.mapping
-                mapping = self.mappings.setdefault(names, read_mapping(names))
-                times_F = recording.times_F
-                runs = find_runs(times_F)
-                input_TC = _input(recording, mapping, runs)
+                with reading(recording.path):
+                    names = self.options.mapping or recording.mapping
+                    mapping = self.mappings.setdefault(names, read_mapping(names))
+                    runs = find_runs(recording.times_F)
+                    input_TC = _input(recording, mapping, runs)
                 clips = cut_runs(runs, input_TC[:, -1] == 0)
                 if not clips:
                     raise RecordingError(f"{recording.path} has no two steps in a row with pictures and input")
@@ -193,7 +197,7 @@ class _Build:
             plans.append(_Plan(recording, names, clips))
             self.notes += recording.notes
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
-            kept, whole = STEP * plans[-1].steps, float(times_F[-1] - times_F[0])
+            kept, whole = STEP * plans[-1].steps, float(recording.times_F[-1] - recording.times_F[0])
             if whole - kept > STEP:
                 self.notes.append(
                     f"{recording.path}: kept {kept:.1f} s of {whole:.1f} s, cut where pictures or input are missing"
@@ -218,7 +222,8 @@ class _Build:
             decoded = self._decoded(writer, plans, Path(scratch))
             for plan in plans:
                 try:
-                    row = self._fill(writer, plan, row, columns, next(decoded))
+                    with reading(plan.recording.path):
+                        row = self._fill(writer, plan, row, columns, next(decoded))
                 except StorageError:
                     raise
                 except PlayloomError as error:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from playloom.data.importing.files import reading
 from playloom.data.importing.recordings import Recording
 from playloom.data.importing.resample import Run, last_pictures
 from playloom.errors import PlayloomError
@@ -58,10 +59,11 @@ def decode_file(job: DecodeJob, path: Path) -> Path | PlayloomError:
     """Write the rows of `decode` into a `.npy` file; return a fault, as other recordings do not depend on it."""
     count, target = sum(clip.steps for clip in job.clips), None
     try:
-        for number, row in enumerate(decode(job)):
-            if target is None:
-                target = np.lib.format.open_memmap(path, mode="w+", dtype=row.dtype, shape=(count, *row.shape))
-            target[number] = row
+        with reading(job.recording.path):
+            for number, row in enumerate(decode(job)):
+                if target is None:
+                    target = np.lib.format.open_memmap(path, mode="w+", dtype=row.dtype, shape=(count, *row.shape))
+                target[number] = row
     except PlayloomError as error:
         return error
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ def reading(place: Path | str) -> Iterator[None]:
         yield
     except PlayloomError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         what = error if isinstance(error, OSError | ValueError) else repr(error)
         raise RecordingError(f"{place} cannot be read ({what!s:.120}); is it damaged or cut short?") from error
 
@@ -92,23 +92,22 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Give number, from 1, and cells by lower-case column of every row; RecordingError when it is damaged or empty."""
     number = 0
-    read = {".jsonl": _jsonl, ".parquet": parquet_rows}.get(path.suffix, _csv)
+    read = {".jsonl": _jsonl, ".parquet": _parquet}.get(path.suffix, _csv)
     with reading(path):
         for number, row in enumerate(read(path), 1):
-            yield number, {str(key).strip().lower(): value for key, value in row.items() if key is not None}
+            yield number, row
     if not number:
         raise RecordingError(f"{path} holds no row; record it again")
 
 
-def to_number(place: str, cell: Any) -> float:
-    """Return a cell as a number, 1 or 0 for words such as down, up, true; RecordingError that names the place."""
+def to_number(cell: Any) -> float:
+    """Return a cell as a number, 1 or 0 for words such as down, up, true; ValueError when it is none."""
     try:
-        word = cell.strip().lower() if isinstance(cell, str) else cell
-        value = _WORDS[word] if word in _WORDS else float(word)
+        value = float(cell)
     except (TypeError, ValueError):
-        value = math.nan
+        value = _WORDS.get(str(cell).strip().lower(), math.nan)
     if not math.isfinite(value):
-        raise RecordingError(f"{place}: got {cell!r:.40}, expected a number")
+        raise ValueError(f"got {cell!r:.40}, expected a number")
     return value
 
 
@@ -136,13 +135,23 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     row = json.loads(line)
                     if not isinstance(row, dict):
                         raise ValueError(f"got {line.strip():.40}, expected a JSON object in every line")
-                yield row
+                yield _lower(row)
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         head = file.readline()
         separator = next((mark for mark in ";\t" if mark in head and "," not in head), ",")
-        names = next(csv.reader([head], delimiter=separator), [])
-        for row in csv.DictReader(file, names, delimiter=separator):
-            yield {key: cell.replace(",", ".") for key, cell in row.items() if cell} if separator == ";" else row
+        names = [name.strip().lower() for name in next(csv.reader([head], delimiter=separator), [])]
+        for cells in csv.reader(file, delimiter=separator):
+            if cells:
+                row = dict(zip(names, cells, strict=False))
+                yield {key: cell.replace(",", ".") for key, cell in row.items()} if separator == ";" else row
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    return map(_lower, parquet_rows(path))
+
+
+def _lower(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.strip().lower(): value for key, value in row.items()}

@@ -54,9 +54,11 @@ class LeRobot(Recording):
             root = path.parents[1]
             try:
                 info = read_json(path, RecordingError, "get the dataset again")
-                if "codebase_version" in info:
+                if "codebase_version" not in info:  # of another program
+                    continue
+                with reading(path):
                     episodes = [(int(row["episode_index"]), row) for row in _episodes(root, info)]
-                    found += [cls(root / f"episode_{k:06d}", options, root, info, row) for k, row in episodes]
+                found += [cls(root / f"episode_{k:06d}", options, root, info, row) for k, row in episodes]
             except PlayloomError as error:
                 found.append(Unreadable(root, options, error))
         return found
@@ -74,8 +76,7 @@ class LeRobot(Recording):
     @property
     def state_columns(self) -> Sequence[str]:
         """Rewards, ends and `observation.state`."""
-        outcomes = [column for name, column in _OUTCOMES.items() if name in self.info["features"]]
-        return [*dict.fromkeys(outcomes), *self._names("observation.state")]
+        return [*self._outcomes.values(), *self._names("observation.state")]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -102,21 +103,23 @@ class LeRobot(Recording):
         names, states = self._names("action"), self._names("observation.state")
         numbered = [f"action_{number}" for number in range(len(names))]
         check_sources(self.root, [*numbered, *names], sources)
-        outcomes = [name for name in _OUTCOMES if name in self.info["features"]]
         kept = ["observation.state"] if states else []
-        for row in self._rows("action", *outcomes, *kept):
-            with reading(f"{self.root}, episode {self.episode['episode_index']},"):
-                time = row["time"] + self.options.offset
-                actions, state = (np.reshape(row.get(key, ()), -1).tolist() for key in ("action", "observation.state"))
-                values = [*zip(names, actions, strict=True), *zip(numbered, actions, strict=True)]
-                if self._own and self.options.schema == "named":
-                    values = [(name, 0 - value if name.endswith("stick_y") else value) for name, value in values]
-                found = [(_OUTCOMES[name], float(np.reshape(row[name], -1)[0])) for name in outcomes]
-                found += zip(
-                    states, np.reshape(row.get("observation.state", ()), -1).astype(float).tolist(), strict=True
-                )
-            yield from (InputChange(time, name, value) for name, value in values)
-            yield from (InputChange(time, STATE + name, value) for name, value in found)
+        for row in self._rows("action", *self._outcomes, *kept):
+            time = row["time"] + self.options.offset
+            actions, state = (np.reshape(row.get(key, ()), -1).tolist() for key in ("action", "observation.state"))
+            values = [*zip(names, actions, strict=True), *zip(numbered, actions, strict=True)]
+            if self._own and self.options.schema == "named":
+                values = [(name, 0 - value if name.endswith("stick_y") else value) for name, value in values]
+            found = [(column, np.reshape(row[name], -1)[0]) for name, column in self._outcomes.items()]
+            found += zip(states, state, strict=True)
+            yield from (InputChange(time, name, float(value)) for name, value in values)
+            yield from (InputChange(time, STATE + name, float(value)) for name, value in found)
+
+    @cached_property
+    def _outcomes(self) -> Mapping[str, str]:
+        """State columns by feature; of features with the same meaning the first."""
+        present = {column: name for name, column in reversed(_OUTCOMES.items()) if name in self.info["features"]}
+        return {name: column for column, name in present.items()}
 
     @property
     def _own(self) -> bool:
@@ -131,15 +134,14 @@ class LeRobot(Recording):
     def _file(self, template: str, key: str = "") -> Path:
         """A file of the episode, by the template of its path in `info.json`."""
         index, place = int(self.episode["episode_index"]), f"videos/{key}" if key else "data"
-        with reading(f"{self.root}/meta/info.json"):
-            name = str(self.info[template]).format(
-                video_key=key,
-                episode_index=index,
-                episode_chunk=index // int(self.info.get("chunks_size") or 1000),
-                chunk_index=int(self.episode.get(f"{place}/chunk_index", 0)),
-                file_index=int(self.episode.get(f"{place}/file_index", 0)),
-            )
-        return self.root / name
+        name = str(self.info[template]).format(
+            video_key=key,
+            episode_index=index,
+            episode_chunk=index // int(self.info.get("chunks_size") or 1000),
+            chunk_index=int(self.episode.get(f"{place}/chunk_index", 0)),
+            file_index=int(self.episode.get(f"{place}/file_index", 0)),
+        )
+        return _inside(self.root, name)
 
     def _features(self, dtype: str) -> list[str]:
         return [key for key, feature in self.info["features"].items() if feature.get("dtype") == dtype]
@@ -172,4 +174,11 @@ def _episodes(root: Path, info: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _picture(root: Path, cell: Mapping[str, Any]) -> NDArray[np.uint8]:
     data = cell.get("bytes")
-    return read_picture(data if data is not None else root / str(cell["path"])).frame_HWC
+    return read_picture(data if data is not None else _inside(root, str(cell["path"]))).frame_HWC
+
+
+def _inside(root: Path, name: str) -> Path:
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise RecordingError(f"{root} names the file {name}; expected one in that folder")
+    return path

@@ -79,7 +79,7 @@ class Minari(Recording):
 
     def pictures(self) -> Iterator[Frame]:
         """Read the observations one at a time."""
-        with reading(self.path), _opened(self.path.with_name(_FILE)) as data:
+        with _opened(self.path.with_name(_FILE)) as data:
             pictures = next((d for d in _datasets(data[self.group]["observations"]) if _is_pictures(d)), None)
             if pictures is None:
                 raise RecordingError(f"{self.path} has no pictures among its observations; expected uint8 [T, H, W, 3]")
@@ -89,8 +89,7 @@ class Minari(Recording):
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
         """Read actions, rewards, ends and numbers of the observations."""
         tables, states = self._tables
-        with reading(self.path):
-            controls = _controls(self.space, tables["actions"])
+        controls = _controls(self.space, tables["actions"])
         check_sources(self.path, controls, sources)
         for row, time in enumerate((self.times_F + self.options.offset).tolist()):
             last = row == len(tables["rewards"])
@@ -105,7 +104,7 @@ class Minari(Recording):
     @cached_property
     def _tables(self) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         """Actions, rewards and ends; numbers of the observations by name."""
-        with reading(self.path), _opened(self.path.with_name(_FILE)) as data:
+        with _opened(self.path.with_name(_FILE)) as data:
             episode, states = data[self.group], dict[str, NDArray[Any]]()
             for dataset in _datasets(episode["observations"]):
                 if not _is_pictures(dataset) and dataset.dtype.kind in "biuf" and dataset[0].size <= _MOST_STATES:

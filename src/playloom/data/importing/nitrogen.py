@@ -20,7 +20,6 @@ from playloom.data.importing.files import (
     VIDEO_ENDINGS,
     Frame,
     parquet_rows,
-    reading,
     video_pictures,
     video_size,
     video_times,
@@ -73,9 +72,8 @@ class NitroGen(Recording):
     @property
     def masks(self) -> Sequence[Rectangle]:
         """The controller in the picture."""
-        with reading(self.path / "metadata.json"):
-            height, width = self._metadata["original_video"]["resolution"]
-            box = [float(number) for number in self._metadata["bbox_controller_overlay"]]
+        height, width = self._metadata["original_video"]["resolution"]
+        box = [float(number) for number in self._metadata["bbox_controller_overlay"]]
         across, down = (size / full for size, full in zip(video_size(self.video), (width, height), strict=True))
         left, top = math.floor(box[0] * across), math.floor(box[1] * down)
         return [(left, top, math.ceil(box[2] * across) + 1, math.ceil(box[3] * down) + 1)]
@@ -93,15 +91,13 @@ class NitroGen(Recording):
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
         """Read the rows."""
         tables = [self.path / name for name in _TABLES if (self.path / name).is_file()]
-        with reading(self.path / "metadata.json"):
-            rate = float(self._metadata["chunk_size"]) / self._seconds
+        rate = float(self._metadata["chunk_size"]) / self._seconds
         number = -1
         for number, row in enumerate(parquet_rows(tables[0])):
             time = number / rate + self.options.offset
-            with reading(f"{tables[0]} row {number + 1}"):
-                values = [(name, float(row[column] or 0)) for column, name in _BUTTONS.items()]
-                values += [(f"{side}_stick_x", float(row[f"j_{side}"][0])) for side in _STICKS]
-                values += [(f"{side}_stick_y", -float(row[f"j_{side}"][1])) for side in _STICKS]
+            values = [(name, float(row[column] or 0)) for column, name in _BUTTONS.items()]
+            values += [(f"{side}_stick_x", float(row[f"j_{side}"][0])) for side in _STICKS]
+            values += [(f"{side}_stick_y", -float(row[f"j_{side}"][1])) for side in _STICKS]
             yield from (InputChange(time, name, value) for name, value in values)
         yield InputChange((number + 1) / rate + self.options.offset, PAUSED, 1)
 

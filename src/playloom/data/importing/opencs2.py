@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from playloom.data.importing.files import parquet_rows, reading
+from playloom.data.importing.files import parquet_rows
 from playloom.data.importing.recordings import ImportOptions, Recording
 from playloom.data.importing.resample import PAUSED, STATE, STEP, InputChange
 
@@ -64,12 +64,11 @@ class OpenCs2(Recording):
         held, time, death, states = set[str](), -math.inf, math.inf, self.state_columns[1:]
         yield InputChange(time, PAUSED, 1)
         for row in parquet_rows(self.path / _TICKS, ["t", "is_alive", "active", *_TURNS, *states]):
-            with reading(self.path / _TICKS):
-                time = float(row["t"]) + self.options.offset
-                keys = set(re.findall(r"\w+", str(row["active"] or "").lower()))  # a list, or a text
-                values = [(key, float(key in keys)) for key in sorted(keys ^ held)]
-                values += [(name, sign * float(row[column] or 0)) for column, (name, sign) in _TURNS.items()]
-                values += [(STATE + name, float(row[name])) for name in states]
+            time = float(row["t"]) + self.options.offset
+            keys = set(re.findall(r"\w+", str(row["active"] or "").lower()))  # a list, or a text
+            values = [(key, float(key in keys)) for key in sorted(keys ^ held)]
+            values += [(name, sign * float(row[column] or 0)) for column, (name, sign) in _TURNS.items()]
+            values += [(STATE + name, float(row[name])) for name in states]
             if time >= death + STEP:
                 break
             death = death if row["is_alive"] else min(death, time)

@@ -7,12 +7,13 @@ of the player, else of the model that plays in their place. +y of sticks is up. 
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from playloom.data.importing.files import reading
 from playloom.data.importing.names import control_name, wheel
@@ -28,7 +29,7 @@ _PAD = {
     1: "button_a", 2: "button_y", 3: "button_b", 4: "button_x", 5: "dpad_up", 6: "dpad_down", 7: "dpad_left",
     8: "dpad_right", 9: "pad_start", 10: "pad_back", 11: "skill_1", 12: "skill_2",
 }  # fmt: skip
-_FLOATS = {1: struct.Struct("<d"), 5: struct.Struct("<f")}
+_FLOATS: Mapping[int, np.dtype[Any]] = {1: np.dtype("<f8"), 5: np.dtype("<f4")}
 Fields = Mapping[int, Sequence[Any]]
 """Values of a message by field number: whole numbers, floats, or bytes of texts and messages."""
 
@@ -107,8 +108,8 @@ def _fields(data: Any) -> Fields:
         if key & 7 == 0:
             value, place = _varint(view, place)
         elif key & 7 in _FLOATS:
-            (value,) = _FLOATS[key & 7].unpack_from(view, place)
-            place += _FLOATS[key & 7].size
+            value = float(np.frombuffer(view, _FLOATS[key & 7], 1, place)[0])
+            place += _FLOATS[key & 7].itemsize
         elif key & 7 == 2:
             size, place = _varint(view, place)
             value, place = view[place : place + size], place + size

@@ -71,9 +71,8 @@ class OwaMcap(Recording):
         topics = ("keyboard", "keyboard/state", "mouse/raw" if raw else "mouse", "window")
         for topic, unix_ns, content in self._messages(*topics):
             time = (unix_ns - self._zero) / 1e9 + self.options.offset
-            with reading(f"{self.path}, {topic} at {time:.3f} s,"):
-                for control, value in input_.read(topic, content):
-                    yield InputChange(time, control, value)
+            for control, value in input_.read(topic, content):
+                yield InputChange(time, control, value)
 
     @cached_property
     def _zero(self) -> int:

@@ -155,7 +155,10 @@ class VideoLog(Recording):
         return detect_schema([[self._cell(number, row, name) for name in slots] for number, row in rows])[0]
 
     def _cell(self, number: int, row: Mapping[str, Any], name: str) -> float:
-        return to_number(f"{self.log} row {number}, {name}", row.get(name))
+        try:
+            return to_number(row.get(name))
+        except ValueError as error:
+            raise RecordingError(f"{self.log} row {number}, {name}: {error}") from error
 
     def _values(
         self, number: int, row: Mapping[str, Any], cells: Mapping[str, str], wanted: set[str]
