@@ -118,3 +118,13 @@ def test_the_command(tmp_path):
     assert result.exit_code == 1 and "seed 1" in result.output and "36 frames" in result.output
     assert FrameDataset.open(out).state_columns[-1] == "place"
     assert isinstance(CliRunner().invoke(app, ["record", "--policy", "random"]).exception, ValueError)
+
+
+def test_a_game_of_gymnasium_itself(tmp_path):
+    pytest.importorskip("Box2D")
+    recording = GymnasiumRecording(env="CarRacing-v3", frame_size=(24, 40), steps=8, options={"continuous": False})
+    dataset, notes, _ = record_environment(tmp_path / "out", recording, 16, processes=2)
+    assert "5 environment steps a frame" in notes[0] and "left_stick_x = 1 action_1" in notes[1]
+    assert len(dataset.spans) == 2 and (dataset.frames_FHWC[8] != dataset.frames_FHWC[0]).any()
+    reward = dataset.column("reward")
+    assert reward[0] == 0 and np.isclose(reward[1:8], -0.5).any()  # five steps at -0.1 each
