@@ -56,8 +56,8 @@ def import_command(
 
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
-    from playloom.data.importing.build import SPLITS, ImportOptions, import_recordings
-    from playloom.data.importing.recordings import ReaderOptions
+    from playloom.data.importing.build import import_recordings
+    from playloom.data.importing.recordings import SPLITS, ImportOptions
 
     skipped: list[str] = []
     left = f"the same command continues: {out}"
@@ -70,7 +70,8 @@ def import_command(
             resize=resize,
             masks=tuple(map(_rectangle, mask or ())),
             mapping=tuple(mapping or ()),
-            reader=ReaderOptions(schema=schema, offset=offset),
+            schema=schema,
+            offset=offset,
             format=recording_format,
             split=split,
         )

@@ -10,8 +10,8 @@ import pytest
 from import_toys import levels_of, video_at
 from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
-from playloom.data.importing.build import ImportOptions, find_recordings, import_recordings
-from playloom.data.importing.recordings import ReaderOptions
+from playloom.data.importing.build import find_recordings, import_recordings
+from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import ActionError, BadInputError, RecordingError, StorageError
 
 NAMES = [control.name for control in CONTROLS]
@@ -98,7 +98,7 @@ def test_the_unit_in_the_name_counts_and_a_log_that_does_not_fit_is_refused(tmp_
 
 def test_the_offset_moves_the_input(tmp_path):
     at(tmp_path / "in", "time,key,down\n0.05,space,1\n0.1,space,0\n1.5,x,1\n")
-    dataset, _ = imported(tmp_path / "in", reader=ReaderOptions(offset=0.3))
+    dataset, _ = imported(tmp_path / "in", offset=0.3)
     assert column(dataset, "button_A")[:5] == [0, 0, 0, 1, 0]
 
 
@@ -165,14 +165,14 @@ def test_masks_are_black_and_pictures_are_area_averages(tmp_path):
 def test_what_is_wrong_is_named(tmp_path):
     for name, log, error, fault in [
         ("text", "time,key,down\n0.1,w,1\nsoon,w,0\n", RecordingError, "a.csv row 2, time: got 'soon'"),
-        ("value", "time,key,down\n0.1,w,maybe\n1.5,w,0\n", RecordingError, "row 1, w: got 'maybe'"),
+        ("value", "time,key,down\n0.1,w,maybe\n1.5,w,0\n", RecordingError, "row 1, down: got 'maybe'"),
         ("back", "time,key,down\n1.5,w,1\n0.1,w,0\n", RecordingError, "backwards"),
         ("empty", "", RecordingError, "no row"),
         ("head", "time,key,down\n", RecordingError, "no row"),
         ("clock", "when,key,down\n1,w,1\n", RecordingError, "no time column: got when"),
         ("other", "time,speed\n0.1,3\n1.5,4\n", RecordingError, "no column that the mapping uses: got time, speed"),
         ("range", "time,left_stick_x\n0.1,3\n1.5,0\n", ActionError, "row 1: left_stick_x is 3"),
-        ("binary", "time,key,down\n0.1,\udcff,1", RecordingError, "UTF-8"),
+        ("binary", "time,key,down\n0.1,\udcff,1", RecordingError, "utf-8"),
     ]:
         folder = tmp_path / name / "in"
         video_at(folder / "a.mp4", seconds(2, 10), shades(seconds(2, 10)))
@@ -181,7 +181,7 @@ def test_what_is_wrong_is_named(tmp_path):
             imported(folder)
         assert not (tmp_path / name / "out").exists()
     with pytest.raises(BadInputError, match="unknown format 'vidoe'"):
-        ImportOptions(frame_size=(8, 8), format="vidoe")
+        find_recordings(folder, replace(OPTIONS, format="vidoe"))
 
 
 def test_the_rest_goes_on_without_the_unusable(tmp_path):

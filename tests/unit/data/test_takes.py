@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset
-from playloom.data.importing.build import ImportOptions, find_recordings, import_recordings
+from playloom.data.importing.build import find_recordings, import_recordings
+from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import ActionError, BadInputError, RecordingError
 from playloom.evaluation.test_set import open_test_set
 from playloom.media.action_table import write_actions

@@ -1,14 +1,8 @@
 """Import of recordings of any game into a frame dataset.
 
-Recordings become steps of 0.1 s in three parts:
-
-reader
-    One for each format (`FORMATS` in `build`). It finds the recordings of a folder, and gives their pictures with
-    times in seconds on one clock, one at a time, and their input as `InputChange`s: time, control, value.
-mapping
-    A TOML file that turns keys, mouse and pad into the sixteen controls of `playloom.actions.controller`.
-resampler
-    Cuts a recording where input or pictures are missing, and takes picture and input of every step.
+A reader (`FORMATS` in `build`) finds the recordings of a folder. It gives their pictures and their input, as
+`InputChange`s, with times in seconds on one clock. The resampler cuts a recording where either is missing, and makes
+steps of 0.1 s. A mapping (TOML) turns keys, mouse and pad into the sixteen controls of `playloom.actions.controller`.
 
 Times and input are read first, without decoding a picture. Then each clip is decoded, reduced and written row by row,
 so memory does not grow with the length of a recording.

@@ -12,6 +12,7 @@ names of the sixteen controls in lower case, and `pad_back`, `pad_start`, `pad_g
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 _SAME = {
@@ -66,3 +67,10 @@ def control_name(text: str) -> str:
 def virtual_key(code: int) -> str:
     """Return the name of a Windows virtual key; `vk_` and the number for others."""
     return _VIRTUAL_KEYS.get(code, f"vk_{code}")
+
+
+def wheel(amount: float) -> Iterator[tuple[str, float]]:
+    """Give the press and the release that stand for a turn of the wheel, + up."""
+    if amount:
+        name = "wheel_up" if amount > 0 else "wheel_down"
+        yield from ((name, 1.0), (name, 0.0))

@@ -10,17 +10,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from playloom.data.importing.names import virtual_key
-from playloom.data.importing.recordings import Frame, ReaderOptions, Recording
+from playloom.data.importing.files import reading
+from playloom.data.importing.names import virtual_key, wheel
+from playloom.data.importing.recordings import ImportOptions, Recording
 from playloom.data.importing.resample import PAUSED, InputChange
-from playloom.data.importing.video import video_pictures, video_times
 from playloom.errors import RecordingError
 
 _LOG, _VIDEO = "inputs.csv", "recording.mp4"
@@ -34,101 +30,77 @@ _AXES = {1: "left_stick_x", 2: "left_stick_y", 4: "right_stick_x", 5: "right_sti
 _DPAD_AXES = {7: ("dpad_left", "dpad_right"), 8: ("dpad_down", "dpad_up")}
 
 
-class _Line(NamedTuple):
-    time: float
-    """Unix seconds."""
-    type: str
-    args: Any
-
-
 class OwlControl(Recording):
     """A folder of OWL Control."""
 
     format = "owlcontrol"
 
     @classmethod
-    def find(cls, folder: Path, options: ReaderOptions) -> list[Recording]:
+    def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
         """Return all folders with an `inputs.csv` and a `recording.mp4`."""
         return [cls(log.parent, options) for log in folder.rglob(_LOG) if log.with_name(_VIDEO).is_file()]
 
     @property
-    def files(self) -> Sequence[Path]:
-        """The video."""
-        return [self.path / _VIDEO]
-
-    def picture_times(self) -> NDArray[np.float64]:
-        """Return the presentation times."""
-        return video_times(self.path / _VIDEO)
-
-    def pictures(self) -> Iterator[Frame]:
-        """Decode the video."""
-        return video_pictures(self.path / _VIDEO)
+    def video(self) -> Path:
+        """`recording.mp4`."""
+        return self.path / _VIDEO
 
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
         """Read the log. Before `START` and after `END` input is unknown."""
-        zero, time = self._zero - self.options.offset, -math.inf
+        zero = next((time for _, time, kind, _ in self._lines() if kind == "VIDEO_START"), None)
+        if zero is None:
+            raise RecordingError(f"{self.path / _LOG} has no VIDEO_START, so its clock is unknown; record it again")
+        time = -math.inf
         yield InputChange(time, PAUSED, 1)
-        for line in self._lines():
-            time = line.time - zero
-            try:
-                for control, value in _values(line):
+        for number, unix_time, kind, args in self._lines():
+            time = unix_time - zero + self.options.offset
+            with reading(f"{self.path / _LOG} line {number}, {kind},"):
+                for control, value in _values(kind, args):
                     yield InputChange(time, control, value)
-            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-                raise RecordingError(f"{self.path / _LOG}: {line.type} has wrong values: {line.args!r:.60}") from error
         yield InputChange(time, PAUSED, 1)
 
-    @cached_property
-    def _zero(self) -> float:
-        for line in self._lines():
-            if line.type == "VIDEO_START":
-                return line.time
-        raise RecordingError(f"{self.path / _LOG} has no VIDEO_START, so its clock is unknown; record it again")
-
-    def _lines(self) -> Iterator[_Line]:
-        path, number = self.path / _LOG, 0
-        try:
-            with path.open(encoding="utf-8-sig") as file:
-                for text in file:
-                    number += 1
-                    time, _, rest = text.strip().partition(",")
-                    kind, _, args = rest.partition(",")
-                    if not time or time == "timestamp":
-                        continue
-                    args = args[1:-1] if args[:1] == args[-1:] == '"' else args
-                    yield _Line(float(time), kind, json.loads(args) if args else [])
-        except (OSError, ValueError) as error:
-            if isinstance(error, RecordingError):
-                raise
-            raise RecordingError(f"{path} cannot be read at line {number} ({error}); is it cut short?") from error
+    def _lines(self) -> Iterator[tuple[int, float, str, Any]]:
+        """Number, Unix seconds, type and arguments of every line."""
+        with reading(self.path / _LOG), (self.path / _LOG).open(encoding="utf-8-sig") as file:
+            for number, text in enumerate(file, 1):
+                time, _, rest = text.strip().partition(",")
+                kind, _, args = rest.partition(",")
+                if time and time != "timestamp":
+                    with reading(f"{self.path / _LOG} line {number}"):
+                        args = args[1:-1] if args[:1] == args[-1:] == '"' else args
+                        line = number, float(time), kind, json.loads(args) if args else []
+                    yield line
 
 
-def _values(line: _Line) -> Iterator[tuple[str, float]]:
+def _values(kind: str, args: Any) -> Iterator[tuple[str, float]]:
     """Controls and values of a line."""
-    args = line.args
-    if line.type in ("START", "END", "FOCUS", "UNFOCUS"):
-        if line.type == "START":
-            held = args.get("inputs", args) if isinstance(args, dict) else {}
-            yield from ((virtual_key(code), 1.0) for kind in ("keyboard", "mouse") for code in held.get(kind, []))
-            for pad in held.get("gamepads", {}).values():
-                yield from ((_PAD[index], 1.0) for index in pad.get("digital", []) if index in _PAD)
-                for index, value in pad.get("analog", {}).items():
-                    yield from _values(_Line(line.time, "GAMEPAD_BUTTON_VALUE", [int(index), value]))
-                for index, value in pad.get("axis", {}).items():
-                    yield from _values(_Line(line.time, "GAMEPAD_AXIS", [int(index), value]))
-        yield PAUSED, float(line.type in ("END", "UNFOCUS"))
-    elif line.type == "MOUSE_MOVE":
+    if kind in ("START", "END", "FOCUS", "UNFOCUS"):
+        if kind == "START":
+            yield from _held(args.get("inputs", args) if isinstance(args, dict) else {})
+        yield PAUSED, float(kind in ("END", "UNFOCUS"))
+    elif kind == "MOUSE_MOVE":
         yield from (("mouse_dx", float(args[0])), ("mouse_dy", float(args[1])))
-    elif line.type in ("MOUSE_BUTTON", "KEYBOARD"):
+    elif kind in ("MOUSE_BUTTON", "KEYBOARD"):
         yield virtual_key(int(args[0])), float(bool(args[1]))
-    elif line.type == "SCROLL" and args[0]:
-        name = "wheel_up" if args[0] > 0 else "wheel_down"
-        yield from ((name, 1.0), (name, 0.0))
-    elif line.type == "GAMEPAD_BUTTON" and args[0] in _PAD:
+    elif kind == "SCROLL":
+        yield from wheel(args[0])
+    elif kind == "GAMEPAD_BUTTON" and args[0] in _PAD:
         yield _PAD[args[0]], float(bool(args[1]))
-    elif line.type == "GAMEPAD_BUTTON_VALUE" and args[0] in _TRIGGERS:
+    elif kind == "GAMEPAD_BUTTON_VALUE" and args[0] in _TRIGGERS:
         yield _TRIGGERS[args[0]], float(args[1])
-    elif line.type == "GAMEPAD_AXIS" and args[0] in _AXES:
+    elif kind == "GAMEPAD_AXIS" and args[0] in _AXES:
         yield _AXES[args[0]], float(args[1])
-    elif line.type == "GAMEPAD_AXIS" and args[0] in _DPAD_AXES:
+    elif kind == "GAMEPAD_AXIS" and args[0] in _DPAD_AXES:
         low, high = _DPAD_AXES[args[0]]
         yield from ((low, float(args[1] < -0.5)), (high, float(args[1] > 0.5)))
+
+
+def _held(inputs: Any) -> Iterator[tuple[str, float]]:
+    """Controls that were held when the recording began."""
+    for device in ("keyboard", "mouse"):
+        yield from ((virtual_key(code), 1.0) for code in inputs.get(device, []))
+    for pad in inputs.get("gamepads", {}).values():
+        yield from ((_PAD[index], 1.0) for index in pad.get("digital", []) if index in _PAD)
+        for kind, part in (("GAMEPAD_BUTTON_VALUE", "analog"), ("GAMEPAD_AXIS", "axis")):
+            for index, value in pad.get(part, {}).items():
+                yield from _values(kind, [int(index), value])

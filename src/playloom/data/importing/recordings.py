@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,25 +14,42 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES, Schema, decode_values, rows_to_values
 from playloom.actions.controller import CONTROLS
+from playloom.data.importing.files import Frame, video_pictures, video_times
 from playloom.data.importing.resample import STEP, InputChange
 from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
-from playloom.errors import ActionError
+from playloom.errors import ActionError, BadInputError, did_you_mean
 from playloom.media.action_table import read_actions
-from playloom.media.clips import clips_below, read_clip, read_npz
-from playloom.media.images import read_picture
+from playloom.media.clips import read_clip, read_npz
+from playloom.media.images import ResizeMode, read_picture
 
-Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
-"""Time of a picture in seconds, and a function that returns its RGB values [H, W, 3]."""
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReaderOptions:
-    """Options of the readers."""
+class ImportOptions:
+    """Options of an import."""
 
+    frame_size: tuple[int, int]
+    """Height and width of the pictures."""
+    resize: ResizeMode = "crop"
+    """Resize mode of pictures of another shape."""
+    masks: tuple[tuple[int, int, int, int], ...] = ()
+    """Rectangles x, y, width, height in pixels of the recordings, to make black before resizing."""
+    mapping: tuple[str, ...] = ()
+    """Names or paths of mappings, see `read_mapping`; empty: those of the format."""
+    format: str = "auto"
+    """A reader's format; `auto`: every file in its own."""
     schema: Schema | Literal["auto"] = "named"
     """Encoding of the sixteen controls in tables."""
     offset: float = 0.0
     """Seconds to add to the times of the input."""
+    split: str | None = None
+    """Split of all recordings; None: of every twenty the tenth is for validation and the twentieth for tests; of fewer
+    than ten the last one is for validation; of a single one its last tenth."""
+
+    def __post_init__(self) -> None:
+        if self.split not in (None, *SPLITS):
+            raise BadInputError(f"unknown split {self.split!r}; {did_you_mean(self.split or '', SPLITS)}")
 
 
 @dataclass(frozen=True)
@@ -41,20 +58,28 @@ class Recording(ABC):
 
     path: Path
     """File or folder that names the recording."""
-    options: ReaderOptions
+    options: ImportOptions
 
     format: ClassVar[str]
     """Name of the format, for `--format`."""
+    endings: ClassVar[tuple[str, ...]] = ()
+    """Endings of the files that `find` looks for."""
 
     @classmethod
-    @abstractmethod
-    def find(cls, folder: Path, options: ReaderOptions) -> list[Recording]:
-        """Return the recordings of this format in or below a folder."""
+    def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
+        """Return the recordings of this format in or below a folder, without hidden files."""
+        files = (path for path in folder.rglob("*") if path.suffix.lower() in cls.endings)
+        return [cls(path, options) for path in files if path.is_file() and not path.name.startswith(".")]
 
     @property
     def files(self) -> Sequence[Path]:
         """Files of the recording that another format would take too."""
-        return [self.path]
+        return [self.path, self.video]
+
+    @property
+    def video(self) -> Path:
+        """The video with the pictures."""
+        return self.path
 
     @property
     def mapping(self) -> tuple[str, ...]:
@@ -66,13 +91,14 @@ class Recording(ABC):
         """Sentences about what was assumed."""
         return ()
 
-    @abstractmethod
-    def picture_times(self) -> NDArray[np.float64]:
-        """Return the sorted times of all pictures in seconds, without decoding them."""
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        """Sorted times of all pictures in seconds, taken without decoding them."""
+        return video_times(self.video)
 
-    @abstractmethod
     def pictures(self) -> Iterator[Frame]:
         """Read the pictures one at a time."""
+        return video_pictures(self.video)
 
     @abstractmethod
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
@@ -91,12 +117,24 @@ class _Rows(Recording):
     def _values(self) -> NDArray[np.uint8]:
         """Action values [T, 16]."""
 
+    @abstractmethod
+    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
+        """Functions that return the T pictures."""
+
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        """Times of the rows in seconds."""
+        return np.arange(len(self._values()), dtype=np.float64) * STEP
+
+    def pictures(self) -> Iterator[Frame]:
+        """Read the pictures one at a time."""
+        return ((row * STEP, load) for row, load in enumerate(self._loaders()))
+
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
         """Give all controls in every row."""
-        names = [control.name.lower() for control in CONTROLS]
         for row, values_A in enumerate(self._values()):
-            for name, value in zip(names, decode_values(values_A).tolist(), strict=True):
-                yield InputChange(row * STEP + self.options.offset, name, value)
+            for control, value in zip(CONTROLS, decode_values(values_A).tolist(), strict=True):
+                yield InputChange(row * STEP + self.options.offset, control.name.lower(), value)
 
 
 class PictureFolder(_Rows):
@@ -105,18 +143,12 @@ class PictureFolder(_Rows):
     format = "pictures"
 
     @classmethod
-    def find(cls, folder: Path, options: ReaderOptions) -> list[Recording]:
+    def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
         """Return all folders with an `actions.csv`."""
         return [cls(table.parent, options) for table in folder.rglob(ACTIONS_FILE)]
 
-    def picture_times(self) -> NDArray[np.float64]:
-        """Return a time for every picture file, 0.1 s apart."""
-        return np.arange(len(pictures_in(self.path)), dtype=np.float64) * STEP
-
-    def pictures(self) -> Iterator[Frame]:
-        """Read the files in natural order."""
-        for row, path in enumerate(pictures_in(self.path)):
-            yield row * STEP, partial(_read, path)
+    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
+        return (partial(_read, path) for path in pictures_in(self.path))
 
     def _values(self) -> NDArray[np.uint8]:
         table, pictures = self.path / ACTIONS_FILE, len(pictures_in(self.path))
@@ -131,22 +163,10 @@ class PictureFolder(_Rows):
 class NpzClip(_Rows):
     """An `.npz` of the dataset published with WHAM: `images` [T, 3, H, W] and `actions` [T, 16]."""
 
-    format = "npz"
+    format, endings = "npz", (".npz",)
 
-    @classmethod
-    def find(cls, folder: Path, options: ReaderOptions) -> list[Recording]:
-        """Return all `.npz` files."""
-        return [cls(path, options) for path in clips_below(folder)]
-
-    def picture_times(self) -> NDArray[np.float64]:
-        """Return a time for every row of `actions`, 0.1 s apart."""
-        return np.arange(len(read_npz(self.path, ("actions",))["actions"]), dtype=np.float64) * STEP
-
-    def pictures(self) -> Iterator[Frame]:
-        """Read the array `images`."""
-        frames_THWC = read_clip(self.path).frames_THWC
-        for row in range(len(frames_THWC)):
-            yield row * STEP, partial(frames_THWC.__getitem__, row)
+    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
+        return (partial(np.asarray, frame_HWC) for frame_HWC in read_clip(self.path).frames_THWC)
 
     def _values(self) -> NDArray[np.uint8]:
         try:

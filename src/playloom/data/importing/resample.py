@@ -6,18 +6,22 @@ triggers, the sum of mouse counts, and the mean of sticks over time. T steps, C 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from playloom.data.importing.files import Frame
 from playloom.errors import RecordingError
 
 STEP = 0.1
 """Length of a step in seconds."""
 MAX_GAP = 0.5
 """Longest time in seconds without a new picture; a longer one ends the clip."""
+MOUSE = ("mouse_dx", "mouse_dy")
+"""Controls whose values are counts, to be added."""
 PAUSED = "paused"
 """Control that is held while input is unknown or goes elsewhere: lost focus, a menu, a gap of the log."""
 _LATE = 0.05
@@ -44,6 +48,7 @@ class Run(NamedTuple):
     start: float
     """Time of the first step in seconds; the others follow every 0.1 s."""
     steps: int
+    split: str = "train"
 
 
 def find_runs(picture_times_F: NDArray[np.float64]) -> list[Run]:
@@ -77,83 +82,55 @@ def cut_runs(runs: Sequence[Run], usable_T: NDArray[np.bool_], least: int = 2) -
     return pieces
 
 
-def last_pictures(picture_times_F: NDArray[np.float64], times_T: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the index of the last picture at or before each time, [T]; -1 before the first picture."""
-    return np.searchsorted(picture_times_F, times_T + PICTURE_SLACK, side="right") - 1
+def last_pictures(frames: Iterable[Frame], runs: Sequence[Run]) -> Iterator[Callable[[], NDArray[np.uint8]]]:
+    """Give the last picture at or before every step; RecordingError when there is none."""
+    left, latest = iter(frames), None
+    upcoming = next(left, None)
+    for time in step_times(runs).tolist():
+        while upcoming is not None and upcoming[0] <= time + PICTURE_SLACK:
+            latest, upcoming = upcoming, next(left, None)
+        if latest is None or time - latest[0] > MAX_GAP + PICTURE_SLACK:
+            raise RecordingError(f"no picture at {time:.1f} s can be decoded; is the recording damaged?")
+        yield latest[1]
 
 
 def resample(
-    changes: Iterable[InputChange], times_T: NDArray[np.float64], controls: Sequence[str], dead_zone: float = 0.0
+    changes: Iterable[InputChange], runs: Sequence[Run], controls: Sequence[str], dead_zone: float = 0.0
 ) -> NDArray[np.float32]:
     """Return the input of every step, float32 [T, C].
 
-    Times are those of `step_times`. Stick positions below `dead_zone` are 0, and the rest is stretched to [-1, 1].
+    Stick positions below `dead_zone` are 0, and the rest is stretched to [-1, 1].
     Changes of other controls are ignored; RecordingError when the times of changes go backwards.
     """
     columns = {name: index for index, name in enumerate(controls)}
-    window = _Window(controls, dead_zone)
+    summed = [name in MOUSE for name in controls]
+    meant = [name.endswith(("stick_x", "stick_y")) for name in controls]
+    held = [0.0] * len(controls)
+    times_T = step_times(runs)
     input_TC = np.zeros((len(times_T), len(controls)), np.float32)
     stream = _in_order(change for change in changes if change.control in columns)
     change = next(stream, None)
     for step, start in enumerate(times_T.tolist()):
-        while change is not None and change.time < start - _INPUT_SLACK:
-            window.hold(columns[change.control], change.value)
-            change = next(stream, None)
-        window.begin(start)
+        value = [0.0 if summed[column] or meant[column] else held[column] for column in columns.values()]
+        since, fresh = [start] * len(held), set[int]()
         while change is not None and change.time < start + STEP - _INPUT_SLACK:
-            window.add(columns[change.control], max(change.time, start), change.value)
+            column, early, new = columns[change.control], change.time < start - _INPUT_SLACK, change.value
+            if summed[column]:
+                value[column] += 0 if early else new
+            elif meant[column]:
+                time, reach = max(change.time, start), max(0.0, abs(new) - dead_zone) / (1 - dead_zone)
+                value[column] += held[column] * (time - since[column])
+                since[column], held[column] = time, math.copysign(min(1.0, reach), new)
+            else:  # what was held up to the first instant belongs to the step before
+                first = change.time <= start + _INPUT_SLACK and column not in fresh
+                value[column] = new if first else max(value[column], new)
+                held[column] = new
+                fresh |= set() if early else {column}
             change = next(stream, None)
-        input_TC[step] = window.end(start + STEP)
+        for column in np.flatnonzero(meant).tolist():
+            value[column] = (value[column] + held[column] * (start + STEP - since[column])) / STEP
+        input_TC[step] = value
     return input_TC
-
-
-class _Window:
-    """Input of the step that is being read, with the positions that are held on to the next one."""
-
-    def __init__(self, controls: Sequence[str], dead_zone: float) -> None:
-        self._sums = [name in ("mouse_dx", "mouse_dy") for name in controls]
-        self._means = [name.endswith(("stick_x", "stick_y")) for name in controls]
-        self._dead = dead_zone
-        self._held = [0.0] * len(controls)
-
-    def hold(self, column: int, value: float) -> None:
-        if not self._sums[column]:
-            self._held[column] = self._position(column, value)
-
-    def begin(self, start: float) -> None:
-        self._start = start
-        self._since = [start] * len(self._held)
-        mixed = zip(self._held, self._means, strict=True)
-        self._value = [0.0 if mean else held for held, mean in mixed]
-        self._fresh: set[int] = set()
-
-    def add(self, column: int, time: float, value: float) -> None:
-        if self._sums[column]:
-            self._value[column] += value
-            return
-        position = self._position(column, value)
-        if self._means[column]:
-            self._value[column] += self._held[column] * (time - self._since[column])
-            self._since[column] = time
-        elif time <= self._start + _INPUT_SLACK and column not in self._fresh:
-            self._value[column] = position  # what was held up to this instant belongs to the step before
-        else:
-            self._value[column] = max(self._value[column], position)
-        self._fresh.add(column)
-        self._held[column] = position
-
-    def end(self, stop: float) -> list[float]:
-        for column, mean in enumerate(self._means):
-            if mean:
-                rest = self._held[column] * (stop - self._since[column])
-                self._value[column] = (self._value[column] + rest) / (stop - self._start)
-        return self._value
-
-    def _position(self, column: int, value: float) -> float:
-        if not self._means[column] or not self._dead:
-            return value
-        reach = max(0.0, abs(value) - self._dead) / (1 - self._dead)
-        return min(1.0, reach) * (1 if value > 0 else -1)
 
 
 def _in_order(changes: Iterable[InputChange]) -> Iterator[InputChange]:
