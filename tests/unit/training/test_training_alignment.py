@@ -6,7 +6,7 @@ import torch
 
 from playloom.errors import RecordingError
 from playloom.training.alignment import check_alignment, motions
-from training_toys import scroll, stick_actions
+from training_toys import RIGHT_X, panorama_at, scroll, stick_actions
 
 STEPS = 130
 
@@ -32,6 +32,34 @@ def test_the_advice_mends_the_data():
     report = check_alignment([(frames, actions)])
     assert "shift the actions by -1 step(s)" in report.sentence()
     assert check_alignment([(frames[:-1], actions[1:])]).verdict == "aligned"
+
+
+def test_inertia_stops_nothing():
+    """Where motion goes on, older actions explain more of it than the present one."""
+    stretches = []
+    for seed in range(3):
+        actions = stick_actions(STEPS, seed)
+        speed, places = 0.0, [0.0]
+        for action in actions[:-1, RIGHT_X].astype(float):
+            speed = 0.7 * speed + 0.5 * (action - 5)
+            places.append(places[-1] + speed)
+        frames = panorama_at(np.round(places), height=48, width=64)
+        moved, held = np.diff(places)[1:], actions[:-1, RIGHT_X]
+        assert np.corrcoef(moved, held[:-1])[0, 1] > np.corrcoef(moved, held[1:])[0, 1]
+        stretches.append((frames, actions))
+    assert check_alignment(stretches).verdict == "aligned"
+
+
+def test_a_player_who_answers_the_picture_stops_nothing():
+    """The next action makes up for half of what pushed the camera; it is known before it acts."""
+    random = np.random.default_rng(3)
+    actions = stick_actions(2 * STEPS, 3)
+    places, push = [0], 0
+    for step in range(2 * STEPS - 1):
+        actions[step, RIGHT_X] = np.clip(random.integers(3, 8) - round(push / 2), 0, 10)
+        push = random.integers(-3, 4)
+        places.append(places[-1] + int(actions[step, RIGHT_X]) - 5 + push)
+    assert check_alignment([(panorama_at(np.array(places), height=48, width=64), actions)]).verdict != "shifted"
 
 
 def test_shuffled_actions_are_undecided():

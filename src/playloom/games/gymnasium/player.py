@@ -1,8 +1,8 @@
 """Player of Gymnasium environments: one episode of frames, actions and outcomes, in a process of its own.
 
-Row t of an episode has frame t, the action from then on, and what the environment returned with frame t: `reward` (the
-sum since frame t - 1), `terminated`, `truncated` and numbers of `info`. The last frame of an episode has no action; its
-controls are at rest.
+Row t of an episode has frame t, numbers of `info` that came with it, the action from then on, and what the step of that
+action returned: `reward`, `terminated`, `truncated`. The last frame of an episode has a row of its own, with controls
+at rest and no outcome (NaN).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from playloom.media.images import ResizeMode, fit_picture
 
 STEPS_PER_SECOND = 10
 OUTCOMES = ("reward", "terminated", "truncated")
-"""First state columns of a recording; the numbers of `info` follow."""
+"""First state columns of a recording: what the action of the row led to. The numbers of `info` follow."""
+NO_OUTCOME = (np.nan,) * len(OUTCOMES)
+"""Outcomes of an episode's last row."""
 Policy = Callable[[Any, np.random.Generator], Any]
 """Returns an action for an observation; called once a recorded step."""
 _PROBE_STEPS = 5
@@ -178,13 +180,12 @@ def _play_episode(recording: GymnasiumRecording, facts: EnvironmentFacts, env: A
     policy, rng = _load_policy(recording, env), np.random.default_rng(seed)
     env.action_space.seed(seed)
     observation, info = env.reset(seed=seed)
-    reward, terminated, truncated = 0.0, False, False
-    frames, states, actions = [], [], []
+    frames, actions, outcomes, numbers = [], [], [], []
+    ended = False
     while True:
         frames.append(fit_picture(env.render(), recording.frame_size, recording.resize, area=True)[0])
-        truncated = truncated or (len(frames) == recording.steps and not terminated)
-        states.append([reward, terminated, truncated, *(_number(info.get(name)) for name in facts.info)])
-        if terminated or truncated:
+        numbers.append([_number(info.get(name)) for name in facts.info])
+        if ended:
             break
         action = policy(observation, rng)
         actions.append(copy.copy(action))  # a policy may use its array again
@@ -194,17 +195,21 @@ def _play_episode(recording: GymnasiumRecording, facts: EnvironmentFacts, env: A
             reward += float(gained)
             if terminated or truncated:
                 break
+        truncated = truncated or (len(frames) == recording.steps - 1 and not terminated)
+        outcomes.append([reward, float(terminated), float(truncated)])
+        ended = terminated or truncated
+    states_TS = np.concatenate([[*outcomes, NO_OUTCOME], _filled(np.array(numbers, np.float32))], axis=1)
     actions_TA = np.concatenate([facts.encoder.encode(actions), REST_VALUES[None]])
-    return PlayedEpisode(np.stack(frames), actions_TA, _filled(np.array(states, np.float32)))
+    return PlayedEpisode(np.stack(frames), actions_TA, states_TS.astype(np.float32))
 
 
-def _filled(states_TS: NDArray[np.float32]) -> NDArray[np.float32]:
+def _filled(numbers_TS: NDArray[np.float32]) -> NDArray[np.float32]:
     """Replace missing numbers by the ones before, at the start by the first ones; 0 where there is none."""
-    for column_T in states_TS.T:
+    for column_T in numbers_TS.T:
         known = np.flatnonzero(~np.isnan(column_T))
         before = np.searchsorted(known, np.arange(len(column_T)), side="right") - 1
         column_T[:] = column_T[known[before.clip(0)]] if len(known) else 0
-    return states_TS
+    return numbers_TS
 
 
 def _number(value: Any) -> float | None:

@@ -21,6 +21,7 @@ from playloom.data.dataset import INDEX, JOURNAL, DatasetWriter, FrameDataset, P
 from playloom.device import usable_cores
 from playloom.errors import ConfigError, GameError, MissingExtraError, RecordingError
 from playloom.games.gymnasium.player import (
+    NO_OUTCOME,
     OUTCOMES,
     EnvironmentFacts,
     GymnasiumRecording,
@@ -150,8 +151,8 @@ def _append(writer: DatasetWriter, meta: dict[str, Any], played: PlayedEpisode) 
 def _cut(played: PlayedEpisode, longest: int) -> PlayedEpisode:
     frames, actions, states = (array[:longest] for array in played)
     if len(actions) < len(played.actions_TA):
-        actions[-1] = REST_VALUES
-        states[-1, OUTCOMES.index("truncated")] = 1
+        actions[-1], states[-1, : len(OUTCOMES)] = REST_VALUES, NO_OUTCOME
+        states[-2, OUTCOMES.index("truncated")] = 1
     return PlayedEpisode(frames, actions, states)
 
 
