@@ -15,7 +15,7 @@ import numpy as np
 from playloom.data.dataset import FrameDataset
 from playloom.training.alignment import SHIFTS, check_alignment
 
-STRETCHES, STEPS = 8, 120
+STRETCHES, STEPS = 16, 120
 LARGEST = max(SHIFTS)
 
 

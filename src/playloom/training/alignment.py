@@ -3,8 +3,8 @@
 The action of step t must explain some of the motion from frame t to t + 1 that older actions and past motions do not
 explain, and later actions must add nothing (a test of Granger causality, Granger 1969). Ridge regressions measure, on
 held-out stretches, what the action of step t + s adds for each shift s. Inertia only makes older actions add more.
-Motion is measured by phase correlation (Kuglin & Hines 1975) in bands. T frames, H W picture; S shifts, M frame pairs,
-C motions, A action slots.
+Motion is measured by phase correlation (Kuglin & Hines 1975) in bands, and as rotation. T frames, H W picture; S
+shifts, M frame pairs, C motions, A action slots.
 """
 
 from __future__ import annotations
@@ -23,30 +23,57 @@ from playloom.actions.codec import ACTION_SLOTS, decode_values
 from playloom.errors import RecordingError
 
 BANDS = 3  # upper, middle and lower third of the picture
-MOTIONS: tuple[str, ...] = tuple(
-    f"{way} motion of the {band} third" for band in ("upper", "middle", "lower") for way in ("sideways", "up-down")
+MOTIONS: tuple[str, ...] = (
+    *(f"{way} motion of the {band} third" for band in ("upper", "middle", "lower") for way in ("sideways", "up-down")),
+    "rotation",
 )
+_ANGLES, _RADII = 360, 32  # samples of the spectrum over half a turn, and outwards
+_LARGEST_TURN = 40  # degrees
 
 
 def motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
-    """Measure each band's motion between uint8 RGB frames: pixels, float32 [T - 1, 2 BANDS], see `MOTIONS`."""
+    """Measure the motion between uint8 RGB frames, float32 [T - 1, 2 BANDS + 1]: pixels, and degrees; see `MOTIONS`."""
     parts = []
     for first in range(0, len(frames_THWC) - 1, chunk):
-        grey_TBhw, scale = _bands(frames_THWC[first : first + chunk + 1])
-        parts.append(_shifts(grey_TBhw[:-1], grey_TBhw[1:]).flatten(1) * scale)
+        grey_T1HW = frames_THWC[first : first + chunk + 1].float().mean(-1)[:, None]
+        scale = 2 if grey_T1HW.shape[-1] >= 128 else 1
+        grey_THW = F.avg_pool2d(grey_T1HW, scale)[:, 0]
+        grey_TBhw = _bands(grey_THW)
+        pixels = _shifts(grey_TBhw[:-1], grey_TBhw[1:]).flatten(1) * scale
+        parts.append(torch.cat([pixels, _rotations(grey_THW)[:, None]], dim=1))
     return torch.cat(parts)
 
 
-def _bands(frames_THWC: Tensor) -> tuple[Tensor, int]:
-    """Grey bands, float [T, BANDS, h, w], faded at their edges, and pixels per cell."""
-    grey_T1HW = frames_THWC.float().mean(-1)[:, None]
-    scale = 2 if grey_T1HW.shape[-1] >= 128 else 1
-    grey_THW = F.avg_pool2d(grey_T1HW, scale)[:, 0]
+def _bands(grey_THW: Tensor) -> Tensor:
+    """Bands of grey frames, float [T, BANDS, h, w], faded at their edges."""
     rows = grey_THW.shape[1] // BANDS
-    bands = grey_THW[:, : rows * BANDS].reshape(len(grey_THW), BANDS, rows, -1)
-    bands = bands - bands.mean((-1, -2), keepdim=True)
-    window = torch.outer(torch.hann_window(rows, periodic=False), torch.hann_window(bands.shape[-1], periodic=False))
-    return bands * window.to(bands.device), scale
+    return _faded(grey_THW[:, : rows * BANDS].reshape(len(grey_THW), BANDS, rows, -1))
+
+
+def _faded(grey: Tensor) -> Tensor:
+    rows, columns = grey.shape[-2:]
+    window = torch.outer(torch.hann_window(rows, periodic=False), torch.hann_window(columns, periodic=False))
+    return (grey - grey.mean((-1, -2), keepdim=True)) * window.to(grey.device)
+
+
+def _rotations(grey_THW: Tensor) -> Tensor:
+    """Rotation of each grey frame against the one before in degrees [T - 1], about any point.
+
+    The magnitude of the spectrum turns with the picture and does not move (Reddy & Chatterji 1996).
+    """
+    height, width = grey_THW.shape[1:]
+    size = min(height, width)
+    top, left = (height - size) // 2, (width - size) // 2
+    square = _faded(grey_THW[:, top : top + size, left : left + size])
+    spectrum = torch.fft.fftshift(torch.fft.fft2(square, s=(2 * size, 2 * size)).abs(), dim=(-2, -1))
+    angle = torch.arange(_ANGLES, device=square.device) * (torch.pi / _ANGLES)
+    radius = torch.linspace(0.05, 0.6, _RADII, device=square.device)
+    grid = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=-1)[:, None]
+    polar = F.grid_sample(spectrum.log1p()[:, None], grid.expand(len(square), -1, -1, -1), align_corners=False)[:, 0]
+    waves = torch.fft.rfft(polar - polar.mean(1, keepdim=True), dim=1)
+    match = torch.fft.irfft((waves[1:] * waves[:-1].conj()).sum(-1), n=_ANGLES, dim=1)
+    most = _LARGEST_TURN * _ANGLES // 180
+    return (torch.cat([match[:, -most:], match[:, : most + 1]], dim=1).argmax(1) - most) * (180 / _ANGLES)
 
 
 def _shifts(before_TBhw: Tensor, after_TBhw: Tensor) -> Tensor:
@@ -80,7 +107,9 @@ _PAST = 2  # past motions that may explain one
 _FOLDS = 4
 _BLOCK = 20
 _RIDGE = 1e-2
-_LEAST_SHARE = 0.05
+_LEAST_SHARE = 0.03
+_STOP_SHARE = 0.1
+"""Least share that is strong evidence: on three games that were shifted it is 0.15 to 0.98, see docs/log.md."""
 _LEAST_PART = 0.2
 _LEAST_SPREAD = 0.01
 _SURE = 2.5
@@ -91,9 +120,9 @@ class AlignmentReport:
     """Result of the alignment check."""
 
     verdict: Literal["aligned", "shifted", "undecided"]
-    """`shifted`: the effect of an action begins at another shift than 0, without doubt."""
+    """`shifted`: strong evidence that the effect of an action begins at another shift than 0."""
     best_shift: int
-    """Latest shift at which the action adds much; 0 where none does."""
+    """Shift at which the effect seems to begin; 0 where none is seen."""
     motion: str
     shares: Mapping[int, float]
     """By shift, the share of the motion that the action explains where older ones and past motions do not.
@@ -108,13 +137,15 @@ class AlignmentReport:
         found = f"share of the unexplained {self.motion} that the action of step t+s explains, for s = {table}"
         if self.verdict == "aligned":
             return f"actions fit their frames ({found})"
+        way = f"the motion begins with the action stored {abs(self.best_shift)} step(s) "
+        way += "later" if self.best_shift > 0 else "earlier"
         if self.verdict == "shifted":
-            way = "later" if self.best_shift > 0 else "earlier"
             return (
-                f"actions do not fit their frames: the motion begins with the action stored {abs(self.best_shift)} "
-                f"step(s) {way} ({found}); shift the actions by {-self.best_shift:+d} step(s) and prepare the data "
-                "again"
+                f"actions do not fit their frames: {way} ({found}); shift the actions by {-self.best_shift:+d} step(s) "
+                "and prepare the data again"
             )
+        if self.best_shift:
+            return f"alignment undecided: it seems that {way}, but the evidence is weak ({found})"
         return f"alignment undecided: {self.pairs} frame pairs are too few, or their motion is too unclear ({found})"
 
 
@@ -156,9 +187,11 @@ def _verdict(
     if not strong.any():
         return "undecided", 0
     latest, aligned = int(np.flatnonzero(strong)[-1]), SHIFTS.index(0)
+    if latest == aligned:
+        return "aligned", 0
     if latest > aligned and shares_S[latest] < shares_S[aligned]:
         return "undecided", 0
-    return ("aligned" if latest == aligned else "shifted"), SHIFTS[latest]
+    return ("shifted" if shares_S[latest] >= _STOP_SHARE else "undecided"), SHIFTS[latest]
 
 
 def _sure(gains_SMC: NDArray[np.float64]) -> NDArray[np.bool_]:
