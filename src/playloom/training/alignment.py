@@ -166,6 +166,8 @@ def check_alignment(episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8
     shares_SC, sure_SC = gains_SMC.mean(axis=1) / (before_SMC.mean(axis=1) + 1e-9), _sure(gains_SMC) & moving_C
     _, column = np.unravel_index(int((shares_SC * sure_SC).argmax()), shares_SC.shape)
     verdict, shift = _verdict(shares_SC[:, column], sure_SC[:, column])
+    if shift < 0 and (sure_SC & (shares_SC >= _LEAST_SHARE))[SHIFTS.index(0)].any():
+        verdict, shift = "undecided", 0  # another motion begins with the present action
     return AlignmentReport(
         verdict=verdict,
         best_shift=shift,

@@ -86,6 +86,10 @@ class PlayedEpisode(NamedTuple):
     actions_TA: NDArray[np.uint8]
     states_TS: NDArray[np.float32]
 
+    def rows(self, rows: slice) -> PlayedEpisode:
+        """Return a part of the episode."""
+        return PlayedEpisode(self.frames_THWC[rows], self.actions_TA[rows], self.states_TS[rows])
+
 
 def enter_process() -> None:
     """Prepare a child process for environments; call it first."""

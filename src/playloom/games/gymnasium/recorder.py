@@ -144,16 +144,16 @@ def _append(writer: DatasetWriter, meta: dict[str, Any], played: PlayedEpisode) 
         kept = max(1, length // 10)
         pieces = [(0, length - kept, "train"), (length - kept, length, "validation")]
     for first, stop, split in pieces:
-        frames, actions, states = (array[first:stop] for array in played)
-        writer.append_episode(iter(frames), actions, states, {**meta, "first": first, "split": split})
+        part, facts = played.rows(slice(first, stop)), {**meta, "first": first, "split": split}
+        writer.append_episode(iter(part.frames_THWC), part.actions_TA, part.states_TS, facts)
 
 
 def _cut(played: PlayedEpisode, longest: int) -> PlayedEpisode:
-    frames, actions, states = (array[:longest] for array in played)
-    if len(actions) < len(played.actions_TA):
-        actions[-1], states[-1, : len(OUTCOMES)] = REST_VALUES, NO_OUTCOME
-        states[-2, OUTCOMES.index("truncated")] = 1
-    return PlayedEpisode(frames, actions, states)
+    part = played.rows(slice(longest))
+    if len(part.actions_TA) < len(played.actions_TA):
+        part.actions_TA[-1], part.states_TS[-1, : len(OUTCOMES)] = REST_VALUES, NO_OUTCOME
+        part.states_TS[-2, OUTCOMES.index("truncated")] = 1
+    return part
 
 
 class _Players(contextlib.AbstractContextManager["_Players"]):
