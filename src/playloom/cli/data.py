@@ -38,13 +38,15 @@ def import_command(
         typer.Option(metavar="X,Y,W,H", help="Rectangle in pixels to make black; may be repeated."),
     ] = None,
     recording_format: Annotated[
-        str, typer.Option("--format", help="auto, owamcap, owlcontrol, pictures, npz or video (with a log).")
+        str,
+        typer.Option("--format", help="auto, or a format in docs/own_game.md: video, vpt, lerobot ..."),
     ] = "auto",
     mapping: Annotated[
         list[str] | None,
         typer.Option(help="wasd-mouse, xinput, vpt, controller or a TOML file; may be repeated. Default: by format."),
     ] = None,
     offset: Annotated[float, typer.Option(help="Seconds to add to the times of the input.")] = 0.0,
+    rate: Annotated[float, typer.Option(help="Rows per second of data without times (Minari).")] = 10.0,
     schema: common.Schema = "named",
     split: Annotated[
         Literal["train", "validation", "test"] | None,
@@ -72,6 +74,7 @@ def import_command(
             mapping=tuple(mapping or ()),
             schema=schema,
             offset=offset,
+            rate=rate,
             format=recording_format,
             split=split,
         )

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,22 +17,28 @@ from numpy.typing import NDArray
 
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress
+from playloom.data.importing.files import reading
+from playloom.data.importing.lerobot import LeRobot
 from playloom.data.importing.mapping import ControlMapping, read_mapping
+from playloom.data.importing.minari import Minari
+from playloom.data.importing.nitrogen import NitroGen
+from playloom.data.importing.opencs2 import OpenCs2
+from playloom.data.importing.openp2p import OpenP2p
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
-from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording
-from playloom.data.importing.resample import MOUSE, PAUSED, STEP, Run, cut_runs, find_runs, last_pictures, resample
+from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording, Rectangle
+from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, last_pictures, resample
 from playloom.data.importing.video_log import VideoLog
+from playloom.data.importing.vpt import Vpt
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
 from playloom.media.images import fit_picture
 
-FORMATS: Mapping[str, type[Recording]] = {
-    reader.format: reader for reader in (OwaMcap, OwlControl, PictureFolder, NpzClip, VideoLog)
-}
+_READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, OpenP2p, NitroGen, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
+FORMATS: Mapping[str, type[Recording]] = {reader.format: reader for reader in _READERS}
 """Readers by format; a file belongs to the first of them that finds it."""
 _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
-"""Split rule: of twenty recordings, sorted by name, the tenth is for validation and the twentieth for testing."""
+"""Split rule: of twenty sessions, sorted by name, the tenth is for validation and the twentieth for testing."""
 _REPORT_EVERY = 50
 
 
@@ -67,7 +74,9 @@ def find_recordings(folder: Path | str, options: ImportOptions) -> list[Recordin
     for name, reader in FORMATS.items():
         if options.format in ("auto", name):
             new = [recording for recording in reader.find(place, options) if recording.path not in taken]
-            taken.update(path for recording in new for path in recording.files)
+            for recording in new:
+                with suppress(PlayloomError), reading(recording.path):  # what is damaged is said when it is read
+                    taken.update(recording.files)
             found += new
     if not found:
         what = "recording" if options.format == "auto" else f"recording of the format {options.format}"
@@ -99,9 +108,10 @@ def import_recordings(
     with folder_lock(out):
         height, width = options.frame_size
         total = sum(plan.steps for plan in plans)
-        writer = FrameDataset.create(build.out, total, height=height, width=width, state_columns=())
+        columns = build.columns(plans)
+        writer = FrameDataset.create(build.out, total, height=height, width=width, state_columns=columns)
         try:
-            writer.finish(build.fill(writer, plans))
+            writer.finish(build.fill(writer, plans, columns))
         except StorageError:  # a full disk and Ctrl-C keep what was done
             raise
         except Exception:
@@ -145,12 +155,12 @@ class _Build:
         plans, counts = [], dict[tuple[str, ...], list[NDArray[np.float32]]]()
         for recording in recordings:
             try:
-                names = self.options.mapping or recording.mapping
-                mapping = self.mappings.setdefault(names, read_mapping(names))
-                times_F = recording.times_F
-                runs = find_runs(times_F)
-                input_TC = _input(recording, mapping, runs)
-                clips = cut_runs(runs, input_TC[:, mapping.sources.index(PAUSED)] == 0)
+                with reading(recording.path):
+                    names = self.options.mapping or recording.mapping
+                    mapping = self.mappings.setdefault(names, read_mapping(names))
+                    runs = find_runs(recording.times_F)
+                    input_TC = _input(recording, mapping, runs)
+                clips = cut_runs(runs, input_TC[:, -1] == 0)
                 if not clips:
                     raise RecordingError(f"{recording.path} has no two steps in a row with pictures and input")
             except PlayloomError as error:
@@ -158,8 +168,8 @@ class _Build:
                 continue
             plans.append(_Plan(recording, names, clips))
             self.notes += recording.notes
-            counts.setdefault(names, []).append(input_TC[:, : len(MOUSE)])
-            kept, whole = STEP * plans[-1].steps, float(times_F[-1] - times_F[0])
+            counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
+            kept, whole = STEP * plans[-1].steps, float(recording.times_F[-1] - recording.times_F[0])
             if whole - kept > STEP:
                 self.notes.append(
                     f"{recording.path}: kept {kept:.1f} s of {whole:.1f} s, cut where pictures or input are missing"
@@ -177,12 +187,17 @@ class _Build:
                 )
         return _divide(plans, self.options.split)
 
-    def fill(self, writer: DatasetWriter, plans: Sequence[_Plan]) -> int:
+    def columns(self, plans: Sequence[_Plan]) -> tuple[str, ...]:
+        """Return the state columns of all recordings; a recording that lacks one has NaN there."""
+        return tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
+
+    def fill(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
         """Write the clips one after another without the unusable ones; return the number of rows."""
         row = 0
         for plan in plans:
             try:
-                row = self._fill(writer, plan, row)
+                with reading(plan.recording.path):
+                    row = self._fill(writer, plan, row, columns)
             except StorageError:
                 raise
             except PlayloomError as error:
@@ -193,7 +208,7 @@ class _Build:
             raise RecordingError(f"no recording of {self.place} can be used: {self.fault}")
         return row
 
-    def _fill(self, writer: DatasetWriter, plan: _Plan, row: int) -> int:
+    def _fill(self, writer: DatasetWriter, plan: _Plan, row: int, columns: Sequence[str]) -> int:
         """Write those clips of a recording that are missing, from a row on; return the row after its last clip."""
         missing = []
         for clip in plan.clips:
@@ -209,29 +224,32 @@ class _Build:
             row += clip.steps
         if missing:
             clips, mapping = [clip for _, clip, _ in missing], self.mappings[plan.mapping]
-            actions_TA = mapping.apply(_input(plan.recording, mapping, clips))
+            input_TC = _input(plan.recording, mapping, clips, columns)
+            actions_TA = mapping.apply(input_TC[:, : len(mapping.sources)])
+            states_TS = input_TC[:, len(mapping.sources) :]
             frames, first = self._frames(plan.recording, clips, missing[0][0], writer.total), 0
             for start, clip, meta in missing:
-                acts, states = actions_TA[first : first + clip.steps], np.zeros((clip.steps, 0), np.float32)
-                writer.append_episode(islice(frames, clip.steps), acts, states, meta, start=start)
-                first += clip.steps
+                rows, first = slice(first, first + clip.steps), first + clip.steps
+                clip_frames = islice(frames, clip.steps)
+                writer.append_episode(clip_frames, actions_TA[rows], states_TS[rows], meta, start=start)
                 self.progress(start + clip.steps, writer.total)
         return row
 
     def _frames(self, recording: Recording, clips: Sequence[Run], row: int, total: int) -> Iterator[NDArray[np.uint8]]:
         """The pictures of clips, in the size of the dataset; `row` is that of the first."""
         load, reduced_HWC = None, np.empty(0, np.uint8)
+        masks = (*self.options.masks, *recording.masks)
         for done, latest in enumerate(last_pictures(recording.pictures(), clips), row):
             if latest is not load:
-                load, reduced_HWC = latest, self._reduce(latest())
+                load, reduced_HWC = latest, self._reduce(latest(), masks)
             if done % _REPORT_EVERY == _REPORT_EVERY - 1:
                 self.progress(done, total)
             yield reduced_HWC
 
-    def _reduce(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self.options.masks:
+    def _reduce(self, frame_HWC: NDArray[np.uint8], masks: Sequence[Rectangle]) -> NDArray[np.uint8]:
+        if masks:
             frame_HWC = frame_HWC.copy()
-        for x, y, width, height in self.options.masks:
+        for x, y, width, height in masks:
             frame_HWC[y : y + height, x : x + width] = 0
         return fit_picture(frame_HWC, self.options.frame_size, self.options.resize, area=True)[0]
 
@@ -251,19 +269,26 @@ class _Build:
         self.on_skip(self.fault)
 
 
-def _input(recording: Recording, mapping: ControlMapping, runs: Sequence[Run]) -> NDArray[np.float32]:
-    return resample(recording.changes(mapping.sources), runs, mapping.sources, mapping.dead_zone)
+def _input(
+    recording: Recording, mapping: ControlMapping, runs: Sequence[Run], columns: Sequence[str] = ()
+) -> NDArray[np.float32]:
+    """The mapping's sources and the state columns in every step."""
+    controls = (*mapping.sources, *(STATE + name for name in columns))
+    return resample(recording.changes(controls), runs, controls, mapping.dead_zone)
 
 
 def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
-    """Give every recording its split; a single one keeps its last tenth for validation."""
+    """Give every session its split, every recording where there is one session; a single one keeps its last tenth."""
     if split is None and len(plans) == 1:
         clips, steps = plans[0].clips, plans[0].steps
         train_T = np.arange(steps) < steps - max(1, steps // 10)
         last = [clip._replace(split="validation") for clip in cut_runs(clips, ~train_T, 1)]
         return [plans[0]._replace(clips=[*cut_runs(clips, train_T, 1), *last])]
-    splits = [split or _KEPT.get(number % _CYCLE, "train") for number in range(len(plans))]
-    if split is None and "validation" not in splits:
-        splits[-1] = "validation"
-    divided = zip(plans, splits, strict=True)
+    sessions = [plan.recording.session for plan in plans]
+    sessions = sessions if len(set(sessions)) > 1 else [plan.recording.path for plan in plans]
+    names = list(dict.fromkeys(sessions))
+    splits = {name: split or _KEPT.get(number % _CYCLE, "train") for number, name in enumerate(names)}
+    if split is None and "validation" not in splits.values():
+        splits[names[-1]] = "validation"
+    divided = zip(plans, (splits[name] for name in sessions), strict=True)
     return [plan._replace(clips=[clip._replace(split=to) for clip in plan.clips]) for plan, to in divided]

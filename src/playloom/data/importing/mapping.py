@@ -37,7 +37,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-READY = ("controller", "vpt", "wasd-mouse", "xinput")
+READY = ("controller", "opencs2", "vpt", "wasd-mouse", "xinput")
 """Names of the mappings that come with playloom."""
 _FOLDER = Path(__file__).parent / "mappings"
 _NAMES = [control.name for control in CONTROLS]
@@ -48,7 +48,7 @@ _PERCENTILE = 99
 class ControlMapping:
     """Sources of every control, see the module."""
 
-    controls: Mapping[str, Mapping[str, float]]
+    weights: Mapping[str, Mapping[str, float]]
     """Weight of each source, by control and source."""
     dead_zone: float = 0.0
     """Stick positions below it are 0, [0, 1)."""
@@ -60,22 +60,25 @@ class ControlMapping:
             value = getattr(self, key)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{key} is wrong: got {value:g}, expected {low:g} to {high:g}")
-        object.__setattr__(self, "controls", {name: _weights(name, given) for name, given in self.controls.items()})
+        object.__setattr__(self, "weights", {name: _weights(name, given) for name, given in self.weights.items()})
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
-        """Names of all sources in the order of the columns of `apply`: `MOUSE` and `PAUSED` first."""
-        names = {source for weights in self.controls.values() for source in weights}
-        return (*MOUSE, PAUSED, *sorted(names - {*MOUSE, PAUSED}))
+        """Names of all sources and `PAUSED`, in the order of the columns of `apply`."""
+        return (*sorted({source for weights in self.weights.values() for source in weights}), PAUSED)
+
+    def mouse_counts(self, input_TC: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return those columns of the input of steps that are mouse counts, [T, M], M 0 to 2."""
+        return input_TC[:, [column for column, name in enumerate(self.sources) if name in MOUSE]]
 
     def fit(self, counts_TM: NDArray[np.float32]) -> ControlMapping:
-        """Return the mapping with `counts_for_full` fitted to the mouse counts of all steps, [T, 2] for `MOUSE`.
+        """Return the mapping with `counts_for_full` fitted to the mouse counts of all steps, [T, M].
 
         It is the 99th percentile of |dx|, of |dy| where the mouse never moves to the side. A given value stays.
         """
         if self.counts_for_full is not None:
             return self
-        for counts_T in np.abs(counts_TM.reshape(-1, len(MOUSE)).T):
+        for counts_T in np.abs(counts_TM.T):
             if counts_T.any():
                 full = float(np.percentile(counts_T, _PERCENTILE)) or float(counts_T.max())
                 return replace(self, counts_for_full=full)
@@ -84,7 +87,7 @@ class ControlMapping:
     def apply(self, input_TC: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Turn the input of steps, float32 [T, C], into action values uint8 [T, 16]."""
         weights_CK = np.zeros((len(self.sources), len(_NAMES)), np.float32)
-        for name, weights in self.controls.items():
+        for name, weights in self.weights.items():
             for source, weight in weights.items():
                 scale = (self.counts_for_full or 1.0) if source in MOUSE else 1.0
                 weights_CK[self.sources.index(source), _NAMES.index(name)] = weight / scale
@@ -100,17 +103,21 @@ def read_mapping(names: Sequence[str]) -> ControlMapping:
     dead_zone, counts = 0.0, None
     for name in names:
         one = _read_toml(name)
-        for control, weights in one.controls.items():
+        for control, weights in one.weights.items():
             controls.setdefault(control, {}).update(weights)
         dead_zone = max(dead_zone, one.dead_zone)
         counts = one.counts_for_full or counts
-    return ControlMapping(controls=controls, dead_zone=dead_zone, counts_for_full=counts)
+    return ControlMapping(weights=controls, dead_zone=dead_zone, counts_for_full=counts)
 
 
 def _read_toml(name: str) -> ControlMapping:
     path = _FOLDER / f"{name}.toml" if name in READY else Path(name)
     try:
-        return from_mapping(ControlMapping, tomllib.loads(path.read_text(encoding="utf-8-sig")), "it")
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        if not content.get("controls"):
+            raise ConfigError("it has no table [controls]; see docs/own_game.md")
+        content["weights"] = content.pop("controls")
+        return from_mapping(ControlMapping, content, "it")
     except FileNotFoundError as error:
         raise ConfigError(f"there is no mapping {name}; give a TOML file, or {did_you_mean(name, READY)}") from error
     except ConfigError as error:
