@@ -28,7 +28,7 @@ def _rectangle(text: str) -> tuple[int, int, int, int]:
 
 
 def import_command(
-    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, clips ...")],
+    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
     out: Annotated[
         Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
     ] = Path("data"),
@@ -44,7 +44,9 @@ def import_command(
     ] = "auto",
     mapping: Annotated[
         list[str] | None,
-        typer.Option(help="wasd-mouse, xinput, vpt, controller or a TOML file; may be repeated. Default: by format."),
+        typer.Option(
+            help="wasd-mouse, xinput, controller, vpt, opencs2 or a TOML file; repeatable. Default: by format."
+        ),
     ] = None,
     offset: Annotated[float, typer.Option(help="Seconds to add to the times of the input.")] = 0.0,
     rate: Annotated[float, typer.Option(help="Rows per second of data without times (Minari).")] = 10.0,

@@ -122,6 +122,7 @@ def import_recordings(
     plans = build.plan(recordings)
     with folder_lock(out):
         columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
+        build.notes += [f"state columns: {', '.join(columns)}"] if columns else []
         writer = build.writer(sum(plan.steps for plan in plans), columns)
         try:
             writer.finish(build.fill(writer, plans, columns))
@@ -180,7 +181,7 @@ class _Build:
 
     def plan(self, recordings: Sequence[Recording]) -> list[_Plan]:
         """Find the usable steps of every recording, and fit the mappings to their input."""
-        plans, counts = [], dict[tuple[str, ...], list[NDArray[np.float32]]]()
+        plans, changes, counts = [], dict[str, None](), dict[tuple[str, ...], list[NDArray[np.float32]]]()
         for recording in recordings:
             try:
                 with reading(recording.path):
@@ -188,6 +189,7 @@ class _Build:
                     mapping = self.mappings.setdefault(names, read_mapping(names))
                     runs = find_runs(recording.times_F)
                     input_TC = _input(recording, mapping, runs)
+                    _, change = self.options.reduce(next(recording.pictures())[1](), recording.masks)
                 clips = cut_runs(runs, input_TC[:, -1] == 0)
                 if not clips:
                     raise RecordingError(f"{recording.path} has no two steps in a row with pictures and input")
@@ -196,6 +198,7 @@ class _Build:
                 continue
             plans.append(_Plan(recording, names, clips))
             self.notes += recording.notes
+            changes |= {f"pictures: {change}": None} if change else {}
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
             kept, whole = STEP * plans[-1].steps, float(recording.times_F[-1] - recording.times_F[0])
             if whole - kept > STEP:
@@ -213,6 +216,7 @@ class _Build:
                     f"mouse: {fitted.counts_for_full:g} counts in 0.1 s are full stick; {clipped:.1%} of the steps "
                     "are clipped"
                 )
+        self.notes += changes
         return _divide(plans, self.options.split)
 
     def fill(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:

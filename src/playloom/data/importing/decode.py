@@ -16,7 +16,6 @@ from playloom.data.importing.files import reading
 from playloom.data.importing.recordings import Recording
 from playloom.data.importing.resample import Run, last_pictures
 from playloom.errors import PlayloomError
-from playloom.media.images import fit_picture
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.uint16]]
 """Encodes pictures uint8 [B, H, W, 3] to codes [B, N]."""
@@ -75,14 +74,8 @@ def _loaded(encoder: ClipEncoder) -> Encode:
 
 
 def _frames(recording: Recording, clips: Sequence[Run]) -> Iterator[NDArray[np.uint8]]:
-    options, load, reduced_HWC = recording.options, None, np.empty(0, np.uint8)
-    masks = (*options.masks, *recording.masks)
+    load, reduced_HWC = None, np.empty(0, np.uint8)
     for latest in last_pictures(recording.pictures(), clips) if clips else ():
         if latest is not load:
-            load, frame_HWC = latest, latest()
-            if masks:
-                frame_HWC = frame_HWC.copy()
-            for x, y, width, height in masks:
-                frame_HWC[y : y + height, x : x + width] = 0
-            reduced_HWC = fit_picture(frame_HWC, options.frame_size, options.resize, area=True)[0]
+            load, (reduced_HWC, _) = latest, recording.options.reduce(latest(), recording.masks)
         yield reduced_HWC
