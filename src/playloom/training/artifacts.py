@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from playloom.data.dataset import FrameDataset, TokenDataset
+from playloom.data.importing.decode import Encode
+from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, to_mapping, write_json
 from playloom.models.card import tokenizer_card, write_card
@@ -81,6 +85,20 @@ def load_origin(name: str) -> PretrainedModel:
         model=model,
         transformer=fingerprint(folder / TRANSFORMER_FILE),
     )
+
+
+def load_encode(name: str, threads: int | None = None) -> Encode:
+    """Load the encoder of a model or a tokenizer, see `load_origin`; `threads` None: torch's default."""
+    device = pick_device("auto")
+    if threads is not None:
+        set_threads(threads)
+    tokenizer = load_origin(name).tokenizer.to(device)
+
+    @torch.inference_mode()
+    def encode(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        return tokenizer.encode(torch.from_numpy(frames_BHWC).to(device)).cpu().numpy().astype(np.uint16)
+
+    return encode
 
 
 def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, config: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from playloom.training.loop import Loop, Report
 from playloom.training.task import Say, TrainingResult
 from playloom.training.world_model import WorldConfig, WorldTask
 
-_STRETCHES, _STRETCH_STEPS = 8, 120  # number and length of the stretches of the alignment check
+_STRETCHES, _STRETCH_STEPS = 16, 120  # number and length of the stretches of the alignment check
 
 
 @dataclass(frozen=True, kw_only=True)
