@@ -86,7 +86,8 @@ class Model:
 
         Args:
             prompt: a bundled prompt's name, a picture, a folder of pictures, a recording, an `.npz`, an earlier clip's
-                folder, or frames and actions; None: the first bundled prompt.
+                folder, or frames and actions; None: the first of the model's own prompts, else of
+                the bundled ones.
             actions: a script ("turn_right for 10; forward for 2s"), a CSV file, inputs by name, or one action for each
                 step; None: the recorded ones, else rest.
             steps: number of steps of 0.1 s; None: as many as actions, else 10.

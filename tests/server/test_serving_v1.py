@@ -32,7 +32,7 @@ def dream(web, **order):
 def test_world_mode_equals_the_engine(web):
     steps = dream(web, actions=[TURN] * 3, steps=3, prompt=list_prompts()[1])
     service = web.app.state.server.service
-    session = service.engine.open(service.bundled_prompt(list_prompts()[1])[0], sampling=service.sampling(), seed=3)
+    session = service.engine.open(service.named_prompt(list_prompts()[1])[0], sampling=service.sampling(), seed=3)
     turn = np.array([0] * 14 + [10, 5], np.uint8)
     turn[12:14] = 5
     for step in steps:

@@ -109,7 +109,7 @@ def engine(model: Model = None, decode_order: DecodeOrder = None, device: Device
 def prompt(
     prompt: Annotated[
         str | None,
-        typer.Option(help="A bundled prompt's name, a picture, a folder of them, a recording, an .npz, or a dream."),
+        typer.Option(help="A prompt's name, a picture, a folder of them, a recording, an .npz, a dream, a data set."),
     ] = None,
     context: Annotated[int, typer.Option(min=1, help="Steps of context; at most the model's own 10.")] = 10,
     start_step: Annotated[int | None, typer.Option(min=0, help="The last step of the context.")] = None,
@@ -345,7 +345,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def read_script(prompt: Mapping[str, Any], script: str | None) -> tuple[Any, tuple[str, ...]]:
+def read_script(prompt: Mapping[str, Any], script: str | None, model: str | None) -> tuple[Any, tuple[str, ...]]:
     """Read actions and check the prompt's name before torch is imported.
 
     Returns:
@@ -355,7 +355,7 @@ def read_script(prompt: Mapping[str, Any], script: str | None) -> tuple[Any, tup
     from playloom.media.action_table import read_inputs
 
     if prompt["prompt"] is not None:
-        check_prompt(prompt["prompt"])
+        check_prompt(prompt["prompt"], None if model is None else Path(model))
     if script is None:
         return None, ()
     given = read_inputs(script, prompt["schema"], None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -9,13 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from playloom.actions.controller import CONTROLS
 from playloom.cli import common
-from playloom.errors import CheckpointError, ConfigError
+from playloom.errors import CheckpointError, ConfigError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     from playloom.models.world_model import ModelConfig
     from playloom.training.data_source import PrepareOptions
     from playloom.training.task import TrainingResult
+
+
+def _check_name(name: str | None) -> str | None:
+    if name is not None and not (name.strip() and name.isprintable() and len(name) <= 60):
+        raise ConfigError(f"--name is wrong: got {name!r:.80}, expected 1 to 60 printable characters")
+    return name
+
 
 Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
 Out = Annotated[
@@ -28,6 +42,14 @@ Resume = Annotated[
     Literal["auto", "never"], typer.Option(help="auto: continue the run in --out; never: refuse if there is one.")
 ]
 PrepareOnly = Annotated[bool, typer.Option("--prepare-only", help="Prepare the data, then stop.")]
+Name = Annotated[
+    str | None,
+    typer.Option(callback=_check_name, help="Name of the model. [default: the game, else the data folder's name]"),
+]
+Controls = Annotated[
+    Path | None, typer.Option(help="TOML file with a table [controls]: what each does, as in trigger_RT = 'gas'.")
+]
+Alignment = Annotated[Literal["strict", "warn", "off"], typer.Option(help="Check of actions against pictures.")]
 Workers = Annotated[int, typer.Option(min=0, help="Rendering processes, when --data holds recordings.")]
 
 
@@ -102,9 +124,9 @@ def train_world_command(
     resume: Resume = "auto",
     workers: Workers = 0,
     prepare_only: PrepareOnly = False,
-    alignment: Annotated[
-        Literal["strict", "warn", "off"], typer.Option(help="Check of actions against pictures.")
-    ] = "strict",
+    name: Name = None,
+    controls: Controls = None,
+    alignment: Alignment = "strict",
     edited: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the arena's recordings added again with foreign objects.")
     ] = 0.0,
@@ -125,7 +147,7 @@ def train_world_command(
         model = pretrained.model.config
     else:
         model, values = _read_config(config, preset)
-    training = from_mapping(WorldConfig, _with_flags(values, loop))
+    training, words = from_mapping(WorldConfig, _with_flags(values, loop)), _read_controls(controls)
     with _run(out, resume) as bar:
         job = WorldJob(
             model=model,
@@ -135,6 +157,8 @@ def train_world_command(
             tokenizer=tokenizer,
             start=pretrained,
             prepare=_prepare_options(bar, workers, edited),
+            name=name,
+            controls=words,
             alignment=alignment,
         )
         if prepare_only:
@@ -210,6 +234,23 @@ def _settings_without_sizes(path: Path | None, preset: str | None, start: str) -
         given = f"{path} has a 'model'" if "model" in values else f"--preset is {preset!r}"
         raise ConfigError(f"{given}, but sizes come from --start {start}; leave one of them out")
     return values
+
+
+def _read_controls(path: Path | None) -> dict[str, str]:
+    """Read what controls do in the game."""
+    if path is None:
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("controls")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--controls {path} cannot be read ({error}); expected a TOML file") from error
+    if not isinstance(content, dict) or not all(isinstance(words, str) and words for words in content.values()):
+        raise ConfigError(f"--controls {path} is wrong: expected a table [controls] with lines like button_A = 'jump'")
+    names = [control.name for control in CONTROLS]
+    for name in content:
+        if name not in names:
+            raise ConfigError(f"--controls {path} has an unknown control {name!r}; {did_you_mean(name, names)}")
+    return content
 
 
 def _check_apart(flag: str, origin: str, out: Path) -> None:

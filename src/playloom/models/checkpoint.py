@@ -39,6 +39,8 @@ class WorldModel:
     """Facts recorded by the training run: data seeds, updates, hardware, metrics."""
     fingerprint: str = "fresh"
     """Name of exactly these weights, for manifests."""
+    folder: Path | None = None
+    """Folder it was read from, with its prompts; None: it was not."""
 
     def __repr__(self) -> str:
         millions = self.config.parameter_count / 1e6
@@ -149,7 +151,9 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
         load_weights(folder / name, module, expected)
     both = hashlib.blake2b(" ".join(fingerprints).encode(), digest_size=8).hexdigest()
     tokenizer, transformer = networks
-    model = WorldModel(config=config, tokenizer=tokenizer, transformer=transformer, card=card, fingerprint=both)
+    model = WorldModel(
+        config=config, tokenizer=tokenizer, transformer=transformer, card=card, fingerprint=both, folder=folder
+    )
     return model.to(device)
 
 
