@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -114,6 +116,51 @@ def test_a_model_carries_its_game(data, tokenizer, tmp_path, monkeypatch):
     first, _ = env.reset(seed=0)
     assert np.array_equal(first, prompt.frames_THWC[model.config.transformer.context_steps - 1])
     env.close()
+
+
+def test_one_command_trains_a_whole_model(data, tmp_path):
+    """Its folder is all that is needed; the same command with more time goes on."""
+    run = tmp_path / "mine"
+    words = ["--data", data, "--out", run, "--device", "cpu", "--threads", "1"]
+    short = [*words, "--preset", "tiny", "--minutes", "0.02"]
+    with pytest.raises(BadInputError, match="before world"):
+        playloom("--data", data, "world", "--out", run)
+    for wrong, said in (
+        (["--data", data], "--out"),
+        ([*short[:-1], "0"], "minutes"),
+        ([*short, "--data", tmp_path], "neither"),
+        ([*short, "--start", "arena-live"], "--preset"),
+    ):
+        with pytest.raises((ConfigError, RecordingError), match=said):
+            playloom(*wrong)
+    done = playloom(*short)
+    assert done.exit_code == 0 and done.output.rstrip().endswith(f"next: playloom serve --model {run / 'model'}")
+    assert done.output.index("alignment aligned") < done.output.index("240 frames in 4 episodes")
+    model, state = load_model(run / "model"), json.loads((run / "stages.json").read_text())
+    assert model.config.name == data.name and state["tokenizer"] == model.card["tokenizer"]
+    assert list_prompts(run / "model" / "prompts") == [data.name]
+    settings = model.card["settings"]
+    assert (settings["loop"]["optimizer"], settings["loop"]["batch"], settings["action_weight"]) == ("muon", 2, 4.0)
+    assert settings["loop"]["minutes"] >= 0.02 / 2
+    weights = (run / "tokenizer" / "tokenizer.safetensors").read_bytes()
+    assert "alignment" not in playloom(*short[:-1], "0.04").output
+    assert load_model(run / "model").card["updates"] > model.card["updates"], "more minutes are the world model's"
+    assert (run / "tokenizer" / "tokenizer.safetensors").read_bytes() == weights
+    finer = ["--data", data, "--out", tmp_path / "finer", "--start", run, *short[4:8], *short[-2:], "--name", "Finer"]
+    assert playloom(*finer).exit_code == 0 and load_model(tmp_path / "finer" / "model").config.name == "Finer"
+    assert load_tokenizer(tmp_path / "finer" / "tokenizer").ancestors == (state["tokenizer"],)
+
+
+def test_a_stopped_tokenizer_goes_on_before_the_codes(data, tmp_path, monkeypatch):
+    words = ["--data", data, "--out", tmp_path, "--preset", "tiny", "--device", "cpu", "--minutes", "0.02"]
+    stop = Event()
+    stop.set()
+    monkeypatch.setattr("playloom.training.loop.stop_requests", lambda: nullcontext(stop))
+    stopped = playloom(*words)
+    assert stopped.exit_code == 3 and "saved at step 1" in stopped.output and "next" not in stopped.output
+    assert not (tmp_path / "tokens").exists() and not (tmp_path / "stages.json").exists()
+    monkeypatch.undo()
+    assert playloom(*words).exit_code == 0 and load_model(tmp_path / "model").card["updates"] > 0
 
 
 def test_who_played_is_said_and_on_the_card(tokenizer, tmp_path):

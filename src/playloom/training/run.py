@@ -108,7 +108,9 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameT
         by += f", {edited} of them edited" if edited else ""
         say(f"{len(store)} frames in {len(store.spans)} episodes{by}, tokenizer {store.tokenizer}")
         if job.alignment != "off" and not (job.out / "checkpoints").exists():
-            say(_align(job, store, tokenizer))
+            kind = detect_dataset_kind(job.data)
+            frames = FrameDataset.open(job.data) if kind == "frames" else None
+            say(check_actions(store, frames, tokenizer, job.alignment))
     return store, tokenizer
 
 
@@ -152,21 +154,29 @@ def _count_edited(store: TokenDataset) -> int:
     return sum(bool(span.meta.get("edited")) for span in store.spans)
 
 
-def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None) -> str:
-    frames = FrameDataset.open(job.data) if detect_dataset_kind(job.data) == "frames" else None
+def check_actions(
+    store: FrameDataset | TokenDataset,
+    frames: FrameDataset | None,
+    tokenizer: FrameTokenizer | None,
+    alignment: Literal["strict", "warn"],
+) -> str:
+    """Return the verdict of the alignment check; BadInputError if `strict` and the actions are shifted.
+
+    `store` has the episodes and actions. Their pictures are those of `frames`, else decoded from its codes.
+    """
     if frames is None and tokenizer is None:
         return "alignment not checked: that needs pictures, so a frame store or the tokenizer's folder"
     try:
         report = check_alignment(_stretches(store, frames, tokenizer))
     except RecordingError as error:
         return f"alignment not checked: {error}"
-    if report.verdict == "shifted" and job.alignment == "strict":
+    if report.verdict == "shifted" and alignment == "strict":
         raise BadInputError(f"{report.sentence()}; or train anyway with --alignment warn")
     return f"alignment {report.verdict}: {report.sentence()}"
 
 
 def _stretches(
-    store: TokenDataset, frames: FrameDataset | None, tokenizer: FrameTokenizer | None
+    store: FrameDataset | TokenDataset, frames: FrameDataset | None, tokenizer: FrameTokenizer | None
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     spans: Sequence[EpisodeSlice] = [span for span in store.of_split("train") if not span.meta.get("mirrored")]
     if "dead" in store.state_columns:
@@ -179,7 +189,7 @@ def _stretches(
         if frames is not None:
             pictures = frames.frames_FHWC[rows]
         else:
-            assert tokenizer is not None
+            assert tokenizer is not None and isinstance(store, TokenDataset)
             codes = torch.from_numpy(store.tokens_FN[rows].astype(np.int64))
             parts = [tokenizer.decode(codes[first : first + 32]).cpu() for first in range(0, len(codes), 32)]
             pictures = torch.cat(parts).numpy()
