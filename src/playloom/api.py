@@ -36,7 +36,7 @@ from playloom.models.checkpoint import bundled_models, save_model
 from playloom.models.decode_order import DecodeOrder
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ["model.json", "*.safetensors", "*.md"]
+_HUB_FILES = ["model.json", "*.safetensors", "*.md", "prompts/*"]
 _HUB_HEADER = "---\nlibrary_name: playloom\ntags: [world-model]\n---\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from playloom.models.transformer.transformer import Transformer
 from playloom.models.world_model import ModelConfig, build_transformer, require_memory
 
 _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
+PROMPTS = "prompts"
+"""Folder of a model's prompts, in its own; see `playloom.data.prompts`."""
 _FORMAT = 1
 _SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
 _WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
@@ -119,11 +122,17 @@ def fingerprint(path: Path) -> str:
 
 
 def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
-    """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with it is complete."""
+    """Write a model's folder with its `card.md`, and the prompts of the folder it was read from.
+
+    `model.json` comes last, so a folder with it is complete.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         save_weights(folder / name, module, dtype)
+    prompts = None if model.folder is None else model.folder / PROMPTS
+    if prompts is not None and prompts.is_dir() and prompts.resolve() != (folder / PROMPTS).resolve():
+        shutil.copytree(prompts, folder / PROMPTS, dirs_exist_ok=True)
     content = {
         "format": _FORMAT,
         "config": model.config.to_dict(),

@@ -6,7 +6,6 @@ Encoder and codebook stay bit for bit the same, so a transformer trained on the 
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
-from playloom.data.prompts import PROMPTS
 from playloom.device import pick_device
 from playloom.errors import CheckpointError, RecordingError
 from playloom.models.checkpoint import fingerprint, save_model
@@ -156,8 +154,6 @@ def _export(folder: Path, source: PretrainedModel, tokenizer: FrameTokenizer, ca
         save_tokenizer(folder, tokenizer, card=card)
         return
     config = dataclasses.replace(model.config, tokenizer=tokenizer.config)
-    if model.folder is not None and (model.folder / PROMPTS).is_dir():
-        shutil.copytree(model.folder / PROMPTS, folder / PROMPTS, dirs_exist_ok=True)
     refined = dataclasses.replace(model, config=config, tokenizer=tokenizer, card=card)
     # Written in the source's dtype, so that the transformer's file is the same byte for byte.
     for dtype in (torch.float16, None):
