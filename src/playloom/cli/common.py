@@ -282,6 +282,8 @@ class Progress:
 
     def stage(self, name: str, later: float) -> None:
         """Show the work that follows as a stage of several; the time left includes the later ones' `later` seconds."""
+        if name != self._stage:
+            self.show("starting", what=name)
         self._stage, self._later = name, later
 
     def show(self, text: str, fraction: float | None = None, what: str | None = None) -> None:

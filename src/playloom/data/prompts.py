@@ -163,9 +163,10 @@ def check_prompt(spec: str | Path, model: Path | None = None) -> Path:
 def _from_path(path: Path, spec: PromptSpec, schema: Schema | Literal["auto"], render: Render | None) -> PromptData:
     if (path / CLIP_FILE).is_file():
         return _from_dream(path / CLIP_FILE, spec)
-    for dataset, episode in ((path, None), (path.parent, path.name)):
-        if (dataset / INDEX).is_file() and not path.is_file():
-            return _from_dataset(FrameDataset.open(dataset), episode, spec)
+    if (path / INDEX).is_file():
+        return _from_dataset(FrameDataset.open(path), None, spec)
+    if not path.exists():  # an episode, see `check_prompt`
+        return _from_dataset(FrameDataset.open(path.parent), int(path.name), spec)
     if path.is_dir():
         return from_folder(path, spec, schema)
     try:
@@ -225,16 +226,15 @@ def _from_episode(path: Path, spec: PromptSpec, render: Render | None) -> Prompt
     return _from_clip(str(path), Clip(np.stack(frames), episode.actions_TA), spec)
 
 
-def _from_dataset(dataset: FrameDataset, episode: str | None, spec: PromptSpec) -> PromptData:
-    if episode is not None and int(episode) >= len(dataset.spans):
-        raise RecordingError(
-            f"there is no episode {episode} in {dataset.folder}; expected 0 to {len(dataset.spans) - 1}"
-        )
+def _from_dataset(dataset: FrameDataset, episode: int | None, spec: PromptSpec) -> PromptData:
+    last = len(dataset.spans) - 1
+    if episode is not None and episode > last:
+        raise RecordingError(f"there is no episode {episode} in {dataset.folder}; expected 0 to {last}")
     spec = replace(spec, horizon=_DATASET_HORIZON if spec.horizon is None else spec.horizon)
     default = (*dataset.of_split("validation"), *dataset.spans)[0]
-    rows = (default if episode is None else dataset.spans[int(episode)]).rows
+    rows = (default if episode is None else dataset.spans[episode]).rows
     clip = Clip(dataset.frames_FHWC[rows], np.array(dataset.actions_FA[rows]))
-    return _from_clip(str(dataset.folder / (episode or "")), clip, spec)
+    return _from_clip(str(dataset.folder), clip, spec)
 
 
 def _from_clip(name: str, clip: Clip, spec: PromptSpec) -> PromptData:

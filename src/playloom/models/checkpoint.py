@@ -24,10 +24,9 @@ from playloom.models.transformer.transformer import Transformer
 from playloom.models.world_model import ModelConfig, build_transformer, require_memory
 
 _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
-PROMPTS = "prompts"
-"""Folder of a model's prompts, in its own; see `playloom.data.prompts`."""
 _FORMAT = 1
 _SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
+_PROMPTS = "prompts"  # as `playloom.data.prompts.PROMPTS`, which is above this module
 _WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
 
 
@@ -130,9 +129,9 @@ def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None 
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         save_weights(folder / name, module, dtype)
-    prompts = None if model.folder is None else model.folder / PROMPTS
-    if prompts is not None and prompts.is_dir() and prompts.resolve() != (folder / PROMPTS).resolve():
-        shutil.copytree(prompts, folder / PROMPTS, dirs_exist_ok=True)
+    prompts = None if model.folder is None else model.folder / _PROMPTS
+    if prompts is not None and prompts.is_dir() and prompts.resolve() != (folder / _PROMPTS).resolve():
+        shutil.copytree(prompts, folder / _PROMPTS, dirs_exist_ok=True)
     content = {
         "format": _FORMAT,
         "config": model.config.to_dict(),
