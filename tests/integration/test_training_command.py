@@ -143,7 +143,7 @@ def test_one_command_trains_a_whole_model(data, tmp_path):
     assert (settings["loop"]["optimizer"], settings["loop"]["batch"], settings["action_weight"]) == ("muon", 2, 4.0)
     assert settings["loop"]["minutes"] >= 0.02 / 2
     weights = (run / "tokenizer" / "tokenizer.safetensors").read_bytes()
-    assert "alignment" not in playloom(*short[:-1], "0.04").output
+    assert "alignment" not in playloom(*short[:-1], "0.1").output
     assert load_model(run / "model").card["updates"] > model.card["updates"], "more minutes are the world model's"
     assert (run / "tokenizer" / "tokenizer.safetensors").read_bytes() == weights
     finer = ["--data", data, "--out", tmp_path / "finer", "--start", run, *short[4:8], *short[-2:], "--name", "Finer"]
@@ -152,15 +152,15 @@ def test_one_command_trains_a_whole_model(data, tmp_path):
 
 
 def test_a_stopped_tokenizer_goes_on_before_the_codes(data, tmp_path, monkeypatch):
-    words = ["--data", data, "--out", tmp_path, "--preset", "tiny", "--device", "cpu", "--minutes", "0.02"]
+    words = ["--data", data, "--out", tmp_path, "--preset", "tiny", "--device", "cpu", "--minutes"]
     stop = Event()
     stop.set()
     monkeypatch.setattr("playloom.training.loop.stop_requests", lambda: nullcontext(stop))
-    stopped = playloom(*words)
+    stopped = playloom(*words, "9")
     assert stopped.exit_code == 3 and "saved at step 1" in stopped.output and "next" not in stopped.output
     assert not (tmp_path / "tokens").exists() and not (tmp_path / "stages.json").exists()
     monkeypatch.undo()
-    assert playloom(*words).exit_code == 0 and load_model(tmp_path / "model").card["updates"] > 0
+    assert playloom(*words, "0.02").exit_code == 0 and load_model(tmp_path / "model").card["updates"] > 0
 
 
 def test_who_played_is_said_and_on_the_card(tokenizer, tmp_path):
