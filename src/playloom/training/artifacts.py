@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from playloom.actions.codec import REST_VALUES, SLOT_NAMES
 from playloom.data.dataset import FrameDataset, TokenDataset
 from playloom.data.importing.decode import Encode
 from playloom.device import pick_device, set_threads
@@ -115,6 +116,24 @@ def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, c
         "validation": result.validation,
         "settings": to_mapping(config),
     }
+
+
+def default_name(store: FrameDataset | TokenDataset, data: Path, out: Path) -> str:
+    """Return the recordings' game if they name one, else the data folder's name, or that of `out` for "data"."""
+    games = {str(span.meta.get("game", "other")) for span in store.spans}
+    if len(games) == 1 and games != {"other"}:
+        return games.pop()
+    name = data.resolve().name
+    return name if name != "data" else out.resolve().name
+
+
+def control_words(store: FrameDataset | TokenDataset, words: Mapping[str, str]) -> dict[str, str | None]:
+    """Return what controls do, for a card: the given words by control, None for one that never moves in training."""
+    moved_A = np.zeros(len(SLOT_NAMES), bool)
+    for span in store.of_split("train"):
+        moved_A |= (store.actions_FA[span.rows] != REST_VALUES).any(axis=0)
+    unused = [name for name, moved in zip(SLOT_NAMES, moved_A, strict=True) if not moved]
+    return {**words, **dict.fromkeys(unused)}
 
 
 def players_of(store: FrameDataset | TokenDataset) -> dict[str, int]:
