@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from playloom.models.world_model import ModelConfig, build_transformer, require_
 _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
 _FORMAT = 1
 _SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
+_PROMPTS = "prompts"  # as `playloom.data.prompts.PROMPTS`, which is above this module
 _WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
 
 
@@ -39,6 +41,8 @@ class WorldModel:
     """Facts recorded by the training run: data seeds, updates, hardware, metrics."""
     fingerprint: str = "fresh"
     """Name of exactly these weights, for manifests."""
+    folder: Path | None = None
+    """Folder it was read from, with its prompts; None: it was not."""
 
     def __repr__(self) -> str:
         millions = self.config.parameter_count / 1e6
@@ -117,11 +121,17 @@ def fingerprint(path: Path) -> str:
 
 
 def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
-    """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with it is complete."""
+    """Write a model's folder with its `card.md`, and the prompts of the folder it was read from.
+
+    `model.json` comes last, so a folder with it is complete.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
         save_weights(folder / name, module, dtype)
+    prompts = None if model.folder is None else model.folder / _PROMPTS
+    if prompts is not None and prompts.is_dir() and prompts.resolve() != (folder / _PROMPTS).resolve():
+        shutil.copytree(prompts, folder / _PROMPTS, dirs_exist_ok=True)
     content = {
         "format": _FORMAT,
         "config": model.config.to_dict(),
@@ -149,7 +159,9 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
         load_weights(folder / name, module, expected)
     both = hashlib.blake2b(" ".join(fingerprints).encode(), digest_size=8).hexdigest()
     tokenizer, transformer = networks
-    model = WorldModel(config=config, tokenizer=tokenizer, transformer=transformer, card=card, fingerprint=both)
+    model = WorldModel(
+        config=config, tokenizer=tokenizer, transformer=transformer, card=card, fingerprint=both, folder=folder
+    )
     return model.to(device)
 
 

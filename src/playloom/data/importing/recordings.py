@@ -20,7 +20,7 @@ from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_clip, read_npz
-from playloom.media.images import ResizeMode, read_picture
+from playloom.media.images import ResizeMode, fit_picture, read_picture
 
 Rectangle = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
@@ -56,6 +56,15 @@ class ImportOptions:
             raise BadInputError(f"unknown split {self.split!r}; {did_you_mean(self.split or '', SPLITS)}")
         if not 0.1 <= self.rate <= 1000:
             raise BadInputError(f"the rate is wrong: got {self.rate:g}, expected 0.1 to 1000 rows a second")
+
+    def reduce(self, frame_HWC: NDArray[np.uint8], masks: Sequence[Rectangle]) -> tuple[NDArray[np.uint8], str | None]:
+        """Return a picture in the size of the dataset, RGB, with more masks, and what was changed by that."""
+        masks = (*self.masks, *masks)
+        if masks:
+            frame_HWC = frame_HWC.copy()
+        for x, y, width, height in masks:
+            frame_HWC[y : y + height, x : x + width] = 0
+        return fit_picture(frame_HWC, self.frame_size, self.resize, area=True)
 
 
 @dataclass(frozen=True)
