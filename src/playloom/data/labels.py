@@ -14,7 +14,6 @@ those that begin dead (column `dead`), have no label. F rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,48 +22,25 @@ from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.data.sampler import alive_spans
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StepLabels:
-    """Labels of every row of a data set; NaN: none."""
+def step_labels(dataset: FrameDataset | TokenDataset, states: Sequence[str] = ()) -> dict[str, NDArray[np.float32]]:
+    """Return the labels of every row by name, float32 [F] each: reward and terminated if known, and these states.
 
-    reward_F: NDArray[np.float32] | None
-    """Rewards; None: the data set has none."""
-    terminated_F: NDArray[np.float32] | None
-    """1 where the step ended the episode, else 0; None: the data set does not say."""
-    states_FS: NDArray[np.float32]
-    """State scalars after the step, in the order that was asked for."""
-    unseen: int
-    """Terminations without a label, because no frame follows them."""
-
-
-def step_labels(dataset: FrameDataset | TokenDataset, states: Sequence[str] = ()) -> StepLabels:
-    """Read the labels of a data set, with these state scalars; RecordingError for a state that it does not have."""
+    RecordingError for a state that the data set does not have.
+    """
     known = dataset.state_columns
-    followed_F = np.zeros(len(dataset), bool)
+    labelled_F = np.zeros(len(dataset), bool)
     for span in dataset.spans:
-        followed_F[span.start : span.rows.stop - 1] = True
-
-    def after(name: str) -> NDArray[np.float32]:
-        return np.roll(dataset.column(name), -1)
-
-    begins_F = dataset.column("dead") <= 0 if "dead" in known else np.ones(len(dataset), bool)
-    labelled_F = followed_F & begins_F
-    reward = terminated = None
-    if "reward" in known:
-        reward = dataset.column("reward")
-    elif "frags" in known:
-        reward = after("frags") - dataset.column("frags")
-    if "terminated" in known:
-        terminated = dataset.column("terminated")
-    elif "dead" in known:
-        terminated = (after("dead") > 0).astype(np.float32)
-    columns = [_masked(after(name), labelled_F) for name in states]
-    return StepLabels(
-        reward_F=None if reward is None else _masked(reward, labelled_F),
-        terminated_F=None if terminated is None else _masked(terminated, labelled_F),
-        states_FS=np.stack(columns, axis=1) if columns else np.zeros((len(dataset), 0), np.float32),
-        unseen=int((dataset.column("terminated")[~followed_F] > 0).sum()) if "terminated" in known else 0,
-    )
+        labelled_F[span.start : span.rows.stop - 1] = True
+    if "dead" in known:
+        labelled_F &= dataset.column("dead") <= 0
+    after = {name: np.roll(dataset.column(name), -1) for name in ("frags", "dead") if name in known}
+    labels = {str(name): dataset.column(name) for name in ("reward", "terminated") if name in known}
+    if "frags" in known and "reward" not in known:
+        labels["reward"] = after["frags"] - dataset.column("frags")
+    if "dead" in known and "terminated" not in known:
+        labels["terminated"] = (after["dead"] > 0).astype(np.float32)
+    labels |= {name: np.roll(dataset.column(name), -1) for name in states}
+    return {name: np.where(labelled_F, values_F, np.nan).astype(np.float32) for name, values_F in labels.items()}
 
 
 def labelled_spans(dataset: FrameDataset | TokenDataset, spans: Sequence[EpisodeSlice]) -> tuple[EpisodeSlice, ...]:
@@ -76,7 +52,3 @@ def labelled_spans(dataset: FrameDataset | TokenDataset, spans: Sequence[Episode
     for span in spans:
         later_F[span.start] = 1
     return alive_spans(spans, np.minimum(dead_F, later_F))
-
-
-def _masked(values_F: NDArray[np.float32], keep_F: NDArray[np.bool_]) -> NDArray[np.float32]:
-    return np.where(keep_F, values_F, np.nan).astype(np.float32)

@@ -60,9 +60,8 @@ def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) 
     result = loop.run()
     if tokenizer is None:
         return result
-    model = WorldModel(
-        config=job.model, tokenizer=tokenizer, transformer=task.transformer, card=_card(job, store, result)
-    )
+    config = dataclasses.replace(job.model, heads=None)  # those of the initial model read another transformer
+    model = WorldModel(config=config, tokenizer=tokenizer, transformer=task.transformer, card=_card(job, store, result))
     loop.export(lambda: save_model(job.out / "model", model))
     return dataclasses.replace(result, path=job.out / "model")
 

@@ -34,9 +34,9 @@ def test_arena_columns_label_the_step_that_leads_to_the_change(tmp_path):
         [6, 2],
     )
     labels = step_labels(data, ["health"])
-    np.testing.assert_array_equal(labels.reward_F, [0, 1, 0, NAN, NAN, NAN, 0, NAN])
-    np.testing.assert_array_equal(labels.terminated_F, [0, 0, 1, NAN, NAN, NAN, 0, NAN])
-    np.testing.assert_array_equal(labels.states_FS[:, 0], [90, 80, -5, NAN, NAN, NAN, 40, NAN])
+    np.testing.assert_array_equal(labels["reward"], [0, 1, 0, NAN, NAN, NAN, 0, NAN])
+    np.testing.assert_array_equal(labels["terminated"], [0, 0, 1, NAN, NAN, NAN, 0, NAN])
+    np.testing.assert_array_equal(labels["health"], [90, 80, -5, NAN, NAN, NAN, 40, NAN])
     found = [(span.start, span.length) for span in labelled_spans(data, data.spans)]
     assert found == [(0, 4), (5, 1), (6, 2)], "the first dead frame belongs to the step that ended in it"
 
@@ -48,17 +48,16 @@ def test_columns_of_a_recorder_are_taken_as_they_are(tmp_path):
         [3, 3],
     )
     labels = step_labels(data)
-    np.testing.assert_array_equal(labels.reward_F, [1, -2, NAN, 3, 4, NAN])
-    np.testing.assert_array_equal(labels.terminated_F, [0, 1, NAN, 0, 0, NAN])
-    assert labels.states_FS.shape == (6, 0)
-    assert labels.unseen == 1, "the second episode ends without the frame that shows its end"
+    np.testing.assert_array_equal(labels["reward"], [1, -2, NAN, 3, 4, NAN])
+    np.testing.assert_array_equal(labels["terminated"], [0, 1, NAN, 0, 0, NAN])
+    assert set(labels) == {"reward", "terminated"}
     assert labelled_spans(data, data.spans) == data.spans
 
 
 def test_data_without_labels(tmp_path):
     data = store(tmp_path / "none", {"x": [0, 1]}, [2])
     labels = step_labels(data, ["x"])
-    assert labels.reward_F is None and labels.terminated_F is None
-    np.testing.assert_array_equal(labels.states_FS[:, 0], [1, NAN])
+    assert set(labels) == {"x"}
+    np.testing.assert_array_equal(labels["x"], [1, NAN])
     with pytest.raises(RecordingError, match="no state column 'health'"):
         step_labels(data, ["health"])
