@@ -120,6 +120,13 @@ class PredictionHeads(nn.Module):
         c = self.config
         return Outputs(*outputs_BO.split([c.reward_outputs, int(c.termination), len(c.states)], dim=-1))
 
+    @property
+    def unknown(self) -> StepPrediction:
+        """A prediction of NaN."""
+        c, nan = self.config, math.nan
+        reward = None if c.reward == "none" else nan
+        return StepPrediction(reward, nan if c.termination else None, {state.name: nan for state in c.states})
+
     @torch.no_grad()
     def predict(self, features_BF: Tensor) -> list[StepPrediction]:
         """Return the predictions in the units of the data."""

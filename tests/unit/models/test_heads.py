@@ -10,27 +10,15 @@ import torch
 
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
+from model_toys import HEADS, with_heads
 from playloom.data.dataset import EpisodeSlice
 from playloom.errors import CheckpointError, ConfigError
 from playloom.inference.engine import Engine
 from playloom.inference.features import recorded_features
 from playloom.inference.session import StepInput
-from playloom.models.checkpoint import WorldModel, load_model, save_model
+from playloom.models.checkpoint import load_model, save_model
 from playloom.models.heads import HeadsConfig, StateConfig, build_heads
 from playloom.models.world_model import ModelConfig
-
-CONFIG = HeadsConfig(
-    reward="sign", termination=True, states=(StateConfig(name="health", mean=70.0, scale=20.0),), width=8
-)
-
-
-def with_heads(model: WorldModel, config: HeadsConfig = CONFIG) -> WorldModel:
-    """The model with random heads, all of whose weights matter."""
-    heads = build_heads(config, model.config.transformer.width)
-    with torch.no_grad():
-        for weight in heads.parameters():
-            weight.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
-    return dataclasses.replace(model, config=dataclasses.replace(model.config, heads=config), heads=heads.eval())
 
 
 def test_a_model_with_heads_comes_back_as_it_went(tmp_path, tiny_model):
@@ -58,7 +46,7 @@ def test_a_model_without_heads_has_the_files_and_the_name_it_always_had(tmp_path
 
 
 def test_configs_survive_json_and_refuse_nothing_to_predict():
-    config = dataclasses.replace(tiny_config(), heads=CONFIG)
+    config = dataclasses.replace(tiny_config(), heads=HEADS)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     with pytest.raises(ConfigError, match="predict nothing"):
         HeadsConfig()
@@ -68,7 +56,7 @@ def test_configs_survive_json_and_refuse_nothing_to_predict():
 
 @pytest.mark.parametrize("reward", ["sign", "scalar", "none"])
 def test_predictions_are_in_the_units_of_the_data(reward):
-    config = dataclasses.replace(CONFIG, reward=reward, reward_scale=10.0)
+    config = dataclasses.replace(HEADS, reward=reward, reward_scale=10.0)
     heads = build_heads(config, 4)
     with torch.no_grad():
         heads.out.bias[config.reward_outputs :] = torch.tensor([0.0, 1.5])
