@@ -145,7 +145,7 @@ def _return_rows(run: EvaluationContext, reward_F: NDArray[np.float32]) -> list[
     values_M3[:, 0] = [policies.index(style) for style in styles]
     values_M3[:, 2] = [reward_F[one.row : one.row + s.return_steps].sum() for one in segments]
     for part, _, results in run_batches(run.engine, requests, s.batch):
-        values_M3[part, 1] += [one.prediction.reward for one in results if one.prediction is not None]
+        values_M3[part, 1] += [one.prediction.reward or 0.0 for one in results if one.prediction is not None]
         run.progress("heads, returns")
     run.counts["return_segments"] = len(segments)
     means = {name: values_M3[values_M3[:, 0] == index, 1:].mean(0).tolist() for index, name in enumerate(policies)}

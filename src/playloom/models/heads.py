@@ -118,7 +118,7 @@ class PredictionHeads(nn.Module):
     def split(self, outputs_BO: Tensor) -> Outputs:
         """Return the outputs by head."""
         c = self.config
-        return Outputs(*outputs_BO.split([c.reward_outputs, int(c.termination), len(c.states)], dim=-1))
+        return Outputs(*torch.split(outputs_BO, [c.reward_outputs, int(c.termination), len(c.states)], dim=-1))
 
     @property
     def unknown(self) -> StepPrediction:
