@@ -81,7 +81,13 @@ def run_heads(job: HeadsJob, *, report: Report | None = None, say: Say = print) 
     say(task.summary)
     loop = Loop(task, job.config.loop, job.out, report)
     result = loop.run()
-    card = {**model.card, "heads": {**training_facts(store, result, job.config)}}
+    for name in task.labels:
+        got, constant = result.validation.get(name, 0.0), result.validation.get(f"constant_{name}", 1.0)
+        if got >= constant:
+            say(
+                f"{name}: no better than a constant on validation steps ({got:.4g} against {constant:.4g}); leave it out"
+            )
+    card = {**model.card, "heads": training_facts(store, result, job.config)}
     config = dataclasses.replace(model.config, heads=task.heads.config)
     headed = dataclasses.replace(model, config=config, card=card, heads=task.heads)
     loop.export(lambda: save_model_like(job.out / "model", headed, source))
@@ -131,14 +137,14 @@ class HeadsTask:
         states = config.states
         if states is None:
             states = tuple(name for name in ("health",) if name in store.state_columns)
-        self._labels, self._features_RF = step_labels(store, states), features_RF
+        self.labels, self._features_RF = step_labels(store, states), features_RF
         train, self._validation = (self._rows(store, split) for split in ("train", "validation"))
         if not len(train):
             raise RecordingError(
                 f"{store.folder} has no labels to train heads on: got the columns {', '.join(store.state_columns)}; "
                 "expected reward, terminated, dead, frags or health"
             )
-        known = {name: values_R[train][~np.isnan(values_R[train])] for name, values_R in self._labels.items()}
+        known = {name: values_R[train][~np.isnan(values_R[train])] for name, values_R in self.labels.items()}
         self.heads = build_heads(heads_config(known, config), model.config.transformer.width, seed=config.loop.seed)
         self._constant_O = constant_outputs(self.heads.config, known)
         with torch.no_grad():
@@ -189,31 +195,33 @@ class HeadsTask:
     def _rows(self, store: TokenDataset, split: str) -> NDArray[np.int64]:
         """Rows of a split that have a label and, unless their episode is too short, features."""
         rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(store))[s.rows] for s in store.of_split(split))])
-        labelled_R = ~np.isnan([values_R[rows] for values_R in self._labels.values()]).all(axis=0)
-        return rows[labelled_R & ~np.isnan(self._features_RF[rows, 0])] if self._labels else rows[:0]
+        labelled_R = ~np.isnan([values_R[rows] for values_R in self.labels.values()]).all(axis=0)
+        return rows[labelled_R & ~np.isnan(self._features_RF[rows, 0])] if self.labels else rows[:0]
 
     def _gather(self, rows_B: NDArray[np.int64]) -> Batch:
         arrays = {"features": self._features_RF[rows_B].astype(np.float32)}
-        arrays |= {name: values_R[rows_B] for name, values_R in self._labels.items()}
+        arrays |= {name: values_R[rows_B] for name, values_R in self.labels.items()}
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
 
 def heads_config(labels: Mapping[str, NDArray[np.float32]], config: HeadsTrainingConfig) -> HeadsConfig:
     """Return the heads for known labels [M] by name; ConfigError when nothing is left to predict."""
-    known = {name: values for name, values in labels.items() if len(values)}
-    reward = known.pop("reward", np.zeros(0, np.float32))
-    kind = config.reward
+    reward = labels.get("reward", np.zeros(0, np.float32))
+    kind = config.reward if len(reward) else "none"
     if kind == "auto":
         kind = "sign" if np.isin(reward, (-1, 0, 1)).all() else "scalar"
-    termination = config.termination and known.pop("terminated", None) is not None
     states = tuple(
         StateConfig(name=name, mean=float(values.mean()), scale=float(values.std()) or 1.0)
-        for name, values in known.items()
-        if name != "terminated"
+        for name, values in labels.items()
+        if len(values) and name not in ("reward", "terminated")
     )
-    scale = float(reward.std()) or 1.0 if kind == "scalar" and len(reward) else 1.0
-    kind = kind if len(reward) else "none"
-    return HeadsConfig(reward=kind, reward_scale=scale, termination=termination, states=states, width=config.width)
+    return HeadsConfig(
+        reward=kind,
+        reward_scale=float(reward.std()) or 1.0 if kind == "scalar" else 1.0,
+        termination=config.termination and len(labels.get("terminated", ())) > 0,
+        states=states,
+        width=config.width,
+    )
 
 
 def constant_outputs(config: HeadsConfig, labels: Mapping[str, NDArray[np.float32]]) -> Tensor:

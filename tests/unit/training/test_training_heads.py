@@ -86,6 +86,16 @@ def test_a_run_resumes_and_reads_its_features_again(tmp_path, model):
         run_heads(half, say=lambda _: None)
 
 
+def test_a_head_that_learned_nothing_is_named(tmp_path, model):
+    store = labelled_store(tmp_path / "data", fingerprint(model / "tokenizer.safetensors"))
+    states = np.load(store.folder / "states.npy")
+    states[:, 2] = np.random.default_rng(0).normal(size=len(states))  # nothing tells this health
+    np.save(store.folder / "states.npy", states)
+    said: list[str] = []
+    run_heads(job_of(tmp_path, model), say=said.append)
+    assert [line.split(":")[0] for line in said[1:]] == ["health"] and "no better than a constant" in said[1]
+
+
 def test_data_without_labels_is_refused(tmp_path, model):
     labelled_store(tmp_path / "data", fingerprint(model / "tokenizer.safetensors"), columns=("x",))
     with pytest.raises(RecordingError, match="no labels to train heads on: got the columns x"):
