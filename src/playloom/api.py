@@ -154,7 +154,7 @@ class Model:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder for `load`: `model.json`, `card.md` and the weights (float16 where that changes no number)."""
         world_model = self.engine.model
-        states = (*world_model.tokenizer.state_dict().values(), *world_model.transformer.state_dict().values())
+        states = [tensor for network in world_model.networks for tensor in network.state_dict().values()]
         exact = all(torch.equal(t.half().to(t.dtype), t) for t in states if t.is_floating_point())
         save_model(folder, world_model, torch.float16 if exact else None)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import act, bench, call, data, dream, evaluate, models, play, serve, train
+from playloom.cli import act, bench, call, data, dream, evaluate, models, play, serve, train, train_heads
 from playloom.device import limit_spinning
 from playloom.errors import PlayloomError
 
@@ -41,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
+train.app.command("heads")(train_heads.train_heads_command)
 app.add_typer(train.app, name="train")
 
 

@@ -249,7 +249,7 @@ def train_command(
     machine = {"seed": seed, "device": device, "threads": threads, "precision": precision}
     with _run(out, "auto") as bar:
         job = TrainingJob(
-            model=model or _read_config(None, preset)[0],
+            model=model or read_config(None, preset)[0],
             data=data,
             out=out,
             minutes=minutes,

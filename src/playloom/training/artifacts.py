@@ -22,14 +22,22 @@ from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, to_mapping, write_json
 from playloom.models.card import tokenizer_card, write_card
-from playloom.models.checkpoint import WorldModel, fingerprint, load_model, load_weights, model_folder, save_weights
+from playloom.models.checkpoint import (
+    WorldModel,
+    fingerprint,
+    load_model,
+    load_weights,
+    model_folder,
+    save_model,
+    save_weights,
+)
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.task import TrainingResult
 
 _WEIGHTS = "tokenizer.safetensors"
 _CONFIG = "tokenizer.json"
-TRANSFORMER_FILE = "transformer.safetensors"
+_TRANSFORMER = "transformer.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +92,7 @@ def load_origin(name: str) -> PretrainedModel:
         tokenizer=model.tokenizer,
         name=fingerprint(folder / _WEIGHTS),
         model=model,
-        transformer=fingerprint(folder / TRANSFORMER_FILE),
+        transformer=fingerprint(folder / _TRANSFORMER),
     )
 
 
@@ -100,6 +108,15 @@ def load_encode(name: str, threads: int | None = None) -> Encode:
         return tokenizer.encode(torch.from_numpy(frames_BHWC).to(device)).cpu().numpy().astype(np.uint16)
 
     return encode
+
+
+def save_model_like(folder: Path, model: WorldModel, source: PretrainedModel) -> None:
+    """Write a model in its source's dtype, so that the transformer's file is the same byte for byte."""
+    for dtype in (torch.float16, None):
+        save_model(folder, model, dtype)
+        if fingerprint(folder / _TRANSFORMER) == source.transformer:
+            return
+    raise CheckpointError(f"{folder / _TRANSFORMER} differs from the source's, which is stored in an unusual dtype")
 
 
 def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, config: Any) -> dict[str, Any]:

@@ -74,7 +74,8 @@ def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) 
     result = loop.run()
     if tokenizer is None:
         return result
-    config = dataclasses.replace(job.model, name=job.name or default_name(store, job.data, job.out))
+    # The heads of an initial model read another transformer.
+    config = dataclasses.replace(job.model, name=job.name or default_name(store, job.data, job.out), heads=None)
     card = _card(job, store, result)
     model = WorldModel(config=config, tokenizer=tokenizer, transformer=task.transformer, card=card)
     loop.export(lambda: _export(job, model, say))

@@ -81,7 +81,7 @@ class ActionEncoder:
         """Return the mapping as a sentence."""
         parts = [
             f"{control} = {' + '.join(f'{weight:.3g} {source}' for source, weight in weights.items())}"
-            for control, weights in self.mapping.controls.items()
+            for control, weights in self.mapping.weights.items()
         ]
         pressed = " (triggers are recorded as pressed from 0.5)" if self.kind == "Box" else ""
         return f"actions: {', '.join(parts)}{pressed}"
@@ -112,11 +112,11 @@ def action_encoder(name: str, env: Any, path: str | None) -> ActionEncoder:
         )
     if path is None:
         bare = name.split(":")[-1].split("/")[-1].rsplit("-v", 1)[0]
-        mapping = ControlMapping(controls=READY.get(f"{bare} {kind}") or _default(name, kind, space, sources))
+        mapping = ControlMapping(weights=READY.get(f"{bare} {kind}") or _default(name, kind, space, sources))
     else:
         mapping = read_mapping([path])
     known = {source for group in sources for source in group}
-    for source in (source for weights in mapping.controls.values() for source in weights):
+    for source in (source for weights in mapping.weights.values() for source in weights):
         if source not in known:
             raise ConfigError(f"the mapping has a source {source!r} that {name} lacks; {did_you_mean(source, known)}")
     return ActionEncoder(kind, sources, mapping)

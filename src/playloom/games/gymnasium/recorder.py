@@ -94,7 +94,7 @@ def record_environment(
 
 def _settings(recording: GymnasiumRecording, facts: EnvironmentFacts, frames: int) -> dict[str, Any]:
     """Metadata that all episodes share; the digest is of all that decides the data."""
-    everything = {**asdict(recording), "weights": facts.encoder.mapping.controls, "facts": facts[:2], "frames": frames}
+    everything = {**asdict(recording), "weights": facts.encoder.mapping.weights, "facts": facts[:2], "frames": frames}
     text = json.dumps(everything, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return {"game": recording.env, "style": recording.policy, "settings": digest}
