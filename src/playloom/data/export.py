@@ -1,0 +1,264 @@
+"""Export of frame datasets, recordings and dreams to datasets of other programs: LeRobot v3.0 and Minari.
+
+Actions are the sixteen controls as float32, in the order and with the signs of the `named` schema. There are ten rows a
+second. Sources: huggingface.co/docs/lerobot (dataset format v3.0), minari.farama.org (dataset format).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import values_to_rows
+from playloom.actions.controller import CONTROLS
+from playloom.atomic_io import atomic_folder
+from playloom.data.dataset import INDEX, EpisodeSlice, FrameDataset, Progress
+from playloom.data.recording import STATE_COLUMNS, Render, list_episodes, load_episode
+from playloom.errors import MissingExtraError, RecordingError
+from playloom.json_io import write_json
+from playloom.media.clips import DREAM_NAMES, clips_below, npz_names, read_clip, read_dream_clip
+from playloom.media.video import write_mp4
+
+RATE = 10
+OUTCOMES = ("reward", "terminated", "truncated")
+"""State columns of the step that begins in a row; the others are measured when its frame is seen."""
+_CAMERA = "observation.images.screen"
+_FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+_CHUNK = 1000  # files in one folder
+_SAMPLE = 10  # one of so many frames counts for the statistics of the pictures
+
+
+class ExportEpisode(NamedTuple):
+    """Frames of one episode, with actions and states."""
+
+    frames_THWC: NDArray[np.uint8]
+    actions_TA: NDArray[np.float32]
+    states: Mapping[str, NDArray[np.float32]]
+    """State columns by name, [T] each."""
+
+    def outcome(self, name: str) -> NDArray[np.float32]:
+        """Return a column of `OUTCOMES`, 0 where it is unknown."""
+        return np.nan_to_num(self.states.get(name, np.zeros(len(self.actions_TA), np.float32)))
+
+    @property
+    def numbers(self) -> dict[str, NDArray[np.float32]]:
+        """The other state columns."""
+        return {name: values for name, values in self.states.items() if name not in OUTCOMES}
+
+
+def export_episodes(
+    source: Path | str,
+    out: Path | str,
+    form: Literal["lerobot", "minari"],
+    render: Render,
+    progress: Progress | None = None,
+) -> int:
+    """Write the episodes of a source into a new folder and return their number.
+
+    `source` is a frame dataset, a folder of recordings, which `render` draws, or a clip, a dream or a folder of them.
+    Episodes are read one at a time; those of one frame are left out. `progress` is called with the episodes done.
+    """
+    loads = _find(Path(source), render)
+    with atomic_folder(out) as folder:
+        writer = _LeRobot(folder) if form == "lerobot" else _Minari(folder)
+        for done, load in enumerate(loads):
+            if progress is not None:
+                progress(done, len(loads))
+            episode = load()
+            writer.shape = writer.shape or episode.frames_THWC.shape[1:]
+            if episode.frames_THWC.shape[1:] != writer.shape:
+                raise RecordingError(f"the pictures of {source} differ in size; export those of one size")
+            if len(episode.actions_TA) > 1:
+                writer.add(episode)
+                writer.lengths.append(len(episode.actions_TA))
+        if not writer.lengths:
+            raise RecordingError(f"{source} has no episode of two or more frames")
+        writer.finish()
+    return len(writer.lengths)
+
+
+def _find(source: Path, render: Render) -> list[Callable[[], ExportEpisode]]:
+    if (source / INDEX).exists():
+        dataset = FrameDataset.open(source)
+        return [partial(_of_dataset, dataset, span) for span in dataset.spans]
+    if source.is_dir() and (recordings := list_episodes(source)):
+        return [partial(_of_recording, path, render) for path in recordings]
+    clips = clips_below(source) if source.is_dir() else [source]
+    if not clips:
+        raise RecordingError(f"{source} has no frame dataset, recording, clip or dream")
+    return [partial(_of_clip, path) for path in clips]
+
+
+def _of_dataset(dataset: FrameDataset, span: EpisodeSlice) -> ExportEpisode:
+    states = {name: dataset.column(name)[span.rows] for name in dataset.state_columns}
+    return ExportEpisode(dataset.frames_FHWC[span.rows], _named(dataset.actions_FA[span.rows]), states)
+
+
+def _of_recording(path: Path, render: Render) -> ExportEpisode:
+    episode = load_episode(path)
+    frames_THWC = np.stack([frame_HWC.copy() for frame_HWC in render(episode)])
+    return ExportEpisode(
+        frames_THWC, _named(episode.actions_TA), dict(zip(STATE_COLUMNS, episode.states.T, strict=True))
+    )
+
+
+def _of_clip(path: Path) -> ExportEpisode:
+    dream = set(DREAM_NAMES) <= set(npz_names(path))
+    clip = read_dream_clip(path) if dream else read_clip(path)
+    generated_T = np.zeros(len(clip.actions_TA)) if clip.dreamed_T is None else clip.dreamed_T
+    return ExportEpisode(clip.frames_THWC, _named(clip.actions_TA), {"generated": generated_T.astype(np.float32)})
+
+
+def _named(actions_TA: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return values_to_rows(actions_TA, "named")
+
+
+class _Minari:
+    """Writer of Minari: observations are the pictures, T + 1 for T steps; numbers go to `infos`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.lengths = folder, list[int]()
+        self.shape: tuple[int, ...] = ()
+
+    def add(self, episode: ExportEpisode) -> None:
+        try:
+            import h5py
+        except ImportError as error:
+            raise MissingExtraError.of("h5py", "import") from error
+        terminated, truncated = (episode.outcome(name)[:-1] > 0 for name in OUTCOMES[1:])
+        truncated[-1] |= not terminated[-1]  # an episode ends with its last step
+        with h5py.File(self.folder / "main_data.hdf5", "a", track_order=True) as file:
+            group = file.create_group(f"episode_{len(self.lengths)}")
+            group.attrs.update({"id": len(self.lengths), "total_steps": len(truncated)})
+            chunks = (1, *self.shape)
+            group.create_dataset("observations", data=episode.frames_THWC, chunks=chunks, compression="gzip")
+            group["actions"], group["rewards"] = episode.actions_TA[:-1], episode.outcome("reward")[:-1].astype(float)
+            group["terminations"], group["truncations"] = terminated, truncated
+            for name, values_T in episode.numbers.items():
+                group[f"infos/{name}"] = values_T
+
+    def finish(self) -> None:
+        black, low = np.zeros(self.shape, int), [control.low for control in CONTROLS]
+        content = {
+            "total_episodes": len(self.lengths),
+            "total_steps": sum(self.lengths) - len(self.lengths),
+            "data_format": "hdf5",
+            "jpeg_encoding": False,
+            "observation_space": _box("uint8", black.tolist(), (black + 255).tolist(), self.shape),
+            "action_space": _box("float32", low, [1.0] * len(low), (len(low),)),
+            "dataset_id": "playloom/export-v0",
+            "minari_version": "0.5.4",
+            "requirements": [],
+        }
+        write_json(self.folder / "metadata.json", content)
+
+
+class _LeRobot:
+    """Writer of LeRobot: one video and one table an episode."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.lengths = folder, list[int]()
+        self.shape: tuple[int, ...] = ()
+        self._features: dict[str, dict[str, Any]] = {}
+        self._moments: dict[str, list[NDArray[np.float64]]] = {}
+
+    def add(self, episode: ExportEpisode) -> None:
+        number, frames = len(self.lengths), np.arange(len(episode.actions_TA))
+        columns = {
+            "action": episode.actions_TA,
+            "next.reward": episode.outcome("reward"),
+            "next.done": episode.outcome("terminated") > 0,
+            "next.truncated": episode.outcome("truncated") > 0,
+            "timestamp": (frames / RATE).astype(np.float32),
+            "frame_index": frames,
+            "episode_index": np.full(len(frames), number),
+            "index": frames + sum(self.lengths),
+            "task_index": np.zeros(len(frames), int),
+        }
+        if episode.numbers:
+            columns["observation.state"] = np.stack([*episode.numbers.values()], axis=1)
+        names = {"action": [control.name for control in CONTROLS], "observation.state": [*episode.numbers]}
+        self._features = {
+            name: {"dtype": str(values.dtype), "shape": values.shape[1:] or (1,), "names": names.get(name)}
+            for name, values in columns.items()
+        }
+        file = _FILE.format(chunk_index=number // _CHUNK, file_index=number % _CHUNK)
+        _write_table(self.folder / f"data/{file}.parquet", columns)
+        video = self.folder / f"videos/{_CAMERA}/{file}.mp4"
+        video.parent.mkdir(parents=True, exist_ok=True)
+        write_mp4(video, iter(episode.frames_THWC), frames_per_second=RATE)
+        pixels = episode.frames_THWC[::_SAMPLE].reshape(-1, 3) / np.float32(255)
+        for name, values in {**columns, _CAMERA: pixels}.items():
+            rows = values.reshape(len(values), -1).astype(float)
+            count = np.full(rows.shape[1], len(rows))
+            moments = np.stack([rows.min(0), rows.max(0), rows.sum(0), (rows**2).sum(0), count])
+            self._moments.setdefault(name, []).append(moments)
+
+    def finish(self) -> None:
+        numbers, stops = np.arange(len(self.lengths)), np.cumsum(self.lengths)
+        camera, meta = f"videos/{_CAMERA}", self.folder / "meta"
+        episodes = {
+            "episode_index": numbers,
+            "tasks": [["play"]] * len(numbers),
+            "length": np.array(self.lengths),
+            "dataset_from_index": stops - self.lengths,
+            "dataset_to_index": stops,
+            **{f"{place}/chunk_index": numbers // _CHUNK for place in ("data", camera)},
+            **{f"{place}/file_index": numbers % _CHUNK for place in ("data", camera)},
+            f"{camera}/from_timestamp": np.zeros(len(numbers)),
+            f"{camera}/to_timestamp": np.array(self.lengths) / RATE,
+        }
+        _write_table(meta / f"episodes/{_FILE.format(chunk_index=0, file_index=0)}.parquet", episodes)
+        _write_table(meta / "tasks.parquet", {"task_index": np.zeros(1, int), "__index_level_0__": ["play"]})
+        height, width = (size + size % 2 for size in self.shape[:2])  # as in the video
+        video = {"video.fps": RATE, "video.codec": "h264", "video.pix_fmt": "yuv420p", "has_audio": False}
+        names = ["height", "width", "channels"]
+        content = {
+            "codebase_version": "v3.0",
+            "robot_type": "gamepad",
+            "total_episodes": len(numbers),
+            "total_frames": int(stops[-1]),
+            "total_tasks": 1,
+            "chunks_size": _CHUNK,
+            "fps": RATE,
+            "splits": {"train": f"0:{len(numbers)}"},
+            "data_path": f"data/{_FILE}.parquet",
+            "video_path": f"videos/{{video_key}}/{_FILE}.mp4",
+            "features": {
+                _CAMERA: {"dtype": "video", "shape": (height, width, 3), "names": names, "info": video},
+                **self._features,
+            },
+        }
+        write_json(meta / "info.json", content)
+        write_json(meta / "stats.json", {name: _statistics(name, m) for name, m in self._moments.items()})
+
+
+def _box(dtype: str, low: list[Any], high: list[Any], shape: tuple[int, ...]) -> str:
+    return json.dumps({"type": "Box", "dtype": dtype, "shape": shape, "low": low, "high": high})
+
+
+def _statistics(name: str, moments: list[NDArray[np.float64]]) -> dict[str, Any]:
+    low, high, total, squares, count = np.moveaxis(np.stack(moments), 1, 0)
+    rows = count.sum(0)
+    mean = total.sum(0) / rows
+    spread = np.sqrt((squares.sum(0) / rows - mean**2).clip(0))
+    shape = (3, 1, 1) if name == _CAMERA else mean.shape
+    found = {"min": low.min(0), "max": high.max(0), "mean": mean, "std": spread}
+    return {**{key: values.reshape(shape) for key, values in found.items()}, "count": [int(rows[0])]}
+
+
+def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError.of("pyarrow", "import") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: pa.array(list(values) if np.ndim(values) == 2 else values) for name, values in columns.items()}
+    parquet.write_table(pa.table(arrays), path)
