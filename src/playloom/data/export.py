@@ -6,9 +6,9 @@ second. Sources: huggingface.co/docs/lerobot (dataset format v3.0), minari.faram
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import values_to_rows
 from playloom.actions.controller import CONTROLS
 from playloom.atomic_io import atomic_folder
-from playloom.data.dataset import INDEX, EpisodeSlice, FrameDataset, Progress
+from playloom.data.dataset import INDEX, FrameDataset, Progress
 from playloom.data.recording import STATE_COLUMNS, Render, list_episodes, load_episode
 from playloom.errors import MissingExtraError, RecordingError
 from playloom.json_io import write_json
@@ -31,7 +31,6 @@ OUTCOMES = ("reward", "terminated", "truncated")
 _CAMERA = "observation.images.screen"
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 _CHUNK = 1000  # files in one folder
-_SAMPLE = 10  # one of so many frames counts for the statistics of the pictures
 
 
 class ExportEpisode(NamedTuple):
@@ -64,13 +63,11 @@ def export_episodes(
     `source` is a frame dataset, a folder of recordings, which `render` draws, or a clip, a dream or a folder of them.
     Episodes are read one at a time; those of one frame are left out. `progress` is called with the episodes done.
     """
-    loads = _find(Path(source), render)
     with atomic_folder(out) as folder:
         writer = _LeRobot(folder) if form == "lerobot" else _Minari(folder)
-        for done, load in enumerate(loads):
+        for done, (total, episode) in enumerate(_episodes(Path(source), render)):
             if progress is not None:
-                progress(done, len(loads))
-            episode = load()
+                progress(done, total)
             writer.shape = writer.shape or episode.frames_THWC.shape[1:]
             if episode.frames_THWC.shape[1:] != writer.shape:
                 raise RecordingError(f"the pictures of {source} differ in size; export those of one size")
@@ -78,59 +75,50 @@ def export_episodes(
                 writer.add(episode)
                 writer.lengths.append(len(episode.actions_TA))
         if not writer.lengths:
-            raise RecordingError(f"{source} has no episode of two or more frames")
+            raise RecordingError(f"{source} has no frame dataset, recording, clip or dream of two or more frames")
         writer.finish()
     return len(writer.lengths)
 
 
-def _find(source: Path, render: Render) -> list[Callable[[], ExportEpisode]]:
+def _episodes(source: Path, render: Render) -> Iterator[tuple[int, ExportEpisode]]:
+    """Yield the number of all episodes with each episode."""
     if (source / INDEX).exists():
         dataset = FrameDataset.open(source)
-        return [partial(_of_dataset, dataset, span) for span in dataset.spans]
-    if source.is_dir() and (recordings := list_episodes(source)):
-        return [partial(_of_recording, path, render) for path in recordings]
-    clips = clips_below(source) if source.is_dir() else [source]
-    if not clips:
-        raise RecordingError(f"{source} has no frame dataset, recording, clip or dream")
-    return [partial(_of_clip, path) for path in clips]
-
-
-def _of_dataset(dataset: FrameDataset, span: EpisodeSlice) -> ExportEpisode:
-    states = {name: dataset.column(name)[span.rows] for name in dataset.state_columns}
-    return ExportEpisode(dataset.frames_FHWC[span.rows], _named(dataset.actions_FA[span.rows]), states)
-
-
-def _of_recording(path: Path, render: Render) -> ExportEpisode:
-    episode = load_episode(path)
-    frames_THWC = np.stack([frame_HWC.copy() for frame_HWC in render(episode)])
-    return ExportEpisode(
-        frames_THWC, _named(episode.actions_TA), dict(zip(STATE_COLUMNS, episode.states.T, strict=True))
-    )
-
-
-def _of_clip(path: Path) -> ExportEpisode:
-    dream = set(DREAM_NAMES) <= set(npz_names(path))
-    clip = read_dream_clip(path) if dream else read_clip(path)
-    generated_T = np.zeros(len(clip.actions_TA)) if clip.dreamed_T is None else clip.dreamed_T
-    return ExportEpisode(clip.frames_THWC, _named(clip.actions_TA), {"generated": generated_T.astype(np.float32)})
+        for span in dataset.spans:
+            states = {name: dataset.column(name)[span.rows] for name in dataset.state_columns}
+            actions_TA = _named(dataset.actions_FA[span.rows])
+            yield len(dataset.spans), ExportEpisode(dataset.frames_FHWC[span.rows], actions_TA, states)
+    elif source.is_dir() and (paths := list_episodes(source)):
+        for path in paths:
+            episode = load_episode(path)
+            frames_THWC = np.stack([frame_HWC.copy() for frame_HWC in render(episode)])
+            states = dict(zip(STATE_COLUMNS, episode.states.T, strict=True))
+            yield len(paths), ExportEpisode(frames_THWC, _named(episode.actions_TA), states)
+    else:
+        clips = clips_below(source) if source.is_dir() else [source]
+        for path in clips:
+            clip = read_dream_clip(path) if set(DREAM_NAMES) <= set(npz_names(path)) else read_clip(path)
+            generated_T = np.zeros(len(clip.actions_TA)) if clip.dreamed_T is None else clip.dreamed_T
+            states = {"generated": generated_T.astype(np.float32)}
+            yield len(clips), ExportEpisode(clip.frames_THWC, _named(clip.actions_TA), states)
 
 
 def _named(actions_TA: NDArray[np.uint8]) -> NDArray[np.float32]:
     return values_to_rows(actions_TA, "named")
 
 
-class _Minari:
-    """Writer of Minari: observations are the pictures, T + 1 for T steps; numbers go to `infos`."""
-
+class _Writer:
     def __init__(self, folder: Path) -> None:
         self.folder, self.lengths = folder, list[int]()
         self.shape: tuple[int, ...] = ()
+        self.features: dict[str, dict[str, Any]] = {}
+
+
+class _Minari(_Writer):
+    """Writer of Minari: observations are the pictures, T + 1 for T steps; numbers go to `infos`."""
 
     def add(self, episode: ExportEpisode) -> None:
-        try:
-            import h5py
-        except ImportError as error:
-            raise MissingExtraError.of("h5py", "import") from error
+        h5py = _optional("h5py")
         terminated, truncated = (episode.outcome(name)[:-1] > 0 for name in OUTCOMES[1:])
         truncated[-1] |= not terminated[-1]  # an episode ends with its last step
         with h5py.File(self.folder / "main_data.hdf5", "a", track_order=True) as file:
@@ -159,14 +147,8 @@ class _Minari:
         write_json(self.folder / "metadata.json", content)
 
 
-class _LeRobot:
-    """Writer of LeRobot: one video and one table an episode."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.lengths = folder, list[int]()
-        self.shape: tuple[int, ...] = ()
-        self._features: dict[str, dict[str, Any]] = {}
-        self._moments: dict[str, list[NDArray[np.float64]]] = {}
+class _LeRobot(_Writer):
+    """Writer of LeRobot: one video and one table an episode, without statistics."""
 
     def add(self, episode: ExportEpisode) -> None:
         number, frames = len(self.lengths), np.arange(len(episode.actions_TA))
@@ -184,7 +166,7 @@ class _LeRobot:
         if episode.numbers:
             columns["observation.state"] = np.stack([*episode.numbers.values()], axis=1)
         names = {"action": [control.name for control in CONTROLS], "observation.state": [*episode.numbers]}
-        self._features = {
+        self.features = {
             name: {"dtype": str(values.dtype), "shape": values.shape[1:] or (1,), "names": names.get(name)}
             for name, values in columns.items()
         }
@@ -193,12 +175,6 @@ class _LeRobot:
         video = self.folder / f"videos/{_CAMERA}/{file}.mp4"
         video.parent.mkdir(parents=True, exist_ok=True)
         write_mp4(video, iter(episode.frames_THWC), frames_per_second=RATE)
-        pixels = episode.frames_THWC[::_SAMPLE].reshape(-1, 3) / np.float32(255)
-        for name, values in {**columns, _CAMERA: pixels}.items():
-            rows = values.reshape(len(values), -1).astype(float)
-            count = np.full(rows.shape[1], len(rows))
-            moments = np.stack([rows.min(0), rows.max(0), rows.sum(0), (rows**2).sum(0), count])
-            self._moments.setdefault(name, []).append(moments)
 
     def finish(self) -> None:
         numbers, stops = np.arange(len(self.lengths)), np.cumsum(self.lengths)
@@ -232,33 +208,25 @@ class _LeRobot:
             "video_path": f"videos/{{video_key}}/{_FILE}.mp4",
             "features": {
                 _CAMERA: {"dtype": "video", "shape": (height, width, 3), "names": names, "info": video},
-                **self._features,
+                **self.features,
             },
         }
         write_json(meta / "info.json", content)
-        write_json(meta / "stats.json", {name: _statistics(name, m) for name, m in self._moments.items()})
 
 
 def _box(dtype: str, low: list[Any], high: list[Any], shape: tuple[int, ...]) -> str:
     return json.dumps({"type": "Box", "dtype": dtype, "shape": shape, "low": low, "high": high})
 
 
-def _statistics(name: str, moments: list[NDArray[np.float64]]) -> dict[str, Any]:
-    low, high, total, squares, count = np.moveaxis(np.stack(moments), 1, 0)
-    rows = count.sum(0)
-    mean = total.sum(0) / rows
-    spread = np.sqrt((squares.sum(0) / rows - mean**2).clip(0))
-    shape = (3, 1, 1) if name == _CAMERA else mean.shape
-    found = {"min": low.min(0), "max": high.max(0), "mean": mean, "std": spread}
-    return {**{key: values.reshape(shape) for key, values in found.items()}, "count": [int(rows[0])]}
-
-
 def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtraError.of("pyarrow", "import") from error
+    pa, parquet = _optional("pyarrow"), _optional("pyarrow.parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: pa.array(list(values) if np.ndim(values) == 2 else values) for name, values in columns.items()}
     parquet.write_table(pa.table(arrays), path)
+
+
+def _optional(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError.of(module, "import") from error

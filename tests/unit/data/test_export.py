@@ -80,15 +80,10 @@ def test_minari_reads_the_export(tmp_path):
 
 
 def test_the_tables_of_lerobot(tmp_path):
-    dataset = dataset_at(tmp_path / "data")
+    dataset_at(tmp_path / "data")
     export_episodes(tmp_path / "data", tmp_path / "out", "lerobot", render)
     info = json.loads((tmp_path / "out/meta/info.json").read_text(encoding="utf-8"))
-    stats = json.loads((tmp_path / "out/meta/stats.json").read_text(encoding="utf-8"))
-    assert info["total_frames"] == sum(LENGTHS) and set(stats) == set(info["features"])
-    assert stats["observation.state"]["mean"][0] == pytest.approx(dataset.column("place").mean())
-    assert stats["observation.state"]["std"][0] == pytest.approx(dataset.column("place").std(), rel=1e-4)
-    picture = stats["observation.images.screen"]["mean"]
-    assert np.ravel(picture) == pytest.approx(dataset.frames_FHWC.mean((0, 1, 2)) / 255, abs=0.05)
+    assert info["total_frames"] == sum(LENGTHS) and info["features"]["observation.state"]["names"] == ["place"]
     episodes = parquet.read_table(tmp_path / "out/meta/episodes/chunk-000/file-000.parquet").to_pylist()
     assert [(row["dataset_from_index"], row["dataset_to_index"]) for row in episodes] == [(0, 12), (12, 21)]
     rows = parquet.read_table(tmp_path / "out/data/chunk-000/file-001.parquet").to_pylist()
