@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,7 +28,7 @@ def _rectangle(text: str) -> tuple[int, int, int, int]:
 
 
 def import_command(
-    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, clips ...")],
+    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
     out: Annotated[
         Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
     ] = Path("data"),
@@ -43,7 +44,9 @@ def import_command(
     ] = "auto",
     mapping: Annotated[
         list[str] | None,
-        typer.Option(help="wasd-mouse, xinput, vpt, controller or a TOML file; may be repeated. Default: by format."),
+        typer.Option(
+            help="wasd-mouse, xinput, controller, vpt, opencs2 or a TOML file; repeatable. Default: by format."
+        ),
     ] = None,
     offset: Annotated[float, typer.Option(help="Seconds to add to the times of the input.")] = 0.0,
     rate: Annotated[float, typer.Option(help="Rows per second of data without times (Minari).")] = 10.0,
@@ -52,6 +55,11 @@ def import_command(
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Split of all recordings; default: some go to validation and test."),
     ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Store codes of this model or tokenizer run, and never the frames.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode recordings; 0: this one.")] = 0,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Decode on a Ray cluster with a shared disk.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 instead of 1 if anything was skipped.")] = False,
 ) -> None:
     """Make a data set of recordings of your own game, ten steps per second.
@@ -59,6 +67,7 @@ def import_command(
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
     from playloom.data.importing.build import import_recordings
+    from playloom.data.importing.decode import ClipEncoder
     from playloom.data.importing.recordings import SPLITS, ImportOptions
 
     skipped: list[str] = []
@@ -66,7 +75,15 @@ def import_command(
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
         from playloom.models.presets import preset as preset_of
 
-        sizes = preset_of(preset).tokenizer
+        sizes, encoder = preset_of(preset).tokenizer, None
+        if tokenizer is not None:
+            from playloom.training.artifacts import load_encode, load_origin
+
+            origin = load_origin(tokenizer)
+            sizes = origin.tokenizer.config
+            load = partial(load_encode, tokenizer, 1 if workers or cluster else None)
+            slots = sizes.grid_height * sizes.grid_width
+            encoder = ClipEncoder(load=load, slots=slots, fingerprint=origin.name)
         options = ImportOptions(
             frame_size=(sizes.frame_height, sizes.frame_width),
             resize=resize,
@@ -78,7 +95,16 @@ def import_command(
             format=recording_format,
             split=split,
         )
-        store, notes = import_recordings(recordings, out, options, progress=bar, on_skip=skipped.append)
+        store, notes = import_recordings(
+            recordings,
+            out,
+            options,
+            encoder=encoder,
+            workers=workers,
+            cluster=cluster,
+            progress=bar,
+            on_skip=skipped.append,
+        )
     for note in notes:
         typer.echo(note)
     for sentence in skipped:
@@ -89,6 +115,8 @@ def import_command(
             frames = common.count(sum(span.length for span in spans), "frame")
             typer.echo(f"{name}: {frames} of {common.count(len(spans), 'clip')}")
     on = f"train tokenizer --data {out} --out runs/tokenizer --minutes 30"
+    if tokenizer is not None:
+        on = f"train world --data {out} --tokenizer {tokenizer} --out runs/world --minutes 60"
     if not store.of_split("train"):
         on = f"evaluate --model runs/world/model --data {out}"
     typer.echo(f"{out}  (next: playloom {on})")

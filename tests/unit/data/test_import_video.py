@@ -58,7 +58,7 @@ def test_each_kind_of_video_gives_its_pictures_and_input(tmp_path, ending):
     assert near(levels_of(dataset.frames_FHWC), [20 + 4 * step for step in range(20)])
     assert column(dataset, "button_A") == [1, 1] + [0] * 17 + [1]
     assert column(dataset, "left_stick_y") == [0] * 5 + [1] * 5 + [0] * 10
-    assert notes == ("found: video (1)",)
+    assert notes == ("found: video (1)", "pictures: resized from 64 x 48 to 16 x 12")
 
 
 def test_a_variable_frame_rate_and_gaps(tmp_path):

@@ -1,22 +1,24 @@
-"""A frame dataset of all recordings of a folder."""
+"""A dataset of all recordings of a folder: frames, or codes without ever storing the frames."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.atomic_io import folder_lock
-from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress
+from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset
+from playloom.data.importing.decode import ClipEncoder, DecodeJob, decode, decode_file
 from playloom.data.importing.files import reading
 from playloom.data.importing.lerobot import LeRobot
 from playloom.data.importing.mapping import ControlMapping, read_mapping
@@ -26,12 +28,12 @@ from playloom.data.importing.opencs2 import OpenCs2
 from playloom.data.importing.openp2p import OpenP2p
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
-from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording, Rectangle
-from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, last_pictures, resample
+from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording
+from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
 from playloom.data.importing.video_log import VideoLog
 from playloom.data.importing.vpt import Vpt
+from playloom.data.parallel import map_ordered
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
-from playloom.media.images import fit_picture
 
 _READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, OpenP2p, NitroGen, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
 FORMATS: Mapping[str, type[Recording]] = {reader.format: reader for reader in _READERS}
@@ -45,7 +47,7 @@ _REPORT_EVERY = 50
 class Imported(NamedTuple):
     """Result of an import."""
 
-    dataset: FrameDataset
+    dataset: FrameDataset | TokenDataset
     notes: tuple[str, ...]
     """Sentences about what was found, cut, fitted and clipped."""
 
@@ -89,27 +91,39 @@ def import_recordings(
     out: Path | str,
     options: ImportOptions,
     *,
+    encoder: ClipEncoder | None = None,
+    workers: int = 0,
+    cluster: bool = False,
     progress: Progress | None = None,
     on_skip: Callable[[str], None] | None = None,
 ) -> Imported:
-    """Make a frame dataset of all recordings in or below a folder; resumes an interrupted call.
+    """Make a dataset of all recordings in or below a folder; resumes an interrupted call.
 
+    With an encoder it is a token dataset, and the frames are never stored. Recordings are decoded in `workers`
+    processes (0: this one), or on a Ray `cluster` whose machines share the file system; the bytes written are the same.
     A call that fails leaves nothing behind, unless the disk is full. When `out` holds the finished dataset of these
     recordings, it is opened. `progress` is called with the steps done and in all, `on_skip` with path and fault of each
     unusable recording; None: the first one is an error.
     """
     recordings = find_recordings(folder, options)
-    build = _Build(Path(folder), Path(out), options, progress or (lambda done, total: None), on_skip)
+    build = _Build(
+        place=Path(folder),
+        out=Path(out),
+        options=options,
+        encoder=encoder,
+        parallel={"workers": workers, "cluster": cluster},
+        progress=progress or (lambda done, total: None),
+        on_skip=on_skip,
+    )
     found = Counter(recording.format for recording in recordings)
     build.notes.append(f"found: {', '.join(f'{name} ({count})' for name, count in sorted(found.items()))}")
     if (build.out / INDEX).exists():
         return Imported(build.finished(recordings), tuple(build.notes))
     plans = build.plan(recordings)
     with folder_lock(out):
-        height, width = options.frame_size
-        total = sum(plan.steps for plan in plans)
-        columns = build.columns(plans)
-        writer = FrameDataset.create(build.out, total, height=height, width=width, state_columns=columns)
+        columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
+        build.notes += [f"state columns: {', '.join(columns)}"] if columns else []
+        writer = build.writer(sum(plan.steps for plan in plans), columns)
         try:
             writer.finish(build.fill(writer, plans, columns))
         except StorageError:  # a full disk and Ctrl-C keep what was done
@@ -117,16 +131,19 @@ def import_recordings(
         except Exception:
             writer.discard()
             raise
-    return Imported(FrameDataset.open(build.out), tuple(build.notes))
+    return Imported(build.open(), tuple(build.notes))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Build:
     """The stages of `import_recordings`, with what they share."""
 
     place: Path
     out: Path
     options: ImportOptions
+    encoder: ClipEncoder | None
+    parallel: Mapping[str, Any]
+    """Arguments of `map_ordered`."""
     progress: Progress
     on_skip: Callable[[str], None] | None
     notes: list[str] = field(default_factory=list)
@@ -134,9 +151,21 @@ class _Build:
     fault: str = ""
     """Path and fault of the last unusable recording."""
 
-    def finished(self, recordings: Sequence[Recording]) -> FrameDataset:
+    def open(self) -> FrameDataset | TokenDataset:
+        """Open the finished dataset."""
+        return FrameDataset.open(self.out) if self.encoder is None else TokenDataset.open(self.out)
+
+    def writer(self, total: int, columns: Sequence[str]) -> DatasetWriter:
+        """Return the writer of the dataset."""
+        if self.encoder is None:
+            height, width = self.options.frame_size
+            return FrameDataset.create(self.out, total, height=height, width=width, state_columns=columns)
+        slots, name = self.encoder.slots, self.encoder.fingerprint
+        return TokenDataset.create(self.out, total, slots=slots, tokenizer=name, state_columns=columns)
+
+    def finished(self, recordings: Sequence[Recording]) -> FrameDataset | TokenDataset:
         """Check that a finished dataset was made of these recordings, and report those that it lacks."""
-        dataset, split = FrameDataset.open(self.out), self.options.split
+        dataset, split = self.open(), self.options.split
         stored, splits, settings = ({s.meta.get(key) for s in dataset.spans} for key in ("take", "split", "settings"))
         names = {self._name(recording): recording for recording in recordings}
         if not stored <= set(names) or settings != {self._settings()} or (split and splits != {split}):
@@ -152,7 +181,7 @@ class _Build:
 
     def plan(self, recordings: Sequence[Recording]) -> list[_Plan]:
         """Find the usable steps of every recording, and fit the mappings to their input."""
-        plans, counts = [], dict[tuple[str, ...], list[NDArray[np.float32]]]()
+        plans, changes, counts = [], dict[str, None](), dict[tuple[str, ...], list[NDArray[np.float32]]]()
         for recording in recordings:
             try:
                 with reading(recording.path):
@@ -160,6 +189,7 @@ class _Build:
                     mapping = self.mappings.setdefault(names, read_mapping(names))
                     runs = find_runs(recording.times_F)
                     input_TC = _input(recording, mapping, runs)
+                    _, change = self.options.reduce(next(recording.pictures())[1](), recording.masks)
                 clips = cut_runs(runs, input_TC[:, -1] == 0)
                 if not clips:
                     raise RecordingError(f"{recording.path} has no two steps in a row with pictures and input")
@@ -168,6 +198,7 @@ class _Build:
                 continue
             plans.append(_Plan(recording, names, clips))
             self.notes += recording.notes
+            changes |= {f"pictures: {change}": None} if change else {}
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
             kept, whole = STEP * plans[-1].steps, float(recording.times_F[-1] - recording.times_F[0])
             if whole - kept > STEP:
@@ -185,37 +216,62 @@ class _Build:
                     f"mouse: {fitted.counts_for_full:g} counts in 0.1 s are full stick; {clipped:.1%} of the steps "
                     "are clipped"
                 )
+        self.notes += changes
         return _divide(plans, self.options.split)
-
-    def columns(self, plans: Sequence[_Plan]) -> tuple[str, ...]:
-        """Return the state columns of all recordings; a recording that lacks one has NaN there."""
-        return tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
 
     def fill(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
         """Write the clips one after another without the unusable ones; return the number of rows."""
         row = 0
-        for plan in plans:
-            try:
-                with reading(plan.recording.path):
-                    row = self._fill(writer, plan, row, columns)
-            except StorageError:
-                raise
-            except PlayloomError as error:
-                self._skip(plan.recording, error)
-                name = self._name(plan.recording)
-                row = max([row, *(span.rows.stop for span in writer.spans if span.meta["take"] == name)])
+        with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".rows-") as scratch:
+            decoded = self._decoded(writer, plans, Path(scratch))
+            for plan in plans:
+                try:
+                    with reading(plan.recording.path):
+                        row = self._fill(writer, plan, row, columns, next(decoded))
+                except StorageError:
+                    raise
+                except PlayloomError as error:
+                    self._skip(plan.recording, error)
+                    name = self._name(plan.recording)
+                    row = max([row, *(span.rows.stop for span in writer.spans if span.meta["take"] == name)])
+            decoded.close()
         if not row:
             raise RecordingError(f"no recording of {self.place} can be used: {self.fault}")
         return row
 
-    def _fill(self, writer: DatasetWriter, plan: _Plan, row: int, columns: Sequence[str]) -> int:
+    def _decoded(
+        self, writer: DatasetWriter, plans: Sequence[_Plan], scratch: Path
+    ) -> Generator[tuple[list[Run], Path | PlayloomError | None], None, None]:
+        """For every recording the clips that workers decoded, and their file or fault; nothing without workers."""
+        stored = {(span.meta["take"], span.meta["first"]) for span in writer.spans}
+        todo = [
+            [clip for clip in plan.clips if (self._name(plan.recording), _first(plan, clip)) not in stored]
+            for plan in plans
+        ]
+        if not any(self.parallel.values()):
+            yield from (([], None) for _ in plans)
+            return
+        jobs = (
+            (DecodeJob(plan.recording, clips, self.encoder), scratch / f"{number}.npy")
+            for number, (plan, clips) in enumerate(zip(plans, todo, strict=True))
+        )
+        yield from zip(todo, map_ordered(decode_file, jobs, **self.parallel), strict=True)
+
+    def _fill(
+        self,
+        writer: DatasetWriter,
+        plan: _Plan,
+        row: int,
+        columns: Sequence[str],
+        decoded: tuple[list[Run], Path | PlayloomError | None],
+    ) -> int:
         """Write those clips of a recording that are missing, from a row on; return the row after its last clip."""
         missing = []
         for clip in plan.clips:
             meta = {
                 "game": "other",
                 "take": self._name(plan.recording),
-                "first": round((clip.start - plan.clips[0].start) / STEP),
+                "first": _first(plan, clip),
                 "split": clip.split,
                 "settings": self._settings(),
             }
@@ -227,31 +283,35 @@ class _Build:
             input_TC = _input(plan.recording, mapping, clips, columns)
             actions_TA = mapping.apply(input_TC[:, : len(mapping.sources)])
             states_TS = input_TC[:, len(mapping.sources) :]
-            frames, first = self._frames(plan.recording, clips, missing[0][0], writer.total), 0
+            data, first = self._rows(plan.recording, clips, decoded, missing[0][0], writer.total), 0
             for start, clip, meta in missing:
                 rows, first = slice(first, first + clip.steps), first + clip.steps
-                clip_frames = islice(frames, clip.steps)
-                writer.append_episode(clip_frames, actions_TA[rows], states_TS[rows], meta, start=start)
+                clip_rows = islice(data, clip.steps)
+                writer.append_episode(clip_rows, actions_TA[rows], states_TS[rows], meta, start=start)
                 self.progress(start + clip.steps, writer.total)
+        if isinstance(decoded[1], Path):
+            decoded[1].unlink(missing_ok=True)
         return row
 
-    def _frames(self, recording: Recording, clips: Sequence[Run], row: int, total: int) -> Iterator[NDArray[np.uint8]]:
-        """The pictures of clips, in the size of the dataset; `row` is that of the first."""
-        load, reduced_HWC = None, np.empty(0, np.uint8)
-        masks = (*self.options.masks, *recording.masks)
-        for done, latest in enumerate(last_pictures(recording.pictures(), clips), row):
-            if latest is not load:
-                load, reduced_HWC = latest, self._reduce(latest(), masks)
+    def _rows(
+        self,
+        recording: Recording,
+        clips: list[Run],
+        decoded: tuple[list[Run], Path | PlayloomError | None],
+        row: int,
+        total: int,
+    ) -> Iterator[NDArray[Any]]:
+        """Frames or codes of clips, row by row; `row` is that of the first."""
+        ready, result = decoded
+        if isinstance(result, PlayloomError):
+            raise result
+        if result is not None and ready == clips:
+            yield from np.load(result, mmap_mode="r", allow_pickle=False)
+            return
+        for done, data in enumerate(decode(DecodeJob(recording, clips, self.encoder)), row):
             if done % _REPORT_EVERY == _REPORT_EVERY - 1:
                 self.progress(done, total)
-            yield reduced_HWC
-
-    def _reduce(self, frame_HWC: NDArray[np.uint8], masks: Sequence[Rectangle]) -> NDArray[np.uint8]:
-        if masks:
-            frame_HWC = frame_HWC.copy()
-        for x, y, width, height in masks:
-            frame_HWC[y : y + height, x : x + width] = 0
-        return fit_picture(frame_HWC, self.options.frame_size, self.options.resize, area=True)[0]
+            yield data
 
     def _settings(self) -> str:
         """Digest of all that decides what a recording becomes."""
@@ -267,6 +327,11 @@ class _Build:
             raise error
         self.fault = str(error) if str(recording.path) in str(error) else f"{recording.path}: {error}"
         self.on_skip(self.fault)
+
+
+def _first(plan: _Plan, clip: Run) -> int:
+    """First step of a clip in its recording."""
+    return round((clip.start - plan.clips[0].start) / STEP)
 
 
 def _input(

@@ -20,7 +20,7 @@ from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_clip, read_npz
-from playloom.media.images import ResizeMode, read_picture
+from playloom.media.images import ResizeMode, fit_picture, read_picture
 
 Rectangle = tuple[int, int, int, int]
 """x, y, width, height in pixels."""
@@ -56,6 +56,15 @@ class ImportOptions:
             raise BadInputError(f"unknown split {self.split!r}; {did_you_mean(self.split or '', SPLITS)}")
         if not 0.1 <= self.rate <= 1000:
             raise BadInputError(f"the rate is wrong: got {self.rate:g}, expected 0.1 to 1000 rows a second")
+
+    def reduce(self, frame_HWC: NDArray[np.uint8], masks: Sequence[Rectangle]) -> tuple[NDArray[np.uint8], str | None]:
+        """Return a picture in the size of the dataset, RGB, with more masks, and what was changed by that."""
+        masks = (*self.masks, *masks)
+        if masks:
+            frame_HWC = frame_HWC.copy()
+        for x, y, width, height in masks:
+            frame_HWC[y : y + height, x : x + width] = 0
+        return fit_picture(frame_HWC, self.frame_size, self.resize, area=True)
 
 
 @dataclass(frozen=True)
@@ -194,6 +203,11 @@ class PictureFolder(_Rows):
     def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
         """Return all folders with an `actions.csv`."""
         return [cls(table.parent, options) for table in folder.rglob(ACTIONS_FILE)]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about columns left out and values rounded."""
+        return read_actions(self.path / ACTIONS_FILE, self.options.schema).notes
 
     def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
         return (partial(_read, path) for path in pictures_in(self.path))
