@@ -154,15 +154,15 @@ class _LeRobot(_Writer):
         number, frames = len(self.lengths), np.arange(len(episode.actions_TA))
         columns = {
             "action": episode.actions_TA,
-            "next.reward": episode.outcome("reward"),
-            "next.done": episode.outcome("terminated") > 0,
-            "next.truncated": episode.outcome("truncated") > 0,
             "timestamp": (frames / RATE).astype(np.float32),
             "frame_index": frames,
             "episode_index": np.full(len(frames), number),
             "index": frames + sum(self.lengths),
             "task_index": np.zeros(len(frames), int),
         }
+        for name, key in zip(OUTCOMES, ("next.reward", "next.done", "next.truncated"), strict=True):
+            if name in episode.states:
+                columns[key] = episode.outcome(name) if name == "reward" else episode.outcome(name) > 0
         if episode.numbers:
             columns["observation.state"] = np.stack([*episode.numbers.values()], axis=1)
         names = {"action": [control.name for control in CONTROLS], "observation.state": [*episode.numbers]}

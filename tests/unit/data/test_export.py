@@ -107,6 +107,7 @@ def test_a_dream_says_which_frames_are_generated(tmp_path):
     assert result.exit_code == 0, result.output
     rows = parquet.read_table(out / "data/chunk-000/file-000.parquet").to_pylist()
     assert [row["observation.state"] for row in rows] == [[0.0]] * 3 + [[1.0]] * 4
+    assert "next.reward" not in rows[0]  # unknown, not 0
 
 
 def test_nothing_to_export_leaves_nothing(tmp_path):
