@@ -152,7 +152,7 @@ class _LeRobot(_Writer):
 
     def add(self, episode: ExportEpisode) -> None:
         number, frames = len(self.lengths), np.arange(len(episode.actions_TA))
-        columns = {
+        columns: dict[str, NDArray[Any]] = {
             "action": episode.actions_TA,
             "timestamp": (frames / RATE).astype(np.float32),
             "frame_index": frames,
