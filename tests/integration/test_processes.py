@@ -29,8 +29,9 @@ import json, sys
 from pathlib import Path
 from playloom.data.dataset import TokenDataset
 from training_toys import TINY, train_world, world_config
-data, out, settings = sys.argv[1:]
-train_world(TINY, world_config(**json.loads(settings)), TokenDataset.open(Path(data)), Path(out))
+data, out, runs = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+for name, settings in runs.items():
+    train_world(TINY, world_config(**settings), TokenDataset.open(data), out / name)
 """
 
 
@@ -60,7 +61,7 @@ def wait_for(condition, process) -> None:
 def test_a_run_killed_at_any_moment_resumes_exactly(tokens, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     settings = {"steps": 100000, "save_steps": 5}
-    words = [sys.executable, "-c", TRAIN, str(tokens.folder), str(killed), json.dumps(settings)]
+    words = [sys.executable, "-c", TRAIN, str(tokens.folder), str(tmp_path), json.dumps({"killed": settings})]
     process = subprocess.Popen(words, env=ENVIRONMENT)
     log = killed / "log.jsonl"
     try:
@@ -103,26 +104,42 @@ def codebook_of(rank: int, ranks: int) -> np.ndarray:
     return quantizer.codebook_KC.numpy()
 
 
+RUNS = {
+    "ddp": {},
+    "fsdp": {"strategy": "fsdp", "activation_checkpointing": True},
+    "muon": {"strategy": "fsdp", "optimizer": "muon", "row_delays": (1,), "row_delay_weights": (1.0,)},
+}
+
+
 def test_two_processes_train_like_one_with_the_doubled_batch(tokens, tmp_path):
+    """Also after the two give way to one: the position in the data is the number of windows, whoever took them."""
     settings = {"steps": 3, "learning_rate": 1e-3, "validate_steps": 1, "warmup_steps": 1}
-    one, two = tmp_path / "one", tmp_path / "two"
-    train_world(TINY, world_config(batch=4, **settings), tokens, one)
     (tmp_path / "train.py").write_text(TRAIN + QUANTIZE)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words += [str(tmp_path / "train.py"), str(tokens.folder), str(two), json.dumps({"batch": 2, **settings})]
+    runs = {name: {"batch": 2, **settings, **extra} for name, extra in RUNS.items()}
+    words += [str(tmp_path / "train.py"), str(tokens.folder), str(tmp_path / "two"), json.dumps(runs)]
     path = os.pathsep.join([PATH, str(Path(__file__).parent)])
     done = subprocess.run(words, env={**ENVIRONMENT, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    logs = [log_of(out) for out in (one, two)]
+    for name, extra in RUNS.items():
+        one, two = tmp_path / "one" / name, tmp_path / "two" / name
+        train_world(TINY, world_config(batch=4, **settings, **extra), tokens, one)
+        assert len({line["loss"] for line in log_of(two) if "loss" in line}) == 3
+        _compare(log_of(one), log_of(two))
+    for folder, share in ((one, {"batch": 4}), (two, {"batch": 2, "accumulate": 2})):
+        train_world(TINY, world_config(**{**settings, **RUNS["muon"], **share, "steps": 5}), tokens, folder)
+    _compare(log_of(one), log_of(two))
+    books = [np.load(tmp_path / "two" / f"codebook-{rank}.npy") for rank in range(2)]
+    assert np.array_equal(*books)
+    np.testing.assert_allclose(books[0], codebook_of(0, 1), atol=1e-6)
+
+
+def _compare(*logs: list[dict]) -> None:
     for line in (line for log in logs for line in log):
         line.pop("validation/shuffled_gap", None)  # shuffled inside a batch, so it depends on the batch's size
     assert [sorted(line) for line in logs[0]] == [sorted(line) for line in logs[1]]
     for first, second in zip(*logs, strict=True):
-        assert second == pytest.approx(first, abs=1e-5)
-    assert len({line["loss"] for line in logs[1] if "loss" in line}) == 3
-    books = [np.load(two / f"codebook-{rank}.npy") for rank in range(2)]
-    assert np.array_equal(*books)
-    np.testing.assert_allclose(books[0], codebook_of(0, 1), atol=1e-6)
+        assert second == pytest.approx(first, abs=2e-5)
 
 
 def test_training_on_your_own_game_needs_no_other_game(tmp_path):

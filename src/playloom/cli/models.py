@@ -1,8 +1,9 @@
-"""`playloom models`: bundled models and prompts, sizes, and model cards."""
+"""`playloom models` and `plan`: bundled models and prompts, sizes, model cards, and the cost of a training."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,3 +40,73 @@ def models_command(
             f"{name:<15} {f'{net.layers} x {net.width}':>14} {net.heads:>6} "
             f"{f'{grid.grid_width} x {grid.grid_height}':>8} {grid.codebook_size:>7} {size:>11}"
         )
+
+
+def plan_command(
+    preset: Annotated[str, typer.Option(help="Named model sizes.")] = "arena-live",
+    config: Annotated[Path | None, typer.Option(help="JSON with settings, as for `train world`.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, help="Hours of play in the data, at 10 frames a second.")] = 100.0,
+    epochs: Annotated[float, typer.Option(min=0.001, help="Passes over the data.")] = 1.0,
+    machine: Annotated[str, typer.Option(help="a100, h100, h200, l40s or rtx4090.")] = "h100",
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="Windows per device and step. [default: 16]")] = None,
+    strategy: Annotated[
+        Literal["ddp", "fsdp"] | None, typer.Option(help="Whole models, or shards, on every device.")
+    ] = None,
+    activation_checkpointing: Annotated[
+        bool | None, typer.Option("--activation-checkpointing/--no-activation-checkpointing", help="Less memory.")
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of the machine's published rate that is reached.")
+    ] = 0.35,
+    as_json: common.Json = False,
+) -> None:
+    """Predict memory, speed, days and disk of a world model training.
+
+    The training itself is not run: operations and memory are counted, the speed is assumed.
+    """
+    import dataclasses
+
+    from playloom.cli.train import read_config, with_flags
+    from playloom.json_io import from_mapping
+    from playloom.training.plan import RESERVED, find_machine, plan_training
+    from playloom.training.world_model import WorldConfig
+
+    model, values = read_config(config, preset)
+    flags = {"batch": batch, "strategy": strategy, "activation_checkpointing": activation_checkpointing}
+    if model.transformer.positions == "absolute":
+        values = {"window_steps": model.transformer.context_steps, **values}
+    values = with_flags({**values, "loop": {"steps": 1, **values.get("loop", {})}}, flags)
+    plan = plan_training(
+        model,
+        from_mapping(WorldConfig, values),
+        frames=36000 * hours,
+        epochs=epochs,
+        machine=find_machine(machine),
+        devices=devices,
+        utilisation=utilisation,
+    )
+    if as_json:
+        common.print_json({"preset": preset, "machine": machine, "devices": devices, **dataclasses.asdict(plan)})
+        return
+    size, gigabyte = find_machine(machine), 1e9
+    rows = [
+        ["parameters", f"{plan.parameters / 1e6:,.1f} M"],
+        ["memory of a device", f"{plan.memory_bytes / gigabyte:,.1f} GB of {size.memory / gigabyte:,.0f} GB"],
+        ["  weights and optimiser", f"{plan.state_bytes / gigabyte:,.1f} GB"],
+        ["  activations", f"{plan.activation_bytes / gigabyte:,.1f} GB"],
+        ["tokens per second", f"{plan.tokens_per_second:,.0f}"],
+        ["steps", f"{plan.steps:,}"],
+        ["hours" if plan.days < 2 else "days", f"{plan.days * (24 if plan.days < 2 else 1):,.1f}"],
+        ["disk: frames", f"{plan.frame_bytes / gigabyte:,.1f} GB"],
+        ["disk: codes", f"{plan.code_bytes / gigabyte:,.2f} GB"],
+        ["disk: checkpoints", f"{plan.checkpoint_bytes / gigabyte:,.2f} GB"],
+    ]
+    typer.echo(common.text_table([preset, f"{devices} x {machine}"], rows))
+    typer.echo(
+        f"assumed: {utilisation:.0%} of {size.rate / 1e12:,.0f} TFLOP/s, {RESERVED / gigabyte:g} GB for context and "
+        f"gaps, {hours:g} hours of play, {epochs:g} epochs; not measured on this machine"
+    )
+    if not plan.fits:
+        typer.echo("it does not fit: lower --batch, or add --activation-checkpointing or --strategy fsdp", err=True)
+        raise typer.Exit(1)

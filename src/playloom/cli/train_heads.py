@@ -32,7 +32,7 @@ def train_heads_command(
     from playloom.training.heads import HeadsJob, HeadsTrainingConfig, run_heads
 
     train._check_apart("--model", model, out)
-    values = train._with_flags(common.read_settings(config), loop)
+    values = train.with_flags(common.read_settings(config), loop)
     ends = {} if {"steps", "minutes"} & set(values["loop"]) else {"steps": _STEPS}
     training = from_mapping(HeadsTrainingConfig, {**values, "loop": {**_DEFAULTS, **ends, **values["loop"]}})
     with train._run(out, resume) as bar:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import ACTION_SLOTS
-from playloom.errors import RecordingError
+from playloom.errors import RecordingError, StorageError
 from playloom.json_io import read_json, write_json
 
 INDEX = "index.json"
@@ -96,7 +97,7 @@ class DatasetWriter:
 
     def append_episode(
         self,
-        data: NDArray[Any],
+        data: NDArray[Any] | Iterator[NDArray[Any]],
         actions_TA: NDArray[np.uint8],
         states_TS: NDArray[np.float32],
         meta: Mapping[str, Any],
@@ -105,16 +106,20 @@ class DatasetWriter:
     ) -> None:
         """Write and commit one episode: frames [T, H, W, 3] or codes [T, N], by kind of dataset.
 
-        It goes to row `start` on, where committed rows are replaced; by default after the last committed row.
+        An iterator of T rows is written row by row, without holding them. The episode goes to row `start` on, where
+        committed rows are replaced; by default after the last committed row.
         """
         if start is None:
             start = self.spans[-1].rows.stop if self._spans else 0
-        stop = start + len(data)
-        for name, rows in ((self.kind, data), ("actions", actions_TA), ("states", states_TS)):
-            self._maps[name][start:stop] = rows
-            self._maps[name].flush()
+        stop = start + len(actions_TA)
+        if isinstance(data, np.ndarray):
+            self._write(self.kind, start, stop, data)
+        else:
+            self._stream(start, stop, data)
+        self._write("actions", start, stop, actions_TA)
+        self._write("states", start, stop, states_TS)
         self._spans = {k: span for k, span in self._spans.items() if span.rows.stop <= start or k >= stop}
-        self._spans[start] = EpisodeSlice(start=start, length=len(data), meta=_plain(meta))
+        self._spans[start] = EpisodeSlice(start=start, length=stop - start, meta=_plain(meta))
         write_json(self.folder / JOURNAL, self._index())
 
     def finish(self, rows: int | None = None) -> None:
@@ -136,6 +141,26 @@ class DatasetWriter:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+    def _write(self, column: str, start: int, stop: int, rows: NDArray[Any]) -> None:
+        self._maps[column][start:stop] = rows
+        self._maps[column].flush()
+
+    def _stream(self, start: int, stop: int, rows: Iterator[NDArray[Any]]) -> None:
+        """Write rows of the main column as a file: pages of a map would count as memory of this process."""
+        shape, dtype = self._columns[self.kind]
+        size = _row_bytes(shape, dtype)
+        with self._part(self.kind).open("rb+", buffering=0) as file:
+            file.seek(self._maps[self.kind].offset + start * size)
+            for row, _ in zip(rows, range(start, stop), strict=True):
+                data = np.ascontiguousarray(row, dtype).reshape(shape).data
+                try:
+                    if file.write(data) < size:
+                        raise OSError(errno.ENOSPC, "no space left")
+                except OSError as error:
+                    raise StorageError(
+                        f"cannot write {self.folder}: {error.strerror}; make room, then the same command continues"
+                    ) from error
 
     def _part(self, column: str) -> Path:
         return self.folder / f"part-{column}.npy"

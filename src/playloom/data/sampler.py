@@ -1,7 +1,7 @@
 """Resumable window sampler of training examples.
 
-Batch `i` depends on the seed and `i` only, so the data position of a run is one integer and resuming is exact. B batch,
-T steps, N image slots, H W C picture.
+A batch depends on the seed and the number of windows before it only, so the data position of a run is one integer, and
+resuming is exact on any number of devices. B batch, T steps, N image slots, H W C picture.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ class WindowSampler:
     per episode. A batch may contain the end of one epoch and the start of the next.
     """
 
-    def __init__(
-        self, *, spans: Sequence[EpisodeSlice], steps: int, batch: int, seed: int, rank: int = 0, ranks: int = 1
-    ) -> None:
+    def __init__(self, *, spans: Sequence[EpisodeSlice], steps: int, batch: int, seed: int, rank: int = 0) -> None:
         usable = [span for span in spans if span.length >= steps]
         if not usable:
             longest = max((span.length for span in spans), default=0)
@@ -38,17 +36,16 @@ class WindowSampler:
                 "record longer episodes or choose shorter windows"
             )
         self.steps, self.batch, self.seed = steps, batch, seed
-        self._rank, self._ranks = rank, ranks
+        self._rank = rank
         self._starts = np.array([span.start for span in usable], np.int64)
         self._lengths = np.array([span.length for span in usable], np.int64)
         self._counts = np.maximum(self._lengths // steps - (steps > 1), 1)
         self.epoch_windows = int(self._counts.sum())
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
-    def rows(self, index: int) -> NDArray[np.int64]:
-        """Return row numbers [B, T] of this rank's share of batch `index` (0, 1, 2 ...)."""
-        first = (index * self._ranks + self._rank) * self.batch
-        places = np.arange(first, first + self.batch)
+    def rows(self, seen: int) -> NDArray[np.int64]:
+        """Return row numbers [B, T] of this rank's share of the batch after `seen` windows of all ranks."""
+        places = seen + self._rank * self.batch + np.arange(self.batch)
         epochs, inside = np.divmod(places, self.epoch_windows)
         starts = np.concatenate([self._epoch(int(e))[inside[epochs == e]] for e in np.unique(epochs)])
         return np.asarray(starts[:, None] + np.arange(self.steps), np.int64)

@@ -189,7 +189,8 @@ class BaseWorldModelEnv:
         Args:
             model: a bundled model's name, a folder, or an engine that environments may share; None: the first bundled
                 model. Environments of one process that name the same model, device and order share its engine.
-            prompts: starts of episodes: names, paths, `Prompt`s or frame datasets; None: every bundled prompt.
+            prompts: starts of episodes: names, paths, `Prompt`s or frame datasets; None: those of the model, else
+                the bundled ones.
             actions: a table of held inputs, whose numbers are the actions; None: the whole controller.
             reward_fn: reward of a step; None: the reward that the model's heads expect, without such a head 0.
             terminated_fn: True for a step that ends its episode; None: drawn with the probability that the model's

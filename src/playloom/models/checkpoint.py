@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from playloom.models.world_model import ModelConfig, build_transformer, require_
 _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
 _FORMAT = 1
 _SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
+_PROMPTS = "prompts"  # as `playloom.data.prompts.PROMPTS`, which is above this module
 _WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors", "heads.safetensors")
 
 
@@ -40,6 +42,8 @@ class WorldModel:
     """Facts recorded by the training run: data seeds, updates, hardware, metrics."""
     fingerprint: str = "fresh"
     """Name of exactly these weights, for manifests."""
+    folder: Path | None = None
+    """Folder it was read from, with its prompts; None: it was not."""
     heads: PredictionHeads | None = None
     """Heads of `config.heads`, in float32."""
 
@@ -127,12 +131,18 @@ def fingerprint(path: Path) -> str:
 
 
 def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
-    """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with it is complete."""
+    """Write a model's folder with its `card.md`, and the prompts of the folder it was read from.
+
+    `model.json` comes last, so a folder with it is complete.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     networks = dict(zip(_WEIGHTS, model.networks, strict=False))
     for name, module in networks.items():
         save_weights(folder / name, module, dtype)
+    prompts = None if model.folder is None else model.folder / _PROMPTS
+    if prompts is not None and prompts.is_dir() and prompts.resolve() != (folder / _PROMPTS).resolve():
+        shutil.copytree(prompts, folder / _PROMPTS, dirs_exist_ok=True)
     content = {
         "format": _FORMAT,
         "config": model.config.to_dict(),
@@ -162,6 +172,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
         transformer=build_transformer(config),
         card=card,
         fingerprint=hashlib.blake2b(" ".join(fingerprints).encode(), digest_size=8).hexdigest(),
+        folder=folder,
         heads=None if config.heads is None else build_heads(config.heads, config.transformer.width),
     )
     for name, module, expected in zip(names, model.networks, fingerprints, strict=True):

@@ -25,8 +25,10 @@ _LARGE_GRID = _vit(18, 30, channels=1024, layers=12, codebook_size=16384, code_w
 _GUIDE_GRID = _vit(45, 75, channels=256, layers=4, code_width=256)
 
 
-def _published(name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: int) -> ModelConfig:
-    sizes = TransformerConfig(layers=layers, width=width, heads=heads, positions="absolute")
+def _published(
+    name: str, tokenizer: TokenizerConfig, layers: int, width: int, heads: int, *, dropout: float = 0.0
+) -> ModelConfig:
+    sizes = TransformerConfig(layers=layers, width=width, heads=heads, positions="absolute", dropout=dropout)
     return ModelConfig(name=name, tokenizer=tokenizer, transformer=sizes, rows=False)
 
 
@@ -77,8 +79,8 @@ _ROWS = (
     _published("paper-894m", _PAPER_GRID, 23, 1792, 14),
     _published("200m", _LARGE_GRID, 16, 1024, 16),
     _published("1.6b", _LARGE_GRID, 24, 2304, 18),
-    _published("guide", _GUIDE_GRID, 16, 1024, 16),
-    _published("guide-48x2048", _LARGE_GRID, 48, 2048, 16),
+    _published("guide", _GUIDE_GRID, 16, 1024, 16, dropout=0.1),
+    _published("guide-48x2048", _LARGE_GRID, 48, 2048, 16, dropout=0.1),
     _own("tiny", _TINY, 2, 32, 4),
     _own("arena-small", _SMALL_GRID, 6, 192, 3),
     # For a CPU, where the number of products counts, not their size: few and wide layers (docs/speed.md).

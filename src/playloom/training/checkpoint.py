@@ -16,7 +16,7 @@ from torch import Tensor
 from playloom.atomic_io import atomic_folder, atomic_write
 from playloom.errors import CheckpointError
 
-_FORMAT = 1
+_FORMAT = 2
 _PREFIX = "step-"
 
 
@@ -24,7 +24,8 @@ _PREFIX = "step-"
 class Snapshot:
     """State of a run at one step."""
 
-    step: int  # optimiser steps done; also the data position
+    step: int  # optimiser steps done
+    seen: int  # examples taken by all devices: the data position
     elapsed: float
     flops: float  # floating point operations of one step, over all devices
     identity: dict[str, Any]  # the run's config, which must be equal to resume
@@ -36,7 +37,7 @@ def save_snapshot(folder: Path, snapshot: Snapshot, keep: int) -> Path:
     target = folder / f"{_PREFIX}{snapshot.step:09d}"
     if target.exists():
         shutil.rmtree(target)
-    scalars = {"step": snapshot.step, "elapsed": snapshot.elapsed, "flops": snapshot.flops}
+    scalars = {"step": snapshot.step, "seen": snapshot.seen, "elapsed": snapshot.elapsed, "flops": snapshot.flops}
     state = {"format": _FORMAT, **scalars, "identity": snapshot.identity}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
     with atomic_folder(target) as temporary:
@@ -84,4 +85,4 @@ def _load(path: Path) -> Snapshot:
     if state["format"] != _FORMAT:
         raise CheckpointError(f"{path} has format {state['format']}; this version reads {_FORMAT}")
     tensors = load_file(path / "tensors.safetensors")
-    return Snapshot(state["step"], state["elapsed"], state["flops"], state["identity"], tensors)
+    return Snapshot(state["step"], state["seen"], state["elapsed"], state["flops"], state["identity"], tensors)

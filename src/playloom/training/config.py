@@ -24,6 +24,10 @@ class LoopConfig:
     """Batch size per device."""
     accumulate: int = 1
     """Batches of gradient accumulation per step."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes: every device holds the whole model, or a shard of it (FSDP2, world models only)."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass (Chen et al. 2016): less memory, a third more time."""
     seed: int = 0
     """Seed of the data order and of every random draw; same seed, same bytes on a CPU."""
     learning_rate: float = 3e-4
@@ -91,7 +95,18 @@ class LoopConfig:
 _SHARES = {"decay_fraction", "final_fraction", "beta1", "beta2", "ema_decay"}
 _MAY_BE_ZERO = {"seed", "warmup_steps", "weight_decay", "save_minutes", "validate_minutes"}
 MUTABLE_ON_RESUME = frozenset(
-    {"steps", "minutes", "max_minutes", "log_steps", "save_minutes", "save_steps", "validate_minutes"}
+    {
+        "accumulate",
+        "strategy",
+        "activation_checkpointing",
+        "steps",
+        "minutes",
+        "max_minutes",
+        "log_steps",
+        "save_minutes",
+        "save_steps",
+        "validate_minutes",
+    }
     | {"validate_steps", "keep", "device", "precision", "threads", "compile"}
 )
 """Settings that may change on resume; any other change is refused."""

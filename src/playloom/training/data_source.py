@@ -29,6 +29,8 @@ class PrepareOptions:
     """Share of the training recordings added once more with foreign objects, to codes only; [0, 1]."""
     render_edited: Render | None = None
     """Renders a recording with foreign objects."""
+    mirror: bool = False
+    """Add the training episodes of a frame dataset mirrored, to codes only."""
 
 
 def frames_from(data: Path, cache: Path, options: PrepareOptions) -> FrameDataset:
@@ -54,6 +56,8 @@ def tokens_from(
     kind = detect_dataset_kind(data)
     if options.edited and kind != "recordings":
         raise RecordingError(f"{data} holds {kind}; only recordings of the arena can be edited, so leave out --edited")
+    if options.mirror and kind != "frames":
+        raise RecordingError(f"{data} holds {kind}; only a frame dataset can be mirrored, so leave out mirror")
     if kind == "tokens":
         store = TokenDataset.open(data)
         if fingerprint not in (None, store.tokenizer):
@@ -64,7 +68,7 @@ def tokens_from(
     if (cache / INDEX).exists():
         store = TokenDataset.open(cache)
         if fingerprint in (None, store.tokenizer):
-            _check_same_data(store, data, kind, options.edited)
+            _check_same_data(store, data, kind, options)
             return store
     _require_one_process(cache)
     if tokenizer is None or fingerprint is None:
@@ -72,7 +76,7 @@ def tokens_from(
     shared: dict[str, Any] = {"fingerprint": fingerprint, "progress": options.progress}
     shared["device"] = str(tokenizer.last_layer.device)
     if kind == "frames":
-        return tokenise_store(cache, FrameDataset.open(data), tokenizer.encode, **shared)
+        return tokenise_store(cache, FrameDataset.open(data), tokenizer.encode, mirror=options.mirror, **shared)
     paths = _episodes(data)
     shared |= {"workers": options.workers, "render_edited": options.render_edited}
     shared["edited"] = choose_edited(paths, options.edited)
@@ -94,12 +98,13 @@ def detect_dataset_kind(data: Path) -> str:
     raise RecordingError(f"{data} holds neither recordings nor a prepared data set; see: playloom record --help")
 
 
-def _check_same_data(store: TokenDataset, data: Path, kind: str, edited: float) -> None:
+def _check_same_data(store: TokenDataset, data: Path, kind: str, options: PrepareOptions) -> None:
     if kind == "frames":
-        expected = len(FrameDataset.open(data))
+        frames = FrameDataset.open(data)
+        expected = len(frames) + sum(span.length for span in frames.of_split("train") if options.mirror)
     else:
         paths = _episodes(data)
-        expected = sum(load_meta(path).steps for path in (*paths, *choose_edited(paths, edited)))
+        expected = sum(load_meta(path).steps for path in (*paths, *choose_edited(paths, options.edited)))
     if len(store) != expected:
         raise RecordingError(
             f"{store.folder} holds codes of other data: got {len(store)} frames, expected {expected} of {data}; choose "

@@ -8,16 +8,19 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from itertools import islice
 from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from playloom.device import pick_device, set_threads
 from playloom.errors import MissingExtraError
+from playloom.models.transformer.transformer import Block
 from playloom.training.config import LoopConfig
 from playloom.training.task import Batch
 
@@ -47,7 +50,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 def make_fabric(config: LoopConfig) -> Any:
     """Return a launched fabric: one device, or one per process under torchrun."""
-    fabric_class = _fabric_class()
+    fabric_module = _fabric_module()
     kind = pick_device(config.device).type
     if kind == "cpu":
         set_threads(config.threads)
@@ -56,22 +59,69 @@ def make_fabric(config: LoopConfig) -> Any:
     precision = config.precision
     if precision == "auto":
         precision = "32-true" if kind == "cpu" else "bf16-mixed"
-    fabric = fabric_class(
+    strategy: Any = "auto"
+    if dist_info()[1] > 1:
+        strategy = "ddp"
+        if config.strategy == "fsdp":
+            parallel = fabric_module.strategies.ModelParallelStrategy
+            strategy = parallel(_shard, data_parallel_size=dist_info()[1], tensor_parallel_size=1)
+    fabric = fabric_module.Fabric(
         accelerator=kind,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", "1")),
-        strategy="ddp" if dist_info()[1] > 1 else "auto",
+        strategy=strategy,
         precision=precision,
     )
     fabric.launch()
     return fabric
 
 
-def _fabric_class() -> Any:
+def _fabric_module() -> Any:
     for name in ("lightning_fabric", "lightning.fabric"):
         with contextlib.suppress(ImportError):
-            return importlib.import_module(name).Fabric
+            return importlib.import_module(name)
     raise MissingExtraError.of("lightning-fabric", "train")
+
+
+def _shard(module: nn.Module, mesh: Any) -> nn.Module:
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    for block in module.modules():
+        if isinstance(block, Block):
+            fully_shard(block, mesh=mesh["data_parallel"])
+            register_fsdp_forward_method(block, "steps")
+    fully_shard(module, mesh=mesh["data_parallel"])
+    return module
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a sharded tensor as a whole one, in every process: all must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def shard_like(tensor: Tensor, target: Tensor) -> Tensor:
+    """Return a tensor that all processes hold, sharded as `target` is."""
+    if isinstance(tensor, DTensor) or not isinstance(target, DTensor):
+        return tensor
+    return distribute_tensor(tensor, target.device_mesh, target.placements, src_data_rank=None)
+
+
+def unshard(modules: Iterable[nn.Module]) -> None:
+    """Gather whole weights in every process, until `reshard`; all processes must call it."""
+    for part in _sharded_parts(modules):
+        part.unshard()
+
+
+def reshard(modules: Iterable[nn.Module]) -> None:
+    """Drop gathered weights. Needed after a forward pass without a backward one: its root stays gathered."""
+    for part in _sharded_parts(modules):
+        part.reshard()
+
+
+def _sharded_parts(modules: Iterable[nn.Module]) -> list[Any]:
+    from torch.distributed.fsdp import FSDPModule
+
+    return [part for module in modules for part in module.modules() if isinstance(part, FSDPModule)]
 
 
 def dist_info() -> tuple[int, int]:
@@ -79,17 +129,17 @@ def dist_info() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def read_ahead(batch: Callable[[int], Batch], first: int, device: torch.device) -> Iterator[Batch]:
-    """Yield batches `first`, `first` + 1, ... on the device; on a GPU a thread gathers the next two meanwhile."""
+def read_ahead(batch: Callable[[int], Batch], seen: Iterator[int], device: torch.device) -> Iterator[Batch]:
+    """Yield the batches of `seen` on the device; on a GPU a thread gathers the next two meanwhile."""
     if device.type == "cpu":
-        yield from map(batch, count(first))
+        yield from map(batch, seen)
 
     def pinned(index: int) -> Batch:
         return {name: tensor.pin_memory() for name, tensor in batch(index).items()}
 
     with ThreadPoolExecutor(1) as executor:
-        queue = deque(executor.submit(pinned, first + ahead) for ahead in range(2))
-        for index in count(first + 2):
+        queue = deque(executor.submit(pinned, index) for index in islice(seen, 2))
+        for index in seen:
             ready = queue.popleft().result()
             queue.append(executor.submit(pinned, index))
             yield {name: tensor.to(device, non_blocking=True) for name, tensor in ready.items()}

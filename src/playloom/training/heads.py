@@ -166,9 +166,9 @@ class HeadsTask:
         """Move the constant prediction."""
         self._constant_O = self._constant_O.to(device)
 
-    def batch(self, index: int) -> Batch:
+    def batch(self, seen: int) -> Batch:
         """Return `features` float32 [B, F], and the labels by name, float32 [B]; NaN: none."""
-        return self._gather(self._sampler.rows(index)[:, 0])
+        return self._gather(self._sampler.rows(seen)[:, 0])
 
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
         """Yield the sum of the heads' losses."""

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -21,7 +22,7 @@ from playloom.errors import CheckpointError, PlayloomError
 from playloom.json_io import to_mapping
 from playloom.training.checkpoint import Snapshot, differences, load_newest, save_snapshot
 from playloom.training.config import MUTABLE_ON_RESUME, LoopConfig
-from playloom.training.distributed import make_fabric, read_ahead, stop_requests
+from playloom.training.distributed import make_fabric, read_ahead, reshard, stop_requests, unshard, whole
 from playloom.training.logger import LoopProgress, Meter, RunLogger
 from playloom.training.optim import (
     AveragedWeights,
@@ -51,12 +52,14 @@ class Loop:
         self._optimisers: dict[str, Any] = {}
         for name, module in task.modules.items():
             module.to(self.device).train()
+            # Sharding replaces parameters, so the optimiser comes after it.
+            self._modules[name] = self.fabric.setup_module(torch.compile(module) if config.compile else module)
             optimiser = make_optimiser(module, config, config.learning_rate * task.rates[name])
-            compiled = torch.compile(module) if config.compile else module
-            self._modules[name], self._optimisers[name] = self.fabric.setup(compiled, optimiser)
+            self._optimisers[name] = self.fabric.setup_optimizers(optimiser)
         averaged = sorted(task.averaged) if config.ema_decay else []
         self._averages = {name: AveragedWeights(task.modules[name], config.ema_decay) for name in averaged}
-        self.step, self._before, self._now, self._started = 0, 0.0, 0.0, time.monotonic()
+        self._sharded = config.strategy == "fsdp" and self.fabric.world_size > 1
+        self.step, self._seen, self._before, self._now, self._started = 0, 0, 0.0, 0.0, time.monotonic()
         self._saved_step, self._flops, self._validation = -1, 0.0, dict[str, float]()
         self._logger: RunLogger | None = None
         self._resume()
@@ -80,8 +83,9 @@ class Loop:
 
     def export(self, save: Callable[[], object]) -> None:
         """Call `save` in the first process, with averaged weights and in eval mode; the other processes wait."""
-        if self.fabric.is_global_zero:
-            with self._averaged():
+        with self._averaged():
+            unshard(self.task.modules.values())
+            if self.fabric.is_global_zero:
                 save()
         self.fabric.barrier()
 
@@ -98,6 +102,7 @@ class Loop:
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
+            stack.callback(reshard, self.task.modules.values())
             for name, module in self.task.modules.items():
                 if name in self._averages:
                     stack.enter_context(self._averages[name].applied())
@@ -107,7 +112,7 @@ class Loop:
 
     def _run_config(self) -> dict[str, Any]:
         loop = {name: value for name, value in to_mapping(self.config).items() if name not in MUTABLE_ON_RESUME}
-        return {"loop": loop, "devices": self.fabric.world_size, **self.task.run_config}
+        return {"loop": loop, **self.task.run_config}
 
     def _resume(self) -> None:
         snapshot = load_newest(self.folder / "checkpoints")
@@ -127,11 +132,12 @@ class Loop:
             load_optimiser(module, self._optimisers[name].optimizer, sections[f"optimiser.{name}"])
             if name in self._averages:
                 copy_tensors(self._averages[name].tensors, sections[f"average.{name}"])
-        self.step, self._before, self._now = snapshot.step, snapshot.elapsed, snapshot.elapsed
+        self.step, self._seen = snapshot.step, snapshot.seen
+        self._before = self._now = snapshot.elapsed
         self._saved_step, self._flops = snapshot.step, snapshot.flops
 
     def _save(self) -> None:
-        if self.fabric.is_global_zero and self._saved_step != self.step:
+        if self._saved_step != self.step and (self.fabric.is_global_zero or self._sharded):
             sections: dict[str, Mapping[str, Tensor]] = {}
             for name, module in self.task.modules.items():
                 sections[f"model.{name}"] = module_tensors(module)
@@ -139,18 +145,21 @@ class Loop:
                 if name in self._averages:
                     sections[f"average.{name}"] = self._averages[name].tensors
             tensors = {
-                f"{section}:{name}": tensor for section, part in sections.items() for name, tensor in part.items()
+                f"{section}:{name}": whole(tensor).cpu()
+                for section, part in sections.items()
+                for name, tensor in part.items()
             }
-            snapshot = Snapshot(self.step, self._now, self._flops, self._run_config(), tensors)
-            save_snapshot(self.folder / "checkpoints", snapshot, self.config.keep)
+            if self.fabric.is_global_zero:
+                snapshot = Snapshot(self.step, self._seen, self._now, self._flops, self._run_config(), tensors)
+                save_snapshot(self.folder / "checkpoints", snapshot, self.config.keep)
         self._saved_step = self.step
         self.fabric.barrier()
 
     def _train(self, stop: Event) -> None:
         config, first, saved, validated = self.config, self.done, time.monotonic(), time.monotonic()
-        examples = config.batch * config.accumulate * self.fabric.world_size
-        meter = Meter({name: count * examples for name, count in self.task.units.items()})
-        batches = read_ahead(self.task.batch, self.step * config.accumulate, self.device)
+        batch = config.batch * self.fabric.world_size
+        meter = Meter({name: each * batch * config.accumulate for name, each in self.task.units.items()})
+        batches = read_ahead(self.task.batch, count(self._seen, batch), self.device)
         while self.done < 1:
             factor = learning_rate_factor(config, self.step, self.done)
             self._one_step(batches, factor, meter)
@@ -186,6 +195,7 @@ class Loop:
             if name in touched:
                 self._update(name, factor, meter)
         self.step += 1
+        self._seen += self.config.batch * self.config.accumulate * self.fabric.world_size
         for average in self._averages.values():
             average.update(self.step)
 
@@ -205,7 +215,7 @@ class Loop:
         for group in optimiser.optimizer.param_groups:
             group["lr"] = factor * group["peak"]
         norm = self.fabric.clip_gradients(module, optimiser, max_norm=self.config.clip, error_if_nonfinite=False)
-        meter.add({"gradient" if len(self._modules) == 1 else f"gradient/{name}": norm})
+        meter.add({"gradient" if len(self._modules) == 1 else f"gradient/{name}": whole(norm)})
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
@@ -255,14 +265,14 @@ class Loop:
         return dict(zip(metrics, means.tolist(), strict=True))
 
     def _validate(self) -> None:
-        if self._logger is not None:
+        if self._logger is not None or self._sharded:
             with self._averaged(), torch.no_grad():
                 self._validation = self.task.validate()
-                picture = self.task.preview()
+                picture = None if self._sharded else self.task.preview()
             if self._validation:
                 named = {f"validation/{name}": value for name, value in self._validation.items()}
                 self._log(named, {}, learning_rate_factor(self.config, self.step, self.done), 0.0)
-            if picture is not None:
+            if picture is not None and self._logger is not None:
                 self._logger.preview(self.step, picture)
         self.fabric.barrier()
 

@@ -13,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 
 from playloom.errors import CheckpointError
 from playloom.training.config import LoopConfig
+from playloom.training.distributed import shard_like, whole
 
 
 class MuonAdamW(AdamW):
@@ -42,10 +43,10 @@ class MuonAdamW(AdamW):
         momentum.lerp_(gradient, 1 - group["momentum"])
         matrix = gradient.lerp(momentum, group["momentum"]).flatten(1)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        wide = matrix.shape[1]
-        for rows, update in zip(torch.split(parameter, wide), torch.split(matrix, wide), strict=True):
-            step = orthogonalize(update, group["dtype"]).view_as(rows)
-            rows.add_(step, alpha=-0.2 * group["lr"] * max(update.shape) ** 0.5)
+        parts = torch.split(whole(matrix), matrix.shape[1])
+        steps = [orthogonalize(part, group["dtype"]) * (0.2 * max(part.shape) ** 0.5) for part in parts]
+        step = torch.cat(steps).view(parameter.shape)
+        parameter.add_(shard_like(step, parameter), alpha=-group["lr"])
 
 
 _NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
@@ -111,7 +112,8 @@ def load_optimiser(module: nn.Module, optimiser: Optimizer, tensors: Mapping[str
         name, key = full.rsplit("/", 1)
         parameter = parameters[name]
         if tensor.shape == parameter.shape:  # in its memory order: fused kernels pair elements by their place in memory
-            state = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+            state = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False)
+            state.copy_(shard_like(tensor, state))
         else:
             state = tensor.clone().to(parameter.device)
         optimiser.state[parameter][key] = state
@@ -125,7 +127,7 @@ def copy_tensors(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -
         raise CheckpointError(f"the checkpoint does not fit this model: {wrong[0][0]} differs; choose another --out")
     with torch.no_grad():
         for name, target in targets.items():
-            target.copy_(sources[name])
+            target.copy_(shard_like(sources[name], target))
 
 
 class AveragedWeights:

@@ -46,8 +46,8 @@ class Task(Protocol):
     def to(self, device: torch.device) -> None:
         """Move everything that is not a trained module."""
 
-    def batch(self, index: int) -> Batch:
-        """Return batch `index` of this rank: a pure function."""
+    def batch(self, seen: int) -> Batch:
+        """Return this rank's share of the batch after `seen` examples of all ranks: a pure function."""
 
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
         """Yield the losses of one batch on the given (wrapped) modules."""

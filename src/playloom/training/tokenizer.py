@@ -47,6 +47,8 @@ class GanConfig:
     """Pictures of the "validation" split per validation."""
 
     def __post_init__(self) -> None:
+        if self.loop.strategy == "fsdp":
+            raise ConfigError("strategy fsdp shards a world model only; leave it out for a tokenizer or a decoder")
         if not 0 <= self.adversarial_from <= 1:
             raise ConfigError(f"adversarial_from is out of range: got {self.adversarial_from}, expected 0 to 1")
         for name in ("validation_pictures", "discriminator_rate"):
@@ -133,18 +135,18 @@ class GanTask:
         settings = {name: value for name, value in plain(to_mapping(config)).items() if name != "loop"}
         self.run_config: dict[str, Any] = {"tokenizer": tokenizer.config.to_dict(), "training": settings}
         self.run_config["data"] = {"rows": len(frames)}
-        rank, ranks = dist_info()
+        rank = dist_info()[0]
         spans = frames.of_split("train")
-        self._train = WindowSampler(spans=spans, steps=1, batch=loop.batch, seed=loop.seed, rank=rank, ranks=ranks)
+        self._train = WindowSampler(spans=spans, steps=1, batch=loop.batch, seed=loop.seed, rank=rank)
 
     def to(self, device: torch.device) -> None:
         """Move the frozen networks and those of the losses."""
         self.tokenizer.to(device)
         self.loss.to(device)
 
-    def batch(self, index: int) -> Batch:
-        """Return batch `index`: frames uint8 [B, H, W, 3] and, for a decoder, codes int64 [B, N]."""
-        return self.gather(self._train.rows(index))
+    def batch(self, seen: int) -> Batch:
+        """Return a batch: frames uint8 [B, H, W, 3] and, for a decoder, codes int64 [B, N]."""
+        return self.gather(self._train.rows(seen))
 
     def gather(self, rows_B1: NDArray[np.int64]) -> Batch:
         """Read rows of the dataset."""
@@ -220,7 +222,8 @@ class TokenizerTask(GanTask):
             tokenizer.load_state_dict(start.tokenizer.state_dict())
         spans = frames.of_split("validation") or frames.of_split("train")
         sampler = WindowSampler(spans=spans, steps=1, batch=min(config.loop.batch, 16), seed=0)
-        batches = [sampler.rows(index) for index in range(max(1, config.validation_pictures // sampler.batch))]
+        count = max(1, config.validation_pictures // sampler.batch)
+        batches = [sampler.rows(index * sampler.batch) for index in range(count)]
         super().__init__(tokenizer, config, frames, decoder_only=False, validation_batches=batches)
         self._brightness, self._mirror = config.brightness, config.mirror
         if start is not None:

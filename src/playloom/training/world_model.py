@@ -123,6 +123,8 @@ class WorldConfig:
     """Relative frequency of each row delay."""
     context_noise: float = 0.0
     """Largest share of a window's codes that the model reads wrongly: it will read its own mistakes (Valevski 2024)."""
+    mirror: bool = False
+    """Add the training episodes of a frame dataset mirrored, pictures and controller together, to the codes made."""
     first_step_image_loss: bool = False
     """Include the first picture of a window, which nothing predicts, in the loss."""
     drop_dead: bool = True
@@ -161,6 +163,7 @@ class WorldTask:
         _check_store(model, store)
         self._model, self._config, self._store, self._tokenizer = model, config, store, tokenizer
         self.transformer = build_transformer(model, seed=config.loop.seed)
+        self.transformer.checkpoint_blocks = config.loop.activation_checkpointing
         self.loss = WorldLoss(
             self.transformer,
             model.layout,
@@ -182,18 +185,17 @@ class WorldTask:
             self.transformer.load_state_dict(start.model.transformer.state_dict())
             self.run_config["start"] = {"transformer": start.transformer}
         self._masks, self._weights = self._orders(model)
-        rank, ranks = dist_info()
-        self._train = self._sampler(self._spans("train"), config.loop.seed, rank, ranks)
+        self._train = self._sampler(self._spans("train"), config.loop.seed, dist_info()[0])
         validation = [span for span in self._spans("validation") if span.length >= config.window_steps]
-        self._validation = self._sampler(validation, 0, 0, 1) if validation else None
+        self._validation = self._sampler(validation, 0, 0) if validation else None
 
     def to(self, device: torch.device) -> None:
         """Move the masks."""
         self._masks = {row_delay: own.to(device) for row_delay, own in self._masks.items()}
 
-    def batch(self, index: int) -> Batch:
-        """Return windows of batch `index`: codes int64 [B, T, N], actions int64 [B, T, A]."""
-        return token_windows(self._store, self._train.rows(index))
+    def batch(self, seen: int) -> Batch:
+        """Return windows: codes int64 [B, T, N], actions int64 [B, T, A]."""
+        return token_windows(self._store, self._train.rows(seen))
 
     def losses(self, modules: Mapping[str, nn.Module], batch: Batch, context: StepContext) -> Iterator[ModuleLoss]:
         """Yield one loss, in a decode order drawn from the step's generator."""
@@ -210,7 +212,7 @@ class WorldTask:
         sums: dict[str, float] = {}
         count = max(1, self._config.validation_windows // self._validation.batch)
         for index in range(count):
-            windows = token_windows(self._store, self._validation.rows(index))
+            windows = token_windows(self._store, self._validation.rows(index * self._validation.batch))
             batch = {name: tensor.to(device) for name, tensor in windows.items()}
             raster = self._output(self.loss, batch, row_delays[0])
             metrics = {name: float(value) for name, value in raster._asdict().items()}
@@ -256,9 +258,9 @@ class WorldTask:
         masks = {row_delay: schedule(model.layout, row_delay).visible_PP() for row_delay in shares}
         return masks, weights / weights.sum()
 
-    def _sampler(self, spans: Sequence[EpisodeSlice], seed: int, rank: int, ranks: int) -> WindowSampler:
+    def _sampler(self, spans: Sequence[EpisodeSlice], seed: int, rank: int) -> WindowSampler:
         steps, batch = self._config.window_steps, self._config.loop.batch
-        return WindowSampler(spans=spans, steps=steps, batch=batch, seed=seed, rank=rank, ranks=ranks)
+        return WindowSampler(spans=spans, steps=steps, batch=batch, seed=seed, rank=rank)
 
     def _spans(self, split: str) -> tuple[EpisodeSlice, ...]:
         spans = self._store.of_split(split)

@@ -1,5 +1,6 @@
 """Recordings of somebody's own game: what is a take, where it goes, and that a model learns from it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from typer.testing import CliRunner
 from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset
-from playloom.data.import_clips import build_from_clips, find_clips, load_clip
+from playloom.data.importing.build import find_recordings, import_recordings
+from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import ActionError, BadInputError, RecordingError
 from playloom.evaluation.test_set import open_test_set
 from playloom.media.action_table import write_actions
@@ -20,6 +22,7 @@ from playloom.models.presets import preset
 
 SIZES = preset("tiny").tokenizer
 SIZE = (SIZES.frame_height, SIZES.frame_width)
+OPTIONS = ImportOptions(frame_size=SIZE)
 
 
 def play(steps: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -49,15 +52,16 @@ def pictures_at(folder: Path, steps: int, rows: int) -> tuple[np.ndarray, np.nda
 
 def test_a_folder_of_pictures_is_a_take_in_natural_order(tmp_path):
     frames, actions = pictures_at(tmp_path / "monday", 12, rows=11)
-    assert find_clips(tmp_path) == [tmp_path / "monday"]
-    seen, held = load_clip(tmp_path / "monday", SIZE)
+    assert [recording.path for recording in find_recordings(tmp_path, OPTIONS)] == [tmp_path / "monday"]
+    store = import_recordings(tmp_path, tmp_path / "out", OPTIONS).dataset
+    seen, held = store.frames_FHWC, store.actions_FA
     assert (seen == frames).all() and (held[:-1] == actions[:-1]).all() and (held[-1] == REST_VALUES).all()
 
 
 def test_of_twenty_takes_one_is_for_validation_and_one_for_tests(tmp_path):
     for number in range(20):
         clip_at(tmp_path / "in" / f"{number:02}.npz", 3, number)
-    store = build_from_clips(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
+    store = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS).dataset
     assert [s.meta["take"] for s in store.of_split("validation")] == ["09.npz"]
     assert [s.meta["take"] for s in store.of_split("test")] == ["19.npz"]
     assert len(store.of_split("train")) == 18 and len(store) == 60
@@ -66,7 +70,7 @@ def test_of_twenty_takes_one_is_for_validation_and_one_for_tests(tmp_path):
 def test_a_single_take_keeps_its_end_for_validation(tmp_path):
     frames, actions = play(30)
     clip_at(tmp_path / "in" / "a.npz", 30)
-    store = build_from_clips(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
+    store = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS).dataset
     train, validation = store.spans
     assert (train.rows, validation.rows) == (slice(0, 27), slice(27, 30))
     assert (store.frames_FHWC == frames).all() and (store.actions_FA == actions).all()
@@ -75,7 +79,7 @@ def test_a_single_take_keeps_its_end_for_validation(tmp_path):
 
 def test_other_sizes_are_fitted(tmp_path):
     clip_at(tmp_path / "in" / "a.npz", 4)
-    store = build_from_clips(tmp_path / "in", tmp_path / "out", frame_size=(8, 8), split="test")
+    store = import_recordings(tmp_path / "in", tmp_path / "out", ImportOptions(frame_size=(8, 8), split="test")).dataset
     assert store.frames_FHWC.shape == (4, 8, 8, 3)
 
 
@@ -88,29 +92,29 @@ def test_an_interrupted_import_goes_on(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_from_clips(tmp_path / "in", tmp_path / "out", frame_size=SIZE, progress=stop)
+        import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=stop)
     with pytest.raises(RecordingError, match="unfinished"):
         FrameDataset.open(tmp_path / "out")
-    store = build_from_clips(tmp_path / "in", tmp_path / "out", frame_size=SIZE)
+    store = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS).dataset
     wanted = np.concatenate([play(4, number)[0] for number in range(3)])
     assert (store.frames_FHWC == wanted).all()
 
 
 def test_what_cannot_be_used_is_named(tmp_path):
     with pytest.raises(RecordingError, match="not a folder"):
-        find_clips(tmp_path / "nowhere")
-    with pytest.raises(RecordingError, match="no take"):
-        find_clips(tmp_path)
+        find_recordings(tmp_path / "nowhere", OPTIONS)
+    with pytest.raises(RecordingError, match="no recording"):
+        find_recordings(tmp_path, OPTIONS)
     pictures_at(tmp_path / "short", 5, rows=3)
     with pytest.raises(ActionError, match="3 rows"):
-        build_from_clips(tmp_path / "short", tmp_path / "out", frame_size=SIZE)
+        import_recordings(tmp_path / "short", tmp_path / "out", OPTIONS)
     with pytest.raises(BadInputError, match="train"):
-        build_from_clips(tmp_path, tmp_path / "out", frame_size=SIZE, split="trian")
+        import_recordings(tmp_path, tmp_path / "out", replace(OPTIONS, split="trian"))
     clip_at(tmp_path / "in" / "a.npz", 4)
-    build_from_clips(tmp_path / "in", tmp_path / "done", frame_size=SIZE)
+    import_recordings(tmp_path / "in", tmp_path / "done", OPTIONS)
     clip_at(tmp_path / "other" / "b.npz", 4)
     with pytest.raises(RecordingError, match="finished"):
-        build_from_clips(tmp_path / "other", tmp_path / "done", frame_size=SIZE)
+        import_recordings(tmp_path / "other", tmp_path / "done", OPTIONS)
 
 
 def test_a_damaged_take_is_skipped_and_the_others_are_whole(tmp_path):
@@ -127,6 +131,21 @@ def test_a_damaged_take_is_skipped_and_the_others_are_whole(tmp_path):
     store = FrameDataset.open(tmp_path / "out")
     wanted = np.concatenate([play(4, number)[0] for number in range(3)])
     assert len(store) == 12 and (store.frames_FHWC == wanted).all()
+
+
+def test_options_of_the_command(tmp_path):
+    for number in range(2):
+        clip_at(tmp_path / "in" / f"{number}.npz", 4, number)
+    (tmp_path / "in" / "cut.npz").write_bytes(b"PK")
+    words = ["import", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--preset", "tiny", "--strict"]
+    result = CliRunner().invoke(app, [*words, "--mask", "0,0,4,2", "--mask", "10,3,1,1"])
+    assert result.exit_code == 2 and "found: npz (3)" in result.stdout and "skipped: " in result.stderr
+    frames = FrameDataset.open(tmp_path / "out").frames_FHWC
+    assert not frames[:, :2, :4].any() and not frames[:, 3, 10].any() and frames[:, 2, :4].any()
+    other = CliRunner().invoke(app, words)  # without the masks these are other settings
+    assert isinstance(other.exception, RecordingError) and "settings" in str(other.exception)
+    wrong = CliRunner().invoke(app, [*words, "--mask", "1,2,3"])
+    assert isinstance(wrong.exception, BadInputError) and "--mask is wrong" in str(wrong.exception)
 
 
 def test_a_finished_import_is_there_already(tmp_path):

@@ -191,7 +191,7 @@ def test_rolling_positions_do_not_know_the_date():
 
 
 def test_rotation_depends_on_differences_only():
-    rotary = Rotary(12, torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]), longest_step=10)
+    rotary = Rotary(12, np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]], np.float32), longest_step=10)
     query, key = torch.randn(2, 1, 1, 1, 12)
 
     def score(query_step: int, key_step: int) -> torch.Tensor:
@@ -208,7 +208,7 @@ def test_rotation_depends_on_differences_only():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_turning_by_a_matrix_is_turning(dtype):
     """One product in place of three small operators, head by head the same."""
-    rotary = Rotary(12, torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]), longest_step=10)
+    rotary = Rotary(12, np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]], np.float32), longest_step=10)
     turn = tuple(part.to(dtype) for part in rotary.angles(torch.tensor([[7], [4095]]), torch.arange(3)))
     x_BQME = torch.randn(2, 3, 5, 12, dtype=dtype, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(rotate(x_BQME, matrices(*turn)), rotate(x_BQME, *turn))

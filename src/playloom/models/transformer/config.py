@@ -78,6 +78,8 @@ class TransformerConfig:
     """Attention and MLP of a block both read its input, behind one norm (GPT-J; PaLM, Chowdhery et al. 2022)."""
     qk_norm: bool = False
     """Normalise queries and keys per head (Dehghani et al. 2023), for stable training at high learning rates."""
+    dropout: float = 0.0
+    """Share of values dropped in training after the embeddings, each attention and each MLP; not inside attention."""
 
     def __post_init__(self) -> None:
         check_whole("the transformer's keyframes", self.keyframes, 0, _MOST["context_steps"])
@@ -86,6 +88,8 @@ class TransformerConfig:
         for name, most in _MOST.items():
             if getattr(self, name) is not None or name not in ("kv_heads", "local_steps"):
                 check_whole(f"the transformer's {name}", getattr(self, name), 1, most)
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"the transformer's dropout is out of range: got {self.dropout}, expected 0 to below 1")
         if self.width % (2 * self.heads):
             raise ConfigError(f"width {self.width} does not split into {self.heads} heads of even width")
         if self.heads % self.key_value_heads:

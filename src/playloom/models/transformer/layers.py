@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from playloom.models.transformer.config import Window
@@ -102,14 +104,14 @@ def frequencies(pairs: int, longest: float) -> Float[Tensor, F]:
 class Rotary(torch.nn.Module):
     """Rotary angles of every position."""
 
-    def __init__(self, head_width: int, grid_P2: Float[Tensor, "P 2"], longest_step: int) -> None:
+    def __init__(self, head_width: int, grid_P2: NDArray[np.float32], longest_step: int) -> None:
         super().__init__()
         pairs = head_width // 2
         across = pairs // 3
         along = pairs - 2 * across
         longest_place = 2.0 * float(grid_P2.max()) + 4.0
         place_freq = frequencies(across, longest_place)
-        angle_P = [grid_P2[:, axis, None].double() * place_freq for axis in (0, 1)]
+        angle_P = [torch.as_tensor(grid_P2[:, axis, None]).double() * place_freq for axis in (0, 1)]
         self.register_buffer("place_angle_PF", torch.cat(angle_P, dim=1), persistent=False)
         unit = 2 * math.pi / STEP_PERIOD
         step_freq_F = (frequencies(along, 4.0 * longest_step) / unit).round().clamp(min=1) * unit

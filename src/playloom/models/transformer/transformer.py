@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from playloom.errors import ConfigError
 from playloom.models.sequence import StepLayout
@@ -111,7 +112,7 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         hidden = config.mlp_ratio * config.width
-        self.parallel = config.parallel
+        self.parallel, self.dropout = config.parallel, config.dropout
         self.attention_norm = nn.LayerNorm(config.width)
         self.attention = Attention(config, layer)
         self.mlp_norm = nn.Identity() if config.parallel else nn.LayerNorm(config.width)
@@ -120,9 +121,12 @@ class Block(nn.Module):
     def feed(self, x: Tensor, attended: Tensor, normed: Tensor) -> Tensor:
         """Return the residual stream after the block, from its input, the attention's output and its norm."""
         if self.parallel:
-            return x + attended + self.mlp(normed)
-        x = x + attended
-        return x + self.mlp(self.mlp_norm(x))
+            return x + self._drop(attended) + self._drop(self.mlp(normed))
+        x = x + self._drop(attended)
+        return x + self._drop(self.mlp(self.mlp_norm(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
     def steps(self, x_BTPD: Tensor, turn: RotaryFactors, causal_mask_PP: Tensor) -> Tensor:
         """Run the block over whole steps."""
@@ -149,12 +153,12 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, layout: StepLayout) -> None:
         super().__init__()
         self.config, self.layout = config, layout
+        self.checkpoint_blocks = False  # compute a block's activations again in the backward pass
         rolling = config.positions == "rolling"
         places = layout.positions * (1 if rolling else config.context_steps)
         self.token = nn.Embedding(layout.vocab.size, config.width)
         self.place = nn.Embedding(places, config.width)
-        grid_P2 = torch.as_tensor(layout.grid_P2)
-        self.rotary = Rotary(config.head_width, grid_P2, config.context_steps) if rolling else None
+        self.rotary = Rotary(config.head_width, layout.grid_P2, config.context_steps) if rolling else None
         actions = layout.vocab.action_values
         self.action_condition = nn.Embedding(actions, config.width) if config.action_condition else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
@@ -189,6 +193,8 @@ class Transformer(nn.Module):
         x = self._token(inputs_BTP) + self.place(where_TP)
         if self.action_condition is not None and actions_BTA is not None:
             x = x + self._condition(actions_BTA)[:, :, None] * self.image_position_P[:, None]
+        if self.training and self.config.dropout:
+            x = F.dropout(x, self.config.dropout)
         turn: RotaryFactors = ()
         if self.rotary is not None:
             step_S = torch.arange(steps, device=x.device).repeat_interleave(positions)
@@ -196,7 +202,10 @@ class Transformer(nn.Module):
             turn = angles[0].to(x.dtype), angles[1].to(x.dtype)
         for block in self.blocks:
             assert isinstance(block, Block)
-            x = block.steps(x, turn, causal_mask_PP)
+            if self.checkpoint_blocks and self.training:
+                x = checkpoint(block.steps, x, turn, causal_mask_PP, use_reentrant=False)
+            else:
+                x = block.steps(x, turn, causal_mask_PP)
         return self.norm(x)
 
     def begin(

@@ -1,0 +1,157 @@
+"""Content of files: pictures of a video with their times, by PyAV, and rows of CSV, JSONL and Parquet files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.errors import MissingExtraError, PlayloomError, RecordingError
+
+Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
+"""Time of a picture in seconds, and a function that returns its RGB values [H, W, 3]."""
+VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov")
+"""Endings of videos that are read; any codec of FFmpeg's."""
+_BEFORE = 2e-3  # Matroska rounds times to milliseconds
+TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
+"""Endings of tables that are read."""
+_WORDS = {
+    **dict.fromkeys(("down", "press", "pressed", "keydown", "key_down", "true"), 1.0),
+    **dict.fromkeys(("up", "release", "released", "keyup", "key_up", "false"), 0.0),
+}
+
+
+@contextmanager
+def reading(place: Path | str) -> Iterator[None]:
+    """Turn what damaged content raises into a RecordingError that names the place."""
+    try:
+        yield
+    except PlayloomError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        what = error if isinstance(error, OSError | ValueError) else repr(error)
+        raise RecordingError(f"{place} cannot be read ({what!s:.120}); is it damaged or cut short?") from error
+
+
+def video_times(path: Path) -> NDArray[np.float64]:
+    """Return the sorted presentation times of all pictures in seconds, without decoding; the first is 0."""
+    with _opened(path) as (container, stream):
+        pts = [packet.pts for packet in container.demux(stream) if packet.pts is not None and packet.size]
+        times_F = np.sort(np.array(pts, np.int64)) * float(stream.time_base)
+    if not len(times_F):
+        raise RecordingError(f"{path} holds no picture; record it again")
+    return times_F - times_F[0]
+
+
+def video_size(path: Path) -> tuple[int, int]:
+    """Return width and height of the pictures in pixels."""
+    with _opened(path) as (_, stream):
+        return stream.codec_context.width, stream.codec_context.height
+
+
+def video_pictures(path: Path, *, start: float | None = None) -> Iterator[Frame]:
+    """Decode the pictures one at a time; the time of the first is 0.
+
+    With `start`, pictures before that presentation time in seconds are left out, and that time is 0. RecordingError
+    when the video is damaged; its earlier pictures are given before.
+    """
+    with _opened(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        zero = None if start is None else start / float(stream.time_base)
+        if start:
+            container.seek(int(start / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            if frame.pts is not None:
+                zero = frame.pts if zero is None else zero
+                time = (frame.pts - zero) * float(stream.time_base)
+                if time >= -_BEFORE:
+                    yield time, partial(frame.to_ndarray, format="rgb24")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise RecordingError(f"{path} has no video stream; expected a video of the game")
+            yield container, container.streams.video[0]
+    except av.FFmpegError as error:
+        raise RecordingError(f"{path} cannot be read ({error}); is it damaged or cut short?") from error
+
+
+def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Give number, from 1, and cells by lower-case column of every row; RecordingError when it is damaged or empty."""
+    number = 0
+    read = {".jsonl": _jsonl, ".parquet": _parquet}.get(path.suffix, _csv)
+    with reading(path):
+        for number, row in enumerate(read(path), 1):
+            yield number, row
+    if not number:
+        raise RecordingError(f"{path} holds no row; record it again")
+
+
+def to_number(cell: Any) -> float:
+    """Return a cell as a number, 1 or 0 for words such as down, up, true; ValueError when it is none."""
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        value = _WORDS.get(str(cell).strip().lower(), math.nan)
+    if not math.isfinite(value):
+        raise ValueError(f"got {cell!r:.40}, expected a number")
+    return value
+
+
+def parquet_rows(
+    path: Path, columns: Sequence[str] | None = None, where: tuple[str, int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Give the rows of a Parquet file, of some columns, and only those that have a value in a column."""
+    try:
+        from pyarrow import compute, dataset
+    except ImportError as error:
+        raise MissingExtraError.of("pyarrow", "import") from error
+    chosen = compute.field(where[0]) == where[1] if where else None
+    with reading(path):
+        for batch in dataset.dataset(path, format="parquet").to_batches(
+            columns=columns, filter=chosen, batch_size=1024
+        ):
+            yield from batch.to_pylist()
+
+
+def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                with reading(f"{path} line {number}"):
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError(f"got {line.strip():.40}, expected a JSON object in every line")
+                yield _lower(row)
+
+
+def _csv(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        head = file.readline()
+        separator = next((mark for mark in ";\t" if mark in head and "," not in head), ",")
+        names = [name.strip().lower() for name in next(csv.reader([head], delimiter=separator), [])]
+        for cells in csv.reader(file, delimiter=separator):
+            if cells:
+                row = dict(zip(names, cells, strict=False))
+                yield {key: cell.replace(",", ".") for key, cell in row.items()} if separator == ";" else row
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    return map(_lower, parquet_rows(path))
+
+
+def _lower(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.strip().lower(): value for key, value in row.items()}

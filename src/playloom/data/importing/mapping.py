@@ -1,0 +1,139 @@
+"""Mappings of keys, mouse and pad to the sixteen controls, as TOML files.
+
+    dead_zone = 0.1            # of sticks; default 0
+    counts_for_full = 60       # mouse counts in 0.1 s that are full stick; default: fitted to the recordings
+    [controls]
+    left_stick_y = { w = 1, s = -1 }
+    right_stick_x = { mouse_dx = 1 }
+    button_A = "space"
+    trigger_RT = ["mouse_left", "e"]
+
+Each entry of `controls` is a control (+y is forward and up) and its sources with their weights, or names of sources of
+weight 1; `names` has their spelling. The values of sources times weights are added and clipped to the control's range.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import encode_named
+from playloom.actions.controller import CONTROLS
+from playloom.data.importing.names import control_name
+from playloom.data.importing.resample import MOUSE, PAUSED
+from playloom.errors import ConfigError, did_you_mean
+from playloom.json_io import from_mapping
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+READY = ("controller", "opencs2", "vpt", "wasd-mouse", "xinput")
+"""Names of the mappings that come with playloom."""
+_FOLDER = Path(__file__).parent / "mappings"
+_NAMES = [control.name for control in CONTROLS]
+_PERCENTILE = 99
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlMapping:
+    """Sources of every control, see the module."""
+
+    weights: Mapping[str, Mapping[str, float]]
+    """Weight of each source, by control and source."""
+    dead_zone: float = 0.0
+    """Stick positions below it are 0, [0, 1)."""
+    counts_for_full: float | None = None
+    """Mouse counts in 0.1 s that are full stick, more than 0; None: to be fitted."""
+
+    def __post_init__(self) -> None:
+        for key, low, high in (("dead_zone", 0.0, 0.99), ("counts_for_full", 1e-6, 1e9)):
+            value = getattr(self, key)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"{key} is wrong: got {value:g}, expected {low:g} to {high:g}")
+        object.__setattr__(self, "weights", {name: _weights(name, given) for name, given in self.weights.items()})
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """Names of all sources and `PAUSED`, in the order of the columns of `apply`."""
+        return (*sorted({source for weights in self.weights.values() for source in weights}), PAUSED)
+
+    def mouse_counts(self, input_TC: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return those columns of the input of steps that are mouse counts, [T, M], M 0 to 2."""
+        return input_TC[:, [column for column, name in enumerate(self.sources) if name in MOUSE]]
+
+    def fit(self, counts_TM: NDArray[np.float32]) -> ControlMapping:
+        """Return the mapping with `counts_for_full` fitted to the mouse counts of all steps, [T, M].
+
+        It is the 99th percentile of |dx|, of |dy| where the mouse never moves to the side. A given value stays.
+        """
+        if self.counts_for_full is not None:
+            return self
+        for counts_T in np.abs(counts_TM.T):
+            if counts_T.any():
+                full = float(np.percentile(counts_T, _PERCENTILE)) or float(counts_T.max())
+                return replace(self, counts_for_full=full)
+        return replace(self, counts_for_full=1.0)
+
+    def apply(self, input_TC: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Turn the input of steps, float32 [T, C], into action values uint8 [T, 16]."""
+        weights_CK = np.zeros((len(self.sources), len(_NAMES)), np.float32)
+        for name, weights in self.weights.items():
+            for source, weight in weights.items():
+                scale = (self.counts_for_full or 1.0) if source in MOUSE else 1.0
+                weights_CK[self.sources.index(source), _NAMES.index(name)] = weight / scale
+        low = np.array([control.low for control in CONTROLS], np.float32)
+        state_TK = (input_TC @ weights_CK).clip(low, 1)
+        buttons = np.array([control.kind == "button" for control in CONTROLS])
+        return encode_named(np.where(buttons, state_TK >= 0.5, state_TK))
+
+
+def read_mapping(names: Sequence[str]) -> ControlMapping:
+    """Read and combine mappings: names of `READY`, or paths of TOML files; ConfigError when one is wrong."""
+    controls: dict[str, dict[str, float]] = {}
+    dead_zone, counts = 0.0, None
+    for name in names:
+        one = _read_toml(name)
+        for control, weights in one.weights.items():
+            controls.setdefault(control, {}).update(weights)
+        dead_zone = max(dead_zone, one.dead_zone)
+        counts = one.counts_for_full or counts
+    return ControlMapping(weights=controls, dead_zone=dead_zone, counts_for_full=counts)
+
+
+def _read_toml(name: str) -> ControlMapping:
+    path = _FOLDER / f"{name}.toml" if name in READY else Path(name)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        if not content.get("controls"):
+            raise ConfigError("it has no table [controls]; see docs/own_game.md")
+        content["weights"] = content.pop("controls")
+        return from_mapping(ControlMapping, content, "it")
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no mapping {name}; give a TOML file, or {did_you_mean(name, READY)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"mapping {name}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"mapping {name} cannot be read ({error}); expected a TOML file") from error
+
+
+def _weights(control: str, given: Any) -> dict[str, float]:
+    if control not in _NAMES:
+        raise ConfigError(f"unknown control {control!r}; {did_you_mean(control, _NAMES)}")
+    if isinstance(given, str):
+        given = [given]
+    weights = dict.fromkeys(given, 1.0) if isinstance(given, list) and all(isinstance(x, str) for x in given) else given
+    if not isinstance(weights, dict) or not all(
+        isinstance(weight, int | float) and math.isfinite(weight) for weight in weights.values()
+    ):
+        raise ConfigError(f"{control} is wrong: got {given!r:.60}, expected a source, a list of sources, or weights")
+    return {control_name(source): float(weight) for source, weight in weights.items()}

@@ -1,0 +1,241 @@
+"""A recording as every reader gives it, and the two forms that have one row of controls a picture."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import REST_VALUES, Schema, decode_values, rows_to_values
+from playloom.actions.controller import CONTROLS
+from playloom.data.importing.files import Frame, video_pictures, video_times
+from playloom.data.importing.resample import STEP, InputChange
+from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
+from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
+from playloom.media.action_table import read_actions
+from playloom.media.clips import read_clip, read_npz
+from playloom.media.images import ResizeMode, fit_picture, read_picture
+
+Rectangle = tuple[int, int, int, int]
+"""x, y, width, height in pixels."""
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Options of an import."""
+
+    frame_size: tuple[int, int]
+    """Height and width of the pictures."""
+    resize: ResizeMode = "crop"
+    """Resize mode of pictures of another shape."""
+    masks: tuple[Rectangle, ...] = ()
+    """Parts of the recordings' pictures to make black before resizing."""
+    mapping: tuple[str, ...] = ()
+    """Names or paths of mappings, see `read_mapping`; empty: those of the format."""
+    format: str = "auto"
+    """A reader's format; `auto`: every file in its own."""
+    schema: Schema | Literal["auto"] = "named"
+    """Encoding of the sixteen controls in tables."""
+    offset: float = 0.0
+    """Seconds to add to the times of the input."""
+    rate: float = 10.0
+    """Rows a second of data without times."""
+    split: str | None = None
+    """Split of all recordings; None: of every twenty the tenth is for validation and the twentieth for tests; of fewer
+    than ten the last one is for validation; of a single one its last tenth."""
+
+    def __post_init__(self) -> None:
+        if self.split not in (None, *SPLITS):
+            raise BadInputError(f"unknown split {self.split!r}; {did_you_mean(self.split or '', SPLITS)}")
+        if not 0.1 <= self.rate <= 1000:
+            raise BadInputError(f"the rate is wrong: got {self.rate:g}, expected 0.1 to 1000 rows a second")
+
+    def reduce(self, frame_HWC: NDArray[np.uint8], masks: Sequence[Rectangle]) -> tuple[NDArray[np.uint8], str | None]:
+        """Return a picture in the size of the dataset, RGB, with more masks, and what was changed by that."""
+        masks = (*self.masks, *masks)
+        if masks:
+            frame_HWC = frame_HWC.copy()
+        for x, y, width, height in masks:
+            frame_HWC[y : y + height, x : x + width] = 0
+        return fit_picture(frame_HWC, self.frame_size, self.resize, area=True)
+
+
+@dataclass(frozen=True)
+class Recording(ABC):
+    """Pictures and input of one session. Methods raise a PlayloomError when a file cannot be used."""
+
+    path: Path
+    """File or folder that names the recording."""
+    options: ImportOptions
+
+    format: ClassVar[str]
+    """Name of the format, for `--format`."""
+    endings: ClassVar[tuple[str, ...]] = ()
+    """Endings of the files that `find` looks for."""
+
+    @classmethod
+    def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
+        """Return the recordings of this format in or below a folder, without hidden files."""
+        files = (path for path in folder.rglob("*") if path.suffix.lower() in cls.endings)
+        return [cls(path, options) for path in files if path.is_file() and not path.name.startswith(".")]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files of the recording that another format would take too."""
+        return [self.path, self.video]
+
+    @property
+    def video(self) -> Path:
+        """The video with the pictures."""
+        return self.path
+
+    @property
+    def session(self) -> Path:
+        """Name of the session; recordings of one session go to one split."""
+        return self.path
+
+    @property
+    def mapping(self) -> tuple[str, ...]:
+        """Names of the mappings that fit this format."""
+        return ("wasd-mouse", "xinput")
+
+    @property
+    def masks(self) -> Sequence[Rectangle]:
+        """Parts of the pictures to make black, besides those of the options."""
+        return ()
+
+    @property
+    def state_columns(self) -> Sequence[str]:
+        """Names of the state columns among the changes, where they have `STATE` in front."""
+        return ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what was assumed."""
+        return ()
+
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        """Sorted times of all pictures in seconds, taken without decoding them."""
+        return video_times(self.video)
+
+    def pictures(self) -> Iterator[Frame]:
+        """Read the pictures one at a time."""
+        return video_pictures(self.video)
+
+    @abstractmethod
+    def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
+        """Read the input in order of time; other controls than these may be left out."""
+
+
+def check_sources(place: Path, controls: Iterable[str], sources: Sequence[str]) -> None:
+    """Raise a RecordingError unless the mapping's sources have some of a recording's controls."""
+    names = list(dict.fromkeys(controls))
+    if not set(names) & set(sources):
+        raise RecordingError(
+            f"{place} has no control that the mapping uses: got {', '.join(names)}; give a --mapping for them"
+        )
+
+
+@dataclass(frozen=True)
+class Unreadable(Recording):
+    """Recordings whose metadata cannot be read."""
+
+    error: PlayloomError
+
+    format = "unreadable"
+
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        """Raise the error."""
+        raise self.error
+
+    def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
+        """Raise the error."""
+        raise self.error
+
+
+class _Rows(Recording):
+    """One row of the sixteen controls for each picture, ten a second."""
+
+    @property
+    def mapping(self) -> tuple[str, ...]:
+        """`controller`."""
+        return ("controller",)
+
+    @abstractmethod
+    def _values(self) -> NDArray[np.uint8]:
+        """Action values [T, 16]."""
+
+    @abstractmethod
+    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
+        """Functions that return the T pictures."""
+
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        """Times of the rows in seconds."""
+        return np.arange(len(self._values()), dtype=np.float64) * STEP
+
+    def pictures(self) -> Iterator[Frame]:
+        """Read the pictures one at a time."""
+        return ((row * STEP, load) for row, load in enumerate(self._loaders()))
+
+    def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
+        """Give all controls in every row."""
+        for row, values_A in enumerate(self._values()):
+            for control, value in zip(CONTROLS, decode_values(values_A).tolist(), strict=True):
+                yield InputChange(row * STEP + self.options.offset, control.name.lower(), value)
+
+
+class PictureFolder(_Rows):
+    """A folder of pictures with an `actions.csv`; the last picture's action may be missing and is then rest."""
+
+    format = "pictures"
+
+    @classmethod
+    def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
+        """Return all folders with an `actions.csv`."""
+        return [cls(table.parent, options) for table in folder.rglob(ACTIONS_FILE)]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about columns left out and values rounded."""
+        return read_actions(self.path / ACTIONS_FILE, self.options.schema).notes
+
+    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
+        return (partial(_read, path) for path in pictures_in(self.path))
+
+    def _values(self) -> NDArray[np.uint8]:
+        table, pictures = self.path / ACTIONS_FILE, len(pictures_in(self.path))
+        values_TA = read_actions(table, self.options.schema).values_SA
+        if len(values_TA) == pictures - 1:
+            values_TA = np.concatenate([values_TA, REST_VALUES[None]])
+        if len(values_TA) != pictures:
+            raise ActionError(f"{table} has {len(values_TA)} rows for {pictures} pictures; expected a row a picture")
+        return values_TA
+
+
+class NpzClip(_Rows):
+    """An `.npz` of the dataset published with WHAM: `images` [T, 3, H, W] and `actions` [T, 16]."""
+
+    format, endings = "npz", (".npz",)
+
+    def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
+        return (partial(np.asarray, frame_HWC) for frame_HWC in read_clip(self.path).frames_THWC)
+
+    def _values(self) -> NDArray[np.uint8]:
+        try:
+            return rows_to_values(read_npz(self.path, ("actions",))["actions"], "binned")
+        except ActionError as error:
+            raise ActionError(f"{self.path}: {error} (binned schema)") from error
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    return read_picture(path).frame_HWC

@@ -1,0 +1,219 @@
+"""A video with a log of the input beside it: `play.mp4` and `play.csv` or `play.jsonl`, or Parquet.
+
+A log has a time column (`time`, `timestamp`, `t`, with `_s`, `_ms`, `_us` or `_ns` behind it if you like) and either
+events, with a column for the control (`key`, `control`, `button`) and one for its value (`value`, `down`, `event`), or
+rows of named controls, one column each: keys, `mouse_dx`, raw XInput (`sThumbLX`, `wButtons`), or the sixteen controls
+in a schema of `playloom.actions.codec`. Mouse movement may be in columns `dx` and `dy` of either form. Columns
+`reward`, `terminated`, `truncated` and `state_NAME` of rows become state columns.
+
+Without a unit in its name, that of the time is the one with which the log is as long as the video. Time 0 is the first
+picture. Where all times are later than the video's end, time 0 is the event `video_start`, else the first row.
+Between rows that are more than 0.5 s apart input is unknown; so is it while `paused` is 1 or `focus` is 0.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from playloom.actions.codec import BIN_VALUES, SLOT_NAMES, Schema, detect_schema
+from playloom.actions.controller import CONTROLS, Control
+from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, table_rows, to_number
+from playloom.data.importing.names import control_name
+from playloom.data.importing.recordings import Recording, check_sources
+from playloom.data.importing.resample import MAX_GAP, PAUSED, STATE, STEP, InputChange
+from playloom.errors import ActionError, RecordingError
+
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_TIME = re.compile(r"^(?:time|timestamp|t|ts)(?:_?(s|ms|us|ns))?$")
+_CONTROL_COLUMNS = ("control", "key", "button", "code", "name")
+_VALUE_COLUMNS = ("value", "down", "pressed", "event", "event_type", "state", "action", "type")
+_MOUSE = ("mouse_dx", "mouse_dy")
+_HEAD = 1000
+"""Rows that columns and schema are taken from."""
+_FACTOR = 30
+"""Most that the length of a log may differ from the video's; half way, in factors, to the next unit."""
+_UNIX = (5e8, 5e9)  # seconds: 1985 to 2128
+_OWN = {control.name.lower(): control for control in CONTROLS}
+_XINPUT = {
+    "sthumblx": ("left_stick_x", 32767), "sthumbly": ("left_stick_y", 32767), "sthumbrx": ("right_stick_x", 32767),
+    "sthumbry": ("right_stick_y", 32767), "blefttrigger": ("trigger_lt", 255), "brighttrigger": ("trigger_rt", 255),
+}  # fmt: skip
+"""Control and full value of raw XInput columns."""
+_XINPUT_BUTTONS = {
+    0x1: "dpad_up", 0x2: "dpad_down", 0x4: "dpad_left", 0x8: "dpad_right", 0x10: "pad_start", 0x20: "pad_back",
+    0x40: "pad_left_thumb", 0x80: "pad_right_thumb", 0x100: "skill_1", 0x200: "skill_2",
+    0x1000: "button_a", 0x2000: "button_b", 0x4000: "button_x", 0x8000: "button_y",
+}  # fmt: skip
+_SPECIAL = {"focus", "wbuttons", *_XINPUT}
+
+
+class VideoLog(Recording):
+    """A video and a log with its name; `find` gives videos without a log too."""
+
+    format, endings = "video", VIDEO_ENDINGS
+
+    @cached_property
+    def log(self) -> Path:
+        """The log; RecordingError when there is none, or more than one."""
+        names = [self.path.with_suffix(ending) for ending in TABLE_ENDINGS]
+        logs = [path for path in names if path.is_file()]
+        if not logs:
+            raise RecordingError(
+                f"{self.path} has no log of its input; put {' or '.join(path.name for path in names)} beside it"
+            )
+        if len(logs) > 1:
+            raise RecordingError(f"{self.path} has two logs, {logs[0].name} and {logs[1].name}; keep one")
+        return logs[0]
+
+    @property
+    def mapping(self) -> tuple[str, ...]:
+        """`controller` for a log of the sixteen controls."""
+        return ("controller",) if set(_OWN) <= set(self._columns) else super().mapping
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence where the first row was taken for the start of the video."""
+        said = f"{self.log}: its first row was taken for the start of the video; if that is wrong, give --offset"
+        return (said,) if self._clock[2] else ()
+
+    @property
+    def state_columns(self) -> Sequence[str]:
+        """Columns `reward`, `terminated`, `truncated` and, without its prefix, `state_NAME` of rows."""
+        return [] if self._control_column else [name for name in map(_state, self._columns) if name]
+
+    def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
+        """Read the log."""
+        wanted = {*sources, PAUSED}
+        held = self._control_column is None  # a row says what is held until the next one
+        known = {*wanted, *_SPECIAL} if held else set(_MOUSE)
+        cells = {column: control_name(column) for column in self._columns if control_name(column) in known}
+        if held and not cells:
+            check_sources(self.log, self._columns, sources)
+        if held:
+            cells |= {column: STATE + name for column in self._columns if (name := _state(column))}
+        (unit, zero, _), before, interval = self._clock, -math.inf, STEP
+        for number, row in table_rows(self.log):
+            time = (self._cell(number, row, self._time_column) - zero) * unit + self.options.offset
+            if held and time - before > MAX_GAP:
+                yield InputChange(before + interval, PAUSED, 1)
+                yield InputChange(time, PAUSED, 0)
+            elif held:
+                interval = time - before
+            before = time
+            for name, value in self._values(number, row, cells, wanted):
+                yield InputChange(time, name, value)
+                if name.startswith("wheel_"):
+                    yield InputChange(time, name, 0)
+        if held:
+            yield InputChange(before + interval, PAUSED, 1)
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        rows = islice(table_rows(self.log), _HEAD)  # objects of a JSONL file may differ
+        return list(dict.fromkeys(name for _, row in rows for name in row))
+
+    @cached_property
+    def _time_column(self) -> str:
+        for name in self._columns:
+            if _TIME.match(name):
+                return name
+        raise RecordingError(f"{self.log} has no time column: got {', '.join(self._columns)}, expected one named time")
+
+    @cached_property
+    def _control_column(self) -> str | None:
+        return next((name for name in _CONTROL_COLUMNS if name in self._columns), None)
+
+    @cached_property
+    def _clock(self) -> tuple[float, float, bool]:
+        """Unit and zero of the times, and True if the first row stands for the unknown start of the video."""
+        first, last, start = math.inf, -math.inf, None
+        for number, row in table_rows(self.log):
+            time = self._cell(number, row, self._time_column)
+            first, last = min(first, time), max(last, time)
+            if start is None and str(row.get(self._control_column or "", "")).lower() == "video_start":
+                start = time
+        length = max(float(self.times_F[-1]), STEP)
+        match = _TIME.match(self._time_column)
+        unit = _UNITS[match[1]] if match and match[1] else _unit(self.log, first, last, length)
+        assumed = start is None and first * unit > length
+        return unit, first if assumed else start or 0.0, assumed
+
+    @cached_property
+    def _schema(self) -> Schema:
+        if self.options.schema != "auto":
+            return self.options.schema
+        if not set(_OWN) <= set(self._columns):
+            return "named"
+        slots = [name.lower() for name in SLOT_NAMES]
+        rows = islice(table_rows(self.log), _HEAD)
+        return detect_schema([[self._cell(number, row, name) for name in slots] for number, row in rows])[0]
+
+    def _cell(self, number: int, row: Mapping[str, Any], name: str) -> float:
+        try:
+            return to_number(row.get(name))
+        except ValueError as error:
+            raise RecordingError(f"{self.log} row {number}, {name}: {error}") from error
+
+    def _values(
+        self, number: int, row: Mapping[str, Any], cells: Mapping[str, str], wanted: set[str]
+    ) -> Iterator[tuple[str, float]]:
+        """Controls and values of a row: of its event, and of cells by column."""
+        named = {column: name for column, name in cells.items() if row.get(column) not in (None, "")}
+        event = row.get(self._control_column) if self._control_column else None
+        if event not in (None, ""):
+            name = control_name(str(event))
+            if self._control_column == "button" or "mouse" in str(row.get("device", "")).lower():
+                name = control_name(f"mouse_{name}") if f"mouse_{name}" in wanted else name
+            column = next((name for name in _VALUE_COLUMNS if row.get(name) not in (None, "")), None)
+            if column is None:
+                raise RecordingError(f"{self.log} row {number} has no value: expected a column value, down or event")
+            if name in wanted or name == "focus":
+                named = {column: name, **named}
+        for column, name in named.items():
+            value = self._cell(number, row, column)
+            if name == "focus":
+                yield PAUSED, 1.0 - value
+            elif name == "wbuttons":
+                yield from ((button, float(bool(int(value) & bit))) for bit, button in _XINPUT_BUTTONS.items())
+            elif name in _XINPUT:
+                control, full = _XINPUT[name]
+                yield control, max(-1.0, value / full)
+            else:
+                yield name, self._own(number, _OWN[name], value) if name in _OWN else value
+
+    def _own(self, number: int, control: Control, value: float) -> float:
+        try:
+            if control.kind == "axis" and self._schema == "binned":
+                if value not in range(len(BIN_VALUES)):
+                    raise ActionError(f"{control.name} is {value:g}; expected a whole number 0 to 10")
+                return float(BIN_VALUES[int(value)])
+            return control.check(0 - value if control.name.endswith("stick_y") else value)
+        except ActionError as error:
+            raise ActionError(f"{self.log} row {number}: {error} ({self._schema} schema)") from None
+
+
+def _state(column: str) -> str:
+    """Name of the state column in a column of the log; empty: it is none."""
+    known = ("reward", "terminated", "truncated")
+    return column if column in known else column.removeprefix("state_") if column.startswith("state_") else ""
+
+
+def _unit(log: Path, first: float, last: float, length: float) -> float:
+    """The unit of a log's times, for a video of that many seconds."""
+    span = (last - first) or abs(last) or STEP
+    for unit in _UNITS.values():
+        if _UNIX[0] < first * unit < _UNIX[1] and span * unit < _FACTOR * length:
+            return unit
+    unit = min(_UNITS.values(), key=lambda unit: abs(math.log(span * unit / length)))
+    if not 1 / _FACTOR < span * unit / length < _FACTOR:
+        raise RecordingError(
+            f"{log} does not fit its video: its times go from {first:g} to {last:g}, and the video has {length:.1f} s; "
+            "name the unit in the column: time_s, time_ms, time_us or time_ns"
+        )
+    return unit

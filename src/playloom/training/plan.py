@@ -1,0 +1,195 @@
+"""Prediction of a world model training: memory per device, speed, days and disk.
+
+Operations and activations are counted by running the loss on tensors without data, so they follow the code. Speed is
+the machine's published rate times an assumed utilisation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils.flop_counter import FlopCounterMode
+
+from playloom.errors import BadInputError, did_you_mean
+from playloom.models.decode_order import schedule
+from playloom.models.world_model import ModelConfig, build_transformer
+from playloom.training.optim import make_optimiser
+from playloom.training.world_model import WorldConfig, WorldLoss
+
+
+class Machine(NamedTuple):
+    """A device by its data sheet."""
+
+    memory: float
+    """Bytes."""
+    rate: float
+    """Dense bfloat16 operations per second."""
+
+
+MACHINES: Mapping[str, Machine] = {
+    "a100": Machine(80e9, 312e12),
+    "h100": Machine(80e9, 989e12),
+    "h200": Machine(141e9, 989e12),
+    "l40s": Machine(48e9, 362e12),
+    "rtx4090": Machine(24e9, 165e12),
+}
+"""Data sheets' figures, without sparsity."""
+RESERVED = 2e9
+"""Bytes assumed for the device's context and the allocator's gaps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """Cost of one training step on one device."""
+
+    operations: float
+    """Floating point operations of a window, forward and backward."""
+    window_bytes: float
+    """Activations and temporary tensors of one window at the step's peak."""
+    fixed_bytes: float
+    """The same whatever the batch: weights in the lower precision."""
+    parameters: float
+    """Trained parameters."""
+    optimizer_values: float
+    """Values of the optimiser's state."""
+    largest_block: float
+    """Parameters that are gathered at once with `fsdp`: the embeddings and one block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """Prediction of a training."""
+
+    parameters: float
+    """Trained parameters."""
+    state_bytes: float
+    """Weights, gradients, optimiser and averages of one device."""
+    activation_bytes: float
+    """Activations of one device."""
+    memory_bytes: float
+    """State, activations and `RESERVED`."""
+    fits: bool
+    """True if the device has that memory."""
+    tokens_per_second: float
+    """Tokens of all devices."""
+    steps: int
+    """Optimiser steps for all windows of all epochs."""
+    days: float
+    """Training time."""
+    frame_bytes: float
+    """The frames as a frame dataset."""
+    code_bytes: float
+    """The frames as a token dataset."""
+    checkpoint_bytes: float
+    """The checkpoints kept, and one being written."""
+
+
+def step_cost(model: ModelConfig, config: WorldConfig) -> StepCost:
+    """Count operations, activations and optimiser values of a training step, without allocating its tensors.
+
+    A deep transformer is counted with one and with two periods of its layers, and extended to its depth.
+    """
+    layers, period = model.transformer.layers, model.transformer.global_every
+    if layers <= 2 * period:
+        return _count(model, config)
+    one, two = (_count(_with_layers(model, count), config) for count in (period, 2 * period))
+    pairs = zip(dataclasses.astuple(one), dataclasses.astuple(two), strict=True)
+    names = [field.name for field in dataclasses.fields(StepCost)]
+    values = (first + (second - first) * (layers - period) / period for first, second in pairs)
+    return StepCost(**dict(zip(names, values, strict=True)))
+
+
+def _with_layers(model: ModelConfig, layers: int) -> ModelConfig:
+    return dataclasses.replace(model, transformer=dataclasses.replace(model.transformer, layers=layers))
+
+
+def _count(model: ModelConfig, config: WorldConfig) -> StepCost:
+    with FakeTensorMode():
+        transformer = build_transformer(model)
+        transformer.checkpoint_blocks = config.loop.activation_checkpointing
+        loss = WorldLoss(transformer, model.layout, action_weight=config.action_weight, first_step_image=False).train()
+        with FlopCounterMode(display=False) as counter:
+            _step(loss, config, 1)
+        one, two = (_peak_bytes(loss, config, batch) for batch in (1, 2))
+        groups = make_optimiser(loss, config.loop, 1.0).param_groups
+        sizes = [(sum(p.numel() for p in group["params"]), bool(group.get("muon"))) for group in groups]
+        blocks = [sum(p.numel() for p in block.parameters()) for block in transformer.blocks]
+    total = sum(size for size, _ in sizes)
+    return StepCost(
+        operations=counter.get_total_flops(),
+        window_bytes=two - one,
+        fixed_bytes=2 * one - two,
+        parameters=total,
+        optimizer_values=sum(size * (1 if muon else 2) for size, muon in sizes),
+        largest_block=total - sum(blocks) + max(blocks),
+    )
+
+
+def plan_training(
+    model: ModelConfig,
+    config: WorldConfig,
+    *,
+    frames: float,
+    epochs: float,
+    machine: Machine,
+    devices: int,
+    utilisation: float,
+) -> TrainingPlan:
+    """Predict a training on `frames` pictures (10 a second), at `utilisation` in (0, 1] of the machines' rate."""
+    cost, loop, layout = step_cost(model, config), config.loop, model.layout
+    values = 3 * cost.parameters + cost.optimizer_values  # weights, gradients and averages beside the optimiser's
+    state = 4.0 * values
+    if loop.strategy == "fsdp" and devices > 1:
+        state = state / devices + 4 * cost.largest_block
+    activations = cost.fixed_bytes + loop.batch * cost.window_bytes
+    memory = state + activations + RESERVED
+    windows = epochs * frames / config.window_steps
+    rate = devices * machine.rate * utilisation / cost.operations
+    sizes = model.tokenizer
+    return TrainingPlan(
+        parameters=cost.parameters,
+        state_bytes=state,
+        activation_bytes=activations,
+        memory_bytes=memory,
+        fits=memory <= machine.memory,
+        tokens_per_second=rate * config.window_steps * layout.slots,
+        steps=math.ceil(windows / (loop.batch * loop.accumulate * devices)),
+        days=windows / rate / 86400,
+        frame_bytes=frames * sizes.frame_height * sizes.frame_width * 3,
+        code_bytes=frames * (2 * layout.image_slots + layout.action_slots),
+        checkpoint_bytes=4.0 * (values - cost.parameters) * (loop.keep + 1),
+    )
+
+
+def find_machine(name: str) -> Machine:
+    """Return a machine of `MACHINES`; BadInputError with the nearest name for an unknown one."""
+    if name not in MACHINES:
+        raise BadInputError(f"unknown machine {name!r}; {did_you_mean(name, MACHINES)}")
+    return MACHINES[name]
+
+
+def _peak_bytes(loss: WorldLoss, config: WorldConfig, batch: int) -> float:
+    """Most bytes that a step holds beside weights and gradients."""
+    tracker = MemTracker()
+    tracker.track_external(loss)
+    with tracker:
+        _step(loss, config, batch)
+    peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]
+    return sum(size for kind, size in peak.items() if str(kind).rsplit(".", 1)[-1] in ("ACT", "TEMP"))
+
+
+def _step(loss: WorldLoss, config: WorldConfig, batch: int) -> None:
+    layout = loss.layout
+    codes = torch.zeros(batch, config.window_steps, layout.image_slots, dtype=torch.long)
+    values = torch.zeros(batch, config.window_steps, layout.action_slots, dtype=torch.long)
+    mask = schedule(layout, config.row_delays[0] or layout.grid_width).visible_PP()
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.loop.precision != "32-true"):
+        loss(codes, values, mask).loss.backward()
+    loss.zero_grad()

@@ -1,0 +1,39 @@
+"""Small videos whose pictures say when they are."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from playloom.actions.codec import decode_values
+from playloom.actions.controller import CONTROLS
+
+
+def video_at(path: Path, times: Sequence[float], levels: Sequence[int], size: tuple[int, int] = (48, 64)) -> Path:
+    """Write one grey picture (0 to 255) for each time in seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=60, options={"threads": "1"})
+        stream.height, stream.width = size
+        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time, level in zip(times, levels, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.full((*size, 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def levels_of(frames_FHWC: np.ndarray) -> list[int]:
+    """The grey level of every picture."""
+    return [round(float(frame.mean())) for frame in frames_FHWC]
+
+
+def named_controls(dataset) -> dict[str, list[float]]:
+    """Values in every row of the controls that are used."""
+    state = decode_values(dataset.actions_FA)
+    return {c.name: state[:, index].tolist() for index, c in enumerate(CONTROLS) if state[:, index].any()}

@@ -1,0 +1,313 @@
+"""A video with a log of the input beside it becomes steps with the right picture and the right input."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from import_toys import levels_of, video_at
+from playloom.actions.codec import decode_values
+from playloom.actions.controller import CONTROLS
+from playloom.data.importing.build import find_recordings, import_recordings
+from playloom.data.importing.recordings import ImportOptions
+from playloom.errors import ActionError, BadInputError, RecordingError, StorageError
+
+NAMES = [control.name for control in CONTROLS]
+OPTIONS = ImportOptions(frame_size=(12, 16), split="train")
+
+
+def seconds(count: float, rate: float = 60) -> list[float]:
+    return [index / rate for index in range(round(count * rate))]
+
+
+def shades(times: list[float]) -> list[int]:
+    """A level for every step of 0.1 s: 20, 24, ..."""
+    return [20 + 4 * int(time * 10 + 1e-6) for time in times]
+
+
+def at(folder: Path, log: str, times: list[float] | None = None, ending: str = ".mp4", kind: str = ".csv") -> Path:
+    times = seconds(2) if times is None else times
+    video_at(folder / f"a{ending}", times, shades(times))
+    (folder / f"a{kind}").write_text(log, encoding="utf-8")
+    return folder
+
+
+def imported(folder: Path, **changes):
+    return import_recordings(folder, folder.parent / "out", replace(OPTIONS, **changes))
+
+
+def column(dataset, name: str) -> list[float]:
+    return decode_values(dataset.actions_FA)[:, NAMES.index(name)].tolist()
+
+
+def near(found: list[int], wanted: list[int]) -> bool:
+    return len(found) == len(wanted) and all(abs(a - b) <= 2 for a, b in zip(found, wanted, strict=True))
+
+
+EVENTS = [(0.05, "space", 1), (0.15, "space", 0), (0.5, "w", 1), (1.0, "w", 0), (1.9, "space", 1)]
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".webm", ".mov"])
+def test_each_kind_of_video_gives_its_pictures_and_input(tmp_path, ending):
+    at(tmp_path / "in", "time,key,down\n" + "".join(f"{t},{k},{v}\n" for t, k, v in EVENTS), ending=ending)
+    dataset, notes = imported(tmp_path / "in")
+    assert near(levels_of(dataset.frames_FHWC), [20 + 4 * step for step in range(20)])
+    assert column(dataset, "button_A") == [1, 1] + [0] * 17 + [1]
+    assert column(dataset, "left_stick_y") == [0] * 5 + [1] * 5 + [0] * 10
+    assert notes == ("found: video (1)", "pictures: resized from 64 x 48 to 16 x 12")
+
+
+def test_a_variable_frame_rate_and_gaps(tmp_path):
+    times = [0, 0.03, 0.21, 0.48, 0.5, 1.2, 1.25, 1.4]  # nothing from 0.5 s to 1.2 s
+    video_at(tmp_path / "in" / "a.mkv", times, [20, 40, 60, 80, 100, 120, 140, 160])
+    (tmp_path / "in" / "a.csv").write_text("time,key,down\n0.3,w,1\n1.35,w,0\n", encoding="utf-8")
+    dataset, notes = imported(tmp_path / "in")
+    assert near(levels_of(dataset.frames_FHWC), [20, 40, 40, 60, 60, 100, 120, 140, 160])
+    assert [(span.start, span.length, span.meta["first"]) for span in dataset.spans] == [(0, 6, 0), (6, 3, 12)]
+    assert column(dataset, "left_stick_y") == [0, 0, 0, 1, 1, 1, 1, 1, 0]
+    assert "kept 0.9 s of 1.4 s" in notes[1]
+
+
+@pytest.mark.parametrize("unit", [1, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("zero", [0, 1_700_000_000])
+def test_units_of_time_are_found_from_the_length_of_the_video(tmp_path, unit, zero):
+    start = [{"time": round(zero * unit) if unit > 1 else zero, "key": "video_start", "event": "down"}]
+    rows = [{"time": (zero + t) * unit, "key": key, "event": "down" if v else "up"} for t, key, v in EVENTS]
+    lines = "\n".join(json.dumps(row) for row in start + rows)
+    dataset, _ = imported(at(tmp_path / "in", lines, kind=".jsonl"))
+    assert column(dataset, "button_A") == [1, 1] + [0] * 17 + [1]
+
+
+def test_a_clock_without_a_known_start_is_said(tmp_path):
+    """Seconds since the machine was started, for example."""
+    at(tmp_path / "in", "time,key,down\n" + "".join(f"{98765.4 + t},{k},{v}\n" for t, k, v in EVENTS))
+    dataset, notes = imported(tmp_path / "in")
+    assert column(dataset, "button_A") == [1] + [0] * 17 + [1, 1]  # all is 0.05 s early
+    assert "its first row was taken for the start of the video" in notes[1]
+
+
+def test_the_unit_in_the_name_counts_and_a_log_that_does_not_fit_is_refused(tmp_path):
+    rows = "50,space,1\n150,space,0\n"
+    dataset, _ = imported(at(tmp_path / "ms" / "in", "time_ms,key,down\n" + rows))
+    assert column(dataset, "button_A")[:3] == [1, 1, 0]
+    with pytest.raises(RecordingError, match=r"does not fit its video: .*time_ms"):
+        imported(at(tmp_path / "x" / "in", "time,key,down\n0,space,1\n500000000000000,space,0\n"))
+
+
+def test_the_offset_moves_the_input(tmp_path):
+    at(tmp_path / "in", "time,key,down\n0.05,space,1\n0.1,space,0\n1.5,x,1\n")
+    dataset, _ = imported(tmp_path / "in", offset=0.3)
+    assert column(dataset, "button_A")[:5] == [0, 0, 0, 1, 0]
+
+
+def test_mouse_movement_is_fitted_and_what_is_clipped_is_said(tmp_path):
+    rows = [{"t": 0.01 + k / 100, "dx": 10 if k < 10 else 1, "dy": 0} for k in range(200)]
+    rows.insert(3, {"t": 0.04, "button": "left", "event": "down"})
+    rows.insert(6, {"t": 0.06, "button": "left", "event": "up"})
+    at(tmp_path / "in", "\n".join(map(json.dumps, rows)), kind=".jsonl")
+    dataset, notes = imported(tmp_path / "in")
+    turn = column(dataset, "right_stick_x")
+    assert turn[0] == 1 and turn[1] == pytest.approx(0.15) and column(dataset, "trigger_RT")[:2] == [1, 0]
+    full = float(notes[1].split()[1])
+    assert 70 < full < 91 and "5.0% of the steps are clipped" in notes[1]
+
+
+def test_rows_of_the_sixteen_controls_at_sixty_a_second(tmp_path):
+    header = ["time", *NAMES]
+    lines = [",".join(header)]
+    for index in range(120):
+        row = dict.fromkeys(NAMES, 0.0)
+        row["left_stick_y"] = -1.0  # forward, in the named schema
+        row["right_stick_x"] = 0.625 if index < 60 else -0.15
+        row["button_B"] = float(index == 33)
+        lines.append(",".join(str(v) for v in [index / 60, *row.values()]))
+    dataset, _ = imported(at(tmp_path / "in", "\n".join(lines)))
+    assert column(dataset, "left_stick_y") == [1] * 20
+    assert column(dataset, "right_stick_x") == pytest.approx([0.625] * 10 + [-0.15] * 10)
+    assert column(dataset, "button_B") == [float(step == 5) for step in range(20)]
+
+
+def test_rows_in_parquet_with_rewards_and_a_state(tmp_path):
+    times = seconds(2, 20)
+    video_at(tmp_path / "in" / "a.mp4", times, shades(times))
+    table = [
+        {"t_us": 50_000 * k, "w": k >= 20, "reward": 0.5, "terminated": k == 39, "state_health": 100.0 - k}
+        for k in range(40)
+    ]
+    parquet.write_table(pa.Table.from_pylist(table), tmp_path / "in" / "a.parquet")
+    dataset, _ = imported(tmp_path / "in")
+    assert column(dataset, "left_stick_y") == [0] * 10 + [1] * 10
+    assert dataset.state_columns == ("health", "reward", "terminated")
+    assert dataset.column("reward").tolist() == [1] * 20 and dataset.column("terminated").tolist() == [0] * 19 + [1]
+    assert dataset.column("health").tolist() == [100 - 2 * k for k in range(20)]
+
+
+def test_recordings_have_the_same_columns_and_nan_where_one_lacks_them(tmp_path):
+    at(tmp_path / "in", "time,w,reward\n" + "".join(f"{k / 10},1,{k}\n" for k in range(20)))
+    video_at(tmp_path / "in" / "b.mp4", seconds(2), [50] * 120)
+    (tmp_path / "in" / "b.csv").write_text("time,key,down\n0.5,space,1\n1.5,space,0\n", encoding="utf-8")
+    dataset, _ = imported(tmp_path / "in")
+    assert dataset.state_columns == ("reward",) and dataset.column("reward")[:20].tolist() == list(range(20))
+    assert np.isnan(dataset.column("reward")[20:]).all()
+
+
+def test_raw_xinput_has_a_dead_zone_and_bits(tmp_path):
+    lines = ["timestamp_ms,wButtons,sThumbLX,sThumbRY,bRightTrigger"]
+    lines += [
+        f"{k * 20},{0x1000 if k >= 50 else 0x200},{-32768 if k < 50 else 5000},32767,{255 * (k < 50)}"
+        for k in range(100)
+    ]
+    dataset, _ = imported(at(tmp_path / "in", "\n".join(lines)))
+    assert column(dataset, "left_stick_x") == [-1] * 10 + [0] * 10 and column(dataset, "right_stick_y") == [1] * 20
+    assert column(dataset, "button_A") == [0] * 10 + [1] * 10 and column(dataset, "skill_2") == [1] * 10 + [0] * 10
+    assert column(dataset, "trigger_RT") == [1] * 10 + [0] * 10
+
+
+def test_lost_focus_and_gaps_of_rows_are_cuts(tmp_path):
+    at(tmp_path / "a" / "in", "time,key,down\n0.55,focus,0\n1.0,focus,1\n1.95,w,1\n")
+    dataset, _ = imported(tmp_path / "a" / "in")
+    assert [(span.meta["first"], span.length) for span in dataset.spans] == [(0, 5), (10, 10)]
+    rows = [k / 60 for k in range(120) if not 30 <= k < 72]
+    at(tmp_path / "b" / "in", "time,w\n" + "".join(f"{t},1\n" for t in rows))
+    dataset, _ = imported(tmp_path / "b" / "in")
+    assert [(span.meta["first"], span.length) for span in dataset.spans] == [(0, 5), (12, 8)]
+    assert column(dataset, "left_stick_y") == [1] * 13
+
+
+def test_masks_are_black_and_pictures_are_area_averages(tmp_path):
+    times = seconds(0.5, 10)
+    video_at(tmp_path / "in" / "a.mp4", times, [200] * 5, size=(48, 64))
+    (tmp_path / "in" / "a.csv").write_text("time,key,down\n0.1,w,1\n0.4,w,0\n", encoding="utf-8")
+    dataset, _ = imported(tmp_path / "in", masks=((0, 0, 32, 24), (2, 40, 8, 8)))
+    frame = dataset.frames_FHWC[0].astype(int)
+    assert (frame[:6, :8] == 0).all() and (frame[:6, 8:] > 195).all()
+    assert (frame[10:, 0] // 10 == 9).all() or (frame[10:, 0] // 10 == 10).all()  # half of it is masked
+
+
+def test_what_is_wrong_is_named(tmp_path):
+    for name, log, error, fault in [
+        ("text", "time,key,down\n0.1,w,1\nsoon,w,0\n", RecordingError, "a.csv row 2, time: got 'soon'"),
+        ("value", "time,key,down\n0.1,w,maybe\n1.5,w,0\n", RecordingError, "row 1, down: got 'maybe'"),
+        ("back", "time,key,down\n1.5,w,1\n0.1,w,0\n", RecordingError, "backwards"),
+        ("empty", "", RecordingError, "no row"),
+        ("head", "time,key,down\n", RecordingError, "no row"),
+        ("clock", "when,key,down\n1,w,1\n", RecordingError, "no time column: got when"),
+        ("other", "time,speed\n0.1,3\n1.5,4\n", RecordingError, "no control that the mapping uses: got time, speed"),
+        ("range", "time,left_stick_x\n0.1,3\n1.5,0\n", ActionError, "row 1: left_stick_x is 3"),
+        ("binary", "time,key,down\n0.1,\udcff,1", RecordingError, "utf-8"),
+    ]:
+        folder = tmp_path / name / "in"
+        video_at(folder / "a.mp4", seconds(2, 10), shades(seconds(2, 10)))
+        (folder / "a.csv").write_bytes(log.encode("utf-8", "surrogateescape"))
+        with pytest.raises(error, match=fault):
+            imported(folder)
+        assert not (tmp_path / name / "out").exists()
+    with pytest.raises(BadInputError, match="unknown format 'vidoe'"):
+        find_recordings(folder, replace(OPTIONS, format="vidoe"))
+
+
+def test_the_rest_goes_on_without_the_unusable(tmp_path):
+    folder = tmp_path / "in"
+    good = at(folder, "time,key,down\n0.05,space,1\n1.5,space,0\n") / "a.mp4"
+    video_at(folder / "b.mp4", seconds(1, 10), [9] * 10)  # no log
+    video_at(folder / "c.mp4", seconds(1, 10), [9] * 10)  # two
+    for ending in (".csv", ".jsonl"):
+        (folder / f"c{ending}").write_text("time,key,down\n0.5,w,1\n", encoding="utf-8")
+    (folder / "d.mp4").write_bytes(good.read_bytes()[:700])  # cut short
+    (folder / "d.csv").write_text("time,key,down\n0.5,w,1\n", encoding="utf-8")
+    skipped: list[str] = []
+    dataset, _ = import_recordings(folder, tmp_path / "out", OPTIONS, on_skip=skipped.append)
+    assert len(dataset) == 20 and len(skipped) == 3
+    assert "no log" in skipped[0] and "two logs" in skipped[1] and "d.mp4 cannot be read" in skipped[2]
+
+
+def test_a_damaged_picture_ends_its_recording_only(tmp_path):
+    for name in ("a", "b"):
+        times = seconds(4)
+        path = video_at(tmp_path / "in" / f"{name}.mkv", times, [int(index % 200) for index in range(len(times))])
+        path.with_suffix(".csv").write_text("time,key,down\n0.05,space,1\n3.5,space,0\n", encoding="utf-8")
+    path = tmp_path / "in" / "a.mkv"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    skipped: list[str] = []
+    dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, on_skip=skipped.append)
+    lengths = {span.meta["take"]: span.length for span in dataset.spans}
+    assert lengths["b.mkv"] == 40 and 5 < lengths["a.mkv"] < 40  # what can be decoded is kept
+
+
+def test_an_import_that_was_stopped_between_two_clips_goes_on(tmp_path):
+    times = [*seconds(1), *(2 + time for time in seconds(1))]
+    for name in ("a", "b"):
+        video_at(tmp_path / "in" / f"{name}.mp4", times, shades(times))
+        (tmp_path / "in" / f"{name}.csv").write_text("time,key,down\n0.55,w,1\n2.55,w,0\n", encoding="utf-8")
+
+    def stop(done: int, total: int) -> None:
+        if done == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=stop)
+    seen = []
+    dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=lambda *at: seen.append(at))
+    assert seen == [(40, 40)]  # only the last clip was missing
+    once, _ = import_recordings(tmp_path / "in", tmp_path / "once", OPTIONS)
+    assert (dataset.frames_FHWC == once.frames_FHWC).all() and (dataset.actions_FA == once.actions_FA).all()
+    assert column(dataset, "left_stick_y") == ([0] * 5 + [1] * 11 + [0] * 4) * 2
+    assert near(levels_of(dataset.frames_FHWC)[20:], [20 + 4 * step for step in (*range(10), *range(20, 30))])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_no_fault_of_a_recording(tmp_path):
+    for name in ("a", "b"):
+        video_at(tmp_path / "in" / f"{name}.mp4", seconds(1, 10), shades(seconds(1, 10)))
+        (tmp_path / "in" / f"{name}.csv").write_text("time,key,down\n0.05,w,1\n0.9,w,0\n", encoding="utf-8")
+    frames = tmp_path / "out" / "part-frames.npy"
+
+    def fill_disk(done: int, total: int) -> None:
+        if not frames.is_symlink():
+            frames.rename(tmp_path / "kept")
+            frames.symlink_to("/dev/full")
+
+    with pytest.raises(StorageError, match="make room"):
+        import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=fill_disk, on_skip=pytest.fail)
+    frames.unlink()
+    (tmp_path / "kept").rename(frames)
+    seen = []
+    dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS, progress=lambda *at: seen.append(at))
+    assert seen == [(20, 20)] and near(levels_of(dataset.frames_FHWC), [20 + 4 * step for step in range(10)] * 2)
+
+
+def test_formats_side_by_side_take_nothing_from_each_other(tmp_path):
+    at(tmp_path / "in", "time,key,down\n0.05,space,1\n1.5,space,0\n")
+    (tmp_path / "in" / "actions.csv").write_text("", encoding="utf-8")
+    video_at(tmp_path / "in" / "owl" / "recording.mp4", seconds(1, 10), [9] * 10)
+    (tmp_path / "in" / "owl" / "inputs.csv").write_text("", encoding="utf-8")
+    (tmp_path / "in" / "b.npz").write_bytes(b"")
+    found = [(r.format, r.path.name) for r in find_recordings(tmp_path / "in", OPTIONS)]
+    assert sorted(found) == [("npz", "b.npz"), ("owlcontrol", "owl"), ("pictures", "in"), ("video", "a.mp4")]
+
+
+def test_the_format_can_be_forced(tmp_path):
+    at(tmp_path / "in", "time,key,down\n0.05,space,1\n1.5,space,0\n")
+    assert [r.format for r in find_recordings(tmp_path / "in", OPTIONS)] == ["video"]
+    with pytest.raises(RecordingError, match="no recording of the format npz"):
+        find_recordings(tmp_path / "in", replace(OPTIONS, format="npz"))
+
+
+def test_memory_does_not_hold_the_pictures_of_a_clip(tmp_path):
+    """Rows are taken one at a time from the decoder."""
+    import tracemalloc
+
+    times = seconds(6, 10)
+    video_at(tmp_path / "in" / "a.mp4", times, [50] * 60, size=(480, 640))
+    (tmp_path / "in" / "a.csv").write_text("time,key,down\n0.05,space,1\n5.5,space,0\n", encoding="utf-8")
+    tracemalloc.start()
+    dataset, _ = imported(tmp_path / "in", frame_size=(240, 320))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(dataset) == 60 and peak < dataset.frames_FHWC.nbytes / 3
+    assert np.ptp(dataset.frames_FHWC) <= 3

@@ -1,0 +1,57 @@
+"""The plan of a training against a training."""
+
+import dataclasses
+
+import pytest
+
+from playloom.errors import BadInputError
+from playloom.models.presets import preset
+from playloom.models.world_model import build_transformer
+from playloom.training.loop import Loop
+from playloom.training.plan import Machine, find_machine, plan_training, step_cost
+from playloom.training.world_model import WorldTask
+from training_toys import TINY, token_store, world_config
+
+
+def test_operations_and_values_are_those_of_a_training(tmp_path):
+    config = world_config(
+        steps=1, batch=2, optimizer="muon", precision="32-true", row_delays=(1,), row_delay_weights=(1,)
+    )
+    loop = Loop(WorldTask(TINY, config, token_store(tmp_path / "tokens")), config.loop, tmp_path / "run")
+    loop.run()
+    cost = step_cost(TINY, config)
+    assert cost.operations == pytest.approx(loop._flops / 2)
+    optimizer = loop._optimisers["world"].optimizer
+    values = [v for state in optimizer.state.values() for name, v in state.items() if name != "step"]
+    assert cost.optimizer_values == sum(value.numel() for value in values)
+    assert cost.parameters == sum(p.numel() for p in loop.task.modules["world"].parameters())
+
+
+def test_a_deep_model_is_counted_from_its_periods():
+    config = world_config(steps=1)
+    transformer = dataclasses.replace(TINY.transformer, layers=5, global_every=1, local_steps=None)
+    deep = dataclasses.replace(TINY, transformer=transformer)
+    shallow = [dataclasses.replace(deep, transformer=dataclasses.replace(transformer, layers=n)) for n in (1, 2)]
+    one, two, five = (step_cost(model, config) for model in (*shallow, deep))
+    assert five.operations == one.operations + 4 * (two.operations - one.operations)
+    assert five.parameters == sum(weight.numel() for weight in build_transformer(deep).parameters())
+
+
+def test_checkpointing_and_shards_save_memory_and_devices_save_time():
+    machine = Machine(memory=80e9, rate=1e12)
+    model = preset("arena-small")
+
+    def plan(devices=1, **loop):
+        config = world_config(steps=1, **loop)
+        return plan_training(model, config, frames=1e6, epochs=2, machine=machine, devices=devices, utilisation=0.5)
+
+    plain = plan()
+    assert plan(activation_checkpointing=True).activation_bytes < plain.activation_bytes / 2
+    assert plan(devices=4, strategy="fsdp").state_bytes < plain.state_bytes / 2
+    assert plan(devices=4).days == pytest.approx(plain.days / 4)
+    assert plan(batch=8).activation_bytes == pytest.approx(2 * plain.activation_bytes, rel=0.1)
+
+
+def test_an_unknown_machine_is_said():
+    with pytest.raises(BadInputError, match="h100"):
+        find_machine("h10")
