@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import act, bench, call, data, dream, evaluate, models, play, serve, train
+from playloom.cli import act, bench, call, capture, data, dream, evaluate, models, play, serve, train
 from playloom.device import limit_spinning
 from playloom.errors import PlayloomError
 
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "serve": serve.serve_command,
     "call": call.call_command,
     "record": data.record_command,
+    "capture": capture.capture_command,
     "view": data.view_command,
     "import": data.import_command,
     "evaluate": evaluate.evaluate_command,
