@@ -21,6 +21,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -102,19 +103,25 @@ def capture(
         source = X11Input if sys.platform == "linux" else PynputInput
         stack.enter_context(closing(source(controls, changes.append)))
         pad = stack.enter_context(closing(Pad(controls, changes.append)))
+        screen = stack.enter_context(_open_screen())
+        bounds, monitor = (_rectangle(monitor) for monitor in screen.monitors[:2])
+        if options.region is not None and _clip(options.region, bounds) != options.region:
+            raise BadInputError(f"region is wrong: got {options.region}, expected x,y,width,height inside of {bounds}")
         window = None
         if options.window is not None:
             window = X11Window(stack.enter_context(closing(open_display())), options.window)
-        target = _Target(stack.enter_context(_open_screen()), window, options.region)
         recorder = stack.enter_context(closing(_Recorder(options.out, options.fps)))
         limit = math.inf if options.minutes is None else 60 * options.minutes
         tick = shown = time.monotonic()
-        while not stop() and not target.closed and recorder.seconds < limit:
-            taken, picture_HWC = time.monotonic(), target.picture()
+        place: Rectangle | None = None
+        while not stop() and not (window and window.closed) and recorder.seconds < limit:
+            taken, picture_HWC = time.monotonic(), place and _grab(screen, place)
             pad.poll()
-            fresh = sorted(changes.popleft() for _ in range(len(changes)))
-            focused = target.look()  # last, so that nothing is stored that came after a loss of focus
-            recorder.add(taken, picture_HWC if focused else None, fresh)
+            fresh = [changes.popleft() for _ in range(len(changes))]
+            place = window.look() if window else options.region or monitor
+            place = place and _clip(place, bounds)
+            # Focus is tested before and after, so that nothing is stored from another window.
+            recorder.add(taken, picture_HWC if place else None, sorted(fresh, key=lambda change: change.time))
             if taken - shown >= _REPORT_EVERY:
                 report(recorder.result())
                 shown = taken
@@ -133,41 +140,15 @@ def _open_screen() -> Any:
     return mss.MSS()
 
 
-class _Target:
-    """A window, a region or the first monitor."""
+def _grab(screen: Any, place: Rectangle) -> NDArray[np.uint8] | None:
+    """Take a BGRA picture [H, W, 4]; None while the screen changes its size."""
+    from mss.exception import ScreenShotError
 
-    def __init__(self, screen: Any, window: X11Window | None, region: Rectangle | None) -> None:
-        self._screen, self._window = screen, window
-        self._bounds, first = (_rectangle(monitor) for monitor in screen.monitors[:2])
-        if region is not None and _clip(region, self._bounds) != region:
-            raise BadInputError(f"region is wrong: got {region}, expected x,y,width,height inside of {self._bounds}")
-        self._place = None if window else region or first
-
-    @property
-    def closed(self) -> bool:
-        return self._window is not None and self._window.closed
-
-    def picture(self) -> NDArray[np.uint8] | None:
-        """BGRA picture [H, W, 4] of where the window was at the last look, None without focus."""
-        from mss.exception import ScreenShotError
-
-        if self._place is None:
-            return None
-        left, top, width, height = self._place
-        try:
-            shot = self._screen.grab({"left": left, "top": top, "width": width, "height": height})
-        except ScreenShotError as error:
-            if self._window is None:
-                raise RecordingError(f"the screen gives no picture any more: {error}; capture again") from error
-            return None  # the screen has just changed its size
-        return np.frombuffer(shot.raw, np.uint8).reshape(shot.height, shot.width, 4)
-
-    def look(self) -> bool:
-        """Find the window again; True if it has focus."""
-        if self._window is not None:
-            place = self._window.look()
-            self._place = place and _clip(place, self._bounds)
-        return self._place is not None
+    try:
+        shot = screen.grab(dict(zip(("left", "top", "width", "height"), place, strict=True)))
+    except ScreenShotError:
+        return None
+    return np.frombuffer(shot.raw, np.uint8).reshape(shot.height, shot.width, 4)
 
 
 def _rectangle(monitor: Any) -> Rectangle:
@@ -305,8 +286,6 @@ class _VideoWriter:
                 self._thread.join()
 
     def _run(self) -> None:
-        import av
-
         try:
             with av.open(str(self._path), "w", format="matroska", options=_CLUSTERS) as container:
                 stream = container.add_stream("libx264", rate=round(self._fps), options=_ENCODER)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from playloom.data.importing.names import control_name
 from playloom.data.importing.resample import MOUSE, InputChange
@@ -41,30 +41,21 @@ _PAD_BUTTONS = (
 _PAD_FULL = 32767
 
 
-class RawEvent(NamedTuple):
-    """Content of a raw event of XInput 2."""
+def parse_raw_event(data: bytes) -> tuple[int, int, dict[int, float]]:
+    """Parse a raw event of XInput 2 from its eleventh byte on (XI2 protocol, RawEvent); ValueError when cut short.
 
-    detail: int
-    """Key code or number of the button."""
-    source: int
-    """Number of the device."""
-    values: dict[int, float]
-    """Value of each axis without acceleration; 0 is x, 1 is y."""
-
-
-def parse_raw_event(data: bytes) -> RawEvent:
-    """Parse a raw event from its eleventh byte on (XInput 2 protocol, RawEvent); ValueError when it is cut short."""
+    Returns:
+        Key code or button, number of the device, and the value of each axis without acceleration: 0 is x, 1 is y.
+    """
     if len(data) < _RAW_EVENT.size:
         raise ValueError(f"raw event is cut short: got {len(data)} bytes, expected {_RAW_EVENT.size} or more")
-    _, _, detail, source, words, _ = _RAW_EVENT.unpack_from(data)
+    _, _, detail, device, words, _ = _RAW_EVENT.unpack_from(data)
     first = _RAW_EVENT.size + 4 * words
     mask = int.from_bytes(data[_RAW_EVENT.size : first], sys.byteorder)
     axes = [axis for axis in range(32 * words) if mask >> axis & 1]
     first += 8 * len(axes)  # accelerated values
     values = struct.iter_unpack("=iI", data[first : first + 8 * len(axes)])
-    return RawEvent(
-        detail, source, {axis: whole + part / 2**32 for axis, (whole, part) in zip(axes, values, strict=True)}
-    )
+    return detail, device, {axis: whole + part / 2**32 for axis, (whole, part) in zip(axes, values, strict=True)}
 
 
 def open_display() -> Any:
@@ -143,22 +134,17 @@ class X11Input:
                         self._emit(InputChange(now, name, counts))
 
     def _take(self, now: float, event: Any, moved: dict[str, float]) -> None:
-        kind, value = _RAW_KINDS[event.evtype]
-        raw = parse_raw_event(event.data)
-        if kind == "motion":
-            for axis, name in enumerate(MOUSE):
-                if axis in raw.values:
-                    moved[name] += self._counts(raw.source, axis, raw.values[axis])
-            return
-        name = (self._keys if kind == "key" else _BUTTONS).get(raw.detail, "")
+        names, value = _RAW_KINDS[event.evtype]
+        detail, device, values = parse_raw_event(event.data)
+        for axis, name in enumerate(MOUSE if names == "motion" else ()):
+            counts = values.get(axis, 0.0)
+            if device in self._absolute and axis in values:  # a tablet, or the mouse of a virtual machine
+                before, self._places[device, axis] = self._places.get((device, axis), counts), counts
+                counts -= before
+            moved[name] += counts
+        name = {"key": self._keys, "button": _BUTTONS}.get(names, {}).get(detail, "")
         if name in self._controls:
             self._emit(InputChange(now, name, value))
-
-    def _counts(self, source: int, axis: int, value: float) -> float:
-        if source not in self._absolute:
-            return value
-        before, self._places[source, axis] = self._places.get((source, axis), value), value
-        return value - before
 
 
 class X11Window:

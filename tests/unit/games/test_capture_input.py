@@ -20,12 +20,12 @@ def test_a_key_has_its_code_and_no_values():
 
 def test_movement_has_raw_values_with_sign_and_fraction():
     event = parse_raw_event(raw_event(0, 6, b"\3\0\0\0", [(5, 0), (-3, 2**31)]))
-    assert event.values == {0: 5.0, 1: -2.5}
+    assert event[2] == {0: 5.0, 1: -2.5}
 
 
 def test_values_belong_to_the_axes_of_the_mask():
     event = parse_raw_event(raw_event(0, 6, b"\2\0\0\0\1\0\0\0", [(-7, 0), (120, 0)]))
-    assert event.values == {1: -7.0, 32: 120.0}  # only dy, and an axis of the second word
+    assert event[2] == {1: -7.0, 32: 120.0}  # only dy, and an axis of the second word
 
 
 @pytest.mark.parametrize("kept", [10, 30])
