@@ -293,7 +293,7 @@ class _VideoWriter:
                 stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
                 for milliseconds, picture_HWC in iter(self._queue.get, None):
                     even_HWC = picture_HWC[: picture_HWC.shape[0] // 2 * 2, : picture_HWC.shape[1] // 2 * 2]
-                    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even_HWC), format="bgra")
+                    frame = av.VideoFrame.from_numpy_buffer(even_HWC, format="bgra")  # without a copy
                     frame = frame.reformat(self._width, self._height, "yuv420p")
                     frame.pts, frame.time_base = milliseconds, Fraction(1, 1000)
                     container.mux(stream.encode(frame))

@@ -220,6 +220,8 @@ class PynputInput:
         except ImportError as error:
             raise MissingExtraError.of("pynput", "capture") from error
 
+        place: list[tuple[float, float]] = []
+
         def change(name: str, value: float) -> None:
             if name in controls and (value or name not in MOUSE):
                 emit(InputChange(time.monotonic(), name, value))
@@ -229,15 +231,14 @@ class PynputInput:
             change(control_name(str(plain)), value)
 
         def move(x: float, y: float) -> None:
-            before, self._place = self._place or (x, y), (x, y)
-            for name, old, new in zip(MOUSE, before, (x, y), strict=True):
+            for name, old, new in zip(MOUSE, place[0] if place else (x, y), (x, y), strict=True):
                 change(name, new - old)
+            place[:] = [(x, y)]
 
         def scroll(x: float, y: float, dx: float, dy: float) -> None:
             change("wheel_up" if dy > 0 else "wheel_down", 1.0)
 
-        self._place: tuple[float, float] | None = None
-        self._keyboard = keyboard.Listener(on_press=lambda k: key(k, 1.0), on_release=lambda k: key(k, 0.0))
+        self._keyboard: Any = keyboard.Listener(on_press=lambda k: key(k, 1.0), on_release=lambda k: key(k, 0.0))
         self._mouse = mouse.Listener(
             on_move=move,
             on_click=lambda x, y, button, down: change(control_name(f"mouse_{button.name}"), float(down)),
@@ -256,7 +257,9 @@ class Pad:
     """First gamepad, read at every `poll`; one that is plugged in later is found. Without pygame-ce there is none."""
 
     def __init__(self, controls: Collection[str], emit: Emit) -> None:
-        self._controls, self._emit, self._pad, self._sdl = controls, emit, None, None
+        self._controls, self._emit = controls, emit
+        self._pad: Any = None
+        self._sdl: Any = None
         self._values: dict[str, float] = {}
         if not set(controls) & {*_PAD_AXES, *_PAD_BUTTONS}:
             return
