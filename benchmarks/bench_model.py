@@ -27,7 +27,7 @@ from _gpt2 import Baseline, measure_baseline
 from _harness import Row, Target, median, options, parse, progress, report, run, run_case, table
 from _roofline import Cost, Setup, frame_cost, prefill_cost, tokenizer_cost
 from playloom.errors import PlayloomError
-from playloom.inference.benchmark import benchmark, bundled_prompt
+from playloom.inference.benchmark import benchmark, first_prompt
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.inference.types import Prompt
@@ -45,7 +45,7 @@ class ModelSetup(Setup):
         self.model = load_model(self.folder).to("cpu", self.dtype)
         self.engine = Engine(self.model, row_delay=self.model.card.get("row_delay"))
         self.sampling = Sampling.from_card(self.model.card)
-        self.prompt, self.played = bundled_prompt(self.model)
+        self.prompt, self.played = first_prompt(self.model)
 
     @cached_property
     def known(self) -> Prompt:

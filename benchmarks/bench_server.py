@@ -32,7 +32,7 @@ from _harness import Row, Target, options, parse, progress, report, run, run_cas
 from playloom.actions.codec import REST_VALUES
 from playloom.actions.controller import CONTROLS
 from playloom.client import Endpoint, Retries
-from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt
+from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file
 from playloom.errors import PlayloomError
 from playloom.media.images import encode_png
 from playloom.server.live_protocol import HEADER
@@ -137,7 +137,7 @@ def together(number: int, work: Callable[[int], None]) -> None:
 
 def score_request(context: int) -> dict[str, Any]:
     """A request of a client in the middle of its dream: `context` pictures, one step wanted."""
-    clip = load_bundled_prompt(find_prompt(list_prompts()[0]))
+    clip = load_prompt_file(find_prompt(list_prompts()[0]))
     actions = [*clip.actions_TA[: context - 1], REST_VALUES]
     entries = [
         {"image": base64.b64encode(encode_png(frame)).decode(), "actions": action.tolist(), "tokens": []}

@@ -32,7 +32,7 @@ from playloom.evaluation.report import is_significant
 from playloom.evaluation.rollout import measure_rollout
 from playloom.evaluation.segments import Segment, choose_segments
 from playloom.evaluation.test_set import open_test_set
-from playloom.inference.benchmark import bundled_prompt, time_frames
+from playloom.inference.benchmark import first_prompt, time_frames
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import WorldModel, bundled_models, load_model, model_folder
@@ -141,7 +141,7 @@ class Sweep:
         progress(f"{self.model.config.name}, {order_name(row_delay)}")
         segments = self._segments(sizes.horizon_segments, max(STEPS))
         horizon = measure_rollout(engine, self.store, segments, sizes, steps=max(STEPS))
-        prompt, played = bundled_prompt(self.model)
+        prompt, played = first_prompt(self.model)
         return OrderResult(
             model=self.model.config.name,
             order=order_name(row_delay),

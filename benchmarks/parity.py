@@ -23,7 +23,7 @@ from playloom.cli.common import text_table
 from playloom.device import pick_device
 from playloom.errors import BadInputError
 from playloom.evaluation.likelihood import ROW_DELAYS, hidden_states, order_name
-from playloom.inference.benchmark import bundled_prompt
+from playloom.inference.benchmark import first_prompt
 from playloom.inference.cuda_graphs import Capture, FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
 from playloom.inference.engine import Engine
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parse(parser, arguments)
     device = pick_device(given.device)
     model = load_model(model_folder(given.model), device)
-    prompt, played = bundled_prompt(model)
+    prompt, played = first_prompt(model)
     layout, rows = model.config.layout, []
     row_delays = (None, *(row_delay for row_delay in ROW_DELAYS if layout.rows and row_delay < layout.grid_width))
     for row_delay in row_delays:

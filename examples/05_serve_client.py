@@ -13,11 +13,11 @@ import httpx
 from PIL import Image
 
 from playloom.actions.codec import REST_VALUES
-from playloom.data.prompts import find_prompt, load_bundled_prompt
+from playloom.data.prompts import find_prompt, load_prompt_file
 
 address = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:5000"
 picture = io.BytesIO()
-Image.fromarray(load_bundled_prompt(find_prompt("plaza-explorer")).frames_THWC[0]).save(picture, "PNG")
+Image.fromarray(load_prompt_file(find_prompt("plaza-explorer")).frames_THWC[0]).save(picture, "PNG")
 image = base64.b64encode(picture.getvalue()).decode()
 
 context = [{"image": image, "actions": REST_VALUES.tolist(), "tokens": []}]

@@ -26,11 +26,11 @@ done
 [[ ! $max_minutes || $max_minutes =~ ^[0-9]*[1-9][0-9]*(\.[0-9]+)?$ ]] || fail "--max-minutes is $max_minutes, expected 1 or more"
 mkdir -p "$out/stamps" ${collect:+"$collect"} || exit 2
 
-first=0 steps=600 alignment=strict threads=()
+name=$preset first=0 steps=600 alignment=strict threads=()
 sizes=(--preset "$preset")
 [[ ! ${THREADS:-} ]] || threads=(--threads "$THREADS")
 if [[ $smoke_test ]]; then
-  first=16 steps=90 episodes=4 tokenizer_episodes=3 alignment=warn sizes=() evaluation_minutes=0
+  name=smoke-test first=16 steps=90 episodes=4 tokenizer_episodes=3 alignment=warn sizes=() evaluation_minutes=0
   tokenizer_config=$recipes/smoke_test_tokenizer.json
   world_config=$recipes/smoke_test_world.json
   evaluation_flags+=(--config "$recipes/smoke_test_evaluation.json")
@@ -169,7 +169,7 @@ collect_results() {
 }
 
 tokenizer=("${sizes[@]}" --config "$tokenizer_config" --data "$out/tokenizer_recordings" --out "$out/tokenizer")
-world=("${sizes[@]}" --config "$world_config" --data "$out/recordings" --tokenizer "$out/tokenizer" --out "$out/world" --alignment "$alignment")
+world=("${sizes[@]}" --name "$name" --config "$world_config" --data "$out/recordings" --tokenizer "$out/tokenizer" --out "$out/world" --alignment "$alignment")
 
 stage recording "$tokenizer_episodes $steps" record "$tokenizer_episodes"
 stage frames "$tokenizer_episodes $steps" make_frames

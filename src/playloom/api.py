@@ -36,7 +36,7 @@ from playloom.models.checkpoint import bundled_models, save_model
 from playloom.models.decode_order import DecodeOrder
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ["model.json", "*.safetensors", "*.md"]
+_HUB_FILES = ["model.json", "*.safetensors", "*.md", "prompts/*"]
 _HUB_HEADER = "---\nlibrary_name: playloom\ntags: [world-model]\n---\n"
 
 
@@ -86,7 +86,8 @@ class Model:
 
         Args:
             prompt: a bundled prompt's name, a picture, a folder of pictures, a recording, an `.npz`, an earlier clip's
-                folder, or frames and actions; None: the first bundled prompt.
+                folder, or frames and actions; None: the first of the model's own prompts, else of
+                the bundled ones.
             actions: a script ("turn_right for 10; forward for 2s"), a CSV file, inputs by name, or one action for each
                 step; None: the recorded ones, else rest.
             steps: number of steps of 0.1 s; None: as many as actions, else 10.
@@ -153,7 +154,7 @@ class Model:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder for `load`: `model.json`, `card.md` and the weights (float16 where that changes no number)."""
         world_model = self.engine.model
-        states = (*world_model.tokenizer.state_dict().values(), *world_model.transformer.state_dict().values())
+        states = [tensor for network in world_model.networks for tensor in network.state_dict().values()]
         exact = all(torch.equal(t.half().to(t.dtype), t) for t in states if t.is_floating_point())
         save_model(folder, world_model, torch.float16 if exact else None)
 

@@ -50,9 +50,10 @@ def parse(words: list[str]) -> None:
     command, context = typer.main.get_command(app), None
     while True:
         context = command.make_context(command.name or "playloom", list(words), parent=context)
-        if not hasattr(command, "resolve_command"):
+        rest = [*context._protected_args, *context.args]
+        if not hasattr(command, "resolve_command") or (not rest and command.invoke_without_command):
             return
-        _, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        _, command, words = command.resolve_command(context, rest)
 
 
 @pytest.mark.parametrize("text", blocks(*SHELL))

@@ -37,7 +37,7 @@ from playloom.data.dataset import FrameDataset
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import ConfigError, PictureError, PlayloomError
 from playloom.evaluation.config import EvaluationSettings
-from playloom.inference.benchmark import bundled_prompt
+from playloom.inference.benchmark import first_prompt
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import save_model
@@ -218,7 +218,7 @@ def test_bench_decode_where_one_batch_fails(capsys, monkeypatch):
 @pytest.mark.parametrize(("positions", "rows", "row_delay"), [("rolling", True, 1), ("absolute", False, None)])
 def test_the_decoders_agree_to_the_last_logit(positions, rows, row_delay):
     model = loud_model(tiny_config(positions, rows))
-    prompt, played = bundled_prompt(model)
+    prompt, played = first_prompt(model)
     result = parity.cached_and_reference(model, row_delay, prompt, played[:3])
     assert result.tokens == result.equal == 72
     assert result.largest_difference is not None and 0 < result.largest_difference < 1e-4
@@ -227,7 +227,7 @@ def test_the_decoders_agree_to_the_last_logit(positions, rows, row_delay):
 def test_replayed_frames_are_compared_with_plain_ones():
     """A capture that replays something else is found."""
     model = loud_model(tiny_config())
-    prompt, played = bundled_prompt(model)
+    prompt, played = first_prompt(model)
     result = parity.graphs_and_plain(model, 1, prompt, played[:4], lambda work: work)
     assert result.equal == result.tokens == 4 * 24
     assert parity.graphs_and_plain(model, 1, prompt, played[:4], lambda work: lambda: None).equal < result.tokens

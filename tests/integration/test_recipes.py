@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from playloom.data.prompt_selection import CONTEXT_STEPS, FOLLOWING_STEPS
-from playloom.data.prompts import load_bundled_prompt
+from playloom.data.prompts import load_prompt_file
 from playloom.data.recording import list_episodes
 from playloom.games.recorder import plan_episode
 from playloom.json_io import from_mapping
@@ -146,7 +146,7 @@ def test_the_smoke_test_makes_a_model_though_it_is_killed_once(tmp_path):
     assert {row["part"] for row in card["evaluation"]["rows"]} >= {"tokenizer", "horizon", "control"}
     assert "| horizon |" in (taken / "model/card.md").read_text()
     (moment,) = (out / "prompts").glob("*.npz")
-    prompt = load_bundled_prompt(moment)
+    prompt = load_prompt_file(moment)
     assert json.loads(moment.with_suffix(".json").read_text())["seed"] == 18
     assert len(prompt.frames_THWC) == CONTEXT_STEPS + FOLLOWING_STEPS
     files = [path.relative_to(taken) for path in taken.rglob("*") if path.is_file()]

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -10,7 +13,10 @@ from typer.testing import CliRunner
 
 from playloom.cli.app import app
 from playloom.data.dataset import FrameDataset, TokenDataset
+from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file, prompt_folder
+from playloom.envs import WorldModelEnv
 from playloom.errors import BadInputError, CheckpointError, ConfigError, PictureError, RecordingError
+from playloom.media.clips import read_dream_clip
 from playloom.models.checkpoint import load_model, read_card
 from playloom.training.artifacts import load_origin, load_tokenizer
 from playloom.training.data_source import detect_dataset_kind
@@ -70,6 +76,91 @@ def test_frames_to_a_model_that_loads(data, tokenizer, tmp_path):
     assert "finished after 3 steps" in playloom(*words, *SHORT).output
     with pytest.raises(ConfigError, match="already"):
         playloom(*words, *SHORT, "--resume", "never")
+
+
+def test_a_model_carries_its_game(data, tokenizer, tmp_path, monkeypatch):
+    """Its name, prompts of its own data, and what its controls do: in its folder, and wherever it is used."""
+    config, controls, run = tmp_path / "world.json", tmp_path / "controls.toml", tmp_path / "run"
+    config.write_text(json.dumps({"window_steps": 5}))
+    words = ["world", "--data", data, "--tokenizer", tokenizer, "--out", run, "--config", config, *SHORT]
+    for text, said in (("[controls]\nbuton_A = 'jump'", "button_A"), ("[controls]\nbutton_A = 1", "button_A = 'jump'")):
+        controls.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            playloom(*words, "--controls", controls)
+    with pytest.raises(ConfigError, match="--name"):
+        playloom(*words, "--name", " ")
+    controls.write_text("[controls]\nright_stick_x = 'scroll'")
+    playloom(*words, "--name", "Scroll world", "--controls", controls)
+    model = load_model(run / "model")
+    assert model.config.name == "Scroll world"
+    moves = {name for name, words in model.card["controls"].items() if words is not None}
+    assert moves == {"right_stick_x"} and len(model.card["controls"]) == 16
+    assert "right_stick_x scroll; never moved in training: trigger_LT" in read_card(str(run))
+    prompts = list_prompts(run / "model" / "prompts")
+    assert prompts == ["Scroll_world"], "one episode of 60 steps validates"
+    prompt = load_prompt_file(find_prompt(prompts[0], prompt_folder(run / "model")))
+    frames = FrameDataset.open(data)
+    assert np.array_equal(prompt.frames_THWC, frames.frames_FHWC[frames.of_split("validation")[0].rows])
+    before = (run / "model" / "prompts" / "Scroll_world.npz").read_bytes()
+    playloom(*words, "--name", "Other")
+    assert load_model(run / "model").config.name == "Other", "the same run goes on under another name"
+    assert (run / "model" / "prompts" / "Scroll_world.npz").read_bytes() == before
+    monkeypatch.chdir(tmp_path)
+    folder = ["--model", run / "model", "--steps", "1", "--device", "cpu", "--threads", "1"]
+    for given in ([], ["--prompt", "Scroll_world"]):
+        result = CliRunner().invoke(app, list(map(str, ["dream", *folder, *given, "--out", f"dream{len(given)}"])))
+        assert result.exit_code == 0, result.exception
+        manifest = read_dream_clip(tmp_path / f"dream{len(given)}" / "dream.npz").manifest
+        assert manifest is not None and (manifest.model, manifest.prompt) == ("Other", "Scroll_world")
+    env = WorldModelEnv(run / "model", max_steps=2)
+    first, _ = env.reset(seed=0)
+    assert np.array_equal(first, prompt.frames_THWC[model.config.transformer.context_steps - 1])
+    env.close()
+
+
+def test_one_command_trains_a_whole_model(data, tmp_path):
+    """Its folder is all that is needed; the same command with more time goes on."""
+    run = tmp_path / "mine"
+    words = ["--data", data, "--out", run, "--device", "cpu", "--threads", "1"]
+    short = [*words, "--preset", "tiny", "--minutes", "0.02"]
+    with pytest.raises(BadInputError, match="before world"):
+        playloom("--data", data, "world", "--out", run)
+    for wrong, said in (
+        (["--data", data], "--out"),
+        ([*short[:-1], "0"], "minutes"),
+        ([*short, "--data", tmp_path], "neither"),
+        ([*short, "--start", "arena-live"], "--preset"),
+    ):
+        with pytest.raises((ConfigError, RecordingError), match=said):
+            playloom(*wrong)
+    done = playloom(*short)
+    assert done.exit_code == 0 and done.output.rstrip().endswith(f"next: playloom serve --model {run / 'model'}")
+    assert done.output.index("alignment aligned") < done.output.index("240 frames in 4 episodes")
+    model, state = load_model(run / "model"), json.loads((run / "stages.json").read_text())
+    assert model.config.name == data.name and state["tokenizer"] == model.card["tokenizer"]
+    assert list_prompts(run / "model" / "prompts") == [data.name]
+    settings = model.card["settings"]
+    assert (settings["loop"]["optimizer"], settings["loop"]["batch"], settings["action_weight"]) == ("muon", 2, 4.0)
+    assert settings["loop"]["minutes"] >= 0.02 / 2
+    weights = (run / "tokenizer" / "tokenizer.safetensors").read_bytes()
+    assert "alignment" not in playloom(*short[:-1], "0.1").output
+    assert load_model(run / "model").card["updates"] > model.card["updates"], "more minutes are the world model's"
+    assert (run / "tokenizer" / "tokenizer.safetensors").read_bytes() == weights
+    finer = ["--data", data, "--out", tmp_path / "finer", "--start", run, *short[4:8], *short[-2:], "--name", "Finer"]
+    assert playloom(*finer).exit_code == 0 and load_model(tmp_path / "finer" / "model").config.name == "Finer"
+    assert load_tokenizer(tmp_path / "finer" / "tokenizer").ancestors == (state["tokenizer"],)
+
+
+def test_a_stopped_tokenizer_goes_on_before_the_codes(data, tmp_path, monkeypatch):
+    words = ["--data", data, "--out", tmp_path, "--preset", "tiny", "--device", "cpu", "--minutes"]
+    stop = Event()
+    stop.set()
+    monkeypatch.setattr("playloom.training.loop.stop_requests", lambda: nullcontext(stop))
+    stopped = playloom(*words, "9")
+    assert stopped.exit_code == 3 and "saved at step 1" in stopped.output and "next" not in stopped.output
+    assert not (tmp_path / "tokens").exists() and not (tmp_path / "stages.json").exists()
+    monkeypatch.undo()
+    assert playloom(*words, "0.02").exit_code == 0 and load_model(tmp_path / "model").card["updates"] > 0
 
 
 def test_who_played_is_said_and_on_the_card(tokenizer, tmp_path):
@@ -159,7 +250,7 @@ def test_a_world_training_begins_with_a_trained_model(data, tokenizer, tmp_path)
     still = ["--steps", "1", "--batch", "4", "--device", "cpu", "--threads", "1", "--learning-rate", "1e-12"]
     assert "finished after 1 step " in playloom(*start, *still).output
     old, new = load_model(first / "model"), load_model(second / "model")
-    assert new.config == old.config
+    assert new.config == replace(old.config, name="tokens")
     for name, weight in old.transformer.state_dict().items():
         assert torch.allclose(new.transformer.state_dict()[name], weight, atol=1e-4), name
     assert new.card["start"] == {**old.card, "transformer": load_origin(str(first)).transformer}

@@ -127,7 +127,7 @@ def test_branches_equal_the_engine_s_output(web):
     found = finished(web, story)
     service = web.app.state.server.service
     turn = read_actions([TURN], "named", "action")[0]
-    prompt = service.bundled_prompt(list_prompts()[0])[0]
+    prompt = service.named_prompt(list_prompts()[0])[0]
     for made in found["branches"]:
         assert (made["state"], made["frames_done"], made["error"]) == ("done", 4, None)
         nodes = made_by(found, made["id"])

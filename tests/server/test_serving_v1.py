@@ -3,15 +3,18 @@
 import base64
 import io
 import time
+from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from playloom.actions.codec import values_to_rows
-from playloom.data.prompts import list_prompts
+from conftest import loud_model, tiny_config
+from playloom.actions.codec import REST_VALUES, values_to_rows
+from playloom.data.prompts import list_prompts, save_prompt_file
 from playloom.media.images import read_picture
+from playloom.models.checkpoint import save_model
 from serving_toys import b64, client, error_of, picture, pixels_of
 
 TURN = [0.0, 0.0, 1.0] + [0.0] * 13
@@ -32,7 +35,7 @@ def dream(web, **order):
 def test_world_mode_equals_the_engine(web):
     steps = dream(web, actions=[TURN] * 3, steps=3, prompt=list_prompts()[1])
     service = web.app.state.server.service
-    session = service.engine.open(service.bundled_prompt(list_prompts()[1])[0], sampling=service.sampling(), seed=3)
+    session = service.engine.open(service.named_prompt(list_prompts()[1])[0], sampling=service.sampling(), seed=3)
     turn = np.array([0] * 14 + [10, 5], np.uint8)
     turn[12:14] = 5
     for step in steps:
@@ -154,6 +157,26 @@ def test_models_prompts_and_metrics(web):
         "requests_waiting",
     ):
         assert f"playloom_{name}" in text
+
+
+def test_a_model_is_served_with_its_own_prompts_and_controls(tmp_path):
+    model = loud_model(tiny_config())
+    model.card["controls"] = {"trigger_RT": "gas", "button_A": None}
+    config = replace(model.config, name="racing")
+    save_model(tmp_path, replace(model, config=config), dtype=None)
+    sizes = config.tokenizer
+    shape = (20, sizes.frame_height, sizes.frame_width, 3)
+    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    save_prompt_file(tmp_path / "prompts" / "bend", frames, np.tile(REST_VALUES, (20, 1)), {})
+    with client(model=str(tmp_path)) as web:
+        served = web.get("/v1/models").json()[0]
+        assert (served["name"], served["controls"]) == ("racing", model.card["controls"])
+        (prompt,) = web.get("/v1/prompts").json()
+        shown = Image.open(io.BytesIO(web.get(prompt["picture"]).content))
+        context = model.config.transformer.context_steps
+        assert prompt["name"] == "bend" and np.array_equal(np.asarray(shown), frames[context - 1])
+        assert len(dream(web, steps=2)) == len(dream(web, steps=2, prompt="bend")) == 2
+        assert "no prompt" in error_of(web.post("/v1/dream", json={"steps": 1, "prompt": list_prompts()[0]}))
 
 
 def test_named_actions_are_the_guide_s(web):

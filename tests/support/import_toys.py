@@ -7,6 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from playloom.actions.codec import decode_values
+from playloom.actions.controller import CONTROLS
+
 
 def video_at(path: Path, times: Sequence[float], levels: Sequence[int], size: tuple[int, int] = (48, 64)) -> Path:
     """Write one grey picture (0 to 255) for each time in seconds."""
@@ -28,3 +31,9 @@ def video_at(path: Path, times: Sequence[float], levels: Sequence[int], size: tu
 def levels_of(frames_FHWC: np.ndarray) -> list[int]:
     """The grey level of every picture."""
     return [round(float(frame.mean())) for frame in frames_FHWC]
+
+
+def named_controls(dataset) -> dict[str, list[float]]:
+    """Values in every row of the controls that are used."""
+    state = decode_values(dataset.actions_FA)
+    return {c.name: state[:, index].tolist() for index, c in enumerate(CONTROLS) if state[:, index].any()}

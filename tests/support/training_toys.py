@@ -40,9 +40,14 @@ def places(actions_TA):
 
 def scroll(actions_TA, height=HEIGHT, width=WIDTH, pixels=1):
     """Pictures [T, H, W, 3] of a fixed random panorama that slides under the camera."""
+    return panorama_at(places(actions_TA) * pixels, height, width)
+
+
+def panorama_at(places_T, height=HEIGHT, width=WIDTH):
+    """Pictures [T, H, W, 3] of the panorama from these columns on."""
     random = np.random.default_rng(99)
     panorama = random.integers(0, 256, (height // 4 + 1, 200, 3)).repeat(4, 0).repeat(4, 1)[:height].astype(np.uint8)
-    return np.stack([np.roll(panorama, -int(x) * pixels, axis=1)[:, :width] for x in places(actions_TA)])
+    return np.stack([np.roll(panorama, -int(x), axis=1)[:, :width] for x in places_T])
 
 
 def token_store(folder: Path, episodes=4, steps=30) -> TokenDataset:

@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { REST } from "../src/control/controls";
 import { fromKeys } from "../src/control/keyboard";
-import { ApiError, askUntilAnswered, NO_ANSWER, playPath, temperatureIn } from "../src/net/api";
+import { rowsFor } from "../src/ui/Keys";
+import { ApiError, askUntilAnswered, NO_ANSWER, playPath, servedIn } from "../src/net/api";
 import { backOff } from "../src/net/backoff";
 import { HEADER_BYTES, packAction, parseFrame } from "../src/net/header";
 import { parseMessage } from "../src/net/messages";
@@ -13,14 +14,27 @@ describe("the model's own temperature", () => {
       { name: "a", serving: true, temperature: 0.5 },
       { name: "b", serving: false, temperature: null },
     ];
-    expect(temperatureIn(models)).toBe(0.5);
-    expect(temperatureIn([{ name: "a", serving: true, temperature: 0 }])).toBe(0);
+    expect(servedIn(models).temperature).toBe(0.5);
+    expect(servedIn([{ name: "a", serving: true, temperature: 0 }]).temperature).toBe(0);
   });
 
   it("is unknown where the answer does not say it", () => {
     for (const answer of [[], {}, null, [null], [{ serving: true }], [{ serving: false, temperature: 1 }]]) {
-      expect(temperatureIn(answer)).toBeNull();
+      expect(servedIn(answer).temperature).toBeNull();
     }
+  });
+});
+
+describe("the keys of a game", () => {
+  it("are those that its training saw move, with the words of the model", () => {
+    const controls = { left_stick_x: "steer", left_stick_y: null, button_A: null, skill_1: null, skill_2: null };
+    const rows = rowsFor(servedIn([{ serving: true, controls }]).controls);
+    expect(rows.map(({ does }) => does).slice(0, 3)).toEqual(["steer", "right stick", "right stick"]);
+    expect(rows.some(({ pad }) => pad === "A" || pad === "LB")).toBe(false);
+  });
+
+  it("are the arena's where the model says nothing", () => {
+    expect(rowsFor(servedIn([{ serving: true }]).controls).map(({ does }) => does)).toContain("throw a light");
   });
 });
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import act, bench, call, capture, data, dream, evaluate, models, play, serve, train
+from playloom.cli import act, bench, call, capture, data, dream, evaluate, models, play, serve, train, train_heads
 from playloom.device import limit_spinning
 from playloom.errors import PlayloomError
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     name="playloom",
     help="Learn a video game from recordings, then generate it frame by frame while you play.\n\n"
     "Try it: `playloom dream` makes a short clip with the bundled model; `playloom play` opens a page to play on.\n\n"
-    "Your own game: record or import, train tokenizer, train world, evaluate, then dream and play with it.\n\n"
+    "Your own game: record or import, train, evaluate, then dream and play with it.\n\n"
     "In this program, to dream is to generate the next frames, and a prompt is the start: frames and inputs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
+train.app.command("heads")(train_heads.train_heads_command)
 app.add_typer(train.app, name="train")
 
 

@@ -110,7 +110,7 @@ def engine(model: Model = None, decode_order: DecodeOrder = None, device: Device
 def prompt(
     prompt: Annotated[
         str | None,
-        typer.Option(help="A bundled prompt's name, a picture, a folder of them, a recording, an .npz, or a dream."),
+        typer.Option(help="A prompt's name, a picture, a folder of them, a recording, an .npz, a dream, a data set."),
     ] = None,
     context: Annotated[int, typer.Option(min=1, help="Steps of context; at most the model's own 10.")] = 10,
     start_step: Annotated[int | None, typer.Option(min=0, help="The last step of the context.")] = None,
@@ -262,13 +262,15 @@ class Progress:
         self._what, self._unit, self._text = what, unit, "starting"
         self._began = time.monotonic()
         self._first: tuple[str, int, float] | None = None
+        self._stage: str | None = None
+        self._later = 0.0
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[text]}"))
         self.bar = Bar(*columns, console=console, transient=True, disable=plain)
         self._task = self.bar.add_task(what, total=None, text="")
 
     def __call__(self, done: int, total: int | None = None, what: str | None = None) -> None:
         """Show that `done` of `total` units of `what` are done."""
-        now, what = time.monotonic(), what or self._what
+        now, what = time.monotonic(), self._stage or what or self._what
         if self._first is None or self._first[0] != what:  # what was done before does not count for the rate
             self._first = what, done, now
         rate = (done - self._first[1]) / max(now - self._first[2], 1e-9)
@@ -276,8 +278,14 @@ class Progress:
         if rate > 0:
             text += f", {rate:.3g}/s"
         if rate > 0 and total is not None:
-            text += f", {_duration((total - done) / rate)} left"
+            text += f", {_duration((total - done) / rate + self._later)} left"
         self.show(text, None if total is None else done / max(total, 1), what)
+
+    def stage(self, name: str, later: float) -> None:
+        """Show the work that follows as a stage of several; the time left includes the later ones' `later` seconds."""
+        if name != self._stage:
+            self.show("starting", what=name)
+        self._stage, self._later = name, later
 
     def show(self, text: str, fraction: float | None = None, what: str | None = None) -> None:
         """Show any text, and a bar where a fraction in [0, 1] is known."""
@@ -302,7 +310,8 @@ class Progress:
         rates = " ".join(f"{v:,.0f} {k}/s" for k, v in progress.rates.items() if k != "flops")
         loss = progress.metrics.get("loss", float("nan"))
         text = f"{100 * progress.fraction:.0f} %, step {progress.step}, loss {loss:.4g}, {rates}"
-        self.show(f"{text}, {_duration(progress.eta)} left", progress.fraction, "training")
+        left = _duration(progress.eta + self._later)
+        self.show(f"{text}, {left} left", progress.fraction, self._stage or "training")
 
     def line(self) -> str:
         """The plain line of where there is no terminal."""
@@ -346,7 +355,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def read_script(prompt: Mapping[str, Any], script: str | None) -> tuple[Any, tuple[str, ...]]:
+def read_script(prompt: Mapping[str, Any], script: str | None, model: str | None) -> tuple[Any, tuple[str, ...]]:
     """Read actions and check the prompt's name before torch is imported.
 
     Returns:
@@ -356,7 +365,7 @@ def read_script(prompt: Mapping[str, Any], script: str | None) -> tuple[Any, tup
     from playloom.media.action_table import read_inputs
 
     if prompt["prompt"] is not None:
-        check_prompt(prompt["prompt"])
+        check_prompt(prompt["prompt"], None if model is None else Path(model))
     if script is None:
         return None, ()
     given = read_inputs(script, prompt["schema"], None)

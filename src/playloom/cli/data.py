@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from playloom.cli import common
 from playloom.errors import BadInputError, PlayloomError
+
+if TYPE_CHECKING:
+    from playloom.games.gymnasium.recorder import Recorded
 
 
 def _rectangle(text: str) -> tuple[int, int, int, int]:
@@ -20,7 +28,7 @@ def _rectangle(text: str) -> tuple[int, int, int, int]:
 
 
 def import_command(
-    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, clips ...")],
+    recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
     out: Annotated[
         Path, typer.Option(callback=common.own_folder, help="Folder of the data set, for `train --data`.")
     ] = Path("data"),
@@ -31,18 +39,27 @@ def import_command(
         typer.Option(metavar="X,Y,W,H", help="Rectangle in pixels to make black; may be repeated."),
     ] = None,
     recording_format: Annotated[
-        str, typer.Option("--format", help="auto, owamcap, owlcontrol, pictures, npz or video (with a log).")
+        str,
+        typer.Option("--format", help="auto, or a format in docs/own_game.md: video, vpt, lerobot ..."),
     ] = "auto",
     mapping: Annotated[
         list[str] | None,
-        typer.Option(help="wasd-mouse, xinput, vpt, controller or a TOML file; may be repeated. Default: by format."),
+        typer.Option(
+            help="wasd-mouse, xinput, controller, vpt, opencs2 or a TOML file; repeatable. Default: by format."
+        ),
     ] = None,
     offset: Annotated[float, typer.Option(help="Seconds to add to the times of the input.")] = 0.0,
+    rate: Annotated[float, typer.Option(help="Rows per second of data without times (Minari).")] = 10.0,
     schema: common.Schema = "named",
     split: Annotated[
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Split of all recordings; default: some go to validation and test."),
     ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Store codes of this model or tokenizer run, and never the frames.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode recordings; 0: this one.")] = 0,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Decode on a Ray cluster with a shared disk.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 instead of 1 if anything was skipped.")] = False,
 ) -> None:
     """Make a data set of recordings of your own game, ten steps per second.
@@ -50,6 +67,7 @@ def import_command(
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
     from playloom.data.importing.build import import_recordings
+    from playloom.data.importing.decode import ClipEncoder
     from playloom.data.importing.recordings import SPLITS, ImportOptions
 
     skipped: list[str] = []
@@ -57,7 +75,15 @@ def import_command(
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):
         from playloom.models.presets import preset as preset_of
 
-        sizes = preset_of(preset).tokenizer
+        sizes, encoder = preset_of(preset).tokenizer, None
+        if tokenizer is not None:
+            from playloom.training.artifacts import load_encode, load_origin
+
+            origin = load_origin(tokenizer)
+            sizes = origin.tokenizer.config
+            load = partial(load_encode, tokenizer, 1 if workers or cluster else None)
+            slots = sizes.grid_height * sizes.grid_width
+            encoder = ClipEncoder(load=load, slots=slots, fingerprint=origin.name)
         options = ImportOptions(
             frame_size=(sizes.frame_height, sizes.frame_width),
             resize=resize,
@@ -65,10 +91,20 @@ def import_command(
             mapping=tuple(mapping or ()),
             schema=schema,
             offset=offset,
+            rate=rate,
             format=recording_format,
             split=split,
         )
-        store, notes = import_recordings(recordings, out, options, progress=bar, on_skip=skipped.append)
+        store, notes = import_recordings(
+            recordings,
+            out,
+            options,
+            encoder=encoder,
+            workers=workers,
+            cluster=cluster,
+            progress=bar,
+            on_skip=skipped.append,
+        )
     for note in notes:
         typer.echo(note)
     for sentence in skipped:
@@ -79,6 +115,8 @@ def import_command(
             frames = common.count(sum(span.length for span in spans), "frame")
             typer.echo(f"{name}: {frames} of {common.count(len(spans), 'clip')}")
     on = f"train tokenizer --data {out} --out runs/tokenizer --minutes 30"
+    if tokenizer is not None:
+        on = f"train world --data {out} --tokenizer {tokenizer} --out runs/world --minutes 60"
     if not store.of_split("train"):
         on = f"evaluate --model runs/world/model --data {out}"
     typer.echo(f"{out}  (next: playloom {on})")
@@ -87,37 +125,114 @@ def import_command(
 
 
 def record_command(
+    call: typer.Context,
     hours: Annotated[float, typer.Option(help="Hours of play, at 10 steps per second; at most 1000.")] = 1.0,
     out: Annotated[Path, typer.Option(callback=common.own_folder, help="Folder for the episodes.")] = Path(
         "recordings"
     ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next episodes count up.")] = 0,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Length of an episode in steps of 0.1 s.")] = 600,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Length of an episode in steps of 0.1 s; with --env the longest.")
+    ] = 600,
+    env: Annotated[
+        str | None, typer.Option(metavar="ID", help="A Gymnasium environment, ID or module:ID. Default: the arena.")
+    ] = None,
+    env_options: Annotated[
+        str, typer.Option(metavar="JSON", help="Arguments of the environment, such as '{\"continuous\": false}'.")
+    ] = "{}",
+    policy: Annotated[
+        str, typer.Option(help="random, or module:function from an observation and a NumPy generator to an action.")
+    ] = "random",
+    actions: Annotated[
+        Path | None, typer.Option(help="TOML file: mapping of the environment's actions to controls.")
+    ] = None,
+    info: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Numbers of info to record. Default: all numbers.")
+    ] = None,
+    frame_skip: Annotated[
+        int | None, typer.Option(min=1, help="Environment steps a frame. Default: by its render_fps.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Model sizes that decide the frame size.")] = "arena-live",
+    resize: common.Resize = "crop",
     as_json: common.Json = False,
 ) -> None:
-    """Record episodes of scripted players in the arena.
+    """Record episodes of scripted players in the arena, or of a policy in a Gymnasium environment (--env).
 
-    The same command continues a stopped recording. Frames are not stored; they are rendered again from seed and
-    actions.
+    The same command continues a stopped recording. Episodes of the arena have no frames: they are rendered again from
+    seed and actions. Those of an environment are a data set for `train --data`, with rewards and terminations; an
+    episode that fails is skipped and listed (exit code 1).
     """
+    left = f"the same command continues: {out}"
+    if env is not None:
+        with common.progress("recording", "frames") as bar, common.stopping(left, after_step=False):
+            recorded = _record_environment(call.params, bar)
+        skipped = list(recorded.skipped)
+        frames, count = len(recorded.dataset), len(recorded.dataset.spans)
+        if as_json:
+            common.print_json({"folder": out, "episodes": count, "frames": frames, "skipped": skipped})
+        else:
+            typer.echo("\n".join((*recorded.notes, f"{frames} frames of {common.count(count, 'episode')}: {out}")))
+        for sentence in skipped:
+            typer.echo(f"skipped: {sentence}", err=True)
+        if skipped:
+            raise typer.Exit(common.SKIPPED)
+        return
+    common.refuse(
+        call, ("env_options", "policy", "actions", "info", "frame_skip", "preset", "resize"), "applies to --env only"
+    )
     from playloom.games.recorder import record_episodes
 
-    skipped = 0
-    left = f"the same command continues: {out}"
+    before = 0
     with common.progress("recording", "episodes") as bar, common.stopping(left, after_step=False):
 
-        def report(done: int, total: int, before: int) -> None:
-            nonlocal skipped
-            skipped = before
+        def report(done: int, total: int, known: int) -> None:
+            nonlocal before
+            before = known
             bar(done, total)
 
         paths = record_episodes(out, hours, seed, processes, report, steps)
     if as_json:
-        common.print_json({"folder": out, "episodes": len(paths), "steps": steps, "already_there": skipped})
+        common.print_json({"folder": out, "episodes": len(paths), "steps": steps, "already_there": before})
         return
-    known = f" ({skipped} recorded before)" if skipped else ""
+    known = f" ({before} recorded before)" if before else ""
     typer.echo(f"{common.count(len(paths), 'episode')} of {steps} steps{known}: {out}")
+
+
+def _record_environment(given: Mapping[str, Any], progress: Callable[[int, int], None]) -> Recorded:
+    """Record a Gymnasium environment; `given` has the values of the options."""
+    from playloom.games.gymnasium.player import STEPS_PER_SECOND, GymnasiumRecording
+    from playloom.games.gymnasium.recorder import record_environment
+    from playloom.games.recorder import MAX_HOURS
+    from playloom.models.presets import preset
+
+    if not 0 < given["hours"] <= MAX_HOURS:
+        raise BadInputError(f"--hours is wrong: got {given['hours']:g}, expected more than 0 and at most {MAX_HOURS:g}")
+    try:
+        options = json.loads(given["env_options"])
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise BadInputError(f"--env-options is wrong: got {given['env_options']:.60}, expected a JSON object")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # modules of --env and --policy may lie here
+    sizes = preset(given["preset"]).tokenizer
+    recording = GymnasiumRecording(
+        env=given["env"],
+        frame_size=(sizes.frame_height, sizes.frame_width),
+        options=options,
+        policy=given["policy"],
+        actions=None if given["actions"] is None else str(given["actions"]),
+        info=None
+        if given["info"] is None
+        else tuple(name.strip() for name in given["info"].split(",") if name.strip()),
+        resize=given["resize"],
+        frame_skip=given["frame_skip"],
+        steps=given["steps"],
+        seed=given["seed"],
+    )
+    frames = math.ceil(given["hours"] * 3600 * STEPS_PER_SECOND)
+    return record_environment(given["out"], recording, frames, processes=given["processes"], progress=progress)
 
 
 def view_command(

@@ -61,7 +61,7 @@ def dream_command(
     common.refuse(call, _ONLY_WITH_CLIPS, "applies to --clips only")
     if mode == "policy":
         common.refuse(call, ("actions",), "does not apply to --mode policy, which generates the input")
-    common.read_script(prompt, actions)
+    common.read_script(prompt, actions, engine["model"])
     with common.progress("dreaming", "frames") as bar, common.stopping("nothing was written", after_step=True) as stop:
         from playloom.device import set_threads
         from playloom.inference.generate import DreamJob, run_dream

@@ -66,7 +66,7 @@ def play_command(
         raise ActionError(
             "--script is required unless --controller is 'model', as in --script 'forward for 2s; turn_left for 1s'"
         )
-    actions_SA, notes = common.read_script(prompt, script)
+    actions_SA, notes = common.read_script(prompt, script, engine["model"])
     with (
         common.progress("playing", "ticks", timed=True) as bar,
         common.stopping("nothing was kept", after_step=True) as stop,

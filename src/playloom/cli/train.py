@@ -1,7 +1,8 @@
-"""`playloom train tokenizer`, `world` and `decoder`."""
+"""`playloom train` of a whole model, and of its parts: `tokenizer`, `world` and `decoder`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -9,13 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from playloom.actions.controller import CONTROLS
 from playloom.cli import common
-from playloom.errors import CheckpointError, ConfigError
+from playloom.errors import CheckpointError, ConfigError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     from playloom.models.world_model import ModelConfig
     from playloom.training.data_source import PrepareOptions
     from playloom.training.task import TrainingResult
+
+
+def _check_name(name: str | None) -> str | None:
+    if name is not None and not (name.strip() and name.isprintable() and len(name) <= 60):
+        raise ConfigError(f"--name is wrong: got {name!r:.80}, expected 1 to 60 printable characters")
+    return name
+
 
 Data = Annotated[Path, typer.Option(help="Recordings, a frame store, or (for world) a token store.")]
 Out = Annotated[
@@ -28,7 +42,21 @@ Resume = Annotated[
     Literal["auto", "never"], typer.Option(help="auto: continue the run in --out; never: refuse if there is one.")
 ]
 PrepareOnly = Annotated[bool, typer.Option("--prepare-only", help="Prepare the data, then stop.")]
+Name = Annotated[
+    str | None,
+    typer.Option(callback=_check_name, help="Name of the model. Default: the game, else the data folder's name."),
+]
+Controls = Annotated[
+    Path | None, typer.Option(help="TOML file: in its table controls what each does, as in trigger_RT = 'gas'.")
+]
+Precision = Annotated[
+    Literal["auto", "32-true", "bf16-mixed"] | None, typer.Option(help="bf16-mixed is fast where a CPU has it.")
+]
+Alignment = Annotated[Literal["strict", "warn", "off"], typer.Option(help="Check of actions against pictures.")]
 Workers = Annotated[int, typer.Option(min=0, help="Rendering processes, when --data holds recordings.")]
+
+
+app = typer.Typer(no_args_is_help=True)
 
 
 def loop(
@@ -44,9 +72,7 @@ def loop(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
     device: common.DeviceOrNone = None,
     threads: common.Threads = None,
-    precision: Annotated[
-        Literal["auto", "32-true", "bf16-mixed"] | None, typer.Option(help="bf16-mixed is fast where a CPU has it.")
-    ] = None,
+    precision: Precision = None,
 ) -> None:
     """The training loop's settings."""
 
@@ -102,9 +128,9 @@ def train_world_command(
     resume: Resume = "auto",
     workers: Workers = 0,
     prepare_only: PrepareOnly = False,
-    alignment: Annotated[
-        Literal["strict", "warn", "off"], typer.Option(help="Check of actions against pictures.")
-    ] = "strict",
+    name: Name = None,
+    controls: Controls = None,
+    alignment: Alignment = "strict",
     edited: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the arena's recordings added again with foreign objects.")
     ] = 0.0,
@@ -125,7 +151,7 @@ def train_world_command(
         model = pretrained.model.config
     else:
         model, values = read_config(config, preset)
-    training = from_mapping(WorldConfig, with_flags(values, loop))
+    training, words = from_mapping(WorldConfig, with_flags(values, loop)), _read_controls(controls)
     with _run(out, resume) as bar:
         job = WorldJob(
             model=model,
@@ -135,6 +161,8 @@ def train_world_command(
             tokenizer=tokenizer,
             start=pretrained,
             prepare=_prepare_options(bar, workers, edited),
+            name=name,
+            controls=words,
             alignment=alignment,
         )
         if prepare_only:
@@ -176,7 +204,66 @@ def train_decoder_command(
     _print_end(result, out, f"result: {result.path}")
 
 
-app = typer.Typer(help="Train a tokenizer, a world model, or a decoder.", no_args_is_help=True)
+@app.callback(invoke_without_command=True)
+def train_command(
+    call: typer.Context,
+    *,
+    data: Annotated[Path | None, typer.Option(help="Recordings, or a data set of `import`.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=common.own_folder, help="Folder of the run; the result is OUT/model.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Time of all stages, over all sessions.")] = 60.0,
+    start: Start = None,
+    preset: Preset = None,
+    name: Name = None,
+    controls: Controls = None,
+    alignment: Alignment = "strict",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the run.")] = 0,
+    device: common.Device = "auto",
+    threads: common.Threads = None,
+    precision: Precision = None,
+    workers: Workers = 0,
+) -> None:
+    """Train a whole model: tokenizer, codes, world model. Or one of its parts, by the commands below.
+
+    The tokenizer gets a quarter of the time, the codes as long as they take, the world model the rest. The same command
+    continues a stopped training.
+    """
+    if call.invoked_subcommand is not None:
+        names = [str(parameter.name) for parameter in call.command.params]
+        common.refuse(call, names, f"has no effect before {call.invoked_subcommand}")
+        return
+    if data is None or out is None:
+        raise ConfigError(f"{'--data' if data is None else '--out'} is missing; see: playloom train --help")
+    from playloom.training.artifacts import load_origin
+    from playloom.training.pipeline import TrainingJob, train_model
+
+    pretrained, model = None, None
+    if start is not None:
+        _check_apart("--start", start, out)
+        _settings_without_sizes(None, preset, start)
+        pretrained = load_origin(start)
+        if pretrained.model is None:
+            raise CheckpointError(f"{start} is a tokenizer's run; a training starts with a whole model")
+        model = pretrained.model.config
+    machine = {"seed": seed, "device": device, "threads": threads, "precision": precision}
+    with _run(out, "auto") as bar:
+        job = TrainingJob(
+            model=model or read_config(None, preset)[0],
+            data=data,
+            out=out,
+            minutes=minutes,
+            prepare=_prepare_options(bar, workers),
+            start=pretrained,
+            name=name,
+            controls=_read_controls(controls),
+            alignment=alignment,
+            machine={key: value for key, value in machine.items() if value is not None},
+        )
+        result = train_model(job, report=bar.training, on_stage=bar.stage, say=typer.echo)
+    _print_end(result, out, f"next: playloom serve --model {out / 'model'}" if result.finished else "")
+
+
 for name, command in (
     ("tokenizer", train_tokenizer_command),
     ("world", train_world_command),
@@ -211,6 +298,23 @@ def _settings_without_sizes(path: Path | None, preset: str | None, start: str) -
         given = f"{path} has a 'model'" if "model" in values else f"--preset is {preset!r}"
         raise ConfigError(f"{given}, but sizes come from --start {start}; leave one of them out")
     return values
+
+
+def _read_controls(path: Path | None) -> dict[str, str]:
+    """Read what controls do in the game."""
+    if path is None:
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("controls")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--controls {path} cannot be read ({error}); expected a TOML file") from error
+    if not isinstance(content, dict) or not all(isinstance(words, str) and words for words in content.values()):
+        raise ConfigError(f"--controls {path} is wrong: expected a table [controls] with lines like button_A = 'jump'")
+    names = [control.name for control in CONTROLS]
+    for name in content:
+        if name not in names:
+            raise ConfigError(f"--controls {path} has an unknown control {name!r}; {did_you_mean(name, names)}")
+    return content
 
 
 def _check_apart(flag: str, origin: str, out: Path) -> None:
@@ -256,7 +360,8 @@ def _print_end(outcome: TrainingResult, out: Path, result: str) -> None:
         typer.echo(f"finished after {steps} and {minutes:.1f} minutes: {out}")
     else:
         typer.echo(f"saved at step {outcome.step} after {minutes:.1f} minutes; the same command continues: {out}")
-    typer.echo(result)
+    if result:
+        typer.echo(result)
     # torchrun takes an exit code for a failure, and ends the process that still saves the result.
     if not outcome.finished and processes == 1:
         raise typer.Exit(common.UNFINISHED)

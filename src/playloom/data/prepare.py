@@ -6,11 +6,8 @@ Renderer and encoder are arguments. Rendering processes write files, so no pictu
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +16,7 @@ from numpy.typing import NDArray
 
 from playloom.actions.codec import mirror_values
 from playloom.data.dataset import DatasetWriter, FrameDataset, Progress, TokenDataset
+from playloom.data.parallel import map_ordered
 from playloom.data.recording import STATE_COLUMNS, Episode, Render, load_episode, load_meta
 from playloom.errors import RecordingError
 
@@ -173,7 +171,8 @@ def _fill(
         if not writer.has(start, job.episode.meta.steps, job.meta)
     ]
     with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".frames-") as scratch:
-        files = _rendered([job for _, job in todo], size, Path(scratch), workers)
+        calls = ((job.episode, job.render, Path(scratch) / f"{start}.npy", size) for start, job in todo)
+        files = map_ordered(render_file, calls, workers=workers)
         for (start, (episode, _, meta)), path in zip(todo, files, strict=True):
             data = convert(np.load(path, mmap_mode="r", allow_pickle=False))
             writer.append_episode(data, episode.actions_TA, episode.states, meta, start=start)
@@ -181,22 +180,6 @@ def _fill(
             if progress is not None:
                 progress(writer.done, writer.total)
     writer.finish()
-
-
-def _rendered(jobs: Sequence[_Job], size: tuple[int, int], scratch: Path, workers: int) -> Iterator[Path]:
-    """Render the episodes in order, at most two per worker ahead: bounded disk space, busy workers."""
-    if workers < 1:
-        for job in jobs:
-            yield render_file(job.episode, job.render, scratch / "0.npy", size)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        queue: deque[Future[Path]] = deque()
-        for number, job in enumerate(jobs):
-            queue.append(pool.submit(render_file, job.episode, job.render, scratch / f"{number}.npy", size))
-            if len(queue) >= 2 * workers:
-                yield queue.popleft().result()
-        while queue:
-            yield queue.popleft().result()
 
 
 def render_file(episode: Episode, render: Render, path: Path, size: tuple[int, int]) -> Path:

@@ -1,7 +1,8 @@
-"""Selection of good prompts from a dataset, by states and pictures."""
+"""Selection of good prompts from a dataset, by states, pictures and input."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import EpisodeSlice, FrameDataset
-from playloom.data.prompts import save_bundled_prompt
+from playloom.data.prompts import save_prompt_file
 from playloom.data.sampler import alive_spans
 from playloom.errors import RecordingError
 
@@ -27,6 +29,11 @@ _JUMP = 120.0
 """Map units per step that no player walks: a respawn or a teleport."""
 _PICTURES = 4
 """Pictures checked per candidate."""
+_STATES = ("x", "y", "yaw", "health", "dead", "frags")
+_CHECKED = 200
+"""Most candidates whose pictures are read, where there are no states."""
+_FAR = 32.0
+"""Mean difference of two coarse pictures, in levels of 255, for the full score of variety."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,24 +45,38 @@ class PromptCandidate:
     span: EpisodeSlice
     """Episode of the segment."""
     score: float
-    """From 0 to 5: walking, turning, a fight, and twice the view."""
+    """From 0 to 5: walking, turning, a fight, and twice the view; without states from 0 to 4: motion, input, and twice
+    the view."""
+    length: int
+    """Number of rows."""
+    context: int = CONTEXT_STEPS
+    """Number of rows before those that follow."""
 
     @property
     def rows(self) -> slice:
         """Rows of the segment."""
-        return slice(self.start, self.start + CONTEXT_STEPS + FOLLOWING_STEPS)
+        return slice(self.start, self.start + self.length)
 
 
-def select_prompts(store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int) -> list[PromptCandidate]:
-    """Choose the best prompts of these episodes, from as many different episodes, players and arenas as there are.
+def select_prompts(
+    store: FrameDataset, spans: Sequence[EpisodeSlice], *, count: int, context: int = CONTEXT_STEPS
+) -> list[PromptCandidate]:
+    """Choose the best prompts of these episodes, with `context` steps before those that follow.
 
-    A candidate has no death and no teleport. The score adds walking, turning, fights (health lost or a frag) and the
-    colours of its poorest picture, which distinguish a view from a wall.
+    With the state columns x, y, yaw, health, dead and frags: a candidate has no death and no teleport. The score adds
+    walking, turning, fights (health lost or a frag) and the colours of its poorest picture, which distinguish a view
+    from a wall. The best of different players, arenas and episodes are chosen.
 
-    `store` needs the state columns x, y, yaw, health, dead and frags. Returns at most `count` candidates, best first.
+    Without: the score adds the motion between pictures, the share of steps with input, and the same colours. Those with
+    at least half of the best score are chosen for different pictures. Fewer steps follow where episodes are short.
+
+    Returns at most `count` candidates, best first.
     """
-    dead = store.column("dead")
-    alive = [(span, part) for span in spans for part in alive_spans([span], dead)]
+    alive = [(span, span) for span in spans]
+    if "dead" in store.state_columns:
+        alive = [(span, part) for span in spans for part in alive_spans([span], store.column("dead"))]
+    if not set(_STATES) <= set(store.state_columns):
+        return _by_pictures(store, alive, count, context)
     candidates = [found for span, part in alive for found in _candidates(store, span, part)]
     if not candidates:
         steps = CONTEXT_STEPS + FOLLOWING_STEPS
@@ -66,18 +87,20 @@ def select_prompts(store: FrameDataset, spans: Sequence[EpisodeSlice], *, count:
     return _different(sorted(checked, key=lambda found: -found.score), count)
 
 
-def save_chosen(store: FrameDataset, chosen: Sequence[PromptCandidate], folder: Path) -> list[Path]:
-    """Write the prompts into a folder, named by arena and player; return the paths of the `.npz`."""
+def save_chosen(
+    store: FrameDataset, chosen: Sequence[PromptCandidate], folder: Path, *, name: str = "prompt"
+) -> list[Path]:
+    """Write the prompts into a folder, named by arena and player, else by `name`; return the paths of the `.npz`."""
     paths: list[Path] = []
     for prompt in chosen:
         meta = prompt.span.meta
-        base = "-".join(str(meta[key]) for key in ("variant", "style") if meta.get(key)) or "prompt"
+        base = "-".join(str(meta[key]) for key in ("variant", "style") if meta.get(key)) or re.sub(r"\W+", "_", name)
         taken = sum(path.stem.rstrip("0123456789-") == base for path in paths)
-        name = f"{base}-{taken + 1}" if taken else base
+        file = f"{base}-{taken + 1}" if taken else base
         facts = {key: meta[key] for key in ("game", "variant", "mode", "style", "seed", "split") if key in meta}
-        facts |= {"step": prompt.start - prompt.span.start, "context_steps": CONTEXT_STEPS}
-        path = folder / f"{name}.npz"
-        paths.append(save_bundled_prompt(path, store.frames_FHWC[prompt.rows], store.actions_FA[prompt.rows], facts))
+        facts |= {"step": prompt.start - prompt.span.start, "context_steps": prompt.context}
+        path = folder / f"{file}.npz"
+        paths.append(save_prompt_file(path, store.frames_FHWC[prompt.rows], store.actions_FA[prompt.rows], facts))
     return paths
 
 
@@ -103,8 +126,45 @@ def _candidates(store: FrameDataset, span: EpisodeSlice, alive: EpisodeSlice) ->
         walks = min(float(walked[inside].sum()) / _WALK, 1.0)
         turns = min(float(turned[inside].sum()) / _TURN, 1.0)
         score = walks + turns + float(hurt[inside].any())
-        found.append(PromptCandidate(start=alive.start + first, span=span, score=score))
+        found.append(PromptCandidate(start=alive.start + first, span=span, score=score, length=steps))
     return found
+
+
+def _by_pictures(
+    store: FrameDataset, parts: Sequence[tuple[EpisodeSlice, EpisodeSlice]], count: int, context: int
+) -> list[PromptCandidate]:
+    lengths = sorted(part.length for _, part in parts if part.length > context)
+    if not lengths:
+        raise RecordingError(f"no {context + 1} steps in a row in {len(parts)} episodes; record longer ones")
+    steps = min(context + FOLLOWING_STEPS, lengths[-count:][0])
+    places = [
+        (span, start)
+        for span, part in parts
+        for start in range(part.start, part.start + part.length - steps + 1, _STRIDE)
+    ]
+    places = [places[index] for index in np.unique(np.linspace(0, len(places) - 1, _CHECKED).astype(int))]
+    motion, coarse, candidates = np.zeros(len(places)), [], []
+    for index, (span, start) in enumerate(places):
+        rows = np.linspace(start, start + steps - 2, _PICTURES).astype(int)
+        pairs = store.frames_FHWC[np.stack([rows, rows + 1], axis=1).ravel()][:, ::4, ::4].astype(np.float32)
+        motion[index] = np.median(np.abs(pairs[1::2] - pairs[::2]).mean(axis=(1, 2, 3)))
+        coarse.append(pairs[0, ::4, ::4])
+        moved = (store.actions_FA[start : start + steps] != REST_VALUES).any(axis=1).mean()
+        found = PromptCandidate(start=start, span=span, score=float(moved), length=steps, context=context)
+        candidates.append(_with_view(store, found))
+    scores = np.array([found.score for found in candidates]) + motion / max(motion.max(), 1e-9)
+    candidates = [replace(found, score=float(score)) for found, score in zip(candidates, scores, strict=True)]
+    pictures, variety, chosen = np.stack(coarse), np.ones(len(places)), list[int]()
+    while len(chosen) < count:
+        starts = [candidates[index].start for index in chosen]
+        apart = [all(abs(found.start - start) >= steps for start in starts) for found in candidates]
+        fits = apart & (scores >= scores.max() / 2)
+        if not fits.any():
+            break
+        chosen.append(int(np.argmax(np.where(fits, scores + variety, -1.0))))
+        distance = np.abs(pictures - pictures[chosen[-1]]).mean(axis=(1, 2, 3)) / _FAR
+        variety = np.minimum(variety, distance)
+    return [candidates[index] for index in chosen]
 
 
 def _with_view(store: FrameDataset, found: PromptCandidate) -> PromptCandidate:

@@ -1,4 +1,4 @@
-"""Prompts from any source: context frames and the actions between them; bundled prompts.
+"""Prompts from any source: context frames and the actions between them; prompts of a model, and bundled ones.
 
     prompt = load_prompt("plaza-explorer", context=10, frame_size=(180, 300))
 
@@ -9,15 +9,18 @@ a folder of pictures         sorted by name (2 before 10), with an optional `act
 one picture                  a context of one step                                        that picture
 `.npz` with images, actions  a clip of the published dataset                              context - 1
 a clip's folder or its npz   context and frames of an earlier run, without watermarks     the last frame
+a frame dataset's folder     its first validation episode, else its first one (50 steps)  context - 1
+`FOLDER/N`                   episode N, from 0, of the frame dataset in FOLDER            context - 1
 an episode (.npz or .json)   a recording of `playloom record`; needs `render`             context - 1
-`NAME` or `bundled:NAME`     a bundled prompt                                             context - 1
+`NAME`                       a prompt of the model, else a bundled one                    context - 1
+`bundled:NAME`               a bundled prompt                                             context - 1
 ===========================  ===========================================================  ================
 
-A file or folder comes before a bundled prompt of the same name; `bundled:NAME` always names the bundled one. The kind
-is detected by content, not by name. `start_step` is the last context step, from 0; later frames are the true future.
+A file or folder comes before a prompt of the same name. The kind is detected by content, not by name. `start_step` is
+the last context step, from 0; later frames are the true future.
 
-A bundled prompt is `NAME.npz` (arrays `frames` [T, H, W, 3] uint8 and `actions` [T, 16] uint8, LZMA) with `NAME.json`
-(its origin).
+A model's prompts lie in the folder `prompts` of its own folder. A prompt is `NAME.npz` (arrays `frames` [T, H, W, 3]
+uint8 and `actions` [T, 16] uint8, LZMA) with `NAME.json` (its origin).
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.actions.codec import Schema, check_values
+from playloom.data.dataset import INDEX, FrameDataset
 from playloom.data.prompt_data import PromptData, PromptSpec, from_folder, from_pictures
 from playloom.data.recording import Render, load_episode
 from playloom.errors import BadInputError, RecordingError, did_you_mean
@@ -51,9 +55,18 @@ from playloom.media.output_folder import CLIP_FILE
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "prompts"
 """Folder of the bundled prompts."""
+PROMPTS = "prompts"
+"""Name of the folder with a model's prompts, in its own."""
 BUNDLED_PREFIX = "bundled:"
 """Prefix that names a bundled prompt even where a file has its name."""
-_BUNDLED_ARRAYS = ("frames", "actions")
+_PROMPT_ARRAYS = ("frames", "actions")
+_DATASET_HORIZON = 50  # true steps of a dataset's episode, which may be hours long
+
+
+def prompt_folder(model: Path | None) -> Path:
+    """Return the folder with the prompts of a model's folder: its own if it has any, else the bundled ones."""
+    own = None if model is None else model / PROMPTS
+    return own if own is not None and list_prompts(own) else BUNDLED
 
 
 def list_prompts(folder: Path = BUNDLED) -> list[str]:
@@ -62,16 +75,17 @@ def list_prompts(folder: Path = BUNDLED) -> list[str]:
 
 
 def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
-    """Return the path of a bundled prompt's `.npz`; RecordingError when there is none of that name."""
+    """Return the path of a prompt's `.npz` in a folder; RecordingError when there is none of that name."""
     names = list_prompts(folder)
     if name not in names:
-        raise RecordingError(f"there is no bundled prompt {name!r}; {did_you_mean(name, names)}")
+        which = "bundled prompt" if folder == BUNDLED else "prompt"
+        raise RecordingError(f"there is no {which} {name!r}; {did_you_mean(name, names)}")
     return folder / f"{name}.npz"
 
 
-def load_bundled_prompt(path: Path | str) -> Clip:
+def load_prompt_file(path: Path | str) -> Clip:
     """Read a prompt from its `.npz`."""
-    arrays = read_npz(path, _BUNDLED_ARRAYS)
+    arrays = read_npz(path, _PROMPT_ARRAYS)
     frames_THWC, actions_TA = arrays["frames"], check_values(arrays["actions"])
     if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
         got = f"{frames_THWC.dtype} of shape {frames_THWC.shape}"
@@ -81,7 +95,7 @@ def load_bundled_prompt(path: Path | str) -> Clip:
     return Clip(frames_THWC, actions_TA)
 
 
-def save_bundled_prompt(
+def save_prompt_file(
     path: Path | str, frames_THWC: NDArray[np.uint8], actions_TA: NDArray[np.uint8], meta: Mapping[str, Any]
 ) -> Path:
     """Write a prompt and its origin (JSON values); equal prompts give equal files. Return the path of the `.npz`."""
@@ -101,22 +115,27 @@ def load_prompt(
     start_step: int | None = None,
     horizon: int | None = None,
     render: Render | None = None,
+    model: Path | None = None,
 ) -> PromptData:
     """Load a prompt of any kind in the table above.
 
     Recordings must have `context` steps; pictures may be fewer. Frames of another size than `frame_size` (H, W) are
     resized, with a note. `schema` is that of the `actions.csv` in a folder of pictures, `start_step` the last context
     step, `horizon` the number of true steps to keep after it (None: all). `render` renders the frames of a recording.
+    `model` is the folder of the model whose prompts have names, besides the bundled ones.
     """
     wanted = PromptSpec(context=context, frame_size=frame_size, resize=resize, start_step=start_step, horizon=horizon)
-    path = check_prompt(spec)
-    if path.parent == BUNDLED:
-        return replace(_from_clip(path.stem, load_bundled_prompt(path), wanted), name=path.stem, source=path)
+    path = check_prompt(spec, model)
+    if path.parent in (BUNDLED, prompt_folder(model)):
+        return replace(_from_clip(path.stem, load_prompt_file(path), wanted), name=path.stem, source=path)
     return replace(_from_path(path, wanted, schema, render), name=path.resolve().name, source=path)
 
 
-def check_prompt(spec: str | Path) -> Path:
-    """Find a prompt without reading it: a file or folder (an episode's ending is optional), else a bundled prompt."""
+def check_prompt(spec: str | Path, model: Path | None = None) -> Path:
+    """Find a prompt without reading it: a file or folder (an episode's ending is optional), else one by its name.
+
+    Names are those of the prompts in the folder of `model`, then those of the bundled ones.
+    """
     text = str(spec)
     if text.startswith(BUNDLED_PREFIX):
         return find_prompt(text.removeprefix(BUNDLED_PREFIX))
@@ -128,18 +147,26 @@ def check_prompt(spec: str | Path) -> Path:
     for candidate in (path, path.parent / f"{path.name}.json"):
         if candidate.exists():
             return candidate
-    names = list_prompts()
-    if text in names:
-        return find_prompt(text)
+    if path.name.isdecimal() and (path.parent / INDEX).is_file():
+        return path
+    folders = (prompt_folder(model), BUNDLED)
+    for folder in folders:
+        if text in list_prompts(folder):
+            return find_prompt(text, folder)
+    names = [name for folder in dict.fromkeys(folders) for name in list_prompts(folder)]
     raise RecordingError(
-        f"there is no {path}: give a picture, a folder of pictures, a recording, an .npz or a bundled prompt; "
-        f"{did_you_mean(path.name, names)}"
+        f"there is no {path}: give a picture, a folder of pictures, a recording, an .npz, a dataset or a prompt's "
+        f"name; {did_you_mean(path.name, names)}"
     )
 
 
 def _from_path(path: Path, spec: PromptSpec, schema: Schema | Literal["auto"], render: Render | None) -> PromptData:
     if (path / CLIP_FILE).is_file():
         return _from_dream(path / CLIP_FILE, spec)
+    if (path / INDEX).is_file():
+        return _from_dataset(FrameDataset.open(path), None, spec)
+    if not path.exists():  # an episode, see `check_prompt`
+        return _from_dataset(FrameDataset.open(path.parent), int(path.name), spec)
     if path.is_dir():
         return from_folder(path, spec, schema)
     try:
@@ -160,8 +187,8 @@ def _from_npz(path: Path, spec: PromptSpec, render: Render | None) -> PromptData
         return _from_dream(path, spec)
     if names.issuperset(CLIP_NAMES):
         return _from_clip(str(path), read_clip(path), spec)
-    if names.issuperset(_BUNDLED_ARRAYS):
-        return _from_clip(path.stem, load_bundled_prompt(path), spec)
+    if names.issuperset(_PROMPT_ARRAYS):
+        return _from_clip(path.stem, load_prompt_file(path), spec)
     if names.issuperset(("actions", "states")):
         return _from_episode(path, spec, render)
     raise RecordingError(
@@ -197,6 +224,17 @@ def _from_episode(path: Path, spec: PromptSpec, render: Render | None) -> Prompt
     if len(frames) < stop:
         raise RecordingError(f"{path}: the game rendered {len(frames)} of {stop} frames; record it again")
     return _from_clip(str(path), Clip(np.stack(frames), episode.actions_TA), spec)
+
+
+def _from_dataset(dataset: FrameDataset, episode: int | None, spec: PromptSpec) -> PromptData:
+    last = len(dataset.spans) - 1
+    if episode is not None and episode > last:
+        raise RecordingError(f"there is no episode {episode} in {dataset.folder}; expected 0 to {last}")
+    spec = replace(spec, horizon=_DATASET_HORIZON if spec.horizon is None else spec.horizon)
+    default = (*dataset.of_split("validation"), *dataset.spans)[0]
+    rows = (default if episode is None else dataset.spans[episode]).rows
+    clip = Clip(dataset.frames_FHWC[rows], np.array(dataset.actions_FA[rows]))
+    return _from_clip(str(dataset.folder), clip, spec)
 
 
 def _from_clip(name: str, clip: Clip, spec: PromptSpec) -> PromptData:

@@ -1,11 +1,9 @@
-"""Shared parts of the environments: constructor, episodes, rewards and batched steps.
-
-A world model predicts no reward; the user supplies it.
-"""
+"""Shared parts of the environments: constructor, episodes, rewards and batched steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -27,6 +25,7 @@ from playloom.inference.session import Session, StepInput
 from playloom.inference.types import StepResult
 from playloom.models.checkpoint import model_folder
 from playloom.models.decode_order import DecodeOrder
+from playloom.models.heads import StepPrediction
 from playloom.provenance import stamp
 
 Info = dict[str, Any]
@@ -55,6 +54,8 @@ class Transition:
     """Number of the step in its episode, from 0."""
     entropy: float
     """See `StepResult.entropy`: far above the model's usual values, the episode left what the model knows."""
+    prediction: StepPrediction | None = None
+    """Predicted reward, termination and states; None: the model has no heads."""
 
 
 class StepOutcome(NamedTuple):
@@ -84,7 +85,7 @@ class DreamEpisode:
     @property
     def info(self) -> Info:
         """Copy of the `info` of the current frame."""
-        return {name: np.copy(value) if isinstance(value, np.ndarray) else value for name, value in self._info.items()}
+        return {name: copy(value) for name, value in self._info.items()}
 
     @property
     def frame_HWC(self) -> NDArray[np.uint8]:
@@ -110,6 +111,8 @@ class DreamEpisode:
         self.session, self.steps, self.done, self.just_reset = session, 0, False, True
         self._set_frame(state.frame_HWC, state.generated)
         self._info = dict(prompt=index, dream_seed=seed, codes=state.codes_N, actions=REST_VALUES, entropy=0.0)
+        if session.engine.model.heads is not None:
+            self._info |= _predicted_info(session.engine.model.heads.unknown)
 
     def reset_info(self) -> Info:
         """Return the `info` of the first frame, once it is to be returned."""
@@ -123,10 +126,23 @@ class DreamEpisode:
         action_A.flags.writeable = False
         self._set_frame(step.frame_HWC, generated=True)
         self._info |= {"codes": step.codes_N, "actions": action_A, "entropy": step.entropy}
+        if step.prediction is not None:
+            self._info |= _predicted_info(step.prediction)
         number, self.steps = self.steps, self.steps + 1
         return Transition(
-            before_HWC=before_HWC, action_A=action_A, after_HWC=self.frame_HWC, step=number, entropy=step.entropy
+            before_HWC=before_HWC,
+            action_A=action_A,
+            after_HWC=self.frame_HWC,
+            step=number,
+            entropy=step.entropy,
+            prediction=step.prediction,
         )
+
+    def predicted_end(self, prediction: StepPrediction | None) -> bool:
+        """Return True if the episode ends here: drawn with the predicted probability, by seed and step."""
+        if prediction is None or prediction.termination is None:
+            return False
+        return bool(np.random.default_rng([self._info["dream_seed"], self.steps]).random() < prediction.termination)
 
     def picture(self) -> NDArray[np.uint8] | None:
         """Return a copy of the frame, watermarked if it was generated; None before the first episode."""
@@ -173,10 +189,12 @@ class BaseWorldModelEnv:
         Args:
             model: a bundled model's name, a folder, or an engine that environments may share; None: the first bundled
                 model. Environments of one process that name the same model, device and order share its engine.
-            prompts: starts of episodes: names, paths, `Prompt`s or frame datasets; None: every bundled prompt.
+            prompts: starts of episodes: names, paths, `Prompt`s or frame datasets; None: those of the model, else
+                the bundled ones.
             actions: a table of held inputs, whose numbers are the actions; None: the whole controller.
-            reward_fn: reward of a step; None: 0.
-            terminated_fn: True for a step that ends its episode; None: no step does.
+            reward_fn: reward of a step; None: the reward that the model's heads expect, without such a head 0.
+            terminated_fn: True for a step that ends its episode; None: drawn with the probability that the model's
+                heads predict, without such a head no step does.
             max_steps: steps until truncation; None: never.
             sampling: how tokens are drawn; None: as the model's card recommends.
             device: device of a model that is loaded here.
@@ -228,8 +246,15 @@ class BaseWorldModelEnv:
             episode.done = self.max_steps is not None and episode.steps >= self.max_steps
         outcomes = []
         for episode, transition in zip(episodes, transitions, strict=True):
-            reward = 0.0 if self.reward_fn is None else float(self.reward_fn(transition))
-            terminated = self.terminated_fn is not None and bool(self.terminated_fn(transition))
+            predicted = transition.prediction
+            if self.reward_fn is not None:
+                reward = float(self.reward_fn(transition))
+            else:
+                reward = 0.0 if predicted is None or predicted.reward is None else predicted.reward
+            if self.terminated_fn is not None:
+                terminated = bool(self.terminated_fn(transition))
+            else:
+                terminated = episode.predicted_end(predicted)
             truncated, episode.done = episode.done, episode.done or terminated
             outcomes.append(StepOutcome(reward, terminated, truncated, episode.info))
         return outcomes
@@ -253,6 +278,11 @@ class BaseWorldModelEnv:
             episode.close()
         if self._initial_states is not None:
             self._initial_states.close()
+
+
+def _predicted_info(prediction: StepPrediction) -> Info:
+    info: Info = {} if prediction.termination is None else {"termination": prediction.termination}
+    return info | ({"states": dict(prediction.states)} if prediction.states else {})
 
 
 def _load_engine(model: AnyModel, device: str, decode_order: DecodeOrder | None) -> Engine:

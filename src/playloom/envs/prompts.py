@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from playloom.data.dataset import INDEX, FrameDataset
-from playloom.data.prompts import BUNDLED_PREFIX, list_prompts, load_prompt
+from playloom.data.prompts import find_prompt, list_prompts, load_prompt, prompt_folder
 from playloom.data.recording import Episode
 from playloom.data.sampler import alive_spans
 from playloom.errors import BadInputError, RecordingError
@@ -27,7 +27,7 @@ from playloom.models.checkpoint import WorldModel
 PromptLike: TypeAlias = str | Path | Prompt | FrameDataset
 """Anything `load_prompt` takes, a prompt, or a frame dataset (or its folder), of which every window is one."""
 Prompts: TypeAlias = PromptLike | Sequence[PromptLike] | None
-"""One or more of them; None: every bundled prompt."""
+"""One or more of them; None: the model's own prompts, else the bundled ones."""
 KEPT = 16
 """Prefilled sessions in memory; each holds a cache of `Engine.bytes_per_session`."""
 
@@ -39,7 +39,8 @@ PromptSource: TypeAlias = Callable[[], tuple[Prompt, bool]]
 def prompt_sources(prompts: Prompts, model: WorldModel, split: str | None = None) -> list[PromptSource]:
     """Return all prompts, in the order given; of datasets only the episodes of `split`, if one is named."""
     if prompts is None:
-        prompts = [f"{BUNDLED_PREFIX}{name}" for name in list_prompts()]
+        folder = prompt_folder(model.folder)
+        prompts = [find_prompt(name, folder) for name in list_prompts(folder)]
     several = prompts if isinstance(prompts, Iterable) and not isinstance(prompts, str) else [prompts]
     found = [source for one in several for source in _sources(one, model, split)]
     if not found:
@@ -96,6 +97,7 @@ def _named(spec: str | Path, model: WorldModel) -> PromptSource:
         frame_size=(sizes.frame_height, sizes.frame_width),
         horizon=0,
         render=_render,
+        model=model.folder,
     )
     codes_TN = data.codes_TN if data.weights == model.fingerprint else None
     prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)

@@ -23,8 +23,9 @@ class WorldModelEnv(BaseWorldModelEnv, gym.Env[NDArray[Any], Any]):
 
     `info` of resets and steps: `prompt` (its number), `dream_seed`, `codes` (of the frame, int64 [N]), `actions`
     (values uint8 [16]; rest after a reset) and `entropy` (see `StepResult.entropy`; 0.0 after a reset, whose frame is
-    given). Methods raise an ActionError for an action outside the space, and a BadInputError before the first reset,
-    after an episode's end and for other options.
+    given). With heads also `termination`, the predicted probability, and `states`, a dict of predicted scalars; both
+    NaN after a reset. Methods raise an ActionError for an action outside the space, and a BadInputError before the
+    first reset, after an episode's end and for other options.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": FPS}  # noqa: RUF012 (Gymnasium's own form)

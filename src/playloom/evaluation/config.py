@@ -64,10 +64,14 @@ class EvaluationSettings:
     """Generated steps in which the object is searched for."""
     persistency_kept: float = 0.5
     """Least share of an object that the tokenizer must keep, in [0, 1]; else the next object is pasted."""
+    return_segments: int = 60
+    """Segments whose return is predicted in dreams, for models with a reward head; 0: none."""
+    return_steps: int = 30
+    """Steps of a return."""
 
     def __post_init__(self) -> None:
         may_be_zero = {"seed", "greedy_segments", "game_segments", "diversity_segments", "persistency_segments"}
-        may_be_zero |= {"inverse_updates", "drift_dreams", "revisit_segments"}
+        may_be_zero |= {"inverse_updates", "drift_dreams", "revisit_segments", "return_segments"}
         for item in dataclasses.fields(self):
             if item.type == "int":
                 least = 0 if item.name in may_be_zero else 1
@@ -96,4 +100,5 @@ class EvaluationSettings:
             drift_dreams=0,
             revisit_segments=0,
             persistency_segments=0,
+            return_segments=0,
         )

@@ -20,6 +20,7 @@ from playloom.evaluation import (
     control,
     diversity,
     drift,
+    heads,
     inverse_dynamics,
     likelihood,
     persistency,
@@ -45,6 +46,7 @@ PARTS: Mapping[str, Callable[[EvaluationContext], None]] = {
     "revisit": revisit.evaluate,
     "diversity": diversity.evaluate,
     "persistency": persistency.evaluate,
+    "heads": heads.evaluate,
 }
 """Parts in the order of the table."""
 

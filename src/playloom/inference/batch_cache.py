@@ -39,6 +39,7 @@ class BatchCache:
         self.cache = KeyValueCache.empty(config, layout.positions, 0, device, dtype)
         self.tokens_BC = self._no_tokens(0, layout.columns)
         self.previous_BA = self._no_tokens(0, layout.action_slots)
+        self.features_BF = self._no_features(0)
 
     @property
     def bytes_each(self) -> int:
@@ -121,6 +122,7 @@ class BatchCache:
             for new, old in zip((*cache.keys, *cache.values), (*self.cache.keys, *self.cache.values), strict=True):
                 new[:used] = old
             self.cache, self.tokens_BC, self.previous_BA = cache, tokens_BC, previous_BA
+            self.features_BF = self._no_features(room)
             self.generation += 1
             return
         raise ResourceError(
@@ -130,6 +132,10 @@ class BatchCache:
 
     def _longer(self, tokens: Tensor, room: int) -> Tensor:
         return torch.cat([tokens, self._no_tokens(room - len(tokens), tokens.shape[1])])
+
+    def _no_features(self, rows: int) -> Tensor:
+        """Heads' input, read at once after the frame that wrote it: not part of a dream's state."""
+        return torch.zeros(rows, 2 * self.config.width, device=self.device)
 
     def _no_tokens(self, rows: int, columns: int) -> Tensor:
         return torch.full((rows, columns), NO_TOKEN, device=self.device)

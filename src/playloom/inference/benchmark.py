@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import playloom
-from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt
+from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file, prompt_folder
 from playloom.device import machine
 from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
@@ -34,9 +34,9 @@ def benchmark(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure an engine from a bundled prompt with its card's sampling; returns JSON values."""
+    """Measure an engine from its first prompt with its card's sampling; returns JSON values."""
     model, sampling = engine.model, Sampling.from_card(engine.model.card)
-    prompt, played = bundled_prompt(model)
+    prompt, played = first_prompt(model)
     progress(f"{frames} frames")
     time_frames(engine, prompt, played, min(frames, 3), sampling=sampling)  # the first calls choose kernels
     times = time_frames(engine, prompt, played, frames, sampling=sampling)[1:]
@@ -107,9 +107,10 @@ def time_batch(
     return size * rounds / (synchronized_time(engine.model.device) - started), engine.bytes_per_session
 
 
-def bundled_prompt(model: WorldModel) -> tuple[Prompt, NDArray[np.uint8]]:
-    """Load the first bundled prompt, cut and fitted to the model, and the actions of all of them, uint8 [T, 16]."""
-    clips = [load_bundled_prompt(find_prompt(name)) for name in list_prompts()]
+def first_prompt(model: WorldModel) -> tuple[Prompt, NDArray[np.uint8]]:
+    """Load the model's first prompt, cut and fitted to it, and the actions of all its prompts, uint8 [T, 16]."""
+    folder = prompt_folder(model.folder)
+    clips = [load_prompt_file(find_prompt(name, folder)) for name in list_prompts(folder)]
     if not clips:
         raise BadInputError("this installation has no bundled prompt; install the whole package")
     steps = model.config.transformer.context_steps

@@ -13,13 +13,14 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from playloom.inference.batch_cache import BatchCache, CacheSlot
 from playloom.inference.cuda_graphs import CaptureKey, FrameGraphs, Work, cuda_capture
 from playloom.inference.sampling import BatchSampler
 from playloom.models.decode_order import Schedule
+from playloom.models.heads import pool
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
 from playloom.models.transformer.config import Window
 from playloom.models.transformer.kv_cache import AttentionSpan, KeyValueCache
@@ -80,6 +81,7 @@ class _Batch:
     tokens_BC: Tensor
     actions_BA: Tensor
     previous_BA: Tensor
+    features_BF: Tensor
     cache: KeyValueCache
 
     def advance_step(self) -> None:
@@ -90,8 +92,12 @@ class _Batch:
 class CachedDecoder:
     """Steps of any number of dreams. The states of a call must be in the order of `arrange`."""
 
-    def __init__(self, model: Transformer, layout: StepLayout, schedule: Schedule) -> None:
+    def __init__(
+        self, model: Transformer, layout: StepLayout, schedule: Schedule, *, with_features: bool = False
+    ) -> None:
+        """Make a decoder; `with_features`: keep the heads' input of each generated frame, see `features`."""
         weight = model.token.weight
+        self._with_features = with_features
         self.model, self.layout, self.schedule = pack(model), layout, schedule
         groups = (layout.image_group, *layout.action_groups)
         self.heads = {group.span: pack_head(model, *group.span) for group in groups}
@@ -140,6 +146,10 @@ class CachedDecoder:
         self._run_captured(batch, "frame", partial(self._frame_passes, batch), draws)
         return batch.tokens_BC[:, : self.layout.image_slots].clone()
 
+    def features(self, states: Sequence[CacheSlot]) -> Float[Tensor, "B F"]:
+        """Return the heads' input after the frames that `dream_frame` has just generated."""
+        return self._batch(states).features_BF.clone()
+
     def give_action(self, states: Sequence[CacheSlot], values_BA: Int[Tensor, "B A"]) -> None:
         """Complete the open steps with given actions."""
         batch = self._batch(states)
@@ -175,16 +185,21 @@ class CachedDecoder:
     def _frame_passes(self, batch: _Batch, steps_B: Tensor, draws: BatchSampler | None) -> None:
         assert draws is not None
         tables = self._tables(batch, steps_B)
-        for chunk in self.plan.frame_passes:
-            self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws)
+        hidden = [
+            self._run_and_draw(batch, tables, chunk, self.layout.image_group, draws) for chunk in self.plan.frame_passes
+        ]
+        if self._with_features:
+            batch.features_BF.copy_(pool(torch.cat(hidden, dim=1)))
 
     def _run_and_draw(
         self, batch: _Batch, tables: StepEmbeddings, chunk: Chunk, group: TokenGroup, draws: BatchSampler
-    ) -> None:
-        hidden_BRD = self._run(batch, tables, chunk).index_select(1, chunk.row_R)
+    ) -> Tensor:
+        hidden_BQD = self._run(batch, tables, chunk)
+        hidden_BRD = hidden_BQD.index_select(1, chunk.row_R)
         logits_BRC = self.heads[group.span](hidden_BRD)
         ids_BR = draws.sample(logits_BRC, chunk.draw_R) + group.first_id
         batch.tokens_BC.index_copy_(1, chunk.slot_R, ids_BR)
+        return hidden_BQD
 
     def _run(self, batch: _Batch, tables: StepEmbeddings, chunk: Chunk) -> Tensor:
         inputs_BQ = batch.tokens_BC.index_select(1, chunk.column_Q)
@@ -259,5 +274,6 @@ class CachedDecoder:
             tokens_BC=self.rows.tokens_BC[rows],
             actions_BA=self.rows.tokens_BC[rows, self.layout.image_slots : self.layout.slots],
             previous_BA=self.rows.previous_BA[rows],
+            features_BF=self.rows.features_BF[rows],
             cache=self.rows.cache.rows(rows.start, rows.stop),
         )

@@ -28,9 +28,10 @@ from playloom.inference.threads import ThreadTuner
 from playloom.inference.types import GenerationRequest, Mode, Prompt, StepResult, check_codes
 from playloom.models.checkpoint import WorldModel
 from playloom.models.decode_order import schedule
+from playloom.models.heads import StepPrediction
 
-Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None, float | None]
-"""A frame, uint8 [H, W, 3], its codes, int64 [N], and their entropy; or none of them."""
+Frame = tuple[NDArray[np.uint8] | None, NDArray[np.int64] | None, float | None, StepPrediction | None]
+"""A frame, uint8 [H, W, 3], its codes, int64 [N], their entropy, and the heads' prediction; or none of them."""
 
 
 class Engine:
@@ -44,7 +45,8 @@ class Engine:
         self.model, self.layout = model, model.config.layout
         self.schedule = schedule(self.layout, row_delay)
         kind = ReferenceDecoder if reference else CachedDecoder
-        self.decoder = kind(model.transformer, self.layout, self.schedule)
+        with_features = model.heads is not None
+        self.decoder = kind(model.transformer, self.layout, self.schedule, with_features=with_features)
         self.tuner = ThreadTuner(model.device)
         self._lock = threading.RLock()
 
@@ -233,11 +235,11 @@ class Engine:
         for batch in self._batches(inputs, _frame_kind):
             given = [item.frame for item in batch if isinstance(item.frame, np.ndarray)]
             if batch[0].frame is None:
-                found: Sequence[Frame] = [(None, None, None)] * len(batch)
+                found: Sequence[Frame] = [(None, None, None, None)] * len(batch)
             elif given:
                 codes_BN = self._encode(np.stack(given))
                 self.decoder.give_frame(_states(batch), codes_BN)
-                found = [(frame_HWC, codes_N, None) for frame_HWC, codes_N in zip(given, codes_BN.numpy(), strict=True)]
+                found = [(frame, codes_N, None, None) for frame, codes_N in zip(given, codes_BN.numpy(), strict=True)]
             else:
                 found = self._generated_frames(batch, entropy)
             frames |= zip((item.session for item in batch), found, strict=True)
@@ -248,9 +250,11 @@ class Engine:
         draws = _draws(batch, samplings, self.layout.image_slots, self.layout.vocab.codebook_size)
         draws.entropy_BS = draws.noise_BSC.new_zeros(draws.noise_BSC.shape[:2]) if entropy else None
         codes_BN = self.decoder.dream_frame(_states(batch), draws)
+        none_B, heads = [None] * len(batch), self.model.heads
+        predictions = none_B if heads is None else heads.predict(self.decoder.features(_states(batch)))
         frames_BHWC = self.model.tokenizer.decode(codes_BN, checked=False).cpu().numpy()
-        nats_B = [None] * len(batch) if draws.entropy_BS is None else draws.entropy_BS.mean(dim=1).tolist()
-        return list(zip(frames_BHWC, codes_BN.cpu().numpy(), nats_B, strict=True))
+        nats_B = none_B if draws.entropy_BS is None else draws.entropy_BS.mean(dim=1).tolist()
+        return list(zip(frames_BHWC, codes_BN.cpu().numpy(), nats_B, predictions, strict=True))
 
     def _encode(self, frames_THWC: NDArray[np.uint8]) -> Tensor:
         return self.model.tokenizer.encode(torch.tensor(np.ascontiguousarray(frames_THWC))).cpu()
@@ -289,7 +293,7 @@ def _call_kind(inputs: Sequence[StepInput]) -> tuple[str, int]:
 
 
 def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepResult:
-    session, (frame_HWC, codes_N, entropy) = item.session, frame
+    session, (frame_HWC, codes_N, entropy, prediction) = item.session, frame
     session.pending_action, session.finished, session.index = None, item.frame is None, session.index + 1
     return StepResult(
         index=session.index - 1,
@@ -298,4 +302,5 @@ def _finish_step(item: StepInput, action: PendingAction, frame: Frame) -> StepRe
         frame_HWC=frame_HWC,
         codes_N=codes_N,
         entropy=entropy,
+        prediction=prediction,
     )

@@ -18,7 +18,7 @@ from playloom.actions.codec import REST_VALUES, Schema, check_schema
 from playloom.actions.script import Script, fit_length
 from playloom.atomic_io import ensure_writable
 from playloom.data.prompt_data import PromptData
-from playloom.data.prompts import BUNDLED_PREFIX, list_prompts, load_prompt
+from playloom.data.prompts import find_prompt, list_prompts, load_prompt, prompt_folder
 from playloom.device import free_memory, pick_device
 from playloom.errors import BadInputError, ResourceError
 from playloom.inference.engine import Engine
@@ -93,12 +93,12 @@ class GenerationConfig:
         if isinstance(self.prompt, Prompt):
             model.tokenizer.check_size(torch.as_tensor(self.prompt.frames_THWC))
             return self.prompt, _prompt_data(self.prompt, tuple(notes))
-        bundled = list_prompts()
-        if self.prompt is None and not bundled:
+        folder = prompt_folder(model.folder)
+        if self.prompt is None and not list_prompts(folder):
             raise BadInputError("this installation has no bundled prompt: give --prompt PICTURE, FOLDER or RECORDING")
         sizes = model.config.tokenizer
         data = load_prompt(
-            f"{BUNDLED_PREFIX}{bundled[0]}" if self.prompt is None else self.prompt,
+            find_prompt(list_prompts(folder)[0], folder) if self.prompt is None else self.prompt,
             context=min(self.context, longest),
             frame_size=(sizes.frame_height, sizes.frame_width),
             schema=self.schema,
@@ -106,6 +106,7 @@ class GenerationConfig:
             start_step=self.start_step,
             horizon=horizon,
             render=render,
+            model=model.folder,
         )
         if self.prompt is None:
             notes.append(f"no prompt was given, so the dream begins at {data.name}")

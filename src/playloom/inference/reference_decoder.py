@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from playloom.inference.batch_cache import CacheSlot
 from playloom.inference.sampling import BatchSampler
 from playloom.models.decode_order import Schedule
+from playloom.models.heads import pool
 from playloom.models.sequence import NO_TOKEN, StepLayout, TokenGroup
 from playloom.models.transformer.transformer import Transformer
 
@@ -26,7 +27,9 @@ class ReferenceDecoder:
     bytes_each = 0
     """No-op: the reference keeps no cache."""
 
-    def __init__(self, model: Transformer, layout: StepLayout, schedule: Schedule) -> None:
+    def __init__(
+        self, model: Transformer, layout: StepLayout, schedule: Schedule, *, with_features: bool = False
+    ) -> None:
         self.model, self.layout, self.schedule = model, layout, schedule
         self.device = model.token.weight.device
         self.own_PP = schedule.visible_PP(self.device)
@@ -60,6 +63,11 @@ class ReferenceDecoder:
             for index in range(self.schedule.image_passes):
                 self._draw(state, index, self.layout.image_group, draws, row)
         return torch.stack([state.window[-1][: self.layout.image_slots] for state in states])
+
+    def features(self, states: Sequence[CacheSlot]) -> Float[Tensor, "B F"]:
+        """See `CachedDecoder.features`."""
+        frame_Q = self.schedule.positions_of(0, self.schedule.image_passes)
+        return torch.stack([pool(self._hidden(state)[frame_Q]) for state in states])
 
     def give_action(self, states: Sequence[CacheSlot], values_BA: Int[Tensor, "B A"]) -> None:
         """See `CachedDecoder.give_action`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import check_values
 from playloom.errors import BadInputError
 from playloom.inference.sampling import Sampling
+from playloom.models.heads import StepPrediction
 from playloom.models.sequence import StepLayout
 
 Mode = Literal["world", "policy", "full"]
@@ -101,6 +102,8 @@ class StepResult:
     """The frame's codes. Continue from these: encoding the frame again may give others."""
     entropy: float | None = None
     """Mean entropy in nats of the distributions of the codes; None: not asked for, or not generated."""
+    prediction: StepPrediction | None = None
+    """Predicted consequences of the action; None: the model has no heads, or the frame was not generated."""
 
 
 def check_codes(codes_TN: NDArray[np.int64], layout: StepLayout) -> NDArray[np.int64]:

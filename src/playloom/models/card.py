@@ -40,7 +40,7 @@ context of {sizes.context_steps} steps
 
 `FOLDER` is the folder of this file.
 
-    playloom dream --model FOLDER --prompt plaza-explorer
+    playloom dream --model FOLDER
     playloom serve --model FOLDER
 
 Default sampling: {_sampling(card, config)}.
@@ -102,11 +102,23 @@ def _data(card: Mapping[str, Any]) -> Iterator[str]:
         yield f"episodes by player: {', '.join(f'{name} {count}' for name, count in players.items())}"
     if seeds := data.get("train_seeds"):
         yield f"training seeds: {_ranges(seeds)}"
+    if controls := describe_controls(card):
+        yield f"controls: {controls}"
+
+
+def describe_controls(card: Mapping[str, Any]) -> str:
+    """Return what controls do in the game, as far as the card says, and those that its recordings never move."""
+    controls = card.get("controls", {})
+    parts = [f"{name} {words}" for name, words in controls.items() if words]
+    if unused := [name for name, words in controls.items() if words is None]:
+        parts.append(f"never moved in training: {', '.join(unused)}")
+    return "; ".join(parts)
 
 
 def _training(card: Mapping[str, Any]) -> Iterator[str]:
     decoders = [("decoder, fine-tuned: ", part) for part in card.get("decoder", ())]
-    for label, part in [("", card), *decoders]:
+    heads = [("heads: ", card["heads"])] if "heads" in card else []
+    for label, part in [("", card), *decoders, *heads]:
         if "updates" in part:
             values = part.get("validation", {}).items()
             metrics = ", ".join(f"{name} {value:.4g}" for name, value in values if value is not None)

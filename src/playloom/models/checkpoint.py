@@ -1,8 +1,9 @@
-"""Models on disk (`model.json`, `card.md`, weights of tokenizer and transformer), and the bundled models."""
+"""Models on disk (`model.json`, `card.md`, weights of its networks), and the bundled models."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from playloom.atomic_io import atomic_write
 from playloom.errors import CheckpointError, ConfigError, did_you_mean
 from playloom.json_io import read_json, write_json
 from playloom.models.card import CARD, model_card, write_card
+from playloom.models.heads import PredictionHeads, build_heads
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.transformer.transformer import Transformer
 from playloom.models.world_model import ModelConfig, build_transformer, require_memory
@@ -25,12 +27,13 @@ from playloom.models.world_model import ModelConfig, build_transformer, require_
 _BUNDLE = Path(__file__).parents[1] / "assets" / "models"
 _FORMAT = 1
 _SAMPLING = ("temperature", "top_k", "top_p", "action_temperature")
-_WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors")
+_PROMPTS = "prompts"  # as `playloom.data.prompts.PROMPTS`, which is above this module
+_WEIGHTS = ("tokenizer.safetensors", "transformer.safetensors", "heads.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class WorldModel:
-    """A loaded model: its config and its two networks in evaluation mode."""
+    """A loaded model: its config and its networks in evaluation mode."""
 
     config: ModelConfig
     tokenizer: FrameTokenizer
@@ -39,10 +42,19 @@ class WorldModel:
     """Facts recorded by the training run: data seeds, updates, hardware, metrics."""
     fingerprint: str = "fresh"
     """Name of exactly these weights, for manifests."""
+    folder: Path | None = None
+    """Folder it was read from, with its prompts; None: it was not."""
+    heads: PredictionHeads | None = None
+    """Heads of `config.heads`, in float32."""
 
     def __repr__(self) -> str:
         millions = self.config.parameter_count / 1e6
         return f"WorldModel({self.config.name}, {millions:.1f} million parameters on {self.device})"
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Tokenizer, transformer and, if there are any, heads."""
+        return (self.tokenizer, self.transformer, *(() if self.heads is None else (self.heads,)))
 
     @property
     def device(self) -> torch.device:
@@ -53,6 +65,8 @@ class WorldModel:
         """Move the networks in place; `dtype` is for the transformer, whose cache follows its weights."""
         self.tokenizer.to(device)
         self.transformer.to(device, dtype)
+        if self.heads is not None:
+            self.heads.to(device)
         return self
 
 
@@ -117,15 +131,22 @@ def fingerprint(path: Path) -> str:
 
 
 def save_model(folder: Path | str, model: WorldModel, dtype: torch.dtype | None = torch.float16) -> None:
-    """Write a model's folder with its `card.md`; `model.json` comes last, so a folder with it is complete."""
+    """Write a model's folder with its `card.md`, and the prompts of the folder it was read from.
+
+    `model.json` comes last, so a folder with it is complete.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, module in zip(_WEIGHTS, (model.tokenizer, model.transformer), strict=True):
+    networks = dict(zip(_WEIGHTS, model.networks, strict=False))
+    for name, module in networks.items():
         save_weights(folder / name, module, dtype)
+    prompts = None if model.folder is None else model.folder / _PROMPTS
+    if prompts is not None and prompts.is_dir() and prompts.resolve() != (folder / _PROMPTS).resolve():
+        shutil.copytree(prompts, folder / _PROMPTS, dirs_exist_ok=True)
     content = {
         "format": _FORMAT,
         "config": model.config.to_dict(),
-        "weights": {name: fingerprint(folder / name) for name in _WEIGHTS},
+        "weights": {name: fingerprint(folder / name) for name in networks},
         "card": model.card,
     }
     write_card(folder, model_card(model.config, model.card))
@@ -138,18 +159,24 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> WorldM
     content = _read_model_json(folder)
     try:
         config = ModelConfig.from_dict(content["config"])
-        fingerprints = [str(content["weights"][name]) for name in _WEIGHTS]
+        names = _WEIGHTS[: 2 if config.heads is None else 3]
+        fingerprints = [str(content["weights"][name]) for name in names]
         card = _checked_card(content.get("card", {}))
     except (KeyError, TypeError, ConfigError) as error:
         cause = f"it has no {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{folder / 'model.json'} is damaged or of another version: {cause}") from error
     require_memory(config, device)
-    networks = FrameTokenizer(config.tokenizer), build_transformer(config)
-    for name, module, expected in zip(_WEIGHTS, networks, fingerprints, strict=True):
+    model = WorldModel(
+        config=config,
+        tokenizer=FrameTokenizer(config.tokenizer),
+        transformer=build_transformer(config),
+        card=card,
+        fingerprint=hashlib.blake2b(" ".join(fingerprints).encode(), digest_size=8).hexdigest(),
+        folder=folder,
+        heads=None if config.heads is None else build_heads(config.heads, config.transformer.width),
+    )
+    for name, module, expected in zip(names, model.networks, fingerprints, strict=True):
         load_weights(folder / name, module, expected)
-    both = hashlib.blake2b(" ".join(fingerprints).encode(), digest_size=8).hexdigest()
-    tokenizer, transformer = networks
-    model = WorldModel(config=config, tokenizer=tokenizer, transformer=transformer, card=card, fingerprint=both)
     return model.to(device)
 
 

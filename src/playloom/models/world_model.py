@@ -11,7 +11,8 @@ import torch
 
 from playloom.device import free_memory
 from playloom.errors import ConfigError, ResourceError
-from playloom.json_io import from_mapping
+from playloom.json_io import from_mapping, plain
+from playloom.models.heads import HeadsConfig
 from playloom.models.sequence import StepLayout, Vocab
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
@@ -30,6 +31,8 @@ class ModelConfig:
     transformer: TransformerConfig
     rows: bool = True
     """Row starts and row ends in the sequence, for parallel decoding; False is the published chain."""
+    heads: HeadsConfig | None = None
+    """Heads of reward, termination and states; None: none."""
 
     def __post_init__(self) -> None:
         if self.transformer.action_condition and not self.rows:
@@ -57,6 +60,7 @@ class ModelConfig:
             "rows": self.rows,
             "tokenizer": self.tokenizer.to_dict(),
             "transformer": dataclasses.asdict(self.transformer),
+            **({} if self.heads is None else {"heads": plain(dataclasses.asdict(self.heads))}),
         }
 
     @classmethod

@@ -11,7 +11,6 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import playloom
-from playloom.data.prompts import list_prompts
 from playloom.models.checkpoint import bundled_models
 from playloom.server.errors import ApiError
 from playloom.server.metrics import Metrics
@@ -44,10 +43,13 @@ class ModelInfo(ApiModel):
     """Tokens per frame; null for a model that is not served."""
     temperature: float | None = None
     """Default temperature: the model card's, else 0.9; null for a model that is not served."""
+    controls: dict[str, str | None] | None = None
+    """What controls do in the game, by control, as far as known; null for one that training never saw move.
+    Null for a model that is not served."""
 
 
 class PromptInfo(ApiModel):
-    """One bundled prompt: a few seconds of real play."""
+    """One prompt: a few seconds of real play."""
 
     name: str
     """Name of the prompt."""
@@ -84,13 +86,14 @@ def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metri
             context=service.context,
             tokens=layout.grid_height * layout.grid_width,
             temperature=service.sampling().temperature,
+            controls=service.model.card.get("controls", {}),
         )
         return [served, *(ModelInfo(name=other, serving=False) for other in bundled_models() if other != name)]
 
     @app.get("/v1/prompts", tags=["playloom"])
     async def prompts() -> list[PromptInfo]:
-        """List the bundled prompts."""
-        return [PromptInfo(name=name, picture=f"/v1/prompts/{name}/picture.png") for name in list_prompts()]
+        """List the prompts of the served model."""
+        return [PromptInfo(name=name, picture=f"/v1/prompts/{name}/picture.png") for name in service.prompts]
 
     @app.get(
         "/v1/prompts/{name}/picture.png",
@@ -100,7 +103,7 @@ def register_info_routes(app: FastAPI, service: InferenceService, metrics: Metri
     )
     async def prompt_image(name: str) -> Response:
         """Return the last real frame of a prompt as PNG."""
-        if name not in list_prompts():
+        if name not in service.prompts:
             raise ApiError(404, "there is no prompt of that name; see /v1/prompts")
         png = await service.run_in_io_pool(lambda: service.prompt_image(name))
         return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})

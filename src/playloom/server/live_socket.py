@@ -25,7 +25,7 @@ from playloom.server.live import LiveConnection, LiveSessionManager, SendQueue
 from playloom.server.live_protocol import CONTROL, HELLO, Control, Hello, Reset, read_action
 from playloom.server.middleware import bearer_key, verify_api_key
 from playloom.server.schemas import PromptParams, build_prompt
-from playloom.server.service import resolve_prompt, resolve_seed
+from playloom.server.service import resolve_seed
 
 _MAX_CONTROLS = 64
 _MAX_REASON = 120  # bytes; a close frame holds 123
@@ -146,7 +146,8 @@ class _Player:
 
     async def _prompt(self, name: str | None, image: str | None) -> tuple[Prompt, str | None]:
         params = PromptParams(prompt=name, images=None if image is None else [image])
-        return await build_prompt(self.service, params), None if image is not None else resolve_prompt(name)
+        prompt = await build_prompt(self.service, params)
+        return prompt, None if image is not None else self.service.resolve_prompt(name)
 
     async def _listen(self) -> None:
         """Apply actions at once; queue control messages for `_handle_controls`."""

@@ -24,6 +24,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from playloom.errors import BadInputError
+from playloom.models.card import describe_controls
 from playloom.server.app import Server as Application
 from playloom.server.app import create_app
 from playloom.server.middleware import access
@@ -223,4 +224,7 @@ def _greeting(application: Application, port: int) -> str:
     host = f"[{shown}]" if ":" in shown else shown
     access_rule = "requests need the key" if settings.key else "without a key, for this machine only"
     every = "" if shown == settings.host else "listens on every address, "
-    return f"Open http://{host}:{port} to play {application.service.model.config.name} ({every}{access_rule})"
+    model = application.service.model
+    controls = describe_controls(model.card)
+    greeting = f"Open http://{host}:{port} to play {model.config.name} ({every}{access_rule})"
+    return f"{greeting}\nControls: {controls}" if controls else greeting

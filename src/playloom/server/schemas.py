@@ -23,7 +23,7 @@ from playloom.inference.types import GenerationRequest, Prompt, StepResult
 from playloom.media.images import from_base64, read_frame
 from playloom.provenance import Manifest
 from playloom.server.scheduler import Frame
-from playloom.server.service import ContextStep, InferenceService, resolve_prompt, resolve_seed
+from playloom.server.service import ContextStep, InferenceService, resolve_seed
 
 _USED = 10
 SEED_END = 2**63
@@ -291,8 +291,8 @@ def _context(params: ScoreInput) -> list[ContextStep]:
 async def build_prompt(service: InferenceService, params: PromptFields) -> Prompt:
     """Build the prompt of a request."""
     if params.images is None:
-        name = resolve_prompt(params.prompt)
-        return (await service.run_in_io_pool(lambda: service.bundled_prompt(name)))[0]
+        name = service.resolve_prompt(params.prompt)
+        return (await service.run_in_io_pool(lambda: service.named_prompt(name)))[0]
     if params.prompt is not None:
         raise BadInputError("prompt and images were both sent; send one of the two")
     images, given = params.images, params.context_actions
@@ -344,8 +344,8 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
     prompt = await build_prompt(service, body)
     true_frames, true_actions = None, None
     if body.images is None:
-        name = resolve_prompt(body.prompt)
-        _, true_frames, true_actions = await service.run_in_io_pool(lambda: service.bundled_prompt(name))
+        name = service.resolve_prompt(body.prompt)
+        _, true_frames, true_actions = await service.run_in_io_pool(lambda: service.named_prompt(name))
     actions = true_actions if body.mode == "world" else None
     if body.actions is not None and body.mode != "policy":
         rows = read_actions(body.actions, body.schema_, "action")

@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from fastapi import Request
 from numpy.typing import NDArray
 
 from playloom.actions.codec import REST_VALUES
-from playloom.data.prompts import find_prompt, list_prompts, load_bundled_prompt, load_prompt
+from playloom.data.prompts import find_prompt, list_prompts, load_prompt, load_prompt_file, prompt_folder
 from playloom.device import pick_device, run_in_temporary_thread
 from playloom.errors import BadInputError
 from playloom.inference.engine import Engine
@@ -165,7 +166,8 @@ class InferenceService:
         self._io_pool = ThreadPoolExecutor(1, "playloom-io")
         self._encode_pool = ThreadPoolExecutor(1, "playloom-encode")
         self._live_pool = ThreadPoolExecutor(1, "playloom-live")
-        self.bundled_prompt = lru_cache(_CACHED_PROMPTS)(self._bundled_prompt)
+        self.prompts = list_prompts(prompt_folder(self.model.folder))
+        self.named_prompt = lru_cache(_CACHED_PROMPTS)(self._named_prompt)
         self.prompt_image = lru_cache(_CACHED_PROMPTS)(self._prompt_image)
 
     @property
@@ -184,6 +186,14 @@ class InferenceService:
     ) -> Sampling:
         """Return sampling parameters: the request's, else the model card's, else the defaults."""
         return Sampling.from_card(self.model.card, temperature=temperature, top_k=top_k, top_p=top_p)
+
+    def resolve_prompt(self, name: str | None) -> str:
+        """Return the name of a prompt of this model, or the first one for None."""
+        if name is None:
+            if not self.prompts:
+                raise BadInputError("this installation bundles no prompt; send an image to start from")
+            return self.prompts[0]
+        return self._prompt_file(name).stem
 
     async def run_in_io_pool(self, work: Callable[[], _T]) -> _T:
         """Run in the I/O thread, in order."""
@@ -307,15 +317,18 @@ class InferenceService:
         prompt = Prompt(frames_THWC=frames_THWC, actions_TA=rest_TA)
         return self.scheduler.run(lambda: self.engine.codes(prompt))
 
-    def _bundled_prompt(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
-        """Load a bundled prompt with the true frames and actions that follow. Runs in the I/O thread."""
-        data = load_prompt(f"bundled:{name}", context=self.context, frame_size=self.size)
+    def _prompt_file(self, name: str) -> Path:
+        return find_prompt(name, prompt_folder(self.model.folder))
+
+    def _named_prompt(self, name: str) -> tuple[Prompt, NDArray[np.uint8], NDArray[np.uint8]]:
+        """Load a prompt with the true frames and actions that follow. Runs in the I/O thread."""
+        data = load_prompt(self._prompt_file(name), context=self.context, frame_size=self.size)
         codes_TN = self._encode(data.frames_THWC).result()
         prompt = Prompt(frames_THWC=data.frames_THWC, actions_TA=data.actions_TA, codes_TN=codes_TN)
         return prompt, data.true_next_frames_SHWC, data.true_next_actions_SA
 
     def _prompt_image(self, name: str) -> bytes:
-        return encode_png(load_bundled_prompt(find_prompt(name)).frames_THWC[self.context - 1])
+        return encode_png(load_prompt_file(self._prompt_file(name)).frames_THWC[: self.context][-1])
 
 
 def _load_engine(settings: Settings) -> Engine:
@@ -326,16 +339,6 @@ def _load_engine(settings: Settings) -> Engine:
 def resolve_seed(seed: int | None) -> int:
     """Return the seed, or a random one for None."""
     return secrets.randbelow(2**31) if seed is None else seed
-
-
-def resolve_prompt(name: str | None) -> str:
-    """Return the name of a bundled prompt, or the first one for None."""
-    if name is None:
-        name = next(iter(list_prompts()), None)
-        if name is None:
-            raise BadInputError("this installation bundles no prompt; send an image to start from")
-    find_prompt(name)
-    return name
 
 
 async def await_future(future: Future[_T]) -> _T:

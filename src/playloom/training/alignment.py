@@ -1,8 +1,10 @@
 """Alignment check of actions and frames, before training and without a model.
 
-The action of step t must explain the motion from frame t to t + 1. A ridge regression explains it from the action of
-step t + s for shifts s; the best on held-out stretches should be 0. Motion is measured by phase correlation (Kuglin &
-Hines 1975) in bands. T frames, H W picture; S shifts, M frame pairs, C motions, V action values.
+The action of step t must explain some of the motion from frame t to t + 1 that older actions and past motions do not
+explain, and later actions must add nothing (a test of Granger causality, Granger 1969). Ridge regressions measure, on
+held-out stretches, what the action of step t + s adds for each shift s. Inertia only makes older actions add more.
+Motion is measured by phase correlation (Kuglin & Hines 1975) in bands, and as rotation. T frames, H W picture; S
+shifts, M frame pairs, C motions, A action slots.
 """
 
 from __future__ import annotations
@@ -17,34 +19,61 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from playloom.actions.codec import SLOT_SIZES
+from playloom.actions.codec import ACTION_SLOTS, decode_values
 from playloom.errors import RecordingError
 
 BANDS = 3  # upper, middle and lower third of the picture
-MOTIONS: tuple[str, ...] = tuple(
-    f"{way} motion of the {band} third" for band in ("upper", "middle", "lower") for way in ("sideways", "up-down")
+MOTIONS: tuple[str, ...] = (
+    *(f"{way} motion of the {band} third" for band in ("upper", "middle", "lower") for way in ("sideways", "up-down")),
+    "rotation",
 )
+_ANGLES, _RADII = 360, 32  # samples of the spectrum over half a turn, and outwards
+_LARGEST_TURN = 40  # degrees
 
 
 def motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
-    """Measure each band's motion between uint8 RGB frames: pixels, float32 [T - 1, 2 BANDS], see `MOTIONS`."""
+    """Measure the motion between uint8 RGB frames, float32 [T - 1, 2 BANDS + 1]: pixels, and degrees; see `MOTIONS`."""
     parts = []
     for first in range(0, len(frames_THWC) - 1, chunk):
-        grey_TBhw, scale = _bands(frames_THWC[first : first + chunk + 1])
-        parts.append(_shifts(grey_TBhw[:-1], grey_TBhw[1:]).flatten(1) * scale)
+        grey_T1HW = frames_THWC[first : first + chunk + 1].float().mean(-1)[:, None]
+        scale = 2 if grey_T1HW.shape[-1] >= 128 else 1
+        grey_THW = F.avg_pool2d(grey_T1HW, scale)[:, 0]
+        grey_TBhw = _bands(grey_THW)
+        pixels = _shifts(grey_TBhw[:-1], grey_TBhw[1:]).flatten(1) * scale
+        parts.append(torch.cat([pixels, _rotations(grey_THW)[:, None]], dim=1))
     return torch.cat(parts)
 
 
-def _bands(frames_THWC: Tensor) -> tuple[Tensor, int]:
-    """Grey bands, float [T, BANDS, h, w], faded at their edges, and pixels per cell."""
-    grey_T1HW = frames_THWC.float().mean(-1)[:, None]
-    scale = 2 if grey_T1HW.shape[-1] >= 128 else 1
-    grey_THW = F.avg_pool2d(grey_T1HW, scale)[:, 0]
+def _bands(grey_THW: Tensor) -> Tensor:
+    """Bands of grey frames, float [T, BANDS, h, w], faded at their edges."""
     rows = grey_THW.shape[1] // BANDS
-    bands = grey_THW[:, : rows * BANDS].reshape(len(grey_THW), BANDS, rows, -1)
-    bands = bands - bands.mean((-1, -2), keepdim=True)
-    window = torch.outer(torch.hann_window(rows, periodic=False), torch.hann_window(bands.shape[-1], periodic=False))
-    return bands * window.to(bands.device), scale
+    return _faded(grey_THW[:, : rows * BANDS].reshape(len(grey_THW), BANDS, rows, -1))
+
+
+def _faded(grey: Tensor) -> Tensor:
+    rows, columns = grey.shape[-2:]
+    window = torch.outer(torch.hann_window(rows, periodic=False), torch.hann_window(columns, periodic=False))
+    return (grey - grey.mean((-1, -2), keepdim=True)) * window.to(grey.device)
+
+
+def _rotations(grey_THW: Tensor) -> Tensor:
+    """Rotation of each grey frame against the one before in degrees [T - 1], about any point.
+
+    The magnitude of the spectrum turns with the picture and does not move (Reddy & Chatterji 1996).
+    """
+    height, width = grey_THW.shape[1:]
+    size = min(height, width)
+    top, left = (height - size) // 2, (width - size) // 2
+    square = _faded(grey_THW[:, top : top + size, left : left + size])
+    spectrum = torch.fft.fftshift(torch.fft.fft2(square, s=(2 * size, 2 * size)).abs(), dim=(-2, -1))
+    angle = torch.arange(_ANGLES, device=square.device) * (torch.pi / _ANGLES)
+    radius = torch.linspace(0.05, 0.6, _RADII, device=square.device)
+    grid = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=-1)[:, None]
+    polar = F.grid_sample(spectrum.log1p()[:, None], grid.expand(len(square), -1, -1, -1), align_corners=False)[:, 0]
+    waves = torch.fft.rfft(polar - polar.mean(1, keepdim=True), dim=1)
+    match = torch.fft.irfft((waves[1:] * waves[:-1].conj()).sum(-1), n=_ANGLES, dim=1)
+    most = _LARGEST_TURN * _ANGLES // 180
+    return (torch.cat([match[:, -most:], match[:, : most + 1]], dim=1).argmax(1) - most) * (180 / _ANGLES)
 
 
 def _shifts(before_TBhw: Tensor, after_TBhw: Tensor) -> Tensor:
@@ -73,10 +102,15 @@ def _fraction(surface: Tensor, y: Tensor, x: Tensor, dy: int, dx: int) -> Tensor
 
 
 SHIFTS = (-2, -1, 0, 1, 2)  # shifts tried; s pairs the motion after frame t with the action of step t + s
+_OLDEST = -4  # oldest action that may explain a motion
+_PAST = 2  # past motions that may explain one
 _FOLDS = 4
 _BLOCK = 20
 _RIDGE = 1e-2
-_LEAST_SHARE = 0.05
+_LEAST_SHARE = 0.03
+_STOP_SHARE = 0.1
+"""Least share that is strong evidence: on three games that were shifted it is 0.15 to 0.98, see docs/log.md."""
+_LEAST_PART = 0.2
 _LEAST_SPREAD = 0.01
 _SURE = 2.5
 
@@ -86,80 +120,110 @@ class AlignmentReport:
     """Result of the alignment check."""
 
     verdict: Literal["aligned", "shifted", "undecided"]
-    """`shifted`: another shift than 0 explains the motion reliably better."""
+    """`shifted`: strong evidence that the effect of an action begins at another shift than 0."""
     best_shift: int
+    """Shift at which the effect seems to begin; 0 where none is seen."""
     motion: str
-    shares: Mapping[int, float]  # R squared of that motion on held-out stretches, by shift
+    shares: Mapping[int, float]
+    """By shift, the share of the motion that the action explains where older ones and past motions do not.
+
+    It is the partial R squared on held-out stretches.
+    """
     pairs: int
 
     def sentence(self) -> str:
         """Return the result and what to do, as one sentence."""
         table = ", ".join(f"{shift:+d}: {share:.2f}" for shift, share in self.shares.items())
-        found = f"share of the {self.motion} explained by the action of step t+s, for s = {table}"
+        found = f"share of the unexplained {self.motion} that the action of step t+s explains, for s = {table}"
         if self.verdict == "aligned":
             return f"actions fit their frames ({found})"
+        way = f"the motion begins with the action stored {abs(self.best_shift)} step(s) "
+        way += "later" if self.best_shift > 0 else "earlier"
         if self.verdict == "shifted":
-            way = "later" if self.best_shift > 0 else "earlier"
             return (
-                f"actions do not fit their frames: the action stored {abs(self.best_shift)} step(s) {way} explains the "
-                f"motion best ({found}); shift the actions by {-self.best_shift:+d} step(s) and prepare the data again"
+                f"actions do not fit their frames: {way} ({found}); shift the actions by {-self.best_shift:+d} step(s) "
+                "and prepare the data again"
             )
+        if self.best_shift:
+            return f"alignment undecided: it seems that {way}, but the evidence is weak ({found})"
         return f"alignment undecided: {self.pairs} frame pairs are too few, or their motion is too unclear ({found})"
 
 
 def check_alignment(episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> AlignmentReport:
-    """Find the shift of actions that explains the motion of the pictures best.
+    """Find the shift of actions at which their effect on the pictures begins.
 
     `episodes` are stretches of some hundred steps in all: frames uint8 [T, H, W, 3] and actions uint8 [T, 16].
     """
-    motion_MC, actions_SMV = _pairs(episodes)
+    motion_MC, past_MP, actions_LMA = _pairs(episodes)
     if len(motion_MC) < 4 * _BLOCK:
         raise RecordingError(f"the alignment check needs at least {4 * _BLOCK} steps: got {len(motion_MC)}")
-    errors_SMC = np.stack([_held_out_errors(actions_MV, motion_MC) for actions_MV in actions_SMV])
-    spread_C = motion_MC.var(axis=0)
-    moving_C = spread_C > _LEAST_SPREAD
-    shares_SC = np.where(moving_C, 1 - errors_SMC.mean(axis=1) / np.where(moving_C, spread_C, 1), 0.0)
-    best, column = np.unravel_index(int(shares_SC.argmax()), shares_SC.shape)
+    errors = []
+    for lag in range(SHIFTS[0] - 1, SHIFTS[-1] + 1):
+        known = np.concatenate([past_MP, *actions_LMA[: lag - _OLDEST + 1]], axis=1)
+        errors.append(_held_out_errors(known, motion_MC))
+    before_SMC, gains_SMC = np.stack(errors[:-1]), -np.diff(errors, axis=0)
+    moving_C = motion_MC.var(axis=0) > _LEAST_SPREAD
+    shares_SC, sure_SC = gains_SMC.mean(axis=1) / (before_SMC.mean(axis=1) + 1e-9), _sure(gains_SMC) & moving_C
+    _, column = np.unravel_index(int((shares_SC * sure_SC).argmax()), shares_SC.shape)
+    verdict, shift = _verdict(shares_SC[:, column], sure_SC[:, column])
+    if shift < 0 and (sure_SC & (shares_SC >= _LEAST_SHARE))[SHIFTS.index(0)].any():
+        verdict, shift = "undecided", 0  # another motion begins with the present action
     return AlignmentReport(
-        verdict=_verdict(errors_SMC[:, :, column], int(best), float(shares_SC[best, column])),
-        best_shift=SHIFTS[best],
+        verdict=verdict,
+        best_shift=shift,
         motion=MOTIONS[column],
         shares=dict(zip(SHIFTS, shares_SC[:, column].tolist(), strict=True)),
         pairs=len(motion_MC),
     )
 
 
-def _verdict(errors_SM: NDArray[np.float64], best: int, share: float) -> Literal["aligned", "shifted", "undecided"]:
-    """Decide by the gap of squared errors to the nearest rival, in standard errors over blocks of steps."""
-    if share < _LEAST_SHARE:
-        return "undecided"
-    aligned = SHIFTS.index(0)
-    rivals = [aligned] if best != aligned else [index for index in range(len(SHIFTS)) if index != aligned]
-    for rival in rivals:
-        gap = errors_SM[rival] - errors_SM[best]
-        blocks = gap[: len(gap) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).mean(axis=1)
-        if blocks.mean() < _SURE * blocks.std(ddof=1) / np.sqrt(len(blocks)):
-            return "undecided"
-    return "aligned" if best == aligned else "shifted"
+def _verdict(
+    shares_S: NDArray[np.float64], sure_S: NDArray[np.bool_]
+) -> tuple[Literal["aligned", "shifted", "undecided"], int]:
+    """Decide by the latest action that adds much.
+
+    Inertia makes older actions add more, never later ones. A player who answers what the picture shows makes later
+    ones add a little, so they must add more than the present one.
+    """
+    strong = sure_S & (shares_S >= max(_LEAST_SHARE, _LEAST_PART * shares_S.max()))
+    if not strong.any():
+        return "undecided", 0
+    latest, aligned = int(np.flatnonzero(strong)[-1]), SHIFTS.index(0)
+    if latest == aligned:
+        return "aligned", 0
+    if latest > aligned and shares_S[latest] < shares_S[aligned]:
+        return "undecided", 0
+    return ("shifted" if shares_S[latest] >= _STOP_SHARE else "undecided"), SHIFTS[latest]
+
+
+def _sure(gains_SMC: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Gains [S, C] that are above 0 by some standard errors over blocks of steps."""
+    shifts, pairs, columns = gains_SMC.shape
+    blocks = gains_SMC[:, : pairs // _BLOCK * _BLOCK].reshape(shifts, -1, _BLOCK, columns).mean(axis=2)
+    return blocks.mean(axis=1) > _SURE * blocks.std(axis=1, ddof=1) / np.sqrt(blocks.shape[1])
 
 
 def _pairs(
     episodes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Motions [M, C] of frame pairs, and their actions one-hot by shift [S, M, V]."""
-    reach = max(SHIFTS)
-    moved, acted = [np.zeros((0, len(MOTIONS)))], [np.zeros((len(SHIFTS), 0, sum(SLOT_SIZES)))]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Motions [M, C] of frame pairs, past motions [M, P] in standard deviations, and actions by lag [L, M, A]."""
+    moved, earlier = [np.zeros((0, len(MOTIONS)))], [np.zeros((_PAST, 0, len(MOTIONS)))]
+    lags = range(_OLDEST, SHIFTS[-1] + 1)
+    acted = [np.zeros((len(lags), 0, ACTION_SLOTS))]
     for frames_THWC, actions_TA in episodes:
-        last = len(frames_THWC) - 1 - reach
-        if last <= reach:
+        first, last = -_OLDEST, len(frames_THWC) - 1 - SHIFTS[-1]
+        if last <= first:
             continue
-        moved.append(motions(torch.from_numpy(np.array(frames_THWC))).double().numpy()[reach:last])
-        one_hot = np.concatenate([np.eye(size)[actions_TA[:, slot]] for slot, size in enumerate(SLOT_SIZES)], axis=1)
-        acted.append(np.stack([one_hot[reach + shift : last + shift] for shift in SHIFTS]))
-    motion = np.concatenate(moved)
-    if len(motion):
-        motion = motion.clip(*np.percentile(motion, [1, 99], axis=0))  # a failed match is a jump across the picture
-    return motion, np.concatenate(acted, axis=1)
+        motion_TC = motions(torch.from_numpy(np.array(frames_THWC))).double().numpy()
+        state_TA = decode_values(actions_TA)
+        moved.append(motion_TC[first:last])
+        earlier.append(np.stack([motion_TC[first - back : last - back] for back in range(1, _PAST + 1)]))
+        acted.append(np.stack([state_TA[first + lag : last + lag] for lag in lags]))
+    motion_MC, past = np.concatenate(moved), np.concatenate(earlier, axis=1)
+    if len(motion_MC):
+        low, high = np.percentile(motion_MC, [1, 99], axis=0)  # a failed match is a jump across the picture
+        motion_MC, past = motion_MC.clip(low, high), past.clip(low, high) / (motion_MC.clip(low, high).std(0) + 1e-6)
+    return motion_MC, np.concatenate(list(past), axis=1), np.concatenate(acted, axis=1).astype(np.float64)
 
 
 def _held_out_errors(x_MF: NDArray[np.float64], y_MC: NDArray[np.float64]) -> NDArray[np.float64]:

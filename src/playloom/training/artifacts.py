@@ -11,20 +11,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from playloom.actions.codec import REST_VALUES, SLOT_NAMES
 from playloom.data.dataset import FrameDataset, TokenDataset
+from playloom.data.importing.decode import Encode
+from playloom.device import pick_device, set_threads
 from playloom.errors import CheckpointError
 from playloom.json_io import read_json, to_mapping, write_json
 from playloom.models.card import tokenizer_card, write_card
-from playloom.models.checkpoint import WorldModel, fingerprint, load_model, load_weights, model_folder, save_weights
+from playloom.models.checkpoint import (
+    WorldModel,
+    fingerprint,
+    load_model,
+    load_weights,
+    model_folder,
+    save_model,
+    save_weights,
+)
 from playloom.models.tokenizer.config import TokenizerConfig
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.training.task import TrainingResult
 
 _WEIGHTS = "tokenizer.safetensors"
 _CONFIG = "tokenizer.json"
-TRANSFORMER_FILE = "transformer.safetensors"
+_TRANSFORMER = "transformer.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +92,31 @@ def load_origin(name: str) -> PretrainedModel:
         tokenizer=model.tokenizer,
         name=fingerprint(folder / _WEIGHTS),
         model=model,
-        transformer=fingerprint(folder / TRANSFORMER_FILE),
+        transformer=fingerprint(folder / _TRANSFORMER),
     )
+
+
+def load_encode(name: str, threads: int | None = None) -> Encode:
+    """Load the encoder of a model or a tokenizer, see `load_origin`; `threads` None: torch's default."""
+    device = pick_device("auto")
+    if threads is not None:
+        set_threads(threads)
+    tokenizer = load_origin(name).tokenizer.to(device)
+
+    @torch.inference_mode()
+    def encode(frames_BHWC: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        return tokenizer.encode(torch.from_numpy(frames_BHWC).to(device)).cpu().numpy().astype(np.uint16)
+
+    return encode
+
+
+def save_model_like(folder: Path, model: WorldModel, source: PretrainedModel) -> None:
+    """Write a model in its source's dtype, so that the transformer's file is the same byte for byte."""
+    for dtype in (torch.float16, None):
+        save_model(folder, model, dtype)
+        if fingerprint(folder / _TRANSFORMER) == source.transformer:
+            return
+    raise CheckpointError(f"{folder / _TRANSFORMER} differs from the source's, which is stored in an unusual dtype")
 
 
 def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, config: Any) -> dict[str, Any]:
@@ -97,6 +133,24 @@ def training_facts(store: FrameDataset | TokenDataset, result: TrainingResult, c
         "validation": result.validation,
         "settings": to_mapping(config),
     }
+
+
+def default_name(store: FrameDataset | TokenDataset, data: Path, out: Path) -> str:
+    """Return the recordings' game if they name one, else the data folder's name, or that of `out` for "data"."""
+    games = {str(span.meta.get("game", "other")) for span in store.spans}
+    if len(games) == 1 and games != {"other"}:
+        return games.pop()
+    name = data.resolve().name
+    return name if name != "data" else out.resolve().name
+
+
+def control_words(store: FrameDataset | TokenDataset, words: Mapping[str, str]) -> dict[str, str | None]:
+    """Return what controls do, for a card: the given words by control, None for one that never moves in training."""
+    moved_A = np.zeros(len(SLOT_NAMES), bool)
+    for span in store.of_split("train"):
+        moved_A |= (store.actions_FA[span.rows] != REST_VALUES).any(axis=0)
+    unused = [name for name, moved in zip(SLOT_NAMES, moved_A, strict=True) if not moved]
+    return {**words, **dict.fromkeys(unused)}
 
 
 def players_of(store: FrameDataset | TokenDataset) -> dict[str, int]:

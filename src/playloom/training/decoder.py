@@ -19,10 +19,9 @@ from torch import Tensor
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
 from playloom.device import pick_device
-from playloom.errors import CheckpointError, RecordingError
-from playloom.models.checkpoint import fingerprint, save_model
+from playloom.errors import RecordingError
 from playloom.models.tokenizer.tokenizer import FrameTokenizer, to_pixels
-from playloom.training.artifacts import TRANSFORMER_FILE, PretrainedModel, load_origin, save_tokenizer, training_facts
+from playloom.training.artifacts import PretrainedModel, load_origin, save_model_like, save_tokenizer, training_facts
 from playloom.training.data_source import PrepareOptions, frames_from, tokens_from
 from playloom.training.distributed import dist_info
 from playloom.training.loop import Loop, Report
@@ -155,9 +154,4 @@ def _export(folder: Path, source: PretrainedModel, tokenizer: FrameTokenizer, ca
         return
     config = dataclasses.replace(model.config, tokenizer=tokenizer.config)
     refined = dataclasses.replace(model, config=config, tokenizer=tokenizer, card=card)
-    # Written in the source's dtype, so that the transformer's file is the same byte for byte.
-    for dtype in (torch.float16, None):
-        save_model(folder, refined, dtype)
-        if fingerprint(folder / TRANSFORMER_FILE) == source.transformer:
-            return
-    raise CheckpointError(f"{folder / TRANSFORMER_FILE} differs from the source's, which is stored in an unusual dtype")
+    save_model_like(folder, refined, source)

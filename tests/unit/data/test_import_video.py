@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from import_toys import levels_of, video_at
 from playloom.actions.codec import decode_values
@@ -56,7 +58,7 @@ def test_each_kind_of_video_gives_its_pictures_and_input(tmp_path, ending):
     assert near(levels_of(dataset.frames_FHWC), [20 + 4 * step for step in range(20)])
     assert column(dataset, "button_A") == [1, 1] + [0] * 17 + [1]
     assert column(dataset, "left_stick_y") == [0] * 5 + [1] * 5 + [0] * 10
-    assert notes == ("found: video (1)",)
+    assert notes == ("found: video (1)", "pictures: resized from 64 x 48 to 16 x 12")
 
 
 def test_a_variable_frame_rate_and_gaps(tmp_path):
@@ -129,6 +131,30 @@ def test_rows_of_the_sixteen_controls_at_sixty_a_second(tmp_path):
     assert column(dataset, "button_B") == [float(step == 5) for step in range(20)]
 
 
+def test_rows_in_parquet_with_rewards_and_a_state(tmp_path):
+    times = seconds(2, 20)
+    video_at(tmp_path / "in" / "a.mp4", times, shades(times))
+    table = [
+        {"t_us": 50_000 * k, "w": k >= 20, "reward": 0.5, "terminated": k == 39, "state_health": 100.0 - k}
+        for k in range(40)
+    ]
+    parquet.write_table(pa.Table.from_pylist(table), tmp_path / "in" / "a.parquet")
+    dataset, _ = imported(tmp_path / "in")
+    assert column(dataset, "left_stick_y") == [0] * 10 + [1] * 10
+    assert dataset.state_columns == ("health", "reward", "terminated")
+    assert dataset.column("reward").tolist() == [1] * 20 and dataset.column("terminated").tolist() == [0] * 19 + [1]
+    assert dataset.column("health").tolist() == [100 - 2 * k for k in range(20)]
+
+
+def test_recordings_have_the_same_columns_and_nan_where_one_lacks_them(tmp_path):
+    at(tmp_path / "in", "time,w,reward\n" + "".join(f"{k / 10},1,{k}\n" for k in range(20)))
+    video_at(tmp_path / "in" / "b.mp4", seconds(2), [50] * 120)
+    (tmp_path / "in" / "b.csv").write_text("time,key,down\n0.5,space,1\n1.5,space,0\n", encoding="utf-8")
+    dataset, _ = imported(tmp_path / "in")
+    assert dataset.state_columns == ("reward",) and dataset.column("reward")[:20].tolist() == list(range(20))
+    assert np.isnan(dataset.column("reward")[20:]).all()
+
+
 def test_raw_xinput_has_a_dead_zone_and_bits(tmp_path):
     lines = ["timestamp_ms,wButtons,sThumbLX,sThumbRY,bRightTrigger"]
     lines += [
@@ -170,7 +196,7 @@ def test_what_is_wrong_is_named(tmp_path):
         ("empty", "", RecordingError, "no row"),
         ("head", "time,key,down\n", RecordingError, "no row"),
         ("clock", "when,key,down\n1,w,1\n", RecordingError, "no time column: got when"),
-        ("other", "time,speed\n0.1,3\n1.5,4\n", RecordingError, "no column that the mapping uses: got time, speed"),
+        ("other", "time,speed\n0.1,3\n1.5,4\n", RecordingError, "no control that the mapping uses: got time, speed"),
         ("range", "time,left_stick_x\n0.1,3\n1.5,0\n", ActionError, "row 1: left_stick_x is 3"),
         ("binary", "time,key,down\n0.1,\udcff,1", RecordingError, "utf-8"),
     ]:

@@ -8,7 +8,7 @@ import pytest
 from playloom.actions.codec import REST_VALUES
 from playloom.data.dataset import FrameDataset
 from playloom.data.prompt_selection import CONTEXT_STEPS, FOLLOWING_STEPS, colour_bits, save_chosen, select_prompts
-from playloom.data.prompts import list_prompts, load_bundled_prompt
+from playloom.data.prompts import list_prompts, load_prompt_file
 from playloom.data.recording import STATE_COLUMNS
 from playloom.errors import RecordingError
 
@@ -86,7 +86,7 @@ def test_chosen_moments_are_kept_exactly_and_named(tmp_path):
     chosen = select_prompts(store, store.spans, count=2)
     paths = save_chosen(store, chosen, tmp_path / "moments")
     assert list_prompts(tmp_path / "moments") == ["plaza-rusher", "plaza-rusher-2"]
-    moment = load_bundled_prompt(paths[0])
+    moment = load_prompt_file(paths[0])
     assert len(moment.frames_THWC) == LONG
     assert (moment.frames_THWC == store.frames_FHWC[chosen[0].rows]).all()
     meta = json.loads(paths[0].with_suffix(".json").read_text())
@@ -104,3 +104,39 @@ def test_colour_bits_of_known_pictures():
     halves = GREY.copy()
     halves[:, :15] = 200
     assert colour_bits(halves) == pytest.approx(1.0)
+
+
+def test_without_states_motion_input_and_view_decide_and_pictures_differ(tmp_path):
+    """One long session: it stands still at a grey wall, then moves through two scenes, without input in the second."""
+    random = np.random.default_rng(1)
+    scenes = [random.integers(low, low + 100, (18, 60, 3), dtype=np.uint8) for low in (0, 150)]
+    frames = np.repeat(GREY[None], 300, axis=0)
+    actions = np.tile(REST_VALUES, (300, 1))
+    for first, scene in ((100, scenes[0]), (200, scenes[1])):
+        for step in range(first, first + 100):
+            frames[step] = np.roll(scene, -step, axis=1)[:, :30]
+    actions[100:200, 0] = 1
+    writer = FrameDataset.create(tmp_path / "data", 300, height=18, width=30, state_columns=())
+    writer.append_episode(frames, actions, np.zeros((300, 0), np.float32), {"split": "validation", "game": "other"})
+    writer.finish()
+    store = FrameDataset.open(tmp_path / "data")
+    chosen = select_prompts(store, store.spans, count=5)
+    first, second = (found.start for found in chosen)
+    assert 100 <= first <= 140 and first + LONG <= second <= 240, "none at the wall, and none overlaps another"
+    assert select_prompts(store, store.spans, count=5) == chosen
+    paths = save_chosen(store, chosen[:2], tmp_path / "prompts", name="my game")
+    assert [path.name for path in paths] == ["my_game.npz", "my_game-2.npz"]
+
+
+def test_episodes_shorter_than_a_whole_prompt_still_give_some(tmp_path):
+    writer = FrameDataset.create(tmp_path, 40, height=18, width=30, state_columns=("dead",))
+    for seed in range(2):
+        dead = np.zeros((20, 1), np.float32)
+        dead[:seed] = 1
+        writer.append_episode(np.repeat(COLOURS[None], 20, axis=0), np.tile(REST_VALUES, (20, 1)), dead, {"seed": seed})
+    writer.finish()
+    store = FrameDataset.open(tmp_path)
+    chosen = select_prompts(store, store.spans, count=5)
+    assert [found.rows for found in chosen] == [slice(0, 19), slice(21, 40)]
+    with pytest.raises(RecordingError, match="no 31 steps in a row in 2 episodes"):
+        select_prompts(store, store.spans, count=5, context=30)

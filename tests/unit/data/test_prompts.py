@@ -8,14 +8,15 @@ import pytest
 from PIL import Image
 
 from playloom.actions.codec import REST_VALUES
-from playloom.data import prompts as prompts_module
+from playloom.data.dataset import FrameDataset
 from playloom.data.prompt_data import PromptData
 from playloom.data.prompts import (
     find_prompt,
     list_prompts,
-    load_bundled_prompt,
     load_prompt,
-    save_bundled_prompt,
+    load_prompt_file,
+    prompt_folder,
+    save_prompt_file,
 )
 from playloom.data.recording import STATE_COLUMNS, Episode, EpisodeMeta, save_episode
 from playloom.errors import ActionError, BadInputError, PictureError, RecordingError
@@ -172,22 +173,39 @@ def test_a_dream_is_gone_on_from_without_its_marks(tmp_path, clip):
     assert any("watermark" in note and "dream.npz" in note for note in marked.notes)
 
 
-def test_moments_are_kept_exactly_and_found_by_name(tmp_path, clip, monkeypatch):
-    path = save_bundled_prompt(tmp_path / "corner", clip.frames_THWC, clip.actions_TA, {"seed": 7, "step": 120})
-    save_bundled_prompt(tmp_path / "alley.npz", clip.frames_THWC, clip.actions_TA, {})
-    assert path == tmp_path / "corner.npz" and list_prompts(tmp_path) == ["alley", "corner"]
-    moment = load_bundled_prompt(find_prompt("corner", tmp_path))
+def test_prompts_of_a_model_are_kept_exactly_and_found_by_name(tmp_path, clip):
+    folder = tmp_path / "prompts"
+    assert prompt_folder(tmp_path) == prompt_folder(None) == find_prompt("plaza-explorer").parent
+    path = save_prompt_file(folder / "corner", clip.frames_THWC, clip.actions_TA, {"seed": 7, "step": 120})
+    save_prompt_file(folder / "alley.npz", clip.frames_THWC, clip.actions_TA, {})
+    assert path == folder / "corner.npz" and list_prompts(folder) == ["alley", "corner"]
+    assert prompt_folder(tmp_path) == folder
+    moment = load_prompt_file(find_prompt("corner", folder))
     assert np.array_equal(moment.frames_THWC, clip.frames_THWC)
     assert np.array_equal(moment.actions_TA, clip.actions_TA)
     with pytest.raises(RecordingError, match="corner"):
-        find_prompt("cornr", tmp_path)
-    monkeypatch.setattr(prompts_module, "find_prompt", lambda name: find_prompt(name, tmp_path))
-    monkeypatch.setattr(prompts_module, "list_prompts", lambda folder=tmp_path: list_prompts(folder))
-    for spec in ("corner", "bundled:corner", path):
-        assert numbers(load_prompt(spec, context=2, frame_size=SIZE, start_step=3, horizon=3)) == EXPECTED_AT_3
-    with pytest.raises(RecordingError, match="did you mean corner"):
-        load_prompt("cornr", context=2, frame_size=SIZE)
-    assert json.loads((tmp_path / "corner.json").read_text()) == {"seed": 7, "step": 120}
+        find_prompt("cornr", folder)
+    where = {"context": 2, "frame_size": SIZE, "model": tmp_path}
+    for spec in ("corner", path):
+        assert numbers(load_prompt(spec, start_step=3, horizon=3, **where)) == EXPECTED_AT_3
+    assert load_prompt("plaza-explorer", **where).name == "plaza-explorer", "then the bundled ones"
+    for spec in ("bundled:corner", "cornr"):
+        with pytest.raises(RecordingError, match=r"no bundled prompt|did you mean corner"):
+            load_prompt(spec, **where)
+    assert json.loads((folder / "corner.json").read_text()) == {"seed": 7, "step": 120}
+
+
+def test_an_episode_of_a_frame_dataset(tmp_path, clip):
+    writer = FrameDataset.create(tmp_path, 2 * STEPS, height=SIZE[0], width=SIZE[1], state_columns=())
+    for split, frames in (("train", clip.frames_THWC[::-1]), ("validation", clip.frames_THWC)):
+        writer.append_episode(frames, clip.actions_TA, np.zeros((STEPS, 0), np.float32), {"split": split})
+    writer.finish()
+    where = {"context": 2, "frame_size": SIZE, "start_step": 3, "horizon": 3}
+    for spec in (tmp_path, f"{tmp_path}/1"):
+        assert numbers(load_prompt(spec, **where)) == EXPECTED_AT_3
+    assert numbers(load_prompt(tmp_path / "0", **where))["seen"] == [9, 8]
+    with pytest.raises(RecordingError, match=r"episode 2 .*expected 0 to 1"):
+        load_prompt(tmp_path / "2", **where)
 
 
 def test_every_bundled_moment_can_be_dreamed_on_from():

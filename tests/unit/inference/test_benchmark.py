@@ -5,14 +5,14 @@ import json
 from typer.testing import CliRunner
 
 from playloom.cli.app import app
-from playloom.inference.benchmark import benchmark, bundled_prompt, time_frames
+from playloom.inference.benchmark import benchmark, first_prompt, time_frames
 from playloom.inference.engine import Engine
 from playloom.inference.sampling import Sampling
 from playloom.models.checkpoint import save_model
 
 
 def test_a_dream_is_timed_frame_by_frame(tiny_model):
-    prompt, played = bundled_prompt(tiny_model)
+    prompt, played = first_prompt(tiny_model)
     assert prompt.frames_THWC.shape == (4, 16, 24, 3) and len(played) > 40
     times = time_frames(Engine(tiny_model, row_delay=1), prompt, played[:3], 5, sampling=Sampling())
     assert len(times) == 6 and (times > 0).all()

@@ -15,7 +15,7 @@ from PIL import Image
 from conftest import loud_model, tiny_config
 from playloom.actions.codec import REST_VALUES
 from playloom.cli.app import main
-from playloom.data.prompts import find_prompt, load_bundled_prompt, load_prompt
+from playloom.data.prompts import find_prompt, load_prompt, load_prompt_file
 from playloom.errors import ActionError, BadInputError
 from playloom.inference.generate import DreamJob, GenerationConfig, open_engine, picture_warning, run_dream
 from playloom.inference.generate_batch import BatchJob, dream_clips
@@ -216,7 +216,7 @@ def test_a_picture_stays_given_when_a_dream_goes_on_from_it(model, tmp_path):
 
 def test_a_picture_of_another_world_is_warned_of(tmp_path):
     bundled = open_engine().model
-    play = load_bundled_prompt(find_prompt("plaza-explorer")).frames_THWC
+    play = load_prompt_file(find_prompt("plaza-explorer")).frames_THWC
     assert all(picture_warning(bundled, play[step : step + 1]) is None for step in (0, 30, 59))
     noise = np.random.default_rng(0).integers(0, 256, (1, 180, 300, 3), dtype=np.uint8)
     for other in (noise, np.full_like(noise, 90)):

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten
 
 from conftest import loud_model, tiny_config
 from engine_toys import action, prompt_of
+from model_toys import with_heads
 from playloom.actions.codec import SLOT_SIZES
 from playloom.inference.cuda_graphs import FrameGraphs, cuda_capture
 from playloom.inference.decoder import CachedDecoder
@@ -140,7 +141,7 @@ def test_a_frame_mixes_no_devices_and_never_waits(positions, rows, row_delay, ch
     """Two dreams of other ages on `meta`: prefill, actions given and dreamed, frames; until the window has slid."""
     model = loud_model(tiny_config(positions, rows, **changes)).to("meta", torch.bfloat16)
     layout = model.config.layout
-    decoder = CachedDecoder(model.transformer, layout, schedule(layout, row_delay))
+    decoder = CachedDecoder(model.transformer, layout, schedule(layout, row_delay), with_features=True)
     captured = []
 
     def capture(work):  # type: ignore[no-untyped-def]
@@ -161,6 +162,7 @@ def test_a_frame_mixes_no_devices_and_never_waits(positions, rows, row_delay, ch
             decoder.give_action(states[:1], values_2A[:1])
         for step in range(7):
             decoder.dream_frame(states, draws)
+            assert decoder.features(states).dtype == torch.float32
             if step % 3:
                 decoder.give_action(states, values_2A)
             else:
@@ -171,7 +173,7 @@ def test_a_frame_mixes_no_devices_and_never_waits(positions, rows, row_delay, ch
 @pytest.mark.parametrize(("positions", "rows", "row_delay"), [FORMS[0], *FORMS[2:]])
 def test_captured_frames_are_the_frames(positions, rows, row_delay):
     """Dreams of other ages, samplings and lengths join, leave and branch; played back, each gets its tokens."""
-    model = loud_model(tiny_config(positions, rows, local_steps=2, global_every=2))
+    model = with_heads(loud_model(tiny_config(positions, rows, local_steps=2, global_every=2)))
     plain, (fast, recorder) = Engine(model, row_delay=row_delay), graphed(model, row_delay)
     found = []
     for engine in (plain, fast):
@@ -187,6 +189,7 @@ def test_captured_frames_are_the_frames(positions, rows, row_delay):
         found.append(steps)
     assert all((a.codes_N == b.codes_N).all() for a, b in zip(*found, strict=True))
     assert all(a.entropy == pytest.approx(b.entropy, rel=1e-4) and a.entropy > 0 for a, b in zip(*found, strict=True))
+    assert all(a.prediction.reward == pytest.approx(b.prediction.reward, abs=1e-5) for a, b in zip(*found, strict=True))
     assert recorder.captured >= 4 and recorder.replayed > recorder.captured
 
 

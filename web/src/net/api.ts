@@ -32,20 +32,32 @@ export function playPath(token: string | null): string {
 
 export const socketUrl = (token: string | null): string => urlOf(playPath(token)).replace(/^http/, "ws");
 
-/** The temperature that the served model's card asks for, in the answer of `v1/models`; null where it says none. */
-export function temperatureIn(models: unknown): number | null {
-  if (!Array.isArray(models)) return null;
-  const served = (models as ({ serving?: unknown; temperature?: unknown } | null)[]).find((model) => model?.serving);
-  return typeof served?.temperature === "number" ? served.temperature : null;
+/** What controls do in the game of a model, by control, as far as known; null for one that training never saw move. */
+export type Meanings = Readonly<Record<string, string | null>>;
+
+export interface Served {
+  /** The temperature that the model's card asks for; null where it says none. */
+  temperature: number | null;
+  controls: Meanings;
+}
+
+/** The served model, in the answer of `v1/models`. */
+export function servedIn(models: unknown): Served {
+  const list = Array.isArray(models) ? (models as (Partial<Record<keyof Served | "serving", unknown>> | null)[]) : [];
+  const served = list.find((model) => model?.serving);
+  return {
+    temperature: typeof served?.temperature === "number" ? served.temperature : null,
+    controls: (served?.controls ?? {}) as Meanings,
+  };
 }
 
 /**
- * The served model's own temperature. The server answers this only to whom it knows, so it tries the key too.
+ * The served model. The server answers this only to whom it knows, so it tries the key too.
  *
  * @throws ApiError with status 401 when the server wants another key.
  */
-export async function fetchTemperature(key: string | null): Promise<number | null> {
-  return temperatureIn(await (await get("v1/models", key)).json());
+export async function fetchServed(key: string | null): Promise<Served> {
+  return servedIn(await (await get("v1/models", key)).json());
 }
 
 export async function fetchPrompts(key: string | null): Promise<Prompt[]> {

@@ -1,6 +1,6 @@
 /** The page: lobby, play or a story, and the one line of news above them. */
 import { useCallback, useEffect, useEffectEvent, useRef, useState, useSyncExternalStore } from "react";
-import { ApiError, fetchPrompts, fetchTemperature } from "../net/api";
+import { ApiError, fetchPrompts, fetchServed } from "../net/api";
 import type { Opening } from "../net/messages";
 import { pictureOf } from "../net/picture";
 import { NEW_OPENING, type Player } from "../play/player";
@@ -100,6 +100,7 @@ export function App({ player }: { player: Player }) {
           player={player}
           shot={shot}
           prompts={found.kind === "prompts" ? found.prompts : []}
+          controls={found.kind === "prompts" ? found.controls : {}}
           onLeave={() => {
             player.leave();
             ask();
@@ -175,7 +176,7 @@ function News({ shot, onClose }: { shot: { text: string; id: number } | null; on
   );
 }
 
-/** The server's prompts, and its model's temperature; asked again until it answers. */
+/** The server's prompts, and its model; asked again until it answers. */
 function usePrompts(key: string | null): [Found, () => void] {
   const [found, setFound] = useState<Found>({ kind: "loading" });
   const [asked, setAsked] = useState(0);
@@ -185,9 +186,9 @@ function usePrompts(key: string | null): [Found, () => void] {
   useEffect(() => {
     let gone = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    Promise.all([fetchPrompts(key), fetchTemperature(key)])
-      .then(([prompts, temperature]) => {
-        if (!gone) setFound({ kind: "prompts", prompts, temperature });
+    Promise.all([fetchPrompts(key), fetchServed(key)])
+      .then(([prompts, served]) => {
+        if (!gone) setFound({ kind: "prompts", prompts, ...served });
       })
       .catch((error: unknown) => {
         if (gone) return;

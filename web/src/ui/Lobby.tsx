@@ -1,6 +1,6 @@
 /** Before play: pick a prompt or bring a picture; and, where the server wants one, give the key. */
 import { useState } from "react";
-import type { Prompt } from "../net/api";
+import type { Prompt, Served } from "../net/api";
 import type { Opening } from "../net/messages";
 import { Wordmark } from "./Icon";
 import { Keys } from "./Keys";
@@ -10,7 +10,7 @@ import { type StoryListing, Stories } from "./story/Stories";
 
 export type Found =
   | { kind: "loading" }
-  | { kind: "prompts"; prompts: readonly Prompt[]; temperature: number | null }
+  | ({ kind: "prompts"; prompts: readonly Prompt[] } & Served)
   | { kind: "locked"; wrong: boolean }
   | { kind: "failed"; sentence: string };
 
@@ -91,7 +91,7 @@ export function Lobby(props: Props) {
             />
           </section>
           <Stories stories={listing.stories} onOpen={onStory} onDelete={listing.remove} />
-          <Keys />
+          <Keys controls={found.controls} />
         </>
       ) : null}
     </main>

@@ -1,6 +1,6 @@
 /** During play: the stage, the transport under it, and beside it the controller, who plays, figures and settings. */
 import { useRef } from "react";
-import type { Prompt } from "../net/api";
+import type { Meanings, Prompt } from "../net/api";
 import type { Player, Snapshot } from "../play/player";
 import { slownessOf } from "../play/latency";
 import { Figures } from "./Figures";
@@ -17,13 +17,14 @@ interface Props {
   player: Player;
   shot: Snapshot;
   prompts: readonly Prompt[];
+  controls: Meanings;
   onLeave: () => void;
   onFile: (file: File) => void;
   /** Begin a story with the newest frames; none: this cannot be done here. */
   onBranch?: (() => void) | undefined;
 }
 
-export function Play({ player, shot, prompts, onLeave, onFile, onBranch }: Props) {
+export function Play({ player, shot, prompts, controls, onLeave, onFile, onBranch }: Props) {
   const { line, session } = shot;
   const stage = useRef<HTMLDivElement>(null);
   const pads = useControls(player);
@@ -73,7 +74,7 @@ export function Play({ player, shot, prompts, onLeave, onFile, onBranch }: Props
             }}
             onFile={onFile}
           />
-          <Keys />
+          <Keys controls={controls} />
         </section>
       </div>
       <aside aria-label="Controls and figures">

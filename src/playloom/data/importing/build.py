@@ -1,44 +1,53 @@
-"""A frame dataset of all recordings of a folder."""
+"""A dataset of all recordings of a folder: frames, or codes without ever storing the frames."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from playloom.atomic_io import folder_lock
-from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress
+from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset
+from playloom.data.importing.decode import ClipEncoder, DecodeJob, decode, decode_file
+from playloom.data.importing.files import reading
+from playloom.data.importing.lerobot import LeRobot
 from playloom.data.importing.mapping import ControlMapping, read_mapping
+from playloom.data.importing.minari import Minari
+from playloom.data.importing.nitrogen import NitroGen
+from playloom.data.importing.opencs2 import OpenCs2
+from playloom.data.importing.openp2p import OpenP2p
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
 from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording
-from playloom.data.importing.resample import STEP, Run, cut_runs, find_runs, last_pictures, resample
+from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
 from playloom.data.importing.video_log import VideoLog
+from playloom.data.importing.vpt import Vpt
+from playloom.data.parallel import map_ordered
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
-from playloom.media.images import fit_picture
 
-FORMATS: Mapping[str, type[Recording]] = {
-    reader.format: reader for reader in (OwaMcap, OwlControl, PictureFolder, NpzClip, VideoLog)
-}
+_READERS = (OwaMcap, OwlControl, Vpt, OpenCs2, OpenP2p, NitroGen, LeRobot, Minari, PictureFolder, NpzClip, VideoLog)
+FORMATS: Mapping[str, type[Recording]] = {reader.format: reader for reader in _READERS}
 """Readers by format; a file belongs to the first of them that finds it."""
 _CYCLE = 20
 _KEPT = {9: "validation", 19: "test"}
-"""Split rule: of twenty recordings, sorted by name, the tenth is for validation and the twentieth for testing."""
+"""Split rule: of twenty sessions, sorted by name, the tenth is for validation and the twentieth for testing."""
 _REPORT_EVERY = 50
 
 
 class Imported(NamedTuple):
     """Result of an import."""
 
-    dataset: FrameDataset
+    dataset: FrameDataset | TokenDataset
     notes: tuple[str, ...]
     """Sentences about what was found, cut, fitted and clipped."""
 
@@ -67,7 +76,9 @@ def find_recordings(folder: Path | str, options: ImportOptions) -> list[Recordin
     for name, reader in FORMATS.items():
         if options.format in ("auto", name):
             new = [recording for recording in reader.find(place, options) if recording.path not in taken]
-            taken.update(path for recording in new for path in recording.files)
+            for recording in new:
+                with suppress(PlayloomError), reading(recording.path):  # what is damaged is said when it is read
+                    taken.update(recording.files)
             found += new
     if not found:
         what = "recording" if options.format == "auto" else f"recording of the format {options.format}"
@@ -80,43 +91,59 @@ def import_recordings(
     out: Path | str,
     options: ImportOptions,
     *,
+    encoder: ClipEncoder | None = None,
+    workers: int = 0,
+    cluster: bool = False,
     progress: Progress | None = None,
     on_skip: Callable[[str], None] | None = None,
 ) -> Imported:
-    """Make a frame dataset of all recordings in or below a folder; resumes an interrupted call.
+    """Make a dataset of all recordings in or below a folder; resumes an interrupted call.
 
+    With an encoder it is a token dataset, and the frames are never stored. Recordings are decoded in `workers`
+    processes (0: this one), or on a Ray `cluster` whose machines share the file system; the bytes written are the same.
     A call that fails leaves nothing behind, unless the disk is full. When `out` holds the finished dataset of these
     recordings, it is opened. `progress` is called with the steps done and in all, `on_skip` with path and fault of each
     unusable recording; None: the first one is an error.
     """
     recordings = find_recordings(folder, options)
-    build = _Build(Path(folder), Path(out), options, progress or (lambda done, total: None), on_skip)
+    build = _Build(
+        place=Path(folder),
+        out=Path(out),
+        options=options,
+        encoder=encoder,
+        parallel={"workers": workers, "cluster": cluster},
+        progress=progress or (lambda done, total: None),
+        on_skip=on_skip,
+    )
     found = Counter(recording.format for recording in recordings)
     build.notes.append(f"found: {', '.join(f'{name} ({count})' for name, count in sorted(found.items()))}")
     if (build.out / INDEX).exists():
         return Imported(build.finished(recordings), tuple(build.notes))
     plans = build.plan(recordings)
     with folder_lock(out):
-        height, width = options.frame_size
-        total = sum(plan.steps for plan in plans)
-        writer = FrameDataset.create(build.out, total, height=height, width=width, state_columns=())
+        columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
+        build.notes += [f"state columns: {', '.join(columns)}"] if columns else []
+        writer = build.writer(sum(plan.steps for plan in plans), columns)
         try:
-            writer.finish(build.fill(writer, plans))
+            writer.finish(build.fill(writer, plans, columns))
         except StorageError:  # a full disk and Ctrl-C keep what was done
             raise
         except Exception:
             writer.discard()
             raise
-    return Imported(FrameDataset.open(build.out), tuple(build.notes))
+    return Imported(build.open(), tuple(build.notes))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Build:
     """The stages of `import_recordings`, with what they share."""
 
     place: Path
     out: Path
     options: ImportOptions
+    encoder: ClipEncoder | None
+    parallel: Mapping[str, Any]
+    """Arguments of `map_ordered`."""
     progress: Progress
     on_skip: Callable[[str], None] | None
     notes: list[str] = field(default_factory=list)
@@ -124,9 +151,21 @@ class _Build:
     fault: str = ""
     """Path and fault of the last unusable recording."""
 
-    def finished(self, recordings: Sequence[Recording]) -> FrameDataset:
+    def open(self) -> FrameDataset | TokenDataset:
+        """Open the finished dataset."""
+        return FrameDataset.open(self.out) if self.encoder is None else TokenDataset.open(self.out)
+
+    def writer(self, total: int, columns: Sequence[str]) -> DatasetWriter:
+        """Return the writer of the dataset."""
+        if self.encoder is None:
+            height, width = self.options.frame_size
+            return FrameDataset.create(self.out, total, height=height, width=width, state_columns=columns)
+        slots, name = self.encoder.slots, self.encoder.fingerprint
+        return TokenDataset.create(self.out, total, slots=slots, tokenizer=name, state_columns=columns)
+
+    def finished(self, recordings: Sequence[Recording]) -> FrameDataset | TokenDataset:
         """Check that a finished dataset was made of these recordings, and report those that it lacks."""
-        dataset, split = FrameDataset.open(self.out), self.options.split
+        dataset, split = self.open(), self.options.split
         stored, splits, settings = ({s.meta.get(key) for s in dataset.spans} for key in ("take", "split", "settings"))
         names = {self._name(recording): recording for recording in recordings}
         if not stored <= set(names) or settings != {self._settings()} or (split and splits != {split}):
@@ -142,14 +181,15 @@ class _Build:
 
     def plan(self, recordings: Sequence[Recording]) -> list[_Plan]:
         """Find the usable steps of every recording, and fit the mappings to their input."""
-        plans, counts = [], dict[tuple[str, ...], list[NDArray[np.float32]]]()
+        plans, changes, counts = [], dict[str, None](), dict[tuple[str, ...], list[NDArray[np.float32]]]()
         for recording in recordings:
             try:
-                names = self.options.mapping or recording.mapping
-                mapping = self.mappings.setdefault(names, read_mapping(names))
-                times_F = recording.times_F
-                runs = find_runs(times_F)
-                input_TC = _input(recording, mapping, runs)
+                with reading(recording.path):
+                    names = self.options.mapping or recording.mapping
+                    mapping = self.mappings.setdefault(names, read_mapping(names))
+                    runs = find_runs(recording.times_F)
+                    input_TC = _input(recording, mapping, runs)
+                    _, change = self.options.reduce(next(recording.pictures())[1](), recording.masks)
                 clips = cut_runs(runs, input_TC[:, -1] == 0)
                 if not clips:
                     raise RecordingError(f"{recording.path} has no two steps in a row with pictures and input")
@@ -158,8 +198,9 @@ class _Build:
                 continue
             plans.append(_Plan(recording, names, clips))
             self.notes += recording.notes
+            changes |= {f"pictures: {change}": None} if change else {}
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
-            kept, whole = STEP * plans[-1].steps, float(times_F[-1] - times_F[0])
+            kept, whole = STEP * plans[-1].steps, float(recording.times_F[-1] - recording.times_F[0])
             if whole - kept > STEP:
                 self.notes.append(
                     f"{recording.path}: kept {kept:.1f} s of {whole:.1f} s, cut where pictures or input are missing"
@@ -175,32 +216,62 @@ class _Build:
                     f"mouse: {fitted.counts_for_full:g} counts in 0.1 s are full stick; {clipped:.1%} of the steps "
                     "are clipped"
                 )
+        self.notes += changes
         return _divide(plans, self.options.split)
 
-    def fill(self, writer: DatasetWriter, plans: Sequence[_Plan]) -> int:
+    def fill(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
         """Write the clips one after another without the unusable ones; return the number of rows."""
         row = 0
-        for plan in plans:
-            try:
-                row = self._fill(writer, plan, row)
-            except StorageError:
-                raise
-            except PlayloomError as error:
-                self._skip(plan.recording, error)
-                name = self._name(plan.recording)
-                row = max([row, *(span.rows.stop for span in writer.spans if span.meta["take"] == name)])
+        with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".rows-") as scratch:
+            decoded = self._decoded(writer, plans, Path(scratch))
+            for plan in plans:
+                try:
+                    with reading(plan.recording.path):
+                        row = self._fill(writer, plan, row, columns, next(decoded))
+                except StorageError:
+                    raise
+                except PlayloomError as error:
+                    self._skip(plan.recording, error)
+                    name = self._name(plan.recording)
+                    row = max([row, *(span.rows.stop for span in writer.spans if span.meta["take"] == name)])
+            decoded.close()
         if not row:
             raise RecordingError(f"no recording of {self.place} can be used: {self.fault}")
         return row
 
-    def _fill(self, writer: DatasetWriter, plan: _Plan, row: int) -> int:
+    def _decoded(
+        self, writer: DatasetWriter, plans: Sequence[_Plan], scratch: Path
+    ) -> Generator[tuple[list[Run], Path | PlayloomError | None], None, None]:
+        """For every recording the clips that workers decoded, and their file or fault; nothing without workers."""
+        stored = {(span.meta["take"], span.meta["first"]) for span in writer.spans}
+        todo = [
+            [clip for clip in plan.clips if (self._name(plan.recording), _first(plan, clip)) not in stored]
+            for plan in plans
+        ]
+        if not any(self.parallel.values()):
+            yield from (([], None) for _ in plans)
+            return
+        jobs = (
+            (DecodeJob(plan.recording, clips, self.encoder), scratch / f"{number}.npy")
+            for number, (plan, clips) in enumerate(zip(plans, todo, strict=True))
+        )
+        yield from zip(todo, map_ordered(decode_file, jobs, **self.parallel), strict=True)
+
+    def _fill(
+        self,
+        writer: DatasetWriter,
+        plan: _Plan,
+        row: int,
+        columns: Sequence[str],
+        decoded: tuple[list[Run], Path | PlayloomError | None],
+    ) -> int:
         """Write those clips of a recording that are missing, from a row on; return the row after its last clip."""
         missing = []
         for clip in plan.clips:
             meta = {
                 "game": "other",
                 "take": self._name(plan.recording),
-                "first": round((clip.start - plan.clips[0].start) / STEP),
+                "first": _first(plan, clip),
                 "split": clip.split,
                 "settings": self._settings(),
             }
@@ -209,31 +280,38 @@ class _Build:
             row += clip.steps
         if missing:
             clips, mapping = [clip for _, clip, _ in missing], self.mappings[plan.mapping]
-            actions_TA = mapping.apply(_input(plan.recording, mapping, clips))
-            frames, first = self._frames(plan.recording, clips, missing[0][0], writer.total), 0
+            input_TC = _input(plan.recording, mapping, clips, columns)
+            actions_TA = mapping.apply(input_TC[:, : len(mapping.sources)])
+            states_TS = input_TC[:, len(mapping.sources) :]
+            data, first = self._rows(plan.recording, clips, decoded, missing[0][0], writer.total), 0
             for start, clip, meta in missing:
-                acts, states = actions_TA[first : first + clip.steps], np.zeros((clip.steps, 0), np.float32)
-                writer.append_episode(islice(frames, clip.steps), acts, states, meta, start=start)
-                first += clip.steps
+                rows, first = slice(first, first + clip.steps), first + clip.steps
+                clip_rows = islice(data, clip.steps)
+                writer.append_episode(clip_rows, actions_TA[rows], states_TS[rows], meta, start=start)
                 self.progress(start + clip.steps, writer.total)
+        if isinstance(decoded[1], Path):
+            decoded[1].unlink(missing_ok=True)
         return row
 
-    def _frames(self, recording: Recording, clips: Sequence[Run], row: int, total: int) -> Iterator[NDArray[np.uint8]]:
-        """The pictures of clips, in the size of the dataset; `row` is that of the first."""
-        load, reduced_HWC = None, np.empty(0, np.uint8)
-        for done, latest in enumerate(last_pictures(recording.pictures(), clips), row):
-            if latest is not load:
-                load, reduced_HWC = latest, self._reduce(latest())
+    def _rows(
+        self,
+        recording: Recording,
+        clips: list[Run],
+        decoded: tuple[list[Run], Path | PlayloomError | None],
+        row: int,
+        total: int,
+    ) -> Iterator[NDArray[Any]]:
+        """Frames or codes of clips, row by row; `row` is that of the first."""
+        ready, result = decoded
+        if isinstance(result, PlayloomError):
+            raise result
+        if result is not None and ready == clips:
+            yield from np.load(result, mmap_mode="r", allow_pickle=False)
+            return
+        for done, data in enumerate(decode(DecodeJob(recording, clips, self.encoder)), row):
             if done % _REPORT_EVERY == _REPORT_EVERY - 1:
                 self.progress(done, total)
-            yield reduced_HWC
-
-    def _reduce(self, frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self.options.masks:
-            frame_HWC = frame_HWC.copy()
-        for x, y, width, height in self.options.masks:
-            frame_HWC[y : y + height, x : x + width] = 0
-        return fit_picture(frame_HWC, self.options.frame_size, self.options.resize, area=True)[0]
+            yield data
 
     def _settings(self) -> str:
         """Digest of all that decides what a recording becomes."""
@@ -251,19 +329,31 @@ class _Build:
         self.on_skip(self.fault)
 
 
-def _input(recording: Recording, mapping: ControlMapping, runs: Sequence[Run]) -> NDArray[np.float32]:
-    return resample(recording.changes(mapping.sources), runs, mapping.sources, mapping.dead_zone)
+def _first(plan: _Plan, clip: Run) -> int:
+    """First step of a clip in its recording."""
+    return round((clip.start - plan.clips[0].start) / STEP)
+
+
+def _input(
+    recording: Recording, mapping: ControlMapping, runs: Sequence[Run], columns: Sequence[str] = ()
+) -> NDArray[np.float32]:
+    """The mapping's sources and the state columns in every step."""
+    controls = (*mapping.sources, *(STATE + name for name in columns))
+    return resample(recording.changes(controls), runs, controls, mapping.dead_zone)
 
 
 def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
-    """Give every recording its split; a single one keeps its last tenth for validation."""
+    """Give every session its split, every recording where there is one session; a single one keeps its last tenth."""
     if split is None and len(plans) == 1:
         clips, steps = plans[0].clips, plans[0].steps
         train_T = np.arange(steps) < steps - max(1, steps // 10)
         last = [clip._replace(split="validation") for clip in cut_runs(clips, ~train_T, 1)]
         return [plans[0]._replace(clips=[*cut_runs(clips, train_T, 1), *last])]
-    splits = [split or _KEPT.get(number % _CYCLE, "train") for number in range(len(plans))]
-    if split is None and "validation" not in splits:
-        splits[-1] = "validation"
-    divided = zip(plans, splits, strict=True)
+    sessions = [plan.recording.session for plan in plans]
+    sessions = sessions if len(set(sessions)) > 1 else [plan.recording.path for plan in plans]
+    names = list(dict.fromkeys(sessions))
+    splits = {name: split or _KEPT.get(number % _CYCLE, "train") for number, name in enumerate(names)}
+    if split is None and "validation" not in splits.values():
+        splits[names[-1]] = "validation"
+    divided = zip(plans, (splits[name] for name in sessions), strict=True)
     return [plan._replace(clips=[clip._replace(split=to) for clip in plan.clips]) for plan, to in divided]

@@ -1,11 +1,11 @@
-"""Content of files: pictures of a video with their presentation times, by PyAV, and rows of CSV and JSONL files."""
+"""Content of files: pictures of a video with their times, by PyAV, and rows of CSV, JSONL and Parquet files."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.errors import PlayloomError, RecordingError
+from playloom.errors import MissingExtraError, PlayloomError, RecordingError
 
 Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
 """Time of a picture in seconds, and a function that returns its RGB values [H, W, 3]."""
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov")
 """Endings of videos that are read; any codec of FFmpeg's."""
-TABLE_ENDINGS = (".csv", ".jsonl")
+_BEFORE = 2e-3  # Matroska rounds times to milliseconds
+TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
 """Endings of tables that are read."""
 _WORDS = {
     **dict.fromkeys(("down", "press", "pressed", "keydown", "key_down", "true"), 1.0),
@@ -35,7 +36,7 @@ def reading(place: Path | str) -> Iterator[None]:
         yield
     except PlayloomError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         what = error if isinstance(error, OSError | ValueError) else repr(error)
         raise RecordingError(f"{place} cannot be read ({what!s:.120}); is it damaged or cut short?") from error
 
@@ -50,18 +51,29 @@ def video_times(path: Path) -> NDArray[np.float64]:
     return times_F - times_F[0]
 
 
-def video_pictures(path: Path, *, absolute: bool = False) -> Iterator[Frame]:
-    """Decode the pictures one at a time; the time of the first is 0, unless the times are the file's own (`absolute`).
+def video_size(path: Path) -> tuple[int, int]:
+    """Return width and height of the pictures in pixels."""
+    with _opened(path) as (_, stream):
+        return stream.codec_context.width, stream.codec_context.height
 
-    RecordingError when the video is damaged; its earlier pictures are given before.
+
+def video_pictures(path: Path, *, start: float | None = None) -> Iterator[Frame]:
+    """Decode the pictures one at a time; the time of the first is 0.
+
+    With `start`, pictures before that presentation time in seconds are left out, and that time is 0. RecordingError
+    when the video is damaged; its earlier pictures are given before.
     """
     with _opened(path) as (container, stream):
         stream.thread_type = "AUTO"
-        first = 0 if absolute else None
+        zero = None if start is None else start / float(stream.time_base)
+        if start:
+            container.seek(int(start / stream.time_base), stream=stream)
         for frame in container.decode(stream):
             if frame.pts is not None:
-                first = frame.pts if first is None else first
-                yield (frame.pts - first) * float(stream.time_base), partial(frame.to_ndarray, format="rgb24")
+                zero = frame.pts if zero is None else zero
+                time = (frame.pts - zero) * float(stream.time_base)
+                if time >= -_BEFORE:
+                    yield time, partial(frame.to_ndarray, format="rgb24")
 
 
 @contextmanager
@@ -80,38 +92,66 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Give number, from 1, and cells by lower-case column of every row; RecordingError when it is damaged or empty."""
     number = 0
-    with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(_jsonl(file, path) if path.suffix == ".jsonl" else _csv(file), 1):
-            yield number, {str(key).strip().lower(): value for key, value in row.items() if key is not None}
+    read = {".jsonl": _jsonl, ".parquet": _parquet}.get(path.suffix, _csv)
+    with reading(path):
+        for number, row in enumerate(read(path), 1):
+            yield number, row
     if not number:
         raise RecordingError(f"{path} holds no row; record it again")
 
 
-def to_number(place: str, cell: Any) -> float:
-    """Return a cell as a number, 1 or 0 for words such as down, up, true; RecordingError that names the place."""
+def to_number(cell: Any) -> float:
+    """Return a cell as a number, 1 or 0 for words such as down, up, true; ValueError when it is none."""
     try:
-        word = cell.strip().lower() if isinstance(cell, str) else cell
-        value = _WORDS[word] if word in _WORDS else float(word)
+        value = float(cell)
     except (TypeError, ValueError):
-        value = math.nan
+        value = _WORDS.get(str(cell).strip().lower(), math.nan)
     if not math.isfinite(value):
-        raise RecordingError(f"{place}: got {cell!r:.40}, expected a number")
+        raise ValueError(f"got {cell!r:.40}, expected a number")
     return value
 
 
-def _jsonl(file: Any, path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(file, 1):
-        if line.strip():
-            with reading(f"{path} line {number}"):
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"got {line.strip():.40}, expected a JSON object in every line")
-            yield row
+def parquet_rows(
+    path: Path, columns: Sequence[str] | None = None, where: tuple[str, int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Give the rows of a Parquet file, of some columns, and only those that have a value in a column."""
+    try:
+        from pyarrow import compute, dataset
+    except ImportError as error:
+        raise MissingExtraError.of("pyarrow", "import") from error
+    chosen = compute.field(where[0]) == where[1] if where else None
+    with reading(path):
+        for batch in dataset.dataset(path, format="parquet").to_batches(
+            columns=columns, filter=chosen, batch_size=1024
+        ):
+            yield from batch.to_pylist()
 
 
-def _csv(file: Any) -> Iterator[dict[str, Any]]:
-    head = file.readline()
-    separator = next((mark for mark in ";\t" if mark in head and "," not in head), ",")
-    names = next(csv.reader([head], delimiter=separator), [])
-    for row in csv.DictReader(file, names, delimiter=separator):
-        yield {key: cell.replace(",", ".") for key, cell in row.items() if cell} if separator == ";" else row
+def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                with reading(f"{path} line {number}"):
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError(f"got {line.strip():.40}, expected a JSON object in every line")
+                yield _lower(row)
+
+
+def _csv(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        head = file.readline()
+        separator = next((mark for mark in ";\t" if mark in head and "," not in head), ",")
+        names = [name.strip().lower() for name in next(csv.reader([head], delimiter=separator), [])]
+        for cells in csv.reader(file, delimiter=separator):
+            if cells:
+                row = dict(zip(names, cells, strict=False))
+                yield {key: cell.replace(",", ".") for key, cell in row.items()} if separator == ";" else row
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    return map(_lower, parquet_rows(path))
+
+
+def _lower(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.strip().lower(): value for key, value in row.items()}

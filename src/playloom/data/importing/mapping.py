@@ -37,7 +37,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-READY = ("controller", "vpt", "wasd-mouse", "xinput")
+READY = ("controller", "opencs2", "vpt", "wasd-mouse", "xinput")
 """Names of the mappings that come with playloom."""
 _FOLDER = Path(__file__).parent / "mappings"
 _NAMES = [control.name for control in CONTROLS]

@@ -58,7 +58,7 @@ class OwaMcap(Recording):
     def pictures(self) -> Iterator[Frame]:
         """Decode the pictures that have a message."""
         places_F, times_F = self._screens_F2.T
-        for place, load in video_pictures(self.video, absolute=True):
+        for place, load in video_pictures(self.video, start=0.0):
             index = int(np.searchsorted(places_F, place - _TOLERANCE))
             if index < len(places_F) and abs(places_F[index] - place) <= _TOLERANCE:
                 yield float(times_F[index]), load
@@ -71,9 +71,8 @@ class OwaMcap(Recording):
         topics = ("keyboard", "keyboard/state", "mouse/raw" if raw else "mouse", "window")
         for topic, unix_ns, content in self._messages(*topics):
             time = (unix_ns - self._zero) / 1e9 + self.options.offset
-            with reading(f"{self.path}, {topic} at {time:.3f} s,"):
-                for control, value in input_.read(topic, content):
-                    yield InputChange(time, control, value)
+            for control, value in input_.read(topic, content):
+                yield InputChange(time, control, value)
 
     @cached_property
     def _zero(self) -> int:

@@ -17,11 +17,13 @@ from playloom.actions.controller import CONTROLS
 from playloom.data.importing.files import Frame, video_pictures, video_times
 from playloom.data.importing.resample import STEP, InputChange
 from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
-from playloom.errors import ActionError, BadInputError, did_you_mean
+from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_clip, read_npz
-from playloom.media.images import ResizeMode, read_picture
+from playloom.media.images import ResizeMode, fit_picture, read_picture
 
+Rectangle = tuple[int, int, int, int]
+"""x, y, width, height in pixels."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -33,8 +35,8 @@ class ImportOptions:
     """Height and width of the pictures."""
     resize: ResizeMode = "crop"
     """Resize mode of pictures of another shape."""
-    masks: tuple[tuple[int, int, int, int], ...] = ()
-    """Rectangles x, y, width, height in pixels of the recordings, to make black before resizing."""
+    masks: tuple[Rectangle, ...] = ()
+    """Parts of the recordings' pictures to make black before resizing."""
     mapping: tuple[str, ...] = ()
     """Names or paths of mappings, see `read_mapping`; empty: those of the format."""
     format: str = "auto"
@@ -43,6 +45,8 @@ class ImportOptions:
     """Encoding of the sixteen controls in tables."""
     offset: float = 0.0
     """Seconds to add to the times of the input."""
+    rate: float = 10.0
+    """Rows a second of data without times."""
     split: str | None = None
     """Split of all recordings; None: of every twenty the tenth is for validation and the twentieth for tests; of fewer
     than ten the last one is for validation; of a single one its last tenth."""
@@ -50,6 +54,17 @@ class ImportOptions:
     def __post_init__(self) -> None:
         if self.split not in (None, *SPLITS):
             raise BadInputError(f"unknown split {self.split!r}; {did_you_mean(self.split or '', SPLITS)}")
+        if not 0.1 <= self.rate <= 1000:
+            raise BadInputError(f"the rate is wrong: got {self.rate:g}, expected 0.1 to 1000 rows a second")
+
+    def reduce(self, frame_HWC: NDArray[np.uint8], masks: Sequence[Rectangle]) -> tuple[NDArray[np.uint8], str | None]:
+        """Return a picture in the size of the dataset, RGB, with more masks, and what was changed by that."""
+        masks = (*self.masks, *masks)
+        if masks:
+            frame_HWC = frame_HWC.copy()
+        for x, y, width, height in masks:
+            frame_HWC[y : y + height, x : x + width] = 0
+        return fit_picture(frame_HWC, self.frame_size, self.resize, area=True)
 
 
 @dataclass(frozen=True)
@@ -82,9 +97,24 @@ class Recording(ABC):
         return self.path
 
     @property
+    def session(self) -> Path:
+        """Name of the session; recordings of one session go to one split."""
+        return self.path
+
+    @property
     def mapping(self) -> tuple[str, ...]:
         """Names of the mappings that fit this format."""
         return ("wasd-mouse", "xinput")
+
+    @property
+    def masks(self) -> Sequence[Rectangle]:
+        """Parts of the pictures to make black, besides those of the options."""
+        return ()
+
+    @property
+    def state_columns(self) -> Sequence[str]:
+        """Names of the state columns among the changes, where they have `STATE` in front."""
+        return ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -103,6 +133,33 @@ class Recording(ABC):
     @abstractmethod
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
         """Read the input in order of time; other controls than these may be left out."""
+
+
+def check_sources(place: Path, controls: Iterable[str], sources: Sequence[str]) -> None:
+    """Raise a RecordingError unless the mapping's sources have some of a recording's controls."""
+    names = list(dict.fromkeys(controls))
+    if not set(names) & set(sources):
+        raise RecordingError(
+            f"{place} has no control that the mapping uses: got {', '.join(names)}; give a --mapping for them"
+        )
+
+
+@dataclass(frozen=True)
+class Unreadable(Recording):
+    """Recordings whose metadata cannot be read."""
+
+    error: PlayloomError
+
+    format = "unreadable"
+
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        """Raise the error."""
+        raise self.error
+
+    def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
+        """Raise the error."""
+        raise self.error
 
 
 class _Rows(Recording):
@@ -146,6 +203,11 @@ class PictureFolder(_Rows):
     def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
         """Return all folders with an `actions.csv`."""
         return [cls(table.parent, options) for table in folder.rglob(ACTIONS_FILE)]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about columns left out and values rounded."""
+        return read_actions(self.path / ACTIONS_FILE, self.options.schema).notes
 
     def _loaders(self) -> Iterable[Callable[[], NDArray[np.uint8]]]:
         return (partial(_read, path) for path in pictures_in(self.path))

@@ -2,6 +2,9 @@
 
 Step t shows the last picture at or before its time. Its input covers [t, t + 0.1 s): the maximum of keys, buttons and
 triggers, the sum of mouse counts, and the mean of sticks over time. T steps, C controls.
+
+State columns are controls too, with `STATE` before their names. `reward` is the sum over [t, t + 0.1 s), `terminated`
+and `truncated` are the maximum; NaN where no value came. Others are the last value at or before t, at first NaN.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ MOUSE = ("mouse_dx", "mouse_dy")
 """Controls whose values are counts, to be added."""
 PAUSED = "paused"
 """Control that is held while input is unknown or goes elsewhere: lost focus, a menu, a gap of the log."""
+STATE = "state:"
+"""Prefix of state columns among the controls."""
+_STATE_KINDS = {"reward": "reward", "terminated": "flag", "truncated": "flag"}
 _LATE = 0.05
 """Largest step back in time, in seconds, between two changes; loggers with several threads have small ones."""
 PICTURE_SLACK = 1e-3
@@ -103,34 +109,50 @@ def resample(
     Changes of other controls are ignored; RecordingError when the times of changes go backwards.
     """
     columns = {name: index for index, name in enumerate(controls)}
-    summed = [name in MOUSE for name in controls]
-    meant = [name.endswith(("stick_x", "stick_y")) for name in controls]
-    held = [0.0] * len(controls)
+    kinds = [_kind(name) for name in controls]
+    held = [math.nan if kind == "last" else 0.0 for kind in kinds]
+    blank = {"sum": 0.0, "mean": 0.0, "reward": math.nan, "flag": math.nan}
     times_T = step_times(runs)
     input_TC = np.zeros((len(times_T), len(controls)), np.float32)
     stream = _in_order(change for change in changes if change.control in columns)
     change = next(stream, None)
     for step, start in enumerate(times_T.tolist()):
-        value = [0.0 if summed[column] or meant[column] else held[column] for column in columns.values()]
+        value = [blank.get(kind, before) for kind, before in zip(kinds, held, strict=True)]
         since, fresh = [start] * len(held), set[int]()
         while change is not None and change.time < start + STEP - _INPUT_SLACK:
-            column, early, new = columns[change.control], change.time < start - _INPUT_SLACK, change.value
-            if summed[column]:
-                value[column] += 0 if early else new
-            elif meant[column]:
+            column, new = columns[change.control], change.value
+            kind, early, at_start = (
+                kinds[column],
+                change.time < start - _INPUT_SLACK,
+                change.time <= start + _INPUT_SLACK,
+            )
+            if kind == "mean":
                 time, reach = max(change.time, start), max(0.0, abs(new) - dead_zone) / (1 - dead_zone)
                 value[column] += held[column] * (time - since[column])
                 since[column], held[column] = time, math.copysign(min(1.0, reach), new)
-            else:  # what was held up to the first instant belongs to the step before
-                first = change.time <= start + _INPUT_SLACK and column not in fresh
-                value[column] = new if first else max(value[column], new)
+            elif kind in blank:
+                before = value[column]
+                if not early:
+                    value[column] = new if math.isnan(before) else max(before, new) if kind == "flag" else before + new
+            else:
                 held[column] = new
+                if at_start and (kind == "last" or column not in fresh):
+                    value[column] = new  # what was held up to the first instant belongs to the step before
+                elif kind == "level":
+                    value[column] = max(value[column], new)
                 fresh |= set() if early else {column}
             change = next(stream, None)
-        for column in np.flatnonzero(meant).tolist():
-            value[column] = (value[column] + held[column] * (start + STEP - since[column])) / STEP
+        for column, kind in enumerate(kinds):
+            if kind == "mean":
+                value[column] = (value[column] + held[column] * (start + STEP - since[column])) / STEP
         input_TC[step] = value
     return input_TC
+
+
+def _kind(control: str) -> str:
+    if control.startswith(STATE):
+        return _STATE_KINDS.get(control.removeprefix(STATE), "last")
+    return "sum" if control in MOUSE else "mean" if control.endswith(("stick_x", "stick_y")) else "level"
 
 
 def _in_order(changes: Iterable[InputChange]) -> Iterator[InputChange]:

@@ -1,9 +1,10 @@
-"""A video with a log of the input beside it: `play.mp4` and `play.csv` or `play.jsonl`.
+"""A video with a log of the input beside it: `play.mp4` and `play.csv` or `play.jsonl`, or Parquet.
 
 A log has a time column (`time`, `timestamp`, `t`, with `_s`, `_ms`, `_us` or `_ns` behind it if you like) and either
 events, with a column for the control (`key`, `control`, `button`) and one for its value (`value`, `down`, `event`), or
 rows of named controls, one column each: keys, `mouse_dx`, raw XInput (`sThumbLX`, `wButtons`), or the sixteen controls
-in a schema of `playloom.actions.codec`. Mouse movement may be in columns `dx` and `dy` of either form.
+in a schema of `playloom.actions.codec`. Mouse movement may be in columns `dx` and `dy` of either form. Columns
+`reward`, `terminated`, `truncated` and `state_NAME` of rows become state columns.
 
 Without a unit in its name, that of the time is the one with which the log is as long as the video. Time 0 is the first
 picture. Where all times are later than the video's end, time 0 is the event `video_start`, else the first row.
@@ -24,8 +25,8 @@ from playloom.actions.codec import BIN_VALUES, SLOT_NAMES, Schema, detect_schema
 from playloom.actions.controller import CONTROLS, Control
 from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, table_rows, to_number
 from playloom.data.importing.names import control_name
-from playloom.data.importing.recordings import Recording
-from playloom.data.importing.resample import MAX_GAP, PAUSED, STEP, InputChange
+from playloom.data.importing.recordings import Recording, check_sources
+from playloom.data.importing.resample import MAX_GAP, PAUSED, STATE, STEP, InputChange
 from playloom.errors import ActionError, RecordingError
 
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -81,6 +82,11 @@ class VideoLog(Recording):
         said = f"{self.log}: its first row was taken for the start of the video; if that is wrong, give --offset"
         return (said,) if self._clock[2] else ()
 
+    @property
+    def state_columns(self) -> Sequence[str]:
+        """Columns `reward`, `terminated`, `truncated` and, without its prefix, `state_NAME` of rows."""
+        return [] if self._control_column else [name for name in map(_state, self._columns) if name]
+
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
         """Read the log."""
         wanted = {*sources, PAUSED}
@@ -88,10 +94,9 @@ class VideoLog(Recording):
         known = {*wanted, *_SPECIAL} if held else set(_MOUSE)
         cells = {column: control_name(column) for column in self._columns if control_name(column) in known}
         if held and not cells:
-            raise RecordingError(
-                f"{self.log} has no column that the mapping uses: got {', '.join(self._columns)}; "
-                "give a --mapping for them"
-            )
+            check_sources(self.log, self._columns, sources)
+        if held:
+            cells |= {column: STATE + name for column in self._columns if (name := _state(column))}
         (unit, zero, _), before, interval = self._clock, -math.inf, STEP
         for number, row in table_rows(self.log):
             time = (self._cell(number, row, self._time_column) - zero) * unit + self.options.offset
@@ -150,7 +155,10 @@ class VideoLog(Recording):
         return detect_schema([[self._cell(number, row, name) for name in slots] for number, row in rows])[0]
 
     def _cell(self, number: int, row: Mapping[str, Any], name: str) -> float:
-        return to_number(f"{self.log} row {number}, {name}", row.get(name))
+        try:
+            return to_number(row.get(name))
+        except ValueError as error:
+            raise RecordingError(f"{self.log} row {number}, {name}: {error}") from error
 
     def _values(
         self, number: int, row: Mapping[str, Any], cells: Mapping[str, str], wanted: set[str]
@@ -188,6 +196,12 @@ class VideoLog(Recording):
             return control.check(0 - value if control.name.endswith("stick_y") else value)
         except ActionError as error:
             raise ActionError(f"{self.log} row {number}: {error} ({self._schema} schema)") from None
+
+
+def _state(column: str) -> str:
+    """Name of the state column in a column of the log; empty: it is none."""
+    known = ("reward", "terminated", "truncated")
+    return column if column in known else column.removeprefix("state_") if column.startswith("state_") else ""
 
 
 def _unit(log: Path, first: float, last: float, length: float) -> float:

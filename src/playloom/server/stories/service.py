@@ -23,7 +23,7 @@ from playloom.media.images import from_base64, picture_size
 from playloom.provenance import created_at
 from playloom.server.errors import ApiError
 from playloom.server.schemas import build_prompt
-from playloom.server.service import InferenceService, resolve_prompt
+from playloom.server.service import InferenceService
 from playloom.server.stories.export import composite, read_overlay
 from playloom.server.stories.schemas import Branch, Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem
 from playloom.server.stories.store import Frame, StoryDir, StoryStore
@@ -291,7 +291,7 @@ class StoryService:
             name, recent = self._recent_of(params.session)
         else:
             prompt = await build_prompt(self.service, params)
-            name = resolve_prompt(params.prompt) if params.images is None else "my pictures"
+            name = self.service.resolve_prompt(params.prompt) if params.images is None else "my pictures"
             recent = FrameHistory(prompt, context=len(prompt.frames_THWC), sent=0)
         return name, [await self._unmarked(frame) for frame in recent.frames()]
 

@@ -1,0 +1,68 @@
+"""Calls in other processes or on a Ray cluster, with results in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import starmap
+from typing import Any, TypeVar
+
+from playloom.errors import MissingExtraError, ResourceError
+
+R = TypeVar("R")
+_KILLED = "ended before its work was done (memory?); the same command continues, perhaps with fewer workers"
+
+
+def map_ordered(
+    function: Callable[..., R], jobs: Iterable[tuple[Any, ...]], *, workers: int = 0, cluster: bool = False
+) -> Generator[R, None, None]:
+    """Yield `function(*job)` for every job, in order; at most two jobs per worker are ahead of the reader.
+
+    `workers` processes of this machine, 0: this one. `cluster` uses the Ray cluster of `RAY_ADDRESS`, or a new one of
+    this machine. There, function and jobs are pickled. ResourceError when a worker is killed.
+    """
+    if cluster:
+        yield from _on_ray(function, jobs)
+    elif workers < 1:
+        yield from starmap(function, jobs)
+    else:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            try:
+                submitted = (pool.submit(function, *job) for job in jobs)
+                yield from _ahead(submitted, 2 * workers, lambda future: future.result())
+            except BrokenProcessPool as error:
+                raise ResourceError(f"a worker process {_KILLED}") from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _ahead(submitted: Iterable[Any], ahead: int, result: Callable[[Any], R]) -> Generator[R, None, None]:
+    queue: deque[Any] = deque()
+    for future in submitted:
+        queue.append(future)
+        if len(queue) >= ahead:
+            yield result(queue.popleft())
+    while queue:
+        yield result(queue.popleft())
+
+
+def _on_ray(function: Callable[..., R], jobs: Iterable[tuple[Any, ...]]) -> Generator[R, None, None]:
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError.of("ray", "cluster") from error
+    started = not ray.is_initialized()
+    if started:
+        ray.init(log_to_driver=False)
+    try:
+        call = ray.remote(num_cpus=1)(function)
+        submitted = (call.remote(*job) for job in jobs)
+        yield from _ahead(submitted, 2 * int(ray.cluster_resources().get("CPU", 1)), ray.get)
+    except ray.exceptions.WorkerCrashedError as error:
+        raise ResourceError(f"a worker of the cluster {_KILLED}") from error
+    finally:
+        if started:
+            ray.shutdown()

@@ -1,0 +1,154 @@
+"""Heads: predicted reward, termination and states against the labels of test episodes, and returns of policies.
+
+M steps or segments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from playloom.data.labels import labelled_spans, step_labels
+from playloom.evaluation.report import Row, is_significant
+from playloom.evaluation.segments import EvaluationContext, encode, episodes_of, run_batches, segment_episodes
+from playloom.inference.features import recorded_features
+from playloom.inference.types import GenerationRequest
+from playloom.models.heads import HeadsConfig, StepPrediction
+
+LEAST_POLICIES = 3
+"""Fewest policies whose order says anything."""
+Labels = dict[str, NDArray[np.float32]]
+
+
+def evaluate(run: EvaluationContext) -> None:
+    """Measure the heads on every labelled test step, teacher-forced, and in dreams; without heads nothing."""
+    config = run.model.config.heads
+    if config is None:
+        return
+    columns = run.dataset.state_columns
+    labels = step_labels(run.dataset, [state.name for state in config.states if state.name in columns])
+    if config.reward == "sign" and "reward" in labels:
+        labels["reward"] = np.sign(labels["reward"])
+    rows, predictions = _predictions(run)
+    episodes_M = episodes_of(run.dataset, rows)
+    run.rows += head_rows(config, {name: values[rows] for name, values in labels.items()}, predictions, episodes_M)
+    run.counts["head_steps"] = len(rows)
+    if config.reward != "none" and "reward" in labels and run.settings.return_segments:
+        run.rows += _return_rows(run, labels["reward"])
+
+
+def head_rows(
+    config: HeadsConfig, labels: Labels, predictions: list[StepPrediction], episodes_M: NDArray[np.int64]
+) -> list[Row]:
+    """Return the rows of labels [M] by name (NaN: none). The constants are the best ones for these very labels."""
+    predicted = {state.name: np.array([one.states[state.name] for one in predictions]) for state in config.states}
+    if config.reward != "none":
+        predicted["reward"] = np.array([one.reward for one in predictions])
+    rows = []
+    if config.termination and "terminated" in labels:
+        known_M = ~np.isnan(labels["terminated"])
+        ended_M = np.array([one.termination for one in predictions])[known_M]
+        both_M2, clusters_M = np.stack([ended_M, labels["terminated"][known_M]], axis=1), episodes_M[known_M]
+        chance = {"chance": 0.5}
+        area = Row.of("heads", "AUROC of termination", both_M2, "", chance, episodes_M=clusters_M, statistic=auroc)
+        passed = bool(area.value - 0.5 > 2 * area.error)
+        rows.append(dataclasses.replace(area, bar="> chance + 2 SE", passed=passed))
+        rate = {"recorded": float(both_M2[:, 1].mean())}
+        rows.append(Row.of("heads", "mean probability of termination", ended_M, "%", rate, episodes_M=clusters_M))
+    for name, values_M in predicted.items():
+        if name not in labels or np.isnan(labels[name]).all():
+            continue
+        known_M = ~np.isnan(labels[name])
+        real_M, clusters_M = labels[name][known_M].astype(np.float64), episodes_M[known_M]
+        squares_M, constant_M = (values_M[known_M] - real_M) ** 2, (real_M.mean() - real_M) ** 2
+        row = partial(Row.of, "heads", f"root mean square error of {name}", squares_M, statistic=_root_mean)
+        passed = is_significant(constant_M - squares_M, clusters_M)
+        rows.append(row("", {"constant": _root_mean(constant_M)}, "< constant", passed, episodes_M=clusters_M))
+    return rows
+
+
+def auroc(values_M2: NDArray[np.float64]) -> float:
+    """Return the area under the ROC curve of scores and labels (0 or 1): the share of pairs in the right order.
+
+    Ties count half (Hanley and McNeil 1982). NaN where one class is missing.
+    """
+    from scipy.stats import rankdata
+
+    scores_M, positive_M = values_M2[:, 0], values_M2[:, 1] > 0
+    positives, negatives = int(positive_M.sum()), int((~positive_M).sum())
+    if not positives or not negatives:
+        return float("nan")
+    ranks = rankdata(scores_M)[positive_M].sum() - positives * (positives + 1) / 2
+    return float(ranks / (positives * negatives))
+
+
+def rank_correlation(values_M3: NDArray[np.float64]) -> float:
+    """Return Spearman's correlation over policies between their mean returns in dreams and in the game.
+
+    Columns: number of the policy, return in the dream, return in the game. NaN where one of them is constant.
+    """
+    from scipy.stats import rankdata
+
+    policies = np.unique(values_M3[:, 0])
+    ranks = rankdata([values_M3[values_M3[:, 0] == policy, 1:].mean(0) for policy in policies], axis=0)
+    if len(policies) < 2 or not ranks.std(0).all():
+        return float("nan")
+    return float(np.corrcoef(ranks.T)[0, 1])
+
+
+def _root_mean(squares_M: NDArray[np.float64]) -> float:
+    return float(np.sqrt(squares_M.mean()))
+
+
+def _predictions(run: EvaluationContext) -> tuple[NDArray[np.int64], list[StepPrediction]]:
+    """Rows and predictions of all steps of the test episodes that may have labels."""
+    model, heads = run.model, run.model.heads
+    assert heads is not None
+    codes_FN = np.zeros((len(run.dataset), model.config.layout.image_slots), np.int64)
+    for span in run.test:
+        codes_FN[span.rows] = encode(model, run.dataset.frames_FHWC[span.rows], run.settings.batch)
+        run.progress("heads, codes")
+    rows, predictions = [], list[StepPrediction]()
+    spans = labelled_spans(run.dataset, run.test)
+    order = run.settings.row_delay
+    for part, features in recorded_features(model, codes_FN, run.dataset.actions_FA, spans, row_delay=order):
+        rows.append(part)
+        predictions += heads.predict(torch.from_numpy(features).to(model.device))
+        run.progress("heads, features")
+    return np.concatenate(rows), predictions
+
+
+def _return_rows(run: EvaluationContext, reward_F: NDArray[np.float32]) -> list[Row]:
+    """Dreams from test segments under the recorded actions of each policy, against the recorded rewards."""
+    s, dataset = run.settings, run.dataset
+    segments = run.segments(s.return_segments, s.return_steps)
+    episodes_M = segment_episodes(dataset, segments)
+    styles = [str(dataset.spans[number - 1].meta.get("style") or "unknown") for number in episodes_M]
+    policies = sorted({*styles})
+    if len(policies) < LEAST_POLICIES:
+        return []
+    requests = [
+        GenerationRequest(
+            prompt=segment.prompt(dataset),
+            steps=s.return_steps,
+            actions_SA=segment.future_actions(dataset, s.return_steps),
+            sampling=s.sampling,
+            seed=s.seed + index,
+        )
+        for index, segment in enumerate(segments)
+    ]
+    values_M3 = np.zeros((len(segments), 3))
+    values_M3[:, 0] = [policies.index(style) for style in styles]
+    values_M3[:, 2] = [reward_F[one.row : one.row + s.return_steps].sum() for one in segments]
+    for part, _, results in run_batches(run.engine, requests, s.batch):
+        values_M3[part, 1] += [one.prediction.reward or 0.0 for one in results if one.prediction is not None]
+        run.progress("heads, returns")
+    run.counts["return_segments"] = len(segments)
+    means = {name: values_M3[values_M3[:, 0] == index, 1:].mean(0).tolist() for index, name in enumerate(policies)}
+    run.curves["returns"] = {name: {"dream": dream, "game": game} for name, (dream, game) in means.items()}
+    name = f"rank correlation of returns, {len(policies)} policies, {s.return_steps} steps"
+    return [Row.of("heads", name, values_M3, episodes_M=episodes_M, statistic=rank_correlation)]

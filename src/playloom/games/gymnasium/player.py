@@ -1,0 +1,225 @@
+"""Player of Gymnasium environments: one episode of frames, actions and outcomes, in a process of its own.
+
+Row t of an episode has frame t, numbers of `info` that came with it, the action from then on, and what the step of that
+action returned: `reward`, `terminated`, `truncated`. The last frame of an episode has a row of its own, with controls
+at rest and no outcome (NaN).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from playloom.actions.codec import REST_VALUES
+from playloom.errors import ConfigError, GameError, PlayloomError, did_you_mean
+from playloom.games.gymnasium.actions import ActionEncoder, action_encoder
+from playloom.media.images import ResizeMode, fit_picture
+
+STEPS_PER_SECOND = 10
+OUTCOMES = ("reward", "terminated", "truncated")
+"""First state columns of a recording: what the action of the row led to. The numbers of `info` follow."""
+NO_OUTCOME = (np.nan,) * len(OUTCOMES)
+"""Outcomes of an episode's last row."""
+Policy = Callable[[Any, np.random.Generator], Any]
+"""Returns an action for an observation; called once a recorded step."""
+_PROBE_STEPS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class GymnasiumRecording:
+    """Settings of a recording."""
+
+    env: str
+    """ID of the environment, or `module:ID`."""
+    frame_size: tuple[int, int]
+    """Height and width of the frames."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `gymnasium.make`."""
+    policy: str = "random"
+    """`random`, or `module:function` of a `Policy`."""
+    actions: str | None = None
+    """TOML file with the mapping of actions; None: a ready one, see `games.gymnasium.actions`."""
+    info: tuple[str, ...] | None = None
+    """Numbers of `info` to record; None: those that the first steps have."""
+    resize: ResizeMode = "crop"
+    """Resize mode of frames of another shape."""
+    frame_skip: int | None = None
+    """Environment steps a recorded step; None: by the environment's `render_fps`."""
+    steps: int = 600
+    """Longest episode in frames, 2 or more."""
+    seed: int = 0
+    """Seed of the first episode; the next ones count up."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 2 or self.seed < 0 or (self.frame_skip is not None and self.frame_skip < 1):
+            raise ConfigError(
+                f"steps must be 2 or more, seed 0 or more and frame_skip 1 or more: got steps={self.steps}, "
+                f"seed={self.seed}, frame_skip={self.frame_skip}"
+            )
+
+
+class EnvironmentFacts(NamedTuple):
+    """Facts about an environment that all its episodes share."""
+
+    frame_skip: int
+    """Environment steps a frame."""
+    info: tuple[str, ...]
+    """Names of the recorded numbers of `info`."""
+    encoder: ActionEncoder
+    notes: tuple[str, ...]
+    """Sentences about the rate, the actions and the pictures."""
+
+
+class PlayedEpisode(NamedTuple):
+    """Frames, action values and state rows of one episode."""
+
+    frames_THWC: NDArray[np.uint8]
+    actions_TA: NDArray[np.uint8]
+    states_TS: NDArray[np.float32]
+
+    def rows(self, rows: slice) -> PlayedEpisode:
+        """Return a part of the episode."""
+        return PlayedEpisode(self.frames_THWC[rows], self.actions_TA[rows], self.states_TS[rows])
+
+
+def enter_process() -> None:
+    """Prepare a child process for environments; call it first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its players
+    quiet = {"PYGAME_HIDE_SUPPORT_PROMPT": "1", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+    for name, value in {**quiet, "OMP_NUM_THREADS": "1"}.items():
+        os.environ.setdefault(name, value)
+
+
+def _make(recording: GymnasiumRecording) -> Any:
+    import gymnasium
+
+    try:
+        return gymnasium.make(recording.env, render_mode="rgb_array", disable_env_checker=True, **recording.options)
+    except Exception as error:
+        raise ConfigError(f"the environment {recording.env} cannot be made: {_sentence(error)}") from error
+
+
+def _load_policy(recording: GymnasiumRecording, env: Any) -> Policy:
+    if recording.policy == "random":
+        return lambda observation, rng: env.action_space.sample()
+    module, _, name = recording.policy.partition(":")
+    try:
+        policy: Policy = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise ConfigError(
+            f"the policy {recording.policy!r} cannot be loaded ({_sentence(error)}); expected random or module:function"
+        ) from error
+    return policy
+
+
+def examine(recording: GymnasiumRecording) -> EnvironmentFacts:
+    """Play a few steps of the environment for its facts; ConfigError or GameError when it cannot be recorded."""
+    env = _make(recording)
+    try:
+        encoder = action_encoder(recording.env, env, recording.actions)
+        _load_policy(recording, env)
+        try:
+            env.reset(seed=recording.seed)
+            env.action_space.seed(recording.seed)
+            infos = []
+            for _ in range(_PROBE_STEPS):
+                *_, terminated, truncated, info = env.step(env.action_space.sample())
+                infos.append({name for name, value in info.items() if _number(value) is not None} - set(OUTCOMES))
+                if terminated or truncated:
+                    break
+            frame_HWC = env.render()
+        except Exception as error:
+            raise GameError(f"the environment {recording.env} failed in its first steps: {_sentence(error)}") from error
+        if not (isinstance(frame_HWC, np.ndarray) and frame_HWC.dtype == np.uint8 and frame_HWC.shape[2:] == (3,)):
+            raise ConfigError(f"the environment {recording.env} renders no RGB picture; expected uint8 [H, W, 3]")
+        fitted = fit_picture(frame_HWC, recording.frame_size, recording.resize)[1]
+        skip, rate = _frame_skip(recording, env)
+        notes = (rate, encoder.note(), *([f"pictures: {fitted}"] if fitted else []))
+        every = sorted(set.intersection(*infos))
+        for name in recording.info or ():
+            if name not in every:
+                raise ConfigError(f"info of {recording.env} has no number {name!r}; {did_you_mean(name, every)}")
+        return EnvironmentFacts(skip, tuple(every if recording.info is None else recording.info), encoder, notes)
+    finally:
+        env.close()
+
+
+def _frame_skip(recording: GymnasiumRecording, env: Any) -> tuple[int, str]:
+    """Environment steps a frame, and a sentence about the rate."""
+    rate = env.metadata.get("render_fps")
+    frames = getattr(env.unwrapped, "_frameskip", None)  # Atari names 30; it shows 60 pictures a second
+    if isinstance(frames, int) and hasattr(env.unwrapped, "ale"):
+        rate = 60 / frames
+    skip = recording.frame_skip or max(1, round((rate or STEPS_PER_SECOND) / STEPS_PER_SECOND))
+    steps = f"rate: {skip} environment step{'s' * (skip > 1)} a frame with the same action, rewards added"
+    if not rate:
+        return skip, f"{steps}; the environment has no render_fps, so its speed at 10 frames a second is a guess"
+    return skip, f"{steps}; {rate:g} steps are a second, so {rate / skip:g} frames are, played at {STEPS_PER_SECOND}"
+
+
+def play(recording: GymnasiumRecording, facts: EnvironmentFacts, number: int) -> PlayedEpisode | str:
+    """Play the episode of a number; return the reason when the environment or the policy raises."""
+    env = _make(recording)
+    try:
+        return _play_episode(recording, facts, env, recording.seed + number)
+    except PlayloomError:
+        raise
+    except Exception as error:
+        return _sentence(error)
+    finally:
+        with contextlib.suppress(Exception):
+            env.close()
+
+
+def _play_episode(recording: GymnasiumRecording, facts: EnvironmentFacts, env: Any, seed: int) -> PlayedEpisode:
+    policy, rng = _load_policy(recording, env), np.random.default_rng(seed)
+    env.action_space.seed(seed)
+    observation, info = env.reset(seed=seed)
+    frames, actions, outcomes, numbers = [], [], [], []
+    ended = False
+    while True:
+        frames.append(fit_picture(env.render(), recording.frame_size, recording.resize, area=True)[0])
+        numbers.append([_number(info.get(name)) for name in facts.info])
+        if ended:
+            break
+        action = policy(observation, rng)
+        actions.append(copy.copy(action))  # a policy may use its array again
+        reward = 0.0
+        for _ in range(facts.frame_skip):
+            observation, gained, terminated, truncated, info = env.step(action)
+            reward += float(gained)
+            if terminated or truncated:
+                break
+        truncated = truncated or (len(frames) == recording.steps - 1 and not terminated)
+        outcomes.append([reward, float(terminated), float(truncated)])
+        ended = terminated or truncated
+    states_TS = np.concatenate([[*outcomes, NO_OUTCOME], _filled(np.array(numbers, np.float32))], axis=1)
+    actions_TA = np.concatenate([facts.encoder.encode(actions), REST_VALUES[None]])
+    return PlayedEpisode(np.stack(frames), actions_TA, states_TS.astype(np.float32))
+
+
+def _filled(numbers_TS: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Replace missing numbers by the ones before, at the start by the first ones; 0 where there is none."""
+    for column_T in numbers_TS.T:
+        known = np.flatnonzero(~np.isnan(column_T))
+        before = np.searchsorted(known, np.arange(len(column_T)), side="right") - 1
+        column_T[:] = column_T[known[before.clip(0)]] if len(known) else 0
+    return numbers_TS
+
+
+def _number(value: Any) -> float | None:
+    """A scalar as a float; None for everything else."""
+    return float(value) if isinstance(value, int | float | np.number | np.bool_) else None
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

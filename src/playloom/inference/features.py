@@ -1,0 +1,72 @@
+"""The heads' input for recorded play: the transformer over windows of codes and actions, as decoding would see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from playloom.data.dataset import EpisodeSlice
+from playloom.models.checkpoint import WorldModel
+from playloom.models.decode_order import schedule
+from playloom.models.heads import pool
+from playloom.models.sequence import NO_TOKEN
+
+_CONTEXTS = 4  # length of a window in contexts, where positions allow more than one
+
+
+@torch.inference_mode()
+def recorded_features(
+    model: WorldModel,
+    codes_FN: NDArray[np.integer],
+    actions_FA: NDArray[np.uint8],
+    spans: Sequence[EpisodeSlice],
+    *,
+    row_delay: int | None,
+    batch: int = 4,
+    skip: Callable[[NDArray[np.int64]], bool] = lambda _: False,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield rows [M] and the features float32 [M, F] of their steps: those of the frame in the row after.
+
+    Every row of the spans but their last is yielded once. Features see at least a full context, or half of it with
+    absolute positions, except near the start of a span. `skip` leaves out a window by its rows.
+    """
+    context = model.config.transformer.context_steps
+    absolute = model.config.transformer.positions == "absolute"
+    steps, past = (context, context // 2) if absolute else (_CONTEXTS * context, context - 1)
+    windows = [window for span in spans for window in _windows(span, steps, past)]
+    windows = [(first, kept, stop) for first, kept, stop in windows if not skip(np.arange(kept - 1, stop - 1))]
+    for length, group in groupby(windows, key=lambda window: window[2] - window[0]):
+        same = list(group)
+        for part in (same[index : index + batch] for index in range(0, len(same), batch)):
+            rows_BT = np.array([first for first, _, _ in part])[:, None] + np.arange(length)
+            features_BTF = _features(model, codes_FN[rows_BT], actions_FA[rows_BT], row_delay)
+            for (first, kept, stop), features_TF in zip(part, features_BTF.cpu().numpy(), strict=True):
+                yield np.arange(kept - 1, stop - 1), features_TF[kept - first :]
+
+
+def _windows(span: EpisodeSlice, steps: int, past: int) -> Iterator[tuple[int, int, int]]:
+    """First row, first row of the features' frames, and end of each window; full windows wherever the span is long."""
+    kept, end = span.start + 1, span.rows.stop
+    while kept < end:
+        first = max(span.start, min(kept - past, end - steps))
+        stop = min(first + steps, end)
+        yield first, kept, stop
+        kept = stop
+
+
+def _features(
+    model: WorldModel, codes_BTN: NDArray[np.integer], actions_BTA: NDArray[np.uint8], row_delay: int | None
+) -> Tensor:
+    layout, order = model.config.layout, schedule(model.config.layout, row_delay)
+    codes, values = (torch.from_numpy(x.astype(np.int64)).to(model.device) for x in (codes_BTN, actions_BTA))
+    tokens_BTK = layout.interleave(codes, values)
+    previous_BTA = F.pad(tokens_BTK[:, :-1, layout.image_slots :], (0, 0, 1, 0), value=NO_TOKEN)
+    hidden_BTPD = model.transformer(layout.inputs(tokens_BTK), order.visible_PP(model.device), previous_BTA)
+    frame_Q = order.positions_of(0, order.image_passes)
+    return pool(hidden_BTPD[:, :, frame_Q])
