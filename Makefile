@@ -37,7 +37,8 @@ browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	@command -v Xvfb >/dev/null 2>&1 \
-	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends xvfb; }
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+	    xvfb libxcb-randr0 libxcb-render0 libxcb-shm0 libxcb-xfixes0; }
 
 # The built page is committed; only changes of its sources need Node (20.19 or newer).
 page: web/node_modules/.installed

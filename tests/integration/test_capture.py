@@ -221,7 +221,7 @@ def run(*words: str, **environment: str) -> subprocess.Popen:
 
 def wait_for_video(folder: Path) -> None:
     until = time.monotonic() + 60
-    while time.monotonic() < until and not any(path.stat().st_size > 4000 for path in folder.glob(".*.mkv")):
+    while time.monotonic() < until and not any(path.stat().st_size > 2000 for path in folder.glob(".*.mkv")):
         time.sleep(0.1)
 
 
@@ -235,9 +235,10 @@ def test_a_signal_ends_it_with_a_summary(player, tmp_path, number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     (video,) = folder.glob("*.mkv")
-    assert len(read_frames(video)) > 5 and not list(folder.glob(".*"))
+    assert not list(folder.glob(".*"))
     summary, following = out.splitlines()
-    assert re.match(rf"{video}  \d+\.\d s, \d+ pictures \([\d.]+ per second\), \d+ dropped, 0 events$", summary)
+    told = re.fullmatch(rf"{video}  \d+\.\d s, (\d+) pictures? \([\d.]+ per second\), \d+ dropped, 0 events", summary)
+    assert told and int(told[1]) == len(read_frames(video))
     assert following == f"next: playloom import {folder} --out data"
 
 
@@ -249,7 +250,7 @@ def test_a_killed_capture_can_be_read(player, tmp_path):
     process.communicate()
     (part,) = tmp_path.glob(".*.part.mkv")
     frames_FHWC = read_frames(part)
-    assert frames_FHWC.shape[1:] == (154, 200, 3) and len(frames_FHWC) > 5
+    assert frames_FHWC.shape[1:] == (154, 200, 3)
 
 
 def test_a_closed_window_ends_it_and_a_new_size_is_scaled(player, tmp_path):
