@@ -253,8 +253,23 @@ def test_a_killed_capture_can_be_read(player, tmp_path):
     assert frames_FHWC.shape[1:] == (154, 200, 3)
 
 
-def test_a_closed_window_ends_it_and_a_new_size_is_scaled(player, tmp_path):
+def framed(player: Player):
+    """The game in a frame, listed as window managers do."""
+    from Xlib import X, Xatom
+
     game = player.game()
+    frame = player.root.create_window(40, 30, 400, 300, 0, X.CopyFromParent)
+    frame.map()
+    game.reparent(frame, 10, 20)
+    game.map()
+    player.root.change_property(player.server.get_atom("_NET_CLIENT_LIST"), Xatom.WINDOW, 32, [game.id])
+    player.server.sync()
+    time.sleep(0.5)
+    return game
+
+
+def test_a_closed_window_ends_it_and_a_new_size_is_scaled(player, tmp_path):
+    game = framed(player)
     player.focus(game)
 
     def play(at) -> None:
@@ -269,8 +284,11 @@ def test_a_closed_window_ends_it_and_a_new_size_is_scaled(player, tmp_path):
     begin = time.monotonic()
     captured(CaptureOptions(out=tmp_path, window="SQUARE", minutes=1), play)
     assert time.monotonic() - begin < 30
+    player.root.delete_property(player.server.get_atom("_NET_CLIENT_LIST"))
     (video,) = tmp_path.glob("*.mkv")
-    assert read_frames(video).shape[1:] == (240, 320, 3)
+    frames_FHWC = read_frames(video)
+    assert frames_FHWC.shape[1:] == (240, 320, 3) and len(frames_FHWC) > 10
+    assert np.allclose(square(frames_FHWC[5]), (160, 120), atol=2)  # the game without its frame
 
 
 def test_what_is_wrong_is_one_sentence(player, tmp_path, monkeypatch):

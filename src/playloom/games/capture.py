@@ -137,7 +137,10 @@ def _open_screen() -> Any:
         import mss
     except ImportError as error:
         raise MissingExtraError.of("mss", "capture") from error
-    return mss.MSS()
+    try:
+        return mss.MSS()
+    except mss.ScreenShotError as error:
+        raise BadInputError(f"the screen cannot be read: {error}; run this in an X11 session") from error
 
 
 def _grab(screen: Any, place: Rectangle) -> NDArray[np.uint8] | None:
