@@ -208,7 +208,8 @@ class _Recorder:
         with suppress(OSError):
             log.close()
         for path in (self._video, self._video.with_suffix(".jsonl")):
-            _part(path).replace(path)
+            with suppress(FileNotFoundError):  # the video has failed at once
+                _part(path).replace(path)
         writer.check()
 
     def _resume(self, taken: float, picture_HWC: NDArray[np.uint8]) -> None:

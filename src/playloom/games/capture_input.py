@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
-from playloom.data.importing.names import control_name
+from playloom.data.importing.names import control_name, wheel
 from playloom.data.importing.resample import MOUSE, InputChange
 from playloom.errors import BadInputError, MissingExtraError, did_you_mean
 
@@ -26,8 +26,9 @@ Rectangle = tuple[int, int, int, int]
 """Left, top, width and height in pixels of the screen."""
 _RAW_EVENT = struct.Struct("=HIIHHI4x")  # device, time, detail, source, words of the mask, flags
 _RAW_KINDS = {13: ("key", 1.0), 14: ("key", 0.0), 15: ("button", 1.0), 16: ("button", 0.0), 17: ("motion", 0.0)}
-_BUTTONS = {1: "mouse_left", 2: "mouse_middle", 3: "mouse_right", 4: "wheel_up", 5: "wheel_down"}
-_BUTTONS |= {8: "mouse_4", 9: "mouse_5"}
+_BUTTONS = {
+    1: "mouse_left", 2: "mouse_middle", 3: "mouse_right", 4: "wheel_up", 5: "wheel_down", 8: "mouse_4", 9: "mouse_5"
+}  # fmt: skip
 _GATHER = 0.004
 """Seconds in which mouse movement is added up: a mouse may report 1,000 times a second."""
 _LEVELS = 4
@@ -106,7 +107,8 @@ class X11Input:
         """The control of each key code that has one."""
         from Xlib import XK
 
-        names = {value: control_name(name[3:]) for name, value in vars(XK).items() if name.startswith("XK_")}
+        symbols = {name[3:].replace("KP_", "numpad_"): value for name, value in vars(XK).items() if name[:3] == "XK_"}
+        names = {value: control_name(name) for name, value in symbols.items()}
         first = self._display.display.info.min_keycode
         rows = self._display.get_keyboard_mapping(first, self._display.display.info.max_keycode - first + 1)
         found = (
@@ -134,17 +136,19 @@ class X11Input:
                         self._emit(InputChange(now, name, counts))
 
     def _take(self, now: float, event: Any, moved: dict[str, float]) -> None:
-        names, value = _RAW_KINDS[event.evtype]
+        kind, value = _RAW_KINDS[event.evtype]
         detail, device, values = parse_raw_event(event.data)
-        for axis, name in enumerate(MOUSE if names == "motion" else ()):
+        if kind != "motion":
+            name = (self._keys if kind == "key" else _BUTTONS).get(detail, "")
+            if name in self._controls:
+                self._emit(InputChange(now, name, value))
+            return
+        for axis, name in enumerate(MOUSE):
             counts = values.get(axis, 0.0)
             if device in self._absolute and axis in values:  # a tablet, or the mouse of a virtual machine
                 before, self._places[device, axis] = self._places.get((device, axis), counts), counts
                 counts -= before
             moved[name] += counts
-        name = {"key": self._keys, "button": _BUTTONS}.get(names, {}).get(detail, "")
-        if name in self._controls:
-            self._emit(InputChange(now, name, value))
 
 
 class X11Window:
@@ -161,7 +165,7 @@ class X11Window:
         if not found:
             choice = did_you_mean(title, names) if names else "no window is open"
             raise BadInputError(f"no window has the title {title!r}; {choice}")
-        if len(found) > 1 and (title not in names):
+        if len(found) > 1 and title not in names:
             raise BadInputError(f"{len(found)} windows have {title!r} in their title; give all of it")
         self._window = found[0]
 
@@ -236,7 +240,8 @@ class PynputInput:
             place[:] = [(x, y)]
 
         def scroll(x: float, y: float, dx: float, dy: float) -> None:
-            change("wheel_up" if dy > 0 else "wheel_down", 1.0)
+            for name, value in wheel(dy):
+                change(name, value)
 
         self._keyboard: Any = keyboard.Listener(on_press=lambda k: key(k, 1.0), on_release=lambda k: key(k, 0.0))
         self._mouse = mouse.Listener(
