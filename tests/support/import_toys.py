@@ -11,10 +11,11 @@ from playloom.actions.codec import decode_values
 from playloom.actions.controller import CONTROLS
 
 
-def video_at(path: Path, times: Sequence[float], levels: Sequence[int], size: tuple[int, int] = (48, 64)) -> Path:
+def video_at(
+    path: Path, times: Sequence[float], levels: Sequence[int], size: tuple[int, int] = (48, 64), codec: str = "libx264"
+) -> Path:
     """Write one grey picture (0 to 255) for each time in seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=60, options={"threads": "1"})
         stream.height, stream.width = size

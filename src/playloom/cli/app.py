@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import act, bench, call, capture, data, dream, evaluate, models, play, serve, train, train_heads
+from playloom.cli import act, bench, call, capture, data, dream, evaluate, export, models, play, serve, train, train_heads
 from playloom.device import limit_spinning
 from playloom.errors import PlayloomError
 
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "capture": capture.capture_command,
     "view": data.view_command,
     "import": data.import_command,
+    "export": export.export_command,
     "evaluate": evaluate.evaluate_command,
     "bench": bench.bench_command,
     "models": models.models_command,

@@ -114,7 +114,7 @@ def import_command(
         if spans:
             frames = common.count(sum(span.length for span in spans), "frame")
             typer.echo(f"{name}: {frames} of {common.count(len(spans), 'clip')}")
-    on = f"train tokenizer --data {out} --out runs/tokenizer --minutes 30"
+    on = f"train --data {out} --start arena-live --minutes 60 --out runs/mine"
     if tokenizer is not None:
         on = f"train world --data {out} --tokenizer {tokenizer} --out runs/world --minutes 60"
     if not store.of_split("train"):

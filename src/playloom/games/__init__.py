@@ -1,1 +1,1 @@
-"""The arena: a third-person game in ViZDoom, its bots and its recorder."""
+"""Games to record: the arena in ViZDoom with its bots, and any Gymnasium environment."""

@@ -250,9 +250,9 @@ class Engine:
         draws = _draws(batch, samplings, self.layout.image_slots, self.layout.vocab.codebook_size)
         draws.entropy_BS = draws.noise_BSC.new_zeros(draws.noise_BSC.shape[:2]) if entropy else None
         codes_BN = self.decoder.dream_frame(_states(batch), draws)
+        frames_BHWC = self.model.tokenizer.decode(codes_BN, checked=False).cpu().numpy()
         none_B, heads = [None] * len(batch), self.model.heads
         predictions = none_B if heads is None else heads.predict(self.decoder.features(_states(batch)))
-        frames_BHWC = self.model.tokenizer.decode(codes_BN, checked=False).cpu().numpy()
         nats_B = none_B if draws.entropy_BS is None else draws.entropy_BS.mean(dim=1).tolist()
         return list(zip(frames_BHWC, codes_BN.cpu().numpy(), nats_B, predictions, strict=True))
 

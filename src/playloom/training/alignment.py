@@ -109,7 +109,7 @@ _BLOCK = 20
 _RIDGE = 1e-2
 _LEAST_SHARE = 0.03
 _STOP_SHARE = 0.1
-"""Least share that is strong evidence: on three games that were shifted it is 0.15 to 0.98, see docs/log.md."""
+"""Least share that is strong evidence: with shifted actions it is 0.25 to 0.98 on three games, see docs/log.md."""
 _LEAST_PART = 0.2
 _LEAST_SPREAD = 0.01
 _SURE = 2.5

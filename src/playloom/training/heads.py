@@ -84,9 +84,7 @@ def run_heads(job: HeadsJob, *, report: Report | None = None, say: Say = print) 
     for name in task.labels:
         got, constant = result.validation.get(name, 0.0), result.validation.get(f"constant_{name}", 1.0)
         if got >= constant:
-            say(
-                f"{name}: no better than a constant on validation steps, {got:.4g} against {constant:.4g}; leave it out"
-            )
+            say(f"{name}: no better than a constant in validation ({got:.4g} against {constant:.4g}); leave it out")
     card = {**model.card, "heads": training_facts(store, result, job.config)}
     config = dataclasses.replace(model.config, heads=task.heads.config)
     headed = dataclasses.replace(model, config=config, card=card, heads=task.heads)

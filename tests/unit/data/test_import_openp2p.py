@@ -100,7 +100,8 @@ def test_a_damaged_message_is_named(tmp_path):
     folder = recap_at(tmp_path / "in", [frame(action()) for _ in range(5)], 4)
     whole = (folder / "annotation.proto").read_bytes()
     trigger = field(3, 1) + field(5, b"\x25\x00")  # one byte of four
-    for data in (whole[:-20], b"\xff" * 30, field(3, b"") + field(3, field(1, trigger))):
+    back = varint(3 << 3 | 2) + varint(-20)  # a message of a negative length
+    for data in (whole[:-20], b"\xff" * 30, back, field(3, b"") + field(3, field(1, trigger))):
         (folder / "annotation.proto").write_bytes(data)
         with pytest.raises(RecordingError, match=r"annotation\.proto.* cannot be read"):
             import_recordings(folder, tmp_path / "out", OPTIONS)

@@ -1,6 +1,7 @@
 """Recordings of OWAMcap and OWL Control, written here as their recorders write them."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,13 +163,30 @@ def test_what_is_wrong_with_an_owamcap_is_named(tmp_path):
     (folder / "a.mcap").write_bytes((folder / "a.mcap").read_bytes()[:200])
     with pytest.raises(RecordingError, match=r"a\.mcap"):
         import_recordings(folder, tmp_path / "out", OPTIONS)
+    whole = (owa_at(tmp_path / "byte" / "in", [key(0.1, 65)], TIMES) / "a.mcap").read_bytes()
+    wrong = whole[: len(whole) // 3] + bytes(9) + whole[len(whole) // 3 + 9 :]
+    (tmp_path / "byte" / "in" / "a.mcap").write_bytes(wrong)
+    with pytest.raises(RecordingError, match=r"a\.mcap cannot be read .*damaged"):
+        import_recordings(tmp_path / "byte", tmp_path / "out", OPTIONS)
+    with pytest.raises(RecordingError, match=r"a\.mcap cannot be read .*event_type"):
+        import_recordings(owa_at(tmp_path / "key", [(0.1, "keyboard", {"vk": 65})], TIMES), tmp_path / "out", OPTIONS)
     with pytest.raises(RecordingError, match="no screen messages"):
         import_recordings(owa_at(tmp_path / "empty", [key(0.1, 1)], []), tmp_path / "out", OPTIONS)
 
 
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.mcap").write_bytes(b"")
-    monkeypatch.setitem(__import__("sys").modules, "mcap.exceptions", None)
+@pytest.mark.parametrize(
+    ("package", "files"),
+    [
+        ("mcap.reader", ["a.mcap"]),
+        ("pyarrow", ["ticks.parquet", "video.mp4"]),
+        ("h5py", ["main_data.hdf5", "metadata.json"]),
+    ],
+)
+def test_a_missing_package_is_named(tmp_path, monkeypatch, package, files):
+    for name in files:
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    if "video.mp4" in files:
+        video_at(tmp_path / "video.mp4", TIMES, [50] * 20)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"playloom\[import\]"):
-        import_recordings(tmp_path / "in", tmp_path / "out", OPTIONS)
+        import_recordings(tmp_path, tmp_path / "out", OPTIONS)

@@ -61,6 +61,22 @@ def test_a_stick_is_the_mean_over_time_and_a_trigger_the_maximum():
     assert found[:, 1] == pytest.approx([0.9, 0.1, 0.1, 0.1])
 
 
+def test_states_are_sums_maxima_or_the_last_value_when_the_picture_is_shown():
+    nan = float("nan")
+    columns = ["state:reward", "state:terminated", "state:ammo"]
+    changes = [
+        *[(-0.1, name, 5) for name in columns],
+        *[(0, "state:reward", 1), (0.05, "state:reward", -2), (0.25, "state:reward", 4)],
+        *[(0.06, "state:terminated", 1), (0.08, "state:terminated", 0), (0.2, "state:terminated", 0)],
+        *[(0.1, "state:ammo", 7), (0.15, "state:ammo", 8), (0.19, "state:ammo", 9), (0.35, "state:ammo", 2)],
+    ]
+    found = np.array(steps(sorted(changes), columns))
+    assert found[:, 0] == pytest.approx([-1, nan, 4, nan], nan_ok=True)
+    assert found[:, 1] == pytest.approx([1, nan, 0, nan], nan_ok=True)
+    assert found[:, 2].tolist() == [5, 7, 9, 9]
+    assert np.isnan(steps([(0.01, "state:ammo", 3)], ["state:ammo"])[0]).all()
+
+
 def test_the_dead_zone_is_taken_from_positions_and_the_rest_is_stretched():
     found = np.array(
         steps([(0, "right_stick_y", 0.2), (0.2, "right_stick_y", -0.62)], ["right_stick_y"], dead_zone=0.24)

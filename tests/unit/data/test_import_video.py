@@ -29,9 +29,8 @@ def shades(times: list[float]) -> list[int]:
     return [20 + 4 * int(time * 10 + 1e-6) for time in times]
 
 
-def at(folder: Path, log: str, times: list[float] | None = None, ending: str = ".mp4", kind: str = ".csv") -> Path:
-    times = seconds(2) if times is None else times
-    video_at(folder / f"a{ending}", times, shades(times))
+def at(folder: Path, log: str, kind: str = ".csv") -> Path:
+    video_at(folder / "a.mp4", seconds(2), shades(seconds(2)))
     (folder / f"a{kind}").write_text(log, encoding="utf-8")
     return folder
 
@@ -51,14 +50,26 @@ def near(found: list[int], wanted: list[int]) -> bool:
 EVENTS = [(0.05, "space", 1), (0.15, "space", 0), (0.5, "w", 1), (1.0, "w", 0), (1.9, "space", 1)]
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".webm", ".mov"])
-def test_each_kind_of_video_gives_its_pictures_and_input(tmp_path, ending):
-    at(tmp_path / "in", "time,key,down\n" + "".join(f"{t},{k},{v}\n" for t, k, v in EVENTS), ending=ending)
-    dataset, notes = imported(tmp_path / "in")
+@pytest.mark.parametrize(
+    ("ending", "codec"),
+    [
+        (".mp4", "libx264"),
+        (".mp4", "libx265"),
+        (".mkv", "libsvtav1"),
+        (".webm", "libvpx-vp9"),
+        (".mov", "libx264"),
+    ],
+)
+def test_each_kind_of_video_gives_its_pictures_and_input(tmp_path, ending, codec):
+    times = seconds(2)
+    path = video_at(tmp_path / "in" / f"a{ending}", times, shades(times), (64, 96), codec)
+    rows = "".join(f"{t},{k},{v}\n" for t, k, v in EVENTS)
+    path.with_suffix(".csv").write_text(f"time,key,down\n{rows}", encoding="utf-8")
+    dataset, notes = imported(tmp_path / "in", frame_size=(16, 24))
     assert near(levels_of(dataset.frames_FHWC), [20 + 4 * step for step in range(20)])
     assert column(dataset, "button_A") == [1, 1] + [0] * 17 + [1]
     assert column(dataset, "left_stick_y") == [0] * 5 + [1] * 5 + [0] * 10
-    assert notes == ("found: video (1)", "pictures: resized from 64 x 48 to 16 x 12")
+    assert notes == ("found: video (1)", "pictures: resized from 96 x 64 to 24 x 16")
 
 
 def test_a_variable_frame_rate_and_gaps(tmp_path):

@@ -25,9 +25,9 @@ def line(keys=(), buttons=(), new=(), dx=0.0, dy=0.0, gui=False, hotbar=0) -> di
     }  # fmt: skip
 
 
-def vpt_at(folder: Path, lines: list[dict], pictures: int) -> Path:
-    video_at(folder / "a.mp4", [k / 20 for k in range(pictures)], [20 + 4 * k for k in range(pictures)])
-    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+def vpt_at(folder: Path, lines: list[dict], pictures: int, name: str = "a") -> Path:
+    video_at(folder / f"{name}.mp4", [k / 20 for k in range(pictures)], [20 + 4 * k for k in range(pictures)])
+    (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
     return folder
 
 
@@ -75,3 +75,10 @@ def test_a_damaged_line_is_named(tmp_path):
     lines = [line(), {"mouse": {}, "keyboard": {}}, *[line()] * 4]
     with pytest.raises(RecordingError, match=r"a\.jsonl line 2 cannot be read"):
         import_recordings(vpt_at(tmp_path / "in", lines, 6), tmp_path / "out", OPTIONS)
+
+
+def test_pieces_of_one_session_go_to_one_split(tmp_path):
+    for name in ("blue-0af1-20220421-092639", "blue-0af1-20220421-093139", "red-77b2-20220421-080000"):
+        vpt_at(tmp_path / "in", [line() for _ in range(8)], 8, name)
+    dataset, _ = import_recordings(tmp_path / "in", tmp_path / "out", ImportOptions(frame_size=(12, 16)))
+    assert [span.meta["split"] for span in dataset.spans] == ["train", "train", "validation"]

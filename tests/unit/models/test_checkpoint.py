@@ -40,7 +40,7 @@ def test_every_file_has_the_mode_that_the_umask_asks_for(tmp_path, tiny_model, m
         save_model(tmp_path / "model", tiny_model)
         save_tokenizer(tmp_path / "tokenizer", tiny_model.tokenizer)
         weights = dict(tiny_model.transformer.state_dict())
-        save_snapshot(tmp_path / "run", Snapshot(1, 0.0, 0.0, {}, weights), keep=1)
+        save_snapshot(tmp_path / "run", Snapshot(1, 0, 0.0, 0.0, {}, weights), keep=1)
     finally:
         os.umask(before)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -14,9 +14,11 @@ from playloom.data.dataset import TokenDataset
 from playloom.errors import RecordingError
 from playloom.models.checkpoint import fingerprint, load_model, save_model
 from playloom.models.heads import HeadsConfig, build_heads
+from playloom.training.artifacts import load_origin
 from playloom.training.data_source import PrepareOptions
 from playloom.training.heads import HeadsJob, HeadsTrainingConfig, constant_outputs, head_losses, run_heads
-from training_toys import SLOTS, loop, places, read_log, render, stick_actions
+from playloom.training.run import WorldJob, run_world
+from training_toys import SLOTS, loop, places, read_log, render, stick_actions, world_config
 
 STEPS = 60
 
@@ -102,6 +104,24 @@ def test_data_without_labels_is_refused(tmp_path, model):
         run_heads(job_of(tmp_path, model), say=lambda _: None)
     run = run_heads(job_of(tmp_path, model, states=("x",), steps=2), say=lambda _: None)
     assert load_model(run.path).config.heads.reward == "none", "a named state is enough"
+
+
+def test_a_transformer_trained_further_loses_the_heads(tmp_path, model):
+    """They read the old one."""
+    labelled_store(tmp_path / "data", fingerprint(model / "tokenizer.safetensors"))
+    headed = run_heads(job_of(tmp_path, model, steps=2), say=lambda _: None).path
+    start = load_origin(str(headed))
+    job = WorldJob(
+        model=start.model.config,
+        config=world_config(steps=1),
+        data=tmp_path / "data",
+        out=tmp_path / "world",
+        tokenizer=None,
+        prepare=PrepareOptions(render=render),
+        start=start,
+        alignment="off",
+    )
+    assert start.model.heads is not None and load_model(run_world(job, say=lambda _: None).path).heads is None
 
 
 def test_large_rewards_are_scaled(tmp_path, model):

@@ -36,19 +36,20 @@ def reading(place: Path | str) -> Iterator[None]:
         yield
     except PlayloomError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    except Exception as error:  # damage raises any error, depending on the part that was read
         what = error if isinstance(error, OSError | ValueError) else repr(error)
         raise RecordingError(f"{place} cannot be read ({what!s:.120}); is it damaged or cut short?") from error
 
 
-def video_times(path: Path) -> NDArray[np.float64]:
-    """Return the sorted presentation times of all pictures in seconds, without decoding; the first is 0."""
+def video_times(path: Path, *, start: float | None = None) -> NDArray[np.float64]:
+    """Return the sorted times of the pictures that `video_pictures` gives, in seconds, without decoding them."""
     with _opened(path) as (container, stream):
         pts = [packet.pts for packet in container.demux(stream) if packet.pts is not None and packet.size]
-        times_F = np.sort(np.array(pts, np.int64)) * float(stream.time_base)
+        times_F = np.sort(np.array(pts, np.float64)) * float(stream.time_base)
     if not len(times_F):
         raise RecordingError(f"{path} holds no picture; record it again")
-    return times_F - times_F[0]
+    times_F -= times_F[0] if start is None else start
+    return times_F[times_F >= -_BEFORE]
 
 
 def video_size(path: Path) -> tuple[int, int]:
@@ -60,8 +61,8 @@ def video_size(path: Path) -> tuple[int, int]:
 def video_pictures(path: Path, *, start: float | None = None) -> Iterator[Frame]:
     """Decode the pictures one at a time; the time of the first is 0.
 
-    With `start`, pictures before that presentation time in seconds are left out, and that time is 0. RecordingError
-    when the video is damaged; its earlier pictures are given before.
+    With `start`, that presentation time in seconds is 0, and pictures before it are left out. RecordingError when the
+    video is damaged; its earlier pictures are given before.
     """
     with _opened(path) as (container, stream):
         stream.thread_type = "AUTO"

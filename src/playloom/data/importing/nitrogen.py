@@ -16,14 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.data.importing.files import (
-    VIDEO_ENDINGS,
-    Frame,
-    parquet_rows,
-    video_pictures,
-    video_size,
-    video_times,
-)
+from playloom.data.importing.files import VIDEO_ENDINGS, Frame, parquet_rows, video_pictures, video_size, video_times
 from playloom.data.importing.recordings import ImportOptions, Recording, Rectangle
 from playloom.data.importing.resample import PAUSED, InputChange
 from playloom.errors import RecordingError
@@ -81,8 +74,8 @@ class NitroGen(Recording):
     @cached_property
     def times_F(self) -> NDArray[np.float64]:
         """Times of the pictures of the chunk in seconds."""
-        times_F = video_times(self.video) - (self._start or 0.0)
-        return times_F[(times_F > -1e-3) & (times_F < self._seconds - 1e-3)]
+        times_F = video_times(self.video, start=self._start)
+        return times_F[times_F < self._seconds - 1e-3]
 
     def pictures(self) -> Iterator[Frame]:
         """Decode the video, from the start of the chunk on."""

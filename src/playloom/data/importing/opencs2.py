@@ -2,7 +2,7 @@
 
 Source: dataset card of huggingface.co/datasets/blanchon/opencs2_dataset. The video has 32 pictures a second, the ticks
 64 rows, which begin with it. `active` has the held buttons. Turns of the view become `mouse_dx` and `mouse_dy`, in
-degrees. The tick of death is `terminated`; what follows is a cut. Names and places of players are not read.
+degrees. The tick of death is `terminated`; what follows the next picture is a cut. Names and places are not read.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class OpenCs2(Recording):
         return ["terminated", *(name for name in _STATES if name in first)]
 
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
-        """Read the ticks; input is unknown from the step after the death on."""
+        """Read the ticks; input is unknown from the second step after the death on."""
         held, time, death, states = set[str](), -math.inf, math.inf, self.state_columns[1:]
         yield InputChange(time, PAUSED, 1)
         for row in parquet_rows(self.path / _TICKS, ["t", "is_alive", "active", *_TURNS, *states]):
@@ -69,11 +69,12 @@ class OpenCs2(Recording):
             values = [(key, float(key in keys)) for key in sorted(keys ^ held)]
             values += [(name, sign * float(row[column] or 0)) for column, (name, sign) in _TURNS.items()]
             values += [(STATE + name, float(row[name])) for name in states]
-            if time >= death + STEP:
+            if time >= death + 2 * STEP:
                 break
-            death = death if row["is_alive"] else min(death, time)
             yield InputChange(time, PAUSED, 0)
-            yield InputChange(time, STATE + "terminated", float(time >= death))
+            if death == math.inf:
+                death = death if row["is_alive"] else time
+                yield InputChange(time, STATE + "terminated", float(time == death))
             yield from (InputChange(time, name, value) for name, value in values)
             held = keys
         yield InputChange(time + _TICK, PAUSED, 1)

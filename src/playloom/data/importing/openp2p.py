@@ -103,8 +103,8 @@ def _fields(data: Any) -> Fields:
     """Read a message of Protocol Buffers (protobuf.dev, encoding)."""
     found, view, place = defaultdict[int, list[Any]](list), memoryview(data), 0
     while place < len(view):
-        key, place = _varint(view, place)
         value: Any
+        begin, (key, place) = place, _varint(view, place)
         if key & 7 == 0:
             value, place = _varint(view, place)
         elif key & 7 in _FLOATS:
@@ -115,7 +115,7 @@ def _fields(data: Any) -> Fields:
             value, place = view[place : place + size], place + size
         else:
             raise ValueError(f"wire type {key & 7}")
-        if place > len(view):
+        if not begin < place <= len(view):
             raise ValueError("the message ends too early")
         found[key >> 3].append(value)
     return found

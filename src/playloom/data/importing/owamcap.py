@@ -91,21 +91,17 @@ class OwaMcap(Recording):
     def _messages(self, *topics: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """Topic, Unix nanoseconds and content of the messages in order of time."""
         try:
-            from mcap.exceptions import McapError
             from mcap.reader import make_reader
         except ImportError as error:
             raise MissingExtraError.of("mcap", "import") from error
         empty = True
         with reading(self.path), self.path.open("rb") as file:
-            try:
-                for _, channel, message in make_reader(file).iter_messages(topics=list(topics)):
-                    content = json.loads(message.data)
-                    if channel.topic == "screen" and "media_ref" not in content:
-                        raise RecordingError(f"{self.path} is of an old version; convert it with: owl mcap migrate")
-                    empty = False
-                    yield channel.topic, message.log_time, content
-            except McapError as error:
-                raise OSError(str(error)) from error
+            for _, channel, message in make_reader(file).iter_messages(topics=list(topics)):
+                content = json.loads(message.data)
+                if channel.topic == "screen" and "media_ref" not in content:
+                    raise RecordingError(f"{self.path} is of an old version; convert it with: owl mcap migrate")
+                empty = False
+                yield channel.topic, message.log_time, content
         if empty and topics == ("screen",):
             raise RecordingError(f"{self.path} has no screen messages; expected a recording of OWAMcap")
 

@@ -121,26 +121,25 @@ def resample(
         since, fresh = [start] * len(held), set[int]()
         while change is not None and change.time < start + STEP - _INPUT_SLACK:
             column, new = columns[change.control], change.value
-            kind, early, at_start = (
-                kinds[column],
-                change.time < start - _INPUT_SLACK,
-                change.time <= start + _INPUT_SLACK,
-            )
+            kind, before = kinds[column], value[column]
+            early, at_start = change.time < start - _INPUT_SLACK, change.time <= start + _INPUT_SLACK
             if kind == "mean":
                 time, reach = max(change.time, start), max(0.0, abs(new) - dead_zone) / (1 - dead_zone)
                 value[column] += held[column] * (time - since[column])
                 since[column], held[column] = time, math.copysign(min(1.0, reach), new)
             elif kind in blank:
-                before = value[column]
-                if not early:
-                    value[column] = new if math.isnan(before) else max(before, new) if kind == "flag" else before + new
+                if not early and math.isnan(before):
+                    value[column] = new
+                elif not early:
+                    value[column] = max(before, new) if kind == "flag" else before + new
             else:
                 held[column] = new
                 if at_start and (kind == "last" or column not in fresh):
                     value[column] = new  # what was held up to the first instant belongs to the step before
                 elif kind == "level":
-                    value[column] = max(value[column], new)
-                fresh |= set() if early else {column}
+                    value[column] = max(before, new)
+                if not early:
+                    fresh.add(column)
             change = next(stream, None)
         for column, kind in enumerate(kinds):
             if kind == "mean":

@@ -8,6 +8,7 @@ slots of the hotbar become presses of its key, because the wheel is not recorded
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ class Vpt(Recording):
     def find(cls, folder: Path, options: ImportOptions) -> list[Recording]:
         """Return the videos whose log has the fields of VPT."""
         return [video for video in super().find(folder, options) if _is_log(video.path.with_suffix(".jsonl"))]
+
+    @property
+    def session(self) -> Path:
+        """The name without date and time, which pieces of five minutes have."""
+        return self.path.with_name(re.sub(r"-\d{8}-\d{6}$", "", self.path.stem))
 
     @property
     def mapping(self) -> tuple[str, ...]:
