@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import act, bench, call, capture, data, dream, evaluate, export, models, play, serve, train, train_heads
+from playloom.cli import (
+    act,
+    bench,
+    call,
+    capture,
+    data,
+    dream,
+    evaluate,
+    export,
+    models,
+    play,
+    serve,
+    train,
+    train_heads,
+)
 from playloom.device import limit_spinning
 from playloom.errors import PlayloomError
 
