@@ -32,10 +32,13 @@ check: .venv/.installed-dev
 docs: .venv/.installed-docs
 	$(BIN)/mkdocs build --strict
 
-# The page's tests drive a real Chromium; Debian and Ubuntu have it as a package.
+# The page's tests drive a real Chromium, those of capture a real X11 server; Debian and Ubuntu have them as packages.
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	@command -v Xvfb >/dev/null 2>&1 \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+	    xvfb libxcb-randr0 libxcb-render0 libxcb-shm0 libxcb-xfixes0; }
 
 # The built page is committed; only changes of its sources need Node (20.19 or newer).
 page: web/node_modules/.installed

@@ -81,6 +81,7 @@ def test_the_wheel_dreams_without_extras(bare, tmp_path):
         (["playloom", "serve"], "serve"),
         (["playloom", "call", "--image", "me.png"], "call"),
         (["playloom", "record", "--hours", "0.01"], "game"),
+        (["playloom", "capture", "--out", "play"], "capture"),
         (["playloom", "evaluate", "--data", "data"], "evaluate"),
         (
             ["playloom", "train", "tokenizer", "--data", "data", "--out", "run", "--preset", "tiny", "--steps", "1"],

@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 import playloom
-from playloom.cli import act, bench, call, data, dream, evaluate, export, models, play, serve, train, train_heads
+from playloom.cli import (
+    act,
+    bench,
+    call,
+    capture,
+    data,
+    dream,
+    evaluate,
+    export,
+    models,
+    play,
+    serve,
+    train,
+    train_heads,
+)
 from playloom.device import limit_spinning
 from playloom.errors import PlayloomError
 
@@ -32,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "serve": serve.serve_command,
     "call": call.call_command,
     "record": data.record_command,
+    "capture": capture.capture_command,
     "view": data.view_command,
     "import": data.import_command,
     "export": export.export_command,
