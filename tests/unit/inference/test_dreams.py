@@ -346,7 +346,7 @@ def test_a_clips_dream_does_not_depend_on_the_batch(model, tmp_path):
         (("--steps", "0"), "--steps"),
         (("--schema", "binary"), "schema"),
         (("--device", "tpu"), "device"),
-        (("--resize", "stretch"), "resize"),
+        (("--resize", "squeeze"), "resize"),
         (("--start-step", "500"), "12 steps"),
     ],
 )
