@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset
+from playloom.data.importing.clock import Clock, ClockEstimate, estimate_clock
 from playloom.data.importing.decode import ClipEncoder, DecodeJob, decode, decode_file
 from playloom.data.importing.files import reading
 from playloom.data.importing.lerobot import LeRobot
@@ -58,6 +59,7 @@ class _Plan(NamedTuple):
     recording: Recording
     mapping: tuple[str, ...]
     clips: list[Run]
+    clock: Clock
 
     @property
     def steps(self) -> int:
@@ -148,6 +150,8 @@ class _Build:
     on_skip: Callable[[str], None] | None
     notes: list[str] = field(default_factory=list)
     mappings: dict[tuple[str, ...], ControlMapping] = field(default_factory=dict)
+    estimates: dict[str, ClockEstimate] = field(default_factory=dict)
+    """Estimated clocks, by name of the recording."""
     fault: str = ""
     """Path and fault of the last unusable recording."""
 
@@ -188,15 +192,17 @@ class _Build:
                     names = self.options.mapping or recording.mapping
                     mapping = self.mappings.setdefault(names, read_mapping(names))
                     runs = find_runs(recording.times_F)
-                    input_TC = _input(recording, mapping, runs)
+                    input_TC = _input(recording, mapping, runs, Clock())
                     _, change = self.options.reduce(next(recording.pictures())[1](), recording.masks)
+                    clock = self._clock(recording, mapping, runs, input_TC)
+                    input_TC = _input(recording, mapping, runs, clock) if clock != Clock() else input_TC
                 clips = cut_runs(runs, input_TC[:, -1] == 0)
                 if not clips:
                     raise RecordingError(f"{recording.path} has no two steps in a row with pictures and input")
             except PlayloomError as error:
                 self._skip(recording, error)
                 continue
-            plans.append(_Plan(recording, names, clips))
+            plans.append(_Plan(recording, names, clips, clock))
             self.notes += recording.notes
             changes |= {f"pictures: {change}": None} if change else {}
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
@@ -218,6 +224,17 @@ class _Build:
                 )
         self.notes += changes
         return _divide(plans, self.options.split)
+
+    def _clock(
+        self, recording: Recording, mapping: ControlMapping, runs: Sequence[Run], input_TC: NDArray[np.float32]
+    ) -> Clock:
+        """The correction of a recording's input, estimated where that is asked for or its start was assumed."""
+        wanted = self.options.estimate_clock
+        if not (recording.clock_assumed if wanted is None else wanted):
+            return Clock()
+        estimate = self.estimates[self._name(recording)] = estimate_clock(recording, mapping, runs, input_TC)
+        self.notes.append(f"{recording.path}: {estimate.sentence()}")
+        return estimate.clock if estimate.sure else Clock()
 
     def fill(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
         """Write the clips one after another without the unusable ones; return the number of rows."""
@@ -280,7 +297,7 @@ class _Build:
             row += clip.steps
         if missing:
             clips, mapping = [clip for _, clip, _ in missing], self.mappings[plan.mapping]
-            input_TC = _input(plan.recording, mapping, clips, columns)
+            input_TC = _input(plan.recording, mapping, clips, plan.clock, columns)
             actions_TA = mapping.apply(input_TC[:, : len(mapping.sources)])
             states_TS = input_TC[:, len(mapping.sources) :]
             data, first = self._rows(plan.recording, clips, decoded, missing[0][0], writer.total), 0
@@ -335,11 +352,11 @@ def _first(plan: _Plan, clip: Run) -> int:
 
 
 def _input(
-    recording: Recording, mapping: ControlMapping, runs: Sequence[Run], columns: Sequence[str] = ()
+    recording: Recording, mapping: ControlMapping, runs: Sequence[Run], clock: Clock, columns: Sequence[str] = ()
 ) -> NDArray[np.float32]:
     """The mapping's sources and the state columns in every step."""
     controls = (*mapping.sources, *(STATE + name for name in columns))
-    return resample(recording.changes(controls), runs, controls, mapping.dead_zone)
+    return resample(clock.correct(recording.changes(controls)), runs, controls, mapping.dead_zone)
 
 
 def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:
