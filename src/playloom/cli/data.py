@@ -77,6 +77,7 @@ def import_command(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode recordings; 0: this one.")] = 0,
     cluster: Annotated[bool, typer.Option("--cluster", help="Decode on a Ray cluster with a shared disk.")] = False,
+    report: Annotated[bool, typer.Option(help="Write card.md and report.html into the folder of the data set.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 instead of 1 if anything was skipped.")] = False,
 ) -> None:
     """Make a data set of recordings of your own game, ten steps per second.
@@ -120,6 +121,7 @@ def import_command(
             encoder=encoder,
             workers=workers,
             cluster=cluster,
+            report=report,
             progress=bar,
             on_skip=skipped.append,
         )
@@ -137,6 +139,8 @@ def import_command(
         on = f"train world --data {out} --tokenizer {tokenizer} --out runs/world --minutes 60"
     if not store.of_split("train"):
         on = f"evaluate --model runs/world/model --data {out}"
+    if report:
+        typer.echo(f"card and report: {out / 'card.md'}, {out / 'report.html'}")
     typer.echo(f"{out}  (next: playloom {on})")
     if skipped:
         raise typer.Exit(2 if strict else common.SKIPPED)

@@ -30,6 +30,7 @@ from playloom.data.importing.openp2p import OpenP2p
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
 from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording
+from playloom.data.importing.report import REPORT, write_report
 from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
 from playloom.data.importing.video_log import VideoLog
 from playloom.data.importing.vpt import Vpt
@@ -96,6 +97,7 @@ def import_recordings(
     encoder: ClipEncoder | None = None,
     workers: int = 0,
     cluster: bool = False,
+    report: bool = False,
     progress: Progress | None = None,
     on_skip: Callable[[str], None] | None = None,
 ) -> Imported:
@@ -103,9 +105,9 @@ def import_recordings(
 
     With an encoder it is a token dataset, and the frames are never stored. Recordings are decoded in `workers`
     processes (0: this one), or on a Ray `cluster` whose machines share the file system; the bytes written are the same.
-    A call that fails leaves nothing behind, unless the disk is full. When `out` holds the finished dataset of these
-    recordings, it is opened. `progress` is called with the steps done and in all, `on_skip` with path and fault of each
-    unusable recording; None: the first one is an error.
+    With `report`, a data card and a report lie beside the dataset. A call that fails leaves nothing behind, unless the
+    disk is full. When `out` holds the finished dataset of these recordings, it is opened. `progress` is called with the
+    steps done and in all, `on_skip` with path and fault of each unusable recording; None: the first one is an error.
     """
     recordings = find_recordings(folder, options)
     build = _Build(
@@ -120,7 +122,10 @@ def import_recordings(
     found = Counter(recording.format for recording in recordings)
     build.notes.append(f"found: {', '.join(f'{name} ({count})' for name, count in sorted(found.items()))}")
     if (build.out / INDEX).exists():
-        return Imported(build.finished(recordings), tuple(build.notes))
+        dataset = build.finished(recordings)
+        if report and not (build.out / REPORT).exists():
+            build.report(dataset, recordings)
+        return Imported(dataset, tuple(build.notes))
     plans = build.plan(recordings)
     with folder_lock(out):
         columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
@@ -133,7 +138,10 @@ def import_recordings(
         except Exception:
             writer.discard()
             raise
-    return Imported(build.open(), tuple(build.notes))
+    dataset = build.open()
+    if report:
+        build.report(dataset, recordings)
+    return Imported(dataset, tuple(build.notes))
 
 
 @dataclass(kw_only=True)
@@ -152,12 +160,17 @@ class _Build:
     mappings: dict[tuple[str, ...], ControlMapping] = field(default_factory=dict)
     estimates: dict[str, ClockEstimate] = field(default_factory=dict)
     """Estimated clocks, by name of the recording."""
-    fault: str = ""
-    """Path and fault of the last unusable recording."""
+    skipped: list[str] = field(default_factory=list)
+    """Path and fault of each unusable recording."""
 
     def open(self) -> FrameDataset | TokenDataset:
         """Open the finished dataset."""
         return FrameDataset.open(self.out) if self.encoder is None else TokenDataset.open(self.out)
+
+    def report(self, dataset: FrameDataset | TokenDataset, recordings: Sequence[Recording]) -> None:
+        """Write the data card and the report."""
+        names = {self._name(recording): recording for recording in recordings}
+        write_report(dataset, names, self.estimates, self.notes, self.skipped)
 
     def writer(self, total: int, columns: Sequence[str]) -> DatasetWriter:
         """Return the writer of the dataset."""
@@ -212,7 +225,7 @@ class _Build:
                     f"{recording.path}: kept {kept:.1f} s of {whole:.1f} s, cut where pictures or input are missing"
                 )
         if not plans:
-            raise RecordingError(f"no recording of {self.place} can be used: {self.fault}")
+            raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")
         for names, parts in counts.items():
             counts_TM = np.concatenate(parts)
             fitted = self.mappings[names] = self.mappings[names].fit(counts_TM)
@@ -253,7 +266,7 @@ class _Build:
                     row = max([row, *(span.rows.stop for span in writer.spans if span.meta["take"] == name)])
             decoded.close()
         if not row:
-            raise RecordingError(f"no recording of {self.place} can be used: {self.fault}")
+            raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")
         return row
 
     def _decoded(
@@ -291,6 +304,7 @@ class _Build:
                 "first": _first(plan, clip),
                 "split": clip.split,
                 "settings": self._settings(),
+                **({"clock": plan.clock} if plan.clock != Clock() else {}),
             }
             if not writer.has(row, clip.steps, meta):
                 missing.append((row, clip, meta))
@@ -342,8 +356,8 @@ class _Build:
     def _skip(self, recording: Recording, error: PlayloomError) -> None:
         if self.on_skip is None:
             raise error
-        self.fault = str(error) if str(recording.path) in str(error) else f"{recording.path}: {error}"
-        self.on_skip(self.fault)
+        self.skipped.append(str(error) if str(recording.path) in str(error) else f"{recording.path}: {error}")
+        self.on_skip(self.skipped[-1])
 
 
 def _first(plan: _Plan, clip: Run) -> int:
