@@ -1,6 +1,8 @@
 """Motion between pictures without a model, for what compares pictures with input.
 
-Motion is measured by phase correlation (Kuglin & Hines 1975) in bands, and as rotation. T frames, H W picture, B bands.
+`motions` measures large ones by phase correlation (Kuglin & Hines 1975) in bands, and rotation. `small_motions`
+measures small ones of the whole picture by its gradients (Bergen et al. 1992), also where there is little texture.
+T frames, H W picture, B bands, P pixels.
 """
 
 from __future__ import annotations
@@ -86,3 +88,35 @@ def _fraction(surface: Tensor, y: Tensor, x: Tensor, dy: int, dx: int) -> Tensor
     low, top, high = at(-1), at(0), at(1)
     bend = low - 2 * top + high
     return torch.where(bend < -1e-9, 0.5 * (low - high) / bend, torch.zeros_like(bend)).clamp(-0.5, 0.5)
+
+
+def small_motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
+    """Measure the motion between uint8 RGB frames, float32 [T - 1, 4]: sideways, up-down, zoom and turn.
+
+    The unit is two pixels, at the upper edge for zoom and turn. Larger motions come out too small.
+    """
+    parts = []
+    for first in range(0, len(frames_THWC) - 1, chunk):
+        grey_T1HW = frames_THWC[first : first + chunk + 1].float().mean(-1)[:, None]
+        smooth = F.avg_pool2d(F.avg_pool2d(F.avg_pool2d(grey_T1HW, 2), 2, stride=1), 2, stride=1)[:, 0]
+        mean, change = (smooth[1:] + smooth[:-1]) / 2, smooth[:-1] - smooth[1:]
+        down, across = torch.gradient(mean, dim=(1, 2))
+        rows, columns = mean.shape[1:]
+        y = (torch.arange(rows, device=mean.device)[:, None] - (rows - 1) / 2) * (2 / rows)
+        x = (torch.arange(columns, device=mean.device) - (columns - 1) / 2) * (2 / rows)
+        parts_T4P = torch.stack([across, down, across * x + down * y, down * x - across * y], dim=1).flatten(2)
+        parts.append(_robust_fit(parts_T4P, change.flatten(1)))
+    return torch.cat(parts)
+
+
+def _robust_fit(x_T4P: Tensor, y_TP: Tensor) -> Tensor:
+    """Weights [T, 4] of a sum of parts: least squares, then once more with what does not fit weighing less."""
+    ridge = 1e-3 * x_T4P.shape[-1] * torch.eye(x_T4P.shape[1], device=x_T4P.device)
+    trust_TP = torch.ones_like(y_TP)
+    for _ in range(2):
+        weighted_T4P = x_T4P * trust_TP[:, None]
+        weights_T41 = torch.linalg.solve(weighted_T4P @ x_T4P.mT + ridge, weighted_T4P @ y_TP[..., None])
+        left_TP = y_TP - (x_T4P * weights_T41).sum(1)
+        scale_T1 = 1.5 * left_TP.abs().median(dim=1, keepdim=True).values + 1
+        trust_TP = 1 / (1 + (left_TP / scale_T1).square())
+    return weights_T41[..., 0]

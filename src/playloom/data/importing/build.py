@@ -245,7 +245,7 @@ class _Build:
         wanted = self.options.estimate_clock
         if not (recording.clock_assumed if wanted is None else wanted):
             return Clock()
-        estimate = self.estimates[self._name(recording)] = estimate_clock(recording, mapping, runs, input_TC)
+        estimate = self.estimates[self._name(recording)] = estimate_clock(recording, mapping.sources, runs, input_TC)
         self.notes.append(f"{recording.path}: {estimate.sentence()}")
         return estimate.clock if estimate.sure else Clock()
 
