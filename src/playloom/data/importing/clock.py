@@ -31,7 +31,7 @@ _BLOCK = 2.0  # seconds whose gains count as one measurement
 _SURE, _LEAST_SHARE, _LEAST_MOTION = 4.0, 0.02, 0.02
 _LEAST_SECONDS, _LEAST_CHANGES, _MOST_CONTROLS = 15.0, 10, 8
 _COUNT_TIME = 0.01  # mouse counts were moved in the seconds before their time
-_LEAST_DRIFT, _LONG = 0.05, 25.0  # seconds between the halves of a recording, and their distance in time
+_LEAST_DRIFT, _LONG = 0.1, 40.0  # seconds that drift adds up to, and seconds that it is estimated over
 _BETTER = 1.1
 
 
@@ -104,22 +104,19 @@ def estimate_clock(
     moved = moved._replace(
         motion_MC=moved.motion_MC[:, moving_C].clip(low_C, high_C) / scale_C, past_MP=past.reshape(len(past), -1)
     )
-    drift, plain = 0.0, _estimate(moved, integrals, 0.0)
-    halves = np.array_split(np.arange(len(stretches)), 2)
-    number_M = np.repeat(np.arange(len(stretches)), [len(stretch.before_M) for stretch in stretches])
-    parts = [moved.part(np.isin(number_M, half)) for half in halves if len(half)]
-    times = [float(part.before_M.mean()) for part in parts]
-    if len(parts) < 2 or times[1] - times[0] < _LONG:
+    best = plain = _estimate(moved, integrals, 0.0)
+    span = float(moved.before_M[-1] - moved.before_M[0])
+    if span < _LONG:
         return plain
-    for _ in range(2):
-        first, second = (_estimate(part, integrals, drift) for part in parts)
-        if not (first.sure and second.sure):
-            return plain
-        drift += (second.clock.offset - first.clock.offset) / (times[1] - times[0])
-        if abs(drift) * (times[1] - times[0]) < _LEAST_DRIFT:
-            return plain
-    drifting = _estimate(moved, integrals, drift)
-    return drifting if drifting.sure and max(drifting.shares) > _BETTER * max(plain.shares) else plain
+    for most, step in ((1.0, 0.125), (0.1, 0.025)):  # first all drifts, then those near the best
+        drifts = best.clock.drift + np.arange(-most, most + step / 2, step) / span
+        best = max((_estimate(moved, integrals, drift) for drift in drifts.tolist()), key=_evidence)
+    large = abs(best.clock.drift) * span >= _LEAST_DRIFT
+    return best if large and best.sure and max(best.shares) > _BETTER * max(plain.shares) else plain
+
+
+def _evidence(estimate: ClockEstimate) -> tuple[bool, float]:
+    return estimate.sure, max(estimate.shares)
 
 
 def _active(runs: Sequence[Run], input_TC: NDArray[np.float32]) -> list[Run]:
