@@ -14,10 +14,12 @@ import csv
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from playloom.data.importing.build import import_recordings
 from playloom.data.importing.recordings import ImportOptions
@@ -32,7 +34,7 @@ def record(video: Path, seconds: float) -> None:
     environment.reset(seed=3)
     random, rows, until = np.random.default_rng(3), [], 0.0
 
-    def frames():
+    def frames() -> Iterator[NDArray[np.uint8]]:
         nonlocal until
         for step in range(round(50 * seconds)):
             if step % 2 == 0:

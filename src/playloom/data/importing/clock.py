@@ -20,7 +20,7 @@ from playloom.data.importing.resample import MOUSE, PAUSED, PICTURE_SLACK, STATE
 
 LAGS = np.round(np.arange(-2, 2.01, 0.05), 2)
 """Lags tried in seconds; + if the motion comes after the input."""
-STRETCHES, LENGTH = 6, 20.0
+STRETCHES, LENGTH = 12, 20.0
 """Parts of a recording that are looked at, and the length of each in seconds."""
 _RATE = 30
 _SIZE = (72, 120)  # of the pictures: height and width
@@ -81,9 +81,6 @@ class _Moved(NamedTuple):
     motion_MC: NDArray[np.float64]
     past_MP: NDArray[np.float64]
 
-    def part(self, chosen_M: NDArray[np.bool_]) -> _Moved:
-        return _Moved(*(column[chosen_M] for column in self))
-
 
 def estimate_clock(
     recording: Recording, sources: Sequence[str], runs: Sequence[Run], input_TC: NDArray[np.float32]
@@ -143,7 +140,8 @@ def _measure(recording: Recording, run: Run) -> _Moved | None:
     from playloom.data.motion import motions, small_motions
 
     options = replace(recording.options, frame_size=_SIZE, resize="crop")
-    times, frames = [], []
+    times: list[float] = []
+    frames: list[NDArray[np.uint8]] = []
     for time, load in recording.pictures_from(run.start):
         if time > run.start + run.steps * STEP:
             break
@@ -176,7 +174,8 @@ def _integrals(changes: Iterable[InputChange]) -> list[_Curve]:
         if change.control != PAUSED and not change.control.startswith(STATE):
             seen.setdefault(change.control, []).append((change.time, change.value))
     many = sorted((name for name in seen if len(seen[name]) >= _LEAST_CHANGES), key=lambda name: -len(seen[name]))
-    return [_integral(*np.array(seen[name]).T, name in MOUSE) for name in many[:_MOST_CONTROLS]]
+    chosen = ((name, np.array(seen[name])) for name in many[:_MOST_CONTROLS])
+    return [_integral(pairs_K2[:, 0], pairs_K2[:, 1], name in MOUSE) for name, pairs_K2 in chosen]
 
 
 def _integral(

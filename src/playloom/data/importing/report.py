@@ -201,7 +201,7 @@ def _controls(coverage: Mapping[str, int]) -> Counter[str]:
 
 def _situations(dataset: FrameDataset | TokenDataset) -> dict[str, int]:
     """Rows by value of each state column: single values where there are few, else equal ranges."""
-    rows = {}
+    rows: dict[str, int] = {}
     for name in dataset.state_columns:
         column = dataset.column(name)
         known = column[np.isfinite(column)]
