@@ -38,7 +38,7 @@ def record(video: Path, seconds: float) -> None:
         nonlocal until
         for step in range(round(50 * seconds)):
             if step % 2 == 0:
-                yield environment.render()
+                yield np.asarray(environment.render())
             if step / 50 >= until:
                 until = step / 50 + random.uniform(0.1, 0.8)
                 steer, gas = int(random.integers(-1, 2)), int(random.random() < 0.4)

@@ -31,7 +31,7 @@ _BLOCK = 2.0  # seconds whose gains count as one measurement
 _SURE, _LEAST_SHARE, _LEAST_MOTION = 4.0, 0.02, 0.02
 _LEAST_SECONDS, _LEAST_CHANGES, _MOST_CONTROLS = 15.0, 10, 8
 _COUNT_TIME = 0.01  # mouse counts were moved in the seconds before their time
-_LEAST_DRIFT, _LONG = 0.1, 40.0  # seconds that drift adds up to, and seconds that it is estimated over
+_LEAST_DRIFT, _LONG = 0.1, 60.0  # seconds that drift adds up to, and seconds that it is estimated over
 _BETTER = 1.1
 
 
@@ -240,14 +240,15 @@ def _held_out_errors(
     x /= x.std(axis=0) + 1e-6
     fold_M = block_M * _FOLDS // (block_M[-1] + 1)
     folds = [fold_M == fold for fold in range(_FOLDS)]
-    squares = np.array([x[fold].T @ x[fold] for fold in folds])
-    products = np.array([x[fold].T @ y[fold] for fold in folds])
-    results = []
-    for size in range(moved.past_MP.shape[1], x.shape[1] + 1, windows[0].shape[1]):
-        errors, ridge = np.empty_like(y), _RIDGE * len(x) * np.eye(size)
-        for number, fold in enumerate(folds):
-            xx, xy = squares.sum(axis=0) - squares[number], products.sum(axis=0) - products[number]
-            weights = np.linalg.solve(xx[:size, :size] + ridge, xy[:size])
-            errors[fold] = (y[fold] - x[fold, :size] @ weights) ** 2
-        results.append(errors)
+    squares, products = ([x[fold].T @ right[fold] for fold in folds] for right in (x, y))
+    sizes = range(moved.past_MP.shape[1], x.shape[1] + 1, windows[0].shape[1])
+    results = [np.empty_like(y) for _ in sizes]
+    for number, fold in enumerate(folds):
+        xx = np.sum(squares, axis=0) - squares[number] + _RIDGE * len(x) * np.eye(x.shape[1])
+        factor = np.linalg.cholesky(xx)  # its first rows and columns are the factor of fewer windows
+        weights = np.linalg.solve(factor, np.sum(products, axis=0) - products[number])
+        basis, left, before = np.linalg.solve(factor, x[fold].T).T, y[fold], 0
+        for errors, size in zip(results, sizes, strict=True):
+            left = left - basis[:, before:size] @ weights[before:size]
+            errors[fold], before = left**2, size
     return results
