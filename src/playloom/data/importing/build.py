@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset
-from playloom.data.importing.clock import Clock, ClockEstimate, estimate_clock
+from playloom.data.importing.clock import ClockCorrection, ClockEstimate, estimate_clock
 from playloom.data.importing.decode import ClipEncoder, DecodeJob, decode, decode_file
 from playloom.data.importing.files import reading
 from playloom.data.importing.lerobot import LeRobot
@@ -60,7 +60,7 @@ class _Plan(NamedTuple):
     recording: Recording
     mapping: tuple[str, ...]
     clips: list[Run]
-    clock: Clock
+    clock: ClockCorrection
 
     @property
     def steps(self) -> int:
@@ -205,10 +205,10 @@ class _Build:
                     names = self.options.mapping or recording.mapping
                     mapping = self.mappings.setdefault(names, read_mapping(names))
                     runs = find_runs(recording.times_F)
-                    input_TC = _input(recording, mapping, runs, Clock())
+                    input_TC = _input(recording, mapping, runs, ClockCorrection())
                     _, change = self.options.reduce(next(recording.pictures())[1](), recording.masks)
                     clock = self._clock(recording, mapping, runs, input_TC)
-                    input_TC = _input(recording, mapping, runs, clock) if clock != Clock() else input_TC
+                    input_TC = _input(recording, mapping, runs, clock) if clock != ClockCorrection() else input_TC
                 clips = cut_runs(runs, input_TC[:, -1] == 0)
                 if not clips:
                     raise RecordingError(f"{recording.path} has no two steps in a row with pictures and input")
@@ -216,7 +216,8 @@ class _Build:
                 self._skip(recording, error)
                 continue
             plans.append(_Plan(recording, names, clips, clock))
-            self.notes += recording.notes
+            estimate = self.estimates.get(self._name(recording))
+            self.notes += [*recording.notes, *([f"{recording.path}: {estimate.sentence()}"] if estimate else [])]
             changes |= {f"pictures: {change}": None} if change else {}
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
             kept, whole = STEP * plans[-1].steps, float(recording.times_F[-1] - recording.times_F[0])
@@ -240,14 +241,13 @@ class _Build:
 
     def _clock(
         self, recording: Recording, mapping: ControlMapping, runs: Sequence[Run], input_TC: NDArray[np.float32]
-    ) -> Clock:
+    ) -> ClockCorrection:
         """The correction of a recording's input, estimated where that is asked for or its start was assumed."""
         wanted = self.options.estimate_clock
         if not (recording.clock_assumed if wanted is None else wanted):
-            return Clock()
+            return ClockCorrection()
         estimate = self.estimates[self._name(recording)] = estimate_clock(recording, mapping.sources, runs, input_TC)
-        self.notes.append(f"{recording.path}: {estimate.sentence()}")
-        return estimate.clock if estimate.sure else Clock()
+        return estimate.clock if estimate.sure else ClockCorrection()
 
     def fill(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
         """Write the clips one after another without the unusable ones; return the number of rows."""
@@ -304,7 +304,7 @@ class _Build:
                 "first": _first(plan, clip),
                 "split": clip.split,
                 "settings": self._settings(),
-                **({"clock": plan.clock} if plan.clock != Clock() else {}),
+                **({"clock": plan.clock} if plan.clock != ClockCorrection() else {}),
             }
             if not writer.has(row, clip.steps, meta):
                 missing.append((row, clip, meta))
@@ -366,7 +366,11 @@ def _first(plan: _Plan, clip: Run) -> int:
 
 
 def _input(
-    recording: Recording, mapping: ControlMapping, runs: Sequence[Run], clock: Clock, columns: Sequence[str] = ()
+    recording: Recording,
+    mapping: ControlMapping,
+    runs: Sequence[Run],
+    clock: ClockCorrection,
+    columns: Sequence[str] = (),
 ) -> NDArray[np.float32]:
     """The mapping's sources and the state columns in every step."""
     controls = (*mapping.sources, *(STATE + name for name in columns))

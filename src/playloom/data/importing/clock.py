@@ -35,7 +35,7 @@ _LEAST_DRIFT, _LONG = 0.1, 60.0  # seconds that drift adds up to, and seconds th
 _BETTER = 1.1
 
 
-class Clock(NamedTuple):
+class ClockCorrection(NamedTuple):
     """Correction of the input's times."""
 
     offset: float = 0.0
@@ -52,7 +52,7 @@ class Clock(NamedTuple):
 class ClockEstimate(NamedTuple):
     """Result of `estimate_clock`."""
 
-    clock: Clock
+    clock: ClockCorrection
     """The best correction; use it only if it is sure."""
     sure: bool
     sigmas: float
@@ -68,7 +68,7 @@ class ClockEstimate(NamedTuple):
         return "the offset of the input cannot be seen in the pictures' motion, so nothing was changed"
 
 
-UNKNOWN = ClockEstimate(Clock(), False, 0.0, (0.0,) * len(LAGS))
+UNKNOWN = ClockEstimate(ClockCorrection(), False, 0.0, (0.0,) * len(LAGS))
 """Result where nothing moves, or the input does nothing."""
 
 
@@ -217,7 +217,7 @@ def _estimate(moved: _Moved, integrals: list[_Curve], drift: float) -> ClockEsti
     low, top, high = share_L[max(0, place - 1)], share_L[place], share_L[min(place + 1, len(LAGS) - 1)]
     part = 0.5 * (low - high) / min(low - 2 * top + high, -1e-9)
     return ClockEstimate(
-        clock=Clock(round(float(LAGS[place] + step * np.clip(part, -0.5, 0.5)), 3), round(drift, 6)),
+        clock=ClockCorrection(round(float(LAGS[place] + step * np.clip(part, -0.5, 0.5)), 3), round(drift, 6)),
         sure=bool(sure_LC[peak, column]),
         sigmas=float(sigma_LC[peak, column]),
         shares=tuple(share_L.tolist()),

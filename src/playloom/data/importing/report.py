@@ -16,7 +16,7 @@ from PIL import Image
 from playloom.actions.codec import BIN_VALUES, REST_BIN, REST_VALUES, SLOT_NAMES, SLOT_SIZES
 from playloom.atomic_io import atomic_write
 from playloom.data.dataset import FrameDataset, TokenDataset
-from playloom.data.importing.clock import LAGS, Clock, ClockEstimate
+from playloom.data.importing.clock import LAGS, ClockCorrection, ClockEstimate
 from playloom.data.importing.recordings import Recording
 from playloom.data.importing.resample import STEP
 from playloom.media.contact_sheet import Tile, contact_sheet, held_inputs
@@ -79,7 +79,7 @@ def _tables(
 ) -> list[Table]:
     splits, kept = Counter[str](), Counter[str]()
     clips = Counter(span.meta["split"] for span in dataset.spans)
-    clocks = {span.meta["take"]: Clock(*span.meta.get("clock", ())) for span in dataset.spans}
+    clocks = {span.meta["take"]: ClockCorrection(*span.meta.get("clock", ())) for span in dataset.spans}
     for span in dataset.spans:
         splits[span.meta["split"]] += span.length
         kept[span.meta["take"]] += span.length
@@ -157,12 +157,12 @@ def _seconds(times_F: NDArray[np.float64]) -> float:
     return float(times_F[-1] - times_F[0]) * len(times_F) / max(1, len(times_F) - 1)
 
 
-def _moved(clock: Clock, estimate: ClockEstimate | None) -> tuple[str, str]:
+def _moved(clock: ClockCorrection, estimate: ClockEstimate | None) -> tuple[str, str]:
     """What was added to the times of the input, and the share of the motion that it explains."""
     drift = f", {1000 * clock.drift:+.2f} ms a second" if clock.drift else ""
     unknown = " (no clear motion)" if estimate and not estimate.sure else ""
     share = f"{max(estimate.shares):.2f}" if estimate else ""
-    return (f"{clock.offset:+.3f} s{drift}" if clock != Clock() else f"0{unknown}"), share
+    return (f"{clock.offset:+.3f} s{drift}" if clock != ClockCorrection() else f"0{unknown}"), share
 
 
 def _idle(actions_FA: NDArray[np.uint8]) -> float:
