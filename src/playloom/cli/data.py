@@ -27,6 +27,16 @@ def _rectangle(text: str) -> tuple[int, int, int, int]:
     return x, y, width, height
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise BadInputError(f"--offset is wrong: got {text!r:.40}, expected seconds or auto")
+    return value
+
+
 def import_command(
     recordings: Annotated[Path, typer.Argument(help="A folder of recordings: videos with logs, OWAMcap, LeRobot ...")],
     out: Annotated[
@@ -48,7 +58,14 @@ def import_command(
             help="wasd-mouse, xinput, controller, vpt, opencs2 or a TOML file; repeatable. Default: by format."
         ),
     ] = None,
-    offset: Annotated[float, typer.Option(help="Seconds to add to the times of the input.")] = 0.0,
+    offset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SECONDS|auto",
+            help="Seconds to add to the times of the input; auto: find them in the pictures' motion. Default: 0, and "
+            "auto where the start of a log is not known.",
+        ),
+    ] = None,
     rate: Annotated[float, typer.Option(help="Rows per second of data without times (Minari).")] = 10.0,
     schema: common.Schema = "named",
     split: Annotated[
@@ -60,6 +77,7 @@ def import_command(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode recordings; 0: this one.")] = 0,
     cluster: Annotated[bool, typer.Option("--cluster", help="Decode on a Ray cluster with a shared disk.")] = False,
+    report: Annotated[bool, typer.Option(help="Write card.md and report.html into the folder of the data set.")] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 instead of 1 if anything was skipped.")] = False,
 ) -> None:
     """Make a data set of recordings of your own game, ten steps per second.
@@ -90,7 +108,8 @@ def import_command(
             masks=tuple(map(_rectangle, mask or ())),
             mapping=tuple(mapping or ()),
             schema=schema,
-            offset=offset,
+            offset=0.0 if offset is None or offset == "auto" else _seconds(offset),
+            estimate_clock=None if offset is None else offset == "auto",
             rate=rate,
             format=recording_format,
             split=split,
@@ -102,6 +121,7 @@ def import_command(
             encoder=encoder,
             workers=workers,
             cluster=cluster,
+            report=report,
             progress=bar,
             on_skip=skipped.append,
         )
@@ -119,6 +139,8 @@ def import_command(
         on = f"train world --data {out} --tokenizer {tokenizer} --out runs/world --minutes 60"
     if not store.of_split("train"):
         on = f"evaluate --model runs/world/model --data {out}"
+    if report:
+        typer.echo(f"card and report: {out / 'card.md'}, {out / 'report.html'}")
     typer.echo(f"{out}  (next: playloom {on})")
     if skipped:
         raise typer.Exit(2 if strict else common.SKIPPED)

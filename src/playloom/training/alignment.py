@@ -3,8 +3,7 @@
 The action of step t must explain some of the motion from frame t to t + 1 that older actions and past motions do not
 explain, and later actions must add nothing (a test of Granger causality, Granger 1969). Ridge regressions measure, on
 held-out stretches, what the action of step t + s adds for each shift s. Inertia only makes older actions add more.
-Motion is measured by phase correlation (Kuglin & Hines 1975) in bands, and as rotation. T frames, H W picture; S
-shifts, M frame pairs, C motions, A action slots.
+T frames, H W picture; S shifts, M frame pairs, C motions, A action slots.
 """
 
 from __future__ import annotations
@@ -15,91 +14,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from playloom.actions.codec import ACTION_SLOTS, decode_values
+from playloom.data.motion import MOTIONS, motions
 from playloom.errors import RecordingError
-
-BANDS = 3  # upper, middle and lower third of the picture
-MOTIONS: tuple[str, ...] = (
-    *(f"{way} motion of the {band} third" for band in ("upper", "middle", "lower") for way in ("sideways", "up-down")),
-    "rotation",
-)
-_ANGLES, _RADII = 360, 32  # samples of the spectrum over half a turn, and outwards
-_LARGEST_TURN = 40  # degrees
-
-
-def motions(frames_THWC: Tensor, chunk: int = 64) -> Tensor:
-    """Measure the motion between uint8 RGB frames, float32 [T - 1, 2 BANDS + 1]: pixels, and degrees; see `MOTIONS`."""
-    parts = []
-    for first in range(0, len(frames_THWC) - 1, chunk):
-        grey_T1HW = frames_THWC[first : first + chunk + 1].float().mean(-1)[:, None]
-        scale = 2 if grey_T1HW.shape[-1] >= 128 else 1
-        grey_THW = F.avg_pool2d(grey_T1HW, scale)[:, 0]
-        grey_TBhw = _bands(grey_THW)
-        pixels = _shifts(grey_TBhw[:-1], grey_TBhw[1:]).flatten(1) * scale
-        parts.append(torch.cat([pixels, _rotations(grey_THW)[:, None]], dim=1))
-    return torch.cat(parts)
-
-
-def _bands(grey_THW: Tensor) -> Tensor:
-    """Bands of grey frames, float [T, BANDS, h, w], faded at their edges."""
-    rows = grey_THW.shape[1] // BANDS
-    return _faded(grey_THW[:, : rows * BANDS].reshape(len(grey_THW), BANDS, rows, -1))
-
-
-def _faded(grey: Tensor) -> Tensor:
-    rows, columns = grey.shape[-2:]
-    window = torch.outer(torch.hann_window(rows, periodic=False), torch.hann_window(columns, periodic=False))
-    return (grey - grey.mean((-1, -2), keepdim=True)) * window.to(grey.device)
-
-
-def _rotations(grey_THW: Tensor) -> Tensor:
-    """Rotation of each grey frame against the one before in degrees [T - 1], about any point.
-
-    The magnitude of the spectrum turns with the picture and does not move (Reddy & Chatterji 1996).
-    """
-    height, width = grey_THW.shape[1:]
-    size = min(height, width)
-    top, left = (height - size) // 2, (width - size) // 2
-    square = _faded(grey_THW[:, top : top + size, left : left + size])
-    spectrum = torch.fft.fftshift(torch.fft.fft2(square, s=(2 * size, 2 * size)).abs(), dim=(-2, -1))
-    angle = torch.arange(_ANGLES, device=square.device) * (torch.pi / _ANGLES)
-    radius = torch.linspace(0.05, 0.6, _RADII, device=square.device)
-    grid = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=-1)[:, None]
-    polar = F.grid_sample(spectrum.log1p()[:, None], grid.expand(len(square), -1, -1, -1), align_corners=False)[:, 0]
-    waves = torch.fft.rfft(polar - polar.mean(1, keepdim=True), dim=1)
-    match = torch.fft.irfft((waves[1:] * waves[:-1].conj()).sum(-1), n=_ANGLES, dim=1)
-    most = _LARGEST_TURN * _ANGLES // 180
-    return (torch.cat([match[:, -most:], match[:, : most + 1]], dim=1).argmax(1) - most) * (180 / _ANGLES)
-
-
-def _shifts(before_TBhw: Tensor, after_TBhw: Tensor) -> Tensor:
-    """Horizontal and vertical shift [T, BANDS, 2] of the second against the first, in cells, at sub-cell precision."""
-    cross = torch.fft.rfft2(after_TBhw) * torch.fft.rfft2(before_TBhw).conj()
-    surface = torch.fft.irfft2(cross / (cross.abs() + 1e-6), s=before_TBhw.shape[-2:])
-    rows, columns = surface.shape[-2:]
-    peak = surface.flatten(-2).argmax(-1)
-    y, x = peak // columns, peak % columns
-    sideways = torch.where(x > columns // 2, x - columns, x).float() + _fraction(surface, y, x, 0, 1)
-    updown = torch.where(y > rows // 2, y - rows, y).float() + _fraction(surface, y, x, 1, 0)
-    return torch.stack([sideways, updown], dim=-1)
-
-
-def _fraction(surface: Tensor, y: Tensor, x: Tensor, dy: int, dx: int) -> Tensor:
-    rows, columns = surface.shape[-2:]
-    flat = surface.flatten(-2)
-
-    def at(step: int) -> Tensor:
-        place = ((y + step * dy) % rows) * columns + (x + step * dx) % columns
-        return flat.gather(-1, place[..., None])[..., 0]
-
-    low, top, high = at(-1), at(0), at(1)
-    bend = low - 2 * top + high
-    return torch.where(bend < -1e-9, 0.5 * (low - high) / bend, torch.zeros_like(bend)).clamp(-0.5, 0.5)
-
 
 SHIFTS = (-2, -1, 0, 1, 2)  # shifts tried; s pairs the motion after frame t with the action of step t + s
 _OLDEST = -4  # oldest action that may explain a motion

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from playloom.data.motion import motions
 from playloom.errors import RecordingError
-from playloom.training.alignment import check_alignment, motions
+from playloom.training.alignment import check_alignment
 from training_toys import RIGHT_X, panorama_at, scroll, stick_actions
 
 STEPS = 130

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset
+from playloom.data.importing.clock import ClockCorrection, ClockEstimate, estimate_clock
 from playloom.data.importing.decode import ClipEncoder, DecodeJob, decode, decode_file
 from playloom.data.importing.files import reading
 from playloom.data.importing.lerobot import LeRobot
@@ -29,6 +30,7 @@ from playloom.data.importing.openp2p import OpenP2p
 from playloom.data.importing.owamcap import OwaMcap
 from playloom.data.importing.owlcontrol import OwlControl
 from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording
+from playloom.data.importing.report import REPORT, write_report
 from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
 from playloom.data.importing.video_log import VideoLog
 from playloom.data.importing.vpt import Vpt
@@ -58,6 +60,7 @@ class _Plan(NamedTuple):
     recording: Recording
     mapping: tuple[str, ...]
     clips: list[Run]
+    clock: ClockCorrection
 
     @property
     def steps(self) -> int:
@@ -94,6 +97,7 @@ def import_recordings(
     encoder: ClipEncoder | None = None,
     workers: int = 0,
     cluster: bool = False,
+    report: bool = False,
     progress: Progress | None = None,
     on_skip: Callable[[str], None] | None = None,
 ) -> Imported:
@@ -101,9 +105,9 @@ def import_recordings(
 
     With an encoder it is a token dataset, and the frames are never stored. Recordings are decoded in `workers`
     processes (0: this one), or on a Ray `cluster` whose machines share the file system; the bytes written are the same.
-    A call that fails leaves nothing behind, unless the disk is full. When `out` holds the finished dataset of these
-    recordings, it is opened. `progress` is called with the steps done and in all, `on_skip` with path and fault of each
-    unusable recording; None: the first one is an error.
+    With `report`, a data card and a report lie beside the dataset. A call that fails leaves nothing behind, unless the
+    disk is full. When `out` holds the finished dataset of these recordings, it is opened. `progress` is called with the
+    steps done and in all, `on_skip` with path and fault of each unusable recording; None: the first one is an error.
     """
     recordings = find_recordings(folder, options)
     build = _Build(
@@ -118,7 +122,10 @@ def import_recordings(
     found = Counter(recording.format for recording in recordings)
     build.notes.append(f"found: {', '.join(f'{name} ({count})' for name, count in sorted(found.items()))}")
     if (build.out / INDEX).exists():
-        return Imported(build.finished(recordings), tuple(build.notes))
+        dataset = build.finished(recordings)
+        if report and not (build.out / REPORT).exists():
+            build.report(dataset, recordings)
+        return Imported(dataset, tuple(build.notes))
     plans = build.plan(recordings)
     with folder_lock(out):
         columns = tuple(sorted({name for plan in plans for name in plan.recording.state_columns}))
@@ -131,7 +138,10 @@ def import_recordings(
         except Exception:
             writer.discard()
             raise
-    return Imported(build.open(), tuple(build.notes))
+    dataset = build.open()
+    if report:
+        build.report(dataset, recordings)
+    return Imported(dataset, tuple(build.notes))
 
 
 @dataclass(kw_only=True)
@@ -148,12 +158,19 @@ class _Build:
     on_skip: Callable[[str], None] | None
     notes: list[str] = field(default_factory=list)
     mappings: dict[tuple[str, ...], ControlMapping] = field(default_factory=dict)
-    fault: str = ""
-    """Path and fault of the last unusable recording."""
+    estimates: dict[str, ClockEstimate] = field(default_factory=dict)
+    """Estimated clocks, by name of the recording."""
+    skipped: list[str] = field(default_factory=list)
+    """Path and fault of each unusable recording."""
 
     def open(self) -> FrameDataset | TokenDataset:
         """Open the finished dataset."""
         return FrameDataset.open(self.out) if self.encoder is None else TokenDataset.open(self.out)
+
+    def report(self, dataset: FrameDataset | TokenDataset, recordings: Sequence[Recording]) -> None:
+        """Write the data card and the report."""
+        names = {self._name(recording): recording for recording in recordings}
+        write_report(dataset, names, self.estimates, self.notes, self.skipped)
 
     def writer(self, total: int, columns: Sequence[str]) -> DatasetWriter:
         """Return the writer of the dataset."""
@@ -188,16 +205,19 @@ class _Build:
                     names = self.options.mapping or recording.mapping
                     mapping = self.mappings.setdefault(names, read_mapping(names))
                     runs = find_runs(recording.times_F)
-                    input_TC = _input(recording, mapping, runs)
+                    input_TC = _input(recording, mapping, runs, ClockCorrection())
                     _, change = self.options.reduce(next(recording.pictures())[1](), recording.masks)
+                    clock = self._clock(recording, mapping, runs, input_TC)
+                    input_TC = _input(recording, mapping, runs, clock) if clock != ClockCorrection() else input_TC
                 clips = cut_runs(runs, input_TC[:, -1] == 0)
                 if not clips:
                     raise RecordingError(f"{recording.path} has no two steps in a row with pictures and input")
             except PlayloomError as error:
                 self._skip(recording, error)
                 continue
-            plans.append(_Plan(recording, names, clips))
-            self.notes += recording.notes
+            plans.append(_Plan(recording, names, clips, clock))
+            estimate = self.estimates.get(self._name(recording))
+            self.notes += [*recording.notes, *([f"{recording.path}: {estimate.sentence()}"] if estimate else [])]
             changes |= {f"pictures: {change}": None} if change else {}
             counts.setdefault(names, []).append(mapping.mouse_counts(input_TC))
             kept, whole = STEP * plans[-1].steps, float(recording.times_F[-1] - recording.times_F[0])
@@ -206,7 +226,7 @@ class _Build:
                     f"{recording.path}: kept {kept:.1f} s of {whole:.1f} s, cut where pictures or input are missing"
                 )
         if not plans:
-            raise RecordingError(f"no recording of {self.place} can be used: {self.fault}")
+            raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")
         for names, parts in counts.items():
             counts_TM = np.concatenate(parts)
             fitted = self.mappings[names] = self.mappings[names].fit(counts_TM)
@@ -218,6 +238,16 @@ class _Build:
                 )
         self.notes += changes
         return _divide(plans, self.options.split)
+
+    def _clock(
+        self, recording: Recording, mapping: ControlMapping, runs: Sequence[Run], input_TC: NDArray[np.float32]
+    ) -> ClockCorrection:
+        """The correction of a recording's input, estimated where that is asked for or its start was assumed."""
+        wanted = self.options.estimate_clock
+        if not (recording.clock_assumed if wanted is None else wanted):
+            return ClockCorrection()
+        estimate = self.estimates[self._name(recording)] = estimate_clock(recording, mapping.sources, runs, input_TC)
+        return estimate.clock if estimate.sure else ClockCorrection()
 
     def fill(self, writer: DatasetWriter, plans: Sequence[_Plan], columns: Sequence[str]) -> int:
         """Write the clips one after another without the unusable ones; return the number of rows."""
@@ -236,7 +266,7 @@ class _Build:
                     row = max([row, *(span.rows.stop for span in writer.spans if span.meta["take"] == name)])
             decoded.close()
         if not row:
-            raise RecordingError(f"no recording of {self.place} can be used: {self.fault}")
+            raise RecordingError(f"no recording of {self.place} can be used: {self.skipped[-1]}")
         return row
 
     def _decoded(
@@ -274,13 +304,14 @@ class _Build:
                 "first": _first(plan, clip),
                 "split": clip.split,
                 "settings": self._settings(),
+                **({"clock": plan.clock} if plan.clock != ClockCorrection() else {}),
             }
             if not writer.has(row, clip.steps, meta):
                 missing.append((row, clip, meta))
             row += clip.steps
         if missing:
             clips, mapping = [clip for _, clip, _ in missing], self.mappings[plan.mapping]
-            input_TC = _input(plan.recording, mapping, clips, columns)
+            input_TC = _input(plan.recording, mapping, clips, plan.clock, columns)
             actions_TA = mapping.apply(input_TC[:, : len(mapping.sources)])
             states_TS = input_TC[:, len(mapping.sources) :]
             data, first = self._rows(plan.recording, clips, decoded, missing[0][0], writer.total), 0
@@ -325,8 +356,8 @@ class _Build:
     def _skip(self, recording: Recording, error: PlayloomError) -> None:
         if self.on_skip is None:
             raise error
-        self.fault = str(error) if str(recording.path) in str(error) else f"{recording.path}: {error}"
-        self.on_skip(self.fault)
+        self.skipped.append(str(error) if str(recording.path) in str(error) else f"{recording.path}: {error}")
+        self.on_skip(self.skipped[-1])
 
 
 def _first(plan: _Plan, clip: Run) -> int:
@@ -335,11 +366,15 @@ def _first(plan: _Plan, clip: Run) -> int:
 
 
 def _input(
-    recording: Recording, mapping: ControlMapping, runs: Sequence[Run], columns: Sequence[str] = ()
+    recording: Recording,
+    mapping: ControlMapping,
+    runs: Sequence[Run],
+    clock: ClockCorrection,
+    columns: Sequence[str] = (),
 ) -> NDArray[np.float32]:
     """The mapping's sources and the state columns in every step."""
     controls = (*mapping.sources, *(STATE + name for name in columns))
-    return resample(recording.changes(controls), runs, controls, mapping.dead_zone)
+    return resample(clock.correct(recording.changes(controls)), runs, controls, mapping.dead_zone)
 
 
 def _divide(plans: Sequence[_Plan], split: str | None) -> list[_Plan]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from playloom.actions.codec import REST_VALUES, Schema, decode_values, rows_to_values
 from playloom.actions.controller import CONTROLS
 from playloom.data.importing.files import Frame, video_pictures, video_times
-from playloom.data.importing.resample import STEP, InputChange
+from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange
 from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
@@ -45,6 +45,9 @@ class ImportOptions:
     """Encoding of the sixteen controls in tables."""
     offset: float = 0.0
     """Seconds to add to the times of the input."""
+    estimate_clock: bool | None = None
+    """True: estimate what else to add, see `playloom.data.importing.clock`; None: only where the start of a log was
+    assumed."""
     rate: float = 10.0
     """Rows a second of data without times."""
     split: str | None = None
@@ -121,6 +124,11 @@ class Recording(ABC):
         """Sentences about what was assumed."""
         return ()
 
+    @property
+    def clock_assumed(self) -> bool:
+        """True if the input's clock may differ from that of the pictures."""
+        return False
+
     @cached_property
     def times_F(self) -> NDArray[np.float64]:
         """Sorted times of all pictures in seconds, taken without decoding them."""
@@ -129,6 +137,10 @@ class Recording(ABC):
     def pictures(self) -> Iterator[Frame]:
         """Read the pictures one at a time."""
         return video_pictures(self.video)
+
+    def pictures_from(self, start: float) -> Iterator[Frame]:
+        """Read the pictures from a time in seconds on."""
+        return ((time, load) for time, load in self.pictures() if time >= start - PICTURE_SLACK)
 
     @abstractmethod
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from playloom.actions.codec import BIN_VALUES, SLOT_NAMES, Schema, detect_schema
 from playloom.actions.controller import CONTROLS, Control
-from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, table_rows, to_number
+from playloom.data.importing.files import TABLE_ENDINGS, VIDEO_ENDINGS, Frame, table_rows, to_number, video_pictures
 from playloom.data.importing.names import control_name
 from playloom.data.importing.recordings import Recording, check_sources
 from playloom.data.importing.resample import MAX_GAP, PAUSED, STATE, STEP, InputChange
@@ -80,12 +80,22 @@ class VideoLog(Recording):
     def notes(self) -> tuple[str, ...]:
         """A sentence where the first row was taken for the start of the video."""
         said = f"{self.log}: its first row was taken for the start of the video; if that is wrong, give --offset"
-        return (said,) if self._clock[2] else ()
+        return (said,) if self.clock_assumed else ()
+
+    @property
+    def clock_assumed(self) -> bool:
+        """True if the first row stands for the start of the video."""
+        return self._clock[2]
 
     @property
     def state_columns(self) -> Sequence[str]:
         """Columns `reward`, `terminated`, `truncated` and, without its prefix, `state_NAME` of rows."""
         return [] if self._control_column else [name for name in map(_state, self._columns) if name]
+
+    def pictures_from(self, start: float) -> Iterator[Frame]:
+        """Read the pictures from a time in seconds on, without decoding what is before the last key frame."""
+        first, _ = next(video_pictures(self.video, start=0.0))
+        return ((start + time, load) for time, load in video_pictures(self.video, start=first + start))
 
     def changes(self, sources: Sequence[str]) -> Iterator[InputChange]:
         """Read the log."""

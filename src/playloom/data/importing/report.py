@@ -1,0 +1,304 @@
+"""Data card (`card.md`) and report with pictures (`report.html`) of an imported dataset. F rows."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from playloom.actions.codec import BIN_VALUES, REST_BIN, REST_VALUES, SLOT_NAMES, SLOT_SIZES
+from playloom.atomic_io import atomic_write
+from playloom.data.dataset import FrameDataset, TokenDataset
+from playloom.data.importing.clock import LAGS, ClockCorrection, ClockEstimate
+from playloom.data.importing.recordings import Recording
+from playloom.data.importing.resample import STEP
+from playloom.media.contact_sheet import Tile, contact_sheet, held_inputs
+
+CARD, REPORT = "card.md", "report.html"
+"""Names of the files, in the folder of the dataset."""
+_PAIRS = 2000  # neighbouring pictures that are compared, at most
+_STRIPS, _TILES, _APART = 10, 6, 3
+_RARE = 0.01  # share of the time below which a control or situation is rare
+_SITUATIONS = 3
+_ROWS = 200  # recordings, clocks and skipped files that are listed
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1120px;margin:2em auto;padding:0 1em;color:#222}
+h1{font-size:1.6em}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #ddd}table{border-collapse:collapse}
+td,th{padding:.15em .9em .15em 0;text-align:left;vertical-align:top}th{color:#666;font-weight:600}
+img{width:100%;display:block;margin:.4em 0}figure{display:inline-block;margin:0 1.5em 1em 0}figcaption{color:#666}"""
+
+
+class Table(NamedTuple):
+    """A section of card and report."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text: str = ""
+    """Sentences above the rows."""
+
+
+def write_report(
+    dataset: FrameDataset | TokenDataset,
+    recordings: Mapping[str, Recording],
+    estimates: Mapping[str, ClockEstimate],
+    notes: Sequence[str],
+    skipped: Sequence[str],
+) -> None:
+    """Write card and report into the dataset's folder.
+
+    `recordings` and `estimates` of clocks are by name in the clips' metadata; `notes` and `skipped` are those of the
+    import.
+    """
+    name = dataset.folder.resolve().name
+    tables = _tables(dataset, recordings, estimates, notes, skipped)
+    with atomic_write(dataset.folder / CARD) as path:
+        path.write_text(f"# Data card: {_cell(name)}\n\n" + "\n".join(map(_markdown, tables)), encoding="utf-8")
+    body = "".join([*map(_html, tables[:2]), _strips(dataset), _sticks(dataset), *map(_html, tables[2:])])
+    curves = "".join(_curve(take, estimate) for take, estimate in list(estimates.items())[:_ROWS])
+    if curves:
+        body += f"<h2>Share of the motion that the input explains, by its lag</h2>{curves}"
+    with atomic_write(dataset.folder / REPORT) as path:
+        head = f'<meta charset="utf-8"><title>{escape(name)}</title><style>{_STYLE}</style>'
+        page = f'<!DOCTYPE html><html lang="en"><head>{head}</head><body><h1>Data set {escape(name)}</h1>{body}</body>'
+        path.write_text(f"{page}</html>\n", encoding="utf-8")
+
+
+def _tables(
+    dataset: FrameDataset | TokenDataset,
+    recordings: Mapping[str, Recording],
+    estimates: Mapping[str, ClockEstimate],
+    notes: Sequence[str],
+    skipped: Sequence[str],
+) -> list[Table]:
+    splits, kept = Counter[str](), Counter[str]()
+    clips = Counter(span.meta["split"] for span in dataset.spans)
+    clocks = {span.meta["take"]: ClockCorrection(*span.meta.get("clock", ())) for span in dataset.spans}
+    for span in dataset.spans:
+        splits[span.meta["split"]] += span.length
+        kept[span.meta["take"]] += span.length
+    whole = {take: _seconds(recordings[take].times_F) for take in kept}
+    same, pairs = _duplicates(dataset)
+    coverage, situations = _coverage(dataset.actions_FA), _situations(dataset)
+    unused = [name for name, rows in _controls(coverage).items() if not rows]
+    rare = [name for name, rows in (coverage | situations).items() if 0 < rows < _RARE * len(dataset)]
+    more = f"Record more of: {', '.join(rare)}." if rare else "No control that is used, and no situation, is rare."
+    form = (
+        f"frames of {dataset.frames_FHWC.shape[2]} x {dataset.frames_FHWC.shape[1]} pixels"
+        if isinstance(dataset, FrameDataset)
+        else f"{dataset.tokens_FN.shape[1]} codes a frame, of the tokenizer {dataset.tokenizer}"
+    )
+    summary = [
+        ("recordings", f"{len(kept)}, of {_time(sum(whole.values()))}"),
+        ("kept", f"{_time(STEP * len(dataset))}: {len(dataset)} steps of 0.1 s in {len(dataset.spans)} clips"),
+        ("stored", form),
+        ("formats", _counts(Counter(recordings[take].format for take in kept))),
+        ("mapping", _counts(Counter(" + ".join(_mapping(recordings[take])) for take in kept))),
+        ("idle", f"{_idle(dataset.actions_FA):.1%} of the steps have all controls at rest"),
+        ("duplicated frames", f"{same} of {pairs} neighbouring pairs ({same / max(1, pairs):.1%})"),
+        ("unused controls", ", ".join(unused) or "none"),
+        ("state columns", ", ".join(dataset.state_columns) or "none"),
+    ]
+    split_rows = [(name, _time(STEP * rows), str(clips[name])) for name, rows in splits.items()]
+    all_rows = coverage | situations
+    return [
+        Table("Summary", ("", ""), summary),
+        Table("Splits", ("split", "time", "clips"), split_rows, "Recordings of one session are in one split."),
+        Table(
+            "Coverage",
+            ("control or situation", "seconds", "share"),
+            [(key, f"{STEP * rows:.1f}", f"{rows / len(dataset):.1%}") for key, rows in all_rows.items() if rows],
+            more,
+        ),
+        Table(
+            "Recordings",
+            ("recording", "format", "kept", "of", "input moved by", "share"),
+            [
+                (
+                    take,
+                    recordings[take].format,
+                    _time(STEP * rows),
+                    _time(whole[take]),
+                    *_moved(clocks[take], estimates.get(take)),
+                )
+                for take, rows in list(kept.items())[:_ROWS]
+            ],
+            "The share of the unexplained motion that the input explains is known where a clock was estimated."
+            + (f" The first {_ROWS} of {len(kept)} are listed." if len(kept) > _ROWS else ""),
+        ),
+        Table("What was found, fitted, cut and clipped", ("",), [(note,) for note in notes[:_ROWS]]),
+        Table("Skipped", ("",), [(fault,) for fault in skipped[:_ROWS]], "" if skipped else "Nothing was skipped."),
+        Table(
+            "Privacy",
+            ("kept", "dropped"),
+            [
+                ("pictures" if isinstance(dataset, FrameDataset) else "codes of pictures", "audio"),
+                ("the sixteen controls", "keys that are not in the mapping, so typed text"),
+                (f"state columns: {', '.join(dataset.state_columns) or 'none'}", "window titles, names, hardware ids"),
+                ("file names of recordings", "dates and times of day"),
+            ],
+            "Pictures may show names and chats: mask them with --mask.",
+        ),
+    ]
+
+
+def _mapping(recording: Recording) -> Sequence[str]:
+    return recording.options.mapping or recording.mapping
+
+
+def _seconds(times_F: NDArray[np.float64]) -> float:
+    """Length of a recording, with the time in which its last picture is shown."""
+    return float(times_F[-1] - times_F[0]) * len(times_F) / max(1, len(times_F) - 1)
+
+
+def _moved(clock: ClockCorrection, estimate: ClockEstimate | None) -> tuple[str, str]:
+    """What was added to the times of the input, and the share of the motion that it explains."""
+    drift = f", {1000 * clock.drift:+.2f} ms a second" if clock.drift else ""
+    unknown = " (no clear motion)" if estimate and not estimate.sure else ""
+    share = f"{max(estimate.shares):.2f}" if estimate else ""
+    return (f"{clock.offset:+.3f} s{drift}" if clock != ClockCorrection() else f"0{unknown}"), share
+
+
+def _idle(actions_FA: NDArray[np.uint8]) -> float:
+    return float((actions_FA == REST_VALUES).all(axis=1).mean())
+
+
+def _duplicates(dataset: FrameDataset | TokenDataset) -> tuple[int, int]:
+    """Pairs of neighbouring rows with one picture, and pairs compared."""
+    data = dataset.frames_FHWC if isinstance(dataset, FrameDataset) else dataset.tokens_FN
+    rows = np.concatenate([np.arange(span.start, span.rows.stop - 1) for span in dataset.spans])
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(_PAIRS, len(rows))).astype(int))] if len(rows) else rows
+    return sum(bool((data[row] == data[row + 1]).all()) for row in chosen.tolist()), len(chosen)
+
+
+def _coverage(actions_FA: NDArray[np.uint8]) -> dict[str, int]:
+    """Rows in which each control is held, sticks by direction."""
+    rows = {}
+    for slot, (name, size) in enumerate(zip(SLOT_NAMES, SLOT_SIZES, strict=True)):
+        counts = np.bincount(actions_FA[:, slot], minlength=size)
+        if size == 2:
+            rows[name] = int(counts[1])
+        else:
+            low, high = ("left", "right") if name.endswith("x") else ("down", "up")
+            rows[f"{name} {low}"] = int(counts[:REST_BIN].sum())
+            rows[f"{name} {high}"] = int(counts[REST_BIN + 1 :].sum())
+    return rows
+
+
+def _controls(coverage: Mapping[str, int]) -> Counter[str]:
+    """Rows of each control, with the directions of a stick together."""
+    controls = Counter[str]()
+    for name, rows in coverage.items():
+        controls[name.split(" ")[0]] += rows
+    return controls
+
+
+def _situations(dataset: FrameDataset | TokenDataset) -> dict[str, int]:
+    """Rows by value of each state column: single values where there are few, else equal ranges."""
+    rows: dict[str, int] = {}
+    for name in dataset.state_columns:
+        column = dataset.column(name)
+        known = column[np.isfinite(column)]
+        values, counts = np.unique(known, return_counts=True)
+        if len(values) <= _SITUATIONS:
+            rows |= {f"{name} = {value:g}": int(count) for value, count in zip(values, counts, strict=True)}
+            continue
+        counts, edges = np.histogram(known, bins=_SITUATIONS)
+        ranges = zip(edges[:-1], edges[1:], counts, strict=True)
+        rows |= {f"{name} {low:.3g} to {high:.3g}": int(count) for low, high, count in ranges}
+    return rows
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds:.1f} s"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+
+
+def _cell(text: str) -> str:
+    """Text that is no markup in Markdown, where HTML is markup too."""
+    for mark in "\\`*_[]|":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(escape(text, quote=False).split())
+
+
+def _markdown(table: Table) -> str:
+    lines = [f"## {table.title}", "", *([_cell(table.text), ""] if table.text else [])]
+    if len(table.header) == 1:
+        lines += [f"* {_cell(row[0])}" for row in table.rows]
+    elif table.rows:
+        lines += [" | ".join(("", *header, "")).strip() for header in (table.header, ["---"] * len(table.header))]
+        lines += [" | ".join(("", *map(_cell, row), "")).strip() for row in table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def _html(table: Table) -> str:
+    text = f"<p>{escape(table.text)}</p>" if table.text else ""
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header) if any(table.header) else ""
+    return f"<h2>{escape(table.title)}</h2>{text}<table>{f'<tr>{head}</tr>' if head else ''}{rows}</table>"
+
+
+def _strips(dataset: FrameDataset | TokenDataset) -> str:
+    """Pictures of ten moments with the controller."""
+    if isinstance(dataset, TokenDataset):
+        return "<h2>Pictures</h2><p>The data set has codes, so there are no pictures.</p>"
+    length = (_TILES - 1) * _APART + 1
+    starts = np.concatenate([np.arange(s.start, max(s.start + 1, s.rows.stop - length + 1)) for s in dataset.spans])
+    chosen = np.unique(np.linspace(0, len(starts) - 1, min(_STRIPS, len(starts))).astype(int))
+    images = "".join(_strip(dataset, start) for start in starts[chosen].tolist())
+    return f"<h2>Pictures, {STEP * _APART:.1f} s apart, with the input from then on</h2>{images}"
+
+
+def _strip(dataset: FrameDataset, start: int) -> str:
+    span = next(span for span in dataset.spans if span.start <= start < span.rows.stop)
+    tiles = []
+    for row in range(start, min(span.rows.stop, start + _TILES * _APART), _APART):
+        frame_HWC, values_A = np.array(dataset.frames_FHWC[row]), dataset.actions_FA[row]
+        tiles.append(Tile(frame_HWC=frame_HWC, kind="real", caption=held_inputs(values_A), pads=[(values_A, "")]))
+    data = io.BytesIO()
+    Image.fromarray(contact_sheet([tiles], tile_width=190, kinds=())).save(data, "JPEG", quality=85)
+    at = f"{span.meta['take']}, step {span.meta['first'] + start - span.start}, {span.meta['split']}"
+    source = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return f'<figcaption>{escape(at)}</figcaption><img src="{source}" alt="{escape(at)}">'
+
+
+def _sticks(dataset: FrameDataset | TokenDataset) -> str:
+    """Histograms of the positions of both sticks; the darker the more steps, on a scale of logarithms."""
+    size, bins, figures = 15, len(BIN_VALUES), []
+    for name in ("left_stick", "right_stick"):
+        x, y = (dataset.actions_FA[:, SLOT_NAMES.index(f"{name}_{axis}")].astype(int) for axis in "xy")
+        counts = np.bincount(y * bins + x, minlength=bins * bins).reshape(bins, bins)
+        tone = np.log1p(counts) / np.log1p(counts.max())
+        cells = "".join(_rectangle(column, bins - 1 - row, size, tone[row, column], counts[row, column])
+            for row in range(bins) for column in range(bins))  # fmt: skip
+        svg = f'<svg width="{bins * size}" height="{bins * size}" stroke="#ddd" fill="#06c">{cells}</svg>'
+        figures.append(f"<figure>{svg}<figcaption>{name.replace('_', ' ')}, up is +y</figcaption></figure>")
+    return f"<h2>Positions of the sticks, darker is more</h2>{''.join(figures)}"
+
+
+def _rectangle(column: int, row: int, size: int, tone: float, count: int) -> str:
+    place = f'x="{column * size}" y="{row * size}" width="{size}" height="{size}" fill-opacity="{tone:.2f}"'
+    return f"<rect {place}><title>{STEP * count:.1f} s</title></rect>"
+
+
+def _curve(take: str, estimate: ClockEstimate) -> str:
+    """Share against lag, with a line at the estimate."""
+    shares, width, height = np.array(estimate.shares).clip(0), 320, 110
+    x_L, top = (LAGS - LAGS[0]) / (LAGS[-1] - LAGS[0]) * width, max(0.05, float(shares.max()))
+    points = " ".join(f"{x:.1f},{height - share / top * height:.1f}" for x, share in zip(x_L, shares, strict=True))
+    at = (estimate.clock.offset - LAGS[0]) / (LAGS[-1] - LAGS[0]) * width
+    mark = f'<line x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{height}" stroke="#e60"/>' if estimate.sure else ""
+    line = f'<polyline points="{points}" fill="none" stroke="#06c" stroke-width="2"/>'
+    axis = f'<path d="M0 {height}H{width}" stroke="#999"/>'
+    text = f"{take}, lags from {LAGS[0]:g} to {LAGS[-1]:g} s, shares up to {top:.2f}: {estimate.sentence()}"
+    svg = f'<svg width="{width}" height="{height + 2}">{axis}{mark}{line}</svg>'
+    return f'<figure style="max-width:{width}px">{svg}<figcaption>{escape(text)}</figcaption></figure>'

@@ -1,0 +1,98 @@
+"""The offset and the drift of the input's clock are found in the motion of the pictures."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from playloom.actions.codec import decode_values
+from playloom.actions.controller import CONTROLS
+from playloom.data.importing.build import import_recordings
+from playloom.data.importing.recordings import ImportOptions
+
+OPTIONS = ImportOptions(frame_size=(54, 96), split="train")
+RATE, SIZE = 20, (54, 96)
+
+
+def keys(seconds: float, seed: int = 0) -> list[tuple[float, str, int]]:
+    """Presses and releases of a and d at random times."""
+    rng, time, held, events = np.random.default_rng(seed), 0.0, None, []
+    while (time := time + float(rng.uniform(0.1, 0.7))) < seconds:
+        events += [(time, held, 0)] if held else []
+        held = [None, "a", "d"][int(rng.integers(3))]
+        events += [(time, held, 1)] if held else []
+    return events
+
+
+def record(folder: Path, seconds: float, offset: float, drift: float = 0.0, moves: bool = True, zero: float = 0.0):
+    """A texture that scrolls while a key is held, and a log that is early by an offset and a drift."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, events = np.random.default_rng(1), keys(seconds)
+    coarse = rng.integers(0, 256, (SIZE[0] // 3, 200)).repeat(3, 0).repeat(3, 1).astype(np.uint8)
+    speed = np.zeros(round(seconds * 100))
+    for time, key, down in events:
+        speed[round(time * 100) :] = down * {"a": 60.0, "d": -60.0}[key]
+    place = np.cumsum(speed) / 100 * moves
+    with av.open(str(folder / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"threads": "1", "preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for index in range(round(seconds * RATE)):
+            left = round(float(place[index * 100 // RATE]))
+            grey = np.roll(coarse, left, axis=1)[:, : SIZE[1], None].repeat(3, 2)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(grey), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    rows = (f"{zero + (time - offset) / (1 + drift):.4f},{key},{down}\n" for time, key, down in events)
+    (folder / "a.csv").write_text("time,key,down\n" + "".join(rows), encoding="utf-8")
+    return folder
+
+
+def turns(dataset) -> np.ndarray:
+    names = [control.name for control in CONTROLS]
+    return decode_values(dataset.actions_FA)[:, names.index("left_stick_x")]
+
+
+def said(notes) -> str:
+    return next((note for note in notes if "the input is" in note or "offset of the input" in note), "")
+
+
+def found(notes) -> float:
+    return float(said(notes).split("early by ")[1].split(" s")[0])
+
+
+def imported(folder: Path, name: str, estimate: bool | None = True):
+    return import_recordings(folder, folder.parent / name, replace(OPTIONS, estimate_clock=estimate))
+
+
+@pytest.mark.parametrize("offset", [-0.5, 0.23])
+def test_an_offset_is_found_to_a_twentieth_of_a_second(tmp_path, offset):
+    dataset, notes = imported(record(tmp_path / "in", 24, offset), "out")
+    assert abs(found(notes) - offset) <= 0.05
+    right, _ = imported(record(tmp_path / "true", 24, 0.0), "right", False)
+    assert np.mean(np.abs(turns(dataset) - turns(right)) > 0.5) < 0.1
+
+
+def test_the_offset_is_estimated_where_the_start_of_the_log_was_assumed(tmp_path):
+    folder = record(tmp_path / "in", 24, 0.0, zero=98765.4)
+    first = keys(24)[0][0]
+    assert abs(found(imported(folder, "out", None)[1]) - first) <= 0.05
+    assert not said(imported(record(tmp_path / "true", 24, 0.0), "right", None)[1])  # the log names time 0
+
+
+def test_without_motion_nothing_is_changed(tmp_path):
+    folder = record(tmp_path / "in", 24, 0.5, moves=False)
+    dataset, notes = imported(folder, "out")
+    assert "cannot be seen in the pictures' motion, so nothing was changed" in said(notes)
+    assert (dataset.actions_FA == imported(folder, "plain", False)[0].actions_FA).all()
+
+
+def test_a_drift_is_found_and_corrected(tmp_path):
+    dataset, notes = imported(record(tmp_path / "in", 80, 0.2, drift=0.01), "out")
+    assert abs(float(said(notes).split("drifts by ")[1].split(" ms")[0]) - 10) <= 2
+    right, _ = imported(record(tmp_path / "true", 80, 0.0), "right", False)
+    size = min(len(dataset), len(right))
+    assert np.mean(np.abs(turns(dataset)[:size] - turns(right)[:size]) > 0.5) < 0.15
