@@ -84,10 +84,11 @@ def import_command(
 
     An unusable recording is skipped and listed (exit code 1). The same command continues a stopped import.
     """
-    from playloom.data.importing.build import import_recordings
+    from playloom.data.importing.build import check_folder, import_recordings
     from playloom.data.importing.decode import ClipEncoder
     from playloom.data.importing.recordings import SPLITS, ImportOptions
 
+    check_folder(recordings)  # before torch is imported
     skipped: list[str] = []
     left = f"the same command continues: {out}"
     with common.progress("importing", "frames") as bar, common.stopping(left, after_step=False):

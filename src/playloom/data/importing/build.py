@@ -67,13 +67,18 @@ class _Plan(NamedTuple):
         return sum(clip.steps for clip in self.clips)
 
 
+def check_folder(folder: Path | str) -> Path:
+    """Return the path of a folder; RecordingError when it is none."""
+    if not Path(folder).is_dir():
+        raise RecordingError(f"{folder} is not a folder; expected one with recordings in it")
+    return Path(folder)
+
+
 def find_recordings(folder: Path | str, options: ImportOptions) -> list[Recording]:
     """Return all recordings in or below a folder, sorted; RecordingError when there is none."""
     if options.format not in ("auto", *FORMATS):
         raise BadInputError(f"unknown format {options.format!r}; {did_you_mean(options.format, ('auto', *FORMATS))}")
-    place = Path(folder)
-    if not place.is_dir():
-        raise RecordingError(f"{folder} is not a folder; expected one with recordings in it")
+    place = check_folder(folder)
     found: list[Recording] = []
     taken: set[Path] = set()
     for name, reader in FORMATS.items():
