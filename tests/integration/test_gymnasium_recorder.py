@@ -26,7 +26,7 @@ def content(dataset):
 def test_a_row_has_a_frame_its_action_and_what_came_with_it(tmp_path):
     dataset, notes, skipped = record_environment(tmp_path / "out", SCRIPTED, 60, processes=1)
     assert len(dataset) == 60 and dataset.state_columns == ("reward", "terminated", "truncated", "place")
-    assert not skipped and "2 environment steps a frame" in notes[0] and "10 frames" in notes[0]
+    assert not skipped and "a frame is 2 environment steps" in notes[0] and "0.1 s of play" in notes[0]
     right = decode_values(dataset.actions_FA)[:, [c.name for c in CONTROLS].index("dpad_right")]
     seen = dataset.frames_FHWC[:, 0, :, 0].argmax(axis=1) - 8
     ends = []
@@ -124,7 +124,7 @@ def test_a_game_of_gymnasium_itself(tmp_path):
     pytest.importorskip("Box2D")
     recording = GymnasiumRecording(env="CarRacing-v3", frame_size=(24, 40), steps=8, options={"continuous": False})
     dataset, notes, _ = record_environment(tmp_path / "out", recording, 16, processes=2)
-    assert "5 environment steps a frame" in notes[0] and "left_stick_x = 1 action_1" in notes[1]
+    assert "a frame is 5 environment steps" in notes[0] and "left_stick_x = 1 action_1" in notes[1]
     assert len(dataset.spans) == 2 and (dataset.frames_FHWC[8] != dataset.frames_FHWC[0]).any()
     reward = dataset.column("reward")
     assert np.isnan(reward[7]) and np.isclose(reward[:7], -0.5).any()  # five steps at -0.1 each

@@ -160,10 +160,11 @@ def _frame_skip(recording: GymnasiumRecording, env: Any) -> tuple[int, str]:
     if isinstance(frames, int) and hasattr(env.unwrapped, "ale"):
         rate = 60 / frames
     skip = recording.frame_skip or max(1, round((rate or STEPS_PER_SECOND) / STEPS_PER_SECOND))
-    steps = f"rate: {skip} environment step{'s' * (skip > 1)} a frame with the same action, rewards added"
+    count = "an environment step" if skip == 1 else f"{skip} environment steps"
+    steps = f"rate: a frame is {count} with one action, rewards added"
     if not rate:
-        return skip, f"{steps}; the environment has no render_fps, so its speed at 10 frames a second is a guess"
-    return skip, f"{steps}; {rate:g} steps are a second, so {rate / skip:g} frames are, played at {STEPS_PER_SECOND}"
+        return skip, f"{steps}; the environment has no render_fps, so 0.1 s a frame is a guess"
+    return skip, f"{steps}: {skip / rate:.3g} s of play, shown as {1 / STEPS_PER_SECOND:g} s"
 
 
 def play(recording: GymnasiumRecording, facts: EnvironmentFacts, number: int) -> PlayedEpisode | str:
