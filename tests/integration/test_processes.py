@@ -106,8 +106,13 @@ def codebook_of(rank: int, ranks: int) -> np.ndarray:
 
 RUNS = {
     "ddp": {},
-    "fsdp": {"strategy": "fsdp", "activation_checkpointing": True},
-    "muon": {"strategy": "fsdp", "optimizer": "muon", "row_delays": (1,), "row_delay_weights": (1.0,)},
+    "fsdp": {
+        "strategy": "fsdp",
+        "activation_checkpointing": True,
+        "optimizer": "muon",
+        "row_delays": (1,),
+        "row_delay_weights": (1.0,),
+    },
 }
 
 
@@ -127,7 +132,7 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tokens, tmp_path):
         assert len({line["loss"] for line in log_of(two) if "loss" in line}) == 3
         _compare(log_of(one), log_of(two))
     for folder, share in ((one, {"batch": 4}), (two, {"batch": 2, "accumulate": 2})):
-        train_world(TINY, world_config(**{**settings, **RUNS["muon"], **share, "steps": 5}), tokens, folder)
+        train_world(TINY, world_config(**{**settings, **RUNS["fsdp"], **share, "steps": 5}), tokens, folder)
     _compare(log_of(one), log_of(two))
     books = [np.load(tmp_path / "two" / f"codebook-{rank}.npy") for rank in range(2)]
     assert np.array_equal(*books)

@@ -94,7 +94,8 @@ def save_chosen(
     paths: list[Path] = []
     for prompt in chosen:
         meta = prompt.span.meta
-        base = "-".join(str(meta[key]) for key in ("variant", "style") if meta.get(key)) or re.sub(r"\W+", "_", name)
+        words = (meta.get("variant") or re.sub(r"\W+", "_", name), meta.get("style"))
+        base = "-".join(str(word) for word in words if word)
         taken = sum(path.stem.rstrip("0123456789-") == base for path in paths)
         file = f"{base}-{taken + 1}" if taken else base
         facts = {key: meta[key] for key in ("game", "variant", "mode", "style", "seed", "split") if key in meta}
