@@ -1,4 +1,4 @@
-"""`playloom record`, `view` and `import`: recordings and data sets."""
+"""`playloom record`, `view`, `import` and `export`: recordings and data sets."""
 
 from __future__ import annotations
 
@@ -145,6 +145,19 @@ def import_command(
     typer.echo(f"{out}  (next: playloom {on})")
     if skipped:
         raise typer.Exit(2 if strict else common.SKIPPED)
+
+
+def export_command(
+    source: Annotated[Path, typer.Argument(help="A data set, a folder of recordings, a dream, or a folder of clips.")],
+    out: Annotated[Path, typer.Option(callback=common.own_folder, help="New folder of the exported data set.")],
+    to: Annotated[Literal["lerobot", "minari"], typer.Option("--format", help="Format of the exported data set.")],
+) -> None:
+    """Write recordings and dreams as a data set of LeRobot v3.0 or Minari, for other programs."""
+    from playloom.data.export import export_episodes
+
+    with common.progress("exporting", "episodes") as bar, common.stopping("nothing was written", after_step=False):
+        count = export_episodes(source, out, to, common.render, bar)
+    typer.echo(f"{common.count(count, 'episode')}: {out}")
 
 
 def record_command(

@@ -84,31 +84,14 @@ def _tables(
         splits[span.meta["split"]] += span.length
         kept[span.meta["take"]] += span.length
     whole = {take: _seconds(recordings[take].times_F) for take in kept}
-    same, pairs = _duplicates(dataset)
     coverage, situations = _coverage(dataset.actions_FA), _situations(dataset)
     unused = [name for name, rows in _controls(coverage).items() if not rows]
     rare = [name for name, rows in (coverage | situations).items() if 0 < rows < _RARE * len(dataset)]
     more = f"Record more of: {', '.join(rare)}." if rare else "No control that is used, and no situation, is rare."
-    form = (
-        f"frames of {dataset.frames_FHWC.shape[2]} x {dataset.frames_FHWC.shape[1]} pixels"
-        if isinstance(dataset, FrameDataset)
-        else f"{dataset.tokens_FN.shape[1]} codes a frame, of the tokenizer {dataset.tokenizer}"
-    )
-    summary = [
-        ("recordings", f"{len(kept)}, of {_time(sum(whole.values()))}"),
-        ("kept", f"{_time(STEP * len(dataset))}: {len(dataset)} steps of 0.1 s in {len(dataset.spans)} clips"),
-        ("stored", form),
-        ("formats", _counts(Counter(recordings[take].format for take in kept))),
-        ("mapping", _counts(Counter(" + ".join(_mapping(recordings[take])) for take in kept))),
-        ("idle", f"{_idle(dataset.actions_FA):.1%} of the steps have all controls at rest"),
-        ("duplicated frames", f"{same} of {pairs} neighbouring pairs ({same / max(1, pairs):.1%})"),
-        ("unused controls", ", ".join(unused) or "none"),
-        ("state columns", ", ".join(dataset.state_columns) or "none"),
-    ]
     split_rows = [(name, _time(STEP * rows), str(clips[name])) for name, rows in splits.items()]
     all_rows = coverage | situations
     return [
-        Table("Summary", ("", ""), summary),
+        Table("Summary", ("", ""), _summary(dataset, recordings, sum(whole.values()), unused)),
         Table("Splits", ("split", "time", "clips"), split_rows, "Recordings of one session are in one split."),
         Table(
             "Coverage",
@@ -148,6 +131,29 @@ def _tables(
     ]
 
 
+def _summary(
+    dataset: FrameDataset | TokenDataset, recordings: Mapping[str, Recording], seconds: float, unused: Sequence[str]
+) -> list[tuple[str, str]]:
+    used = [recordings[take] for take in dict.fromkeys(span.meta["take"] for span in dataset.spans)]
+    same, pairs = _duplicates(dataset)
+    form = (
+        f"frames of {dataset.frames_FHWC.shape[2]} x {dataset.frames_FHWC.shape[1]} pixels"
+        if isinstance(dataset, FrameDataset)
+        else f"{dataset.tokens_FN.shape[1]} codes a frame, of the tokenizer {dataset.tokenizer}"
+    )
+    return [
+        ("recordings", f"{len(used)}, of {_time(seconds)}"),
+        ("kept", f"{_time(STEP * len(dataset))}: {len(dataset)} steps of 0.1 s in {len(dataset.spans)} clips"),
+        ("stored", form),
+        ("formats", _counts(Counter(one.format for one in used))),
+        ("mapping", _counts(Counter(" + ".join(_mapping(one)) for one in used))),
+        ("idle", f"{_idle(dataset.actions_FA):.1%} of the steps have all controls at rest"),
+        ("duplicated frames", f"{same} of {pairs} neighbouring pairs ({same / max(1, pairs):.1%})"),
+        ("unused controls", ", ".join(unused) or "none"),
+        ("state columns", ", ".join(dataset.state_columns) or "none"),
+    ]
+
+
 def _mapping(recording: Recording) -> Sequence[str]:
     return recording.options.mapping or recording.mapping
 
@@ -158,7 +164,7 @@ def _seconds(times_F: NDArray[np.float64]) -> float:
 
 
 def _moved(clock: ClockCorrection, estimate: ClockEstimate | None) -> tuple[str, str]:
-    """What was added to the times of the input, and the share of the motion that it explains."""
+    """Correction of the input's times, and the share of the motion that the input explains."""
     drift = f", {1000 * clock.drift:+.2f} ms a second" if clock.drift else ""
     unknown = " (no clear motion)" if estimate and not estimate.sure else ""
     share = f"{max(estimate.shares):.2f}" if estimate else ""
