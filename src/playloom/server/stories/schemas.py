@@ -12,15 +12,9 @@ from playloom.errors import RecordingError
 from playloom.inference.types import ActionSource
 from playloom.server.schemas import PromptFields, RequestModel, SamplingFields, Schema, Vector
 
-MAX_BRANCHES = 8  # of one request
-MAX_COPIES = 9  # frames after the first that one edit is copied to
-Origin = Literal["given", "dreamed", "edited"]
-"""Origin of a frame: given, generated (here or in the session it came from), or edited."""
 State = Literal["waiting", "dreaming", "done", "cancelled", "failed"]
-"""State of a branch; the last three are final."""
 ACTIVE_STATES = ("waiting", "dreaming")  # not final
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Note = Annotated[str, Field(max_length=2000)]
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 _Whole = Annotated[int, Field(ge=0)]
 _Bin = Annotated[int, Field(ge=0, le=255)]
@@ -40,8 +34,8 @@ class Node(_Model):
     """Id, counted from 0, never reused; its images are `nodes/ID.png` and `nodes/ID.webp`."""
     parent: Id | None
     """Id of the frame before it; null for a root and for an edit of a root."""
-    origin: Origin
-    """`given`, `dreamed` (generated) or `edited`."""
+    origin: Literal["given", "dreamed", "edited"]
+    """`given`, `dreamed` (generated, here or in the session it came from) or `edited`."""
     action: _Bins | None
     """Action that led to it, sixteen bins; null for a root."""
     action_source: ActionSource | None = None
@@ -49,9 +43,7 @@ class Node(_Model):
     branch: Id | None = None
     """Id of the branch that generated it."""
     starred: bool = False
-    """Star."""
     note: str = ""
-    """Note."""
     edit_of: Id | None = None
     """Id of the frame that it is an edit of; that frame may be removed."""
 
@@ -70,11 +62,9 @@ class Branch(_Model):
     frames_done: _Whole = 0
     """Number of frames finished."""
     state: State = "waiting"
-    """State of the branch."""
     error: str | None = None
     """Error message of a failed branch."""
     seed: _Whole
-    """Random seed."""
     temperature: float = Field(allow_inf_nan=False)
     """Divides the logits."""
     top_k: _Whole | None
@@ -104,7 +94,6 @@ class Removed(_Model):
 
 class _StoryFields(_Model):
     name: str
-    """Display name."""
     created: str
     """Creation time, ISO 8601, UTC."""
     size: tuple[_Whole, _Whole] = (0, 0)
@@ -149,15 +138,11 @@ class StoryItem(_Model):
     """One story in the list."""
 
     id: str
-    """Id of the story."""
     name: str
-    """Display name."""
     created: str = ""
     """Creation time, ISO 8601, UTC; empty for a damaged story."""
     frames: int = 0
-    """Number of frames."""
     branches: int = 0
-    """Number of branches."""
     picture: str | None = None
     """Path of its thumbnail: the newest starred frame, else the newest frame."""
     error: str | None = None
@@ -180,7 +165,6 @@ class BranchList(_Model):
     """Some branches."""
 
     branches: Sequence[Branch]
-    """Branches with their states."""
     notes: list[str]
     """Notes about choices that the server made, such as a shortened script."""
 
@@ -219,7 +203,6 @@ class StoryUpdate(RequestModel):
     """New name of a story."""
 
     name: Name
-    """Display name."""
 
 
 class BranchRequest(SamplingFields, RequestModel):
@@ -227,7 +210,7 @@ class BranchRequest(SamplingFields, RequestModel):
 
     from_: Id = Field(alias="from")
     """Id of the frame to continue from."""
-    count: int = Field(default=1, ge=1, le=MAX_BRANCHES)
+    count: int = Field(default=1, ge=1, le=8)
     """Number of branches; their seeds count up."""
     frames: int = Field(default=10, ge=1)
     """Frames of each branch."""
@@ -250,16 +233,14 @@ class EditRequest(RequestModel):
 
     overlay: str
     """PNG with transparency, base64; resized to the frame's size."""
-    copies: int = Field(default=0, ge=0, le=MAX_COPIES)
+    copies: int = Field(default=0, ge=0, le=9)
     """Number of next frames that get the overlay too; the model follows an edit better on several frames."""
     toward: Id | None = None
     """Id of a descendant that selects the next frames; none: always the first child."""
 
 
 class NodeUpdate(RequestModel):
-    """Changes of a frame."""
+    """Changes of a frame; none: unchanged."""
 
     starred: bool | None = None
-    """Star; none: unchanged."""
-    note: Note | None = None
-    """Note; none: unchanged."""
+    note: Annotated[str, Field(max_length=2000)] | None = None
