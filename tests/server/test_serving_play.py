@@ -66,7 +66,7 @@ def say(player, kind, **fields):
 
 
 def live(server):
-    return server[1].state.server.live
+    return server[1].state.server.sessions
 
 
 def wait_until(happened, seconds=5.0):

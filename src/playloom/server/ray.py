@@ -40,8 +40,8 @@ from playloom.errors import ConfigError, PlayloomError, ResourceError
 from playloom.models.checkpoint import bundled_models, load_model, model_folder
 from playloom.server.app import Server, create_app
 from playloom.server.errors import ApiError
-from playloom.server.live import SendQueue
 from playloom.server.main import listen, log_requests
+from playloom.server.sessions import SendQueue
 from playloom.server.settings import Settings, replica_in
 
 _APPLICATION = "playloom"

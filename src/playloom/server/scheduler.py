@@ -27,7 +27,7 @@ from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt, StepResult
-from playloom.server.errors import CapacityError, ShuttingDownError, log
+from playloom.server.errors import log
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
@@ -36,6 +36,14 @@ _OnError = Callable[[Exception], None]
 Progress = Callable[[int, int], None]
 """Receives the number of prefilled prompt steps and their total."""
 _MAX_UNSENT = 2  # frames of a live session that are being encoded; more would queue
+
+
+class CapacityError(ResourceError):
+    """Raised when no session is free; a later attempt may succeed."""
+
+
+class ShuttingDownError(ResourceError):
+    """Raised when the scheduler is closed, or closes before a step is done."""
 
 
 class _TaskQueue:

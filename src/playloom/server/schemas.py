@@ -15,6 +15,7 @@ import numpy as np
 from fastapi import FastAPI, Request
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from starlette.responses import Response
 
 from playloom.actions.codec import REST_VALUES, Form, read_vector, values_to_rows
 from playloom.errors import BadInputError, did_you_mean
@@ -26,6 +27,7 @@ from playloom.server.scheduler import Frame
 from playloom.server.service import ContextStep, InferenceService, resolve_seed
 
 _USED = 10
+_MOST = 100
 SEED_END = 2**63
 
 
@@ -42,6 +44,19 @@ Temperature = Annotated[TemperatureValue | None, BeforeValidator(_blank_is_none)
 TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_blank_is_none)]
 TopP = Annotated[Annotated[float, Field(gt=0, le=1)] | None, BeforeValidator(_blank_is_none)]
 Seed = Annotated[SeedValue | None, BeforeValidator(_blank_is_none)]
+Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is cut out where the shape differs.")]
+Schema = Literal["named", "binned"]
+
+
+def file_response(*media_types: str) -> dict[str, Any]:
+    """Return the arguments that declare a route's response as one of these media types."""
+    return {"response_class": Response, "responses": {200: {"content": {name: {} for name in media_types}}}}
+
+
+def download(data: bytes, name: str, media_type: str) -> Response:
+    """Build the response that a browser saves under a name."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    return Response(data, media_type=media_type, headers=headers)
 
 
 class ApiModel(BaseModel):
@@ -131,11 +146,6 @@ class ScoreReply(ApiModel):
     results: list[ScoreResult]
 
 
-_MOST = 100
-Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is cut out where the shape differs.")]
-Schema = Literal["named", "binned"]
-
-
 class PromptFields(RequestModel):
     """Prompt of a request."""
 
@@ -185,16 +195,13 @@ class GenerationResponse(ApiModel):
     """Reply that names what it was generated with."""
 
     model: str
-    """Name of the model."""
     seed: int
-    """Seed used."""
 
 
 class DreamResponse(GenerationResponse):
     """Reply of `/v1/dream`."""
 
     steps: list[Step]
-    """Steps in order."""
 
 
 class PolicyResponse(GenerationResponse):
@@ -365,11 +372,13 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
 
 
 async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
-    named = [(text, f"frame {index}") for index, text in enumerate(pictures)]
     size, pixels = service.size, service.settings.picture_pixels
-    frames = await service.run_in_io_pool(
-        lambda: [read_frame(from_base64(text, where), size, where=where, pixels=pixels) for text, where in named]
-    )
+
+    def read(index: int) -> NDArray[np.uint8]:
+        where = f"frame {index}"
+        return read_frame(from_base64(pictures[index], where), size, where=where, pixels=pixels)
+
+    frames = await service.run_in_io_pool(lambda: [read(index) for index in range(len(pictures))])
     return np.stack(frames) if frames else np.zeros((0, *size, 3), np.uint8)
 
 

@@ -21,13 +21,15 @@ import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, NamedTuple
+from typing import IO, Annotated, Literal, NamedTuple
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Header as HeaderParam
 from numpy.typing import NDArray
+from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 
 from playloom.actions.codec import REST_VALUES
@@ -39,6 +41,7 @@ from playloom.media.output_folder import GeneratedClip, OutputStep
 from playloom.media.video import write_gif, write_mp4
 from playloom.provenance import Manifest, frames_hash, stamp
 from playloom.server.errors import ApiError
+from playloom.server.schemas import download, file_response
 from playloom.server.service import RequestLimiter
 from playloom.server.stories import schemas
 from playloom.server.stories.branches import BranchRunner
@@ -60,11 +63,6 @@ _MEDIA_TYPES: dict[PathKind, str] = {
 _CACHED = {"Cache-Control": "private, max-age=31536000, immutable"}
 _STREAM = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 router = APIRouter(prefix="/v1/stories", tags=["stories"])
-
-
-def _content(*media_types: str) -> dict[str, Any]:
-    content: dict[str, dict[str, str]] = {media_type: {} for media_type in media_types}
-    return {"response_class": Response, "responses": {200: {"content": content}}}
 
 
 def _stories(request: Request) -> StoryService:
@@ -126,7 +124,7 @@ async def delete_story(story: str, stories: Stories) -> None:
     await stories.delete(story)
 
 
-@router.get("/{story}/events", **_content("text/event-stream"))
+@router.get("/{story}/events", **file_response("text/event-stream"))
 async def stream_events(
     story: OpenStory,
     stories: Stories,
@@ -183,7 +181,7 @@ async def edit_node(
     return schemas.NodeList(nodes=await stories.service.limiter.in_time(stories.edit(story, node, params)))
 
 
-@router.get("/{story}/nodes/{node}.png", **_content("image/png"))
+@router.get("/{story}/nodes/{node}.png", **file_response("image/png"))
 async def get_png(story: OpenStory, node: KnownNode, stories: Stories) -> Response:
     """Return a frame as PNG; a generated one is watermarked and carries its manifest."""
     service = stories.service
@@ -197,7 +195,7 @@ async def get_png(story: OpenStory, node: KnownNode, stories: Stories) -> Respon
     return Response(await service.run_in_io_pool(encode), media_type="image/png", headers=_CACHED)
 
 
-@router.get("/{story}/nodes/{node}.webp", **_content("image/webp"))
+@router.get("/{story}/nodes/{node}.webp", **file_response("image/webp"))
 async def get_webp(story: OpenStory, node: KnownNode) -> Response:
     """Return a frame as small WebP."""
     try:
@@ -207,24 +205,25 @@ async def get_webp(story: OpenStory, node: KnownNode) -> Response:
     return Response(data, media_type="image/webp", headers=_CACHED)
 
 
-@router.get("/{story}/nodes/{node}/path.{kind}", **_content(*_MEDIA_TYPES.values()))
+@router.get("/{story}/nodes/{node}/path.{kind}", **file_response(*_MEDIA_TYPES.values()))
 async def get_path(story: OpenStory, node: KnownNode, kind: PathKind, stories: Stories) -> Response:
     """Export the path from the root to a frame: video, GIF, actions, arrays, or a folder of all."""
     nodes = story.tree.path(node.id)
     data = await stories.service.run_in_encode_pool(lambda: export_path(load_path(story.directory, nodes), kind))
-    return Response(data, media_type=_MEDIA_TYPES[kind], headers=_download(f"story-{node.id}.{kind}"))
+    return download(data, f"story-{node.id}.{kind}", _MEDIA_TYPES[kind])
 
 
-@router.get("/{story}/story.zip", **_content("application/zip"))
+@router.get("/{story}/story.zip", **file_response("application/zip"))
 async def get_zip(story: OpenStory, stories: Stories) -> Response:
     """Export a whole story as zip: its JSON, every image, and the codes of every frame."""
     file, info = tempfile.TemporaryFile(), stories.info(story)  # noqa: SIM115 - closed after it is sent
-    try:
-        await stories.service.run_in_encode_pool(lambda: write_story(file, story.directory, info))
-    except BaseException:
-        file.close()
-        raise
-    return StreamingResponse(_chunks(file), media_type="application/zip", headers=_download("story.zip"))
+    await stories.service.run_in_encode_pool(lambda: write_story(file, story.directory, info))
+    file.seek(0)
+    chunks, close = iter(partial(file.read, _CHUNK), b""), BackgroundTask(file.close)
+    headers = {"Content-Disposition": 'attachment; filename="story.zip"', "Cache-Control": "no-store"}
+    return StreamingResponse(
+        chunks, media_type="application/zip", headers=headers, background=BackgroundTask(file.close)
+    )
 
 
 async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> AsyncIterator[str]:
@@ -265,17 +264,6 @@ def _serialize_event(number: int, change: Change, story: Story) -> str:
 
 def _format_sse(kind: str, number: int, data: str) -> str:
     return f"id: {number}\nevent: {kind}\ndata: {data}\n\n"
-
-
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        file.seek(0)
-        while chunk := file.read(_CHUNK):
-            yield chunk
-
-
-def _download(name: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
 
 
 class PathClip(NamedTuple):
