@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from prometheus_client import generate_latest
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -62,18 +63,12 @@ class ModelInfo(ApiModel):
     """One model; the fields after `serving` are null for one that is not served."""
 
     name: str
-    serving: bool
-    """True for the model that this server runs."""
-    width: int | None = None
-    """Frame width in pixels."""
-    height: int | None = None
-    """Frame height in pixels."""
-    context: int | None = None
-    """Context length in steps."""
-    tokens: int | None = None
-    """Tokens per frame."""
-    temperature: float | None = None
-    """Default temperature: the model card's, else 0.9."""
+    serving: bool = Field(description="True for the model that this server runs.")
+    width: int | None = Field(default=None, description="Frame width in pixels.")
+    height: int | None = Field(default=None, description="Frame height in pixels.")
+    context: int | None = Field(default=None, description="Context length in steps.")
+    tokens: int | None = Field(default=None, description="Tokens per frame.")
+    temperature: float | None = Field(default=None, description="Default temperature: the model card's, else 0.9.")
     controls: dict[str, str | None] | None = None
     """What controls do in the game, by control, as far as known; null for one that training never saw move."""
 
@@ -82,19 +77,16 @@ class PromptInfo(ApiModel):
     """One prompt: a few seconds of real play."""
 
     name: str
-    picture: str
-    """Path of its last frame, a PNG."""
+    picture: str = Field(description="Path of its last frame, a PNG.")
 
 
 class Health(ApiModel):
     """State of the server."""
 
-    status: Literal["ok", "stopping"]
-    """`stopping`, with status 503, after SIGTERM."""
+    status: Literal["ok", "stopping"] = Field(description="`stopping`, with status 503, after SIGTERM.")
     version: str
     model: str
-    replica: str | None = None
-    """Name of this server among several; null for a single one."""
+    replica: str | None = Field(default=None, description="Name of this server among several; null for a single one.")
 
 
 class Server:

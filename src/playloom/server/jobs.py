@@ -121,28 +121,23 @@ class JobStep(ApiModel):
     """Name of the form part with the image, PNG or JPEG; a key, never a path."""
     action: Vector | None = None
     """Twelve buttons 0 or 1, then four sticks -1 to 1 (+y forward); optional in the last step."""
-    tokens: Tokens | None = None
-    """Tokens of the image; used in place of encoding it."""
+    tokens: Tokens | None = Field(default=None, description="Tokens of the image; used in place of encoding it.")
 
 
 class FutureAction(ApiModel):
     """The action of one predicted step."""
 
-    action: Vector | None = None
-    """As in `JobStep`; none: sampled."""
+    action: Vector | None = Field(default=None, description="As in `JobStep`; none: sampled.")
 
 
 class NewJob(SamplingFields):
     """The form field `json`. (`seed` is not in the original format.)"""
 
-    steps: list[JobStep] = Field(min_length=1, max_length=_MAX_CONTEXT)
-    """Context, oldest first."""
-    num_steps_to_predict: int = Field(ge=1)
-    """Steps to predict, one result each."""
+    steps: list[JobStep] = Field(min_length=1, max_length=_MAX_CONTEXT, description="Context, oldest first.")
+    num_steps_to_predict: int = Field(ge=1, description="Steps to predict, one result each.")
     num_parallel_predictions: int = Field(default=1, ge=1)
     """Jobs to start from the same context; their seeds count up."""
-    max_context_length: int = Field(default=10, ge=1)
-    """Use only so many of the last steps, at most 10."""
+    max_context_length: int = Field(default=10, ge=1, description="Use only so many of the last steps, at most 10.")
     future_actions: list[FutureAction] = Field(default=[], max_length=10_000)
     """Actions of the first predicted steps."""
 
@@ -150,10 +145,8 @@ class NewJob(SamplingFields):
 class NewJobReply(ApiModel):
     """Reply of `/new_job`."""
 
-    job_ids: list[str]
-    """One id per parallel prediction."""
-    current_jobs_in_queue: int
-    """Unfinished jobs, these included."""
+    job_ids: list[str] = Field(description="One id per parallel prediction.")
+    current_jobs_in_queue: int = Field(description="Unfinished jobs, these included.")
 
 
 _NEW_JOB = TypeAdapter(NewJob)

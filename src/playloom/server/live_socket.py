@@ -62,18 +62,14 @@ class Hello(RequestModel):
     """API key; needed unless the upgrade request carried it."""
     resume: Name | None = None
     """Token of a session to resume; an unknown token opens a new session."""
-    prompt: Name | None = None
-    """Name of a bundled prompt; none: the first one."""
-    image: str | None = None
-    """Start image instead of a prompt: PNG or JPEG, base64."""
-    controller: Controller = "person"
-    """Source of the actions."""
+    prompt: Name | None = Field(default=None, description="Name of a bundled prompt; none: the first one.")
+    image: str | None = Field(default=None, description="Start image instead of a prompt: PNG or JPEG, base64.")
+    controller: Controller = Field(default="person", description="Source of the actions.")
     seed: SeedValue | None = None
     """Random seed; the same seed and actions give the same frames. None: a random one."""
     temperature: TemperatureValue | None = None
     """Divides the logits; none: the model's default."""
-    format: Live = "jpeg"
-    """Image format of the frames."""
+    format: Live = Field(default="jpeg", description="Image format of the frames.")
 
 
 class Command(RequestModel):

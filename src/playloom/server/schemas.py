@@ -85,10 +85,8 @@ class SamplingFields(ApiModel):
 
     temperature: Temperature = None
     """Divides the logits; 0 is greedy; none: the model's default."""
-    top_k: TopK = None
-    """Sample from the k likeliest tokens only."""
-    top_p: TopP = None
-    """Sample from the likeliest tokens that reach p together."""
+    top_k: TopK = Field(default=None, description="Sample from the k likeliest tokens only.")
+    top_p: TopP = Field(default=None, description="Sample from the likeliest tokens that reach p together.")
     seed: Seed = None
     """Random seed; the same request and seed give the same reply. None: a random one."""
 
@@ -100,8 +98,7 @@ class SamplingFields(ApiModel):
 class ScoreEntry(ApiModel):
     """One context step: an image and the action taken after seeing it."""
 
-    image: str
-    """PNG or JPEG of any size, base64; resized to the model's size."""
+    image: str = Field(description="PNG or JPEG of any size, base64; resized to the model's size.")
     actions: Vector | None = None
     """Sixteen numbers: bins, or floats of either order; see `schema`. Missing or empty: `actions_output`."""
     actions_output: Vector | None = None
@@ -115,8 +112,7 @@ class ScoreInput(SamplingFields):
 
     context: list[ScoreEntry] = Field(min_length=1, max_length=100)
     """Steps, oldest first; the last 10 are used."""
-    num_steps_to_predict: int = Field(default=1, ge=1)
-    """Steps to predict."""
+    num_steps_to_predict: int = Field(default=1, ge=1, description="Steps to predict.")
     schema_: Form = Field(default="auto", alias="schema")
     """Schema of `actions`; `auto` decides for each vector."""
 
@@ -130,12 +126,9 @@ class ScoreRequest(ApiModel):
 class ScoreResult(ApiModel):
     """One predicted step."""
 
-    image: str
-    """PNG, base64: visibly watermarked, its manifest in the text chunk `playloom`."""
-    actions: list[int]
-    """Action that the model takes after seeing it, sixteen bins."""
-    actions_output: list[int]
-    """Same as `actions`."""
+    image: str = Field(description="PNG, base64: visibly watermarked, its manifest in the text chunk `playloom`.")
+    actions: list[int] = Field(description="Action that the model takes after seeing it, sixteen bins.")
+    actions_output: list[int] = Field(description="Same as `actions`.")
     tokens: list[int]
     """Tokens of the image; send them back with it to continue without drift and without the watermark."""
 
@@ -155,8 +148,7 @@ class PromptFields(RequestModel):
     """Images instead of a prompt, oldest first; the last ones that fit the context are used."""
     context_actions: Annotated[list[Vector], Field(max_length=_MOST)] | None = None
     """Actions between the images, one less than images; none: at rest."""
-    schema_: Schema = Field(default="named", alias="schema")
-    """Schema of every action in this request."""
+    schema_: Schema = Field(default="named", alias="schema", description="Schema of every action in this request.")
 
 
 class PromptParams(SamplingFields, PromptFields):
@@ -168,8 +160,7 @@ class DreamRequest(PromptParams):
 
     mode: Literal["world", "policy", "full"] = "world"
     """`world`: actions in, frames out. `policy`: frames in, actions out. `full`: both generated."""
-    steps: int = Field(default=10, ge=1)
-    """Steps to generate."""
+    steps: int = Field(default=10, ge=1, description="Steps to generate.")
     actions: Annotated[list[Vector], Field(max_length=10_000)] | None = None
     """`world`: the action of every step; none, with a bundled prompt: the recorded ones. `full`: of the first steps."""
     frames: Annotated[list[Picture], Field(max_length=_MOST)] | None = None
@@ -179,16 +170,11 @@ class DreamRequest(PromptParams):
 class Step(ApiModel):
     """One step: the action, and the frame after it."""
 
-    index: int
-    """Step number, from 0."""
-    action: list[float]
-    """Sixteen numbers in the request's schema."""
-    action_given: bool
-    """True when the request gave the action; false when the model sampled it."""
-    image: str | None
-    """PNG, base64, watermarked; null in policy mode."""
-    tokens: list[int] | None
-    """Tokens of the frame."""
+    index: int = Field(description="Step number, from 0.")
+    action: list[float] = Field(description="Sixteen numbers in the request's schema.")
+    action_given: bool = Field(description="True when the request gave the action; false when the model sampled it.")
+    image: str | None = Field(description="PNG, base64, watermarked; null in policy mode.")
+    tokens: list[int] | None = Field(description="Tokens of the frame.")
 
 
 class GenerationResponse(ApiModel):
@@ -207,8 +193,7 @@ class DreamResponse(GenerationResponse):
 class PolicyResponse(GenerationResponse):
     """Reply of `/v1/policy`."""
 
-    action: list[float]
-    """Sixteen numbers in the request's schema."""
+    action: list[float] = Field(description="Sixteen numbers in the request's schema.")
 
 
 def register_generation_routes(app: FastAPI, service: InferenceService) -> None:

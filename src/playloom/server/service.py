@@ -1,8 +1,6 @@
 """Inference service: the model, its scheduler, the request limits and the thread pools that all routes share.
 
-Images are decoded and encoded in the I/O pool; the model runs in the scheduler's thread only. `SentImageCache` knows
-the tokens of images that were sent out. Clients of the hosted endpoint send our images back without tokens; encoding
-them again would drift and put the visible watermark into the context.
+Images are decoded and encoded in the I/O pool; the model runs in the scheduler's thread only.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -116,7 +114,11 @@ class RequestLimiter:
 
 
 class SentImageCache:
-    """Tokens and manifests of the newest images sent, by pixel hash; any thread may use it."""
+    """Tokens and manifests of the newest images sent, by pixel hash; any thread may use it.
+
+    Clients of the hosted endpoint send our images back without tokens; encoding them again would drift and put the
+    visible watermark into the context.
+    """
 
     def __init__(self, images: int) -> None:
         self._images = images
@@ -195,13 +197,13 @@ class InferenceService:
             return self.prompts[0]
         return self._prompt_file(name).stem
 
-    async def run_in_io_pool(self, work: Callable[[], _T]) -> _T:
+    def run_in_io_pool(self, work: Callable[[], _T]) -> Awaitable[_T]:
         """Run in the I/O thread, in order."""
-        return await asyncio.get_running_loop().run_in_executor(self._io_pool, work)
+        return asyncio.get_running_loop().run_in_executor(self._io_pool, work)
 
-    async def run_in_encode_pool(self, work: Callable[[], _T]) -> _T:
+    def run_in_encode_pool(self, work: Callable[[], _T]) -> Awaitable[_T]:
         """Run an encoding of seconds in the encoding thread, in order."""
-        return await asyncio.get_running_loop().run_in_executor(self._encode_pool, work)
+        return asyncio.get_running_loop().run_in_executor(self._encode_pool, work)
 
     def submit_live(self, work: Callable[[], _T]) -> Future[_T]:
         """Run an encoding of milliseconds in the thread of live frames, in order."""
@@ -301,8 +303,8 @@ class InferenceService:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-        limit = self.settings.picture_pixels
-        frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
+        pixels = self.settings.picture_pixels
+        frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=pixels, stretch=stretch)
         known_N = step.codes_N if step.codes_N is not None else self.sent_images.find(frame_HWC)[0]
         if known_N is not None:
             slots, codebook = self.model.config.layout.image_slots, self.model.config.layout.vocab.codebook_size

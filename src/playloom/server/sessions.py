@@ -252,8 +252,7 @@ class HttpSession:
 class SessionCreated(schemas.GenerationResponse):
     """A new session."""
 
-    token: str
-    """Token of the session; it gives access to step and close it."""
+    token: str = Field(description="Token of the session; it gives access to step and close it.")
 
 
 class StepBody(schemas.RequestModel):

@@ -20,7 +20,7 @@ from playloom.client.endpoint import (
     parse_retry_after,
     printable,
 )
-from playloom.client.response import choose_action, read_response
+from playloom.client.messages import choose_action, read_response
 from playloom.errors import BadInputError
 from playloom.media.images import encode_png
 

@@ -221,9 +221,7 @@ async def get_zip(story: OpenStory, stories: Stories) -> Response:
     file.seek(0)
     chunks, close = iter(partial(file.read, _CHUNK), b""), BackgroundTask(file.close)
     headers = {"Content-Disposition": 'attachment; filename="story.zip"', "Cache-Control": "no-store"}
-    return StreamingResponse(
-        chunks, media_type="application/zip", headers=headers, background=BackgroundTask(file.close)
-    )
+    return StreamingResponse(chunks, media_type="application/zip", headers=headers, background=close)
 
 
 async def event_stream(story: Story, after: int, limiter: RequestLimiter) -> AsyncIterator[str]:
