@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from fastapi import FastAPI, Request
+from pydantic import Field
 from starlette.responses import Response
 
 from playloom.actions.codec import read_vector, values_to_rows
