@@ -48,9 +48,12 @@ Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is c
 Schema = Literal["named", "binned"]
 
 
-def file_response(*media_types: str) -> dict[str, Any]:
-    """Return the arguments that declare a route's response as one of these media types."""
-    return {"response_class": Response, "responses": {200: {"content": {name: {} for name in media_types}}}}
+def file_response(*media_types: str, empty: str | None = None) -> dict[str, Any]:
+    """Return the arguments that declare a route's response as one of these media types, or as `empty` (204)."""
+    responses: dict[int, Any] = {200: {"content": {name: {} for name in media_types}}}
+    if empty is not None:
+        responses[204] = {"description": empty}
+    return {"response_class": Response, "responses": responses}
 
 
 def download(data: bytes, name: str, media_type: str) -> Response:
@@ -271,12 +274,10 @@ def _context(params: ScoreInput) -> list[ContextStep]:
     context = []
     first = max(0, len(params.context) - _USED)
     for number, entry in enumerate(params.context[first:], first):
-        where = f"the image of context entry {number}"
-        vector = entry.actions or entry.actions_output
+        where, vector = f"the image of context entry {number}", entry.actions or entry.actions_output
         action_A = read_vector(vector, params.schema_, f"actions of context entry {number}") if vector else None
         codes_N = np.array(entry.tokens, np.int64) if entry.tokens else None
-        picture = from_base64(entry.image, where)
-        context.append(ContextStep(picture=picture, where=where, action_A=action_A, codes_N=codes_N))
+        context.append(ContextStep(from_base64(entry.image, where), where, action_A, codes_N))
     return context
 
 
@@ -293,8 +294,8 @@ async def build_prompt(service: InferenceService, params: PromptFields) -> Promp
     actions = read_actions(given, params.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
 
     def read() -> list[ContextStep]:
-        named = zip(images, [*actions, None], (f"image {index}" for index in range(len(images))), strict=True)
-        return [ContextStep(picture=from_base64(text, name), where=name, action_A=a_A) for text, a_A, name in named]
+        named = zip(images, (f"image {index}" for index in range(len(images))), [*actions, None], strict=True)
+        return [ContextStep(from_base64(text, name), name, action_A) for text, name, action_A in named]
 
     return await service.prompt(await service.run_in_io_pool(read), steps=service.context)
 

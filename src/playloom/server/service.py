@@ -143,7 +143,7 @@ class SentImageCache:
         return codes_N.astype(np.int64), manifest
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ContextStep:
     """One context step of a request: an image, the action after it, and its tokens where they were sent."""
 
