@@ -217,66 +217,49 @@ class MetricsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or WebSocket."""
-        if scope["type"] == "websocket":
-            return await self._socket(scope, receive, send)
-        if scope["type"] != "http":
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
             return await self.app(scope, receive, send)
-        began, status = time.monotonic(), 0
+        began, status, frames = time.monotonic(), 0, 0
+        client, path = (scope.get("client") or "-")[0], _path(scope)
+
+        async def heard() -> Message:
+            nonlocal status
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                status = status or message.get("code", 1005)
+            return message
 
         async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
+            nonlocal status, frames
+            if message["type"].endswith("http.response.start"):
                 status = message["status"]
                 message = {**message, "headers": [*message.get("headers", []), *self._headers]}
             await send(message)
+            if message["type"] == "websocket.accept":
+                access.info("%s WS %s open", client, path)
+            elif message["type"] == "websocket.close":
+                status = status or message.get("code", 1000)
+            frames += message["type"] == "websocket.send" and message.get("bytes") is not None
 
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, heard, watched)
         except Exception as error:
+            if kind == "websocket":
+                raise
             error = to_api_error(error)
             if not status:
                 await error.response()(scope, receive, watched)
         finally:
-            route, seconds = getattr(scope.get("route"), "path", "other"), time.monotonic() - began
-            method = scope["method"] if scope["method"] in _METHODS else "other"  # no series that clients invent
-            self.metrics.requests.labels(method, route, str(status)).inc()
-            self.metrics.seconds.labels(route).observe(seconds)
-            access.info("%s %s %s %d %.0f ms", _client(scope), method, _path(scope), status, 1000 * seconds)
-
-    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began, frames, code = time.monotonic(), 0, 0
-        client, path = _client(scope), _path(scope)
-
-        async def heard() -> Message:
-            nonlocal code
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                code = code or message.get("code", 1005)
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal code, frames
-            await send(message)
-            kind = message["type"]
-            if kind == "websocket.accept":
-                access.info("%s WS %s open", client, path)
-            elif kind == "websocket.http.response.start":
-                code = message["status"]
-            elif kind == "websocket.close":
-                code = code or message.get("code", 1000)
-            elif kind == "websocket.send" and message.get("bytes") is not None:
-                frames += 1
-
-        try:
-            await self.app(scope, heard, watched)
-        finally:
             seconds = time.monotonic() - began
-            access.info("%s WS %s closed %d %d frames %.1f s", client, path, code, frames, seconds)
-
-
-def _client(scope: Scope) -> str:
-    client = scope.get("client")
-    return client[0] if client else "-"
+            if kind == "websocket":
+                access.info("%s WS %s closed %d %d frames %.1f s", client, path, status, frames, seconds)
+            else:
+                route = getattr(scope.get("route"), "path", "other")
+                method = scope["method"] if scope["method"] in _METHODS else "other"  # no series that clients invent
+                self.metrics.requests.labels(method, route, str(status)).inc()
+                self.metrics.seconds.labels(route).observe(seconds)
+                access.info("%s %s %s %d %.0f ms", client, method, path, status, 1000 * seconds)
 
 
 def _path(scope: Scope) -> str:

@@ -13,10 +13,9 @@ from playloom.actions.codec import REST_VALUES, read_vector
 from playloom.actions.script import parse_script
 from playloom.errors import BadInputError
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt, StepResult
+from playloom.inference.types import ActionSource, Prompt, StepResult
 from playloom.server.errors import ApiError, to_api_error
 from playloom.server.schemas import SEED_END, read_actions
-from playloom.server.service import resolve_seed
 from playloom.server.stories.schemas import ACTIVE_STATES, Branch, BranchList, BranchRequest, Node, State
 from playloom.server.stories.service import Story, StoryService
 from playloom.server.stories.store import Frame
@@ -42,7 +41,7 @@ class BranchRunner:
         if context > service.context:
             raise BadInputError(f"context is too long: got {context} frames, expected at most {service.context}")
         actions, notes = _actions(params)
-        sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
+        sampling, seed = params.resolve(service)
         if seed + params.count > SEED_END:
             last = SEED_END - params.count
             raise BadInputError(f"seed is too large for {params.count} branches: got {seed}, expected at most {last}")
@@ -112,8 +111,7 @@ class BranchRunner:
         async with aclosing(self.service.dream(prompt, turns, sampling, branch.seed)) as steps:  # type: ignore[arg-type]
             async for step in steps:
                 assert step.frame_HWC is not None and step.codes_N is not None, "every step of a branch has a frame"
-                made = manifest.at_step(step.index + 1)
-                frame = Frame(step.frame_HWC, step.codes_N, manifest.weights, made)
+                frame = Frame(step.frame_HWC, step.codes_N, manifest.weights, manifest.at_step(step.index + 1))
                 added = await _add_step(story, branch.id, parent, step, frame)
                 if not added:
                     return
@@ -148,15 +146,9 @@ async def _add_step(story: Story, branch: int, parent: int, step: StepResult, fr
     def new_node() -> list[Node]:
         if not _is_active(story, branch):
             return []
-        node = Node(
-            id=story.tree.header.next_node,
-            parent=parent,
-            origin="dreamed",
-            action=tuple(step.action_A.tolist()),
-            action_source="player" if step.action_given else "model",
-            branch=branch,
-        )
-        return [node]
+        source: ActionSource = "player" if step.action_given else "model"
+        id_, action = story.tree.header.next_node, tuple(step.action_A.tolist())
+        return [Node(id=id_, parent=parent, origin="dreamed", action=action, action_source=source, branch=branch)]
 
     return await story.change(new_node, [frame])
 

@@ -39,8 +39,9 @@ _EDITED = "generated, then edited by hand"
 class Story:
     """An open story."""
 
-    def __init__(self, name: str, directory: StoryDir, tree: Tree, disk: Executor) -> None:
-        self.name, self.directory, self.tree = name, directory, tree
+    def __init__(self, name: str, directory: StoryDir, tree: Tree, disk: Executor, error: str | None = None) -> None:
+        """Open a story; `error` is the message of a damaged one, whose tree is empty."""
+        self.name, self.directory, self.tree, self.error = name, directory, tree, error
         self.deleted = False
         self.lock = asyncio.Lock()  # held from validating a change until it is applied
         self.changed = asyncio.Event()  # set at the next change, then replaced by a new event
@@ -67,6 +68,8 @@ class Story:
     def item(self) -> StoryItem:
         """Return the story's entry in the list of stories."""
         tree = self.tree
+        if self.error is not None:
+            return StoryItem(id=self.name, name=self.name, error=self.error)
         shown = max([node.id for node in tree.nodes.values() if node.starred] or tree.nodes)
         return StoryItem(
             id=self.name,
@@ -121,19 +124,19 @@ class StoryService:
         self.service, self._recent_of = service, recent_of
         self._store = StoryStore(service.settings.stories)
         self._disk = ThreadPoolExecutor(1, "playloom-stories")
-        self._open: dict[str, Story] = {}
-        self._damaged: dict[str, tuple[StoryDir, str]] = {}
+        self._open: dict[str, Story] = {}  # damaged ones included
         self._loaded = False
         self._lock = asyncio.Lock()
 
-    async def find(self, name: str) -> Story:
-        """Return a story by its id; an unknown one is a 404, a damaged one a BadInputError."""
+    async def find(self, name: str, *, damaged: bool = False) -> Story:
+        """Return a story by its id; an unknown one is a 404, a damaged one a BadInputError unless `damaged`."""
         await self._load()
-        if name in self._damaged:
-            raise BadInputError(self._damaged[name][1])
         if name not in self._open:
             raise ApiError(404, "there is no such story; it was deleted, or its address is incomplete")
-        return self._open[name]
+        story = self._open[name]
+        if story.error is not None and not damaged:
+            raise BadInputError(story.error)
+        return story
 
     def info(self, story: Story) -> StoryInfo:
         """Return a whole story."""
@@ -151,26 +154,18 @@ class StoryService:
         """List all stories, newest first, damaged ones last."""
         await self._load()
         newest = sorted(self._open.values(), key=lambda story: story.tree.header.created)[::-1]
-        damaged = [StoryItem(id=name, name=name, error=error) for name, (_, error) in self._damaged.items()]
-        return [*(story.item() for story in newest), *damaged]
+        return [story.item() for story in newest]
 
     async def create(self, params: NewStory) -> Story:
         """Create a story. A cancelled call that has started to write still completes."""
         await self._load()
-        self._check_room()
         async with self.service.limiter.slot():
             name, start = await self._start(params)
         return await asyncio.shield(self._create(params.name or name, start))
 
     async def delete(self, name: str) -> None:
         """Delete a story; its running branches end."""
-        await self._load()
-        if name in self._damaged:
-            directory = self._damaged[name][0]
-            await self._on_disk(lambda: self._store.delete(directory))
-            self._damaged.pop(name, None)
-            return
-        story = await self.find(name)
+        story = await self.find(name, damaged=True)
         async with story.lock:
             if not story.deleted:
                 await story.disk(lambda: self._store.delete(story.directory))
@@ -249,7 +244,7 @@ class StoryService:
                     tree.apply(branch)
                 self._open[name] = Story(name, directory, tree, self._disk)
             except PlayloomError as error:
-                self._damaged[name] = directory, str(error)
+                self._open[name] = Story(name, directory, Tree(), self._disk, str(error))
 
     async def _create(self, name: str, start: Sequence[ContextFrame]) -> Story:
         weights = self.service.model.fingerprint
@@ -266,8 +261,10 @@ class StoryService:
             )
             tree.apply(node)
         changes = tree.snapshot()
+        limit = self.service.settings.max_stories
         async with self._lock:
-            self._check_room()
+            if len(self._open) >= limit:
+                raise BadInputError(f"there are too many stories: expected at most {limit}; delete one first")
             directory = await self._on_disk(lambda: self._store.create(id_, changes, frames))
             story = self._open[id_] = Story(id_, directory, tree, self._disk)
         return story
@@ -285,8 +282,7 @@ class StoryService:
 
     async def _unmarked(self, frame: ContextFrame) -> ContextFrame:
         """Replace an image that this server sent by its unmarked frame: an edit would encode the watermark."""
-        sent = self.service.sent_images
-        manifest = await self.service.run_in_io_pool(lambda: sent.find(frame.frame_HWC)[1])
+        _, manifest = await self.service.run_in_io_pool(lambda: self.service.sent_images.find(frame.frame_HWC))
         if manifest is None:
             return frame
         frame_HWC = await self.service.frame(frame.codes_N)
@@ -303,11 +299,6 @@ class StoryService:
         weights, codes_TN = self.service.model.fingerprint, await self.service.codes(edited_THWC)
         edited = zip(edited_THWC, codes_TN, manifests, strict=True)
         return [Frame(frame_HWC, codes_N, weights, manifest) for frame_HWC, codes_N, manifest in edited]
-
-    def _check_room(self) -> None:
-        limit = self.service.settings.max_stories
-        if len(self._open) + len(self._damaged) >= limit:
-            raise BadInputError(f"there are too many stories: expected at most {limit}; delete one first")
 
     def _on_disk(self, work: Callable[[], _T]) -> Awaitable[_T]:
         return asyncio.get_running_loop().run_in_executor(self._disk, work)
