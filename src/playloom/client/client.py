@@ -5,18 +5,7 @@
     PosixPath('out/call')
 
 The files of every received step are complete, also after an error or an interruption. Files made here carry the visible
-watermark and a manifest.
-
-====================  ===================================================================================
-`start.json`          first request (never the key)
-`raw/01.png` …        pictures as the endpoint sent them, byte for byte
-`steps/01.json` …     action of each, its source, and the picture's tokens; written last: the step is complete
-`actions.csv`         actions, one row per step
-`sr/01_x4.png` …      received pictures, four times as wide and high
-`sr/dream_x4.gif`     a quarter of a second each, endless
-`sr/dream_x4.mp4`     real time, ten pictures a second
-`dream.gif`, `.mp4`   in place of `sr`, in the pictures' own size, when nothing is enlarged
-====================  ===================================================================================
+watermark and a manifest. The files are in docs/call.md; `steps/01.json` is written last: the step is complete.
 """
 
 from __future__ import annotations

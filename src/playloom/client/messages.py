@@ -22,15 +22,11 @@ from playloom.errors import ActionError, BadInputError, EndpointError, PictureEr
 from playloom.json_io import read_json
 from playloom.media.images import Picture, encode_png, fit_picture, from_base64, read_picture
 
-FRAME_SIZE = (180, 300)
-"""(H, W) of the frames of endpoints of this schema; a picture is resized to it."""
-
+_FRAME_SIZE = (180, 300)  # (H, W) of the frames of endpoints of this schema; a picture is resized to it
 Request = dict[str, Any]
 """A body in the endpoint's format: `{"input_data": {"num_steps_to_predict", "context": [...], ...}}`."""
-TRIGGER_PROBABILITY = 0.4
-"""Probability of the right trigger in a random action."""
-MAX_PIXELS = 2_000_000
-"""Larger pictures are an error: enlarged four times, one would take a hundred megabytes and more."""
+_TRIGGER_PROBABILITY = 0.4  # of the right trigger in a random action
+_MAX_PIXELS = 2_000_000  # enlarged four times, a larger picture would take a hundred megabytes and more
 ENDINGS: dict[str, Literal[".png", ".jpg", ".webp"]] = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 """File endings of received pictures by format."""
 _ACTION_NAMES = ("actions", "actions_output")
@@ -46,7 +42,7 @@ def start_from_file(path: Path | str) -> Request:
 def start_from_picture(path: Path | str) -> tuple[Request, tuple[str, ...]]:
     """Make a request whose context is one picture with the controller at rest; with notes on changes to the picture."""
     picture = read_picture(path)
-    frame_HWC, note = fit_picture(picture.frame_HWC, FRAME_SIZE)
+    frame_HWC, note = fit_picture(picture.frame_HWC, _FRAME_SIZE)
     entry = context_entry(encode_png(frame_HWC), REST_VALUES.tolist())
     notes = [f"{path}: {words}" for words in (*picture.notes, note) if words]
     return {"input_data": {"num_steps_to_predict": 1, "context": [entry]}}, tuple(notes)
@@ -81,7 +77,7 @@ def random_action(seed: int, step: int) -> NDArray[np.uint8]:
     """
     source = np.random.default_rng([seed, step])
     state = {c.name: source.uniform(-1, 1) for c in CONTROLS if c.kind == "axis"}
-    state["trigger_RT"] = float(source.random() < TRIGGER_PROBABILITY)
+    state["trigger_RT"] = float(source.random() < _TRIGGER_PROBABILITY)
     state[str(source.choice([c.name for c in CONTROLS if c.name.startswith("dpad_")]))] = 1.0
     return encode_named([state.get(c.name, 0.0) for c in CONTROLS])
 
@@ -138,9 +134,11 @@ def read_response(body: bytes) -> Response:
     except PictureError as error:
         raise EndpointError(str(error)) from error
     height, width = picture.frame_HWC.shape[:2]
-    if picture.format not in ENDINGS or height * width > MAX_PIXELS:
+    if picture.format not in ENDINGS or height * width > _MAX_PIXELS:
         got = f"{picture.format} of {width} x {height}"
-        raise EndpointError(f"{name} cannot be used: got {got}, expected {', '.join(ENDINGS)} of {MAX_PIXELS:,} pixels")
+        raise EndpointError(
+            f"{name} cannot be used: got {got}, expected {', '.join(ENDINGS)} of {_MAX_PIXELS:,} pixels"
+        )
     rows = _rows(result) or _rows(content)
     return Response(data=data, picture=picture, rows=rows, tokens=_tokens(result))
 

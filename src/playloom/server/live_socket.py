@@ -7,7 +7,6 @@ nothing.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
@@ -32,7 +31,7 @@ from playloom.server.sessions import LiveConnection, SendQueue, SessionManager
 
 _MAX_CONTROLS = 64
 _MAX_REASON = 120  # bytes; a close frame holds 123
-_ANNOUNCE = 0.5  # seconds between messages of progress
+
 _TRY_LATER, _BROKEN, _POLICY = 1013, 1011, 1008
 Name = Annotated[str, Field(max_length=255)]
 
@@ -146,8 +145,7 @@ class _Player:
             await asyncio.gather(listening, return_exceptions=True)
 
     def disconnect(self) -> None:
-        connection = self.connection
-        if connection is not None:
+        if (connection := self.connection) is not None:
             connection.detach(self.send_queue)
             if not connection.delivered and connection.send_queue is None:
                 self.sessions.close(connection.token)
@@ -156,7 +154,7 @@ class _Player:
         code = _TRY_LATER if error.status == 503 else _BROKEN if error.status >= 500 else _POLICY
         with suppress(Exception):  # the socket may be closed already
             if self.socket.application_state is WebSocketState.CONNECTED:
-                await asyncio.wait_for(self._send_json({"type": "error", "message": error.message}), 2)
+                await asyncio.wait_for(self.socket.send_json({"type": "error", "message": error.message}), 2)
                 reason = error.message.encode("ascii", "replace")[:_MAX_REASON].decode()
                 await asyncio.wait_for(self.socket.close(code, reason), 2)
 
@@ -203,8 +201,8 @@ class _Player:
     async def _report_progress(self) -> None:
         while True:
             seen, steps = self.prefilled
-            await self._send_json({"type": "opening", "seen": seen, "steps": steps})
-            await asyncio.sleep(_ANNOUNCE)
+            await self.socket.send_json({"type": "opening", "seen": seen, "steps": steps})
+            await asyncio.sleep(0.5)
 
     async def _prompt(self, name: str | None, image: str | None) -> tuple[Prompt, str | None]:
         params = PromptParams(prompt=name, images=None if image is None else [image])
@@ -241,7 +239,11 @@ class _Player:
     async def _apply(self, connection: LiveConnection, control: Control) -> None:
         state = connection.state
         if control.type == "reset":
-            await self._reset(connection, control)
+            prompt, prompt_name = connection.prompt, connection.prompt_name
+            if control.prompt is not None or control.image is not None:
+                prompt, prompt_name = await self._prompt(control.prompt, control.image)
+            seed = connection.seed if control.seed is None else control.seed
+            await connection.restart(prompt=prompt, prompt_name=prompt_name, seed=seed)
         elif control.type == "controller":
             state.controller = control.value
         elif control.type == "temperature":
@@ -252,13 +254,6 @@ class _Player:
             state.pause()
             if control.type == "step":
                 state.single_step()
-
-    async def _reset(self, connection: LiveConnection, params: Reset) -> None:
-        prompt, prompt_name = connection.prompt, connection.prompt_name
-        if params.prompt is not None or params.image is not None:
-            prompt, prompt_name = await self._prompt(params.prompt, params.image)
-        seed = connection.seed if params.seed is None else params.seed
-        await connection.restart(prompt=prompt, prompt_name=prompt_name, seed=seed)
 
     async def _heartbeat(self, connection: LiveConnection) -> None:
         while True:
@@ -278,10 +273,7 @@ class _Player:
                 await self.socket.send_bytes(message)
                 connection.delivered = True
             else:
-                await self._send_json(message)
-
-    async def _send_json(self, message: dict[str, Any]) -> None:
-        await self.socket.send_text(json.dumps(message))
+                await self.socket.send_json(message)
 
     async def _receive(self) -> str | bytes:
         message = await self.socket.receive()

@@ -351,22 +351,15 @@ class Scheduler:
                 break
             if any(request.handle is other.handle for other in batch):
                 continue
-            if self._begin(request):
+            if request.live is None:
+                self._requests.remove(request)
+                if request.done.set_running_or_notify_cancel():
+                    batch.append(request)
+            elif (step := request.live.state.begin()) is not None:  # it was not paused meanwhile
+                request.action_A = step.action_A
+                request.done.add_done_callback(partial(self._finish_live, request.live, step))
                 batch.append(request)
         return batch
-
-    def _begin(self, request: _StepRequest) -> bool:
-        """Begin a step; returns False when it was cancelled, or its live session paused, meanwhile."""
-        live = request.live
-        if live is None:
-            self._requests.remove(request)
-            return request.done.set_running_or_notify_cancel()
-        step = live.state.begin()
-        if step is None:
-            return False
-        request.action_A = step.action_A
-        request.done.add_done_callback(partial(self._finish_live, live, step))
-        return True
 
     def _finish_live(self, live: LiveHandle, step: LiveStep, done: Future[StepResult]) -> None:
         error = done.exception()
@@ -374,12 +367,13 @@ class Scheduler:
             self._end_live(live, error)
             return
         live.unsent += 1
-        sent = live.on_frame(live.state.finish(step, done.result()))
-        sent.add_done_callback(lambda done: self._post(partial(self._sent, live, done), partial(self._end_live, live)))
 
-    def _sent(self, live: LiveHandle, done: Future[Any]) -> None:
-        live.unsent -= 1
-        done.result()
+        def sent(done: Future[Any]) -> None:
+            live.unsent -= 1
+            done.result()
+
+        future = live.on_frame(live.state.finish(step, done.result()))
+        future.add_done_callback(lambda done: self._post(partial(sent, done), partial(self._end_live, live)))
 
     def _end_live(self, live: LiveHandle, error: Exception) -> None:
         self._live = [other for other in self._live if other is not live]

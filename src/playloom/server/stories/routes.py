@@ -1,16 +1,7 @@
 """`/v1/stories`: routes of stories, their changes as Server-Sent Events, and their exports.
 
 Generated frames leave watermarked and with their manifest; the arrays in `.npz` are unmarked, so that a dream can
-continue from them (`playloom dream --prompt path.npz`).
-
-==========  ============================================================================================
-`.mp4`      the path as a video in real time, frames twice as large
-`.gif`      the same, looping
-`.csv`      the actions after the start frames, one row each; input for `--actions`
-`.npz`      the arrays of the path, with its codes: input for `--prompt`
-`.zip`      the folder that `playloom dream` writes
-story       `story.json`, every image as PNG, and `codes.npz`: ids, parents, actions and codes of all frames
-==========  ============================================================================================
+continue from them (`playloom dream --prompt path.npz`). The content of each file is in docs/stories.md.
 """
 
 from __future__ import annotations
@@ -320,7 +311,7 @@ def load_path(directory: StoryDir, nodes: Sequence[Node]) -> PathClip:
 
 
 def export_path(clip: PathClip, kind: PathKind) -> bytes:
-    """Return a path as a file; see the table above. BadInputError for csv, npz, zip when nothing was generated here."""
+    """Return a path as a file; BadInputError for csv, npz, zip when nothing was generated here."""
     with tempfile.TemporaryDirectory(prefix="playloom-") as temporary:
         path = Path(temporary) / f"path.{kind}"
         if kind == "mp4":
