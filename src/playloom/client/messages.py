@@ -140,7 +140,10 @@ def read_response(body: bytes) -> Response:
             f"{name} cannot be used: got {got}, expected {', '.join(ENDINGS)} of {_MAX_PIXELS:,} pixels"
         )
     rows = _rows(result) or _rows(content)
-    return Response(data=data, picture=picture, rows=rows, tokens=_tokens(result))
+    lists = (v for name, v in iter_json(result, _REQUEST_NAMES) if name == "tokens" and isinstance(v, list))
+    tokens = next(lists, [])
+    valid = all(type(token) is int and token >= 0 for token in tokens)
+    return Response(data=data, picture=picture, rows=rows, tokens=tuple(tokens) if valid else ())
 
 
 def choose_action(
@@ -171,9 +174,3 @@ def _is_row(value: Any) -> bool:
         and len(value) == ACTION_SLOTS
         and all(type(number) in (int, float) and abs(number) < 1e9 for number in value)
     )
-
-
-def _tokens(result: Any) -> tuple[int, ...]:
-    lists = (v for name, v in iter_json(result, _REQUEST_NAMES) if name == "tokens" and isinstance(v, list))
-    tokens = next(lists, [])
-    return tuple(tokens) if all(type(token) is int and token >= 0 for token in tokens) else ()

@@ -21,13 +21,12 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 from playloom.actions.codec import ACTION_SLOTS, rows_to_values
 from playloom.errors import ActionError, PlayloomError
 from playloom.inference.realtime.types import Controller
-from playloom.inference.types import Prompt
 from playloom.media.images import Live
 from playloom.server.errors import ApiError, parse_json, to_api_error
 from playloom.server.middleware import bearer_key, verify_api_key
 from playloom.server.schemas import PromptParams, RequestModel, SeedValue, TemperatureValue, build_prompt
 from playloom.server.service import resolve_seed
-from playloom.server.sessions import LiveConnection, SendQueue, SessionManager
+from playloom.server.sessions import LiveConnection, SendQueue, SessionManager, Start
 
 _MAX_CONTROLS = 64
 _MAX_REASON = 120  # bytes; a close frame holds 123
@@ -53,7 +52,14 @@ def register_live_routes(app: FastAPI, sessions: SessionManager) -> None:
             player.disconnect()
 
 
-class Hello(RequestModel):
+class _StartFields(RequestModel):
+    prompt: Name | None = Field(default=None, description="Name of a bundled prompt; none: the first one.")
+    image: str | None = Field(default=None, description="Start image instead of a prompt: PNG or JPEG, base64.")
+    seed: SeedValue | None = None
+    """Random seed; the same seed and actions give the same frames. None: a random one."""
+
+
+class Hello(_StartFields):
     """First message of a connection."""
 
     type: Literal["hello"]
@@ -61,14 +67,10 @@ class Hello(RequestModel):
     """API key; needed unless the upgrade request carried it."""
     resume: Name | None = None
     """Token of a session to resume; an unknown token opens a new session."""
-    prompt: Name | None = Field(default=None, description="Name of a bundled prompt; none: the first one.")
-    image: str | None = Field(default=None, description="Start image instead of a prompt: PNG or JPEG, base64.")
-    controller: Controller = Field(default="person", description="Source of the actions.")
-    seed: SeedValue | None = None
-    """Random seed; the same seed and actions give the same frames. None: a random one."""
+    controller: Controller = "person"
     temperature: TemperatureValue | None = None
     """Divides the logits; none: the model's default."""
-    format: Live = Field(default="jpeg", description="Image format of the frames.")
+    format: Live = "jpeg"
 
 
 class Command(RequestModel):
@@ -77,13 +79,10 @@ class Command(RequestModel):
     type: Literal["pause", "resume", "step"]
 
 
-class Reset(RequestModel):
-    """Restart, at the same prompt or at another one."""
+class Reset(_StartFields):
+    """Restart, at the same prompt and seed or at others."""
 
     type: Literal["reset"]
-    seed: SeedValue | None = None
-    prompt: Name | None = None
-    image: str | None = None
 
 
 class SetController(RequestModel):
@@ -179,21 +178,12 @@ class _Player:
             self.connection = kept
             return
         self.sessions.check_capacity()
-        prompt, prompt_name = await self._prompt(hello.prompt, hello.image)
-        sampling, seed = self.service.sampling(), resolve_seed(hello.seed)
+        start, sampling = await self._start(hello), self.service.sampling()
         if hello.temperature is not None:
             sampling = replace(sampling, temperature=hello.temperature)
-        self.connection = LiveConnection(
-            self.service,
-            self.sessions.metrics,
-            await self.sessions.open(prompt, sampling, seed, self._progress),
-            prompt=prompt,
-            prompt_name=prompt_name,
-            seed=seed,
-            controller=hello.controller,
-            form=hello.format,
-        )
-        self.sessions.connections[self.connection.token] = self.connection
+        handle = await self.sessions.open(start.prompt, sampling, start.seed, self._progress)
+        connection = LiveConnection(self.sessions, handle, start, controller=hello.controller, form=hello.format)
+        self.connection = self.sessions.connections[connection.token] = connection
 
     def _progress(self, seen: int, steps: int) -> None:
         self.prefilled = seen, steps
@@ -204,10 +194,11 @@ class _Player:
             await self.socket.send_json({"type": "opening", "seen": seen, "steps": steps})
             await asyncio.sleep(0.5)
 
-    async def _prompt(self, name: str | None, image: str | None) -> tuple[Prompt, str | None]:
-        params = PromptParams(prompt=name, images=None if image is None else [image])
+    async def _start(self, asked: Hello | Reset) -> Start:
+        params = PromptParams(prompt=asked.prompt, images=None if asked.image is None else [asked.image])
         prompt = await build_prompt(self.service, params)
-        return prompt, None if image is not None else self.service.resolve_prompt(name)
+        name = self.service.resolve_prompt(asked.prompt) if asked.image is None else None
+        return Start(prompt, name, resolve_seed(asked.seed))
 
     async def _listen(self) -> None:
         """Apply actions at once; queue control messages for `_handle_controls`."""
@@ -239,11 +230,10 @@ class _Player:
     async def _apply(self, connection: LiveConnection, control: Control) -> None:
         state = connection.state
         if control.type == "reset":
-            prompt, prompt_name = connection.prompt, connection.prompt_name
+            start, seed = connection.start, connection.start.seed if control.seed is None else control.seed
             if control.prompt is not None or control.image is not None:
-                prompt, prompt_name = await self._prompt(control.prompt, control.image)
-            seed = connection.seed if control.seed is None else control.seed
-            await connection.restart(prompt=prompt, prompt_name=prompt_name, seed=seed)
+                start = await self._start(control)
+            await connection.restart(start._replace(seed=seed))
         elif control.type == "controller":
             state.controller = control.value
         elif control.type == "temperature":

@@ -221,7 +221,9 @@ class MetricsMiddleware:
         if kind not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         began, status, frames = time.monotonic(), 0, 0
-        client, path = (scope.get("client") or "-")[0], _path(scope)
+        client, parts = (scope.get("client") or "-")[0], scope["path"].split("/")
+        path = "/".join("*" if len(part) >= _SECRET else part for part in parts)[:_LONGEST]
+        path = quote(path, safe="/:@!$&'()*+,;=", errors="replace")
 
         async def heard() -> Message:
             nonlocal status
@@ -260,8 +262,3 @@ class MetricsMiddleware:
                 self.metrics.requests.labels(method, route, str(status)).inc()
                 self.metrics.seconds.labels(route).observe(seconds)
                 access.info("%s %s %s %d %.0f ms", client, method, path, status, 1000 * seconds)
-
-
-def _path(scope: Scope) -> str:
-    parts = ["*" if len(part) >= _SECRET else part for part in scope["path"].split("/")]
-    return quote("/".join(parts)[:_LONGEST], safe="/:@!$&'()*+,;=", errors="replace")

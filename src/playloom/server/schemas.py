@@ -344,7 +344,14 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
         rows = read_actions(body.actions, body.schema_, "action")
         actions = np.stack(rows) if rows else None
     if body.frames is not None:
-        true_frames = await _frames(service, body.frames)
+        named = [(text, f"frame {index}") for index, text in enumerate(body.frames)]
+        pixels = service.settings.picture_pixels
+        frames = await service.run_in_io_pool(
+            lambda: [
+                read_frame(from_base64(text, name), service.size, where=name, pixels=pixels) for text, name in named
+            ]
+        )
+        true_frames = np.stack(frames) if frames else None
     sampling, seed = body.resolve(service)
     return GenerationRequest(
         prompt=prompt,
@@ -355,17 +362,6 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
         sampling=sampling,
         seed=seed,
     )
-
-
-async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
-    size, pixels = service.size, service.settings.picture_pixels
-
-    def read(index: int) -> NDArray[np.uint8]:
-        where = f"frame {index}"
-        return read_frame(from_base64(pictures[index], where), size, where=where, pixels=pixels)
-
-    frames = await service.run_in_io_pool(lambda: [read(index) for index in range(len(pictures))])
-    return np.stack(frames) if frames else np.zeros((0, *size, 3), np.uint8)
 
 
 async def _policy(service: InferenceService, params: PromptParams) -> PolicyResponse:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from fastapi import FastAPI, Request
 from pydantic import Field
@@ -74,26 +74,25 @@ class SendQueue(Generic[_T]):
             await self._changed.wait()
 
 
+class Start(NamedTuple):
+    """Start of a live session; the name is None for an image."""
+
+    prompt: Prompt
+    name: str | None
+    seed: int
+
+
 class LiveConnection:
     """A live session with its connection, or waiting for a reconnect."""
 
     def __init__(
-        self,
-        service: InferenceService,
-        metrics: Metrics,
-        handle: Handle,
-        *,
-        prompt: Prompt,
-        prompt_name: str | None,
-        seed: int,
-        controller: Controller,
-        form: Live,
+        self, sessions: SessionManager, handle: Handle, start: Start, *, controller: Controller, form: Live
     ) -> None:
-        self.token = new_token(service.settings.replica)
-        self.service, self.metrics = service, metrics
-        self.prompt, self.prompt_name, self.seed, self.form = prompt, prompt_name, seed, form
+        service = sessions.service
+        self.service, self.metrics = service, sessions.metrics
+        self.token, self.start, self.form = new_token(service.settings.replica), start, form
         self.state = LiveState(controller=controller, fps=service.settings.fps, aligned=True)
-        self.history = FrameHistory(prompt, context=service.context, sent=service.settings.recording_frames)
+        self.history = FrameHistory(start.prompt, context=service.context, sent=service.settings.recording_frames)
         self.send_queue: SendQueue[dict[str, Any]] | None = None  # of the connected player
         self.detached_at = time.monotonic()
         self.delivered = False  # until the first message from the player, or the first frame sent to it
@@ -102,7 +101,7 @@ class LiveConnection:
         self._restarts = 0  # of the newest frame in the history
         self._loop = asyncio.get_running_loop()
         self._live = LiveHandle(handle=handle, state=self.state, on_frame=self._on_frame, on_error=self._on_error)
-        self.manifest = self._manifest(prompt, seed)
+        self.manifest = self._manifest(start)
         service.scheduler.play(self._live)
 
     def attach(self) -> SendQueue[dict[str, Any]]:
@@ -128,18 +127,17 @@ class LiveConnection:
         """The session; another one after a restart."""
         return self._live.handle.session
 
-    async def restart(self, *, prompt: Prompt, prompt_name: str | None, seed: int) -> None:
+    async def restart(self, start: Start) -> None:
         """Open a new session and switch to it between two frames; the old one goes on until then."""
-        handle = await self.service.open(prompt, self.session.sampling, seed)
-        manifest = self._manifest(prompt, seed)
+        handle = await self.service.open(start.prompt, self.session.sampling, start.seed)
+        manifest = self._manifest(start)
 
         def switch() -> None:
             old = self._live.handle
             if old.closed:
                 handle.close()
                 raise BadInputError("this live session is closed; open another one")
-            self._live.handle = handle
-            self.prompt, self.prompt_name, self.seed, self.manifest = prompt, prompt_name, seed, manifest
+            self._live.handle, self.start, self.manifest = handle, start, manifest
             self.state.restarts += 1
             old.close()
 
@@ -152,7 +150,7 @@ class LiveConnection:
 
     def state_changed(self) -> None:
         """Apply a change of the state: new manifest, another look at the clock, a message to the player."""
-        self.manifest = self._manifest(self.prompt, self.seed)
+        self.manifest = self._manifest(self.start)
         self.service.scheduler.wake()
         if self.send_queue is not None:
             self.send_queue.put_text(self.state_message())
@@ -177,19 +175,19 @@ class LiveConnection:
 
     def _changeable(self) -> dict[str, Any]:
         return {
-            "prompt": self.prompt_name,
-            "seed": self.seed,
+            "prompt": self.start.name,
+            "seed": self.start.seed,
             "controller": self.state.controller,
             "temperature": self.session.sampling.temperature,
             "paused": self.state.paused,
         }
 
-    def _manifest(self, prompt: Prompt, seed: int) -> Manifest:
+    def _manifest(self, start: Start) -> Manifest:
         mode = "world" if self.state.controller == "person" else "full"
-        return self.service.manifest(prompt, self.session.sampling, seed, mode)
+        return self.service.manifest(start.prompt, self.session.sampling, start.seed, mode)
 
     def _on_frame(self, frame: LiveFrame) -> Future[None]:
-        prompt, manifest = self.prompt, self.manifest  # those of this frame
+        prompt, manifest = self.start.prompt, self.manifest  # those of this frame
         return self.service.submit_live(lambda: self._encode(frame, prompt, manifest))
 
     def _on_error(self, error: Exception) -> None:
@@ -207,26 +205,23 @@ class LiveConnection:
             self.metrics.late.inc()
         if frame.key_to_frame is not None:
             self.metrics.input_latency.observe(frame.key_to_frame)
+        header = HEADER.pack(
+            b"PLF1",
+            frame.sequence % 2**32,
+            frame.restarts % 2**32,
+            frame.time,
+            math.nan if frame.key_to_frame is None else frame.key_to_frame,
+            frame.latency,
+            frame.action_given,
+            _FORMATS[self.form],
+            *values_to_rows(frame.action_A, "named").tolist(),
+        )
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._deliver, _header(frame, self.form) + picture)
+            self._loop.call_soon_threadsafe(self._deliver, header + picture)
 
     def _deliver(self, packed: bytes) -> None:
         if self.send_queue is not None and self.send_queue.put_frame(packed):
             self.metrics.unseen.inc()
-
-
-def _header(frame: LiveFrame, form: Live) -> bytes:
-    return HEADER.pack(
-        b"PLF1",
-        frame.sequence % 2**32,
-        frame.restarts % 2**32,
-        frame.time,
-        math.nan if frame.key_to_frame is None else frame.key_to_frame,
-        frame.latency,
-        frame.action_given,
-        _FORMATS[form],
-        *values_to_rows(frame.action_A, "named").tolist(),
-    )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -309,7 +304,7 @@ class SessionManager:
     def history(self, token: str) -> tuple[str, FrameHistory, Manifest]:
         """Return the prompt's name, the newest frames and the manifest of a session, or raise a 404."""
         if live := self.connections.get(token):
-            return live.prompt_name or "live play", live.history, live.manifest
+            return live.start.name or "live play", live.history, live.manifest
         session = self.find(token)
         return "a session", session.history, session.manifest
 

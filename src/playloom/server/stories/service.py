@@ -26,7 +26,7 @@ from playloom.provenance import created_at
 from playloom.server.errors import ApiError
 from playloom.server.schemas import build_prompt
 from playloom.server.service import InferenceService
-from playloom.server.stories.schemas import Branch, Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem
+from playloom.server.stories.schemas import Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem
 from playloom.server.stories.store import Frame, StoryDir, StoryStore, Tree
 
 _T = TypeVar("_T")
@@ -237,11 +237,12 @@ class StoryService:
             name = directory.folder.name
             try:
                 tree = directory.load()
-                ended = [_ended(branch) for branch in tree.active_branches()]
-                if ended:
-                    directory.append(ended)
-                for branch in ended:
-                    tree.apply(branch)
+                for branch in tree.active_branches():
+                    done = branch.frames_done >= branch.frames
+                    end = {"state": "done"} if done else {"state": "failed", "error": _CUT_OFF}
+                    ended = branch.model_copy(update=end)
+                    directory.append([ended])
+                    tree.apply(ended)
                 self._open[name] = Story(name, directory, tree, self._disk)
             except PlayloomError as error:
                 self._open[name] = Story(name, directory, Tree(), self._disk, str(error))
@@ -302,11 +303,6 @@ class StoryService:
 
     def _on_disk(self, work: Callable[[], _T]) -> Awaitable[_T]:
         return asyncio.get_running_loop().run_in_executor(self._disk, work)
-
-
-def _ended(branch: Branch) -> Branch:
-    done = branch.frames_done >= branch.frames
-    return branch.model_copy(update={"state": "done"} if done else {"state": "failed", "error": _CUT_OFF})
 
 
 def read_overlay(png: bytes, size: tuple[int, int], *, pixels: int = 2**24) -> NDArray[np.uint8]:
