@@ -208,19 +208,40 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
 
         The last entry's action closes its step: the first picture predicted is the one that follows it.
         """
-        service.check_steps(body.input_data.num_steps_to_predict)
-        return await service.limiter.in_time(_score(service, body.input_data), request)
+        params = body.input_data
+        service.check_steps(params.num_steps_to_predict)
+        async with service.limiter.in_time(request), service.limiter.slot():
+            context = await service.run_in_io_pool(lambda: _context(params))
+            prompt = await service.prompt(context, steps=_USED, stretch=True)
+            sampling, seed = params.resolve(service)
+            following = [context[-1].action_A, *[None] * params.num_steps_to_predict]
+            results = []
+            async with aclosing(predict(service, prompt, following, sampling, seed)) as predictions:
+                async for _, png, tokens, action_A in predictions:
+                    image, bins = base64.b64encode(png).decode(), action_A.tolist()
+                    results.append(ScoreResult(image=image, actions=bins, actions_output=bins, tokens=tokens))
+            return ScoreReply(results=results)
 
     @app.post("/v1/dream", tags=["playloom"])
     async def dream(body: DreamRequest, request: Request) -> DreamResponse:
         """Generate frames, actions or both from a prompt or images."""
         service.check_steps(body.steps)
-        return await service.limiter.in_time(_dream(service, body), request)
+        async with service.limiter.in_time(request), service.limiter.slot():
+            asked = await _generation_request(service, body)
+            manifest = service.manifest(asked.prompt, asked.sampling, asked.seed, asked.mode)
+            inputs = [(asked.action(i), asked.frame(i)) for i in range(asked.steps)]
+            async with aclosing(service.dream(asked.prompt, inputs, asked.sampling, asked.seed)) as results:
+                steps = [await serialize_step(service, step, manifest, body.schema_) async for step in results]
+            return DreamResponse(model=service.model.config.name, seed=asked.seed, steps=steps)
 
     @app.post("/v1/policy", tags=["playloom"])
     async def policy(body: PromptParams, request: Request) -> PolicyResponse:
         """Return the model's next action."""
-        return await service.limiter.in_time(_policy(service, body), request)
+        async with service.limiter.in_time(request), service.limiter.slot():
+            prompt, (sampling, seed) = await build_prompt(service, body), body.resolve(service)
+            async with aclosing(service.dream(prompt, [(None, None)], sampling, seed)) as steps:
+                action = _row((await anext(steps)).action_A, body.schema_)
+            return PolicyResponse(model=service.model.config.name, seed=seed, action=action)
 
 
 class Prediction(NamedTuple):
@@ -253,20 +274,6 @@ async def predict(
                 png = await service.png(before, manifest)
                 yield Prediction(before.index, png, before.codes_N.tolist(), step.action_A)
             before = step
-
-
-async def _score(service: InferenceService, params: ScoreInput) -> ScoreReply:
-    async with service.limiter.slot():
-        context = await service.run_in_io_pool(lambda: _context(params))
-        prompt = await service.prompt(context, steps=_USED, stretch=True)
-        sampling, seed = params.resolve(service)
-        following = [context[-1].action_A, *[None] * params.num_steps_to_predict]
-        results = []
-        async with aclosing(predict(service, prompt, following, sampling, seed)) as predictions:
-            async for _, png, tokens, action_A in predictions:
-                image, bins = base64.b64encode(png).decode(), action_A.tolist()
-                results.append(ScoreResult(image=image, actions=bins, actions_output=bins, tokens=tokens))
-        return ScoreReply(results=results)
 
 
 def _context(params: ScoreInput) -> list[ContextStep]:
@@ -323,16 +330,6 @@ def _row(action_A: NDArray[np.uint8], schema: Schema) -> list[float]:
     return [round(float(number), 4) for number in values_to_rows(action_A, schema)]
 
 
-async def _dream(service: InferenceService, body: DreamRequest) -> DreamResponse:
-    async with service.limiter.slot():
-        request = await _generation_request(service, body)
-        manifest = service.manifest(request.prompt, request.sampling, request.seed, request.mode)
-        inputs = [(request.action(i), request.frame(i)) for i in range(request.steps)]
-        async with aclosing(service.dream(request.prompt, inputs, request.sampling, request.seed)) as results:
-            steps = [await serialize_step(service, step, manifest, body.schema_) async for step in results]
-        return DreamResponse(model=service.model.config.name, seed=request.seed, steps=steps)
-
-
 async def _generation_request(service: InferenceService, body: DreamRequest) -> GenerationRequest:
     prompt = await build_prompt(service, body)
     true_frames, true_actions = None, None
@@ -362,12 +359,3 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
         sampling=sampling,
         seed=seed,
     )
-
-
-async def _policy(service: InferenceService, params: PromptParams) -> PolicyResponse:
-    async with service.limiter.slot():
-        prompt, (sampling, seed) = await build_prompt(service, params), params.resolve(service)
-        async with aclosing(service.dream(prompt, [(None, None)], sampling, seed)) as steps:
-            step = await anext(steps)
-        action = _row(step.action_A, params.schema_)
-        return PolicyResponse(model=service.model.config.name, seed=seed, action=action)

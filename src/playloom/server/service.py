@@ -11,14 +11,15 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import anyio
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class RequestLimiter:
         self.draining = False  # True while the server is stopping and accepts no new work
         self._free = asyncio.Semaphore(slots)
         self._mean_seconds = 1.0
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self._scopes: set[anyio.CancelScope] = set()
         self._ended = False
 
     @asynccontextmanager
@@ -77,35 +78,32 @@ class RequestLimiter:
             self._mean_seconds += _WEIGHT * (time.monotonic() - began - self._mean_seconds)
             self._free.release()
 
-    async def in_time(self, work: Coroutine[Any, Any, _T], request: Request | None = None) -> _T:
-        """Run the work of a request; a timeout, `abort_all` or the disconnect of its client cancels it."""
-        task = asyncio.ensure_future(work)
-        tasks: set[asyncio.Future[Any]] = {task}
-        if request is not None:
-            tasks.add(asyncio.ensure_future(request.receive()))  # after the body comes the disconnect
-        self._tasks.add(task)
-        try:
-            done, _ = await asyncio.wait(tasks, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
-            if task in done:
-                return task.result()
-            if done:
-                raise ApiError(499, "the client has disconnected")
-            raise ApiError(504, f"this took longer than {self.seconds:g} seconds; request fewer steps at once")
-        except asyncio.CancelledError:
-            if not self._ended:
-                raise
-            raise service_unavailable("the server stopped before this was done; try again in a while", 10) from None
-        finally:
-            self._tasks.discard(task)
-            for each in tasks:
-                each.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    @asynccontextmanager
+    async def in_time(self, request: Request | None = None) -> AsyncIterator[None]:
+        """Cancel the work of a request after a timeout, when its client disconnects, or at `abort_all`."""
+        disconnect = asyncio.Event().wait() if request is None else request.receive()  # it comes after the body
+        with anyio.move_on_after(self.seconds) as scope:
+            watch = asyncio.ensure_future(disconnect)
+            watch.add_done_callback(lambda done: None if done.cancelled() else scope.cancel())
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+                disconnected = not watch.cancel()
+        if not scope.cancelled_caught:
+            return
+        if self._ended:
+            raise service_unavailable("the server stopped before this was done; try again in a while", 10)
+        if disconnected:
+            raise ApiError(499, "the client has disconnected")
+        raise ApiError(504, f"this took longer than {self.seconds:g} seconds; request fewer steps at once")
 
     def abort_all(self) -> None:
         """Cancel all running requests with a 503."""
         self.draining = self._ended = True
-        for task in self._tasks:
-            task.cancel()
+        for scope in self._scopes:
+            scope.cancel()
 
     def check_open(self) -> None:
         """Raise an `ApiError` 503 if the server accepts no new work."""

@@ -365,12 +365,14 @@ def register_session_routes(app: FastAPI, service: InferenceService, sessions: S
     @app.post("/v1/sessions", status_code=201, tags=["playloom"])
     async def open_session(body: schemas.PromptParams, request: Request) -> SessionCreated:
         """Open a session that is stepped by requests."""
-        return await service.limiter.in_time(sessions.open_http(body), request)
+        async with service.limiter.in_time(request):
+            return await sessions.open_http(body)
 
     @app.post("/v1/sessions/{token}/step", tags=["playloom"])
     async def step_session(token: str, body: StepBody, request: Request) -> schemas.Step:
         """Run one step: a given or sampled action, and the frame after it."""
-        return await service.limiter.in_time(sessions.step(token, body), request)
+        async with service.limiter.in_time(request):
+            return await sessions.step(token, body)
 
     @app.delete("/v1/sessions/{token}", status_code=204, tags=["playloom"])
     async def close_session(token: str) -> None:

@@ -87,7 +87,8 @@ KnownNode = Annotated[Node, Depends(_node)]
 @router.post("", status_code=201)
 async def create_story(params: schemas.NewStory, stories: Stories) -> StoryInfo:
     """Create a story from a prompt, images, or a session's newest frames."""
-    return stories.info(await stories.service.limiter.in_time(stories.create(params)))
+    async with stories.service.limiter.in_time():
+        return stories.info(await stories.create(params))
 
 
 @router.get("")
@@ -169,7 +170,8 @@ async def edit_node(
     story: OpenStory, node: KnownNode, params: schemas.EditRequest, stories: Stories
 ) -> schemas.NodeList:
     """Composite an overlay on a frame, and optionally on the next ones, as new frames."""
-    return schemas.NodeList(nodes=await stories.service.limiter.in_time(stories.edit(story, node, params)))
+    async with stories.service.limiter.in_time():
+        return schemas.NodeList(nodes=await stories.edit(story, node, params))
 
 
 @router.get("/{story}/nodes/{node}.png", **file_response("image/png"))
