@@ -30,7 +30,6 @@ from playloom.server.sessions import LiveConnection, SendQueue, SessionManager, 
 
 _MAX_CONTROLS = 64
 _MAX_REASON = 120  # bytes; a close frame holds 123
-
 _TRY_LATER, _BROKEN, _POLICY = 1013, 1011, 1008
 Name = Annotated[str, Field(max_length=255)]
 

@@ -116,7 +116,6 @@ class Settings(BaseSettings):
     """Most branches of stories that run at once; more wait."""
     drain_seconds: Seconds = 8
     """Seconds that running work may take after SIGTERM."""
-
     access_log: bool = True
     """Write a line for each request to stderr (`playloom serve`)."""
     replica: str | None = Field(default=None, pattern=f"^{_REPLICA_PATTERN}$")
