@@ -35,7 +35,7 @@ from playloom.client import Endpoint, Retries
 from playloom.data.prompts import find_prompt, list_prompts, load_prompt_file
 from playloom.errors import PlayloomError
 from playloom.media.images import encode_png
-from playloom.server.live_protocol import HEADER
+from playloom.server.sessions import HEADER
 
 SETTINGS = {"max_requests": 16, "max_sessions": 32, "reconnect_grace_seconds": 1}
 """Settings of the server: enough room for the largest load."""

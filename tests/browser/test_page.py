@@ -156,6 +156,7 @@ def test_it_comes_back_when_the_server_does(page, server):
     page.wait_for_selector(LIVE)
     page.wait_for_selector("text=the dream starts over")
     wait_for_frames(page, 3)
+    assert page.locator(GONE).count() == 0
 
 
 def test_the_keyboard_alone_is_enough(page):
@@ -226,6 +227,7 @@ def test_what_is_not_a_picture_is_told_in_a_sentence(page):
     page.wait_for_selector("[data-prompt]")
     page.set_input_files("input[type=file]", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"})
     page.wait_for_selector("text=“notes.txt” is not a picture this browser can read")
+    assert page.locator("[data-prompt]").count() > 0, "another start can be chosen"
 
 
 def test_a_picture_takes_away_what_was_said_of_the_last_file(page):
@@ -238,6 +240,7 @@ def test_a_picture_takes_away_what_was_said_of_the_last_file(page):
         {"name": "b.png", "mimeType": "image/png", "buffer": held.getvalue()}
     )
     page.wait_for_selector("text=“a.txt” is not a picture", state="detached")
+    assert page.locator(LIVE).count() == 1
 
 
 def test_play_that_began_without_a_server_can_be_branched_once_it_is_back(page):
@@ -256,6 +259,8 @@ def test_a_picture_of_ones_own_begins_a_dream(page):
     page.set_input_files("input[type=file]", {"name": "own.png", "mimeType": "image/png", "buffer": held.getvalue()})
     page.wait_for_selector(LIVE)
     page.wait_for_selector("text=Your picture · arena-")
+    wait_for_frames(page, 1)
+    assert frames_shown(page) > 0
 
 
 def test_the_temperature_begins_at_the_model_s_own(page):
@@ -277,4 +282,5 @@ def test_a_server_with_a_key_is_opened_with_it(locked_server, browser):
     page.fill("text=This server asks for a key.", KEY)
     page.keyboard.press("Enter")
     begin(page)
+    assert page.locator("text=This server asks for a key.").count() == 0
     page.close()

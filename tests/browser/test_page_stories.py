@@ -97,8 +97,8 @@ def test_a_picture_that_failed_to_load_is_asked_for_again(page):
     page.click("[data-branch-from=plaza-explorer]")
     page.wait_for_selector(f"{FRAME}[data-broken=true]", state="attached")
     page.unroute("**/*.webp")
-    until(page, lambda: page.evaluate(f"document.querySelector('{FRAME}').naturalWidth"))
-    until(page, lambda: page.locator("img[data-broken=true]").count() == 0)
+    assert until(page, lambda: page.evaluate(f"document.querySelector('{FRAME}').naturalWidth")) > 0
+    assert until(page, lambda: page.locator("img[data-broken=true]").count() == 0)
 
 
 def test_three_quick_clicks_order_once(page):
@@ -117,14 +117,17 @@ def test_the_menu_of_files_closes_on_escape_and_on_a_click_elsewhere(page):
         page.wait_for_selector("details.menu[open]")
         close()
         page.wait_for_selector("details.menu:not([open])")
+        assert page.locator("details.menu[open]").count() == 0
 
 
 def test_every_button_has_a_name_on_a_phone_too(page):
     begin(page)
     page.set_viewport_size({"width": 390, "height": 844})
     page.keyboard.press("s")
-    page.get_by_role("button", name="1 starred: go to the next").wait_for()
-    page.get_by_role("button", name="Compare").wait_for()
+    for name in ("1 starred: go to the next", "Compare"):
+        button = page.get_by_role("button", name=name)
+        button.wait_for()
+        assert button.is_visible()
 
 
 def test_branches_come_in_side_by_side_and_a_reload_comes_back(page):
@@ -382,7 +385,9 @@ def test_a_window_made_narrower_makes_the_view_narrower(page):
     until(page, lambda: len(story(page)["nodes"]) > 14)
     for width in (1280, 360):  # at once, as when a phone is turned
         page.set_viewport_size({"width": width, "height": 800})
-        until(page, lambda width=width: page.evaluate("document.documentElement.scrollWidth") <= width, seconds=10)
+        assert until(
+            page, lambda width=width: page.evaluate("document.documentElement.scrollWidth") <= width, seconds=10
+        )
     page.keyboard.press("x")
     until(page, lambda: all_done(page))
 
@@ -407,6 +412,7 @@ def test_a_shared_link_asks_for_the_key(browser, tmp_path):
         other.wait_for_selector(FRAME)
         other.click("[data-do=order]")
         other.wait_for_selector(".beside")
+        assert other.locator("text=This server asks for a key.").count() == 0
         other.keyboard.press("x")
         other.close()
     finally:

@@ -66,7 +66,7 @@ def say(player, kind, **fields):
 
 
 def live(server):
-    return server[1].state.server.live
+    return server[1].state.server.sessions
 
 
 def wait_until(happened, seconds=5.0):
@@ -381,5 +381,6 @@ def test_no_messages_break_it(server, messages):
 
 
 def test_no_session_is_left(server):
-    wait_until(lambda: not live(server).connections, 8)
-    wait_until(lambda: server[1].state.server.service.scheduler.stats.sessions == 0)
+    stats = server[1].state.server.service.scheduler.stats
+    wait_until(lambda: not live(server).connections and not stats.sessions, 8)
+    assert (len(live(server).connections), stats.sessions) == (0, 0)

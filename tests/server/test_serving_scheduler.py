@@ -14,8 +14,7 @@ from playloom.errors import BadInputError, PictureError, ResourceError
 from playloom.inference.engine import Engine
 from playloom.inference.realtime.state import LiveState
 from playloom.inference.sampling import Sampling
-from playloom.server.errors import CapacityError, ShuttingDownError
-from playloom.server.scheduler import LiveHandle, Scheduler
+from playloom.server.scheduler import CapacityError, LiveHandle, Scheduler, ShuttingDownError
 
 GREEDY = Sampling(temperature=0.0)
 

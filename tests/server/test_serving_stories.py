@@ -717,7 +717,7 @@ def test_a_story_from_a_live_session():
                 pass
             time.sleep(0.5)  # a frame that was in progress still arrives after the pause
             story = begin(web, session=token)
-            connection = app.state.server.live.connections[token]
+            connection = app.state.server.sessions.connections[token]
             kept = connection.history.frames()
         assert story["name"] == list_prompts()[0]
         assert len(story["nodes"]) == len(kept) == 4

@@ -15,7 +15,7 @@ from playloom.errors import BadInputError
 
 if TYPE_CHECKING:
     from playloom.client import CallReport
-    from playloom.client.payload import Request
+    from playloom.client.messages import Request
 
 
 def call_command(
@@ -84,7 +84,7 @@ def call_command(
 
 
 def _start(payload: Path | None, image: Path | None) -> Request | None:
-    from playloom.client.payload import start_from_file, start_from_picture
+    from playloom.client.messages import start_from_file, start_from_picture
 
     if payload is not None and image is not None:
         raise BadInputError("--payload and --image exclude each other; give one of them")

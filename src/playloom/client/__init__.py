@@ -10,7 +10,7 @@ from playloom.client.endpoint import (
     Retries,
     find_key,
 )
-from playloom.client.payload import start_from_file, start_from_picture
+from playloom.client.messages import start_from_file, start_from_picture
 
 __all__ = [
     "DEFAULT_ENDPOINT",

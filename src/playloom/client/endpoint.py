@@ -15,9 +15,8 @@ import re
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from playloom.errors import BadInputError, EndpointError, MissingExtraError
@@ -31,8 +30,7 @@ DEFAULT_ENDPOINT = "http://127.0.0.1:5000/score"
 """Address of `playloom serve`."""
 ENDPOINT_VARIABLE = "MUSE_ENDPOINT_URL"
 """Environment variable that may hold another address."""
-MAX_RESPONSE_BYTES = 64 * 1024 * 1024
-"""Larger responses are an error; one step is far below a megabyte."""
+_MAX_RESPONSE_BYTES = 64 * 1024 * 1024  # one step is far below a megabyte
 _MAX_ERROR_BYTES = 64 * 1024
 _LONGEST_WAIT, _MAX_RETRY_AFTER = 30.0, 300.0  # seconds
 _CHECK_KEY = "; check the key (--key, or MUSE_API_KEY or PLAYLOOM_API_KEY in the environment)"
@@ -97,18 +95,11 @@ class Retries:
             raise BadInputError(f"retries are out of range: got {self.times}, expected 0 or more")
 
 
-def parse_retry_after(header: str, now: datetime | None = None) -> float:
-    """Return the seconds of a `Retry-After` header (a number or a date); 0 when it is neither."""
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(header)
-        except ValueError:
-            return 0.0
-        date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-        seconds = (date - (now or datetime.now(timezone.utc))).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+def parse_retry_after(header: str) -> float:
+    """Return the seconds of a `Retry-After` header; 0 when it is no number."""
+    with suppress(ValueError):
+        return max(0.0, seconds) if math.isfinite(seconds := float(header)) else 0.0
+    return 0.0
 
 
 class _TransientError(EndpointError):
@@ -157,7 +148,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         headers |= key.header() if key is not None else {}
         # A proxy of the environment is for other machines only.
-        self._client = self._httpx.Client(headers=headers, timeout=timeout, trust_env=not self._is_local)
+        self._client = httpx.Client(headers=headers, timeout=timeout, trust_env=not self._is_local)
 
     def __enter__(self) -> Endpoint:
         return self
@@ -207,7 +198,7 @@ class Endpoint:
             raise EndpointError(f"the request to {self.shown} failed ({self._excerpt(error)})") from None
 
     def _read(self, response: httpx.Response) -> bytes:
-        limit = MAX_RESPONSE_BYTES if response.is_success else _MAX_ERROR_BYTES
+        limit = _MAX_RESPONSE_BYTES if response.is_success else _MAX_ERROR_BYTES
         body, deadline = bytearray(), time.monotonic() + self._timeout
         for part in response.iter_bytes():
             body += part

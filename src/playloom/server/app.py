@@ -9,21 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from prometheus_client import generate_latest
+from pydantic import Field
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
 
 import playloom
-from playloom.server.errors import ErrorResponse, install
-from playloom.server.info import register_info_routes
+from playloom.errors import PlayloomError
+from playloom.models.checkpoint import bundled_models
+from playloom.server.errors import ApiError, ErrorResponse, error_response
 from playloom.server.jobs import Jobs, NewJob, register_job_routes
-from playloom.server.live import LiveSessionManager
 from playloom.server.live_socket import register_live_routes
-from playloom.server.metrics import Metrics
-from playloom.server.middleware import AuthMiddleware, BodyLimitMiddleware, MetricsMiddleware
-from playloom.server.schemas import register_generation_routes
+from playloom.server.middleware import AuthMiddleware, BodyLimitMiddleware, Metrics, MetricsMiddleware
+from playloom.server.schemas import ApiModel, file_response, register_generation_routes
 from playloom.server.service import InferenceService
 from playloom.server.sessions import SessionManager, register_session_routes
 from playloom.server.settings import Settings
@@ -31,7 +38,13 @@ from playloom.server.stories.branches import BranchRunner
 from playloom.server.stories.routes import router as story_router
 from playloom.server.stories.service import StoryService
 
-_SWEEP = 1.0  # seconds between two looks at expired sessions and jobs
+_PAGE = Path(__file__).parent / "static"  # as built
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
+    "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+    "Vary": "Accept",
+}
 _PROBLEMS = {
     400: "The request is invalid.",
     401: "The key is missing or wrong.",
@@ -46,14 +59,43 @@ _PROBLEMS = {
 }
 
 
+class ModelInfo(ApiModel):
+    """One model; the fields after `serving` are null for one that is not served."""
+
+    name: str
+    serving: bool = Field(description="True for the model that this server runs.")
+    width: int | None = Field(default=None, description="Frame width in pixels.")
+    height: int | None = Field(default=None, description="Frame height in pixels.")
+    context: int | None = Field(default=None, description="Context length in steps.")
+    tokens: int | None = Field(default=None, description="Tokens per frame.")
+    temperature: float | None = Field(default=None, description="Default temperature: the model card's, else 0.9.")
+    controls: dict[str, str | None] | None = None
+    """What controls do in the game, by control, as far as known; null for one that training never saw move."""
+
+
+class PromptInfo(ApiModel):
+    """One prompt: a few seconds of real play."""
+
+    name: str
+    picture: str = Field(description="Path of its last frame, a PNG.")
+
+
+class Health(ApiModel):
+    """State of the server."""
+
+    status: Literal["ok", "stopping"] = Field(description="`stopping`, with status 503, after SIGTERM.")
+    version: str
+    model: str
+    replica: str | None = Field(default=None, description="Name of this server among several; null for a single one.")
+
+
 class Server:
     """State shared by all requests of an application."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.service = settings, InferenceService(settings)
         self.metrics = Metrics(self.service.scheduler.stats, self._gauges, settings.batch)
-        self.live = LiveSessionManager(self.service, self.metrics)
-        self.sessions = SessionManager(self.service, self.live)
+        self.sessions = SessionManager(self.service, self.metrics)
         self.jobs = Jobs(self.service)
         self.stories = StoryService(self.service, lambda token: self.sessions.history(token)[:2])
         self.branches = BranchRunner(self.stories)
@@ -61,9 +103,8 @@ class Server:
     @property
     def has_active_work(self) -> bool:
         """True while requests, jobs, branches or players are active; a stopping process waits for them."""
-        limiter, jobs = self.service.limiter, self.jobs
-        counts = (limiter.running, limiter.waiting, jobs.running, jobs.unread, self.branches.dreaming)
-        return any(counts) or self.live.playing > 0
+        limiter, jobs, branches = self.service.limiter, self.jobs, self.branches.dreaming
+        return any((limiter.running, limiter.waiting, jobs.running, jobs.unread, branches, self.sessions.playing))
 
     def drain(self) -> None:
         """Reject new work; running work goes on."""
@@ -73,8 +114,7 @@ class Server:
     async def expire(self) -> None:
         """Remove expired sessions and jobs once a second, until cancelled."""
         while True:
-            await asyncio.sleep(_SWEEP)
-            self.live.expire()
+            await asyncio.sleep(1.0)
             self.sessions.expire()
             self.jobs.expire()
 
@@ -84,9 +124,7 @@ class Server:
         self.jobs.cancel_all()
         await self.branches.close()
         self.stories.close()
-        for connection in list(self.live.connections.values()):
-            self.live.close(connection)
-        for token in list(self.sessions.sessions):
+        for token in [*self.sessions.connections, *self.sessions.http_sessions]:
             self.sessions.close(token)
         self.service.close(timeout=1.0)
 
@@ -97,9 +135,9 @@ class Server:
             "requests_waiting": limiter.waiting,
             "jobs_running": self.jobs.running,
             "branches_running": self.branches.dreaming,
-            "live_sessions": len(self.live.connections),
-            "live_players": self.live.playing,
-            "http_sessions": len(self.sessions.sessions),
+            "live_sessions": len(self.sessions.connections),
+            "live_players": self.sessions.playing,
+            "http_sessions": len(self.sessions.http_sessions),
             "scheduler_sessions": stats.sessions,
             "scheduler_waiting": stats.waiting,
         }
@@ -128,22 +166,97 @@ def create_app(settings: Settings) -> FastAPI:
         responses={status: {"model": ErrorResponse, "description": text} for status, text in _PROBLEMS.items()},
     )
     app.state.server = server
-    install(app)
+    for kind in (ApiError, PlayloomError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, error_response)
     register_generation_routes(app, server.service)
     register_job_routes(app, server.service, server.jobs)
     register_session_routes(app, server.service, server.sessions)
-    register_live_routes(app, server.live)
+    register_live_routes(app, server.sessions)
     app.include_router(story_router)
-    register_info_routes(app, server.service, server.metrics)
+    _register_info_routes(app, server.service, server.metrics)
+    _register_page(app, server.service)
     app.add_middleware(BodyLimitMiddleware, settings=settings)
     app.add_middleware(AuthMiddleware, settings=settings)
-    if settings.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["*"], allow_headers=["*"]
-        )
+    if origins := settings.allowed_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(MetricsMiddleware, metrics=server.metrics, replica=settings.replica)
-    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    app.openapi = partial(_document, app)  # type: ignore[method-assign]
     return app
+
+
+def _register_info_routes(app: FastAPI, service: InferenceService, metrics: Metrics) -> None:
+    @app.get("/v1/models", tags=["playloom"])
+    async def models() -> list[ModelInfo]:
+        """List the served model and the bundled ones."""
+        height, width = service.size
+        layout, name = service.model.config.layout, service.model.config.name
+        served = ModelInfo(
+            name=name,
+            serving=True,
+            width=width,
+            height=height,
+            context=service.context,
+            tokens=layout.grid_height * layout.grid_width,
+            temperature=service.sampling().temperature,
+            controls=service.model.card.get("controls", {}),
+        )
+        return [served, *(ModelInfo(name=other, serving=False) for other in bundled_models() if other != name)]
+
+    @app.get("/v1/prompts", tags=["playloom"])
+    async def prompts() -> list[PromptInfo]:
+        """List the prompts of the served model."""
+        return [PromptInfo(name=name, picture=f"/v1/prompts/{name}/picture.png") for name in service.prompts]
+
+    @app.get("/v1/prompts/{name}/picture.png", tags=["playloom"], **file_response("image/png"))
+    async def prompt_image(name: str) -> Response:
+        """Return the last real frame of a prompt as PNG."""
+        if name not in service.prompts:
+            raise ApiError(404, "there is no prompt of that name; see /v1/prompts")
+        png = await service.run_in_io_pool(lambda: service.prompt_image(name))
+        return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+
+    @app.get("/v1/health", response_model=Health, tags=["playloom"])
+    async def health() -> Response:
+        """Return 200 while new work is accepted, else 503."""
+        health = Health(
+            status="stopping" if service.limiter.draining else "ok",
+            version=playloom.__version__,
+            model=service.model.config.name,
+            replica=service.settings.replica,
+        )
+        return JSONResponse(health.model_dump(), 503 if service.limiter.draining else 200)
+
+    @app.get("/metrics", tags=["playloom"], **file_response("text/plain"))
+    async def prometheus() -> Response:
+        """Return the metrics in Prometheus' text format."""
+        text = generate_latest(metrics.registry)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _register_page(app: FastAPI, service: InferenceService) -> None:
+    @app.get("/", tags=["job server"], response_model=None)
+    async def root(request: Request) -> Response:
+        """Return the page to browsers and the job server's description to other clients."""
+        wants_page = "text/html" in request.headers.get("accept", "")
+        if wants_page and (_PAGE / "index.html").is_file():
+            return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)
+        job_server = {
+            "model_file": service.model.config.name,
+            "max_concurrent_jobs": service.settings.max_jobs,
+            "max_dream_steps_per_job": service.settings.max_steps,
+            "max_job_lifespan": service.settings.job_seconds,
+        }
+        return JSONResponse(job_server, headers={"Vary": "Accept"})
+
+    if (_PAGE / "assets").is_dir():
+        app.mount("/assets", StaticFiles(directory=_PAGE / "assets"))
+    for path in _PAGE.glob("*"):
+        if path.suffix in (".svg", ".ico", ".png", ".webmanifest"):
+            app.add_route(f"/{path.name}", partial(_send, path), include_in_schema=False)
+
+
+async def _send(path: Path, request: Request) -> Response:
+    return FileResponse(path)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Error responses: a status and `{"error": message}`; no traceback reaches a client.
-
-`CapacityError` and `ShuttingDownError` live here so that importing them does not import torch.
-"""
+"""Error responses: a status and `{"error": message}`; no traceback reaches a client."""
 
 from __future__ import annotations
 
@@ -10,22 +7,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from playloom.errors import PlayloomError, ResourceError, StorageError
-
-
-class CapacityError(ResourceError):
-    """Raised when no session is free; a later attempt may succeed."""
-
-
-class ShuttingDownError(PlayloomError):
-    """Raised when the scheduler is closed, or closes before a step is done."""
-
 
 log = logging.getLogger("playloom.server")
 _T = TypeVar("_T")
@@ -64,7 +52,7 @@ def to_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, RequestValidationError):
         return ApiError(400, validation_message(error.errors()))
-    if isinstance(error, (ResourceError, ShuttingDownError)):
+    if isinstance(error, ResourceError):
         return service_unavailable(str(error), 2)
     if isinstance(error, StorageError):  # its message names a path of this machine
         log.error("%s", error)
@@ -105,21 +93,13 @@ def check_complexity(data: bytes | bytearray) -> None:
         )
 
 
-def install(app: FastAPI) -> None:
-    """Register the exception handlers."""
-
-    async def refused(request: Request, error: Exception) -> Response:
+async def error_response(request: Request, error: Exception) -> Response:
+    """Answer a request with an exception; a handler for FastAPI."""
+    if not isinstance(error, HTTPException):
         return to_api_error(error).response()
-
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        path, message = request.url.path[:100], str(error.detail)
-        if error.status_code == 404:
-            message = f"there is no {path} here; GET /v1/openapi.json lists all routes"
-        elif error.status_code == 405:
-            message = f"{path} has no method {request.method}; GET /v1/openapi.json lists all routes"
-        return ApiError(error.status_code, message, error.headers).response()
-
-    for kind in (ApiError, PlayloomError, RequestValidationError):
-        app.add_exception_handler(kind, refused)
-    app.add_exception_handler(HTTPException, http)
+    path, message = request.url.path[:100], str(error.detail)
+    if error.status_code == 404:
+        message = f"there is no {path} here; GET /v1/openapi.json lists all routes"
+    elif error.status_code == 405:
+        message = f"{path} has no method {request.method}; GET /v1/openapi.json lists all routes"
+    return ApiError(error.status_code, message, error.headers).response()

@@ -9,7 +9,6 @@ import time
 import zipfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,54 +21,62 @@ from starlette.responses import Response
 from playloom.actions.codec import read_vector, sticks_of
 from playloom.errors import BadInputError
 from playloom.server.errors import ApiError, parse_json, to_api_error
-from playloom.server.schemas import ApiModel, Prediction, SamplingFields, Tokens, Vector, predict
+from playloom.server.schemas import ApiModel, Prediction, SamplingFields, Tokens, Vector, file_response, predict
 from playloom.server.service import ContextStep, InferenceService
 from playloom.server.settings import MAX_TOKEN_LENGTH, new_token
 
 JobSteps = AsyncGenerator[Prediction, None]
 
 
-@dataclass(kw_only=True, eq=False)
-class _Job:
+class Job:
     """A job and its unread results; its id is secret, because it gives access to read and cancel."""
 
-    created: float = field(default_factory=time.monotonic)
-    task: asyncio.Task[None] | None = None
-    ready: list[Prediction] = field(default_factory=list)
-    failure: str | None = None  # until it is read
+    def __init__(self, steps: JobSteps) -> None:
+        self.created = time.monotonic()
+        self.ready: list[Prediction] = []
+        self.failure: str | None = None  # until it is read
+        self.task = asyncio.ensure_future(self._run(steps))
+
+    async def _run(self, all_steps: JobSteps) -> None:
+        try:
+            async with aclosing(all_steps) as steps:
+                async for result in steps:
+                    self.ready.append(result)
+        except Exception as error:
+            self.failure = to_api_error(error).message
 
 
 class Jobs:
     """All jobs of a server. Used from one event loop."""
 
     def __init__(self, service: InferenceService) -> None:
-        self._service = service
-        self._jobs: dict[str, _Job] = {}
+        self._settings = service.settings
+        self._jobs: dict[str, Job] = {}
 
     @property
     def running(self) -> int:
         """Number of running jobs."""
-        return sum(job.task is not None and not job.task.done() for job in self._jobs.values())
+        return sum(not job.task.done() for job in self._jobs.values())
 
     @property
     def unread(self) -> int:
         """Number of jobs with unread results."""
         return sum(bool(job.ready) for job in self._jobs.values())
 
-    def start(self, all_steps: Sequence[JobSteps]) -> list[str]:
-        """Start jobs, all or none, and return their ids."""
-        self.expire()
-        limit = self._service.settings.max_jobs
-        if self.running + len(all_steps) > limit:
+    def check_room(self, count: int) -> None:
+        """Raise a `BadInputError` unless so many jobs may be started."""
+        limit = self._settings.max_jobs
+        if self.running + count > limit:
             raise BadInputError(
-                f"the queue is full: {self.running} jobs are unfinished and {len(all_steps)} more were requested, "
+                f"the queue is full: {self.running} jobs are unfinished and {count:,} more were requested, "
                 f"at most {limit} are allowed; try again in a while"
             )
-        names = [new_token(self._service.settings.replica) for _ in all_steps]
-        for name, steps in zip(names, all_steps, strict=True):
-            job = self._jobs[name] = _Job()
-            job.task = asyncio.get_running_loop().create_task(_run(job, steps))
-        return names
+
+    def start(self, steps: JobSteps) -> str:
+        """Start a job and return its id."""
+        name = new_token(self._settings.replica)
+        self._jobs[name] = Job(steps)
+        return name
 
     def read(self, names: Sequence[str]) -> tuple[list[tuple[str, Prediction]], list[str], int]:
         """Return and remove the unread results of jobs, and their unread errors; also the number of known jobs."""
@@ -84,7 +91,7 @@ class Jobs:
     def cancel(self, name: str) -> bool:
         """Cancel a job and drop its results; returns False for an unknown id."""
         job = self._jobs.pop(name, None)
-        if job is not None and job.task is not None:
+        if job is not None:
             job.task.cancel()
         return job is not None
 
@@ -95,18 +102,9 @@ class Jobs:
 
     def expire(self) -> None:
         """Cancel jobs past their lifetime and drop their results."""
-        oldest = time.monotonic() - self._service.settings.job_seconds
+        oldest = time.monotonic() - self._settings.job_seconds
         for name in [name for name, job in self._jobs.items() if job.created < oldest]:
             self.cancel(name)
-
-
-async def _run(job: _Job, all_steps: JobSteps) -> None:
-    try:
-        async with aclosing(all_steps) as steps:
-            async for result in steps:
-                job.ready.append(result)
-    except Exception as error:
-        job.failure = to_api_error(error).message
 
 
 _FORM_BYTES = 4 * 2**20
@@ -121,28 +119,23 @@ class JobStep(ApiModel):
     """Name of the form part with the image, PNG or JPEG; a key, never a path."""
     action: Vector | None = None
     """Twelve buttons 0 or 1, then four sticks -1 to 1 (+y forward); optional in the last step."""
-    tokens: Tokens | None = None
-    """Tokens of the image; used in place of encoding it."""
+    tokens: Tokens | None = Field(default=None, description="Tokens of the image; used in place of encoding it.")
 
 
 class FutureAction(ApiModel):
     """The action of one predicted step."""
 
-    action: Vector | None = None
-    """As in `JobStep`; none: sampled."""
+    action: Vector | None = Field(default=None, description="As in `JobStep`; none: sampled.")
 
 
 class NewJob(SamplingFields):
     """The form field `json`. (`seed` is not in the original format.)"""
 
-    steps: list[JobStep] = Field(min_length=1, max_length=_MAX_CONTEXT)
-    """Context, oldest first."""
-    num_steps_to_predict: int = Field(ge=1)
-    """Steps to predict, one result each."""
+    steps: list[JobStep] = Field(min_length=1, max_length=_MAX_CONTEXT, description="Context, oldest first.")
+    num_steps_to_predict: int = Field(ge=1, description="Steps to predict, one result each.")
     num_parallel_predictions: int = Field(default=1, ge=1)
     """Jobs to start from the same context; their seeds count up."""
-    max_context_length: int = Field(default=10, ge=1)
-    """Use only so many of the last steps, at most 10."""
+    max_context_length: int = Field(default=10, ge=1, description="Use only so many of the last steps, at most 10.")
     future_actions: list[FutureAction] = Field(default=[], max_length=10_000)
     """Actions of the first predicted steps."""
 
@@ -150,10 +143,8 @@ class NewJob(SamplingFields):
 class NewJobReply(ApiModel):
     """Reply of `/new_job`."""
 
-    job_ids: list[str]
-    """One id per parallel prediction."""
-    current_jobs_in_queue: int
-    """Unfinished jobs, these included."""
+    job_ids: list[str] = Field(description="One id per parallel prediction.")
+    current_jobs_in_queue: int = Field(description="Unfinished jobs, these included.")
 
 
 _NEW_JOB = TypeAdapter(NewJob)
@@ -180,15 +171,17 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
             raise ApiError(400, "the form has no field json; send the job's parameters in it")
         params = parse_json(text, _NEW_JOB)
         service.check_steps(params.num_steps_to_predict)
-        names = jobs.start(await _predictions(service, params, files))
-        return NewJobReply(job_ids=names, current_jobs_in_queue=jobs.running)
+        context = _context(params, files, min(params.max_context_length, service.context))
+        future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
+        following = [context[-1].action_A, *future, *[None] * params.num_steps_to_predict]
+        following = following[: params.num_steps_to_predict + 1]
+        prompt = await service.prompt(context, steps=len(context), stretch=True)
+        (sampling, seed), count = params.resolve(service), params.num_parallel_predictions
+        jobs.check_room(count)
+        predictions = (predict(service, prompt, following, sampling, (seed + index) % 2**63) for index in range(count))
+        return NewJobReply(job_ids=[jobs.start(steps) for steps in predictions], current_jobs_in_queue=jobs.running)
 
-    @app.get(
-        "/get_job_results",
-        response_class=Response,
-        responses={200: {"content": {"application/zip": {}}}, 204: {"description": "Nothing new yet."}},
-        tags=["job server"],
-    )
+    @app.get("/get_job_results", tags=["job server"], **file_response("application/zip", empty="Nothing new yet."))
     async def get_job_results(job_ids: JobIds) -> Response:
         """Return new results once, as a zip of `predictions.json` and images; 204 while there are none."""
         results, failures, known = jobs.read(job_ids)
@@ -208,30 +201,16 @@ def register_job_routes(app: FastAPI, service: InferenceService, jobs: Jobs) -> 
         return {"cancelled": True, "current_jobs_in_queue": jobs.running}
 
 
-async def _predictions(service: InferenceService, params: NewJob, files: Mapping[str, bytes]) -> list[JobSteps]:
+def _context(params: NewJob, files: Mapping[str, bytes], most: int) -> list[ContextStep]:
     context = []
-    used = min(params.max_context_length, service.context)
-    first = max(0, len(params.steps) - used)
+    first = max(0, len(params.steps) - most)
     for number, step in enumerate(params.steps[first:], first):
         if step.image_name not in files:
             raise BadInputError(f"the form does not hold the image of step {number}; send it as a file part")
-        context.append(
-            ContextStep(
-                picture=files[step.image_name],
-                where=f"the image of step {number}",
-                action_A=_action(step.action, f"action of step {number}"),
-                codes_N=np.array(step.tokens, np.int64) if step.tokens else None,
-            )
-        )
-    future = [_action(future.action, f"future action {i}") for i, future in enumerate(params.future_actions)]
-    prompt = await service.prompt(context, steps=used, stretch=True)
-    sampling, seed = params.resolve(service)
-    count = params.num_parallel_predictions
-    if count > service.settings.max_jobs:
-        raise BadInputError(f"{count:,} parallel predictions were requested; at most {service.settings.max_jobs} jobs")
-    following = [context[-1].action_A, *future, *[None] * params.num_steps_to_predict]
-    following = following[: params.num_steps_to_predict + 1]
-    return [predict(service, prompt, following, sampling, (seed + index) % 2**63) for index in range(count)]
+        picture, where = files[step.image_name], f"the image of step {number}"
+        codes_N = np.array(step.tokens, np.int64) if step.tokens else None
+        context.append(ContextStep(picture, where, _action(step.action, f"action of step {number}"), codes_N))
+    return context
 
 
 def _action(vector: Sequence[float] | None, where: str) -> NDArray[np.uint8] | None:
@@ -246,14 +225,7 @@ def _zip(results: Sequence[tuple[str, Prediction]]) -> bytes:
         for job_id, result in results:
             name = f"{job_id}_{result.step:03d}.png"
             archive.writestr(name, result.png)
-            predictions.append(
-                {
-                    "job_id": job_id,
-                    "dream_step_index": result.step,
-                    "action": sticks_of(result.action_A),
-                    "tokens": result.tokens,
-                    "image_filename": name,
-                }
-            )
+            prediction = {"job_id": job_id, "dream_step_index": result.step, "action": sticks_of(result.action_A)}
+            predictions.append({**prediction, "tokens": result.tokens, "image_filename": name})
         archive.writestr("predictions.json", json.dumps(predictions))
     return buffer.getvalue()

@@ -7,39 +7,40 @@ nothing.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, WebSocket
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from playloom.errors import PlayloomError
-from playloom.inference.types import Prompt
+from playloom.actions.codec import ACTION_SLOTS, rows_to_values
+from playloom.errors import ActionError, PlayloomError
+from playloom.inference.realtime.types import Controller
+from playloom.media.images import Live
 from playloom.server.errors import ApiError, parse_json, to_api_error
-from playloom.server.live import LiveConnection, LiveSessionManager, SendQueue
-from playloom.server.live_protocol import CONTROL, HELLO, Control, Hello, Reset, read_action
 from playloom.server.middleware import bearer_key, verify_api_key
-from playloom.server.schemas import PromptParams, build_prompt
+from playloom.server.schemas import PromptParams, RequestModel, SeedValue, TemperatureValue, build_prompt
 from playloom.server.service import resolve_seed
+from playloom.server.sessions import LiveConnection, SendQueue, SessionManager, Start
 
 _MAX_CONTROLS = 64
 _MAX_REASON = 120  # bytes; a close frame holds 123
-_ANNOUNCE = 0.5  # seconds between messages of progress
 _TRY_LATER, _BROKEN, _POLICY = 1013, 1011, 1008
+Name = Annotated[str, Field(max_length=255)]
 
 
-def register_live_routes(app: FastAPI, manager: LiveSessionManager) -> None:
+def register_live_routes(app: FastAPI, sessions: SessionManager) -> None:
     """Add the route."""
 
     @app.websocket("/v1/play")
     async def play(socket: WebSocket) -> None:
         await socket.accept()
-        player = _Player(socket, manager)
+        player = _Player(socket, sessions)
         try:
             await player.play()
         except WebSocketDisconnect:
@@ -50,11 +51,69 @@ def register_live_routes(app: FastAPI, manager: LiveSessionManager) -> None:
             player.disconnect()
 
 
+class _StartFields(RequestModel):
+    prompt: Name | None = Field(default=None, description="Name of a bundled prompt; none: the first one.")
+    image: str | None = Field(default=None, description="Start image instead of a prompt: PNG or JPEG, base64.")
+    seed: SeedValue | None = None
+    """Random seed; the same seed and actions give the same frames. None: a random one."""
+
+
+class Hello(_StartFields):
+    """First message of a connection."""
+
+    type: Literal["hello"]
+    key: str | None = Field(default=None, max_length=4096)
+    """API key; needed unless the upgrade request carried it."""
+    resume: Name | None = None
+    """Token of a session to resume; an unknown token opens a new session."""
+    controller: Controller = "person"
+    temperature: TemperatureValue | None = None
+    """Divides the logits; none: the model's default."""
+    format: Live = "jpeg"
+
+
+class Command(RequestModel):
+    """Pause the session, resume its clock, or generate one frame, which pauses first."""
+
+    type: Literal["pause", "resume", "step"]
+
+
+class Reset(_StartFields):
+    """Restart, at the same prompt and seed or at others."""
+
+    type: Literal["reset"]
+
+
+class SetController(RequestModel):
+    """Set the source of the actions."""
+
+    type: Literal["controller"]
+    value: Controller
+
+
+class SetTemperature(RequestModel):
+    """Set the temperature."""
+
+    type: Literal["temperature"]
+    value: TemperatureValue
+
+
+Control = Command | Reset | SetController | SetTemperature
+_HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
+_CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
+
+
+def _read_action(data: bytes) -> NDArray[np.uint8]:
+    if len(data) != 4 * ACTION_SLOTS:
+        raise ActionError(f"an action is {4 * ACTION_SLOTS} bytes, 16 float32; got {len(data)}")
+    return rows_to_values(np.frombuffer(data, "<f4"), "named")
+
+
 class _Player:
     """One WebSocket connection."""
 
-    def __init__(self, socket: WebSocket, manager: LiveSessionManager) -> None:
-        self.socket, self.live, self.service = socket, manager, manager.service
+    def __init__(self, socket: WebSocket, sessions: SessionManager) -> None:
+        self.socket, self.sessions, self.service = socket, sessions, sessions.service
         self.connection: LiveConnection | None = None
         self.prefilled: tuple[int | None, int | None] = (None, None)  # prompt steps prefilled, and their total
         self.early_A: NDArray[np.uint8] | None = None  # newest action received before the session is open
@@ -77,24 +136,23 @@ class _Player:
             )
         except (ApiError, PlayloomError):
             if self.connection is not None and self.connection.send_queue is self.send_queue:  # not taken over
-                self.live.close(self.connection)
+                self.sessions.close(self.connection.token)
             raise
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
     def disconnect(self) -> None:
-        connection = self.connection
-        if connection is not None:
+        if (connection := self.connection) is not None:
             connection.detach(self.send_queue)
             if not connection.delivered and connection.send_queue is None:
-                self.live.close(connection)
+                self.sessions.close(connection.token)
 
     async def reject(self, error: ApiError) -> None:
         code = _TRY_LATER if error.status == 503 else _BROKEN if error.status >= 500 else _POLICY
         with suppress(Exception):  # the socket may be closed already
             if self.socket.application_state is WebSocketState.CONNECTED:
-                await asyncio.wait_for(self._send_json({"type": "error", "message": error.message}), 2)
+                await asyncio.wait_for(self.socket.send_json({"type": "error", "message": error.message}), 2)
                 reason = error.message.encode("ascii", "replace")[:_MAX_REASON].decode()
                 await asyncio.wait_for(self.socket.close(code, reason), 2)
 
@@ -106,34 +164,25 @@ class _Player:
             raise ApiError(408, f"no hello came within {seconds:g} seconds") from None
         if not isinstance(message, str):
             raise ApiError(400, 'the first message must be JSON text: {"type": "hello", ...}')
-        hello = parse_json(message, HELLO)
+        hello = parse_json(message, _HELLO)
         if not verify_api_key(hello.key or bearer_key(self.socket.headers), self.service.settings.key):
             raise ApiError(401, "the key is missing or wrong; send it as key in hello")
         return hello
 
     async def _open_session(self, hello: Hello) -> None:
         """Resume the session named in `hello`, else open a new one."""
-        kept = self.live.connections.get(hello.resume or "")
+        kept = self.sessions.connections.get(hello.resume or "")
         if kept is not None and kept.failure is None:
             kept.form = hello.format
             self.connection = kept
             return
-        self.live.check_capacity()
-        prompt, prompt_name = await self._prompt(hello.prompt, hello.image)
-        sampling, seed = self.service.sampling(), resolve_seed(hello.seed)
+        self.sessions.check_capacity()
+        start, sampling = await self._start(hello), self.service.sampling()
         if hello.temperature is not None:
             sampling = replace(sampling, temperature=hello.temperature)
-        self.connection = LiveConnection(
-            self.service,
-            self.live.metrics,
-            await self.live.open(prompt, sampling, seed, self._progress),
-            prompt=prompt,
-            prompt_name=prompt_name,
-            seed=seed,
-            controller=hello.controller,
-            form=hello.format,
-        )
-        self.live.connections[self.connection.token] = self.connection
+        handle = await self.sessions.open(start.prompt, sampling, start.seed, self._progress)
+        connection = LiveConnection(self.sessions, handle, start, controller=hello.controller, form=hello.format)
+        self.connection = self.sessions.connections[connection.token] = connection
 
     def _progress(self, seen: int, steps: int) -> None:
         self.prefilled = seen, steps
@@ -141,13 +190,14 @@ class _Player:
     async def _report_progress(self) -> None:
         while True:
             seen, steps = self.prefilled
-            await self._send_json({"type": "opening", "seen": seen, "steps": steps})
-            await asyncio.sleep(_ANNOUNCE)
+            await self.socket.send_json({"type": "opening", "seen": seen, "steps": steps})
+            await asyncio.sleep(0.5)
 
-    async def _prompt(self, name: str | None, image: str | None) -> tuple[Prompt, str | None]:
-        params = PromptParams(prompt=name, images=None if image is None else [image])
+    async def _start(self, asked: Hello | Reset) -> Start:
+        params = PromptParams(prompt=asked.prompt, images=None if asked.image is None else [asked.image])
         prompt = await build_prompt(self.service, params)
-        return prompt, None if image is not None else self.service.resolve_prompt(name)
+        name = self.service.resolve_prompt(asked.prompt) if asked.image is None else None
+        return Start(prompt, name, resolve_seed(asked.seed))
 
     async def _listen(self) -> None:
         """Apply actions at once; queue control messages for `_handle_controls`."""
@@ -158,13 +208,13 @@ class _Player:
                 connection.delivered = True
             if isinstance(message, str):
                 try:
-                    self.controls.put_nowait(parse_json(message, CONTROL))
+                    self.controls.put_nowait(parse_json(message, _CONTROL))
                 except asyncio.QueueFull:
                     raise ApiError(429, f"more than {_MAX_CONTROLS} requests are waiting; send them slower") from None
             elif connection is None:
-                self.early_A = read_action(message)
+                self.early_A = _read_action(message)
             else:
-                connection.state.set_input(read_action(message))
+                connection.state.set_input(_read_action(message))
 
     async def _handle_controls(self, connection: LiveConnection) -> None:
         while True:
@@ -179,7 +229,10 @@ class _Player:
     async def _apply(self, connection: LiveConnection, control: Control) -> None:
         state = connection.state
         if control.type == "reset":
-            await self._reset(connection, control)
+            start, seed = connection.start, connection.start.seed if control.seed is None else control.seed
+            if control.prompt is not None or control.image is not None:
+                start = await self._start(control)
+            await connection.restart(start._replace(seed=seed))
         elif control.type == "controller":
             state.controller = control.value
         elif control.type == "temperature":
@@ -190,13 +243,6 @@ class _Player:
             state.pause()
             if control.type == "step":
                 state.single_step()
-
-    async def _reset(self, connection: LiveConnection, params: Reset) -> None:
-        prompt, prompt_name = connection.prompt, connection.prompt_name
-        if params.prompt is not None or params.image is not None:
-            prompt, prompt_name = await self._prompt(params.prompt, params.image)
-        seed = connection.seed if params.seed is None else params.seed
-        await connection.restart(prompt=prompt, prompt_name=prompt_name, seed=seed)
 
     async def _heartbeat(self, connection: LiveConnection) -> None:
         while True:
@@ -216,10 +262,7 @@ class _Player:
                 await self.socket.send_bytes(message)
                 connection.delivered = True
             else:
-                await self._send_json(message)
-
-    async def _send_json(self, message: dict[str, Any]) -> None:
-        await self.socket.send_text(json.dumps(message))
+                await self.socket.send_json(message)
 
     async def _receive(self) -> str | bytes:
         message = await self.socket.receive()

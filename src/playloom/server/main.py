@@ -13,8 +13,8 @@ import os
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
@@ -32,16 +32,12 @@ from playloom.server.settings import Settings
 
 Say = Callable[[str], None]
 _SOCKET_BUFFER = 16 * 2**10
-_BACKLOG = 1024
 _TICK = 0.1  # seconds, uvicorn's
 _GRACE = 1.8  # seconds after the drain, in which everything is closed
 
 
 class _GuardedProtocol(H11Protocol):
-    """One HTTP connection with a timeout for request heads.
-
-    Above `max_connections`, the longest idle connection is closed.
-    """
+    """One HTTP connection with a timeout for request heads; above `max_connections`, the longest idle one is closed."""
 
     limits: Settings
     idle: OrderedDict[_GuardedProtocol, None]  # all idle connections of the server, longest idle first
@@ -83,21 +79,19 @@ class _GuardedProtocol(H11Protocol):
     def _refuse(self, status: int, message: str) -> None:
         self._set_busy()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self.transport.is_closing():
-            body = json.dumps({"error": message}).encode("ascii")
-            headers = [
-                ("content-type", "application/json"),
-                ("content-length", str(len(body))),
-                ("connection", "close"),
-            ]
-            parts = [h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()]
-            self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
+            body = json.dumps({"error": message})
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+            self.transport.write(
+                f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode("ascii")
+            )
         self.transport.close()
 
     def _set_idle(self) -> None:
         if self._timer is None:
             seconds = self.limits.header_seconds
-            message = f"no request came within {seconds:g} seconds"
-            self._timer = self.loop.call_later(seconds, self._refuse, 408, message)
+            self._timer = self.loop.call_later(
+                seconds, self._refuse, 408, f"no request came within {seconds:g} seconds"
+            )
             self.idle[self] = None
 
     def _set_busy(self) -> None:
@@ -114,10 +108,8 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self.application, self.say, self.greeting = application, say, greeting
         self._draining: float | None = None
-        self._farewell = (
-            f"stopping; running work has {application.settings.drain_seconds:g} more seconds, "
-            "press Ctrl-C again to end at once"
-        )
+        seconds = f"{application.settings.drain_seconds:g} more seconds"
+        self._farewell = f"stopping; running work has {seconds}, press Ctrl-C again to end at once"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then print the greeting."""
@@ -156,13 +148,12 @@ class DrainingServer(uvicorn.Server):
 
 def run(settings: Settings, say: Say = lambda sentence: None) -> None:
     """Serve until stopped; `say` prints that the server listens, and later that it is stopping."""
-    with listen(settings) as listener, log_requests(settings):
+    with listen(settings) as listener:
+        log_requests(settings)
         server_of(settings, create_app(settings), listener, say).run(sockets=[listener])
 
 
-def server_of(
-    settings: Settings, app: FastAPI, listener: socket.socket, say: Say = lambda sentence: None
-) -> DrainingServer:
+def server_of(settings: Settings, app: FastAPI, listener: socket.socket, say: Say) -> DrainingServer:
     """Build the server of an application, ready to run on a socket of `listen`."""
     application: Application = app.state.server
     config = uvicorn.Config(
@@ -179,7 +170,7 @@ def server_of(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=_BACKLOG,
+        backlog=1024,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=1,
     )
@@ -191,40 +182,33 @@ def server_of(
 
 def listen(settings: Settings) -> socket.socket:
     """Open a socket on the configured address; raise a `BadInputError` if it is not available."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    family, address = socket.AF_INET6 if ":" in settings.host else socket.AF_INET, (settings.host, settings.port)
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
+        listener.bind(address)
     except OSError as error:
         listener.close()
-        raise BadInputError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; choose another --port"
-        ) from error
+        place, reason = f"{settings.host} port {settings.port}", error.strerror or error
+        raise BadInputError(f"cannot listen on {place}: {reason}; choose another --port") from error
     return listener
 
 
-@contextmanager
-def log_requests(settings: Settings) -> Iterator[None]:
-    """Write a line for each request to stderr if `access_log` is set."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+def log_requests(settings: Settings) -> None:
+    """Write a line for each request to stderr from now on, if `access_log` is set."""
     if settings.access_log:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         access.addHandler(handler)
         access.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        access.removeHandler(handler)
 
 
 def _greeting(application: Application, port: int) -> str:
-    settings = application.settings
+    settings, model = application.settings, application.service.model
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # an address that can be opened
     host = f"[{shown}]" if ":" in shown else shown
     access_rule = "requests need the key" if settings.key else "without a key, for this machine only"
     every = "" if shown == settings.host else "listens on every address, "
-    model = application.service.model
     controls = describe_controls(model.card)
     greeting = f"Open http://{host}:{port} to play {model.config.name} ({every}{access_rule})"
     return f"{greeting}\nControls: {controls}" if controls else greeting

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import logging
 import re
 import time
-from urllib.parse import quote, urlsplit
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from urllib.parse import SplitResult, quote, urlsplit
 
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from playloom.server.errors import ApiError, check_complexity, service_unavailable, to_api_error
-from playloom.server.metrics import Metrics
-from playloom.server.settings import REPLICA_HEADER, Settings
+from playloom.server.scheduler import SchedulerStats
+from playloom.server.settings import Settings, is_loopback
 
 _FORM_PATH = "/new_job"  # takes a form; every other body is JSON
 
@@ -105,7 +109,7 @@ class AuthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or WebSocket."""
-        error = self.authorize(scope) if scope["type"] in ("http", "websocket") else None
+        error = self._authorize(scope) if scope["type"] in ("http", "websocket") else None
         if error is None:
             return await self.app(scope, receive, send)
         if scope["type"] == "http":
@@ -116,11 +120,10 @@ class AuthMiddleware:
             return await socket.send_denial_response(error.response())
         return await socket.close(1008)
 
-    def authorize(self, scope: Scope) -> ApiError | None:
-        """Return the error of an unauthorized request, else None."""
+    def _authorize(self, scope: Scope) -> ApiError | None:
         headers, key = Headers(scope=scope), self.settings.key
         host = headers.get("host", "")
-        if key is None and not _is_loopback(host):
+        if key is None and not is_loopback(_split(f"//{host}").hostname or ""):
             return ApiError(403, "without a key the server answers to this machine's own names only, as 127.0.0.1")
         if not self._own_origin(headers, host):
             return ApiError(403, "pages of other origins may not call this server; see the setting allowed_origins")
@@ -133,13 +136,13 @@ class AuthMiddleware:
     def _own_origin(self, headers: Headers, host: str) -> bool:
         origin = headers.get("origin")
         if origin is not None:
-            return origin in self.settings.allowed_origins or _host_of(origin) == host.lower()
+            return origin in self.settings.allowed_origins or _split(origin).netloc.lower() == host.lower()
         # An image or script tag of a foreign page sends no Origin, but browsers send where it comes from.
         return headers.get("sec-fetch-site", "none") != "cross-site" or headers.get("sec-fetch-mode") == "navigate"
 
 
 def bearer_key(headers: Headers) -> str:
-    """Return the key in the Authorization header; empty without one."""
+    """Return the key in the Authorization header, or an empty text."""
     return headers.get("authorization", "").removeprefix("Bearer ").strip()
 
 
@@ -148,19 +151,11 @@ def verify_api_key(given: str, key: str | None) -> bool:
     return key is None or hmac.compare_digest(given.encode("utf-8", "replace"), key.encode("utf-8", "replace"))
 
 
-def _host_of(origin: str) -> str:
+def _split(url: str) -> SplitResult:
     try:
-        return urlsplit(origin).netloc.lower()
+        return urlsplit(url)
     except ValueError:
-        return ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+        return urlsplit("")
 
 
 access = logging.getLogger("playloom.access")
@@ -168,82 +163,102 @@ access = logging.getLogger("playloom.access")
 _LONGEST = 200  # characters of a path in the log
 _SECRET = 24  # characters from which a part of a path may be a token, and is not logged
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+_LATENCY = (0.02, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
+_DURATION = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _METHODS = {"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"}
 
 
+class Metrics(Collector):
+    """Counters and histograms, which any thread may increment, and values that the scheduler and the gauges keep."""
+
+    def __init__(self, stats: SchedulerStats, gauges: Callable[[], dict[str, float]], batch: int) -> None:
+        self.stats, self.gauges, self.batch = stats, gauges, batch
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "playloom_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "playloom_request_duration_seconds", "Time to answer.", ["route"], buckets=_DURATION, registry=registry
+        )
+        self.live_frames = Counter("playloom_live_frames", "Frames of live play.", registry=registry)
+        self.unseen = Counter("playloom_live_frames_dropped", "Live frames that a slow reader lost.", registry=registry)
+        self.late = Counter("playloom_live_frames_late", "Live frames after their time.", registry=registry)
+        self.input_latency = Histogram(
+            "playloom_input_latency_seconds",
+            "From an action's arrival until its frame is ready.",
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self.registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the scheduler's statistics and the gauges."""
+        for name, value in self.gauges().items():
+            yield GaugeMetricFamily(f"playloom_{name}", name.replace("_", " ").capitalize() + " now.", value=value)
+        sizes = dict(self.stats.batches)
+        totals = list(accumulate(sizes.get(size, 0) for size in range(1, self.batch + 1)))
+        buckets = [
+            *((f"{size:.1f}", float(total)) for size, total in enumerate(totals, 1)),
+            ("+Inf", float(totals[-1])),
+        ]
+        steps = float(sum(size * count for size, count in sizes.items()))
+        yield HistogramMetricFamily("playloom_batch_size", "Sessions in one batch.", buckets=buckets, sum_value=steps)
+        steps_done = Metric("playloom_generated_frames", "Steps generated.", "counter")
+        steps_done.add_sample("playloom_generated_frames_total", {}, float(self.stats.frames))
+        yield steps_done
+
+
 class MetricsMiddleware:
-    """Outermost middleware: counts and logs requests, adds security headers, hides tracebacks."""
+    """Outermost middleware: counts and logs requests, adds headers (the replica's name too), hides tracebacks."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, replica: str | None = None) -> None:
-        """Wrap an application; `replica` is sent in every response."""
         self.app, self.metrics = app, metrics
-        own = [] if replica is None else [(REPLICA_HEADER.encode(), replica.encode())]
-        self._headers = [*_HEADERS, *own]
+        self._headers = _HEADERS + ([] if replica is None else [(b"x-playloom-replica", replica.encode())])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or WebSocket."""
-        if scope["type"] == "websocket":
-            return await self._socket(scope, receive, send)
-        if scope["type"] != "http":
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
             return await self.app(scope, receive, send)
-        began, status = time.monotonic(), 0
+        began, status, frames = time.monotonic(), 0, 0
+        client, parts = (scope.get("client") or "-")[0], scope["path"].split("/")
+        path = "/".join("*" if len(part) >= _SECRET else part for part in parts)[:_LONGEST]
+        path = quote(path, safe="/:@!$&'()*+,;=", errors="replace")
+
+        async def heard() -> Message:
+            nonlocal status
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                status = status or message.get("code", 1005)
+            return message
 
         async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
+            nonlocal status, frames
+            if message["type"].endswith("http.response.start"):
                 status = message["status"]
                 message = {**message, "headers": [*message.get("headers", []), *self._headers]}
             await send(message)
+            if message["type"] == "websocket.accept":
+                access.info("%s WS %s open", client, path)
+            elif message["type"] == "websocket.close":
+                status = status or message.get("code", 1000)
+            frames += message["type"] == "websocket.send" and message.get("bytes") is not None
 
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, heard, watched)
         except Exception as error:
+            if kind == "websocket":
+                raise
             error = to_api_error(error)
             if not status:
                 await error.response()(scope, receive, watched)
         finally:
-            route, seconds = getattr(scope.get("route"), "path", "other"), time.monotonic() - began
-            method = scope["method"] if scope["method"] in _METHODS else "other"  # no series that clients invent
-            self.metrics.requests.labels(method, route, str(status)).inc()
-            self.metrics.seconds.labels(route).observe(seconds)
-            access.info("%s %s %s %d %.0f ms", _client(scope), method, _path(scope), status, 1000 * seconds)
-
-    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began, frames, code = time.monotonic(), 0, 0
-        client, path = _client(scope), _path(scope)
-
-        async def heard() -> Message:
-            nonlocal code
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                code = code or message.get("code", 1005)
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal code, frames
-            await send(message)
-            kind = message["type"]
-            if kind == "websocket.accept":
-                access.info("%s WS %s open", client, path)
-            elif kind == "websocket.http.response.start":
-                code = message["status"]
-            elif kind == "websocket.close":
-                code = code or message.get("code", 1000)
-            elif kind == "websocket.send" and message.get("bytes") is not None:
-                frames += 1
-
-        try:
-            await self.app(scope, heard, watched)
-        finally:
             seconds = time.monotonic() - began
-            access.info("%s WS %s closed %d %d frames %.1f s", client, path, code, frames, seconds)
-
-
-def _client(scope: Scope) -> str:
-    client = scope.get("client")
-    return client[0] if client else "-"
-
-
-def _path(scope: Scope) -> str:
-    parts = ["*" if len(part) >= _SECRET else part for part in scope["path"].split("/")]
-    return quote("/".join(parts)[:_LONGEST], safe="/:@!$&'()*+,;=", errors="replace")
+            if kind == "websocket":
+                access.info("%s WS %s closed %d %d frames %.1f s", client, path, status, frames, seconds)
+            else:
+                route = getattr(scope.get("route"), "path", "other")
+                method = scope["method"] if scope["method"] in _METHODS else "other"  # no series that clients invent
+                self.metrics.requests.labels(method, route, str(status)).inc()
+                self.metrics.seconds.labels(route).observe(seconds)
+                access.info("%s %s %s %d %.0f ms", client, method, path, status, 1000 * seconds)

@@ -40,8 +40,8 @@ from playloom.errors import ConfigError, PlayloomError, ResourceError
 from playloom.models.checkpoint import bundled_models, load_model, model_folder
 from playloom.server.app import Server, create_app
 from playloom.server.errors import ApiError
-from playloom.server.live import SendQueue
 from playloom.server.main import listen, log_requests
+from playloom.server.sessions import SendQueue
 from playloom.server.settings import Settings, replica_in
 
 _APPLICATION = "playloom"
@@ -77,10 +77,7 @@ class StickyMiddleware:
         scope = {**scope, "headers": [*scope["headers"], *((b"x-session-id", tag.encode()) for tag in tags)]}
         if scope["type"] == "http":
             return await self.app(scope, receive, send)
-        return await self._socket(scope, receive, send)
-
-    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Drop frames that a slow reader does not take: Ray itself would keep them all in the proxy's memory."""
+        # Frames that a slow reader does not take are dropped: Ray itself would keep them all in the proxy's memory.
         queue: SendQueue[Message | None] = SendQueue()
 
         async def put(message: Message) -> None:
@@ -137,8 +134,7 @@ class Replica:
 
     def __init__(self, settings: Settings) -> None:
         set_threads(settings.threads)
-        self._log = ExitStack()
-        self._log.enter_context(log_requests(settings))
+        log_requests(settings)
         tag = serve.get_replica_context().replica_id.unique_id
         self._app = create_app(settings.model_copy(update={"replica": tag}))
         self._server: Server = self._app.state.server
@@ -230,7 +226,7 @@ def run(settings: Settings, say: Callable[[str], None] = lambda sentence: None) 
             if not any(node["Alive"] for node in ray.nodes()):
                 raise ResourceError("Ray has ended; its logs are in session_latest/logs of its temporary folder")
         end = time.monotonic() + settings.drain_seconds
-        while any(_call(handle, "drain")) and time.monotonic() < end:
+        while _call(handle, "drain") and time.monotonic() < end:
             time.sleep(_TICK)
         _call(handle, "end")
         time.sleep(_FLUSH)
@@ -276,7 +272,6 @@ def _start(settings: Settings, stack: ExitStack) -> DeploymentHandle[Any]:
         ) from error
 
 
-def _call(handle: DeploymentHandle[Any], method: str) -> list[bool]:
-    """Call a method of every replica; the exception of a replica that has ended is left out."""
-    answers = handle.broadcast(method).results(timeout_s=5, return_exceptions=True)
-    return [answer for answer in answers if answer is True]
+def _call(handle: DeploymentHandle[Any], method: str) -> bool:
+    """Call a method of every replica; return whether any answers True. A replica that has ended answers nothing."""
+    return any(answer is True for answer in handle.broadcast(method).results(timeout_s=5, return_exceptions=True))

@@ -27,7 +27,7 @@ from playloom.inference.realtime.types import LiveFrame
 from playloom.inference.sampling import Sampling
 from playloom.inference.session import Session, StepInput
 from playloom.inference.types import Prompt, StepResult
-from playloom.server.errors import CapacityError, ShuttingDownError, log
+from playloom.server.errors import log
 
 _T = TypeVar("_T")
 Frame = NDArray[np.uint8] | Literal["dream"] | None
@@ -35,22 +35,29 @@ Frame = NDArray[np.uint8] | Literal["dream"] | None
 _OnError = Callable[[Exception], None]
 Progress = Callable[[int, int], None]
 """Receives the number of prefilled prompt steps and their total."""
+_CLOSED = "this session was closed; open another one"
 _MAX_UNSENT = 2  # frames of a live session that are being encoded; more would queue
 
 
-class _TaskQueue:
-    """A queue of tasks that one thread runs."""
+class CapacityError(ResourceError):
+    """Raised when no session is free; a later attempt may succeed."""
 
+
+class ShuttingDownError(ResourceError):
+    """Raised when the scheduler is closed, or closes before a step is done."""
+
+
+class _TaskQueue:
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[tuple[Callable[[], None], _OnError] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
 
-    def add(self, task: Callable[[], None], on_error: _OnError) -> bool:
+    def add(self, task: Callable[[], None], on_error: _OnError = lambda error: None) -> None:
         with self._lock:
             if not self._closed:
-                self._items.put((task, on_error))
-            return not self._closed
+                return self._items.put((task, on_error))
+        return on_error(ShuttingDownError("the server is stopping and accepts no new work"))
 
     def close(self) -> None:
         with self._lock:
@@ -81,8 +88,7 @@ class _TaskQueue:
 
 
 def _fail(future: Future[Any], error: Exception) -> None:
-    """Set an exception, unless the future is cancelled or done."""
-    with suppress(InvalidStateError):
+    with suppress(InvalidStateError):  # it is cancelled or done
         future.set_exception(error)
 
 
@@ -129,11 +135,20 @@ class Handle:
 
     def submit(self, action_A: NDArray[np.uint8] | None = None, frame: Frame = "dream") -> Future[StepResult]:
         """Return a future of the next step; see `playloom.inference.session.StepInput` for the arguments."""
-        return self._scheduler._submit(self, action_A, frame)
+        request = _StepRequest(handle=self, action_A=action_A, frame=frame)
+
+        def enqueue() -> None:
+            if self.closed:
+                raise ShuttingDownError(_CLOSED)
+            self._scheduler.engine.check(request.input)  # a bad step fails its own request only
+            self._scheduler._requests.append(request)
+
+        self._scheduler._post(enqueue, partial(_fail, request.done))
+        return request.done
 
     def close(self) -> None:
         """Free the session's memory; queued steps fail with a `ShuttingDownError`."""
-        self._scheduler._close(self)
+        self._scheduler._post(lambda: self._scheduler._remove(self))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -163,6 +178,7 @@ class Scheduler:
         self.engine, self.sessions, self.batch, self.gather = engine, sessions, batch, gather
         self.stats = SchedulerStats()
         self._tasks = _TaskQueue()
+        self._post = self._tasks.add
         self._prefilling: list[_PrefillRequest] = []
         self._requests: deque[_StepRequest] = deque()
         self._live: list[LiveHandle] = []
@@ -196,25 +212,13 @@ class Scheduler:
         self._post(enqueue, on_error)
         return future
 
-    def _submit(self, handle: Handle, action_A: NDArray[np.uint8] | None, frame: Frame) -> Future[StepResult]:
-        request = _StepRequest(handle=handle, action_A=action_A, frame=frame)
-
-        def enqueue() -> None:
-            if handle.closed:
-                raise _session_closed()
-            self.engine.check(request.input)  # a bad step fails its own request only
-            self._requests.append(request)
-
-        self._post(enqueue, partial(_fail, request.done))
-        return request.done
-
     def play(self, live: LiveHandle) -> None:
         """Make a frame of a live session at every tick, until its handle is closed."""
         self._post(lambda: self._live.append(live), live.on_error)
 
     def wake(self) -> None:
         """Look at the live sessions again, after one was resumed or stepped."""
-        self._post(lambda: None, lambda _: None)
+        self._post(lambda: None)
 
     @property
     def alive(self) -> bool:
@@ -235,30 +239,23 @@ class Scheduler:
         self._post(do, partial(_fail, future))
         return future
 
-    def _close(self, handle: Handle) -> None:
-        def remove() -> None:
-            if handle.closed:
-                return
-            handle.closed = True
-            self._live = [live for live in self._live if live.handle is not handle]
-            for request in [waiting for waiting in self._requests if waiting.handle is handle]:
-                self._requests.remove(request)
-                _fail(request.done, _session_closed())
-            self.engine.close(handle.session)
-            self.stats.sessions -= 1
-            self._capacity.release()
-
-        self._post(remove, lambda _: None)
+    def _remove(self, handle: Handle) -> None:
+        if handle.closed:
+            return
+        handle.closed = True
+        self._live = [live for live in self._live if live.handle is not handle]
+        for request in [waiting for waiting in self._requests if waiting.handle is handle]:
+            self._requests.remove(request)
+            _fail(request.done, ShuttingDownError(_CLOSED))
+        self.engine.close(handle.session)
+        self.stats.sessions -= 1
+        self._capacity.release()
 
     def close(self, timeout: float = 10.0) -> bool:
         """Finish queued work, accept nothing new and stop; returns True when `timeout` seconds sufficed."""
         self._tasks.close()
         self._thread.join(timeout)
         return not self._thread.is_alive()
-
-    def _post(self, task: Callable[[], None], on_error: _OnError) -> None:
-        if not self._tasks.add(task, on_error):
-            on_error(ShuttingDownError("the server is stopping and accepts no new work"))
 
     def _run(self) -> None:
         try:
@@ -289,7 +286,6 @@ class Scheduler:
         return [(due, live) for live in ready if (due := live.state.next_due()) is not None]
 
     def _prefill_step(self) -> None:
-        """Prefill one prompt step of every new session."""
         for newcomer in [newcomer for newcomer in self._prefilling if newcomer.done.cancelled()]:
             self._drop(newcomer)
         if not self._prefilling:
@@ -310,7 +306,7 @@ class Scheduler:
                 if newcomer.done.set_running_or_notify_cancel():
                     newcomer.done.set_result(handle)
                 else:
-                    self._close(handle)
+                    self._remove(handle)
 
     def _drop(self, newcomer: _PrefillRequest) -> None:
         self._prefilling.remove(newcomer)
@@ -347,7 +343,6 @@ class Scheduler:
             request.done.set_result(step)
 
     def _next_batch(self) -> list[_StepRequest]:
-        """Take the longest waiting requests and due live sessions, one per session."""
         due_times, now = self._due_times(), time.perf_counter()
         due = [_StepRequest(handle=live.handle, since=at, live=live) for at, live in due_times if at <= now]
         batch: list[_StepRequest] = []
@@ -356,22 +351,15 @@ class Scheduler:
                 break
             if any(request.handle is other.handle for other in batch):
                 continue
-            if self._begin(request):
+            if request.live is None:
+                self._requests.remove(request)
+                if request.done.set_running_or_notify_cancel():
+                    batch.append(request)
+            elif (step := request.live.state.begin()) is not None:  # it was not paused meanwhile
+                request.action_A = step.action_A
+                request.done.add_done_callback(partial(self._finish_live, request.live, step))
                 batch.append(request)
         return batch
-
-    def _begin(self, request: _StepRequest) -> bool:
-        """Begin a step; returns False when it was cancelled, or its live session paused, meanwhile."""
-        live = request.live
-        if live is None:
-            self._requests.remove(request)
-            return request.done.set_running_or_notify_cancel()
-        step = live.state.begin()
-        if step is None:
-            return False
-        request.action_A = step.action_A
-        request.done.add_done_callback(partial(self._finish_live, live, step))
-        return True
 
     def _finish_live(self, live: LiveHandle, step: LiveStep, done: Future[StepResult]) -> None:
         error = done.exception()
@@ -379,17 +367,14 @@ class Scheduler:
             self._end_live(live, error)
             return
         live.unsent += 1
-        sent = live.on_frame(live.state.finish(step, done.result()))
-        sent.add_done_callback(lambda done: self._post(partial(self._sent, live, done), partial(self._end_live, live)))
 
-    def _sent(self, live: LiveHandle, done: Future[Any]) -> None:
-        live.unsent -= 1
-        done.result()
+        def sent(done: Future[Any]) -> None:
+            live.unsent -= 1
+            done.result()
+
+        future = live.on_frame(live.state.finish(step, done.result()))
+        future.add_done_callback(lambda done: self._post(partial(sent, done), partial(self._end_live, live)))
 
     def _end_live(self, live: LiveHandle, error: Exception) -> None:
         self._live = [other for other in self._live if other is not live]
         live.on_error(error)
-
-
-def _session_closed() -> ShuttingDownError:
-    return ShuttingDownError("this session was closed; open another one")

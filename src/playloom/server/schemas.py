@@ -15,6 +15,7 @@ import numpy as np
 from fastapi import FastAPI, Request
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from starlette.responses import Response
 
 from playloom.actions.codec import REST_VALUES, Form, read_vector, values_to_rows
 from playloom.errors import BadInputError, did_you_mean
@@ -26,6 +27,7 @@ from playloom.server.scheduler import Frame
 from playloom.server.service import ContextStep, InferenceService, resolve_seed
 
 _USED = 10
+_MOST = 100
 SEED_END = 2**63
 
 
@@ -42,6 +44,22 @@ Temperature = Annotated[TemperatureValue | None, BeforeValidator(_blank_is_none)
 TopK = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_blank_is_none)]
 TopP = Annotated[Annotated[float, Field(gt=0, le=1)] | None, BeforeValidator(_blank_is_none)]
 Seed = Annotated[SeedValue | None, BeforeValidator(_blank_is_none)]
+Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is cut out where the shape differs.")]
+Schema = Literal["named", "binned"]
+
+
+def file_response(*media_types: str, empty: str | None = None) -> dict[str, Any]:
+    """Return the arguments that declare a route's response as one of these media types, or as `empty` (204)."""
+    responses: dict[int, Any] = {200: {"content": {name: {} for name in media_types}}}
+    if empty is not None:
+        responses[204] = {"description": empty}
+    return {"response_class": Response, "responses": responses}
+
+
+def download(data: bytes, name: str, media_type: str) -> Response:
+    """Build the response that a browser saves under a name."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    return Response(data, media_type=media_type, headers=headers)
 
 
 class ApiModel(BaseModel):
@@ -70,10 +88,8 @@ class SamplingFields(ApiModel):
 
     temperature: Temperature = None
     """Divides the logits; 0 is greedy; none: the model's default."""
-    top_k: TopK = None
-    """Sample from the k likeliest tokens only."""
-    top_p: TopP = None
-    """Sample from the likeliest tokens that reach p together."""
+    top_k: TopK = Field(default=None, description="Sample from the k likeliest tokens only.")
+    top_p: TopP = Field(default=None, description="Sample from the likeliest tokens that reach p together.")
     seed: Seed = None
     """Random seed; the same request and seed give the same reply. None: a random one."""
 
@@ -85,8 +101,7 @@ class SamplingFields(ApiModel):
 class ScoreEntry(ApiModel):
     """One context step: an image and the action taken after seeing it."""
 
-    image: str
-    """PNG or JPEG of any size, base64; resized to the model's size."""
+    image: str = Field(description="PNG or JPEG of any size, base64; resized to the model's size.")
     actions: Vector | None = None
     """Sixteen numbers: bins, or floats of either order; see `schema`. Missing or empty: `actions_output`."""
     actions_output: Vector | None = None
@@ -100,8 +115,7 @@ class ScoreInput(SamplingFields):
 
     context: list[ScoreEntry] = Field(min_length=1, max_length=100)
     """Steps, oldest first; the last 10 are used."""
-    num_steps_to_predict: int = Field(default=1, ge=1)
-    """Steps to predict."""
+    num_steps_to_predict: int = Field(default=1, ge=1, description="Steps to predict.")
     schema_: Form = Field(default="auto", alias="schema")
     """Schema of `actions`; `auto` decides for each vector."""
 
@@ -115,12 +129,9 @@ class ScoreRequest(ApiModel):
 class ScoreResult(ApiModel):
     """One predicted step."""
 
-    image: str
-    """PNG, base64: visibly watermarked, its manifest in the text chunk `playloom`."""
-    actions: list[int]
-    """Action that the model takes after seeing it, sixteen bins."""
-    actions_output: list[int]
-    """Same as `actions`."""
+    image: str = Field(description="PNG, base64: visibly watermarked, its manifest in the text chunk `playloom`.")
+    actions: list[int] = Field(description="Action that the model takes after seeing it, sixteen bins.")
+    actions_output: list[int] = Field(description="Same as `actions`.")
     tokens: list[int]
     """Tokens of the image; send them back with it to continue without drift and without the watermark."""
 
@@ -129,11 +140,6 @@ class ScoreReply(ApiModel):
     """Reply of the hosted endpoint."""
 
     results: list[ScoreResult]
-
-
-_MOST = 100
-Picture = Annotated[str, Field(description="PNG or JPEG, base64; the middle is cut out where the shape differs.")]
-Schema = Literal["named", "binned"]
 
 
 class PromptFields(RequestModel):
@@ -145,8 +151,7 @@ class PromptFields(RequestModel):
     """Images instead of a prompt, oldest first; the last ones that fit the context are used."""
     context_actions: Annotated[list[Vector], Field(max_length=_MOST)] | None = None
     """Actions between the images, one less than images; none: at rest."""
-    schema_: Schema = Field(default="named", alias="schema")
-    """Schema of every action in this request."""
+    schema_: Schema = Field(default="named", alias="schema", description="Schema of every action in this request.")
 
 
 class PromptParams(SamplingFields, PromptFields):
@@ -158,8 +163,7 @@ class DreamRequest(PromptParams):
 
     mode: Literal["world", "policy", "full"] = "world"
     """`world`: actions in, frames out. `policy`: frames in, actions out. `full`: both generated."""
-    steps: int = Field(default=10, ge=1)
-    """Steps to generate."""
+    steps: int = Field(default=10, ge=1, description="Steps to generate.")
     actions: Annotated[list[Vector], Field(max_length=10_000)] | None = None
     """`world`: the action of every step; none, with a bundled prompt: the recorded ones. `full`: of the first steps."""
     frames: Annotated[list[Picture], Field(max_length=_MOST)] | None = None
@@ -169,39 +173,30 @@ class DreamRequest(PromptParams):
 class Step(ApiModel):
     """One step: the action, and the frame after it."""
 
-    index: int
-    """Step number, from 0."""
-    action: list[float]
-    """Sixteen numbers in the request's schema."""
-    action_given: bool
-    """True when the request gave the action; false when the model sampled it."""
-    image: str | None
-    """PNG, base64, watermarked; null in policy mode."""
-    tokens: list[int] | None
-    """Tokens of the frame."""
+    index: int = Field(description="Step number, from 0.")
+    action: list[float] = Field(description="Sixteen numbers in the request's schema.")
+    action_given: bool = Field(description="True when the request gave the action; false when the model sampled it.")
+    image: str | None = Field(description="PNG, base64, watermarked; null in policy mode.")
+    tokens: list[int] | None = Field(description="Tokens of the frame.")
 
 
 class GenerationResponse(ApiModel):
     """Reply that names what it was generated with."""
 
     model: str
-    """Name of the model."""
     seed: int
-    """Seed used."""
 
 
 class DreamResponse(GenerationResponse):
     """Reply of `/v1/dream`."""
 
     steps: list[Step]
-    """Steps in order."""
 
 
 class PolicyResponse(GenerationResponse):
     """Reply of `/v1/policy`."""
 
-    action: list[float]
-    """Sixteen numbers in the request's schema."""
+    action: list[float] = Field(description="Sixteen numbers in the request's schema.")
 
 
 def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
@@ -213,19 +208,40 @@ def register_generation_routes(app: FastAPI, service: InferenceService) -> None:
 
         The last entry's action closes its step: the first picture predicted is the one that follows it.
         """
-        service.check_steps(body.input_data.num_steps_to_predict)
-        return await service.limiter.in_time(_score(service, body.input_data), request)
+        params = body.input_data
+        service.check_steps(params.num_steps_to_predict)
+        async with service.limiter.in_time(request), service.limiter.slot():
+            context = await service.run_in_io_pool(lambda: _context(params))
+            prompt = await service.prompt(context, steps=_USED, stretch=True)
+            sampling, seed = params.resolve(service)
+            following = [context[-1].action_A, *[None] * params.num_steps_to_predict]
+            results = []
+            async with aclosing(predict(service, prompt, following, sampling, seed)) as predictions:
+                async for _, png, tokens, action_A in predictions:
+                    image, bins = base64.b64encode(png).decode(), action_A.tolist()
+                    results.append(ScoreResult(image=image, actions=bins, actions_output=bins, tokens=tokens))
+            return ScoreReply(results=results)
 
     @app.post("/v1/dream", tags=["playloom"])
     async def dream(body: DreamRequest, request: Request) -> DreamResponse:
         """Generate frames, actions or both from a prompt or images."""
         service.check_steps(body.steps)
-        return await service.limiter.in_time(_dream(service, body), request)
+        async with service.limiter.in_time(request), service.limiter.slot():
+            asked = await _generation_request(service, body)
+            manifest = service.manifest(asked.prompt, asked.sampling, asked.seed, asked.mode)
+            inputs = [(asked.action(i), asked.frame(i)) for i in range(asked.steps)]
+            async with aclosing(service.dream(asked.prompt, inputs, asked.sampling, asked.seed)) as results:
+                steps = [await serialize_step(service, step, manifest, body.schema_) async for step in results]
+            return DreamResponse(model=service.model.config.name, seed=asked.seed, steps=steps)
 
     @app.post("/v1/policy", tags=["playloom"])
     async def policy(body: PromptParams, request: Request) -> PolicyResponse:
         """Return the model's next action."""
-        return await service.limiter.in_time(_policy(service, body), request)
+        async with service.limiter.in_time(request), service.limiter.slot():
+            prompt, (sampling, seed) = await build_prompt(service, body), body.resolve(service)
+            async with aclosing(service.dream(prompt, [(None, None)], sampling, seed)) as steps:
+                action = _row((await anext(steps)).action_A, body.schema_)
+            return PolicyResponse(model=service.model.config.name, seed=seed, action=action)
 
 
 class Prediction(NamedTuple):
@@ -260,31 +276,15 @@ async def predict(
             before = step
 
 
-async def _score(service: InferenceService, params: ScoreInput) -> ScoreReply:
-    async with service.limiter.slot():
-        context = await service.run_in_io_pool(lambda: _context(params))
-        prompt = await service.prompt(context, steps=_USED, stretch=True)
-        sampling, seed = params.resolve(service)
-        following = [context[-1].action_A, *[None] * params.num_steps_to_predict]
-        results = []
-        async with aclosing(predict(service, prompt, following, sampling, seed)) as predictions:
-            async for _, png, tokens, action_A in predictions:
-                image, bins = base64.b64encode(png).decode(), action_A.tolist()
-                results.append(ScoreResult(image=image, actions=bins, actions_output=bins, tokens=tokens))
-        return ScoreReply(results=results)
-
-
 def _context(params: ScoreInput) -> list[ContextStep]:
     """Read the entries that are used; the others may hold anything."""
     context = []
     first = max(0, len(params.context) - _USED)
     for number, entry in enumerate(params.context[first:], first):
-        where = f"the image of context entry {number}"
-        vector = entry.actions or entry.actions_output
+        where, vector = f"the image of context entry {number}", entry.actions or entry.actions_output
         action_A = read_vector(vector, params.schema_, f"actions of context entry {number}") if vector else None
         codes_N = np.array(entry.tokens, np.int64) if entry.tokens else None
-        picture = from_base64(entry.image, where)
-        context.append(ContextStep(picture=picture, where=where, action_A=action_A, codes_N=codes_N))
+        context.append(ContextStep(from_base64(entry.image, where), where, action_A, codes_N))
     return context
 
 
@@ -301,8 +301,8 @@ async def build_prompt(service: InferenceService, params: PromptFields) -> Promp
     actions = read_actions(given, params.schema_, "context action") if given else [REST_VALUES] * (len(images) - 1)
 
     def read() -> list[ContextStep]:
-        named = zip(images, [*actions, None], (f"image {index}" for index in range(len(images))), strict=True)
-        return [ContextStep(picture=from_base64(text, name), where=name, action_A=a_A) for text, a_A, name in named]
+        named = zip(images, (f"image {index}" for index in range(len(images))), [*actions, None], strict=True)
+        return [ContextStep(from_base64(text, name), name, action_A) for text, name, action_A in named]
 
     return await service.prompt(await service.run_in_io_pool(read), steps=service.context)
 
@@ -330,16 +330,6 @@ def _row(action_A: NDArray[np.uint8], schema: Schema) -> list[float]:
     return [round(float(number), 4) for number in values_to_rows(action_A, schema)]
 
 
-async def _dream(service: InferenceService, body: DreamRequest) -> DreamResponse:
-    async with service.limiter.slot():
-        request = await _generation_request(service, body)
-        manifest = service.manifest(request.prompt, request.sampling, request.seed, request.mode)
-        inputs = [(request.action(i), request.frame(i)) for i in range(request.steps)]
-        async with aclosing(service.dream(request.prompt, inputs, request.sampling, request.seed)) as results:
-            steps = [await serialize_step(service, step, manifest, body.schema_) async for step in results]
-        return DreamResponse(model=service.model.config.name, seed=request.seed, steps=steps)
-
-
 async def _generation_request(service: InferenceService, body: DreamRequest) -> GenerationRequest:
     prompt = await build_prompt(service, body)
     true_frames, true_actions = None, None
@@ -351,7 +341,14 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
         rows = read_actions(body.actions, body.schema_, "action")
         actions = np.stack(rows) if rows else None
     if body.frames is not None:
-        true_frames = await _frames(service, body.frames)
+        named = [(text, f"frame {index}") for index, text in enumerate(body.frames)]
+        pixels = service.settings.picture_pixels
+        frames = await service.run_in_io_pool(
+            lambda: [
+                read_frame(from_base64(text, name), service.size, where=name, pixels=pixels) for text, name in named
+            ]
+        )
+        true_frames = np.stack(frames) if frames else None
     sampling, seed = body.resolve(service)
     return GenerationRequest(
         prompt=prompt,
@@ -362,21 +359,3 @@ async def _generation_request(service: InferenceService, body: DreamRequest) -> 
         sampling=sampling,
         seed=seed,
     )
-
-
-async def _frames(service: InferenceService, pictures: list[str]) -> NDArray[np.uint8]:
-    named = [(text, f"frame {index}") for index, text in enumerate(pictures)]
-    size, pixels = service.size, service.settings.picture_pixels
-    frames = await service.run_in_io_pool(
-        lambda: [read_frame(from_base64(text, where), size, where=where, pixels=pixels) for text, where in named]
-    )
-    return np.stack(frames) if frames else np.zeros((0, *size, 3), np.uint8)
-
-
-async def _policy(service: InferenceService, params: PromptParams) -> PolicyResponse:
-    async with service.limiter.slot():
-        prompt, (sampling, seed) = await build_prompt(service, params), params.resolve(service)
-        async with aclosing(service.dream(prompt, [(None, None)], sampling, seed)) as steps:
-            step = await anext(steps)
-        action = _row(step.action_A, params.schema_)
-        return PolicyResponse(model=service.model.config.name, seed=seed, action=action)

@@ -1,8 +1,6 @@
 """Inference service: the model, its scheduler, the request limits and the thread pools that all routes share.
 
-Images are decoded and encoded in the I/O pool; the model runs in the scheduler's thread only. `SentImageCache` knows
-the tokens of images that were sent out. Clients of the hosted endpoint send our images back without tokens; encoding
-them again would drift and put the visible watermark into the context.
+Images are decoded and encoded in the I/O pool; the model runs in the scheduler's thread only.
 """
 
 from __future__ import annotations
@@ -13,14 +11,15 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import anyio
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
@@ -55,7 +54,7 @@ class RequestLimiter:
         self.draining = False  # True while the server is stopping and accepts no new work
         self._free = asyncio.Semaphore(slots)
         self._mean_seconds = 1.0
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self._scopes: set[anyio.CancelScope] = set()
         self._ended = False
 
     @asynccontextmanager
@@ -79,35 +78,32 @@ class RequestLimiter:
             self._mean_seconds += _WEIGHT * (time.monotonic() - began - self._mean_seconds)
             self._free.release()
 
-    async def in_time(self, work: Coroutine[Any, Any, _T], request: Request | None = None) -> _T:
-        """Run the work of a request; a timeout, `abort_all` or the disconnect of its client cancels it."""
-        task = asyncio.ensure_future(work)
-        tasks: set[asyncio.Future[Any]] = {task}
-        if request is not None:
-            tasks.add(asyncio.ensure_future(request.receive()))  # after the body comes the disconnect
-        self._tasks.add(task)
-        try:
-            done, _ = await asyncio.wait(tasks, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
-            if task in done:
-                return task.result()
-            if done:
-                raise ApiError(499, "the client has disconnected")
-            raise ApiError(504, f"this took longer than {self.seconds:g} seconds; request fewer steps at once")
-        except asyncio.CancelledError:
-            if not self._ended:
-                raise
-            raise service_unavailable("the server stopped before this was done; try again in a while", 10) from None
-        finally:
-            self._tasks.discard(task)
-            for each in tasks:
-                each.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    @asynccontextmanager
+    async def in_time(self, request: Request | None = None) -> AsyncIterator[None]:
+        """Cancel the work of a request after a timeout, when its client disconnects, or at `abort_all`."""
+        disconnect = asyncio.Event().wait() if request is None else request.receive()  # it comes after the body
+        with anyio.move_on_after(self.seconds) as scope:
+            watch = asyncio.ensure_future(disconnect)
+            watch.add_done_callback(lambda done: None if done.cancelled() else scope.cancel())
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+                disconnected = not watch.cancel()
+        if not scope.cancelled_caught:
+            return
+        if self._ended:
+            raise service_unavailable("the server stopped before this was done; try again in a while", 10)
+        if disconnected:
+            raise ApiError(499, "the client has disconnected")
+        raise ApiError(504, f"this took longer than {self.seconds:g} seconds; request fewer steps at once")
 
     def abort_all(self) -> None:
         """Cancel all running requests with a 503."""
         self.draining = self._ended = True
-        for task in self._tasks:
-            task.cancel()
+        for scope in self._scopes:
+            scope.cancel()
 
     def check_open(self) -> None:
         """Raise an `ApiError` 503 if the server accepts no new work."""
@@ -116,7 +112,11 @@ class RequestLimiter:
 
 
 class SentImageCache:
-    """Tokens and manifests of the newest images sent, by pixel hash; any thread may use it."""
+    """Tokens and manifests of the newest images sent, by pixel hash; any thread may use it.
+
+    Clients of the hosted endpoint send our images back without tokens; encoding them again would drift and put the
+    visible watermark into the context.
+    """
 
     def __init__(self, images: int) -> None:
         self._images = images
@@ -141,7 +141,7 @@ class SentImageCache:
         return codes_N.astype(np.int64), manifest
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ContextStep:
     """One context step of a request: an image, the action after it, and its tokens where they were sent."""
 
@@ -195,13 +195,13 @@ class InferenceService:
             return self.prompts[0]
         return self._prompt_file(name).stem
 
-    async def run_in_io_pool(self, work: Callable[[], _T]) -> _T:
+    def run_in_io_pool(self, work: Callable[[], _T]) -> Awaitable[_T]:
         """Run in the I/O thread, in order."""
-        return await asyncio.get_running_loop().run_in_executor(self._io_pool, work)
+        return asyncio.get_running_loop().run_in_executor(self._io_pool, work)
 
-    async def run_in_encode_pool(self, work: Callable[[], _T]) -> _T:
+    def run_in_encode_pool(self, work: Callable[[], _T]) -> Awaitable[_T]:
         """Run an encoding of seconds in the encoding thread, in order."""
-        return await asyncio.get_running_loop().run_in_executor(self._encode_pool, work)
+        return asyncio.get_running_loop().run_in_executor(self._encode_pool, work)
 
     def submit_live(self, work: Callable[[], _T]) -> Future[_T]:
         """Run an encoding of milliseconds in the thread of live frames, in order."""
@@ -301,8 +301,8 @@ class InferenceService:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, step: ContextStep, stretch: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-        limit = self.settings.picture_pixels
-        frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=limit, stretch=stretch)
+        pixels = self.settings.picture_pixels
+        frame_HWC = read_frame(step.picture, self.size, where=step.where, pixels=pixels, stretch=stretch)
         known_N = step.codes_N if step.codes_N is not None else self.sent_images.find(frame_HWC)[0]
         if known_N is not None:
             slots, codebook = self.model.config.layout.image_slots, self.model.config.layout.vocab.codebook_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,11 +15,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from playloom.errors import ConfigError
 
 _REPLICA_PATTERN = r"[A-Za-z0-9_-]{1,64}"
+_MIB = 2**20
 MAX_TOKEN_LENGTH = 128
-"""Most characters of a token."""
-REPLICA_HEADER = "x-playloom-replica"
-"""Response header with the name of the replica."""
-_TAGGED = re.compile(rf"({_REPLICA_PATTERN})\.")
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 def new_token(replica: str | None) -> str:
@@ -29,13 +30,15 @@ def new_token(replica: str | None) -> str:
 
 def replica_in(name: str) -> str | None:
     """Return the replica that a token names; None without a prefix."""
-    found = _TAGGED.match(name)
+    found = re.match(rf"({_REPLICA_PATTERN})\.", name)
     return found and found[1]
 
 
-_MIB = 2**20
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, le=86400)]
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine's own name or address."""
+    with suppress(ValueError):
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    return False
 
 
 class Settings(BaseSettings):
@@ -113,7 +116,6 @@ class Settings(BaseSettings):
     """Most branches of stories that run at once; more wait."""
     drain_seconds: Seconds = 8
     """Seconds that running work may take after SIGTERM."""
-
     access_log: bool = True
     """Write a line for each request to stderr (`playloom serve`)."""
     replica: str | None = Field(default=None, pattern=f"^{_REPLICA_PATTERN}$")
@@ -131,12 +133,7 @@ class Settings(BaseSettings):
     @property
     def local(self) -> bool:
         """True when only this machine can reach the address."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def key(self) -> str | None:

@@ -12,7 +12,7 @@ from call_toys import ACTIONS_SA, Scripted, drops, frame, good, hangs, result, s
 from playloom.actions.codec import decode_values, values_to_rows
 from playloom.actions.controller import CONTROLS
 from playloom.client import CallEvents, CallJob, Retries, run_call, start_from_file, start_from_picture
-from playloom.client.response import random_action
+from playloom.client.messages import random_action
 from playloom.errors import BadInputError, EndpointError, PictureError
 from playloom.media.action_table import read_actions
 from playloom.media.images import encode_png, enlarge, read_picture, write_picture

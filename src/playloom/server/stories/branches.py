@@ -1,7 +1,4 @@
-"""Branch runner: generate the frames of branches and record their states. Used from one event loop.
-
-A cancelled branch ends after its current frame, which is dropped.
-"""
+"""Generate the frames of branches. A cancelled branch ends after its current frame, which is dropped."""
 
 from __future__ import annotations
 
@@ -16,10 +13,9 @@ from playloom.actions.codec import REST_VALUES, read_vector
 from playloom.actions.script import parse_script
 from playloom.errors import BadInputError
 from playloom.inference.sampling import Sampling
-from playloom.inference.types import Prompt, StepResult
+from playloom.inference.types import ActionSource, Prompt, StepResult
 from playloom.server.errors import ApiError, to_api_error
 from playloom.server.schemas import SEED_END, read_actions
-from playloom.server.service import resolve_seed
 from playloom.server.stories.schemas import ACTIVE_STATES, Branch, BranchList, BranchRequest, Node, State
 from playloom.server.stories.service import Story, StoryService
 from playloom.server.stories.store import Frame
@@ -28,14 +24,13 @@ _Actions = Sequence[NDArray[np.uint8] | None]
 
 
 class BranchRunner:
-    """All unfinished branches of a server."""
+    """All unfinished branches of a server. Used from one event loop."""
 
     def __init__(self, stories: StoryService) -> None:
         self.stories, self.service = stories, stories.service
         self._slots = asyncio.Semaphore(self.service.settings.max_branches)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.dreaming = 0
-        """Number of running branches; one counts until its end is on disk, so that a stopping server waits for it."""
+        self.dreaming = 0  # running branches; one counts until its end is on disk: a stopping server waits for it
 
     async def start(self, story: Story, params: BranchRequest) -> BranchList:
         """Start the branches of a request."""
@@ -46,7 +41,7 @@ class BranchRunner:
         if context > service.context:
             raise BadInputError(f"context is too long: got {context} frames, expected at most {service.context}")
         actions, notes = _actions(params)
-        sampling, seed = service.sampling(params.temperature, params.top_k, params.top_p), resolve_seed(params.seed)
+        sampling, seed = params.resolve(service)
         if seed + params.count > SEED_END:
             last = SEED_END - params.count
             raise BadInputError(f"seed is too large for {params.count} branches: got {seed}, expected at most {last}")
@@ -55,20 +50,18 @@ class BranchRunner:
             story.tree.node(params.from_)
             self.stories.check_frames(story, params.count * params.frames)
             first = story.tree.header.next_branch
-            return [
-                Branch(
-                    id=first + index,
-                    from_=params.from_,
-                    frames=params.frames,
-                    seed=seed + index,
-                    temperature=sampling.temperature,
-                    top_k=sampling.top_k,
-                    top_p=sampling.top_p,
-                    context=context,
-                    controlled_by=params.controlled_by,
-                )
-                for index in range(params.count)
-            ]
+            branch = Branch(
+                id=first,
+                from_=params.from_,
+                frames=params.frames,
+                seed=seed,
+                temperature=sampling.temperature,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                context=context,
+                controlled_by=params.controlled_by,
+            )
+            return [branch.model_copy(update={"id": first + i, "seed": seed + i}) for i in range(params.count)]
 
         branches = await story.change(new_branches)
         prompt = asyncio.create_task(self._prompt(story, story.tree.path(params.from_)[-context:]))
@@ -118,12 +111,7 @@ class BranchRunner:
         async with aclosing(self.service.dream(prompt, turns, sampling, branch.seed)) as steps:  # type: ignore[arg-type]
             async for step in steps:
                 assert step.frame_HWC is not None and step.codes_N is not None, "every step of a branch has a frame"
-                frame = Frame(
-                    frame_HWC=step.frame_HWC,
-                    codes_N=step.codes_N,
-                    weights=manifest.weights,
-                    manifest=manifest.at_step(step.index + 1),
-                )
+                frame = Frame(step.frame_HWC, step.codes_N, manifest.weights, manifest.at_step(step.index + 1))
                 added = await _add_step(story, branch.id, parent, step, frame)
                 if not added:
                     return
@@ -158,16 +146,9 @@ async def _add_step(story: Story, branch: int, parent: int, step: StepResult, fr
     def new_node() -> list[Node]:
         if not _is_active(story, branch):
             return []
-        return [
-            Node(
-                id=story.tree.header.next_node,
-                parent=parent,
-                origin="dreamed",
-                action=tuple(step.action_A.tolist()),
-                action_source="player" if step.action_given else "model",
-                branch=branch,
-            )
-        ]
+        source: ActionSource = "player" if step.action_given else "model"
+        id_, action = story.tree.header.next_node, tuple(step.action_A.tolist())
+        return [Node(id=id_, parent=parent, origin="dreamed", action=action, action_source=source, branch=branch)]
 
     return await story.change(new_node, [frame])
 

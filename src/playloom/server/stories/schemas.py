@@ -12,15 +12,9 @@ from playloom.errors import RecordingError
 from playloom.inference.types import ActionSource
 from playloom.server.schemas import PromptFields, RequestModel, SamplingFields, Schema, Vector
 
-MAX_BRANCHES = 8  # of one request
-MAX_COPIES = 9  # frames after the first that one edit is copied to
-Origin = Literal["given", "dreamed", "edited"]
-"""Origin of a frame: given, generated (here or in the session it came from), or edited."""
 State = Literal["waiting", "dreaming", "done", "cancelled", "failed"]
-"""State of a branch; the last three are final."""
 ACTIVE_STATES = ("waiting", "dreaming")  # not final
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Note = Annotated[str, Field(max_length=2000)]
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 _Whole = Annotated[int, Field(ge=0)]
 _Bin = Annotated[int, Field(ge=0, le=255)]
@@ -36,22 +30,16 @@ class Node(_Model):
 
     kind: ClassVar[str] = "node"
 
-    id: Id
-    """Id, counted from 0, never reused; its images are `nodes/ID.png` and `nodes/ID.webp`."""
-    parent: Id | None
-    """Id of the frame before it; null for a root and for an edit of a root."""
-    origin: Origin
-    """`given`, `dreamed` (generated) or `edited`."""
-    action: _Bins | None
-    """Action that led to it, sixteen bins; null for a root."""
+    id: Id = Field(description="Id, counted from 0, never reused; its images are `nodes/ID.png` and `nodes/ID.webp`.")
+    parent: Id | None = Field(description="Id of the frame before it; null for a root and for an edit of a root.")
+    origin: Literal["given", "dreamed", "edited"]
+    """`given`, `dreamed` (generated, here or in the session it came from) or `edited`."""
+    action: _Bins | None = Field(description="Action that led to it, sixteen bins; null for a root.")
     action_source: ActionSource | None = None
     """Source of that action; null for given frames."""
-    branch: Id | None = None
-    """Id of the branch that generated it."""
+    branch: Id | None = Field(default=None, description="Id of the branch that generated it.")
     starred: bool = False
-    """Star."""
     note: str = ""
-    """Note."""
     edit_of: Id | None = None
     """Id of the frame that it is an edit of; that frame may be removed."""
 
@@ -61,34 +49,22 @@ class Branch(_Model):
 
     kind: ClassVar[str] = "branch"
 
-    id: Id
-    """Id, counted from 0, never reused."""
+    id: Id = Field(description="Id, counted from 0, never reused.")
     from_: Id = Field(validation_alias=AliasChoices("from", "from_", "start"), serialization_alias="from")
     """Id of the frame it starts from. (Older logs call it `start`.)"""
-    frames: _Whole
-    """Number of frames requested."""
-    frames_done: _Whole = 0
-    """Number of frames finished."""
+    frames: _Whole = Field(description="Number of frames requested.")
+    frames_done: _Whole = Field(default=0, description="Number of frames finished.")
     state: State = "waiting"
-    """State of the branch."""
-    error: str | None = None
-    """Error message of a failed branch."""
+    error: str | None = Field(default=None, description="Error message of a failed branch.")
     seed: _Whole
-    """Random seed."""
-    temperature: float = Field(allow_inf_nan=False)
-    """Divides the logits."""
-    top_k: _Whole | None
-    """Sample from the k likeliest tokens only."""
+    temperature: float = Field(allow_inf_nan=False, description="Divides the logits.")
+    top_k: _Whole | None = Field(description="Sample from the k likeliest tokens only.")
     top_p: Annotated[float, Field(allow_inf_nan=False)] | None
     """Sample from the likeliest tokens that reach p together."""
-    context: _Whole
-    """Most context frames."""
-    controlled_by: ActionSource
-    """Source of the actions."""
-    first: Id | None = None
-    """Id of its first frame; null: none yet."""
-    last: Id | None = None
-    """Id of its newest frame."""
+    context: _Whole = Field(description="Most context frames.")
+    controlled_by: ActionSource = Field(description="Source of the actions.")
+    first: Id | None = Field(default=None, description="Id of its first frame; null: none yet.")
+    last: Id | None = Field(default=None, description="Id of its newest frame.")
 
 
 class Removed(_Model):
@@ -96,21 +72,16 @@ class Removed(_Model):
 
     kind: ClassVar[str] = "removed"
 
-    nodes: tuple[Id, ...]
-    """Ids of the frame and its descendants."""
+    nodes: tuple[Id, ...] = Field(description="Ids of the frame and its descendants.")
     branches: tuple[Id, ...]
     """Ids of branches that started there, and of finished ones without a frame left."""
 
 
 class _StoryFields(_Model):
     name: str
-    """Display name."""
-    created: str
-    """Creation time, ISO 8601, UTC."""
-    size: tuple[_Whole, _Whole] = (0, 0)
-    """Height and width of its frames."""
-    revision: _Whole = 1
-    """Number of the newest change."""
+    created: str = Field(description="Creation time, ISO 8601, UTC.")
+    size: tuple[_Whole, _Whole] = Field(default=(0, 0), description="Height and width of its frames.")
+    revision: _Whole = Field(default=1, description="Number of the newest change.")
 
 
 class Header(_StoryFields):
@@ -118,10 +89,8 @@ class Header(_StoryFields):
 
     kind: ClassVar[str] = "story"
 
-    next_node: _Whole = 0
-    """Next free node id."""
-    next_branch: _Whole = 0
-    """Next free branch id."""
+    next_node: _Whole = Field(default=0, description="Next free node id.")
+    next_branch: _Whole = Field(default=0, description="Next free branch id.")
 
 
 Change: TypeAlias = Header | Node | Branch | Removed
@@ -131,37 +100,25 @@ Change: TypeAlias = Header | Node | Branch | Removed
 class StoryInfo(_StoryFields):
     """A whole story."""
 
-    id: str
-    """Id of the story; secret, because it gives read access."""
-    context: int
-    """Context length of the model in frames."""
-    fps: int = 10
-    """Frames per second of playback."""
-    model: str
-    """Name of the served model."""
-    nodes: tuple[Node, ...]
-    """All frames, parents before children."""
-    branches: tuple[Branch, ...]
-    """All branches, oldest first."""
+    id: str = Field(description="Id of the story; secret, because it gives read access.")
+    context: int = Field(description="Context length of the model in frames.")
+    fps: int = Field(default=10, description="Frames per second of playback.")
+    model: str = Field(description="Name of the served model.")
+    nodes: tuple[Node, ...] = Field(description="All frames, parents before children.")
+    branches: tuple[Branch, ...] = Field(description="All branches, oldest first.")
 
 
 class StoryItem(_Model):
     """One story in the list."""
 
     id: str
-    """Id of the story."""
     name: str
-    """Display name."""
-    created: str = ""
-    """Creation time, ISO 8601, UTC; empty for a damaged story."""
+    created: str = Field(default="", description="Creation time, ISO 8601, UTC; empty for a damaged story.")
     frames: int = 0
-    """Number of frames."""
     branches: int = 0
-    """Number of branches."""
     picture: str | None = None
     """Path of its thumbnail: the newest starred frame, else the newest frame."""
-    error: str | None = None
-    """Error message of a damaged story; null: it can be opened."""
+    error: str | None = Field(default=None, description="Error message of a damaged story; null: it can be opened.")
 
 
 class StoryList(_Model):
@@ -180,9 +137,7 @@ class BranchList(_Model):
     """Some branches."""
 
     branches: Sequence[Branch]
-    """Branches with their states."""
-    notes: list[str]
-    """Notes about choices that the server made, such as a shortened script."""
+    notes: list[str] = Field(description="Notes about choices that the server made, such as a shortened script.")
 
 
 class _Line(_Model):
@@ -209,8 +164,7 @@ def from_line(line: bytes) -> Change:
 class NewStory(PromptFields):
     """Request of a new story: a prompt, images, or a session."""
 
-    name: Name | None = None
-    """Display name; none: the name of the prompt."""
+    name: Name | None = Field(default=None, description="Display name; none: the name of the prompt.")
     session: str | None = Field(default=None, max_length=255)
     """Token of a session, live or HTTP; the story starts with its newest frames."""
 
@@ -219,18 +173,14 @@ class StoryUpdate(RequestModel):
     """New name of a story."""
 
     name: Name
-    """Display name."""
 
 
 class BranchRequest(SamplingFields, RequestModel):
     """Request of one or more branches from one frame, which differ in their seeds."""
 
-    from_: Id = Field(alias="from")
-    """Id of the frame to continue from."""
-    count: int = Field(default=1, ge=1, le=MAX_BRANCHES)
-    """Number of branches; their seeds count up."""
-    frames: int = Field(default=10, ge=1)
-    """Frames of each branch."""
+    from_: Id = Field(alias="from", description="Id of the frame to continue from.")
+    count: int = Field(default=1, ge=1, le=8, description="Number of branches; their seeds count up.")
+    frames: int = Field(default=10, ge=1, description="Frames of each branch.")
     context: int | None = Field(default=None, ge=1)
     """Most context frames, the start frame included; none: the model's context."""
     controlled_by: ActionSource = "player"
@@ -239,27 +189,22 @@ class BranchRequest(SamplingFields, RequestModel):
     """Actions of the first frames, sixteen numbers each."""
     script: str | None = Field(default=None, max_length=10_000)
     """Action script instead, as `forward for 2s; turn_left`; see docs/dream.md."""
-    action: Vector | None = None
-    """One action for all frames instead."""
-    schema_: Schema = Field(default="named", alias="schema")
-    """Schema of every action in this request."""
+    action: Vector | None = Field(default=None, description="One action for all frames instead.")
+    schema_: Schema = Field(default="named", alias="schema", description="Schema of every action in this request.")
 
 
 class EditRequest(RequestModel):
     """Request of an edit: an overlay for a frame and optionally for the next ones."""
 
-    overlay: str
-    """PNG with transparency, base64; resized to the frame's size."""
-    copies: int = Field(default=0, ge=0, le=MAX_COPIES)
+    overlay: str = Field(description="PNG with transparency, base64; resized to the frame's size.")
+    copies: int = Field(default=0, ge=0, le=9)
     """Number of next frames that get the overlay too; the model follows an edit better on several frames."""
     toward: Id | None = None
     """Id of a descendant that selects the next frames; none: always the first child."""
 
 
 class NodeUpdate(RequestModel):
-    """Changes of a frame."""
+    """Changes of a frame; none: unchanged."""
 
     starred: bool | None = None
-    """Star; none: unchanged."""
-    note: Note | None = None
-    """Note; none: unchanged."""
+    note: Annotated[str, Field(max_length=2000)] | None = None

@@ -6,9 +6,10 @@ A change is on disk before it is in memory or in an event. Changes of a story ar
 from __future__ import annotations
 
 import asyncio
+import io
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from playloom.errors import BadInputError, PictureError, PlayloomError
 from playloom.inference.realtime.recorder import ContextFrame, FrameHistory
@@ -24,25 +26,22 @@ from playloom.provenance import created_at
 from playloom.server.errors import ApiError
 from playloom.server.schemas import build_prompt
 from playloom.server.service import InferenceService
-from playloom.server.stories.export import composite, read_overlay
-from playloom.server.stories.schemas import Branch, Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem
-from playloom.server.stories.store import Frame, StoryDir, StoryStore
-from playloom.server.stories.tree import Tree
+from playloom.server.stories.schemas import Change, EditRequest, Header, NewStory, Node, StoryInfo, StoryItem
+from playloom.server.stories.store import Frame, StoryDir, StoryStore, Tree
 
 _T = TypeVar("_T")
 _C = TypeVar("_C", bound=Change)
 _KEPT_EVENTS = 4000
 _CUT_OFF = "the server ended before this was done; what was made is kept"
 _EDITED = "generated, then edited by hand"
-RecentOf = Callable[[str], tuple[str, FrameHistory]]
-"""Returns the name of a session's prompt and its newest frames, by its token."""
 
 
 class Story:
-    """An open story: its tree, its directory and its newest events."""
+    """An open story."""
 
-    def __init__(self, name: str, directory: StoryDir, tree: Tree, disk: Executor) -> None:
-        self.name, self.directory, self.tree = name, directory, tree
+    def __init__(self, name: str, directory: StoryDir, tree: Tree, disk: Executor, error: str | None = None) -> None:
+        """Open a story; `error` is the message of a damaged one, whose tree is empty."""
+        self.name, self.directory, self.tree, self.error = name, directory, tree, error
         self.deleted = False
         self.lock = asyncio.Lock()  # held from validating a change until it is applied
         self.changed = asyncio.Event()  # set at the next change, then replaced by a new event
@@ -58,9 +57,9 @@ class Story:
         """
         return await asyncio.shield(self._change(make, frames, required))
 
-    async def disk(self, work: Callable[[], _T]) -> _T:
+    def disk(self, work: Callable[[], _T]) -> Awaitable[_T]:
         """Run in the disk thread, in order."""
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+        return asyncio.get_running_loop().run_in_executor(self._disk, work)
 
     async def read_frames(self, nodes: Sequence[Node]) -> list[Frame]:
         """Read frames from disk, in the order of `nodes`."""
@@ -69,6 +68,8 @@ class Story:
     def item(self) -> StoryItem:
         """Return the story's entry in the list of stories."""
         tree = self.tree
+        if self.error is not None:
+            return StoryItem(id=self.name, name=self.name, error=self.error)
         shown = max([node.id for node in tree.nodes.values() if node.starred] or tree.nodes)
         return StoryItem(
             id=self.name,
@@ -118,26 +119,27 @@ class Story:
 class StoryService:
     """All stories of a folder."""
 
-    def __init__(self, service: InferenceService, recent_of: RecentOf) -> None:
+    def __init__(self, service: InferenceService, recent_of: Callable[[str], tuple[str, FrameHistory]]) -> None:
+        """Read nothing yet; `recent_of` returns the name of a session's prompt and its newest frames, by its token."""
         self.service, self._recent_of = service, recent_of
         self._store = StoryStore(service.settings.stories)
         self._disk = ThreadPoolExecutor(1, "playloom-stories")
-        self._open: dict[str, Story] = {}
-        self._damaged: dict[str, tuple[StoryDir, str]] = {}
+        self._open: dict[str, Story] = {}  # damaged ones included
         self._loaded = False
         self._lock = asyncio.Lock()
 
-    async def find(self, name: str) -> Story:
-        """Return a story by its id; an unknown one is a 404, a damaged one a BadInputError."""
+    async def find(self, name: str, *, damaged: bool = False) -> Story:
+        """Return a story by its id; an unknown one is a 404, a damaged one a BadInputError unless `damaged`."""
         await self._load()
-        if name in self._damaged:
-            raise BadInputError(self._damaged[name][1])
         if name not in self._open:
             raise ApiError(404, "there is no such story; it was deleted, or its address is incomplete")
-        return self._open[name]
+        story = self._open[name]
+        if story.error is not None and not damaged:
+            raise BadInputError(story.error)
+        return story
 
     def info(self, story: Story) -> StoryInfo:
-        """Return a whole story as it is sent."""
+        """Return a whole story."""
         tree = story.tree
         return StoryInfo(
             **tree.header.model_dump(exclude={"next_node", "next_branch"}),
@@ -152,26 +154,18 @@ class StoryService:
         """List all stories, newest first, damaged ones last."""
         await self._load()
         newest = sorted(self._open.values(), key=lambda story: story.tree.header.created)[::-1]
-        damaged = [StoryItem(id=name, name=name, error=error) for name, (_, error) in self._damaged.items()]
-        return [*(story.item() for story in newest), *damaged]
+        return [story.item() for story in newest]
 
     async def create(self, params: NewStory) -> Story:
         """Create a story. A cancelled call that has started to write still completes."""
         await self._load()
-        self._check_room()
         async with self.service.limiter.slot():
             name, start = await self._start(params)
         return await asyncio.shield(self._create(params.name or name, start))
 
     async def delete(self, name: str) -> None:
         """Delete a story; its running branches end."""
-        await self._load()
-        if name in self._damaged:
-            directory = self._damaged[name][0]
-            await self._in_disk_thread(lambda: self._store.delete(directory))
-            self._damaged.pop(name, None)
-            return
-        story = await self.find(name)
+        story = await self.find(name, damaged=True)
         async with story.lock:
             if not story.deleted:
                 await story.disk(lambda: self._store.delete(story.directory))
@@ -193,15 +187,9 @@ class StoryService:
                 story.tree.node(node.parent)  # it may have been removed meanwhile
             ids = range(story.tree.header.next_node, story.tree.header.next_node + len(targets))
             parents = [node.parent, *ids[:-1]]
+            plain = {"origin": "edited", "branch": None, "starred": False, "note": ""}
             return [
-                Node(
-                    id=id_,
-                    parent=parent,
-                    origin="edited",
-                    action=old.action,
-                    action_source=old.action_source,
-                    edit_of=old.id,
-                )
+                old.model_copy(update={**plain, "id": id_, "parent": parent, "edit_of": old.id})
                 for id_, parent, old in zip(ids, parents, targets, strict=True)
             ]
 
@@ -241,7 +229,7 @@ class StoryService:
             raise ApiError(404, "stories are kept by a server of its own; start it without --cluster")
         async with self._lock:
             if not self._loaded:
-                await self._in_disk_thread(self._read_all)
+                await self._on_disk(self._read_all)
                 self._loaded = True
 
     def _read_all(self) -> None:
@@ -249,38 +237,36 @@ class StoryService:
             name = directory.folder.name
             try:
                 tree = directory.load()
-                ended = [_ended(branch) for branch in tree.active_branches()]
-                if ended:
-                    directory.append(ended)
-                for branch in ended:
-                    tree.apply(branch)
+                for branch in tree.active_branches():
+                    done = branch.frames_done >= branch.frames
+                    end = {"state": "done"} if done else {"state": "failed", "error": _CUT_OFF}
+                    ended = branch.model_copy(update=end)
+                    directory.append([ended])
+                    tree.apply(ended)
                 self._open[name] = Story(name, directory, tree, self._disk)
             except PlayloomError as error:
-                self._damaged[name] = directory, str(error)
+                self._open[name] = Story(name, directory, Tree(), self._disk, str(error))
 
     async def _create(self, name: str, start: Sequence[ContextFrame]) -> Story:
         weights = self.service.model.fingerprint
-        frames = [
-            Frame(frame_HWC=frame.frame_HWC, codes_N=frame.codes_N, weights=weights, manifest=frame.manifest)
-            for frame in start
-        ]
-        changes: list[Change] = [Header(name=name, created=created_at(), size=self.service.size)]
-        changes += [
-            Node(
+        frames = [Frame(f.frame_HWC, f.codes_N, weights, f.manifest) for f in start]
+        tree, id_ = Tree(), secrets.token_hex(16)
+        tree.apply(Header(name=name, created=created_at(), size=self.service.size))
+        for index, frame in enumerate(start):
+            node = Node(
                 id=index,
                 parent=index - 1 if index else None,
                 origin="given" if frame.action_source is None else "dreamed",
                 action=tuple(frame.action_A.tolist()) if index else None,
                 action_source=frame.action_source if index else None,
             )
-            for index, frame in enumerate(start)
-        ]
-        tree, id_ = Tree(), secrets.token_hex(16)
-        for change in changes:
-            tree.apply(change)
+            tree.apply(node)
+        changes = tree.snapshot()
+        limit = self.service.settings.max_stories
         async with self._lock:
-            self._check_room()
-            directory = await self._in_disk_thread(lambda: self._store.create(id_, changes, frames))
+            if len(self._open) >= limit:
+                raise BadInputError(f"there are too many stories: expected at most {limit}; delete one first")
+            directory = await self._on_disk(lambda: self._store.create(id_, changes, frames))
             story = self._open[id_] = Story(id_, directory, tree, self._disk)
         return story
 
@@ -297,47 +283,48 @@ class StoryService:
 
     async def _unmarked(self, frame: ContextFrame) -> ContextFrame:
         """Replace an image that this server sent by its unmarked frame: an edit would encode the watermark."""
-        sent = self.service.sent_images
-        manifest = await self.service.run_in_io_pool(lambda: sent.find(frame.frame_HWC)[1])
+        _, manifest = await self.service.run_in_io_pool(lambda: self.service.sent_images.find(frame.frame_HWC))
         if manifest is None:
             return frame
         frame_HWC = await self.service.frame(frame.codes_N)
         return frame._replace(frame_HWC=frame_HWC, manifest=frame.manifest or manifest)
 
     async def _edited_frames(self, story: Story, nodes: Sequence[Node], overlay: str) -> list[Frame]:
-        size, limit = story.tree.header.size, self.service.settings.picture_pixels
-
-        def decode() -> NDArray[np.uint8]:
-            png = from_base64(overlay, "the overlay")
-            width, height = picture_size(png, "the overlay")
-            if not 0 < width * height <= limit:
-                raise PictureError(
-                    f"the overlay is too large: got {width} x {height}, expected at most {limit:,} pixels"
-                )
-            return read_overlay(png, size)
-
-        overlay_HW4 = await self.service.run_in_io_pool(decode)
+        size, pixels = story.tree.header.size, self.service.settings.picture_pixels
+        overlay_HW4 = await self.service.run_in_io_pool(
+            lambda: read_overlay(from_base64(overlay, "the overlay"), size, pixels=pixels)
+        )
         before = await story.read_frames(nodes)
         edited_THWC = np.stack([composite(frame.frame_HWC, overlay_HW4) for frame in before])
-        return [
-            Frame(
-                frame_HWC=frame_HWC,
-                codes_N=codes_N,
-                weights=self.service.model.fingerprint,
-                manifest=None if old.manifest is None else replace(old.manifest, note=_EDITED),
-            )
-            for old, frame_HWC, codes_N in zip(before, edited_THWC, await self.service.codes(edited_THWC), strict=True)
-        ]
+        manifests = [None if frame.manifest is None else replace(frame.manifest, note=_EDITED) for frame in before]
+        weights, codes_TN = self.service.model.fingerprint, await self.service.codes(edited_THWC)
+        edited = zip(edited_THWC, codes_TN, manifests, strict=True)
+        return [Frame(frame_HWC, codes_N, weights, manifest) for frame_HWC, codes_N, manifest in edited]
 
-    def _check_room(self) -> None:
-        limit = self.service.settings.max_stories
-        if len(self._open) + len(self._damaged) >= limit:
-            raise BadInputError(f"there are too many stories: expected at most {limit}; delete one first")
-
-    async def _in_disk_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+    def _on_disk(self, work: Callable[[], _T]) -> Awaitable[_T]:
+        return asyncio.get_running_loop().run_in_executor(self._disk, work)
 
 
-def _ended(branch: Branch) -> Branch:
-    done = branch.frames_done >= branch.frames
-    return branch.model_copy(update={"state": "done"} if done else {"state": "failed", "error": _CUT_OFF})
+def read_overlay(png: bytes, size: tuple[int, int], *, pixels: int = 2**24) -> NDArray[np.uint8]:
+    """Decode a PNG with a visible pixel as an overlay, RGBA uint8 [H, W, 4], resized to `size`, (H, W)."""
+    width, height = picture_size(png, "the overlay")
+    if not 0 < width * height <= pixels:
+        raise PictureError(f"the overlay is too large: got {width} x {height}, expected at most {pixels:,} pixels")
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            layer = image.convert("RGBA")
+    except Exception as error:  # damaged files make decoders raise anything
+        raise PictureError("the overlay cannot be read; send a PNG with transparency") from error
+    if layer.size != size[::-1]:
+        layer = layer.resize(size[::-1], Image.Resampling.LANCZOS)
+    overlay_HW4 = np.array(layer)
+    if not overlay_HW4[..., 3].any():
+        raise PictureError("the overlay is transparent everywhere: got no visible pixel, expected some")
+    return overlay_HW4
+
+
+def composite(frame_HWC: NDArray[np.uint8], overlay_HW4: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Composite an overlay, RGBA uint8 [H, W, 4], on a copy of a frame, uint8 [H, W, 3]."""
+    alpha_HW1 = overlay_HW4[..., 3:].astype(np.float32) / 255
+    mixed_HWC = overlay_HW4[..., :3] * alpha_HW1 + frame_HWC * (1 - alpha_HW1)
+    return np.rint(mixed_HWC).astype(np.uint8)

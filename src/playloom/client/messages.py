@@ -1,32 +1,73 @@
-"""Content of a response: a picture, lists of sixteen numbers, and the picture's tokens.
+"""Requests from a JSON file or a picture; and the content of a response: a picture, an action, the picture's tokens.
 
 Endpoints of one schema differ in small ways (other names, one more level), so actions are found by their form.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from playloom.actions.codec import ACTION_SLOTS, Schema, detect_schema, encode_named, rows_to_values
+from playloom.actions.codec import ACTION_SLOTS, REST_VALUES, Schema, detect_schema, encode_named, rows_to_values
 from playloom.actions.controller import CONTROLS
-from playloom.errors import ActionError, EndpointError, PictureError
-from playloom.media.images import Picture, from_base64, read_picture
+from playloom.errors import ActionError, BadInputError, EndpointError, PictureError
+from playloom.json_io import read_json
+from playloom.media.images import Picture, encode_png, fit_picture, from_base64, read_picture
 
-TRIGGER_PROBABILITY = 0.4
-"""Probability of the right trigger in a random action."""
-MAX_PIXELS = 2_000_000
-"""Larger pictures are an error: enlarged four times, one would take a hundred megabytes and more."""
+_FRAME_SIZE = (180, 300)  # (H, W) of the frames of endpoints of this schema; a picture is resized to it
+Request = dict[str, Any]
+"""A body in the endpoint's format: `{"input_data": {"num_steps_to_predict", "context": [...], ...}}`."""
+_TRIGGER_PROBABILITY = 0.4  # of the right trigger in a random action
+_MAX_PIXELS = 2_000_000  # enlarged four times, a larger picture would take a hundred megabytes and more
 ENDINGS: dict[str, Literal[".png", ".jpg", ".webp"]] = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 """File endings of received pictures by format."""
 _ACTION_NAMES = ("actions", "actions_output")
 _REQUEST_NAMES = ("context", "input_data")  # a request that is repeated in the response
+
+
+def start_from_file(path: Path | str) -> Request:
+    """Read a request from a JSON file, with one step to predict."""
+    request = read_request(Path(path), "give a payload in the endpoint's format")
+    return {**request, "input_data": {**request["input_data"], "num_steps_to_predict": 1}}
+
+
+def start_from_picture(path: Path | str) -> tuple[Request, tuple[str, ...]]:
+    """Make a request whose context is one picture with the controller at rest; with notes on changes to the picture."""
+    picture = read_picture(path)
+    frame_HWC, note = fit_picture(picture.frame_HWC, _FRAME_SIZE)
+    entry = context_entry(encode_png(frame_HWC), REST_VALUES.tolist())
+    notes = [f"{path}: {words}" for words in (*picture.notes, note) if words]
+    return {"input_data": {"num_steps_to_predict": 1, "context": [entry]}}, tuple(notes)
+
+
+def context_entry(data: bytes, action: Sequence[int], tokens: Sequence[int] = ()) -> dict[str, Any]:
+    """Return one context step: picture file, action in bins, and the picture's tokens (none: it is encoded again)."""
+    image = base64.b64encode(data).decode("ascii")
+    return {"image": image, "actions": list(action), "actions_output": list(action), "tokens": list(tokens)}
+
+
+def read_request(path: Path, advice: str) -> Request:
+    """Read and check a request; errors end with `advice`, and are those of `start_from_file`."""
+    request = read_json(path, BadInputError, advice)
+    inner = request.get("input_data")
+    context = inner.get("context") if isinstance(inner, dict) else None
+    if not isinstance(context, list) or not context:
+        raise BadInputError(f'{path} holds no context; expected {{"input_data": {{"context": [{{"image": ...}}]}}}}')
+    for number, entry in enumerate(context, 1):
+        image = entry.get("image") if isinstance(entry, dict) else None
+        name = f"{path}: the image of step {number}"
+        if not isinstance(image, str):
+            raise BadInputError(f"{name} is missing; expected base64 of a PNG or JPEG")
+        read_picture(from_base64(image, name), name=name)
+    return request
 
 
 def random_action(seed: int, step: int) -> NDArray[np.uint8]:
@@ -36,7 +77,7 @@ def random_action(seed: int, step: int) -> NDArray[np.uint8]:
     """
     source = np.random.default_rng([seed, step])
     state = {c.name: source.uniform(-1, 1) for c in CONTROLS if c.kind == "axis"}
-    state["trigger_RT"] = float(source.random() < TRIGGER_PROBABILITY)
+    state["trigger_RT"] = float(source.random() < _TRIGGER_PROBABILITY)
     state[str(source.choice([c.name for c in CONTROLS if c.name.startswith("dpad_")]))] = 1.0
     return encode_named([state.get(c.name, 0.0) for c in CONTROLS])
 
@@ -93,11 +134,16 @@ def read_response(body: bytes) -> Response:
     except PictureError as error:
         raise EndpointError(str(error)) from error
     height, width = picture.frame_HWC.shape[:2]
-    if picture.format not in ENDINGS or height * width > MAX_PIXELS:
+    if picture.format not in ENDINGS or height * width > _MAX_PIXELS:
         got = f"{picture.format} of {width} x {height}"
-        raise EndpointError(f"{name} cannot be used: got {got}, expected {', '.join(ENDINGS)} of {MAX_PIXELS:,} pixels")
+        raise EndpointError(
+            f"{name} cannot be used: got {got}, expected {', '.join(ENDINGS)} of {_MAX_PIXELS:,} pixels"
+        )
     rows = _rows(result) or _rows(content)
-    return Response(data=data, picture=picture, rows=rows, tokens=_tokens(result))
+    lists = (v for name, v in iter_json(result, _REQUEST_NAMES) if name == "tokens" and isinstance(v, list))
+    tokens = next(lists, [])
+    valid = all(type(token) is int and token >= 0 for token in tokens)
+    return Response(data=data, picture=picture, rows=rows, tokens=tuple(tokens) if valid else ())
 
 
 def choose_action(
@@ -128,9 +174,3 @@ def _is_row(value: Any) -> bool:
         and len(value) == ACTION_SLOTS
         and all(type(number) in (int, float) and abs(number) < 1e9 for number in value)
     )
-
-
-def _tokens(result: Any) -> tuple[int, ...]:
-    lists = (v for name, v in iter_json(result, _REQUEST_NAMES) if name == "tokens" and isinstance(v, list))
-    tokens = next(lists, [])
-    return tuple(tokens) if all(type(token) is int and token >= 0 for token in tokens) else ()
