@@ -81,7 +81,6 @@ def export_episodes(
 
 
 def _episodes(source: Path, render: Render) -> Iterator[tuple[int, ExportEpisode]]:
-    """Yield the number of all episodes with each episode."""
     if (source / INDEX).exists():
         dataset = FrameDataset.open(source)
         for span in dataset.spans:

@@ -145,7 +145,6 @@ def _load(paths: Sequence[Path], render: Render) -> list[_Job]:
 
 
 def _picture_size(jobs: Sequence[_Job]) -> tuple[int, int]:
-    """Height and width of the first picture."""
     if not jobs:
         raise RecordingError("no recordings were found; record some first")
     frames = jobs[0].render(jobs[0].episode)
@@ -163,7 +162,6 @@ def _fill(
     workers: int,
     progress: Progress | None,
 ) -> None:
-    """Render the missing episodes, convert them and finish the dataset."""
     starts = np.cumsum([0, *(job.episode.meta.steps for job in jobs)]).tolist()
     todo = [
         (start, job)
@@ -198,7 +196,6 @@ def render_file(episode: Episode, render: Render, path: Path, size: tuple[int, i
 def _encode_all(
     encode: Encode, frames_THWC: NDArray[np.uint8], batch: int, device: str, *, flip: bool = False
 ) -> NDArray[np.uint16]:
-    """Codes uint16 [T, N] of pictures uint8 [T, H, W, 3], mirrored with `flip`."""
     import torch
 
     parts = []

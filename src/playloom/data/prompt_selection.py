@@ -175,7 +175,6 @@ def _with_view(store: FrameDataset, found: PromptCandidate) -> PromptCandidate:
 
 
 def _different(ranked: Sequence[PromptCandidate], count: int) -> list[PromptCandidate]:
-    """The best of different players and arenas, then of different episodes."""
     chosen: list[PromptCandidate] = []
 
     def kind(prompt: PromptCandidate) -> tuple[str, str]:

@@ -19,21 +19,24 @@ from numpy.typing import NDArray
 from playloom.atomic_io import folder_lock
 from playloom.data.dataset import INDEX, DatasetWriter, FrameDataset, Progress, TokenDataset
 from playloom.data.importing.clock import ClockCorrection, ClockEstimate, estimate_clock
-from playloom.data.importing.decode import ClipEncoder, DecodeJob, decode, decode_file
+from playloom.data.importing.episode_datasets import LeRobot, Minari
 from playloom.data.importing.files import reading
-from playloom.data.importing.lerobot import LeRobot
+from playloom.data.importing.game_datasets import NitroGen, OpenCs2, OpenP2p, Vpt
 from playloom.data.importing.mapping import ControlMapping, read_mapping
-from playloom.data.importing.minari import Minari
-from playloom.data.importing.nitrogen import NitroGen
-from playloom.data.importing.opencs2 import OpenCs2
-from playloom.data.importing.openp2p import OpenP2p
-from playloom.data.importing.owamcap import OwaMcap
-from playloom.data.importing.owlcontrol import OwlControl
-from playloom.data.importing.recordings import ImportOptions, NpzClip, PictureFolder, Recording
+from playloom.data.importing.recorders import OwaMcap, OwlControl
+from playloom.data.importing.recordings import (
+    ClipEncoder,
+    DecodeJob,
+    ImportOptions,
+    NpzClip,
+    PictureFolder,
+    Recording,
+    decode,
+    decode_file,
+)
 from playloom.data.importing.report import REPORT, write_report
 from playloom.data.importing.resample import STATE, STEP, Run, cut_runs, find_runs, resample
 from playloom.data.importing.video_log import VideoLog
-from playloom.data.importing.vpt import Vpt
 from playloom.data.parallel import map_ordered
 from playloom.errors import BadInputError, PlayloomError, RecordingError, StorageError, did_you_mean
 
@@ -55,8 +58,6 @@ class Imported(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """A recording with the steps that can be used."""
-
     recording: Recording
     mapping: tuple[str, ...]
     clips: list[Run]
@@ -337,7 +338,6 @@ class _Build:
         row: int,
         total: int,
     ) -> Iterator[NDArray[Any]]:
-        """Frames or codes of clips, row by row; `row` is that of the first."""
         ready, result = decoded
         if isinstance(result, PlayloomError):
             raise result
@@ -350,7 +350,6 @@ class _Build:
             yield data
 
     def _settings(self) -> str:
-        """Digest of all that decides what a recording becomes."""
         mapping = asdict(read_mapping(self.options.mapping))
         options = {**asdict(self.options), "mapping": mapping, "split": None, "format": None}
         return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
@@ -366,7 +365,6 @@ class _Build:
 
 
 def _first(plan: _Plan, clip: Run) -> int:
-    """First step of a clip in its recording."""
     return round((clip.start - plan.clips[0].start) / STEP)
 
 
@@ -377,7 +375,6 @@ def _input(
     clock: ClockCorrection,
     columns: Sequence[str] = (),
 ) -> NDArray[np.float32]:
-    """The mapping's sources and the state columns in every step."""
     controls = (*mapping.sources, *(STATE + name for name in columns))
     return resample(clock.correct(recording.changes(controls)), runs, controls, mapping.dead_zone)
 

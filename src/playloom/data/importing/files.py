@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from playloom.errors import MissingExtraError, PlayloomError, RecordingError
+from playloom.media.images import read_picture
 
 Frame = tuple[float, Callable[[], NDArray[np.uint8]]]
 """Time of a picture in seconds, and a function that returns its RGB values [H, W, 3]."""
@@ -75,6 +76,11 @@ def video_pictures(path: Path, *, start: float | None = None) -> Iterator[Frame]
                 time = (frame.pts - zero) * float(stream.time_base)
                 if time >= -_BEFORE:
                     yield time, partial(frame.to_ndarray, format="rgb24")
+
+
+def load_picture(source: Path | bytes) -> NDArray[np.uint8]:
+    """Return the RGB values [H, W, 3] of a picture's file."""
+    return read_picture(source).frame_HWC
 
 
 @contextmanager

@@ -164,7 +164,6 @@ def _seconds(times_F: NDArray[np.float64]) -> float:
 
 
 def _moved(clock: ClockCorrection, estimate: ClockEstimate | None) -> tuple[str, str]:
-    """Correction of the input's times, and the share of the motion that the input explains."""
     drift = f", {1000 * clock.drift:+.2f} ms a second" if clock.drift else ""
     unknown = " (no clear motion)" if estimate and not estimate.sure else ""
     share = f"{max(estimate.shares):.2f}" if estimate else ""
@@ -176,7 +175,6 @@ def _idle(actions_FA: NDArray[np.uint8]) -> float:
 
 
 def _duplicates(dataset: FrameDataset | TokenDataset) -> tuple[int, int]:
-    """Pairs of neighbouring rows with one picture, and pairs compared."""
     data = dataset.frames_FHWC if isinstance(dataset, FrameDataset) else dataset.tokens_FN
     rows = np.concatenate([np.arange(span.start, span.rows.stop - 1) for span in dataset.spans])
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(_PAIRS, len(rows))).astype(int))] if len(rows) else rows
@@ -184,7 +182,6 @@ def _duplicates(dataset: FrameDataset | TokenDataset) -> tuple[int, int]:
 
 
 def _coverage(actions_FA: NDArray[np.uint8]) -> dict[str, int]:
-    """Rows in which each control is held, sticks by direction."""
     rows = {}
     for slot, (name, size) in enumerate(zip(SLOT_NAMES, SLOT_SIZES, strict=True)):
         counts = np.bincount(actions_FA[:, slot], minlength=size)
@@ -254,7 +251,6 @@ def _html(table: Table) -> str:
 
 
 def _strips(dataset: FrameDataset | TokenDataset) -> str:
-    """Pictures of ten moments with the controller."""
     if isinstance(dataset, TokenDataset):
         return "<h2>Pictures</h2><p>The data set has codes, so there are no pictures.</p>"
     length = (_TILES - 1) * _APART + 1
@@ -297,7 +293,6 @@ def _rectangle(column: int, row: int, size: int, tone: float, count: int) -> str
 
 
 def _curve(take: str, estimate: ClockEstimate) -> str:
-    """Share against lag, with a line at the estimate."""
     shares, width, height = np.array(estimate.shares).clip(0), 320, 110
     x_L, top = (LAGS - LAGS[0]) / (LAGS[-1] - LAGS[0]) * width, max(0.05, float(shares.max()))
     points = " ".join(f"{x:.1f},{height - share / top * height:.1f}" for x, share in zip(x_L, shares, strict=True))
