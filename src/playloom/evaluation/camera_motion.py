@@ -212,7 +212,6 @@ def _blurred(picture_BHW: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _likeness(a_BP: NDArray[np.float32], b_BP: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Normalised correlation [B] over the pixels; 0 where a picture is flat there."""
     a, b = (x - x.mean(1, keepdims=True) for x in (a_BP.astype(np.float64), b_BP.astype(np.float64)))
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.asarray(np.divide((a * b).sum(1), size, out=np.zeros(len(a)), where=size > 0))

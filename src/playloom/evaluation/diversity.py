@@ -187,7 +187,6 @@ def diversity_rows(result: Mapping[str, Any]) -> list[Row]:
 def _reference(
     dataset: FrameDataset, episodes: Sequence[EpisodeSlice], segments: Sequence[Segment], steps: int
 ) -> Actions:
-    """Recorded actions outside the segments' futures, without dead steps, uint8 [R, 16]."""
     free = np.zeros(len(dataset), bool)
     for episode in alive_episodes(dataset, episodes):
         free[episode.rows] = True
