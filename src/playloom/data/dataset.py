@@ -51,25 +51,18 @@ class EpisodeSlice:
 class DatasetWriter:
     """Write a dataset episode by episode, under temporary names until `finish`.
 
-    Committed episodes survive a crash. Not safe for two writers on one folder. `kind` names the main column, `shape`
-    and `dtype` are those of its rows; `extra` has more entries of the index.
+    Committed episodes survive a crash. Not safe for two writers on one folder. `kind` names the main column, `row` is
+    the type of its rows, with their shape; `extra` has more entries of the index.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        kind: str,
-        total: int,
-        shape: tuple[int, ...],
-        dtype: str,
-        state_columns: Sequence[str],
-        extra: Mapping[str, Any],
+        self, folder: Path, kind: str, total: int, row: np.dtype[Any], state_columns: Sequence[str], **extra: Any
     ) -> None:
         if total < 1:
             raise RecordingError(f"{folder} would be empty: got {total} frames, expected at least 1")
         self.folder, self.kind, self.total = folder, kind, total
         self._columns = {
-            kind: np.dtype((dtype, shape)),
+            kind: row,
             "actions": np.dtype((np.uint8, (ACTION_SLOTS,))),
             "states": np.dtype((np.float32, (len(state_columns),))),
         }
@@ -177,7 +170,7 @@ class DatasetWriter:
             return {}
         index = read_json(self.folder / JOURNAL, RecordingError, f"remove {self.folder} and start again")
         same = {key: index.get(key) for key in self._head} == self._head
-        return {span.start: span for span in _spans(index)} if same else {}
+        return {one["start"]: EpisodeSlice(**one) for one in index["episodes"]} if same else {}
 
     def _check_space(self) -> None:
         need = self.total * sum(dtype.itemsize for dtype in self._columns.values())
@@ -238,7 +231,8 @@ class FrameDataset(_Dataset):
         cls, folder: Path | str, total_frames: int, *, height: int, width: int, state_columns: Sequence[str]
     ) -> DatasetWriter:
         """Return a writer for `total_frames` rows; it resumes an interrupted one."""
-        return DatasetWriter(Path(folder), "frames", total_frames, (height, width, 3), "uint8", state_columns, {})
+        row = np.dtype((np.uint8, (height, width, 3)))
+        return DatasetWriter(Path(folder), "frames", total_frames, row, state_columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,12 +255,8 @@ class TokenDataset(_Dataset):
         cls, folder: Path | str, total_frames: int, *, slots: int, tokenizer: str, state_columns: Sequence[str]
     ) -> DatasetWriter:
         """Return a writer for `total_frames` rows of `slots` codes; it resumes an interrupted one."""
-        extra = {"tokenizer": tokenizer}
-        return DatasetWriter(Path(folder), "tokens", total_frames, (slots,), "uint16", state_columns, extra)
-
-
-def _spans(index: Mapping[str, Any]) -> list[EpisodeSlice]:
-    return [EpisodeSlice(start=e["start"], length=e["length"], meta=e["meta"]) for e in index["episodes"]]
+        row = np.dtype((np.uint16, (slots,)))
+        return DatasetWriter(Path(folder), "tokens", total_frames, row, state_columns, tokenizer=tokenizer)
 
 
 def _read(folder: Path, kind: str) -> tuple[dict[str, Any], NDArray[Any], dict[str, Any]]:
@@ -285,5 +275,6 @@ def _read(folder: Path, kind: str) -> tuple[dict[str, Any], NDArray[Any], dict[s
             raise RecordingError(f"{path} cannot be read ({error}); prepare the dataset again") from error
         if len(columns[name]) != index["rows"]:
             raise RecordingError(f"{path} has {len(columns[name])} rows; {INDEX} says {index['rows']}")
-    common = {"folder": folder, "state_columns": tuple(index["state_columns"]), "spans": tuple(_spans(index))}
+    spans = tuple(EpisodeSlice(**one) for one in index["episodes"])
+    common = {"folder": folder, "state_columns": tuple(index["state_columns"]), "spans": spans}
     return index, columns[kind], {**common, "actions_FA": columns["actions"], "states_FS": columns["states"]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,10 +67,7 @@ def tokenise_recordings(
     `edited` are recordings added once more, rendered by `render_edited`, with `edited` true in their metadata. Other
     arguments as in `build_frame_store` and `tokenise_store`.
     """
-
-    def codes(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint16]:
-        return _encode_all(encode, frames_THWC, batch, device)
-
+    codes = partial(_encode_all, encode, batch=batch, device=device)
     jobs = _load(episodes, render)
     size = _picture_size(jobs)
     if render_edited is not None:
@@ -108,7 +106,8 @@ def tokenise_store(
         if not writer.has(start, span.length, meta):
             actions, states = frames.actions_FA[span.rows], frames.states_FS[span.rows]
             if flip:
-                actions, states = mirror_values(actions), _mirror_states(states, frames.state_columns)
+                signs_S = np.array([-1 if name in ("y", "yaw") else 1 for name in frames.state_columns], np.float32)
+                actions, states = mirror_values(actions), states * signs_S
             tokens = _encode_all(encode, frames.frames_FHWC[span.rows], batch, device, flip=flip)
             writer.append_episode(tokens, actions, states, meta)
             if progress is not None:
@@ -128,11 +127,6 @@ def choose_edited(episodes: Sequence[Path], share: float) -> list[Path]:
     return [train[index] for index in sorted(chosen.tolist())]
 
 
-def _mirror_states(states_TS: NDArray[np.float32], columns: Sequence[str]) -> NDArray[np.float32]:
-    signs_S = np.array([-1 if name in ("y", "yaw") else 1 for name in columns], np.float32)
-    return states_TS * signs_S
-
-
 class _Job(NamedTuple):
     episode: Episode
     render: Render
@@ -140,8 +134,7 @@ class _Job(NamedTuple):
 
 
 def _load(paths: Sequence[Path], render: Render) -> list[_Job]:
-    episodes = [load_episode(path) for path in paths]
-    return [_Job(episode, render, dataclasses.asdict(episode.meta)) for episode in episodes]
+    return [_Job(episode, render, dataclasses.asdict(episode.meta)) for episode in map(load_episode, paths)]
 
 
 def _picture_size(jobs: Sequence[_Job]) -> tuple[int, int]:
@@ -163,11 +156,8 @@ def _fill(
     progress: Progress | None,
 ) -> None:
     starts = np.cumsum([0, *(job.episode.meta.steps for job in jobs)]).tolist()
-    todo = [
-        (start, job)
-        for start, job in zip(starts, jobs, strict=False)
-        if not writer.has(start, job.episode.meta.steps, job.meta)
-    ]
+    pairs = zip(starts, jobs, strict=False)
+    todo = [(start, job) for start, job in pairs if not writer.has(start, job.episode.meta.steps, job.meta)]
     with tempfile.TemporaryDirectory(dir=writer.folder, prefix=".frames-") as scratch:
         calls = ((job.episode, job.render, Path(scratch) / f"{start}.npy", size) for start, job in todo)
         files = map_ordered(render_file, calls, workers=workers)

@@ -40,16 +40,8 @@ from playloom.data.prompt_data import PromptData, PromptSpec, from_folder, from_
 from playloom.data.recording import Render, load_episode
 from playloom.errors import BadInputError, RecordingError, did_you_mean
 from playloom.json_io import write_json
-from playloom.media.clips import (
-    CLIP_NAMES,
-    DREAM_NAMES,
-    Clip,
-    npz_names,
-    read_clip,
-    read_dream_clip,
-    read_npz,
-    write_npz,
-)
+from playloom.media import clips
+from playloom.media.clips import Clip
 from playloom.media.images import ResizeMode
 from playloom.media.output_folder import CLIP_FILE
 
@@ -85,7 +77,7 @@ def find_prompt(name: str, folder: Path = BUNDLED) -> Path:
 
 def load_prompt_file(path: Path | str) -> Clip:
     """Read a prompt from its `.npz`."""
-    arrays = read_npz(path, _PROMPT_ARRAYS)
+    arrays = clips.read_npz(path, _PROMPT_ARRAYS)
     frames_THWC, actions_TA = arrays["frames"], check_values(arrays["actions"])
     if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
         got = f"{frames_THWC.dtype} of shape {frames_THWC.shape}"
@@ -100,7 +92,7 @@ def save_prompt_file(
 ) -> Path:
     """Write a prompt and its origin (JSON values); equal prompts give equal files. Return the path of the `.npz`."""
     target = Path(path).with_suffix(".npz")
-    write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
+    clips.write_npz(target, {"frames": frames_THWC, "actions": check_values(actions_TA)}, packing="small")
     write_json(target.with_suffix(".json"), meta, sort_keys=True)
     return target
 
@@ -182,11 +174,11 @@ def _from_path(path: Path, spec: PromptSpec, schema: Schema | Literal["auto"], r
 
 
 def _from_npz(path: Path, spec: PromptSpec, render: Render | None) -> PromptData:
-    names = set(npz_names(path))
-    if names.issuperset(DREAM_NAMES):
+    names = set(clips.npz_names(path))
+    if names.issuperset(clips.DREAM_NAMES):
         return _from_dream(path, spec)
-    if names.issuperset(CLIP_NAMES):
-        return _from_clip(str(path), read_clip(path), spec)
+    if names.issuperset(clips.CLIP_NAMES):
+        return _from_clip(str(path), clips.read_clip(path), spec)
     if names.issuperset(_PROMPT_ARRAYS):
         return _from_clip(path.stem, load_prompt_file(path), spec)
     if names.issuperset(("actions", "states")):
@@ -198,17 +190,18 @@ def _from_npz(path: Path, spec: PromptSpec, render: Render | None) -> PromptData
 
 
 def _from_dream(path: Path, spec: PromptSpec) -> PromptData:
-    clip, spec = read_dream_clip(path), replace(spec, horizon=0)
-    first, at, stop = spec.rows(str(path), len(clip.frames_THWC), len(clip.frames_THWC) - 1, least=1)
-    prompt = spec.prompt([str(path)] * (stop - first), clip.frames_THWC[first:stop], clip.actions_TA, first, at)
+    clip, spec = clips.read_dream_clip(path), replace(spec, horizon=0)
+    prompt = _from_clip(str(path), clip, spec, default=len(clip.frames_THWC) - 1, least=1)
+    stop, manifest = prompt.start_step + 1, clip.manifest
+    seen = slice(stop - len(prompt.frames_THWC), stop)
     note = f"{path} is a dream: some of these frames were generated, and none is kept as the true future"
     return replace(
         prompt,
         notes=(note, *prompt.notes),
-        codes_TN=None if clip.codes_TN is None else clip.codes_TN[first:stop],
-        weights=None if clip.manifest is None else clip.manifest.weights,
-        dreamed_T=None if clip.dreamed_T is None else clip.dreamed_T[first:stop],
-        kind="given" if clip.manifest is not None and clip.manifest.prompt_kind == "given" else "real",
+        codes_TN=None if clip.codes_TN is None else clip.codes_TN[seen],
+        weights=None if manifest is None else manifest.weights,
+        dreamed_T=None if clip.dreamed_T is None else clip.dreamed_T[seen],
+        kind="given" if manifest is not None and manifest.prompt_kind == "given" else "real",
     )
 
 
@@ -237,6 +230,9 @@ def _from_dataset(dataset: FrameDataset, episode: int | None, spec: PromptSpec) 
     return _from_clip(str(dataset.folder), clip, spec)
 
 
-def _from_clip(name: str, clip: Clip, spec: PromptSpec) -> PromptData:
-    first, at, stop = spec.rows(name, len(clip.frames_THWC), spec.context - 1, least=spec.context)
+def _from_clip(
+    name: str, clip: Clip, spec: PromptSpec, default: int | None = None, least: int | None = None
+) -> PromptData:
+    default, least = spec.context - 1 if default is None else default, least or spec.context
+    first, at, stop = spec.rows(name, len(clip.frames_THWC), default, least=least)
     return spec.prompt([name] * (stop - first), clip.frames_THWC[first:stop], clip.actions_TA, first, at)

@@ -155,12 +155,8 @@ def action_spread(
     def apart(some_MSA: Actions) -> NDArray[np.float64]:
         return marginal_distances(some_MSA.reshape(-1, ACTION_SLOTS), reference_RA)
 
-    distances = [distance(actions_MSA) for _ in range(REPEATS)]
-    spread = {
-        "distance": float(np.mean(distances)),
-        "inputs_apart": apart(actions_MSA),
-        "steps_that_change": changes,
-    }
+    mean = float(np.mean([distance(actions_MSA) for _ in range(REPEATS)]))
+    spread = {"distance": mean, "inputs_apart": apart(actions_MSA), "steps_that_change": changes}
     if episodes_M is not None:
         errors = [standard_error(actions_MSA, episodes_M, one) for one in (distance, lambda x: float(apart(x).sum()))]
         spread["errors"] = [*errors, standard_error(changed_M, episodes_M)]
@@ -169,18 +165,16 @@ def action_spread(
 
 def diversity_rows(result: Mapping[str, Any]) -> list[Row]:
     """Return the report rows: joint distance, distance of each input, and changes per step."""
-    kinds = result["kinds"]
+    kinds, count, rows = result["kinds"], result["actions"], []
     metrics = {
         "distance to recorded actions": ("", {kind: one["distance"] for kind, one in kinds.items()}),
         "the same, inputs apart, summed": ("", {kind: float(one["inputs_apart"].sum()) for kind, one in kinds.items()}),
         "steps that change an input": ("%", {kind: one["steps_that_change"] for kind, one in kinds.items()}),
     }
-    rows = []
     for mode in DREAMS:
         for (name, (unit, values)), error in zip(metrics.items(), kinds[mode]["errors"], strict=True):
             beside = {kind: value for kind, value in values.items() if kind not in DREAMS}
-            row = Row("diversity", f"{name}, {mode}", values[mode], unit, beside, count=result["actions"], error=error)
-            rows.append(row)
+            rows.append(Row("diversity", f"{name}, {mode}", values[mode], unit, beside, count=count, error=error))
     return rows
 
 

@@ -24,10 +24,8 @@ VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov")
 _BEFORE = 2e-3  # Matroska rounds times to milliseconds
 TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
 """Endings of tables that are read."""
-_WORDS = {
-    **dict.fromkeys(("down", "press", "pressed", "keydown", "key_down", "true"), 1.0),
-    **dict.fromkeys(("up", "release", "released", "keyup", "key_up", "false"), 0.0),
-}
+_DOWN = ("down", "press", "pressed", "keydown", "key_down", "true")
+_UP = ("up", "release", "released", "keyup", "key_up", "false")
 
 
 @contextmanager
@@ -112,7 +110,8 @@ def to_number(cell: Any) -> float:
     try:
         value = float(cell)
     except (TypeError, ValueError):
-        value = _WORDS.get(str(cell).strip().lower(), math.nan)
+        word = str(cell).strip().lower()
+        value = 1.0 if word in _DOWN else 0.0 if word in _UP else math.nan
     if not math.isfinite(value):
         raise ValueError(f"got {cell!r:.40}, expected a number")
     return value
@@ -128,9 +127,8 @@ def parquet_rows(
         raise MissingExtraError.of("pyarrow", "import") from error
     chosen = compute.field(where[0]) == where[1] if where else None
     with reading(path):
-        for batch in dataset.dataset(path, format="parquet").to_batches(
-            columns=columns, filter=chosen, batch_size=1024
-        ):
+        table = dataset.dataset(path, format="parquet")
+        for batch in table.to_batches(columns=columns, filter=chosen, batch_size=1024):
             yield from batch.to_pylist()
 
 

@@ -34,10 +34,8 @@ _TIME = re.compile(r"^(?:time|timestamp|t|ts)(?:_?(s|ms|us|ns))?$")
 _CONTROL_COLUMNS = ("control", "key", "button", "code", "name")
 _VALUE_COLUMNS = ("value", "down", "pressed", "event", "event_type", "state", "action", "type")
 _MOUSE = ("mouse_dx", "mouse_dy")
-_HEAD = 1000
-"""Rows that columns and schema are taken from."""
-_FACTOR = 30
-"""Most that the length of a log may differ from the video's; half way, in factors, to the next unit."""
+_HEAD = 1000  # rows that columns and schema are taken from
+_FACTOR = 30  # that a log and its video may differ in length by, at most; half way, in factors, to the next unit
 _UNIX = (5e8, 5e9)  # seconds: 1985 to 2128
 _OWN = {control.name.lower(): control for control in CONTROLS}
 _XINPUT = {
