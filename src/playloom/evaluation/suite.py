@@ -15,8 +15,7 @@ import torch
 
 import playloom
 from playloom.data.dataset import EpisodeSlice, FrameDataset
-from playloom.data.prepare import build_frame_store
-from playloom.data.recording import list_episodes, load_meta
+from playloom.data.recording import build_frame_store, list_episodes, load_meta
 from playloom.device import machine
 from playloom.errors import MissingExtraError, RecordingError
 from playloom.evaluation import control, diversity, drift, heads, inverse_dynamics, likelihood, persistency, rollout
