@@ -132,17 +132,17 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def from_folder(folder: Path, spec: PromptSpec, schema: Schema | Literal["auto"]) -> PromptData:
     """Make the prompt of a folder of pictures, with its `actions.csv` if there is one."""
-    pictures = pictures_in(folder)
-    if not (folder / ACTIONS_FILE).is_file():
+    pictures, table = pictures_in(folder), folder / ACTIONS_FILE
+    if not table.is_file():
         return from_pictures(pictures, spec)
-    table = read_actions(folder / ACTIONS_FILE, schema)
-    if len(table.values_SA) < len(pictures) - 1:
+    values_SA, notes = read_actions(table, schema)
+    if len(values_SA) < len(pictures) - 1:
         raise ActionError(
-            f"{folder / ACTIONS_FILE} has {len(table.values_SA)} rows for {len(pictures)} pictures; expected at least "
-            f"{len(pictures) - 1}: one for every picture but the last"
+            f"{table} has {len(values_SA)} rows for {len(pictures)} pictures; expected at least {len(pictures) - 1}: "
+            "one for every picture but the last"
         )
-    prompt = from_pictures(pictures, spec, table.values_SA)
-    return replace(prompt, notes=(*table.notes, *prompt.notes))
+    prompt = from_pictures(pictures, spec, values_SA)
+    return replace(prompt, notes=(*notes, *prompt.notes))
 
 
 def from_pictures(paths: Sequence[Path], spec: PromptSpec, actions_TA: NDArray[np.uint8] | None = None) -> PromptData:

@@ -57,23 +57,21 @@ def head_rows(
     rows = []
     if config.termination and "terminated" in labels:
         known_M = ~np.isnan(labels["terminated"])
-        ended_M = np.array([one.termination for one in predictions])[known_M]
-        both_M2, clusters_M = np.stack([ended_M, labels["terminated"][known_M]], axis=1), episodes_M[known_M]
-        chance = {"chance": 0.5}
-        area = Row.of("heads", "AUROC of termination", both_M2, "", chance, episodes_M=clusters_M, statistic=auroc)
-        passed = bool(area.value - 0.5 > 2 * area.error)
-        rows.append(dataclasses.replace(area, bar="> chance + 2 SE", passed=passed))
+        both_M2 = np.stack([[one.termination for one in predictions], labels["terminated"]], axis=1)[known_M]
+        row = partial(Row.of, "heads", episodes_M=episodes_M[known_M])
+        area = row("AUROC of termination", both_M2, "", {"chance": 0.5}, statistic=auroc)
+        rows.append(dataclasses.replace(area, bar="> chance + 2 SE", passed=bool(area.value - 0.5 > 2 * area.error)))
         rate = {"recorded": float(both_M2[:, 1].mean())}
-        rows.append(Row.of("heads", "mean probability of termination", ended_M, "%", rate, episodes_M=clusters_M))
+        rows.append(row("mean probability of termination", both_M2[:, 0], "%", rate))
     for name, values_M in predicted.items():
         if name not in labels or np.isnan(labels[name]).all():
             continue
         known_M = ~np.isnan(labels[name])
         real_M, clusters_M = labels[name][known_M].astype(np.float64), episodes_M[known_M]
         squares_M, constant_M = (values_M[known_M] - real_M) ** 2, (real_M.mean() - real_M) ** 2
-        row = partial(Row.of, "heads", f"root mean square error of {name}", squares_M, statistic=_root_mean)
-        passed = is_significant(constant_M - squares_M, clusters_M)
-        rows.append(row("", {"constant": _root_mean(constant_M)}, "< constant", passed, episodes_M=clusters_M))
+        passed, beside = is_significant(constant_M - squares_M, clusters_M), {"constant": _root_mean(constant_M)}
+        row = partial(Row.of, "heads", statistic=_root_mean, episodes_M=clusters_M)
+        rows.append(row(f"root mean square error of {name}", squares_M, "", beside, "< constant", passed))
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import playloom
-from playloom.data.dataset import EpisodeSlice, FrameDataset
+from playloom.data.dataset import FrameDataset
 from playloom.data.recording import build_frame_store, list_episodes, load_meta
 from playloom.device import machine
 from playloom.errors import MissingExtraError, RecordingError
@@ -135,30 +135,23 @@ def evaluate(
 
 
 def _metadata(run: EvaluationContext) -> dict[str, Any]:
-    s, model = run.settings, run.model
+    s, model, episodes = run.settings, run.model, dict[str, Any]()
+    for split, spans in (("test", run.test), ("heldout", run.heldout)):
+        seeds = sorted({span.meta.get("seed") for span in spans} - {None})
+        episodes |= {f"{split}_episodes": len(spans), f"{split}_seeds": seeds}
     return {
         "model": {
             "name": model.config.name,
             "fingerprint": model.fingerprint,
             "parameters": sum(weight.numel() for weight in model.transformer.parameters()),
         },
-        "data": {
-            "test_episodes": len(run.test),
-            "test_seeds": _seeds(run.test),
-            "heldout_episodes": len(run.heldout),
-            "heldout_seeds": _seeds(run.heldout),
-            "frames": len(run.dataset),
-        },
+        "data": {**episodes, "frames": len(run.dataset)},
         "counts": run.counts,
         "settings": dataclasses.asdict(s),
         "seed": s.seed,
         "machine": machine(model.device),
         "playloom": playloom.__version__,
     }
-
-
-def _seeds(episodes: Sequence[EpisodeSlice]) -> list[Any]:
-    return sorted({episode.meta.get("seed") for episode in episodes} - {None})
 
 
 def _draw(run: EvaluationContext, folder: Path) -> None:

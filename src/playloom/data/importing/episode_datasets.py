@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from playloom.actions.controller import CONTROLS
 from playloom.data.importing.files import Frame, load_picture, parquet_rows, reading, table_rows, video_pictures
 from playloom.data.importing.mapping import control_name
-from playloom.data.importing.recordings import Change, ImportOptions, Recording, Unreadable, check_sources
+from playloom.data.importing.recordings import Change, ImportOptions, Recording, check_sources
 from playloom.data.importing.resample import STATE
 from playloom.errors import MissingExtraError, PlayloomError, RecordingError
 from playloom.json_io import read_json
@@ -33,6 +33,20 @@ _JPEG = b"\xff\xd8"
 _MOST_STATES = 64  # observations of more numbers are left out
 
 
+@dataclass(frozen=True)
+class _Unreadable(Recording):
+    error: PlayloomError
+
+    format = "unreadable"
+
+    @cached_property
+    def times_F(self) -> NDArray[np.float64]:
+        raise self.error
+
+    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
+        raise self.error
+
+
 class _Episode(Recording):
     index: ClassVar[str]
     """File of a dataset, below its folder."""
@@ -46,7 +60,7 @@ class _Episode(Recording):
                 with reading(file):
                     found += cls._read(file, options)
             except PlayloomError as error:
-                found.append(Unreadable(file, options, error))
+                found.append(_Unreadable(file, options, error))
         return found
 
     @classmethod

@@ -173,23 +173,6 @@ def check_sources(place: Path, controls: Iterable[str], sources: Sequence[str]) 
         )
 
 
-@dataclass(frozen=True)
-class Unreadable(Recording):
-    """Recordings whose metadata cannot be read."""
-
-    error: PlayloomError
-
-    format = "unreadable"
-
-    @cached_property
-    def times_F(self) -> NDArray[np.float64]:
-        """Raise the error."""
-        raise self.error
-
-    def _changes(self, sources: Sequence[str]) -> Iterator[Change]:
-        raise self.error
-
-
 class ClipEncoder(NamedTuple):
     """The tokenizer of an import that stores codes."""
 
