@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ class DatasetWriter:
                     raise StorageError(
                         f"cannot write {self.folder}: {error.strerror}; make room, then the same command continues"
                     ) from error
+            os.fsync(file.fileno())  # before the journal names these rows
 
     def _part(self, column: str) -> Path:
         return self.folder / f"part-{column}.npy"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 from playloom.errors import ConfigError, check_whole
 from playloom.inference.sampling import Sampling
@@ -94,4 +95,5 @@ class EvaluationSettings:
 
     def quick(self) -> EvaluationSettings:
         """Return smaller sizes, for a noisier result in at most a fifth of the time."""
-        return dataclasses.replace(self, **{**dict.fromkeys(_PARTS, 0), **_QUICK})
+        sizes: dict[str, Any] = {**dict.fromkeys(_PARTS, 0), **_QUICK}
+        return dataclasses.replace(self, **sizes)

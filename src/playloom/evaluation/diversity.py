@@ -10,6 +10,7 @@ inputs, N actions, R recorded actions.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,11 +26,12 @@ from playloom.evaluation.segments import (
     Progress,
     Segment,
     alive_episodes,
+    rollout_requests,
     run_batches,
     segment_episodes,
 )
 from playloom.inference.engine import Engine
-from playloom.inference.types import GenerationRequest, Mode
+from playloom.inference.types import Mode
 
 REPEATS = 10
 """Pairs of sub-samples per distance."""
@@ -91,20 +93,14 @@ def measure_diversity(
     seed, steps, episodes_M = settings.seed, settings.diversity_steps, segment_episodes(dataset, segments)
     recorded = np.stack([segment.future_actions(dataset, steps) for segment in segments])
     last = np.stack([dataset.actions_FA[segment.row - 1] for segment in segments])
+    given = rollout_requests([segment.prompt(dataset) for segment in segments], list(recorded), settings)
+    shown = [segment.future_frames(dataset, steps) for segment in segments]
     kinds = {}
     for name, mode in DREAMS.items():
         kinds[name] = np.empty_like(recorded)
-        requests = [
-            GenerationRequest(
-                prompt=segment.prompt(dataset),
-                mode=mode,
-                steps=steps,
-                frames_SHWC=segment.future_frames(dataset, steps) if mode == "policy" else None,
-                sampling=settings.sampling,
-                seed=seed + index,
-            )
-            for index, segment in enumerate(segments)
-        ]
+        frames: Sequence[NDArray[np.uint8] | None] = shown if mode == "policy" else [None] * len(shown)
+        pairs = zip(given, frames, strict=True)
+        requests = [dataclasses.replace(one, mode=mode, actions_SA=None, frames_SHWC=seen) for one, seen in pairs]
         for rows, step, results in run_batches(engine, requests, settings.batch):
             kinds[name][rows, step] = [result.action_A for result in results]
             progress(f"diversity, {name}")

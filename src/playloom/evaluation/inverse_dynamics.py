@@ -32,8 +32,7 @@ _EDGES = np.cumsum((0, *CLASSES))
 _BATCH = 64
 _WIDTH = 64
 _LEARNING_RATE = 2e-3
-_SHARE = 0.5
-"""Part of the way from the lower to the upper bound that reaches the bar."""
+_SHARE = 0.5  # part of the way from the lower to the upper bound that reaches the bar
 
 
 def evaluate(run: EvaluationContext) -> None:

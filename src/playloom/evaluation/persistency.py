@@ -268,7 +268,7 @@ def measure_persistency(
     actions = [np.tile(REST_VALUES, (s.persistency_steps, 1))] * len(edits)
 
     def rollouts(prompts: list[Prompt], seed: int = s.seed) -> Sequence[Pictures]:
-        frames = rollout_frames(engine, prompts, actions, dataclasses.replace(s, seed=seed)) if prompts else []
+        frames = [*rollout_frames(engine, prompts, actions, dataclasses.replace(s, seed=seed))] if prompts else []
         progress("persistency")
         return frames
 

@@ -49,8 +49,7 @@ _KEPT = {9: "validation", 19: "test"}
 _REPORT_EVERY = 50
 
 
-_Decoded = tuple[list[Run], Path | PlayloomError | None]
-"""Clips that a worker decoded, and their file or fault."""
+_Decoded = tuple[list[Run], Path | PlayloomError | None]  # clips that a worker decoded, and their file or fault
 
 
 class Imported(NamedTuple):

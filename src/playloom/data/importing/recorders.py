@@ -31,8 +31,7 @@ _ANALOG = {
 _DPAD_AXES = {7: ("dpad_left", "dpad_right"), 8: ("dpad_down", "dpad_up")}
 _BUTTONS = {"left": "mouse_left", "right": "mouse_right", "middle": "mouse_middle", "x1": "mouse_4", "x2": "mouse_5"}
 _WHEEL = 0x400
-_TOLERANCE = 0.002
-"""Largest difference in seconds between the place of a picture and that in its message."""
+_TOLERANCE = 0.002  # largest difference in seconds between the place of a picture and that in its message
 
 
 class OwlControl(Recording):

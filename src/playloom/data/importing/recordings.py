@@ -17,7 +17,7 @@ from playloom.actions.codec import REST_VALUES, Schema, decode_values, rows_to_v
 from playloom.actions.controller import CONTROLS
 from playloom.data.importing.files import Frame, load_picture, reading, video_pictures, video_times
 from playloom.data.importing.resample import PICTURE_SLACK, STEP, InputChange, Run, last_pictures
-from playloom.data.prompt_data import ACTIONS_FILE, pictures_in
+from playloom.data.prompts import ACTIONS_FILE, pictures_in
 from playloom.errors import ActionError, BadInputError, PlayloomError, RecordingError, did_you_mean
 from playloom.media.action_table import read_actions
 from playloom.media.clips import read_clip, read_npz

@@ -30,8 +30,7 @@ PAUSED = "paused"
 STATE = "state:"
 """Prefix of state columns among the controls."""
 _STATE_KINDS = {"reward": "reward", "terminated": "flag", "truncated": "flag"}
-_LATE = 0.05
-"""Largest step back in time, in seconds, between two changes; loggers with several threads have small ones."""
+_LATE = 0.05  # largest step back in time, in seconds, between two changes; loggers with several threads have small ones
 PICTURE_SLACK = 1e-3
 """Tolerance of picture times in seconds: Matroska rounds them to milliseconds."""
 _INPUT_SLACK = 1e-6

@@ -127,13 +127,13 @@ class Game:
     def of(cls, player: str, result: EpisodeResult, warmup_steps: int, files: tuple[Path, ...]) -> Game:
         """Return the metrics of the steps after the first warm-up."""
         episode = result.episode
-        played = [x[warmup_steps:] for x in (episode.states, episode.actions_TA, result.own_T)]
-        steps = int(played[2].sum())
+        states, own_T = episode.states[warmup_steps:], result.own_T[warmup_steps:]
+        steps = int(own_T.sum())
         return cls(
             player=player,
             seed=episode.meta.seed,
             steps=steps,
-            figures=episode_metrics(*played) if len(played[0]) > 1 else None,
+            figures=episode_metrics(states, episode.actions_TA[warmup_steps:], own_T) if len(states) > 1 else None,
             steps_per_second=steps / result.seconds if result.seconds else None,
             files=files,
         )
