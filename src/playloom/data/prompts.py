@@ -279,9 +279,8 @@ class _Part:
     def of_clip(self, name: str, clip: Clip, default: int | None = None, least: int | None = None) -> PromptData:
         default, least = self.context - 1 if default is None else default, least or self.context
         first, at, stop = self.rows(name, len(clip.frames_THWC), default, least)
-        return self.divide(
-            ((name, frame_HWC) for frame_HWC in clip.frames_THWC[first:stop]), clip.actions_TA, first, at
-        )
+        named = ((name, frame_HWC) for frame_HWC in clip.frames_THWC[first:stop])
+        return self.divide(named, clip.actions_TA, first, at)
 
     def of_dream(self, path: Path) -> PromptData:
         clip = clips.read_dream_clip(path)
