@@ -57,7 +57,8 @@ def head_rows(
     rows = []
     if config.termination and "terminated" in labels:
         known_M = ~np.isnan(labels["terminated"])
-        both_M2 = np.stack([[one.termination for one in predictions], labels["terminated"]], axis=1)[known_M]
+        ended_M = np.array([one.termination for one in predictions])
+        both_M2 = np.stack([ended_M, labels["terminated"]], axis=1)[known_M]
         row = partial(Row.of, "heads", episodes_M=episodes_M[known_M])
         area = row("AUROC of termination", both_M2, "", {"chance": 0.5}, statistic=auroc)
         rows.append(dataclasses.replace(area, bar="> chance + 2 SE", passed=bool(area.value - 0.5 > 2 * area.error)))
