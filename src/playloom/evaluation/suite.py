@@ -137,7 +137,7 @@ def evaluate(
 def _metadata(run: EvaluationContext) -> dict[str, Any]:
     s, model, episodes = run.settings, run.model, dict[str, Any]()
     for split, spans in (("test", run.test), ("heldout", run.heldout)):
-        seeds = sorted({span.meta.get("seed") for span in spans} - {None})
+        seeds: list[Any] = sorted({span.meta.get("seed") for span in spans} - {None})
         episodes |= {f"{split}_episodes": len(spans), f"{split}_seeds": seeds}
     return {
         "model": {
